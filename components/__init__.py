@@ -1,0 +1,21 @@
+"""The steps of the pipeline, one room each, named as TFX names them, in the order the data flows.
+
+TFRS, TFT and TFX speak Keras 2. TensorFlow hands out Keras 3 unless told otherwise before it is first used, so the
+choice is made here, in the package through which all code that touches TensorFlow is imported.
+"""
+
+import os
+import sys
+
+os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+
+if os.environ["TF_USE_LEGACY_KERAS"] not in ("1", "true", "True"):
+    raise RuntimeError(
+        f"expected TF_USE_LEGACY_KERAS=1, received {os.environ['TF_USE_LEGACY_KERAS']!r}: TFRS and TensorFlow "
+        "Transform need Keras 2 (tf_keras). Unset the variable."
+    )
+if "keras" in sys.modules and "tensorflow" in sys.modules:
+    raise RuntimeError(
+        "Keras 3 was loaded by TensorFlow before this package was imported, and TFRS and TensorFlow Transform need Keras 2 "
+        "(tf_keras). Import `components` first, or set TF_USE_LEGACY_KERAS=1 in the environment."
+    )

@@ -1,0 +1,234 @@
+"""The feature specification: which column is what, which tower it feeds, which embedding table it shares."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+
+from schemas import located_yaml
+
+CANDIDATE_ID = "candidate_id"
+QUERY_ID = "query_id"
+TIMESTAMP = "timestamp"
+REWARD = "reward"
+RESERVED = (CANDIDATE_ID, QUERY_ID, TIMESTAMP, REWARD)
+"""Features that every interaction carries beside the declared ones: the raw item id, the raw user id, the time
+(int64, microseconds since 1970-01-01 UTC) and the example weight in [0, 1]."""
+
+WEIGHTS_SUFFIX = "_weights"
+FILE_NAME = "features.yaml"
+
+
+class Declaration(BaseModel):
+    """Frozen, and strict about unknown keys: a misspelt key is a fault, never a default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Vocabulary(Declaration):
+    """Which ids get a row of their own.
+
+    Attributes:
+        min_count: an id seen less often in the training window lives in an out-of-vocabulary bucket.
+        max_size: at most this many ids, the most frequent first.
+    """
+
+    min_count: PositiveInt = 1
+    max_size: PositiveInt = 1_000_000
+
+
+class Table(Declaration):
+    """An embedding table, shared by all the features that name it.
+
+    Attributes:
+        width: values a row.
+        vocabulary: the ids with rows of their own; None hashes every id.
+        hash_buckets: rows shared by hash: all ids where there is no vocabulary, else the ids outside it.
+    """
+
+    width: PositiveInt
+    vocabulary: Vocabulary | None = None
+    hash_buckets: PositiveInt
+
+
+class IdFeature(Declaration):
+    """One id, or none.
+
+    Attributes:
+        table: the embedding table.
+        column: the column of the data; by default the feature's own name.
+        derive: instead of a column: `last_in_history` is the newest id of the history that shares the table;
+            `hour_of_day` (0 to 23) and `day_of_week` (0 is Monday) come from the interaction's UTC time.
+    """
+
+    kind: Literal["id"]
+    table: str
+    column: str | None = None
+    derive: Literal["last_in_history", "hour_of_day", "day_of_week"] | None = None
+
+
+class IdsFeature(Declaration):
+    """Several ids, pooled to one vector by a weighted sum or mean.
+
+    Attributes:
+        max_values: ids beyond this many are cut off, the first are kept.
+        separator: between the values in a column of text; a list column of Parquet needs none.
+        weights: a column of as many numbers as there are ids; by default every weight is 1.
+        pooling: `sum` of weight times row, or that divided by the sum of the weights' magnitudes (`mean`).
+    """
+
+    kind: Literal["ids"]
+    table: str
+    column: str | None = None
+    max_values: PositiveInt
+    separator: str = Field(default="|", min_length=1, max_length=1)
+    weights: str | None = None
+    pooling: Literal["sum", "mean"] = "mean"
+
+
+class HistoryFeature(Declaration):
+    """The last k items that the user interacted with, averaged (paper, section 5: the watch history).
+
+    Attributes:
+        last: k. Shorter histories are averaged over what there is; an empty one gives the zero vector.
+        column: a column in which the history was logged, oldest first; None derives it from the user's interactions
+            that are strictly earlier, within the window that the run reads.
+        separator: between the values in a column of text.
+    """
+
+    kind: Literal["history"]
+    table: str
+    last: PositiveInt
+    column: str | None = None
+    separator: str = Field(default="|", min_length=1, max_length=1)
+
+
+class NumberFeature(Declaration):
+    """A number, or none (then the mean of the training data stands in).
+
+    Attributes:
+        scale: `zscore`: zero mean and unit variance; `log`: the same after log(1 + x), for x >= 0; `none`: as it is.
+    """
+
+    kind: Literal["number"]
+    column: str | None = None
+    scale: Literal["zscore", "log", "none"] = "zscore"
+
+
+Feature = Annotated[IdFeature | IdsFeature | HistoryFeature | NumberFeature, Field(discriminator="kind")]
+Embedded = IdFeature | IdsFeature | HistoryFeature
+Fault = tuple[located_yaml.KeyPath, str]
+
+
+class InteractionColumns(Declaration):
+    """The columns of an interaction that are not features by themselves.
+
+    Attributes:
+        time_unit: how the time column is written: `s`, `ms` or `us` since 1970-01-01 UTC, or `iso` for ISO 8601 text
+            (UTC where it names no zone). A timestamp column of Parquet needs none.
+        reward: the example weight in [0, 1]; None gives every interaction weight 1.
+    """
+
+    user: str
+    item: str
+    time: str
+    time_unit: Literal["s", "ms", "us", "iso"] = "s"
+    reward: str | None = None
+
+
+class CatalogueColumns(Declaration):
+    """The columns of a catalogue entry that are not features by themselves.
+
+    Attributes:
+        title: what `ndr recommend` shows beside the id.
+    """
+
+    item: str
+    title: str | None = None
+
+
+class FeatureSpec(Declaration):
+    """What a row is, and what becomes of each column."""
+
+    interactions: InteractionColumns
+    catalogue: CatalogueColumns
+    tables: dict[str, Table]
+    query: dict[str, Feature] = Field(min_length=1)
+    item: dict[str, Feature] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        faults = list(_faults(self))
+        if faults:
+            raise located_yaml.FaultsError(faults)
+        return self
+
+    @property
+    def features(self) -> dict[str, Feature]:
+        """Both towers' features by name."""
+        return {**self.query, **self.item}
+
+    @property
+    def history(self) -> tuple[str, HistoryFeature] | None:
+        """The derived history, of which there is at most one, with its name."""
+        return next(
+            ((n, f) for n, f in self.query.items() if isinstance(f, HistoryFeature) and f.column is None), None
+        )
+
+    def counted_features(self, table: str) -> list[str]:
+        """The features whose values make a table's vocabulary.
+
+        Histories and what is derived from them repeat the candidates of other interactions, so they are looked up in
+        the table but not counted where another feature feeds it.
+        """
+        sharing = {n: f for n, f in self.features.items() if isinstance(f, Embedded) and f.table == table}
+        primary = [
+            n
+            for n, f in sharing.items()
+            if not isinstance(f, HistoryFeature) and not (isinstance(f, IdFeature) and f.derive == "last_in_history")
+        ]
+        return primary or [n for n in sharing]
+
+
+def load(folder: Path) -> FeatureSpec:
+    """Reads a dataset folder's `features.yaml`.
+
+    Raises:
+        schemas.errors.UserError: with the file, the line and the reason of every fault.
+    """
+    return located_yaml.validate(FeatureSpec, located_yaml.read(Path(folder) / FILE_NAME))
+
+
+def _faults(spec: FeatureSpec) -> Iterator[Fault]:
+    used = {f.table for f in spec.features.values() if isinstance(f, Embedded)}
+    for table in sorted(set(spec.tables) - used):
+        yield ("tables", table), "feeds no feature; remove it or name it in a feature's `table`"
+    for name in sorted(set(spec.query) & set(spec.item)):
+        yield ("item", name), f"the query has a feature {name} too; name one of them otherwise, with `column: {name}`"
+    for tower, features in (("query", spec.query), ("item", spec.item)):
+        for name, feature in features.items():
+            yield from (((tower, name), reason) for reason in _feature_faults(spec, tower, name, feature))
+    derived = [n for n, f in spec.query.items() if isinstance(f, HistoryFeature) and f.column is None]
+    for name in derived[1:]:
+        yield ("query", name), f"{derived[0]} is derived already; name the `column` in which this history was logged"
+
+
+def _feature_faults(spec: FeatureSpec, tower: str, name: str, feature: Feature) -> Iterator[str]:
+    weights = [other + WEIGHTS_SUFFIX for other, f in spec.features.items() if isinstance(f, IdsFeature)]
+    if name in (*RESERVED, *weights):
+        yield "this name is taken by the pipeline itself; choose another, with `column` for the data's name"
+    if not name.isidentifier():
+        yield "expected a name of letters, digits and underscores; choose one, with `column` for the data's name"
+    if isinstance(feature, Embedded) and feature.table not in spec.tables:
+        known = ", ".join(sorted(spec.tables)) or "none"
+        yield f"the table {feature.table!r} is not declared under `tables` (there: {known})"
+    if isinstance(feature, HistoryFeature) and tower == "item":
+        yield "a history belongs to the query; move it there"
+    if isinstance(feature, IdFeature) and feature.derive:
+        if feature.column:
+            yield "give either `column` or `derive`, not both"
+        if tower == "item":
+            yield f"`derive: {feature.derive}` belongs to the query; move the feature there"
+        if feature.derive == "last_in_history" and spec.history is None:
+            yield "`derive: last_in_history` needs a feature of kind history without a `column`"

@@ -1,0 +1,137 @@
+"""YAML read so that every complaint can name the line."""
+
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from schemas.errors import UserError
+
+Model = TypeVar("Model", bound=BaseModel)
+KeyPath = tuple[str | int, ...]
+
+
+class FaultsError(ValueError):
+    """Raised by a model's own validator for faults between its parts, so that each can name its line.
+
+    Attributes:
+        faults: the key path of each fault and its reason.
+    """
+
+    def __init__(self, faults: list[tuple[KeyPath, str]]) -> None:
+        self.faults = faults
+        super().__init__("; ".join(f"{'.'.join(str(part) for part in path)}: {reason}" for path, reason in faults))
+
+
+@dataclass(frozen=True)
+class LocatedYaml:
+    """The content of a YAML file and where each part of it stands.
+
+    Attributes:
+        content: the file's mapping.
+        lines: the line (from 1) of every key path in it.
+        source: the file's name, as shown in messages.
+    """
+
+    content: dict[str, Any]
+    lines: dict[KeyPath, int]
+    source: str
+
+    def where(self, path: KeyPath) -> str:
+        """`file:line` of a key path, or of the nearest part above it that the file has."""
+        known = next((path[:length] for length in range(len(path), -1, -1) if path[:length] in self.lines), None)
+        return self.source if known is None else f"{self.source}:{self.lines[known]}"
+
+
+def read(path: Path) -> LocatedYaml:
+    """Reads a YAML mapping.
+
+    Raises:
+        UserError: the file is absent, is not UTF-8 or not YAML, is not a mapping, or names a key twice.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read as UTF-8 text: {error}.") from error
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise UserError(f"{where}: not valid YAML: {getattr(error, 'problem', error)}.") from error
+    if not isinstance(root, yaml.MappingNode):
+        raise UserError(f"{path}: expected a mapping of keys to values at the top, found {type(content).__name__}.")
+    lines: dict[KeyPath, int] = {}
+    for key_path, line in _lines(root, ()):
+        if key_path in lines:
+            name = ".".join(str(part) for part in key_path)
+            raise UserError(f"{path}:{line}: {name} is given twice (first in line {lines[key_path]}). Keep one.")
+        lines[key_path] = line
+    return LocatedYaml(content, lines, str(path))
+
+
+def validate(model: type[Model], located: LocatedYaml, context: dict[str, Any] | None = None) -> Model:
+    """Makes a model of a YAML file's content.
+
+    Raises:
+        UserError: one line for each fault: file, line, key path, what was expected and what came.
+    """
+    try:
+        return model.model_validate(located.content, context=context)
+    except ValidationError as error:
+        raise UserError("\n".join(describe(error, located))) from error
+
+
+def describe(error: ValidationError, located: LocatedYaml) -> Iterator[str]:
+    """One sentence a fault."""
+    for fault in error.errors():
+        path = _path_in_file(fault["loc"], located)
+        cause = fault.get("ctx", {}).get("error")
+        if isinstance(cause, FaultsError):
+            yield from (_sentence(located, (*path, *inner), reason) for inner, reason in cause.faults)
+            continue
+        reason = fault["msg"].removeprefix("Value error, ")
+        match fault["type"]:
+            case "extra_forbidden":
+                reason = "is not a known key"
+            case "missing":
+                reason = "is missing"
+            case "value_error":
+                pass
+            case _:
+                reason = f"{reason[0].lower()}{reason[1:]}, received {fault['input']!r}"
+        yield _sentence(located, path, reason)
+
+
+def _sentence(located: LocatedYaml, path: KeyPath, reason: str) -> str:
+    name = ".".join(str(part) for part in path)
+    return ": ".join(part for part in (located.where(path), name, reason) if part)
+
+
+def _path_in_file(loc: tuple[int | str, ...], located: LocatedYaml) -> KeyPath:
+    """A validation path without the tags of unions, which the file does not have."""
+    path: KeyPath = ()
+    for position, part in enumerate(loc):
+        is_last = position == len(loc) - 1
+        if (*path, part) in located.lines or (is_last and not str(part).endswith("]")):
+            path = (*path, part)
+    return path
+
+
+def _lines(node: yaml.Node, path: KeyPath) -> Iterator[tuple[KeyPath, int]]:
+    if isinstance(node, yaml.MappingNode):
+        for key_node, value_node in node.value:
+            key: Hashable = yaml.safe_load(key_node.value) if key_node.tag != "tag:yaml.org,2002:str" else key_node.value
+            key_path = (*path, key if isinstance(key, int) else str(key))
+            yield key_path, key_node.start_mark.line + 1
+            yield from _lines(value_node, key_path)
+    elif isinstance(node, yaml.SequenceNode):
+        for position, item in enumerate(node.value):
+            yield (*path, position), item.start_mark.line + 1
+            yield from _lines(item, (*path, position))
