@@ -1,0 +1,1 @@
+"""Wiring only: configuration, the pipeline, its runners, its records, and the command line."""

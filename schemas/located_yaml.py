@@ -1,7 +1,8 @@
 """YAML read so that every complaint can name the line."""
 
+import copy
 from collections.abc import Hashable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,14 +35,18 @@ class LocatedYaml:
         content: the file's mapping.
         lines: the line (from 1) of every key path in it.
         source: the file's name, as shown in messages.
+        overridden: the key paths whose values came from `--set` instead.
     """
 
     content: dict[str, Any]
     lines: dict[KeyPath, int]
     source: str
+    overridden: frozenset[KeyPath] = frozenset()
 
     def where(self, path: KeyPath) -> str:
-        """`file:line` of a key path, or of the nearest part above it that the file has."""
+        """`file:line` of a key path, or of the nearest part above it that the file has, or `--set`."""
+        if any(path[:length] in self.overridden for length in range(1, len(path) + 1)):
+            return "--set"
         known = next((path[:length] for length in range(len(path), -1, -1) if path[:length] in self.lines), None)
         return self.source if known is None else f"{self.source}:{self.lines[known]}"
 
@@ -74,6 +79,23 @@ def read(path: Path) -> LocatedYaml:
             raise UserError(f"{path}:{line}: {name} is given twice (first in line {lines[key_path]}). Keep one.")
         lines[key_path] = line
     return LocatedYaml(content, lines, str(path))
+
+
+def override(located: LocatedYaml, path: KeyPath, value: Any) -> LocatedYaml:
+    """The same content with another value at a key path; mappings on the way are made where they are missing.
+
+    Raises:
+        UserError: a part of the path is not a mapping.
+    """
+    content = copy.deepcopy(located.content)
+    parent = content
+    for part in path[:-1]:
+        parent = parent.setdefault(part, {})
+        if not isinstance(parent, dict):
+            name = ".".join(str(part) for part in path)
+            raise UserError(f"--set {name}: {part} is not a mapping in {located.source}, so nothing can be set below it.")
+    parent[path[-1]] = value
+    return replace(located, content=content, overridden=located.overridden | {path})
 
 
 def validate(model: type[Model], located: LocatedYaml, context: dict[str, Any] | None = None) -> Model:

@@ -1,0 +1,64 @@
+"""TFX's ExampleValidator, which reports anomalies, made to stop the run on them."""
+
+from typing import Any
+
+from tensorflow_metadata.proto.v0 import anomalies_pb2
+from tfx import types
+from tfx import v1 as tfx
+from tfx.components.example_validator import executor
+from tfx.dsl.components.base import executor_spec
+from tfx.types import artifact_utils, standard_component_specs
+from tfx.utils import io_utils
+
+from schemas.errors import UserError
+
+
+class StoppingExecutor(executor.Executor):
+    """TFX's executor; then a UserError that names every anomaly in words."""
+
+    def Do(  # noqa: N802
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> Any:
+        """Called by TFX.
+
+        Raises:
+            UserError: the statistics do not keep to the schema.
+        """
+        result = super().Do(input_dict, output_dict, exec_properties)
+        artifact = artifact_utils.get_single_instance(output_dict[standard_component_specs.ANOMALIES_KEY])
+        found = []
+        for split in artifact_utils.decode_split_names(artifact.split_names):
+            found += [f"{split} split: {anomaly}" for anomaly in describe(_read(artifact, split))]
+        if found:
+            raise UserError(
+                "The data does not keep to its schema:\n  "
+                + "\n  ".join(found)
+                + "\nMend the data, or, where the data is right, the schema (interactions.pbtxt or catalogue.pbtxt of the dataset)."
+            )
+        return result
+
+
+class StoppingExampleValidator(tfx.components.ExampleValidator):
+    """TFX's ExampleValidator with the executor above."""
+
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(StoppingExecutor)
+
+
+def describe(anomalies: anomalies_pb2.Anomalies) -> list[str]:
+    """One sentence an anomaly: the feature and what TFDV says of it."""
+    sentences = [
+        f"{feature}: {reason.description}"
+        for feature, anomaly in sorted(anomalies.anomaly_info.items())
+        for reason in anomaly.reason
+    ]
+    dataset = [f"the whole split: {reason.description}" for reason in anomalies.dataset_anomaly_info.reason]
+    missing = ["no data came"] if anomalies.data_missing else []
+    return sentences + dataset + missing
+
+
+def _read(artifact: types.Artifact, split: str) -> anomalies_pb2.Anomalies:
+    path = f"{artifact_utils.get_split_uri([artifact], split)}/{executor.DEFAULT_FILE_NAME}"
+    return anomalies_pb2.Anomalies.FromString(io_utils.read_bytes_file(path))

@@ -1,0 +1,59 @@
+"""Each tower as a SavedModel that takes raw features: Transform's graph and the tower's layers in one."""
+
+from collections.abc import Mapping
+from pathlib import PurePath
+
+import tensorflow as tf
+import tensorflow_transform as tft
+
+from components.trainer.towers import Tower
+from components.transform import raw_features
+from schemas.features import Feature
+
+EMBEDDING = "embedding"
+TENSORS_SIGNATURE = "serving_default"
+EXAMPLES_SIGNATURE = "serving_examples"
+QUERY_TOWER = "query_tower"
+ITEM_TOWER = "item_tower"
+
+
+class ServedTower(tf.Module):
+    """A tower behind the transform that it was trained behind.
+
+    Two signatures, both giving `embedding`, float32 [batch, width], L2-normalised:
+
+    - `serving_default`: a named tensor for each raw feature, [batch] or, where there may be several values,
+      [batch, values]; an empty text and a NaN stand for a missing value.
+    - `serving_examples`: `examples`, [batch] serialised tf.Examples.
+    """
+
+    def __init__(self, tower: Tower, features: Mapping[str, Feature], transform_output: tft.TFTransformOutput) -> None:
+        super().__init__(name=tower.name)
+        self.tower = tower
+        self.transform = transform_output.transform_features_layer()
+        self._features = dict(features)
+        specs = raw_features.tensor_specs(self._features)
+
+        @tf.function(input_signature=[specs])
+        def embed_tensors(tensors: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+            return self._embed(raw_features.from_tensors(tensors, self._features))
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
+        def embed_examples(examples: tf.Tensor) -> dict[str, tf.Tensor]:
+            return self._embed(raw_features.parse_examples(examples, self._features))
+
+        self.served = {
+            TENSORS_SIGNATURE: embed_tensors.get_concrete_function(),
+            EXAMPLES_SIGNATURE: embed_examples.get_concrete_function(),
+        }
+
+    def _embed(self, raw: dict[str, tf.SparseTensor]) -> dict[str, tf.Tensor]:
+        return {EMBEDDING: self.tower(self.transform(raw))}
+
+
+def export_tower(
+    tower: Tower, features: Mapping[str, Feature], transform_output: tft.TFTransformOutput, folder: str
+) -> None:
+    """Writes a tower's SavedModel to `folder/TOWER_NAME`."""
+    served = ServedTower(tower, features, transform_output)
+    tf.saved_model.save(served, str(PurePath(folder) / tower.name), signatures=served.served)

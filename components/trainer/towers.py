@@ -1,0 +1,99 @@
+"""The query tower and the item tower, over embedding tables that both share by name."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
+import tf_keras
+
+from schemas.features import WEIGHTS_SUFFIX, Feature, HistoryFeature, IdFeature, IdsFeature, NumberFeature
+
+
+class EmbeddingTable(tf_keras.layers.Layer):
+    """Rows of learned vectors; the row -1 (no id) is the zero vector.
+
+    Args:
+        rows: the number of rows.
+        width: values a row.
+        seed: of the initial values.
+        name: the table's name.
+    """
+
+    def __init__(self, rows: int, width: int, seed: int, name: str) -> None:
+        super().__init__(name=name)
+        self.width = width
+        # The size of a row is about 1 whatever its width, so that wide and narrow tables weigh alike.
+        initializer = tf_keras.initializers.RandomNormal(stddev=width**-0.5, seed=seed)
+        self.table = self.add_weight("table", shape=(rows, width), initializer=initializer)
+
+    def call(self, rows: tf.Tensor) -> tf.Tensor:
+        """Int64 rows of any shape [...] to vectors [..., width]."""
+        known = rows >= 0
+        vectors = tf.gather(self.table, tf.where(known, rows, tf.zeros_like(rows)))
+        return vectors * tf.cast(known, vectors.dtype)[..., tf.newaxis]
+
+
+class Tower(tf_keras.Model):
+    """Embeds, pools, concatenates, transforms by an MLP and L2-normalises (paper, section 3).
+
+    Args:
+        features: the tower's features by name.
+        tables: the embedding tables by name; both towers are given the same ones.
+        widths: of the dense layers; all but the last are ReLU.
+        seed: of the initial values.
+        name: `query_tower` or `item_tower`.
+    """
+
+    def __init__(
+        self,
+        features: Mapping[str, Feature],
+        tables: Mapping[str, EmbeddingTable],
+        widths: tuple[int, ...],
+        seed: int,
+        name: str,
+    ) -> None:
+        super().__init__(name=name)
+        self.features = dict(features)
+        self.tables = dict(tables)
+        self.width = widths[-1]
+        self.dense_layers = [
+            tf_keras.layers.Dense(
+                width,
+                activation="relu" if position < len(widths) - 1 else None,
+                kernel_initializer=tf_keras.initializers.GlorotUniform(seed=seed + position),
+            )
+            for position, width in enumerate(widths)
+        ]
+
+    def call(self, inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        """Model inputs by name (see `components.transform.preprocessing`) to [batch, width] unit vectors."""
+        hidden = tf.concat([self._represent(name, feature, inputs) for name, feature in self.features.items()], axis=1)
+        for layer in self.dense_layers:
+            hidden = layer(hidden)
+        return tf.math.l2_normalize(hidden, axis=1)
+
+    def _represent(self, name: str, feature: Feature, inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        values = inputs[name]
+        match feature:
+            case NumberFeature():
+                return values[:, tf.newaxis]
+            case IdFeature():
+                return self.tables[feature.table](values)
+            case HistoryFeature():
+                return pool(self.tables[feature.table](values), tf.cast(values >= 0, tf.float32), "mean")
+            case IdsFeature():
+                return pool(self.tables[feature.table](values), inputs[name + WEIGHTS_SUFFIX], feature.pooling)
+
+
+def pool(vectors: tf.Tensor, weights: tf.Tensor, pooling: str) -> tf.Tensor:
+    """Weighted sum or mean of [batch, values, width] by weights [batch, values]; nothing to pool gives zeros."""
+    total = tf.einsum("bvw,bv->bw", vectors, weights)
+    if pooling == "sum":
+        return total
+    return tf.math.divide_no_nan(total, tf.reduce_sum(tf.abs(weights), axis=1, keepdims=True))
+
+
+def build_tables(rows: Mapping[str, int], widths: Mapping[str, int], seed: int) -> dict[str, EmbeddingTable]:
+    """An embedding table for every name, each with a seed of its own."""
+    names: list[Any] = sorted(rows)
+    return {name: EmbeddingTable(rows[name], widths[name], seed + 1000 * i, name) for i, name in enumerate(names, 1)}

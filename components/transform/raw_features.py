@@ -1,0 +1,60 @@
+"""The raw features that a served tower takes, as serialised tf.Examples or as named tensors."""
+
+from typing import Any
+
+import tensorflow as tf
+
+from schemas.features import WEIGHTS_SUFFIX, Feature, HistoryFeature, IdFeature, IdsFeature, NumberFeature
+
+FLOATS = tf.float32
+TEXT = tf.string
+
+
+def dtypes(features: dict[str, Feature]) -> dict[str, tf.DType]:
+    """The raw feature names of a tower, weights included, with their dtypes."""
+    types = {name: FLOATS if isinstance(feature, NumberFeature) else TEXT for name, feature in features.items()}
+    weights = {name + WEIGHTS_SUFFIX: FLOATS for name, f in features.items() if isinstance(f, IdsFeature) and f.weights}
+    return types | weights
+
+
+def parse_examples(serialized: tf.Tensor, features: dict[str, Feature]) -> dict[str, tf.SparseTensor]:
+    """[batch] serialised tf.Examples to raw features by name; features of others are passed over."""
+    parsed = {name: tf.io.VarLenFeature(dtype) for name, dtype in dtypes(features).items()}
+    return tf.io.parse_example(serialized, parsed)
+
+
+def tensor_specs(features: dict[str, Feature]) -> dict[str, tf.TensorSpec]:
+    """Named tensors: [batch] for an id or a number, [batch, values] for what may have several."""
+    specs = {}
+    for name, dtype in dtypes(features).items():
+        several = not isinstance(features.get(name), IdFeature | NumberFeature)
+        specs[name] = tf.TensorSpec([None, None] if several else [None], dtype, name=name)
+    return specs
+
+
+def from_tensors(tensors: dict[str, tf.Tensor], features: dict[str, Feature]) -> dict[str, tf.SparseTensor]:
+    """Named tensors to raw features: an empty text and a NaN stand for a missing value, as padding does.
+
+    A history may be padded on either side.
+    """
+    raw = {}
+    for name, feature in features.items():
+        values = tensors[name]
+        match feature:
+            case IdsFeature():
+                present = tf.not_equal(values, "")
+                raw[name] = _sparse(values, present)
+                if feature.weights:
+                    raw[name + WEIGHTS_SUFFIX] = _sparse(tensors[name + WEIGHTS_SUFFIX], present)
+            case HistoryFeature():
+                raw[name] = _sparse(values, tf.not_equal(values, ""))
+            case IdFeature():
+                raw[name] = _sparse(values[:, tf.newaxis], tf.not_equal(values, "")[:, tf.newaxis])
+            case NumberFeature():
+                raw[name] = _sparse(values[:, tf.newaxis], tf.math.is_finite(values)[:, tf.newaxis])
+    return raw
+
+
+def _sparse(values: Any, present: Any) -> tf.SparseTensor:
+    """The present values of each row, moved to its left."""
+    return tf.ragged.boolean_mask(values, present).to_sparse()

@@ -1,0 +1,96 @@
+"""One YAML a dataset, plus `--set key=value`: typed, validated once, frozen."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+from pydantic import Field
+
+from components.evaluator.settings import EvaluatorSettings
+from components.example_gen.settings import ExampleGenSettings
+from components.trainer.settings import TrainerSettings
+from schemas import features, located_yaml
+from schemas.errors import UserError
+from schemas.features import Declaration, FeatureSpec
+
+
+class Config(Declaration):
+    """Everything that a run is told, but the day.
+
+    Attributes:
+        name: the pipeline's name in ML Metadata.
+        dataset: the folder with the feature specification and the schemas; relative to the configuration file.
+        root: the folder under which everything is kept; relative to where the command is run.
+        data: where interactions and the catalogue lie, and how they are read and split; paths relative to the root.
+        trainer: the model and its training.
+        evaluator: what is measured, and what must be reached to be pushed.
+        beam: pipeline options of Apache Beam, for every step that it runs.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
+    dataset: Path
+    root: Path = Path("var")
+    data: ExampleGenSettings
+    trainer: TrainerSettings
+    evaluator: EvaluatorSettings
+    beam: tuple[str, ...] = ()
+
+    @property
+    def pipeline_root(self) -> Path:
+        """Where the steps leave their artifacts."""
+        return self.root / "pipeline_root"
+
+    @property
+    def metadata_path(self) -> Path:
+        """ML Metadata's SQLite file."""
+        return self.root / "metadata.sqlite"
+
+    @property
+    def serving(self) -> Path:
+        """The push folder, which TF Serving watches."""
+        return self.root / "serving"
+
+    @property
+    def logs(self) -> Path:
+        """A log file a command."""
+        return self.root / "logs"
+
+    def feature_spec(self) -> FeatureSpec:
+        """Reads the dataset's feature specification."""
+        return features.load(self.dataset)
+
+
+def load(path: Path, settings: Sequence[str] = ()) -> Config:
+    """Reads a configuration.
+
+    Args:
+        path: the YAML file.
+        settings: `key.path=value` each; the value is read as YAML and takes the place of the file's.
+
+    Raises:
+        UserError: one line for each fault: where, the key, what was expected and what came.
+    """
+    located = located_yaml.read(path)
+    for setting in settings:
+        key, separator, value = setting.partition("=")
+        if not separator or not key:
+            raise UserError(f"--set {setting}: expected key=value, such as --set trainer.epochs=5.")
+        try:
+            parsed = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise UserError(f"--set {setting}: the value is not valid YAML.") from error
+        located = located_yaml.override(located, tuple(key.split(".")), parsed)
+    config = located_yaml.validate(Config, located)
+    root = config.root.absolute()
+    data = config.data.model_copy(
+        update={
+            name: source.model_copy(update={"path": _below(root, source.path)})
+            for name, source in (("interactions", config.data.interactions), ("catalogue", config.data.catalogue))
+        }
+    )
+    return config.model_copy(update={"root": root, "dataset": path.parent / config.dataset, "data": data})
+
+
+def _below(root: Path, path: str) -> str:
+    """A path of the configuration: an address of an object store as it is, any other below the root."""
+    return path if "://" in path else str(root / path)

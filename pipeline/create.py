@@ -1,0 +1,118 @@
+"""The pipeline: which step feeds which."""
+
+from datetime import date
+
+from ml_metadata.proto import metadata_store_pb2
+from tfx import v1 as tfx
+from tfx.dsl.components.base.base_component import BaseComponent
+
+from components.evaluator.evaluator import RetrievalEvaluator, eval_config
+from components.evaluator.ranker import EVAL_SPLIT, Ranker
+from components.example_gen.component import CatalogueExampleGen, InteractionExampleGen
+from components.example_validator.stopping import StoppingExampleValidator
+from components.pusher.joint import DAY_KEY, JointPusher
+from components.schema_gen.declared import DeclaredSchema
+from pipeline.config import Config
+from schemas import contract
+
+
+def create_pipeline(
+    config: Config, day: date, metadata_connection: metadata_store_pb2.ConnectionConfig
+) -> tfx.dsl.Pipeline:
+    """The steps that process one day.
+
+    Args:
+        config: everything that the steps are told.
+        day: the UTC day; its number since 1970-01-01 is the span.
+        metadata_connection: where ML Metadata is.
+
+    Raises:
+        schemas.errors.UserError: the dataset's feature specification or schemas are at fault.
+    """
+    spec = config.feature_spec()
+    declared = contract.load(config.dataset, spec)
+    spec_json = spec.model_dump_json()
+
+    # The day's data; interactions come joined with their items' features and their users' histories.
+    interactions = InteractionExampleGen(settings=config.data, spec=spec, day=day).with_id("Interactions")
+    catalogue = CatalogueExampleGen(settings=config.data, spec=spec, day=day).with_id("Catalogue")
+
+    # Nothing is trained on data that does not keep to the declared schema.
+    interaction_checks = _Checks("Interaction", interactions, str(declared.interactions))
+    catalogue_checks = _Checks("Catalogue", catalogue, str(declared.catalogue))
+
+    # One graph for training, evaluation and serving.
+    transform = tfx.components.Transform(
+        examples=interactions.outputs["examples"],
+        schema=interaction_checks.schema.outputs["schema"],
+        preprocessing_fn="components.transform.preprocessing.preprocessing_fn",
+        splits_config=tfx.proto.SplitsConfig(analyze=["train"], transform=["train"]),
+        disable_statistics=True,
+        custom_config={"feature_spec": spec_json},
+    )
+    transform.add_upstream_nodes([interaction_checks.validator, catalogue_checks.validator])
+
+    trainer = tfx.components.Trainer(
+        run_fn="components.trainer.run.run_fn",
+        examples=transform.outputs["transformed_examples"],
+        transform_graph=transform.outputs["transform_graph"],
+        statistics=interaction_checks.statistics.outputs["statistics"],
+        train_args=tfx.proto.TrainArgs(splits=["train"]),
+        eval_args=tfx.proto.EvalArgs(splits=["train"]),
+        custom_config={"feature_spec": spec_json, "trainer": config.trainer.model_dump_json()},
+    )
+
+    # Ranks among the whole catalogue first, then TFX's Evaluator over the ranks.
+    ranker = Ranker(
+        examples=interactions.outputs["examples"],
+        catalogue=catalogue.outputs["examples"],
+        model=trainer.outputs["model"],
+    )
+    evaluator = RetrievalEvaluator(
+        examples=ranker.outputs["ranked_examples"],
+        model=trainer.outputs["model"],
+        example_splits=[EVAL_SPLIT],
+        eval_config=eval_config(config.evaluator),
+    )
+
+    pusher = JointPusher(
+        model=trainer.outputs["model"],
+        model_blessing=evaluator.outputs["blessing"],
+        push_destination=tfx.proto.PushDestination(
+            filesystem=tfx.proto.PushDestination.Filesystem(base_directory=str(config.serving))
+        ),
+        custom_config={DAY_KEY: day.isoformat()},
+    ).with_id("Pusher")
+
+    return tfx.dsl.Pipeline(
+        pipeline_name=config.name,
+        pipeline_root=str(config.pipeline_root),
+        components=[
+            interactions,
+            catalogue,
+            *interaction_checks.nodes,
+            *catalogue_checks.nodes,
+            transform,
+            trainer,
+            ranker,
+            evaluator,
+            pusher,
+        ],
+        enable_cache=True,
+        metadata_connection_config=metadata_connection,
+        beam_pipeline_args=list(config.beam),
+    )
+
+
+class _Checks:
+    """The schema, the statistics and the validator of one kind of examples."""
+
+    def __init__(self, kind: str, example_gen: BaseComponent, schema_text: str) -> None:
+        self.schema = DeclaredSchema(text=schema_text).with_id(f"{kind}Schema")
+        self.statistics = tfx.components.StatisticsGen(examples=example_gen.outputs["examples"]).with_id(
+            f"{kind}Statistics"
+        )
+        self.validator = StoppingExampleValidator(
+            statistics=self.statistics.outputs["statistics"], schema=self.schema.outputs["schema"]
+        ).with_id(f"{kind}Validator")
+        self.nodes = (self.schema, self.statistics, self.validator)
