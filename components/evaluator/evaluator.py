@@ -56,7 +56,7 @@ class EvaluatorExecutor(executor.Executor):
         """Called by TFX."""
         super().Do(input_dict, output_dict, exec_properties)
         evaluation = artifact_utils.get_single_instance(output_dict[standard_component_specs.EVALUATION_KEY])
-        result = tfma.load_eval_result(evaluation.uri, model_name=CANDIDATE)
+        result = tfma.load_eval_result(evaluation.uri)
         overall = result.get_metrics_for_slice(())
         metrics = {name: value["doubleValue"] for name, value in overall.items() if "doubleValue" in value}
         evaluation.set_string_custom_property(METRICS_PROPERTY, json.dumps(metrics, sort_keys=True))
