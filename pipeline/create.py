@@ -7,8 +7,9 @@ from tfx import v1 as tfx
 from tfx.dsl.components.base.base_component import BaseComponent
 
 from components.evaluator.evaluator import RetrievalEvaluator, eval_config
-from components.evaluator.ranker import EVAL_SPLIT, Ranker
-from components.example_gen.component import CatalogueExampleGen, InteractionExampleGen
+from components.evaluator.ranker import Ranker
+from components.example_gen.catalogue import CatalogueExampleGen
+from components.example_gen.interactions import EVAL_SPLIT, InteractionExampleGen
 from components.example_validator.stopping import StoppingExampleValidator
 from components.pusher.joint import DAY_KEY, JointPusher
 from components.schema_gen.declared import DeclaredSchema
@@ -34,8 +35,8 @@ def create_pipeline(
     spec_json = spec.model_dump_json()
 
     # The day's data; interactions come joined with their items' features and their users' histories.
-    interactions = InteractionExampleGen(settings=config.data, spec=spec, day=day).with_id("Interactions")
-    catalogue = CatalogueExampleGen(settings=config.data, spec=spec, day=day).with_id("Catalogue")
+    catalogue = CatalogueExampleGen(config.data, spec, day).with_id("Catalogue")
+    interactions = InteractionExampleGen(config.data, spec, day, catalogue.outputs["examples"]).with_id("Interactions")
 
     # Nothing is trained on data that does not keep to the declared schema.
     interaction_checks = _Checks("Interaction", interactions, str(declared.interactions))
@@ -88,8 +89,8 @@ def create_pipeline(
         pipeline_name=config.name,
         pipeline_root=str(config.pipeline_root),
         components=[
-            interactions,
             catalogue,
+            interactions,
             *interaction_checks.nodes,
             *catalogue_checks.nodes,
             transform,

@@ -12,9 +12,10 @@ CANDIDATE_ID = "candidate_id"
 QUERY_ID = "query_id"
 TIMESTAMP = "timestamp"
 REWARD = "reward"
-RESERVED = (CANDIDATE_ID, QUERY_ID, TIMESTAMP, REWARD)
+TITLE = "title"
+RESERVED = (CANDIDATE_ID, QUERY_ID, TIMESTAMP, REWARD, TITLE)
 """Features that every interaction carries beside the declared ones: the raw item id, the raw user id, the time
-(int64, microseconds since 1970-01-01 UTC) and the example weight in [0, 1]."""
+(int64, microseconds since 1970-01-01 UTC) and the example weight in [0, 1]. A catalogue entry carries its title."""
 
 WEIGHTS_SUFFIX = "_weights"
 FILE_NAME = "features.yaml"

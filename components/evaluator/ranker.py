@@ -17,14 +17,13 @@ from tfx.dsl.components.base import base_beam_component, base_beam_executor, exe
 from tfx.types import artifact_utils, component_spec, standard_artifacts
 from tfx.utils import io_utils, path_utils
 
+from components.example_gen.catalogue import CATALOGUE_SPLIT
+from components.example_gen.interactions import EVAL_SPLIT, TRAIN_SPLIT
 from components.evaluator.metrics import CANDIDATE, POPULARITY, rank_feature
 from components.evaluator.ranking import Ranks, rank_by_embedding, rank_by_score
 from components.trainer.export import EMBEDDING, EXAMPLES_SIGNATURE, ITEM_TOWER, QUERY_TOWER
-from schemas.features import CANDIDATE_ID
+from schemas.features import CANDIDATE_ID, REWARD
 
-EVAL_SPLIT = "eval"
-TRAIN_SPLIT = "train"
-CATALOGUE_SPLIT = "catalogue"
 BATCH = 512
 
 
@@ -72,6 +71,7 @@ class RankerExecutor(base_beam_executor.BaseBeamExecutor):
             _ = (
                 pipeline
                 | "ReadHeldOut" >> _read(input_dict["examples"], EVAL_SPLIT)
+                | "WithReward" >> beam.Filter(has_reward)
                 | "BatchHeldOut" >> beam.BatchElements(min_batch_size=BATCH, max_batch_size=BATCH)
                 | "Rank"
                 >> beam.ParDo(
@@ -91,7 +91,7 @@ class Ranker(base_beam_component.BaseBeamComponent):
         catalogue: the catalogue of the day, split `catalogue`.
         model: the Trainer's model, with both towers.
 
-    Output `ranked_examples`: the eval split's examples, each with a feature `rank_by_SCORER` of two floats,
+    Output `ranked_examples`: the eval split's examples with a reward above 0, each with a feature `rank_by_SCORER` of two floats,
     `[above, tied]`, for the scorers `candidate` (the model) and `popularity` (counts in the training split).
     """
 
@@ -185,6 +185,12 @@ class LoadedTower:
 def candidate_id(serialized: bytes) -> bytes:
     """The item id of a serialised interaction or catalogue entry."""
     return _only_value(tf.train.Example.FromString(serialized), CANDIDATE_ID)
+
+
+def has_reward(serialized: bytes) -> bool:
+    """Whether a serialised interaction is one that retrieval should lead to."""
+    reward: float = tf.train.Example.FromString(serialized).features.feature[REWARD].float_list.value[0]
+    return reward > 0.0
 
 
 def _only_value(example: Any, feature: str) -> bytes:

@@ -1,0 +1,171 @@
+"""The items that may be retrieved on a day, as examples; and as a table to join interactions with."""
+
+import os
+from collections.abc import Iterable, Iterator
+from datetime import date
+from typing import Any
+
+import apache_beam as beam
+import pyarrow as pa
+import pyarrow.compute as pc
+import tensorflow as tf
+from tfx import types
+from tfx.dsl.components.base import base_beam_component, base_beam_executor, executor_spec
+from tfx.types import artifact_utils, component_spec, standard_artifacts
+from tfx.utils import io_utils
+from tfx_bsl.coders import example_coder
+
+from components.example_gen import sources
+from components.example_gen.accounting import SHOWN_EXAMPLES, Accounting
+from components.example_gen.cleaning import ACCOUNTING, FILE, ROW, Cleaning, from_bytes, place
+from components.example_gen.columns import catalogue_columns
+from components.example_gen.day_driver import DayDriver, Request
+from components.example_gen.examples import check_files, conclude, generate, partitions, serialized_examples
+from components.example_gen.settings import ExampleGenSettings
+from schemas.features import CANDIDATE_ID, FeatureSpec
+
+CATALOGUE_SPLIT = "catalogue"
+
+
+class CatalogueSpec(component_spec.ComponentSpec):
+    """Parameters and outputs of the CatalogueExampleGen."""
+
+    PARAMETERS = {
+        name: component_spec.ExecutionParameter(type=str)
+        for name in (Request.SETTINGS, Request.FEATURE_SPEC, Request.DAY)
+    }
+    INPUTS: dict[str, Any] = {}
+    OUTPUTS = {"examples": component_spec.ChannelParameter(type=standard_artifacts.Examples)}
+
+
+class CatalogueDriver(DayDriver):
+    """The driver of the CatalogueExampleGen."""
+
+    def files(self, request: Request) -> list[sources.SourceFile]:
+        """The files of the day's catalogue."""
+        return sources.catalogue_files(request.settings, request.day)
+
+
+class CatalogueExecutor(base_beam_executor.BaseBeamExecutor):
+    """Reads, cleans and writes the catalogue."""
+
+    def Do(  # noqa: N802
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """Called by TFX.
+
+        Raises:
+            UserError: the catalogue is missing, cannot be read, or too much of it is at fault.
+        """
+        self._log_startup(input_dict, output_dict, exec_properties)
+        request = Request(exec_properties)
+        examples = artifact_utils.get_single_instance(output_dict["examples"])
+        files = sources.catalogue_files(request.settings, request.day)
+        cleaning = Cleaning(
+            request.settings.catalogue,
+            catalogue_columns(request.spec),
+            key=CANDIDATE_ID,
+            partitions=partitions(files),
+            max_id_bytes=request.settings.max_id_bytes,
+        )
+        check_files(files, cleaning)
+        with self._make_beam_pipeline() as pipeline:
+            finish = FinishCatalogue([file.path for file in files], request.spec.catalogue.item)
+            generate(pipeline, files, cleaning, finish, [CATALOGUE_SPLIT], examples)
+        conclude(examples, "catalogue", request.settings.max_dropped_share)
+
+
+class CatalogueExampleGen(base_beam_component.BaseBeamComponent):
+    """Ingests the catalogue of a day.
+
+    Args:
+        settings: where it lies.
+        spec: which columns it has.
+        day: the UTC day.
+
+    Output `examples`, split `catalogue`: an example an item with `candidate_id`, the item tower's raw features and,
+    where the specification names it, `title`.
+    """
+
+    SPEC_CLASS = CatalogueSpec
+    DRIVER_CLASS = CatalogueDriver
+    EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(CatalogueExecutor)
+
+    def __init__(self, settings: ExampleGenSettings, spec: FeatureSpec, day: date) -> None:
+        examples = types.Channel(type=standard_artifacts.Examples)
+        super().__init__(CatalogueSpec(**Request.parameters(settings, spec, day), examples=examples))
+
+
+class FinishCatalogue(beam.DoFn):
+    """(partition, parts of it) to serialised examples; of entries with the same id the first is kept.
+
+    Args:
+        paths: of the files, by number.
+        id_column: the data's name of the item id, for the accounting.
+    """
+
+    def __init__(self, paths: list[str], id_column: str) -> None:
+        self._paths = paths
+        self._id_column = id_column
+
+    def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[beam.pvalue.TaggedOutput]:
+        """Called by Beam."""
+        rows = from_bytes(list(element[1]))
+        accounting = Accounting()
+        first = rows.append_column("_at", pa.array(range(rows.num_rows))).group_by(CANDIDATE_ID).aggregate([("_at", "min")])
+        kept = pc.is_in(pa.array(range(rows.num_rows)), first.column("_at_min"))
+        repeated = rows.filter(pc.invert(kept))
+        accounting.drop(
+            f"{self._id_column}: an id that an earlier row has",
+            repeated.num_rows,
+            places(repeated, self._paths),
+        )
+        rows = rows.filter(kept)
+        accounting.splits[CATALOGUE_SPLIT] = rows.num_rows
+        for example in serialized_examples(rows):
+            yield beam.pvalue.TaggedOutput(CATALOGUE_SPLIT, example)
+        yield beam.pvalue.TaggedOutput(ACCOUNTING, accounting)
+
+
+class CatalogueTable:
+    """The catalogue in memory: item ids and what each item's features are.
+
+    Attributes:
+        rows: an Arrow table with `candidate_id` and the item features, an item a row.
+    """
+
+    def __init__(self, rows: pa.Table) -> None:
+        self.rows = rows
+
+    @classmethod
+    def load(cls, examples_uri: str) -> "CatalogueTable":
+        """Reads the examples that CatalogueExampleGen wrote.
+
+        Args:
+            examples_uri: of the Examples artifact.
+        """
+        folder = os.path.join(examples_uri, f"Split-{CATALOGUE_SPLIT}")
+        files = tf.io.gfile.glob(io_utils.all_files_pattern(folder))
+        serialized = list(tf.data.TFRecordDataset(sorted(files), compression_type="GZIP").as_numpy_iterator())
+        batch = example_coder.ExamplesToRecordBatchDecoder().DecodeBatch(serialized)
+        rows = pa.Table.from_batches([batch])
+        ids = pa.array(rows.column(CANDIDATE_ID).combine_chunks().flatten()).cast(pa.binary())
+        return cls(rows.set_column(rows.column_names.index(CANDIDATE_ID), CANDIDATE_ID, ids))
+
+    def positions(self, ids: pa.Array) -> pa.Array:
+        """[rows] binary ids to [rows] int32 rows of the table; null where the catalogue has no such item."""
+        return pc.index_in(ids, value_set=self.rows.column(CANDIDATE_ID).combine_chunks())
+
+    def features(self, positions: pa.Array, names: list[str]) -> pa.Table:
+        """The named features of the items at [rows] positions."""
+        return self.rows.select([name for name in names if name in self.rows.column_names]).take(positions)
+
+
+def places(rows: pa.Table, paths: list[str]) -> list[str]:
+    """Where the first few of some rows stand."""
+    few = rows.slice(0, SHOWN_EXAMPLES)
+    numbers = zip(few.column(FILE).to_pylist(), few.column(ROW).to_pylist(), strict=True)
+    return [place(paths[file], row) for file, row in numbers]

@@ -1,0 +1,67 @@
+"""What TFX calls a driver: decides, before a step runs, what data the day has, so that its cache and ML Metadata know."""
+
+import abc
+import copy
+from collections.abc import Mapping
+from datetime import date
+from typing import Any
+
+from tfx.components.example_gen import utils
+from tfx.orchestration.portable import base_driver, data_types
+from tfx.proto.orchestration import driver_output_pb2
+from tfx.types import standard_component_specs
+
+from components.example_gen import sources
+from components.example_gen.settings import ExampleGenSettings
+from schemas.errors import UserError
+from schemas.features import FeatureSpec
+
+
+class Request:
+    """What a run asks of this room: its settings, the feature specification and the day, from a step's parameters."""
+
+    SETTINGS = "settings"
+    FEATURE_SPEC = "feature_spec"
+    DAY = "day"
+
+    def __init__(self, parameters: Mapping[str, Any]) -> None:
+        self.settings = ExampleGenSettings.model_validate_json(parameters[self.SETTINGS])
+        self.spec = FeatureSpec.model_validate_json(parameters[self.FEATURE_SPEC])
+        self.day = date.fromisoformat(parameters[self.DAY])
+        self.window = sources.Window.of(self.settings, self.day)
+
+    @classmethod
+    def parameters(cls, settings: ExampleGenSettings, spec: FeatureSpec, day: date) -> dict[str, str]:
+        """The step's parameters for a request."""
+        return {
+            cls.SETTINGS: settings.model_dump_json(),
+            cls.FEATURE_SPEC: spec.model_dump_json(),
+            cls.DAY: day.isoformat(),
+        }
+
+
+class DayDriver(base_driver.BaseDriver):
+    """Gives the examples the day as their span, and the fingerprint of all files that they come from."""
+
+    def run(self, execution_info: data_types.ExecutionInfo) -> driver_output_pb2.DriverOutput:
+        """Called by TFX. Missing data is left for the executor to report, as that is what makes a step fail."""
+        request = Request(execution_info.exec_properties)
+        try:
+            fingerprint = sources.fingerprint(self.files(request))
+        except UserError as error:
+            fingerprint = f"missing: {error}"
+        output = driver_output_pb2.DriverOutput()
+        span = sources.span(request.day)
+        output.exec_properties[utils.SPAN_PROPERTY_NAME].int_value = span
+        output.exec_properties[utils.FINGERPRINT_PROPERTY_NAME].string_value = fingerprint
+        key = standard_component_specs.EXAMPLES_KEY
+        examples = copy.deepcopy(execution_info.output_dict[key][0].mlmd_artifact)
+        examples.custom_properties[utils.SPAN_PROPERTY_NAME].int_value = span
+        examples.custom_properties[utils.FINGERPRINT_PROPERTY_NAME].string_value = fingerprint
+        output.output_artifacts[key].artifacts.append(examples)
+        return output
+
+    @abc.abstractmethod
+    def files(self, request: Request) -> list[sources.SourceFile]:
+        """The files of the day."""
+

@@ -1,0 +1,113 @@
+"""Clean rows to tf.Examples, and what a step that makes them does around its Beam pipeline."""
+
+import os
+from collections.abc import Iterator, Sequence
+
+import apache_beam as beam
+import pyarrow as pa
+import pyarrow.compute as pc
+from tfx import types
+from tfx.components.example_gen import write_split
+from tfx.dsl.io import fileio
+from tfx.types import artifact_utils
+from tfx.utils import io_utils
+from tfx_bsl.coders import example_coder
+
+from components.example_gen.accounting import ROWS_PROPERTY, Accounting, Kind, Sum
+from components.example_gen.cleaning import ACCOUNTING, CleanFiles, Cleaning, file_faults
+from components.example_gen.sources import SourceFile
+from schemas.errors import UserError
+
+ACCOUNTING_FILE = "rows.json"
+PARTITION_BYTES = 32 << 20
+ROWS_AT_ONCE = 8192
+
+
+def partitions(files: Sequence[SourceFile]) -> int:
+    """Into how many parts the rows of files are divided: each is held in memory at once."""
+    return max(2, -(-sum(file.size for file in files) // PARTITION_BYTES))
+
+
+def serialized_examples(rows: pa.Table) -> Iterator[bytes]:
+    """Rows to tf.Examples; a missing value is a feature without values."""
+    names = [name for name in rows.column_names if not name.startswith("_")]
+    for batch in rows.select(names).to_batches(max_chunksize=ROWS_AT_ONCE):
+        lists = [_as_lists(column) for column in batch.columns]
+        yield from example_coder.RecordBatchToExamples(pa.RecordBatch.from_arrays(lists, names))
+
+
+def generate(
+    pipeline: beam.Pipeline,
+    files: Sequence[SourceFile],
+    cleaning: Cleaning,
+    finish: beam.DoFn,
+    splits: Sequence[str],
+    examples: types.Artifact,
+) -> None:
+    """Adds to a Beam pipeline: read and clean files, bring together what belongs together, write examples.
+
+    Args:
+        pipeline: Beam's.
+        files: what is read.
+        cleaning: how.
+        finish: (partition, parts of it) to serialised examples in an output for each split, and `Accounting` in the
+            output ACCOUNTING.
+        splits: the splits that are written.
+        examples: the artifact they are written to.
+    """
+    examples.split_names = artifact_utils.encode_split_names(list(splits))
+    clean = (
+        pipeline
+        | "Files" >> beam.Create(list(enumerate(files)))
+        | "Spread" >> beam.Reshuffle()
+        | "Clean" >> beam.ParDo(CleanFiles(cleaning)).with_outputs(ACCOUNTING, main="rows")
+    )
+    finished = (
+        clean["rows"]
+        | "BringTogether" >> beam.GroupByKey()
+        | "Finish" >> beam.ParDo(finish).with_outputs(ACCOUNTING, *splits)
+    )
+    for split in splits:
+        folder = artifact_utils.get_split_uri([examples], split)
+        _ = finished[split] | f"Write[{split}]" >> write_split.WriteSplit(folder, None)
+    _ = (
+        (clean[ACCOUNTING], finished[ACCOUNTING])
+        | beam.Flatten()
+        | "Sum" >> beam.CombineGlobally(Sum())
+        | "AsText" >> beam.Map(Accounting.to_text)
+        | "WriteAccounting" >> beam.io.WriteToText(os.path.join(examples.uri, ACCOUNTING_FILE), shard_name_template="")
+    )
+
+
+def check_files(files: Sequence[SourceFile], cleaning: Cleaning) -> None:
+    """Looks at the header or footer of every file.
+
+    Raises:
+        UserError: one line for each fault.
+    """
+    faults = file_faults(files, cleaning)
+    if faults:
+        shown = [*faults[:10], *([f"... and {len(faults) - 10} more"] if len(faults) > 10 else [])]
+        raise UserError("\n".join(shown))
+
+
+def conclude(examples: types.Artifact, kind: Kind, max_dropped_share: float) -> Accounting:
+    """Once the pipeline has run: the accounting of what was read, which is also left on the artifact.
+
+    Raises:
+        UserError: the run must not go on with this data.
+    """
+    path = os.path.join(examples.uri, ACCOUNTING_FILE)
+    accounting = Accounting.from_text(io_utils.read_string_file(path))
+    fileio.remove(path)
+    accounting.check(kind, max_dropped_share)
+    examples.set_string_custom_property(ROWS_PROPERTY, accounting.to_json(kind))
+    return accounting
+
+
+def _as_lists(column: pa.Array) -> pa.ListArray:
+    if pa.types.is_list(column.type):
+        return column
+    present = pc.is_valid(column).to_numpy(zero_copy_only=False)
+    offsets = [0, *present.cumsum()]
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), column.drop_null(), mask=pc.is_null(column))

@@ -1,0 +1,267 @@
+"""The interactions of a day's window as examples: each with its item's features and its user's history."""
+
+from collections.abc import Iterable, Iterator
+from datetime import date
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from apache_beam.utils import shared
+from numpy.typing import NDArray
+from tfx import types
+from tfx.dsl.components.base import base_beam_component, base_beam_executor, executor_spec
+from tfx.types import artifact_utils, component_spec, standard_artifacts
+
+from components.example_gen import sources
+from components.example_gen.accounting import Accounting
+from components.example_gen.catalogue import CatalogueTable, places
+from components.example_gen.cleaning import ACCOUNTING, FILE, ROW, Cleaning, from_bytes
+from components.example_gen.columns import interaction_columns
+from components.example_gen.day_driver import DayDriver, Request
+from components.example_gen.examples import check_files, conclude, generate, partitions, serialized_examples
+from components.example_gen.histories import flat_positions, history_spans
+from components.example_gen.settings import ExampleGenSettings, HashSplit
+from components.example_gen.sources import MICROSECONDS_A_DAY, MICROSECONDS_AN_HOUR, Window, microseconds
+from schemas.errors import UserError
+from schemas.features import (
+    CANDIDATE_ID,
+    QUERY_ID,
+    REWARD,
+    TIMESTAMP,
+    WEIGHTS_SUFFIX,
+    FeatureSpec,
+    IdFeature,
+    IdsFeature,
+)
+
+TRAIN_SPLIT = "train"
+EVAL_SPLIT = "eval"
+THURSDAY = 3  # 1970-01-01 was one
+
+
+class InteractionSpec(component_spec.ComponentSpec):
+    """Parameters, inputs and outputs of the InteractionExampleGen."""
+
+    PARAMETERS = {
+        name: component_spec.ExecutionParameter(type=str)
+        for name in (Request.SETTINGS, Request.FEATURE_SPEC, Request.DAY)
+    }
+    INPUTS = {"catalogue": component_spec.ChannelParameter(type=standard_artifacts.Examples)}
+    OUTPUTS = {"examples": component_spec.ChannelParameter(type=standard_artifacts.Examples)}
+
+
+class InteractionDriver(DayDriver):
+    """The driver of the InteractionExampleGen."""
+
+    def files(self, request: Request) -> list[sources.SourceFile]:
+        """The files of the window's days."""
+        return sources.interaction_files(request.settings, request.day)
+
+
+class InteractionExecutor(base_beam_executor.BaseBeamExecutor):
+    """Reads, cleans, joins and writes the interactions."""
+
+    def Do(  # noqa: N802
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """Called by TFX.
+
+        Raises:
+            UserError: a day is missing or empty, files cannot be read, or too much of the data is at fault.
+        """
+        self._log_startup(input_dict, output_dict, exec_properties)
+        request = Request(exec_properties)
+        examples = artifact_utils.get_single_instance(output_dict["examples"])
+        files = sources.interaction_files(request.settings, request.day)
+        window = request.window
+        cleaning = Cleaning(
+            request.settings.interactions,
+            interaction_columns(request.spec),
+            key=QUERY_ID,
+            partitions=partitions(files),
+            max_id_bytes=request.settings.max_id_bytes,
+            time_range=(microseconds(window.history_start), window.end_microseconds),
+        )
+        check_files(files, cleaning)
+        catalogue = artifact_utils.get_single_instance(input_dict["catalogue"])
+        with self._make_beam_pipeline() as pipeline:
+            finish = FinishInteractions(request.settings, request.spec, window, [f.path for f in files], catalogue.uri)
+            generate(pipeline, files, cleaning, finish, [TRAIN_SPLIT, EVAL_SPLIT], examples)
+        accounting = conclude(examples, "interactions", request.settings.max_dropped_share)
+        if not accounting.rows_of_day:
+            raise UserError(
+                f"{request.day} is empty: {accounting.rows} rows were read from {window.history_start} on, none of them "
+                f"of that day. Is its log written yet?"
+            )
+        for split in (TRAIN_SPLIT, EVAL_SPLIT):
+            if not accounting.splits.get(split):
+                raise UserError(
+                    f"The {split} split is empty: of {accounting.rows} interactions from {window.start} to {window.day}, "
+                    f"data.split ({request.settings.split!r}) puts none there. Change the split or data.window_days."
+                )
+
+
+class InteractionExampleGen(base_beam_component.BaseBeamComponent):
+    """Ingests the interactions of a day and of the days of the window before it.
+
+    Args:
+        settings: where they lie and how they are split.
+        spec: which columns they have.
+        day: the UTC day.
+        catalogue: the examples of CatalogueExampleGen; an interaction with an item that it lacks is dropped.
+
+    Output `examples`, splits `train` and `eval`: an example an interaction with `candidate_id`, `query_id`, `timestamp`
+    (int64, microseconds since 1970-01-01 UTC), `reward`, and the raw features of both towers.
+    """
+
+    SPEC_CLASS = InteractionSpec
+    DRIVER_CLASS = InteractionDriver
+    EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(InteractionExecutor)
+
+    def __init__(
+        self, settings: ExampleGenSettings, spec: FeatureSpec, day: date, catalogue: types.BaseChannel
+    ) -> None:
+        examples = types.Channel(type=standard_artifacts.Examples)
+        super().__init__(
+            InteractionSpec(**Request.parameters(settings, spec, day), catalogue=catalogue, examples=examples)
+        )
+
+
+class FinishInteractions(beam.DoFn):
+    """(partition, parts of it) to serialised examples in the outputs `train` and `eval`.
+
+    All interactions of a user are in one partition.
+
+    Args:
+        settings: says what is held out.
+        spec: says what is derived.
+        window: the days.
+        paths: of the files, by number.
+        catalogue_uri: of the catalogue's Examples artifact.
+    """
+
+    def __init__(
+        self, settings: ExampleGenSettings, spec: FeatureSpec, window: Window, paths: list[str], catalogue_uri: str
+    ) -> None:
+        self._split = settings.split
+        self._spec = spec
+        self._window = window
+        self._paths = paths
+        self._catalogue_uri = catalogue_uri
+        self._catalogue = shared.Shared()
+
+    def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[beam.pvalue.TaggedOutput]:
+        """Called by Beam."""
+        part, tables = element
+        accounting = Accounting()
+        catalogue: CatalogueTable = self._catalogue.acquire(
+            lambda: CatalogueTable.load(self._catalogue_uri), tag=self._catalogue_uri
+        )
+        rows = self._known(from_bytes(list(tables)), catalogue, accounting)
+        rows = self._distinct(rows, accounting)
+        rows = self._derive(rows)
+        times = rows.column(TIMESTAMP).to_numpy()
+        accounting.rows_of_day += int((times >= microseconds(self._window.day)).sum())
+        rows = rows.filter(pa.array(times >= microseconds(self._window.start)))
+        # Users' interactions stand together here, and a batch must not be one user's.
+        rows = rows.take(pa.array(np.random.default_rng(part).permutation(rows.num_rows)))
+        positions = catalogue.positions(rows.column(CANDIDATE_ID).combine_chunks())
+        for name, column in _columns(catalogue.features(positions, self._item_features())):
+            rows = rows.append_column(name, column)
+        held_out = self._held_out(rows)
+        for split, mask in ((TRAIN_SPLIT, ~held_out), (EVAL_SPLIT, held_out)):
+            chosen = rows.filter(pa.array(mask))
+            accounting.splits[split] = chosen.num_rows
+            for example in serialized_examples(chosen.combine_chunks()):
+                yield beam.pvalue.TaggedOutput(split, example)
+        yield beam.pvalue.TaggedOutput(ACCOUNTING, accounting)
+
+    def _known(self, rows: pa.Table, catalogue: CatalogueTable, accounting: Accounting) -> pa.Table:
+        """Interactions with items of the catalogue."""
+        unknown = pc.is_null(catalogue.positions(rows.column(CANDIDATE_ID).combine_chunks()))
+        dropped = rows.filter(unknown)
+        reason = f"{self._spec.interactions.item}: an item that the catalogue lacks"
+        accounting.drop(reason, dropped.num_rows, places(dropped, self._paths))
+        return rows.filter(pc.invert(unknown))
+
+    def _distinct(self, rows: pa.Table, accounting: Accounting) -> pa.Table:
+        """Interactions by user and time, the same one only once."""
+        users, items = (_codes(rows.column(name)) for name in (QUERY_ID, CANDIDATE_ID))
+        times = rows.column(TIMESTAMP).to_numpy()
+        order = np.lexsort((items, times, users))
+        repeated = np.zeros(len(order), bool)
+        repeated[1:] = np.logical_and.reduce([np.diff(key[order]) == 0 for key in (users, times, items)])
+        dropped = rows.take(pa.array(order[repeated]))
+        reason = "rows with the user, item and time of another"
+        accounting.drop(reason, dropped.num_rows, places(dropped.sort_by([(FILE, "ascending"), (ROW, "ascending")]), self._paths))
+        return rows.take(pa.array(order[~repeated])).combine_chunks()
+
+    def _derive(self, rows: pa.Table) -> pa.Table:
+        """Adds what the specification derives, and a reward of 1 where the data has none."""
+        times = rows.column(TIMESTAMP).to_numpy()
+        if REWARD not in rows.column_names:
+            rows = rows.append_column(REWARD, pa.array(np.ones(rows.num_rows, np.float32)))
+        derived: dict[str, pa.Array] = {
+            "hour_of_day": _texts(times // MICROSECONDS_AN_HOUR % 24),
+            "day_of_week": _texts((times // MICROSECONDS_A_DAY + THURSDAY) % 7),
+        }
+        if self._spec.history:
+            name, feature = self._spec.history
+            spans = history_spans(_codes(rows.column(QUERY_ID)), times, feature.last)
+            candidates = rows.column(CANDIDATE_ID).combine_chunks()
+            offsets, positions = flat_positions(spans)
+            nothing = pa.array(spans.start == spans.end)
+            rows = rows.append_column(
+                name, pa.ListArray.from_arrays(pa.array(offsets), candidates.take(pa.array(positions)), mask=nothing)
+            )
+            newest = pa.array(np.maximum(spans.end - 1, 0), mask=spans.start == spans.end)
+            derived["last_in_history"] = candidates.take(newest)
+        for name, query_feature in self._spec.query.items():
+            if isinstance(query_feature, IdFeature) and query_feature.derive:
+                rows = rows.append_column(name, derived[query_feature.derive])
+        return rows
+
+    def _held_out(self, rows: pa.Table) -> NDArray[np.bool_]:
+        start = self._window.end_microseconds - self._split.hours * MICROSECONDS_AN_HOUR
+        held_out: NDArray[np.bool_] = rows.column(TIMESTAMP).to_numpy() >= start
+        if isinstance(self._split, HashSplit):
+            held_out &= interaction_hashes(rows) < np.uint64(self._split.share * 2**63) * np.uint64(2)
+        return held_out
+
+    def _item_features(self) -> list[str]:
+        weights = [name + WEIGHTS_SUFFIX for name, f in self._spec.item.items() if isinstance(f, IdsFeature) and f.weights]
+        return [*self._spec.item, *weights]
+
+
+def interaction_hashes(rows: pa.Table) -> NDArray[np.uint64]:
+    """[rows] uint64, uniform, the same for the same user, item and time on every machine and every day."""
+    columns = (QUERY_ID, CANDIDATE_ID, TIMESTAMP)
+    hashes = (pd.util.hash_array(_hashable(rows.column(name)), categorize=False) for name in columns)
+    mixed = np.zeros(rows.num_rows, np.uint64)
+    for column in hashes:
+        mixed = pd.util.hash_array(mixed * np.uint64(31) + column)
+    return mixed
+
+
+def _hashable(column: pa.ChunkedArray) -> NDArray[Any]:
+    return column.to_numpy() if pa.types.is_integer(column.type) else np.array(column.to_pylist(), object)
+
+
+def _codes(column: pa.ChunkedArray) -> NDArray[np.int64]:
+    """A number for each distinct value."""
+    codes: NDArray[np.int64] = column.combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
+    return codes
+
+
+def _texts(values: NDArray[np.int64]) -> pa.Array:
+    return pa.array(values).cast(pa.string()).cast(pa.binary())
+
+
+def _columns(table: pa.Table) -> Iterator[tuple[str, pa.ChunkedArray]]:
+    yield from zip(table.column_names, table.columns, strict=True)

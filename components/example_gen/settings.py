@@ -1,0 +1,100 @@
+"""Where the data lies, how it is read, and which interactions are held out."""
+
+from datetime import date
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+
+from schemas.features import Declaration
+from schemas.located_yaml import FaultsError
+
+DATE_PARTS = ("{YYYY}", "{MM}", "{DD}")
+
+
+class SourceSettings(Declaration):
+    """Files of one kind.
+
+    Attributes:
+        path: a file, a folder or a glob; `{YYYY}`, `{MM}` and `{DD}` stand for the UTC day. Interactions at a path without
+            them are one log, of which the window's days are taken by their time. A catalogue at a path with them is
+            the newest that is not after the day. Files whose names begin with `_` or `.` are passed over.
+        format: `csv` (with a header; `.gz`, `.bz2` and `.zst` are unpacked) or `parquet`.
+        delimiter: between the columns of CSV.
+        success_marker: the name of a file that whoever writes the data leaves beside it when all of it is there. Data
+            without it is not read.
+    """
+
+    path: str
+    format: Literal["csv", "parquet"]
+    delimiter: str = Field(default=",", min_length=1, max_length=1)
+    success_marker: str | None = None
+
+    @property
+    def is_daily(self) -> bool:
+        """Whether every day has a path of its own."""
+        return DATE_PARTS[0] in self.path
+
+    @model_validator(mode="after")
+    def _names_whole_dates(self) -> Self:
+        present = [part for part in DATE_PARTS if part in self.path]
+        if present and len(present) < len(DATE_PARTS):
+            reason = f"expected all of {', '.join(DATE_PARTS)} or none, received only {', '.join(present)}"
+            raise FaultsError([(("path",), reason)])
+        return self
+
+
+class TimeSplit(Declaration):
+    """Holds out the newest interactions.
+
+    Attributes:
+        hours: those of the last so many hours before the end of the day.
+    """
+
+    by: Literal["time"]
+    hours: PositiveInt
+
+
+class HashSplit(Declaration):
+    """Holds out a random but repeatable share: the same interaction is always on the same side.
+
+    Attributes:
+        share: of the interactions of the last `hours` hours before the end of the day.
+        hours: 24 is the day itself.
+    """
+
+    by: Literal["hash"]
+    share: float = Field(gt=0, lt=1)
+    hours: PositiveInt = 24
+
+
+class ExampleGenSettings(Declaration):
+    """What becomes the examples of a run.
+
+    Attributes:
+        interactions: the logs.
+        catalogue: the items that may be retrieved.
+        first_day: the first day there is a log of; days of the window before it are not expected. Every other day of
+            the window must be there.
+        window_days: how many days, up to and including the run's, become examples.
+        history_days: how many days before those are read only for what users did in them.
+        split: which interactions are held out of training to judge the model on.
+        max_dropped_share: when more than this share of a source's rows is at fault, the run stops.
+        max_id_bytes: a longer id is a fault.
+    """
+
+    interactions: SourceSettings
+    catalogue: SourceSettings
+    first_day: date | None = None
+    window_days: PositiveInt = 1
+    history_days: NonNegativeInt = 0
+    split: Annotated[TimeSplit | HashSplit, Field(discriminator="by")] = HashSplit(by="hash", share=0.1)
+    max_dropped_share: float = Field(default=0.01, ge=0, le=1)
+    max_id_bytes: PositiveInt = 1024
+
+    @model_validator(mode="after")
+    def _leaves_something_to_train_on(self) -> Self:
+        window = 24 * self.window_days
+        if isinstance(self.split, TimeSplit) and self.split.hours >= window:
+            reason = f"holds out the whole window of {window} hours; expected fewer, so that something is left to train on"
+            raise FaultsError([(("split", "hours"), reason)])
+        return self
