@@ -94,6 +94,16 @@ class Records:
         """One run by its id."""
         return self._run(self._store.get_context_by_type_and_name(RUN_CONTEXT, run_id))
 
+    def example_uris(self, run_id: str) -> dict[str, str]:
+        """Where the examples of a run are: `interactions` and `catalogue`."""
+        context = self._store.get_context_by_type_and_name(RUN_CONTEXT, run_id)
+        found = {}
+        for artifact in self._store.get_artifacts_by_context(context.id):
+            rows = _properties(artifact).get("rows")
+            if rows:
+                found[json.loads(rows)["kind"]] = artifact.uri
+        return found
+
     def _run(self, context: mlmd.Context) -> Run:
         executions = sorted(self._store.get_executions_by_context(context.id), key=lambda execution: execution.id)
         steps = tuple(Step(self._node(execution.id), STATES.get(execution.last_known_state, "unfinished")) for execution in executions)

@@ -5,11 +5,15 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+from components.progress import PROGRESS_LOGGER
+from pipeline.metadata import Step
 
 
 @contextlib.contextmanager
@@ -50,3 +54,44 @@ def quiet_terminal(log_folder: Path, command: str) -> Iterator[tuple[Console, Pa
         for descriptor, original in kept.items():
             os.dup2(original, descriptor)
             os.close(original)
+
+
+@contextlib.contextmanager
+def step_progress(console: Console) -> Iterator[tuple[Callable[[str, int, int], None], Callable[[Step, float], None]]]:
+    """A bar for the step that runs, and a line for each that has ended.
+
+    Yields:
+        What is to be told a step's name, its number and how many there are before it runs; and the step with its seconds
+        after it ran.
+    """
+    bar = Progress(SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console, transient=True)
+    task = bar.add_task("", total=1.0)
+
+    def started(node: str, number: int, count: int) -> None:
+        bar.reset(task, description=f"{number}/{count} {node}", total=1.0)
+
+    def ended(step: Step, seconds: float) -> None:
+        console.print(f"  {step.node:<24}{step.state:<10}{seconds:6.1f} s", highlight=False)
+
+    handler = _ToBar(bar, task)
+    logger = logging.getLogger(PROGRESS_LOGGER)
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        with bar:
+            yield started, ended
+    finally:
+        logger.removeHandler(handler)
+
+
+class _ToBar(logging.Handler):
+    """Shows what a step says of its progress."""
+
+    def __init__(self, bar: Progress, task: TaskID) -> None:
+        super().__init__()
+        self._bar = bar
+        self._task = task
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._bar.update(self._task, completed=getattr(record, "done", 0.0))
+        self._bar.console.print(f"    {record.getMessage()}", highlight=False)

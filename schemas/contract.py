@@ -1,0 +1,131 @@
+"""The TensorFlow Metadata schemas of a dataset: what the interactions and the catalogue must look like.
+
+The feature specification says which features there are; the schemas, in the dataset's folder, may say more of their
+values: domains, ranges, how often they must be present. A first draft comes from the specification.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from google.protobuf import text_format
+from tensorflow_metadata.proto.v0 import schema_pb2
+
+from schemas.errors import UserError
+from schemas.features import (
+    CANDIDATE_ID,
+    QUERY_ID,
+    REWARD,
+    TIMESTAMP,
+    TITLE,
+    WEIGHTS_SUFFIX,
+    Feature,
+    FeatureSpec,
+    IdFeature,
+    IdsFeature,
+    NumberFeature,
+)
+
+INTERACTIONS_FILE = "interactions.pbtxt"
+CATALOGUE_FILE = "catalogue.pbtxt"
+
+
+@dataclass(frozen=True)
+class Contract:
+    """The two schemas of a dataset.
+
+    Attributes:
+        interactions: of the examples that are trained on, item features included.
+        catalogue: of the catalogue's examples.
+    """
+
+    interactions: schema_pb2.Schema
+    catalogue: schema_pb2.Schema
+
+
+def draft(spec: FeatureSpec) -> Contract:
+    """The least that a specification implies: names, types, which are required, and how many values."""
+    interactions = schema_pb2.Schema()
+    for name in (CANDIDATE_ID, QUERY_ID):
+        _add(interactions, name, schema_pb2.BYTES, required=True, several=False)
+    _add(interactions, TIMESTAMP, schema_pb2.INT, required=True, several=False)
+    reward = _add(interactions, REWARD, schema_pb2.FLOAT, required=True, several=False)
+    reward.float_domain.min, reward.float_domain.max = 0.0, 1.0
+    _add_features(interactions, spec.features)
+    catalogue = schema_pb2.Schema()
+    _add(catalogue, CANDIDATE_ID, schema_pb2.BYTES, required=True, several=False)
+    if spec.catalogue.title:
+        _add(catalogue, TITLE, schema_pb2.BYTES, required=False, several=False)
+    _add_features(catalogue, spec.item)
+    return Contract(interactions, catalogue)
+
+
+def write_drafts(folder: Path, spec: FeatureSpec) -> list[Path]:
+    """Writes a first draft of each schema that the dataset's folder lacks; what is there is left alone.
+
+    Returns:
+        The files written.
+    """
+    drafted = draft(spec)
+    written = []
+    for name, schema in ((INTERACTIONS_FILE, drafted.interactions), (CATALOGUE_FILE, drafted.catalogue)):
+        path = folder / name
+        if not path.exists():
+            path.write_text(text_format.MessageToString(schema), encoding="utf-8")
+            written.append(path)
+    return written
+
+
+def load(folder: Path, spec: FeatureSpec) -> Contract:
+    """Reads a dataset's schemas; where the folder has none, the draft stands in.
+
+    Raises:
+        UserError: a schema cannot be parsed, or disagrees with the specification.
+    """
+    drafted = draft(spec)
+    return Contract(
+        _load(folder / INTERACTIONS_FILE, drafted.interactions), _load(folder / CATALOGUE_FILE, drafted.catalogue)
+    )
+
+
+def _load(path: Path, drafted: schema_pb2.Schema) -> schema_pb2.Schema:
+    if not path.exists():
+        return drafted
+    try:
+        schema = text_format.Parse(path.read_text(encoding="utf-8"), schema_pb2.Schema())
+    except (text_format.ParseError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}:{error}: expected a TensorFlow Metadata schema as text proto.") from error
+    expected, found = _types(drafted), _types(schema)
+    faults = [f"lacks the feature {name}" for name in expected if name not in found]
+    faults += [f"has a feature {name}, which the specification does not" for name in found if name not in expected]
+    faults += [
+        f"gives {name} the type {found[name]}; the specification implies {expected[name]}"
+        for name in expected
+        if name in found and found[name] != expected[name]
+    ]
+    if faults:
+        raise UserError("\n".join(f"{path}: {fault}" for fault in faults))
+    return schema
+
+
+def _types(schema: schema_pb2.Schema) -> dict[str, str]:
+    return {feature.name: schema_pb2.FeatureType.Name(feature.type) for feature in schema.feature}
+
+
+def _add_features(schema: schema_pb2.Schema, features: Mapping[str, Feature]) -> None:
+    for name, feature in features.items():
+        kind = schema_pb2.FLOAT if isinstance(feature, NumberFeature) else schema_pb2.BYTES
+        _add(schema, name, kind, required=False, several=not isinstance(feature, IdFeature | NumberFeature))
+        if isinstance(feature, IdsFeature) and feature.weights:
+            _add(schema, name + WEIGHTS_SUFFIX, schema_pb2.FLOAT, required=False, several=True)
+
+
+def _add(
+    schema: schema_pb2.Schema, name: str, kind: "schema_pb2.FeatureType.ValueType", *, required: bool, several: bool
+) -> schema_pb2.Feature:
+    feature = schema.feature.add(name=name, type=kind)
+    feature.presence.min_fraction = 1.0 if required else 0.0
+    feature.value_count.min = 1
+    if not several:
+        feature.value_count.max = 1
+    return feature
