@@ -38,6 +38,7 @@ class SetupError(Exception):
 
 
 def main() -> None:
+    use_base_interpreter()
     try:
         check_host()
         digest = inputs_digest()
@@ -56,6 +57,14 @@ def main() -> None:
         )
     except OSError as error:
         sys.exit(f"set-up: {error}. Mend that and run the same command again.")
+
+
+def use_base_interpreter() -> None:
+    """With `.venv` activated, python3 is its own, which cannot see the host's C library and would delete itself."""
+    if sys.prefix != sys.base_prefix:
+        minor = f"python{sys.version_info.major}.{sys.version_info.minor}"
+        base = Path(sys.base_prefix) / "bin" / minor
+        os.execv(base, [str(base), *sys.argv])
 
 
 def say(message: str) -> None:

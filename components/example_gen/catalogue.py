@@ -111,7 +111,7 @@ class FinishCatalogue(beam.DoFn):
         self._paths = paths
         self._id_column = id_column
 
-    def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[beam.pvalue.TaggedOutput]:
+    def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[Any]:
         """Called by Beam."""
         rows = from_bytes(list(element[1]))
         accounting = Accounting()
@@ -151,7 +151,9 @@ class CatalogueTable:
         files = tf.io.gfile.glob(io_utils.all_files_pattern(folder))
         serialized = list(tf.data.TFRecordDataset(sorted(files), compression_type="GZIP").as_numpy_iterator())
         batch = example_coder.ExamplesToRecordBatchDecoder().DecodeBatch(serialized)
-        rows = pa.Table.from_batches([batch])
+        value_types = {pa.large_binary(): pa.binary(), pa.float32(): pa.float32()}
+        lists = [pa.list_(value_types[field.type.value_type]) for field in batch.schema]
+        rows = pa.Table.from_batches([batch]).cast(pa.schema(list(zip(batch.schema.names, lists, strict=True))))
         ids = pa.array(rows.column(CANDIDATE_ID).combine_chunks().flatten()).cast(pa.binary())
         return cls(rows.set_column(rows.column_names.index(CANDIDATE_ID), CANDIDATE_ID, ids))
 

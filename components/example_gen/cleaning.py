@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import apache_beam as beam
 import numpy as np
@@ -58,6 +59,7 @@ def file_faults(files: Sequence[SourceFile], cleaning: Cleaning) -> list[str]:
     return faults
 
 
+@beam.typehints.with_output_types(beam.typehints.Tuple[int, bytes])
 class CleanFiles(beam.DoFn):
     """(number of the file, file) to (partition, Arrow IPC of its rows), and to `Accounting` in the output ACCOUNTING.
 
@@ -67,7 +69,7 @@ class CleanFiles(beam.DoFn):
     def __init__(self, cleaning: Cleaning) -> None:
         self._cleaning = cleaning
 
-    def process(self, element: tuple[int, SourceFile]) -> Iterator[tuple[int, bytes] | beam.pvalue.TaggedOutput]:
+    def process(self, element: tuple[int, SourceFile]) -> Iterator[Any]:
         """Called by Beam."""
         number, file = element
         accounting = Accounting()

@@ -131,6 +131,8 @@ def convert(column: Column, raw: pa.Array, max_id_bytes: int) -> Converted:
     """
     if pa.types.is_dictionary(raw.type):
         raw = raw.dictionary_decode()
+    if pa.types.is_null(raw.type):  # how Parquet has a column of nothing
+        raw = raw.cast(pa.binary())
     raw = _without_blanks(raw)
     match column.kind:
         case "id":
@@ -198,6 +200,8 @@ def _is_number(kind: pa.DataType) -> bool:
 def _is_readable(column: Column, kind: pa.DataType) -> bool:
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
+    if pa.types.is_null(kind):
+        return True
     inner = kind.value_type if _is_list(kind) else None
     match column.kind:
         case "id":

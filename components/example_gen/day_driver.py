@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from datetime import date
 from typing import Any
 
-from tfx.components.example_gen import utils
-from tfx.orchestration.portable import base_driver, data_types
+from tfx.components.example_gen import driver, utils
+from tfx.orchestration.portable import data_types
 from tfx.proto.orchestration import driver_output_pb2
 from tfx.types import standard_component_specs
 
@@ -40,7 +40,7 @@ class Request:
         }
 
 
-class DayDriver(base_driver.BaseDriver):
+class DayDriver(driver.Driver):
     """Gives the examples the day as their span, and the fingerprint of all files that they come from."""
 
     def run(self, execution_info: data_types.ExecutionInfo) -> driver_output_pb2.DriverOutput:

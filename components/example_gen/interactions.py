@@ -156,7 +156,7 @@ class FinishInteractions(beam.DoFn):
         self._catalogue_uri = catalogue_uri
         self._catalogue = shared.Shared()
 
-    def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[beam.pvalue.TaggedOutput]:
+    def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[Any]:
         """Called by Beam."""
         part, tables = element
         accounting = Accounting()
