@@ -20,13 +20,16 @@ MOVIELENS_CONFIG = Path(__file__).parent / "configs" / "movielens.yaml"
 USER_FAULT = 1
 INTERNAL_FAULT = 70
 
-app = typer.Typer(help="Trains, judges and ships a two-tower retrieval model every day.", no_args_is_help=True, add_completion=False)
+app = typer.Typer(
+    help="Trains, judges and ships a two-tower retrieval model every day.", no_args_is_help=True, add_completion=False
+)
 data_app = typer.Typer(help="Fetches example data.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
 ConfigOption = Annotated[Path, typer.Option("--config", help="The dataset's configuration, a YAML file.")]
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Takes the place of a value of the configuration.")
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Takes the place of a value of the configuration."),
 ]
 
 
@@ -84,7 +87,9 @@ def recommend(
         if answer.known:
             console.print(f"{user} saw last: {'; '.join(answer.history[-5:])}", highlight=False)
         else:
-            console.print(f"{user} has no interaction in the window: the answer is for someone unknown.", highlight=False)
+            console.print(
+                f"{user} has no interaction in the window: the answer is for someone unknown.", highlight=False
+            )
         table = Table(title=f"For {user}, by version {answer.version}", title_justify="left")
         for column in ("", "item", "title", "score"):
             table.add_column(column)
@@ -116,7 +121,11 @@ def runs(
 
         table = Table("date", "run", "state", "version", "blessed", "recall@K")
         for each in found:
-            recall = ", ".join(f"{n.removeprefix('recall_at_')}: {v:.4f}" for n, v in each.metrics.items() if n.startswith("recall_at_"))
+            recall = ", ".join(
+                f"{n.removeprefix('recall_at_')}: {v:.4f}"
+                for n, v in each.metrics.items()
+                if n.startswith("recall_at_")
+            )
             blessed = {None: "", True: "yes", False: "no"}[each.blessed]
             table.add_row(each.date, each.run, each.state, str(each.version or ""), blessed, recall)
         Console().print(table)
@@ -141,7 +150,9 @@ def main() -> None:
 
 
 @contextmanager
-def _session(command: str, config: Path, settings: list[str] | None, writes: bool = True) -> Iterator[tuple[Console, Any]]:
+def _session(
+    command: str, config: Path, settings: list[str] | None, writes: bool = True
+) -> Iterator[tuple[Console, Any]]:
     """A command under a root: its configuration read, the root locked where it is written to, noise in a log file."""
     from contextlib import nullcontext
 
@@ -163,11 +174,16 @@ def _session(command: str, config: Path, settings: list[str] | None, writes: boo
                     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
                         raise
                     logging.getLogger(__name__).exception("not the user's fault")
-                    console.print(f"Failed: {type(error).__name__}: {str(error)[:300]}\nThe whole story is in {log}.", markup=False)
+                    console.print(
+                        f"Failed: {type(error).__name__}: {str(error)[:300]}\nThe whole story is in {log}.",
+                        markup=False,
+                    )
                     raise typer.Exit(INTERNAL_FAULT) from error
         except OSError as error:
             if error.errno == errno.ENOSPC:
-                raise UserError(f"The disk that holds {loaded.root} is full. Nothing was pushed. Make room and run again.") from error
+                raise UserError(
+                    f"The disk that holds {loaded.root} is full. Nothing was pushed. Make room and run again."
+                ) from error
             raise
 
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
+from tfx.dsl.compiler import compiler, constants
 from tfx.orchestration import metadata as tfx_metadata
 from tfx.orchestration.local import runner_utils
 from tfx.orchestration.portable import launcher, runtime_parameter_utils
-from tfx.dsl.compiler import compiler, constants
 from tfx.proto.orchestration import pipeline_pb2
 
 from pipeline.config import Config

@@ -31,7 +31,7 @@ def exclusive(root: Path) -> Iterator[None]:
                 "--set root=DIR."
             ) from error
         lock.truncate(0)
-        owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"}
-        lock.write(json.dumps(owner))
+        holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"}
+        lock.write(json.dumps(holder))
         lock.flush()
         yield

@@ -106,7 +106,10 @@ class Records:
 
     def _run(self, context: mlmd.Context) -> Run:
         executions = sorted(self._store.get_executions_by_context(context.id), key=lambda execution: execution.id)
-        steps = tuple(Step(self._node(execution.id), STATES.get(execution.last_known_state, "unfinished")) for execution in executions)
+        steps = tuple(
+            Step(self._node(execution.id), STATES.get(execution.last_known_state, "unfinished"))
+            for execution in executions
+        )
         artifacts = {self._artifact_types[a.type_id]: a for a in self._store.get_artifacts_by_context(context.id)}
         pushed = _properties(artifacts.get("PushedModel"))
         version = int(pushed["pushed_version"]) if pushed.get("pushed") else None

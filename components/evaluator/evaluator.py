@@ -36,7 +36,9 @@ def eval_config(settings: EvaluatorSettings) -> tfma.EvalConfig:
     return tfma.EvalConfig(
         model_specs=[
             tfma.ModelSpec(
-                name=CANDIDATE, model_type=tfma.constants.MATERIALIZED_PREDICTION, prediction_key=rank_feature(CANDIDATE)
+                name=CANDIDATE,
+                model_type=tfma.constants.MATERIALIZED_PREDICTION,
+                prediction_key=rank_feature(CANDIDATE),
             )
         ],
         slicing_specs=[tfma.SlicingSpec()],

@@ -64,7 +64,7 @@ def _recall_gain(k: int, over: str, name: str = "", model_name: str = "") -> lis
 
 def _mean_computation(name: str, model_name: str, k: int, plus: str, minus: str | None) -> list[Any]:
     key = metric_types.MetricKey(name=name, model_name=model_name)
-    features = {rank_feature(scorer): {} for scorer in (plus, minus) if scorer}
+    features: dict[str, dict[str, str]] = {rank_feature(scorer): {} for scorer in (plus, minus) if scorer}
     inputs = metric_types.StandardMetricInputsPreprocessor(include_filter={tfma.FEATURES_KEY: features})
     combiner = _MeanHits(key, k, plus, minus)
     return [metric_types.MetricComputation(keys=[key], preprocessors=[inputs], combiner=combiner)]

@@ -17,10 +17,10 @@ from tfx.dsl.components.base import base_beam_component, base_beam_executor, exe
 from tfx.types import artifact_utils, component_spec, standard_artifacts
 from tfx.utils import io_utils, path_utils
 
-from components.example_gen.catalogue import CATALOGUE_SPLIT
-from components.example_gen.interactions import EVAL_SPLIT, TRAIN_SPLIT
 from components.evaluator.metrics import CANDIDATE, POPULARITY, rank_feature
 from components.evaluator.ranking import Ranks, rank_by_embedding, rank_by_score
+from components.example_gen.catalogue import CATALOGUE_SPLIT
+from components.example_gen.interactions import EVAL_SPLIT, TRAIN_SPLIT
 from components.trainer.export import EMBEDDING, EXAMPLES_SIGNATURE, ITEM_TOWER, QUERY_TOWER
 from schemas.features import CANDIDATE_ID, REWARD
 
@@ -158,9 +158,7 @@ class Catalogue:
         popularity: [items] float64, interactions in the training split.
     """
 
-    def __init__(
-        self, items: Iterable[tuple[list[bytes], NDArray[np.float32]]], popularity: dict[bytes, int]
-    ) -> None:
+    def __init__(self, items: Iterable[tuple[list[bytes], NDArray[np.float32]]], popularity: dict[bytes, int]) -> None:
         blocks = sorted(items, key=lambda block: block[0][0])
         ids = [item for block_ids, _ in blocks for item in block_ids]
         self.rows = {item: row for row, item in enumerate(ids)}

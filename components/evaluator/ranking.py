@@ -24,9 +24,7 @@ class Ranks(NamedTuple):
     tied: NDArray[np.int64]
 
 
-def rank_by_embedding(
-    queries: NDArray[np.float32], items: NDArray[np.float32], true_rows: NDArray[np.int64]
-) -> Ranks:
+def rank_by_embedding(queries: NDArray[np.float32], items: NDArray[np.float32], true_rows: NDArray[np.int64]) -> Ranks:
     """Ranks each query's true item by inner product.
 
     Args:

@@ -24,7 +24,7 @@ class EvaluatorSettings(Declaration):
     @model_validator(mode="after")
     def _has_limits_for_what_is_measured(self) -> Self:
         measured = ", ".join(str(k) for k in self.recall_at)
-        faults = [
+        faults: list[tuple[tuple[str | int, ...], str]] = [
             ((limits, k), f"recall@{k} is not measured; name one of recall_at ({measured})")
             for limits in ("minimum_recall", "minimum_gain_over_popularity")
             for k in getattr(self, limits)
@@ -33,6 +33,8 @@ class EvaluatorSettings(Declaration):
         if faults:
             raise FaultsError(faults)
         if not self.minimum_recall and not self.minimum_gain_over_popularity:
-            reason = "give at least one limit here or under minimum_gain_over_popularity: without any, nothing is blessed"
+            reason = (
+                "give at least one limit here or under minimum_gain_over_popularity: without any, nothing is blessed"
+            )
             raise FaultsError([(("minimum_recall",), reason)])
         return self

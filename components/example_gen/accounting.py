@@ -82,7 +82,9 @@ class Accounting:
             hint = "Mend the data, or raise the limit where that is what the data is like."
             raise UserError("\n".join([f"{found} ({max_dropped_share:g}):", *self._lines(), hint]))
         if not sum(self.splits.values()):
-            raise UserError("\n".join([f"No row of the {kind} is left to work with ({self.rows} read):", *self._lines()]))
+            raise UserError(
+                "\n".join([f"No row of the {kind} is left to work with ({self.rows} read):", *self._lines()])
+            )
 
     def _lines(self) -> list[str]:
         by_count = sorted(self.dropped.items(), key=lambda item: -item[1][0])
@@ -93,17 +95,21 @@ class Sum(beam.CombineFn):
     """Sums the accounting of all parts of the data."""
 
     def create_accumulator(self) -> Accounting:
+        """Called by Beam."""
         return Accounting()
 
     def add_input(self, accumulator: Accounting, element: Accounting) -> Accounting:
+        """Called by Beam."""
         accumulator.add(element)
         return accumulator
 
     def merge_accumulators(self, accumulators: Iterable[Accounting]) -> Accounting:
+        """Called by Beam."""
         total = Accounting()
         for accumulator in accumulators:
             total.add(accumulator)
         return total
 
     def extract_output(self, accumulator: Accounting) -> Accounting:
+        """Called by Beam."""
         return accumulator

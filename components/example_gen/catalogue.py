@@ -115,7 +115,9 @@ class FinishCatalogue(beam.DoFn):
         """Called by Beam."""
         rows = from_bytes(list(element[1]))
         accounting = Accounting()
-        first = rows.append_column("_at", pa.array(range(rows.num_rows))).group_by(CANDIDATE_ID).aggregate([("_at", "min")])
+        first = (
+            rows.append_column("_at", pa.array(range(rows.num_rows))).group_by(CANDIDATE_ID).aggregate([("_at", "min")])
+        )
         kept = pc.is_in(pa.array(range(rows.num_rows)), first.column("_at_min"))
         repeated = rows.filter(pc.invert(kept))
         accounting.drop(

@@ -192,9 +192,7 @@ def _is_id(kind: pa.DataType) -> bool:
 
 def _is_number(kind: pa.DataType) -> bool:
     types = pa.types
-    return bool(
-        types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind) or types.is_decimal(kind)
-    )
+    return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind) or types.is_decimal(kind))
 
 
 def _is_readable(column: Column, kind: pa.DataType) -> bool:
@@ -234,7 +232,9 @@ def _without_blanks(raw: pa.Array) -> pa.Array:
 
 
 def _longer(values: pa.Array, limit: int) -> NDArray[np.bool_]:
-    longer: NDArray[np.bool_] = pc.greater(pc.binary_length(values), limit).fill_null(False).to_numpy(zero_copy_only=False)
+    longer: NDArray[np.bool_] = (
+        pc.greater(pc.binary_length(values), limit).fill_null(False).to_numpy(zero_copy_only=False)
+    )
     return longer
 
 
@@ -270,7 +270,9 @@ def _times(raw: pa.Array, unit: str) -> tuple[pa.Array, NDArray[np.bool_]]:
         return raw.cast(pa.timestamp("us", zone), safe=False).cast(pa.int64()), _none(raw)
     if unit == "iso":
         zoned = pa.timestamp("us", "UTC")
-        return _each(raw.cast(pa.binary()), lambda v: v.cast(pa.string()).cast(zoned).cast(pa.int64()), _iso, pa.int64())
+        return _each(
+            raw.cast(pa.binary()), lambda v: v.cast(pa.string()).cast(zoned).cast(pa.int64()), _iso, pa.int64()
+        )
     factor = MICROSECONDS[unit]
 
     def scaled(values: pa.Array) -> pa.Array:

@@ -64,4 +64,3 @@ class DayDriver(driver.Driver):
     @abc.abstractmethod
     def files(self, request: Request) -> list[sources.SourceFile]:
         """The files of the day."""
-

@@ -199,7 +199,9 @@ class FinishInteractions(beam.DoFn):
         repeated[1:] = np.logical_and.reduce([np.diff(key[order]) == 0 for key in (users, times, items)])
         dropped = rows.take(pa.array(order[repeated]))
         reason = "rows with the user, item and time of another"
-        accounting.drop(reason, dropped.num_rows, places(dropped.sort_by([(FILE, "ascending"), (ROW, "ascending")]), self._paths))
+        accounting.drop(
+            reason, dropped.num_rows, places(dropped.sort_by([(FILE, "ascending"), (ROW, "ascending")]), self._paths)
+        )
         return rows.take(pa.array(order[~repeated])).combine_chunks()
 
     def _derive(self, rows: pa.Table) -> pa.Table:
@@ -235,7 +237,9 @@ class FinishInteractions(beam.DoFn):
         return held_out
 
     def _item_features(self) -> list[str]:
-        weights = [name + WEIGHTS_SUFFIX for name, f in self._spec.item.items() if isinstance(f, IdsFeature) and f.weights]
+        weights = [
+            name + WEIGHTS_SUFFIX for name, f in self._spec.item.items() if isinstance(f, IdsFeature) and f.weights
+        ]
         return [*self._spec.item, *weights]
 
 

@@ -64,8 +64,8 @@ def read(path: str, source: SourceSettings, columns: Sequence[str], ragged: Ragg
         FileFaultError: the file is truncated or corrupt.
     """
     with _opened(path, source) as file:
-        yield from _read_parquet(file, columns) if source.format == "parquet" else _read_csv(
-            file, source, columns, ragged
+        yield from (
+            _read_parquet(file, columns) if source.format == "parquet" else _read_csv(file, source, columns, ragged)
         )
 
 

@@ -95,6 +95,8 @@ class ExampleGenSettings(Declaration):
     def _leaves_something_to_train_on(self) -> Self:
         window = 24 * self.window_days
         if isinstance(self.split, TimeSplit) and self.split.hours >= window:
-            reason = f"holds out the whole window of {window} hours; expected fewer, so that something is left to train on"
+            reason = (
+                f"holds out the whole window of {window} hours; expected fewer, so that something is left to train on"
+            )
             raise FaultsError([(("split", "hours"), reason)])
         return self

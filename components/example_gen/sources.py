@@ -3,7 +3,7 @@
 import hashlib
 import re
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from pathlib import Path, PurePosixPath
 
 from apache_beam.io.filesystem import BeamIOError, FileMetadata
@@ -97,7 +97,9 @@ def interaction_files(settings: ExampleGenSettings, day: date) -> list[SourceFil
         except UserError as error:
             faults.append(f"{each}: {error}")
     if faults:
-        hint = "Wait until they are written, or set data.first_day or data.window_days where there never was such a day."
+        hint = (
+            "Wait until they are written, or set data.first_day or data.window_days where there never was such a day."
+        )
         raise UserError("\n".join([f"Interactions of {len(faults)} day(s) are missing:", *_first_few(faults), hint]))
     return found
 
@@ -133,7 +135,9 @@ def _files(source: SourceSettings, path: str, day: date | None) -> list[SourceFi
     marker = source.success_marker
     without = sorted(str(folder) for folder in folder_of if marker and not _match(f"{folder}/{marker}"))
     if without:
-        raise UserError(f"expected the success marker {marker} in {', '.join(without)}, found none: not all is there yet.")
+        raise UserError(
+            f"expected the success marker {marker} in {', '.join(without)}, found none: not all is there yet."
+        )
     files = [SourceFile(m.path, m.size_in_bytes, m.last_updated_in_seconds, day) for m in data]
     return sorted(files, key=lambda file: file.path)
 
@@ -165,7 +169,7 @@ def _days_on_disk(path: str) -> set[date]:
         named = re.match(pattern, match.path)
         if named:
             try:
-                days.add(datetime(*(int(named[part]) for part in "ymd"), tzinfo=UTC).date())
+                days.add(date(int(named["y"]), int(named["m"]), int(named["d"])))
             except ValueError:
                 continue
     return days

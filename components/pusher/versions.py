@@ -73,7 +73,9 @@ class PushFolder:
         """
         self.recover()
         for manifest in self.manifests():
-            if manifest.model == model and all(fileio.exists(str(self.root / part)) for part in manifest.parts.values()):
+            if manifest.model == model and all(
+                fileio.exists(str(self.root / part)) for part in manifest.parts.values()
+            ):
                 return manifest
         version = self._next_version(day)
         parts = {part: f"{part}/{version}" for part in PARTS}
@@ -117,7 +119,9 @@ class PushFolder:
     def _next_version(self, day: date) -> int:
         first = int(f"{day:%Y%m%d}") * REVISIONS_A_DAY
         folders = [self.root / part for part in PARTS]
-        names = [name.rstrip("/") for folder in folders if fileio.exists(str(folder)) for name in fileio.listdir(str(folder))]
+        names = [
+            name.rstrip("/") for folder in folders if fileio.exists(str(folder)) for name in fileio.listdir(str(folder))
+        ]
         versions = [int(name) for name in names if name.isdecimal()] + [m.version for m in self.manifests()]
         return max((v for v in versions if first <= v < first + REVISIONS_A_DAY), default=first) + 1
 
