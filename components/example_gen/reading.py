@@ -127,13 +127,13 @@ def _read_csv(
 
 
 def _csv_header(file: pa.NativeFile, source: SourceSettings) -> list[str]:
-    with io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
-        try:
-            names = next(csv.reader(text, delimiter=source.delimiter), None)
-        except UnicodeDecodeError as error:
-            raise FileFaultError(f"has a header that is not UTF-8: {error}") from error
+    # Rows behind the header come along in the buffer; what is not UTF-8 in those is their own fault.
+    with io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
+        names = next(csv.reader(text, delimiter=source.delimiter), None)
     if not names:
         raise FileFaultError("is empty; expected a header with the names of the columns")
+    if not all(name.isprintable() for name in names):
+        raise FileFaultError(f"has a header that is not UTF-8 text: {names!r}")
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise FileFaultError(f"has more than one column named {', '.join(repeated)}")

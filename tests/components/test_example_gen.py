@@ -1,0 +1,251 @@
+"""Daily logs to examples, good and bad, through the steps' own executors."""
+
+import bz2
+import gzip
+import json
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import tensorflow as tf
+from tfx.types import standard_artifacts
+
+from components.example_gen.catalogue import CatalogueExecutor
+from components.example_gen.day_driver import Request
+from components.example_gen.interactions import InteractionExecutor
+from components.example_gen.settings import ExampleGenSettings
+from schemas.errors import UserError
+from schemas.features import FeatureSpec
+
+DAY = date(2026, 11, 24)  # a Tuesday
+SPEC = FeatureSpec.model_validate(
+    {
+        "interactions": {"user": "user", "item": "sku", "time": "at", "time_unit": "iso", "reward": "liked"},
+        "catalogue": {"item": "sku", "title": "name"},
+        "tables": {"sku": {"width": 4, "hash_buckets": 8}, "other": {"width": 2, "hash_buckets": 4}},
+        "query": {
+            "past": {"kind": "history", "table": "sku", "last": 2},
+            "seed": {"kind": "id", "table": "sku", "derive": "last_in_history"},
+            "hour": {"kind": "id", "table": "other", "derive": "hour_of_day"},
+            "weekday": {"kind": "id", "table": "other", "derive": "day_of_week"},
+            "age": {"kind": "number"},
+        },
+        "item": {
+            "sku": {"kind": "id", "table": "sku"},
+            "tags": {"kind": "ids", "table": "other", "max_values": 3, "weights": "tag_weights"},
+        },
+    }
+)
+CATALOGUE = "sku,name,tags,tag_weights\nA,Ant,x|y,1|0.5\nB,Bee,,\nC,Cat,z,2\n"
+HEADER = "user,sku,at,liked,age"
+GOOD = [
+    "u,A,2026-11-24T01:00:00Z,1,30",
+    "u,B,2026-11-24T02:00:00Z,0.5,30",
+    "v,A,2026-11-24 03:00:00,1,",
+    "u,C,2026-11-24T23:30:00+00:00,1,30",
+]
+
+
+class Shop:
+    """A folder of data and the steps that read it."""
+
+    def __init__(self, folder: Path, **settings: Any) -> None:
+        self.folder = folder
+        self.settings = ExampleGenSettings.model_validate(
+            {
+                "interactions": {"path": f"{folder}/log/{{YYYY}}-{{MM}}-{{DD}}", "format": "csv"},
+                "catalogue": {"path": f"{folder}/catalogue.csv", "format": "csv"},
+                "split": {"by": "time", "hours": 1},
+                "max_dropped_share": 1.0,
+                **settings,
+            }
+        )
+        (folder / "catalogue.csv").write_text(CATALOGUE)
+
+    def log(self, rows: list[str], name: str = "part.csv", day: date = DAY, header: str = HEADER) -> Path:
+        path = self.folder / "log" / day.isoformat() / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = "\n".join([header, *rows, ""]).encode("utf-8", "surrogateescape")
+        pack = {".gz": gzip.compress, ".bz2": bz2.compress}.get(path.suffix, bytes)
+        path.write_bytes(pack(content))
+        return path
+
+    def ingest(self) -> tuple[dict[str, list[dict[str, list[Any]]]], dict[str, Any]]:
+        """The examples of each split by time and user, and the accounting."""
+        parameters = Request.parameters(self.settings, SPEC, DAY)
+        catalogue, interactions = standard_artifacts.Examples(), standard_artifacts.Examples()
+        catalogue.uri, interactions.uri = f"{self.folder}/out/catalogue", f"{self.folder}/out/interactions"
+        CatalogueExecutor().Do({}, {"examples": [catalogue]}, parameters)
+        InteractionExecutor().Do({"catalogue": [catalogue]}, {"examples": [interactions]}, parameters)
+        splits = {split: read(f"{interactions.uri}/Split-{split}") for split in ("train", "eval")}
+        return splits, json.loads(interactions.get_string_custom_property("rows"))
+
+
+def read(folder: str) -> list[dict[str, list[Any]]]:
+    examples = []
+    for record in tf.data.TFRecordDataset(tf.io.gfile.glob(f"{folder}/*"), compression_type="GZIP"):
+        features = tf.train.Example.FromString(record.numpy()).features.feature
+        examples.append(
+            {
+                n: list(getattr(f, f.WhichOneof("kind")).value) if f.WhichOneof("kind") else []
+                for n, f in features.items()
+            }
+        )
+    return sorted(examples, key=lambda e: (e["timestamp"], e["query_id"]))
+
+
+def test_an_example_has_its_items_features_and_its_users_past(tmp_path: Path) -> None:
+    shop = Shop(tmp_path)
+    shop.log(GOOD)
+    splits, rows = shop.ingest()
+    assert (rows["rows"], rows["dropped"], rows["splits"]) == (4, {}, {"train": 3, "eval": 1})
+    first, second, other = splits["train"]
+    assert first["past"] == [] and first["seed"] == []
+    assert second["past"] == [b"A"] and second["seed"] == [b"A"] and second["reward"] == [0.5]
+    assert other["past"] == [] and other["age"] == []
+    assert first["tags"] == [b"x", b"y"] and first["tags_weights"] == [1.0, 0.5]
+    held_out = splits["eval"][0]
+    assert held_out["past"] == [b"A", b"B"] and held_out["seed"] == [b"B"]
+    assert held_out["hour"] == [b"23"] and held_out["weekday"] == [b"1"]
+    assert held_out["timestamp"] == [1795563000 * 1_000_000]  # 2026-11-24T23:30:00Z
+
+
+@pytest.mark.parametrize("name", ["part.csv.gz", "part.csv.bz2", "part.parquet"])
+def test_every_format_gives_the_same_examples(tmp_path: Path, name: str) -> None:
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "other").mkdir()
+    plain = Shop(tmp_path / "plain")
+    plain_file = plain.log(GOOD)
+    is_parquet = name.endswith("parquet")
+    path = f"{tmp_path}/other/log/{{YYYY}}-{{MM}}-{{DD}}"
+    other = Shop(tmp_path / "other", interactions={"path": path, "format": "parquet" if is_parquet else "csv"})
+    if is_parquet:
+        folder = tmp_path / "other" / "log" / DAY.isoformat()
+        folder.mkdir(parents=True)
+        table = pd.read_csv(plain_file)
+        table["at"] = pd.to_datetime(table["at"], format="ISO8601", utc=True)
+        table.to_parquet(folder / name)
+    else:
+        other.log(GOOD, name)
+    assert plain.ingest()[0] == other.ingest()[0]
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("u,A,2026-11-24T04:00:00Z,1.5,30", "liked: outside [0, 1]"),
+        ("u,A,2026-11-24T04:00:00Z,much,30", "liked: not a number"),
+        ("u,A,2026-11-24T04:00:00Z,,30", "liked: missing"),
+        ("u,A,yesterday,1,30", "at: not a time in iso"),
+        ("u,A,2026-11-23T04:00:00Z,1,30", "at: not within its folder's day"),
+        ("u,A,2026-11-24T04:00:00Z,1,old", "age: not a number"),
+        (",A,2026-11-24T04:00:00Z,1,30", "user: missing"),
+        ("u,Z,2026-11-24T04:00:00Z,1,30", "sku: an item that the catalogue lacks"),
+        (GOOD[0], "rows with the user, item and time of another"),
+        ("u,A,2026-11-24T04:00:00Z,1", "rows with 4 columns instead of 5"),
+        ("\udcff,A,2026-11-24T04:00:00Z,1,30", "user: not UTF-8"),
+        ("u" * 10_240 + ",A,2026-11-24T04:00:00Z,1,30", "user: longer than 1024 bytes"),
+    ],
+)
+def test_a_bad_row_is_dropped_counted_and_named(tmp_path: Path, row: str, reason: str) -> None:
+    shop = Shop(tmp_path)
+    path = shop.log([*GOOD, row, "w,A,2026-11-24T05:00:00Z,1,30"])
+    splits, rows = shop.ingest()
+    assert rows["dropped"] == {reason: {"rows": 1, "first": [f"{path} row 5"]}}
+    assert rows["rows"] == 6
+    assert sum(rows["splits"].values()) == 5
+
+
+def test_strange_ids_are_ids(tmp_path: Path) -> None:
+    shop = Shop(tmp_path)
+    strange = ["with space", '"two\nlines"', "🐜"]
+    shop.log([*GOOD, *(f"{user},A,2026-11-24T06:00:00Z,1,30" for user in strange)])
+    splits, rows = shop.ingest()
+    assert not rows["dropped"]
+    assert {b"with space", b"two\nlines", "🐜".encode()} < {e["query_id"][0] for e in splits["train"]}
+
+
+def test_too_many_bad_rows_stop_the_run(tmp_path: Path) -> None:
+    shop = Shop(tmp_path, max_dropped_share=0.1)
+    shop.log([*GOOD, "u,Z,2026-11-24T04:00:00Z,1,30"])
+    with pytest.raises(UserError, match=r"1 of 5 rows .* data.max_dropped_share allows \(0.1\)(.|\n)*row 5"):
+        shop.ingest()
+
+
+def test_of_entries_with_one_id_the_first_stays(tmp_path: Path) -> None:
+    shop = Shop(tmp_path)
+    shop.log(GOOD)
+    (tmp_path / "catalogue.csv").write_text(CATALOGUE + "A,Again,q,1\n")
+    splits, _ = shop.ingest()
+    assert splits["train"][0]["tags"] == [b"x", b"y"]
+
+
+def test_a_missing_day_is_an_error_that_names_it(tmp_path: Path) -> None:
+    shop = Shop(tmp_path)
+    with pytest.raises(UserError, match=r"2026-11-24: expected at least one csv file"):
+        shop.ingest()
+
+
+def test_an_empty_day_is_an_error(tmp_path: Path) -> None:
+    shop = Shop(tmp_path)
+    shop.log([])
+    with pytest.raises(UserError, match="No row of the interactions is left"):
+        shop.ingest()
+
+
+def test_a_day_that_is_empty_beside_full_ones_is_an_error(tmp_path: Path) -> None:
+    shop = Shop(tmp_path, window_days=2)
+    shop.log([row.replace("11-24", "11-23") for row in GOOD], day=date(2026, 11, 23))
+    shop.log([])
+    with pytest.raises(UserError, match="2026-11-24 is empty"):
+        shop.ingest()
+
+
+def test_a_day_without_its_marker_is_not_read(tmp_path: Path) -> None:
+    path = f"{tmp_path}/log/{{YYYY}}-{{MM}}-{{DD}}"
+    shop = Shop(tmp_path, interactions={"path": path, "format": "csv", "success_marker": "_SUCCESS"})
+    shop.log(GOOD)
+    with pytest.raises(UserError, match="expected the success marker _SUCCESS"):
+        shop.ingest()
+
+
+def test_a_misspelt_column_is_named_with_what_was_meant(tmp_path: Path) -> None:
+    shop = Shop(tmp_path)
+    path = shop.log(GOOD, header=HEADER.replace("liked", "likd"))
+    with pytest.raises(UserError, match=rf"{path}: expected a column liked \(did you mean likd\?\)"):
+        shop.ingest()
+
+
+def test_a_wrong_type_is_an_error(tmp_path: Path) -> None:
+    path = f"{tmp_path}/log/{{YYYY}}-{{MM}}-{{DD}}"
+    shop = Shop(tmp_path, interactions={"path": path, "format": "parquet"})
+    table = pd.DataFrame([row.split(",") for row in GOOD], columns=HEADER.split(","))
+    (tmp_path / "log" / DAY.isoformat()).mkdir(parents=True)
+    table.to_parquet(tmp_path / "log" / DAY.isoformat() / "part.parquet")
+    with pytest.raises(UserError, match="expected numbers in column liked, found string"):
+        shop.ingest()
+
+
+@pytest.mark.parametrize("name", ["part.csv.gz", "part.parquet"])
+def test_a_truncated_file_is_an_error_that_names_it(tmp_path: Path, name: str) -> None:
+    path = f"{tmp_path}/log/{{YYYY}}-{{MM}}-{{DD}}"
+    kind = "parquet" if name.endswith("parquet") else "csv"
+    shop = Shop(tmp_path, interactions={"path": path, "format": kind})
+    file = shop.log(GOOD * 50, name)
+    if kind == "parquet":
+        pd.DataFrame({"user": ["u"] * 500}).to_parquet(file)
+    file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(UserError, match=f"{name}: cannot be read to its end as {kind}"):
+        shop.ingest()
+
+
+def test_a_hash_split_is_the_same_on_every_run(tmp_path: Path) -> None:
+    shop = Shop(tmp_path, split={"by": "hash", "share": 0.3})
+    shop.log([f"u{n},A,2026-11-24T05:00:{n % 60:02d}Z,1,30" for n in range(400)])
+    first, rows = shop.ingest()
+    held_out = [e["query_id"] for e in first["eval"]]
+    assert 80 < len(held_out) < 160  # 120 expected, standard deviation 9
+    (tmp_path / "out").rename(tmp_path / "before")
+    assert [e["query_id"] for e in shop.ingest()[0]["eval"]] == held_out

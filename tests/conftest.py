@@ -1,0 +1,1 @@
+import components  # noqa: F401  Keras 2 is chosen before any test imports TensorFlow

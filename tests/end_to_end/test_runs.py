@@ -1,0 +1,147 @@
+"""Whole days, as a person runs them: the command line, the steps, and what is in the push folder afterwards."""
+
+import gzip
+import json
+import random
+import subprocess
+import sys
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[2]
+SHOP = Path(__file__).parent / "shop" / "shop.yaml"
+DAY = date(2026, 11, 24)
+KINDS, ITEMS_A_KIND = 10, 20
+
+PLAIN_TENSORFLOW = """
+import json, sys
+import numpy as np
+import tensorflow as tf
+folder, tensors = sys.argv[1], json.loads(sys.argv[2])
+tower = tf.saved_model.load(folder)
+specs = tower.signatures["serving_default"].structured_input_signature[1]
+named = {n: tf.constant(v, s.dtype) for n, v in tensors.items() for s in [specs[n]]}
+from_tensors = tower.signatures["serving_default"](**named)["embedding"].numpy()
+example = tf.train.Example()
+for name, value in tensors.items():
+    feature = example.features.feature[name]
+    value = value[0] if isinstance(value[0], list) else value
+    if specs[name].dtype == tf.string:
+        feature.bytes_list.value.extend(v.encode() for v in value if v)
+    else:
+        feature.float_list.value.extend(value)
+serialized = tf.constant([example.SerializeToString()])
+from_examples = tower.signatures["serving_examples"](examples=serialized)["embedding"].numpy()
+print(json.dumps({"norm": float(np.linalg.norm(from_tensors)), "apart": float(abs(from_tensors - from_examples).max()),
+                  "embedding": from_tensors[0].tolist()}))
+"""
+
+
+def ndr(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pipeline.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=PROJECT)
+
+
+def embed(folder: str, **tensors: Any) -> dict[str, Any]:
+    """Calls a tower in a process that has plain TensorFlow and nothing of this project."""
+    command = [sys.executable, "-I", "-c", PLAIN_TENSORFLOW, folder, json.dumps(tensors)]
+    answer: dict[str, Any] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    return answer
+
+
+def write_shop(root: Path) -> None:
+    """Visitors who stick to one kind of item: what they bought tells what they buy next."""
+    chance = random.Random(1)
+    (root / "data").mkdir()
+    lines = ["sku;name;tags;price"]
+    for number in range(KINDS * ITEMS_A_KIND):
+        kind = number // ITEMS_A_KIND
+        lines.append(f"s{number};Item {number} 🐜;kind{kind} {'new' if number % 2 else 'old'};{number + 0.5}")
+    (root / "data" / "items.csv").write_text("\n".join(lines) + "\n")
+    for back in range(3):
+        day = DAY - timedelta(days=back)
+        rows = ["visitor;sku;bought_at"]
+        for second in range(3000):
+            visitor = chance.randrange(300)
+            item = visitor % KINDS * ITEMS_A_KIND + chance.randrange(ITEMS_A_KIND)
+            rows.append(f"v {visitor};s{item};{day}T{second // 125:02d}:{second % 60:02d}:{second % 59:02d}")
+        path = root / "data" / "sales" / f"{day:%Y/%m}" / f"{day:%d}.csv.gz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(gzip.compress("\n".join([*rows, ""]).encode()))
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The arguments of a root on which the shop's day was run."""
+    root = tmp_path_factory.mktemp("shop")
+    write_shop(root)
+    arguments = ["--config", str(SHOP), "--set", f"root={root}"]
+    answer = ndr("run", "--date", DAY.isoformat(), *arguments)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert "recall@5" in answer.stdout
+    assert "WARNING" not in answer.stdout + answer.stderr
+    return arguments
+
+
+def runs(arguments: list[str]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(ndr("runs", "--json", *arguments).stdout)
+    return found
+
+
+def test_another_shape_of_data_needs_no_python(shop: list[str]) -> None:
+    run = runs(shop)[0]
+    assert (run["date"], run["state"], run["blessed"], run["version"]) == ("2026-11-24", "complete", True, 20261124001)
+    # A visitor buys among 20 items of a kind: knowing the kind, recall@20 nears 1; popularity can reach about 20/200.
+    assert run["metrics"]["recall_at_20"] > 0.6
+    assert run["metrics"]["popularity_recall_at_20"] < 0.2
+    assert run["rows"]["interactions"]["rows"] == 9000
+
+
+def test_plain_tensorflow_calls_the_towers(shop: list[str]) -> None:
+    pushed = runs(shop)[0]["pushed"]
+    query = embed(pushed["query_tower"], bought=[["", "s1", "s2"]], latest=["s2"], weekday=["1"])
+    item = embed(pushed["item_tower"], sku=["s3"], tags=[["kind0", "new"]], price=[3.5])
+    for answer in (query, item):
+        assert answer["norm"] == pytest.approx(1.0, abs=1e-5)
+        assert answer["apart"] < 1e-6  # both signatures agree
+    padded = embed(pushed["query_tower"], bought=[["s1", "s2", "", ""]], latest=["s2"], weekday=["1"])
+    assert padded["embedding"] == pytest.approx(query["embedding"], abs=1e-6)
+    assert embed(pushed["item_tower"], sku=["never seen"], tags=[["kind0"]], price=[3.5])["norm"] == pytest.approx(
+        1.0, abs=1e-5
+    )
+
+
+def test_recommendations_are_of_the_visitors_kind_and_strangers_get_some(shop: list[str]) -> None:
+    known = ndr("recommend", "--user", "v 13", "--k", "10", *shop).stdout
+    items = [int(word[1:]) for word in known.split() if word[0] == "s" and word[1:].isdecimal()]
+    assert len(items) == 10
+    assert sum(item // ITEMS_A_KIND == 3 for item in items) >= 7
+    stranger = ndr("recommend", "--user", "nobody", "--k", "3", *shop)
+    assert stranger.returncode == 0 and "Item" in stranger.stdout
+
+
+def test_the_same_command_again_uses_the_cache_and_pushes_nothing_new(shop: list[str]) -> None:
+    assert ndr("run", "--date", DAY.isoformat(), *shop).returncode == 0
+    first, *_, again = runs(shop)
+    assert {step["state"] for step in again["steps"] if step["node"] != "Pusher"} == {"cached"}
+    assert again["version"] == first["version"]
+
+
+def test_a_missing_day_stops_the_run_and_what_was_pushed_stays(shop: list[str]) -> None:
+    before = runs(shop)[0]
+    answer = ndr("run", "--date", "2026-11-25", *shop)
+    assert answer.returncode == 1
+    assert "2026-11-25: expected at least one csv file" in answer.stderr
+    assert "Traceback" not in answer.stderr
+    assert runs(shop)[-1]["state"] == "failed"
+    assert Path(before["pushed"]["query_tower"], "saved_model.pb").exists()
+
+
+def test_a_model_below_its_limit_is_not_pushed(shop: list[str]) -> None:
+    answer = ndr("run", "--date", DAY.isoformat(), *shop, "--set", "evaluator.minimum_recall={5: 0.999}")
+    assert answer.returncode == 0
+    last = runs(shop)[-1]
+    assert (last["blessed"], last["version"], last["pushed"]) == (False, None, {})

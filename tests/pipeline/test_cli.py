@@ -1,0 +1,81 @@
+"""The command line: its manners, and what it must not pay for."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline import config, lock
+from schemas.errors import UserError
+
+NDR = [sys.executable, "-m", "pipeline.cli"]
+MOVIELENS = Path(config.__file__).parent / "configs" / "movielens.yaml"
+
+
+def ndr(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*NDR, *arguments], capture_output=True, text=True, check=False)
+
+
+def test_help_and_argument_errors_do_not_import_what_is_heavy() -> None:
+    # TFX takes 13 seconds to import; a person who asks for help must not wait for it.
+    program = (
+        "import sys; from pipeline import cli, config, metadata, terminal, lock; "
+        "print(sorted({'tensorflow', 'tfx', 'apache_beam', 'pyarrow', 'pandas'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_help_names_the_commands() -> None:
+    answer = ndr("--help")
+    assert answer.returncode == 0
+    assert all(command in answer.stdout for command in ("run", "recommend", "runs", "schema", "data"))
+
+
+def test_a_bad_day_is_a_usage_error() -> None:
+    answer = ndr("run", "--date", "22-04-1998")
+    assert answer.returncode == 2
+    assert "YYYY-MM-DD" in answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ("trainer.epochs=0", "--set: trainer.epochs: input should be greater than 0, received 0"),
+        ("trainer.epoch=3", "--set: trainer.epoch: is not a known key"),
+        ("trainer", "--set trainer: expected key=value"),
+        ("evaluator.minimum_recall={7: 0.1}", "recall@7 is not measured"),
+        ("data.split.hours=100000", "holds out the whole window"),
+        ("data.interactions.path=x/{YYYY}", "expected all of {YYYY}, {MM}, {DD} or none"),
+    ],
+)
+def test_a_bad_setting_is_refused_with_its_key(setting: str, sentence: str) -> None:
+    with pytest.raises(UserError) as refusal:
+        config.load(MOVIELENS, [setting])
+    assert sentence in str(refusal.value)
+
+
+def test_a_users_mistake_has_no_traceback(tmp_path: Path) -> None:
+    answer = ndr("runs", "--config", str(tmp_path / "none.yaml"))
+    assert (answer.returncode, answer.stderr) == (1, f"{tmp_path}/none.yaml: no such file.\n")
+
+
+def test_no_runs_is_an_empty_list(tmp_path: Path) -> None:
+    answer = ndr("runs", "--json", "--set", f"root={tmp_path}")
+    assert json.loads(answer.stdout) == []
+
+
+def test_a_second_run_on_a_root_is_refused_until_the_first_ends(tmp_path: Path) -> None:
+    with lock.exclusive(tmp_path):
+        answer = ndr("run", "--date", "1998-04-22", "--set", f"root={tmp_path}")
+        assert answer.returncode == 1
+        assert "in use by another run" in answer.stderr
+    with lock.exclusive(tmp_path):
+        pass
+
+
+def test_recommending_before_any_push_says_what_to_do(tmp_path: Path) -> None:
+    answer = ndr("recommend", "--user", "1", "--set", f"root={tmp_path}")
+    assert answer.returncode == 1
+    assert "Nothing was pushed" in answer.stderr and "Traceback" not in answer.stderr

@@ -1,0 +1,69 @@
+from pathlib import Path
+
+import pytest
+
+from schemas import contract, features
+from schemas.errors import UserError
+
+MOVIELENS = Path(features.__file__).parent / "movielens"
+
+
+def edited(tmp_path: Path, old: str, new: str) -> Path:
+    text = (MOVIELENS / features.FILE_NAME).read_text()
+    assert old in text
+    (tmp_path / features.FILE_NAME).write_text(text.replace(old, new))
+    return tmp_path
+
+
+def test_the_seed_the_history_and_the_candidate_share_one_table() -> None:
+    spec = features.load(MOVIELENS)
+    assert {spec.query["history"].table, spec.query["seed"].table, spec.item["movie_id"].table} == {"film"}
+    # The history repeats other rows' candidates, so only the candidate counts towards the vocabulary.
+    assert spec.counted_features("film") == ["movie_id"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "reason"),
+    [
+        ("kind: number}\n  gender", "kind: numbre}\n  gender", "30", "numbre"),
+        ("table: gender}", "table: sex}", "31", "'sex' is not declared"),
+        ("last: 20", "last: 0", "33", "greater than 0"),
+        ("last: 20", "lst: 20", "33", "not a known key"),
+        ("hash_buckets: 8\n  person", "hash_bucket: 8\n  person", "1", "hash_buckets: is missing"),
+        ("  year: {kind: number}", "  age: {kind: number}", "40", "has a feature age too"),
+        ("  year: {kind: number}", "  reward: {kind: number}", "40", "taken by the pipeline"),
+    ],
+)
+def test_a_bad_specification_is_refused_with_line_and_reason(
+    tmp_path: Path, old: str, new: str, line: str, reason: str
+) -> None:
+    with pytest.raises(UserError) as refusal:
+        features.load(edited(tmp_path, old, new))
+    assert reason in str(refusal.value)
+    assert f"features.yaml:{line}" in str(refusal.value)
+
+
+def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:
+    (tmp_path / features.FILE_NAME).write_text("interactions: {user: u}\ninteractions: {user: v}\n")
+    with pytest.raises(UserError, match=r"features.yaml:2: interactions is given twice \(first in line 1\)"):
+        features.load(tmp_path)
+
+
+def test_the_drafted_schema_says_what_the_specification_implies() -> None:
+    drafted = contract.draft(features.load(MOVIELENS))
+    by_name = {feature.name: feature for feature in drafted.interactions.feature}
+    assert by_name["reward"].float_domain.max == 1.0
+    assert by_name["user_id"].value_count.max == 1
+    assert not by_name["history"].value_count.HasField("max")
+    assert {feature.name for feature in drafted.catalogue.feature} == {
+        "candidate_id", "title", "movie_id", "genres", "year",
+    }  # fmt: skip
+
+
+def test_a_schema_that_disagrees_with_the_specification_is_refused(tmp_path: Path) -> None:
+    spec = features.load(MOVIELENS)
+    contract.write_drafts(tmp_path, spec)
+    path = tmp_path / contract.CATALOGUE_FILE
+    path.write_text(path.read_text().replace('name: "year"', 'name: "yaer"'))
+    with pytest.raises(UserError, match=r"catalogue.pbtxt: lacks the feature year"):
+        contract.load(tmp_path, spec)
