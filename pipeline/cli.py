@@ -171,7 +171,7 @@ def _session(
                 except UserError:
                     raise
                 except Exception as error:
-                    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                    if _is_disk_full(error):
                         raise
                     logging.getLogger(__name__).exception("not the user's fault")
                     console.print(
@@ -179,12 +179,23 @@ def _session(
                         markup=False,
                     )
                     raise typer.Exit(INTERNAL_FAULT) from error
-        except OSError as error:
-            if error.errno == errno.ENOSPC:
+        except Exception as error:
+            if _is_disk_full(error):
                 raise UserError(
                     f"The disk that holds {loaded.root} is full. Nothing was pushed. Make room and run again."
                 ) from error
             raise
+
+
+def _is_disk_full(error: BaseException | None) -> bool:
+    """Whether a full disk is at the bottom of it: Beam and SQLite tell it in words of their own."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            return True
+        if any(words in str(error) for words in ("No space left on device", "database or disk is full")):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 @contextmanager

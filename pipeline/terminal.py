@@ -40,12 +40,12 @@ def quiet_terminal(log_folder: Path, command: str) -> Iterator[tuple[Console, Pa
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(logging.INFO)
-    warnings.simplefilter("default")
     with path.open("wb") as log:
         for descriptor in kept:
             os.dup2(log.fileno(), descriptor)
     try:
-        with os.fdopen(os.dup(kept[1]), "w", encoding="utf-8") as terminal:
+        with os.fdopen(os.dup(kept[1]), "w", encoding="utf-8") as terminal, warnings.catch_warnings():
+            warnings.simplefilter("default")
             yield Console(file=terminal), path
     finally:
         sys.stdout.flush()

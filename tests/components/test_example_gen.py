@@ -152,7 +152,7 @@ def test_every_format_gives_the_same_examples(tmp_path: Path, name: str) -> None
 def test_a_bad_row_is_dropped_counted_and_named(tmp_path: Path, row: str, reason: str) -> None:
     shop = Shop(tmp_path)
     path = shop.log([*GOOD, row, "w,A,2026-11-24T05:00:00Z,1,30"])
-    splits, rows = shop.ingest()
+    _splits, rows = shop.ingest()
     assert rows["dropped"] == {reason: {"rows": 1, "first": [f"{path} row 5"]}}
     assert rows["rows"] == 6
     assert sum(rows["splits"].values()) == 5
@@ -244,7 +244,7 @@ def test_a_truncated_file_is_an_error_that_names_it(tmp_path: Path, name: str) -
 def test_a_hash_split_is_the_same_on_every_run(tmp_path: Path) -> None:
     shop = Shop(tmp_path, split={"by": "hash", "share": 0.3})
     shop.log([f"u{n},A,2026-11-24T05:00:{n % 60:02d}Z,1,30" for n in range(400)])
-    first, rows = shop.ingest()
+    first, _rows = shop.ingest()
     held_out = [e["query_id"] for e in first["eval"]]
     assert 80 < len(held_out) < 160  # 120 expected, standard deviation 9
     (tmp_path / "out").rename(tmp_path / "before")

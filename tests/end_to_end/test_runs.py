@@ -3,8 +3,10 @@
 import gzip
 import json
 import random
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -145,3 +147,48 @@ def test_a_model_below_its_limit_is_not_pushed(shop: list[str]) -> None:
     assert answer.returncode == 0
     last = runs(shop)[-1]
     assert (last["blessed"], last["version"], last["pushed"]) == (False, None, {})
+
+
+def test_data_against_its_schema_stops_the_run_and_names_the_anomaly(shop: list[str], tmp_path: Path) -> None:
+    dataset = tmp_path / "shop"
+    shutil.copytree(SHOP.parent, dataset)
+    own = ["--config", str(dataset / SHOP.name), "--set", shop[-1]]
+    assert ndr("schema", *own).returncode == 0
+    schema = dataset / "catalogue.pbtxt"
+    price = 'name: "price"\n  value_count {\n    min: 1\n    max: 1\n  }\n  type: FLOAT\n'
+    assert price in schema.read_text()
+    schema.write_text(schema.read_text().replace(price, price + "  float_domain { max: 100.0 }\n"))
+    answer = ndr("run", "--date", DAY.isoformat(), *own)
+    assert answer.returncode == 1
+    # Prices run from 0.5 to 199.5.
+    assert "catalogue split: price: " in answer.stderr and "199.5" in answer.stderr and "Traceback" not in answer.stderr
+    last = runs(own)[-1]
+    assert (last["state"], last["version"]) == ("failed", None)
+    assert "Trainer" not in {step["node"] for step in last["steps"]}
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 3 MB: room for the data, and for the first steps."""
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(tmp_path)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("a file system of its own needs root")
+    yield tmp_path
+    subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
+
+
+def test_a_full_disk_is_named_and_the_same_command_goes_on_once_there_is_room(small_disk: Path) -> None:
+    write_shop(small_disk)
+    (small_disk / "rest").write_bytes(bytes(2 << 20))
+    command = ["run", "--date", DAY.isoformat(), "--config", str(SHOP), "--set", f"root={small_disk}"]
+    answer = ndr(*command)
+    assert (answer.returncode, answer.stderr) == (
+        1,
+        f"The disk that holds {small_disk} is full. Nothing was pushed. Make room and run again.\n",
+    )
+    assert not list(small_disk.glob("serving/*_tower/*"))
+    subprocess.run(["mount", "-o", "remount,size=200m", str(small_disk)], check=True)
+    assert ndr(*command).returncode == 0
+    assert list(small_disk.glob("serving/query_tower/*/saved_model.pb"))
