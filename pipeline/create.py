@@ -13,6 +13,7 @@ from components.example_gen.interactions import EVAL_SPLIT, InteractionExampleGe
 from components.example_validator.stopping import StoppingExampleValidator
 from components.pusher.joint import DAY_KEY, JointPusher
 from components.schema_gen.declared import DeclaredSchema
+from components.trainer.component import RetrievalTrainer
 from pipeline.config import Config
 from schemas import contract
 
@@ -53,15 +54,14 @@ def create_pipeline(
     )
     transform.add_upstream_nodes([interaction_checks.validator, catalogue_checks.validator])
 
-    trainer = tfx.components.Trainer(
+    trainer = RetrievalTrainer(
         run_fn="components.trainer.run.run_fn",
         examples=transform.outputs["transformed_examples"],
+        catalogue=catalogue.outputs["examples"],
         transform_graph=transform.outputs["transform_graph"],
         statistics=interaction_checks.statistics.outputs["statistics"],
-        train_args=tfx.proto.TrainArgs(splits=["train"]),
-        eval_args=tfx.proto.EvalArgs(splits=["train"]),
         custom_config={"feature_spec": spec_json, "trainer": config.trainer.model_dump_json()},
-    )
+    ).with_id("Trainer")
 
     # Ranks among the whole catalogue first, then TFX's Evaluator over the ranks.
     ranker = Ranker(

@@ -1,52 +1,95 @@
 """The two-tower model."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import tensorflow as tf
 import tensorflow_recommenders as tfrs
+import tf_keras
 
+from components.trainer import replicas
+from components.trainer.frequency import FrequencyEstimator
+from components.trainer.inputs import Batch, Inputs
+from components.trainer.loss import InBatchSoftmax, Items
 from components.trainer.settings import TrainerSettings
 from components.trainer.towers import Tower, build_tables
 from schemas.features import CANDIDATE_ID, REWARD, FeatureSpec
 
 
 class TwoTowerModel(tfrs.Model):
-    """Both towers and the retrieval loss that trains them.
+    """Both towers, the loss that trains them, and the estimator that corrects it.
+
+    The estimator counts every batch whether the loss is corrected or not: it costs little, and a loss that is corrected from one
+    day on finds it ready.
 
     Args:
         query_tower: model inputs to query embeddings.
-        item_tower: model inputs to candidate embeddings.
-        loss: called as TFRS's Retrieval task: query and candidate embeddings ([batch, width]), `sample_weight`
-            ([batch] rewards) and `candidate_ids` ([batch] int64), giving a scalar.
+        item_tower: model inputs to item embeddings.
+        loss: of a batch.
+        frequency: how often items occur in a global batch.
+        catalogue_size: how many items uniform negatives are drawn from.
     """
 
-    def __init__(self, query_tower: Tower, item_tower: Tower, loss: Any) -> None:
+    def __init__(
+        self,
+        query_tower: Tower,
+        item_tower: Tower,
+        loss: InBatchSoftmax,
+        frequency: FrequencyEstimator,
+        catalogue_size: int,
+    ) -> None:
         super().__init__()
         self.query_tower = query_tower
         self.item_tower = item_tower
         self.retrieval_loss = loss
+        self.frequency = frequency
+        self._catalogue_size = catalogue_size
+        self._mean_loss = tf_keras.metrics.Mean("loss")
 
-    def compute_loss(self, inputs: Mapping[str, tf.Tensor], training: bool = False) -> tf.Tensor:
-        """The loss of a batch of model inputs."""
+    def compute_loss(self, batch: Batch, training: bool = False) -> tf.Tensor:
+        """The loss of a batch, or of a replica's share of it; training counts the batch's items first."""
+        ids = batch.interactions[CANDIDATE_ID]
+        counts = self.frequency(ids) if training else self.frequency.estimate(ids)
         return self.retrieval_loss(
-            self.query_tower(inputs, training=training),
-            self.item_tower(inputs, training=training),
-            sample_weight=inputs[REWARD],
-            candidate_ids=inputs[CANDIDATE_ID],
+            self.query_tower(batch.interactions, training=training),
+            Items(self.item_tower(batch.interactions, training=training), ids, counts),
+            rewards=batch.interactions[REWARD],
+            uniform_items=self._uniform_items(batch.uniform_items, training) if batch.uniform_items else None,
+            catalogue_size=self._catalogue_size,
         )
 
+    def train_step(self, batch: Batch) -> dict[str, tf.Tensor]:
+        """One step, called by Keras; says the mean loss of the epoch's steps so far, over all replicas.
 
-def build_model(spec: FeatureSpec, rows: Mapping[str, int], settings: TrainerSettings) -> TwoTowerModel:
+        TFRS's own step says the last step's loss on one replica.
+        """
+        with tf.GradientTape() as tape:
+            loss = self.compute_loss(batch, training=True)
+        self.optimizer.minimize(loss, self.trainable_variables, tape=tape)
+        self._mean_loss.update_state(loss * replicas.count())
+        return {"loss": self._mean_loss.result()}
+
+    def _uniform_items(self, inputs: Inputs, training: bool) -> Items:
+        ids = inputs[CANDIDATE_ID]
+        return Items(self.item_tower(inputs, training=training), ids, self.frequency.estimate(ids))
+
+
+def build_model(
+    spec: FeatureSpec, rows: Mapping[str, int], settings: TrainerSettings, catalogue_size: int = 0
+) -> TwoTowerModel:
     """An untrained model.
 
     Args:
         spec: which feature feeds which tower.
         rows: the number of rows of every embedding table.
-        settings: the towers' widths, the temperature and the seed.
+        settings: the towers' widths, the loss, the estimator and the seed.
+        catalogue_size: how many items uniform negatives are drawn from.
     """
     tables = build_tables(rows, {name: table.width for name, table in spec.tables.items()}, settings.seed)
     query_tower = Tower(spec.query, tables, settings.towers.query, settings.seed + 1, "query_tower")
     item_tower = Tower(spec.item, tables, settings.towers.item, settings.seed + 2, "item_tower")
-    loss = tfrs.tasks.Retrieval(temperature=settings.temperature, remove_accidental_hits=True)
-    return TwoTowerModel(query_tower, item_tower, loss)
+    softmax, frequency = settings.softmax, settings.frequency
+    loss = InBatchSoftmax(softmax.correction, softmax.temperature, softmax.learn_temperature, softmax.block_rows)
+    estimator = FrequencyEstimator(
+        frequency.buckets, frequency.hashes, frequency.alpha, frequency.initial_gap, frequency.counting, settings.seed
+    )
+    return TwoTowerModel(query_tower, item_tower, loss, estimator, catalogue_size)

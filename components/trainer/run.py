@@ -10,25 +10,31 @@ import tf_keras
 from tfx import v1 as tfx
 
 from components.progress import progress
+from components.trainer.component import CATALOGUE_FILES
 from components.trainer.export import export_tower
-from components.trainer.inputs import training_batches
+from components.trainer.inputs import catalogue_inputs, training_batches, uniform_draws, with_uniform_items
 from components.trainer.model import TwoTowerModel, build_model
 from components.trainer.settings import TrainerSettings
 from components.transform.preprocessing import table_rows
 from schemas.errors import UserError
-from schemas.features import FeatureSpec
+from schemas.features import CANDIDATE_ID, FeatureSpec
 
 LOSS_CURVE = "loss.csv"
+CHECKPOINT = "checkpoint/model"
 
 
 def run_fn(fn_args: tfx.components.FnArgs) -> None:
     """Trains a two-tower model on the training split and exports its towers.
 
+    The checkpoint in the ModelRun artifact holds what the SavedModels do not: the optimizer's slots, the frequency estimator and
+    the temperature.
+
     Args:
-        fn_args: TFX's arguments; `custom_config` holds `feature_spec` and `trainer`, both as JSON.
+        fn_args: TFX's arguments; `custom_config` holds `feature_spec` and `trainer`, both as JSON, and the patterns of the
+            `catalogue_files`.
 
     Raises:
-        UserError: there is nothing to train on.
+        UserError: there is nothing to train on, or training diverged.
     """
     spec = FeatureSpec.model_validate_json(fn_args.custom_config["feature_spec"])
     settings = TrainerSettings.model_validate_json(fn_args.custom_config["trainer"])
@@ -38,32 +44,34 @@ def run_fn(fn_args: tfx.components.FnArgs) -> None:
     transform_output = tft.TFTransformOutput(fn_args.transform_output)
     tf_keras.utils.set_random_seed(settings.seed)
     rows = {name: table_rows(table, name, transform_output) for name, table in spec.tables.items()}
-    model = build_model(spec, rows, settings)
-    train(model, fn_args.train_files, transform_output, examples, settings, fn_args.model_run_dir)
+    batch_size = min(settings.batch_size, examples)
+    batches = training_batches(fn_args.train_files, transform_output, batch_size, settings.seed)
+    draws, catalogue_size = None, 0
+    if settings.softmax.uniform_negatives:
+        catalogue = catalogue_inputs(fn_args.custom_config[CATALOGUE_FILES], spec.item, transform_output)
+        catalogue_size = catalogue[CANDIDATE_ID].shape[0]
+        draws = uniform_draws(catalogue, settings.softmax.uniform_negatives, settings.seed)
+    model = build_model(spec, rows, settings, catalogue_size)
+    train(model, with_uniform_items(batches, draws), max(1, examples // batch_size), settings, fn_args.model_run_dir)
+    tf.train.Checkpoint(model=model).write(os.path.join(fn_args.model_run_dir, CHECKPOINT))
     for tower, features in ((model.query_tower, spec.query), (model.item_tower, spec.item)):
         export_tower(tower, features, transform_output, fn_args.serving_model_dir)
 
 
 def train(
-    model: TwoTowerModel,
-    files: list[str],
-    transform_output: tft.TFTransformOutput,
-    examples: int,
-    settings: TrainerSettings,
-    log_folder: str,
+    model: TwoTowerModel, batches: tf.data.Dataset, steps_per_epoch: int, settings: TrainerSettings, log_folder: str
 ) -> None:
-    """Fits the model; the loss of every epoch is reported, and written to `log_folder`.
+    """Fits the model; the mean loss of every epoch is reported, and written to `log_folder`.
 
     Raises:
         UserError: the weights are no longer finite.
     """
     tf.io.gfile.makedirs(log_folder)
-    batch_size = min(settings.batch_size, examples)
     model.compile(optimizer=_optimizer(settings))
     model.fit(
-        training_batches(files, transform_output, batch_size, settings.seed),
+        batches,
         epochs=settings.epochs,
-        steps_per_epoch=max(1, examples // batch_size),
+        steps_per_epoch=steps_per_epoch,
         callbacks=[
             EpochReport(settings.epochs),
             tf_keras.callbacks.CSVLogger(os.path.join(log_folder, LOSS_CURVE)),
@@ -74,7 +82,7 @@ def train(
     if not all(tf.reduce_all(tf.math.is_finite(weights)) for weights in model.trainable_variables):
         raise UserError(
             "Training diverged: the weights are no longer finite. Lower trainer.learning_rate "
-            f"(now {settings.learning_rate}) or raise trainer.temperature (now {settings.temperature})."
+            f"(now {settings.learning_rate}) or raise trainer.softmax.temperature (now {settings.softmax.temperature})."
         )
 
 

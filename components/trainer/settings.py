@@ -2,7 +2,7 @@
 
 from typing import Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from schemas.features import Declaration
 from schemas.located_yaml import FaultsError
@@ -27,6 +27,44 @@ class TowerSettings(Declaration):
         return self
 
 
+class SoftmaxSettings(Declaration):
+    """The loss; see `components.trainer.loss`.
+
+    Attributes:
+        correction: `logq` is the paper's; `none` is the plain softmax; `logq_positive_left_out` is RecSys 2025's.
+        temperature: divides the inner product of the L2-normalised embeddings. The best one is another once the loss is corrected.
+        learn_temperature: trains it, from that value on.
+        uniform_negatives: items drawn uniformly from the catalogue that join each batch's (on each replica); they show the model
+            items that the stream seldom brings. 0 for none; as many as the batch is a good first choice.
+        block_rows: rows of the batch whose logits are in memory at once; fewer take less memory, about 4 bytes a row and
+            column.
+    """
+
+    correction: Literal["none", "logq", "logq_positive_left_out"] = "logq"
+    temperature: PositiveFloat = 0.05
+    learn_temperature: bool = False
+    uniform_negatives: NonNegativeInt = 0
+    block_rows: PositiveInt = 512
+
+
+class FrequencySettings(Declaration):
+    """The estimator of how often an item occurs in a batch; see `components.trainer.frequency`.
+
+    Attributes:
+        buckets: H; 20 bytes each. Several times the catalogue's items, or fewer with more hashes.
+        hashes: m.
+        alpha: how fast an estimate follows a change: it forgets over about 1 / alpha hits.
+        initial_gap: steps; 1 / initial_gap is the estimate for what was never seen.
+        counting: `occurrences` for the expected count in a batch; `batches` for the probability of a hit, to compare.
+    """
+
+    buckets: PositiveInt = 1 << 20
+    hashes: PositiveInt = 4
+    alpha: float = Field(default=0.01, gt=0.0, le=1.0)
+    initial_gap: PositiveFloat = 100.0
+    counting: Literal["occurrences", "batches"] = "occurrences"
+
+
 class TrainerSettings(Declaration):
     """How the towers are trained.
 
@@ -36,8 +74,9 @@ class TrainerSettings(Declaration):
         epochs: passes over the window's training split.
         optimizer: `adagrad` is the paper's.
         learning_rate: of the optimizer.
-        temperature: divides the inner product of the L2-normalised embeddings.
-        seed: of weights and of the order of examples.
+        softmax: the loss.
+        frequency: the estimator that corrects it.
+        seed: of weights, of the order of examples, of draws and of hashes.
     """
 
     towers: TowerSettings
@@ -45,5 +84,6 @@ class TrainerSettings(Declaration):
     epochs: PositiveInt = 1
     optimizer: Literal["adagrad", "adam"] = "adagrad"
     learning_rate: PositiveFloat = 0.1
-    temperature: PositiveFloat = 0.05
-    seed: int = 0
+    softmax: SoftmaxSettings = SoftmaxSettings()
+    frequency: FrequencySettings = FrequencySettings()
+    seed: NonNegativeInt = 0
