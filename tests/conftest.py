@@ -1,1 +1,10 @@
-import components  # noqa: F401  Keras 2 is chosen before any test imports TensorFlow
+import tensorflow as tf
+
+import components
+
+assert components  # which chooses Keras 2; no test may use Keras before
+
+# Two logical devices for the tests of replicas; whatever names no device runs on the first.
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)

@@ -1,5 +1,6 @@
 """The retrieval loss: which columns the softmax has, and how their sampling is corrected (paper, section 3)."""
 
+import math
 from typing import Literal, NamedTuple
 
 import tensorflow as tf
@@ -71,7 +72,7 @@ class InBatchSoftmax(tf_keras.layers.Layer):
         self.log_temperature = self.add_weight(
             "log_temperature",
             dtype=tf.float32,
-            initializer=tf_keras.initializers.Constant(tf.math.log(temperature)),
+            initializer=tf_keras.initializers.Constant(math.log(temperature)),
             trainable=learn_temperature,
         )
 

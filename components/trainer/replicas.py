@@ -20,7 +20,8 @@ def gather(rows: tf.Tensor) -> tf.Tensor:
     context = tf.distribute.get_replica_context()
     if context is None or count() == 1:
         return rows
-    return context.all_gather(rows, axis=0)
+    first = None if rows.shape[0] is None else rows.shape[0] * count()
+    return tf.ensure_shape(context.all_gather(rows, axis=0), [first, *rows.shape[1:]])  # collectives forget it
 
 
 def first_row(rows: int | tf.Tensor) -> int | tf.Tensor:

@@ -1,0 +1,209 @@
+"""The frequency estimator: worked examples, known streams, what a checkpoint keeps, replicas and XLA."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from components.trainer.frequency import FrequencyEstimator
+
+ROOMY = 1 << 16  # so many buckets that a handful of ids do not collide
+
+
+def int_ids(*ids: int) -> tf.Tensor:
+    return tf.constant(ids, tf.int64)
+
+
+def test_gaps_of_one_item_worked_out_by_hand() -> None:
+    estimator = FrequencyEstimator(ROOMY, alpha=0.5, initial_gap=100.0)
+    seen = []
+    for batch in ([7], [8], [8], [7], [8], [7]):
+        estimator.update(int_ids(*batch))
+        seen.append(1.0 / float(estimator.estimate(int_ids(7))[0]))
+    # Step 1: first hit of a stream that is 1 step old, gap 1. Step 4, second hit: gap 3, rate max(.5, 1/2): 1 + .5 (3 - 1) = 2.
+    # Step 6, third hit: gap 2, rate max(.5, 1/3): 2 + .5 (2 - 2) = 2.
+    assert seen == [1.0, 1.0, 1.0, 2.0, 2.0, 2.0]
+
+
+def test_the_first_gap_is_no_longer_than_initial_gap() -> None:
+    estimator = FrequencyEstimator(ROOMY, initial_gap=5.0)
+    estimator.step.assign(10_000_000)
+    # An item that is first seen at step 10,000,001 is not one that occurs once in ten million steps.
+    assert estimator(int_ids(7)).numpy() == pytest.approx([1 / 5])
+    assert estimator.estimate(int_ids(8)).numpy() == pytest.approx([1 / 5])  # never seen
+
+
+def test_the_mean_moves_by_one_over_n_until_alpha_is_larger() -> None:
+    estimator = FrequencyEstimator(ROOMY, alpha=0.25, initial_gap=100.0)
+    gaps, step = [1, 3, 8, 4, 9], 0
+    for gap in gaps:
+        for _ in range(gap - 1):
+            estimator.update(int_ids(0))
+        estimator.update(int_ids(7))
+        step += gap
+    # The plain mean of the first four is 4, at rates 1, 1/2, 1/3, 1/4; then 4 + .25 (9 - 4) = 5.25.
+    assert 1.0 / estimator.estimate(int_ids(7)).numpy()[0] == pytest.approx(5.25)
+
+
+def test_an_item_that_occurs_several_times_a_batch_has_its_expected_count() -> None:
+    estimator = FrequencyEstimator(ROOMY)
+    for _ in range(1000):
+        estimator.update(int_ids(7, 7, 7, 8))
+    assert estimator.estimate(int_ids(7, 8)).numpy() == pytest.approx([3.0, 1.0], rel=1e-5)
+
+
+def test_counting_batches_saturates_at_one() -> None:
+    estimator = FrequencyEstimator(ROOMY, counting="batches")
+    for _ in range(1000):
+        estimator.update(int_ids(7, 7, 7, 8))
+    assert estimator.estimate(int_ids(7, 8)).numpy() == pytest.approx([1.0, 1.0], rel=1e-5)
+
+
+def test_periodic_items_have_their_period() -> None:
+    estimator = FrequencyEstimator(ROOMY, hashes=2)
+    for step in range(1, 2001):
+        estimator.update(int_ids(0, *([5] if step % 5 == 0 else []), *([10] if step % 10 == 0 else [])))
+    assert estimator.estimate(int_ids(5, 10)).numpy() == pytest.approx([1 / 5, 1 / 10], rel=1e-4)
+
+
+def test_of_several_hashes_the_one_without_collision_counts() -> None:
+    # With one table of one bucket the ids share a gap of 1; tables of 2 buckets tell some pairs apart, 8 of them nearly all.
+    ids = [int_ids(number) for number in range(8)]
+    estimates = {}
+    for hashes in (1, 8):
+        estimator = FrequencyEstimator(buckets=4, hashes=hashes, alpha=0.01)
+        for step in range(4000):
+            estimator.update(ids[step % 8])
+        estimates[hashes] = estimator.estimate(tf.range(8, dtype=tf.int64)).numpy()
+    assert np.all(estimates[8] <= estimates[1] + 1e-6)
+    assert estimates[8].mean() < estimates[1].mean()
+    assert np.all(estimates[8] >= 1 / 8 - 1e-3)  # a collision can only add hits
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=6), min_size=1, max_size=20),
+    st.sampled_from([0.01, 0.3, 1.0]),
+    st.integers(1, 3),
+    st.sampled_from(["occurrences", "batches"]),
+)
+def test_every_stream_gives_what_a_plain_loop_gives(
+    batches: list[list[int]], alpha: float, hashes: int, counting: Any
+) -> None:
+    estimator = FrequencyEstimator(3, hashes, alpha, initial_gap=7.0, counting=counting, seed=3)
+    gap, last, hits = (np.full(3 * hashes, start, float) for start in (7.0, 0.0, 0.0))
+    rows = estimator._rows(tf.range(6, dtype=tf.int64)).numpy()
+    for step, batch in enumerate(batches, 1):
+        occurring = np.bincount(rows[:, batch].ravel(), minlength=3 * hashes)
+        for row in np.flatnonzero(occurring):
+            count = occurring[row] if counting == "occurrences" else 1
+            newest = min(step, 7.0) if hits[row] == 0 else step - last[row]
+            hits[row] += count
+            rate = max(1 - (1 - alpha) ** count, count / hits[row])
+            gap[row] += rate * (newest / count - gap[row])
+            last[row] = step
+        estimator.update(int_ids(*batch))
+    expected = 1 / gap[rows].max(axis=0)
+    assert estimator.estimate(tf.range(6, dtype=tf.int64)).numpy() == pytest.approx(expected, rel=1e-4)
+
+
+def test_hashes_are_well_mixed_and_independent() -> None:
+    buckets, ids = 1000, 200_000
+    estimator = FrequencyEstimator(buckets, hashes=2)
+    # Multiples of the number of buckets, which `id % buckets` would send to one bucket.
+    rows = estimator._rows(tf.range(ids, dtype=tf.int64) * buckets).numpy() - np.array([[0], [buckets]])
+    for row in rows:
+        load = np.bincount(row, minlength=buckets)
+        # 200 expected, standard deviation 14: chi-square of 999 degrees is 999 +- 45.
+        assert ((load - 200) ** 2 / 200).sum() == pytest.approx(999, abs=5 * 45)
+    # Two ids that share a bucket under one hash share one under the other no more often than any two.
+    same_first = rows[0][:-1] == rows[0][1:]
+    assert (rows[1][:-1] == rows[1][1:])[same_first].sum() < 6  # 0.2 expected
+
+
+def test_strings_are_ids_too() -> None:
+    estimator = FrequencyEstimator(ROOMY, id_dtype=tf.string)
+    for _ in range(500):
+        estimator.update(tf.constant(["ant", "ant", "bee"]))
+    assert estimator.estimate(tf.constant(["ant", "bee"])).numpy() == pytest.approx([2.0, 1.0], rel=1e-4)
+
+
+def test_int32_ids_are_those_of_int64() -> None:
+    estimator = FrequencyEstimator(ROOMY)
+    estimator.update(int_ids(7, 7))
+    assert estimator.estimate(tf.constant([7], tf.int32)).numpy() == estimator.estimate(int_ids(7)).numpy()
+
+
+@pytest.mark.parametrize("ids", [tf.constant(["ant"]), tf.constant([1.0])])
+def test_ids_of_another_dtype_are_refused(ids: tf.Tensor) -> None:
+    with pytest.raises(TypeError, match="expected ids of dtype int64, received"):
+        FrequencyEstimator(ROOMY).update(ids)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"buckets": 0}, "buckets of at least 1, received 0"),
+        ({"hashes": 0}, "hashes of at least 1, received 0"),
+        ({"alpha": 0.0}, r"alpha in \(0, 1\], received 0.0"),
+        ({"alpha": 1.5}, r"alpha in \(0, 1\], received 1.5"),
+        ({"alpha": float("nan")}, "received nan"),
+        ({"initial_gap": 0.0}, "initial_gap above 0"),
+        ({"counting": "hits"}, "received 'hits'"),
+        ({"id_dtype": tf.float32}, "id_dtype tf.int64 or tf.string"),
+    ],
+)
+def test_arguments_outside_their_range_are_refused(arguments: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        FrequencyEstimator(**{"buckets": 8, **arguments})
+
+
+def stream(steps: int, seed: int = 0) -> list[tf.Tensor]:
+    random = np.random.default_rng(seed)
+    return [tf.constant(random.zipf(1.3, 32) % 50, tf.int64) for _ in range(steps)]
+
+
+def test_a_checkpoint_carries_on_as_if_nothing_had_been(tmp_path: Path) -> None:
+    batches = stream(60)
+    through, first, second = (FrequencyEstimator(64, 3, seed=1) for _ in range(3))
+    for batch in batches[:30]:
+        through.update(batch)
+        first.update(batch)
+    path = tf.train.Checkpoint(estimator=first).write(str(tmp_path / "day1"))
+    tf.train.Checkpoint(estimator=second).read(path).assert_consumed()
+    for batch in batches[30:]:
+        through.update(batch)
+        second.update(batch)
+    assert int(second.step) == 60
+    everything = tf.range(50, dtype=tf.int64)
+    assert second.estimate(everything).numpy().tolist() == through.estimate(everything).numpy().tolist()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"buckets": 32}, r"buckets 32 \(the checkpoint has 64\)"),
+        ({"hashes": 2}, r"hashes 2 \(the checkpoint has 3\)"),
+        ({"buckets": 96, "hashes": 2}, r"buckets 96 .*hashes 2"),  # as many rows, but others
+        ({"seed": 2}, r"seed 2 \(the checkpoint has 1\)"),
+        ({"counting": "batches"}, "counting 'batches'"),
+        ({"id_dtype": tf.string}, "id_dtype 'string'"),
+    ],
+)
+def test_a_checkpoint_of_other_settings_is_refused(tmp_path: Path, arguments: dict[str, Any], sentence: str) -> None:
+    kept = {"buckets": 64, "hashes": 3, "seed": 1}
+    path = tf.train.Checkpoint(estimator=FrequencyEstimator(**kept)).write(str(tmp_path / "kept"))
+    with pytest.raises(ValueError, match=sentence):
+        tf.train.Checkpoint(estimator=FrequencyEstimator(**{**kept, **arguments})).read(path)
+
+
+def test_xla_gives_the_same_numbers() -> None:
+    plain, compiled = FrequencyEstimator(64, 3), FrequencyEstimator(64, 3)
+    step = tf.function(compiled.call, jit_compile=True)
+    for batch in stream(40):
+        expected, found = plain(batch), step(batch)
+        assert found.numpy() == pytest.approx(expected.numpy(), rel=1e-5)

@@ -1,0 +1,147 @@
+"""The two-tower model as Keras trains it: what a step does, what a checkpoint holds, XLA, and draws from the catalogue."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras
+
+from components.trainer.inputs import Batch, uniform_draws, with_uniform_items
+from components.trainer.model import TwoTowerModel, build_model
+from components.trainer.run import train
+from components.trainer.settings import TrainerSettings
+from schemas.errors import UserError
+from schemas.features import CANDIDATE_ID, REWARD, FeatureSpec
+
+SPEC = FeatureSpec.model_validate(
+    {
+        "interactions": {"user": "user", "item": "item", "time": "at"},
+        "catalogue": {"item": "item"},
+        "tables": {"user": {"width": 4, "hash_buckets": 8}, "item": {"width": 4, "hash_buckets": 30}},
+        "query": {"user": {"kind": "id", "table": "user"}, "past": {"kind": "history", "table": "item", "last": 2}},
+        "item": {"item": {"kind": "id", "table": "item"}},
+    }
+)
+ROWS = {"user": 8, "item": 30}
+BATCH, ITEMS = 16, 30
+
+
+def settings(**softmax: object) -> TrainerSettings:
+    return TrainerSettings.model_validate(
+        {
+            "towers": {"query": [8, 4], "item": [4]},
+            "softmax": {"block_rows": 5, **softmax},
+            "frequency": {"buckets": 256, "hashes": 2},
+        }
+    )
+
+
+def batches(uniform: int = 0) -> tf.data.Dataset:
+    """Users who keep to the items of their own number, and an endless supply of them."""
+    random = np.random.default_rng(0)
+    user = random.integers(0, 8, 4000)
+    item = (user + 8 * random.integers(0, 3, 4000)) % ITEMS
+    interactions = {
+        "user": user,
+        "past": np.stack([np.full(4000, -1), (user + 8) % ITEMS], axis=1),
+        "item": item,
+        CANDIDATE_ID: item + 1000,
+        REWARD: np.ones(4000, np.float32),
+    }
+    rows = tf.data.Dataset.from_tensor_slices(interactions).repeat().batch(BATCH, drop_remainder=True)
+    everything = {"item": tf.range(ITEMS, dtype=tf.int64), CANDIDATE_ID: tf.range(ITEMS, dtype=tf.int64) + 1000}
+    return with_uniform_items(rows, uniform_draws(everything, uniform, seed=1) if uniform else None)
+
+
+def trained(steps: int = 200, uniform: int = 0, **softmax: object) -> TwoTowerModel:
+    tf_keras.utils.set_random_seed(1)
+    model = build_model(SPEC, ROWS, settings(**softmax), ITEMS)
+    model.compile(optimizer=tf_keras.optimizers.Adagrad(0.1))
+    model.fit(batches(uniform), epochs=1, steps_per_epoch=steps, verbose=0)
+    return model
+
+
+@pytest.mark.parametrize("correction", ["none", "logq", "logq_positive_left_out"])
+@pytest.mark.parametrize("uniform", [0, 8])
+def test_every_form_learns_who_keeps_to_what(correction: str, uniform: int) -> None:
+    model = trained(steps=400, uniform=uniform, correction=correction)
+    everyone = tf.range(8, dtype=tf.int64)
+    users = {"user": everyone, "past": tf.stack([tf.fill([8], tf.constant(-1, tf.int64)), everyone + 8], axis=1)}
+    scores = model.query_tower(users).numpy() @ model.item_tower({"item": tf.range(ITEMS, dtype=tf.int64)}).numpy().T
+    best = np.argsort(-scores, axis=1)[:, :3]
+    assert np.mean(best % 8 == np.arange(8)[:, np.newaxis]) > 0.8  # by chance 1/8
+
+
+def test_training_counts_items_and_evaluation_does_not() -> None:
+    model = trained(steps=50)
+    assert int(model.frequency.step) == 50
+    model.test_step(next(iter(batches())))
+    assert int(model.frequency.step) == 50
+    # Users are drawn alike, and each keeps to three items (one of them to four users' items): 16 / 24 a batch.
+    estimates = model.frequency.estimate(tf.range(1000, 1024, dtype=tf.int64)).numpy()
+    assert estimates.mean() == pytest.approx(16 / 24, rel=0.2)
+
+
+def test_the_loss_that_is_said_is_the_mean_of_the_epochs_steps() -> None:
+    """Regression: TFRS's train step says the loss of the last batch."""
+    tf_keras.utils.set_random_seed(1)
+    model = build_model(SPEC, ROWS, settings(), ITEMS)
+    losses = [float(model.compute_loss(batch, training=True)) for batch in batches().take(7)]
+    tf_keras.utils.set_random_seed(1)
+    same = build_model(SPEC, ROWS, settings(), ITEMS)
+    same.compile(optimizer=tf_keras.optimizers.SGD(0.0))
+    said = same.fit(batches().take(7), epochs=1, verbose=0).history["loss"][0]
+    assert said == pytest.approx(np.mean(losses), rel=1e-4)
+    assert said != pytest.approx(losses[-1], rel=1e-2)
+
+
+def test_a_checkpoint_holds_slots_estimates_and_temperature_and_training_goes_on_alike(tmp_path: Path) -> None:
+    first = trained(steps=30, learn_temperature=True)
+    path = tf.train.Checkpoint(model=first).write(str(tmp_path / "model"))
+    second = build_model(SPEC, ROWS, settings(learn_temperature=True), ITEMS)
+    second.compile(optimizer=tf_keras.optimizers.Adagrad(0.1))
+    second.train_step(next(iter(batches())))  # makes all variables
+    tf.train.Checkpoint(model=second).read(path).assert_existing_objects_matched()
+    assert int(second.frequency.step) == 30
+    assert float(second.retrieval_loss.temperature) == float(first.retrieval_loss.temperature) != pytest.approx(0.05)
+    for batch in batches().skip(30).take(3):
+        expected, found = first.train_step(batch), second.train_step(batch)
+    for one, other in zip(first.trainable_variables, second.trainable_variables, strict=True):
+        np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=1e-6)
+    assert expected.keys() == found.keys()
+
+
+@pytest.mark.parametrize("correction", ["logq", "logq_positive_left_out"])
+def test_the_whole_step_compiles_with_xla_and_does_the_same(correction: str) -> None:
+    plain, compiled = (build_model(SPEC, ROWS, settings(correction=correction), ITEMS) for _ in range(2))
+    for model, jit in ((plain, False), (compiled, True)):
+        model.compile(optimizer=tf_keras.optimizers.Adagrad(0.1))
+        step = tf.function(model.train_step, jit_compile=jit)
+        for batch in batches(uniform=8).take(5):
+            step(batch)
+    assert int(compiled.frequency.step) == 5
+    for one, other in zip(plain.trainable_variables, compiled.trainable_variables, strict=True):
+        np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=1e-3, atol=1e-5)
+
+
+def test_uniform_draws_are_uniform() -> None:
+    catalogue = {"item": tf.range(10, 20, dtype=tf.int64), CANDIDATE_ID: tf.range(10, dtype=tf.int64)}
+    drawn = list(uniform_draws(catalogue, 500, seed=3).take(20).as_numpy_iterator())
+    assert all(np.array_equal(part["item"] - 10, part[CANDIDATE_ID]) for part in drawn)
+    counts = np.bincount(np.concatenate([part[CANDIDATE_ID] for part in drawn]), minlength=10)
+    # 1000 each expected, standard deviation 30.
+    assert counts == pytest.approx(np.full(10, 1000), abs=150)
+
+
+def test_batches_without_draws_have_no_uniform_items() -> None:
+    batch = next(iter(batches()))
+    assert isinstance(batch, Batch) and not batch.uniform_items
+    assert set(next(iter(batches(uniform=4))).uniform_items) == {"item", CANDIDATE_ID}
+
+
+def test_training_that_diverges_is_an_error_that_says_what_to_turn(tmp_path: Path) -> None:
+    model = build_model(SPEC, ROWS, settings(), ITEMS)
+    hopeless = settings().model_copy(update={"learning_rate": 1e38})
+    with pytest.raises(UserError, match=r"no longer finite. Lower trainer.learning_rate \(now 1e\+38\)"):
+        train(model, batches(), 50, hopeless, str(tmp_path))
