@@ -1,6 +1,7 @@
 # `make run` and `make test` do whatever set-up is missing. CONTRIBUTING.md says more.
 PYTHON ?= python3
 NDR = .venv/bin/ndr
+BENCHMARKS = loss frequency correction
 
 .PHONY: setup run test lint bench clean lock
 
@@ -18,11 +19,10 @@ lint: setup
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
 
 bench: setup
-	@for script in benchmarks/[a-z]*.py; do .venv/bin/python -m benchmarks.$$(basename $$script .py) || exit 1; done
+	@for name in $(BENCHMARKS); do .venv/bin/python -m benchmarks.$$name --json var/benchmarks/$$name.json || exit 1; done
 
 clean:
 	rm -rf .venv var build *.egg-info .mypy_cache .pytest_cache .ruff_cache
 
-lock: setup
-	@.venv/bin/uv pip compile --quiet --universal --python-version 3.11 --extra dev --no-annotate --no-header \
-		--output-file requirements.lock pyproject.toml
+lock:
+	@$(PYTHON) tools/setup_env.py lock

@@ -119,16 +119,13 @@ def runs(
             return
         from rich.table import Table
 
-        table = Table("date", "run", "state", "version", "blessed", "recall@K")
+        cutoffs = sorted({k for each in found for k in each.recall})
+        table = Table("run", "state", "version", "blessed", *(f"recall@{k}" for k in cutoffs))
         for each in found:
-            recall = ", ".join(
-                f"{n.removeprefix('recall_at_')}: {v:.4f}"
-                for n, v in each.metrics.items()
-                if n.startswith("recall_at_")
-            )
             blessed = {None: "", True: "yes", False: "no"}[each.blessed]
-            table.add_row(each.date, each.run, each.state, str(each.version or ""), blessed, recall)
-        Console().print(table)
+            recall = (f"{each.recall[k]:.4f}" if k in each.recall else "" for k in cutoffs)
+            table.add_row(each.run, each.state, str(each.version or ""), blessed, *recall)
+        Console(width=None if sys.stdout.isatty() else 120).print(table)
 
 
 @app.command()

@@ -60,6 +60,12 @@ class Run:
     rows: dict[str, Any] = field(default_factory=dict)
     steps: tuple[Step, ...] = ()
 
+    @property
+    def recall(self) -> dict[int, float]:
+        """The model's recall@K by K."""
+        prefix = "recall_at_"
+        return {int(n.removeprefix(prefix)): v for n, v in self.metrics.items() if n.startswith(prefix)}
+
 
 def new_run_id(day: date) -> str:
     """An id for a run that starts now: the day, and when it was started."""
@@ -103,6 +109,12 @@ class Records:
             if rows:
                 found[json.loads(rows)["kind"]] = artifact.uri
         return found
+
+    def artifact_uris(self, run_id: str, artifact_type: str) -> list[str]:
+        """Where the artifacts of a type are that a run made or used."""
+        context = self._store.get_context_by_type_and_name(RUN_CONTEXT, run_id)
+        artifacts = self._store.get_artifacts_by_context(context.id)
+        return [artifact.uri for artifact in artifacts if self._artifact_types[artifact.type_id] == artifact_type]
 
     def _run(self, context: mlmd.Context) -> Run:
         executions = sorted(self._store.get_executions_by_context(context.id), key=lambda execution: execution.id)

@@ -27,9 +27,8 @@ def _recall(run: Run) -> Table:
     table = Table(title="Recall among the whole catalogue", title_justify="left")
     for column in ("", "model", "popularity", "ratio"):
         table.add_column(column, justify="left" if not column else "right")
-    cutoffs = sorted(int(name.rpartition("_")[2]) for name in run.metrics if name.startswith("recall_at_"))
-    for k in cutoffs:
-        model, popular = run.metrics[f"recall_at_{k}"], run.metrics[f"popularity_recall_at_{k}"]
+    for k, model in sorted(run.recall.items()):
+        popular = run.metrics[f"popularity_recall_at_{k}"]
         table.add_row(f"recall@{k}", f"{model:.4f}", f"{popular:.4f}", f"{model / popular:.2f}" if popular else "")
     return table
 

@@ -9,7 +9,9 @@ lies in `.venv` is an interrupted set-up and is built anew; pip's and uv's cache
 """
 
 import configparser
+import fcntl
 import hashlib
+import importlib.util
 import os
 import platform
 import re
@@ -41,12 +43,16 @@ def main() -> None:
     use_base_interpreter()
     try:
         check_host()
-        digest = inputs_digest()
-        if COMPLETE.exists() and COMPLETE.read_text() == digest:
-            return
-        build()
-        COMPLETE.write_text(digest)
-        say("ready")
+        # A second set-up waits for the first, and then finds its work done.
+        with Path(__file__).open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            digest = inputs_digest()
+            if not (COMPLETE.exists() and COMPLETE.read_text() == digest):
+                build()
+                COMPLETE.write_text(digest)
+                say("ready")
+            if sys.argv[1:] == ["lock"]:
+                resolve()
     except SetupError as error:
         sys.exit(f"set-up: {error}")
     except subprocess.CalledProcessError as error:
@@ -82,6 +88,11 @@ def check_host() -> None:
             f"expected Python {low[0]}.{low[1]} to {high[0]}.{high[1]}, found {platform.python_version()} at "
             f"{sys.executable}. Name another: make PYTHON=/path/to/python3.11 ..."
         )
+    if importlib.util.find_spec("ensurepip") is None:
+        raise SetupError(
+            f"{sys.executable} cannot make a virtual environment with pip in it: its module ensurepip is missing. On "
+            "Debian and Ubuntu: apt-get install python3-venv; or name another Python: make PYTHON=/path/to/python3 ..."
+        )
 
 
 def inputs_digest() -> str:
@@ -108,33 +119,38 @@ def build() -> None:
 
 
 def create_environment() -> None:
-    try:
-        venv.EnvBuilder(symlinks=False, with_pip=True).create(ENVIRONMENT)
-    except subprocess.CalledProcessError as error:
-        raise SetupError(
-            f"{sys.executable} cannot make a virtual environment with pip in it (its module ensurepip is missing or "
-            "broken). On Debian and Ubuntu: apt-get install python3-venv; or name another Python: make PYTHON=... ..."
-        ) from error
+    venv.EnvBuilder(symlinks=False, with_pip=True).create(ENVIRONMENT)
     run(ENVIRONMENT / "bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *INSTALLERS)
 
 
+def resolve() -> None:
+    """Writes requirements.lock anew from pyproject.toml."""
+    uv("pip", "compile", "--universal", "--python-version", "3.11", "--extra", "dev", "--no-annotate", "--no-header",
+       "--output-file", str(LOCK), str(PROJECT / "pyproject.toml"))  # fmt: skip
+
+
 def uv_install(*arguments: str) -> None:
-    environment = dict(os.environ, UV_LINK_MODE="hardlink" if same_device_as_cache() else "copy")
-    index = pip_index()
-    if index and "UV_DEFAULT_INDEX" not in environment:
-        environment["UV_DEFAULT_INDEX"] = index
-    python = ENVIRONMENT / "bin/python"
-    command = [ENVIRONMENT / "bin/uv", "pip", "install", "--quiet", "--python", python, *arguments]
-    subprocess.run(command, check=True, env=environment)
+    uv("pip", "install", "--python", str(ENVIRONMENT / "bin/python"), *arguments)
 
 
-def pip_index() -> str | None:
-    """The package index that this machine's pip is set to use: uv does not read pip's configuration."""
-    if "PIP_INDEX_URL" in os.environ:
-        return os.environ["PIP_INDEX_URL"]
+def uv(*arguments: str) -> None:
+    """Runs uv against the package index that this machine's pip is set to use: it does not read pip's configuration."""
+    environment = {
+        "UV_LINK_MODE": "hardlink" if same_device_as_cache() else "copy",
+        "UV_SYSTEM_CERTS": "1",
+        **{name: value for name, value in index_of_pip().items() if value},
+        **os.environ,
+    }
+    subprocess.run([ENVIRONMENT / "bin/uv", "--quiet", *arguments], check=True, env=environment)
+
+
+def index_of_pip() -> dict[str, str | None]:
+    """Pip's package index and its certificates, under uv's names for them."""
     listed = run(ENVIRONMENT / "bin/python", "-m", "pip", "config", "list", capture=True)
-    found = re.search(r"^(?:global|install)\.index-url='(.+)'$", listed, flags=re.MULTILINE)
-    return found.group(1) if found else None
+    found = re.findall(r"^(global|install|:env:)\.(index-url|cert)='(.+)'$", listed, flags=re.MULTILINE)
+    # The environment's come last, so that they win.
+    settings = {name: value for where, name, value in sorted(found, key=lambda line: line[0] == ":env:")}
+    return {"UV_DEFAULT_INDEX": settings.get("index-url"), "SSL_CERT_FILE": settings.get("cert")}
 
 
 def same_device_as_cache() -> bool:

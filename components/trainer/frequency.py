@@ -1,7 +1,7 @@
 """How often an item occurs in a batch, estimated from the stream of batches itself (paper, section 4)."""
 
 import json
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import tensorflow as tf
@@ -18,20 +18,19 @@ _MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 class FrequencyEstimator(tf_keras.layers.Layer):
     """Algorithms 2 and 3: a moving average, for every hash bucket, of the number of steps between its hits.
 
-    The state is `hashes` tables of `buckets` rows: the step of the last hit, the mean gap between hits in steps, and the number
-    of hits. At each step every bucket that the batch hits moves its mean towards the gap since its last hit; the estimate for an
-    item is 1 / its largest mean gap over the hashes, since a collision can only make a gap too small.
+    The state is `hashes` tables of `buckets` rows. At each step every bucket that the batch hits moves two means: of the gap since
+    its last hit, in steps, and of the number of hits that came at once. The estimate for an item is count / gap, the least of all
+    hashes, since a collision can only add hits.
 
     Where the paper's algorithms, taken to the letter, go wrong, this does otherwise:
 
-    - *An item that occurs c times in a batch* is c hits, spread evenly over the gap: the mean moves by
-      1 - (1 - alpha)^c towards gap / c, so 1 / mean is the expected count in a batch, which is what the softmax with c equal
-      columns needs. One hit a batch (`counting="batches"`) estimates the probability of a hit instead, which saturates at 1; c
-      hits at the same step, as the algorithm reads, end in c - 1 gaps of zero just before they are read.
+    - *An item that occurs several times in a batch.* 1 / gap is the probability that a batch has it, which saturates at 1
+      (`counting="batches"` reads that, to compare). The softmax with several equal columns needs the expected count, which is
+      count / gap: the mean count of the batches that have the item, times how often there is one.
     - *A bucket that was never hit* has no last step. Its first gap is `initial_gap`, not the age of the stream, unless the stream
       is younger than that.
-    - *A rate of alpha alone* leaves a rare item at its start value for 1 / alpha hits. Here the n-th hit moves the mean by
-      max(alpha, 1/n): the plain mean of the gaps until there are 1 / alpha of them.
+    - *A rate of alpha alone* leaves a rare item at its start value for 1 / alpha hits. Here the n-th batch with a hit moves the
+      means by max(alpha, 1/n): plain means until there are 1 / alpha of them.
 
     A batch is counted before it is read. A rare item's newest gap is then part of its estimate at the one step where that is used;
     and the gap that a hit ends is as long as any other, so reading behind it adds no bias.
@@ -73,14 +72,12 @@ class FrequencyEstimator(tf_keras.layers.Layer):
         self.buckets, self.hashes, self.alpha = buckets, hashes, alpha
         self.initial_gap, self.counting, self.seed, self.id_dtype = initial_gap, counting, seed, id_dtype
         self._seeds = _hash_seeds(seed, hashes)
-        # Without these the tables cannot be read; alpha and initial_gap may change from day to day.
-        self.fixed_settings = FixedSettings(
-            buckets=buckets, hashes=hashes, counting=counting, seed=seed, id_dtype=id_dtype.name
-        )
+        # Without these the tables cannot be read; the other settings may change from day to day.
+        self.fixed_settings = FixedSettings(buckets=buckets, hashes=hashes, seed=seed, id_dtype=id_dtype.name)
         self.step = self._state("step", (), tf.int64, 0)
-        self.last_hit = self._state("last_hit", (hashes * buckets,), tf.int64, 0)
-        self.mean_gap = self._state("mean_gap", (hashes * buckets,), tf.float32, initial_gap)
-        self.hits = self._state("hits", (hashes * buckets,), tf.int64, 0)
+        # A row's numbers lie side by side, so that it is fetched once.
+        self.marks = self._state("marks", (hashes * buckets, 3), tf.int64, 0)  # last step hit, batches with a hit, hits
+        self.means = self._state("means", (hashes * buckets, 2), tf.float32, (initial_gap, 1.0))  # gap, count
 
     def call(self, ids: tf.Tensor) -> tf.Tensor:
         """Counts a batch as the next step, then reads the estimates for it.
@@ -102,20 +99,19 @@ class FrequencyEstimator(tf_keras.layers.Layer):
         """
         rows = tf.reshape(self._rows(replicas.gather(ids)), [-1])
         step = tf.raw_ops.ReadVariableOp(resource=self.step.handle, dtype=tf.int64) + 1
-        hits, last_hit, mean_gap = (_gather(table, rows) for table in (self.hits, self.last_hit, self.mean_gap))
-        if self.counting == "occurrences":
-            # Rows that are hit several times are added up by the table itself.
-            tf.raw_ops.ResourceScatterAdd(resource=self.hits.handle, indices=rows, updates=tf.ones_like(hits))
-        else:
-            _scatter(self.hits, rows, hits + 1)
-        hits_now = _gather(self.hits, rows)
-        count = tf.cast(hits_now - hits, tf.float32)
-        age = tf.cast(step - last_hit, tf.float32)  # of the stream, where there was no hit yet
-        gap = tf.where(hits == 0, tf.minimum(age, self.initial_gap), age)
-        rate = tf.maximum(1.0 - tf.pow(1.0 - self.alpha, count), count / tf.cast(hits_now, tf.float32))
+        marks, means = _gather(self.marks, rows), _gather(self.means, rows)
+        # Rows that are hit several times are added up by the table itself.
+        one_hit = tf.broadcast_to(tf.constant([0, 0, 1], tf.int64), tf.shape(marks))
+        tf.raw_ops.ResourceScatterAdd(resource=self.marks.handle, indices=rows, updates=one_hit)
+        hits = _gather(self.marks, rows)[:, 2]
+        count = tf.cast(hits - marks[:, 2], tf.float32)
+        age = tf.cast(step - marks[:, 0], tf.float32)  # of the stream, where there was no hit yet
+        gap = tf.where(marks[:, 1] == 0, tf.minimum(age, self.initial_gap), age)
+        batches = marks[:, 1] + 1
+        rate = tf.maximum(self.alpha, 1.0 / tf.cast(batches, tf.float32))[:, tf.newaxis]
         # A row that is hit several times is written several times, with the same values.
-        _scatter(self.mean_gap, rows, mean_gap + rate * (gap / count - mean_gap))
-        _scatter(self.last_hit, rows, tf.fill(tf.shape(rows), step))
+        _scatter(self.means, rows, means + rate * (tf.stack([gap, count], axis=1) - means))
+        _scatter(self.marks, rows, tf.stack([tf.fill(tf.shape(rows), step), batches, hits], axis=1))
         tf.raw_ops.AssignVariableOp(resource=self.step.handle, value=step)
 
     def estimate(self, ids: tf.Tensor) -> tf.Tensor:
@@ -127,14 +123,16 @@ class FrequencyEstimator(tf_keras.layers.Layer):
         Returns:
             [...] float32, the expected count of each id in a global batch (or its probability of a hit).
         """
-        return 1.0 / tf.reduce_max(_gather(self.mean_gap, self._rows(ids)), axis=0)
+        means = _gather(self.means, self._rows(ids))
+        gap, count = means[..., 0], means[..., 1]
+        return tf.reduce_min((count if self.counting == "occurrences" else 1.0) / gap, axis=0)
 
-    def _state(self, name: str, shape: tuple[int, ...], dtype: tf.DType, start: float) -> tf.Variable:
+    def _state(self, name: str, shape: tuple[int, ...], dtype: tf.DType, start: Any) -> tf.Variable:
         return self.add_weight(
             name,
             shape=shape,
             dtype=dtype,
-            initializer=tf_keras.initializers.Constant(start),
+            initializer=lambda shape, dtype: tf.broadcast_to(tf.constant(start, dtype), shape),
             trainable=False,
             # Each replica writes a copy of its own with the same values.
             synchronization=tf.VariableSynchronization.ON_READ,

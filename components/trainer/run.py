@@ -21,6 +21,10 @@ from schemas.features import CANDIDATE_ID, FeatureSpec
 
 LOSS_CURVE = "loss.csv"
 CHECKPOINT = "checkpoint/model"
+# Keras starts the sums of squared gradients at 0.1. The gradients of a mean over a batch are far smaller, so the rate would stay a
+# hundredth of what is set, and the more so the larger the batch. From nearly nothing, the loss's scale has no say.
+ADAGRAD_START = 1e-12
+ADAGRAD_EPSILON = 1e-15
 
 
 def run_fn(fn_args: tfx.components.FnArgs) -> None:
@@ -89,7 +93,9 @@ def train(
 def _optimizer(settings: TrainerSettings) -> tf_keras.optimizers.Optimizer:
     match settings.optimizer:
         case "adagrad":
-            return tf_keras.optimizers.Adagrad(settings.learning_rate)
+            return tf_keras.optimizers.Adagrad(
+                settings.learning_rate, initial_accumulator_value=ADAGRAD_START, epsilon=ADAGRAD_EPSILON
+            )
         case "adam":
             return tf_keras.optimizers.Adam(settings.learning_rate)
 

@@ -73,7 +73,7 @@ class TrainerSettings(Declaration):
         batch_size: interactions a step; each is a negative for the others.
         epochs: passes over the window's training split.
         optimizer: `adagrad` is the paper's.
-        learning_rate: of the optimizer.
+        learning_rate: of the optimizer; Adagrad's first step moves every weight by about as much.
         softmax: the loss.
         frequency: the estimator that corrects it.
         seed: of weights, of the order of examples, of draws and of hashes.
@@ -83,7 +83,7 @@ class TrainerSettings(Declaration):
     batch_size: PositiveInt = 1024
     epochs: PositiveInt = 1
     optimizer: Literal["adagrad", "adam"] = "adagrad"
-    learning_rate: PositiveFloat = 0.1
+    learning_rate: PositiveFloat = 0.03
     softmax: SoftmaxSettings = SoftmaxSettings()
     frequency: FrequencySettings = FrequencySettings()
     seed: NonNegativeInt = 0

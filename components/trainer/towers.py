@@ -72,6 +72,7 @@ class Tower(tf_keras.Model):
             hidden = layer(hidden)
         return tf.math.l2_normalize(hidden, axis=1)
 
+    @tf.autograph.experimental.do_not_convert  # AutoGraph cannot read a match statement; nothing here depends on a tensor
     def _represent(self, name: str, feature: Feature, inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
         values = inputs[name]
         match feature:

@@ -1,0 +1,92 @@
+"""What every benchmark does around its measurements: arguments, the machine, interleaved timing, the JSON file, tables."""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+GIB = 1 << 30
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """Arguments that every benchmark takes."""
+    arguments = argparse.ArgumentParser(description=description)
+    arguments.add_argument("--json", type=Path, help="where settings, figures and the headline are written")
+    return arguments
+
+
+def conclude(path: Path | None, settings: Mapping[str, Any], figures: Any, headline: Mapping[str, float]) -> None:
+    """Shows the headline, and writes all of it where a path was given."""
+    show("headline", ["", "value"], [[name, f"{value:.4g}"] for name, value in headline.items()])
+    if path:
+        content = {"machine": machine(), "settings": settings, "figures": figures, "headline": headline}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def machine() -> dict[str, Any]:
+    """Where the figures were measured."""
+    import tensorflow as tf
+
+    model = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.processor(),
+    )
+    return {
+        "processor": model,
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB, 1),
+        "python": platform.python_version(),
+        "tensorflow": tf.__version__,
+    }
+
+
+def interleaved(calls: Mapping[str, Callable[[], Any]], rounds: int, warm_up: int = 2) -> dict[str, list[float]]:
+    """Seconds of each call in each round, the calls taking turns so that a change of the machine's speed meets all of them.
+
+    Args:
+        calls: each must return only once its work is done.
+        rounds: how often each is timed.
+        warm_up: how often each runs before.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for number in range(-warm_up, rounds):
+        for name, call in calls.items():
+            begun = time.perf_counter()
+            call()
+            if number >= 0:
+                seconds[name].append(time.perf_counter() - begun)
+    return seconds
+
+
+def median(values: Sequence[float]) -> float:
+    """The median."""
+    return statistics.median(values)
+
+
+def peak_gib() -> float:
+    """The most memory that this process has had resident, in GiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB
+
+
+def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table on the terminal; all but the first column to the right."""
+    table = Table(title=title, title_justify="left")
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left")
+    for row in rows:
+        table.add_row(*row)
+    Console(width=None if os.isatty(1) else 120).print(table)
