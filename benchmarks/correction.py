@@ -39,7 +39,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "corrected, positive left out": {"correction": "logq_positive_left_out"},
     "corrected, mixed negatives": {"correction": "logq", "uniform_negatives": 1024},
 }
-TEMPERATURES = (0.05, 0.1, 0.2, 0.4)
+TEMPERATURES = (0.05, 0.1, 0.2, 0.4, 0.8)
 SEEDS = 3
 CUTOFFS = (10, 50, 100)
 TUNED_BY = 50
@@ -130,6 +130,7 @@ def ranks_of(data: Data, softmax: Mapping[str, Any], temperature: float, seed: i
             "seed": seed,
         }
     )
+    tf_keras.backend.clear_session()  # else the graph of every model before stays in memory
     tf_keras.utils.set_random_seed(seed)
     items = data.catalogue[CANDIDATE_ID].shape[0]
     model = build_model(data.spec, data.rows, settings, items)
@@ -198,34 +199,37 @@ def main() -> None:
     hits["popularity"] = np.stack([(popular < k).astype(float) for k in CUTOFFS])
 
     people = data.held_out[QUERY_ID].numpy()
-    figures: list[dict[str, Any]] = []
-    rows = []
+    figures = []
     for part, items in parts.items():
         chosen = data.is_reported & items[data.true_rows]
+        rows = []
         for form, found in hits.items():
-            cells = [interval(found[row, chosen], people[chosen]) for row in range(len(CUTOFFS))]
-            gains = [
-                interval(found[row, chosen] - hits["plain"][row, chosen], people[chosen]) for row in range(len(CUTOFFS))
-            ]
+            recall = {k: interval(found[row, chosen], people[chosen]) for row, k in enumerate(CUTOFFS)}
+            gained = found - hits["plain"]
+            gain = {k: interval(gained[row, chosen], people[chosen]) for row, k in enumerate(CUTOFFS)}
             figures.append(
                 {
-                    "items": part, "form": form, "interactions": int(chosen.sum()),
-                    "recall": dict(zip(map(str, CUTOFFS), cells, strict=True)),
-                    "gain_over_plain": dict(zip(map(str, CUTOFFS), gains, strict=True)),
+                    "items": part,
+                    "form": form,
+                    "interactions": int(chosen.sum()),
+                    "recall": recall,
+                    "gain_over_plain": gain,
                 }
-            )  # fmt: skip
-            at_best = f", temperature {best[form]}" if form in best else ""
-            shown = [f"{mean:.4f} [{low:.4f}, {high:.4f}]" for mean, low, high in cells]
-            gained = [f"{mean:+.4f} [{low:+.4f}, {high:+.4f}]" for mean, low, high in gains[1:2]]
-            rows.append([f"{part} ({chosen.sum():,}): {form}{at_best}", *shown, "" if form == "plain" else gained[0]])
-    columns = ["items (interactions): form", *(f"recall@{k}" for k in CUTOFFS), f"recall@{TUNED_BY} over plain"]
-    common.show("Second week held out, 95 % intervals over people", columns, rows)
+            )
+            mean, low, high = gain[TUNED_BY]
+            shown = [f"{r:.4f} [{r_low:.3f}, {r_high:.3f}]" for r, r_low, r_high in recall.values()]
+            over_plain = "" if form == "plain" else f"{mean:+.4f} [{low:+.3f}, {high:+.3f}]"
+            rows.append([form, str(best.get(form, "")), *shown, over_plain])
+        columns = ["", "temperature", *(f"recall@{k}" for k in CUTOFFS), f"recall@{TUNED_BY} over plain"]
+        common.show(
+            f"{part} items: {chosen.sum():,} interactions of the second week, 95 % intervals over people", columns, rows
+        )
     overall = {figure["form"]: figure["recall"] for figure in figures if figure["items"] == "all"}
     common.conclude(
         options.json,
         {"trainer": data.settings.model_dump(mode="json"), "temperatures": TEMPERATURES, "seeds": SEEDS, "day": DAY},
         {"tuning_recall_at_50": tuning, "chosen": best, "reported": figures},
-        {f"recall{k}_gain": overall["corrected"][str(k)][0] / overall["plain"][str(k)][0] - 1.0 for k in CUTOFFS},
+        {f"recall{k}_gain": overall["corrected"][k][0] / overall["plain"][k][0] - 1.0 for k in CUTOFFS},
     )
 
 

@@ -93,7 +93,7 @@ class _Rows(NamedTuple):
     Attributes:
         queries: [rows, width] float32, times the inverse temperature.
         positive_embeddings: [rows, width] float32.
-        ids: [rows] int64, of the positives.
+        places: [rows] int32, the same for equal ids of positives.
         biases: [rows] float32, of the positives.
         negatives: [rows] float32, how many columns are neither the positive nor an accidental hit.
         weights: [rows] float32.
@@ -101,14 +101,14 @@ class _Rows(NamedTuple):
 
     queries: tf.Tensor
     positive_embeddings: tf.Tensor
-    ids: tf.Tensor
+    places: tf.Tensor
     biases: tf.Tensor
     negatives: tf.Tensor
     weights: tf.Tensor
 
     def in_blocks(self, blocks: int | tf.Tensor, block: int) -> "_Rows":
         """As [blocks, block, ...], with rows that weigh nothing behind."""
-        more = blocks * block - (self.ids.shape[0] or tf.shape(self.ids)[0])
+        more = blocks * block - (self.weights.shape[0] or tf.shape(self.weights)[0])
         padded = (tf.pad(part, [[0, more]] + [[0, 0]] * (len(part.shape) - 1)) for part in self)
         return _Rows(*(tf.reshape(part, [blocks, block, *part.shape[1:]]) for part in padded))
 
@@ -130,13 +130,16 @@ def _forward_and_backward(
     columns = candidates.ids.shape[0] or tf.shape(candidates.ids)[0]
     block = min(block_rows, queries.shape[0] or block_rows)
     blocks = -(-count // block)
-    ids = tf.gather(candidates.ids, positives)
+    # Equal ids have equal places in ascending order; 32 bits are compared faster than 64.
+    ascending = tf.sort(candidates.ids)
+    places = tf.searchsorted(ascending, candidates.ids, side="left")
+    equal = tf.searchsorted(ascending, candidates.ids, side="right") - places
     rows = _Rows(
         queries=queries,
         positive_embeddings=tf.gather(candidates.embeddings, positives),
-        ids=ids,
+        places=tf.gather(places, positives),
         biases=tf.gather(candidates.bias, positives),
-        negatives=tf.cast(columns - _occurrences(ids, candidates.ids), tf.float32),
+        negatives=tf.cast(columns - tf.gather(equal, positives), tf.float32),
         weights=weights,
     ).in_blocks(blocks, block)
     shift, is_narrow = _shift(queries, candidates)
@@ -146,7 +149,7 @@ def _forward_and_backward(
     def step(number: tf.Tensor, total: tf.Tensor, by_candidates: tf.Tensor, by_rows: tf.TensorArray) -> tuple[Any, ...]:
         own = rows.block(number)
         # The positive is left out with its accidental hits, and comes back by itself where it belongs to the softmax.
-        is_positive = own.ids[:, tf.newaxis] == candidates.ids
+        is_positive = own.places[:, tf.newaxis] == places
         logits = tf.where(is_positive, tf.float32.min, tf.matmul(_with_ones(own.queries), biased, transpose_b=True))
         similarity = tf.reduce_sum(own.queries * own.positive_embeddings, axis=1)
         corrected = similarity + own.biases - shift
@@ -213,9 +216,3 @@ def _below_highest(logits: tf.Tensor, positive: tf.Tensor) -> tuple[tf.Tensor, t
 
 def _with_ones(rows: tf.Tensor) -> tf.Tensor:
     return tf.pad(rows, [[0, 0], [0, 1]], constant_values=1.0)
-
-
-def _occurrences(values: tf.Tensor, among: tf.Tensor) -> tf.Tensor:
-    """How often each value occurs among others."""
-    ascending = tf.sort(among)
-    return tf.searchsorted(ascending, values, side="right") - tf.searchsorted(ascending, values, side="left")
