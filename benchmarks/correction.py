@@ -224,12 +224,15 @@ def main() -> None:
         common.show(
             f"{part} items: {chosen.sum():,} interactions of the second week, 95 % intervals over people", columns, rows
         )
-    overall = {figure["form"]: figure["recall"] for figure in figures if figure["items"] == "all"}
+    overall = {form: found[:, data.is_reported].mean(axis=1) for form, found in hits.items()}
     common.conclude(
         options.json,
         {"trainer": data.settings.model_dump(mode="json"), "temperatures": TEMPERATURES, "seeds": SEEDS, "day": DAY},
         {"tuning_recall_at_50": tuning, "chosen": best, "reported": figures},
-        {f"recall{k}_gain": overall["corrected"][k][0] / overall["plain"][k][0] - 1.0 for k in CUTOFFS},
+        {
+            f"recall{k}_gain": float(overall["corrected"][row] / overall["plain"][row] - 1.0)
+            for row, k in enumerate(CUTOFFS)
+        },
     )
 
 

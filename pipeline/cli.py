@@ -19,9 +19,13 @@ from schemas.errors import UserError
 MOVIELENS_CONFIG = Path(__file__).parent / "configs" / "movielens.yaml"
 USER_FAULT = 1
 INTERNAL_FAULT = 70
+INTERRUPTED = 130
 
 app = typer.Typer(
-    help="Trains, judges and ships a two-tower retrieval model every day.", no_args_is_help=True, add_completion=False
+    help="Trains, judges and ships a two-tower retrieval model every day.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
 )
 data_app = typer.Typer(help="Fetches example data.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
@@ -167,6 +171,9 @@ def _session(
                     yield console, loaded
                 except UserError:
                     raise
+                except KeyboardInterrupt as error:
+                    console.print("Interrupted. What is whole is kept, and the same command goes on from there.")
+                    raise typer.Exit(INTERRUPTED) from error
                 except Exception as error:
                     if _is_disk_full(error):
                         raise

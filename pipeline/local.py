@@ -62,11 +62,12 @@ def run_locally(config: Config, day: date, started: Callable[[str, int, int], No
     Raises:
         schemas.errors.UserError: a step found fault with the data or the configuration.
     """
+    metadata_connection = connection(config.metadata_path)
+    records = Records(metadata_connection)
     compiled = compile_pipeline(config, day)
     run_id = new_run_id(day)
     runtime_parameter_utils.substitute_runtime_parameter(compiled, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id})
     deployment = runner_utils.extract_local_deployment_config(compiled)
-    metadata_connection = connection(config.metadata_path)
     for position, node in enumerate(compiled.nodes, 1):
         name = node.pipeline_node.node_info.id
         started(name, position, len(compiled.nodes))
@@ -79,6 +80,6 @@ def run_locally(config: Config, day: date, started: Callable[[str, int, int], No
             executor_spec=runner_utils.extract_executor_spec(deployment, name),
             custom_driver_spec=runner_utils.extract_custom_driver_spec(deployment, name),
         ).launch()
-        step = Records(metadata_connection).run(run_id).steps[-1]
+        step = records.run(run_id).steps[-1]
         ended(step, time.monotonic() - begun)
-    return Records(metadata_connection).run(run_id)
+    return records.run(run_id)

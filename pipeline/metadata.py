@@ -6,8 +6,11 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+from ml_metadata import errors
 from ml_metadata.metadata_store import metadata_store
 from ml_metadata.proto import metadata_store_pb2 as mlmd
+
+from schemas.errors import UserError
 
 RUN_CONTEXT = "pipeline_run"
 NODE_CONTEXT = "node"
@@ -85,11 +88,20 @@ class Records:
 
     Args:
         config: where ML Metadata is.
+
+    Raises:
+        UserError: what is there is not ML Metadata.
     """
 
     def __init__(self, config: mlmd.ConnectionConfig) -> None:
-        self._store = metadata_store.MetadataStore(config)
-        self._artifact_types = {kind.id: kind.name for kind in self._store.get_artifact_types()}
+        try:
+            self._store = metadata_store.MetadataStore(config)
+        except (errors.StatusError, RuntimeError) as error:
+            reason = str(error).removeprefix("Error when executing query: ").partition(" query: ")[0]
+            raise UserError(
+                f"{config.sqlite.filename_uri}: expected ML Metadata's SQLite file, found something else: {reason}. "
+                "Move it away, or name another root: --set root=DIR."
+            ) from error
 
     def runs(self) -> list[Run]:
         """Every run, oldest first."""
@@ -113,8 +125,12 @@ class Records:
     def artifact_uris(self, run_id: str, artifact_type: str) -> list[str]:
         """Where the artifacts of a type are that a run made or used."""
         context = self._store.get_context_by_type_and_name(RUN_CONTEXT, run_id)
-        artifacts = self._store.get_artifacts_by_context(context.id)
-        return [artifact.uri for artifact in artifacts if self._artifact_types[artifact.type_id] == artifact_type]
+        return [artifact.uri for kind, artifact in self._artifacts(context) if kind == artifact_type]
+
+    def _artifacts(self, context: mlmd.Context) -> list[tuple[str, mlmd.Artifact]]:
+        """What a run made or used, with the name of each one's type."""
+        names = {kind.id: kind.name for kind in self._store.get_artifact_types()}
+        return [(names[artifact.type_id], artifact) for artifact in self._store.get_artifacts_by_context(context.id)]
 
     def _run(self, context: mlmd.Context) -> Run:
         executions = sorted(self._store.get_executions_by_context(context.id), key=lambda execution: execution.id)
@@ -122,7 +138,7 @@ class Records:
             Step(self._node(execution.id), STATES.get(execution.last_known_state, "unfinished"))
             for execution in executions
         )
-        artifacts = {self._artifact_types[a.type_id]: a for a in self._store.get_artifacts_by_context(context.id)}
+        artifacts = dict(self._artifacts(context))
         pushed = _properties(artifacts.get("PushedModel"))
         version = int(pushed["pushed_version"]) if pushed.get("pushed") else None
         blessed = _properties(artifacts.get("ModelBlessing")).get("blessed")

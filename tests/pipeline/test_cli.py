@@ -1,8 +1,10 @@
 """The command line: its manners, and what it must not pay for."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -64,6 +66,29 @@ def test_a_users_mistake_has_no_traceback(tmp_path: Path) -> None:
 def test_no_runs_is_an_empty_list(tmp_path: Path) -> None:
     answer = ndr("runs", "--json", "--set", f"root={tmp_path}")
     assert json.loads(answer.stdout) == []
+
+
+def test_a_file_that_is_not_ml_metadata_is_named(tmp_path: Path) -> None:
+    (tmp_path / "metadata.sqlite").write_text("something else")
+    answer = ndr("runs", "--set", f"root={tmp_path}")
+    assert answer.returncode == 1
+    assert answer.stderr.startswith(f"{tmp_path}/metadata.sqlite: expected ML Metadata's SQLite file")
+    assert "Traceback" not in answer.stderr
+
+
+def test_an_interrupted_command_says_so_and_lets_go_of_the_root(tmp_path: Path) -> None:
+    command = [*NDR, "run", "--date", "1998-04-22", "--set", f"root={tmp_path}"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for _ in range(600):
+        if (tmp_path / "logs").exists():
+            break
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Interrupted" in out and "Traceback" not in out + errors
+    with lock.exclusive(tmp_path):
+        pass
 
 
 def test_a_second_run_on_a_root_is_refused_until_the_first_ends(tmp_path: Path) -> None:
