@@ -5,6 +5,7 @@ temperature and several seeds. The two weeks that the run holds out are parted: 
 second is reported. Intervals are 95 %, from a bootstrap over people.
 """
 
+import gc
 import subprocess
 import sys
 import tempfile
@@ -130,7 +131,8 @@ def ranks_of(data: Data, softmax: Mapping[str, Any], temperature: float, seed: i
             "seed": seed,
         }
     )
-    tf_keras.backend.clear_session()  # else the graph of every model before stays in memory
+    tf_keras.backend.clear_session()  # else the graphs and tables of every model before stay in memory
+    gc.collect()
     tf_keras.utils.set_random_seed(seed)
     items = data.catalogue[CANDIDATE_ID].shape[0]
     model = build_model(data.spec, data.rows, settings, items)

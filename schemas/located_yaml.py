@@ -139,11 +139,12 @@ def _sentence(located: LocatedYaml, path: KeyPath, reason: str) -> str:
 
 
 def _path_in_file(loc: tuple[int | str, ...], located: LocatedYaml) -> KeyPath:
-    """A validation path without the tags of unions, which the file does not have."""
+    """A validation path without the tags of unions, which neither the file nor `--set` has."""
+    overridden = {path[:length] for path in located.overridden for length in range(1, len(path) + 1)}
     path: KeyPath = ()
     for position, part in enumerate(loc):
         is_last = position == len(loc) - 1
-        if (*path, part) in located.lines or (is_last and not str(part).endswith("]")):
+        if (*path, part) in located.lines or (*path, part) in overridden or (is_last and not str(part).endswith("]")):
             path = (*path, part)
     return path
 

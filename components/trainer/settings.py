@@ -51,7 +51,7 @@ class FrequencySettings(Declaration):
     """The estimator of how often an item occurs in a batch; see `components.trainer.frequency`.
 
     Attributes:
-        buckets: H; 20 bytes each. Several times the catalogue's items, or fewer with more hashes.
+        buckets: H; 32 bytes each, for each hash. Several times the catalogue's items, or fewer with more hashes.
         hashes: m.
         alpha: how fast an estimate follows a change: it forgets over about 1 / alpha hits.
         initial_gap: steps; 1 / initial_gap is the estimate for what was never seen.
