@@ -1,5 +1,7 @@
 """The table at the end of a run."""
 
+from pathlib import Path
+
 from rich.table import Table
 
 from pipeline.metadata import Run
@@ -41,5 +43,11 @@ def _outcome(run: Run) -> Table:
     if run.version:
         table.add_row("version", str(run.version))
     for part, place in sorted(run.pushed.items()):
-        table.add_row(part, place)
+        table.add_row(part, _from_here(place))
     return table
+
+
+def _from_here(place: str) -> str:
+    """A path below the current folder without that folder."""
+    path = Path(place)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else place
