@@ -217,8 +217,8 @@ def _feature_faults(spec: FeatureSpec, tower: str, name: str, feature: Feature) 
     weights = [other + WEIGHTS_SUFFIX for other, f in spec.features.items() if isinstance(f, IdsFeature)]
     if name in (*RESERVED, *weights):
         yield "this name is taken by the pipeline itself; choose another, with `column` for the data's name"
-    if not name.isidentifier():
-        yield "expected a name of letters, digits and underscores; choose one, with `column` for the data's name"
+    if not name.isidentifier() or name.startswith("_"):
+        yield "expected a name of letters, digits and underscores, a letter first; `column` can give the data's name"
     if isinstance(feature, Embedded) and feature.table not in spec.tables:
         known = ", ".join(sorted(spec.tables)) or "none"
         yield f"the table {feature.table!r} is not declared under `tables` (there: {known})"

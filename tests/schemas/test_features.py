@@ -32,6 +32,8 @@ def test_the_seed_the_history_and_the_candidate_share_one_table() -> None:
         ("hash_buckets: 8\n  person", "hash_bucket: 8\n  person", "1", "hash_buckets: is missing"),
         ("  year: {kind: number}", "  age: {kind: number}", "40", "has a feature age too"),
         ("  year: {kind: number}", "  reward: {kind: number}", "40", "taken by the pipeline"),
+        # The pipeline's own columns begin with an underscore and are not written.
+        ("  year: {kind: number}", "  _year: {kind: number}", "40", "a letter first"),
     ],
 )
 def test_a_bad_specification_is_refused_with_line_and_reason(
