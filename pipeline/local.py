@@ -13,6 +13,7 @@ from tfx.orchestration.local import runner_utils
 from tfx.orchestration.portable import launcher, runtime_parameter_utils
 from tfx.proto.orchestration import pipeline_pb2
 
+from components.pusher.versions import PushFolder
 from pipeline.config import Config
 from pipeline.create import create_pipeline
 from pipeline.metadata import Records, Run, Step, connection, new_run_id
@@ -64,6 +65,8 @@ def run_locally(config: Config, day: date, started: Callable[[str, int, int], No
     """
     metadata_connection = connection(config.metadata_path)
     records = Records(metadata_connection)
+    # A push that was killed between its renames must not wait for the next blessed model to be put right.
+    PushFolder(str(config.serving)).recover()
     compiled = compile_pipeline(config, day)
     run_id = new_run_id(day)
     runtime_parameter_utils.substitute_runtime_parameter(compiled, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id})

@@ -46,7 +46,7 @@ def quiet_terminal(log_folder: Path, command: str) -> Iterator[tuple[Console, Pa
     try:
         with os.fdopen(os.dup(kept[1]), "w", encoding="utf-8") as terminal, warnings.catch_warnings():
             warnings.simplefilter("default")
-            yield Console(file=terminal), path
+            yield Console(file=terminal, markup=False), path  # titles and ids are data, not markup
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -153,6 +153,8 @@ class CatalogueTable:
         files = tf.io.gfile.glob(io_utils.all_files_pattern(folder))
         serialized = list(tf.data.TFRecordDataset(sorted(files), compression_type="GZIP").as_numpy_iterator())
         batch = example_coder.ExamplesToRecordBatchDecoder().DecodeBatch(serialized)
+        # A feature that no item has comes without a type; interactions then come without it too.
+        batch = batch.select([field.name for field in batch.schema if not pa.types.is_null(field.type)])
         value_types = {pa.large_binary(): pa.binary(), pa.float32(): pa.float32()}
         lists = [pa.list_(value_types[field.type.value_type]) for field in batch.schema]
         rows = pa.Table.from_batches([batch]).cast(pa.schema(list(zip(batch.schema.names, lists, strict=True))))

@@ -56,6 +56,7 @@ class Column:
         separator: between the values of a text that holds several.
         time_unit: of times that are numbers; `iso` for text.
         required: whether a row without it is at fault.
+        minimum: of a number; a lower one is at fault.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Column:
     separator: str = "|"
     time_unit: str = "s"
     required: bool = False
+    minimum: float | None = None
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,9 @@ def convert(column: Column, raw: pa.Array, max_id_bytes: int) -> Converted:
         case "number":
             values, wrong = _numbers(raw)
             faults = {"not a number": wrong}
+            if column.minimum is not None:
+                below = pc.less(values, pa.scalar(column.minimum, pa.float32())).fill_null(False)
+                faults[f"below {column.minimum:g}"] = below.to_numpy(zero_copy_only=False)
         case "numbers":
             values, faults = _several(raw, column.separator, _numbers, "not a number")
         case "time":
@@ -161,7 +166,7 @@ def _feature_columns(features: Mapping[str, Feature]) -> list[Column]:
         source = feature.column or name
         match feature:
             case NumberFeature():
-                columns.append(Column(name, source, "number"))
+                columns.append(Column(name, source, "number", minimum=0.0 if feature.scale == "log" else None))
             case IdFeature() if not feature.derive:
                 columns.append(Column(name, source, "id"))
             case IdsFeature():
@@ -256,7 +261,7 @@ def _numbers(raw: pa.Array) -> tuple[pa.Array, NDArray[np.bool_]]:
             raw.cast(pa.binary()), lambda v: v.cast(pa.string()).cast(pa.float32()), _float, pa.float32()
         )
     else:
-        values, wrong = raw.cast(pa.float32()), _none(raw)
+        values, wrong = raw.cast(pa.float32(), safe=False), _none(raw)  # past 2^24 to the nearest
     # NaN is how pandas writes a missing number; infinity is nobody's number.
     values = pc.if_else(pc.is_nan(values), pa.scalar(None, pa.float32()), values)
     infinite: NDArray[np.bool_] = pc.is_inf(values).fill_null(False).to_numpy(zero_copy_only=False)

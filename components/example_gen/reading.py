@@ -105,7 +105,7 @@ def _read_csv(
         return "skip"
 
     reader = arrow_csv.open_csv(
-        file,
+        file if source.quoted_newlines else pa.PythonFile(_ClosedQuotes(file), mode="r"),
         # Only one thread knows the numbers of the rows that it skips.
         read_options=arrow_csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES),
         parse_options=arrow_csv.ParseOptions(
@@ -124,6 +124,38 @@ def _read_csv(
         yield RawBatch(
             {name: batch.column(name) for name in columns}, kept + np.searchsorted(shifts, kept, side="right")
         )
+
+
+class _ClosedQuotes:
+    """A CSV stream as it is, read by Arrow; a line with an odd number of quotes is a fault: it would swallow rows behind it."""
+
+    closed = False
+
+    def __init__(self, file: pa.NativeFile) -> None:
+        self._file = file
+        self._lines = 0
+        self._rest = b""
+
+    def read(self, size: int) -> bytes:
+        """The next bytes.
+
+        Raises:
+            FileFaultError: a quote is not closed in its line.
+        """
+        block: bytes = self._file.read(size)
+        *lines, self._rest = (self._rest + block).split(b"\n") if block else (self._rest, b"")
+        for number, line in enumerate(lines, self._lines + 1):
+            if line.count(b'"') % 2:
+                raise FileFaultError(
+                    f"has a quote in line {number} that this line does not close. Mend it, or set quoted_newlines where "
+                    "values do span lines"
+                )
+        self._lines += len(lines)
+        return block
+
+    def close(self) -> None:
+        """Called by Arrow."""
+        self.closed = True
 
 
 def _csv_header(file: pa.NativeFile, source: SourceSettings) -> list[str]:

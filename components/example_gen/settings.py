@@ -20,6 +20,9 @@ class SourceSettings(Declaration):
             the newest that is not after the day. Files whose names begin with `_` or `.` are passed over.
         format: `csv` (with a header; `.gz`, `.bz2` and `.zst` are unpacked) or `parquet`.
         delimiter: between the columns of CSV.
+        quoted_newlines: whether a quoted value of CSV may span lines. Without them a quote that its line does not close is a
+            fault, with the line; with them, a stray quote takes the rows up to the next one into its value, which nothing
+            can tell from a long text.
         success_marker: the name of a file that whoever writes the data leaves beside it when all of it is there. Data
             without it is not read.
     """
@@ -27,6 +30,7 @@ class SourceSettings(Declaration):
     path: str
     format: Literal["csv", "parquet"]
     delimiter: str = Field(default=",", min_length=1, max_length=1)
+    quoted_newlines: bool = False
     success_marker: str | None = None
 
     @property

@@ -29,12 +29,13 @@ class JointExecutor(executor.Executor):
         """Called by TFX."""
         self._log_startup(input_dict, output_dict, exec_properties)
         pushed = artifact_utils.get_single_instance(output_dict[standard_component_specs.PUSHED_MODEL_KEY])
-        if not self.CheckBlessing(input_dict):
-            self._MarkNotPushed(pushed)
-            return
         destination = tfx.proto.PushDestination()
         proto_utils.json_to_proto(exec_properties[standard_component_specs.PUSH_DESTINATION_KEY], destination)
         folder = PushFolder(destination.filesystem.base_directory)
+        folder.recover()  # whether or not there is something new to push
+        if not self.CheckBlessing(input_dict):
+            self._MarkNotPushed(pushed)
+            return
         custom_config = json_utils.loads(exec_properties[standard_component_specs.CUSTOM_CONFIG_KEY])
         run = str(self._context.pipeline_run_id) if self._context else ""
         manifest = folder.push(self.GetModelPath(input_dict), date.fromisoformat(custom_config[DAY_KEY]), run)

@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 import tensorflow as tf
 from tfx.types import standard_artifacts
 
+from components.example_gen import columns
 from components.example_gen.catalogue import CatalogueExecutor
 from components.example_gen.day_driver import Request
 from components.example_gen.interactions import InteractionExecutor
 from components.example_gen.settings import ExampleGenSettings
 from schemas.errors import UserError
-from schemas.features import FeatureSpec
+from schemas.features import FeatureSpec, NumberFeature
 
 DAY = date(2026, 11, 24)  # a Tuesday
 SPEC = FeatureSpec.model_validate(
@@ -159,12 +161,56 @@ def test_a_bad_row_is_dropped_counted_and_named(tmp_path: Path, row: str, reason
 
 
 def test_strange_ids_are_ids(tmp_path: Path) -> None:
-    shop = Shop(tmp_path)
+    path = f"{tmp_path}/log/{{YYYY}}-{{MM}}-{{DD}}"
+    shop = Shop(tmp_path, interactions={"path": path, "format": "csv", "quoted_newlines": True})
     strange = ["with space", '"two\nlines"', "🐜"]
     shop.log([*GOOD, *(f"{user},A,2026-11-24T06:00:00Z,1,30" for user in strange)])
     splits, rows = shop.ingest()
     assert not rows["dropped"]
     assert {b"with space", b"two\nlines", "🐜".encode()} < {e["query_id"][0] for e in splits["train"]}
+
+
+@pytest.mark.parametrize("stray_rows", [[0], [0, 2]])
+def test_a_stray_quote_is_an_error_that_names_its_line(tmp_path: Path, stray_rows: list[int]) -> None:
+    """Regression: it took the rows up to the next quote into its value, and one dropped row was counted."""
+    shop = Shop(tmp_path)
+    path = shop.log([('"' if number in stray_rows else "") + row for number, row in enumerate(GOOD)])
+    with pytest.raises(UserError, match=rf"{path}: has a quote in line 2 that this line does not close"):
+        shop.ingest()
+
+
+def test_quotes_that_their_line_closes_are_no_fault(tmp_path: Path) -> None:
+    shop = Shop(tmp_path)
+    shop.log([*GOOD, '"w ""the"" one, and only",A,2026-11-24T05:00:00Z,1,30'])
+    splits, rows = shop.ingest()
+    assert not rows["dropped"]
+    assert b'w "the" one, and only' in {e["query_id"][0] for e in splits["train"]}
+
+
+def test_a_number_below_zero_has_no_logarithm() -> None:
+    """Regression: it became 0 without a word."""
+    column = columns.Column("price", "price", "number", minimum=0.0)
+    converted = columns.convert(column, pa.array([-5.0, 0.0, None, 3.0]), 10)
+    assert {reason: mask.tolist() for reason, mask in converted.faults.items()} == {
+        "not a number": [False] * 4,
+        "below 0": [True, False, False, False],
+    }
+    spec = SPEC.model_copy(update={"item": {"price": NumberFeature(kind="number", scale="log")}})
+    assert columns.catalogue_columns(spec)[-1].minimum == 0.0
+
+
+def test_whole_numbers_too_long_for_a_float_are_rounded() -> None:
+    converted = columns.convert(columns.Column("n", "n", "number"), pa.array([20_000_001]), 10)
+    assert converted.values.to_pylist() == [20_000_000.0]
+
+
+def test_a_feature_that_no_item_has_is_missing_everywhere(tmp_path: Path) -> None:
+    shop = Shop(tmp_path)
+    shop.log(GOOD)
+    (tmp_path / "catalogue.csv").write_text("sku,name,tags,tag_weights\nA,,,\nB,,,\nC,,,\n")
+    splits, rows = shop.ingest()
+    assert rows["splits"] == {"train": 3, "eval": 1}
+    assert not splits["train"][0].get("tags")
 
 
 def test_too_many_bad_rows_stop_the_run(tmp_path: Path) -> None:

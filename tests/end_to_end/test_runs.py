@@ -142,6 +142,20 @@ def test_a_missing_day_stops_the_run_and_what_was_pushed_stays(shop: list[str]) 
     assert Path(before["pushed"]["query_tower"], "saved_model.pb").exists()
 
 
+def test_a_half_made_push_is_put_right_by_a_run_that_pushes_nothing(shop: list[str]) -> None:
+    """Regression: it waited for the next blessed model, one tower of the new version beside the other's old one."""
+    newest = runs(shop)[0]
+    item_tower = Path(newest["pushed"]["item_tower"])
+    serving, version = item_tower.parents[1], item_tower.name
+    staged = serving / ".staging" / version
+    staged.mkdir(parents=True)
+    item_tower.rename(staged / "item_tower")
+    (serving / "manifests" / f"{version}.json").rename(staged / "manifest.json")
+    assert ndr("run", "--date", "2026-11-25", *shop).returncode == 1  # there is no such day
+    assert (item_tower / "saved_model.pb").exists() and (serving / "manifests" / f"{version}.json").exists()
+    assert not list((serving / ".staging").glob("*"))
+
+
 def test_a_model_below_its_limit_is_not_pushed(shop: list[str]) -> None:
     answer = ndr("run", "--date", DAY.isoformat(), *shop, "--set", "evaluator.minimum_recall={5: 0.999}")
     assert answer.returncode == 0
