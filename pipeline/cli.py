@@ -20,6 +20,7 @@ MOVIELENS_CONFIG = Path(__file__).parent / "configs" / "movielens.yaml"
 USER_FAULT = 1
 INTERNAL_FAULT = 70
 INTERRUPTED = 130
+EARLIEST_YEAR = 1970
 
 app = typer.Typer(
     help="Trains, judges and ships a two-tower retrieval model every day.",
@@ -39,9 +40,18 @@ SetOption = Annotated[
 
 def _day(text: str) -> date:
     try:
-        return date.fromisoformat(text)
-    except ValueError as error:
-        raise typer.BadParameter(f"expected a UTC day as YYYY-MM-DD, received {text!r}") from error
+        day = date.fromisoformat(text)
+    except ValueError:
+        day = date.min
+    if day.isoformat() != text or day.year < EARLIEST_YEAR:
+        raise typer.BadParameter(f"expected a UTC day as YYYY-MM-DD, {EARLIEST_YEAR} or later, received {text!r}")
+    return day
+
+
+def _user(text: str) -> str:
+    if not text or not text.isprintable():
+        raise typer.BadParameter(f"expected the id of a user, received {text!r}")
+    return text
 
 
 @app.command()
@@ -75,7 +85,7 @@ def movielens(config: ConfigOption = MOVIELENS_CONFIG, settings: SetOption = Non
 
 @app.command()
 def recommend(
-    user: Annotated[str, typer.Option(help="The user's id, as in the interactions.")],
+    user: Annotated[Any, typer.Option(parser=_user, metavar="ID", help="The user's id, as in the interactions.")],
     k: Annotated[int, typer.Option("--k", min=1, help="How many items.")] = 10,
     config: ConfigOption = MOVIELENS_CONFIG,
     settings: SetOption = None,
@@ -187,6 +197,10 @@ def _session(
             if _is_disk_full(error):
                 raise UserError(
                     f"The disk that holds {loaded.root} is full. Nothing was pushed. Make room and run again."
+                ) from error
+            if isinstance(error, OSError):
+                raise UserError(
+                    f"{loaded.root} cannot be used: {error.strerror or error}. Name another: --set root=DIR."
                 ) from error
             raise
 

@@ -76,11 +76,17 @@ def load(path: Path, settings: Sequence[str] = ()) -> Config:
         if not separator or not key:
             raise UserError(f"--set {setting}: expected key=value, such as --set trainer.epochs=5.")
         try:
-            parsed = yaml.safe_load(value)
+            parsed = yaml.load(value, located_yaml.Loader)
         except yaml.YAMLError as error:
-            raise UserError(f"--set {setting}: the value is not valid YAML.") from error
+            raise UserError(
+                f"--set {setting}: the value is not valid YAML: {getattr(error, 'problem', error)}."
+            ) from error
         located = located_yaml.override(located, tuple(key.split(".")), parsed)
     config = located_yaml.validate(Config, located)
+    if set(str(config.root)) & set("*?[\0"):
+        raise UserError(
+            f"{located.where(('root',))}: root: expected a path without *, ? or [, received {str(config.root)!r}."
+        )
     root = config.root.absolute()
     data = config.data.model_copy(
         update={

@@ -66,11 +66,16 @@ def recommend(config: Config, user: str, k: int) -> Answer:
         raise UserError(f"Nothing was pushed to {config.serving} yet. First: ndr run --config ... --date ...")
     newest = manifests[-1]
     spec = config.feature_spec()
+    gone = f"What version {newest.version} was made from or consists of is gone. Run its day, {newest.day}, again."
+    if not config.metadata_path.exists():
+        raise UserError(gone)
     mlmd: metadata_store_pb2.ConnectionConfig = connection(config.metadata_path)
     uris = Records(mlmd).example_uris(newest.run)
+    folders = PushFolder(str(config.serving)).places(newest)
+    if not all(tf.io.gfile.exists(place) for place in (*uris.values(), *folders.values())):
+        raise UserError(gone)
     catalogue = [tf.train.Example.FromString(s) for s in _read(uris["catalogue"])]
     query, known = _query(spec, user, uris["interactions"])
-    folders = PushFolder(str(config.serving)).places(newest)
     items = _embed(folders[ITEM_TOWER], [example.SerializeToString() for example in catalogue])
     scores = items @ _embed(folders[QUERY_TOWER], [query.SerializeToString()])[0]
     titles = {_values(e, CANDIDATE_ID)[0]: (_values(e, TITLE) or [b""])[0].decode() for e in catalogue}

@@ -1,5 +1,7 @@
 """The feature specification: which column is what, which tower it feeds, which embedding table it shares."""
 
+import keyword
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -19,6 +21,9 @@ RESERVED = (CANDIDATE_ID, QUERY_ID, TIMESTAMP, REWARD, TITLE)
 
 WEIGHTS_SUFFIX = "_weights"
 FILE_NAME = "features.yaml"
+NAME_EXPECTED = (
+    "expected a name of the letters a to z, digits and underscores, a letter first, that is no word of Python's"
+)
 
 
 class Declaration(BaseModel):
@@ -203,6 +208,7 @@ def _faults(spec: FeatureSpec) -> Iterator[Fault]:
     used = {f.table for f in spec.features.values() if isinstance(f, Embedded)}
     for table in sorted(set(spec.tables) - used):
         yield ("tables", table), "feeds no feature; remove it or name it in a feature's `table`"
+    yield from ((("tables", name), NAME_EXPECTED) for name in spec.tables if not _is_name(name))
     for name in sorted(set(spec.query) & set(spec.item)):
         yield ("item", name), f"the query has a feature {name} too; name one of them otherwise, with `column: {name}`"
     for tower, features in (("query", spec.query), ("item", spec.item)):
@@ -213,12 +219,17 @@ def _faults(spec: FeatureSpec) -> Iterator[Fault]:
         yield ("query", name), f"{derived[0]} is derived already; name the `column` in which this history was logged"
 
 
+def _is_name(name: str) -> bool:
+    """Whether TensorFlow takes it for a signature's argument and a scope; the pipeline's own names begin with an underscore."""
+    return re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name) is not None and not keyword.iskeyword(name)
+
+
 def _feature_faults(spec: FeatureSpec, tower: str, name: str, feature: Feature) -> Iterator[str]:
     weights = [other + WEIGHTS_SUFFIX for other, f in spec.features.items() if isinstance(f, IdsFeature)]
     if name in (*RESERVED, *weights):
         yield "this name is taken by the pipeline itself; choose another, with `column` for the data's name"
-    if not name.isidentifier() or name.startswith("_"):
-        yield "expected a name of letters, digits and underscores, a letter first; `column` can give the data's name"
+    if not _is_name(name):
+        yield f"{NAME_EXPECTED}; `column` can give the data's name"
     if isinstance(feature, Embedded) and feature.table not in spec.tables:
         known = ", ".join(sorted(spec.tables)) or "none"
         yield f"the table {feature.table!r} is not declared under `tables` (there: {known})"

@@ -15,6 +15,17 @@ Model = TypeVar("Model", bound=BaseModel)
 KeyPath = tuple[str | int, ...]
 
 
+class Loader(yaml.SafeLoader):
+    """SafeLoader, whose constructors raise what they like on a value such as 2026-02-30; here with the line."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """Called by PyYAML."""
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, KeyError, AttributeError) as error:
+            raise yaml.constructor.ConstructorError(None, None, f"{node.value!r}: {error}", node.start_mark) from error
+
+
 class FaultsError(ValueError):
     """Raised by a model's own validator for faults between its parts, so that each can name its line.
 
@@ -65,7 +76,10 @@ def read(path: Path) -> LocatedYaml:
         raise UserError(f"{path}: cannot be read as UTF-8 text: {error}.") from error
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
-        content = yaml.safe_load(text)
+        content = yaml.load(text, Loader)
+        located = list(_lines(root, ())) if isinstance(root, yaml.MappingNode) else []
+    except RecursionError as error:
+        raise UserError(f"{path}: a part of it holds itself, or it is nested too deeply.") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
@@ -73,7 +87,7 @@ def read(path: Path) -> LocatedYaml:
     if not isinstance(root, yaml.MappingNode):
         raise UserError(f"{path}: expected a mapping of keys to values at the top, found {type(content).__name__}.")
     lines: dict[KeyPath, int] = {}
-    for key_path, line in _lines(root, ()):
+    for key_path, line in located:
         if key_path in lines:
             name = ".".join(str(part) for part in key_path)
             raise UserError(f"{path}:{line}: {name} is given twice (first in line {lines[key_path]}). Keep one.")
@@ -153,7 +167,7 @@ def _lines(node: yaml.Node, path: KeyPath) -> Iterator[tuple[KeyPath, int]]:
     if isinstance(node, yaml.MappingNode):
         for key_node, value_node in node.value:
             key: Hashable = (
-                yaml.safe_load(key_node.value) if key_node.tag != "tag:yaml.org,2002:str" else key_node.value
+                yaml.safe_load(key_node.value) if key_node.tag == "tag:yaml.org,2002:int" else key_node.value
             )
             key_path = (*path, key if isinstance(key, int) else str(key))
             yield key_path, key_node.start_mark.line + 1

@@ -25,6 +25,7 @@ class Accounting:
         dropped: by reason, how many were dropped, and where the first few of them stand.
         rows_of_day: how many of the clean rows are of the run's own day.
         splits: how many examples each split has.
+        rewarded: how many of those have a reward above 0.
         faults: what is wrong with a whole file; with any of these the run stops.
     """
 
@@ -32,6 +33,7 @@ class Accounting:
     dropped: dict[str, tuple[int, list[str]]] = field(default_factory=dict)
     rows_of_day: int = 0
     splits: dict[str, int] = field(default_factory=dict)
+    rewarded: dict[str, int] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
 
     def drop(self, reason: str, rows: int, places: Iterable[str]) -> None:
@@ -47,6 +49,8 @@ class Accounting:
             self.drop(reason, rows, places)
         for split, examples in other.splits.items():
             self.splits[split] = self.splits.get(split, 0) + examples
+        for split, examples in other.rewarded.items():
+            self.rewarded[split] = self.rewarded.get(split, 0) + examples
         self.rows_of_day += other.rows_of_day
         self.faults += other.faults
 

@@ -105,6 +105,12 @@ class InteractionExecutor(base_beam_executor.BaseBeamExecutor):
                     f"The {split} split is empty: of {accounting.rows} interactions from {window.start} to {window.day}, "
                     f"data.split ({request.settings.split!r}) puts none there. Change the split or data.window_days."
                 )
+            if not accounting.rewarded.get(split):
+                raise UserError(
+                    f"The {split} split has no reward above 0 in {accounting.splits[split]} interactions: nothing could be "
+                    f"{'learned from' if split == TRAIN_SPLIT else 'judged by'} it. Is "
+                    f"{request.spec.interactions.reward} the reward's column?"
+                )
 
 
 class InteractionExampleGen(base_beam_component.BaseBeamComponent):
@@ -178,6 +184,7 @@ class FinishInteractions(beam.DoFn):
         for split, mask in ((TRAIN_SPLIT, ~held_out), (EVAL_SPLIT, held_out)):
             chosen = rows.filter(pa.array(mask))
             accounting.splits[split] = chosen.num_rows
+            accounting.rewarded[split] = pc.sum(pc.greater(chosen.column(REWARD), 0.0)).as_py() or 0
             for example in serialized_examples(chosen.combine_chunks()):
                 yield beam.pvalue.TaggedOutput(split, example)
         yield beam.pvalue.TaggedOutput(ACCOUNTING, accounting)

@@ -3,11 +3,12 @@
 from datetime import date
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from schemas.features import Declaration
 from schemas.located_yaml import FaultsError
 
+MOST_DAYS = 36_500
 DATE_PARTS = ("{YYYY}", "{MM}", "{DD}")
 
 
@@ -89,8 +90,8 @@ class ExampleGenSettings(Declaration):
     interactions: SourceSettings
     catalogue: SourceSettings
     first_day: date | None = None
-    window_days: PositiveInt = 1
-    history_days: NonNegativeInt = 0
+    window_days: int = Field(default=1, ge=1, le=MOST_DAYS)
+    history_days: int = Field(default=0, ge=0, le=MOST_DAYS)
     split: Annotated[TimeSplit | HashSplit, Field(discriminator="by")] = HashSplit(by="hash", share=0.1)
     max_dropped_share: float = Field(default=0.01, ge=0, le=1)
     max_id_bytes: PositiveInt = 1024

@@ -145,7 +145,7 @@ def _files(source: SourceSettings, path: str, day: date | None) -> list[SourceFi
 def _match(pattern: str) -> list[FileMetadata]:
     try:
         found = FileSystems.match([pattern])[0].metadata_list
-    except BeamIOError as error:
+    except (BeamIOError, ValueError) as error:
         raise UserError(f"{pattern}: cannot be listed: {error}.") from error
     return [metadata for metadata in found if not Path(metadata.path).is_dir()]
 

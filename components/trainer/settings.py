@@ -86,4 +86,4 @@ class TrainerSettings(Declaration):
     learning_rate: PositiveFloat = 0.03
     softmax: SoftmaxSettings = SoftmaxSettings()
     frequency: FrequencySettings = FrequencySettings()
-    seed: NonNegativeInt = 0
+    seed: int = Field(default=0, ge=0, lt=2**32)

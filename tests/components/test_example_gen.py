@@ -295,3 +295,13 @@ def test_a_hash_split_is_the_same_on_every_run(tmp_path: Path) -> None:
     assert 80 < len(held_out) < 160  # 120 expected, standard deviation 9
     (tmp_path / "out").rename(tmp_path / "before")
     assert [e["query_id"] for e in shop.ingest()[0]["eval"]] == held_out
+
+
+@pytest.mark.parametrize("split", ["train", "eval"])
+def test_a_split_without_a_reward_is_an_error(tmp_path: Path, split: str) -> None:
+    shop = Shop(tmp_path)
+    last = GOOD[-1].replace(",1,30", ",0,30") if split == "eval" else GOOD[-1]
+    first = GOOD[:-1] if split == "eval" else ["u,A,2026-11-24T01:00:00Z,0,30"]
+    shop.log([*first, last])
+    with pytest.raises(UserError, match=f"The {split} split has no reward above 0 in"):
+        shop.ingest()

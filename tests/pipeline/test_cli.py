@@ -35,8 +35,9 @@ def test_help_names_the_commands() -> None:
     assert all(command in answer.stdout for command in ("run", "recommend", "runs", "schema", "data"))
 
 
-def test_a_bad_day_is_a_usage_error() -> None:
-    answer = ndr("run", "--date", "22-04-1998")
+@pytest.mark.parametrize("day", ["22-04-1998", "19980422", "1998-W17-3", "0001-01-01"])
+def test_a_bad_day_is_a_usage_error(day: str) -> None:
+    answer = ndr("run", "--date", day)
     assert answer.returncode == 2
     assert "YYYY-MM-DD" in answer.stderr
 
@@ -47,6 +48,10 @@ def test_a_bad_day_is_a_usage_error() -> None:
         ("trainer.epochs=0", "--set: trainer.epochs: input should be greater than 0, received 0"),
         ("trainer.epoch=3", "--set: trainer.epoch: is not a known key"),
         ("trainer", "--set trainer: expected key=value"),
+        ("trainer.seed=5000000000", "trainer.seed: input should be less than 4294967296"),
+        ("data.window_days=1000000", "data.window_days: input should be less than or equal to 36500"),
+        ("data.first_day=2026-02-30", "the value is not valid YAML: '2026-02-30': day is out of range for month"),
+        ("root='a[1]'", "root: expected a path without *, ? or ["),
         ("trainer.softmax.temperature=0", "trainer.softmax.temperature: input should be greater than 0, received 0"),
         ("trainer.softmax.correction=log", "trainer.softmax.correction: input should be 'none', 'logq' or"),
         (
@@ -69,6 +74,28 @@ def test_a_bad_setting_is_refused_with_its_key(setting: str, sentence: str) -> N
 def test_a_users_mistake_has_no_traceback(tmp_path: Path) -> None:
     answer = ndr("runs", "--config", str(tmp_path / "none.yaml"))
     assert (answer.returncode, answer.stderr) == (1, f"{tmp_path}/none.yaml: no such file.\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("name: x\nroot: 2026-02-30\n", "bad.yaml:2: not valid YAML: '2026-02-30': day is out of range"),
+        ("a: &x [*x]\n", "bad.yaml: a part of it holds itself"),
+        ("base: &b {x: 1}\nname: {<<: *b}\n", "bad.yaml"),
+    ],
+)
+def test_a_bad_yaml_file_is_refused(tmp_path: Path, text: str, sentence: str) -> None:
+    (tmp_path / "bad.yaml").write_text(text)
+    with pytest.raises(UserError) as refusal:
+        config.load(tmp_path / "bad.yaml")
+    assert sentence in str(refusal.value)
+
+
+def test_a_root_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    answer = ndr("run", "--date", "1998-04-22", "--set", f"root={tmp_path}/file/root")
+    assert answer.returncode == 1
+    assert "cannot be used: Not a directory" in answer.stderr and "Traceback" not in answer.stderr
 
 
 def test_no_runs_is_an_empty_list(tmp_path: Path) -> None:

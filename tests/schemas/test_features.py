@@ -34,6 +34,9 @@ def test_the_seed_the_history_and_the_candidate_share_one_table() -> None:
         ("  year: {kind: number}", "  reward: {kind: number}", "40", "taken by the pipeline"),
         # The pipeline's own columns begin with an underscore and are not written.
         ("  year: {kind: number}", "  _year: {kind: number}", "40", "a letter first"),
+        ("  year: {kind: number}", "  class: {kind: number}", "40", "no word of Python's"),
+        ("  year: {kind: number}", "  année: {kind: number}", "40", "the letters a to z"),
+        ("  hour: {width: 4", "  an hour: {width: 4", "26", "the letters a to z"),
     ],
 )
 def test_a_bad_specification_is_refused_with_line_and_reason(
