@@ -40,7 +40,7 @@ class Accounting:
         """Counts dropped rows; `places` says where the first of them stand."""
         if rows:
             known, shown = self.dropped.get(reason, (0, []))
-            self.dropped[reason] = known + rows, sorted([*shown, *places])[:SHOWN_EXAMPLES]
+            self.dropped[reason] = known + rows, sorted([*shown, *places], key=_in_order)[:SHOWN_EXAMPLES]
 
     def add(self, other: "Accounting") -> None:
         """Adds what another part of the data counted."""
@@ -93,6 +93,12 @@ class Accounting:
     def _lines(self) -> list[str]:
         by_count = sorted(self.dropped.items(), key=lambda item: -item[1][0])
         return [f"  {rows} {reason} (first: {'; '.join(places)})" for reason, (rows, places) in by_count[:SHOWN_FAULTS]]
+
+
+def _in_order(place: str) -> tuple[str, int]:
+    """Sorts `FILE row N` by file, then by number."""
+    file, _, row = place.rpartition(" row ")
+    return file, int(row)
 
 
 class Sum(beam.CombineFn):

@@ -52,6 +52,7 @@ def column_types(path: str, source: SourceSettings) -> dict[str, pa.DataType]:
     with _opened(path, source) as file:
         if source.format == "parquet":
             schema = parquet.ParquetFile(file).schema_arrow
+            _check_distinct(schema.names)
             return dict(zip(schema.names, schema.types, strict=True))
         names = _csv_header(file, source)
     return dict.fromkeys(names, pa.binary())
@@ -166,7 +167,11 @@ def _csv_header(file: pa.NativeFile, source: SourceSettings) -> list[str]:
         raise FileFaultError("is empty; expected a header with the names of the columns")
     if not all(name.isprintable() for name in names):
         raise FileFaultError(f"has a header that is not UTF-8 text: {names!r}")
+    _check_distinct(names)
+    return names
+
+
+def _check_distinct(names: Sequence[str]) -> None:
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise FileFaultError(f"has more than one column named {', '.join(repeated)}")
-    return names

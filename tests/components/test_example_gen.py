@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import tensorflow as tf
+from pyarrow import parquet
 from tfx.types import standard_artifacts
 
 from components.example_gen import columns
@@ -304,4 +305,22 @@ def test_a_split_without_a_reward_is_an_error(tmp_path: Path, split: str) -> Non
     first = GOOD[:-1] if split == "eval" else ["u,A,2026-11-24T01:00:00Z,0,30"]
     shop.log([*first, last])
     with pytest.raises(UserError, match=f"The {split} split has no reward above 0 in"):
+        shop.ingest()
+
+
+def test_the_first_places_are_the_first(tmp_path: Path) -> None:
+    """Regression: they were sorted as text, row 10 before row 9."""
+    shop = Shop(tmp_path)
+    path = shop.log([*GOOD, *(f"w,Z,2026-11-24T05:00:{second:02d}Z,1,30" for second in range(30))])
+    first = shop.ingest()[1]["dropped"]["sku: an item that the catalogue lacks"]["first"]
+    assert first == [f"{path} row {row}" for row in (5, 6, 7)]
+
+
+def test_a_parquet_file_with_two_columns_of_one_name_is_an_error(tmp_path: Path) -> None:
+    path = f"{tmp_path}/log/{{YYYY}}-{{MM}}-{{DD}}"
+    shop = Shop(tmp_path, interactions={"path": path, "format": "parquet"})
+    folder = tmp_path / "log" / DAY.isoformat()
+    folder.mkdir(parents=True)
+    parquet.write_table(pa.Table.from_arrays([pa.array(["u"])] * 2, ["user", "user"]), folder / "part.parquet")
+    with pytest.raises(UserError, match=r"part\.parquet: has more than one column named user"):
         shop.ingest()
