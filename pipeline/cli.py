@@ -3,6 +3,7 @@
 import errno
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -65,6 +66,7 @@ def run(
         from pipeline import terminal
         from pipeline.summary import tables
 
+        loaded.feature_spec()  # a fault of the specification is told at once
         with console.status("loading TFX"):
             from pipeline.local import run_locally
         with terminal.step_progress(console) as (started, ended):
@@ -157,6 +159,12 @@ def schema(config: ConfigOption = MOVIELENS_CONFIG, settings: SetOption = None) 
 
 def main() -> None:
     """The entry point."""
+    for descriptor in (1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:  # closed by whoever started us: the next file to be opened would take its number
+            os.open(os.devnull, os.O_WRONLY)
+    sys.stdout, sys.stderr = sys.stdout or open(1, "w", closefd=False), sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
     app()
 
 
@@ -218,10 +226,13 @@ def _is_disk_full(error: BaseException | None) -> bool:
 
 @contextmanager
 def _errors() -> Iterator[None]:
-    """A fault of the user's is told without a traceback."""
+    """A fault of the user's or of the machine's is told without a traceback."""
     try:
         yield
-    except UserError as error:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise  # whoever read us has seen enough; Typer ends quietly
+    except (UserError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         raise typer.Exit(USER_FAULT) from error
 

@@ -3,10 +3,12 @@
 import hashlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
 
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.runners.runner import create_runner
 from tfx.dsl.compiler import compiler, constants
 from tfx.orchestration import metadata as tfx_metadata
 from tfx.orchestration.local import runner_utils
@@ -17,6 +19,7 @@ from components.pusher.versions import PushFolder
 from pipeline.config import Config
 from pipeline.create import create_pipeline
 from pipeline.metadata import Records, Run, Step, connection, new_run_id
+from schemas.errors import UserError
 
 LOGGER = logging.getLogger(__name__)
 CODE_FOLDERS = ("components", "schemas")
@@ -42,6 +45,15 @@ def compile_pipeline(config: Config, day: date) -> pipeline_pb2.Pipeline:
     return compiled
 
 
+def _check_beam(options: Sequence[str]) -> None:
+    """Beam itself finds out in the middle of a run, and in its own words."""
+    runner = PipelineOptions(list(options)).view_as(StandardOptions).runner
+    try:
+        create_runner(runner or StandardOptions.DEFAULT_RUNNER)
+    except (ValueError, ImportError) as error:
+        raise UserError(f"beam: expected a runner that Beam has here, received {runner!r}: {error}.") from error
+
+
 def code_digest() -> str:
     """A digest of all code that the steps run."""
     content = hashlib.sha256()
@@ -63,6 +75,7 @@ def run_locally(config: Config, day: date, started: Callable[[str, int, int], No
     Raises:
         schemas.errors.UserError: a step found fault with the data or the configuration.
     """
+    _check_beam(config.beam)
     metadata_connection = connection(config.metadata_path)
     records = Records(metadata_connection)
     # A push that was killed between its renames must not wait for the next blessed model to be put right.

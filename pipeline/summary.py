@@ -37,6 +37,8 @@ def _recall(run: Run) -> Table:
 
 def _outcome(run: Run) -> Table:
     table = Table(title=f"Run {run.run}", title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(overflow="fold")  # a path that is cut is of no use
     table.add_row("state", run.state)
     if run.blessed is not None:
         table.add_row("blessed", "yes" if run.blessed else "no: the last good model keeps serving")

@@ -1,6 +1,7 @@
 """The terminal is for people: what libraries print goes to a log file."""
 
 import contextlib
+import io
 import logging
 import os
 import sys
@@ -8,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
@@ -44,7 +46,8 @@ def quiet_terminal(log_folder: Path, command: str) -> Iterator[tuple[Console, Pa
         for descriptor in kept:
             os.dup2(log.fileno(), descriptor)
     try:
-        with os.fdopen(os.dup(kept[1]), "w", encoding="utf-8") as terminal, warnings.catch_warnings():
+        lasting = io.BufferedWriter(_Lasting(os.dup(kept[1]), "wb"))
+        with io.TextIOWrapper(lasting, encoding="utf-8") as terminal, warnings.catch_warnings():
             warnings.simplefilter("default")
             yield Console(file=terminal, markup=False), path  # titles and ids are data, not markup
     finally:
@@ -54,6 +57,17 @@ def quiet_terminal(log_folder: Path, command: str) -> Iterator[tuple[Console, Pa
         for descriptor, original in kept.items():
             os.dup2(original, descriptor)
             os.close(original)
+
+
+class _Lasting(io.FileIO):
+    """A terminal that may go away, as `| head` does: what it no longer takes is dropped, and the work goes on."""
+
+    def write(self, content: Any) -> int:
+        """Called by Python."""
+        try:
+            return super().write(content)
+        except OSError:
+            return memoryview(content).nbytes
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """How many rows came, how many were dropped, and why: what a run says of its data."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -72,7 +72,7 @@ class Accounting:
             {"kind": kind, "rows": self.rows, "dropped": dropped, "splits": dict(sorted(self.splits.items()))}
         )
 
-    def check(self, kind: Kind, max_dropped_share: float) -> None:
+    def check(self, kind: Kind, max_dropped_share: float, paths: Sequence[str]) -> None:
         """Stops on files that cannot be read, on too many dropped rows, and on nothing left.
 
         Raises:
@@ -86,8 +86,9 @@ class Accounting:
             hint = "Mend the data, or raise the limit where that is what the data is like."
             raise UserError("\n".join([f"{found} ({max_dropped_share:g}):", *self._lines(), hint]))
         if not sum(self.splits.values()):
+            read = ", ".join([*paths[:SHOWN_EXAMPLES], *(["..."] if len(paths) > SHOWN_EXAMPLES else [])])
             raise UserError(
-                "\n".join([f"No row of the {kind} is left to work with ({self.rows} read):", *self._lines()])
+                "\n".join([f"No row of the {kind} is left to work with; {self.rows} came from {read}", *self._lines()])
             )
 
     def _lines(self) -> list[str]:

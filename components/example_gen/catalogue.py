@@ -75,7 +75,7 @@ class CatalogueExecutor(base_beam_executor.BaseBeamExecutor):
         with self._make_beam_pipeline() as pipeline:
             finish = FinishCatalogue([file.path for file in files], request.spec.catalogue.item)
             generate(pipeline, files, cleaning, finish, [CATALOGUE_SPLIT], examples)
-        conclude(examples, "catalogue", request.settings.max_dropped_share)
+        conclude(examples, "catalogue", request.settings.max_dropped_share, files)
 
 
 class CatalogueExampleGen(base_beam_component.BaseBeamComponent):

@@ -91,7 +91,7 @@ def check_files(files: Sequence[SourceFile], cleaning: Cleaning) -> None:
         raise UserError("\n".join(shown))
 
 
-def conclude(examples: types.Artifact, kind: Kind, max_dropped_share: float) -> Accounting:
+def conclude(examples: types.Artifact, kind: Kind, max_dropped_share: float, files: Sequence[SourceFile]) -> Accounting:
     """Once the pipeline has run: the accounting of what was read, which is also left on the artifact.
 
     Raises:
@@ -100,7 +100,7 @@ def conclude(examples: types.Artifact, kind: Kind, max_dropped_share: float) -> 
     path = os.path.join(examples.uri, ACCOUNTING_FILE)
     accounting = Accounting.from_text(io_utils.read_string_file(path))
     fileio.remove(path)
-    accounting.check(kind, max_dropped_share)
+    accounting.check(kind, max_dropped_share, [file.path for file in files])
     examples.set_string_custom_property(ROWS_PROPERTY, accounting.to_json(kind))
     return accounting
 

@@ -93,7 +93,7 @@ class InteractionExecutor(base_beam_executor.BaseBeamExecutor):
         with self._make_beam_pipeline() as pipeline:
             finish = FinishInteractions(request.settings, request.spec, window, [f.path for f in files], catalogue.uri)
             generate(pipeline, files, cleaning, finish, [TRAIN_SPLIT, EVAL_SPLIT], examples)
-        accounting = conclude(examples, "interactions", request.settings.max_dropped_share)
+        accounting = conclude(examples, "interactions", request.settings.max_dropped_share, files)
         if not accounting.rows_of_day:
             raise UserError(
                 f"{request.day} is empty: {accounting.rows} rows were read from {window.history_start} on, none of them "

@@ -18,6 +18,7 @@ from tfx.dsl.io import fileio
 from tfx.utils import io_utils
 
 from components.trainer.export import ITEM_TOWER, QUERY_TOWER
+from schemas.errors import UserError
 
 PARTS = (QUERY_TOWER, ITEM_TOWER)
 MANIFESTS = "manifests"
@@ -126,7 +127,12 @@ class PushFolder:
         return max((v for v in versions if first <= v < first + REVISIONS_A_DAY), default=first) + 1
 
     def _read(self, path: PurePosixPath) -> Manifest:
-        return Manifest(**json.loads(io_utils.read_string_file(str(path))))
+        try:
+            return Manifest(**json.loads(io_utils.read_string_file(str(path))))
+        except (ValueError, TypeError) as error:
+            raise UserError(
+                f"{path}: expected a version's manifest, found something else: {error}. Move it away."
+            ) from error
 
     def _write(self, path: PurePosixPath, manifest: Manifest) -> None:
         unfinished = f"{path}.unfinished"

@@ -237,8 +237,8 @@ def test_a_missing_day_is_an_error_that_names_it(tmp_path: Path) -> None:
 
 def test_an_empty_day_is_an_error(tmp_path: Path) -> None:
     shop = Shop(tmp_path)
-    shop.log([])
-    with pytest.raises(UserError, match="No row of the interactions is left"):
+    path = shop.log([])
+    with pytest.raises(UserError, match=f"No row of the interactions is left to work with; 0 came from {path}"):
         shop.ingest()
 
 
@@ -247,6 +247,18 @@ def test_a_day_that_is_empty_beside_full_ones_is_an_error(tmp_path: Path) -> Non
     shop.log([row.replace("11-24", "11-23") for row in GOOD], day=date(2026, 11, 23))
     shop.log([])
     with pytest.raises(UserError, match="2026-11-24 is empty"):
+        shop.ingest()
+
+
+def test_a_folder_or_an_unreadable_name_among_the_files_is_an_error(tmp_path: Path) -> None:
+    shop = Shop(tmp_path)
+    shop.log(GOOD)
+    shop.log(GOOD, name="more/part.csv")
+    with pytest.raises(UserError, match=r"expected files, found a folder .*/more/part.csv"):
+        shop.ingest()
+    (tmp_path / "log" / DAY.isoformat() / "more").rename(tmp_path / "moved")
+    shop.log(GOOD, name="\udce9.csv")  # a Latin-1 e with an acute accent
+    with pytest.raises(UserError, match=r"expected names in UTF-8, found '.*udce9.csv'"):
         shop.ingest()
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from components.pusher import versions
 from components.pusher.versions import PARTS, PushFolder
+from schemas.errors import UserError
 
 DAY = date(2026, 11, 24)
 
@@ -46,6 +47,15 @@ def test_the_same_model_is_pushed_once(tmp_path: Path) -> None:
     folder = PushFolder(str(tmp_path / "serving"))
     model = a_model(tmp_path / "one")
     assert folder.push(model, DAY, "run-1") == folder.push(model, DAY, "run-2")
+
+
+def test_a_manifest_that_was_cut_short_is_named(tmp_path: Path) -> None:
+    folder = PushFolder(str(tmp_path / "serving"))
+    folder.push(a_model(tmp_path / "one"), DAY, "run-1")
+    path = tmp_path / "serving" / "manifests" / "20261124001.json"
+    path.write_text(path.read_text()[:40])
+    with pytest.raises(UserError, match=f"{path}: expected a version's manifest"):
+        folder.manifests()
 
 
 @pytest.mark.parametrize("operations", range(12))

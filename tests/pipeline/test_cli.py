@@ -1,6 +1,7 @@
 """The command line: its manners, and what it must not pay for."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -96,6 +97,36 @@ def test_a_root_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     answer = ndr("run", "--date", "1998-04-22", "--set", f"root={tmp_path}/file/root")
     assert answer.returncode == 1
     assert "cannot be used: Not a directory" in answer.stderr and "Traceback" not in answer.stderr
+
+
+@pytest.mark.parametrize("redirection", [">&-", "2>&-", "> /dev/full", "| head -c 1"])
+def test_a_terminal_that_takes_nothing_ends_without_a_traceback(tmp_path: Path, redirection: str) -> None:
+    command = f"{' '.join(NDR)} runs --json --set root={tmp_path} {redirection}"
+    answer = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert "Traceback" not in answer.stderr and "Exception ignored" not in answer.stderr
+    assert answer.returncode == (1 if "full" in redirection else 0)
+
+
+def test_work_goes_on_where_the_terminal_has_gone(tmp_path: Path) -> None:
+    program = (
+        "from pathlib import Path; from pipeline.terminal import quiet_terminal\n"
+        "with quiet_terminal(Path('logs'), 'run') as (console, log):\n"
+        "    for n in range(1000): console.print(n)\n"
+        "    Path('done').touch()\n"
+    )
+    command = f'{sys.executable} -c "{program}" > /dev/full'
+    answer = subprocess.run(
+        command, shell=True, capture_output=True, text=True, check=False, cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(MOVIELENS.parents[2])},
+    )  # fmt: skip
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert (tmp_path / "done").exists()
+
+
+def test_an_unknown_beam_runner_is_named(tmp_path: Path) -> None:
+    answer = ndr("run", "--date", "1998-04-22", "--set", f"root={tmp_path}", "--set", "beam=[--runner=Flynk]")
+    assert answer.returncode == 1
+    assert "expected a runner that Beam has here, received 'Flynk'" in answer.stderr
 
 
 def test_no_runs_is_an_empty_list(tmp_path: Path) -> None:
