@@ -159,13 +159,19 @@ def schema(config: ConfigOption = MOVIELENS_CONFIG, settings: SetOption = None) 
 
 def main() -> None:
     """The entry point."""
-    for descriptor in (1, 2):
-        try:
-            os.fstat(descriptor)
-        except OSError:  # closed by whoever started us: the next file to be opened would take its number
-            os.open(os.devnull, os.O_WRONLY)
-    sys.stdout, sys.stderr = sys.stdout or open(1, "w", closefd=False), sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+    for descriptor, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:  # closed by whoever started us: the next file to be opened would take its number
+            _discard(descriptor)
+            setattr(sys, name, os.fdopen(descriptor, "w", encoding="utf-8"))
     app()
+
+
+def _discard(descriptor: int) -> None:
+    """Sends what is written to a file descriptor nowhere."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    if nothing != descriptor:
+        os.dup2(nothing, descriptor)
+        os.close(nothing)
 
 
 @contextmanager
@@ -234,6 +240,8 @@ def _errors() -> Iterator[None]:
         raise  # whoever read us has seen enough; Typer ends quietly
     except (UserError, OSError) as error:
         sys.stderr.write(f"{error}\n")
+        if isinstance(error, OSError):  # perhaps of standard output itself, which Python would try again at its end
+            _discard(1)
         raise typer.Exit(USER_FAULT) from error
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from components.example_gen import columns, reading
+from components.example_gen import columns, conversion, reading
 from components.example_gen.accounting import SHOWN_EXAMPLES, Accounting
 from components.example_gen.columns import Column
 from components.example_gen.settings import SourceSettings
@@ -54,7 +54,7 @@ def file_faults(files: Sequence[SourceFile], cleaning: Cleaning) -> list[str]:
         except reading.FileFaultError as error:
             faults.append(f"{file.path}: {error}.")
             continue
-        wrong = columns.type_faults(cleaning.columns, found, is_text=cleaning.source.format == "csv")
+        wrong = columns.type_faults(cleaning.columns, found, as_text=cleaning.source.format == "csv")
         faults += [f"{file.path}: {sentence}." for sentence in wrong]
     return faults
 
@@ -105,7 +105,7 @@ class _Cleaner:
         faults: dict[str, NDArray[np.bool_]] = {}
         values: dict[str, pa.Array] = {}
         for column in self.cleaning.columns:
-            converted = columns.convert(column, batch.columns[column.source], self.cleaning.max_id_bytes)
+            converted = conversion.convert(column, batch.columns[column.source], self.cleaning.max_id_bytes)
             values[column.name] = converted.values
             faults |= {f"{column.source}: {reason}": mask for reason, mask in converted.faults.items()}
         faults |= self._faults_between(values)

@@ -130,15 +130,15 @@ def _files(source: SourceSettings, path: str, day: date | None) -> list[SourceFi
     matches = _match(path.rstrip("/") + "/*") or _match(path)
     folder_of = {PurePosixPath(match.path).parent for match in matches}
     data = [match for match in matches if not PurePosixPath(match.path).name.startswith(("_", "."))]
+    if not data:
+        raise UserError(f"expected at least one {source.format} file at {path}, found none.")
     unreadable = sorted(repr(match.path) for match in data if match.path.encode(errors="ignore").decode() != match.path)
     if unreadable:
         raise UserError(f"expected names in UTF-8, found {', '.join(unreadable)}. Rename it.")
     nested = (match.path for match in _match(path.rstrip("/") + "/*/*"))
     deeper = [found for found in nested if not re.search("/[_.]", found.removeprefix(path))]
-    if deeper and data:
+    if deeper:
         raise UserError(f"expected files, found a folder that nothing would be read from: {deeper[0]}. Move it up.")
-    if not data:
-        raise UserError(f"expected at least one {source.format} file at {path}, found none.")
     marker = source.success_marker
     without = sorted(str(folder) for folder in folder_of if marker and not _match(f"{folder}/{marker}"))
     if without:

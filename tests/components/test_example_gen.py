@@ -14,7 +14,7 @@ import tensorflow as tf
 from pyarrow import parquet
 from tfx.types import standard_artifacts
 
-from components.example_gen import columns
+from components.example_gen import columns, conversion
 from components.example_gen.catalogue import CatalogueExecutor
 from components.example_gen.day_driver import Request
 from components.example_gen.interactions import InteractionExecutor
@@ -191,7 +191,7 @@ def test_quotes_that_their_line_closes_are_no_fault(tmp_path: Path) -> None:
 def test_a_number_below_zero_has_no_logarithm() -> None:
     """Regression: it became 0 without a word."""
     column = columns.Column("price", "price", "number", minimum=0.0)
-    converted = columns.convert(column, pa.array([-5.0, 0.0, None, 3.0]), 10)
+    converted = conversion.convert(column, pa.array([-5.0, 0.0, None, 3.0]), 10)
     assert {reason: mask.tolist() for reason, mask in converted.faults.items()} == {
         "not a number": [False] * 4,
         "below 0": [True, False, False, False],
@@ -201,7 +201,7 @@ def test_a_number_below_zero_has_no_logarithm() -> None:
 
 
 def test_whole_numbers_too_long_for_a_float_are_rounded() -> None:
-    converted = columns.convert(columns.Column("n", "n", "number"), pa.array([20_000_001]), 10)
+    converted = conversion.convert(columns.Column("n", "n", "number"), pa.array([20_000_001]), 10)
     assert converted.values.to_pylist() == [20_000_000.0]
 
 
@@ -323,9 +323,10 @@ def test_a_split_without_a_reward_is_an_error(tmp_path: Path, split: str) -> Non
 def test_the_first_places_are_the_first(tmp_path: Path) -> None:
     """Regression: they were sorted as text, row 10 before row 9."""
     shop = Shop(tmp_path)
-    path = shop.log([*GOOD, *(f"w,Z,2026-11-24T05:00:{second:02d}Z,1,30" for second in range(30))])
+    items = "AAAAZZZZ"  # behind the four good rows: the unknown item is in rows 9 to 12
+    path = shop.log([*GOOD, *(f"w,{item},2026-11-24T05:00:{second:02d}Z,1,30" for second, item in enumerate(items))])
     first = shop.ingest()[1]["dropped"]["sku: an item that the catalogue lacks"]["first"]
-    assert first == [f"{path} row {row}" for row in (5, 6, 7)]
+    assert first == [f"{path} row {row}" for row in (9, 10, 11)]
 
 
 def test_a_parquet_file_with_two_columns_of_one_name_is_an_error(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from components.pusher.versions import PARTS, PushFolder
 from schemas.errors import UserError
 
 DAY = date(2026, 11, 24)
+PUSH = 16  # operations of a push, as intercepted below
 
 
 def a_model(folder: Path) -> str:
@@ -58,11 +59,11 @@ def test_a_manifest_that_was_cut_short_is_named(tmp_path: Path) -> None:
         folder.manifests()
 
 
-@pytest.mark.parametrize("operations", range(12))
+@pytest.mark.parametrize("operations", range(PUSH + 1))
 def test_a_push_killed_after_any_operation_is_put_right(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operations: int
 ) -> None:
-    model, left = a_model(tmp_path / "one"), [operations]
+    model, left, finished = a_model(tmp_path / "one"), [operations], False
 
     class KilledError(Exception):
         pass
@@ -83,6 +84,8 @@ def test_a_push_killed_after_any_operation_is_put_right(
         patch.setattr(versions.io_utils, "write_string_file", mortal(versions.io_utils.write_string_file))
         with contextlib.suppress(KilledError):
             PushFolder(str(tmp_path / "serving")).push(model, DAY, "killed")
+            finished = True
+    assert finished == (operations == PUSH)
     for place in visible(tmp_path / "serving"):  # whatever is visible is whole
         assert (tmp_path / "serving" / place / "variables" / "data").read_text() == "weights"
     manifest = PushFolder(str(tmp_path / "serving")).push(model, DAY, "again")

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from pipeline import config, lock
 from schemas.errors import UserError
 
 NDR = [sys.executable, "-m", "pipeline.cli"]
+# As a person's shell has it: what is written reaches the terminal late, and so does the news that it cannot.
+BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
 MOVIELENS = Path(config.__file__).parent / "configs" / "movielens.yaml"
 
 
@@ -99,28 +102,47 @@ def test_a_root_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     assert "cannot be used: Not a directory" in answer.stderr and "Traceback" not in answer.stderr
 
 
-@pytest.mark.parametrize("redirection", [">&-", "2>&-", "> /dev/full", "| head -c 1"])
-def test_a_terminal_that_takes_nothing_ends_without_a_traceback(tmp_path: Path, redirection: str) -> None:
+@pytest.mark.parametrize(("redirection", "status"), [(">&-", 0), ("2>&-", 0), ("<&- >&- 2>&-", 0), ("> /dev/full", 1)])
+def test_a_terminal_that_takes_nothing_ends_without_a_traceback(tmp_path: Path, redirection: str, status: int) -> None:
     command = f"{' '.join(NDR)} runs --json --set root={tmp_path} {redirection}"
-    answer = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    answer = subprocess.run(command, shell=True, capture_output=True, text=True, check=False, env=BUFFERED)
     assert "Traceback" not in answer.stderr and "Exception ignored" not in answer.stderr
-    assert answer.returncode == (1 if "full" in redirection else 0)
+    assert answer.returncode == status
 
 
-def test_work_goes_on_where_the_terminal_has_gone(tmp_path: Path) -> None:
+@pytest.fixture
+def gone() -> Iterator[int]:
+    """The writing end of a pipe whose reader has gone, as `| head` does when it has seen enough."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    yield writer
+    os.close(writer)
+
+
+def test_a_reader_that_has_gone_is_no_traceback(tmp_path: Path, gone: int) -> None:
+    command = [*NDR, "runs", "--json", "--set", f"root={tmp_path}"]
+    answer = subprocess.run(command, stdout=gone, stderr=subprocess.PIPE, text=True, check=False, env=BUFFERED)
+    assert (answer.returncode, answer.stderr) == (1, "")
+
+
+def test_work_goes_on_where_the_reader_has_gone(tmp_path: Path, gone: int) -> None:
     program = (
         "from pathlib import Path; from pipeline.terminal import quiet_terminal\n"
         "with quiet_terminal(Path('logs'), 'run') as (console, log):\n"
         "    for n in range(1000): console.print(n)\n"
         "    Path('done').touch()\n"
     )
-    command = f'{sys.executable} -c "{program}" > /dev/full'
-    answer = subprocess.run(
-        command, shell=True, capture_output=True, text=True, check=False, cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(MOVIELENS.parents[2])},
-    )  # fmt: skip
-    assert (answer.returncode, answer.stderr) == (0, "")
+    environment = {**BUFFERED, "PYTHONPATH": str(MOVIELENS.parents[2])}
+    command = [sys.executable, "-c", program]
+    answer = subprocess.run(command, stdout=gone, stderr=subprocess.PIPE, check=False, cwd=tmp_path, env=environment)
+    assert (answer.returncode, answer.stderr) == (0, b"")
     assert (tmp_path / "done").exists()
+
+
+def test_a_root_that_the_system_refuses_has_no_traceback(tmp_path: Path) -> None:
+    answer = ndr("runs", "--set", f"root={tmp_path}/{'a' * 300}")
+    assert answer.returncode == 1
+    assert "File name too long" in answer.stderr and "Traceback" not in answer.stderr
 
 
 def test_an_unknown_beam_runner_is_named(tmp_path: Path) -> None:
