@@ -5,15 +5,22 @@ from datetime import date
 from ml_metadata.proto import metadata_store_pb2
 from tfx import v1 as tfx
 from tfx.dsl.components.base.base_component import BaseComponent
+from tfx.types import standard_artifacts
 
+from components.analysis.component import Analyzer
+from components.artifacts import SHAPE_PROPERTY, SPAN_PROPERTY
 from components.evaluator.evaluator import RetrievalEvaluator, eval_config
 from components.evaluator.ranker import Ranker
+from components.example_gen import sources
 from components.example_gen.catalogue import CatalogueExampleGen
 from components.example_gen.interactions import EVAL_SPLIT, InteractionExampleGen
 from components.example_validator.stopping import StoppingExampleValidator
 from components.pusher.joint import DAY_KEY, JointPusher
+from components.resolver.earlier import BLESSING_KEY, MODEL_KEY, BlessedBefore
 from components.schema_gen.declared import DeclaredSchema
+from components.trainer import warm_start
 from components.trainer.component import RetrievalTrainer
+from components.transform.component import AnalysedTransform
 from pipeline.config import Config
 from schemas import contract
 
@@ -34,33 +41,48 @@ def create_pipeline(
     spec = config.feature_spec()
     declared = contract.load(config.dataset, spec)
     spec_json = spec.model_dump_json()
+    shape = warm_start.shape(spec, config.trainer)
+
+    # What the day goes on from: the last model that was blessed before it, which is also the one to beat.
+    baseline = _blessed_before(day, "Baseline")
+    base = _blessed_before(day, "WarmStart", shape if config.trainer.on_other_shape == "restart" else "")
+    base_model = base.outputs[MODEL_KEY] if config.trainer.warm_start else None
 
     # The day's data; interactions come joined with their items' features and their users' histories.
     catalogue = CatalogueExampleGen(config.data, spec, day).with_id("Catalogue")
-    interactions = InteractionExampleGen(config.data, spec, day, catalogue.outputs["examples"]).with_id("Interactions")
+    interactions = InteractionExampleGen(config.data, spec, day, catalogue.outputs["examples"], base_model).with_id(
+        "Interactions"
+    )
 
     # Nothing is trained on data that does not keep to the declared schema.
     interaction_checks = _Checks("Interaction", interactions, str(declared.interactions))
     catalogue_checks = _Checks("Catalogue", catalogue, str(declared.catalogue))
 
-    # One graph for training, evaluation and serving.
-    transform = tfx.components.Transform(
+    # Which ids have rows of their own today, and one graph for training, evaluation and serving.
+    analyzer = Analyzer(interactions.outputs["examples"], base_model, spec, sources.span(day))
+    analyzer.add_upstream_nodes([interaction_checks.validator, catalogue_checks.validator])
+    transform = AnalysedTransform(
         examples=interactions.outputs["examples"],
         schema=interaction_checks.schema.outputs["schema"],
+        analysis=analyzer.outputs["analysis"],
         preprocessing_fn="components.transform.preprocessing.preprocessing_fn",
-        splits_config=tfx.proto.SplitsConfig(analyze=["train"], transform=["train"]),
-        disable_statistics=True,
         custom_config={"feature_spec": spec_json},
-    )
-    transform.add_upstream_nodes([interaction_checks.validator, catalogue_checks.validator])
+    ).with_id("Transform")
 
     trainer = RetrievalTrainer(
         run_fn="components.trainer.run.run_fn",
         examples=transform.outputs["transformed_examples"],
         catalogue=catalogue.outputs["examples"],
         transform_graph=transform.outputs["transform_graph"],
+        analysis=analyzer.outputs["analysis"],
+        base_model=base_model,
         statistics=interaction_checks.statistics.outputs["statistics"],
-        custom_config={"feature_spec": spec_json, "trainer": config.trainer.model_dump_json()},
+        custom_config={
+            "feature_spec": spec_json,
+            "trainer": config.trainer.model_dump_json(),
+            SHAPE_PROPERTY: shape,
+            SPAN_PROPERTY: sources.span(day),
+        },
     ).with_id("Trainer")
 
     # Ranks among the whole catalogue first, then TFX's Evaluator over the ranks.
@@ -68,10 +90,12 @@ def create_pipeline(
         examples=interactions.outputs["examples"],
         catalogue=catalogue.outputs["examples"],
         model=trainer.outputs["model"],
+        baseline_model=baseline.outputs[MODEL_KEY],
     )
     evaluator = RetrievalEvaluator(
         examples=ranker.outputs["ranked_examples"],
         model=trainer.outputs["model"],
+        baseline_model=baseline.outputs[MODEL_KEY],
         example_splits=[EVAL_SPLIT],
         eval_config=eval_config(config.evaluator),
     )
@@ -89,10 +113,13 @@ def create_pipeline(
         pipeline_name=config.name,
         pipeline_root=str(config.pipeline_root),
         components=[
+            baseline,
+            base,
             catalogue,
             interactions,
             *interaction_checks.nodes,
             *catalogue_checks.nodes,
+            analyzer,
             transform,
             trainer,
             ranker,
@@ -103,6 +130,20 @@ def create_pipeline(
         metadata_connection_config=metadata_connection,
         beam_pipeline_args=list(config.beam),
     )
+
+
+def _blessed_before(day: date, node: str, shape: str = "") -> tfx.dsl.Resolver:
+    """The newest blessed model of an earlier day, of any run of this pipeline."""
+    return tfx.dsl.Resolver(
+        strategy_class=BlessedBefore,
+        config={"span": sources.span(day), "shape": shape},
+        **{
+            MODEL_KEY: tfx.dsl.Channel(type=standard_artifacts.Model, producer_component_id="Trainer"),
+            BLESSING_KEY: tfx.dsl.Channel(
+                type=standard_artifacts.ModelBlessing, producer_component_id="RetrievalEvaluator"
+            ),
+        },
+    ).with_id(node)
 
 
 class _Checks:

@@ -37,7 +37,10 @@ def compile_pipeline(config: Config, day: date) -> pipeline_pb2.Pipeline:
     pipeline = create_pipeline(config, day, connection(config.metadata_path))
     compiled: pipeline_pb2.Pipeline = compiler.Compiler().compile(pipeline)
     digest = code_digest()
+    steps = runner_utils.extract_local_deployment_config(compiled).executor_specs
     for node in compiled.nodes:
+        if node.pipeline_node.node_info.id not in steps:  # a resolver runs no code of its own
+            continue
         node.pipeline_node.parameters.parameters["code_digest"].field_value.string_value = digest
     # The push folder is outside ML Metadata's sight and may have changed; pushing again what is there does nothing.
     pusher = compiled.nodes[-1].pipeline_node

@@ -36,12 +36,15 @@ class Vocabulary(Declaration):
     """Which ids get a row of their own.
 
     Attributes:
-        min_count: an id seen less often in the training window lives in an out-of-vocabulary bucket.
-        max_size: at most this many ids, the most frequent first.
+        min_count: an id that no vocabulary had is admitted once it is seen this often in the training window; until then it lives in an
+            out-of-vocabulary bucket.
+        max_size: at most this many ids, the most frequent first; each id's frequency is that in the newest window that had it.
+        expire_after_days: an id that was not seen for so many days goes back to its bucket, so that tables do not grow for ever.
     """
 
     min_count: PositiveInt = 1
     max_size: PositiveInt = 1_000_000
+    expire_after_days: PositiveInt = 90
 
 
 class Table(Declaration):

@@ -10,7 +10,7 @@ from tfx.components.evaluator import executor
 from tfx.dsl.components.base import executor_spec
 from tfx.types import artifact_utils, standard_component_specs
 
-from components.evaluator.metrics import CANDIDATE, POPULARITY, RecallAtK, RecallGainAtK, rank_feature
+from components.evaluator.metrics import BASELINE, CANDIDATE, POPULARITY, RecallAtK, RecallGainAtK, rank_feature
 from components.evaluator.settings import EvaluatorSettings
 
 METRICS_PROPERTY = "metrics"
@@ -25,24 +25,28 @@ def eval_config(settings: EvaluatorSettings) -> tfma.EvalConfig:
     """What TFMA computes from ranked examples, and the limits that bless."""
     metrics = []
     for k in settings.recall_at:
-        floor = settings.minimum_recall.get(k)
-        gain = settings.minimum_gain_over_popularity.get(k)
+        recall = _threshold(settings.minimum_recall.get(k), settings.maximum_fall.get(k))
+        gain = _threshold(settings.minimum_gain_over_popularity.get(k))
         metrics += [
-            _metric(RecallAtK, floor, k=k, name=recall_name(k)),
+            _metric(RecallAtK, recall, k=k, name=recall_name(k)),
             _metric(RecallAtK, None, k=k, name=recall_name(k, POPULARITY), scorer=POPULARITY),
             _metric(RecallGainAtK, gain, k=k, name=f"recall_gain_at_{k}_over_{POPULARITY}", over=POPULARITY),
         ]
     metrics.append(tfma.MetricConfig(class_name="ExampleCount", config=json.dumps({"name": "interactions"})))
+    models = [
+        tfma.ModelSpec(
+            name=name,
+            model_type=tfma.constants.MATERIALIZED_PREDICTION,
+            prediction_key=rank_feature(name),
+            is_baseline=name == BASELINE,
+        )
+        for name in (
+            CANDIDATE,
+            BASELINE,
+        )  # TFX leaves the baseline and what is compared with it out where there is none
+    ]
     return tfma.EvalConfig(
-        model_specs=[
-            tfma.ModelSpec(
-                name=CANDIDATE,
-                model_type=tfma.constants.MATERIALIZED_PREDICTION,
-                prediction_key=rank_feature(CANDIDATE),
-            )
-        ],
-        slicing_specs=[tfma.SlicingSpec()],
-        metrics_specs=[tfma.MetricsSpec(metrics=metrics, model_names=[CANDIDATE])],
+        model_specs=models, slicing_specs=[tfma.SlicingSpec()], metrics_specs=[tfma.MetricsSpec(metrics=metrics)]
     )
 
 
@@ -58,9 +62,10 @@ class EvaluatorExecutor(executor.Executor):
         """Called by TFX."""
         super().Do(input_dict, output_dict, exec_properties)
         evaluation = artifact_utils.get_single_instance(output_dict[standard_component_specs.EVALUATION_KEY])
-        result = tfma.load_eval_result(evaluation.uri)
-        overall = result.get_metrics_for_slice(())
-        metrics = {name: value["doubleValue"] for name, value in overall.items() if "doubleValue" in value}
+        metrics = _overall(evaluation.uri, CANDIDATE)
+        if input_dict.get(standard_component_specs.BASELINE_MODEL_KEY):
+            of_baseline = _overall(evaluation.uri, BASELINE)
+            metrics |= {f"{BASELINE}_{n}": v for n, v in of_baseline.items() if n.startswith(recall_name(0)[:-1])}
         evaluation.set_string_custom_property(METRICS_PROPERTY, json.dumps(metrics, sort_keys=True))
 
 
@@ -70,10 +75,28 @@ class RetrievalEvaluator(tfx.components.Evaluator):
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(EvaluatorExecutor)
 
 
-def _metric(metric: type[tfma.metrics.Metric], floor: float | None, **arguments: Any) -> tfma.MetricConfig:
-    threshold = None
-    if floor is not None:
-        threshold = tfma.MetricThreshold(value_threshold=tfma.GenericValueThreshold(lower_bound={"value": floor}))
+def _overall(folder: str, model: str) -> dict[str, float]:
+    """A model's metrics over all interactions."""
+    overall = tfma.load_eval_result(folder, model_name=model).get_metrics_for_slice(())
+    return {name: value["doubleValue"] for name, value in overall.items() if "doubleValue" in value}
+
+
+def _metric(
+    metric: type[tfma.metrics.Metric], threshold: tfma.MetricThreshold | None, **arguments: Any
+) -> tfma.MetricConfig:
     return tfma.MetricConfig(
         class_name=metric.__name__, module=metric.__module__, config=json.dumps(arguments), threshold=threshold
     )
+
+
+def _threshold(floor: float | None, maximum_fall: float | None = None) -> tfma.MetricThreshold | None:
+    """A lower bound for a metric's value, and for its change against the baseline's."""
+    if floor is None and maximum_fall is None:
+        return None
+    threshold = tfma.MetricThreshold()
+    if floor is not None:
+        threshold.value_threshold.lower_bound.value = floor
+    if maximum_fall is not None:
+        threshold.change_threshold.direction = tfma.MetricDirection.HIGHER_IS_BETTER
+        threshold.change_threshold.absolute.value = -maximum_fall
+    return threshold

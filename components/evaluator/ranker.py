@@ -17,7 +17,7 @@ from tfx.dsl.components.base import base_beam_component, base_beam_executor, exe
 from tfx.types import artifact_utils, component_spec, standard_artifacts
 from tfx.utils import io_utils, path_utils
 
-from components.evaluator.metrics import CANDIDATE, POPULARITY, rank_feature
+from components.evaluator.metrics import BASELINE, CANDIDATE, POPULARITY, rank_feature
 from components.evaluator.ranking import Ranks, rank_by_embedding, rank_by_score
 from components.example_gen.catalogue import CATALOGUE_SPLIT
 from components.example_gen.interactions import EVAL_SPLIT, TRAIN_SPLIT
@@ -35,6 +35,7 @@ class RankerSpec(component_spec.ComponentSpec):
         "examples": component_spec.ChannelParameter(type=standard_artifacts.Examples),
         "catalogue": component_spec.ChannelParameter(type=standard_artifacts.Examples),
         "model": component_spec.ChannelParameter(type=standard_artifacts.Model),
+        "baseline_model": component_spec.ChannelParameter(type=standard_artifacts.Model, optional=True),
     }
     OUTPUTS = {"ranked_examples": component_spec.ChannelParameter(type=standard_artifacts.Examples)}
 
@@ -50,8 +51,11 @@ class RankerExecutor(base_beam_executor.BaseBeamExecutor):
     ) -> None:
         """Called by TFX."""
         self._log_startup(input_dict, output_dict, exec_properties)
-        model = artifact_utils.get_single_instance(input_dict["model"])
-        towers = path_utils.serving_model_path(model.uri)
+        towers = {
+            scorer: path_utils.serving_model_path(model.uri)
+            for scorer, models in ((CANDIDATE, input_dict["model"]), (BASELINE, input_dict.get("baseline_model") or []))
+            for model in models
+        }
         ranked = artifact_utils.get_single_instance(output_dict["ranked_examples"])
         ranked.split_names = artifact_utils.encode_split_names([EVAL_SPLIT])
         destination = os.path.join(artifact_utils.get_split_uri([ranked], EVAL_SPLIT), "ranked_examples")
@@ -60,7 +64,8 @@ class RankerExecutor(base_beam_executor.BaseBeamExecutor):
                 pipeline
                 | "ReadCatalogue" >> _read(input_dict["catalogue"], CATALOGUE_SPLIT)
                 | "BatchCatalogue" >> beam.BatchElements(min_batch_size=BATCH, max_batch_size=BATCH)
-                | "EmbedItems" >> beam.ParDo(EmbedItems(os.path.join(towers, ITEM_TOWER)))
+                | "EmbedItems"
+                >> beam.ParDo(EmbedItems({name: os.path.join(folder, ITEM_TOWER) for name, folder in towers.items()}))
             )
             popularity = (
                 pipeline
@@ -75,7 +80,7 @@ class RankerExecutor(base_beam_executor.BaseBeamExecutor):
                 | "BatchHeldOut" >> beam.BatchElements(min_batch_size=BATCH, max_batch_size=BATCH)
                 | "Rank"
                 >> beam.ParDo(
-                    RankHeldOut(os.path.join(towers, QUERY_TOWER)),
+                    RankHeldOut({name: os.path.join(folder, QUERY_TOWER) for name, folder in towers.items()}),
                     items=beam.pvalue.AsList(items),
                     popularity=beam.pvalue.AsDict(popularity),
                 )
@@ -90,49 +95,68 @@ class Ranker(base_beam_component.BaseBeamComponent):
         examples: interactions, with a `train` split (for popularity) and an `eval` split.
         catalogue: the catalogue of the day, split `catalogue`.
         model: the Trainer's model, with both towers.
+        baseline_model: the model to beat, if the channel has one; it ranks the same catalogue, new items included, by its own towers.
 
     Output `ranked_examples`: the eval split's examples with a reward above 0, each with a feature `rank_by_SCORER` of two floats,
-    `[above, tied]`, for the scorers `candidate` (the model) and `popularity` (counts in the training split).
+    `[above, tied]`, for the scorers `candidate` (the model), `baseline` and `popularity` (counts in the training split).
     """
 
     SPEC_CLASS = RankerSpec
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(RankerExecutor)
 
-    def __init__(self, examples: types.BaseChannel, catalogue: types.BaseChannel, model: types.BaseChannel) -> None:
-        ranked_examples = types.Channel(type=standard_artifacts.Examples)
+    def __init__(
+        self,
+        examples: types.BaseChannel,
+        catalogue: types.BaseChannel,
+        model: types.BaseChannel,
+        baseline_model: types.BaseChannel,
+    ) -> None:
         super().__init__(
-            RankerSpec(examples=examples, catalogue=catalogue, model=model, ranked_examples=ranked_examples)
+            RankerSpec(
+                examples=examples,
+                catalogue=catalogue,
+                model=model,
+                baseline_model=baseline_model,
+                ranked_examples=types.Channel(type=standard_artifacts.Examples),
+            )
         )
 
 
+Embedded = tuple[list[bytes], dict[str, NDArray[np.float32]]]
+"""The ids of some items, and for each model their [items, width] embeddings."""
+
+
 class EmbedItems(beam.DoFn):
-    """Batches of serialised catalogue examples to (ids, [items, width] embeddings)."""
+    """Batches of serialised catalogue examples to `Embedded`.
 
-    def __init__(self, tower: str) -> None:
-        self._tower = LoadedTower(tower)
+    Args:
+        towers: the item tower's folder by model.
+    """
 
-    def process(self, batch: list[bytes]) -> Iterator[tuple[list[bytes], NDArray[np.float32]]]:
+    def __init__(self, towers: dict[str, str]) -> None:
+        self._towers = {name: LoadedTower(folder) for name, folder in towers.items()}
+
+    def process(self, batch: list[bytes]) -> Iterator[Embedded]:
         """Called by Beam."""
-        yield [candidate_id(example) for example in batch], self._tower.embed(batch)
+        yield [candidate_id(example) for example in batch], {n: tower.embed(batch) for n, tower in self._towers.items()}
 
 
 class RankHeldOut(beam.DoFn):
-    """Batches of serialised interactions to the same with the ranks of their items."""
+    """Batches of serialised interactions to the same with the ranks of their items.
 
-    def __init__(self, tower: str) -> None:
-        self._tower = LoadedTower(tower)
+    Args:
+        towers: the query tower's folder by model.
+    """
+
+    def __init__(self, towers: dict[str, str]) -> None:
+        self._towers = {name: LoadedTower(folder) for name, folder in towers.items()}
         self._catalogue: Catalogue | None = None
 
     def start_bundle(self) -> None:
         """Called by Beam: side inputs are fixed for a bundle."""
         self._catalogue = None
 
-    def process(
-        self,
-        batch: list[bytes],
-        items: list[tuple[list[bytes], NDArray[np.float32]]],
-        popularity: dict[bytes, int],
-    ) -> Iterator[bytes]:
+    def process(self, batch: list[bytes], items: list[Embedded], popularity: dict[bytes, int]) -> Iterator[bytes]:
         """Called by Beam."""
         if self._catalogue is None:
             self._catalogue = Catalogue(items, popularity)
@@ -140,9 +164,10 @@ class RankHeldOut(beam.DoFn):
         examples = [tf.train.Example.FromString(serialized) for serialized in batch]
         true_rows = np.array([catalogue.rows[_only_value(example, CANDIDATE_ID)] for example in examples], np.int64)
         ranks = {
-            CANDIDATE: rank_by_embedding(self._tower.embed(batch), catalogue.embeddings, true_rows),
-            POPULARITY: rank_by_score(catalogue.popularity, true_rows),
+            name: rank_by_embedding(tower.embed(batch), catalogue.embeddings[name], true_rows)
+            for name, tower in self._towers.items()
         }
+        ranks[POPULARITY] = rank_by_score(catalogue.popularity, true_rows)
         for position, example in enumerate(examples):
             for scorer, ranked in ranks.items():
                 _add_rank(example, scorer, ranked, position)
@@ -154,15 +179,15 @@ class Catalogue:
 
     Attributes:
         rows: the row of every item id.
-        embeddings: [items, width] float32.
+        embeddings: [items, width] float32 by model.
         popularity: [items] float64, interactions in the training split.
     """
 
-    def __init__(self, items: Iterable[tuple[list[bytes], NDArray[np.float32]]], popularity: dict[bytes, int]) -> None:
+    def __init__(self, items: Iterable[Embedded], popularity: dict[bytes, int]) -> None:
         blocks = sorted(items, key=lambda block: block[0][0])
         ids = [item for block_ids, _ in blocks for item in block_ids]
         self.rows = {item: row for row, item in enumerate(ids)}
-        self.embeddings = np.concatenate([embeddings for _, embeddings in blocks])
+        self.embeddings = {name: np.concatenate([embedded[name] for _, embedded in blocks]) for name in blocks[0][1]}
         self.popularity = np.array([popularity.get(item, 0) for item in ids], np.float64)
 
 

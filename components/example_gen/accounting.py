@@ -69,7 +69,13 @@ class Accounting:
             reason: {"rows": rows, "first": places} for reason, (rows, places) in sorted(self.dropped.items())
         }
         return json.dumps(
-            {"kind": kind, "rows": self.rows, "dropped": dropped, "splits": dict(sorted(self.splits.items()))}
+            {
+                "kind": kind,
+                "rows": self.rows,
+                "rows_of_day": self.rows_of_day,
+                "dropped": dropped,
+                "splits": dict(sorted(self.splits.items())),
+            }
         )
 
     def check(self, kind: Kind, max_dropped_share: float, paths: Sequence[str]) -> None:

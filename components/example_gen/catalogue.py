@@ -1,7 +1,7 @@
 """The items that may be retrieved on a day, as examples; and as a table to join interactions with."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from typing import Any
 
@@ -41,7 +41,7 @@ class CatalogueSpec(component_spec.ComponentSpec):
 class CatalogueDriver(DayDriver):
     """The driver of the CatalogueExampleGen."""
 
-    def files(self, request: Request) -> list[sources.SourceFile]:
+    def files(self, request: Request, inputs: Mapping[str, Sequence[types.Artifact]]) -> list[sources.SourceFile]:
         """The files of the day's catalogue."""
         return sources.catalogue_files(request.settings, request.day)
 

@@ -2,10 +2,11 @@
 
 import abc
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any
 
+from tfx import types
 from tfx.components.example_gen import driver, utils
 from tfx.orchestration.portable import data_types
 from tfx.proto.orchestration import driver_output_pb2
@@ -28,7 +29,6 @@ class Request:
         self.settings = ExampleGenSettings.model_validate_json(parameters[self.SETTINGS])
         self.spec = FeatureSpec.model_validate_json(parameters[self.FEATURE_SPEC])
         self.day = date.fromisoformat(parameters[self.DAY])
-        self.window = sources.Window.of(self.settings, self.day)
 
     @classmethod
     def parameters(cls, settings: ExampleGenSettings, spec: FeatureSpec, day: date) -> dict[str, str]:
@@ -47,7 +47,7 @@ class DayDriver(driver.Driver):
         """Called by TFX. Missing data is left for the executor to report, as that is what makes a step fail."""
         request = Request(execution_info.exec_properties)
         try:
-            fingerprint = sources.fingerprint(self.files(request))
+            fingerprint = sources.fingerprint(self.files(request, execution_info.input_dict))
         except UserError as error:
             fingerprint = f"missing: {error}"
         output = driver_output_pb2.DriverOutput()
@@ -62,5 +62,5 @@ class DayDriver(driver.Driver):
         return output
 
     @abc.abstractmethod
-    def files(self, request: Request) -> list[sources.SourceFile]:
-        """The files of the day."""
+    def files(self, request: Request, inputs: Mapping[str, Sequence[types.Artifact]]) -> list[sources.SourceFile]:
+        """The files of the day, given the step's input artifacts."""

@@ -1,6 +1,6 @@
 """The interactions of a day's window as examples: each with its item's features and its user's history."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from typing import Any
 
@@ -49,16 +49,19 @@ class InteractionSpec(component_spec.ComponentSpec):
         name: component_spec.ExecutionParameter(type=str)
         for name in (Request.SETTINGS, Request.FEATURE_SPEC, Request.DAY)
     }
-    INPUTS = {"catalogue": component_spec.ChannelParameter(type=standard_artifacts.Examples)}
+    INPUTS = {
+        "catalogue": component_spec.ChannelParameter(type=standard_artifacts.Examples),
+        "base_model": component_spec.ChannelParameter(type=standard_artifacts.Model, optional=True),
+    }
     OUTPUTS = {"examples": component_spec.ChannelParameter(type=standard_artifacts.Examples)}
 
 
 class InteractionDriver(DayDriver):
     """The driver of the InteractionExampleGen."""
 
-    def files(self, request: Request) -> list[sources.SourceFile]:
+    def files(self, request: Request, inputs: Mapping[str, Sequence[types.Artifact]]) -> list[sources.SourceFile]:
         """The files of the window's days."""
-        return sources.interaction_files(request.settings, request.day)
+        return sources.interaction_files(request.settings, _window(request, inputs))
 
 
 class InteractionExecutor(base_beam_executor.BaseBeamExecutor):
@@ -78,8 +81,8 @@ class InteractionExecutor(base_beam_executor.BaseBeamExecutor):
         self._log_startup(input_dict, output_dict, exec_properties)
         request = Request(exec_properties)
         examples = artifact_utils.get_single_instance(output_dict["examples"])
-        files = sources.interaction_files(request.settings, request.day)
-        window = request.window
+        window = _window(request, input_dict)
+        files = sources.interaction_files(request.settings, window)
         cleaning = Cleaning(
             request.settings.interactions,
             interaction_columns(request.spec),
@@ -121,6 +124,7 @@ class InteractionExampleGen(base_beam_component.BaseBeamComponent):
         spec: which columns they have.
         day: the UTC day.
         catalogue: the examples of CatalogueExampleGen; an interaction with an item that it lacks is dropped.
+        base_model: the model that training goes on from; where the channel has none, the window is that of a first run.
 
     Output `examples`, splits `train` and `eval`: an example an interaction with `candidate_id`, `query_id`, `timestamp`
     (int64, microseconds since 1970-01-01 UTC), `reward`, and the raw features of both towers.
@@ -131,11 +135,20 @@ class InteractionExampleGen(base_beam_component.BaseBeamComponent):
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(InteractionExecutor)
 
     def __init__(
-        self, settings: ExampleGenSettings, spec: FeatureSpec, day: date, catalogue: types.BaseChannel
+        self,
+        settings: ExampleGenSettings,
+        spec: FeatureSpec,
+        day: date,
+        catalogue: types.BaseChannel,
+        base_model: types.BaseChannel,
     ) -> None:
-        examples = types.Channel(type=standard_artifacts.Examples)
         super().__init__(
-            InteractionSpec(**Request.parameters(settings, spec, day), catalogue=catalogue, examples=examples)
+            InteractionSpec(
+                **Request.parameters(settings, spec, day),
+                catalogue=catalogue,
+                base_model=base_model,
+                examples=types.Channel(type=standard_artifacts.Examples),
+            )
         )
 
 
@@ -248,6 +261,10 @@ class FinishInteractions(beam.DoFn):
             name + WEIGHTS_SUFFIX for name, f in self._spec.item.items() if isinstance(f, IdsFeature) and f.weights
         ]
         return [*self._spec.item, *weights]
+
+
+def _window(request: Request, inputs: Mapping[str, Sequence[types.Artifact]]) -> Window:
+    return Window.of(request.settings, request.day, goes_on=bool(inputs.get("base_model")))
 
 
 def interaction_hashes(rows: pa.Table) -> NDArray[np.uint64]:

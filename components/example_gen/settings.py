@@ -80,7 +80,9 @@ class ExampleGenSettings(Declaration):
         catalogue: the items that may be retrieved.
         first_day: the first day there is a log of; days of the window before it are not expected. Every other day of
             the window must be there.
-        window_days: how many days, up to and including the run's, become examples.
+        window_days: how many days, up to and including the run's, become examples where training goes on from an earlier model: 1 is the
+            paper's way, more is a rolling window.
+        catch_up_days: the same where it starts anew; `window_days` by default.
         history_days: how many days before those are read only for what users did in them.
         split: which interactions are held out of training to judge the model on.
         max_dropped_share: when more than this share of a source's rows is at fault, the run stops.
@@ -91,6 +93,7 @@ class ExampleGenSettings(Declaration):
     catalogue: SourceSettings
     first_day: date | None = None
     window_days: int = Field(default=1, ge=1, le=MOST_DAYS)
+    catch_up_days: int | None = Field(default=None, ge=1, le=MOST_DAYS)
     history_days: int = Field(default=0, ge=0, le=MOST_DAYS)
     split: Annotated[TimeSplit | HashSplit, Field(discriminator="by")] = HashSplit(by="hash", share=0.1)
     max_dropped_share: float = Field(default=0.01, ge=0, le=1)
@@ -98,7 +101,7 @@ class ExampleGenSettings(Declaration):
 
     @model_validator(mode="after")
     def _leaves_something_to_train_on(self) -> Self:
-        window = 24 * self.window_days
+        window = 24 * min(self.window_days, self.catch_up_days or self.window_days)
         if isinstance(self.split, TimeSplit) and self.split.hours >= window:
             reason = (
                 f"holds out the whole window of {window} hours; expected fewer, so that something is left to train on"

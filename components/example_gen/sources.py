@@ -49,9 +49,16 @@ class Window:
     day: date
 
     @classmethod
-    def of(cls, settings: ExampleGenSettings, day: date) -> "Window":
-        """The window that ends with a day."""
-        start = day - timedelta(days=settings.window_days - 1)
+    def of(cls, settings: ExampleGenSettings, day: date, goes_on: bool) -> "Window":
+        """The window that ends with a day.
+
+        Args:
+            settings: say how long it is.
+            day: the run's.
+            goes_on: whether training goes on from an earlier model.
+        """
+        days = settings.window_days if goes_on else settings.catch_up_days or settings.window_days
+        start = day - timedelta(days=days - 1)
         history_start = start - timedelta(days=settings.history_days)
         if settings.first_day:
             start, history_start = max(start, settings.first_day), max(history_start, settings.first_day)
@@ -78,27 +85,28 @@ def microseconds(day: date) -> int:
     return span(day) * MICROSECONDS_A_DAY
 
 
-def interaction_files(settings: ExampleGenSettings, day: date) -> list[SourceFile]:
+def interaction_files(settings: ExampleGenSettings, window: Window) -> list[SourceFile]:
     """The files of a run's window.
 
     Raises:
         UserError: one line for each day without files or without its success marker.
     """
     source = settings.interactions
-    if settings.first_day and day < settings.first_day:
-        raise UserError(f"There is no log of {day}: data.first_day is {settings.first_day}.")
+    if settings.first_day and window.day < settings.first_day:
+        raise UserError(f"There is no log of {window.day}: data.first_day is {settings.first_day}.")
     if not source.is_daily:
         return _files(source, source.path, None)
     found: list[SourceFile] = []
     faults: list[str] = []
-    for each in Window.of(settings, day).days:
+    for each in window.days:
         try:
             found += _files(source, _dated(source.path, each), each)
         except UserError as error:
             faults.append(f"{each}: {error}")
     if faults:
         hint = (
-            "Wait until they are written, or set data.first_day or data.window_days where there never was such a day."
+            "Wait until they are written, or set data.first_day, data.window_days or data.catch_up_days where there never was "
+            "such a day."
         )
         raise UserError("\n".join([f"Interactions of {len(faults)} day(s) are missing:", *_first_few(faults), hint]))
     return found

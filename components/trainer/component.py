@@ -1,32 +1,67 @@
-"""TFX's Trainer, given the catalogue too: mixed negatives are drawn from it."""
+"""TFX's Trainer, given the catalogue, which mixed negatives are drawn from, and the analysis, by whose ids rows move at a warm start."""
 
+import hashlib
+import os
 from typing import Any
 
 from tfx import types
 from tfx import v1 as tfx
 from tfx.components.trainer import executor, fn_args_utils
 from tfx.dsl.components.base import base_component, executor_spec
-from tfx.types import artifact_utils, component_spec, standard_artifacts
+from tfx.dsl.io import fileio
+from tfx.types import artifact_utils, component_spec, standard_artifacts, standard_component_specs
 from tfx.types.standard_component_specs import TrainerSpec
 from tfx.utils import io_utils, json_utils
 
+from components.artifacts import SHAPE_PROPERTY, SPAN_PROPERTY, Analysis, warm_start_folder
 from components.example_gen.catalogue import CATALOGUE_SPLIT
 
 CATALOGUE_KEY = "catalogue"
 CATALOGUE_FILES = "catalogue_files"
+ANALYSIS_KEY = "analysis"
+WARM_START = "warm_start"
+UNFINISHED = "unfinished"
 
 
 class RetrievalTrainerSpec(component_spec.ComponentSpec):
-    """TFX's, and the catalogue."""
+    """TFX's, the catalogue and the analysis."""
 
     PARAMETERS = TrainerSpec.PARAMETERS
-    INPUTS = {**TrainerSpec.INPUTS, CATALOGUE_KEY: component_spec.ChannelParameter(type=standard_artifacts.Examples)}
+    INPUTS = {
+        **TrainerSpec.INPUTS,
+        CATALOGUE_KEY: component_spec.ChannelParameter(type=standard_artifacts.Examples),
+        ANALYSIS_KEY: component_spec.ChannelParameter(type=Analysis),
+    }
     OUTPUTS = TrainerSpec.OUTPUTS
     TYPE_ANNOTATION = TrainerSpec.TYPE_ANNOTATION
 
 
 class RetrievalTrainerExecutor(executor.GenericExecutor):
-    """TFX's executor; `custom_config` tells the user function the patterns of the catalogue's files under `catalogue_files`."""
+    """TFX's executor. It tells the user function by `custom_config` what else the step has:
+
+    - `catalogue_files`: the patterns of the catalogue's files.
+    - `analysis`: the folder of `components.analysis.files`.
+    - `warm_start`: the folder that the next day's training goes on from, to be written.
+    - `unfinished`: a folder that is the same for every attempt at the same training, for checkpoints on the way.
+
+    `base_model` of the arguments is the folder that an earlier day left to go on from, or None.
+    """
+
+    def Do(  # noqa: N802
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """Called by TFX."""
+        super().Do(input_dict, output_dict, exec_properties)
+        custom_config = json_utils.loads(exec_properties[standard_component_specs.CUSTOM_CONFIG_KEY])
+        model = artifact_utils.get_single_instance(output_dict[standard_component_specs.MODEL_KEY])
+        model.set_int_custom_property(SPAN_PROPERTY, custom_config[SPAN_PROPERTY])
+        model.set_string_custom_property(SHAPE_PROPERTY, custom_config[SHAPE_PROPERTY])
+        unfinished = _unfinished_folder(input_dict, output_dict, exec_properties)
+        if fileio.exists(unfinished):
+            fileio.rmtree(unfinished)
 
     def _GetFnArgs(  # noqa: N802
         self,
@@ -36,9 +71,31 @@ class RetrievalTrainerExecutor(executor.GenericExecutor):
     ) -> fn_args_utils.FnArgs:
         arguments = super()._GetFnArgs(input_dict, output_dict, exec_properties)
         folders = artifact_utils.get_split_uris(input_dict[CATALOGUE_KEY], CATALOGUE_SPLIT)
-        files = [io_utils.all_files_pattern(folder) for folder in folders]
-        arguments.custom_config = {**arguments.custom_config, CATALOGUE_FILES: files}
+        base = input_dict.get(standard_component_specs.BASE_MODEL_KEY)
+        arguments.base_model = warm_start_folder(base[0].uri) if base else None
+        arguments.custom_config = {
+            **arguments.custom_config,
+            CATALOGUE_FILES: [io_utils.all_files_pattern(folder) for folder in folders],
+            ANALYSIS_KEY: artifact_utils.get_single_uri(input_dict[ANALYSIS_KEY]),
+            WARM_START: warm_start_folder(
+                artifact_utils.get_single_uri(output_dict[standard_component_specs.MODEL_KEY])
+            ),
+            UNFINISHED: _unfinished_folder(input_dict, output_dict, exec_properties),
+        }
         return arguments
+
+
+def _unfinished_folder(
+    input_dict: dict[str, list[types.Artifact]],
+    output_dict: dict[str, list[types.Artifact]],
+    exec_properties: dict[str, Any],
+) -> str:
+    """Beside the step's artifacts, named by all that it is given: a repeated attempt has another execution, but this in common."""
+    inputs = sorted(f"{key} {artifact.uri}" for key, artifacts in input_dict.items() for artifact in artifacts)
+    parameters = sorted(f"{key} {value}" for key, value in exec_properties.items())
+    digest = hashlib.sha256("\n".join([*inputs, *parameters]).encode()).hexdigest()[:16]
+    model = artifact_utils.get_single_uri(output_dict[standard_component_specs.MODEL_KEY])
+    return os.path.join(os.path.dirname(os.path.dirname(model)), UNFINISHED, digest)
 
 
 class RetrievalTrainer(base_component.BaseComponent):
@@ -49,8 +106,10 @@ class RetrievalTrainer(base_component.BaseComponent):
         examples: transformed interactions.
         catalogue: the day's items, raw.
         transform_graph: Transform's.
+        analysis: the Analyzer's.
+        base_model: the model that training goes on from; the channel may have none.
         statistics: of the interactions; says how many there are.
-        custom_config: what the user function is told; JSON can hold it.
+        custom_config: what the user function is told; JSON can hold it. `span` and `shape` of it are left on the model.
     """
 
     SPEC_CLASS = RetrievalTrainerSpec
@@ -62,6 +121,8 @@ class RetrievalTrainer(base_component.BaseComponent):
         examples: types.BaseChannel,
         catalogue: types.BaseChannel,
         transform_graph: types.BaseChannel,
+        analysis: types.BaseChannel,
+        base_model: types.BaseChannel,
         statistics: types.BaseChannel,
         custom_config: dict[str, Any],
     ) -> None:
@@ -71,6 +132,8 @@ class RetrievalTrainer(base_component.BaseComponent):
                 examples=examples,
                 catalogue=catalogue,
                 transform_graph=transform_graph,
+                analysis=analysis,
+                base_model=base_model,
                 statistics=statistics,
                 train_args=tfx.proto.TrainArgs(splits=["train"]),
                 eval_args=tfx.proto.EvalArgs(splits=["train"]),

@@ -30,26 +30,27 @@ class Batch(NamedTuple):
 
 
 def training_batches(
-    file_patterns: Sequence[str], transform_output: tft.TFTransformOutput, batch_size: int, seed: int
+    file_patterns: Sequence[str], transform_output: tft.TFTransformOutput, batch_size: int, seed: int, skip: int = 0
 ) -> tf.data.Dataset:
-    """An endless stream of shuffled batches of model inputs by name, each epoch in another order.
+    """An epoch's shuffled batches of model inputs by name; the same seed always gives the same ones.
 
-    Epochs run on into each other, so that every batch has exactly `batch_size` rows: a smaller last one would have fewer
-    negatives.
+    Every batch has exactly `batch_size` rows, as a smaller last one would have fewer negatives; which examples are left over is
+    another matter each epoch.
 
     Args:
         file_patterns: gzipped TFRecords of transformed tf.Examples.
         transform_output: says what is in them.
         batch_size: rows a batch.
-        seed: of the order.
+        seed: of the order; another for each epoch.
+        skip: batches at the beginning that are passed over.
     """
     feature_spec = transform_output.transformed_feature_spec()
     files = tf.data.Dataset.list_files(list(file_patterns), shuffle=True, seed=seed)
     return (
         tf.data.TFRecordDataset(files, compression_type="GZIP")
         .shuffle(SHUFFLE_EXAMPLES, seed=seed)
-        .repeat()
         .batch(batch_size, drop_remainder=True)
+        .skip(skip)
         .map(lambda records: tf.io.parse_example(records, feature_spec), num_parallel_calls=tf.data.AUTOTUNE)
     )
 

@@ -2,6 +2,8 @@
 
 import os
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
@@ -9,18 +11,20 @@ import tensorflow_transform as tft
 import tf_keras
 from tfx import v1 as tfx
 
+from components.analysis import files
+from components.artifacts import SHAPE_PROPERTY
 from components.progress import progress
-from components.trainer.component import CATALOGUE_FILES
+from components.trainer import warm_start
+from components.trainer.component import ANALYSIS_KEY, CATALOGUE_FILES, UNFINISHED, WARM_START
 from components.trainer.export import export_tower
 from components.trainer.inputs import catalogue_inputs, training_batches, uniform_draws, with_uniform_items
 from components.trainer.model import TwoTowerModel, build_model
 from components.trainer.settings import TrainerSettings
-from components.transform.preprocessing import table_rows
+from components.trainer.state import TrainingState
 from schemas.errors import UserError
 from schemas.features import CANDIDATE_ID, FeatureSpec
 
 LOSS_CURVE = "loss.csv"
-CHECKPOINT = "checkpoint/model"
 # Keras starts the sums of squared gradients at 0.1. The gradients of a mean over a batch are far smaller, so the rate would stay a
 # hundredth of what is set, and the more so the larger the batch. From nearly nothing, the loss's scale has no say.
 ADAGRAD_START = 1e-12
@@ -28,66 +32,109 @@ ADAGRAD_EPSILON = 1e-15
 
 
 def run_fn(fn_args: tfx.components.FnArgs) -> None:
-    """Trains a two-tower model on the training split and exports its towers.
-
-    The checkpoint in the ModelRun artifact holds what the SavedModels do not: the optimizer's slots, the frequency estimator and
-    the temperature.
+    """Trains a two-tower model on the training split, from an earlier day's where there is one, and exports its towers.
 
     Args:
-        fn_args: TFX's arguments; `custom_config` holds `feature_spec` and `trainer`, both as JSON, and the patterns of the
-            `catalogue_files`.
+        fn_args: TFX's arguments; `custom_config` holds `feature_spec` and `trainer`, both as JSON, `shape`, and what
+            `components.trainer.component.RetrievalTrainerExecutor` adds.
 
     Raises:
-        UserError: there is nothing to train on, or training diverged.
+        UserError: there is nothing to train on, training diverged, or the earlier model has another shape.
     """
-    spec = FeatureSpec.model_validate_json(fn_args.custom_config["feature_spec"])
-    settings = TrainerSettings.model_validate_json(fn_args.custom_config["trainer"])
+    config = fn_args.custom_config
+    spec = FeatureSpec.model_validate_json(config["feature_spec"])
+    settings = TrainerSettings.model_validate_json(config["trainer"])
     examples = fn_args.num_examples["train"]
     if not examples:
         raise UserError("The training split is empty: every interaction of the window was held out or dropped.")
     transform_output = tft.TFTransformOutput(fn_args.transform_output)
     tf_keras.utils.set_random_seed(settings.seed)
-    rows = {name: table_rows(table, name, transform_output) for name, table in spec.tables.items()}
     batch_size = min(settings.batch_size, examples)
-    batches = training_batches(fn_args.train_files, transform_output, batch_size, settings.seed)
-    draws, catalogue_size = None, 0
+    catalogue = None
     if settings.softmax.uniform_negatives:
-        catalogue = catalogue_inputs(fn_args.custom_config[CATALOGUE_FILES], spec.item, transform_output)
-        catalogue_size = catalogue[CANDIDATE_ID].shape[0]
-        draws = uniform_draws(catalogue, settings.softmax.uniform_negatives, settings.seed)
-    model = build_model(spec, rows, settings, catalogue_size)
-    train(model, with_uniform_items(batches, draws), max(1, examples // batch_size), settings, fn_args.model_run_dir)
-    tf.train.Checkpoint(model=model).write(os.path.join(fn_args.model_run_dir, CHECKPOINT))
+        catalogue = catalogue_inputs(config[CATALOGUE_FILES], spec.item, transform_output)
+
+    def batches(epoch: int, skip: int) -> tf.data.Dataset:
+        seed = settings.seed + epoch
+        draws = None
+        if catalogue is not None:
+            draws = uniform_draws(catalogue, settings.softmax.uniform_negatives, seed).skip(skip)
+        return with_uniform_items(
+            training_batches(fn_args.train_files, transform_output, batch_size, seed, skip), draws
+        )
+
+    vocabularies = {name: len(files.read_vocabulary(config[ANALYSIS_KEY], name)) for name in spec.tables}
+    rows = {name: vocabularies[name] + table.hash_buckets for name, table in spec.tables.items()}
+    model = build_model(spec, rows, settings, catalogue[CANDIDATE_ID].shape[0] if catalogue else 0)
+    model.compile(optimizer=_optimizer(settings))
+    model.compute_loss(next(iter(batches(0, 0))))  # makes the layers' weights
+    state = TrainingState(model)
+    if fn_args.base_model:
+        warm_start.restore(state, spec, config[SHAPE_PROPERTY], config[ANALYSIS_KEY], fn_args.base_model)
+    training = Training(batches, examples // batch_size, settings, config[UNFINISHED])
+    train(model, state, training, fn_args.model_run_dir)
+    warm_start.save(state, config[SHAPE_PROPERTY], config[ANALYSIS_KEY], config[WARM_START])
     for tower, features in ((model.query_tower, spec.query), (model.item_tower, spec.item)):
         export_tower(tower, features, transform_output, fn_args.serving_model_dir)
 
 
-def train(
-    model: TwoTowerModel, batches: tf.data.Dataset, steps_per_epoch: int, settings: TrainerSettings, log_folder: str
-) -> None:
-    """Fits the model; the mean loss of every epoch is reported, and written to `log_folder`.
+@dataclass(frozen=True)
+class Training:
+    """What is trained on, how long, and how often it is written down.
+
+    Attributes:
+        batches: an epoch's batches, from its number and how many of them are passed over.
+        steps_per_epoch: batches an epoch.
+        settings: epochs, and the steps between checkpoints.
+        unfinished: where the checkpoints on the way are; the same for every attempt at the same training.
+    """
+
+    batches: Callable[[int, int], tf.data.Dataset]
+    steps_per_epoch: int
+    settings: TrainerSettings
+    unfinished: str
+
+
+def train(model: TwoTowerModel, state: TrainingState, training: Training, log_folder: str) -> None:
+    """Fits the model, or goes on where a killed attempt was; the loss of every epoch is reported, and written to `log_folder`.
 
     Raises:
         UserError: the weights are no longer finite.
     """
     tf.io.gfile.makedirs(log_folder)
-    model.compile(optimizer=_optimizer(settings))
-    model.fit(
-        batches,
-        epochs=settings.epochs,
-        steps_per_epoch=steps_per_epoch,
-        callbacks=[
-            EpochReport(settings.epochs),
-            tf_keras.callbacks.CSVLogger(os.path.join(log_folder, LOSS_CURVE)),
-            tf_keras.callbacks.TerminateOnNaN(),
-        ],
-        verbose=0,
+    settings = training.settings
+    first_step = tf.Variable(model.optimizer.iterations, dtype=tf.int64)
+    manager = tf.train.CheckpointManager(
+        tf.train.Checkpoint(state=state.checkpoint, first_step=first_step), training.unfinished, max_to_keep=1
     )
+    if manager.restore_or_initialize():
+        progress(f"goes on from step {_steps(model, first_step)} of an attempt that did not end", 0.0)
+    callbacks = [
+        EpochReport(settings.epochs),
+        WriteDown(manager, settings.checkpoint_steps),
+        tf_keras.callbacks.CSVLogger(os.path.join(log_folder, LOSS_CURVE), append=True),
+        tf_keras.callbacks.TerminateOnNaN(),
+    ]
+    start, skip = divmod(_steps(model, first_step), training.steps_per_epoch)
+    for epoch in range(start, settings.epochs):
+        model.fit(
+            training.batches(epoch, skip),
+            initial_epoch=epoch,
+            epochs=epoch + 1,
+            steps_per_epoch=training.steps_per_epoch - skip,
+            callbacks=callbacks,
+            verbose=0,
+        )
+        skip = 0
     if not all(tf.reduce_all(tf.math.is_finite(weights)) for weights in model.trainable_variables):
         raise UserError(
             "Training diverged: the weights are no longer finite. Lower trainer.learning_rate "
             f"(now {settings.learning_rate}) or raise trainer.softmax.temperature (now {settings.softmax.temperature})."
         )
+
+
+def _steps(model: TwoTowerModel, first_step: tf.Variable) -> int:
+    return int(model.optimizer.iterations - first_step)
 
 
 def _optimizer(settings: TrainerSettings) -> tf_keras.optimizers.Optimizer:
@@ -98,6 +145,21 @@ def _optimizer(settings: TrainerSettings) -> tf_keras.optimizers.Optimizer:
             )
         case "adam":
             return tf_keras.optimizers.Adam(settings.learning_rate)
+
+
+class WriteDown(tf_keras.callbacks.Callback):
+    """Saves a checkpoint every so many steps."""
+
+    def __init__(self, manager: tf.train.CheckpointManager, steps: int) -> None:
+        super().__init__()
+        self._manager = manager
+        self._steps = steps
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Called by Keras."""
+        step = int(self.model.optimizer.iterations)
+        if step % self._steps == 0:
+            self._manager.save(checkpoint_number=step)
 
 
 class EpochReport(tf_keras.callbacks.Callback):

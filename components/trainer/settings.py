@@ -76,6 +76,10 @@ class TrainerSettings(Declaration):
         learning_rate: of the optimizer; Adagrad's first step moves every weight by about as much.
         softmax: the loss.
         frequency: the estimator that corrects it.
+        warm_start: whether training goes on from the last blessed model of an earlier day. Without, every day starts anew.
+        on_other_shape: what happens where that model has other features, widths or buckets: `refuse` stops the run and names them,
+            `restart` trains a new model on a first run's window.
+        checkpoint_steps: after so many steps what was learnt is written down; a run that is killed goes on from there.
         seed: of weights, of the order of examples, of draws and of hashes.
     """
 
@@ -86,4 +90,7 @@ class TrainerSettings(Declaration):
     learning_rate: PositiveFloat = 0.03
     softmax: SoftmaxSettings = SoftmaxSettings()
     frequency: FrequencySettings = FrequencySettings()
+    warm_start: bool = True
+    on_other_shape: Literal["refuse", "restart"] = "refuse"
+    checkpoint_steps: PositiveInt = 500
     seed: int = Field(default=0, ge=0, lt=2**32)

@@ -13,11 +13,13 @@ A row is that of the vocabulary, or behind it one of the table's hash buckets: a
 same bucket wherever it appears.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 import tensorflow_transform as tft
 
+from components.analysis import files
 from schemas.features import (
     CANDIDATE_ID,
     QUERY_ID,
@@ -34,7 +36,6 @@ from schemas.features import (
 
 NO_ROW = -1
 FINGERPRINTS = 2**63 - 1
-VOCABULARY_PREFIX = "vocabulary_"
 
 
 def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, Any]) -> dict[str, tf.Tensor]:
@@ -42,14 +43,16 @@ def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, Any]) -> d
 
     Args:
         inputs: raw features by name, each a SparseTensor of [batch, values].
-        custom_config: `feature_spec`, the FeatureSpec as JSON.
+        custom_config: `feature_spec`, the FeatureSpec as JSON; `analysis`, the folder of `components.analysis.files`.
 
     Returns:
         Model inputs by name as in the table above, and `candidate_id` and `query_id` (int64 fingerprints of the raw
         ids), `timestamp` (int64, microseconds) and `reward` (float32), each [batch].
     """
     spec = FeatureSpec.model_validate_json(custom_config["feature_spec"])
-    vocabularies = {name: _vocabulary(name, spec, inputs) for name, table in spec.tables.items() if table.vocabulary}
+    analysis = custom_config["analysis"]
+    lookups = {name: _lookup(name, table, analysis) for name, table in spec.tables.items()}
+    scales = files.read_scales(analysis)
     outputs = {
         CANDIDATE_ID: fingerprint(_single(inputs[CANDIDATE_ID], "")),
         QUERY_ID: fingerprint(_single(inputs[QUERY_ID], "")),
@@ -58,9 +61,9 @@ def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, Any]) -> d
     }
     for name, feature in spec.features.items():
         if isinstance(feature, NumberFeature):
-            outputs[name] = _number(inputs[name], feature)
+            outputs[name] = _number(inputs[name], feature, scales.get(name, (0.0, 1.0)))
             continue
-        rows = _rows(inputs[name], spec.tables[feature.table], vocabularies.get(feature.table))
+        rows = lookups[feature.table](inputs[name])
         match feature:
             case IdFeature():
                 outputs[name] = _single(rows, NO_ROW)
@@ -78,44 +81,41 @@ def fingerprint(ids: tf.Tensor) -> tf.Tensor:
     return tf.strings.to_hash_bucket_fast(ids, FINGERPRINTS)
 
 
-def table_rows(table: Table, name: str, transform_output: tft.TFTransformOutput) -> int:
-    """Rows of an embedding table: its vocabulary and its hash buckets."""
-    size = transform_output.vocabulary_size_by_name(VOCABULARY_PREFIX + name) if table.vocabulary else 0
-    return int(size) + table.hash_buckets
+def _lookup(name: str, table: Table, analysis: str) -> Callable[[tf.SparseTensor], tf.SparseTensor]:
+    """Ids to rows: the line of the vocabulary, or behind it the id's hash bucket."""
 
+    def hashed(ids: tf.SparseTensor) -> tf.SparseTensor:
+        buckets = tf.strings.to_hash_bucket_fast(ids.values, table.hash_buckets)
+        return tf.SparseTensor(ids.indices, buckets, ids.dense_shape)
 
-def _vocabulary(name: str, spec: FeatureSpec, inputs: dict[str, Any]) -> Any:
-    settings = spec.tables[name].vocabulary
-    if settings is None:
-        raise ValueError(f"expected a table with a vocabulary, received {name}")
-    counted = [inputs[feature] for feature in spec.counted_features(name)]
-    return tft.vocabulary(
-        counted[0] if len(counted) == 1 else tf.sparse.concat(axis=1, sp_inputs=counted, expand_nonconcat_dims=True),
-        top_k=settings.max_size,
-        frequency_threshold=settings.min_count,
-        vocab_filename=VOCABULARY_PREFIX + name,
-    )
-
-
-def _rows(ids: tf.SparseTensor, table: Table, vocabulary: Any) -> tf.SparseTensor:
-    if vocabulary is None:
-        return tf.SparseTensor(
-            ids.indices, tf.strings.to_hash_bucket_fast(ids.values, table.hash_buckets), ids.dense_shape
+    def vocabulary() -> Any:
+        lines = tf.lookup.TextFileInitializer(
+            files.vocabulary_path(analysis, name),
+            key_dtype=tf.string,
+            key_index=tf.lookup.TextFileIndex.WHOLE_LINE,
+            value_dtype=tf.int64,
+            value_index=tf.lookup.TextFileIndex.LINE_NUMBER,
         )
-    return tft.apply_vocabulary(ids, vocabulary, num_oov_buckets=table.hash_buckets)
+        return tf.lookup.StaticVocabularyTable(lines, table.hash_buckets)
+
+    if (
+        table.vocabulary is None or files.read_vocabulary(analysis, name).empty
+    ):  # TensorFlow refuses a file without lines
+        return hashed
+    lookup: Callable[[tf.SparseTensor], tf.SparseTensor] = tft.make_and_track_object(
+        vocabulary, name=f"vocabulary_{name}"
+    ).lookup
+    return lookup
 
 
-def _number(values: tf.SparseTensor, feature: NumberFeature) -> tf.Tensor:
+def _number(values: tf.SparseTensor, feature: NumberFeature, scale: tuple[float, float]) -> tf.Tensor:
     values = tf.cast(values, tf.float32)
     if feature.scale == "log":
         values = tf.SparseTensor(values.indices, tf.math.log1p(tf.maximum(values.values, 0.0)), values.dense_shape)
     if feature.scale == "none":
         return _single(values, 0.0)
-    mean, deviation = tft.mean(values), tf.sqrt(tft.var(values))
-    # A window in which the number never occurs, or never varies, has no scale to speak of.
-    mean = tf.where(tf.math.is_finite(mean), mean, 0.0)
-    scaled = (values.values - mean) / tf.where(deviation > 0.0, deviation, 1.0)
-    return _single(tf.SparseTensor(values.indices, scaled, values.dense_shape), 0.0)
+    mean, deviation = scale
+    return _single(tf.SparseTensor(values.indices, (values.values - mean) / deviation, values.dense_shape), 0.0)
 
 
 def _ones(values: tf.SparseTensor) -> tf.SparseTensor:

@@ -1,0 +1,155 @@
+"""What Transform has to know of all the data before it can transform any: vocabularies and scales, carried from day to day.
+
+TensorFlow Transform's own analyzers know one window. A model that is trained day after day needs the ids of earlier days to keep
+their rows while they may come again, and its numbers to keep the scale that its weights were learnt at.
+"""
+
+import json
+import os
+from dataclasses import asdict, astuple
+from typing import Any
+
+import apache_beam as beam
+import pandas as pd
+import pyarrow as pa
+from pyarrow import parquet
+from tfx import types
+from tfx.dsl.components.base import base_beam_component, base_beam_executor, executor_spec
+from tfx.dsl.io import fileio
+from tfx.types import artifact_utils, component_spec, standard_artifacts
+from tfx.utils import io_utils
+
+from components.analysis import files
+from components.analysis.statistics import MOMENTS, AddMoments, Count, Measure, Moments
+from components.analysis.vocabulary import admit, entries
+from components.artifacts import Analysis, warm_start_folder
+from components.example_gen.interactions import TRAIN_SPLIT
+from schemas.features import FeatureSpec
+
+BATCH = 4096
+TURNOVER_PROPERTY = "turnover"
+COUNTS = "counts"
+MOMENTS_FILE = "moments.json"
+
+
+class AnalyzerSpec(component_spec.ComponentSpec):
+    """Parameters, inputs and outputs of the Analyzer."""
+
+    PARAMETERS = {
+        "feature_spec": component_spec.ExecutionParameter(type=str),
+        "day": component_spec.ExecutionParameter(type=int),
+    }
+    INPUTS = {
+        "examples": component_spec.ChannelParameter(type=standard_artifacts.Examples),
+        "base_model": component_spec.ChannelParameter(type=standard_artifacts.Model, optional=True),
+    }
+    OUTPUTS = {"analysis": component_spec.ChannelParameter(type=Analysis)}
+
+
+class AnalyzerExecutor(base_beam_executor.BaseBeamExecutor):
+    """Counts, then decides who is admitted and who expires."""
+
+    def Do(  # noqa: N802
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """Called by TFX."""
+        self._log_startup(input_dict, output_dict, exec_properties)
+        spec = FeatureSpec.model_validate_json(exec_properties["feature_spec"])
+        analysis = artifact_utils.get_single_instance(output_dict["analysis"])
+        base = [warm_start_folder(model.uri) for model in input_dict.get("base_model") or []]
+        patterns = [
+            io_utils.all_files_pattern(uri)
+            for uri in artifact_utils.get_split_uris(input_dict["examples"], TRAIN_SPLIT)
+        ]
+        counts = os.path.join(analysis.uri, COUNTS)
+        fileio.makedirs(counts)
+        with self._make_beam_pipeline() as pipeline:
+            measured = (
+                pipeline
+                | "Files" >> beam.Create(patterns)
+                | "Read" >> beam.io.ReadAllFromTFRecord()
+                | "Batch" >> beam.BatchElements(min_batch_size=BATCH, max_batch_size=BATCH)
+                | "Measure" >> beam.ParDo(Measure(spec)).with_outputs(MOMENTS, main="ids")
+            )
+            _ = (
+                measured["ids"]
+                | "Count" >> beam.CombinePerKey(Count())
+                | "WriteCounts" >> beam.Map(_write_counts, counts)
+            )
+            _ = (
+                measured[MOMENTS]
+                | "AddMoments" >> beam.CombinePerKey(AddMoments())
+                | "AsText" >> beam.MapTuple(lambda name, moments: json.dumps([name, *astuple(moments)]))
+                | "WriteMoments" >> beam.io.WriteToText(os.path.join(counts, MOMENTS_FILE), shard_name_template="")
+            )
+        vocabularies, turnover = {}, {}
+        for name, table in spec.tables.items():
+            previous = files.read_vocabulary(base[0], name) if base else entries([], [], [])
+            counted = _read_counts(counts, name)
+            vocabulary, turnover[name] = admit(
+                previous, counted, table.vocabulary, table.hash_buckets, exec_properties["day"]
+            )
+            if table.vocabulary:
+                vocabularies[name] = vocabulary
+        scales = {
+            name: (moments.mean, moments.deviation)
+            for name, *values in map(
+                json.loads, io_utils.read_string_file(os.path.join(counts, MOMENTS_FILE)).splitlines()
+            )
+            for moments in [Moments(*values)]
+        }
+        # What the weights were learnt at stays: a scale that moved with every day's data would move all embeddings.
+        scales |= files.read_scales(base[0]) if base else {}
+        files.write(analysis.uri, vocabularies, scales)
+        fileio.rmtree(counts)
+        analysis.set_string_custom_property(
+            TURNOVER_PROPERTY, json.dumps({name: asdict(each) for name, each in sorted(turnover.items())})
+        )
+
+
+class Analyzer(base_beam_component.BaseBeamComponent):
+    """Vocabularies and scales of a day.
+
+    Args:
+        examples: interactions; the `train` split is analysed.
+        base_model: the model that training goes on from; its vocabularies and scales are carried on. None of them on a first day.
+        spec: says which features' ids make which vocabulary, and by which rules.
+        day: the run's, in days since 1970-01-01.
+
+    Output `analysis`: see `components.analysis.files`; its property `turnover` says, as JSON, what changed in each table.
+    """
+
+    SPEC_CLASS = AnalyzerSpec
+    EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(AnalyzerExecutor)
+
+    def __init__(self, examples: types.BaseChannel, base_model: types.BaseChannel, spec: FeatureSpec, day: int) -> None:
+        super().__init__(
+            AnalyzerSpec(
+                examples=examples,
+                base_model=base_model,
+                feature_spec=spec.model_dump_json(),
+                day=day,
+                analysis=types.Channel(type=Analysis),
+            )
+        )
+
+
+def _write_counts(counts: tuple[str, pa.Table], folder: str) -> None:
+    table, counted = counts
+    sink = pa.BufferOutputStream()
+    parquet.write_table(counted, sink)
+    path = os.path.join(folder, table)
+    io_utils.write_bytes_file(f"{path}.unfinished", sink.getvalue().to_pybytes())
+    fileio.rename(f"{path}.unfinished", path, overwrite=True)
+
+
+def _read_counts(folder: str, table: str) -> pd.DataFrame:
+    path = os.path.join(folder, table)
+    if not fileio.exists(path):  # no interaction has such an id
+        return entries([], [], [])
+    with fileio.open(path, "rb") as file:
+        counted: pd.DataFrame = parquet.read_table(pa.BufferReader(file.read())).to_pandas().set_index("token")
+    return counted

@@ -1,0 +1,19 @@
+"""Artifacts that TFX does not know, and what of the project's lies where in those that it does."""
+
+import os
+
+from tfx import types
+
+SPAN_PROPERTY = "span"
+SHAPE_PROPERTY = "shape"
+
+
+class Analysis(types.Artifact):
+    """Vocabularies and scales; see `components.analysis.files`."""
+
+    TYPE_NAME = "Analysis"
+
+
+def warm_start_folder(model_uri: str) -> str:
+    """What the next day's training goes on from, beside a model's towers: checkpoint, vocabularies, scales, settings."""
+    return os.path.join(model_uri, "warm_start")

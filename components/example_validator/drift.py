@@ -1,0 +1,178 @@
+"""TFX's DistributionValidator, which reports how a span differs from the previous one, made to stop the run on it."""
+
+import os
+from datetime import timedelta
+from typing import Any
+
+from tensorflow_metadata.proto.v0 import anomalies_pb2, statistics_pb2
+from tfx import types
+from tfx.components.distribution_validator import component, executor
+from tfx.components.statistics_gen import stats_artifact_utils
+from tfx.dsl.components.base import executor_spec
+from tfx.proto import distribution_validator_pb2
+from tfx.types import artifact_utils, standard_component_specs
+from tfx.utils import io_utils
+
+from components.example_gen.interactions import EVAL_SPLIT, TRAIN_SPLIT
+from components.example_gen.sources import EPOCH
+from components.example_validator.settings import ValidationSettings
+from components.example_validator.stopping import describe
+from schemas.errors import UserError
+from schemas.features import Fault, FeatureSpec, NumberFeature
+
+SPLITS = (TRAIN_SPLIT, EVAL_SPLIT)
+
+
+def drift_faults(settings: ValidationSettings, spec: FeatureSpec) -> list[Fault]:
+    """A key path below `settings` and a reason for each limit of a feature that the specification lacks."""
+    known = ", ".join(sorted(spec.features))
+    return [
+        (("drift", name), f"expected a feature of the specification ({known}), received {name!r}")
+        for name in settings.drift
+        if name not in spec.features
+    ]
+
+
+def distribution_config(
+    settings: ValidationSettings, spec: FeatureSpec
+) -> distribution_validator_pb2.DistributionValidatorConfig:
+    """The limits as TFX has them: Jensen-Shannon divergence for numbers, the L-infinity norm for all others.
+
+    Raises:
+        UserError: one line for each limit of a feature that the specification lacks.
+    """
+    faults = drift_faults(settings, spec)
+    if faults:
+        raise UserError("\n".join(f"{'.'.join(map(str, path))}: {reason}." for path, reason in faults))
+    config = distribution_validator_pb2.DistributionValidatorConfig()
+    for name, limit in settings.drift.items():
+        feature = config.default_slice_config.feature.add()
+        feature.path.step.append(name)
+        comparator = feature.distribution_comparator
+        is_number = isinstance(spec.features[name], NumberFeature)
+        (comparator.jensen_shannon_divergence if is_number else comparator.infinity_norm).threshold = limit
+    if settings.least_volume is not None:
+        config.default_slice_config.num_examples_comparator.min_fraction_threshold = settings.least_volume
+    if settings.most_volume is not None:
+        config.default_slice_config.num_examples_comparator.max_fraction_threshold = settings.most_volume
+    return config
+
+
+class StoppingDistributionExecutor(executor.Executor):
+    """TFX's executor; then a UserError that names every change beyond its limit in words."""
+
+    def Do(  # noqa: N802
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> Any:
+        """Called by TFX.
+
+        Raises:
+            UserError: the span is further from the previous one than the limits allow, or cannot be compared with it.
+        """
+        result = super().Do(input_dict, output_dict, exec_properties)
+        if not input_dict[standard_component_specs.BASELINE_STATISTICS_KEY]:
+            return result
+        anomalies = artifact_utils.get_single_instance(output_dict[standard_component_specs.ANOMALIES_KEY])
+        current = artifact_utils.get_single_instance(input_dict[standard_component_specs.STATISTICS_KEY])
+        previous = artifact_utils.get_single_instance(input_dict[standard_component_specs.BASELINE_STATISTICS_KEY])
+        config = exec_properties[standard_component_specs.DISTRIBUTION_VALIDATOR_CONFIG_KEY]
+        found = []
+        for split in SPLITS:
+            change = _in_words(_read(anomalies, split), config, _load(current, split), _load(previous, split))
+            found += [f"{split} split: {sentence}" for sentence in describe(change)]
+        if found:
+            raise UserError(
+                f"The interactions of {_day(current)} (current) are further from those of {_day(previous)} (previous) than "
+                "is allowed:\n  "
+                + "\n  ".join(found)
+                + "\nMend the data, or, where the change is right, widen the limit (drift, least_volume or most_volume of "
+                "the configuration)."
+            )
+        return result
+
+
+class StoppingDistributionValidator(component.DistributionValidator):
+    """TFX's DistributionValidator with the executor above, for the train and the eval split.
+
+    Args:
+        statistics: of the span's interactions.
+        baseline_statistics: of the previous span's. Where the channel resolves to nothing, as on the first day, all passes.
+        settings: the limits.
+        spec: says which features are numbers.
+
+    Raises:
+        UserError: a limit is for a feature that the specification lacks.
+    """
+
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(StoppingDistributionExecutor)
+
+    def __init__(
+        self,
+        statistics: types.BaseChannel,
+        baseline_statistics: types.BaseChannel,
+        settings: ValidationSettings,
+        spec: FeatureSpec,
+    ) -> None:
+        super().__init__(
+            statistics=statistics,
+            # TFX's executor passes a first day, but TFX's specification wants an artifact before it is called.
+            baseline_statistics=baseline_statistics.as_optional(),
+            config=distribution_config(settings, spec),
+            include_split_pairs=[(split, split) for split in SPLITS],
+        )
+
+
+def _in_words(
+    reported: anomalies_pb2.Anomalies,
+    config: distribution_validator_pb2.DistributionValidatorConfig,
+    current: statistics_pb2.DatasetFeatureStatistics,
+    previous: statistics_pb2.DatasetFeatureStatistics,
+) -> anomalies_pb2.Anomalies:
+    """What TFX reported, with counts; and what it leaves unsaid where there is nothing to compare.
+
+    Against a span without any value of a feature TFDV takes every share as 0, so the distance may well be below the limit;
+    against one without examples it knows no ratio and passes.
+    """
+    anomalies = anomalies_pb2.Anomalies.FromString(reported.SerializeToString())
+    for feature in config.default_slice_config.feature:
+        name = ".".join(feature.path.step)
+        values = _values(current, name), _values(previous, name)
+        if not all(values):
+            reasons = anomalies.anomaly_info[name].reason
+            del reasons[:]
+            reasons.add(
+                description=f"There is nothing to compare: {values[0]} values in the current span, {values[1]} in the previous."
+            )
+    if config.default_slice_config.HasField("num_examples_comparator"):
+        reasons = anomalies.dataset_anomaly_info.reason
+        counts = current.num_examples, previous.num_examples
+        if not all(counts):
+            reasons.add(description="The numbers of examples cannot be compared.")
+        for reason in reasons:
+            reason.description += f" There are {counts[0]} examples in the current span, {counts[1]} in the previous."
+    return anomalies
+
+
+def _values(statistics: statistics_pb2.DatasetFeatureStatistics, name: str) -> int:
+    """How many values a feature has in all examples together."""
+    for feature in statistics.features:
+        if list(feature.path.step) == [name]:
+            count: int = getattr(feature, feature.WhichOneof("stats")).common_stats.tot_num_values
+            return count
+    return 0
+
+
+def _load(statistics: types.Artifact, split: str) -> statistics_pb2.DatasetFeatureStatistics:
+    return stats_artifact_utils.load_statistics(statistics, split).proto().datasets[0]
+
+
+def _read(anomalies: types.Artifact, split: str) -> anomalies_pb2.Anomalies:
+    path = os.path.join(anomalies.uri, f"SplitPair-{split}_{split}", executor.DEFAULT_FILE_NAME)
+    return anomalies_pb2.Anomalies.FromString(io_utils.read_bytes_file(path))
+
+
+def _day(statistics: types.Artifact) -> str:
+    return (EPOCH + timedelta(days=statistics.span)).isoformat()

@@ -1,0 +1,73 @@
+"""What a day goes on from: TFX's resolvers, told the day, so that a backfilled one never sees what came after it."""
+
+from typing import Any
+
+import ml_metadata as mlmd
+from tfx import types
+from tfx.components.evaluator import constants
+from tfx.dsl.components.common import resolver
+
+from components.artifacts import SHAPE_PROPERTY, SPAN_PROPERTY
+
+MODEL_KEY = "model"
+BLESSING_KEY = "model_blessing"
+STATISTICS_KEY = "statistics"
+
+Artifacts = dict[str, list[types.Artifact]]
+
+
+class BlessedBefore(resolver.ResolverStrategy):
+    """The blessed model of the newest day before a day, of several runs of that day the last; nothing where there is none.
+
+    Args:
+        span: the day, in days since 1970-01-01.
+        shape: only models of this shape (see `components.trainer.warm_start.shape`); empty for any.
+    """
+
+    def __init__(self, span: int, shape: str = "") -> None:
+        self._span = span
+        self._shape = shape
+
+    def resolve_artifacts(self, store: mlmd.MetadataStore, input_dict: Artifacts) -> Artifacts:
+        """Called by TFX with all artifacts under `model` and `model_blessing`."""
+        blessed = {
+            blessing.get_int_custom_property(constants.ARTIFACT_PROPERTY_CURRENT_MODEL_ID_KEY): blessing
+            for blessing in input_dict[BLESSING_KEY]
+            if blessing.get_int_custom_property(constants.ARTIFACT_PROPERTY_BLESSED_KEY) == 1
+        }
+        models = [
+            model
+            for model in input_dict[MODEL_KEY]
+            if model.id in blessed
+            and _span(model) < self._span
+            and self._shape in ("", model.get_string_custom_property(SHAPE_PROPERTY))
+        ]
+        if not models:
+            return {MODEL_KEY: [], BLESSING_KEY: []}
+        newest = max(models, key=lambda model: (_span(model), model.id))
+        return {MODEL_KEY: [newest], BLESSING_KEY: [blessed[newest.id]]}
+
+
+class TrainedBefore(resolver.ResolverStrategy):
+    """The statistics of the newest day before a day that a model was trained on; nothing where there is none.
+
+    A day that validation stopped is none to compare the next one with.
+
+    Args:
+        span: the day, in days since 1970-01-01.
+    """
+
+    def __init__(self, span: int) -> None:
+        self._span = span
+
+    def resolve_artifacts(self, store: mlmd.MetadataStore, input_dict: Artifacts) -> Artifacts:
+        """Called by TFX with all artifacts under `statistics` and `model`."""
+        trained = {_span(model) for model in input_dict[MODEL_KEY]}
+        earlier = [s for s in input_dict[STATISTICS_KEY] if s.span < self._span and s.span in trained]
+        newest = max(earlier, key=lambda statistics: (statistics.span, statistics.id), default=None)
+        return {STATISTICS_KEY: [newest] if newest else [], MODEL_KEY: []}
+
+
+def _span(artifact: Any) -> int:
+    span: int = artifact.get_int_custom_property(SPAN_PROPERTY)
+    return span

@@ -1,0 +1,121 @@
+"""Training goes on from an earlier day's model: its rows move, by id, to where today's vocabularies have them.
+
+A newly admitted id starts from the row of the hash bucket that it lived in, optimizer slots included; what expired falls away.
+All other weights, the frequency estimator with its step, and a learned temperature are carried as they are.
+"""
+
+import json
+import os
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+from numpy.typing import NDArray
+from tfx.dsl.io import fileio
+from tfx.utils import io_utils
+
+from components.analysis import files
+from components.analysis.vocabulary import hash_rows
+from components.trainer.settings import TrainerSettings
+from components.trainer.state import TrainingState, row_key
+from schemas.errors import UserError
+from schemas.features import FeatureSpec
+
+CHECKPOINT = "checkpoint/state"
+SETTINGS = "settings.json"
+
+
+def shape(spec: FeatureSpec, settings: TrainerSettings) -> str:
+    """What two models must share for one to go on from the other, as JSON."""
+    tables = {name: {"width": t.width, "hash_buckets": t.hash_buckets} for name, t in spec.tables.items()}
+    kept: dict[str, Any] = {
+        "tables": tables,
+        "query": {name: feature.model_dump() for name, feature in spec.query.items()},
+        "item": {name: feature.model_dump() for name, feature in spec.item.items()},
+        "towers": settings.towers.model_dump(),
+        "optimizer": settings.optimizer,
+        "learn_temperature": settings.softmax.learn_temperature,
+        "frequency": settings.frequency.model_dump(include={"buckets", "hashes"}) | {"seed": settings.seed},
+    }
+    return json.dumps(kept, sort_keys=True)
+
+
+def save(state: TrainingState, model_shape: str, analysis: str, folder: str) -> None:
+    """Writes what `restore` reads.
+
+    Args:
+        state: of the trained model.
+        model_shape: see `shape`.
+        analysis: the folder of the analysis that the model was trained behind.
+        folder: where to.
+    """
+    state.checkpoint.write(os.path.join(folder, CHECKPOINT))
+    io_utils.write_string_file(os.path.join(folder, SETTINGS), model_shape)
+    for name in fileio.listdir(analysis):
+        io_utils.copy_file(os.path.join(analysis, name), os.path.join(folder, name), overwrite=True)
+
+
+def restore(state: TrainingState, spec: FeatureSpec, model_shape: str, analysis: str, folder: str) -> None:
+    """Moves an earlier model's state into a new one.
+
+    Args:
+        state: of a model that has not been trained.
+        spec: says which tables there are.
+        model_shape: see `shape`.
+        analysis: the folder of today's analysis.
+        folder: what `save` wrote.
+
+    Raises:
+        UserError: the earlier model has another shape; it names what differs.
+    """
+    _check_shape(model_shape, io_utils.read_string_file(os.path.join(folder, SETTINGS)))
+    path = os.path.join(folder, CHECKPOINT)
+    state.fixed.restore(path).assert_existing_objects_matched().expect_partial()
+    reader = tf.train.load_checkpoint(path)
+    for table, variables in state.rows.items():
+        sources = moved_rows(
+            files.read_vocabulary(folder, table),
+            files.read_vocabulary(analysis, table),
+            spec.tables[table].hash_buckets,
+        )
+        for position, variable in enumerate(variables):
+            variable.assign(reader.get_tensor(row_key(table, position))[sources])
+
+
+def moved_rows(before: pd.DataFrame, after: pd.DataFrame, hash_buckets: int) -> NDArray[np.int64]:
+    """Where each row of a table comes from.
+
+    Args:
+        before: the earlier vocabulary, in the order of its rows; the hash buckets' rows follow.
+        after: the new one.
+        hash_buckets: of both.
+
+    Returns:
+        [rows of the new table] int64 rows of the earlier one.
+    """
+    rows = before.index.get_indexer(after.index).astype(np.int64)
+    is_new = rows < 0
+    rows[is_new] = len(before) + hash_rows(after.index[is_new].tolist(), hash_buckets)
+    return np.concatenate([rows, len(before) + np.arange(hash_buckets)])
+
+
+def _check_shape(now: str, before: str) -> None:
+    expected, received = json.loads(before), json.loads(now)
+    faults = list(_differences("", expected, received))
+    if faults:
+        raise UserError(
+            "Training cannot go on from the last blessed model, which has another shape:\n  "
+            + "\n  ".join(faults)
+            + "\nTake the change back, or start anew: trainer.on_other_shape=restart."
+        )
+
+
+def _differences(place: str, before: Any, now: Any) -> list[str]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        return [
+            fault
+            for key in sorted({*before, *now})
+            for fault in _differences(f"{place}.{key}" if place else key, before.get(key), now.get(key))
+        ]
+    return [] if before == now else [f"{place}: {json.dumps(before)} before, {json.dumps(now)} now"]

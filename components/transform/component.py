@@ -1,0 +1,80 @@
+"""TFX's Transform, given the analysis too: its graph looks ids up in vocabularies that outlive a window."""
+
+import json
+from typing import Any
+
+from tfx import types
+from tfx import v1 as tfx
+from tfx.components.transform import executor
+from tfx.dsl.components.base import base_beam_component, executor_spec
+from tfx.types import artifact_utils, component_spec, standard_artifacts, standard_component_specs
+from tfx.types.standard_component_specs import TransformSpec
+
+from components.artifacts import Analysis
+
+ANALYSIS_KEY = "analysis"
+
+
+class AnalysedTransformSpec(component_spec.ComponentSpec):
+    """TFX's, and the analysis."""
+
+    PARAMETERS = TransformSpec.PARAMETERS
+    INPUTS = {**TransformSpec.INPUTS, ANALYSIS_KEY: component_spec.ChannelParameter(type=Analysis)}
+    OUTPUTS = TransformSpec.OUTPUTS
+    TYPE_ANNOTATION = TransformSpec.TYPE_ANNOTATION
+
+
+class AnalysedTransformExecutor(executor.Executor):
+    """TFX's executor; `custom_config` tells the preprocessing function the folder of the analysis under `analysis`."""
+
+    def Do(  # noqa: N802
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """Called by TFX."""
+        key = standard_component_specs.CUSTOM_CONFIG_KEY
+        folder = artifact_utils.get_single_uri(input_dict[ANALYSIS_KEY])
+        config = json.dumps({**json.loads(exec_properties[key]), ANALYSIS_KEY: folder})
+        super().Do(input_dict, output_dict, {**exec_properties, key: config})
+
+
+class AnalysedTransform(base_beam_component.BaseBeamComponent):
+    """Transforms the `train` split of examples.
+
+    Args:
+        examples: raw interactions.
+        schema: of them.
+        analysis: the Analyzer's.
+        preprocessing_fn: the import path of the user function.
+        custom_config: what the user function is told; JSON can hold it.
+    """
+
+    SPEC_CLASS = AnalysedTransformSpec
+    EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(AnalysedTransformExecutor)
+
+    def __init__(
+        self,
+        examples: types.BaseChannel,
+        schema: types.BaseChannel,
+        analysis: types.BaseChannel,
+        preprocessing_fn: str,
+        custom_config: dict[str, Any],
+    ) -> None:
+        transformed_examples = types.Channel(type=standard_artifacts.Examples)
+        transformed_examples.matching_channel_name = standard_component_specs.EXAMPLES_KEY  # as many as come in
+        super().__init__(
+            AnalysedTransformSpec(
+                examples=examples,
+                schema=schema,
+                analysis=analysis,
+                preprocessing_fn=preprocessing_fn,
+                splits_config=tfx.proto.SplitsConfig(analyze=["train"], transform=["train"]),
+                disable_statistics=1,
+                force_tf_compat_v1=0,
+                custom_config=json.dumps(custom_config),
+                transform_graph=types.Channel(type=standard_artifacts.TransformGraph),
+                transformed_examples=transformed_examples,
+            )
+        )
