@@ -4,9 +4,14 @@
     item_tower/VERSION/
     manifests/VERSION.json    says that all parts of a version are there, and where they came from
     .staging/VERSION/         a version on its way; no server looks here
+    .trash/VERSION/           a version on its way out
 
 A version is made complete in `.staging`, its manifest last; then each part is moved to its place by a rename, and the
 manifest after them. A push that was killed is either completed from there or, without a manifest, thrown away.
+
+A version leaves in the reverse order: a rename takes its manifest to `.trash`, then each part. The manifest there says
+that a removal has begun and of what, so one that was killed is completed, and parts without a manifest that are not of
+ours (nobody's push, nobody's removal) are left alone.
 """
 
 import json
@@ -22,7 +27,9 @@ from schemas.errors import UserError
 
 PARTS = (QUERY_TOWER, ITEM_TOWER)
 MANIFESTS = "manifests"
+MANIFEST = "manifest.json"
 STAGING = ".staging"
+TRASH = ".trash"
 REVISIONS_A_DAY = 1000
 
 
@@ -84,7 +91,7 @@ class PushFolder:
         staged = self.root / STAGING / str(version)
         for part in PARTS:
             io_utils.copy_dir(f"{model}/{part}", str(staged / part))
-        self._write(staged / "manifest.json", manifest)
+        self._write(staged / MANIFEST, manifest)
         self._publish(manifest)
         return manifest
 
@@ -92,17 +99,38 @@ class PushFolder:
         """The full path of each part of a version."""
         return {part: str(self.root / place) for part, place in manifest.parts.items()}
 
+    def retain(self, newest: int) -> list[int]:
+        """Removes all but the newest versions; the highest, which TF Serving serves, is always one of those that stay.
+
+        Args:
+            newest: how many stay, at least 1.
+
+        Returns:
+            The versions that were removed, oldest first.
+
+        Raises:
+            ValueError: `newest` is less than 1.
+        """
+        if newest < 1:
+            raise ValueError(f"newest: expected at least 1, received {newest}")
+        self.recover()
+        going = self.manifests()[:-newest]
+        for manifest in going:
+            self._remove(manifest)
+        return [manifest.version for manifest in going]
+
     def recover(self) -> None:
-        """Ends what a killed push began: completes it where it was complete in staging, else throws it away."""
-        staging = self.root / STAGING
-        if not fileio.exists(str(staging)):
-            return
-        for name in fileio.listdir(str(staging)):
-            staged = staging / name.rstrip("/")
-            if fileio.exists(str(staged / "manifest.json")):
-                self._publish(self._read(staged / "manifest.json"))
+        """Ends what was killed: completes a push that was complete in staging, throws any other away, completes removals."""
+        for staged in self._folders(STAGING):
+            if fileio.exists(str(staged / MANIFEST)):
+                self._publish(self._read(staged / MANIFEST))
             else:
                 fileio.rmtree(str(staged))
+        for removed in self._folders(TRASH):
+            if fileio.exists(str(removed / MANIFEST)):
+                self._empty(self._read(removed / MANIFEST))
+            else:  # nothing was taken from its place yet, or all of it was
+                fileio.rmtree(str(removed))
 
     def _publish(self, manifest: Manifest) -> None:
         """Moves a complete version from staging to its places; safe to repeat after a crash at any point."""
@@ -112,10 +140,32 @@ class PushFolder:
                 fileio.makedirs(str((self.root / place).parent))
                 fileio.rename(str(staged / part), str(self.root / place))
         fileio.makedirs(str(self.root / MANIFESTS))
-        fileio.rename(
-            str(staged / "manifest.json"), str(self.root / MANIFESTS / f"{manifest.version}.json"), overwrite=True
-        )
+        fileio.rename(str(staged / MANIFEST), str(self._manifest_path(manifest)), overwrite=True)
         fileio.rmtree(str(staged))
+
+    def _remove(self, manifest: Manifest) -> None:
+        """Takes a complete version away. Its removal has begun once the manifest is in the trash; none is undone."""
+        removed = self.root / TRASH / str(manifest.version)
+        fileio.makedirs(str(removed))
+        fileio.rename(str(self._manifest_path(manifest)), str(removed / MANIFEST))
+        self._empty(manifest)
+
+    def _empty(self, manifest: Manifest) -> None:
+        """Takes the parts of a version whose manifest is in the trash there too, and deletes them; safe to repeat."""
+        removed = self.root / TRASH / str(manifest.version)
+        for part, place in manifest.parts.items():
+            if fileio.exists(str(self.root / place)):
+                fileio.rename(str(self.root / place), str(removed / part))
+        fileio.rmtree(str(removed))
+
+    def _folders(self, parent: str) -> list[PurePosixPath]:
+        folder = self.root / parent
+        if not fileio.exists(str(folder)):
+            return []
+        return [folder / name.rstrip("/") for name in fileio.listdir(str(folder))]
+
+    def _manifest_path(self, manifest: Manifest) -> PurePosixPath:
+        return self.root / MANIFESTS / f"{manifest.version}.json"
 
     def _next_version(self, day: date) -> int:
         first = int(f"{day:%Y%m%d}") * REVISIONS_A_DAY

@@ -1,0 +1,285 @@
+"""What stays on the disk after a run. ML Metadata keeps the record of every run; folders go once nothing needs them.
+
+An artifact is marked deleted in ML Metadata before its folder goes. From then on TFX neither serves it from its cache nor
+resolves it as an input; in the other order, a resolver would hand out a folder that is gone.
+"""
+
+import os
+import shutil
+import stat
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from ml_metadata.metadata_store import metadata_store
+from ml_metadata.proto import metadata_store_pb2 as mlmd
+from pydantic import PositiveInt
+
+from pipeline.metadata import RUN_CONTEXT, connection
+from schemas.features import Declaration
+
+if TYPE_CHECKING:
+    from components.pusher.versions import Manifest
+
+SYSTEM = ".system"  # TFX's scratch, a folder a node: of use to a running execution only
+BLESSING = "ModelBlessing"
+
+
+class RetentionSettings(Declaration):
+    """What stays; all else is removed after a run.
+
+    Attributes:
+        days: the artifacts of the newest so many days that have runs stay. Days without a run do not count.
+        versions: the newest so many pushed versions stay.
+    """
+
+    days: PositiveInt = 14
+    versions: PositiveInt = 5
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What was removed.
+
+    Attributes:
+        artifacts: how many artifacts were marked deleted.
+        bytes: the size of the files that were removed below the pipeline root.
+        versions: the pushed versions that were removed, oldest first.
+    """
+
+    artifacts: int = 0
+    bytes: int = 0
+    versions: list[int] = field(default_factory=list)
+
+
+class Places(Protocol):
+    """Where everything is; `pipeline.config.Config` is one."""
+
+    @property
+    def pipeline_root(self) -> Path:
+        """Where the steps leave their artifacts."""
+
+    @property
+    def metadata_path(self) -> Path:
+        """ML Metadata's SQLite file."""
+
+    @property
+    def serving(self) -> Path:
+        """The push folder."""
+
+
+def collect(config: Places, settings: RetentionSettings) -> Collected:
+    """Removes what no later run, and nothing that is served, needs. Safe to repeat after it was killed at any point.
+
+    All artifacts that these runs made or used stay, days and the newest being counted for each pipeline by itself:
+
+    - those of the newest `days` days, failed ones too;
+    - the last to be started, whatever its day: a day that is run again goes on from the one before, however old;
+    - those that made or pushed a version that stays;
+    - those that made the newest blessed model, which the next day goes on from and has to beat.
+
+    Below the pipeline root all other folders of artifacts go, those that killed executions left, and TFX's scratch; what
+    else is there (checkpoints of an interrupted training) goes once it is older than the oldest day that stays. Nothing
+    outside the pipeline root is touched but the push folder, see `PushFolder.retain`.
+
+    Args:
+        config: where everything is. Nothing may run there: the caller holds the root's lock.
+        settings: what stays.
+
+    Raises:
+        UserError: a manifest of the push folder is not one; nothing was removed.
+    """
+    from components.pusher.versions import PushFolder  # imports TFX
+
+    folder = PushFolder(str(config.serving))
+    folder.recover()
+    staying = folder.manifests()[-settings.versions :]
+    history = _History(metadata_store.MetadataStore(connection(config.metadata_path)))
+    newest = history.runs_of_newest_days(settings.days)
+    if not newest:  # ML Metadata was moved away: nothing here says what is needed
+        return Collected()
+    runs = newest | history.last_runs() | history.runs_behind(staying) | history.runs_behind_newest_blessed()
+    root = Path(os.path.realpath(config.pipeline_root))
+    marked = history.mark_deleted(root, needed=history.artifacts_of(runs))
+    removable = _Removable(root, [*history.live_places(), *(manifest.model for manifest in staying)])
+    found = _folders(root, before=history.started(newest))
+    removed = sum(_remove(path) for path in removable.among([*found, *history.deleted_places()]))
+    return Collected(marked, removed, folder.retain(settings.versions))
+
+
+class _History:
+    """ML Metadata's runs and artifacts, as they were at the start but for what is marked here.
+
+    A run is named by the id of its context.
+    """
+
+    def __init__(self, store: metadata_store.MetadataStore) -> None:
+        self._store = store
+        self._runs = {context.id: context for context in store.get_contexts_by_type(RUN_CONTEXT)}
+        self._by_pipeline: dict[str, list[int]] = defaultdict(list)
+        for run in self._runs:
+            pipelines = store.get_parent_contexts_by_context(run)
+            self._by_pipeline[pipelines[0].name if pipelines else ""].append(run)
+        self._artifacts = {artifact.id: artifact for artifact in store.get_artifacts()}
+        self._types = {kind.id: kind.name for kind in store.get_artifact_types()}
+
+    def started(self, runs: Iterable[int]) -> float:
+        """When the first of them was, in seconds since 1970-01-01 UTC."""
+        milliseconds: int = min(self._runs[run].create_time_since_epoch for run in runs)
+        return milliseconds / 1000
+
+    def runs_of_newest_days(self, days: int) -> set[int]:
+        kept = set()
+        for runs in self._by_pipeline.values():
+            newest = sorted({self._day(run) for run in runs})[-days:]
+            kept |= {run for run in runs if self._day(run) in newest}
+        return kept
+
+    def last_runs(self) -> set[int]:
+        return {max(runs) for runs in self._by_pipeline.values()}
+
+    def runs_behind(self, manifests: Sequence["Manifest"]) -> set[int]:
+        """The runs that pushed versions, and those that made their models."""
+        pushers = {manifest.run for manifest in manifests}
+        models = [_real(manifest.model) for manifest in manifests]  # a folder of the artifact's
+        sources = [a.id for a in self._live() if any(model.is_relative_to(_real(a.uri)) for model in models)]
+        return {run for run, context in self._runs.items() if context.name in pushers} | self._makers(sources)
+
+    def runs_behind_newest_blessed(self) -> set[int]:
+        """The runs that made, of each pipeline, the blessed model of the newest day; the one that blessed it is one of these."""
+        newest: dict[str, tuple[str, int, set[int]]] = {}
+        for blessing in self._live():
+            if self._types[blessing.type_id] != BLESSING or _int_property(blessing, "blessed") != 1:
+                continue
+            model = self._artifacts.get(_int_property(blessing, "current_model_id"))
+            if model is None or model.state != mlmd.Artifact.LIVE:
+                continue
+            makers = self._makers([model.id])
+            for pipeline, runs in self._by_pipeline.items():
+                own = makers & set(runs)
+                if own:
+                    candidate = (max(self._day(run) for run in own), model.id, own)
+                    newest[pipeline] = max(newest.get(pipeline, candidate), candidate, key=lambda c: c[:2])
+        return {run for _, _, makers in newest.values() for run in makers}
+
+    def artifacts_of(self, runs: Iterable[int]) -> set[int]:
+        """What runs made or used."""
+        return {artifact.id for run in runs for artifact in self._store.get_artifacts_by_context(run)}
+
+    def mark_deleted(self, root: Path, needed: set[int]) -> int:
+        """Marks, in one transaction, what lives below the root and is not needed; returns how many artifacts that are.
+
+        The others are not written: TFX's cache asks for inputs that are the same to the byte, time of update included.
+        """
+        going = [a for a in self._live() if a.id not in needed and root in _real(a.uri).parents]
+        for artifact in going:
+            artifact.state = mlmd.Artifact.DELETED
+        if going:
+            self._store.put_artifacts(going)
+        return len(going)
+
+    def live_places(self) -> list[str]:
+        return [artifact.uri for artifact in self._live()]
+
+    def deleted_places(self) -> list[Path]:
+        """Where something lies that is deleted, marked now or by a call that was killed before it could remove it."""
+        deleted = [a.uri for a in self._artifacts.values() if a.state == mlmd.Artifact.DELETED]
+        return [_real(uri) for uri in deleted if os.path.lexists(uri)]
+
+    def _live(self) -> list[mlmd.Artifact]:
+        return [a for a in self._artifacts.values() if a.state == mlmd.Artifact.LIVE and a.uri]
+
+    def _makers(self, artifacts: Sequence[int]) -> set[int]:
+        """The runs of whose steps artifacts are outputs: made there, or served there from the cache."""
+        if not artifacts:
+            return set()
+        events = self._store.get_events_by_artifact_ids(artifacts)
+        executions = {event.execution_id for event in events if event.type == mlmd.Event.OUTPUT}
+        contexts = {c.id for execution in executions for c in self._store.get_contexts_by_execution(execution)}
+        return contexts & self._runs.keys()
+
+    def _day(self, run: int) -> str:
+        name: str = self._runs[run].name
+        return name.partition(".")[0]
+
+
+def _int_property(artifact: mlmd.Artifact, name: str) -> int:
+    """A custom property's value; 0 where there is none (to ask the map for it would make one)."""
+    value: int = artifact.custom_properties[name].int_value if name in artifact.custom_properties else 0
+    return value
+
+
+class _Removable:
+    """Which paths may be removed: those strictly below a root that neither are, nor hold, nor lie in what stays.
+
+    Args:
+        root: without symbolic links.
+        staying: paths, spelled in any way.
+    """
+
+    def __init__(self, root: Path, staying: Iterable[str]) -> None:
+        self._root = root
+        self._staying = {_real(path) for path in staying}
+        self._holding = {parent for path in self._staying for parent in path.parents}
+
+    def among(self, paths: Iterable[Path]) -> Iterator[Path]:
+        for path in paths:
+            up = {path, *path.parents}
+            if self._root in path.parents and not up & self._staying and path not in self._holding:
+                yield path
+
+
+def _folders(root: Path, before: float) -> Iterator[Path]:
+    """TFX's scratch, `<node>/<output>/<execution>`, and of what else lies beside the latter that which is older.
+
+    Args:
+        root: the pipeline root.
+        before: in seconds since 1970-01-01 UTC.
+    """
+    for node in _subfolders(root):
+        for output in _subfolders(node):
+            if output.name == SYSTEM:
+                yield output
+                continue
+            for each in _subfolders(output):
+                if each.name.isdecimal() or _newest_change(each) < before:
+                    yield each
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    """Without symbolic links, which lead to what is not ours."""
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:
+        return sorted(Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False))
+
+
+def _files(path: Path) -> Iterator[os.stat_result]:
+    """A file's, or those of a folder and all that it holds."""
+    yield path.lstat()
+    for folder, folders, files in os.walk(path):
+        for name in (*folders, *files):
+            yield Path(folder, name).lstat()
+
+
+def _newest_change(path: Path) -> float:
+    return max(status.st_mtime for status in _files(path))
+
+
+def _remove(path: Path) -> int:
+    """Removes a file or folder, if there is one; returns the size of its files in bytes."""
+    if not os.path.lexists(path):
+        return 0
+    size = sum(status.st_size for status in _files(path) if not stat.S_ISDIR(status.st_mode))
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+    return size
+
+
+def _real(path: str) -> Path:
+    """Without symbolic links and `..`: a root may be named in several ways."""
+    return Path(os.path.realpath(path))
