@@ -4,14 +4,27 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
 from components.evaluator.settings import EvaluatorSettings
 from components.example_gen.settings import ExampleGenSettings
+from components.example_validator.settings import ValidationSettings
 from components.trainer.settings import TrainerSettings
 from schemas import features, located_yaml
 from schemas.errors import UserError
 from schemas.features import Declaration, FeatureSpec
+
+
+class RetentionSettings(Declaration):
+    """What stays on the disk; all else is removed after a run.
+
+    Attributes:
+        days: the artifacts of the newest so many days that have runs stay. Days without a run do not count.
+        versions: the newest so many pushed versions stay.
+    """
+
+    days: PositiveInt = 14
+    versions: PositiveInt = 5
 
 
 class Config(Declaration):
@@ -22,8 +35,10 @@ class Config(Declaration):
         dataset: the folder with the feature specification and the schemas; relative to the configuration file.
         root: the folder under which everything is kept; relative to where the command is run.
         data: where interactions and the catalogue lie, and how they are read and split; paths relative to the root.
+        validation: how far a day may be from the one before.
         trainer: the model and its training.
         evaluator: what is measured, and what must be reached to be pushed.
+        retention: what stays on the disk.
         beam: pipeline options of Apache Beam, for every step that it runs.
     """
 
@@ -31,8 +46,10 @@ class Config(Declaration):
     dataset: Path
     root: Path = Path("var")
     data: ExampleGenSettings
+    validation: ValidationSettings = ValidationSettings()
     trainer: TrainerSettings
     evaluator: EvaluatorSettings
+    retention: RetentionSettings = RetentionSettings()
     beam: tuple[str, ...] = ()
 
     @property

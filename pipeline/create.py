@@ -14,15 +14,18 @@ from components.evaluator.ranker import Ranker
 from components.example_gen import sources
 from components.example_gen.catalogue import CatalogueExampleGen
 from components.example_gen.interactions import EVAL_SPLIT, InteractionExampleGen
+from components.example_validator.drift import StoppingDistributionValidator
 from components.example_validator.stopping import StoppingExampleValidator
 from components.pusher.joint import DAY_KEY, JointPusher
-from components.resolver.earlier import BLESSING_KEY, MODEL_KEY, BlessedBefore
+from components.resolver.earlier import BLESSING_KEY, MODEL_KEY, STATISTICS_KEY, BlessedBefore, TrainedBefore
 from components.schema_gen.declared import DeclaredSchema
 from components.trainer import warm_start
 from components.trainer.component import RetrievalTrainer
 from components.transform.component import AnalysedTransform
 from pipeline.config import Config
 from schemas import contract
+
+TRAINER = "Trainer"
 
 
 def create_pipeline(
@@ -58,9 +61,27 @@ def create_pipeline(
     interaction_checks = _Checks("Interaction", interactions, str(declared.interactions))
     catalogue_checks = _Checks("Catalogue", catalogue, str(declared.catalogue))
 
+    # Nor on a day that is too far from the one before.
+    day_before = tfx.dsl.Resolver(
+        strategy_class=TrainedBefore,
+        config={"span": sources.span(day)},
+        **{
+            STATISTICS_KEY: tfx.dsl.Channel(
+                type=standard_artifacts.ExampleStatistics, producer_component_id=interaction_checks.statistics.id
+            ),
+            MODEL_KEY: tfx.dsl.Channel(type=standard_artifacts.Model, producer_component_id=TRAINER),
+        },
+    ).with_id("DayBefore")
+    drift = StoppingDistributionValidator(
+        interaction_checks.statistics.outputs["statistics"],
+        day_before.outputs[STATISTICS_KEY],
+        config.validation,
+        spec,
+    ).with_id("InteractionDrift")
+
     # Which ids have rows of their own today, and one graph for training, evaluation and serving.
     analyzer = Analyzer(interactions.outputs["examples"], base_model, spec, sources.span(day))
-    analyzer.add_upstream_nodes([interaction_checks.validator, catalogue_checks.validator])
+    analyzer.add_upstream_nodes([interaction_checks.validator, catalogue_checks.validator, drift])
     transform = AnalysedTransform(
         examples=interactions.outputs["examples"],
         schema=interaction_checks.schema.outputs["schema"],
@@ -83,7 +104,7 @@ def create_pipeline(
             SHAPE_PROPERTY: shape,
             SPAN_PROPERTY: sources.span(day),
         },
-    ).with_id("Trainer")
+    ).with_id(TRAINER)
 
     # Ranks among the whole catalogue first, then TFX's Evaluator over the ranks.
     ranker = Ranker(
@@ -119,6 +140,8 @@ def create_pipeline(
             interactions,
             *interaction_checks.nodes,
             *catalogue_checks.nodes,
+            day_before,
+            drift,
             analyzer,
             transform,
             trainer,
@@ -138,7 +161,7 @@ def _blessed_before(day: date, node: str, shape: str = "") -> tfx.dsl.Resolver:
         strategy_class=BlessedBefore,
         config={"span": sources.span(day), "shape": shape},
         **{
-            MODEL_KEY: tfx.dsl.Channel(type=standard_artifacts.Model, producer_component_id="Trainer"),
+            MODEL_KEY: tfx.dsl.Channel(type=standard_artifacts.Model, producer_component_id=TRAINER),
             BLESSING_KEY: tfx.dsl.Channel(
                 type=standard_artifacts.ModelBlessing, producer_component_id="RetrievalEvaluator"
             ),

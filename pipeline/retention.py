@@ -15,28 +15,15 @@ from typing import TYPE_CHECKING, Protocol
 
 from ml_metadata.metadata_store import metadata_store
 from ml_metadata.proto import metadata_store_pb2 as mlmd
-from pydantic import PositiveInt
 
+from pipeline.config import RetentionSettings
 from pipeline.metadata import RUN_CONTEXT, connection
-from schemas.features import Declaration
 
 if TYPE_CHECKING:
     from components.pusher.versions import Manifest
 
 SYSTEM = ".system"  # TFX's scratch, a folder a node: of use to a running execution only
 BLESSING = "ModelBlessing"
-
-
-class RetentionSettings(Declaration):
-    """What stays; all else is removed after a run.
-
-    Attributes:
-        days: the artifacts of the newest so many days that have runs stay. Days without a run do not count.
-        versions: the newest so many pushed versions stay.
-    """
-
-    days: PositiveInt = 14
-    versions: PositiveInt = 5
 
 
 @dataclass(frozen=True)

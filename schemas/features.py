@@ -36,8 +36,8 @@ class Vocabulary(Declaration):
     """Which ids get a row of their own.
 
     Attributes:
-        min_count: an id that no vocabulary had is admitted once it is seen this often in the training window; until then it lives in an
-            out-of-vocabulary bucket.
+        min_count: an id that no vocabulary had is admitted once it is seen this often in the training window; until then it
+            lives in an out-of-vocabulary bucket.
         max_size: at most this many ids, the most frequent first; each id's frequency is that in the newest window that had it.
         expire_after_days: an id that was not seen for so many days goes back to its bucket, so that tables do not grow for ever.
     """

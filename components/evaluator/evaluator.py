@@ -33,6 +33,7 @@ def eval_config(settings: EvaluatorSettings) -> tfma.EvalConfig:
             _metric(RecallGainAtK, gain, k=k, name=f"recall_gain_at_{k}_over_{POPULARITY}", over=POPULARITY),
         ]
     metrics.append(tfma.MetricConfig(class_name="ExampleCount", config=json.dumps({"name": "interactions"})))
+    # TFX leaves out the baseline, and what is compared with it, where there is none.
     models = [
         tfma.ModelSpec(
             name=name,
@@ -40,10 +41,7 @@ def eval_config(settings: EvaluatorSettings) -> tfma.EvalConfig:
             prediction_key=rank_feature(name),
             is_baseline=name == BASELINE,
         )
-        for name in (
-            CANDIDATE,
-            BASELINE,
-        )  # TFX leaves the baseline and what is compared with it out where there is none
+        for name in (CANDIDATE, BASELINE)
     ]
     return tfma.EvalConfig(
         model_specs=models, slicing_specs=[tfma.SlicingSpec()], metrics_specs=[tfma.MetricsSpec(metrics=metrics)]
@@ -62,8 +60,9 @@ class EvaluatorExecutor(executor.Executor):
         """Called by TFX."""
         super().Do(input_dict, output_dict, exec_properties)
         evaluation = artifact_utils.get_single_instance(output_dict[standard_component_specs.EVALUATION_KEY])
-        metrics = _overall(evaluation.uri, CANDIDATE)
-        if input_dict.get(standard_component_specs.BASELINE_MODEL_KEY):
+        has_baseline = bool(input_dict.get(standard_component_specs.BASELINE_MODEL_KEY))
+        metrics = _overall(evaluation.uri, CANDIDATE if has_baseline else None)  # a model alone has no name in TFMA
+        if has_baseline:
             of_baseline = _overall(evaluation.uri, BASELINE)
             metrics |= {f"{BASELINE}_{n}": v for n, v in of_baseline.items() if n.startswith(recall_name(0)[:-1])}
         evaluation.set_string_custom_property(METRICS_PROPERTY, json.dumps(metrics, sort_keys=True))
@@ -75,7 +74,7 @@ class RetrievalEvaluator(tfx.components.Evaluator):
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(EvaluatorExecutor)
 
 
-def _overall(folder: str, model: str) -> dict[str, float]:
+def _overall(folder: str, model: str | None) -> dict[str, float]:
     """A model's metrics over all interactions."""
     overall = tfma.load_eval_result(folder, model_name=model).get_metrics_for_slice(())
     return {name: value["doubleValue"] for name, value in overall.items() if "doubleValue" in value}

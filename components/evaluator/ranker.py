@@ -95,7 +95,8 @@ class Ranker(base_beam_component.BaseBeamComponent):
         examples: interactions, with a `train` split (for popularity) and an `eval` split.
         catalogue: the catalogue of the day, split `catalogue`.
         model: the Trainer's model, with both towers.
-        baseline_model: the model to beat, if the channel has one; it ranks the same catalogue, new items included, by its own towers.
+        baseline_model: the model to beat, if the channel has one; it ranks the same catalogue, new items included, by its own
+            towers.
 
     Output `ranked_examples`: the eval split's examples with a reward above 0, each with a feature `rank_by_SCORER` of two floats,
     `[above, tied]`, for the scorers `candidate` (the model), `baseline` and `popularity` (counts in the training split).

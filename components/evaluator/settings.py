@@ -14,8 +14,8 @@ class EvaluatorSettings(Declaration):
     Attributes:
         recall_at: the K of recall@K.
         minimum_recall: a floor for recall@K, by K. A model below any of them is not blessed.
-        maximum_fall: by how much recall@K may be below that of the last blessed model on the same interactions and catalogue, by K. It is
-            not looked at where there is no such model.
+        maximum_fall: by how much recall@K may be below that of the last blessed model on the same interactions and catalogue,
+            by K. It is not looked at where there is no such model.
         minimum_gain_over_popularity: a floor for recall@K of the model less that of popularity, by K.
     """
 

@@ -80,8 +80,8 @@ class ExampleGenSettings(Declaration):
         catalogue: the items that may be retrieved.
         first_day: the first day there is a log of; days of the window before it are not expected. Every other day of
             the window must be there.
-        window_days: how many days, up to and including the run's, become examples where training goes on from an earlier model: 1 is the
-            paper's way, more is a rolling window.
+        window_days: how many days, up to and including the run's, become examples where training goes on from an earlier
+            model: 1 is the paper's way, more is a rolling window.
         catch_up_days: the same where it starts anew; `window_days` by default.
         history_days: how many days before those are read only for what users did in them.
         split: which interactions are held out of training to judge the model on.

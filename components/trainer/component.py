@@ -1,4 +1,4 @@
-"""TFX's Trainer, given the catalogue, which mixed negatives are drawn from, and the analysis, by whose ids rows move at a warm start."""
+"""TFX's Trainer, given the catalogue, from which mixed negatives are drawn, and the analysis, by whose ids rows move."""
 
 import hashlib
 import os
@@ -37,7 +37,7 @@ class RetrievalTrainerSpec(component_spec.ComponentSpec):
 
 
 class RetrievalTrainerExecutor(executor.GenericExecutor):
-    """TFX's executor. It tells the user function by `custom_config` what else the step has:
+    """TFX's executor, which tells the user function by `custom_config` what else the step has.
 
     - `catalogue_files`: the patterns of the catalogue's files.
     - `analysis`: the folder of `components.analysis.files`.
@@ -94,8 +94,8 @@ def _unfinished_folder(
     inputs = sorted(f"{key} {artifact.uri}" for key, artifacts in input_dict.items() for artifact in artifacts)
     parameters = sorted(f"{key} {value}" for key, value in exec_properties.items())
     digest = hashlib.sha256("\n".join([*inputs, *parameters]).encode()).hexdigest()[:16]
-    model = artifact_utils.get_single_uri(output_dict[standard_component_specs.MODEL_KEY])
-    return os.path.join(os.path.dirname(os.path.dirname(model)), UNFINISHED, digest)
+    node = artifact_utils.get_single_uri(output_dict[standard_component_specs.MODEL_KEY]).rsplit("/", 2)[0]
+    return os.path.join(node, UNFINISHED, digest)
 
 
 class RetrievalTrainer(base_component.BaseComponent):

@@ -15,7 +15,8 @@ from pydantic import ValidationError
 
 from components.pusher.versions import PARTS, PushFolder
 from pipeline.metadata import connection
-from pipeline.retention import Collected, RetentionSettings, collect
+from pipeline.config import RetentionSettings
+from pipeline.retention import Collected, collect
 from schemas.errors import UserError
 
 CONTENT = "0123456789"  # ten bytes a file
