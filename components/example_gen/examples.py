@@ -7,7 +7,6 @@ import apache_beam as beam
 import pyarrow as pa
 import pyarrow.compute as pc
 from tfx import types
-from tfx.components.example_gen import write_split
 from tfx.dsl.io import fileio
 from tfx.types import artifact_utils
 from tfx.utils import io_utils
@@ -15,6 +14,7 @@ from tfx_bsl.coders import example_coder
 
 from components.example_gen.accounting import ROWS_PROPERTY, Accounting, Kind, Sum
 from components.example_gen.cleaning import ACCOUNTING, CleanFiles, Cleaning, file_faults
+from components.example_gen.ordered import WriteInOrder
 from components.example_gen.sources import SourceFile
 from schemas.errors import UserError
 
@@ -69,7 +69,7 @@ def generate(
     )
     for split in splits:
         folder = artifact_utils.get_split_uri([examples], split)
-        _ = finished[split] | f"Write[{split}]" >> write_split.WriteSplit(folder, None)
+        _ = finished[split] | f"Write[{split}]" >> WriteInOrder(folder, cleaning.partitions)
     _ = (
         (clean[ACCOUNTING], finished[ACCOUNTING])
         | beam.Flatten()

@@ -177,7 +177,7 @@ class FinishInteractions(beam.DoFn):
 
     def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[Any]:
         """Called by Beam."""
-        part, tables = element
+        _, tables = element
         accounting = Accounting()
         catalogue: CatalogueTable = self._catalogue.acquire(
             lambda: CatalogueTable.load(self._catalogue_uri), tag=self._catalogue_uri
@@ -188,8 +188,6 @@ class FinishInteractions(beam.DoFn):
         times = rows.column(TIMESTAMP).to_numpy()
         accounting.rows_of_day += int((times >= microseconds(self._window.day)).sum())
         rows = rows.filter(pa.array(times >= microseconds(self._window.start)))
-        # Users' interactions stand together here, and a batch must not be one user's.
-        rows = rows.take(pa.array(np.random.default_rng(part).permutation(rows.num_rows)))
         positions = catalogue.positions(rows.column(CANDIDATE_ID).combine_chunks())
         for name, column in _columns(catalogue.features(positions, self._item_features())):
             rows = rows.append_column(name, column)

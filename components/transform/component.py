@@ -3,14 +3,19 @@
 import json
 from typing import Any
 
+import apache_beam as beam
 from tfx import types
 from tfx import v1 as tfx
 from tfx.components.transform import executor
 from tfx.dsl.components.base import base_beam_component, executor_spec
+from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, component_spec, standard_artifacts, standard_component_specs
 from tfx.types.standard_component_specs import TransformSpec
+from tfx.utils import io_utils
 
 from components.artifacts import Analysis
+from components.example_gen.interactions import TRAIN_SPLIT
+from components.example_gen.ordered import WriteInOrder
 
 ANALYSIS_KEY = "analysis"
 
@@ -25,7 +30,10 @@ class AnalysedTransformSpec(component_spec.ComponentSpec):
 
 
 class AnalysedTransformExecutor(executor.Executor):
-    """TFX's executor; `custom_config` tells the preprocessing function the folder of the analysis under `analysis`."""
+    """TFX's executor; `custom_config` tells the preprocessing function the folder of the analysis under `analysis`.
+
+    What TFX wrote in Beam's order is then brought into ours.
+    """
 
     def Do(  # noqa: N802
         self,
@@ -38,13 +46,27 @@ class AnalysedTransformExecutor(executor.Executor):
         folder = artifact_utils.get_single_uri(input_dict[ANALYSIS_KEY])
         config = json.dumps({**json.loads(exec_properties[key]), ANALYSIS_KEY: folder})
         super().Do(input_dict, output_dict, {**exec_properties, key: config})
+        raw = artifact_utils.get_split_uri(input_dict[standard_component_specs.EXAMPLES_KEY], TRAIN_SPLIT)
+        written = artifact_utils.get_split_uri(
+            output_dict[standard_component_specs.TRANSFORMED_EXAMPLES_KEY], TRAIN_SPLIT
+        )
+        ordered = f"{written}.ordered"
+        with self._make_beam_pipeline() as pipeline:
+            _ = (
+                pipeline
+                | beam.Create([io_utils.all_files_pattern(written)])
+                | beam.io.ReadAllFromTFRecord()
+                | WriteInOrder(ordered, len(fileio.listdir(raw)))
+            )
+        fileio.rmtree(written)
+        fileio.rename(ordered, written)
 
 
 class AnalysedTransform(base_beam_component.BaseBeamComponent):
     """Transforms the `train` split of examples.
 
     Args:
-        examples: raw interactions.
+        examples: raw interactions; `transformed_examples` are as many files.
         schema: of them.
         analysis: the Analyzer's.
         preprocessing_fn: the import path of the user function.
@@ -70,7 +92,7 @@ class AnalysedTransform(base_beam_component.BaseBeamComponent):
                 schema=schema,
                 analysis=analysis,
                 preprocessing_fn=preprocessing_fn,
-                splits_config=tfx.proto.SplitsConfig(analyze=["train"], transform=["train"]),
+                splits_config=tfx.proto.SplitsConfig(analyze=[TRAIN_SPLIT], transform=[TRAIN_SPLIT]),
                 disable_statistics=1,
                 force_tf_compat_v1=0,
                 custom_config=json.dumps(custom_config),

@@ -109,13 +109,15 @@ def _lookup(name: str, table: Table, analysis: str) -> Callable[[tf.SparseTensor
 
 
 def _number(values: tf.SparseTensor, feature: NumberFeature, scale: tuple[float, float]) -> tf.Tensor:
-    values = tf.cast(values, tf.float32)
+    # In double precision: TensorFlow's float32 logarithm differs in its last bit with a value's place in the batch, and training on
+    # another bit gives another model.
+    numbers = tf.cast(values.values, tf.float64)
     if feature.scale == "log":
-        values = tf.SparseTensor(values.indices, tf.math.log1p(tf.maximum(values.values, 0.0)), values.dense_shape)
-    if feature.scale == "none":
-        return _single(values, 0.0)
-    mean, deviation = scale
-    return _single(tf.SparseTensor(values.indices, (values.values - mean) / deviation, values.dense_shape), 0.0)
+        numbers = tf.math.log1p(tf.maximum(numbers, 0.0))
+    if feature.scale != "none":
+        mean, deviation = scale
+        numbers = (numbers - mean) / deviation
+    return _single(tf.SparseTensor(values.indices, tf.cast(numbers, tf.float32), values.dense_shape), 0.0)
 
 
 def _ones(values: tf.SparseTensor) -> tf.SparseTensor:
