@@ -70,9 +70,50 @@ def run(
         with console.status("loading TFX"):
             from pipeline.local import run_locally
         with terminal.step_progress(console) as (started, ended):
-            result = run_locally(loaded, day, started, ended)
+            result, is_new = run_locally(loaded, day, started, ended)
+        if not is_new:
+            console.print(_done_before(result), highlight=False)
+            return
         for table in tables(result):
             console.print(table)
+        _collect(console, loaded)
+
+
+@app.command()
+def backfill(
+    first: Annotated[Any, typer.Option("--from", parser=_day, metavar="YYYY-MM-DD", help="The first UTC day.")],
+    last: Annotated[Any, typer.Option("--to", parser=_day, metavar="YYYY-MM-DD", help="The last UTC day.")],
+    config: ConfigOption = MOVIELENS_CONFIG,
+    settings: SetOption = None,
+) -> None:
+    """Runs the pipeline for every day of a range, oldest first; days that are done with the same input are passed over."""
+    if last < first:
+        raise typer.BadParameter(f"expected --to at or after --from, received {first} and {last}")
+    with _session("backfill", config, settings) as (console, loaded):
+        from pipeline import terminal
+        from pipeline.summary import day_table
+
+        loaded.feature_spec()
+        with console.status("loading TFX"):
+            from pipeline.days import between
+            from pipeline.local import run_locally
+        results = []
+        try:
+            for day in between(first, last):
+                try:
+                    with terminal.step_progress(console, lines=False) as (started, ended):
+                        result, is_new = run_locally(loaded, day, started, ended)
+                except UserError as error:
+                    raise UserError(
+                        f"{day}: {error}\nThe backfill stopped there. Once that is mended, the same command goes on with {day}."
+                    ) from error
+                results.append(result)
+                console.print(f"  {day} {_outcome(result)}" if is_new else f"  {_done_before(result)}", highlight=False)
+                if is_new:
+                    _collect(console, loaded)
+        finally:
+            if results:
+                console.print(day_table(results))
 
 
 @data_app.command()
@@ -141,7 +182,9 @@ def runs(
             blessed = {None: "", True: "yes", False: "no"}[each.blessed]
             recall = (f"{each.recall[k]:.4f}" if k in each.recall else "" for k in cutoffs)
             table.add_row(each.run, each.state, str(each.version or ""), blessed, *recall)
-        Console(width=None if sys.stdout.isatty() else 120).print(table)
+        from pipeline.terminal import UNKNOWN_WIDTH
+
+        Console(width=None if sys.stdout.isatty() else UNKNOWN_WIDTH).print(table)
 
 
 @app.command()
@@ -155,6 +198,26 @@ def schema(config: ConfigOption = MOVIELENS_CONFIG, settings: SetOption = None) 
 
         written = contract.write_drafts(loaded.dataset, loaded.feature_spec())
         typer.echo("\n".join(f"wrote {path}" for path in written) or f"{loaded.dataset} has both schemas")
+
+
+def _outcome(result: Any) -> str:
+    return f"version {result.version}" if result.version else f"not blessed: {'; '.join(result.refused)}"
+
+
+def _done_before(result: Any) -> str:
+    return f"{result.date} is done with the same input ({_outcome(result)}, by run {result.run}): nothing to do."
+
+
+def _collect(console: Console, loaded: Any) -> None:
+    """Last, as what a run says of itself may lie in folders that go."""
+    from pipeline.retention import collect
+
+    collected = collect(loaded, loaded.retention)
+    if collected.artifacts or collected.versions:
+        versions = f", and versions {', '.join(map(str, collected.versions))}" if collected.versions else ""
+        console.print(
+            f"Removed {collected.artifacts} old artifacts ({collected.bytes / 1e6:.1f} MB){versions}.", highlight=False
+        )
 
 
 def main() -> None:

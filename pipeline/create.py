@@ -26,6 +26,8 @@ from pipeline.config import Config
 from schemas import contract
 
 TRAINER = "Trainer"
+BASELINE = "Baseline"
+WARM_START = "WarmStart"
 
 
 def create_pipeline(
@@ -47,8 +49,8 @@ def create_pipeline(
     shape = warm_start.shape(spec, config.trainer)
 
     # What the day goes on from: the last model that was blessed before it, which is also the one to beat.
-    baseline = _blessed_before(day, "Baseline")
-    base = _blessed_before(day, "WarmStart", shape if config.trainer.on_other_shape == "restart" else "")
+    baseline = _blessed_before(day, BASELINE)
+    base = _blessed_before(day, WARM_START, shape if config.trainer.on_other_shape == "restart" else "")
     base_model = base.outputs[MODEL_KEY] if config.trainer.warm_start else None
 
     # The day's data; interactions come joined with their items' features and their users' histories.

@@ -1,7 +1,6 @@
 """Runs the pipeline on this machine, step by step, through TFX's own launcher."""
 
 import hashlib
-import logging
 import time
 from collections.abc import Callable, Sequence
 from datetime import date
@@ -18,10 +17,10 @@ from tfx.proto.orchestration import pipeline_pb2
 from components.pusher.versions import PushFolder
 from pipeline.config import Config
 from pipeline.create import create_pipeline
+from pipeline.days import done, given
 from pipeline.metadata import Records, Run, Step, connection, new_run_id
 from schemas.errors import UserError
 
-LOGGER = logging.getLogger(__name__)
 CODE_FOLDERS = ("components", "schemas")
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -66,14 +65,19 @@ def code_digest() -> str:
     return content.hexdigest()[:16]
 
 
-def run_locally(config: Config, day: date, started: Callable[[str, int, int], None], ended: StepListener) -> Run:
-    """Runs every step for one day, in order, and returns the run's record.
+def run_locally(
+    config: Config, day: date, started: Callable[[str, int, int], None], ended: StepListener
+) -> tuple[Run, bool]:
+    """Runs every step for one day, in order; does nothing where the day is done with the same input.
 
     Args:
         config: the configuration.
         day: the UTC day.
         started: told the node, its position from 1 and the number of nodes before each step.
         ended: told the step and its seconds after each.
+
+    Returns:
+        The run's record, or that of the run which did the day before; and whether there was anything to do.
 
     Raises:
         schemas.errors.UserError: a step found fault with the data or the configuration.
@@ -84,6 +88,10 @@ def run_locally(config: Config, day: date, started: Callable[[str, int, int], No
     # A push that was killed between its renames must not wait for the next blessed model to be put right.
     PushFolder(str(config.serving)).recover()
     compiled = compile_pipeline(config, day)
+    now = given(config, day, compiled, metadata_connection)
+    before = done(config, day, now, records)
+    if before:
+        return before, False
     run_id = new_run_id(day)
     runtime_parameter_utils.substitute_runtime_parameter(compiled, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id})
     deployment = runner_utils.extract_local_deployment_config(compiled)
@@ -101,4 +109,5 @@ def run_locally(config: Config, day: date, started: Callable[[str, int, int], No
         ).launch()
         step = records.run(run_id).steps[-1]
         ended(step, time.monotonic() - begun)
-    return records.run(run_id)
+    records.note_given(run_id, now)
+    return records.run(run_id), True

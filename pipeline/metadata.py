@@ -1,7 +1,7 @@
-"""What ML Metadata knows of the runs. All reads of it are here; TensorFlow and TFX are not imported."""
+"""What ML Metadata knows of the runs; TensorFlow and TFX are not imported."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from schemas.errors import UserError
 RUN_CONTEXT = "pipeline_run"
 NODE_CONTEXT = "node"
 LAST_NODE = "Pusher"
+GIVEN_PREFIX = "given_"
 STATES = {
     mlmd.Execution.COMPLETE: "complete",
     mlmd.Execution.CACHED: "cached",
@@ -38,6 +39,23 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Given:
+    """What a run was given.
+
+    Attributes:
+        digest: of all that the steps are told, of their code, and of the data files' names, sizes and times.
+        base_model: the id of the model that training could go on from; 0 where there was none.
+        base_day: the UTC day of that model, ISO 8601; empty where training started anew.
+        baseline_model: the id of the model that was to be beaten; 0 where there was none.
+    """
+
+    digest: str
+    base_model: int
+    base_day: str
+    baseline_model: int
+
+
+@dataclass(frozen=True)
 class Run:
     """One run of the pipeline for one day.
 
@@ -49,7 +67,10 @@ class Run:
         blessed: whether the model reached its limits, or None where it was not judged.
         metrics: the model's and the baselines' metrics over all held-out interactions.
         pushed: the folder of each pushed part.
+        refused: why the model was not blessed, a sentence a limit.
         rows: the accounting of rows read and dropped.
+        turnover: for each embedding table, what the day did to its vocabulary.
+        given: what it was given; known of complete runs.
         steps: its steps, in the order in which they ran.
     """
 
@@ -60,13 +81,23 @@ class Run:
     blessed: bool | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     pushed: dict[str, str] = field(default_factory=dict)
+    refused: tuple[str, ...] = ()
     rows: dict[str, Any] = field(default_factory=dict)
+    turnover: dict[str, dict[str, float]] = field(default_factory=dict)
+    given: Given | None = None
     steps: tuple[Step, ...] = ()
 
     @property
     def recall(self) -> dict[int, float]:
         """The model's recall@K by K."""
-        prefix = "recall_at_"
+        return self._at_k("recall_at_")
+
+    @property
+    def baseline_recall(self) -> dict[int, float]:
+        """By K, recall@K of the last blessed model before the day, on the same interactions and catalogue; empty without one."""
+        return self._at_k("baseline_recall_at_")
+
+    def _at_k(self, prefix: str) -> dict[int, float]:
         return {int(n.removeprefix(prefix)): v for n, v in self.metrics.items() if n.startswith(prefix)}
 
 
@@ -112,25 +143,57 @@ class Records:
         """One run by its id."""
         return self._run(self._store.get_context_by_type_and_name(RUN_CONTEXT, run_id))
 
+    def last_complete(self, pipeline: str, day: date) -> Run | None:
+        """The last run of a pipeline and day that is complete."""
+        names = [
+            context.name
+            for context in sorted(self._store.get_contexts_by_type(RUN_CONTEXT), key=lambda context: context.id)
+            if context.name.startswith(f"{day.isoformat()}.")
+            and pipeline in {parent.name for parent in self._store.get_parent_contexts_by_context(context.id)}
+        ]
+        for name in reversed(names):
+            run = self.run(name)
+            if run.state == "complete":
+                return run
+        return None
+
+    def is_live(self, artifact: int) -> bool:
+        """Whether an artifact is still there."""
+        return any(found.state == mlmd.Artifact.LIVE for found in self._store.get_artifacts_by_id([artifact]))
+
+    def note_given(self, run_id: str, given: Given) -> None:
+        """Leaves on a run that is complete what it was given."""
+        context = self._store.get_context_by_type_and_name(RUN_CONTEXT, run_id)
+        for name, value in asdict(given).items():
+            kept = context.custom_properties[f"{GIVEN_PREFIX}{name}"]
+            if isinstance(value, int):
+                kept.int_value = value
+            else:
+                kept.string_value = value
+        self._store.put_contexts([context])
+
     def example_uris(self, run_id: str) -> dict[str, str]:
         """Where the examples of a run are: `interactions` and `catalogue`."""
         context = self._store.get_context_by_type_and_name(RUN_CONTEXT, run_id)
         found = {}
-        for artifact in self._store.get_artifacts_by_context(context.id):
+        for _, artifact in self._artifacts(context):
             rows = _properties(artifact).get("rows")
             if rows:
                 found[json.loads(rows)["kind"]] = artifact.uri
         return found
 
     def artifact_uris(self, run_id: str, artifact_type: str) -> list[str]:
-        """Where the artifacts of a type are that a run made or used."""
+        """Where the artifacts of a type are that a run made."""
         context = self._store.get_context_by_type_and_name(RUN_CONTEXT, run_id)
         return [artifact.uri for kind, artifact in self._artifacts(context) if kind == artifact_type]
 
     def _artifacts(self, context: mlmd.Context) -> list[tuple[str, mlmd.Artifact]]:
-        """What a run made or used, with the name of each one's type."""
+        """What a run's steps made, or the cache served, with the name of each one's type; not what its resolvers found."""
+        executions = [execution.id for execution in self._store.get_executions_by_context(context.id)]
+        events = self._store.get_events_by_execution_ids(executions) if executions else []
+        made = [event.artifact_id for event in events if event.type == mlmd.Event.OUTPUT]
         names = {kind.id: kind.name for kind in self._store.get_artifact_types()}
-        return [(names[artifact.type_id], artifact) for artifact in self._store.get_artifacts_by_context(context.id)]
+        return [(names[a.type_id], a) for a in self._store.get_artifacts_by_id(sorted(made))] if made else []
 
     def _run(self, context: mlmd.Context) -> Run:
         executions = sorted(self._store.get_executions_by_context(context.id), key=lambda execution: execution.id)
@@ -138,36 +201,41 @@ class Records:
             Step(self._node(execution.id), STATES.get(execution.last_known_state, "unfinished"))
             for execution in executions
         )
-        artifacts = dict(self._artifacts(context))
+        made = self._artifacts(context)
+        artifacts = dict(made)
         pushed = _properties(artifacts.get("PushedModel"))
         version = int(pushed["pushed_version"]) if pushed.get("pushed") else None
         blessed = _properties(artifacts.get("ModelBlessing")).get("blessed")
+        evaluation = _properties(artifacts.get("ModelEvaluation"))
+        accounting = [json.loads(p["rows"]) for p in (_properties(artifact) for _, artifact in made) if "rows" in p]
         return Run(
             run=context.name,
             date=context.name.partition(".")[0],
             state=_state(steps),
             version=version,
             blessed=None if blessed is None else bool(blessed),
-            metrics=json.loads(_properties(artifacts.get("ModelEvaluation")).get("metrics", "{}")),
+            metrics=json.loads(evaluation.get("metrics", "{}")),
             pushed=json.loads(pushed.get("parts", "{}")) if version else {},
-            rows=self._rows(context),
+            refused=tuple(json.loads(evaluation.get("refused", "[]"))),
+            rows={each["kind"]: each for each in accounting},
+            turnover=json.loads(_properties(artifacts.get("Analysis")).get("turnover", "{}")),
+            given=_given(context),
             steps=steps,
         )
-
-    def _rows(self, context: mlmd.Context) -> dict[str, Any]:
-        """The row accounting of each kind of examples."""
-        found = {}
-        for artifact in self._store.get_artifacts_by_context(context.id):
-            rows = _properties(artifact).get("rows")
-            if rows:
-                accounting = json.loads(rows)
-                found[accounting["kind"]] = accounting
-        return found
 
     def _node(self, execution: int) -> str:
         contexts = self._store.get_contexts_by_execution(execution)
         types = {context.type: context.name for context in contexts}
         return types[NODE_CONTEXT].rpartition(".")[2]
+
+
+def _given(context: mlmd.Context) -> Given | None:
+    values = {
+        name.removeprefix(GIVEN_PREFIX): getattr(value, value.WhichOneof("value"))
+        for name, value in context.custom_properties.items()
+        if name.startswith(GIVEN_PREFIX)
+    }
+    return Given(**values) if values else None
 
 
 def _state(steps: tuple[Step, ...]) -> str:

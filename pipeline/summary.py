@@ -1,7 +1,9 @@
-"""The table at the end of a run."""
+"""The tables at the end of a run, and of a row of days."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from rich import box
 from rich.table import Table
 
 from pipeline.metadata import Run
@@ -9,7 +11,40 @@ from pipeline.metadata import Run
 
 def tables(run: Run) -> list[Table]:
     """What came in, what came of it, and where it went."""
-    return [table for table in (_rows(run), _recall(run), _outcome(run)) if table.row_count]
+    return [table for table in (_rows(run), _turnover(run), _recall(run), _outcome(run)) if table.row_count]
+
+
+def day_table(runs: Sequence[Run]) -> Table:
+    """A day a row."""
+    cutoffs = sorted({k for run in runs for k in run.recall})
+    title = "Days; in brackets the last blessed model before, on the same interactions"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for column in ("day", "rows", "new ids", "OOV", *(f"recall@{k}" for k in cutoffs), "blessed", "version"):
+        table.add_column(column, justify="left" if column == "day" else "right", overflow="fold")
+    for run in runs:
+        table.add_row(
+            run.date,
+            f"{run.rows['interactions']['rows_of_day']:,}" if "interactions" in run.rows else "",
+            f"{sum(each['admitted'] for each in run.turnover.values()):,}" if run.turnover else "",
+            f"{_oov_share(run):.1%}" if run.turnover else "",
+            *(_beside_baseline(run, k) for k in cutoffs),
+            run.state if run.state != "complete" else "yes" if run.blessed else "no",
+            str(run.version or ""),
+        )
+    return table
+
+
+def _beside_baseline(run: Run, k: int) -> str:
+    if k not in run.recall:
+        return ""
+    baseline = f"{run.baseline_recall[k]:.3f}" if k in run.baseline_recall else "  -  "
+    return f"{run.recall[k]:.3f} ({baseline})"
+
+
+def _oov_share(run: Run) -> float:
+    """Of all ids that the day's examples hold, those that share a bucket."""
+    lookups = sum(each["lookups"] for each in run.turnover.values())
+    return sum(each["oov_share"] * each["lookups"] for each in run.turnover.values()) / lookups if lookups else 0.0
 
 
 def _rows(run: Run) -> Table:
@@ -25,13 +60,32 @@ def _rows(run: Run) -> Table:
     return table
 
 
+def _turnover(run: Run) -> Table:
+    table = Table(title="Ids with a row of their own, and those that share a hash bucket", title_justify="left")
+    columns = ("", "ids", "admitted", "expired", "OOV", "ids a bucket", "most")
+    for column in columns:
+        table.add_column(column, justify="left" if not column else "right")
+    for name, each in run.turnover.items():
+        table.add_row(
+            name,
+            *(f"{each[figure]:,}" for figure in ("ids", "admitted", "expired")),
+            f"{each['oov_share']:.1%}",
+            f"{each['bucket_ids']:.1f}",
+            f"{each['fullest_bucket_ids']:,}",
+        )
+    return table
+
+
 def _recall(run: Run) -> Table:
     table = Table(title="Recall among the whole catalogue", title_justify="left")
-    for column in ("", "model", "popularity", "ratio"):
+    for column in ("", "model", *(["last blessed"] if run.baseline_recall else []), "popularity", "ratio"):
         table.add_column(column, justify="left" if not column else "right")
     for k, model in sorted(run.recall.items()):
         popular = run.metrics[f"popularity_recall_at_{k}"]
-        table.add_row(f"recall@{k}", f"{model:.4f}", f"{popular:.4f}", f"{model / popular:.2f}" if popular else "")
+        before = [f"{run.baseline_recall[k]:.4f}"] if run.baseline_recall else []
+        table.add_row(
+            f"recall@{k}", f"{model:.4f}", *before, f"{popular:.4f}", f"{model / popular:.2f}" if popular else ""
+        )
     return table
 
 
@@ -40,8 +94,14 @@ def _outcome(run: Run) -> Table:
     table.add_column()
     table.add_column(overflow="fold")  # a path that is cut is of no use
     table.add_row("state", run.state)
+    if run.given:
+        table.add_row(
+            "goes on from", f"the model of {run.given.base_day}" if run.given.base_day else "nothing: trained anew"
+        )
     if run.blessed is not None:
         table.add_row("blessed", "yes" if run.blessed else "no: the last good model keeps serving")
+    for refusal in run.refused:
+        table.add_row("", refusal)
     if run.version:
         table.add_row("version", str(run.version))
     for part, place in sorted(run.pushed.items()):

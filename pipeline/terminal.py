@@ -18,6 +18,9 @@ from components.progress import PROGRESS_LOGGER
 from pipeline.metadata import Step
 
 
+UNKNOWN_WIDTH = 120  # columns, where standard output is no terminal
+
+
 @contextlib.contextmanager
 def quiet_terminal(log_folder: Path, command: str) -> Iterator[tuple[Console, Path]]:
     """Sends everything that this process and its children print to a new log file.
@@ -49,7 +52,8 @@ def quiet_terminal(log_folder: Path, command: str) -> Iterator[tuple[Console, Pa
         lasting = io.BufferedWriter(_Lasting(os.dup(kept[1]), "wb"))
         with io.TextIOWrapper(lasting, encoding="utf-8") as terminal, warnings.catch_warnings():
             warnings.simplefilter("default")
-            yield Console(file=terminal, markup=False), path  # titles and ids are data, not markup
+            width = None if os.isatty(kept[1]) or "COLUMNS" in os.environ else UNKNOWN_WIDTH
+            yield Console(file=terminal, markup=False, width=width), path  # titles and ids are data, not markup
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -71,8 +75,14 @@ class _Lasting(io.FileIO):
 
 
 @contextlib.contextmanager
-def step_progress(console: Console) -> Iterator[tuple[Callable[[str, int, int], None], Callable[[Step, float], None]]]:
+def step_progress(
+    console: Console, lines: bool = True
+) -> Iterator[tuple[Callable[[str, int, int], None], Callable[[Step, float], None]]]:
     """A bar for the step that runs, and a line for each that has ended.
+
+    Args:
+        console: where to.
+        lines: without them only the bar is seen.
 
     Yields:
         What is to be told a step's name, its number and how many there are before it runs; and the step with its seconds
@@ -85,6 +95,7 @@ def step_progress(console: Console) -> Iterator[tuple[Callable[[str, int, int], 
         TimeElapsedColumn(),
         console=console,
         transient=True,
+        disable=not console.is_terminal,
     )
     task = bar.add_task("", total=1.0)
 
@@ -92,9 +103,10 @@ def step_progress(console: Console) -> Iterator[tuple[Callable[[str, int, int], 
         bar.reset(task, description=f"{number}/{count} {node}", total=1.0)
 
     def ended(step: Step, seconds: float) -> None:
-        console.print(f"  {step.node:<24}{step.state:<10}{seconds:6.1f} s", highlight=False)
+        if lines:
+            console.print(f"  {step.node:<24}{step.state:<10}{seconds:6.1f} s", highlight=False)
 
-    handler = _ToBar(bar, task)
+    handler = _ToBar(bar, task, lines)
     logger = logging.getLogger(PROGRESS_LOGGER)
     logger.setLevel(logging.INFO)
     logger.addHandler(handler)
@@ -108,11 +120,13 @@ def step_progress(console: Console) -> Iterator[tuple[Callable[[str, int, int], 
 class _ToBar(logging.Handler):
     """Shows what a step says of its progress."""
 
-    def __init__(self, bar: Progress, task: TaskID) -> None:
+    def __init__(self, bar: Progress, task: TaskID, lines: bool) -> None:
         super().__init__()
         self._bar = bar
         self._task = task
+        self._lines = lines
 
     def emit(self, record: logging.LogRecord) -> None:
         self._bar.update(self._task, completed=getattr(record, "done", 0.0))
-        self._bar.console.print(f"    {record.getMessage()}", highlight=False)
+        if self._lines:
+            self._bar.console.print(f"    {record.getMessage()}", highlight=False)

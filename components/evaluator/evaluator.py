@@ -14,6 +14,7 @@ from components.evaluator.metrics import BASELINE, CANDIDATE, POPULARITY, Recall
 from components.evaluator.settings import EvaluatorSettings
 
 METRICS_PROPERTY = "metrics"
+REFUSED_PROPERTY = "refused"
 
 
 def recall_name(k: int, scorer: str = "") -> str:
@@ -49,7 +50,7 @@ def eval_config(settings: EvaluatorSettings) -> tfma.EvalConfig:
 
 
 class EvaluatorExecutor(executor.Executor):
-    """TFX's executor; afterwards the overall metrics stand on the evaluation artifact, as JSON."""
+    """TFX's executor; afterwards the overall metrics, and why a model is not blessed, stand on the evaluation, as JSON."""
 
     def Do(  # noqa: N802
         self,
@@ -66,6 +67,8 @@ class EvaluatorExecutor(executor.Executor):
             of_baseline = _overall(evaluation.uri, BASELINE)
             metrics |= {f"{BASELINE}_{n}": v for n, v in of_baseline.items() if n.startswith(recall_name(0)[:-1])}
         evaluation.set_string_custom_property(METRICS_PROPERTY, json.dumps(metrics, sort_keys=True))
+        refusals = _refusals(tfma.load_validation_result(evaluation.uri))
+        evaluation.set_string_custom_property(REFUSED_PROPERTY, json.dumps(refusals))
 
 
 class RetrievalEvaluator(tfx.components.Evaluator):
@@ -75,9 +78,30 @@ class RetrievalEvaluator(tfx.components.Evaluator):
 
 
 def _overall(folder: str, model: str | None) -> dict[str, float]:
-    """A model's metrics over all interactions."""
+    """A model's metrics over all interactions, without what TFMA compares them with."""
     overall = tfma.load_eval_result(folder, model_name=model).get_metrics_for_slice(())
-    return {name: value["doubleValue"] for name, value in overall.items() if "doubleValue" in value}
+    return {
+        name: value["doubleValue"]
+        for name, value in overall.items()
+        if "doubleValue" in value and not name.endswith("_diff")
+    }
+
+
+def _refusals(validation: tfma.ValidationResult) -> list[str]:
+    """A sentence for each limit that the model does not reach."""
+    return [
+        f"{failure.metric_key.name}: {_limit(failure)}"
+        for each in validation.metric_validations_per_slice
+        for failure in each.failures
+    ]
+
+
+def _limit(failure: Any) -> str:
+    value, threshold = failure.metric_value.double_value.value, failure.metric_threshold
+    if failure.metric_key.is_diff:
+        allowed = -threshold.change_threshold.absolute.value
+        return f"{-value:.4f} below that of the last blessed model; {allowed:.4f} is allowed"
+    return f"{value:.4f}; expected at least {threshold.value_threshold.lower_bound.value:.4f}"
 
 
 def _metric(

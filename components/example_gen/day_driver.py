@@ -14,7 +14,6 @@ from tfx.types import standard_component_specs
 
 from components.example_gen import sources
 from components.example_gen.settings import ExampleGenSettings
-from schemas.errors import UserError
 from schemas.features import FeatureSpec
 
 
@@ -46,10 +45,7 @@ class DayDriver(driver.Driver):
     def run(self, execution_info: data_types.ExecutionInfo) -> driver_output_pb2.DriverOutput:
         """Called by TFX. Missing data is left for the executor to report, as that is what makes a step fail."""
         request = Request(execution_info.exec_properties)
-        try:
-            fingerprint = sources.fingerprint(self.files(request, execution_info.input_dict))
-        except UserError as error:
-            fingerprint = f"missing: {error}"
+        fingerprint = sources.fingerprint_of(lambda: self.files(request, execution_info.input_dict))
         output = driver_output_pb2.DriverOutput()
         span = sources.span(request.day)
         output.exec_properties[utils.SPAN_PROPERTY_NAME].int_value = span

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path, PurePosixPath
@@ -132,6 +133,14 @@ def fingerprint(files: list[SourceFile]) -> str:
     """Changes when a file comes, goes, or is written again."""
     content = "\n".join(f"{file.path}\t{file.size}\t{file.modified:.6f}" for file in files)
     return hashlib.sha256(content.encode()).hexdigest()
+
+
+def fingerprint_of(find: Callable[[], list[SourceFile]]) -> str:
+    """The fingerprint of what is found, or the fault where something is missing."""
+    try:
+        return fingerprint(find())
+    except UserError as error:
+        return f"missing: {error}"
 
 
 def _files(source: SourceSettings, path: str, day: date | None) -> list[SourceFile]:

@@ -71,7 +71,7 @@ def restore(state: TrainingState, spec: FeatureSpec, model_shape: str, analysis:
     """
     _check_shape(model_shape, io_utils.read_string_file(os.path.join(folder, SETTINGS)))
     path = os.path.join(folder, CHECKPOINT)
-    state.fixed.restore(path).assert_existing_objects_matched().expect_partial()
+    state.fixed.read(path).assert_existing_objects_matched().expect_partial()
     reader = tf.train.load_checkpoint(path)
     for table, variables in state.rows.items():
         sources = moved_rows(

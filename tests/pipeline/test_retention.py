@@ -14,8 +14,8 @@ from ml_metadata.proto import metadata_store_pb2 as mlmd
 from pydantic import ValidationError
 
 from components.pusher.versions import PARTS, PushFolder
-from pipeline.metadata import connection
 from pipeline.config import RetentionSettings
+from pipeline.metadata import connection
 from pipeline.retention import Collected, collect
 from schemas.errors import UserError
 

@@ -1,0 +1,245 @@
+"""What is known of all the data: counted and measured in parts, kept in files, carried from day to day."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pandas.testing import assert_frame_equal
+from tfx import types
+from tfx.types import standard_artifacts
+
+from components.analysis import files
+from components.analysis.component import TURNOVER_PROPERTY, AnalyzerExecutor
+from components.analysis.statistics import COMPACT_AT, MOMENTS, AddMoments, Count, Measure, Moments, count
+from components.analysis.vocabulary import entries
+from components.artifacts import Analysis, warm_start_folder
+from schemas.features import TIMESTAMP, FeatureSpec
+
+DAY = 20_000
+MICROSECONDS = 24 * 60 * 60 * 1_000_000
+SPEC = FeatureSpec.model_validate(
+    {
+        "interactions": {"user": "user", "item": "item", "time": "at"},
+        "catalogue": {"item": "item"},
+        "tables": {
+            "item": {"width": 2, "hash_buckets": 4, "vocabulary": {"min_count": 2, "expire_after_days": 2}},
+            "tag": {"width": 2, "hash_buckets": 1, "vocabulary": {}},
+            "device": {"width": 2, "hash_buckets": 2},
+        },
+        "query": {
+            "device": {"kind": "id", "table": "device"},
+            "past": {"kind": "history", "table": "item", "last": 2},
+            "age": {"kind": "number"},
+            "visits": {"kind": "number", "scale": "log"},
+            "score": {"kind": "number", "scale": "none"},
+        },
+        "item": {
+            "item": {"kind": "id", "table": "item"},
+            "tags": {"kind": "ids", "table": "tag", "max_values": 2},
+            "more_tags": {"kind": "ids", "table": "tag", "max_values": 2},
+        },
+    }
+)
+
+
+def example(day: int, **features: Any) -> bytes:
+    """An interaction a minute before the day ends; None is a number that is missing, as ExampleGen writes it."""
+    made = tf.train.Example()
+    made.features.feature[TIMESTAMP].int64_list.value.append((day + 1) * MICROSECONDS - 60_000_000)
+    for name, values in features.items():
+        feature = made.features.feature[name]
+        if isinstance(values, bytes):
+            feature.bytes_list.value.extend(values.split())
+        elif values is not None:
+            feature.float_list.value.append(values)
+    return made.SerializeToString()
+
+
+def measured(*examples: bytes) -> tuple[dict[str, dict[bytes, tuple[int, int]]], dict[str, Moments]]:
+    """For each table the (count, last_seen) of its ids; and the moments of each number."""
+    elements = list(Measure(SPEC).process(list(examples)))
+    moments = dict(element.value for element in elements if getattr(element, "tag", None) == MOMENTS)
+    tables = dict(element for element in elements if isinstance(element, tuple))
+    return {name: as_dict(table) for name, table in tables.items()}, moments
+
+
+def as_dict(table: pa.Table) -> dict[bytes, tuple[int, int]]:
+    return {row["token"]: (row["count"], row["last_seen"]) for row in table.to_pylist()}
+
+
+def part(**counted: tuple[int, int]) -> pa.Table:
+    tokens = [name.encode() for name in counted]
+    counts, days = zip(*counted.values(), strict=True)
+    return pa.table({"token": pa.array(tokens, pa.binary()), "count": counts, "last_seen": days})
+
+
+def test_ids_are_counted_with_the_day_they_were_last_seen() -> None:
+    tables, _ = measured(
+        example(DAY - 1, item=b"b", tags=b"x y"), example(DAY, item=b"a", tags=b"x"), example(DAY - 2, item=b"b")
+    )
+    assert tables == {"item": {b"a": (1, DAY), b"b": (2, DAY - 1)}, "tag": {b"x": (2, DAY), b"y": (1, DAY - 1)}}
+
+
+def test_all_features_of_a_table_count_but_histories_which_repeat_others() -> None:
+    tables, _ = measured(example(DAY, item=b"a", past=b"b c", tags=b"x", more_tags=b"x z", device=b"phone"))
+    assert tables == {
+        "item": {b"a": (1, DAY)},
+        "tag": {b"x": (2, DAY), b"z": (1, DAY)},
+        "device": {b"phone": (1, DAY)},
+    }
+
+
+def test_numbers_are_measured_as_they_will_be_scaled() -> None:
+    # 20 and 30: mean 25, squared differences 5^2 + 5^2. log(1 + x) of 0 and e^2 - 1: 0 and 2; mean 1, 1^2 + 1^2. A score is not
+    # scaled.
+    _, moments = measured(
+        example(DAY, age=20.0, visits=0.0, score=5.0), example(DAY, age=30.0, visits=np.e**2 - 1, score=7.0)
+    )
+    assert moments == {
+        "age": Moments(2, 25.0, 50.0),
+        "visits": Moments(2, pytest.approx(1.0), pytest.approx(2.0)),
+    }
+
+
+def test_missing_values_do_not_count() -> None:
+    tables, moments = measured(example(DAY, item=b"", age=None), example(DAY, item=b"a", age=20.0))
+    assert (tables["item"], moments) == ({b"a": (1, DAY)}, {"age": Moments(1, 20.0, 0.0)})
+    assert measured(example(DAY, age=None)) == ({}, {})  # nor is there anything to count in a batch of none
+
+
+def test_parts_are_added_up() -> None:
+    added = count([part(a=(2, DAY), b=(1, DAY - 1)), part(b=(3, DAY - 2), c=(1, DAY))])
+    assert added.column_names == ["token", "count", "last_seen"]
+    assert as_dict(added) == {b"a": (2, DAY), b"b": (4, DAY - 1), b"c": (1, DAY)}
+
+
+@pytest.mark.parametrize("parts", [1, COMPACT_AT - 1, COMPACT_AT, 3 * COMPACT_AT])
+def test_any_number_of_parts_is_added_up_by_any_number_of_workers(parts: int) -> None:
+    combine = Count()
+    workers = [combine.create_accumulator() for _ in range(3)]  # the third is given nothing
+    for number in range(parts):
+        workers[number % 2] = combine.add_input(workers[number % 2], part(a=(2, DAY - number), b=(1, DAY)))
+    added = combine.extract_output(combine.merge_accumulators(workers))
+    assert as_dict(added) == {b"a": (2 * parts, DAY), b"b": (parts, DAY)}
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    offset=st.sampled_from([0.0, -3.0, 1e9]),
+    values=st.lists(st.floats(-100.0, 100.0), min_size=1, max_size=30),
+    cuts=st.lists(st.integers(0, 30), max_size=4),
+)
+def test_moments_of_parts_add_up_to_those_of_the_whole(offset: float, values: list[float], cuts: list[int]) -> None:
+    whole = offset + np.array(values)
+    combine = AddMoments()
+    total = combine.merge_accumulators(
+        combine.add_input(
+            combine.create_accumulator(), Moments(len(p), p.mean(), p.var() * len(p)) if len(p) else Moments()
+        )
+        for p in np.split(whole, sorted(cuts))
+    )
+    assert total.values == len(values)
+    assert total.mean == pytest.approx(whole.mean(), rel=1e-12, abs=1e-12)
+    # At 1e9 floats are a ten-millionth apart; sums of squares, of which one would take the difference, a hundred.
+    assert math.sqrt(total.squares / total.values) == pytest.approx(whole.std(), rel=1e-9, abs=1e-6)
+
+
+def test_the_deviation_is_that_of_the_whole_and_none_to_divide_by_is_one() -> None:
+    assert Moments(2, 25.0, 50.0).deviation == 5.0
+    assert Moments().deviation == Moments(3, 5.0, 0.0).deviation == 1.0
+
+
+def test_numbers_that_are_all_alike_have_no_deviation_whatever_rounding_makes_of_them() -> None:
+    # The mean of ten times log(1 + 2), which no float is, is not quite it.
+    _, moments = measured(*[example(DAY, age=2.0, visits=2.0)] * 10)
+    assert (moments["age"].deviation, moments["visits"].deviation) == (1.0, 1.0)
+
+
+def test_an_analysis_is_read_as_it_was_written(tmp_path: Path) -> None:
+    ids = [b"\xff\xfe", b" spaced ", "ü🐜".encode(), b"nul\x00"]
+    known = entries(ids, [4, 3, 2, 2], [DAY, DAY - 9, DAY, 0])
+    scales = {"age": (1 / 3, 1e-300), "visits": (-2.5, 7.0)}
+    files.write(str(tmp_path), {"item": known, "tag": entries([], [], [])}, scales)
+    assert_frame_equal(files.read_vocabulary(str(tmp_path), "item"), known)
+    assert files.read_vocabulary(str(tmp_path), "tag").empty
+    assert files.read_vocabulary(str(tmp_path), "device").empty  # hashed: it has no file
+    assert files.read_scales(str(tmp_path)) == scales
+    # And TensorFlow's lookup has the rows that the vocabulary has.
+    lines = tf.lookup.TextFileInitializer(
+        files.vocabulary_path(str(tmp_path), "item"),
+        tf.string,
+        tf.lookup.TextFileIndex.WHOLE_LINE,
+        tf.int64,
+        tf.lookup.TextFileIndex.LINE_NUMBER,
+    )
+    assert tf.lookup.StaticVocabularyTable(lines, 1).lookup(tf.constant(ids)).numpy().tolist() == [0, 1, 2, 3]
+
+
+def analyse(folder: Path, day: int, examples: list[bytes], base: types.Artifact | None = None) -> types.Artifact:
+    """A day's analysis by the step's executor; it becomes the day's model too, to go on from."""
+    interactions, analysis = standard_artifacts.Examples(), Analysis()
+    interactions.uri, interactions.split_names = f"{folder}/{day}/examples", '["train", "eval"]'
+    analysis.uri = warm_start_folder(f"{folder}/{day}/model")
+    for split, chosen in (("train", examples), ("eval", [example(DAY, item=b"held_out", age=1e6)])):
+        path = Path(interactions.uri) / f"Split-{split}"
+        path.mkdir(parents=True)
+        for number, written in enumerate([chosen[::2], chosen[1::2]]):
+            with tf.io.TFRecordWriter(f"{path}/{number}.gz", "GZIP") as writer:
+                for each in written:
+                    writer.write(each)
+    AnalyzerExecutor().Do(
+        {"examples": [interactions], "base_model": [base] if base else []},
+        {"analysis": [analysis]},
+        {"feature_spec": SPEC.model_dump_json(), "day": day},
+    )
+    return analysis
+
+
+def test_the_second_day_carries_on_what_the_first_one_knew(tmp_path: Path) -> None:
+    # The items a, b and c are frequent enough, d is not.
+    first = analyse(
+        tmp_path,
+        DAY,
+        [example(DAY - 1, item=b"c"), example(DAY - 1, item=b"c"), example(DAY, item=b"d")]
+        + [example(DAY, item=item, age=age) for item, age in ((b"a", 20.0), (b"b", 30.0)) for _ in range(3)],
+    )
+    assert_frame_equal(
+        files.read_vocabulary(first.uri, "item"), entries([b"a", b"b", b"c"], [3, 3, 2], [DAY, DAY, DAY - 1])
+    )
+    assert files.read_scales(first.uri) == {"age": (25.0, 5.0)}
+    yesterday = standard_artifacts.Model()
+    yesterday.uri = f"{tmp_path}/{DAY}/model"
+
+    # a comes once, b not at all; c expires, two days unseen; e is new. Other ages, and for the first time there are visits.
+    second = analyse(
+        tmp_path,
+        DAY + 1,
+        [example(DAY + 1, item=b"a", age=70.0, visits=0.0), example(DAY + 1, item=b"f", tags=b"x")]
+        + [example(DAY + 1, item=b"e")] * 4,
+        yesterday,
+    )
+    assert_frame_equal(
+        files.read_vocabulary(second.uri, "item"), entries([b"e", b"b", b"a"], [4, 3, 1], [DAY + 1, DAY, DAY + 1])
+    )
+    assert_frame_equal(files.read_vocabulary(second.uri, "tag"), entries([b"x"], [1], [DAY + 1]))
+    assert files.read_scales(second.uri) == {"age": (25.0, 5.0), "visits": (0.0, 1.0)}
+    # Of six items looked up, f alone goes to one of four buckets.
+    nothing = {"ids": 0, "admitted": 0, "expired": 0, "lookups": 0, "oov_share": 0.0}
+    assert json.loads(second.get_string_custom_property(TURNOVER_PROPERTY)) == {
+        "device": {**nothing, "bucket_ids": 0.0, "fullest_bucket_ids": 0},
+        "item": {
+            "ids": 3, "admitted": 1, "expired": 1, "lookups": 6,
+            "oov_share": 1 / 6, "bucket_ids": 1 / 4, "fullest_bucket_ids": 1,
+        },
+        "tag": {**nothing, "ids": 1, "admitted": 1, "lookups": 1, "bucket_ids": 0.0, "fullest_bucket_ids": 0},
+    }  # fmt: skip
+    assert sorted(path.name for path in Path(second.uri).iterdir()) == [
+        "scales.json", "vocabulary_item", "vocabulary_item.parquet", "vocabulary_tag", "vocabulary_tag.parquet",
+    ]  # fmt: skip

@@ -1,0 +1,109 @@
+"""What a day goes on from, among the artifacts of all runs: never what came at its own day or later."""
+
+import pytest
+from tfx import types
+from tfx.components.evaluator import constants
+from tfx.types import standard_artifacts
+
+from components.artifacts import SHAPE_PROPERTY, SPAN_PROPERTY
+from components.resolver.earlier import BLESSING_KEY, MODEL_KEY, STATISTICS_KEY, BlessedBefore, TrainedBefore
+
+DAY = 20_000
+
+
+def model(number: int, day: int, shape: str = "narrow") -> types.Artifact:
+    made = standard_artifacts.Model()
+    made.id = number
+    made.set_int_custom_property(SPAN_PROPERTY, day)
+    made.set_string_custom_property(SHAPE_PROPERTY, shape)
+    return made
+
+
+def verdict(number: int, of: int, blessed: bool = True) -> types.Artifact:
+    """What the Evaluator says of the model `of`."""
+    made = standard_artifacts.ModelBlessing()
+    made.id = number
+    made.set_int_custom_property(constants.ARTIFACT_PROPERTY_CURRENT_MODEL_ID_KEY, of)
+    made.set_int_custom_property(constants.ARTIFACT_PROPERTY_BLESSED_KEY, int(blessed))
+    return made
+
+
+def statistics(number: int, day: int) -> types.Artifact:
+    made = standard_artifacts.ExampleStatistics()
+    made.id, made.span = number, day
+    return made
+
+
+def blessed_before(
+    models: list[types.Artifact], verdicts: list[types.Artifact] | None = None, day: int = DAY, shape: str = ""
+) -> tuple[list[int], list[int]]:
+    """The numbers of the model and of its blessing; by default all models are blessed, each by the number 100 more."""
+    if verdicts is None:
+        verdicts = [verdict(100 + one.id, one.id) for one in models]
+    found = BlessedBefore(day, shape).resolve_artifacts(None, {MODEL_KEY: models, BLESSING_KEY: verdicts})
+    return [one.id for one in found[MODEL_KEY]], [one.id for one in found[BLESSING_KEY]]
+
+
+def trained_before(made: list[types.Artifact], models: list[types.Artifact]) -> list[int]:
+    """The numbers of the statistics."""
+    found = TrainedBefore(DAY).resolve_artifacts(None, {STATISTICS_KEY: made, MODEL_KEY: models})
+    assert found[MODEL_KEY] == []
+    return [one.id for one in found[STATISTICS_KEY]]
+
+
+def test_the_newest_day_before_is_gone_on_from_whatever_was_trained_last() -> None:
+    # The day before yesterday was trained again after yesterday.
+    assert blessed_before([model(1, DAY - 2), model(2, DAY - 1), model(3, DAY - 2)]) == ([2], [102])
+
+
+def test_of_several_runs_of_a_day_the_last_is_gone_on_from() -> None:
+    assert blessed_before([model(9, DAY - 1), model(10, DAY - 1), model(8, DAY - 1)]) == ([10], [110])
+
+
+@pytest.mark.parametrize("day", [DAY, DAY + 1])
+def test_a_backfilled_day_does_not_see_its_own_day_or_a_later_one(day: int) -> None:
+    assert blessed_before([model(1, DAY - 30), model(2, day)]) == ([1], [101])
+    assert blessed_before([model(2, day)]) == ([], [])
+
+
+def test_a_model_that_was_not_blessed_is_passed_over() -> None:
+    models = [model(1, DAY - 3), model(2, DAY - 2), model(3, DAY - 1)]
+    # The second was refused, the third was never judged.
+    assert blessed_before(models, [verdict(11, 1), verdict(12, 2, blessed=False)]) == ([1], [11])
+    assert blessed_before(models, []) == ([], [])
+
+
+def test_a_blessing_of_another_model_says_nothing() -> None:
+    assert blessed_before([model(1, DAY - 1)], [verdict(11, of=2)]) == ([], [])
+
+
+def test_a_model_of_another_shape_is_passed_over_where_a_shape_is_asked_for() -> None:
+    models = [model(1, DAY - 2, "narrow"), model(2, DAY - 1, "wide")]
+    assert blessed_before(models, shape="narrow") == ([1], [101])
+    assert blessed_before(models, shape="") == ([2], [102])
+    assert blessed_before(models, shape="other") == ([], [])
+
+
+def test_a_day_is_compared_with_the_newest_before_it() -> None:
+    made = [statistics(1, DAY - 2), statistics(2, DAY - 1), statistics(3, DAY - 2)]
+    assert trained_before(made, [model(7, DAY - 1), model(8, DAY - 2)]) == [2]
+
+
+def test_of_several_runs_of_a_day_the_last_is_compared_with() -> None:
+    made = [statistics(9, DAY - 1), statistics(10, DAY - 1), statistics(8, DAY - 1)]
+    assert trained_before(made, [model(7, DAY - 1)]) == [10]
+
+
+@pytest.mark.parametrize("day", [DAY, DAY + 1])
+def test_a_day_is_not_compared_with_itself_or_a_later_one(day: int) -> None:
+    models = [model(7, DAY - 30), model(8, day)]
+    assert trained_before([statistics(1, DAY - 30), statistics(2, day)], models) == [1]
+    assert trained_before([statistics(2, day)], models) == []
+
+
+def test_a_day_that_no_model_was_trained_on_is_none_to_compare_with() -> None:
+    # Validation stopped yesterday, before the Trainer. The model need not be blessed.
+    made = [statistics(1, DAY - 2), statistics(2, DAY - 1)]
+    assert trained_before(made, [model(7, DAY - 2)]) == [1]
+    assert trained_before(made, []) == []
+    assert trained_before([], [model(7, DAY - 2)]) == []
