@@ -20,13 +20,14 @@ import tf_keras
 from numpy.typing import NDArray
 
 from benchmarks import common
+from components.analysis import files
 from components.evaluator.ranking import rank_by_embedding
 from components.trainer.inputs import catalogue_inputs, uniform_draws, with_uniform_items
 from components.trainer.model import build_model
-from components.trainer.run import train
+from components.trainer.run import Training, build_optimizer, train
 from components.trainer.settings import TrainerSettings
+from components.trainer.state import TrainingState
 from components.transform import raw_features
-from components.transform.preprocessing import table_rows
 from pipeline import config as configuration
 from pipeline.metadata import Records, connection
 from schemas.features import CANDIDATE_ID, QUERY_ID, REWARD, TIMESTAMP, FeatureSpec
@@ -99,7 +100,7 @@ def prepare(root: str) -> Data:
     return Data(
         spec,
         config.trainer,
-        {name: table_rows(table, name, transform_output) for name, table in spec.tables.items()},
+        files.table_rows(records.artifact_uris(run, "Analysis")[0], spec),
         training,
         catalogue,
         held_out,
@@ -137,17 +138,19 @@ def ranks_of(data: Data, softmax: Mapping[str, Any], temperature: float, seed: i
     items = data.catalogue[CANDIDATE_ID].shape[0]
     model = build_model(data.spec, data.rows, settings, items)
     examples = data.training[CANDIDATE_ID].shape[0]
-    batches = (
-        tf.data.Dataset.from_tensor_slices(data.training)
-        .shuffle(examples, seed=seed)
-        .repeat()
-        .batch(settings.batch_size, drop_remainder=True)
-    )
-    draws = None
-    if settings.softmax.uniform_negatives:
-        draws = uniform_draws(data.catalogue, settings.softmax.uniform_negatives, seed)
-    with tempfile.TemporaryDirectory() as logs:
-        train(model, with_uniform_items(batches, draws), examples // settings.batch_size, settings, logs)
+
+    def batches(epoch: int, skip: int) -> tf.data.Dataset:
+        order = tf.data.Dataset.from_tensor_slices(data.training).shuffle(examples, seed=seed + epoch)
+        draws = None
+        if settings.softmax.uniform_negatives:
+            draws = uniform_draws(data.catalogue, settings.softmax.uniform_negatives, seed + epoch)
+        return with_uniform_items(order.batch(settings.batch_size, drop_remainder=True).skip(skip), draws)
+
+    model.compile(optimizer=build_optimizer(settings))
+    model.compute_loss(next(iter(batches(0, 0))))  # makes the layers' weights
+    with tempfile.TemporaryDirectory() as folder:
+        training = Training(batches, examples // settings.batch_size, settings, f"{folder}/unfinished")
+        train(model, TrainingState(model), training, folder)
     ranks = rank_by_embedding(
         model.query_tower(data.held_out).numpy(), model.item_tower(data.catalogue).numpy(), data.true_rows
     )

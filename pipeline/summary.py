@@ -42,9 +42,10 @@ def _beside_baseline(run: Run, k: int) -> str:
 
 
 def _oov_share(run: Run) -> float:
-    """Of all ids that the day's examples hold, those that share a bucket."""
-    lookups = sum(each["lookups"] for each in run.turnover.values())
-    return sum(each["oov_share"] * each["lookups"] for each in run.turnover.values()) / lookups if lookups else 0.0
+    """Of all ids that the examples hold in tables with a vocabulary, those that are outside it."""
+    known = [each for each in run.turnover.values() if each["oov_share"] is not None]
+    lookups = sum(each["lookups"] for each in known)
+    return sum(each["oov_share"] * each["lookups"] for each in known) / lookups if lookups else 0.0
 
 
 def _rows(run: Run) -> Table:
@@ -69,7 +70,7 @@ def _turnover(run: Run) -> Table:
         table.add_row(
             name,
             *(f"{each[figure]:,}" for figure in ("ids", "admitted", "expired")),
-            f"{each['oov_share']:.1%}",
+            "-" if each["oov_share"] is None else f"{each['oov_share']:.1%}",
             f"{each['bucket_ids']:.1f}",
             f"{each['fullest_bucket_ids']:,}",
         )

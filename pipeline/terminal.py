@@ -17,7 +17,6 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from components.progress import PROGRESS_LOGGER
 from pipeline.metadata import Step
 
-
 UNKNOWN_WIDTH = 120  # columns, where standard output is no terminal
 
 

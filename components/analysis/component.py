@@ -89,11 +89,9 @@ class AnalyzerExecutor(base_beam_executor.BaseBeamExecutor):
         for name, table in spec.tables.items():
             previous = files.read_vocabulary(base[0], name) if base else entries([], [], [])
             counted = _read_counts(counts, name)
-            vocabulary, turnover[name] = admit(
+            vocabularies[name], turnover[name] = admit(
                 previous, counted, table.vocabulary, table.hash_buckets, exec_properties["day"]
             )
-            if table.vocabulary:
-                vocabularies[name] = vocabulary
         scales = {
             name: (moments.mean, moments.deviation)
             for name, *values in map(

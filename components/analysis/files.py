@@ -14,7 +14,7 @@ import pandas as pd
 from tfx.dsl.io import fileio
 from tfx.utils import io_utils
 
-from components.analysis.vocabulary import entries
+from schemas.features import FeatureSpec
 
 Scales = Mapping[str, tuple[float, float]]
 """The mean and the standard deviation of each number."""
@@ -39,12 +39,14 @@ def write(folder: str, vocabularies: Mapping[str, pd.DataFrame], scales: Scales)
 
 
 def read_vocabulary(folder: str, table: str) -> pd.DataFrame:
-    """A table's vocabulary; without rows where the table has none."""
-    path = f"{vocabulary_path(folder, table)}.parquet"
-    if not fileio.exists(path):
-        return entries([], [], [])
-    with fileio.open(path, "rb") as file:
+    """A table's vocabulary; without rows where every id is hashed."""
+    with fileio.open(f"{vocabulary_path(folder, table)}.parquet", "rb") as file:
         return pd.read_parquet(io.BytesIO(file.read())).set_index("token")
+
+
+def table_rows(folder: str, spec: FeatureSpec) -> dict[str, int]:
+    """The number of rows of each embedding table: of its vocabulary, and of its hash buckets behind."""
+    return {name: len(read_vocabulary(folder, name)) + table.hash_buckets for name, table in spec.tables.items()}
 
 
 def read_scales(folder: str) -> dict[str, tuple[float, float]]:

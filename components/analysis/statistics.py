@@ -16,6 +16,7 @@ from schemas.features import TIMESTAMP, FeatureSpec, NumberFeature
 
 MOMENTS = "moments"
 COMPACT_AT = 16
+ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,10 @@ class Moments:
 
     @property
     def deviation(self) -> float:
-        """The standard deviation; 1 where there is none to divide by."""
-        return math.sqrt(self.squares / self.values) if self.values and self.squares > 0.0 else 1.0
+        """The standard deviation; 1 where there is none to divide by, but what rounding left."""
+        if self.squares <= self.values * (ROUNDING * self.mean) ** 2:
+            return 1.0
+        return math.sqrt(self.squares / self.values)
 
 
 class Measure(beam.DoFn):

@@ -22,7 +22,7 @@ class Turnover:
         admitted: how many of them had none the day before.
         expired: how many had one the day before.
         lookups: occurrences of ids in the window.
-        oov_share: the share of those that went to a hash bucket.
+        oov_share: the share of those that went to a hash bucket; None where no id has a row of its own.
         bucket_ids: the mean number of distinct ids that share a hash bucket, of those that occurred.
         fullest_bucket_ids: the most of them in one.
     """
@@ -31,7 +31,7 @@ class Turnover:
     admitted: int
     expired: int
     lookups: int
-    oov_share: float
+    oov_share: float | None
     bucket_ids: float
     fullest_bucket_ids: int
 
@@ -70,19 +70,20 @@ def admit(
     if rules is None:
         kept = both[:0]
     else:
-        stays = is_known & (day - both[LAST_SEEN] < rules.expire_after_days).to_numpy()
-        comes = ~is_known & (both[COUNT] >= rules.min_count).to_numpy() & _fits_a_line(both.index)
-        kept = both[stays | comes]
+        is_fresh = (day - both[LAST_SEEN] < rules.expire_after_days).to_numpy()
+        comes = (both[COUNT] >= rules.min_count).to_numpy() & _fits_a_line(both.index)
+        kept = both[is_fresh & (is_known | comes)]
         kept = kept.iloc[np.lexsort((kept.index.to_numpy(), -kept[COUNT].to_numpy()))][: rules.max_size]
     outside = counted[~counted.index.isin(kept.index)]
     loads = np.bincount(hash_rows(outside.index.tolist(), hash_buckets), minlength=hash_buckets)
     lookups = int(counted[COUNT].sum())
+    oov_share = float(outside[COUNT].sum() / lookups) if lookups else 0.0
     return kept, Turnover(
         ids=len(kept),
         admitted=int((~kept.index.isin(previous.index)).sum()),
         expired=int((~previous.index.isin(kept.index)).sum()),
         lookups=lookups,
-        oov_share=float(outside[COUNT].sum() / lookups) if lookups else 0.0,
+        oov_share=oov_share if rules else None,
         bucket_ids=float(loads.mean()),
         fullest_bucket_ids=int(loads.max()),
     )

@@ -39,6 +39,7 @@ class BlessedBefore(resolver.ResolverStrategy):
             model
             for model in input_dict[MODEL_KEY]
             if model.id in blessed
+            and model.has_custom_property(SPAN_PROPERTY)  # older code left none, nor anything to go on from
             and _span(model) < self._span
             and self._shape in ("", model.get_string_custom_property(SHAPE_PROPERTY))
         ]

@@ -1,5 +1,6 @@
 """The Trainer component's user function: reads transformed examples, trains, exports both towers."""
 
+import math
 import os
 import time
 from collections.abc import Callable
@@ -10,6 +11,7 @@ import tensorflow as tf
 import tensorflow_transform as tft
 import tf_keras
 from tfx import v1 as tfx
+from tfx.utils import io_utils
 
 from components.analysis import files
 from components.artifacts import SHAPE_PROPERTY
@@ -63,10 +65,9 @@ def run_fn(fn_args: tfx.components.FnArgs) -> None:
             training_batches(fn_args.train_files, transform_output, batch_size, seed, skip), draws
         )
 
-    vocabularies = {name: len(files.read_vocabulary(config[ANALYSIS_KEY], name)) for name in spec.tables}
-    rows = {name: vocabularies[name] + table.hash_buckets for name, table in spec.tables.items()}
+    rows = files.table_rows(config[ANALYSIS_KEY], spec)
     model = build_model(spec, rows, settings, catalogue[CANDIDATE_ID].shape[0] if catalogue else 0)
-    model.compile(optimizer=_optimizer(settings))
+    model.compile(optimizer=build_optimizer(settings))
     model.compute_loss(next(iter(batches(0, 0))))  # makes the layers' weights
     state = TrainingState(model)
     if fn_args.base_model:
@@ -99,22 +100,16 @@ def train(model: TwoTowerModel, state: TrainingState, training: Training, log_fo
     """Fits the model, or goes on where a killed attempt was; the loss of every epoch is reported, and written to `log_folder`.
 
     Raises:
-        UserError: the weights are no longer finite.
+        UserError: the loss or the weights are no longer finite.
     """
-    tf.io.gfile.makedirs(log_folder)
     settings = training.settings
-    first_step = tf.Variable(model.optimizer.iterations, dtype=tf.int64)
+    curve = LossCurve(training.steps_per_epoch, settings)
+    first_step = int(model.optimizer.iterations)
     manager = tf.train.CheckpointManager(
-        tf.train.Checkpoint(state=state.checkpoint, first_step=first_step), training.unfinished, max_to_keep=1
+        tf.train.Checkpoint(state=state.checkpoint, losses=curve.totals), training.unfinished, max_to_keep=1
     )
     if manager.restore_or_initialize():
         progress(f"goes on from step {_steps(model, first_step)} of an attempt that did not end", 0.0)
-    callbacks = [
-        EpochReport(settings.epochs),
-        WriteDown(manager, settings.checkpoint_steps),
-        tf_keras.callbacks.CSVLogger(os.path.join(log_folder, LOSS_CURVE), append=True),
-        tf_keras.callbacks.TerminateOnNaN(),
-    ]
     start, skip = divmod(_steps(model, first_step), training.steps_per_epoch)
     for epoch in range(start, settings.epochs):
         model.fit(
@@ -122,22 +117,21 @@ def train(model: TwoTowerModel, state: TrainingState, training: Training, log_fo
             initial_epoch=epoch,
             epochs=epoch + 1,
             steps_per_epoch=training.steps_per_epoch - skip,
-            callbacks=callbacks,
+            callbacks=[curve, WriteDown(manager, settings.checkpoint_steps)],  # in this order
             verbose=0,
         )
         skip = 0
     if not all(tf.reduce_all(tf.math.is_finite(weights)) for weights in model.trainable_variables):
-        raise UserError(
-            "Training diverged: the weights are no longer finite. Lower trainer.learning_rate "
-            f"(now {settings.learning_rate}) or raise trainer.softmax.temperature (now {settings.softmax.temperature})."
-        )
+        raise _diverged(settings)
+    curve.write(log_folder)
 
 
-def _steps(model: TwoTowerModel, first_step: tf.Variable) -> int:
-    return int(model.optimizer.iterations - first_step)
+def _steps(model: TwoTowerModel, first_step: int) -> int:
+    return int(model.optimizer.iterations) - first_step
 
 
-def _optimizer(settings: TrainerSettings) -> tf_keras.optimizers.Optimizer:
+def build_optimizer(settings: TrainerSettings) -> tf_keras.optimizers.Optimizer:
+    """The optimizer of a configuration."""
     match settings.optimizer:
         case "adagrad":
             return tf_keras.optimizers.Adagrad(
@@ -145,6 +139,49 @@ def _optimizer(settings: TrainerSettings) -> tf_keras.optimizers.Optimizer:
             )
         case "adam":
             return tf_keras.optimizers.Adam(settings.learning_rate)
+
+
+class LossCurve(tf_keras.callbacks.Callback):
+    """The mean loss of every epoch, steps of killed attempts included; reports it after each.
+
+    Attributes:
+        totals: [epochs] float64, the sum of the losses of each epoch's steps; goes into checkpoints.
+    """
+
+    def __init__(self, steps_per_epoch: int, settings: TrainerSettings) -> None:
+        super().__init__()
+        self.totals = tf.Variable(tf.zeros([settings.epochs], tf.float64))
+        self._steps_per_epoch = steps_per_epoch
+        self._settings = settings
+        self._started = time.monotonic()
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Called by Keras."""
+        self._epoch = epoch
+        self._before = float(self.totals[epoch])
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Called by Keras, with the mean loss since training went on with this epoch."""
+        loss = float((logs or {})["loss"])
+        if not math.isfinite(loss):
+            raise _diverged(self._settings)
+        self.totals[self._epoch].assign(self._before + loss * (batch + 1))
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Called by Keras."""
+        epochs, elapsed = self._settings.epochs, time.monotonic() - self._started
+        progress(
+            f"epoch {epoch + 1} of {epochs}, loss {self._means()[epoch]:.4f}, {elapsed:.0f} s", (epoch + 1) / epochs
+        )
+
+    def write(self, folder: str) -> None:
+        """Leaves `loss.csv` with a row an epoch."""
+        rows = [f"{epoch},{loss}" for epoch, loss in enumerate(self._means())]
+        io_utils.write_string_file(os.path.join(folder, LOSS_CURVE), "\n".join(["epoch,loss", *rows, ""]))
+
+    def _means(self) -> list[float]:
+        means: list[float] = (self.totals.numpy() / self._steps_per_epoch).tolist()
+        return means
 
 
 class WriteDown(tf_keras.callbacks.Callback):
@@ -162,16 +199,8 @@ class WriteDown(tf_keras.callbacks.Callback):
             self._manager.save(checkpoint_number=step)
 
 
-class EpochReport(tf_keras.callbacks.Callback):
-    """Says after every epoch how far training is and what the loss was."""
-
-    def __init__(self, epochs: int) -> None:
-        super().__init__()
-        self._epochs = epochs
-        self._started = time.monotonic()
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Called by Keras."""
-        loss = float((logs or {}).get("loss", float("nan")))
-        elapsed = time.monotonic() - self._started
-        progress(f"epoch {epoch + 1} of {self._epochs}, loss {loss:.4f}, {elapsed:.0f} s", (epoch + 1) / self._epochs)
+def _diverged(settings: TrainerSettings) -> UserError:
+    return UserError(
+        "Training diverged: the loss or the weights are no longer finite. Lower trainer.learning_rate "
+        f"(now {settings.learning_rate}) or raise trainer.softmax.temperature (now {settings.softmax.temperature})."
+    )

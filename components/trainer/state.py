@@ -57,9 +57,8 @@ def _weights(model: TwoTowerModel) -> Iterator[tuple[str, tf.Variable]]:
 
 
 def _slots(model: TwoTowerModel) -> dict[object, list[tf.Variable]]:
-    """Each weight's slots; Keras keeps them behind the step and the rate, those of a weight side by side."""
+    """Each weight's slots; Keras keeps them behind the step, those of a weight side by side."""
     weights = model.trainable_variables
-    iterations_and_rate = 2
-    slots = model.optimizer.variables[iterations_and_rate:]
+    slots = model.optimizer.variables[1:]
     each = len(slots) // len(weights)
     return {weight.ref(): slots[each * position : each * (position + 1)] for position, weight in enumerate(weights)}

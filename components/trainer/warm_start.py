@@ -24,6 +24,7 @@ from schemas.features import FeatureSpec
 
 CHECKPOINT = "checkpoint/state"
 SETTINGS = "settings.json"
+FREE = {"column", "separator", "max_values", "last"}  # what no weight depends on
 
 
 def shape(spec: FeatureSpec, settings: TrainerSettings) -> str:
@@ -31,8 +32,9 @@ def shape(spec: FeatureSpec, settings: TrainerSettings) -> str:
     tables = {name: {"width": t.width, "hash_buckets": t.hash_buckets} for name, t in spec.tables.items()}
     kept: dict[str, Any] = {
         "tables": tables,
-        "query": {name: feature.model_dump() for name, feature in spec.query.items()},
-        "item": {name: feature.model_dump() for name, feature in spec.item.items()},
+        "query": {name: feature.model_dump(exclude=FREE) for name, feature in spec.query.items()},
+        "item": {name: feature.model_dump(exclude=FREE) for name, feature in spec.item.items()},
+        "order": {"query": list(spec.query), "item": list(spec.item)},  # of the first layers' weights
         "towers": settings.towers.model_dump(),
         "optimizer": settings.optimizer,
         "learn_temperature": settings.softmax.learn_temperature,

@@ -83,7 +83,7 @@ def test_without_rules_no_id_has_a_row_of_its_own() -> None:
     assert kept.empty
     # f alone in bucket 0, e and h in bucket 1, none in bucket 2.
     assert turnover == Turnover(
-        ids=0, admitted=0, expired=0, lookups=6, oov_share=1.0, bucket_ids=1.0, fullest_bucket_ids=2
+        ids=0, admitted=0, expired=0, lookups=6, oov_share=None, bucket_ids=1.0, fullest_bucket_ids=2
     )
 
 

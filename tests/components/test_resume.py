@@ -1,0 +1,178 @@
+"""Training that is killed after any step, and called again, ends as if nothing had happened."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+import tensorflow_transform as tft
+from numpy.typing import NDArray
+from tensorflow_transform.tf_metadata import dataset_metadata, metadata_io
+
+from components.trainer.inputs import Batch, training_batches, uniform_draws, with_uniform_items
+from components.trainer.model import build_model
+from components.trainer.run import LOSS_CURVE, Training, build_optimizer, train
+from components.trainer.settings import TrainerSettings
+from components.trainer.state import TrainingState
+from schemas.features import CANDIDATE_ID, REWARD, FeatureSpec
+
+Read = Callable[..., tf.data.Dataset]
+SPEC = FeatureSpec.model_validate(
+    {
+        "interactions": {"user": "user", "item": "item", "time": "at"},
+        "catalogue": {"item": "item"},
+        "tables": {"user": {"width": 4, "hash_buckets": 7}, "item": {"width": 4, "hash_buckets": 9}},
+        "query": {"user": {"kind": "id", "table": "user"}},
+        "item": {"item": {"kind": "id", "table": "item"}},
+    }
+)
+FEATURES = {
+    **{name: tf.io.FixedLenFeature([], tf.int64) for name in ("user", "item", CANDIDATE_ID)},
+    REWARD: tf.io.FixedLenFeature([], tf.float32),
+}
+ROWS, BATCH = 22, 4  # 5 batches an epoch, and 2 rows that are left over
+STEPS_PER_EPOCH, EPOCHS, CHECKPOINT_STEPS = 5, 3, 3
+STEPS_BEFORE = 7  # of the model that training goes on from
+CATALOGUE = {"item": tf.range(9, dtype=tf.int64), CANDIDATE_ID: tf.range(9, dtype=tf.int64)}
+
+
+@pytest.fixture(scope="module")
+def read(tmp_path_factory: pytest.TempPathFactory) -> Read:
+    """`training_batches` of two files as Transform leaves them; the row n has the candidate n."""
+    folder = tmp_path_factory.mktemp("transformed")
+    for part in range(2):
+        with tf.io.TFRecordWriter(f"{folder}/{part}.gz", "GZIP") as writer:
+            for row in range(part, ROWS, 2):
+                example = tf.train.Example()
+                for name, value in (("user", row % 7), ("item", row % 9), (CANDIDATE_ID, row)):
+                    example.features.feature[name].int64_list.value.append(value)
+                example.features.feature[REWARD].float_list.value.append(1.0)
+                writer.write(example.SerializeToString())
+    metadata = dataset_metadata.DatasetMetadata.from_feature_spec(FEATURES)
+    metadata_io.write_metadata(metadata, f"{folder}/{tft.TFTransformOutput.TRANSFORMED_METADATA_DIR}")
+    output = tft.TFTransformOutput(str(folder))
+    return lambda seed, skip=0: training_batches([f"{folder}/*.gz"], output, BATCH, seed, skip)
+
+
+def rows(batches: tf.data.Dataset) -> list[list[int]]:
+    return [batch[CANDIDATE_ID].tolist() for batch in batches.as_numpy_iterator()]
+
+
+def test_an_epochs_batches_are_full_and_have_no_row_twice(read: Read) -> None:
+    found = rows(read(1))
+    assert [len(batch) for batch in found] == [BATCH] * STEPS_PER_EPOCH
+    assert len({row for batch in found for row in batch}) == BATCH * STEPS_PER_EPOCH
+
+
+def test_the_same_seed_gives_the_same_batches_and_another_epoch_another_order(read: Read) -> None:
+    assert rows(read(1)) == rows(read(1))
+    assert rows(read(1)) != rows(read(2))
+
+
+@pytest.mark.parametrize("skip", range(STEPS_PER_EPOCH + 1))
+def test_batches_behind_skipped_ones_are_those_that_would_have_come(read: Read, skip: int) -> None:
+    assert rows(read(1, skip)) == rows(read(1))[skip:]
+
+
+class Attempt:
+    """At one and the same training, each time by a new model; asking for a batch may kill it."""
+
+    def __init__(self, folder: Path, read: Read, checkpoint_steps: int = CHECKPOINT_STEPS) -> None:
+        self._folder, self._read = folder, read
+        self._settings = TrainerSettings.model_validate(
+            {
+                "towers": {"query": [8, 4], "item": [4]},
+                "optimizer": "adam",
+                "epochs": EPOCHS,
+                "softmax": {"learn_temperature": True, "uniform_negatives": 3},
+                "frequency": {"buckets": 64, "hashes": 2},
+                "checkpoint_steps": checkpoint_steps,
+            }
+        )
+
+    def train(self, killed_after: int = STEPS_PER_EPOCH * EPOCHS) -> None:
+        self.asked: list[tuple[int, int]] = []
+        model = build_model(SPEC, {"user": 7, "item": 9}, self._settings, 9)
+        model.compile(optimizer=build_optimizer(self._settings))
+        model.compute_loss(next(iter(self._batches(0, 0))))  # makes the layers' weights
+        state = TrainingState(model)
+        model.optimizer.iterations.assign(STEPS_BEFORE)
+
+        def mortal(epoch: int, skip: int) -> tf.data.Dataset:
+            def check(step: tf.Tensor, batch: Batch) -> Batch:
+                with tf.control_dependencies([tf.debugging.assert_less(step, tf.constant(killed_after, tf.int64))]):
+                    return tf.nest.map_structure(tf.identity, batch)
+
+            self.asked.append((epoch, skip))
+            return self._batches(epoch, skip).enumerate(STEPS_PER_EPOCH * epoch + skip).map(check)
+
+        training = Training(mortal, STEPS_PER_EPOCH, self._settings, str(self._folder / "unfinished"))
+        log = self._folder / f"log-{killed_after}"  # TFX gives every attempt another one
+        train(model, state, training, str(log))
+        tables = {f"{table}:{n}": v for table, variables in state.rows.items() for n, v in enumerate(variables)}
+        estimator = {name: getattr(model.frequency, name) for name in ("step", "marks", "means")}
+        self.changed = {name: v.numpy() for name, v in (tables | state.rest | estimator).items()}
+        self.losses = pd.read_csv(log / LOSS_CURVE)[["epoch", "loss"]]
+
+    def _batches(self, epoch: int, skip: int) -> tf.data.Dataset:
+        return with_uniform_items(self._read(epoch, skip), uniform_draws(CATALOGUE, 3, epoch).skip(skip))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, read: Read) -> Attempt:
+    attempt = Attempt(tmp_path_factory.mktemp("undisturbed"), read)
+    attempt.train()
+    return attempt
+
+
+# Every third of the model's steps is written down, of which 7 were before: steps 2, 5, 8, 11 and 14 of this training.
+@pytest.mark.parametrize(
+    ("killed_after", "asked"),
+    [
+        (1, [(0, 0), (1, 0), (2, 0)]),
+        (2, [(0, 2), (1, 0), (2, 0)]),
+        (5, [(1, 0), (2, 0)]),
+        (7, [(1, 0), (2, 0)]),
+        (10, [(1, 3), (2, 0)]),
+        (14, [(2, 4)]),
+    ],
+)
+def test_a_training_killed_after_any_step_ends_as_an_undisturbed_one(
+    tmp_path: Path, read: Read, undisturbed: Attempt, killed_after: int, asked: list[tuple[int, int]]
+) -> None:
+    attempt = Attempt(tmp_path, read)
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        attempt.train(killed_after)
+    attempt.train()
+    assert attempt.asked == asked  # epochs, and the batches of each that are passed over
+    assert attempt.changed["iterations"] == STEPS_BEFORE + STEPS_PER_EPOCH * EPOCHS
+    assert_equal(attempt.changed, undisturbed.changed)
+
+
+def test_the_loss_curve_of_a_killed_training_is_that_of_an_undisturbed_one(
+    tmp_path: Path, read: Read, undisturbed: Attempt
+) -> None:
+    attempt = Attempt(tmp_path, read)
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        attempt.train(killed_after=9)  # at the fifth step of the second epoch, of which three are written down
+    attempt.train()
+    pd.testing.assert_frame_equal(attempt.losses, undisturbed.losses)
+
+
+def test_a_training_that_ended_is_not_trained_further(tmp_path: Path, read: Read) -> None:
+    attempt = Attempt(tmp_path, read, checkpoint_steps=1)
+    attempt.train()
+    expected = attempt.changed
+    attempt.train()
+    assert attempt.asked == []
+    assert_equal(attempt.changed, expected)
+
+
+def assert_equal(found: dict[str, NDArray[Any]], expected: dict[str, NDArray[Any]]) -> None:
+    """To the bit."""
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        assert np.array_equal(found[name], values), name
