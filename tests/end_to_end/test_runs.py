@@ -1,22 +1,15 @@
 """Whole days, as a person runs them: the command line, the steps, and what is in the push folder afterwards."""
 
-import gzip
 import json
-import random
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-PROJECT = Path(__file__).resolve().parents[2]
-SHOP = Path(__file__).parent / "shop" / "shop.yaml"
-DAY = date(2026, 11, 24)
-KINDS, ITEMS_A_KIND = 10, 20
+from shops import DAY, ITEMS_A_KIND, SHOP, ndr, runs, write_shop
 
 PLAIN_TENSORFLOW = """
 import json, sys
@@ -42,37 +35,11 @@ print(json.dumps({"norm": float(np.linalg.norm(from_tensors)), "apart": float(ab
 """
 
 
-def ndr(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pipeline.cli", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=PROJECT)
-
-
 def embed(folder: str, **tensors: Any) -> dict[str, Any]:
     """Calls a tower in a process that has plain TensorFlow and nothing of this project."""
     command = [sys.executable, "-I", "-c", PLAIN_TENSORFLOW, folder, json.dumps(tensors)]
     answer: dict[str, Any] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     return answer
-
-
-def write_shop(root: Path) -> None:
-    """Visitors who stick to one kind of item: what they bought tells what they buy next."""
-    chance = random.Random(1)
-    (root / "data").mkdir()
-    lines = ["sku;name;tags;price"]
-    for number in range(KINDS * ITEMS_A_KIND):
-        kind = number // ITEMS_A_KIND
-        lines.append(f"s{number};Item {number} 🐜;kind{kind} {'new' if number % 2 else 'old'};{number + 0.5}")
-    (root / "data" / "items.csv").write_text("\n".join(lines) + "\n")
-    for back in range(3):
-        day = DAY - timedelta(days=back)
-        rows = ["visitor;sku;bought_at"]
-        for second in range(3000):
-            visitor = chance.randrange(300)
-            item = visitor % KINDS * ITEMS_A_KIND + chance.randrange(ITEMS_A_KIND)
-            rows.append(f"v {visitor};s{item};{day}T{second // 125:02d}:{second % 60:02d}:{second % 59:02d}")
-        path = root / "data" / "sales" / f"{day:%Y/%m}" / f"{day:%d}.csv.gz"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(gzip.compress("\n".join([*rows, ""]).encode()))
 
 
 @pytest.fixture(scope="module")
@@ -86,11 +53,6 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     assert "recall@5" in answer.stdout
     assert "WARNING" not in answer.stdout + answer.stderr
     return arguments
-
-
-def runs(arguments: list[str]) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(ndr("runs", "--json", *arguments).stdout)
-    return found
 
 
 def test_another_shape_of_data_needs_no_python(shop: list[str]) -> None:
@@ -125,11 +87,24 @@ def test_recommendations_are_of_the_visitors_kind_and_strangers_get_some(shop: l
     assert stranger.returncode == 0 and "Item" in stranger.stdout
 
 
-def test_the_same_command_again_uses_the_cache_and_pushes_nothing_new(shop: list[str]) -> None:
+def test_the_same_command_again_does_nothing_and_says_so(shop: list[str]) -> None:
+    before = runs(shop)
+    answer = ndr("run", "--date", DAY.isoformat(), *shop)
+    assert answer.returncode == 0
+    assert answer.stdout == (
+        f"2026-11-24 is done with the same input (version 20261124001, by run {before[-1]['run']}): nothing to do.\n"
+    )
+    assert runs(shop) == before
+
+
+def test_a_day_whose_version_was_lost_is_pushed_again_from_the_cache(shop: list[str]) -> None:
+    serving = Path(runs(shop)[-1]["pushed"]["query_tower"]).parents[1]
+    shutil.rmtree(serving)
     assert ndr("run", "--date", DAY.isoformat(), *shop).returncode == 0
-    first, *_, again = runs(shop)
-    assert {step["state"] for step in again["steps"] if step["node"] != "Pusher"} == {"cached"}
-    assert again["version"] == first["version"]
+    last = runs(shop)[-1]
+    assert last["version"] == 20261124001 and Path(last["pushed"]["item_tower"], "saved_model.pb").exists()
+    resolvers = {"Baseline", "WarmStart", "DayBefore"}
+    assert {step["state"] for step in last["steps"] if step["node"] not in {*resolvers, "Pusher"}} == {"cached"}
 
 
 def test_a_missing_day_stops_the_run_and_what_was_pushed_stays(shop: list[str]) -> None:

@@ -1,0 +1,139 @@
+"""Runs `ndr` commands as forks of one process that has TFX loaded, which takes 13 seconds; and kills them where it is told to.
+
+Reads a JSON line a request, `{"command": [...], "fault": "...", "stdout": FILE, "stderr": FILE}`, and answers with the process's
+number; `{"wait": NUMBER}` is answered with its exit status, negative where a signal ended it.
+
+A fault is `MOMENT:VALUE`:
+
+    before:NODE     a step's driver has not yet run
+    in:NODE         the first file of its output is there
+    after:NODE      its executor has ended, and nothing is published
+    training:STEP   so many steps of this attempt are done
+    pusher:NUMBER   before so many-th operation on the push folder
+    stopped:NODE    not killed: stopped before a step, to be continued by whoever asked for it
+"""
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tfx.orchestration.portable.launcher import Launcher
+
+import components.evaluator.ranker
+import components.trainer.run
+import components.transform.preprocessing
+from components.pusher import versions
+from components.trainer.run import WriteDown
+from pipeline import cli, local
+
+assert components.evaluator.ranker and components.transform.preprocessing  # steps import these by name
+
+Call = Callable[..., Any]
+
+
+def send(number: int) -> None:
+    os.kill(os.getpid(), number)
+    if number == signal.SIGKILL:
+        time.sleep(60)  # a signal may take a moment; nothing more is to happen until then
+
+
+def before(call: Call, happens: Call) -> Call:
+    def wrapped(*arguments: Any, **options: Any) -> Any:
+        happens(*arguments)
+        return call(*arguments, **options)
+
+    return wrapped
+
+
+def at_node(node: str, number: int) -> Call:
+    def happens(launcher: Any, *_: Any) -> None:
+        if launcher._pipeline_node.node_info.id == node:
+            send(number)
+
+    return happens
+
+
+def at_call(number: int) -> Call:
+    left = iter(range(number - 1))
+    return lambda *_: next(left, None) is None and send(signal.SIGKILL)
+
+
+class Mortal:
+    """A file system that kills whoever is about to make so many-th change."""
+
+    def __init__(self, fileio: Any, number: int) -> None:
+        self._fileio = fileio
+        self._happens = at_call(number)
+
+    def __getattr__(self, name: str) -> Any:
+        call = getattr(self._fileio, name)
+        return before(call, self._happens) if name in ("rename", "makedirs", "rmtree") else call
+
+
+def install(fault: str) -> None:
+    moment, _, value = fault.partition(":")
+    match moment:
+        case "before":
+            Launcher.launch = before(Launcher.launch, at_node(value, signal.SIGKILL))
+        case "stopped":
+            Launcher.launch = before(Launcher.launch, at_node(value, signal.SIGSTOP))
+        case "after":
+            Launcher._publish_successful_execution = before(
+                Launcher._publish_successful_execution, at_node(value, signal.SIGKILL)
+            )
+        case "in":
+            Launcher._run_executor = before(Launcher._run_executor, lambda launcher, info: watch(value, launcher, info))
+        case "training":
+            WriteDown.on_train_batch_end = before(WriteDown.on_train_batch_end, at_call(int(value)))
+        case "pusher":
+            versions.fileio = Mortal(versions.fileio, int(value))
+
+
+def watch(node: str, launcher: Any, info: Any) -> None:
+    if launcher._pipeline_node.node_info.id != node:
+        return
+    folders = [Path(artifact.uri) for artifacts in info.output_dict.values() for artifact in artifacts]
+
+    def until_something_is_written() -> None:
+        while not any(names for folder in folders for _, _, names in os.walk(folder)):
+            time.sleep(0.001)
+        send(signal.SIGKILL)
+
+    threading.Thread(target=until_something_is_written, daemon=True).start()
+
+
+def run(request: dict[str, Any]) -> None:
+    for descriptor, name in ((1, "stdout"), (2, "stderr")):
+        os.dup2(os.open(request[name], os.O_CREAT | os.O_WRONLY | os.O_TRUNC), descriptor)
+    install(request["fault"])
+    sys.argv = ["ndr", *request["command"]]
+    status = 0
+    try:
+        cli.main()
+    except SystemExit as end:
+        status = int(end.code or 0)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+if __name__ == "__main__":
+    assert local
+    answers = os.fdopen(os.dup(1), "w")
+    for line in sys.stdin:
+        request = json.loads(line)
+        if "wait" in request:
+            answer = os.waitstatus_to_exitcode(os.waitpid(request["wait"], 0)[1])
+        else:
+            answer = os.fork()
+            if answer == 0:
+                run(request)
+        answers.write(f"{answer}\n")
+        answers.flush()

@@ -1,0 +1,92 @@
+"""The shop that whole runs are tried on, and the command line as a person uses it."""
+
+import gzip
+import json
+import os
+import random
+import subprocess
+import sys
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+PROJECT = Path(__file__).resolve().parents[2]
+SHOP = Path(__file__).parent / "shop" / "shop.yaml"
+DAY = date(2026, 11, 24)
+KINDS, ITEMS_A_KIND = 10, 20
+
+
+def ndr(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pipeline.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=PROJECT)
+
+
+def runs(arguments: list[str]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(ndr("runs", "--json", *arguments).stdout)
+    return found
+
+
+def write_shop(root: Path) -> None:
+    """Visitors who stick to one kind of item: what they bought tells what they buy next. Three days of them, up to DAY."""
+    (root / "data").mkdir()
+    lines = ["sku;name;tags;price"]
+    for number in range(KINDS * ITEMS_A_KIND):
+        kind = number // ITEMS_A_KIND
+        lines.append(f"s{number};Item {number} 🐜;kind{kind} {'new' if number % 2 else 'old'};{number + 0.5}")
+    (root / "data" / "items.csv").write_text("\n".join(lines) + "\n")
+    for back in range(3):
+        write_sales(root, DAY - timedelta(days=back))
+
+
+def write_sales(root: Path, day: date, rows: int = 3000, seed: int = 0) -> None:
+    """A day of the shop's log; written again with another seed, it is another one."""
+    chance = random.Random(f"{day} {seed}")
+    lines = ["visitor;sku;bought_at"]
+    for second in range(rows):
+        visitor = chance.randrange(300)
+        item = visitor % KINDS * ITEMS_A_KIND + chance.randrange(ITEMS_A_KIND)
+        lines.append(f"v {visitor};s{item};{day}T{second // 125:02d}:{second % 60:02d}:{second % 59:02d}")
+    path = root / "data" / "sales" / f"{day:%Y/%m}" / f"{day:%d}.csv.gz"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gzip.compress("\n".join([*lines, ""]).encode()))
+
+
+class Forks:
+    """`ndr` in processes that have TFX loaded from the start; see `forking.py`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._outputs: dict[int, dict[str, str]] = {}
+        self._server = subprocess.Popen(
+            [sys.executable, str(Path(__file__).parent / "forking.py")],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=PROJECT,
+            env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        )  # fmt: skip
+
+    def start(self, *command: str, fault: str = "") -> int:
+        """Starts a command, killed where `fault` says; returns its process's number."""
+        outputs = {name: str(self._folder / f"{uuid4().hex}.{name}") for name in ("stdout", "stderr")}
+        process = self._ask({"command": command, "fault": fault, **outputs})
+        self._outputs[process] = outputs
+        return process
+
+    def end(self, process: int) -> subprocess.CompletedProcess[str]:
+        """Waits for a command that was started."""
+        status = self._ask({"wait": process})
+        stdout, stderr = (Path(path).read_text() for path in self._outputs.pop(process).values())
+        return subprocess.CompletedProcess([], status, stdout, stderr)
+
+    def __call__(self, *command: str, fault: str = "") -> subprocess.CompletedProcess[str]:
+        """Runs a command to its end."""
+        return self.end(self.start(*command, fault=fault))
+
+    def close(self) -> None:
+        """Ends the process that the others are forks of."""
+        self._server.communicate()
+
+    def _ask(self, request: dict[str, Any]) -> int:
+        assert self._server.stdin and self._server.stdout
+        self._server.stdin.write(json.dumps(request) + "\n")
+        self._server.stdin.flush()
+        return int(self._server.stdout.readline())

@@ -1,0 +1,130 @@
+"""Killed at any moment, the same command gives what an undisturbed run gives."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from shops import DAY, SHOP, Forks, runs, write_shop
+
+SETTINGS = ["data.window_days=1", "data.catch_up_days=2", "trainer.epochs=3", "trainer.checkpoint_steps=4"]
+YESTERDAY = DAY - timedelta(days=1)
+TOWERS = ("query_tower", "item_tower")
+UNEXECUTED = ("Baseline", "WarmStart", "DayBefore", "InteractionSchema", "CatalogueSchema")  # resolved, or in the cache
+# Batches of 256 from about 2400 interactions: 9 steps an epoch. Killed before the first checkpoint, behind one in the first epoch,
+# at one, and in the second and third epoch; steps are those of an attempt, which goes on from the last one's checkpoint.
+TRAINING = ("training:3", "training:7", "training:4", "training:5", "training:11")
+WRITING = ("Interactions", "InteractionStatistics", "Transform", "Trainer", "Ranker")
+
+
+def faults(nodes: list[str]) -> Iterator[str]:
+    """Every moment that a run is killed at, in the order in which a run comes by."""
+    for node in nodes:
+        if node in UNEXECUTED:
+            yield f"before:{node}"
+            continue
+        if node == "Trainer":
+            yield from TRAINING
+        if node in WRITING:
+            yield f"in:{node}"
+        if node == "Pusher":
+            yield from (f"pusher:{number}" for number in (1, 3, 4, 4))
+        yield f"after:{node}"
+
+
+def arguments(root: Path) -> list[str]:
+    settings = [f"root={root}", *SETTINGS]
+    return ["--config", str(SHOP), *(part for setting in settings for part in ("--set", setting))]
+
+
+def towers(root: Path) -> dict[str, bytes]:
+    """What every file of every visible tower holds, but the graphs, whose bytes differ from process to process."""
+    folders = [folder for tower in TOWERS for folder in (root / "serving" / tower).glob("*")]
+    return {
+        str(path.relative_to(root)): b"" if path.suffix == ".pb" else path.read_bytes()
+        for folder in folders
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+@contextmanager
+def watched(look: Callable[[], None]) -> Iterator[None]:
+    """Looks again and again, as a server does that watches a folder."""
+    over, found = threading.Event(), []
+
+    def watch() -> None:
+        while not over.is_set():
+            try:
+                look()
+            except AssertionError as error:
+                found.append(error)
+            time.sleep(0.005)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+    assert not found
+
+
+@pytest.fixture(scope="module")
+def undisturbed(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("undisturbed")
+    write_shop(root)
+    for day in (YESTERDAY, DAY):
+        answer = forks("run", "--date", day.isoformat(), *arguments(root))
+        assert answer.returncode == 0, answer.stdout + answer.stderr
+    return root
+
+
+def test_a_run_that_is_killed_anywhere_ends_as_one_that_is_not(forks: Forks, undisturbed: Path, tmp_path: Path) -> None:
+    write_shop(tmp_path)
+    command = ["run", "--date", DAY.isoformat(), *arguments(tmp_path)]
+    assert forks("run", "--date", YESTERDAY.isoformat(), *arguments(tmp_path)).returncode == 0
+    expected = towers(undisturbed)
+    sizes = {name: len(content) for name, content in expected.items()}
+
+    def nothing_partial_is_visible() -> None:
+        for tower in TOWERS:
+            for folder in (tmp_path / "serving" / tower).glob("*"):
+                files = {str(p.relative_to(tmp_path)): p.stat().st_size for p in folder.rglob("*") if p.is_file()}
+                whole = {name for name in sizes if Path(name).is_relative_to(f"serving/{tower}/{folder.name}")}
+                assert files.keys() == whole
+                assert all(size == sizes[name] for name, size in files.items() if not name.endswith(".pb"))
+
+    nodes = [step["node"] for step in runs(arguments(undisturbed))[-1]["steps"]]
+    with watched(nothing_partial_is_visible):
+        for fault in faults(nodes):
+            answer = forks(*command, fault=fault)
+            assert answer.returncode == -signal.SIGKILL, f"{fault}: {answer.stdout + answer.stderr}"
+        answer = forks(*command)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    last = runs(arguments(tmp_path))[-1]
+    assert (last["state"], last["blessed"], last["version"]) == ("complete", True, 20261124001)
+    assert last["given"]["base_day"] == YESTERDAY.isoformat()
+    assert towers(tmp_path) == expected
+
+
+def test_two_runs_at_once_do_not_mix(forks: Forks, undisturbed: Path, tmp_path: Path) -> None:
+    write_shop(tmp_path)
+    command = ["run", "--date", YESTERDAY.isoformat(), *arguments(tmp_path)]
+    first = forks.start(*command, fault="stopped:Transform")
+    while Path(f"/proc/{first}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+        time.sleep(0.05)
+    second = forks("run", "--date", DAY.isoformat(), *arguments(tmp_path))
+    assert second.returncode == 1
+    assert f'is in use by another run ({{"pid": {first}' in second.stderr
+    os.kill(first, signal.SIGCONT)
+    assert forks.end(first).returncode == 0
+    assert [run["version"] for run in runs(arguments(tmp_path))] == [20261123001]
+    expected = {name: content for name, content in towers(undisturbed).items() if "20261123001" in name}
+    assert towers(tmp_path) == expected
