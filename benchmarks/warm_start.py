@@ -1,8 +1,8 @@
 """Does warm start pay? A model that goes on from yesterday's against one trained from nothing on the same day alone.
 
 Both go through the pipeline (`ndr backfill` on MovieLens a day at a time) and rank the same held-out interactions among the same
-catalogue. Training from nothing is tried with the configuration's epochs and with ten times as many. Intervals are 95 %, from a
-bootstrap over people.
+catalogue. Training from nothing is tried with the configuration's epochs and with ten times as many; beside them stands yesterday's
+model as it was, which has not learnt from the day. Intervals are 95 %, from a bootstrap over people.
 """
 
 import subprocess
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from benchmarks import common
 from benchmarks.correction import interval
-from components.evaluator.metrics import CANDIDATE, rank_feature
+from components.evaluator.metrics import BASELINE, CANDIDATE, rank_feature
 from components.evaluator.ranking import hit_probability
 from pipeline import config as configuration
 from pipeline.metadata import Records, connection
@@ -28,7 +28,7 @@ FIRST, DAYS = date(1998, 3, 27), 14
 CUTOFFS = (10, 50, 100)
 SHOWN = 50
 KEPT = ["--set", "retention.days=30"]  # all ranked interactions
-NOTHING_ABOVE = ["--set", "trainer.warm_start=false", "--set", "data.catch_up_days=1"]
+FROM_NOTHING = ["--set", "trainer.warm_start=false", "--set", "data.catch_up_days=1"]
 
 
 class Held(NamedTuple):
@@ -36,11 +36,11 @@ class Held(NamedTuple):
 
     Attributes:
         keys: who, what and when, in order.
-        ranks: [interactions, 2], items above the true one and tied with it.
+        ranks: by scorer [interactions, 2], items above the true one and tied with it.
     """
 
     keys: list[tuple[bytes, bytes, int]]
-    ranks: NDArray[np.float64]
+    ranks: dict[str, NDArray[np.float64]]
 
 
 def backfill(root: Path, data: Path, first: date, settings: list[str]) -> dict[date, Held]:
@@ -71,9 +71,10 @@ def _read(ranked: str) -> Held:
         features = tf.train.Example.FromString(serialized).features.feature
         who, what = (features[name].bytes_list.value[0] for name in (QUERY_ID, CANDIDATE_ID))
         key = who, what, features[TIMESTAMP].int64_list.value[0]
-        found[key] = list(features[rank_feature(CANDIDATE)].float_list.value)
+        ranks = {scorer: features[rank_feature(scorer)].float_list.value for scorer in (CANDIDATE, BASELINE)}
+        found[key] = {scorer: list(values) for scorer, values in ranks.items() if values}
     keys = sorted(found)
-    return Held(keys, np.array([found[key] for key in keys]))
+    return Held(keys, {scorer: np.array([found[key][scorer] for key in keys]) for scorer in found[keys[0]]})
 
 
 def main() -> None:
@@ -84,32 +85,35 @@ def main() -> None:
     options = arguments.parse_args()
     root, data = options.root.absolute(), options.data.absolute()
     epochs = configuration.load(CONFIG).trainer.epochs
-    warm = "yesterday's model"
+    # A day earlier, so that the first of the days has a model to go on from.
+    sequence = backfill(root / "warm", data, FIRST - timedelta(days=1), [])
+    cold = backfill(root / "cold", data, FIRST, FROM_NOTHING)
+    longer = backfill(root / "cold-long", data, FIRST, [*FROM_NOTHING, "--set", f"trainer.epochs={10 * epochs}"])
+    warm = "warm start"
     models = {
-        # A day earlier, so that the first of the days has a model to go on from.
-        warm: backfill(root / "warm", data, FIRST - timedelta(days=1), []),
-        f"nothing, {epochs} epochs": backfill(root / "cold", data, FIRST, NOTHING_ABOVE),
-        f"nothing, {10 * epochs} epochs": backfill(
-            root / "cold-long", data, FIRST, [*NOTHING_ABOVE, "--set", f"trainer.epochs={10 * epochs}"]
-        ),
+        warm: (sequence, CANDIDATE),
+        "yesterday's, as it was": (sequence, BASELINE),
+        f"from nothing, {epochs} epochs": (cold, CANDIDATE),
+        f"from nothing, {10 * epochs} epochs": (longer, CANDIDATE),
     }
-    days = list(models[warm])
-    for held in models.values():
-        assert all(held[day].keys == models[warm][day].keys for day in days)
+    days = list(sequence)
+    for held, _ in models.values():
+        assert all(held[day].keys == sequence[day].keys for day in days)
 
     def hits(model: str, day: date, k: int) -> NDArray[np.float64]:
-        return np.array([hit_probability(above, tied, k) for above, tied in models[model][day].ranks])
+        held, scorer = models[model]
+        return np.array([hit_probability(above, tied, k) for above, tied in held[day].ranks[scorer]])
 
     table = [
         [
             str(day),
-            str(len(models[warm][day].keys)),
+            str(len(sequence[day].keys)),
             *(f"{hits(model, day, SHOWN).mean():.3f}" for model in models),
         ]
         for day in days
     ]
     common.show(f"recall@{SHOWN} by day", ["day", "held out", *models], table)
-    people = np.array([key[0] for day in days for key in models[warm][day].keys])
+    people = np.array([key[0] for day in days for key in sequence[day].keys])
     rows: list[list[str]] = []
     figures: list[dict[str, Any]] = []
     for model in models:
@@ -122,7 +126,7 @@ def main() -> None:
             row.append("" if model == warm else f"{lead[0]:+.4f} [{lead[1]:+.3f}, {lead[2]:+.3f}]")
         rows.append(row)
     columns = [name for k in CUTOFFS for name in (f"recall@{k}", "behind warm start by")]
-    common.show(f"all {DAYS} days, {len(people):,} interactions, 95 % intervals over people", ["from", *columns], rows)
+    common.show(f"all {DAYS} days, {len(people):,} interactions, 95 % intervals over people", ["", *columns], rows)
     common.conclude(
         options.json,
         {"first": str(FIRST), "days": DAYS, "epochs": epochs},

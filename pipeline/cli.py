@@ -72,7 +72,7 @@ def run(
         with terminal.step_progress(console) as (started, ended):
             result, is_new = run_locally(loaded, day, started, ended)
         if not is_new:
-            console.print(_done_before(result), highlight=False)
+            console.print(_done_before(result), highlight=False, soft_wrap=True)
             return
         for table in tables(result):
             console.print(table)
@@ -108,7 +108,11 @@ def backfill(
                         f"{day}: {error}\nThe backfill stopped there. Once that is mended, the same command goes on with {day}."
                     ) from error
                 results.append(result)
-                console.print(f"  {day} {_outcome(result)}" if is_new else f"  {_done_before(result)}", highlight=False)
+                console.print(
+                    f"  {day} {_outcome(result)}" if is_new else f"  {_done_before(result)}",
+                    highlight=False,
+                    soft_wrap=True,
+                )
                 if is_new:
                     _collect(console, loaded)
         finally:
@@ -213,11 +217,10 @@ def _collect(console: Console, loaded: Any) -> None:
     from pipeline.retention import collect
 
     collected = collect(loaded, loaded.retention)
-    if collected.artifacts or collected.versions:
-        versions = f", and versions {', '.join(map(str, collected.versions))}" if collected.versions else ""
-        console.print(
-            f"Removed {collected.artifacts} old artifacts ({collected.bytes / 1e6:.1f} MB){versions}.", highlight=False
-        )
+    artifacts = [f"{collected.artifacts} old artifacts ({collected.bytes / 1e6:.1f} MB)"] if collected.artifacts else []
+    versions = [f"version {version}" for version in collected.versions]
+    if artifacts or versions:
+        console.print(f"  removed {', '.join([*artifacts, *versions])}", highlight=False)
 
 
 def main() -> None:

@@ -52,7 +52,7 @@ class DayDriver(driver.Driver):
         output.exec_properties[utils.FINGERPRINT_PROPERTY_NAME].string_value = fingerprint
         key = standard_component_specs.EXAMPLES_KEY
         examples = copy.deepcopy(execution_info.output_dict[key][0].mlmd_artifact)
-        examples.custom_properties[utils.SPAN_PROPERTY_NAME].int_value = span
+        examples.properties[utils.SPAN_PROPERTY_NAME].int_value = span
         examples.custom_properties[utils.FINGERPRINT_PROPERTY_NAME].string_value = fingerprint
         output.output_artifacts[key].artifacts.append(examples)
         return output

@@ -50,6 +50,7 @@ def run_fn(fn_args: tfx.components.FnArgs) -> None:
     if not examples:
         raise UserError("The training split is empty: every interaction of the window was held out or dropped.")
     transform_output = tft.TFTransformOutput(fn_args.transform_output)
+    tf_keras.backend.clear_session()  # a backfill trains a model a day in one process
     tf_keras.utils.set_random_seed(settings.seed)
     batch_size = min(settings.batch_size, examples)
     catalogue = None

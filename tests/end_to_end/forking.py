@@ -8,7 +8,7 @@ A fault is `MOMENT:VALUE`:
     before:NODE     a step's driver has not yet run
     in:NODE         the first file of its output is there
     after:NODE      its executor has ended, and nothing is published
-    training:STEP   so many steps of this attempt are done
+    training:STEP   so many steps of this attempt are done, the last of them nowhere written down
     pusher:NUMBER   before so many-th operation on the push folder
     stopped:NODE    not killed: stopped before a step, to be continued by whoever asked for it
 """
@@ -23,13 +23,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tf_keras.callbacks import CallbackList
 from tfx.orchestration.portable.launcher import Launcher
 
 import components.evaluator.ranker
 import components.trainer.run
 import components.transform.preprocessing
 from components.pusher import versions
-from components.trainer.run import WriteDown
 from pipeline import cli, local
 
 assert components.evaluator.ranker and components.transform.preprocessing  # steps import these by name
@@ -90,7 +90,8 @@ def install(fault: str) -> None:
         case "in":
             Launcher._run_executor = before(Launcher._run_executor, lambda launcher, info: watch(value, launcher, info))
         case "training":
-            WriteDown.on_train_batch_end = before(WriteDown.on_train_batch_end, at_call(int(value)))
+            # Not the project's own callbacks: TFX loads the module of the user function anew.
+            CallbackList.on_train_batch_end = before(CallbackList.on_train_batch_end, at_call(int(value)))
         case "pusher":
             versions.fileio = Mortal(versions.fileio, int(value))
 

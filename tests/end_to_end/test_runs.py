@@ -173,10 +173,8 @@ def test_a_full_disk_is_named_and_the_same_command_goes_on_once_there_is_room(sm
     (small_disk / "rest").write_bytes(bytes(2 << 20))
     command = ["run", "--date", DAY.isoformat(), "--config", str(SHOP), "--set", f"root={small_disk}"]
     answer = ndr(*command)
-    assert (answer.returncode, answer.stderr) == (
-        1,
-        f"The disk that holds {small_disk} is full. Nothing was pushed. Make room and run again.\n",
-    )
+    full = f"The disk that holds {small_disk} is full. Nothing was pushed. Make room and run again.\n"
+    assert (answer.returncode, answer.stderr) == (1, full), answer.stdout
     assert not list(small_disk.glob("serving/*_tower/*"))
     subprocess.run(["mount", "-o", "remount,size=200m", str(small_disk)], check=True)
     assert ndr(*command).returncode == 0

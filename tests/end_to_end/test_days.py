@@ -1,0 +1,191 @@
+"""Days as they come: late, empty, twice, out of order, too bad to be pushed, too far from the one before, in a row.
+
+Each test has days of its own, behind those of the tests above it.
+"""
+
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from shops import DAY, SHOP, Forks, runs, write_sales, write_shop
+
+SETTINGS = {"data.window_days": 1, "data.catch_up_days": 2, "trainer.epochs": 2, "retention": "{days: 3, versions: 2}"}
+
+
+class Shop:
+    """A root, and what is done there."""
+
+    def __init__(self, folder: Path, forks: Forks) -> None:
+        self.folder, self._forks = folder, forks
+        write_shop(folder)
+
+    def ndr(self, *command: str, **settings: Any) -> Any:
+        values = {"root": self.folder, **SETTINGS, **{n.replace("__", "."): value for n, value in settings.items()}}
+        options = [part for name, value in values.items() for part in ("--set", f"{name}={value}")]
+        return self._forks(*command, "--config", str(SHOP), *options)
+
+    def run(self, day: date, **settings: Any) -> dict[str, Any]:
+        """The record of a run that is expected to get to its end."""
+        answer = self.ndr("run", "--date", str(day), **settings)
+        assert answer.returncode == 0, answer.stdout + answer.stderr
+        return self.runs()[-1]
+
+    def refusal(self, day: date, **settings: Any) -> str:
+        """What is said of a run that is expected to stop for a fault of the user's."""
+        answer = self.ndr("run", "--date", str(day), **settings)
+        assert answer.returncode == 1 and "Traceback" not in answer.stderr, answer.stdout + answer.stderr
+        last = self.runs()[-1]
+        assert (last["date"], last["state"], last["version"]) == (str(day), "failed", None)
+        return str(answer.stderr)
+
+    def runs(self) -> list[dict[str, Any]]:
+        return runs(["--config", str(SHOP), "--set", f"root={self.folder}"])
+
+    def steps(self) -> set[str]:
+        """Those of the last run."""
+        return {step["node"] for step in self.runs()[-1]["steps"]}
+
+    def served(self) -> list[int]:
+        return sorted(int(folder.name) for folder in (self.folder / "serving" / "query_tower").glob("*"))
+
+
+def days(first: int, count: int) -> list[date]:
+    return [DAY + timedelta(days=first + number) for number in range(count)]
+
+
+def version(day: date, revision: int = 1) -> int:
+    return int(f"{day:%Y%m%d}{revision:03d}")
+
+
+def base_day(run: dict[str, Any]) -> str:
+    return str(run["given"]["base_day"])
+
+
+@pytest.fixture(scope="module")
+def shop(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    """A shop whose first day was run."""
+    started = Shop(tmp_path_factory.mktemp("days"), forks)
+    first = started.run(DAY)
+    # With nothing to go on from, a first run has the two days of catch_up_days.
+    assert (base_day(first), first["rows"]["interactions"]["rows"]) == ("", 6000)
+    assert first["rows"]["interactions"]["rows_of_day"] == 3000
+    assert (first["version"], first["turnover"]["sku"]["admitted"]) == (version(DAY), 200)
+    return started
+
+
+def test_a_late_and_an_empty_day_are_refused_until_the_day_is_there(shop: Shop) -> None:
+    (day,) = days(1, 1)
+    assert f"{day}: expected at least one csv file at" in shop.refusal(day)
+    write_sales(shop.folder, day, rows=0)
+    assert "No row of the interactions is left to work with; 0 came from" in shop.refusal(day)
+    assert not shop.steps() & {"Analyzer", "Trainer", "Pusher"}
+    assert shop.served() == [version(DAY)]
+    write_sales(shop.folder, day)
+    last = shop.run(day)
+    # The new day alone, on top of yesterday's model; no id is new.
+    assert (base_day(last), last["rows"]["interactions"]["rows"]) == (str(DAY), 3000)
+    assert {k: last["turnover"]["sku"][k] for k in ("ids", "admitted", "expired")} == {
+        "ids": 200,
+        "admitted": 0,
+        "expired": 0,
+    }
+    assert last["blessed"] and last["version"] == version(day)
+    # Judged beside yesterday's model, on the same interactions.
+    assert last["metrics"]["baseline_recall_at_20"] > 0.3
+
+
+def test_a_day_that_is_delivered_again_becomes_a_new_version_and_only_then(shop: Shop) -> None:
+    (day,) = days(10, 1)
+    write_sales(shop.folder, day)
+    first = shop.run(day)
+    count = len(shop.runs())
+    answer = shop.ndr("run", "--date", str(day))
+    assert answer.returncode == 0 and "is done with the same input" in answer.stdout
+    assert len(shop.runs()) == count
+    write_sales(shop.folder, day, seed=1)
+    second = shop.run(day)
+    assert (first["version"], second["version"]) == (version(day), version(day, 2))
+    # It does not go on from its own first version.
+    assert base_day(second) == base_day(first) < str(day)
+
+
+def test_days_out_of_order_are_each_built_on_the_one_before_and_the_newest_is_served(shop: Shop) -> None:
+    first, late, last = days(20, 3)
+    for day in (first, last):
+        write_sales(shop.folder, day)
+        shop.run(day)
+    assert base_day(shop.runs()[-1]) == str(first)
+    write_sales(shop.folder, late)
+    assert base_day(shop.run(late)) == str(first)
+    assert max(shop.served()) == version(last)
+    # Now the last day has another one to go on from; the others are done.
+    answer = shop.ndr("backfill", "--from", str(first), "--to", str(last))
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert all(f"{day} is done with the same input" in answer.stdout for day in (first, late))
+    again = shop.runs()[-1]
+    assert (again["date"], base_day(again), again["version"]) == (str(last), str(late), version(last, 2))
+
+
+def test_a_model_that_is_not_blessed_is_recorded_and_the_next_day_goes_on_from_the_last_that_was(shop: Shop) -> None:
+    before, bad, after = days(30, 3)
+    for day in (before, bad, after):
+        write_sales(shop.folder, day)
+    shop.run(before)
+    answer = shop.ndr("run", "--date", str(bad), evaluator__maximum_fall="{5: 0.0}", trainer__learning_rate=5.0)
+    assert answer.returncode == 0
+    refused = shop.runs()[-1]
+    assert (refused["blessed"], refused["version"], refused["state"]) == (False, None, "complete")
+    assert "below that of the last blessed model; 0.0000 is allowed" in refused["refused"][0] in answer.stdout
+    assert max(shop.served()) == version(before)
+    assert "not blessed: recall_at_5" in (
+        shop.ndr("run", "--date", str(bad), evaluator__maximum_fall="{5: 0.0}", trainer__learning_rate=5.0).stdout
+    )
+    assert base_day(shop.run(after)) == str(before)
+
+
+def test_a_day_too_far_from_the_one_before_is_stopped_in_words(shop: Shop) -> None:
+    before, day = days(40, 2)
+    write_sales(shop.folder, before)
+    write_sales(shop.folder, day, rows=600)
+    shop.run(before)
+    said = shop.refusal(day, validation__least_volume=0.5)
+    assert f"The interactions of {day} (current) are further from those of {before} (previous) than is allowed" in said
+    assert "examples in the current span" in said
+    assert not shop.steps() & {"Analyzer", "Trainer", "Pusher"}
+
+
+def test_a_backfill_stops_at_the_first_fault_and_goes_on_where_it_stopped(shop: Shop) -> None:
+    first, missing, last = days(50, 3)
+    for day in (first, last):
+        write_sales(shop.folder, day)
+    command = ("backfill", "--from", str(first), "--to", str(last))
+    answer = shop.ndr(*command)
+    assert answer.returncode == 1
+    assert answer.stderr.startswith(f"{missing}: Interactions of 1 day(s) are missing:")
+    assert f"the same command goes on with {missing}" in answer.stderr
+    assert [run["date"] for run in shop.runs()[-2:]] == [str(first), str(missing)]  # nothing behind it was tried
+    write_sales(shop.folder, missing)
+    answer = shop.ndr(*command)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert f"{first} is done with the same input" in answer.stdout
+    table = answer.stdout[answer.stdout.index("Days;") :]
+    assert all(f"{day}  3,000        0" in table and str(version(day)) in table for day in (first, missing, last))
+    assert base_day(shop.runs()[-1]) == str(missing)
+    # Of all that was run, two versions stay, and the artifacts of three days; and the model that the first of these went on from.
+    assert shop.served() == [version(missing), version(last)]
+    assert len(list((shop.folder / "pipeline_root" / "Trainer" / "model").iterdir())) == 4
+
+
+def test_another_shape_is_refused_or_starts_anew_as_configured(shop: Shop) -> None:
+    before, day = days(70, 2)
+    for each in (before, day):
+        write_sales(shop.folder, each)
+    shop.run(before)
+    narrow = {"trainer__towers": "{query: [8], item: [8]}"}
+    said = shop.refusal(day, **narrow)
+    assert "towers.query: [32, 16] before, [8] now" in said and "trainer.on_other_shape=restart" in said
+    restarted = shop.run(day, **narrow, trainer__on_other_shape="restart", evaluator__maximum_fall="{}")
+    assert (base_day(restarted), restarted["rows"]["interactions"]["rows"]) == ("", 6000)
+    # Though there is nothing to go on from, there is a model to beat.
+    assert restarted["metrics"]["baseline_recall_at_20"] > 0.3
