@@ -4,6 +4,7 @@ import errno
 import json
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ USER_FAULT = 1
 INTERNAL_FAULT = 70
 INTERRUPTED = 130
 EARLIEST_YEAR = 1970
+NEXT_TO_NOTHING = 1 << 16  # bytes
 
 app = typer.Typer(
     help="Trains, judges and ships a two-tower retrieval model every day.",
@@ -265,7 +267,7 @@ def _session(
                     console.print("Interrupted. What is whole is kept, and the same command goes on from there.")
                     raise typer.Exit(INTERRUPTED) from error
                 except Exception as error:
-                    if _is_disk_full(error):
+                    if _is_disk_full(error, loaded.root):
                         raise
                     logging.getLogger(__name__).exception("not the user's fault")
                     console.print(
@@ -274,7 +276,7 @@ def _session(
                     )
                     raise typer.Exit(INTERNAL_FAULT) from error
         except Exception as error:
-            if _is_disk_full(error):
+            if _is_disk_full(error, loaded.root):
                 raise UserError(
                     f"The disk that holds {loaded.root} is full. Nothing was pushed. Make room and run again."
                 ) from error
@@ -285,8 +287,10 @@ def _session(
             raise
 
 
-def _is_disk_full(error: BaseException | None) -> bool:
-    """Whether a full disk is at the bottom of it: Beam and SQLite tell it in words of their own."""
+def _is_disk_full(error: BaseException | None, root: Path) -> bool:
+    """Whether a full disk is at the bottom of it: Beam and SQLite tell it in words of their own, or of what came of it."""
+    if shutil.disk_usage(root).free < NEXT_TO_NOTHING:
+        return True
     while error is not None:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             return True
