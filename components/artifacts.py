@@ -6,6 +6,7 @@ from tfx import types
 
 SPAN_PROPERTY = "span"
 SHAPE_PROPERTY = "shape"
+GOES_ON_PROPERTY = "goes_on"  # 1 where a model was trained on from an earlier one, so on data.window_days
 
 
 class Analysis(types.Artifact):

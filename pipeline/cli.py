@@ -289,7 +289,7 @@ def _session(
 
 def _is_disk_full(error: BaseException | None, root: Path) -> bool:
     """Whether a full disk is at the bottom of it: Beam and SQLite tell it in words of their own, or of what came of it."""
-    if shutil.disk_usage(root).free < NEXT_TO_NOTHING:
+    if root.is_dir() and shutil.disk_usage(root).free < NEXT_TO_NOTHING:
         return True
     while error is not None:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:

@@ -64,9 +64,13 @@ def create_pipeline(
     catalogue_checks = _Checks("Catalogue", catalogue, str(declared.catalogue))
 
     # Nor on a day that is too far from the one before.
+    has_other_window = config.data.catch_up_days not in (None, config.data.window_days)
     day_before = tfx.dsl.Resolver(
         strategy_class=TrainedBefore,
-        config={"span": sources.span(day)},
+        config={
+            "span": sources.span(day),
+            "after_first_run": config.trainer.warm_start and has_other_window,
+        },
         **{
             STATISTICS_KEY: tfx.dsl.Channel(
                 type=standard_artifacts.ExampleStatistics, producer_component_id=interaction_checks.statistics.id

@@ -7,7 +7,7 @@ from tfx import types
 from tfx.components.evaluator import constants
 from tfx.dsl.components.common import resolver
 
-from components.artifacts import SHAPE_PROPERTY, SPAN_PROPERTY
+from components.artifacts import GOES_ON_PROPERTY, SHAPE_PROPERTY, SPAN_PROPERTY
 
 MODEL_KEY = "model"
 BLESSING_KEY = "model_blessing"
@@ -56,14 +56,21 @@ class TrainedBefore(resolver.ResolverStrategy):
 
     Args:
         span: the day, in days since 1970-01-01.
+        after_first_run: leaves out days whose model was trained anew: a first run's window is another one, and what is in it
+            cannot be compared with a day's.
     """
 
-    def __init__(self, span: int) -> None:
+    def __init__(self, span: int, after_first_run: bool = False) -> None:
         self._span = span
+        self._after_first_run = after_first_run
 
     def resolve_artifacts(self, store: mlmd.MetadataStore, input_dict: Artifacts) -> Artifacts:
         """Called by TFX with all artifacts under `statistics` and `model`."""
-        trained = {_span(model) for model in input_dict[MODEL_KEY]}
+        trained = {
+            _span(model)
+            for model in input_dict[MODEL_KEY]
+            if not self._after_first_run or model.get_int_custom_property(GOES_ON_PROPERTY)
+        }
         earlier = [s for s in input_dict[STATISTICS_KEY] if s.span < self._span and s.span in trained]
         newest = max(earlier, key=lambda statistics: (statistics.span, statistics.id), default=None)
         return {STATISTICS_KEY: [newest] if newest else [], MODEL_KEY: []}

@@ -13,7 +13,7 @@ from tfx.types import artifact_utils, component_spec, standard_artifacts, standa
 from tfx.types.standard_component_specs import TrainerSpec
 from tfx.utils import io_utils, json_utils
 
-from components.artifacts import SHAPE_PROPERTY, SPAN_PROPERTY, Analysis, warm_start_folder
+from components.artifacts import GOES_ON_PROPERTY, SHAPE_PROPERTY, SPAN_PROPERTY, Analysis, warm_start_folder
 from components.example_gen.catalogue import CATALOGUE_SPLIT
 
 CATALOGUE_KEY = "catalogue"
@@ -59,6 +59,8 @@ class RetrievalTrainerExecutor(executor.GenericExecutor):
         model = artifact_utils.get_single_instance(output_dict[standard_component_specs.MODEL_KEY])
         model.set_int_custom_property(SPAN_PROPERTY, custom_config[SPAN_PROPERTY])
         model.set_string_custom_property(SHAPE_PROPERTY, custom_config[SHAPE_PROPERTY])
+        goes_on = bool(input_dict.get(standard_component_specs.BASE_MODEL_KEY))
+        model.set_int_custom_property(GOES_ON_PROPERTY, int(goes_on))
         unfinished = _unfinished_folder(input_dict, output_dict, exec_properties)
         if fileio.exists(unfinished):
             fileio.rmtree(unfinished)

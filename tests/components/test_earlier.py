@@ -5,7 +5,7 @@ from tfx import types
 from tfx.components.evaluator import constants
 from tfx.types import standard_artifacts
 
-from components.artifacts import SHAPE_PROPERTY, SPAN_PROPERTY
+from components.artifacts import GOES_ON_PROPERTY, SHAPE_PROPERTY, SPAN_PROPERTY
 from components.resolver.earlier import BLESSING_KEY, MODEL_KEY, STATISTICS_KEY, BlessedBefore, TrainedBefore
 
 DAY = 20_000
@@ -107,3 +107,19 @@ def test_a_day_that_no_model_was_trained_on_is_none_to_compare_with() -> None:
     assert trained_before(made, [model(7, DAY - 2)]) == [1]
     assert trained_before(made, []) == []
     assert trained_before([], [model(7, DAY - 2)]) == []
+
+
+def test_a_first_runs_window_is_not_compared_with_a_days() -> None:
+    """Regression: a day after a catch-up over months was stopped as a thousandth of it."""
+    first, second = model(1, DAY - 2), model(2, DAY - 1)
+    second.set_int_custom_property(GOES_ON_PROPERTY, 1)
+    older, newer = statistics(11, DAY - 2), statistics(12, DAY - 1)
+
+    def compared(made: list[types.Artifact], models: list[types.Artifact]) -> list[types.Artifact]:
+        found = TrainedBefore(DAY, after_first_run=True).resolve_artifacts(
+            None, {STATISTICS_KEY: made, MODEL_KEY: models}
+        )
+        return list(found[STATISTICS_KEY])
+
+    assert compared([older], [first]) == []
+    assert compared([older, newer], [first, second]) == [newer]
