@@ -72,7 +72,7 @@ class PushFolder:
         return sorted((self._read(self.root / MANIFESTS / name) for name in names), key=lambda m: m.version)
 
     def push(self, model: str, day: date, run: str) -> Manifest:
-        """Makes the towers of a model visible as one new version; does nothing where they are already.
+        """Makes the towers of a model visible as one new version; does nothing where they are the day's newest already.
 
         Args:
             model: the folder that holds a folder for each of PARTS.
@@ -80,7 +80,7 @@ class PushFolder:
             run: the pipeline run's id.
         """
         self.recover()
-        for manifest in self.manifests():
+        for manifest in [each for each in self.manifests() if each.day == day.isoformat()][-1:]:
             if manifest.model == model and all(
                 fileio.exists(str(self.root / part)) for part in manifest.parts.values()
             ):

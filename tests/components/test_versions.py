@@ -106,6 +106,14 @@ def test_a_manifest_that_was_cut_short_is_named(tmp_path: Path) -> None:
         folder.manifests()
 
 
+def test_a_model_that_another_took_the_place_of_on_its_day_becomes_the_newest_again(tmp_path: Path) -> None:
+    """Regression: a day run again as it was at first kept serving what had been in between."""
+    one, other = a_model(tmp_path / "one"), a_model(tmp_path / "other")
+    folder = PushFolder(str(tmp_path / "serving"))
+    pushed = [folder.push(model, DAY, "run").version for model in (one, other, one, one)]
+    assert pushed == [20261124001, 20261124002, 20261124003, 20261124003]
+
+
 @pytest.mark.parametrize("operations", range(PUSH + 1))
 def test_a_push_killed_after_any_operation_is_put_right(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operations: int
