@@ -218,7 +218,7 @@ def _collect(console: Console, loaded: Any) -> None:
     """Last, as what a run says of itself may lie in folders that go."""
     from pipeline.retention import collect
 
-    collected = collect(loaded, loaded.retention)
+    collected = collect(loaded)
     artifacts = [f"{collected.artifacts} old artifacts ({collected.bytes / 1e6:.1f} MB)"] if collected.artifacts else []
     versions = [f"version {version}" for version in collected.versions]
     if artifacts or versions:

@@ -1,7 +1,6 @@
 """What a day's run is given, and whether the day is done: the same input is not worked on twice."""
 
 import hashlib
-from dataclasses import dataclass
 from datetime import date, timedelta
 
 from ml_metadata.proto import metadata_store_pb2 as mlmd
@@ -20,30 +19,30 @@ from pipeline.metadata import Given, Records, Run
 from schemas.errors import UserError
 
 
-@dataclass(frozen=True)
-class Earlier:
-    """The blessed model of an earlier day that a day goes on from, or has to beat.
+def given(
+    config: Config, day: date, compiled: pipeline_pb2.Pipeline, records: Records, connection: mlmd.ConnectionConfig
+) -> Given:
+    """What a run that starts now is given.
 
-    Attributes:
-        model: the artifact's id.
-        day: the UTC day, ISO 8601.
-    """
-
-    model: int
-    day: str
-
-
-def given(config: Config, day: date, compiled: pipeline_pb2.Pipeline, connection: mlmd.ConnectionConfig) -> Given:
-    """What a run that starts now would be given.
+    Retention removes models that no coming day needs. A day that is done does not become another by that: where nothing is left
+    to go on from, it is still given the model that its last run went on from.
 
     Args:
         config: the configuration.
         day: the UTC day.
         compiled: the day's pipeline, before the run's id is put in: all that the steps are told, and the digest of the code.
+        records: of the runs.
         connection: to ML Metadata.
     """
-    base, baseline = (_earlier(compiled, node, connection) for node in (WARM_START, BASELINE))
-    window = Window.of(config.data, day, goes_on=base is not None and config.trainer.warm_start)
+    last = records.last_complete(config.name, day)
+    before = last.given if last and last.given else Given("", 0, "", 0)
+    base_model, base_day = _earlier(compiled, WARM_START, connection) if config.trainer.warm_start else (0, "")
+    baseline_model, _ = _earlier(compiled, BASELINE, connection)
+    if config.trainer.warm_start and not base_model and records.is_removed(before.base_model):
+        base_model, base_day = before.base_model, before.base_day
+    if not baseline_model and records.is_removed(before.baseline_model):
+        baseline_model = before.baseline_model
+    window = Window.of(config.data, day, goes_on=base_model != 0)
     parts = [
         # Not the deployment: TFX packs it in another order in each process, and the digest of the code covers it.
         *(node.SerializeToString(deterministic=True).hex() for node in compiled.nodes),
@@ -51,12 +50,7 @@ def given(config: Config, day: date, compiled: pipeline_pb2.Pipeline, connection
         sources.fingerprint_of(lambda: sources.interaction_files(config.data, window)),
     ]
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
-    return Given(
-        digest,
-        base_model=base.model if base else 0,
-        base_day=base.day if base and config.trainer.warm_start else "",
-        baseline_model=baseline.model if baseline else 0,
-    )
+    return Given(digest, base_model, base_day, baseline_model)
 
 
 def done(config: Config, day: date, now: Given, records: Records) -> Run | None:
@@ -66,19 +60,14 @@ def done(config: Config, day: date, now: Given, records: Records) -> Run | None:
         UserError: the day is to be run again, and the model that it went on from was removed.
     """
     last = records.last_complete(config.name, day)
-    if last is None or last.given is None:
-        return None
-    before = last.given
-    # Retention removes what no coming day needs. A day that is done does not become another by that.
-    is_base_removed = not now.base_model and before.base_model != 0 and not records.is_live(before.base_model)
-    if now.digest == before.digest and (is_base_removed or now == before):
+    if last and now == last.given:
         versions = [manifest.version for manifest in PushFolder(str(config.serving)).manifests()]
-        return last if last.version is None or any(version >= last.version for version in versions) else None
-    if is_base_removed and before.base_day:
+        if last.version is None or any(version >= last.version for version in versions):
+            return last
+    if records.is_removed(now.base_model):
         raise UserError(
-            f"{day} was run before, and went on from the model of {before.base_day}, which retention has removed. Run the days "
-            f"from {before.base_day} on again (ndr backfill --from {before.base_day} --to {day}), or start anew with this "
-            "day: --set trainer.warm_start=false."
+            f"{day} was run before, and went on from the model of {now.base_day}, which retention has removed. Start anew with "
+            f"{now.base_day} or with {day} (--set trainer.warm_start=false), and run the days behind it again."
         )
     return None
 
@@ -88,13 +77,12 @@ def between(first: date, last: date) -> list[date]:
     return [first + timedelta(days=number) for number in range((last - first).days + 1)]
 
 
-def _earlier(compiled: pipeline_pb2.Pipeline, name: str, connection: mlmd.ConnectionConfig) -> Earlier | None:
-    """What a resolver of the pipeline would find now."""
+def _earlier(compiled: pipeline_pb2.Pipeline, name: str, connection: mlmd.ConnectionConfig) -> tuple[int, str]:
+    """The id and the day of the model that a resolver of the pipeline finds now; 0 and nothing where there is none."""
     node = next(n.pipeline_node for n in compiled.nodes if n.pipeline_node.node_info.id == name)
     with tfx_metadata.Metadata(connection) as handle:
         resolved = inputs_utils.resolve_input_artifacts(pipeline_node=node, metadata_handle=handle)
     models = resolved[0][MODEL_KEY]
     if not models:
-        return None
-    day = EPOCH + timedelta(days=models[0].get_int_custom_property(SPAN_PROPERTY))
-    return Earlier(models[0].id, day.isoformat())
+        return 0, ""
+    return models[0].id, (EPOCH + timedelta(days=models[0].get_int_custom_property(SPAN_PROPERTY))).isoformat()

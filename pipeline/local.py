@@ -88,7 +88,7 @@ def run_locally(
     # A push that was killed between its renames must not wait for the next blessed model to be put right.
     PushFolder(str(config.serving)).recover()
     compiled = compile_pipeline(config, day)
-    now = given(config, day, compiled, metadata_connection)
+    now = given(config, day, compiled, records, metadata_connection)
     before = done(config, day, now, records)
     if before:
         return before, False

@@ -44,7 +44,7 @@ class Given:
 
     Attributes:
         digest: of all that the steps are told, of their code, and of the data files' names, sizes and times.
-        base_model: the id of the model that training could go on from; 0 where there was none.
+        base_model: the id of the model that training went on from; 0 where it started anew.
         base_day: the UTC day of that model, ISO 8601; empty where training started anew.
         baseline_model: the id of the model that was to be beaten; 0 where there was none.
     """
@@ -157,9 +157,9 @@ class Records:
                 return run
         return None
 
-    def is_live(self, artifact: int) -> bool:
-        """Whether an artifact is still there."""
-        return any(found.state == mlmd.Artifact.LIVE for found in self._store.get_artifacts_by_id([artifact]))
+    def is_removed(self, artifact: int) -> bool:
+        """Whether retention has removed an artifact; 0 is none."""
+        return any(found.state == mlmd.Artifact.DELETED for found in self._store.get_artifacts_by_id([artifact]))
 
     def note_given(self, run_id: str, given: Given) -> None:
         """Leaves on a run that is complete what it was given."""

@@ -11,12 +11,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from ml_metadata.metadata_store import metadata_store
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
-from pipeline.config import RetentionSettings
+from pipeline.config import Config
 from pipeline.metadata import RUN_CONTEXT, connection
 
 if TYPE_CHECKING:
@@ -41,23 +41,7 @@ class Collected:
     versions: list[int] = field(default_factory=list)
 
 
-class Places(Protocol):
-    """Where everything is; `pipeline.config.Config` is one."""
-
-    @property
-    def pipeline_root(self) -> Path:
-        """Where the steps leave their artifacts."""
-
-    @property
-    def metadata_path(self) -> Path:
-        """ML Metadata's SQLite file."""
-
-    @property
-    def serving(self) -> Path:
-        """The push folder."""
-
-
-def collect(config: Places, settings: RetentionSettings) -> Collected:
+def collect(config: Config) -> Collected:
     """Removes what no later run, and nothing that is served, needs. Safe to repeat after it was killed at any point.
 
     All artifacts that these runs made or used stay, days and the newest being counted for each pipeline by itself:
@@ -72,8 +56,7 @@ def collect(config: Places, settings: RetentionSettings) -> Collected:
     outside the pipeline root is touched but the push folder, see `PushFolder.retain`.
 
     Args:
-        config: where everything is. Nothing may run there: the caller holds the root's lock.
-        settings: what stays.
+        config: where everything is, and what stays. Nothing may run there: the caller holds the root's lock.
 
     Raises:
         UserError: a manifest of the push folder is not one; nothing was removed.
@@ -82,9 +65,9 @@ def collect(config: Places, settings: RetentionSettings) -> Collected:
 
     folder = PushFolder(str(config.serving))
     folder.recover()
-    staying = folder.manifests()[-settings.versions :]
+    staying = folder.manifests()[-config.retention.versions :]
     history = _History(metadata_store.MetadataStore(connection(config.metadata_path)))
-    newest = history.runs_of_newest_days(settings.days)
+    newest = history.runs_of_newest_days(config.retention.days)
     if not newest:  # ML Metadata was moved away: nothing here says what is needed
         return Collected()
     runs = newest | history.last_runs() | history.runs_behind(staying) | history.runs_behind_newest_blessed()
@@ -93,7 +76,7 @@ def collect(config: Places, settings: RetentionSettings) -> Collected:
     removable = _Removable(root, [*history.live_places(), *(manifest.model for manifest in staying)])
     found = _folders(root, before=history.started(newest))
     removed = sum(_remove(path) for path in removable.among([*found, *history.deleted_places()]))
-    return Collected(marked, removed, folder.retain(settings.versions))
+    return Collected(marked, removed, folder.retain(config.retention.versions))
 
 
 class _History:

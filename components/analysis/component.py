@@ -87,7 +87,9 @@ class AnalyzerExecutor(base_beam_executor.BaseBeamExecutor):
             )
         vocabularies, turnover = {}, {}
         for name, table in spec.tables.items():
-            previous = files.read_vocabulary(base[0], name) if base else entries([], [], [])
+            # A table that is new starts empty; whether training may go on from that model is the Trainer's to say.
+            is_known = bool(base) and files.has_table(base[0], name)
+            previous = files.read_vocabulary(base[0], name) if is_known else entries([], [], [])
             counted = _read_counts(counts, name)
             vocabularies[name], turnover[name] = admit(
                 previous, counted, table.vocabulary, table.hash_buckets, exec_properties["day"]

@@ -44,6 +44,11 @@ def read_vocabulary(folder: str, table: str) -> pd.DataFrame:
         return pd.read_parquet(io.BytesIO(file.read())).set_index("token")
 
 
+def has_table(folder: str, table: str) -> bool:
+    """Whether there was such a table when the analysis was written."""
+    return bool(fileio.exists(f"{vocabulary_path(folder, table)}.parquet"))
+
+
 def table_rows(folder: str, spec: FeatureSpec) -> dict[str, int]:
     """The number of rows of each embedding table: of its vocabulary, and of its hash buckets behind."""
     return {name: len(read_vocabulary(folder, name)) + table.hash_buckets for name, table in spec.tables.items()}

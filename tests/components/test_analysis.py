@@ -247,3 +247,13 @@ def test_the_second_day_carries_on_what_the_first_one_knew(tmp_path: Path) -> No
         "scales.json",
         *(f"vocabulary_{table}{ending}" for table in tables for ending in ("", ".parquet")),
     }
+
+
+def test_a_table_that_the_model_gone_on_from_lacks_starts_empty(tmp_path: Path) -> None:
+    """Regression: it was looked for there, and the Trainer never came to name the change of shape."""
+    analyse(tmp_path, DAY, [example(DAY, item=b"a", tags=b"x")])
+    yesterday = standard_artifacts.Model()
+    yesterday.uri = f"{tmp_path}/{DAY}/model"
+    (Path(warm_start_folder(yesterday.uri)) / "vocabulary_tag.parquet").unlink()
+    today = analyse(tmp_path, DAY + 1, [example(DAY + 1, item=b"a", tags=b"y")], yesterday)
+    assert_frame_equal(files.read_vocabulary(today.uri, "tag"), entries([b"y"], [1], [DAY + 1]))

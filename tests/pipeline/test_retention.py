@@ -14,7 +14,7 @@ from ml_metadata.proto import metadata_store_pb2 as mlmd
 from pydantic import ValidationError
 
 from components.pusher.versions import PARTS, PushFolder
-from pipeline.config import RetentionSettings
+from pipeline.config import Config, RetentionSettings
 from pipeline.metadata import connection
 from pipeline.retention import Collected, collect
 from schemas.errors import UserError
@@ -22,28 +22,16 @@ from schemas.errors import UserError
 CONTENT = "0123456789"  # ten bytes a file
 
 
-@dataclass(frozen=True)
-class Places:
-    root: Path
-
-    @property
-    def pipeline_root(self) -> Path:
-        return self.root / "pipeline_root"
-
-    @property
-    def metadata_path(self) -> Path:
-        return self.root / "metadata.sqlite"
-
-    @property
-    def serving(self) -> Path:
-        return self.root / "serving"
+def places(root: Path, days: int = 1, versions: int = 1) -> Config:
+    """A configuration of which only these parts are read."""
+    return Config.model_construct(root=root, retention=RetentionSettings(days=days, versions=versions))
 
 
 class Work:
     """Runs that leave in ML Metadata and on the disk what TFX's launcher does."""
 
     def __init__(self, root: Path) -> None:
-        self.places = Places(root)
+        self.places = places(root)
         root.mkdir(parents=True, exist_ok=True)
         self.store = metadata_store.MetadataStore(connection(self.places.metadata_path))
 
@@ -123,7 +111,7 @@ class Work:
         return {str(p.relative_to(self.places.pipeline_root)) for p in self.places.pipeline_root.glob("*/*/*")}
 
     def collect(self, days: int = 1, versions: int = 1) -> Collected:
-        return collect(self.places, RetentionSettings(days=days, versions=versions))
+        return collect(places(self.places.root, days, versions))
 
     def _write(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -405,7 +393,7 @@ def test_a_root_may_be_named_in_another_way(tmp_path: Path) -> None:
         work = Work(then)
         old, newest = work.day("2026-11-20"), work.day("2026-11-24")
         for now in names:
-            collect(Places(now), RetentionSettings(days=1))
+            collect(places(now))
             assert newest.ids <= work.live()
             assert newest.folders <= work.folders()
         assert not old.ids & work.live()
