@@ -36,7 +36,7 @@ def test_help_and_argument_errors_do_not_import_what_is_heavy() -> None:
 def test_help_names_the_commands() -> None:
     answer = ndr("--help")
     assert answer.returncode == 0
-    assert all(command in answer.stdout for command in ("run", "recommend", "runs", "schema", "data"))
+    assert all(command in answer.stdout for command in ("run", "backfill", "recommend", "runs", "schema", "data"))
 
 
 @pytest.mark.parametrize("day", ["22-04-1998", "19980422", "1998-W17-3", "0001-01-01"])
@@ -44,6 +44,12 @@ def test_a_bad_day_is_a_usage_error(day: str) -> None:
     answer = ndr("run", "--date", day)
     assert answer.returncode == 2
     assert "YYYY-MM-DD" in answer.stderr
+
+
+def test_a_range_that_ends_before_it_begins_is_a_usage_error() -> None:
+    answer = ndr("backfill", "--from", "1998-04-09", "--to", "1998-04-08")
+    assert answer.returncode == 2
+    assert "expected --to at or after --from" in answer.stderr
 
 
 @pytest.mark.parametrize(
