@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 from datetime import date, timedelta
@@ -61,7 +62,7 @@ class Forks:
         self._server = subprocess.Popen(
             [sys.executable, str(Path(__file__).parent / "forking.py")],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=PROJECT,
-            env={**os.environ, "PYTHONPATH": str(PROJECT)},
+            env={**os.environ, "PYTHONPATH": str(PROJECT)}, start_new_session=True,
         )  # fmt: skip
 
     def start(self, *command: str, fault: str = "") -> int:
@@ -82,8 +83,9 @@ class Forks:
         return self.end(self.start(*command, fault=fault))
 
     def close(self) -> None:
-        """Ends the process that the others are forks of."""
-        self._server.communicate()
+        """Ends the process that the others are forks of, and what a test that failed left stopped."""
+        os.killpg(self._server.pid, signal.SIGKILL)
+        self._server.wait()
 
     def _ask(self, request: dict[str, Any]) -> int:
         assert self._server.stdin and self._server.stdout
