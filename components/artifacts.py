@@ -15,6 +15,12 @@ class Analysis(types.Artifact):
     TYPE_NAME = "Analysis"
 
 
+class ItemIndex(types.Artifact):
+    """The embeddings of a day's whole catalogue and the index over them; see `components.indexer.files`."""
+
+    TYPE_NAME = "ItemIndex"
+
+
 def warm_start_folder(model_uri: str) -> str:
     """What the next day's training goes on from, beside a model's towers: checkpoint, vocabularies, scales, settings."""
     return os.path.join(model_uri, "warm_start")

@@ -9,6 +9,7 @@ from pydantic import Field, PositiveInt
 from components.evaluator.settings import EvaluatorSettings
 from components.example_gen.settings import ExampleGenSettings
 from components.example_validator.settings import ValidationSettings
+from components.indexer.settings import IndexerSettings
 from components.trainer.settings import TrainerSettings
 from schemas import features, located_yaml
 from schemas.errors import UserError
@@ -37,6 +38,7 @@ class Config(Declaration):
         data: where interactions and the catalogue lie, and how they are read and split; paths relative to the root.
         validation: how far a day may be from the one before.
         trainer: the model and its training.
+        indexer: the index over the catalogue.
         evaluator: what is measured, and what must be reached to be pushed.
         retention: what stays on the disk.
         beam: pipeline options of Apache Beam, for every step that it runs.
@@ -48,6 +50,7 @@ class Config(Declaration):
     data: ExampleGenSettings
     validation: ValidationSettings = ValidationSettings()
     trainer: TrainerSettings
+    indexer: IndexerSettings = IndexerSettings()
     evaluator: EvaluatorSettings
     retention: RetentionSettings = RetentionSettings()
     beam: tuple[str, ...] = ()

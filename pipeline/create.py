@@ -16,6 +16,7 @@ from components.example_gen.catalogue import CatalogueExampleGen
 from components.example_gen.interactions import EVAL_SPLIT, InteractionExampleGen
 from components.example_validator.drift import StoppingDistributionValidator
 from components.example_validator.stopping import StoppingExampleValidator
+from components.indexer.component import Indexer
 from components.pusher.joint import DAY_KEY, JointPusher
 from components.resolver.earlier import BLESSING_KEY, MODEL_KEY, STATISTICS_KEY, BlessedBefore, TrainedBefore
 from components.schema_gen.declared import DeclaredSchema
@@ -112,6 +113,8 @@ def create_pipeline(
         },
     ).with_id(TRAINER)
 
+    indexer = Indexer(trainer.outputs["model"], catalogue.outputs["examples"], config.indexer)
+
     # Ranks among the whole catalogue first, then TFX's Evaluator over the ranks.
     ranker = Ranker(
         examples=interactions.outputs["examples"],
@@ -151,6 +154,7 @@ def create_pipeline(
             analyzer,
             transform,
             trainer,
+            indexer,
             ranker,
             evaluator,
             pusher,

@@ -10,7 +10,6 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 import tensorflow as tf
-from apache_beam.utils import shared
 from numpy.typing import NDArray
 from tfx import types
 from tfx.dsl.components.base import base_beam_component, base_beam_executor, executor_spec
@@ -21,7 +20,8 @@ from components.evaluator.metrics import BASELINE, CANDIDATE, POPULARITY, rank_f
 from components.evaluator.ranking import Ranks, rank_by_embedding, rank_by_score
 from components.example_gen.catalogue import CATALOGUE_SPLIT
 from components.example_gen.interactions import EVAL_SPLIT, TRAIN_SPLIT
-from components.trainer.export import EMBEDDING, EXAMPLES_SIGNATURE, ITEM_TOWER, QUERY_TOWER
+from components.indexer.embedding import LoadedTower, candidate_id
+from components.trainer.export import ITEM_TOWER, QUERY_TOWER
 from schemas.features import CANDIDATE_ID, REWARD
 
 BATCH = 512
@@ -190,25 +190,6 @@ class Catalogue:
         self.rows = {item: row for row, item in enumerate(ids)}
         self.embeddings = {name: np.concatenate([embedded[name] for _, embedded in blocks]) for name in blocks[0][1]}
         self.popularity = np.array([popularity.get(item, 0) for item in ids], np.float64)
-
-
-class LoadedTower:
-    """A served tower, loaded once a process however many workers share it."""
-
-    def __init__(self, folder: str) -> None:
-        self._folder = folder
-        self._handle = shared.Shared()
-
-    def embed(self, examples: list[bytes]) -> NDArray[np.float32]:
-        """[batch] serialised tf.Examples to [batch, width] unit vectors."""
-        model = self._handle.acquire(lambda: tf.saved_model.load(self._folder), tag=self._folder)
-        embeddings: NDArray[np.float32] = model.signatures[EXAMPLES_SIGNATURE](tf.constant(examples))[EMBEDDING].numpy()
-        return embeddings
-
-
-def candidate_id(serialized: bytes) -> bytes:
-    """The item id of a serialised interaction or catalogue entry."""
-    return _only_value(tf.train.Example.FromString(serialized), CANDIDATE_ID)
 
 
 def has_reward(serialized: bytes) -> bool:

@@ -1,0 +1,136 @@
+"""The embeddings of the whole catalogue: the same files, to the byte, whatever the runner and its number of workers."""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import tensorflow as tf
+from apache_beam.utils import shared
+from numpy.typing import NDArray
+
+from components.indexer import files
+from components.trainer.export import EMBEDDING, EXAMPLES_SIGNATURE
+from schemas.errors import UserError
+from schemas.features import CANDIDATE_ID
+
+BATCH = 512
+PART_BYTES = 1 << 20  # of compressed examples: some ten thousand items, whose examples and embeddings a worker holds
+
+Item = tuple[bytes, bytes]
+"""An item's id and its serialised example."""
+
+
+class LoadedTower:
+    """A served tower, loaded once a process however many workers share it.
+
+    Args:
+        folder: of its SavedModel.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._handle = shared.Shared()
+
+    @property
+    def width(self) -> int:
+        """Of the embeddings.
+
+        Raises:
+            UserError: the tower cannot be loaded.
+        """
+        return int(self._load().signatures[EXAMPLES_SIGNATURE].structured_outputs[EMBEDDING].shape[1])
+
+    def embed(self, examples: list[bytes]) -> NDArray[np.float32]:
+        """[batch] serialised tf.Examples to [batch, width] unit vectors.
+
+        Raises:
+            UserError: the tower cannot be loaded.
+        """
+        model = self._load()
+        embeddings: NDArray[np.float32] = model.signatures[EXAMPLES_SIGNATURE](tf.constant(examples))[EMBEDDING].numpy()
+        return embeddings
+
+    def _load(self) -> Any:
+        return self._handle.acquire(self._load_once, tag=self._folder)
+
+    def _load_once(self) -> Any:
+        try:
+            return tf.saved_model.load(self._folder)
+        except (OSError, tf.errors.OpError) as error:
+            raise UserError(
+                f"{self._folder}: expected the SavedModel of a tower, found none that can be loaded: {error}. "
+                "Remove the model that it is part of and run the day again."
+            ) from error
+
+
+class EmbedCatalogue(beam.PTransform):
+    """Embeds a catalogue with an item tower and writes `items-*.arrow`; see `components.indexer.files`.
+
+    TensorFlow's results may differ in their last bit with what else is in a batch, and Beam's bundles are of any size. So items are
+    divided by a digest of their ids into parts, as many as the size of the catalogue asks for, and each part is embedded in the
+    order of its ids in batches of `BATCH`. A worker holds one part at a time.
+
+    Args:
+        catalogue: patterns of gzipped TFRecords of tf.Examples, an item an example.
+        tower: the folder of the item tower's SavedModel.
+        folder: where to.
+    """
+
+    def __init__(self, catalogue: list[str], tower: str, folder: str) -> None:
+        super().__init__()
+        self._catalogue = catalogue
+        self._tower = LoadedTower(tower)
+        self._folder = folder
+
+    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
+        """Called by Beam.
+
+        Raises:
+            UserError: the tower cannot be loaded.
+        """
+        # Loads the tower here, where no runner puts the error into its own words.
+        width = self._tower.width
+        size = sum(tf.io.gfile.stat(path).length for pattern in self._catalogue for path in tf.io.gfile.glob(pattern))
+        parts = max(1, -(-size // PART_BYTES))
+        items = (
+            pipeline
+            | "Files" >> beam.Create(self._catalogue)
+            | "Read" >> beam.io.ReadAllFromTFRecord()
+            | "Part" >> beam.Map(_with_part, parts)
+        )
+        every_part = pipeline | "Parts" >> beam.Create([(part, None) for part in range(parts)])  # one without items too
+        return (
+            (items, every_part)
+            | beam.Flatten()
+            | "BringTogether" >> beam.GroupByKey()
+            | "EmbedAndWrite" >> beam.Map(_embed_part, self._tower, self._folder, parts, width)
+        )
+
+
+def candidate_id(serialized: bytes) -> bytes:
+    """The item id of a serialised interaction or catalogue entry."""
+    example = tf.train.Example.FromString(serialized)
+    value: bytes = example.features.feature[CANDIDATE_ID].bytes_list.value[0]
+    return value
+
+
+def _with_part(example: bytes, parts: int) -> tuple[int, Item]:
+    item = candidate_id(example)
+    digest = hashlib.blake2b(item, digest_size=8).digest()
+    return int.from_bytes(digest, "big") % parts, (item, example)
+
+
+def _embed_part(
+    element: tuple[int, Iterable[Item | None]], tower: LoadedTower, folder: str, parts: int, width: int
+) -> None:
+    part, items = element
+    ordered = sorted(item for item in items if item)
+    files.write_part(folder, part, parts, width, _embedded(ordered, tower))
+
+
+def _embedded(items: list[Item], tower: LoadedTower) -> Iterator[tuple[list[bytes], NDArray[np.float32]]]:
+    for start in range(0, len(items), BATCH):
+        batch = items[start : start + BATCH]
+        yield [item for item, _ in batch], tower.embed([example for _, example in batch])

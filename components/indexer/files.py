@@ -1,0 +1,193 @@
+"""What an index is on disk.
+
+items-PART-of-PARTS.arrow  Arrow IPC: `candidate_id`, binary, and `embedding`, fixed_size_list<float32>[width]
+index.faiss                the index over them; see `components.indexer.faiss_index`
+index.json                 what it is; written last, so an index that has it is whole
+
+Items are divided into parts by a digest of their ids. The row of an item, which is what an index answers with, is its place in the
+order of the ids (bytewise) over all parts.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from tfx.dsl.io import fileio
+from tfx.utils import io_utils
+
+from schemas.errors import UserError
+from schemas.features import CANDIDATE_ID
+
+EMBEDDING = "embedding"
+DESCRIPTION = "index.json"
+PART_NAME = re.compile(r"items-\d{5}-of-(\d{5})\.arrow")
+
+
+class ItemEmbeddings(NamedTuple):
+    """A whole catalogue; the item of row n is `ids[n]`.
+
+    Attributes:
+        ids: in ascending order.
+        embeddings: [items, width] float32.
+    """
+
+    ids: list[bytes]
+    embeddings: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Description:
+    """What an index is.
+
+    Attributes:
+        kind: `flat` or `ivf`.
+        items: how many are in it.
+        width: of their embeddings.
+        lists: into how many lists the items are divided; None where they are not.
+        probes: how many lists a search looks at; None where there are none.
+        settings: those of `components.indexer.settings` that it was built by.
+    """
+
+    kind: str
+    items: int
+    width: int
+    lists: int | None
+    probes: int | None
+    settings: dict[str, Any]
+
+
+def write_part(
+    folder: str, part: int, parts: int, width: int, batches: Iterable[tuple[list[bytes], NDArray[np.float32]]]
+) -> None:
+    """Writes one of the parts; it has its name once it is whole.
+
+    Args:
+        folder: where to; it need not be there.
+        part: its number, from 0.
+        parts: how many there are.
+        width: of the embeddings.
+        batches: ids and their [batch, width] embeddings; none where the part is empty.
+    """
+    schema = _schema(width)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, schema) as writer:
+        for ids, embeddings in batches:
+            lists = pa.FixedSizeListArray.from_arrays(pa.array(embeddings.reshape(-1)), width)
+            writer.write_batch(pa.record_batch([pa.array(ids, pa.binary()), lists], schema=schema))
+    fileio.makedirs(folder)
+    write_whole(os.path.join(folder, _part_name(part, parts)), sink.getvalue().to_pybytes())
+
+
+def read(folder: str) -> ItemEmbeddings:
+    """Reads all parts.
+
+    The whole catalogue is in memory afterwards; beyond it only one part is, and none where they are on a local disk.
+
+    Raises:
+        UserError: a part is missing, or is not one, or an embedding is not finite.
+    """
+    tables = [_read_part(folder, name) for name in _part_names(folder)]
+    widths = {table.schema.field(EMBEDDING).type.list_size for table in tables}
+    if len(widths) > 1:
+        raise _unreadable(folder, f"parts with embeddings of one width, found {sorted(widths)}")
+    ids = pa.chunked_array([chunk for table in tables for chunk in table.column(CANDIDATE_ID).chunks], pa.binary())
+    order = pc.sort_indices(ids)
+    rows = np.empty(len(order), np.int64)
+    rows[order.to_numpy()] = np.arange(len(order))
+    embeddings = np.empty((len(rows), widths.pop()), np.float32)
+    start = 0
+    for table in tables:
+        for chunk in table.column(EMBEDDING).chunks:
+            embeddings[rows[start : start + len(chunk)]] = chunk.flatten().to_numpy().reshape(len(chunk), -1)
+            start += len(chunk)
+    ascending = ids.take(order).to_pylist()
+    _check_finite(folder, ascending, embeddings)
+    return ItemEmbeddings(ascending, embeddings)
+
+
+def write_description(folder: str, description: Description) -> None:
+    """Says what the index in a folder is, and that it is whole."""
+    text = json.dumps(asdict(description), indent=2, sort_keys=True)
+    write_whole(os.path.join(folder, DESCRIPTION), f"{text}\n".encode())
+
+
+def read_description(folder: str) -> Description:
+    """What the index in a folder is.
+
+    Raises:
+        UserError: there is no whole index.
+    """
+    path = os.path.join(folder, DESCRIPTION)
+    if not fileio.exists(path):
+        raise _unreadable(folder, f"an index, found no {DESCRIPTION}, which is written last")
+    try:
+        return Description(**json.loads(io_utils.read_string_file(path)))
+    except (ValueError, TypeError) as error:
+        raise _unreadable(folder, f"{DESCRIPTION} to say what the index is, found something else: {error}") from error
+
+
+def write_whole(path: str, content: bytes) -> None:
+    """Writes a file aside and gives it its name once it is whole."""
+    io_utils.write_bytes_file(f"{path}.unfinished", content)
+    fileio.rename(f"{path}.unfinished", path, overwrite=True)
+
+
+def _schema(width: int) -> pa.Schema:
+    return pa.schema([(CANDIDATE_ID, pa.binary()), (EMBEDDING, pa.list_(pa.float32(), width))])
+
+
+def _part_name(part: int, parts: int) -> str:
+    return f"items-{part:05d}-of-{parts:05d}.arrow"
+
+
+def _part_names(folder: str) -> list[str]:
+    names = fileio.listdir(folder) if fileio.isdir(folder) else []
+    found = {name: match for name in names if (match := PART_NAME.fullmatch(name))}
+    if not found:
+        raise _unreadable(folder, "items-*.arrow, found none")
+    expected = {_part_name(part, int(match[1])) for match in found.values() for part in range(int(match[1]))}
+    if len({match[1] for match in found.values()}) > 1:
+        raise _unreadable(folder, f"the parts of one catalogue, found {', '.join(sorted(found))}")
+    if expected != found.keys():
+        raise _unreadable(folder, f"all parts, found none of the name {', '.join(sorted(expected - found.keys()))}")
+    return sorted(found)
+
+
+def _read_part(folder: str, name: str) -> pa.Table:
+    path = os.path.join(folder, name)
+    try:
+        if "://" in path:
+            with fileio.open(path, "rb") as file:
+                source = pa.BufferReader(file.read())
+        else:
+            source = pa.memory_map(path)
+        table = pa.ipc.open_file(source).read_all()
+    except pa.ArrowInvalid as error:
+        raise _unreadable(folder, f"Arrow IPC in {name}, found something else: {error}") from error
+    kind = table.schema.field(EMBEDDING).type if EMBEDDING in table.column_names else pa.null()
+    if not pa.types.is_fixed_size_list(kind) or table.schema != _schema(kind.list_size):
+        found = ", ".join(f"{field.name}: {field.type}" for field in table.schema)
+        raise _unreadable(folder, f"ids and embeddings in {name}, found {found}")
+    return table
+
+
+def _check_finite(folder: str, ids: list[bytes], embeddings: NDArray[np.float32]) -> None:
+    # A sum takes in every value without a [items, width] array of truths, and is not finite once one of them is not.
+    faulty = np.flatnonzero(~np.isfinite(embeddings.sum(axis=1)))
+    if len(faulty):
+        raise UserError(
+            f"{folder}: expected finite embeddings, found others for {len(faulty):,} of {len(ids):,} items, the first of them "
+            f"{ids[faulty[0]].decode(errors='backslashreplace')!r}. Look at the numbers that the catalogue has of it; "
+            "limit them in the catalogue's schema, which then stops such a day before it is trained on."
+        )
+
+
+def _unreadable(folder: str, expected_and_found: str) -> UserError:
+    return UserError(f"{folder}: expected {expected_and_found}. Remove that folder and run the day again.")

@@ -1,0 +1,447 @@
+"""A catalogue to its index: a real tower embeds it by Beam, and whatever is found in it is the item that it should be."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import apache_beam as beam
+import faiss
+import numpy as np
+import pyarrow as pa
+import pytest
+import tensorflow as tf
+import tensorflow_transform as tft
+from apache_beam.options.pipeline_options import PipelineOptions
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from tensorflow_transform import beam as tft_beam
+from tensorflow_transform.tf_metadata import dataset_metadata, schema_utils
+from tfx import types
+from tfx.types import standard_artifacts
+
+from components.analysis import files as analysis_files
+from components.artifacts import ItemIndex
+from components.indexer import embedding, faiss_index, files
+from components.indexer.component import INDEX_PROPERTY, IndexerExecutor
+from components.indexer.embedding import BATCH, EmbedCatalogue, LoadedTower
+from components.indexer.settings import IndexerSettings, Plan
+from components.trainer.export import ITEM_TOWER, export_tower
+from components.trainer.model import build_model
+from components.trainer.settings import TrainerSettings
+from components.transform import raw_features
+from components.transform.preprocessing import preprocessing_fn
+from schemas.errors import UserError
+from schemas.features import CANDIDATE_ID, QUERY_ID, REWARD, TIMESTAMP, FeatureSpec
+
+SPEC = FeatureSpec.model_validate(
+    {
+        "interactions": {"user": "user", "item": "item", "time": "at"},
+        "catalogue": {"item": "item"},
+        "tables": {"item": {"width": 8, "hash_buckets": 4000}},
+        "query": {"past": {"kind": "history", "table": "item", "last": 2}},
+        "item": {"item": {"kind": "id", "table": "item"}, "price": {"kind": "number", "scale": "none"}},
+    }
+)
+WIDTH, ITEMS = 6, 1300  # two batches and a rest
+plans = pytest.mark.parametrize("plan", [Plan("flat"), Plan("ivf", 4, 2)], ids=lambda plan: plan.kind)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> types.Artifact:
+    """A model with an item tower behind a transform, as the Trainer leaves it, but untrained."""
+    folder = tmp_path_factory.mktemp("model")
+    analysis_files.write(str(folder / "analysis"), {}, {})
+    dtypes = raw_features.dtypes(SPEC.features)
+    dtypes |= {CANDIDATE_ID: tf.string, QUERY_ID: tf.string, TIMESTAMP: tf.int64, REWARD: tf.float32}
+    schema = schema_utils.schema_from_feature_spec({n: tf.io.VarLenFeature(dtype) for n, dtype in dtypes.items()})
+    config = {"feature_spec": SPEC.model_dump_json(), "analysis": str(folder / "analysis")}
+    with beam.Pipeline() as pipeline, tft_beam.Context(str(folder / "scratch")):
+        data = (pipeline | beam.Create([]), dataset_metadata.DatasetMetadata(schema))
+        graph = data | tft_beam.AnalyzeDataset(lambda inputs: preprocessing_fn(inputs, config))
+        _ = graph | tft_beam.WriteTransformFn(str(folder / "transform"))
+    towers = {"query": [WIDTH], "item": [16, WIDTH]}
+    tower = build_model(SPEC, {"item": 4000}, TrainerSettings.model_validate({"towers": towers})).item_tower
+    tower({"item": tf.constant([1], tf.int64), "price": tf.constant([1.0])})  # makes the layers' weights
+    made = standard_artifacts.Model()
+    made.uri = str(folder)
+    transform = tft.TFTransformOutput(str(folder / "transform"))
+    export_tower(tower, SPEC.item, transform, str(folder / "Format-Serving"))
+    return made
+
+
+def tower_of(model: types.Artifact) -> str:
+    return f"{model.uri}/Format-Serving/{ITEM_TOWER}"
+
+
+def example(item: bytes, price: float = 1.0) -> bytes:
+    made = tf.train.Example()
+    for name in (CANDIDATE_ID, "item"):
+        made.features.feature[name].bytes_list.value.append(item)
+    made.features.feature["price"].float_list.value.append(price)
+    return made.SerializeToString(deterministic=True)
+
+
+def item_ids(count: int = ITEMS) -> list[bytes]:
+    return [b"item %d" % number for number in range(count)]
+
+
+def write_catalogue(folder: Path, examples: list[bytes], in_files: int = 3) -> types.Artifact:
+    split = folder / "Split-catalogue"
+    split.mkdir(parents=True)
+    for number in range(in_files):
+        with tf.io.TFRecordWriter(str(split / f"{number}.gz"), "GZIP") as writer:
+            for each in examples[number::in_files]:
+                writer.write(each)
+    catalogue = standard_artifacts.Examples()
+    catalogue.uri, catalogue.split_names = str(folder), '["catalogue"]'
+    return catalogue
+
+
+def embed(catalogue: types.Artifact, tower: str, folder: Path, *options: str) -> dict[str, bytes]:
+    """What EmbedCatalogue writes, by file name."""
+    with beam.Pipeline(options=PipelineOptions(list(options))) as pipeline:
+        _ = pipeline | EmbedCatalogue([f"{catalogue.uri}/Split-catalogue/*"], tower, str(folder))
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def index(catalogue: types.Artifact, model: types.Artifact, folder: Path, **settings: object) -> types.Artifact:
+    """What the step leaves."""
+    made = ItemIndex()
+    made.uri = str(folder)
+    IndexerExecutor().Do(
+        {"model": [model], "catalogue": [catalogue]},
+        {"index": [made]},
+        {"settings": IndexerSettings.model_validate(settings).model_dump_json()},
+    )
+    return made
+
+
+@pytest.fixture
+def three_parts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> types.Artifact:
+    """A catalogue whose size asks for three parts."""
+    catalogue = write_catalogue(tmp_path / "catalogue", [example(item) for item in item_ids()])
+    size = sum(path.stat().st_size for path in Path(catalogue.uri).rglob("*.gz"))
+    monkeypatch.setattr(embedding, "PART_BYTES", -(-size // 3))
+    return catalogue
+
+
+def test_every_item_has_the_embedding_that_the_tower_gives_it(
+    model: types.Artifact, three_parts: types.Artifact, tmp_path: Path
+) -> None:
+    written = embed(three_parts, tower_of(model), tmp_path / "index")
+    assert sorted(written) == [f"items-0000{part}-of-00003.arrow" for part in range(3)]
+    items = files.read(str(tmp_path / "index"))
+    assert items.ids == sorted(item_ids())
+    assert (items.embeddings.dtype, items.embeddings.shape) == (np.float32, (ITEMS, WIDTH))
+    tower = LoadedTower(tower_of(model))
+    assert tower.width == WIDTH
+    np.testing.assert_allclose(items.embeddings, tower.embed([example(item) for item in items.ids]), atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(items.embeddings, axis=1), 1.0, atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["multi_threading", "multi_processing"])
+def test_several_workers_write_what_one_does_to_the_byte(
+    model: types.Artifact, three_parts: types.Artifact, tmp_path: Path, mode: str
+) -> None:
+    one = embed(three_parts, tower_of(model), tmp_path / "one")
+    two = embed(
+        three_parts, tower_of(model), tmp_path / "two", "--direct_num_workers=2", f"--direct_running_mode={mode}"
+    )
+    assert two == one
+
+
+def test_the_order_and_the_files_of_the_catalogue_are_no_matter(model: types.Artifact, tmp_path: Path) -> None:
+    examples = [example(item) for item in item_ids()]
+    one = embed(write_catalogue(tmp_path / "a", examples, 1), tower_of(model), tmp_path / "one")
+    other = embed(write_catalogue(tmp_path / "b", examples[::-1], 7), tower_of(model), tmp_path / "other")
+    assert list(one) == ["items-00000-of-00001.arrow"] and other == one
+
+
+def test_batches_are_the_same_whatever_beam_bundles(
+    model: types.Artifact, three_parts: types.Artifact, tmp_path: Path
+) -> None:
+    embed(three_parts, tower_of(model), tmp_path / "index")
+    for path in sorted((tmp_path / "index").iterdir()):
+        table = pa.ipc.open_file(path).read_all()
+        ids, sizes = table.column("candidate_id").to_pylist(), [len(batch) for batch in table.to_batches()]
+        assert ids == sorted(ids)
+        assert all(size == BATCH for size in sizes[:-1]) and 0 < sizes[-1] <= BATCH
+
+
+def test_a_part_without_items_is_written_too(
+    model: types.Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedding, "PART_BYTES", 16)
+    catalogue = write_catalogue(tmp_path / "catalogue", [example(item) for item in item_ids(2)], 1)
+    written = embed(catalogue, tower_of(model), tmp_path / "index")
+    assert len(written) > 2
+    assert files.read(str(tmp_path / "index")).ids == item_ids(2)
+
+
+def test_an_item_whose_embedding_is_not_finite_is_named(model: types.Artifact, tmp_path: Path) -> None:
+    prices = {b"item 7": float("inf"), b"item 8": float("inf")}
+    catalogue = write_catalogue(tmp_path / "c", [example(item, prices.get(item, 1.0)) for item in item_ids(20)])
+    with pytest.raises(UserError, match="others for 2 of 20 items, the first of them 'item 7'"):
+        index(catalogue, model, tmp_path / "index")
+
+
+@pytest.mark.parametrize("fault", ["missing", "saved_model.pb", "variables.index", "variables.data-00000-of-00001"])
+def test_a_tower_that_cannot_be_loaded_is_named(model: types.Artifact, tmp_path: Path, fault: str) -> None:
+    catalogue = write_catalogue(tmp_path / "catalogue", [example(b"a")])
+    broken = tmp_path / "tower"
+    if fault != "missing":
+        for path in Path(tower_of(model)).rglob("*"):
+            if path.is_file():
+                copy = broken / path.relative_to(tower_of(model))
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                copy.write_bytes(b"nonsense" if str(copy).endswith(fault) else path.read_bytes())
+    with pytest.raises(UserError, match=f"{broken}: expected the SavedModel of a tower") as raised:
+        embed(catalogue, str(broken), tmp_path / "index")
+    assert "while running" not in str(raised.value)
+
+
+def write_parts(folder: Path, *parts: dict[bytes, list[float]]) -> None:
+    for number, part in enumerate(parts):
+        batches = [([item], np.array([vector], np.float32)) for item, vector in part.items()]
+        files.write_part(str(folder), number, len(parts), 2, batches)
+
+
+def test_a_row_is_the_place_of_an_id_over_all_parts(tmp_path: Path) -> None:
+    write_parts(tmp_path, {b"b": [1, 0], b"\xff": [2, 0]}, {}, {b"a": [3, 0], b"c": [4, 0], b"": [5, 0]})
+    read = files.read(str(tmp_path))
+    assert read.ids == [b"", b"a", b"b", b"c", b"\xff"]
+    assert read.embeddings.tolist() == [[5, 0], [3, 0], [1, 0], [4, 0], [2, 0]]
+
+
+def test_parts_that_are_not_whole_are_refused_by_name(tmp_path: Path) -> None:
+    def refused(words: str) -> None:
+        with pytest.raises(UserError, match=words) as raised:
+            files.read(str(folder))
+        assert str(folder) in str(raised.value)
+
+    folder = tmp_path / "index"
+    refused(r"expected items-\*.arrow, found none")
+    write_parts(folder, {b"a": [1, 0]}, {b"b": [2, 0]})
+    second = max(folder.iterdir())
+    whole = second.read_bytes()
+    second.unlink()
+    refused("found none of the name items-00001-of-00002.arrow")
+    second.write_bytes(whole[:-20])
+    refused("expected Arrow IPC in items-00001-of-00002.arrow")
+    second.write_bytes(b"")
+    refused("expected Arrow IPC in items-00001-of-00002.arrow")
+    with pa.ipc.new_file(second, pa.schema([("candidate_id", pa.binary())])):
+        pass
+    refused("expected ids and embeddings in items-00001-of-00002.arrow, found candidate_id: binary")
+    files.write_part(str(folder), 1, 2, 3, [([b"b"], np.ones((1, 3), np.float32))])
+    refused(r"embeddings of one width, found \[2, 3\]")
+    second.write_bytes(whole)
+    assert files.read(str(folder)).ids == [b"a", b"b"]
+    files.write_part(str(folder), 0, 1, 2, [])
+    refused("expected the parts of one catalogue, found items-00000-of-00001.arrow, items-00000-of-00002.arrow")
+
+
+def unit(vectors: NDArray[np.float64]) -> NDArray[np.float32]:
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def circle(*degrees: float) -> NDArray[np.float32]:
+    """Unit vectors at angles: of two of them, the product is the cosine of what they are apart."""
+    angles = np.radians(np.array(degrees))
+    return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+
+
+@plans
+def test_the_nearest_come_first(plan: Plan) -> None:
+    # Two bundles opposite each other. From 7 degrees: 10 is 3 away, 0 is 7, 20 is 13; from 193: 190, 200, 180.
+    items = circle(0, 180, 10, 190, 20, 200)
+    found = faiss_index.build(items, Plan(plan.kind, plan.lists and 2, plan.probes and 1), seed=0)
+    rows = found.search(circle(7, 193), 3)
+    assert rows.dtype == np.int64
+    assert rows.tolist() == [[2, 0, 4], [3, 5, 1]]
+
+
+@plans
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**31 - 1), items=st.integers(4, 400))
+def test_an_items_own_embedding_finds_it_first(plan: Plan, seed: int, items: int) -> None:
+    embeddings = unit(np.random.default_rng(seed).normal(size=(items, 8)))
+    found = faiss_index.build(embeddings, plan, seed).search(embeddings, 3)
+    assert found[:, 0].tolist() == list(range(items))
+    assert all(len(set(rows) - {-1}) == np.count_nonzero(rows >= 0) for rows in found)  # none twice
+
+
+@plans
+def test_where_there_are_fewer_than_k_the_rest_is_minus_one(plan: Plan) -> None:
+    items = circle(0, 90, 180, 270)  # of four lists, each holds one, and two are looked at
+    rows = faiss_index.build(items, plan, seed=0).search(circle(10), 6)
+    assert rows.tolist() == ([[0, 1, 3, 2, -1, -1]] if plan.kind == "flat" else [[0, 1, -1, -1, -1, -1]])
+
+
+@pytest.mark.parametrize("kind", ["flat", "ivf"])
+def test_one_item_is_found_by_whatever_is_asked(kind: str) -> None:
+    plan = IndexerSettings.model_validate({"kind": kind}).plan(1)
+    rows = faiss_index.build(circle(30), plan, seed=0).search(circle(30, 210), 2)
+    assert rows.tolist() == [[0, -1], [0, -1]]
+
+
+@plans
+def test_items_that_are_all_alike_are_all_there(plan: Plan) -> None:
+    items = np.repeat(circle(30, 120), 10, axis=0)
+    found = faiss_index.build(items, plan, seed=0)
+    rows = found.search(circle(31), 10)
+    assert sorted(rows[0].tolist()) == list(range(10))
+
+
+def test_with_every_list_looked_at_an_ivf_finds_what_is_exact() -> None:
+    embeddings = unit(np.random.default_rng(0).normal(size=(2000, 8)))
+    queries = unit(np.random.default_rng(1).normal(size=(50, 8)))
+    exact = np.argsort(-(queries @ embeddings.T), axis=1)[:, :10]
+    for plan in (Plan("flat"), Plan("ivf", 30, 30)):
+        assert np.array_equal(faiss_index.build(embeddings, plan, seed=0).search(queries, 10), exact)
+
+
+def test_the_default_of_an_ivf_finds_nearly_all() -> None:
+    # The hard case for lists: no groups that they could follow, queries that are no items.
+    embeddings = unit(np.random.default_rng(0).normal(size=(20_000, 12)))
+    queries = unit(np.random.default_rng(1).normal(size=(200, 12)))
+    plan = IndexerSettings(kind="ivf").plan(len(embeddings))
+    exact = faiss_index.build(embeddings, Plan("flat"), seed=0).search(queries, 100)
+    found = faiss_index.build(embeddings, plan, seed=0).search(queries, 100)
+    recall = np.mean([len(set(e) & set(f)) / 100 for e, f in zip(exact.tolist(), found.tolist(), strict=True)])
+    assert recall > 0.9
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    before = faiss.omp_get_max_threads()
+    yield
+    faiss.omp_set_num_threads(before)
+
+
+@plans
+def test_the_same_embeddings_give_the_same_index_to_the_byte(plan: Plan, tmp_path: Path, threads: None) -> None:
+    embeddings = unit(np.random.default_rng(0).normal(size=(3000, 32)))
+    written = []
+    for number in (1, 3):
+        faiss.omp_set_num_threads(number)
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        faiss_index.build(embeddings, plan, seed=5).write(str(folder))
+        written.append({path.name: path.read_bytes() for path in folder.iterdir()})
+    assert written[0] == written[1] and list(written[0]) == ["index.faiss"]
+
+
+def test_another_seed_gives_other_lists(tmp_path: Path) -> None:
+    embeddings = unit(np.random.default_rng(0).normal(size=(3000, 8)))
+    queries = embeddings[:100] + np.float32(0.3)
+    one, other = (faiss_index.build(embeddings, Plan("ivf", 50, 1), seed).search(queries, 20) for seed in (0, 1))
+    assert not np.array_equal(one, other)
+
+
+@plans
+@pytest.mark.parametrize("shape", [(2,), (1, 3), (1, 1, 2)])
+def test_queries_of_another_shape_are_refused(plan: Plan, shape: tuple[int, ...]) -> None:
+    found = faiss_index.build(circle(0, 90, 180, 270), plan, seed=0)
+    with pytest.raises(ValueError, match=r"queries: expected the shape \[batch, 2\], received"):
+        found.search(np.ones(shape, np.float32), 1)
+    with pytest.raises(ValueError, match="k: expected at least 1, received 0"):
+        found.search(circle(0), 0)
+
+
+@pytest.mark.parametrize(
+    ("given", "plan"), [({"kind": "flat"}, Plan("flat")), ({"exact_below": 10, "lists": 20}, Plan("ivf", 20, 3))]
+)
+def test_the_step_leaves_an_index_that_finds_every_item(
+    model: types.Artifact, three_parts: types.Artifact, tmp_path: Path, given: dict[str, object], plan: Plan
+) -> None:
+    made = index(three_parts, model, tmp_path / "index", **given)
+    assert {path.name for path in Path(made.uri).iterdir()} == {
+        *(f"items-0000{part}-of-00003.arrow" for part in range(3)),
+        "index.faiss",
+        "index.json",
+    }
+    shown = {"kind": plan.kind, "items": ITEMS, "lists": plan.lists, "probes": plan.probes}
+    assert json.loads(made.get_string_custom_property(INDEX_PROPERTY)) == shown
+    described = json.loads((Path(made.uri) / "index.json").read_text())
+    assert described == {**shown, "width": WIDTH, "settings": IndexerSettings.model_validate(given).model_dump()}
+    items = files.read(made.uri)
+    found = faiss_index.load(made.uri).search(items.embeddings, 2)
+    # Rows and ids belong together: what the tower says of an item finds it.
+    embeddings = LoadedTower(tower_of(model)).embed([example(item) for item in items.ids])
+    scores = np.einsum("iw,iw->i", embeddings, items.embeddings[found[:, 0]])
+    assert scores == pytest.approx(np.ones(ITEMS), abs=1e-5)
+    again = index(three_parts, model, tmp_path / "again", **given)
+    assert [p.read_bytes() for p in sorted(Path(again.uri).iterdir())] == [
+        p.read_bytes() for p in sorted(Path(made.uri).iterdir())
+    ]
+
+
+@plans
+def test_an_index_is_loaded_as_it_was_written_or_refused(plan: Plan, tmp_path: Path) -> None:
+    embeddings = unit(np.random.default_rng(0).normal(size=(200, 8)))
+    built = faiss_index.build(embeddings, plan, seed=0)
+    built.write(str(tmp_path))
+    with pytest.raises(UserError, match=r"found no index\.json"):
+        faiss_index.load(str(tmp_path))
+    description = files.Description(plan.kind, 200, 8, plan.lists, plan.probes, {})
+    files.write_description(str(tmp_path), description)
+    assert files.read_description(str(tmp_path)) == description
+    assert np.array_equal(
+        faiss_index.load(str(tmp_path)).search(embeddings, 200), built.search(embeddings, 200)
+    )  # probes included
+    path = tmp_path / "index.faiss"
+    whole = path.read_bytes()
+    for content in (whole[:-10], b"", b"nonsense" * 100):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=f"{path}: expected an index of FAISS"):
+            faiss_index.load(str(tmp_path))
+    path.unlink()
+    with pytest.raises(UserError, match=f"{path}: no such file"):
+        faiss_index.load(str(tmp_path))
+    path.write_bytes(whole)
+    files.write_description(str(tmp_path), files.Description(plan.kind, 199, 8, plan.lists, plan.probes, {}))
+    with pytest.raises(UserError, match="expected 199 items of width 8, found 200 of 8"):
+        faiss_index.load(str(tmp_path))
+    (tmp_path / "index.json").write_text('{"kind": "flat"')
+    with pytest.raises(UserError, match=r"index\.json to say what the index is"):
+        faiss_index.load(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("given", "items", "plan"),
+    [
+        ({}, 19_999, Plan("flat")),
+        ({}, 20_000, Plan("ivf", 566, 71)),  # 4 * 141.42 lists, an eighth of them
+        ({"exact_below": 5}, 5, Plan("ivf", 5, 1)),  # 4 * 2.2 would be more lists than items
+        ({"kind": "flat"}, 1_000_000, Plan("flat")),
+        ({"kind": "ivf"}, 1, Plan("ivf", 1, 1)),
+        ({"kind": "ivf", "lists": 3}, 100, Plan("ivf", 3, 1)),
+        ({"kind": "ivf", "probes": 50}, 100, Plan("ivf", 40, 40)),
+        ({"kind": "ivf", "lists": 9, "probes": 9}, 9, Plan("ivf", 9, 9)),
+    ],
+)
+def test_what_is_built_follows_the_settings_and_the_catalogue(given: dict[str, object], items: int, plan: Plan) -> None:
+    assert IndexerSettings.model_validate(given).plan(items) == plan
+
+
+def test_more_lists_than_items_are_refused() -> None:
+    with pytest.raises(UserError, match=r"indexer\.lists: expected at most as many as the catalogue has items, 9"):
+        IndexerSettings(kind="ivf", lists=10).plan(9)
+
+
+@pytest.mark.parametrize(
+    ("given", "fault"),
+    [
+        ({"lists": 4, "probes": 5}, "probes: expected at most the 4 lists, received 5"),
+        ({"kind": "flat", "lists": 4, "probes": 2}, "lists: a flat index has none.*; probes: a flat index has none"),
+        ({"kind": "flat", "probes": 2}, "probes: a flat index has none"),
+        ({"kind": "hnsw"}, "kind"),
+        ({"lists": 0}, "lists"),
+        ({"seed": -1}, "seed"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_named(given: dict[str, object], fault: str) -> None:
+    with pytest.raises(ValueError, match=fault):
+        IndexerSettings.model_validate(given)
