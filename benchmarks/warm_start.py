@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from benchmarks import common
 from benchmarks.correction import interval
-from components.evaluator.metrics import BASELINE, CANDIDATE, rank_feature
-from components.evaluator.ranking import hit_probability
+from components.evaluator.expectation import hit_probability
+from components.evaluator.names import BASELINE, CANDIDATE
+from components.evaluator.ranked import rank_feature
 from pipeline import config as configuration
 from pipeline.metadata import Records, connection
 from schemas.features import CANDIDATE_ID, QUERY_ID, TIMESTAMP
@@ -71,7 +72,7 @@ def _read(ranked: str) -> Held:
         features = tf.train.Example.FromString(serialized).features.feature
         who, what = (features[name].bytes_list.value[0] for name in (QUERY_ID, CANDIDATE_ID))
         key = who, what, features[TIMESTAMP].int64_list.value[0]
-        ranks = {scorer: features[rank_feature(scorer)].float_list.value for scorer in (CANDIDATE, BASELINE)}
+        ranks = {scorer: features[rank_feature(scorer)].int64_list.value for scorer in (CANDIDATE, BASELINE)}
         found[key] = {scorer: list(values) for scorer, values in ranks.items() if values}
     keys = sorted(found)
     return Held(keys, {scorer: np.array([found[key][scorer] for key in keys]) for scorer in found[keys[0]]})
@@ -102,7 +103,8 @@ def main() -> None:
 
     def hits(model: str, day: date, k: int) -> NDArray[np.float64]:
         held, scorer = models[model]
-        return np.array([hit_probability(above, tied, k) for above, tied in held[day].ranks[scorer]])
+        above, tied = held[day].ranks[scorer].T
+        return hit_probability(above, tied, k)
 
     table = [
         [

@@ -76,8 +76,15 @@ class Config(Declaration):
         return self.root / "logs"
 
     def feature_spec(self) -> FeatureSpec:
-        """Reads the dataset's feature specification."""
-        return features.load(self.dataset)
+        """Reads the dataset's feature specification.
+
+        Raises:
+            UserError: it is at fault, or does not have what this configuration names.
+        """
+        spec = features.load(self.dataset)
+        if faults := self.evaluator.faults(spec):
+            raise UserError("\n".join(f"evaluator.{'.'.join(map(str, path))}: {reason}." for path, reason in faults))
+        return spec
 
 
 def load(path: Path, settings: Sequence[str] = ()) -> Config:

@@ -120,14 +120,18 @@ def create_pipeline(
         examples=interactions.outputs["examples"],
         catalogue=catalogue.outputs["examples"],
         model=trainer.outputs["model"],
+        index=indexer.outputs["index"],
         baseline_model=baseline.outputs[MODEL_KEY],
+        settings=config.evaluator,
+        spec=spec,
+        day=sources.span(day),
     )
     evaluator = RetrievalEvaluator(
         examples=ranker.outputs["ranked_examples"],
         model=trainer.outputs["model"],
         baseline_model=baseline.outputs[MODEL_KEY],
         example_splits=[EVAL_SPLIT],
-        eval_config=eval_config(config.evaluator),
+        eval_config=eval_config(config.evaluator, has_history=spec.history_feature is not None),
     )
 
     pusher = JointPusher(

@@ -65,9 +65,11 @@ class Run:
         state: `complete` when its last step is, `failed` when a step has, else `unfinished`.
         version: the pushed version, or None.
         blessed: whether the model reached its limits, or None where it was not judged.
-        metrics: the model's and the baselines' metrics over all held-out interactions.
+        metrics: by slice, the metrics of every scorer with their 95 % intervals; see `components.evaluator.evaluator.read_metrics`.
         pushed: the folder of each pushed part.
         refused: why the model was not blessed, a sentence a limit.
+        not_judged: the slices that have limits and no interactions.
+        index: what the index over the catalogue is.
         rows: the accounting of rows read and dropped.
         turnover: for each embedding table, what the day did to its vocabulary.
         given: what it was given; known of complete runs.
@@ -79,9 +81,11 @@ class Run:
     state: str
     version: int | None = None
     blessed: bool | None = None
-    metrics: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
     pushed: dict[str, str] = field(default_factory=dict)
     refused: tuple[str, ...] = ()
+    not_judged: tuple[str, ...] = ()
+    index: dict[str, Any] = field(default_factory=dict)
     rows: dict[str, Any] = field(default_factory=dict)
     turnover: dict[str, dict[str, float]] = field(default_factory=dict)
     given: Given | None = None
@@ -89,16 +93,18 @@ class Run:
 
     @property
     def recall(self) -> dict[int, float]:
-        """The model's recall@K by K."""
-        return self._at_k("recall_at_")
+        """The model's recall@K by K, over all held-out interactions."""
+        return self._recall("candidate")
 
     @property
     def baseline_recall(self) -> dict[int, float]:
         """By K, recall@K of the last blessed model before the day, on the same interactions and catalogue; empty without one."""
-        return self._at_k("baseline_recall_at_")
+        return self._recall("baseline")
 
-    def _at_k(self, prefix: str) -> dict[int, float]:
-        return {int(n.removeprefix(prefix)): v for n, v in self.metrics.items() if n.startswith(prefix)}
+    def _recall(self, scorer: str) -> dict[int, float]:
+        found = self.metrics.get("all", {}).get(scorer, {})
+        cutoffs = {name.removeprefix("recall_at_"): value for name, (value, *_) in found.items()}
+        return {int(k): value for k, value in cutoffs.items() if k.isdecimal()}
 
 
 def new_run_id(day: date) -> str:
@@ -217,6 +223,8 @@ class Records:
             metrics=json.loads(evaluation.get("metrics", "{}")),
             pushed=json.loads(pushed.get("parts", "{}")) if version else {},
             refused=tuple(json.loads(evaluation.get("refused", "[]"))),
+            not_judged=tuple(json.loads(evaluation.get("not_judged", "[]"))),
+            index=json.loads(_properties(artifacts.get("ItemIndex")).get("index", "{}")),
             rows={each["kind"]: each for each in accounting},
             turnover=json.loads(_properties(artifacts.get("Analysis")).get("turnover", "{}")),
             given=_given(context),

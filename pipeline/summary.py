@@ -8,10 +8,19 @@ from rich.table import Table
 
 from pipeline.metadata import Run
 
+SCORERS = {
+    "candidate": "model",
+    "baseline": "last blessed",
+    "popularity": "popularity",
+    "cooccurrence": "co-occurrence",
+}
+
 
 def tables(run: Run) -> list[Table]:
     """What came in, what came of it, and where it went."""
-    return [table for table in (_rows(run), _turnover(run), _recall(run), _outcome(run)) if table.row_count]
+    return [
+        table for table in (_rows(run), _turnover(run), _metrics(run), _slices(run), _outcome(run)) if table.row_count
+    ]
 
 
 def day_table(runs: Sequence[Run]) -> Table:
@@ -77,17 +86,57 @@ def _turnover(run: Run) -> Table:
     return table
 
 
-def _recall(run: Run) -> Table:
-    table = Table(title="Recall among the whole catalogue", title_justify="left")
-    for column in ("", "model", *(["last blessed"] if run.baseline_recall else []), "popularity", "ratio"):
-        table.add_column(column, justify="left" if not column else "right")
-    for k, model in sorted(run.recall.items()):
-        popular = run.metrics[f"popularity_recall_at_{k}"]
-        before = [f"{run.baseline_recall[k]:.4f}"] if run.baseline_recall else []
-        table.add_row(
-            f"recall@{k}", f"{model:.4f}", *before, f"{popular:.4f}", f"{model / popular:.2f}" if popular else ""
-        )
+def _metrics(run: Run) -> Table:
+    """Every metric of every scorer, all on the same interactions and candidates."""
+    whole = run.metrics.get("all", {})
+    scorers = {key: title for key, title in SCORERS.items() if key in whole}
+    title = (
+        f"Ranked among {_candidates(run)}: {whole.get('interactions', 0):,} held-out interactions of "
+        f"{whole.get('queries', 0):,} queries; in brackets 95 % intervals"
+    )
+    table = Table(title=title, title_justify="left")
+    table.add_column("")
+    for heading in scorers.values():
+        table.add_column(heading, justify="right")
+    for name in (n for n in whole.get("candidate", {}) if "_over_" not in n):
+        table.add_row(metric_words(name), *(_with_interval(whole[key].get(name), key) for key in scorers))
     return table
+
+
+def _slices(run: Run) -> Table:
+    """Recall by slice, at the second K: the first is often too small for a slice of few interactions."""
+    cutoffs = sorted(run.recall)
+    k = cutoffs[min(1, len(cutoffs) - 1)] if cutoffs else 0
+    table = Table(title=f"recall@{k} by slice, among {_candidates(run)}", title_justify="left")
+    there = run.metrics.get("all", {})
+    scorers = {key: title for key, title in SCORERS.items() if key in there}
+    for heading in ("", "interactions", *scorers.values()):
+        table.add_column(heading, justify="right" if heading else "left")
+    for name, found in sorted(run.metrics.items()):
+        if name != "all":
+            recalls = (_with_interval(found.get(key, {}).get(f"recall_at_{k}"), key) for key in scorers)
+            table.add_row(name, f"{found['interactions']:,}", *recalls)
+    return table
+
+
+def _candidates(run: Run) -> str:
+    items = f"the whole catalogue of {run.index.get('items', 0):,} items"
+    return f"{items}, less the query's history" if run.metrics["all"]["candidates"] == "unseen" else items
+
+
+def metric_words(name: str) -> str:
+    """A metric's name as it is spoken of: `recall_at_50` is recall@50."""
+    return name.replace("_at_", "@").replace("_", " ")
+
+
+def _with_interval(found: list[float | None] | None, scorer: str) -> str:
+    """A value; the intervals of the models only, as the others do not learn."""
+    if found is None or found[0] is None:
+        return ""
+    value, low, high = found
+    if low is None or high is None or scorer not in ("candidate", "baseline"):
+        return f"{value:.4f}"
+    return f"{value:.4f} [{low:.3f}, {high:.3f}]"
 
 
 def _outcome(run: Run) -> Table:
@@ -103,6 +152,11 @@ def _outcome(run: Run) -> Table:
         table.add_row("blessed", "yes" if run.blessed else "no: the last good model keeps serving")
     for refusal in run.refused:
         table.add_row("", refusal)
+    for name in run.not_judged:
+        table.add_row("", f"limits on {name} were not judged: no held-out interaction is in it")
+    if run.index:
+        lists = f", {run.index['probes']} of {run.index['lists']} lists" if run.index.get("lists") else ""
+        table.add_row("index", f"{run.index['kind']}{lists}, {run.index['items']:,} items")
     if run.version:
         table.add_row("version", str(run.version))
     for part, place in sorted(run.pushed.items()):

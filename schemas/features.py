@@ -2,7 +2,7 @@
 
 import keyword
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -182,6 +182,23 @@ class FeatureSpec(Declaration):
     def history(self) -> tuple[str, HistoryFeature] | None:
         """The derived history, of which there is at most one, with its name."""
         return next(((n, f) for n, f in self.query.items() if isinstance(f, HistoryFeature) and f.column is None), None)
+
+    @property
+    def history_feature(self) -> str | None:
+        """The query's history by name: the derived one, or else the first that was logged."""
+        names = [name for name, feature in self.query.items() if isinstance(feature, HistoryFeature)]
+        return self.history[0] if self.history else names[0] if names else None
+
+    def id_table(self, features: Mapping[str, Feature], column: str) -> str | None:
+        """The embedding table of the feature that is a column's id, such as the item's own; None where a tower has none."""
+        return next(
+            (
+                f.table
+                for name, f in features.items()
+                if isinstance(f, IdFeature) and not f.derive and (f.column or name) == column
+            ),
+            None,
+        )
 
     def counted_features(self, table: str) -> list[str]:
         """The features whose values make a table's vocabulary.

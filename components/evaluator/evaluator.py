@@ -1,56 +1,96 @@
 """TFX's Evaluator over ranked examples, which also leaves its metrics where they are read without TFMA."""
 
 import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import tensorflow_model_analysis as tfma
 from tfx import types
 from tfx import v1 as tfx
-from tfx.components.evaluator import executor
+from tfx.components.evaluator import constants, executor
 from tfx.dsl.components.base import executor_spec
 from tfx.types import artifact_utils, standard_component_specs
+from tfx.utils import io_utils, proto_utils
 
-from components.evaluator.metrics import BASELINE, CANDIDATE, POPULARITY, RecallAtK, RecallGainAtK, rank_feature
-from components.evaluator.settings import EvaluatorSettings
+from components.evaluator import names, slices
+from components.evaluator.metrics import RankingMetric
+from components.evaluator.names import (
+    BASELINE,
+    CANDIDATE,
+    COOCCURRENCE,
+    INTERACTIONS,
+    POPULARITY,
+    QUERIES,
+    Statistics,
+    gain_name,
+)
+from components.evaluator.ranked import rank_feature
+from components.evaluator.settings import EvaluatorSettings, Limit
 
 METRICS_PROPERTY = "metrics"
 REFUSED_PROPERTY = "refused"
+NOT_JUDGED_PROPERTY = "not_judged"
+METRICS_FILE = "metrics.json"
+ALL = "all"
 
 
-def recall_name(k: int, scorer: str = "") -> str:
-    """The name of recall@K of the model, or of another scorer."""
-    return f"{scorer}_recall_at_{k}" if scorer else f"recall_at_{k}"
+def eval_config(settings: EvaluatorSettings, has_history: bool) -> tfma.EvalConfig:
+    """What TFMA computes from ranked examples, and the limits that bless.
 
-
-def eval_config(settings: EvaluatorSettings) -> tfma.EvalConfig:
-    """What TFMA computes from ranked examples, and the limits that bless."""
-    metrics = []
-    for k in settings.recall_at:
-        recall = _threshold(settings.minimum_recall.get(k), settings.maximum_fall.get(k))
-        gain = _threshold(settings.minimum_gain_over_popularity.get(k))
-        metrics += [
-            _metric(RecallAtK, recall, k=k, name=recall_name(k)),
-            _metric(RecallAtK, None, k=k, name=recall_name(k, POPULARITY), scorer=POPULARITY),
-            _metric(RecallGainAtK, gain, k=k, name=f"recall_gain_at_{k}_over_{POPULARITY}", over=POPULARITY),
-        ]
-    metrics.append(tfma.MetricConfig(class_name="ExampleCount", config=json.dumps({"name": "interactions"})))
+    Args:
+        settings: what is measured and what must be reached.
+        has_history: whether queries have a history, by which co-occurrence ranks.
+    """
+    statistics = settings.statistics
+    others = [POPULARITY, *([COOCCURRENCE] if has_history else [])]
+    both, candidate_only = tfma.MetricsSpec(), tfma.MetricsSpec(model_names=[CANDIDATE])
+    for name in (*statistics.by_interaction, *statistics.by_query, statistics.coverage):
+        both.metrics.append(_metric(settings, name))
+        candidate_only.metrics.extend(_metric(settings, name, scorer=other) for other in others)
+    candidate_only.metrics.append(_metric(settings, statistics.index_recall))
+    candidate_only.metrics.append(_metric(settings, QUERIES))
+    both.metrics.extend(_metric(settings, name, over=other) for name in statistics.recalls for other in others)
+    candidate_only.metrics.append(
+        tfma.MetricConfig(class_name="ExampleCount", config=json.dumps({"name": INTERACTIONS}))
+    )
+    sliced = [*names.SLICES, *settings.slices]
+    crossed = {tuple(limit.slice) for limit in settings.limits if len(limit.slice) > 1}
     # TFX leaves out the baseline, and what is compared with it, where there is none.
-    models = [
-        tfma.ModelSpec(
-            name=name,
-            model_type=tfma.constants.MATERIALIZED_PREDICTION,
-            prediction_key=rank_feature(name),
-            is_baseline=name == BASELINE,
-        )
-        for name in (CANDIDATE, BASELINE)
-    ]
     return tfma.EvalConfig(
-        model_specs=models, slicing_specs=[tfma.SlicingSpec()], metrics_specs=[tfma.MetricsSpec(metrics=metrics)]
+        model_specs=[
+            tfma.ModelSpec(
+                name=name,
+                model_type=tfma.constants.MATERIALIZED_PREDICTION,
+                prediction_key=rank_feature(name),
+                is_baseline=name == BASELINE,
+            )
+            for name in (CANDIDATE, BASELINE)
+        ],
+        slicing_specs=[
+            tfma.SlicingSpec(feature_keys=[slices.feature(name) for name in each])
+            for each in ((), *((name,) for name in sliced), *sorted(crossed))
+        ],
+        metrics_specs=[both, candidate_only],
     )
 
 
+def limits(settings: EvaluatorSettings) -> tuple[Limit, ...]:
+    """All that must be reached, with what holds unless the configuration says otherwise."""
+    own = [Limit(metric=settings.statistics.index_recall, at_least=settings.minimum_index_recall)]
+    if settings.below_popularity == "refuse":
+        own += [Limit(metric=gain_name(name, POPULARITY), at_least=0.0) for name in settings.statistics.recalls]
+    return (*own, *settings.limits)
+
+
 class EvaluatorExecutor(executor.Executor):
-    """TFX's executor; afterwards the overall metrics, and why a model is not blessed, stand on the evaluation, as JSON."""
+    """TFX's executor; afterwards the metrics, and why a model is not blessed, stand on the evaluation, as JSON.
+
+    All of the metrics are in its `metrics.json` (see `read_metrics`); the property `metrics` has those of all interactions, and
+    recall@K of each slice. The property `refused` has a sentence for each limit that was missed, `not_judged` the slices that have
+    a limit and no interaction: TFX would not bless a model for that, and here it is.
+    """
 
     def Do(  # noqa: N802
         self,
@@ -61,14 +101,20 @@ class EvaluatorExecutor(executor.Executor):
         """Called by TFX."""
         super().Do(input_dict, output_dict, exec_properties)
         evaluation = artifact_utils.get_single_instance(output_dict[standard_component_specs.EVALUATION_KEY])
-        has_baseline = bool(input_dict.get(standard_component_specs.BASELINE_MODEL_KEY))
-        metrics = _overall(evaluation.uri, CANDIDATE if has_baseline else None)  # a model alone has no name in TFMA
-        if has_baseline:
-            of_baseline = _overall(evaluation.uri, BASELINE)
-            metrics |= {f"{BASELINE}_{n}": v for n, v in of_baseline.items() if n.startswith(recall_name(0)[:-1])}
-        evaluation.set_string_custom_property(METRICS_PROPERTY, json.dumps(metrics, sort_keys=True))
-        refusals = _refusals(tfma.load_validation_result(evaluation.uri))
-        evaluation.set_string_custom_property(REFUSED_PROPERTY, json.dumps(refusals))
+        config = tfma.EvalConfig()
+        proto_utils.json_to_proto(exec_properties[standard_component_specs.EVAL_CONFIG_KEY], config)
+        metrics = read_metrics(evaluation.uri, config)
+        io_utils.write_string_file(os.path.join(evaluation.uri, METRICS_FILE), json.dumps(metrics))
+        evaluation.set_string_custom_property(METRICS_PROPERTY, json.dumps(_in_short(metrics)))
+        validation = tfma.load_validation_result(evaluation.uri)
+        refused = _refusals(validation)
+        evaluation.set_string_custom_property(REFUSED_PROPERTY, json.dumps(refused))
+        empty = sorted(_slice_words(dict(spec.feature_values)) for spec in validation.missing_slices)
+        evaluation.set_string_custom_property(NOT_JUDGED_PROPERTY, json.dumps(empty))
+        if empty and not refused and not validation.missing_thresholds:
+            blessing = artifact_utils.get_single_instance(output_dict[standard_component_specs.BLESSING_KEY])
+            io_utils.write_string_file(os.path.join(blessing.uri, constants.BLESSED_FILE_NAME), "")
+            blessing.set_int_custom_property(constants.ARTIFACT_PROPERTY_BLESSED_KEY, constants.BLESSED_VALUE)
 
 
 class RetrievalEvaluator(tfx.components.Evaluator):
@@ -77,49 +123,143 @@ class RetrievalEvaluator(tfx.components.Evaluator):
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(EvaluatorExecutor)
 
 
-def _overall(folder: str, model: str | None) -> dict[str, float]:
-    """A model's metrics over all interactions, without what TFMA compares them with."""
-    overall = tfma.load_eval_result(folder, model_name=model).get_metrics_for_slice(())
-    return {
-        name: value["doubleValue"]
-        for name, value in overall.items()
-        if "doubleValue" in value and not name.endswith("_diff")
+def read_metrics(folder: str, config: tfma.EvalConfig) -> dict[str, Any]:
+    """An evaluation's metrics.
+
+    Args:
+        folder: of the evaluation.
+        config: `eval_config` that it was made by.
+
+    Returns:
+        By slice (`all`, or `name=value`): the number of `interactions` and of `queries`; and by scorer, and of the `change` against
+        the baseline, each statistic's `[value, lower, upper]`, the ends of its 95 % interval, or null where there is none. `all`
+        also says which `candidates` were ranked.
+    """
+    described = {
+        json.loads(metric.config)["name"]: json.loads(metric.config)
+        for spec in config.metrics_specs
+        for metric in spec.metrics
     }
+    found: dict[str, Any] = {}
+    for metrics in tfma.load_metrics(folder):
+        of_slice: dict[str, Any] = found.setdefault(_slice_name(metrics.slice_key), {})
+        order = list(described)
+        for each in sorted(metrics.metric_keys_and_values, key=lambda found: order.index(found.key.name)):
+            arguments, value = described[each.key.name], each.value.double_value.value
+            statistic = arguments.get("statistic", INTERACTIONS)
+            if statistic in (INTERACTIONS, QUERIES):
+                of_slice[statistic] = round(value)
+                continue
+            found.setdefault(ALL, {})["candidates"] = Statistics(**arguments["statistics"]).candidates
+            ends = [None, None]
+            if each.HasField("confidence_interval"):
+                ends = [
+                    getattr(each.confidence_interval, end).double_value.value for end in ("lower_bound", "upper_bound")
+                ]
+            scorer = "change" if each.key.is_diff else arguments["scorer"] or each.key.model_name or CANDIDATE
+            name = gain_name(statistic, arguments["over"]) if arguments["over"] else statistic
+            of_slice.setdefault(scorer, {})[name] = [value, *ends]
+    return found
+
+
+def _in_short(metrics: dict[str, Any]) -> dict[str, Any]:
+    """All of the whole; of slices recall@K."""
+    return {
+        name: of_slice
+        if name == ALL
+        else {
+            key: {n: v for n, v in value.items() if n.startswith("recall_at_") and "_over_" not in n}
+            if isinstance(value, dict)
+            else value
+            for key, value in of_slice.items()
+            if key != "change"
+        }
+        for name, of_slice in metrics.items()
+    }
+
+
+def _slice_name(key: Any) -> str:
+    values = {each.column: getattr(each, each.WhichOneof("kind")) for each in key.single_slice_keys}
+    return _slice_words({n: v.decode() if isinstance(v, bytes) else str(v) for n, v in values.items()})
+
+
+def _slice_words(values: Mapping[str, str]) -> str:
+    prefix = slices.feature("")
+    return ", ".join(f"{name.removeprefix(prefix)}={value}" for name, value in sorted(values.items())) or ALL
 
 
 def _refusals(validation: tfma.ValidationResult) -> list[str]:
     """A sentence for each limit that the model does not reach."""
     return [
-        f"{failure.metric_key.name}: {_limit(failure)}"
+        f"{failure.metric_key.name}{_where(each.slice_key)}: {_limit(failure)}"
         for each in validation.metric_validations_per_slice
         for failure in each.failures
     ]
 
 
+def _where(slice_key: Any) -> str:
+    name = _slice_name(slice_key)
+    return "" if name == ALL else f" of {name}"
+
+
 def _limit(failure: Any) -> str:
-    value, threshold = failure.metric_value.double_value.value, failure.metric_threshold
+    value = failure.metric_value.double_value.value
     if failure.metric_key.is_diff:
-        allowed = -threshold.change_threshold.absolute.value
-        return f"{-value:.4f} below that of the last blessed model; {allowed:.4f} is allowed"
-    return f"{value:.4f}; expected at least {threshold.value_threshold.lower_bound.value:.4f}"
+        threshold = failure.metric_threshold.change_threshold
+        is_fall = threshold.direction == tfma.MetricDirection.HIGHER_IS_BETTER
+        return (
+            f"{abs(value):.4f} {'below' if value < 0 else 'above'} that of the last blessed model; "
+            f"{abs(threshold.absolute.value):.4f} {'below' if is_fall else 'above'} is allowed"
+        )
+    bounds = failure.metric_threshold.value_threshold
+    expected = [
+        f"{words} {getattr(bounds, bound).value:.4f}"
+        for words, bound in (("at least", "lower_bound"), ("at most", "upper_bound"))
+        if bounds.HasField(bound)
+    ]
+    return f"{value:.4f}; expected {' and '.join(expected)}"
 
 
-def _metric(
-    metric: type[tfma.metrics.Metric], threshold: tfma.MetricThreshold | None, **arguments: Any
-) -> tfma.MetricConfig:
-    return tfma.MetricConfig(
-        class_name=metric.__name__, module=metric.__module__, config=json.dumps(arguments), threshold=threshold
+def _metric(settings: EvaluatorSettings, statistic: str, scorer: str = "", over: str = "") -> tfma.MetricConfig:
+    """A metric, whose name says what was ranked, with the limits that the settings give it."""
+    arguments = {
+        "name": metric_name(settings, statistic, scorer, over),
+        "statistic": statistic,
+        "statistics": asdict(settings.statistics),
+        "scorer": scorer,
+        "over": over,
+    }
+    of_limits = gain_name(statistic, over) if over else statistic
+    metric = tfma.MetricConfig(
+        class_name=RankingMetric.__name__, module=RankingMetric.__module__, config=json.dumps(arguments)
     )
+    for limit in limits(settings):
+        if limit.metric == of_limits and not scorer:
+            # One that names no slice would hold for each of them; it is given the slice of all interactions, which names nothing.
+            values = {slices.feature(name): value for name, value in limit.slice.items()}
+            metric.per_slice_thresholds.add(
+                slicing_specs=[tfma.SlicingSpec(feature_values=values)], threshold=_threshold(limit)
+            )
+    return metric
 
 
-def _threshold(floor: float | None, maximum_fall: float | None = None) -> tfma.MetricThreshold | None:
-    """A lower bound for a metric's value, and for its change against the baseline's."""
-    if floor is None and maximum_fall is None:
-        return None
+def metric_name(settings: EvaluatorSettings, statistic: str, scorer: str = "", over: str = "") -> str:
+    """A metric's name in TFMA: the statistic, what was ranked, and by whom unless by the model under evaluation."""
+    name = f"{statistic}_of_{settings.statistics.candidates}"
+    return f"{name}_by_{scorer}" if scorer else gain_name(name, over) if over else name
+
+
+def _threshold(limit: Limit) -> tfma.MetricThreshold:
+    """A limit in TFMA's words."""
     threshold = tfma.MetricThreshold()
-    if floor is not None:
-        threshold.value_threshold.lower_bound.value = floor
-    if maximum_fall is not None:
+    if limit.at_least is not None:
+        threshold.value_threshold.lower_bound.value = limit.at_least
+    if limit.at_most is not None:
+        threshold.value_threshold.upper_bound.value = limit.at_most
+    if limit.fall_at_most is not None:
         threshold.change_threshold.direction = tfma.MetricDirection.HIGHER_IS_BETTER
-        threshold.change_threshold.absolute.value = -maximum_fall
+        threshold.change_threshold.absolute.value = -limit.fall_at_most
+    if limit.rise_at_most is not None:
+        threshold.change_threshold.direction = tfma.MetricDirection.LOWER_IS_BETTER
+        threshold.change_threshold.absolute.value = limit.rise_at_most
     return threshold

@@ -1,47 +1,58 @@
-"""The step before the Evaluator: held-out interactions with the rank of their item among the whole catalogue.
+"""The step before the Evaluator: held-out interactions with the place of their item among the whole catalogue, by every scorer.
 
-The Evaluator that follows is TFX's own; it aggregates these ranks to recall@K by TFMA.
+The Evaluator that follows is TFX's own; it adds these up to metrics by TFMA.
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import apache_beam as beam
-import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
 from tfx import types
 from tfx.dsl.components.base import base_beam_component, base_beam_executor, executor_spec
+from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, component_spec, standard_artifacts
 from tfx.utils import io_utils, path_utils
 
-from components.evaluator.metrics import BASELINE, CANDIDATE, POPULARITY, rank_feature
-from components.evaluator.ranking import Ranks, rank_by_embedding, rank_by_score
+from components.artifacts import ItemIndex
+from components.evaluator.facts import GatherFacts, user_part
+from components.evaluator.held_out import Places, RankHeldOut
+from components.evaluator.names import BASELINE, CANDIDATE
+from components.evaluator.settings import EvaluatorSettings
 from components.example_gen.catalogue import CATALOGUE_SPLIT
 from components.example_gen.interactions import EVAL_SPLIT, TRAIN_SPLIT
-from components.indexer.embedding import LoadedTower, candidate_id
+from components.example_gen.ordered import WriteInOrder
+from components.indexer.embedding import EmbedCatalogue
+from components.progress import progress
 from components.trainer.export import ITEM_TOWER, QUERY_TOWER
-from schemas.features import CANDIDATE_ID, REWARD
+from schemas.features import QUERY_ID, FeatureSpec
 
-BATCH = 512
+WORKING = ".working"
+# What no place depends on: a model that is judged anew by other limits is not ranked anew.
+JUDGED = {"recall_at", "limits", "below_popularity", "minimum_index_recall"}
 
 
 class RankerSpec(component_spec.ComponentSpec):
-    """Inputs and outputs of the Ranker."""
+    """Parameters, inputs and outputs of the Ranker."""
 
-    PARAMETERS: dict[str, Any] = {}
+    PARAMETERS = {
+        "settings": component_spec.ExecutionParameter(type=str),
+        "feature_spec": component_spec.ExecutionParameter(type=str),
+        "day": component_spec.ExecutionParameter(type=int),
+    }
     INPUTS = {
         "examples": component_spec.ChannelParameter(type=standard_artifacts.Examples),
         "catalogue": component_spec.ChannelParameter(type=standard_artifacts.Examples),
         "model": component_spec.ChannelParameter(type=standard_artifacts.Model),
+        "index": component_spec.ChannelParameter(type=ItemIndex),
         "baseline_model": component_spec.ChannelParameter(type=standard_artifacts.Model, optional=True),
     }
     OUTPUTS = {"ranked_examples": component_spec.ChannelParameter(type=standard_artifacts.Examples)}
 
 
 class RankerExecutor(base_beam_executor.BaseBeamExecutor):
-    """Embeds the catalogue once, then ranks every held-out interaction among it."""
+    """Gathers what training says of items and users, embeds the catalogue with the last blessed model, then ranks."""
 
     def Do(  # noqa: N802
         self,
@@ -51,55 +62,61 @@ class RankerExecutor(base_beam_executor.BaseBeamExecutor):
     ) -> None:
         """Called by TFX."""
         self._log_startup(input_dict, output_dict, exec_properties)
-        towers = {
-            scorer: path_utils.serving_model_path(model.uri)
-            for scorer, models in ((CANDIDATE, input_dict["model"]), (BASELINE, input_dict.get("baseline_model") or []))
-            for model in models
-        }
+        settings = EvaluatorSettings.model_validate_json(exec_properties["settings"])
+        spec = FeatureSpec.model_validate_json(exec_properties["feature_spec"])
         ranked = artifact_utils.get_single_instance(output_dict["ranked_examples"])
         ranked.split_names = artifact_utils.encode_split_names([EVAL_SPLIT])
-        destination = os.path.join(artifact_utils.get_split_uri([ranked], EVAL_SPLIT), "ranked_examples")
+        working = os.path.join(ranked.uri, WORKING)
+        training, held_out, catalogue = (
+            [io_utils.all_files_pattern(uri) for uri in artifact_utils.get_split_uris(input_dict[key], split)]
+            for key, split in (("examples", TRAIN_SPLIT), ("examples", EVAL_SPLIT), ("catalogue", CATALOGUE_SPLIT))
+        )
+        parts = sum(len(tf.io.gfile.glob(pattern)) for pattern in held_out)
+        places = _places(input_dict, working)
         with self._make_beam_pipeline() as pipeline:
-            items = (
-                pipeline
-                | "ReadCatalogue" >> _read(input_dict["catalogue"], CATALOGUE_SPLIT)
-                | "BatchCatalogue" >> beam.BatchElements(min_batch_size=BATCH, max_batch_size=BATCH)
-                | "EmbedItems"
-                >> beam.ParDo(EmbedItems({name: os.path.join(folder, ITEM_TOWER) for name, folder in towers.items()}))
+            _ = (
+                pipeline | "Training" >> ReadExamples(training),
+                pipeline | "HeldOut" >> ReadExamples(held_out),
+            ) | "Facts" >> GatherFacts(
+                places.index,
+                spec.history_feature,
+                parts,
+                settings.neighbours,
+                {name: each.most for name, each in settings.slices.items() if not each.edges},
+                places.facts,
             )
-            popularity = (
-                pipeline
-                | "ReadTraining" >> _read(input_dict["examples"], TRAIN_SPLIT)
-                | "TrainingItem" >> beam.Map(candidate_id)
-                | "CountItems" >> beam.combiners.Count.PerElement()
-            )
+            for name, model in _models(input_dict).items():
+                if name != CANDIDATE:  # which the Indexer embedded
+                    tower = os.path.join(model, ITEM_TOWER)
+                    _ = pipeline | f"Embed[{name}]" >> EmbedCatalogue(catalogue, tower, places.item_folders[name])
+        progress("ranks the held-out interactions", 0.4)
+        with self._make_beam_pipeline() as pipeline:
             _ = (
                 pipeline
-                | "ReadHeldOut" >> _read(input_dict["examples"], EVAL_SPLIT)
-                | "WithReward" >> beam.Filter(has_reward)
-                | "BatchHeldOut" >> beam.BatchElements(min_batch_size=BATCH, max_batch_size=BATCH)
-                | "Rank"
-                >> beam.ParDo(
-                    RankHeldOut({name: os.path.join(folder, QUERY_TOWER) for name, folder in towers.items()}),
-                    items=beam.pvalue.AsList(items),
-                    popularity=beam.pvalue.AsDict(popularity),
-                )
-                | "WriteRanked" >> beam.io.WriteToTFRecord(destination, file_name_suffix=".gz")
+                | "HeldOut" >> ReadExamples(held_out)
+                | "Part" >> beam.Map(_with_part, parts)
+                | "BringTogether" >> beam.GroupByKey()
+                | "Rank" >> beam.ParDo(RankHeldOut(places, settings, spec, exec_properties["day"]))
+                | "Write" >> WriteInOrder(artifact_utils.get_split_uri([ranked], EVAL_SPLIT), parts)
             )
+        fileio.rmtree(working)
 
 
 class Ranker(base_beam_component.BaseBeamComponent):
     """Ranks held-out interactions among the whole catalogue.
 
     Args:
-        examples: interactions, with a `train` split (for popularity) and an `eval` split.
+        examples: interactions, with a `train` split, which says what is popular and what goes together, and an `eval` split.
         catalogue: the catalogue of the day, split `catalogue`.
         model: the Trainer's model, with both towers.
-        baseline_model: the model to beat, if the channel has one; it ranks the same catalogue, new items included, by its own
+        index: the Indexer's, of that model and that catalogue.
+        baseline_model: the last blessed model, if the channel has one; it ranks the same catalogue, new items included, by its own
             towers.
+        settings: what is measured.
+        spec: the dataset's features.
+        day: the run's, in days since 1970-01-01.
 
-    Output `ranked_examples`: the eval split's examples with a reward above 0, each with a feature `rank_by_SCORER` of two floats,
-    `[above, tied]`, for the scorers `candidate` (the model), `baseline` and `popularity` (counts in the training split).
+    Output `ranked_examples`: the eval split's examples with a reward above 0; see `components.evaluator.ranked`.
     """
 
     SPEC_CLASS = RankerSpec
@@ -110,115 +127,58 @@ class Ranker(base_beam_component.BaseBeamComponent):
         examples: types.BaseChannel,
         catalogue: types.BaseChannel,
         model: types.BaseChannel,
+        index: types.BaseChannel,
         baseline_model: types.BaseChannel,
+        settings: EvaluatorSettings,
+        spec: FeatureSpec,
+        day: int,
     ) -> None:
         super().__init__(
             RankerSpec(
                 examples=examples,
                 catalogue=catalogue,
                 model=model,
+                index=index,
                 baseline_model=baseline_model,
+                settings=settings.model_dump_json(exclude=JUDGED),
+                feature_spec=spec.model_dump_json(),
+                day=day,
                 ranked_examples=types.Channel(type=standard_artifacts.Examples),
             )
         )
 
 
-Embedded = tuple[list[bytes], dict[str, NDArray[np.float32]]]
-"""The ids of some items, and for each model their [items, width] embeddings."""
-
-
-class EmbedItems(beam.DoFn):
-    """Batches of serialised catalogue examples to `Embedded`.
-
-    Args:
-        towers: the item tower's folder by model.
-    """
-
-    def __init__(self, towers: dict[str, str]) -> None:
-        self._towers = {name: LoadedTower(folder) for name, folder in towers.items()}
-
-    def process(self, batch: list[bytes]) -> Iterator[Embedded]:
-        """Called by Beam."""
-        yield [candidate_id(example) for example in batch], {n: tower.embed(batch) for n, tower in self._towers.items()}
-
-
-class RankHeldOut(beam.DoFn):
-    """Batches of serialised interactions to the same with the ranks of their items.
-
-    Args:
-        towers: the query tower's folder by model.
-    """
-
-    def __init__(self, towers: dict[str, str]) -> None:
-        self._towers = {name: LoadedTower(folder) for name, folder in towers.items()}
-        self._catalogue: Catalogue | None = None
-
-    def start_bundle(self) -> None:
-        """Called by Beam: side inputs are fixed for a bundle."""
-        self._catalogue = None
-
-    def process(self, batch: list[bytes], items: list[Embedded], popularity: dict[bytes, int]) -> Iterator[bytes]:
-        """Called by Beam."""
-        if self._catalogue is None:
-            self._catalogue = Catalogue(items, popularity)
-        catalogue = self._catalogue
-        examples = [tf.train.Example.FromString(serialized) for serialized in batch]
-        true_rows = np.array([catalogue.rows[_only_value(example, CANDIDATE_ID)] for example in examples], np.int64)
-        ranks = {
-            name: rank_by_embedding(tower.embed(batch), catalogue.embeddings[name], true_rows)
-            for name, tower in self._towers.items()
-        }
-        ranks[POPULARITY] = rank_by_score(catalogue.popularity, true_rows)
-        for position, example in enumerate(examples):
-            for scorer, ranked in ranks.items():
-                _add_rank(example, scorer, ranked, position)
-            yield example.SerializeToString(deterministic=True)
-
-
-class Catalogue:
-    """The day's whole catalogue in memory.
-
-    Attributes:
-        rows: the row of every item id.
-        embeddings: [items, width] float32 by model.
-        popularity: [items] float64, interactions in the training split.
-    """
-
-    def __init__(self, items: Iterable[Embedded], popularity: dict[bytes, int]) -> None:
-        blocks = sorted(items, key=lambda block: block[0][0])
-        ids = [item for block_ids, _ in blocks for item in block_ids]
-        self.rows = {item: row for row, item in enumerate(ids)}
-        self.embeddings = {name: np.concatenate([embedded[name] for _, embedded in blocks]) for name in blocks[0][1]}
-        self.popularity = np.array([popularity.get(item, 0) for item in ids], np.float64)
-
-
-def has_reward(serialized: bytes) -> bool:
-    """Whether a serialised interaction is one that retrieval should lead to."""
-    reward: float = tf.train.Example.FromString(serialized).features.feature[REWARD].float_list.value[0]
-    return reward > 0.0
-
-
-def _only_value(example: Any, feature: str) -> bytes:
-    value: bytes = example.features.feature[feature].bytes_list.value[0]
-    return value
-
-
-def _add_rank(example: Any, scorer: str, ranks: Ranks, position: int) -> None:
-    values = [float(ranks.above[position]), float(ranks.tied[position])]
-    example.features.feature[rank_feature(scorer)].float_list.value[:] = values
-
-
-def _read(artifacts: list[types.Artifact], split: str) -> beam.PTransform:
-    patterns = [io_utils.all_files_pattern(uri) for uri in artifact_utils.get_split_uris(artifacts, split)]
-    return _ReadFiles(patterns)
-
-
-class _ReadFiles(beam.PTransform):
+class ReadExamples(beam.PTransform):
     """Serialised examples of gzipped TFRecords."""
 
-    def __init__(self, patterns: list[str]) -> None:
+    def __init__(self, patterns: Iterable[str]) -> None:
         super().__init__()
-        self._patterns = patterns
+        self._patterns = list(patterns)
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
+        """Called by Beam."""
         return pipeline | beam.Create(self._patterns) | beam.io.ReadAllFromTFRecord()
+
+
+def _models(input_dict: Mapping[str, list[types.Artifact]]) -> dict[str, str]:
+    """The folder of the towers of each model that ranks."""
+    models = ((CANDIDATE, input_dict["model"]), (BASELINE, input_dict.get("baseline_model") or []))
+    return {name: path_utils.serving_model_path(model.uri) for name, found in models for model in found}
+
+
+def _places(input_dict: Mapping[str, list[types.Artifact]], working: str) -> Places:
+    models = _models(input_dict)
+    index = artifact_utils.get_single_uri(input_dict["index"])
+    last_blessed = input_dict.get("baseline_model") or []
+    return Places(
+        facts=os.path.join(working, "facts"),
+        index=index,
+        item_folders={name: index if name == CANDIDATE else os.path.join(working, name) for name in models},
+        query_towers={name: os.path.join(folder, QUERY_TOWER) for name, folder in models.items()},
+        last_blessed=last_blessed[0].uri if last_blessed else None,
+    )
+
+
+def _with_part(serialized: bytes, parts: int) -> tuple[int, bytes]:
+    user = tf.train.Example.FromString(serialized).features.feature[QUERY_ID].bytes_list.value[0]
+    return user_part(user, parts), serialized

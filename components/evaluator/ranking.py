@@ -1,15 +1,21 @@
-"""Exact ranks of true items among the whole catalogue, by blocked matrix products."""
+"""Exact places of true items among a whole catalogue, by blocked matrix products."""
 
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
 from typing import NamedTuple
 
+import faiss
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
 
 TIE = 1e-6
-"""Scores of unit vectors (in [-1, 1]) this close count as equal. Sums of 64 float32 products differ in their last bits
-with the order of summation, so the same item scored in two blocks must not beat itself."""
+"""Scores this close count as equal. Sums of 64 float32 products differ in their last bits with the order of summation, so the same
+item scored in two blocks must not beat itself. It is absolute, made for unit vectors, whose scores are in [-1, 1]."""
 
-BLOCK_ITEMS = 8192
+BLOCK_ITEMS, BLOCK_QUERIES = 510, 512  # their float32 scores are 1 MB, which a core keeps near
+MOST_IN_A_BYTE = 255
 
 
 class Ranks(NamedTuple):
@@ -24,41 +30,189 @@ class Ranks(NamedTuple):
     tied: NDArray[np.int64]
 
 
-def rank_by_embedding(queries: NDArray[np.float32], items: NDArray[np.float32], true_rows: NDArray[np.int64]) -> Ranks:
+class Excluded(NamedTuple):
+    """Items that are not ranked for a query; its true item always is.
+
+    Attributes:
+        offsets: [queries + 1] int64; the n-th query's items are `rows[offsets[n]:offsets[n + 1]]`.
+        rows: int64; twice the same is once.
+    """
+
+    offsets: NDArray[np.int64]
+    rows: NDArray[np.int64]
+
+
+def rank_by_embedding(
+    queries: NDArray[np.float32],
+    items: NDArray[np.float32],
+    true_rows: NDArray[np.int64],
+    excluded: Excluded | None = None,
+) -> Ranks:
     """Ranks each query's true item by inner product.
 
+    What is no number never helps: an item whose score is none stands above, and a true item whose score is none behind all others.
+
     Args:
-        queries: [queries, width], L2-normalised.
-        items: [items, width], L2-normalised, the whole catalogue.
+        queries: [queries, width].
+        items: [items, width], the whole catalogue.
         true_rows: [queries], the row of each query's true item in `items`.
+        excluded: items that are not ranked.
+
+    Raises:
+        ValueError: shapes that do not fit, or rows that the catalogue does not have.
     """
-    true_scores = np.einsum("qw,qw->q", queries, items[true_rows])[:, np.newaxis]
-    above = np.zeros(len(queries), np.int64)
-    tied = np.zeros(len(queries), np.int64)
-    for start in range(0, len(items), BLOCK_ITEMS):
-        lead = queries @ items[start : start + BLOCK_ITEMS].T - true_scores
-        block_above = np.count_nonzero(lead > TIE, axis=1)
-        above += block_above
-        tied += np.count_nonzero(lead >= -TIE, axis=1) - block_above
-    return Ranks(above, tied - 1)  # the true item ties with itself
+    if queries.ndim != 2 or items.ndim != 2 or queries.shape[1] != items.shape[1]:
+        raise ValueError(f"expected queries and items of one width, received {queries.shape} and {items.shape}")
+    not_counted = _not_counted(true_rows, len(items), excluded)
+    true_scores = np.einsum("qw,qw->q", queries, items[true_rows])
+    counts = np.zeros((2, len(queries)), np.int64)
+    cores = len(os.sched_getaffinity(0))
+    # Each thread has a share of the items and multiplies on its own: what it multiplied is still near when it is compared.
+    share = -(-len(items) // cores)
+    with _blas().limit(limits=1, user_api="blas"), ThreadPoolExecutor(cores) as threads:
+        for start in range(0, len(queries), BLOCK_QUERIES):
+            chosen = slice(start, start + BLOCK_QUERIES)
+            block = _Block(queries[chosen], true_scores[chosen], not_counted.of(start, start + BLOCK_QUERIES))
+            shares = [(first, min(first + share, len(items))) for first in range(0, len(items), share)]
+            counts[:, chosen] = sum(threads.map(partial(block.count, items), shares))
+    not_above, below = counts
+    ranked = len(items) - not_counted.number
+    nowhere = ~np.isfinite(true_scores)
+    # What is not counted was given the lowest score, so it is below.
+    above = np.where(nowhere, ranked, len(items) - not_above)
+    return Ranks(above, np.where(nowhere, 0, not_above - below))
 
 
-def rank_by_score(scores: NDArray[np.float64], true_rows: NDArray[np.int64]) -> Ranks:
+def rank_by_score(scores: NDArray[np.float64], true_rows: NDArray[np.int64], excluded: Excluded | None = None) -> Ranks:
     """Ranks each query's true item by a score that is the same for every query, such as popularity.
 
     Args:
         scores: [items], the whole catalogue.
         true_rows: [queries], the row of each query's true item in `scores`.
+        excluded: items that are not ranked.
+
+    Raises:
+        ValueError: rows that the catalogue does not have.
     """
+    not_counted = _not_counted(true_rows, len(scores), excluded)
+    true_scores = scores[true_rows]
     ascending = np.sort(scores)
-    first = np.searchsorted(ascending, scores[true_rows], side="left")
-    after = np.searchsorted(ascending, scores[true_rows], side="right")
-    return Ranks((len(scores) - after).astype(np.int64), (after - first - 1).astype(np.int64))
+    first = np.searchsorted(ascending, true_scores, side="left")
+    after = np.searchsorted(ascending, true_scores, side="right")
+    theirs, own = scores[not_counted.rows], true_scores[not_counted.queries]
+    above = len(scores) - after - not_counted.sums(theirs > own)
+    tied = after - first - not_counted.sums(theirs == own)
+    return Ranks(above.astype(np.int64), tied.astype(np.int64))
 
 
-def hit_probability(above: float, tied: float, k: int) -> float:
-    """The chance that the true item is among the first k when equal scores are ordered at random.
+def top_rows(
+    queries: NDArray[np.float32], items: NDArray[np.float32], k: int, excluded: Excluded | None = None
+) -> NDArray[np.int64]:
+    """The exact first k items of each query by inner product.
 
-    A tie can therefore never flatter: a model that scores every item alike hits with k / items.
+    Of items with equal scores on the last place, which are there is FAISS's choice; the same arguments give the same ones.
+
+    Args:
+        queries: [queries, width].
+        items: [items, width].
+        k: how many.
+        excluded: items that are not retrieved.
+
+    Returns:
+        [queries, k] int64 rows of `items`, the best first; -1 where there are no more.
     """
-    return float(np.clip((k - above) / (tied + 1), 0.0, 1.0))
+    queries, items = np.ascontiguousarray(queries, np.float32), np.ascontiguousarray(items, np.float32)
+    longest = int(np.diff(excluded.offsets).max(initial=0)) if excluded else 0
+    rows: NDArray[np.int64] = faiss.knn(
+        queries, items, min(k + longest, len(items)), metric=faiss.METRIC_INNER_PRODUCT
+    )[1]
+    if excluded:
+        listed = np.repeat(np.arange(len(queries)), np.diff(excluded.offsets)) * len(items) + excluded.rows
+        found = np.arange(len(queries))[:, np.newaxis] * len(items) + rows
+        rows = np.where(np.isin(found, listed), -1, rows)
+        rows = np.take_along_axis(rows, np.argsort(rows < 0, axis=1, kind="stable"), axis=1)
+    missing = max(0, k - rows.shape[1])
+    return np.pad(rows[:, :k], ((0, 0), (0, missing)), constant_values=-1)
+
+
+class NotCounted(NamedTuple):
+    """Pairs of a query and an item that is left out of the counts: its true item, and what is excluded.
+
+    Attributes:
+        queries: [pairs] int64, ascending.
+        rows: [pairs] int64.
+        number: [queries] int64, pairs of each query.
+    """
+
+    queries: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    number: NDArray[np.int64]
+
+    def of(self, start: int, end: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The rows, ascending, of queries from start to end, and the queries, from 0."""
+        first, after = np.searchsorted(self.queries, [start, end])
+        order = np.argsort(self.rows[first:after], kind="stable")
+        return self.rows[first:after][order], self.queries[first:after][order] - start
+
+    def sums(self, flags: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """[pairs] flags to how many of each query's are set."""
+        return np.bincount(self.queries[flags], minlength=len(self.number))
+
+
+def _not_counted(true_rows: NDArray[np.int64], items: int, excluded: Excluded | None) -> NotCounted:
+    queries, rows = np.arange(len(true_rows)), np.asarray(true_rows, np.int64)
+    if excluded is not None:
+        if len(excluded.offsets) != len(true_rows) + 1:
+            raise ValueError(f"expected {len(true_rows) + 1} offsets, received {len(excluded.offsets)}")
+        queries = np.concatenate([queries, np.repeat(queries, np.diff(excluded.offsets))])
+        rows = np.concatenate([rows, excluded.rows])
+    if len(rows) and not 0 <= rows.min() <= rows.max() < items:
+        raise ValueError(f"expected rows of a catalogue of {items} items, received {rows.min()} to {rows.max()}")
+    pairs = np.unique(queries * items + rows)
+    queries, rows = np.divmod(pairs, items)
+    return NotCounted(queries, rows, np.bincount(queries, minlength=len(true_rows)))
+
+
+class _Block:
+    """Counts for a block of queries, over any of the items."""
+
+    def __init__(
+        self,
+        queries: NDArray[np.float32],
+        true_scores: NDArray[np.float32],
+        not_counted: tuple[NDArray[np.int64], NDArray[np.int64]],
+    ) -> None:
+        self._columns = np.ascontiguousarray(queries.T)
+        self._bounds = true_scores + np.float32(TIE), true_scores - np.float32(TIE)
+        self._rows, self._queries = not_counted
+
+    def count(self, items: NDArray[np.float32], ends: tuple[int, int]) -> NDArray[np.int64]:
+        """[2, queries] int64: of the items between two rows, those that are not above the true one, and those below it."""
+        number = self._columns.shape[1]
+        scores = np.empty((BLOCK_ITEMS, number), np.float32)
+        flags = np.empty((BLOCK_ITEMS, number), np.bool_)
+        upper, lower = self._bounds
+        counted = np.zeros((2, number), np.int64)
+        for start in range(*ends, BLOCK_ITEMS):
+            end = min(start + BLOCK_ITEMS, ends[1])
+            block, flag = scores[: end - start], flags[: end - start]
+            np.matmul(items[start:end], self._columns, out=block)
+            chosen = slice(*np.searchsorted(self._rows, [start, end]))
+            block[self._rows[chosen] - start, self._queries[chosen]] = -np.inf
+            counted[0] += _column_sums(np.less_equal(block, upper, out=flag))
+            counted[1] += _column_sums(np.less(block, lower, out=flag))
+        return counted
+
+
+def _column_sums(flags: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """[rows, columns] to how many of each column are set, added up in bytes, which is many times as fast as in words."""
+    bytes_ = flags.view(np.uint8)
+    total = np.zeros(flags.shape[1], np.int64)
+    for start in range(0, len(flags), MOST_IN_A_BYTE):
+        total += np.add.reduce(bytes_[start : start + MOST_IN_A_BYTE], axis=0, dtype=np.uint8)
+    return total
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController()

@@ -1,43 +1,150 @@
-"""What is measured, and what a model must reach to be blessed."""
+"""What is measured, on which slices, and what a model must reach to be blessed."""
 
-from typing import Self
+from typing import Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
+from pydantic import Field, FiniteFloat, NonNegativeFloat, PositiveInt, model_validator
 
-from schemas.features import Declaration
-from schemas.located_yaml import FaultsError
+from components.evaluator import names
+from components.evaluator.names import COOCCURRENCE, POPULARITY, Statistics, gain_name
+from schemas.features import Declaration, FeatureSpec, NumberFeature
+from schemas.located_yaml import FaultsError, KeyPath
+
+
+class SliceSettings(Declaration):
+    """How a declared feature makes slices.
+
+    Attributes:
+        edges: of a number's slices, ascending: `[25, 50]` gives `<25`, `25-50` (25 but not 50) and `>=50`. None for ids, each of
+            which is a slice.
+        most: the slices of the ids that most held-out interactions have; all others are together in `(other)`.
+    """
+
+    edges: tuple[FiniteFloat, ...] = ()
+    most: PositiveInt = 20
+
+    @model_validator(mode="after")
+    def _ascends(self) -> Self:
+        if list(self.edges) != sorted(set(self.edges)):
+            raise FaultsError([(("edges",), f"expected ascending numbers, received {list(self.edges)}")])
+        return self
+
+
+class Limit(Declaration):
+    """What a metric must reach over all held-out interactions, or on a slice of them.
+
+    It is judged on the estimate, not on its interval. Where no interaction falls into the slice, there is nothing to judge: that is
+    said with the run, and does not keep a model from being blessed. Limits of change are not looked at where there is no last
+    blessed model.
+
+    Attributes:
+        metric: a name that `components.evaluator.names` lists, such as `recall_at_50`.
+        slice: which slice, by name and value, such as `{item_popularity: tail}`; several must all hold. None for all interactions.
+        at_least: the floor.
+        at_most: the ceiling.
+        fall_at_most: by how much it may be below that of the last blessed model on the same interactions and catalogue.
+        rise_at_most: by how much it may be above.
+    """
+
+    metric: str
+    slice: dict[str, str] = {}
+    at_least: FiniteFloat | None = None
+    at_most: FiniteFloat | None = None
+    fall_at_most: NonNegativeFloat | None = None
+    rise_at_most: NonNegativeFloat | None = None
+
+    @property
+    def changes(self) -> bool:
+        """Whether it limits the distance from the last blessed model."""
+        return self.fall_at_most is not None or self.rise_at_most is not None
+
+    @model_validator(mode="after")
+    def _limits_something(self) -> Self:
+        if self.at_least is None and self.at_most is None and not self.changes:
+            raise FaultsError([((), "expected at_least, at_most, fall_at_most or rise_at_most; received none of them")])
+        if self.fall_at_most is not None and self.rise_at_most is not None:
+            raise FaultsError([((), "give fall_at_most and rise_at_most in a limit each")])
+        return self
 
 
 class EvaluatorSettings(Declaration):
-    """Metrics and limits.
+    """Metrics, slices and limits.
 
     Attributes:
-        recall_at: the K of recall@K.
-        minimum_recall: a floor for recall@K, by K. A model below any of them is not blessed.
-        maximum_fall: by how much recall@K may be below that of the last blessed model on the same interactions and catalogue,
-            by K. It is not looked at where there is no such model.
-        minimum_gain_over_popularity: a floor for recall@K of the model less that of popularity, by K.
+        recall_at: the K of recall@K and NDCG@K.
+        retrieved_at: how many retrieved items are looked at for the catalogue's coverage, their popularity and novelty, and the
+            index's recall.
+        exclude_history: ranks each held-out item among the catalogue without the items in the query's history, for services that do
+            not show what was seen. The names of the metrics say which of the two candidate sets was ranked.
+        neighbours: how many items the co-occurrence baseline keeps for each item.
+        slices: declared features by which metrics are sliced, besides those of `components.evaluator.names`.
+        below_popularity: what becomes of a model whose recall@K is below popularity's for any K of `recall_at`.
+        minimum_index_recall: the share of the exact top `retrieved_at` that the index must find; below, the model is not blessed.
+        limits: what else must be reached.
     """
 
-    recall_at: tuple[PositiveInt, ...] = Field(default=(10, 50, 100), min_length=1)
-    minimum_recall: dict[PositiveInt, float] = {}
-    minimum_gain_over_popularity: dict[PositiveInt, float] = {}
-    maximum_fall: dict[PositiveInt, NonNegativeFloat] = {}
+    recall_at: tuple[PositiveInt, ...] = Field(default=(10, 50, 100, 300), min_length=1)
+    retrieved_at: PositiveInt = 50
+    exclude_history: bool = False
+    neighbours: PositiveInt = 200
+    slices: dict[str, SliceSettings] = {}
+    below_popularity: Literal["refuse", "bless"] = "refuse"
+    minimum_index_recall: float = Field(default=0.9, ge=0.0, le=1.0)
+    limits: tuple[Limit, ...] = ()
+
+    @property
+    def statistics(self) -> Statistics:
+        """What is measured of each scorer."""
+        return Statistics(self.recall_at, self.retrieved_at, self.exclude_history)
 
     @model_validator(mode="after")
-    def _has_limits_for_what_is_measured(self) -> Self:
-        measured = ", ".join(str(k) for k in self.recall_at)
-        faults: list[tuple[tuple[str | int, ...], str]] = [
-            ((limits, k), f"recall@{k} is not measured; name one of recall_at ({measured})")
-            for limits in ("minimum_recall", "minimum_gain_over_popularity", "maximum_fall")
-            for k in getattr(self, limits)
-            if k not in self.recall_at
+    def _limits_what_is_measured(self) -> Self:
+        statistics = self.statistics
+        gains = [gain_name(name, over) for name in statistics.recalls for over in (POPULARITY, COOCCURRENCE)]
+        measured = [*statistics.names, *gains]
+        known = {**names.SLICES, **dict.fromkeys(self.slices)}
+        faults: list[tuple[KeyPath, str]] = []
+        for number, limit in enumerate(self.limits):
+            place: KeyPath = ("limits", number)
+            if limit.metric not in measured:
+                reason = f"expected one of {', '.join(measured)}; received {limit.metric!r}"
+                faults.append(((*place, "metric"), reason))
+            if limit.metric == self.statistics.index_recall and limit.changes:
+                reason = "the last blessed model has no index of today's catalogue to compare with; give at_least"
+                faults.append(((*place, "metric"), reason))
+            for name, value in limit.slice.items():
+                if name not in known:
+                    reason = f"there is no such slice (there: {', '.join(known)}); declare it under evaluator.slices"
+                    faults.append(((*place, "slice", name), reason))
+                elif (values := known[name]) and value not in values:
+                    reason = f"expected one of {', '.join(values)}; received {value!r}"
+                    faults.append(((*place, "slice", name), reason))
+        faults += [
+            (("slices", name), "the pipeline's own slices have this name")
+            for name in self.slices
+            if name in names.SLICES
         ]
         if faults:
             raise FaultsError(faults)
-        if not self.minimum_recall and not self.minimum_gain_over_popularity:
-            reason = (
-                "give at least one limit here or under minimum_gain_over_popularity: without any, nothing is blessed"
-            )
-            raise FaultsError([(("minimum_recall",), reason)])
         return self
+
+    def faults(self, spec: FeatureSpec) -> list[tuple[KeyPath, str]]:
+        """What does not fit a dataset's features: the key path below `evaluator`, and the reason."""
+        found: list[tuple[KeyPath, str]] = []
+        for name, each in self.slices.items():
+            feature = spec.features.get(name)
+            if feature is None:
+                found.append((("slices", name), f"no such feature (there: {', '.join(spec.features)})"))
+            elif isinstance(feature, NumberFeature) != bool(each.edges):
+                need = (
+                    "a number: give its edges" if isinstance(feature, NumberFeature) else "no number: it has no edges"
+                )
+                found.append((("slices", name), f"{name} is {need}"))
+        if spec.history_feature is None:
+            if self.exclude_history:
+                found.append((("exclude_history",), "the query has no feature of kind history"))
+            found += [
+                (("limits", number, "metric"), "co-occurrence needs a feature of kind history in the query")
+                for number, limit in enumerate(self.limits)
+                if limit.metric.endswith(gain_name("", COOCCURRENCE))
+            ]
+        return found

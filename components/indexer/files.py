@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -30,7 +30,8 @@ DESCRIPTION = "index.json"
 PART_NAME = re.compile(r"items-\d{5}-of-(\d{5})\.arrow")
 
 
-class ItemEmbeddings(NamedTuple):
+@dataclass(frozen=True)
+class ItemEmbeddings:
     """A whole catalogue; the item of row n is `ids[n]`.
 
     Attributes:

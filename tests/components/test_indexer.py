@@ -10,29 +10,22 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import tensorflow as tf
-import tensorflow_transform as tft
 from apache_beam.options.pipeline_options import PipelineOptions
+from exported import export
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from tensorflow_transform import beam as tft_beam
-from tensorflow_transform.tf_metadata import dataset_metadata, schema_utils
 from tfx import types
 from tfx.types import standard_artifacts
 
-from components.analysis import files as analysis_files
 from components.artifacts import ItemIndex
 from components.indexer import embedding, faiss_index, files
 from components.indexer.component import INDEX_PROPERTY, IndexerExecutor
 from components.indexer.embedding import BATCH, EmbedCatalogue, LoadedTower
 from components.indexer.settings import IndexerSettings, Plan
-from components.trainer.export import ITEM_TOWER, export_tower
-from components.trainer.model import build_model
-from components.trainer.settings import TrainerSettings
-from components.transform import raw_features
-from components.transform.preprocessing import preprocessing_fn
+from components.trainer.export import ITEM_TOWER
 from schemas.errors import UserError
-from schemas.features import CANDIDATE_ID, QUERY_ID, REWARD, TIMESTAMP, FeatureSpec
+from schemas.features import CANDIDATE_ID, FeatureSpec
 
 SPEC = FeatureSpec.model_validate(
     {
@@ -50,24 +43,7 @@ plans = pytest.mark.parametrize("plan", [Plan("flat"), Plan("ivf", 4, 2)], ids=l
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> types.Artifact:
     """A model with an item tower behind a transform, as the Trainer leaves it, but untrained."""
-    folder = tmp_path_factory.mktemp("model")
-    analysis_files.write(str(folder / "analysis"), {}, {})
-    dtypes = raw_features.dtypes(SPEC.features)
-    dtypes |= {CANDIDATE_ID: tf.string, QUERY_ID: tf.string, TIMESTAMP: tf.int64, REWARD: tf.float32}
-    schema = schema_utils.schema_from_feature_spec({n: tf.io.VarLenFeature(dtype) for n, dtype in dtypes.items()})
-    config = {"feature_spec": SPEC.model_dump_json(), "analysis": str(folder / "analysis")}
-    with beam.Pipeline() as pipeline, tft_beam.Context(str(folder / "scratch")):
-        data = (pipeline | beam.Create([]), dataset_metadata.DatasetMetadata(schema))
-        graph = data | tft_beam.AnalyzeDataset(lambda inputs: preprocessing_fn(inputs, config))
-        _ = graph | tft_beam.WriteTransformFn(str(folder / "transform"))
-    towers = {"query": [WIDTH], "item": [16, WIDTH]}
-    tower = build_model(SPEC, {"item": 4000}, TrainerSettings.model_validate({"towers": towers})).item_tower
-    tower({"item": tf.constant([1], tf.int64), "price": tf.constant([1.0])})  # makes the layers' weights
-    made = standard_artifacts.Model()
-    made.uri = str(folder)
-    transform = tft.TFTransformOutput(str(folder / "transform"))
-    export_tower(tower, SPEC.item, transform, str(folder / "Format-Serving"))
-    return made
+    return export(SPEC, {"query": [WIDTH], "item": [16, WIDTH]}, tmp_path_factory.mktemp("model"))
 
 
 def tower_of(model: types.Artifact) -> str:

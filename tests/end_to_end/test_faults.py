@@ -19,7 +19,7 @@ UNEXECUTED = ("Baseline", "WarmStart", "DayBefore", "InteractionSchema", "Catalo
 # Batches of 256 from about 2400 interactions: 9 steps an epoch. Killed before the first checkpoint, behind one in the first epoch,
 # at one, and in the second and third epoch; steps are those of an attempt, which goes on from the last one's checkpoint.
 TRAINING = ("training:3", "training:7", "training:4", "training:5", "training:11")
-WRITING = ("Interactions", "InteractionStatistics", "Transform", "Trainer", "Ranker")
+WRITING = ("Interactions", "InteractionStatistics", "Transform", "Trainer", "Indexer", "Ranker")
 
 
 def faults(nodes: list[str]) -> Iterator[str]:

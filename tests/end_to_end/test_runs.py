@@ -35,6 +35,9 @@ print(json.dumps({"norm": float(np.linalg.norm(from_tensors)), "apart": float(ab
 """
 
 
+LIMIT = "evaluator.limits=[{metric: recall_at_5, at_least: 0.999}]"
+
+
 def embed(folder: str, **tensors: Any) -> dict[str, Any]:
     """Calls a tower in a process that has plain TensorFlow and nothing of this project."""
     command = [sys.executable, "-I", "-c", PLAIN_TENSORFLOW, folder, json.dumps(tensors)]
@@ -59,8 +62,15 @@ def test_another_shape_of_data_needs_no_python(shop: list[str]) -> None:
     run = runs(shop)[0]
     assert (run["date"], run["state"], run["blessed"], run["version"]) == ("2026-11-24", "complete", True, 20261124001)
     # A visitor buys among 20 items of a kind: knowing the kind, recall@20 nears 1; popularity can reach about 20/200.
-    assert run["metrics"]["recall_at_20"] > 0.6
-    assert run["metrics"]["popularity_recall_at_20"] < 0.2
+    found = run["metrics"]["all"]
+    assert found["candidate"]["recall_at_20"][0] > 0.6
+    assert found["popularity"]["recall_at_20"][0] < 0.2
+    # Within a kind all items are alike: to know the kind is all that co-occurrence can.
+    assert found["cooccurrence"]["recall_at_20"][0] > 0.6
+    assert (found["candidates"], run["index"]["kind"], run["index"]["items"]) == ("catalogue", "flat", 200)
+    assert found["candidate"]["index_recall_at_50"][0] == 1.0
+    parts = [run["metrics"][f"item_popularity={part}"]["interactions"] for part in ("head", "torso", "tail")]
+    assert sum(parts) == found["interactions"]
     assert run["rows"]["interactions"]["rows"] == 9000
 
 
@@ -132,9 +142,12 @@ def test_a_half_made_push_is_put_right_by_a_run_that_pushes_nothing(shop: list[s
 
 
 def test_a_model_below_its_limit_is_not_pushed(shop: list[str]) -> None:
-    answer = ndr("run", "--date", DAY.isoformat(), *shop, "--set", "evaluator.minimum_recall={5: 0.999}")
+    answer = ndr("run", "--date", DAY.isoformat(), *shop, "--set", LIMIT)
     assert answer.returncode == 0
     last = runs(shop)[-1]
+    assert [step["state"] for step in last["steps"] if step["node"] == "Ranker"] == [
+        "cached"
+    ]  # judged anew, not ranked
     assert (last["blessed"], last["version"], last["pushed"]) == (False, None, {})
 
 

@@ -1,0 +1,40 @@
+"""What a place is worth when items with equal scores are ordered at random.
+
+The true item stands behind `above` others and is as good as `tied` more: it is at each of the places above + 1 to above + tied + 1
+with the same chance. So ties cannot flatter: a model that scores every item alike is worth what chance is. Each of the functions
+takes numbers, or arrays [queries] of them, and takes no more memory than those, whatever the number of ties is.
+"""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import digamma
+
+
+def hit_probability(above: ArrayLike, tied: ArrayLike, k: int) -> NDArray[np.float64]:
+    """The chance to be among the first k; k / items for a model that scores all items alike."""
+    return np.clip((k - np.asarray(above)) / (np.asarray(tied) + 1.0), 0.0, 1.0)
+
+
+def reciprocal_rank(above: ArrayLike, tied: ArrayLike) -> NDArray[np.float64]:
+    """The mean of 1 / place: a difference of harmonic numbers, which the digamma function gives for any number of places."""
+    first = np.asarray(above, np.float64) + 1.0
+    places = np.asarray(tied, np.float64) + 1.0
+    alone = places == 1.0
+    return np.where(alone, 1.0 / first, (digamma(first + places) - digamma(first)) / places)
+
+
+def discounted_gain(above: ArrayLike, tied: ArrayLike, k: int) -> NDArray[np.float64]:
+    """The mean of 1 / log2(place + 1), which counts as nothing behind place k (Järvelin & Kekäläinen, TOIS 2002)."""
+    first = np.asarray(above)
+    after = first + np.asarray(tied) + 1
+    gained = np.concatenate([[0.0], np.cumsum(_discounts(k))])
+    return (gained[np.clip(after, 0, k)] - gained[np.clip(first, 0, k)]) / (after - first)
+
+
+def ideal_gain(true_items: int, k: int) -> float:
+    """The most that a query with so many true items can gain among the first k."""
+    return float(_discounts(min(k, true_items)).sum())
+
+
+def _discounts(places: int) -> NDArray[np.float64]:
+    return 1.0 / np.log2(np.arange(places) + 2.0)

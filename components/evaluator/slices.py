@@ -1,0 +1,65 @@
+"""Which slices (`components.evaluator.names`) a held-out interaction is in."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from components.evaluator.names import HISTORY_LENGTH, SLICES
+
+HISTORY_EDGES = (1, 5, 20)
+OTHER = "(other)"
+NONE = "(none)"
+HEAD, TORSO = 0.5, 0.9
+
+
+def feature(name: str) -> str:
+    """The feature of a ranked example that holds its slice; the pipeline's own features begin with an underscore."""
+    return f"_by_{name}"
+
+
+def popularity_parts(counts: NDArray[np.int64]) -> NDArray[np.str_]:
+    """Head, torso or tail: [items] interactions of each item to [items] names. An item on the border is of the part above."""
+    order = np.argsort(-counts, kind="stable")
+    before = np.empty(len(order))
+    before[order] = np.cumsum(counts[order]) - counts[order]
+    share = before / max(1, counts.sum())
+    return np.where(counts == 0, "tail", np.where(share < HEAD, "head", np.where(share < TORSO, "torso", "tail")))
+
+
+def history_lengths(lengths: NDArray[np.int64]) -> NDArray[np.str_]:
+    """[queries] items in the history to [queries] names."""
+    return np.array(SLICES[HISTORY_LENGTH])[np.searchsorted(HISTORY_EDGES, lengths, side="right")]
+
+
+def of_numbers(numbers: pa.ListArray, edges: Sequence[float]) -> pa.ListArray:
+    """Numbers, each a list of one or none, to names of the intervals between edges."""
+    written = [f"{edge:g}" for edge in edges]
+    names = [
+        f"<{written[0]}",
+        *(f"{low}-{high}" for low, high in pairwise(written)),
+        f">={written[-1]}",
+    ]
+    values = pc.list_flatten(numbers).to_numpy(zero_copy_only=False)
+    found = pa.array(np.array(names, object)[np.searchsorted(edges, values, side="right")], pa.binary())
+    return _or_none(pa.ListArray.from_arrays(_offsets(numbers), found))
+
+
+def of_ids(ids: pa.ListArray, kept: Sequence[bytes]) -> pa.ListArray:
+    """Ids, each a list of any number, to the same with those that are not kept together in one."""
+    values = pc.list_flatten(ids).cast(pa.binary())
+    found = pc.if_else(pc.is_in(values, value_set=pa.array(kept, pa.binary())), values, pa.scalar(OTHER.encode()))
+    return _or_none(pa.ListArray.from_arrays(_offsets(ids), found))
+
+
+def _offsets(lists: pa.ListArray) -> pa.Array:
+    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
+    return pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
+
+
+def _or_none(names: pa.ListArray) -> pa.ListArray:
+    """Each slice's name once; an interaction without a value is in a slice of its own."""
+    return pa.array([sorted(set(each)) or [NONE.encode()] for each in names.to_pylist()], pa.list_(pa.binary()))

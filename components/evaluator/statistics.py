@@ -1,0 +1,84 @@
+"""What a held-out interaction adds to each metric (`components.evaluator.names`), and the mean that the sums make.
+
+All metrics but coverage are means. Recall over the set of a query's true items and NDCG are means over queries, but sums over
+interactions too: each of a query's true items brings its share. So every metric of every slice comes from sums, which add up in any
+order on any number of workers, and of which any group of queries can be left out again (`Mean`).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.evaluator import expectation
+from components.evaluator.names import Statistics
+
+
+def added(
+    statistics: Statistics,
+    above: NDArray[np.int64],
+    tied: NDArray[np.int64],
+    true_items: int,
+    repeats: int,
+    retrieved: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """What one interaction adds to the sums, for several scorers.
+
+    Args:
+        statistics: says which they are.
+        above: [scorers], items that score higher than the true one.
+        tied: [scorers], other items that score the same.
+        true_items: how many different items the interaction's query has.
+        repeats: how often this one is among the query's interactions.
+        retrieved: [scorers, 3], popularity and novelty of the retrieved items and the index's recall.
+
+    Returns:
+        [scorers, columns] float64.
+    """
+    ones = np.ones(len(above))
+    share = 1.0 / (true_items * repeats)  # of its query
+    hits = [expectation.hit_probability(above, tied, k) for k in statistics.recall_at]
+    gains = [
+        expectation.discounted_gain(above, tied, k) / (expectation.ideal_gain(true_items, k) * repeats)
+        for k in statistics.recall_at
+    ]
+    columns = [ones, share * ones, *hits, expectation.reciprocal_rank(above, tied)]
+    columns += [*(share * hit for hit in hits), *gains, *(share * retrieved.T)]
+    return np.stack(columns, axis=1)
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean with its standard error.
+
+    The error is that of a jackknife that leaves out a group of users at a time (Efron & Tibshirani, "An Introduction to the
+    Bootstrap", chapter 11): the interactions of one person are alike, so that they are left out together. A user's group is a
+    digest of the id, so the same data gives the same interval on any number of workers.
+
+    Attributes:
+        value: the mean.
+        error: its standard error; None where all interactions are in one group.
+        groups: how many there are.
+    """
+
+    value: float
+    error: float | None
+    groups: int
+
+    @classmethod
+    def of(cls, sums: NDArray[np.float64], counts: NDArray[np.float64]) -> "Mean":
+        """The mean of groups.
+
+        Args:
+            sums: [groups], of the values.
+            counts: [groups], of what the mean is over; 0 where a group is empty.
+        """
+        there = counts > 0
+        sums, counts = sums[there], counts[there]
+        groups = len(counts)
+        value = sums.sum() / counts.sum()
+        if groups < 2:
+            return cls(float(value), None, groups)
+        without = (sums.sum() - sums) / (counts.sum() - counts)
+        variance = (groups - 1) / groups * np.square(without - without.mean()).sum()
+        return cls(float(value), float(np.sqrt(variance)), groups)

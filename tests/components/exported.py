@@ -1,0 +1,45 @@
+"""A model as the Trainer leaves it, but untrained: both towers behind a transform that hashes every id."""
+
+from pathlib import Path
+
+import apache_beam as beam
+import tensorflow as tf
+import tensorflow_transform as tft
+import tensorflow_transform.beam as tft_beam
+from tensorflow_transform.tf_metadata import dataset_metadata, schema_utils
+from tfx import types
+from tfx.types import standard_artifacts
+
+from components.analysis import files as analysis_files
+from components.trainer.export import export_tower
+from components.trainer.model import build_model
+from components.trainer.settings import TrainerSettings
+from components.transform import raw_features
+from components.transform.preprocessing import preprocessing_fn
+from schemas.features import CANDIDATE_ID, QUERY_ID, REWARD, TIMESTAMP, FeatureSpec
+
+FIXED = {CANDIDATE_ID: tf.string, QUERY_ID: tf.string, TIMESTAMP: tf.int64, REWARD: tf.float32}
+
+
+def export(spec: FeatureSpec, towers: dict[str, list[int]], folder: Path, seed: int = 0) -> types.Artifact:
+    analysis_files.write(str(folder / "analysis"), {}, {})
+    dtypes = {**raw_features.dtypes(spec.features), **FIXED}
+    schema = schema_utils.schema_from_feature_spec({n: tf.io.VarLenFeature(dtype) for n, dtype in dtypes.items()})
+    config = {"feature_spec": spec.model_dump_json(), "analysis": str(folder / "analysis")}
+    with beam.Pipeline() as pipeline, tft_beam.Context(str(folder / "scratch")):
+        data = (pipeline | beam.Create([]), dataset_metadata.DatasetMetadata(schema))
+        graph = data | tft_beam.AnalyzeDataset(lambda inputs: preprocessing_fn(inputs, config))
+        _ = graph | tft_beam.WriteTransformFn(str(folder / "transform"))
+    rows = {name: table.hash_buckets for name, table in spec.tables.items()}
+    settings = TrainerSettings.model_validate({"towers": towers, "seed": seed, "frequency": {"buckets": 16}})
+    model = build_model(spec, rows, settings)
+    transform = tft.TFTransformOutput(str(folder / "transform"))
+    transformed = transform.transform_features_layer()
+    nothing = {name: tf.io.VarLenFeature(dtype) for name, dtype in dtypes.items()}
+    inputs = transformed(tf.io.parse_example([tf.train.Example().SerializeToString()], nothing))
+    for tower, features in ((model.query_tower, spec.query), (model.item_tower, spec.item)):
+        tower(inputs)  # makes the layers' weights
+        export_tower(tower, features, transform, str(folder / "Format-Serving"))
+    made = standard_artifacts.Model()
+    made.uri = str(folder)
+    return made

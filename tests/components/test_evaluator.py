@@ -1,0 +1,311 @@
+"""The gate: ranked examples of known places through TFX's own Evaluator, with everything that blesses or refuses."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from pydantic import ValidationError
+from tfx.dsl.components.base import base_beam_executor
+from tfx.types import artifact_utils, standard_artifacts
+from tfx.utils import json_utils, proto_utils
+
+from components.evaluator import names, ranked, slices
+from components.evaluator.evaluator import EvaluatorExecutor, eval_config
+from components.evaluator.names import BASELINE, CANDIDATE, COOCCURRENCE, POPULARITY
+from components.evaluator.settings import EvaluatorSettings
+from schemas.features import FeatureSpec
+
+ITEMS = 20
+SETTINGS: dict[str, Any] = {"recall_at": [1, 5], "retrieved_at": 2, "minimum_index_recall": 0.5}
+
+
+@dataclass
+class Interaction:
+    """A held-out interaction: the place of its item by every scorer, from 0, with nothing tied unless `tied` says so."""
+
+    user: int
+    places: dict[str, int]
+    tied: int = 0
+    true_items: int = 1
+    found: float = 1.0
+    retrieved: tuple[int, ...] = (0, 1)
+    part: str = "head"
+
+    def serialized(self) -> bytes:
+        example = tf.train.Example()
+        features = example.features.feature
+        own = {names.ITEM_POPULARITY: self.part, names.ITEM_AGE: "known", names.USER: "known"}
+        for name, value in {**own, names.HISTORY_LENGTH: "0"}.items():
+            features[slices.feature(name)].bytes_list.value.append(value.encode())
+        features[ranked.TRUE_ITEMS].int64_list.value.extend([self.true_items, 1])
+        features[ranked.USER_GROUP].int64_list.value.append(self.user % ranked.USER_GROUPS)
+        features[ranked.CATALOGUE_SIZE].int64_list.value.append(ITEMS)
+        for scorer, place in self.places.items():
+            features[ranked.rank_feature(scorer)].int64_list.value.extend([place, self.tied])
+            features[ranked.retrieved_feature(scorer)].int64_list.value.extend(self.retrieved)
+            features[ranked.retrieval_feature(scorer)].float_list.value.extend([0.1, 3.0, self.found])
+        return example.SerializeToString()
+
+
+@dataclass
+class Judgement:
+    """What the Evaluator said."""
+
+    metrics: dict[str, Any]
+    blessed: bool
+    refused: list[str]
+    not_judged: list[str]
+    full: dict[str, Any] = field(default_factory=dict)
+
+
+def judge(folder: Path, interactions: Sequence[Interaction], workers: int = 1, **settings: Any) -> Judgement:
+    """Runs the Evaluator's executor, as TFX does, over interactions in as many files as workers."""
+    examples = standard_artifacts.Examples()
+    examples.uri, examples.split_names = str(folder / "examples"), artifact_utils.encode_split_names(["eval"])
+    split = folder / "examples" / "Split-eval"
+    split.mkdir(parents=True)
+    for number in range(workers):
+        with tf.io.TFRecordWriter(str(split / f"{number}.gz"), options="GZIP") as writer:
+            for interaction in interactions[number::workers]:
+                writer.write(interaction.serialized())
+    model, baseline, evaluation, blessing = (
+        kind() for kind in (*[standard_artifacts.Model] * 2, standard_artifacts.ModelEvaluation, standard_artifacts.ModelBlessing)
+    )  # fmt: skip
+    for name, artifact in {"m": model, "b": baseline, "evaluation": evaluation, "blessing": blessing}.items():
+        artifact.uri = str(folder / name)
+        (folder / name).mkdir()
+    inputs = {"examples": [examples], "model": [model]}
+    if BASELINE in interactions[0].places:
+        inputs["baseline_model"] = [baseline]
+    config = eval_config(
+        EvaluatorSettings.model_validate({**SETTINGS, **settings}),
+        has_history=COOCCURRENCE in interactions[0].places,
+    )
+    properties = {
+        "eval_config": proto_utils.proto_to_json(config),
+        "example_splits": json_utils.dumps(["eval"]),
+        "fairness_indicator_thresholds": None,
+    }
+    context = base_beam_executor.BaseBeamExecutor.Context(
+        beam_pipeline_args=[f"--direct_num_workers={workers}"], tmp_dir=str(folder / "tmp"), unique_id="1"
+    )
+    EvaluatorExecutor(context).Do(inputs, {"evaluation": [evaluation], "blessing": [blessing]}, properties)
+    return Judgement(
+        json.loads(evaluation.get_string_custom_property("metrics")),
+        blessing.get_int_custom_property("blessed") == 1 and (folder / "blessing" / "BLESSED").exists(),
+        json.loads(evaluation.get_string_custom_property("refused")),
+        json.loads(evaluation.get_string_custom_property("not_judged")),
+        json.loads((folder / "evaluation" / "metrics.json").read_text()),
+    )
+
+
+def crowd(candidate: Sequence[int], **others: Sequence[int]) -> list[Interaction]:
+    """An interaction a user, with the places by each scorer; popularity puts every item last unless told otherwise."""
+    columns = {CANDIDATE: candidate, POPULARITY: [ITEMS - 1] * len(candidate), **others}
+    return [
+        Interaction(user, {scorer: places[user] for scorer, places in columns.items()})
+        for user in range(len(candidate))
+    ]
+
+
+def test_metrics_of_a_first_run(tmp_path: Path) -> None:
+    # Four users: places 0, 2, 4 and 9. recall@1 is 1/4, recall@5 is 3/4; mrr (1 + 1/3 + 1/5 + 1/10) / 4.
+    found = judge(tmp_path, crowd([0, 2, 4, 9], cooccurrence=[0, 0, 9, 9]))
+    whole = found.metrics["all"]
+    assert (whole["interactions"], whole["queries"], whole["candidates"]) == (4, 4, "catalogue")
+    model = {name: value for name, (value, *_) in whole[CANDIDATE].items()}
+    assert (model["recall_at_1"], model["recall_at_5"]) == (0.25, 0.75)
+    assert model["mrr"] == pytest.approx((1 + 1 / 3 + 1 / 5 + 1 / 10) / 4)
+    assert model["ndcg_at_5"] == pytest.approx((1 + 1 / 2 + 1 / np.log2(6)) / 4)
+    assert model["popularity_at_2"] == pytest.approx(0.1)
+    assert model["novelty_at_2"] == pytest.approx(3.0)
+    assert model["coverage_at_2"] == 2 / 20  # every query retrieves the same two
+    assert model["index_recall_at_2"] == 1.0
+    assert (model["recall_at_1_over_popularity"], model["recall_at_5_over_cooccurrence"]) == (0.25, 0.25)
+    assert BASELINE not in whole and "change" not in whole
+    assert "index_recall_at_2" not in whole[POPULARITY]
+    assert whole[COOCCURRENCE]["recall_at_1"][0] == 0.5
+    assert found.blessed and not found.refused
+    # One interaction a user, so the error is the textbook's: sqrt(.25 * .75 / 3); Student's t of 3 degrees of freedom is 3.182.
+    value, low, high = whole[CANDIDATE]["recall_at_1"]
+    assert (high - value, value - low) == pytest.approx((3.182 * (0.25 * 0.75 / 3) ** 0.5,) * 2, rel=1e-3)
+    assert whole[CANDIDATE]["coverage_at_2"][1:] == [None, None]
+
+
+def test_metric_names_of_tfma_say_what_was_ranked(tmp_path: Path) -> None:
+    whole = judge(tmp_path, crowd([0, 1]), exclude_history=True).metrics["all"]
+    assert whole["candidates"] == "unseen"
+    config = eval_config(EvaluatorSettings(exclude_history=True), has_history=True)
+    names = [json.loads(metric.config)["name"] for spec in config.metrics_specs for metric in spec.metrics]
+    assert {"recall_at_50_of_unseen", "ndcg_at_10_of_unseen_by_popularity"} <= set(names)
+    config = eval_config(EvaluatorSettings(), has_history=True)
+    names = [json.loads(metric.config)["name"] for spec in config.metrics_specs for metric in spec.metrics]
+    assert {"recall_at_300_of_catalogue", "recall_at_50_of_catalogue_over_cooccurrence"} <= set(names)
+
+
+def test_chance_perfect_and_reversed_models(tmp_path: Path) -> None:
+    users = 40
+    of_all = {}
+    for name, place, tied in (("chance", 0, ITEMS - 1), ("perfect", 0, 0), ("reversed", ITEMS - 1, 0)):
+        interactions = [
+            Interaction(user, {CANDIDATE: place, POPULARITY: ITEMS - 1}, tied if name == "chance" else 0)
+            for user in range(users)
+        ]
+        of_all[name] = judge(tmp_path / name, interactions).metrics["all"][CANDIDATE]
+    for k in (1, 5):
+        assert of_all["chance"][f"recall_at_{k}"][0] == pytest.approx(k / ITEMS)
+        assert of_all["perfect"][f"recall_at_{k}"][0] == of_all["perfect"][f"ndcg_at_{k}"][0] == 1.0
+        assert of_all["reversed"][f"recall_at_{k}"][0] == of_all["reversed"][f"ndcg_at_{k}"][0] == 0.0
+    harmonic = sum(1 / n for n in range(1, ITEMS + 1))
+    assert of_all["chance"]["mrr"][0] == pytest.approx(harmonic / ITEMS)
+    assert (of_all["perfect"]["mrr"][0], of_all["reversed"]["mrr"][0]) == (1.0, pytest.approx(1 / ITEMS))
+
+
+def test_a_model_below_popularity_is_not_blessed_unless_configuration_says_so(tmp_path: Path) -> None:
+    worse = crowd([0, 9, 9, 9], popularity=[0, 0, 9, 9])
+    found = judge(tmp_path / "1", worse)
+    assert not found.blessed
+    assert found.refused == [
+        f"recall_at_{k}_of_catalogue_over_popularity: -0.2500; expected at least 0.0000" for k in (1, 5)
+    ]
+    assert judge(tmp_path / "2", worse, below_popularity="bless").blessed
+    assert judge(tmp_path / "3", crowd([0, 0, 9, 9], popularity=[0, 0, 9, 9])).blessed  # as good is not below
+
+
+def test_the_index_has_a_limit_of_its_own(tmp_path: Path) -> None:
+    interactions = crowd([0, 0])
+    for interaction in interactions:
+        interaction.found = 0.4
+    found = judge(tmp_path, interactions)
+    assert not found.blessed
+    assert found.refused == ["index_recall_at_2_of_catalogue: 0.4000; expected at least 0.5000"]
+
+
+def test_change_against_the_last_blessed_model(tmp_path: Path) -> None:
+    # On four users: recall@1 is 1/4 now, 3/4 by the last blessed model; a pair of users each differs by 1 or 0.
+    interactions = crowd([0, 9, 9, 9], baseline=[0, 0, 0, 9])
+    loose = judge(tmp_path / "1", interactions, limits=[{"metric": "recall_at_1", "fall_at_most": 0.5}])
+    assert loose.blessed
+    value, low, high = loose.metrics["all"]["change"]["recall_at_1"]
+    # Differences 0, -1, -1, 0: the error of their mean is sqrt((4 * .25 / 3) / 4), as the same users are in both.
+    assert (value, (high - low) / 2) == (-0.5, pytest.approx(3.182 * (1 / 12) ** 0.5, rel=1e-3))
+    assert loose.metrics["all"][BASELINE]["recall_at_1"][0] == 0.75
+    strict = judge(tmp_path / "2", interactions, limits=[{"metric": "recall_at_1", "fall_at_most": 0.4}])
+    assert not strict.blessed
+    assert strict.refused == [
+        "recall_at_1_of_catalogue: 0.5000 below that of the last blessed model; 0.4000 below is allowed"
+    ]
+    rise = judge(tmp_path / "3", interactions, limits=[{"metric": "mrr", "rise_at_most": 0.0}])
+    assert rise.blessed
+
+
+def test_change_limits_are_not_looked_at_on_a_first_run(tmp_path: Path) -> None:
+    limits = [{"metric": "recall_at_1", "fall_at_most": 0.0}]
+    found = judge(tmp_path, crowd([0, 9]), limits=limits)
+    assert found.blessed and not found.not_judged
+
+
+def test_limits_on_slices(tmp_path: Path) -> None:
+    interactions = crowd([0, 0, 0, 9])
+    interactions[3].part = "tail"
+    tail = {"metric": "recall_at_5", "slice": {"item_popularity": "tail"}, "at_least": 0.1}
+    found = judge(tmp_path / "1", interactions, limits=[tail])
+    assert not found.blessed
+    assert found.refused == ["recall_at_5_of_catalogue of item_popularity=tail: 0.0000; expected at least 0.1000"]
+    assert found.metrics["item_popularity=head"]["interactions"] == 3
+    assert found.metrics["item_popularity=tail"][CANDIDATE]["recall_at_5"] == [0.0, None, None]  # one user: no interval
+    # A limit without a slice is for all interactions, not for each of their slices.
+    assert judge(tmp_path / "2", interactions, limits=[{"metric": "recall_at_5", "at_least": 0.7}]).blessed
+    both = {"item_popularity": "tail", "item_age": "known"}
+    crossed = judge(tmp_path / "3", interactions, limits=[{**tail, "slice": both}])
+    assert crossed.refused == [
+        "recall_at_5_of_catalogue of item_age=known, item_popularity=tail: 0.0000; expected at least 0.1000"
+    ]
+
+
+def test_a_limit_on_an_empty_slice_is_not_judged_and_said(tmp_path: Path) -> None:
+    limits = [
+        {"metric": "recall_at_5", "slice": {"item_age": "fresh"}, "at_least": 0.9},
+        {"metric": "recall_at_1", "at_least": 0.4},
+    ]
+    found = judge(tmp_path / "1", crowd([0, 9]), limits=limits)
+    assert (found.blessed, found.refused, found.not_judged) == (True, [], ["item_age=fresh"])
+    # It does not hide a limit that was missed.
+    found = judge(tmp_path / "2", crowd([9, 9]), limits=limits)
+    assert (found.blessed, len(found.refused), found.not_judged) == (False, 1, ["item_age=fresh"])
+
+
+def test_several_workers_say_the_same(tmp_path: Path) -> None:
+    random = np.random.default_rng(3)
+    places = random.integers(0, ITEMS, (4, 200))
+    interactions = [
+        Interaction(
+            int(random.integers(60)),
+            dict(zip((CANDIDATE, BASELINE, POPULARITY, COOCCURRENCE), places[:, n].tolist(), strict=True)),
+            tied=0,
+            retrieved=tuple(random.permutation(ITEMS)[:2].tolist()),
+            part=str(random.choice(["head", "tail"])),
+        )
+        for n in range(200)
+    ]
+    one, three = (judge(tmp_path / str(workers), interactions, workers, below_popularity="bless") for workers in (1, 3))
+    assert one.full.keys() == three.full.keys()
+    for name, of_slice in one.full.items():
+        for key, expected in of_slice.items():
+            found = three.full[name][key]
+            if isinstance(expected, dict):
+                for metric, values in expected.items():
+                    assert found[metric] == pytest.approx(values, abs=1e-12), (name, key, metric)
+            else:
+                assert found == expected
+    for k in (1, 5):
+        assert one.metrics["all"][CANDIDATE][f"recall_at_{k}"][0] == pytest.approx((places[0] < k).mean())
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"limits": [{"metric": "recall_at_7", "at_least": 0.1}]}, "limits.0.metric: expected one of recall_at_10,"),
+        ({"limits": [{"metric": "mrr", "slice": {"planet": "x"}, "at_least": 0.1}]}, "there is no such slice"),
+        ({"limits": [{"metric": "mrr", "slice": {"user": "old"}, "at_least": 0.1}]}, "expected one of new, known"),
+        ({"limits": [{"metric": "mrr"}]}, "received none of them"),
+        ({"limits": [{"metric": "mrr", "fall_at_most": 0, "rise_at_most": 0}]}, "in a limit each"),
+        ({"limits": [{"metric": "index_recall_at_50", "fall_at_most": 0.1}]}, "no index of today's catalogue"),
+        ({"slices": {"user": {}}}, "the pipeline's own slices have this name"),
+        ({"slices": {"age": {"edges": [5, 3]}}}, "expected ascending numbers"),
+    ],
+)
+def test_settings_that_cannot_be(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError, match=words.replace("(", r"\(")):
+        EvaluatorSettings.model_validate(settings)
+
+
+def test_settings_that_do_not_fit_the_features() -> None:
+    spec = FeatureSpec.model_validate(
+        {
+            "interactions": {"user": "u", "item": "i", "time": "t"},
+            "catalogue": {"item": "i"},
+            "tables": {"person": {"width": 2, "hash_buckets": 4}, "thing": {"width": 2, "hash_buckets": 4}},
+            "query": {"u": {"kind": "id", "table": "person"}, "age": {"kind": "number"}},
+            "item": {"i": {"kind": "id", "table": "thing"}},
+        }
+    )
+    settings = EvaluatorSettings.model_validate(
+        {
+            "exclude_history": True,
+            "slices": {"age": {}, "u": {"edges": [1]}, "height": {"edges": [1]}},
+            "limits": [{"metric": "recall_at_10_over_cooccurrence", "at_least": 0}],
+        }
+    )
+    assert [(".".join(map(str, path)), reason) for path, reason in settings.faults(spec)] == [
+        ("slices.age", "age is a number: give its edges"),
+        ("slices.u", "u is no number: it has no edges"),
+        ("slices.height", "no such feature (there: u, age, i)"),
+        ("exclude_history", "the query has no feature of kind history"),
+        ("limits.0.metric", "co-occurrence needs a feature of kind history in the query"),
+    ]
