@@ -51,7 +51,7 @@ class Config(Declaration):
     validation: ValidationSettings = ValidationSettings()
     trainer: TrainerSettings
     indexer: IndexerSettings = IndexerSettings()
-    evaluator: EvaluatorSettings
+    evaluator: EvaluatorSettings = EvaluatorSettings()
     retention: RetentionSettings = RetentionSettings()
     beam: tuple[str, ...] = ()
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from rich import box
 from rich.table import Table
 
+from components.evaluator.names import SLICES
 from pipeline.metadata import Run
 
 SCORERS = {
@@ -112,11 +113,17 @@ def _slices(run: Run) -> Table:
     scorers = {key: title for key, title in SCORERS.items() if key in there}
     for heading in ("", "interactions", *scorers.values()):
         table.add_column(heading, justify="right" if heading else "left")
-    for name, found in sorted(run.metrics.items()):
-        if name != "all":
-            recalls = (_with_interval(found.get(key, {}).get(f"recall_at_{k}"), key) for key in scorers)
-            table.add_row(name, f"{found['interactions']:,}", *recalls)
+    for name in sorted(run.metrics.keys() - {"all"}, key=_slice_order):
+        found = run.metrics[name]
+        recalls = (_with_interval(found.get(key, {}).get(f"recall_at_{k}"), key) for key in scorers)
+        table.add_row(name, f"{found['interactions']:,}", *recalls)
     return table
+
+
+def _slice_order(name: str) -> tuple[int, str]:
+    """The pipeline's own slices in the order in which they are declared, then those of features."""
+    own = [f"{each}={value}" for each, values in SLICES.items() for value in values]
+    return (own.index(name), "") if name in own else (len(own), name)
 
 
 def _candidates(run: Run) -> str:

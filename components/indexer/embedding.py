@@ -58,7 +58,7 @@ class LoadedTower:
     def _load_once(self) -> Any:
         try:
             return tf.saved_model.load(self._folder)
-        except (OSError, IndexError, tf.errors.OpError) as error:
+        except Exception as error:  # what a damaged file raises depends on which it is, and where
             raise UserError(
                 f"{self._folder}: expected the SavedModel of a tower, found none that can be loaded: {error}. "
                 "Remove the model that it is part of and run the day again."

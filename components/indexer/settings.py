@@ -10,9 +10,8 @@ from schemas.errors import UserError
 from schemas.features import Declaration
 from schemas.located_yaml import FaultsError, KeyPath
 
-LISTS_A_ROOT = (
-    4  # lists by the square root of the items: comparing a query with centroids then costs about what a few lists do
-)
+# By the square root of the items: comparing a query with all centroids then costs about what a few lists do.
+LISTS_A_ROOT = 4
 LISTS_A_PROBE = 8
 
 
@@ -37,7 +36,7 @@ class IndexerSettings(Declaration):
     Attributes:
         kind: `flat` compares a query with every item and is exact; `ivf` divides the items into lists by k-means and compares a
             query with those of the nearest lists; `auto` takes `flat` for catalogues below `exact_below`.
-        exact_below: items; of `auto`. Below it, looking at all of them takes a fraction of a millisecond.
+        exact_below: items; of `auto`.
         lists: of `ivf`, at most as many as there are items; 4 * sqrt(items) by default.
         probes: of `ivf`, how many lists a search looks at, all where there are fewer; an eighth of them by default. More find
             more of the true neighbours and take longer.

@@ -21,7 +21,7 @@ from tfx.types import standard_artifacts
 from components.artifacts import ItemIndex
 from components.indexer import embedding, faiss_index, files
 from components.indexer.component import INDEX_PROPERTY, IndexerExecutor
-from components.indexer.embedding import BATCH, EmbedCatalogue, LoadedTower
+from components.indexer.embedding import EmbedCatalogue, LoadedTower
 from components.indexer.settings import IndexerSettings, Plan
 from components.trainer.export import ITEM_TOWER
 from schemas.errors import UserError
@@ -31,12 +31,12 @@ SPEC = FeatureSpec.model_validate(
     {
         "interactions": {"user": "user", "item": "item", "time": "at"},
         "catalogue": {"item": "item"},
-        "tables": {"item": {"width": 8, "hash_buckets": 4000}},
+        "tables": {"item": {"width": 8, "hash_buckets": 20_000}},
         "query": {"past": {"kind": "history", "table": "item", "last": 2}},
         "item": {"item": {"kind": "id", "table": "item"}, "price": {"kind": "number", "scale": "none"}},
     }
 )
-WIDTH, ITEMS = 6, 1300  # two batches and a rest
+WIDTH, ITEMS = 6, 4000  # in three parts: each of two batches and a rest
 plans = pytest.mark.parametrize("plan", [Plan("flat"), Plan("ivf", 4, 2)], ids=lambda plan: plan.kind)
 
 
@@ -134,7 +134,7 @@ def test_the_order_and_the_files_of_the_catalogue_are_no_matter(model: types.Art
     assert list(one) == ["items-00000-of-00001.arrow"] and other == one
 
 
-def test_batches_are_the_same_whatever_beam_bundles(
+def test_each_part_is_embedded_in_the_order_of_its_ids_by_512(
     model: types.Artifact, three_parts: types.Artifact, tmp_path: Path
 ) -> None:
     embed(three_parts, tower_of(model), tmp_path / "index")
@@ -142,7 +142,7 @@ def test_batches_are_the_same_whatever_beam_bundles(
         table = pa.ipc.open_file(path).read_all()
         ids, sizes = table.column("candidate_id").to_pylist(), [len(batch) for batch in table.to_batches()]
         assert ids == sorted(ids)
-        assert all(size == BATCH for size in sizes[:-1]) and 0 < sizes[-1] <= BATCH
+        assert sizes == [512, 512, len(ids) - 1024]
 
 
 def test_a_part_without_items_is_written_too(
@@ -236,6 +236,14 @@ def test_the_nearest_come_first(plan: Plan) -> None:
     rows = found.search(circle(7, 193), 3)
     assert rows.dtype == np.int64
     assert rows.tolist() == [[2, 0, 4], [3, 5, 1]]
+
+
+@plans
+def test_nearest_is_by_inner_product_not_by_distance(plan: Plan) -> None:
+    # Of a query (1, 0): products 1, 3, 2 and 0; distances 0, 2.2, 1.4 and 1.4.
+    items = np.array([[1, 0], [3, 1], [2, 1], [0, 1]], np.float32)
+    found = faiss_index.build(items, Plan(plan.kind, plan.lists, plan.lists), seed=0)
+    assert found.search(np.array([[1, 0]], np.float32), 4).tolist() == [[1, 2, 0, 3]]
 
 
 @plans
@@ -352,6 +360,14 @@ def test_the_step_leaves_an_index_that_finds_every_item(
     assert [p.read_bytes() for p in sorted(Path(again.uri).iterdir())] == [
         p.read_bytes() for p in sorted(Path(made.uri).iterdir())
     ]
+
+
+def test_the_step_takes_the_seed_that_is_set(
+    model: types.Artifact, three_parts: types.Artifact, tmp_path: Path
+) -> None:
+    made = [index(three_parts, model, tmp_path / str(seed), kind="ivf", lists=20, seed=seed) for seed in (1, 2)]
+    one, other = ((Path(each.uri) / "index.faiss").read_bytes() for each in made)
+    assert one != other
 
 
 @plans
