@@ -10,6 +10,7 @@ def test_head_torso_and_tail_by_share_of_interactions() -> None:
     counts = np.array([1, 8, 3, 0, 4, 3, 1])
     expected = ["tail", "head", "torso", "tail", "head", "torso", "tail"]
     assert slices.popularity_parts(counts).tolist() == expected
+    assert slices.popularity_parts(np.array([2, 2])).tolist() == ["head", "torso"]  # half is before it
     assert slices.popularity_parts(np.zeros(2, np.int64)).tolist() == ["tail", "tail"]
 
 
