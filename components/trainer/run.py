@@ -27,10 +27,7 @@ from schemas.errors import UserError
 from schemas.features import CANDIDATE_ID, FeatureSpec
 
 LOSS_CURVE = "loss.csv"
-# Keras starts the sums of squared gradients at 0.1. The gradients of a mean over a batch are far smaller, so the rate would stay a
-# hundredth of what is set, and the more so the larger the batch. From nearly nothing, the loss's scale has no say.
-ADAGRAD_START = 1e-12
-ADAGRAD_EPSILON = 1e-15
+ADAGRAD_EPSILON = 1e-15  # added to the sums of squared gradients, so far below where they start
 
 
 def run_fn(fn_args: tfx.components.FnArgs) -> None:
@@ -135,8 +132,10 @@ def build_optimizer(settings: TrainerSettings) -> tf_keras.optimizers.Optimizer:
     """The optimizer of a configuration."""
     match settings.optimizer:
         case "adagrad":
+            # Keras starts at 0.1, beside which the gradients of a mean over a batch are nothing: the rate would stay a hundredth of
+            # what is set, and the more so the larger the batch.
             return tf_keras.optimizers.Adagrad(
-                settings.learning_rate, initial_accumulator_value=ADAGRAD_START, epsilon=ADAGRAD_EPSILON
+                settings.learning_rate, initial_accumulator_value=settings.adagrad_start, epsilon=ADAGRAD_EPSILON
             )
         case "adam":
             return tf_keras.optimizers.Adam(settings.learning_rate)

@@ -73,7 +73,11 @@ class TrainerSettings(Declaration):
         batch_size: interactions a step; each is a negative for the others.
         epochs: passes over the window's training split.
         optimizer: `adagrad` is the paper's.
-        learning_rate: of the optimizer; Adagrad's first step moves every weight by about as much.
+        learning_rate: of the optimizer; Adagrad's first step moves every weight by about as much, if it starts from nearly nothing.
+        adagrad_start: what Adagrad's sums of squared gradients start from. From nearly nothing, the loss's scale has no say, and
+            the first steps of a row are as large whether its item is popular or rare. Where rare items are learnt by heart, raise
+            it, and the learning rate with it: until a row's own sum is as large, it moves by learning_rate / sqrt(adagrad_start)
+            times its gradient. A row of a popular item reaches about 1e-7 in an epoch of batches of 2,048.
         softmax: the loss.
         frequency: the estimator that corrects it.
         warm_start: whether training goes on from the last blessed model of an earlier day. Without, every day starts anew.
@@ -88,6 +92,7 @@ class TrainerSettings(Declaration):
     epochs: PositiveInt = 1
     optimizer: Literal["adagrad", "adam"] = "adagrad"
     learning_rate: PositiveFloat = 0.03
+    adagrad_start: PositiveFloat = 1e-12
     softmax: SoftmaxSettings = SoftmaxSettings()
     frequency: FrequencySettings = FrequencySettings()
     warm_start: bool = True

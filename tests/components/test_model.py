@@ -141,6 +141,15 @@ def test_batches_without_draws_have_no_uniform_items() -> None:
     assert set(next(iter(batches(uniform=4))).uniform_items) == {"item", CANDIDATE_ID}
 
 
+def test_adagrad_starts_from_what_is_set() -> None:
+    # Sums of squares start from 9: a gradient of 4 moves a weight by 0.5 * 4 / sqrt(9 + 16), one of 0 not at all.
+    optimizer = build_optimizer(settings().model_copy(update={"learning_rate": 0.5, "adagrad_start": 9.0}))
+    weight = tf.Variable([1.0])
+    for gradient in (4.0, 0.0):
+        optimizer.apply_gradients([(tf.constant([gradient]), weight)])
+        assert weight.numpy() == pytest.approx([1.0 - 0.4])
+
+
 def test_training_that_diverges_is_an_error_that_says_what_to_turn(tmp_path: Path) -> None:
     hopeless = settings().model_copy(update={"learning_rate": 1e38})
     model = build_model(SPEC, ROWS, hopeless, ITEMS)

@@ -1,0 +1,180 @@
+"""The public yardstick: its protocol by hand, its inputs, and a whole run on a small split of words."""
+
+import json
+import math
+import random
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from benchmarks import gowalla
+from benchmarks.gowalla import HISTORY, PUBLISHED_COUNTS, Inputs, Matrix, cut, neighbours, popularity, quality, read
+from components.evaluator.ranking import Ranks
+from schemas.features import CANDIDATE_ID, WEIGHTS_SUFFIX
+
+
+def matrix(*rows: list[int]) -> Matrix:
+    return sparse.csr_array(np.array(rows, np.float32))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Four groups of people, each with 25 places that no other group has; 11 in train and 3 in test for each of 120."""
+    draws = random.Random(1)
+    lines: dict[str, list[str]] = {"train.txt": [], "test.txt": []}
+    for person in range(120):
+        places = draws.sample([f"place-{person % 4}-{number}" for number in range(25)], 14)
+        lines["train.txt"].append(" ".join([f"é{person}", *places[:11]]))
+        lines["test.txt"].append(" ".join([f"é{person}", *places[11:]]))
+    for name, content in lines.items():
+        (tmp_path / name).write_text("\n".join(content) + "\n", encoding="utf-8")
+    return tmp_path
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["gowalla", *arguments])
+    gowalla.main()
+
+
+def test_recall_and_gain_are_means_over_users_with_something_to_find() -> None:
+    # The first user finds one of two on place 1: recall 1/2, gain 1 / (1 + 1 / log2(3)). The second has nothing to find and does
+    # not count. The third finds its only item on place 20 with a chance of 1/2, as another has the same score.
+    to_find = matrix([1, 1, 0], [0, 0, 0], [0, 0, 1])
+    found = quality(Ranks(np.array([0, 30, 19]), np.array([0, 0, 1])), to_find)
+    assert found.recall == pytest.approx((1 / 2 + 1 / 2) / 2)
+    assert found.gain == pytest.approx((1 / (1 + 1 / math.log2(3)) + 0.5 / math.log2(21)) / 2)
+    assert found.recall_error == 0.0
+
+
+def test_popularity_ranks_all_that_the_user_does_not_have() -> None:
+    # 30 items; item n has 30 - n users in train, the user asked for has the first 15 of them. Behind those, item 15 stands first
+    # and item 29 on place 15.
+    train = np.tril(np.ones((30, 30), np.float32))
+    train[0, :15] = 1.0
+    to_find = np.zeros((30, 30), np.float32)
+    to_find[0, [15, 29]] = 1.0
+    found = popularity(sparse.csr_array(train), sparse.csr_array(to_find))
+    assert found.recall == 1.0
+    assert found.gain == pytest.approx((1 + 1 / math.log2(16)) / (1 + 1 / math.log2(3)))
+
+
+def test_neighbours_are_weighed_by_how_few_items_and_users_both_have() -> None:
+    # Items 0 and 1 share the first user (3 items), items 0 and 2 that one and the second (2 items). Users of the items: 2, 1, 2.
+    rows, weights = neighbours(matrix([1, 1, 1, 0], [1, 0, 1, 0]))
+    assert rows[0, :3].tolist() == [2, 1, -1]
+    assert weights[0, 0] == pytest.approx((3**-0.5 + 2**-0.5) / math.sqrt(2 * 2))
+    assert weights[0, 1] == pytest.approx(3**-0.5 / math.sqrt(2 * 1))
+    assert weights[0, 2] == 0.0
+    assert (rows[3] == -1).all()  # nobody has it
+
+
+def test_a_tenth_of_each_users_items_is_left_out_and_nothing_is_lost() -> None:
+    lengths = [5, 10, 29]
+    whole = matrix(*([1] * length + [0] * (40 - length) for length in lengths))
+    kept, left_out = cut(whole, seed=3)
+    assert left_out.sum(axis=1).tolist() == [0, 1, 2]
+    assert ((kept + left_out) != whole).nnz == 0
+    assert (cut(whole, seed=3).test != left_out).nnz == 0
+    assert (cut(whole, seed=4).test != left_out).nnz > 0
+
+
+def test_a_history_has_items_of_its_user_but_never_the_one_to_be_found() -> None:
+    random_state = np.random.default_rng(0)
+    lengths = random_state.integers(1, 60, 50)  # shorter and longer than what is drawn
+    whole = sparse.csr_array(
+        (np.argsort(random_state.random((50, 70)), axis=1) < lengths[:, np.newaxis]).astype(np.float32)
+    )
+    batches = list(Inputs(whole, seed=0).batches(64))
+    assert len(batches) == whole.nnz // 64
+    dense = whole.toarray() > 0
+    # Who is asked is not in the batch; a history of at least one item tells who could be.
+    for batch in batches:
+        inputs = {name: values.numpy() for name, values in batch.interactions.items()}
+        for item, history, weights in zip(
+            inputs[CANDIDATE_ID], inputs[HISTORY], inputs[HISTORY + WEIGHTS_SUFFIX], strict=True
+        ):
+            there = history[history >= 0]
+            owners = dense[:, [item, *there]].all(axis=1)
+            assert item not in there
+            assert len(set(there)) == len(there)
+            assert np.isin(len(there), np.minimum(lengths[owners] - 1, gowalla.HISTORY_VALUES))
+            assert weights[: len(there)] == pytest.approx(dense.sum(axis=0)[there] ** -0.25)
+            assert (weights[len(there) :] == 0).all()
+
+
+def test_an_epoch_has_every_interaction_once() -> None:
+    whole = matrix([1, 1, 0, 1], [0, 1, 1, 0], [0, 0, 0, 1])
+    items = [int(batch.interactions[CANDIDATE_ID][0]) for batch in Inputs(whole, seed=0).batches(1)]
+    assert sorted(items) == [0, 1, 1, 2, 3, 3]
+
+
+def test_ids_may_be_any_words_and_be_there_twice(tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_text("9 x y\n\nana y x y\n9 z\nnobody\n")
+    (tmp_path / "test.txt").write_text("ana  new\n")
+    train, test = read(tmp_path)
+    # Users in order: 9, ana; items: new, x, y, z.
+    assert train.toarray().tolist() == [[0, 1, 1, 1], [0, 1, 1, 0]]
+    assert test.toarray().tolist() == [[0, 0, 0, 0], [1, 0, 0, 0]]
+
+
+Break = Callable[[Path], object]
+
+
+@pytest.mark.parametrize(
+    ("break_it", "words"),
+    [
+        (lambda folder: (folder / "test.txt").unlink(), r"test.txt cannot be read"),
+        (
+            lambda folder: (folder / "train.txt").write_text("1\n2\n"),
+            r"train.txt has no interactions; expected lines of",
+        ),
+        (lambda folder: (folder / "train.txt").write_bytes(b"\xff\xfe1"), r"train.txt cannot be read"),
+        (
+            lambda folder: (folder / "test.txt").write_bytes((folder / "train.txt").read_bytes()),
+            r"test.txt: 1320 of its",
+        ),
+        (lambda folder: (folder / "train.txt").write_text("1 2 3\n"), r"No user has the 10 items in train.txt"),
+    ],
+)
+def test_a_split_that_cannot_be_used_is_one_sentence(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, break_it: Break, words: str
+) -> None:
+    break_it(folder)
+    with pytest.raises(SystemExit, match=words):
+        command(monkeypatch, str(folder))
+
+
+def test_without_the_data_it_is_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command(monkeypatch, str(tmp_path / "absent"), "--json", str(tmp_path / "figures.json"))
+    assert capsys.readouterr().out.startswith("Skipped: ")
+    assert not (tmp_path / "figures.json").exists()
+
+
+def test_another_split_runs_by_the_same_command(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    figures = tmp_path / "figures.json"
+    options = ["--epochs", "2", "--temperatures", "0.1", "0.2", "--batch-size", "128"]
+    command(monkeypatch, str(folder), "--json", str(figures), *options)
+    content = json.loads(figures.read_text())
+    assert content["settings"]["counts"] == [120, 100, 1320, 360]
+    assert {len(recalls) for recalls in content["figures"]["tried"].values()} == {2}
+    # What a person has not seen of the own group's 25 places are 14, three of them to be found; popularity knows no groups and
+    # finds a fifth.
+    assert content["headline"]["recall_at_20"] > 0.95
+    assert content["figures"]["measured"]["popularity"]["recall"] < 0.35
+    assert content["headline"]["seconds"] > 0.0
+    assert "SimpleX" not in capsys.readouterr().out  # published of another split
+
+
+def test_published_figures_stand_beside_their_split_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    ours = {"ours": gowalla.Quality(0.18, 0.001, 0.15, 0.001)}
+    gowalla.show(gowalla.beside_published(ours, PUBLISHED_COUNTS), PUBLISHED_COUNTS)
+    assert "YoutubeDNN" in capsys.readouterr().out
+    assert gowalla.beside_published(ours, (29_858, 40_981, 810_128, 217_241)) == ours
