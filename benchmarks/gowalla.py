@@ -39,15 +39,17 @@ K = 20
 FOLDER = Path("../shared/data/gowalla")
 TRAIN, TEST = "train.txt", "test.txt"
 LEFT_OUT = 0.1  # of each user's items, to choose by
-TEMPERATURES = (0.08, 0.1, 0.125)
+WIDTH = 256
+TEMPERATURES = (0.09, 0.1)
+EPOCHS = 4
+LEARNING_RATE = 0.7
+ADAGRAD_START = 6.4e-6  # over the width: a gradient has as much less in each of its values as it has more of them
 HISTORY, OWN, NEIGHBOURS = "history", "item", "neighbours"
 HISTORY_VALUES = 24  # of a history, drawn anew each epoch; all of it where a query is judged
 NEIGHBOUR_VALUES = 32
 SEEN_BY_MANY = -0.25  # the power of an item's users that weighs it in a history
-ACTIVE, COMMON = (
-    -0.5,
-    -0.5,
-)  # the powers of a user's items and of an item's users that weigh what two items have in common
+ACTIVE = -0.5  # the power of a user's items that weighs the user in what two items have in common
+COMMON = -0.5  # the power of an item's users that weighs the item in it
 CHUNK = 1024  # rows whose inputs are in memory at once
 Z = 1.96  # of a 95 % interval
 
@@ -253,8 +255,8 @@ def settings(options: argparse.Namespace, temperature: float) -> TrainerSettings
         {
             "towers": {"query": [options.width], "item": [options.width]},
             "batch_size": options.batch_size,
-            "learning_rate": options.learning_rate,
-            "adagrad_start": options.adagrad_start,
+            "learning_rate": LEARNING_RATE,
+            "adagrad_start": ADAGRAD_START / options.width,
             "softmax": {"temperature": temperature},
             "seed": options.seed,
         }
@@ -429,11 +431,9 @@ def main() -> None:
     arguments = common.parser(__doc__ or "")
     arguments.add_argument("folder", type=Path, nargs="?", default=FOLDER, help="of train.txt and test.txt")
     arguments.add_argument("--temperatures", type=float, nargs="+", default=TEMPERATURES, help="to choose from")
-    arguments.add_argument("--epochs", type=int, default=8, help="at most")
-    arguments.add_argument("--width", type=int, default=64, help="of the embeddings")
+    arguments.add_argument("--epochs", type=int, default=EPOCHS, help="at most")
+    arguments.add_argument("--width", type=int, default=WIDTH, help="of the embeddings")
     arguments.add_argument("--batch-size", type=int, default=2048)
-    arguments.add_argument("--learning-rate", type=float, default=0.5)
-    arguments.add_argument("--adagrad-start", type=float, default=1e-7)
     arguments.add_argument("--seed", type=int, default=0)
     try:
         run(arguments.parse_args())

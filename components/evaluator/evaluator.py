@@ -11,6 +11,7 @@ from tfx import types
 from tfx import v1 as tfx
 from tfx.components.evaluator import constants, executor
 from tfx.dsl.components.base import executor_spec
+from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import io_utils, proto_utils
 
@@ -113,7 +114,10 @@ class EvaluatorExecutor(executor.Executor):
         evaluation.set_string_custom_property(NOT_JUDGED_PROPERTY, json.dumps(empty))
         if empty and not refused and not validation.missing_thresholds:
             blessing = artifact_utils.get_single_instance(output_dict[standard_component_specs.BLESSING_KEY])
-            io_utils.write_string_file(os.path.join(blessing.uri, constants.BLESSED_FILE_NAME), "")
+            fileio.rename(
+                os.path.join(blessing.uri, constants.NOT_BLESSED_FILE_NAME),
+                os.path.join(blessing.uri, constants.BLESSED_FILE_NAME),
+            )
             blessing.set_int_custom_property(constants.ARTIFACT_PROPERTY_BLESSED_KEY, constants.BLESSED_VALUE)
 
 

@@ -1,6 +1,7 @@
 """The gate: ranked examples of known places through TFX's own Evaluator, with everything that blesses or refuses."""
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,7 +98,7 @@ def judge(folder: Path, interactions: Sequence[Interaction], workers: int = 1, *
     EvaluatorExecutor(context).Do(inputs, {"evaluation": [evaluation], "blessing": [blessing]}, properties)
     return Judgement(
         json.loads(evaluation.get_string_custom_property("metrics")),
-        blessing.get_int_custom_property("blessed") == 1 and (folder / "blessing" / "BLESSED").exists(),
+        blessing.get_int_custom_property("blessed") == 1 and os.listdir(blessing.uri) == ["BLESSED"],
         json.loads(evaluation.get_string_custom_property("refused")),
         json.loads(evaluation.get_string_custom_property("not_judged")),
         json.loads((folder / "evaluation" / "metrics.json").read_text()),
