@@ -154,12 +154,16 @@ def read_metrics(folder: str, config: tfma.EvalConfig) -> dict[str, Any]:
             if statistic in (INTERACTIONS, QUERIES):
                 of_slice[statistic] = round(value)
                 continue
-            found.setdefault(ALL, {})["candidates"] = Statistics(**arguments["statistics"]).candidates
-            ends = [None, None]
+            measures = Statistics(**arguments["statistics"])
+            found.setdefault(ALL, {})["candidates"] = measures.candidates
+            ends: list[float | None] = [None, None]
             if each.HasField("confidence_interval"):
-                ends = [
+                lower, upper = (
                     getattr(each.confidence_interval, end).double_value.value for end in ("lower_bound", "upper_bound")
-                ]
+                )
+                if not (each.key.is_diff or arguments["over"] or statistic == measures.novelty):
+                    lower, upper = max(lower, 0.0), min(upper, 1.0)  # TFMA's are symmetric; a share ends at 0 and 1
+                ends = [lower, upper]
             scorer = "change" if each.key.is_diff else arguments["scorer"] or each.key.model_name or CANDIDATE
             name = gain_name(statistic, arguments["over"]) if arguments["over"] else statistic
             of_slice.setdefault(scorer, {})[name] = [value, *ends]

@@ -79,7 +79,12 @@ class Statistics:
     def by_query(self) -> list[str]:
         """The means over queries that all scorers have."""
         ranked = [f"{name}_at_{k}" for name in ("query_recall", "ndcg") for k in self.recall_at]
-        return [*ranked, *(f"{name}_at_{self.retrieved_at}" for name in ("popularity", "novelty"))]
+        return [*ranked, f"popularity_at_{self.retrieved_at}", self.novelty]
+
+    @property
+    def novelty(self) -> str:
+        """The one that is in bits; all others are shares."""
+        return f"novelty_at_{self.retrieved_at}"
 
     @property
     def index_recall(self) -> str:

@@ -1,7 +1,6 @@
 """The gate: ranked examples of known places through TFX's own Evaluator, with everything that blesses or refuses."""
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,7 +97,8 @@ def judge(folder: Path, interactions: Sequence[Interaction], workers: int = 1, *
     EvaluatorExecutor(context).Do(inputs, {"evaluation": [evaluation], "blessing": [blessing]}, properties)
     return Judgement(
         json.loads(evaluation.get_string_custom_property("metrics")),
-        blessing.get_int_custom_property("blessed") == 1 and os.listdir(blessing.uri) == ["BLESSED"],
+        blessing.get_int_custom_property("blessed") == 1
+        and [path.name for path in (folder / "blessing").iterdir()] == ["BLESSED"],
         json.loads(evaluation.get_string_custom_property("refused")),
         json.loads(evaluation.get_string_custom_property("not_judged")),
         json.loads((folder / "evaluation" / "metrics.json").read_text()),
@@ -133,8 +133,10 @@ def test_metrics_of_a_first_run(tmp_path: Path) -> None:
     assert whole[COOCCURRENCE]["recall_at_1"][0] == 0.5
     assert found.blessed and not found.refused
     # One interaction a user, so the error is the textbook's: sqrt(.25 * .75 / 3); Student's t of 3 degrees of freedom is 3.182.
-    value, low, high = whole[CANDIDATE]["recall_at_1"]
+    value, low, high = whole[CANDIDATE]["recall_at_1_over_popularity"]
     assert (high - value, value - low) == pytest.approx((3.182 * (0.25 * 0.75 / 3) ** 0.5,) * 2, rel=1e-3)
+    assert whole[CANDIDATE]["recall_at_1"] == [0.25, 0.0, 1.0]  # as far, but a share has ends
+    assert whole[CANDIDATE]["novelty_at_2"] == pytest.approx([3.0, 3.0, 3.0])
     assert whole[CANDIDATE]["coverage_at_2"][1:] == [None, None]
 
 
