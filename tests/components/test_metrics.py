@@ -25,9 +25,9 @@ def interaction(group: int, retrieved: Sequence[int], **hits: float) -> Interact
     return Interaction(values, {scorer: np.array(retrieved, np.int64) for scorer in hits}, group, ITEMS)
 
 
-# Of 20 items, in bytes of 8, the rows 0, 3, 7, 9 and 19 are retrieved.
+# Of 20 items, in bytes of 8, the rows 1, 3, 7, 9 and 19 are retrieved.
 INTERACTIONS = [
-    interaction(0, [0, 9], candidate=1.0, baseline=0.0, popularity=0.0),
+    interaction(0, [1, 9], candidate=1.0, baseline=0.0, popularity=0.0),
     interaction(0, [19, 3], candidate=1.0, baseline=1.0, popularity=0.0),
     interaction(5, [9, 7], candidate=0.0, baseline=1.0, popularity=0.0),
     interaction(9, [], candidate=1.0, baseline=0.0, popularity=1.0),
