@@ -1,12 +1,12 @@
 """A public yardstick: the project's towers, loss and estimator on a split of the LightGCN papers, beside what was published.
 
-The folder has `train.txt` and `test.txt`; a line is a user and the user's items, separated by blanks. Both towers share one table
-of items. A query is the items that the user has in train, the one that is to be found left out; an item is its own row and those
-of the items that it has most users in common with. Nothing but train says anything of them.
+The folder has `train.txt` and `test.txt`; a line is a user and the user's items, separated by blanks, the newest last. Both towers
+share one table of items. A query is the items that stand before the one that is to be found, the newer the more of it; an item is
+its own row and those of the items that it has most users in common with. Nothing but train says anything of them.
 
-The temperature and the number of epochs are chosen by Recall@20 on a tenth of each user's items in train, which is left out of it
-for that. Then a model is trained on all of train with what was chosen, and test is read for the first time. The protocol is the
-papers': all items that the user does not have in train are ranked, recall and NDCG are means over the users that have test items.
+The temperature and the number of epochs are chosen by Recall@20 on the last tenth of each user's items in train, which is left out
+of it for that. Then a model is trained on all of train with what was chosen, and judged by test. The protocol is the papers': all
+items that the user does not have in train are ranked, recall and NDCG are means over the users that have test items.
 """
 
 import argparse
@@ -39,14 +39,15 @@ K = 20
 FOLDER = Path("../shared/data/gowalla")
 TRAIN, TEST = "train.txt", "test.txt"
 LEFT_OUT = 0.1  # of each user's items, to choose by
-WIDTH = 256
-TEMPERATURES = (0.09, 0.1)
-EPOCHS = 4
+WIDTH = 64  # the published models'
+TEMPERATURES = (0.08, 0.1, 0.125)
+EPOCHS = 6
 LEARNING_RATE = 0.7
 ADAGRAD_START = 6.4e-6  # over the width: a gradient has as much less in each of its values as it has more of them
 HISTORY, OWN, NEIGHBOURS = "history", "item", "neighbours"
-HISTORY_VALUES = 24  # of a history, drawn anew each epoch; all of it where a query is judged
+HISTORY_VALUES = 24  # the newest of a history, in training; all of it where a query is judged
 NEIGHBOUR_VALUES = 32
+RECENCY = -0.5  # the power of how far back an item of a history is
 SEEN_BY_MANY = -0.25  # the power of an item's users that weighs it in a history
 ACTIVE = -0.5  # the power of a user's items that weighs the user in what two items have in common
 COMMON = -0.5  # the power of an item's users that weighs the item in it
@@ -68,7 +69,7 @@ PUBLISHED = {  # Recall@20 and NDCG@20 in the BARS benchmark's table for gowalla
 }
 
 Matrix: TypeAlias = sparse.csr_array
-"""[users, items] of ones: who has which item."""
+"""[users, items] of ones: who has which item; a row's columns are in the order of its line."""
 
 
 class Split(NamedTuple):
@@ -113,25 +114,24 @@ def _pairs(path: Path) -> tuple[NDArray[np.str_], NDArray[np.str_]]:
 
 
 def _ones(rows: NDArray[np.int64], columns: NDArray[np.int64], shape: tuple[int, int]) -> Matrix:
-    matrix = sparse.csr_array(
-        (np.ones(len(rows), np.float32), (rows, columns)), shape=shape
-    )  # adds up what is there twice
-    matrix.data[:] = 1.0
-    return matrix
+    """A matrix that keeps the order of each row's columns; what is there twice is where it is first."""
+    first = np.sort(np.unique(rows * shape[1] + columns, return_index=True)[1])
+    order = first[np.argsort(rows[first], kind="stable")]
+    ends = np.concatenate([[0], np.cumsum(np.bincount(rows[order], minlength=shape[0]))])
+    return sparse.csr_array((np.ones(len(order), np.float32), columns[order], ends), shape=shape)
 
 
-def cut(matrix: Matrix, seed: int) -> Split:
-    """Leaves a share of each user's items out, to choose by."""
+def cut(matrix: Matrix) -> Split:
+    """Leaves the last of each user's items out, to choose by."""
     rows, columns = _coordinates(matrix)
-    order = np.lexsort((np.random.default_rng(seed).random(len(rows)), rows))
-    place = np.empty(len(rows), np.int64)
-    place[order] = np.arange(len(rows)) - matrix.indptr[rows]
-    out = place < np.floor(LEFT_OUT * np.diff(matrix.indptr))[rows]
+    lengths = np.diff(matrix.indptr)
+    kept = lengths - np.maximum(np.floor(LEFT_OUT * lengths), lengths > 1).astype(np.int64)
+    out = np.arange(len(rows)) - matrix.indptr[rows] >= kept[rows]
     return Split(*(_ones(rows[chosen], columns[chosen], matrix.shape) for chosen in (~out, out)))
 
 
 def _coordinates(matrix: Matrix) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """[nonzeros] rows, ascending, and columns."""
+    """[nonzeros] rows, ascending, and columns, in the order of the lines."""
     return np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr)), matrix.indices.astype(np.int64)
 
 
@@ -163,7 +163,7 @@ class Inputs:
 
     Args:
         matrix: of what is trained on.
-        seed: of the order of interactions and of what is drawn from histories.
+        seed: of the order of interactions.
     """
 
     def __init__(self, matrix: Matrix, seed: int) -> None:
@@ -192,18 +192,12 @@ class Inputs:
 
     def _epoch(self, size: int) -> Iterator[Batch]:
         order = self._random.permutation(len(self._users))
-        # Each history is shuffled, and each draw is what comes after a random place of it: nothing is drawn twice.
-        shuffled = self._items[np.lexsort((self._random.random(len(self._items)), self._users))]
         for start in range(0, len(order) - size + 1, size):
             chosen = order[start : start + size]
             users, items = self._users[chosen], self._items[chosen]
-            first = (self._random.random(size) * self._lengths[users]).astype(np.int64)
-            drawn = self._history(shuffled, users, first, HISTORY_VALUES + 1)
-            drawn = np.where(drawn == items[:, np.newaxis], -1, drawn)
-            drawn = np.take_along_axis(drawn, np.argsort(drawn < 0, axis=1, kind="stable"), axis=1)[:, :HISTORY_VALUES]
             yield Batch(
                 {
-                    **self._weighed(drawn),
+                    **self._before(users, chosen - self.matrix.indptr[users], HISTORY_VALUES),
                     **self.of_items(items),
                     CANDIDATE_ID: items,
                     REWARD: np.ones(size, np.float32),
@@ -211,28 +205,24 @@ class Inputs:
                 {},
             )
 
+    def _before(self, users: NDArray[np.int64], ends: NDArray[np.int64], values: int) -> dict[str, NDArray[Any]]:
+        """The history of each user before a place in it: the newest first, weighed by how far back they are."""
+        ages = np.arange(1, values + 1)
+        places = ends[:, np.newaxis] - ages
+        there = places >= 0
+        items = self._items[np.where(there, self.matrix.indptr[users][:, np.newaxis] + places, 0)]
+        weights = np.where(there, self._weights[items] * ages**RECENCY, 0.0).astype(np.float32)
+        return {HISTORY: np.where(there, items, -1), HISTORY + WEIGHTS_SUFFIX: weights}
+
     def of_users(self, users: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
         """The query tower's, of whole histories."""
-        longest = int(self._lengths[users].max(initial=1))
-        return self._weighed(self._history(self._items, users, np.zeros(len(users), np.int64), longest))
+        lengths = self._lengths[users]
+        return self._before(users, lengths, int(lengths.max(initial=1)))
 
     def of_items(self, items: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
         """The item tower's."""
         rows, weights = self._neighbours
         return {OWN: items, NEIGHBOURS: rows[items], NEIGHBOURS + WEIGHTS_SUFFIX: weights[items]}
-
-    def _history(
-        self, items: NDArray[np.int64], users: NDArray[np.int64], first: NDArray[np.int64], values: int
-    ) -> NDArray[np.int64]:
-        """[users, values] of each one's items from a place on, going round; -1 where there are no more."""
-        lengths = self._lengths[users][:, np.newaxis]
-        place = np.arange(values)
-        at = self.matrix.indptr[users][:, np.newaxis] + (first[:, np.newaxis] + place) % np.maximum(lengths, 1)
-        return np.where(place < lengths, items[np.where(place < lengths, at, 0)], -1)
-
-    def _weighed(self, history: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-        weights = np.where(history >= 0, self._weights[history], 0.0).astype(np.float32)
-        return {HISTORY: history, HISTORY + WEIGHTS_SUFFIX: weights}
 
 
 def feature_spec(width: int) -> FeatureSpec:
@@ -346,11 +336,9 @@ class Choice(NamedTuple):
 
 def choose(matrix: Matrix, options: argparse.Namespace) -> tuple[Choice, dict[str, list[float]]]:
     """The temperature and the epochs with the best Recall@K on items left out of train; all that was tried."""
-    kept, left_out = cut(matrix, options.seed)
+    kept, left_out = cut(matrix)
     if not left_out.nnz:
-        raise UserError(
-            f"No user has the {1 / LEFT_OUT:.0f} items in {TRAIN} that it takes to leave one out to choose by."
-        )
+        raise UserError(f"No user has two items in {TRAIN}, of which one could be left out to choose by.")
     inputs = Inputs(kept, options.seed)
     tried: dict[str, list[float]] = {}
     for temperature in options.temperatures:
@@ -419,7 +407,7 @@ def run(options: argparse.Namespace) -> None:
             "epochs": choice.epochs,
             "history_values": HISTORY_VALUES,
             "neighbour_values": NEIGHBOUR_VALUES,
-            "powers": [SEEN_BY_MANY, ACTIVE, COMMON],
+            "powers": {"recency": RECENCY, "seen_by_many": SEEN_BY_MANY, "active": ACTIVE, "common": COMMON},
         },
         {"tried": tried, "measured": {name: row._asdict() for name, row in rows.items()}, "published": PUBLISHED},
         {"recall_at_20": ours.recall, "ndcg_at_20": ours.gain, "seconds": seconds},

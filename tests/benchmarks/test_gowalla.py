@@ -5,6 +5,7 @@ import math
 import random
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -72,38 +73,31 @@ def test_neighbours_are_weighed_by_how_few_items_and_users_both_have() -> None:
     assert (rows[3] == -1).all()  # nobody has it
 
 
-def test_a_tenth_of_each_users_items_is_left_out_and_nothing_is_lost() -> None:
-    lengths = [5, 10, 29]
-    whole = matrix(*([1] * length + [0] * (40 - length) for length in lengths))
-    kept, left_out = cut(whole, seed=3)
-    assert left_out.sum(axis=1).tolist() == [0, 1, 2]
+def test_the_last_tenth_of_each_line_is_left_out_and_nothing_is_lost() -> None:
+    whole = matrix(*([1] * length + [0] * (40 - length) for length in (1, 5, 10, 29)))
+    kept, left_out = cut(whole)
+    assert [left_out.indices[a:b].tolist() for a, b in pairwise(left_out.indptr)] == [[], [4], [9], [27, 28]]
     assert ((kept + left_out) != whole).nnz == 0
-    assert (cut(whole, seed=3).test != left_out).nnz == 0
-    assert (cut(whole, seed=4).test != left_out).nnz > 0
 
 
-def test_a_history_has_items_of_its_user_but_never_the_one_to_be_found() -> None:
-    random_state = np.random.default_rng(0)
-    lengths = random_state.integers(1, 60, 50)  # shorter and longer than what is drawn
-    whole = sparse.csr_array(
-        (np.argsort(random_state.random((50, 70)), axis=1) < lengths[:, np.newaxis]).astype(np.float32)
-    )
-    batches = list(Inputs(whole, seed=0).batches(64))
-    assert len(batches) == whole.nnz // 64
-    dense = whole.toarray() > 0
-    # Who is asked is not in the batch; a history of at least one item tells who could be.
-    for batch in batches:
-        inputs = {name: values.numpy() for name, values in batch.interactions.items()}
-        for item, history, weights in zip(
-            inputs[CANDIDATE_ID], inputs[HISTORY], inputs[HISTORY + WEIGHTS_SUFFIX], strict=True
-        ):
-            there = history[history >= 0]
-            owners = dense[:, [item, *there]].all(axis=1)
-            assert item not in there
-            assert len(set(there)) == len(there)
-            assert np.isin(len(there), np.minimum(lengths[owners] - 1, gowalla.HISTORY_VALUES))
-            assert weights[: len(there)] == pytest.approx(dense.sum(axis=0)[there] ** -0.25)
-            assert (weights[len(there) :] == 0).all()
+def test_a_history_is_what_stands_before_in_the_line_the_newest_first(tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_text("1 d a c\n2 a\n")
+    (tmp_path / "test.txt").write_text("2 b\n")
+    inputs = Inputs(read(tmp_path).train, seed=0)
+    found = {}
+    for batch in inputs.batches(1):
+        history, weights = (batch.interactions[name][0].numpy() for name in (HISTORY, HISTORY + WEIGHTS_SUFFIX))
+        assert len(history) == len(weights) == gowalla.HISTORY_VALUES
+        assert (weights[history < 0] == 0).all()
+        found[int(batch.interactions[CANDIDATE_ID][0]), (history >= 0).sum()] = (history, weights)
+    # Rows: a, b, c, d. Two users have a, so it weighs 2 ** -0.25; what is one further back, 2 ** -0.5 of that.
+    assert found.keys() == {(3, 0), (0, 1), (2, 2), (0, 0)}
+    assert found[0, 1][0][:2].tolist() == [3, -1]
+    assert found[2, 2][0][:3].tolist() == [0, 3, -1]
+    assert found[2, 2][1][:2] == pytest.approx([2**-0.25, 2**-0.5])
+    whole = inputs.of_users(np.array([1, 0]))
+    assert whole[HISTORY].tolist() == [[0, -1, -1], [2, 0, 3]]
+    assert whole[HISTORY + WEIGHTS_SUFFIX][1] == pytest.approx([1, 2**-0.25 * 2**-0.5, 3**-0.5])
 
 
 def test_an_epoch_has_every_interaction_once() -> None:
@@ -118,6 +112,7 @@ def test_ids_may_be_any_words_and_be_there_twice(tmp_path: Path) -> None:
     train, test = read(tmp_path)
     # Users in order: 9, ana; items: new, x, y, z.
     assert train.toarray().tolist() == [[0, 1, 1, 1], [0, 1, 1, 0]]
+    assert train.indices.tolist() == [1, 2, 3, 2, 1]  # in the order of the lines
     assert test.toarray().tolist() == [[0, 0, 0, 0], [1, 0, 0, 0]]
 
 
@@ -137,7 +132,7 @@ Break = Callable[[Path], object]
             lambda folder: (folder / "test.txt").write_bytes((folder / "train.txt").read_bytes()),
             r"test.txt: 1320 of its",
         ),
-        (lambda folder: (folder / "train.txt").write_text("1 2 3\n"), r"No user has the 10 items in train.txt"),
+        (lambda folder: (folder / "train.txt").write_text("1 2\n"), r"No user has two items in train.txt"),
     ],
 )
 def test_a_split_that_cannot_be_used_is_one_sentence(
