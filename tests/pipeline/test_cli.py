@@ -173,7 +173,9 @@ def test_a_file_that_is_not_ml_metadata_is_named(tmp_path: Path) -> None:
 
 def test_an_interrupted_command_says_so_and_lets_go_of_the_root(tmp_path: Path) -> None:
     command = [*NDR, "run", "--date", "1998-04-22", "--set", f"root={tmp_path}"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # A shell that has the tests in the background has them, and what they start, ignore the signal.
+    heeding = ["env", "--default-signal=INT", *command]
+    process = subprocess.Popen(heeding, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while not (tmp_path / "logs").exists():
         time.sleep(0.05)
     time.sleep(0.5)
