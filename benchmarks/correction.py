@@ -21,7 +21,9 @@ from numpy.typing import NDArray
 
 from benchmarks import common
 from components.analysis import files
+from components.evaluator.names import ITEM_POPULARITY, SLICES
 from components.evaluator.ranking import rank_by_embedding
+from components.evaluator.slices import popularity_parts
 from components.trainer.inputs import catalogue_inputs, uniform_draws, with_uniform_items
 from components.trainer.model import build_model
 from components.trainer.run import Training, build_optimizer, train
@@ -45,7 +47,6 @@ TEMPERATURES = (0.05, 0.1, 0.2, 0.4, 0.8)
 SEEDS = 3
 CUTOFFS = (10, 50, 100)
 TUNED_BY = 50
-HEAD, TORSO = 0.5, 0.9
 RESAMPLES = 2000
 
 
@@ -158,17 +159,9 @@ def ranks_of(data: Data, softmax: Mapping[str, Any], temperature: float, seed: i
 
 
 def parts_of(popularity: NDArray[np.int64]) -> dict[str, NDArray[np.bool_]]:
-    """Items by popularity: the head has the first half of training's interactions, the torso up to nine tenths."""
-    order = np.argsort(-popularity, kind="stable")
-    before = np.empty(len(order))
-    before[order] = np.cumsum(popularity[order]) - popularity[order]
-    share = before / popularity.sum()
-    return {
-        "all": np.ones(len(order), bool),
-        "head": share < HEAD,
-        "torso": (share >= HEAD) & (share < TORSO),
-        "tail": share >= TORSO,
-    }
+    """Items by popularity, as the Evaluator's slices have them."""
+    parts = popularity_parts(popularity)
+    return {"all": np.ones(len(parts), bool), **{part: parts == part for part in SLICES[ITEM_POPULARITY]}}
 
 
 def interval(values: NDArray[np.float64], people: NDArray[np.int64]) -> tuple[float, float, float]:

@@ -1,8 +1,8 @@
 """A public yardstick: the project's towers, loss and estimator on a split of the LightGCN papers, beside what was published.
 
-The folder has `train.txt` and `test.txt`; a line is a user and the user's items, separated by blanks, the newest last. Both towers
-share one table of items. A query is the items that stand before the one that is to be found, the newer the more of it; an item is
-its own row and those of the items that it has most users in common with. Nothing but train says anything of them.
+The folder has `train.txt` and `test.txt`; a line is a user and the user's items, separated by blanks; the last is taken as the
+newest. Both towers share one table of items. A query is the items that stand before the one that is to be found, the newer the more
+of it; an item is its own row and those of the items that it has most users in common with. Nothing but train says anything of them.
 
 The temperature and the number of epochs are chosen by Recall@20 on the last tenth of each user's items in train, which is left out
 of it for that. Then a model is trained on all of train with what was chosen, and judged by test. The protocol is the papers': all
@@ -414,14 +414,26 @@ def run(options: argparse.Namespace) -> None:
     )
 
 
+def positive(text: str) -> float:
+    """A finite number above 0."""
+    if not 0.0 < (number := float(text)) < float("inf"):
+        raise ValueError
+    return number
+
+
+def positive_int(text: str) -> int:
+    """A whole number above 0."""
+    return int(positive(str(int(text))))
+
+
 def main() -> None:
     """The command line."""
     arguments = common.parser(__doc__ or "")
     arguments.add_argument("folder", type=Path, nargs="?", default=FOLDER, help="of train.txt and test.txt")
-    arguments.add_argument("--temperatures", type=float, nargs="+", default=TEMPERATURES, help="to choose from")
-    arguments.add_argument("--epochs", type=int, default=EPOCHS, help="at most")
-    arguments.add_argument("--width", type=int, default=WIDTH, help="of the embeddings")
-    arguments.add_argument("--batch-size", type=int, default=2048)
+    arguments.add_argument("--temperatures", type=positive, nargs="+", default=TEMPERATURES, help="to choose from")
+    arguments.add_argument("--epochs", type=positive_int, default=EPOCHS, help="at most")
+    arguments.add_argument("--width", type=positive_int, default=WIDTH, help="of the embeddings")
+    arguments.add_argument("--batch-size", type=positive_int, default=2048)
     arguments.add_argument("--seed", type=int, default=0)
     try:
         run(arguments.parse_args())

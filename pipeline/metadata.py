@@ -10,6 +10,7 @@ from ml_metadata import errors
 from ml_metadata.metadata_store import metadata_store
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
+from components.evaluator.names import BASELINE, CANDIDATE
 from schemas.errors import UserError
 
 RUN_CONTEXT = "pipeline_run"
@@ -94,12 +95,12 @@ class Run:
     @property
     def recall(self) -> dict[int, float]:
         """The model's recall@K by K, over all held-out interactions."""
-        return self._recall("candidate")
+        return self._recall(CANDIDATE)
 
     @property
     def baseline_recall(self) -> dict[int, float]:
         """By K, recall@K of the last blessed model before the day, on the same interactions and catalogue; empty without one."""
-        return self._recall("baseline")
+        return self._recall(BASELINE)
 
     def _recall(self, scorer: str) -> dict[int, float]:
         found = self.metrics.get("all", {}).get(scorer, {})

@@ -6,14 +6,14 @@ from pathlib import Path
 from rich import box
 from rich.table import Table
 
-from components.evaluator.names import SLICES
+from components.evaluator.names import BASELINE, CANDIDATE, COOCCURRENCE, POPULARITY, SLICES
 from pipeline.metadata import Run
 
 SCORERS = {
-    "candidate": "model",
-    "baseline": "last blessed",
-    "popularity": "popularity",
-    "cooccurrence": "co-occurrence",
+    CANDIDATE: "model",
+    BASELINE: "last blessed",
+    POPULARITY: "popularity",
+    COOCCURRENCE: "co-occurrence",
 }
 
 
@@ -99,7 +99,7 @@ def _metrics(run: Run) -> Table:
     table.add_column("")
     for heading in scorers.values():
         table.add_column(heading, justify="right")
-    for name in (n for n in whole.get("candidate", {}) if "_over_" not in n):
+    for name in (n for n in whole.get(CANDIDATE, {}) if "_over_" not in n):
         table.add_row(metric_words(name), *(_with_interval(whole[key].get(name), key) for key in scorers))
     return table
 
@@ -141,7 +141,7 @@ def _with_interval(found: list[float | None] | None, scorer: str) -> str:
     if found is None or found[0] is None:
         return ""
     value, low, high = found
-    if low is None or high is None or scorer not in ("candidate", "baseline"):
+    if low is None or high is None or scorer not in (CANDIDATE, BASELINE):
         return f"{value:.4f}"
     return f"{value:.4f} [{low:.3f}, {high:.3f}]"
 

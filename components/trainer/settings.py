@@ -77,7 +77,7 @@ class TrainerSettings(Declaration):
         adagrad_start: what Adagrad's sums of squared gradients start from. From nearly nothing, the loss's scale has no say, and
             the first steps of a row are as large whether its item is popular or rare. Where rare items are learnt by heart, raise
             it, and the learning rate with it: until a row's own sum is as large, it moves by learning_rate / sqrt(adagrad_start)
-            times its gradient. `benchmarks.gowalla` starts from 6.4e-6 over the width.
+            times its gradient.
         softmax: the loss.
         frequency: the estimator that corrects it.
         warm_start: whether training goes on from the last blessed model of an earlier day. Without, every day starts anew.

@@ -143,6 +143,16 @@ def test_a_split_that_cannot_be_used_is_one_sentence(
         command(monkeypatch, str(folder))
 
 
+@pytest.mark.parametrize("option", ["--epochs", "--width", "--batch-size", "--temperatures"])
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "many"])
+def test_an_option_that_cannot_be_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], option: str, value: str
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        command(monkeypatch, f"{option}={value}")
+    assert f"argument {option}: invalid positive" in capsys.readouterr().err
+
+
 def test_without_the_data_it_is_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
