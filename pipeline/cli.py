@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -264,6 +265,8 @@ def _session(
                 except UserError:
                     raise
                 except KeyboardInterrupt as error:
+                    # Python gives the signal back its own effect before it is at its end, and a second one would then kill it.
+                    signal.signal(signal.SIGINT, signal.SIG_IGN)
                     console.print("Interrupted. What is whole is kept, and the same command goes on from there.")
                     raise typer.Exit(INTERRUPTED) from error
                 except Exception as error:
