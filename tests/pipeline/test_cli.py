@@ -180,10 +180,10 @@ def test_an_interrupted_command_says_so_and_lets_go_of_the_root(tmp_path: Path) 
     while not (tmp_path / "logs").exists():
         time.sleep(0.05)
     time.sleep(0.5)
-    for _ in range(300):  # some imports swallow the first one
+    for _ in range(3000):  # some imports swallow the first one
         process.send_signal(signal.SIGINT)
         try:
-            process.wait(timeout=0.2)
+            process.wait(timeout=0.02)
             break
         except subprocess.TimeoutExpired:
             continue
