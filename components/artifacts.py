@@ -21,6 +21,12 @@ class ItemIndex(types.Artifact):
     TYPE_NAME = "ItemIndex"
 
 
+class Retriever(types.Artifact):
+    """The query tower stitched to a search over the index, a SavedModel; see `components.indexer.retriever`."""
+
+    TYPE_NAME = "Retriever"
+
+
 def warm_start_folder(model_uri: str) -> str:
     """What the next day's training goes on from, beside a model's towers: checkpoint, vocabularies, scales, settings."""
     return os.path.join(model_uri, "warm_start")

@@ -113,7 +113,9 @@ def create_pipeline(
         },
     ).with_id(TRAINER)
 
-    indexer = Indexer(trainer.outputs["model"], catalogue.outputs["examples"], config.indexer)
+    indexer = Indexer(
+        trainer.outputs["model"], catalogue.outputs["examples"], interactions.outputs["examples"], config.indexer
+    )
 
     # Ranks among the whole catalogue first, then TFX's Evaluator over the ranks.
     ranker = Ranker(

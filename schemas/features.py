@@ -15,9 +15,12 @@ QUERY_ID = "query_id"
 TIMESTAMP = "timestamp"
 REWARD = "reward"
 TITLE = "title"
-RESERVED = (CANDIDATE_ID, QUERY_ID, TIMESTAMP, REWARD, TITLE)
+K = "k"
+EXCLUDE = "exclude"
+RESERVED = (CANDIDATE_ID, QUERY_ID, TIMESTAMP, REWARD, TITLE, K, EXCLUDE)
 """Features that every interaction carries beside the declared ones: the raw item id, the raw user id, the time
-(int64, microseconds since 1970-01-01 UTC) and the example weight in [0, 1]. A catalogue entry carries its title."""
+(int64, microseconds since 1970-01-01 UTC) and the example weight in [0, 1]. A catalogue entry carries its title; a request to the
+retriever, how many items it wants and which it does not."""
 
 WEIGHTS_SUFFIX = "_weights"
 FILE_NAME = "features.yaml"

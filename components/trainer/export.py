@@ -8,6 +8,7 @@ import tensorflow_transform as tft
 
 from components.trainer.towers import Tower
 from components.transform import raw_features
+from schemas.errors import UserError
 from schemas.features import Feature
 
 EMBEDDING = "embedding"
@@ -57,3 +58,18 @@ def export_tower(
     """Writes a tower's SavedModel to `folder/TOWER_NAME`."""
     served = ServedTower(tower, features, transform_output)
     tf.saved_model.save(served, str(PurePath(folder) / tower.name), signatures=served.served)
+
+
+def load_tower(folder: str) -> tf.Module:
+    """Loads a served tower.
+
+    Raises:
+        UserError: it cannot be loaded.
+    """
+    try:
+        return tf.saved_model.load(folder)
+    except Exception as error:  # what a damaged file raises depends on which it is, and where
+        raise UserError(
+            f"{folder}: expected the SavedModel of a tower, found none that can be loaded: {error}. "
+            "Remove the model that it is part of and run the day again."
+        ) from error
