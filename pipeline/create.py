@@ -123,6 +123,7 @@ def create_pipeline(
         catalogue=catalogue.outputs["examples"],
         model=trainer.outputs["model"],
         index=indexer.outputs["index"],
+        retriever=indexer.outputs["retriever"],
         baseline_model=baseline.outputs[MODEL_KEY],
         settings=config.evaluator,
         spec=spec,
