@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tfx import types
 from tfx.dsl.components.base import base_beam_component, base_beam_executor, executor_spec
 from tfx.dsl.io import fileio
@@ -19,15 +20,16 @@ from components.example_gen.interactions import TRAIN_SPLIT
 from components.indexer import faiss_index, files
 from components.indexer.embedding import EmbedCatalogue, EmbedSomeQueries
 from components.indexer.faiss_index import FaissIndex
-from components.indexer.files import ItemEmbeddings
 from components.indexer.retriever import export_retriever
-from components.indexer.search import search_of
+from components.indexer.search import ExactSearch, ListSearch
 from components.indexer.settings import IndexerSettings, Plan
 from components.indexer.tuning import tune
 from components.progress import progress
 from components.trainer.export import ITEM_TOWER, QUERY_TOWER
 
 INDEX_PROPERTY = "index"
+# For more than so many times the items that the lists are tuned for, a query is compared with all of them.
+DEEPEST = 5
 
 
 class IndexerSpec(component_spec.ComponentSpec):
@@ -71,14 +73,20 @@ class IndexerExecutor(base_beam_executor.BaseBeamExecutor):
         plan = settings.plan(len(items.ids))
         progress(f"{len(items.ids):,} items embedded, builds the index ({plan.kind})", 0.5)
         index = faiss_index.build(items.embeddings, plan, settings.seed)
-        recall = None
-        if plan.lists and not plan.probes:
+        search, recall = _search(items.embeddings, index, plan, settings), None
+        if isinstance(search, ListSearch) and not plan.probes:
             queries = self._some_queries(input_dict, settings.tuning_queries, model, artifact.uri)
-            index, plan, recall = _tuned(index, items, queries, plan, settings)
+            recall = _tune(search, items.embeddings, queries, settings)
+            plan = replace(plan, probes=search.probes)
+            index.look_at(search.probes)
+        if recall is not None and recall < settings.recall_target and settings.kind == "auto":
+            progress(f"{plan.probes} of {plan.lists} lists find {recall:.3f}: exact search instead", 0.8)
+            plan, recall = Plan("flat"), None
+            index = faiss_index.build(items.embeddings, plan, settings.seed)
+            search = _search(items.embeddings, index, plan, settings)
         index.write(artifact.uri)
         files.write_ids(artifact.uri, items.ids)
         progress("builds the retriever", 0.9)
-        search = search_of(items.embeddings, index.lists, plan.probes, settings.vectors)
         query_tower = os.path.join(model, QUERY_TOWER)
         export_retriever(query_tower, search, items.ids, artifact_utils.get_single_uri(output_dict["retriever"]))
         description = files.Description(
@@ -94,7 +102,7 @@ class IndexerExecutor(base_beam_executor.BaseBeamExecutor):
 
     def _some_queries(
         self, input_dict: dict[str, list[types.Artifact]], count: int, model: str, folder: str
-    ) -> np.ndarray:
+    ) -> NDArray[np.float32]:
         """[queries, width] embeddings of queries of the training split."""
         path = os.path.join(folder, "queries.npy")
         training = artifact_utils.get_split_uris(input_dict["examples"], TRAIN_SPLIT)
@@ -102,37 +110,29 @@ class IndexerExecutor(base_beam_executor.BaseBeamExecutor):
             patterns = [io_utils.all_files_pattern(uri) for uri in training]
             _ = pipeline | EmbedSomeQueries(patterns, count, os.path.join(model, QUERY_TOWER), path)
         with fileio.open(path, "rb") as file:
-            queries: np.ndarray = np.load(io.BytesIO(file.read()))
+            queries: NDArray[np.float32] = np.load(io.BytesIO(file.read()))
         fileio.remove(path)
         return queries
 
 
-def _tuned(
-    index: FaissIndex, items: ItemEmbeddings, queries: np.ndarray, plan: Plan, settings: IndexerSettings
-) -> tuple[FaissIndex, Plan, float | None]:
-    """The index with as many probes as its recall asks for, or, where these are too many, an exact one."""
-    if index.lists is None or plan.lists is None:
-        return index, plan, None
-    progress(f"tunes to a recall@{settings.recall_at} of {settings.recall_target:g}", 0.7)
-    most = settings.most_probes(plan.lists)
-    tuned = tune(
-        items.embeddings,
-        index.lists,
-        queries,
-        settings.recall_at,
-        settings.recall_target,
-        settings.vectors,
-        most,
-    )
-    if tuned.recall < settings.recall_target and settings.kind == "auto":
-        progress(f"{most} of {plan.lists} lists find {tuned.recall:.3f}: exact search instead", 0.8)
-        exact = Plan("flat")
-        return faiss_index.build(items.embeddings, exact, settings.seed), exact, None
-    progress(
-        f"{tuned.probes} of {plan.lists} lists find {tuned.recall:.3f} of the exact first {settings.recall_at}", 0.8
-    )
-    index.look_at(tuned.probes)
-    return index, replace(plan, probes=tuned.probes), tuned.recall
+def _search(
+    embeddings: NDArray[np.float32], index: FaissIndex, plan: Plan, settings: IndexerSettings
+) -> ExactSearch | ListSearch:
+    """The search of a plan; where that does not say how many lists to look at, one that looks at the nearest."""
+    lists = index.lists
+    if lists is None:
+        return ExactSearch(embeddings)
+    return ListSearch(embeddings, lists, plan.probes or 1, DEEPEST * settings.recall_at, settings.vectors)
+
+
+def _tune(
+    search: ListSearch, embeddings: NDArray[np.float32], queries: NDArray[np.float32], settings: IndexerSettings
+) -> float:
+    k, target, lists = settings.recall_at, settings.recall_target, search.bounds.shape[1]
+    progress(f"tunes to a recall@{k} of {target:g}", 0.7)
+    found = tune(search, embeddings, queries, k, target, settings.most_probes(lists))
+    progress(f"{search.probes} of {lists} lists find {found:.3f} of the exact first {k}", 0.8)
+    return found
 
 
 class Indexer(base_beam_component.BaseBeamComponent):

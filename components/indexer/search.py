@@ -16,9 +16,6 @@ NOTHING = -1
 NO_SCORE = -2.0
 """The row and the score where no more was found. Inner products of unit vectors are at least -1, so it is below them all."""
 
-# A request for more than this share of the rows that a search looks at is answered exactly: the lists hold too few.
-DEEPEST_SHARE = 0.25
-
 
 class Found(NamedTuple):
     """The best items of each query.
@@ -71,21 +68,27 @@ class ListSearch(tf.Module):
         embeddings: [items, width].
         lists: how they are divided.
         probes: how many lists are looked at.
+        deepest: for more items than this a query is compared with all: so few lists would not hold enough of the best.
         vectors: `float32`, `bfloat16` or `int8`: how the embeddings are kept. int8 counts in steps of a 127th of the largest value
             of each dimension; the query is multiplied by the steps, so that products need no correction.
 
     Attributes:
         order: [items] int64, the row in `embeddings` of each of the search's rows.
-        probes: as given.
+        probes: as given; may be changed until the search is first called in a graph.
     """
 
     def __init__(
-        self, embeddings: NDArray[np.float32], lists: InvertedLists, probes: int, vectors: str = "float32"
+        self,
+        embeddings: NDArray[np.float32],
+        lists: InvertedLists,
+        probes: int,
+        deepest: int,
+        vectors: str = "float32",
     ) -> None:
         super().__init__()
         self.order = lists.order
         self.probes = probes
-        self._deepest = max(1, int(DEEPEST_SHARE * len(embeddings) * probes / len(lists.sizes)))
+        self._deepest = deepest
         self._parallel = len(os.sched_getaffinity(0))
         ends = np.cumsum(lists.sizes)
         self.centroids = tf.Variable(lists.centroids, trainable=False, name="centroids")
@@ -143,12 +146,3 @@ def best(scores: tf.Tensor, k: tf.Tensor) -> Found:
 def _products(vectors: tf.Tensor, query: tf.Tensor) -> tf.Tensor:
     """[rows, width] and [width] to [rows] float32."""
     return tf.matmul(tf.cast(vectors, tf.float32), query[:, tf.newaxis])[:, 0]
-
-
-def search_of(
-    embeddings: NDArray[np.float32], lists: InvertedLists | None, probes: int | None, vectors: str
-) -> ExactSearch | ListSearch:
-    """The search of a plan: exact where there are no lists."""
-    return (
-        ExactSearch(embeddings) if lists is None or probes is None else ListSearch(embeddings, lists, probes, vectors)
-    )

@@ -1,7 +1,6 @@
 """How many lists a search must look at to find what exact search finds."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 
 import faiss
@@ -9,56 +8,42 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from components.indexer.faiss_index import InvertedLists
 from components.indexer.search import ListSearch, Search
 
 BATCH = 256
 TIE = 1e-6  # as `components.evaluator.ranking` counts scores as equal
 
 
-@dataclass(frozen=True)
-class Tuned:
-    """What was found.
-
-    Attributes:
-        probes: lists that are looked at.
-        recall: the share of the exact first items that is found with them.
-        queries: how many it was measured on.
-    """
-
-    probes: int
-    recall: float
-    queries: int
-
-
 def tune(
+    search: ListSearch,
     embeddings: NDArray[np.float32],
-    lists: InvertedLists,
     queries: NDArray[np.float32],
     k: int,
     target: float,
-    vectors: str,
     most: int,
-) -> Tuned:
-    """The fewest probes that reach a recall, measured with the search that is served.
+) -> float:
+    """Has a search look at the fewest lists that reach a recall, as measured with itself.
 
     Args:
+        search: over the embeddings; its `probes` are set.
         embeddings: [items, width].
-        lists: how they are divided.
         queries: [queries, width], at least one.
         k: the exact first so many items are to be found.
         target: the share of them.
-        vectors: see `ListSearch`.
-        most: probes that may be taken. Where they do not reach the target, these are what is returned.
+        most: lists that may be looked at, where they do not reach the target.
+
+    Returns:
+        The recall that was reached.
     """
     exact = exact_scores(embeddings, queries, k)
 
     @cache
     def recall_with(probes: int) -> float:
-        return recall(ListSearch(embeddings, lists, probes, vectors), embeddings, queries, exact)
+        search.probes = probes
+        return recall(search, embeddings, queries, exact)
 
-    probes = fewest(lambda probes: recall_with(probes) >= target, most)
-    return Tuned(probes, recall_with(probes), len(queries))
+    search.probes = fewest(lambda probes: recall_with(probes) >= target, most)
+    return recall_with(search.probes)
 
 
 def fewest(enough: Callable[[int], bool], most: int) -> int:

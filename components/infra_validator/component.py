@@ -13,6 +13,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import tensorflow as tf
+from serving.client import Client
+from serving.server import EmbeddedServer, ServerSettings
 from tfx import types
 from tfx.components.infra_validator import executor as tfx_infra_validator
 from tfx.dsl.components.base import base_component, base_executor, executor_spec
@@ -32,8 +34,6 @@ from components.trainer.export import EMBEDDING, ITEM_TOWER, QUERY_TOWER
 from components.trainer.settings import TrainerSettings
 from components.trainer.trained import TrainedTowers
 from schemas.features import FeatureSpec
-from serving.client import Client
-from serving.server import EmbeddedServer, ServerSettings
 
 REFUSED_PROPERTY = "refused"
 BATCH = 256
@@ -140,7 +140,9 @@ def _faults(input_dict: dict[str, list[types.Artifact]], exec_properties: dict[s
     index = artifact_utils.get_single_uri(input_dict["index"])
     sources = sources_of(path_utils.serving_model_path(model.uri), input_dict)
     progress("serves the version as it would be pushed", 0.1)
-    PushFolder(str(folder)).push(sources, date.fromisoformat(exec_properties["day"]), run="", model=model.uri, metrics={})
+    PushFolder(str(folder)).push(
+        sources, date.fromisoformat(exec_properties["day"]), run="", model=model.uri, metrics={}
+    )
     with EmbeddedServer(folder, ServerSettings(host="localhost", port=0, rest_port=0)) as server:
         server.versions.refresh()
         if server.versions.live is None:

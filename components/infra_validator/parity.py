@@ -94,7 +94,9 @@ class Parity:
             queries: [batch, width], as trained.
             k: how many were asked for, not more than there are items.
         """
-        rows = np.array([[self._rows.get(item, -1) for item in each] for each in ids.tolist()]).reshape(len(queries), -1)
+        rows = np.array([[self._rows.get(item, -1) for item in each] for each in ids.tolist()]).reshape(
+            len(queries), -1
+        )
         there = rows >= 0
         # Lists may hold fewer than k; exact search has to find as many as there are.
         strange = (ids != b"") & ~there

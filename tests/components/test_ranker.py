@@ -177,7 +177,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     analysis_files.write(warm_start_folder(models[1].uri), {"item": entries([ITEMS[39]], [1], [1])}, {})
     index, retriever = ItemIndex(), Retriever()
     index.uri, retriever.uri = str(folder / "index"), str(folder / "retriever")
-    settings = IndexerSettings(kind="ivf", lists=8, probes=6).model_dump_json()
+    settings = IndexerSettings(kind="ivf", lists=8, probes=1).model_dump_json()
     IndexerExecutor().Do(
         {"model": [models[0]], "catalogue": [catalogue], "examples": [examples]},
         {"index": [index], "retriever": [retriever]},
@@ -274,7 +274,7 @@ def test_sets_slices_and_what_is_retrieved(world: World) -> None:
         assert 0.0 <= index_recall <= 1.0
         assert each[ranked.CATALOGUE_SIZE] == [40]
     recalls = [each[ranked.retrieval_feature(CANDIDATE)][2] for each in found.values()]
-    assert 0.0 < np.mean(recalls) < 1.0  # six of eight lists
+    assert 0.0 < np.mean(recalls) < 1.0  # one of eight lists
 
 
 def test_several_workers_leave_the_same_files_to_the_byte(world: World) -> None:

@@ -34,10 +34,12 @@ def circle(*degrees: float) -> Embeddings:
     return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
 
 
-def by_lists(embeddings: Embeddings, lists: int, probes: int, vectors: str = "float32") -> ListSearch:
+def by_lists(
+    embeddings: Embeddings, lists: int, probes: int, vectors: str = "float32", deepest: int = 1000
+) -> ListSearch:
     divided = faiss_index.build(embeddings, Plan("ivf", lists, probes), seed=0).lists
     assert divided is not None
-    return ListSearch(embeddings, divided, probes, vectors)
+    return ListSearch(embeddings, divided, probes, deepest, vectors)
 
 
 # Each looks at all lists, so it has to find what is exact.
@@ -92,17 +94,15 @@ def test_of_items_that_score_alike_the_lower_row_comes_first() -> None:
 def test_only_the_nearest_lists_are_looked_at() -> None:
     # Two bundles opposite each other, a list each.
     search = by_lists(circle(0, 180, 10, 190, 20, 200), lists=2, probes=1)
-    search._deepest = 100
     rows, scores = found(search, circle(7, 193), 5)
     assert rows.tolist() == [[2, 0, 4, -1, -1], [3, 5, 1, -1, -1]]
     assert scores[:, 3:].tolist() == [[-2, -2], [-2, -2]]
 
 
 def test_a_request_for_more_than_the_lists_can_hold_is_answered_exactly() -> None:
-    # A quarter of the 3 items that a probe of 2 lists of 6 looks at is 0, so 1: for 2 or more all are compared.
-    search = by_lists(circle(0, 180, 10, 190, 20, 200), lists=2, probes=1)
+    search = by_lists(circle(0, 180, 10, 190, 20, 200), lists=2, probes=1, deepest=5)
     assert found(search, circle(7), 6)[0].tolist() == [[2, 0, 4, 5, 1, 3]]  # 200 is 167 away, 180 is 173, 190 is 177
-    assert found(search, circle(7), 1)[0].tolist() == [[2]]
+    assert found(search, circle(7), 5)[0].tolist() == [[2, 0, 4, -1, -1]]
 
 
 def test_int8_follows_the_range_of_each_dimension() -> None:
@@ -124,24 +124,20 @@ def test_the_fewest_that_are_enough(needed: int, most: int) -> None:
     assert tuning.fewest(lambda probes: probes >= needed, most) == min(needed, most)
 
 
-def test_tuning_measures_what_lists_find() -> None:
+def test_tuning_takes_the_fewest_lists_that_reach_the_target() -> None:
     embeddings, queries = unit(2000), unit(50, seed=1)
-    lists = by_lists(embeddings, 40, 1)
-    divided = faiss_index.build(embeddings, Plan("ivf", 40, 1), seed=0).lists
-    assert divided is not None
-    tuned = tuning.tune(embeddings, divided, queries, 10, 0.8, "float32", most=40)
     exact = np.argsort(-(queries @ embeddings.T), axis=1)[:, :10]
 
     def recall(probes: int) -> float:
-        rows, _ = found(ListSearch(embeddings, divided, probes), queries, 10)
+        rows, _ = found(by_lists(embeddings, 40, probes), queries, 10)
         return float(np.mean([len(set(e) & set(f)) / 10 for e, f in zip(exact.tolist(), rows.tolist(), strict=True)]))
 
-    assert lists.probes == 1 and tuned.queries == 50
-    assert recall(tuned.probes) == pytest.approx(tuned.recall) and tuned.recall >= 0.8
-    assert recall(tuned.probes - 1) < 0.8
-    assert (
-        tuning.tune(embeddings, divided, queries, 10, 0.99, "float32", most=3).probes == 3
-    )  # the most, though too few
+    search = by_lists(embeddings, 40, 1)
+    reached = tuning.tune(search, embeddings, queries, 10, 0.8, most=40)
+    assert recall(search.probes) == pytest.approx(reached) and reached >= 0.8
+    assert recall(search.probes - 1) < 0.8
+    reached = tuning.tune(search, embeddings, queries, 10, 0.99, most=3)  # the most, though too few
+    assert search.probes == 3 and reached == pytest.approx(recall(3))
 
 
 SPEC = FeatureSpec.model_validate(
