@@ -1,0 +1,54 @@
+"""What TF Serving is told of a push folder: which models, and how it batches requests."""
+
+import posixpath
+from collections.abc import Iterable
+
+from google.protobuf import text_format
+from tensorflow_serving.config import model_server_config_pb2
+from tensorflow_serving.servables.tensorflow import session_bundle_config_pb2
+
+from components.artifacts import RETRIEVER
+from components.indexer.files import write_whole
+from components.pusher import files
+from components.trainer.export import ITEM_TOWER, QUERY_TOWER
+
+MODELS = (QUERY_TOWER, ITEM_TOWER, RETRIEVER)
+MODEL_CONFIG = "models.config"
+BATCHING_CONFIG = "batching.config"
+VERSIONS = 2  # whoever asks for the version before by its number is still answered while servers change over
+LARGEST_BATCH = 64  # requests
+LONGEST_WAIT = 1000  # microseconds, for others to make up a batch
+
+
+def write_config(root: str) -> None:
+    """Writes `models.config` and `batching.config` to a push folder's root, for `tensorflow_model_server`.
+
+    Args:
+        root: of the push folder; the models are those of MODELS that were ever pushed there.
+    """
+    models = [name for name in MODELS if files.exists(posixpath.join(root, name))]
+    for name, text in ((MODEL_CONFIG, model_config(root, models)), (BATCHING_CONFIG, _batching_config())):
+        write_whole(posixpath.join(root, name), text.encode())
+
+
+def model_config(root: str, models: Iterable[str]) -> str:
+    """TF Serving's ModelServerConfig, as text.
+
+    Args:
+        root: the folder that has a folder for each model.
+        models: their names.
+    """
+    config = model_server_config_pb2.ModelServerConfig()
+    for name in models:
+        model = config.model_config_list.config.add(
+            name=name, base_path=posixpath.join(root, name), model_platform="tensorflow"
+        )
+        model.model_version_policy.latest.num_versions = VERSIONS
+    return text_format.MessageToString(config)
+
+
+def _batching_config() -> str:
+    parameters = session_bundle_config_pb2.BatchingParameters()
+    parameters.max_batch_size.value = LARGEST_BATCH
+    parameters.batch_timeout_micros.value = LONGEST_WAIT
+    return text_format.MessageToString(parameters)
