@@ -5,7 +5,6 @@ from collections.abc import Iterable
 
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
-from tensorflow_serving.servables.tensorflow import session_bundle_config_pb2
 
 from components.artifacts import RETRIEVER
 from components.indexer.files import write_whole
@@ -16,8 +15,8 @@ MODELS = (QUERY_TOWER, ITEM_TOWER, RETRIEVER)
 MODEL_CONFIG = "models.config"
 BATCHING_CONFIG = "batching.config"
 VERSIONS = 2  # whoever asks for the version before by its number is still answered while servers change over
-LARGEST_BATCH = 64  # requests
-LONGEST_WAIT = 1000  # microseconds, for others to make up a batch
+# Of TF Serving's BatchingParameters, which no Python package has: a request waits at most a millisecond for others to join it.
+BATCHING = "max_batch_size { value: 64 }\nbatch_timeout_micros { value: 1000 }\n"
 
 
 def write_config(root: str) -> None:
@@ -27,7 +26,7 @@ def write_config(root: str) -> None:
         root: of the push folder; the models are those of MODELS that were ever pushed there.
     """
     models = [name for name in MODELS if files.exists(posixpath.join(root, name))]
-    for name, text in ((MODEL_CONFIG, model_config(root, models)), (BATCHING_CONFIG, _batching_config())):
+    for name, text in ((MODEL_CONFIG, model_config(root, models)), (BATCHING_CONFIG, BATCHING)):
         write_whole(posixpath.join(root, name), text.encode())
 
 
@@ -45,10 +44,3 @@ def model_config(root: str, models: Iterable[str]) -> str:
         )
         model.model_version_policy.latest.num_versions = VERSIONS
     return text_format.MessageToString(config)
-
-
-def _batching_config() -> str:
-    parameters = session_bundle_config_pb2.BatchingParameters()
-    parameters.max_batch_size.value = LARGEST_BATCH
-    parameters.batch_timeout_micros.value = LONGEST_WAIT
-    return text_format.MessageToString(parameters)

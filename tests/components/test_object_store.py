@@ -120,5 +120,5 @@ def test_an_address_that_tensorflow_has_no_file_system_for_is_told() -> None:
         UserError, match=r"s4://bucket/serving/manifests cannot be used: File system scheme 's4' not implem"
     ):
         PushFolder("s4://bucket/serving").manifests()
-    with pytest.raises(UserError, match="pusher.destination=DIR"):
+    with pytest.raises(UserError, match=r"--set pusher\.destination=DIR"):
         PushFolder("s4://bucket/serving").recover()

@@ -13,7 +13,7 @@ import pytest
 from pushes import DAY, INDEX_FILES, MODELS, PARTS, push, sources
 from tfx.dsl.io import fileio
 
-from components.pusher.files import Digest, Source
+from components.pusher.files import Source
 from components.pusher.versions import PushFolder
 from schemas.errors import UserError
 
