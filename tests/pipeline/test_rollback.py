@@ -2,12 +2,16 @@
 
 import json
 import sys
+from datetime import date
 from pathlib import Path
 
 import pytest
 from tfx.dsl.io import fileio
+from tfx.types import artifact_utils
 from work import Work
 
+from components.artifacts import WITHDRAWN_PROPERTY
+from components.resolver.earlier import BLESSING_KEY, MODEL_KEY, BlessedBefore
 from pipeline import cli, lock
 from pipeline.metadata import Records, connection
 
@@ -39,9 +43,22 @@ class Pushed:
         return newest, content
 
     def withdrawn(self) -> list[int]:
-        """The numbers of the days whose models no day goes on from."""
+        """The numbers of the days whose models are marked."""
         blessings = [self.work.store.get_artifacts_by_id([day.blessing.id])[0] for day in self.days]
-        return [n for n, b in enumerate(blessings, 1) if b.custom_properties["withdrawn"].int_value]
+        return [n for n, b in enumerate(blessings, 1) if b.custom_properties[WITHDRAWN_PROPERTY].int_value]
+
+    def base(self) -> int:
+        """The number of the day that the 24th goes on from."""
+        known = {
+            key: [
+                artifact_utils.deserialize_artifact(self.work.store.get_artifact_type(kind), artifact)
+                for artifact in self.work.store.get_artifacts_by_type(kind)
+            ]
+            for key, kind in ((MODEL_KEY, "Model"), (BLESSING_KEY, "ModelBlessing"))
+        }
+        span = (date(2026, 11, 24) - date(1970, 1, 1)).days
+        (model,) = BlessedBefore(span).resolve_artifacts(self.work.store, known)[MODEL_KEY]
+        return [day.model.id for day in self.days].index(model.id) + 1
 
     def content(self, number: int) -> str:
         return str(self.days[number - 1].model.id)
@@ -86,9 +103,9 @@ def test_each_rollback_goes_back_one_further_and_what_it_takes_back_is_no_base(p
         f"The model of {THIRD} (2026-11-23) is withdrawn: no day goes on from it, and days that did count as changed. "
         f"To bring it back: ndr push --rollback --to {THIRD}",
     ]
-    assert (pushed.live(), pushed.withdrawn()) == ((THIRD + 1, pushed.content(2)), [3])
+    assert (pushed.live(), pushed.withdrawn(), pushed.base()) == ((THIRD + 1, pushed.content(2)), [3], 2)
     assert pushed.ndr("push", "--rollback")[0] == 0
-    assert (pushed.live(), pushed.withdrawn()) == ((THIRD + 2, pushed.content(1)), [2, 3])
+    assert (pushed.live(), pushed.withdrawn(), pushed.base()) == ((THIRD + 2, pushed.content(1)), [2, 3], 1)
     status, _, error = pushed.ndr("push", "--rollback")
     assert (status, error) == (1, f"Expected a version to go back to, found none in force before {THIRD + 2}.\n")
     assert pushed.live() == (THIRD + 2, pushed.content(1))
@@ -98,7 +115,7 @@ def test_a_rollback_to_what_was_taken_back_lifts_the_mark(pushed: Pushed) -> Non
     pushed.work.roll_back(FIRST)
     assert pushed.withdrawn() == [2, 3]
     assert pushed.work.roll_back(THIRD).withdrawn == []
-    assert (pushed.live(), pushed.withdrawn()) == ((THIRD + 2, pushed.content(3)), [2])
+    assert (pushed.live(), pushed.withdrawn(), pushed.base()) == ((THIRD + 2, pushed.content(3)), [2], 3)
 
 
 def test_the_run_of_a_withdrawn_model_says_so(pushed: Pushed) -> None:

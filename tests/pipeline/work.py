@@ -81,7 +81,8 @@ class Work:
         """A whole run."""
         run = self.run(day, pipeline)
         examples = self.step(run, "Interactions", "examples", "Examples")
-        model = self.step(run, "Trainer", "model", "Model", [examples])
+        span = (date.fromisoformat(day) - date(1970, 1, 1)).days
+        model = self.step(run, "Trainer", "model", "Model", [examples], span=span)
         blessing = self.step(
             run,
             "RetrievalEvaluator",
