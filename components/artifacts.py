@@ -6,6 +6,7 @@ from tfx import types
 
 SPAN_PROPERTY = "span"
 SHAPE_PROPERTY = "shape"
+WITHDRAWN_PROPERTY = "withdrawn"  # of a ModelBlessing: 1 where a rollback took the model back
 GOES_ON_PROPERTY = "goes_on"  # 1 where a model was trained on from an earlier one, so on data.window_days
 
 
@@ -21,8 +22,11 @@ class ItemIndex(types.Artifact):
     TYPE_NAME = "ItemIndex"
 
 
+RETRIEVER = "retriever"
+
+
 class Retriever(types.Artifact):
-    """The query tower stitched to a search over the index, a SavedModel; see `components.indexer.retriever`."""
+    """The query tower stitched to the index, a SavedModel in the folder RETRIEVER."""
 
     TYPE_NAME = "Retriever"
 

@@ -183,15 +183,44 @@ def runs(
             return
         from rich.table import Table
 
+        from pipeline.summary import blessing_words
+
         cutoffs = sorted({k for each in found for k in each.recall})
         table = Table("run", "state", "version", "blessed", *(f"recall@{k}" for k in cutoffs))
         for each in found:
-            blessed = {None: "", True: "yes", False: "no"}[each.blessed]
             recall = (f"{each.recall[k]:.4f}" if k in each.recall else "" for k in cutoffs)
-            table.add_row(each.run, each.state, str(each.version or ""), blessed, *recall)
+            table.add_row(each.run, each.state, str(each.version or ""), blessing_words(each), *recall)
         from pipeline.terminal import UNKNOWN_WIDTH
 
         Console(width=None if sys.stdout.isatty() else UNKNOWN_WIDTH).print(table)
+
+
+@app.command()
+def push(
+    rollback: Annotated[
+        bool, typer.Option("--rollback", help="Makes the content of the version before live again, under a new number.")
+    ] = False,
+    to: Annotated[int | None, typer.Option(min=1, metavar="VERSION", help="Goes back to this version.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Lists them as JSON.")] = False,
+    config: ConfigOption = MOVIELENS_CONFIG,
+    settings: SetOption = None,
+) -> None:
+    """Lists the pushed versions; with --rollback, takes the live one back."""
+    if to is not None and not rollback:
+        raise typer.BadParameter("expected --rollback beside --to")
+    if as_json and rollback:
+        raise typer.BadParameter("expected --json or --rollback, received both")
+    with _session("push", config, settings, writes=rollback) as (console, loaded):
+        with console.status("loading TFX"):
+            from pipeline import pushed
+        if rollback:
+            from pipeline.rollback import roll_back
+
+            console.print(pushed.rollback_words(roll_back(loaded, to)), highlight=False, soft_wrap=True)
+        elif as_json:
+            console.file.write(pushed.as_json(loaded.serving))
+        else:
+            console.print(pushed.table(loaded.serving))
 
 
 @app.command()
@@ -208,6 +237,8 @@ def schema(config: ConfigOption = MOVIELENS_CONFIG, settings: SetOption = None) 
 
 
 def _outcome(result: Any) -> str:
+    if result.withdrawn:
+        return f"version {result.version or 'none'}, withdrawn by a rollback"
     return f"version {result.version}" if result.version else f"not blessed: {'; '.join(result.refused)}"
 
 

@@ -17,7 +17,7 @@ from components.example_gen.interactions import EVAL_SPLIT, InteractionExampleGe
 from components.example_validator.drift import StoppingDistributionValidator
 from components.example_validator.stopping import StoppingExampleValidator
 from components.indexer.component import Indexer
-from components.pusher.joint import DAY_KEY, JointPusher
+from components.pusher.joint import JointPusher
 from components.resolver.earlier import BLESSING_KEY, MODEL_KEY, STATISTICS_KEY, BlessedBefore, TrainedBefore
 from components.schema_gen.declared import DeclaredSchema
 from components.trainer import warm_start
@@ -140,10 +140,9 @@ def create_pipeline(
     pusher = JointPusher(
         model=trainer.outputs["model"],
         model_blessing=evaluator.outputs["blessing"],
-        push_destination=tfx.proto.PushDestination(
-            filesystem=tfx.proto.PushDestination.Filesystem(base_directory=str(config.serving))
-        ),
-        custom_config={DAY_KEY: day.isoformat()},
+        evaluation=evaluator.outputs["evaluation"],
+        destination=config.serving,
+        day=day,
     ).with_id("Pusher")
 
     return tfx.dsl.Pipeline(

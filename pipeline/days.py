@@ -61,7 +61,7 @@ def done(config: Config, day: date, now: Given, records: Records) -> Run | None:
     """
     last = records.last_complete(config.name, day)
     if last and now == last.given:
-        versions = [manifest.version for manifest in PushFolder(str(config.serving)).manifests()]
+        versions = [manifest.version for manifest in PushFolder(config.serving).manifests()]
         if last.version is None or any(version >= last.version for version in versions):
             return last
     if records.is_removed(now.base_model):

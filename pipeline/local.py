@@ -86,7 +86,7 @@ def run_locally(
     metadata_connection = connection(config.metadata_path)
     records = Records(metadata_connection)
     # A push that was killed between its renames must not wait for the next blessed model to be put right.
-    PushFolder(str(config.serving)).recover()
+    PushFolder(config.serving).recover()
     compiled = compile_pipeline(config, day)
     now = given(config, day, compiled, records, metadata_connection)
     before = done(config, day, now, records)

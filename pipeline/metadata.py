@@ -1,6 +1,7 @@
 """What ML Metadata knows of the runs; TensorFlow and TFX are not imported."""
 
 import json
+import os
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -66,6 +67,7 @@ class Run:
         state: `complete` when its last step is, `failed` when a step has, else `unfinished`.
         version: the pushed version, or None.
         blessed: whether the model reached its limits, or None where it was not judged.
+        withdrawn: whether a rollback took the model back since.
         metrics: by slice, the metrics of every scorer with their 95 % intervals; see `components.evaluator.evaluator.read_metrics`.
         pushed: the folder of each pushed part.
         refused: why the model was not blessed, a sentence a limit.
@@ -82,6 +84,7 @@ class Run:
     state: str
     version: int | None = None
     blessed: bool | None = None
+    withdrawn: bool = False
     metrics: dict[str, Any] = field(default_factory=dict)
     pushed: dict[str, str] = field(default_factory=dict)
     refused: tuple[str, ...] = ()
@@ -179,6 +182,34 @@ class Records:
                 kept.string_value = value
         self._store.put_contexts([context])
 
+    def note_withdrawn(self, model: str, withdrawn: bool) -> bool:
+        """Leaves on the blessings of a model whether a rollback took it back; none of them makes it one to go on from then.
+
+        Only the Pusher is given a blessing, so no step's cache notices.
+
+        Args:
+            model: a folder of the Model artifact.
+            withdrawn: False where it was brought back.
+
+        Returns:
+            Whether ML Metadata knows a blessing of it.
+        """
+        of_model = {
+            artifact.id
+            for artifact in self._store.get_artifacts_by_type("Model")
+            if Path(os.path.realpath(model)).is_relative_to(os.path.realpath(artifact.uri))
+        }
+        blessings = [
+            blessing
+            for blessing in self._store.get_artifacts_by_type("ModelBlessing")
+            if _properties(blessing).get("current_model_id") in of_model
+        ]
+        for blessing in blessings:
+            blessing.custom_properties["withdrawn"].int_value = int(withdrawn)
+        if blessings:
+            self._store.put_artifacts(blessings)
+        return bool(blessings)
+
     def example_uris(self, run_id: str) -> dict[str, str]:
         """Where the examples of a run are: `interactions` and `catalogue`."""
         context = self._store.get_context_by_type_and_name(RUN_CONTEXT, run_id)
@@ -212,7 +243,8 @@ class Records:
         artifacts = dict(made)
         pushed = _properties(artifacts.get("PushedModel"))
         version = int(pushed["pushed_version"]) if pushed.get("pushed") else None
-        blessed = _properties(artifacts.get("ModelBlessing")).get("blessed")
+        blessing = _properties(artifacts.get("ModelBlessing"))
+        blessed = blessing.get("blessed")
         evaluation = _properties(artifacts.get("ModelEvaluation"))
         accounting = [json.loads(p["rows"]) for p in (_properties(artifact) for _, artifact in made) if "rows" in p]
         return Run(
@@ -221,6 +253,7 @@ class Records:
             state=_state(steps),
             version=version,
             blessed=None if blessed is None else bool(blessed),
+            withdrawn=bool(blessing.get("withdrawn")),
             metrics=json.loads(evaluation.get("metrics", "{}")),
             pushed=json.loads(pushed.get("parts", "{}")) if version else {},
             refused=tuple(json.loads(evaluation.get("refused", "[]"))),

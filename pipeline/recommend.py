@@ -61,7 +61,7 @@ def recommend(config: Config, user: str, k: int) -> Answer:
     Raises:
         UserError: nothing was pushed yet.
     """
-    manifests = PushFolder(str(config.serving)).manifests()
+    manifests = PushFolder(config.serving).manifests()
     if not manifests:
         raise UserError(f"Nothing was pushed to {config.serving} yet. First: ndr run --config ... --date ...")
     newest = manifests[-1]
@@ -71,7 +71,7 @@ def recommend(config: Config, user: str, k: int) -> Answer:
         raise UserError(gone)
     mlmd: metadata_store_pb2.ConnectionConfig = connection(config.metadata_path)
     uris = Records(mlmd).example_uris(newest.run)
-    folders = PushFolder(str(config.serving)).places(newest)
+    folders = PushFolder(config.serving).places(newest)
     if not all(tf.io.gfile.exists(place) for place in (*uris.values(), *folders.values())):
         raise UserError(gone)
     catalogue = [tf.train.Example.FromString(s) for s in _read(uris["catalogue"])]

@@ -16,12 +16,12 @@ import os
 
 import tensorflow as tf
 
+from components.artifacts import RETRIEVER
 from components.indexer.search import NO_SCORE, Found, Search
 from components.trainer.export import EMBEDDING, EXAMPLES_SIGNATURE, TENSORS_SIGNATURE, load_tower
 from components.transform.preprocessing import fingerprint
 from schemas.features import EXCLUDE, K
 
-RETRIEVER = "retriever"
 EMBEDDINGS_SIGNATURE = "serving_embeddings"
 ITEM_IDS = "item_ids"
 SCORES = "scores"
