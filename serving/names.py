@@ -1,0 +1,19 @@
+"""The names under which a pushed version is asked, over gRPC, REST and in the push folder alike."""
+
+QUERY_TOWER = "query_tower"
+ITEM_TOWER = "item_tower"
+RETRIEVER = "retriever"
+INDEX = "index"
+
+TENSORS_SIGNATURE = "serving_default"
+EXAMPLES_SIGNATURE = "serving_examples"
+
+EXAMPLES = "examples"
+K = "k"
+EXCLUDE = "exclude"
+EMBEDDING = "embedding"
+ITEM_IDS = "item_ids"
+SCORES = "scores"
+
+NO_ITEM = ""  # pads a row that has fewer items than its answer is wide
+NO_SCORE = -2.0  # below every inner product of unit vectors
