@@ -52,7 +52,9 @@ class Api:
         response.metadata[SIGNATURE_DEF].Pack(signatures)
         return response
 
-    def status(self, request: get_model_status_pb2.GetModelStatusRequest) -> get_model_status_pb2.GetModelStatusResponse:
+    def status(
+        self, request: get_model_status_pb2.GetModelStatusRequest
+    ) -> get_model_status_pb2.GetModelStatusResponse:
         """How far the versions of a model, or one of them, have come."""
         if not request.HasField("model_spec"):
             raise invalid("Missing ModelSpec")

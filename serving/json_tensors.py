@@ -162,7 +162,7 @@ def _leaf(name: str, value: Any, dtype: np.dtype[Any]) -> Any:
         case "i", int() if not isinstance(value, bool) and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max:
             return value
         case "f", int() | float() if not isinstance(value, bool):
-            if abs(value) > np.finfo(dtype).max and value not in (float("inf"), float("-inf")):
+            if abs(value) > float(np.finfo(dtype).max) and value not in (float("inf"), float("-inf")):
                 raise invalid(f"Cannot convert JSON value: {_shown(value)} to {dtype.name} without loss of precision.")
             return float(value)
     wanted = "string" if dtype.kind == "O" else dtype.name

@@ -1,9 +1,9 @@
 """The REST side, at TF Serving's addresses, and /healthz.
 
-    POST /v1/models/NAME[/versions/V]:predict     see `serving.json_tensors`
-    GET  /v1/models/NAME[/versions/V]             how far its versions have come
-    GET  /v1/models/NAME[/versions/V]/metadata    its signatures
-    GET  /healthz                                 200 once all models of a version are loaded, 503 before
+POST /v1/models/NAME[/versions/V]:predict     see `serving.json_tensors`
+GET  /v1/models/NAME[/versions/V]             how far its versions have come
+GET  /v1/models/NAME[/versions/V]/metadata    its signatures
+GET  /healthz                                 200 once all models of a version are loaded, 503 before
 """
 
 import asyncio

@@ -81,6 +81,8 @@ class Signature:
             return {name: output.numpy() for name, output in outputs.items()}
         except tf.errors.OpError as error:
             raise RequestError(_CODES[error.error_code], error.message.rpartition(_NO_TRACE)[2].strip()) from error
+        except UnicodeDecodeError as error:  # of an error's own words, where they quote an input that is not UTF-8
+            raise invalid(error.object.decode(errors="backslashreplace")) from error
 
 
 class Servable:
@@ -108,7 +110,8 @@ class Servable:
         }
         self._loaded = tf.saved_model.load(str(folder), tags=[tf.saved_model.SERVING])
         self._signatures = {
-            key: Signature(self.definitions[key], function, batching) for key, function in self._loaded.signatures.items()
+            key: Signature(self.definitions[key], function, batching)
+            for key, function in self._loaded.signatures.items()
         }
 
     def signature(self, name: str) -> Signature | None:
@@ -130,4 +133,4 @@ def _set(names: Any) -> str:
 
 
 def _named(dtype: np.dtype[Any]) -> str:
-    return "string" if dtype == object else dtype.name
+    return "string" if dtype.hasobject else dtype.name

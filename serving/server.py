@@ -5,7 +5,7 @@ import logging
 import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -44,7 +44,7 @@ class ServerSettings:
     port: int = 8500
     rest_port: int = 8501
     poll_seconds: float = 0.25
-    batching: Batching | None = Batching()
+    batching: Batching | None = field(default_factory=Batching)
 
 
 class EmbeddedServer:

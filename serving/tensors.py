@@ -61,15 +61,17 @@ def from_proto(proto: tensor_pb2.TensorProto, name: str) -> NDArray[Any]:
     shape = tuple(dim.size for dim in proto.tensor_shape.dim)
     count = math.prod(shape)
     if proto.tensor_shape.unknown_rank or any(size < 0 for size in shape) or count > MOST_VALUES:
-        raise invalid(f"tensor parsing error: {name}: expected a shape of at most {MOST_VALUES} values, received {shape}")
+        raise invalid(
+            f"tensor parsing error: {name}: expected a shape of at most {MOST_VALUES} values, received {shape}"
+        )
     if proto.tensor_content:
-        if dtype == object or len(proto.tensor_content) != count * dtype.itemsize:
+        if dtype.hasobject or len(proto.tensor_content) != count * dtype.itemsize:
             raise _disagree(name, shape, f"{len(proto.tensor_content)} bytes")
         return np.frombuffer(proto.tensor_content, dtype).reshape(shape)
     given = list(getattr(proto, field))
     if len(given) > count:
         raise _disagree(name, shape, f"{len(given)} values")
-    missing = given[-1:] or [b"" if dtype == object else dtype.type(0)]
+    missing = given[-1:] or [b"" if dtype.hasobject else dtype.type(0)]
     return np.array(given + missing * (count - len(given)), dtype).reshape(shape)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import grpc
 
 from serving import manifests
-from serving.errors import RequestError, not_found
+from serving.errors import not_found
 from serving.manifests import Pushed
 from serving.servable import Servable
 

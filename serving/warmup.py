@@ -24,5 +24,7 @@ def replay(servable: Servable, folder: Path) -> None:
     for number, record in enumerate(tf.data.TFRecordDataset(str(path)).as_numpy_iterator()):
         log = prediction_log_pb2.PredictionLog.FromString(record)
         if number >= MOST_RECORDS or not log.HasField("predict_log"):
-            raise ValueError(f"{path}: expected at most {MOST_RECORDS} Predict requests, found others at record {number}")
+            raise ValueError(
+                f"{path}: expected at most {MOST_RECORDS} Predict requests, found others at record {number}"
+            )
         predict.predict(servable, log.predict_log.request)

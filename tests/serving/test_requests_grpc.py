@@ -72,7 +72,9 @@ def test_every_model_and_signature_answers(stub) -> None:
         np.testing.assert_allclose(
             array(response, "embedding"), [[math.cos(2.0 * scale), math.sin(2.0 * scale)]], rtol=1e-6
         )
-    response = stub.Predict(request("retriever", EXAMPLES, examples=[example(0.6, (b"one-1",))], k=np.array([2], np.int32)))
+    response = stub.Predict(
+        request("retriever", EXAMPLES, examples=[example(0.6, (b"one-1",))], k=np.array([2], np.int32))
+    )
     assert array(response, "item_ids").tolist() == [[b"one-2", b"one-0"]]
 
 
@@ -84,7 +86,9 @@ def test_only_the_outputs_that_are_asked_for_are_sent(stub) -> None:
     assert refused(stub.Predict, asked) == (grpc.StatusCode.INVALID_ARGUMENT, "duplicate output tensor alias: scores")
     asked.output_filter[:] = ["ids"]
     code, words = refused(stub.Predict, asked)
-    assert code == grpc.StatusCode.INVALID_ARGUMENT and words.startswith("output tensor alias not found in signature: ids")
+    assert code == grpc.StatusCode.INVALID_ARGUMENT and words.startswith(
+        "output tensor alias not found in signature: ids"
+    )
 
 
 def test_a_k_beyond_the_catalogue_gives_all_of_it(stub) -> None:
@@ -105,9 +109,7 @@ def test_no_rows_are_the_models_to_judge(stub) -> None:
 
 
 def packed(dtype, shape, **values):
-    return tensor_pb2.TensorProto(
-        dtype=dtype, tensor_shape={"dim": [{"size": size} for size in shape]}, **values
-    )
+    return tensor_pb2.TensorProto(dtype=dtype, tensor_shape={"dim": [{"size": size} for size in shape]}, **values)
 
 
 BAD = {
@@ -149,10 +151,10 @@ BAD = {
     "k of 0": (request("retriever", DEFAULT, **retrieval(k=(0,))), "INVALID_ARGUMENT", "k: expected at least 1"),
     "k below 0": (request("retriever", DEFAULT, **retrieval(k=(-1,))), "INVALID_ARGUMENT", "k: expected at least 1"),
     "an example that is none": (
-        request("item_tower", EXAMPLES, examples=[b"\xff\xff"]), "INVALID_ARGUMENT", "Could not parse example input",
+        request("item_tower", EXAMPLES, examples=[b"\xff\xff"]), "INVALID_ARGUMENT", r"\xff",
     ),
     "an example without the feature": (
-        request("item_tower", EXAMPLES, examples=[example(1.0)]), "INVALID_ARGUMENT", "Feature: number (data type: float)",
+        request("item_tower", EXAMPLES, examples=[example(1.0)]), "INVALID_ARGUMENT", "number (data type: float) is required",
     ),
     "bytes that are too few": (
         request("item_tower", DEFAULT, number=packed(1, [3], tensor_content=b"1234")), "INVALID_ARGUMENT",
@@ -177,7 +179,7 @@ BAD = {
 def test_what_cannot_be_answered_is_refused_by_tf_servings_code(stub, case: str) -> None:
     asked, code, words = BAD[case]
     found, told = refused(stub.Predict, asked)
-    assert (found.name, told[: len(words)]) == (code, words)
+    assert found.name == code and words in told
     assert "Traceback" not in told and len(told) <= 1000
     assert stub.Predict(request("item_tower", DEFAULT, number=[1.0]), timeout=5).model_spec.version.value == VERSION
 
@@ -224,7 +226,9 @@ def test_metadata_is_the_saved_models_own(stub) -> None:
         grpc.StatusCode.INVALID_ARGUMENT, "Metadata field assets is not supported",
     )  # fmt: skip
     del asked.metadata_field[:]
-    assert refused(stub.GetModelMetadata, asked)[1] == "GetModelMetadataRequest must specify at least one metadata_field"
+    assert (
+        refused(stub.GetModelMetadata, asked)[1] == "GetModelMetadataRequest must specify at least one metadata_field"
+    )
 
 
 def test_the_status_of_a_model_and_of_a_version(channel) -> None:
