@@ -14,10 +14,10 @@ from typing import Self
 import grpc
 from aiohttp import web
 
-from schemas.errors import UserError
 from serving import grpc_service, rest
 from serving.api import Api
 from serving.batching import Batching
+from serving.ports import port_taken
 from serving.servable import Servable
 from serving.versions import Versions, Watcher
 from serving.warmup import replay
@@ -77,7 +77,7 @@ class EmbeddedServer:
         try:
             self.port = self._grpc.add_insecure_port(f"{settings.host}:{settings.port}")
         except RuntimeError as error:
-            raise _taken(settings.host, settings.port, "--port") from error
+            raise port_taken(settings.port, "--port") from error
         self._rest = _RestThread(api, self.versions, settings)
         self.rest_port = self._rest.port
 
@@ -125,7 +125,7 @@ class _RestThread:
         try:
             self._loop.run_until_complete(site.start())
         except OSError as error:
-            raise _taken(settings.host, settings.rest_port, "--rest-port") from error
+            raise port_taken(settings.rest_port, "--rest-port") from error
         self.port: int = self._runner.addresses[0][1]
         self._thread = threading.Thread(target=self._loop.run_forever, name="rest", daemon=True)
 
@@ -144,7 +144,3 @@ def _load(name: str, version: int, folder: Path, batching: Batching | None) -> S
     servable = Servable(name, version, folder, batching)
     replay(servable, folder)
     return servable
-
-
-def _taken(host: str, port: int, option: str) -> UserError:
-    return UserError(f"{host}:{port} cannot be listened on: it is in use, or not allowed. Name another: {option} PORT.")

@@ -4,12 +4,10 @@ from pathlib import Path
 
 import grpc
 import pytest
-from tiny import Pushes, write_template
+from tiny import ANY_PORT, Pushes, write_template
 
 from components.pusher import versions
-from serving.server import EmbeddedServer, ServerSettings
-
-ANY_PORT = ServerSettings(host="127.0.0.1", port=0, rest_port=0, poll_seconds=0.05)
+from serving.server import EmbeddedServer
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,9 @@ import tensorflow as tf
 from components.pusher import versions
 from components.pusher.versions import Manifest, PushFolder
 from serving import names
+from serving.server import ServerSettings
 
+ANY_PORT = ServerSettings(host="127.0.0.1", port=0, rest_port=0, poll_seconds=0.05)
 DAY = date(2026, 11, 24)
 ITEMS = 5
 PARTS = (names.QUERY_TOWER, names.ITEM_TOWER, names.RETRIEVER, names.INDEX)
