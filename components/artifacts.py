@@ -22,11 +22,8 @@ class ItemIndex(types.Artifact):
     TYPE_NAME = "ItemIndex"
 
 
-RETRIEVER = "retriever"
-
-
 class Retriever(types.Artifact):
-    """The query tower stitched to the index, a SavedModel in the folder RETRIEVER."""
+    """The query tower stitched to the index, a SavedModel in the folder `retriever`."""
 
     TYPE_NAME = "Retriever"
 

@@ -25,6 +25,7 @@ INTERNAL_FAULT = 70
 INTERRUPTED = 130
 EARLIEST_YEAR = 1970
 NEXT_TO_NOTHING = 1 << 16  # bytes
+HIGHEST_PORT = (1 << 16) - 1
 
 app = typer.Typer(
     help="Trains, judges and ships a two-tower retrieval model every day.",
@@ -160,6 +161,26 @@ def recommend(
         for place, item in enumerate(answer.items, 1):
             table.add_row(str(place), item.item, item.title, f"{item.score:.3f}")
         console.print(table)
+
+
+@app.command()
+def serve(
+    port: Annotated[int, typer.Option(min=1, max=HIGHEST_PORT, help="Of gRPC.")] = 8500,
+    rest_port: Annotated[int, typer.Option(min=1, max=HIGHEST_PORT, help="Of REST.")] = 8501,
+    embedded: Annotated[bool, typer.Option("--embedded", help="Even where TF Serving is installed.")] = False,
+    config: ConfigOption = MOVIELENS_CONFIG,
+    settings: SetOption = None,
+) -> None:
+    """Serves what was pushed, and what will be: by TF Serving where it is installed, else by a server of our own."""
+    if port == rest_port:
+        raise typer.BadParameter(f"expected two ports, --port and --rest-port, received {port} for both")
+    with _session("serve", config, settings, writes=False) as (console, loaded):
+        from serving.launch import serve as launch
+
+        def say(words: str) -> None:
+            console.print(words, highlight=False, soft_wrap=True)
+
+        launch(loaded.serving, port, rest_port, embedded, say)
 
 
 @app.command()

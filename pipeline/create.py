@@ -17,6 +17,7 @@ from components.example_gen.interactions import EVAL_SPLIT, InteractionExampleGe
 from components.example_validator.drift import StoppingDistributionValidator
 from components.example_validator.stopping import StoppingExampleValidator
 from components.indexer.component import Indexer
+from components.infra_validator.component import InfraValidator
 from components.pusher.joint import JointPusher
 from components.resolver.earlier import BLESSING_KEY, MODEL_KEY, STATISTICS_KEY, BlessedBefore, TrainedBefore
 from components.schema_gen.declared import DeclaredSchema
@@ -137,10 +138,26 @@ def create_pipeline(
         eval_config=eval_config(config.evaluator, has_history=spec.history_feature is not None),
     )
 
+    # What cannot be served, or answers otherwise than it was trained, is not pushed.
+    infra_validator = InfraValidator(
+        model=trainer.outputs["model"],
+        transform_graph=transform.outputs["transform_graph"],
+        index=indexer.outputs["index"],
+        retriever=indexer.outputs["retriever"],
+        examples=interactions.outputs["examples"],
+        catalogue=catalogue.outputs["examples"],
+        trainer=config.trainer,
+        spec=spec,
+        day=day,
+    )
+
     pusher = JointPusher(
         model=trainer.outputs["model"],
-        model_blessing=evaluator.outputs["blessing"],
+        retriever=indexer.outputs["retriever"],
+        index=indexer.outputs["index"],
         evaluation=evaluator.outputs["evaluation"],
+        model_blessing=evaluator.outputs["blessing"],
+        infra_blessing=infra_validator.outputs["blessing"],
         destination=config.serving,
         day=day,
     ).with_id("Pusher")
@@ -163,6 +180,7 @@ def create_pipeline(
             indexer,
             ranker,
             evaluator,
+            infra_validator,
             pusher,
         ],
         enable_cache=True,

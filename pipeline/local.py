@@ -21,7 +21,7 @@ from pipeline.days import done, given
 from pipeline.metadata import Records, Run, Step, connection, new_run_id
 from schemas.errors import UserError
 
-CODE_FOLDERS = ("components", "schemas")
+CODE_FOLDERS = ("components", "schemas", "serving")
 PROJECT = Path(__file__).resolve().parent.parent
 
 StepListener = Callable[[Step, float], None]

@@ -70,7 +70,8 @@ class Run:
         withdrawn: whether a rollback took the model back since.
         metrics: by slice, the metrics of every scorer with their 95 % intervals; see `components.evaluator.evaluator.read_metrics`.
         pushed: the folder of each pushed part.
-        refused: why the model was not blessed, a sentence a limit.
+        servable: whether it answered, served, as it was trained, or None where it was not tried.
+        refused: why nothing was pushed, a sentence a limit or a difference.
         not_judged: the slices that have limits and no interactions.
         index: what the index over the catalogue is.
         rows: the accounting of rows read and dropped.
@@ -87,6 +88,7 @@ class Run:
     withdrawn: bool = False
     metrics: dict[str, Any] = field(default_factory=dict)
     pushed: dict[str, str] = field(default_factory=dict)
+    servable: bool | None = None
     refused: tuple[str, ...] = ()
     not_judged: tuple[str, ...] = ()
     index: dict[str, Any] = field(default_factory=dict)
@@ -246,6 +248,7 @@ class Records:
         blessing = _properties(artifacts.get("ModelBlessing"))
         blessed = blessing.get("blessed")
         evaluation = _properties(artifacts.get("ModelEvaluation"))
+        infra = _properties(artifacts.get("InfraBlessing"))
         accounting = [json.loads(p["rows"]) for p in (_properties(artifact) for _, artifact in made) if "rows" in p]
         return Run(
             run=context.name,
@@ -256,7 +259,8 @@ class Records:
             withdrawn=bool(blessing.get("withdrawn")),
             metrics=json.loads(evaluation.get("metrics", "{}")),
             pushed=json.loads(pushed.get("parts", "{}")) if version else {},
-            refused=tuple(json.loads(evaluation.get("refused", "[]"))),
+            refused=(*json.loads(evaluation.get("refused", "[]")), *json.loads(infra.get("refused", "[]"))),
+            servable=None if infra.get("blessed") is None else bool(infra["blessed"]),
             not_judged=tuple(json.loads(evaluation.get("not_judged", "[]"))),
             index=json.loads(_properties(artifacts.get("ItemIndex")).get("index", "{}")),
             rows={each["kind"]: each for each in accounting},

@@ -11,11 +11,11 @@ import tensorflow as tf
 from ml_metadata.proto import metadata_store_pb2
 
 from components.pusher.versions import PushFolder
-from components.trainer.export import EMBEDDING, EXAMPLES_SIGNATURE, ITEM_TOWER, QUERY_TOWER
 from pipeline.config import Config
 from pipeline.metadata import Records, connection
 from schemas.errors import UserError
 from schemas.features import CANDIDATE_ID, QUERY_ID, TIMESTAMP, TITLE, FeatureSpec, HistoryFeature, IdFeature
+from schemas.served import EMBEDDING, EXAMPLES_SIGNATURE, ITEM_TOWER, QUERY_TOWER
 
 BATCH = 4096
 

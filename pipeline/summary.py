@@ -164,13 +164,15 @@ def _outcome(run: Run) -> Table:
         )
     if run.blessed is not None:
         table.add_row("blessed", blessing_words(run) if run.blessed else "no: the last good model keeps serving")
+    if run.servable is not None:
+        table.add_row("answers as trained", "yes" if run.servable else "no: nothing was pushed")
     for refusal in run.refused:
         table.add_row("", refusal)
     for name in run.not_judged:
         table.add_row("", f"limits on {name} were not judged: no held-out interaction is in it")
     if run.index:
         lists = f", {run.index['probes']} of {run.index['lists']} lists" if run.index.get("lists") else ""
-        table.add_row("index", f"{run.index['kind']}{lists}, {run.index['items']:,} items")
+        table.add_row("search", f"{run.index['kind']}{lists}, {run.index['items']:,} items")
     if run.version:
         table.add_row("version", str(run.version))
     for part, place in sorted(run.pushed.items()):

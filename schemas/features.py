@@ -9,14 +9,13 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from schemas import located_yaml
+from schemas.served import EXCLUDE, K
 
 CANDIDATE_ID = "candidate_id"
 QUERY_ID = "query_id"
 TIMESTAMP = "timestamp"
 REWARD = "reward"
 TITLE = "title"
-K = "k"
-EXCLUDE = "exclude"
 RESERVED = (CANDIDATE_ID, QUERY_ID, TIMESTAMP, REWARD, TITLE, K, EXCLUDE)
 """Features that every interaction carries beside the declared ones: the raw item id, the raw user id, the time
 (int64, microseconds since 1970-01-01 UTC) and the example weight in [0, 1]. A catalogue entry carries its title; a request to the

@@ -32,9 +32,9 @@ from components.evaluator.settings import EvaluatorSettings
 from components.example_gen.sources import MICROSECONDS_A_DAY
 from components.indexer import files as item_files
 from components.indexer.embedding import LoadedTower
-from components.indexer.retriever import EMBEDDINGS_SIGNATURE, ITEM_IDS
 from components.trainer.export import load_tower
 from schemas.features import CANDIDATE_ID, QUERY_ID, REWARD, TIMESTAMP, FeatureSpec
+from schemas.served import EMBEDDINGS_SIGNATURE, ITEM_IDS
 
 BATCH = 512
 NEVER = np.iinfo(np.int64).max

@@ -15,7 +15,7 @@ from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, component_spec, standard_artifacts
 from tfx.utils import io_utils, path_utils
 
-from components.artifacts import RETRIEVER, ItemIndex, Retriever
+from components.artifacts import ItemIndex, Retriever
 from components.evaluator.facts import GatherFacts, user_part
 from components.evaluator.held_out import Places, RankHeldOut
 from components.evaluator.names import BASELINE, CANDIDATE
@@ -25,8 +25,8 @@ from components.example_gen.interactions import EVAL_SPLIT, TRAIN_SPLIT
 from components.example_gen.ordered import WriteInOrder
 from components.indexer.embedding import EmbedCatalogue
 from components.progress import progress
-from components.trainer.export import ITEM_TOWER, QUERY_TOWER
 from schemas.features import QUERY_ID, FeatureSpec
+from schemas.served import ITEM_TOWER, QUERY_TOWER, RETRIEVER
 
 WORKING = ".working"
 # What no place depends on: a model that is judged anew by other limits is not ranked anew.

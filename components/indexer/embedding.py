@@ -12,8 +12,9 @@ from apache_beam.utils import shared
 from numpy.typing import NDArray
 
 from components.indexer import files
-from components.trainer.export import EMBEDDING, EXAMPLES_SIGNATURE, load_tower
+from components.trainer.export import load_tower
 from schemas.features import CANDIDATE_ID
+from schemas.served import EMBEDDING, EXAMPLES_SIGNATURE
 
 BATCH = 512
 PART_BYTES = 1 << 20  # of compressed examples: some ten thousand items, whose examples and embeddings a worker holds

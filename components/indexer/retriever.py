@@ -16,15 +16,23 @@ import os
 
 import tensorflow as tf
 
-from components.artifacts import RETRIEVER
-from components.indexer.search import NO_SCORE, Found, Search
-from components.trainer.export import EMBEDDING, EXAMPLES_SIGNATURE, TENSORS_SIGNATURE, load_tower
+from components.indexer.search import Found, Search
+from components.trainer.export import load_tower
+from components.trainer.warmup import write_warmup
 from components.transform.preprocessing import fingerprint
-from schemas.features import EXCLUDE, K
+from schemas.served import (
+    EMBEDDING,
+    EMBEDDINGS_SIGNATURE,
+    EXAMPLES_SIGNATURE,
+    EXCLUDE,
+    ITEM_IDS,
+    NO_SCORE,
+    RETRIEVER,
+    SCORES,
+    TENSORS_SIGNATURE,
+    K,
+)
 
-EMBEDDINGS_SIGNATURE = "serving_embeddings"
-ITEM_IDS = "item_ids"
-SCORES = "scores"
 NO_ITEM = -1  # fingerprints are not negative
 
 
@@ -99,7 +107,7 @@ class Retriever(tf.Module):
 
 
 def export_retriever(query_tower: str, search: Search, ids: list[bytes], folder: str) -> None:
-    """Writes the retriever's SavedModel to `folder/retriever`.
+    """Writes the retriever's SavedModel, warm-up requests included, to `folder/retriever`.
 
     Args:
         query_tower: the folder of its SavedModel.
@@ -108,4 +116,6 @@ def export_retriever(query_tower: str, search: Search, ids: list[bytes], folder:
         folder: where to.
     """
     retriever = Retriever(load_tower(query_tower), search, ids)
-    tf.saved_model.save(retriever, os.path.join(folder, RETRIEVER), signatures=retriever.served)
+    target = os.path.join(folder, RETRIEVER)
+    tf.saved_model.save(retriever, target, signatures=retriever.served)
+    write_warmup(target, RETRIEVER, retriever.served)

@@ -11,10 +11,9 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from components.indexer.faiss_index import InvertedLists
+from schemas.served import NO_SCORE
 
-NOTHING = -1
-NO_SCORE = -2.0
-"""The row and the score where no more was found. Inner products of unit vectors are at least -1, so it is below them all."""
+NOTHING = -1  # the row where no more was found
 
 
 class Found(NamedTuple):

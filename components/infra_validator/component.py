@@ -13,8 +13,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import tensorflow as tf
-from serving.client import Client
-from serving.server import EmbeddedServer, ServerSettings
 from tfx import types
 from tfx.components.infra_validator import executor as tfx_infra_validator
 from tfx.dsl.components.base import base_component, base_executor, executor_spec
@@ -30,10 +28,12 @@ from components.infra_validator.parity import Parity
 from components.progress import progress
 from components.pusher.joint import sources_of
 from components.pusher.versions import PushFolder
-from components.trainer.export import EMBEDDING, ITEM_TOWER, QUERY_TOWER
 from components.trainer.settings import TrainerSettings
 from components.trainer.trained import TrainedTowers
 from schemas.features import FeatureSpec
+from schemas.served import EMBEDDING, ITEM_TOWER, QUERY_TOWER
+from serving.client import Client
+from serving.server import EmbeddedServer, ServerSettings
 
 REFUSED_PROPERTY = "refused"
 BATCH = 256
@@ -92,7 +92,7 @@ class InfraValidator(base_component.BaseComponent):
         catalogue: of the day.
         trainer: the Trainer's settings.
         spec: the dataset's features.
-        day: the UTC day, ISO 8601.
+        day: the UTC day.
 
     Output `blessing`: TFX's, with a property `refused`, a JSON list of sentences.
     """
@@ -110,7 +110,7 @@ class InfraValidator(base_component.BaseComponent):
         catalogue: types.BaseChannel,
         trainer: TrainerSettings,
         spec: FeatureSpec,
-        day: str,
+        day: date,
     ) -> None:
         super().__init__(
             InfraValidatorSpec(
@@ -122,7 +122,7 @@ class InfraValidator(base_component.BaseComponent):
                 catalogue=catalogue,
                 trainer=trainer.model_dump_json(),
                 feature_spec=spec.model_dump_json(),
-                day=day,
+                day=day.isoformat(),
                 blessing=types.Channel(type=standard_artifacts.InfraBlessing),
             )
         )

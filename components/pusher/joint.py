@@ -10,26 +10,27 @@ from tfx import types
 from tfx import v1 as tfx
 from tfx.components.pusher import executor
 from tfx.dsl.components.base import base_component, executor_spec
+from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, component_spec, standard_artifacts, standard_component_specs
 from tfx.types.standard_component_specs import MODEL_BLESSING_KEY
 from tfx.utils import json_utils, proto_utils
 
-from components.artifacts import RETRIEVER, WITHDRAWN_PROPERTY, ItemIndex, Retriever
+from components.artifacts import WITHDRAWN_PROPERTY, ItemIndex, Retriever
 from components.evaluator.evaluator import ALL, METRICS_PROPERTY
 from components.evaluator.names import CANDIDATE
 from components.indexer import faiss_index
-from components.indexer.files import DESCRIPTION, IDS
+from components.indexer.files import DESCRIPTION, IDS, write_whole
 from components.pusher import tf_serving
 from components.pusher.files import Source
 from components.pusher.versions import PushFolder
-from components.trainer.export import ITEM_TOWER, QUERY_TOWER
+from schemas.served import INDEX, ITEM_TOWER, QUERY_TOWER, RETRIEVER
 
 DAY_KEY = "day"
 PARTS_PROPERTY = "parts"
 RETRIEVER_KEY = "retriever"
 INDEX_KEY = "index"
 EVALUATION_KEY = "evaluation"
-INDEX = "index"
+MODELS = (QUERY_TOWER, ITEM_TOWER, RETRIEVER)  # the parts that TF Serving serves
 INDEX_FILES = (faiss_index.FILE, DESCRIPTION, IDS)  # what a vector service needs; not the embeddings themselves
 
 Inputs = dict[str, list[types.Artifact]]
@@ -40,9 +41,9 @@ class JointPusherSpec(standard_component_specs.PusherSpec):
 
     INPUTS = {
         **standard_component_specs.PusherSpec.INPUTS,
-        RETRIEVER_KEY: component_spec.ChannelParameter(type=Retriever, optional=True),
-        INDEX_KEY: component_spec.ChannelParameter(type=ItemIndex, optional=True),
-        EVALUATION_KEY: component_spec.ChannelParameter(type=standard_artifacts.ModelEvaluation, optional=True),
+        RETRIEVER_KEY: component_spec.ChannelParameter(type=Retriever),
+        INDEX_KEY: component_spec.ChannelParameter(type=ItemIndex),
+        EVALUATION_KEY: component_spec.ChannelParameter(type=standard_artifacts.ModelEvaluation),
     }
 
 
@@ -66,14 +67,15 @@ class JointExecutor(executor.Executor):
             return
         custom_config = json_utils.loads(exec_properties[standard_component_specs.CUSTOM_CONFIG_KEY])
         model = self.GetModelPath(input_dict)
+        sources = sources_of(model, input_dict)
+        _configure_tf_serving(folder.root)
         manifest = folder.push(
-            sources_of(model, input_dict),
+            sources,
             day=date.fromisoformat(custom_config[DAY_KEY]),
             run=str(self._context.pipeline_run_id) if self._context else "",
             model=model,
             metrics=_metrics(input_dict),
         )
-        tf_serving.write_config(folder.root)
         pushed.set_string_custom_property(PARTS_PROPERTY, json.dumps(folder.places(manifest), sort_keys=True))
         self._MarkPushed(pushed, pushed_destination=folder.root, pushed_version=str(manifest.version))
 
@@ -83,13 +85,13 @@ class JointPusher(base_component.BaseComponent):
 
     Args:
         model: the Trainer's model, with both towers.
+        retriever: the Indexer's.
+        index: the Indexer's.
+        evaluation: the Evaluator's, whose metrics go into the manifest.
         model_blessing: the Evaluator's; without it nothing is pushed.
+        infra_blessing: the InfraValidator's; without it nothing is pushed.
         destination: the push folder, a path or an address.
         day: the UTC day of the run.
-        retriever: pushed too where it is given.
-        index: the Indexer's, pushed too where it is given.
-        evaluation: what the manifest has the metrics of.
-        infra_blessing: of a step that has tried the parts; where it is given, nothing is pushed without it.
     """
 
     SPEC_CLASS = JointPusherSpec
@@ -98,13 +100,13 @@ class JointPusher(base_component.BaseComponent):
     def __init__(
         self,
         model: types.BaseChannel,
+        retriever: types.BaseChannel,
+        index: types.BaseChannel,
+        evaluation: types.BaseChannel,
         model_blessing: types.BaseChannel,
+        infra_blessing: types.BaseChannel,
         destination: str,
         day: date,
-        retriever: types.BaseChannel | None = None,
-        index: types.BaseChannel | None = None,
-        evaluation: types.BaseChannel | None = None,
-        infra_blessing: types.BaseChannel | None = None,
     ) -> None:
         filesystem = tfx.proto.PushDestination.Filesystem(base_directory=destination)
         super().__init__(
@@ -129,18 +131,27 @@ def sources_of(model: str, inputs: Inputs) -> dict[str, Source]:
         model: the folder of the towers.
         inputs: TFX's, by the names that the Pusher gives them.
     """
-    sources = {tower: Source(os.path.join(model, tower)) for tower in (QUERY_TOWER, ITEM_TOWER)}
-    if inputs.get(RETRIEVER_KEY):
-        sources[RETRIEVER] = Source(os.path.join(artifact_utils.get_single_uri(inputs[RETRIEVER_KEY]), RETRIEVER))
-    if inputs.get(INDEX_KEY):
-        sources[INDEX] = Source(artifact_utils.get_single_uri(inputs[INDEX_KEY]), INDEX_FILES)
-    return sources
+    retriever, index = (artifact_utils.get_single_uri(inputs[key]) for key in (RETRIEVER_KEY, INDEX_KEY))
+    return {
+        **{tower: Source(os.path.join(model, tower)) for tower in (QUERY_TOWER, ITEM_TOWER)},
+        RETRIEVER: Source(os.path.join(retriever, RETRIEVER)),
+        INDEX: Source(index, INDEX_FILES),
+    }
+
+
+def _configure_tf_serving(push_folder: str) -> None:
+    """Leaves TF Serving's files in the push folder; before the version is visible, so that whoever sees it finds them."""
+    fileio.makedirs(push_folder)
+    texts = {
+        tf_serving.MODEL_CONFIG: tf_serving.model_config(push_folder, MODELS),
+        tf_serving.BATCHING_CONFIG: tf_serving.batching_parameters(),
+    }
+    for name, text in texts.items():
+        write_whole(os.path.join(push_folder, name), text.encode())
 
 
 def _metrics(inputs: Inputs) -> dict[str, float]:
     """What the model reached over all interactions, without the intervals; a metric that is no number is left out."""
-    if not inputs.get(EVALUATION_KEY):
-        return {}
     evaluation = artifact_utils.get_single_instance(inputs[EVALUATION_KEY])
     found = json.loads(evaluation.get_string_custom_property(METRICS_PROPERTY))[ALL][CANDIDATE]
     return {name: value for name, (value, *_) in found.items() if math.isfinite(value)}

@@ -80,14 +80,6 @@ def test_all_parts_of_a_blessed_model_are_pushed(step: Step) -> None:
     assert step() == said
 
 
-def test_a_pipeline_without_a_retriever_and_an_index_pushes_the_towers(step: Step) -> None:
-    for name in ("retriever", "index", "evaluation", "infra_blessing"):
-        del step.inputs[name]
-    assert json.loads(step()["parts"]).keys() == {"query_tower", "item_tower"}
-    (manifest,) = PushFolder(str(step.root)).manifests()
-    assert manifest.metrics == {}
-
-
 @pytest.mark.parametrize("lacking", ["blessing", "infra_blessing"])
 def test_nothing_is_pushed_without_every_blessing(step: Step, lacking: str) -> None:
     getattr(step, lacking).set_int_custom_property("blessed", 0)

@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from components.artifacts import RETRIEVER
 from components.indexer import faiss_index, tuning
 from components.indexer.retriever import Retriever, export_retriever
 from components.indexer.search import ExactSearch, ListSearch, Search
 from components.indexer.settings import Plan
-from components.trainer.export import EMBEDDING, EXAMPLES_SIGNATURE, TENSORS_SIGNATURE, load_tower
+from components.trainer.export import load_tower
 from schemas.features import FeatureSpec
+from schemas.served import EMBEDDING, EXAMPLES_SIGNATURE, RETRIEVER, TENSORS_SIGNATURE
 
 Embeddings = NDArray[np.float32]
 
