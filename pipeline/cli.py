@@ -141,11 +141,11 @@ def recommend(
     config: ConfigOption = MOVIELENS_CONFIG,
     settings: SetOption = None,
 ) -> None:
-    """Shows what the newest pushed towers recommend to a user."""
+    """Shows what the live version recommends to a user."""
     with _session("recommend", config, settings, writes=False) as (console, loaded):
         from rich.table import Table
 
-        with console.status("loading the towers"):
+        with console.status("loading the retriever"):
             from pipeline import recommend as recommender
 
             answer = recommender.recommend(loaded, user, k)
