@@ -137,7 +137,7 @@ def _metrics(inputs: Inputs) -> dict[str, float]:
     if not inputs.get(EVALUATION_KEY):
         return {}
     evaluation = artifact_utils.get_single_instance(inputs[EVALUATION_KEY])
-    found = json.loads(evaluation.get_string_custom_property(METRICS_PROPERTY))[ALL][CANDIDATE]
+    found = json.loads(evaluation.get_string_custom_property(METRICS_PROPERTY)).get(ALL, {}).get(CANDIDATE, {})
     return {name: value for name, (value, *_) in found.items() if math.isfinite(value)}
 
 
