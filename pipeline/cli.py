@@ -241,7 +241,7 @@ def push(
         elif as_json:
             console.file.write(pushed.as_json(loaded.serving))
         else:
-            console.print(pushed.table(loaded.serving))
+            console.print(pushed.table(loaded.serving), soft_wrap=True)
 
 
 @app.command()

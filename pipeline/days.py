@@ -56,6 +56,8 @@ def given(
 def done(config: Config, day: date, now: Given, records: Records) -> Run | None:
     """The last complete run of a day, if it was given the same and what it pushed, or something newer, is still there.
 
+    A day whose model a rollback took back is done too: the same command does not push it again.
+
     Raises:
         UserError: the day is to be run again, and the model that it went on from was removed.
     """

@@ -199,7 +199,7 @@ class Records:
         of_model = {
             artifact.id
             for artifact in self._store.get_artifacts_by_type("Model")
-            if Path(os.path.realpath(model)).is_relative_to(os.path.realpath(artifact.uri))
+            if artifact.uri and Path(os.path.realpath(model)).is_relative_to(os.path.realpath(artifact.uri))
         }
         blessings = [
             blessing

@@ -18,9 +18,11 @@ def as_json(root: str) -> str:
     return json.dumps(listed, indent=2) + "\n"
 
 
-def table(root: str) -> Table:
-    """A row a version, the newest last."""
+def table(root: str) -> Table | str:
+    """A row a version, the newest last; or that there is none."""
     manifests = PushFolder(root).manifests()
+    if not manifests:
+        return f"Nothing was pushed to {root} yet."
     cutoffs = sorted(
         {int(name.removeprefix(RECALL)) for each in manifests for name in each.metrics if _is_recall(name)}
     )

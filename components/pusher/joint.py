@@ -153,7 +153,7 @@ def _configure_tf_serving(push_folder: str) -> None:
 def _metrics(inputs: Inputs) -> dict[str, float]:
     """What the model reached over all interactions, without the intervals; a metric that is no number is left out."""
     evaluation = artifact_utils.get_single_instance(inputs[EVALUATION_KEY])
-    found = json.loads(evaluation.get_string_custom_property(METRICS_PROPERTY))[ALL][CANDIDATE]
+    found = json.loads(evaluation.get_string_custom_property(METRICS_PROPERTY)).get(ALL, {}).get(CANDIDATE, {})
     return {name: value for name, (value, *_) in found.items() if math.isfinite(value)}
 
 

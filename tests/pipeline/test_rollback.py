@@ -91,6 +91,7 @@ def test_where_nothing_was_pushed_there_is_nothing_to_list_or_to_go_back_to(
 ) -> None:
     empty = Pushed(tmp_path, capfd, monkeypatch, days=())
     assert json.loads(empty.ndr("push", "--json")[1]) == []
+    assert empty.ndr("push") == (0, f"Nothing was pushed to {empty.work.serving} yet.\n", "")
     status, _, error = empty.ndr("push", "--rollback")
     assert (status, error) == (1, "Expected a version to go back to, and nothing was pushed yet.\n")
 
