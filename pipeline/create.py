@@ -1,5 +1,6 @@
 """The pipeline: which step feeds which."""
 
+from collections.abc import Sequence
 from datetime import date
 
 from ml_metadata.proto import metadata_store_pb2
@@ -12,7 +13,7 @@ from components.artifacts import SHAPE_PROPERTY, SPAN_PROPERTY
 from components.evaluator.evaluator import RetrievalEvaluator, eval_config
 from components.evaluator.ranker import Ranker
 from components.example_gen import sources
-from components.example_gen.catalogue import CatalogueExampleGen
+from components.example_gen.catalogue import BLOCKED_SPLIT, CatalogueExampleGen
 from components.example_gen.interactions import EVAL_SPLIT, InteractionExampleGen
 from components.example_validator.drift import StoppingDistributionValidator
 from components.example_validator.stopping import StoppingExampleValidator
@@ -63,7 +64,7 @@ def create_pipeline(
 
     # Nothing is trained on data that does not keep to the declared schema.
     interaction_checks = _Checks("Interaction", interactions, str(declared.interactions))
-    catalogue_checks = _Checks("Catalogue", catalogue, str(declared.catalogue))
+    catalogue_checks = _Checks("Catalogue", catalogue, str(declared.catalogue), exclude_splits=[BLOCKED_SPLIT])
 
     # Nor on a day that is too far from the one before.
     has_other_window = config.data.catch_up_days not in (None, config.data.window_days)
@@ -206,12 +207,16 @@ def _blessed_before(day: date, node: str, shape: str = "") -> tfx.dsl.Resolver:
 class _Checks:
     """The schema, the statistics and the validator of one kind of examples."""
 
-    def __init__(self, kind: str, example_gen: BaseComponent, schema_text: str) -> None:
+    def __init__(
+        self, kind: str, example_gen: BaseComponent, schema_text: str, exclude_splits: Sequence[str] = ()
+    ) -> None:
         self.schema = DeclaredSchema(text=schema_text).with_id(f"{kind}Schema")
-        self.statistics = tfx.components.StatisticsGen(examples=example_gen.outputs["examples"]).with_id(
-            f"{kind}Statistics"
-        )
+        self.statistics = tfx.components.StatisticsGen(
+            examples=example_gen.outputs["examples"], exclude_splits=list(exclude_splits)
+        ).with_id(f"{kind}Statistics")
         self.validator = StoppingExampleValidator(
-            statistics=self.statistics.outputs["statistics"], schema=self.schema.outputs["schema"]
+            statistics=self.statistics.outputs["statistics"],
+            schema=self.schema.outputs["schema"],
+            exclude_splits=list(exclude_splits),
         ).with_id(f"{kind}Validator")
         self.nodes = (self.schema, self.statistics, self.validator)

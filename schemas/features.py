@@ -153,10 +153,13 @@ class CatalogueColumns(Declaration):
 
     Attributes:
         title: what `ndr recommend` shows beside the id.
+        blocked: a column of numbers or truth values; items where it is neither 0 nor missing are known (interactions with them are
+            trained on, they stand in histories) but never retrieved, nor is anything judged by them. None blocks nothing.
     """
 
     item: str
     title: str | None = None
+    blocked: str | None = None
 
 
 class FeatureSpec(Declaration):
