@@ -10,6 +10,7 @@ import json
 import multiprocessing
 import tempfile
 import time
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnContext
 from pathlib import Path
@@ -55,11 +56,10 @@ def push(folder: Path, items: int, requests: Any) -> None:
 
 def serve(folder: Path, batched: bool, control: Connection) -> None:
     """The server's process: tells its port, and ends when it is told anything."""
-    from serving.batching import Batching
     from serving.server import EmbeddedServer, ServerSettings
 
-    batching = Batching() if batched else None
-    with EmbeddedServer(folder, ServerSettings("127.0.0.1", 0, 0, batching=batching)) as server:
+    settings = ServerSettings("127.0.0.1", 0, 0)
+    with EmbeddedServer(folder, settings if batched else replace(settings, max_batch_rows=None)) as server:
         while server.versions.live is None:
             time.sleep(0.05)
         control.send(server.port)
