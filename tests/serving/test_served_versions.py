@@ -111,6 +111,7 @@ def test_a_push_killed_on_its_way_leaves_the_old_version_served(serve, pushes, u
 
 DAMAGE = {
     "cut short": lambda folder: (folder / "saved_model.pb").write_bytes((folder / "saved_model.pb").read_bytes()[:99]),
+    "no graph": lambda folder: (folder / "saved_model.pb").unlink(),
     "no weights": lambda folder: shutil.rmtree(folder / "variables"),
     "no asset": lambda folder: shutil.rmtree(folder / "assets"),
 }
