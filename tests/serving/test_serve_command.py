@@ -132,3 +132,15 @@ def test_tf_serving_takes_the_place_of_the_process_where_it_is_installed(
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=10)
     assert process.returncode == -signal.SIGTERM
+
+
+def test_the_embedded_server_can_be_asked_for_where_tf_serving_is_installed(
+    template: Path, tmp_path: Path, tf_serving: Path
+) -> None:
+    Pushes(template, tmp_path).push("one")
+    ports = ("--port", str(free_port()), "--rest-port", str(free_port()))
+    process = serve(tmp_path, "--embedded", *ports, path=str(tf_serving))
+    time.sleep(3)  # TF Serving would have been started in one; the embedded server itself is waited for by another test
+    assert process.poll() is None and not (tmp_path / "started").exists()
+    process.kill()
+    process.communicate()
