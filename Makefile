@@ -1,7 +1,7 @@
 # `make run` and `make test` do whatever set-up is missing. CONTRIBUTING.md says more.
 PYTHON ?= python3
 NDR = .venv/bin/ndr
-BENCHMARKS = loss frequency correction warm_start evaluation gowalla
+BENCHMARKS = loss frequency correction warm_start evaluation gowalla serving
 
 .PHONY: setup run test lint bench clean lock
 

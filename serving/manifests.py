@@ -8,6 +8,8 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+from schemas.served import MODELS
+
 _log = logging.getLogger(__name__)
 
 
@@ -25,8 +27,8 @@ class Pushed:
 
     @property
     def models(self) -> dict[str, Path]:
-        """The parts that TensorFlow can load."""
-        return {name: folder for name, folder in self.parts.items() if (folder / "saved_model.pb").exists()}
+        """The parts that are SavedModels."""
+        return {name: self.parts[name] for name in MODELS if name in self.parts}
 
 
 def read(push_folder: Path) -> list[Pushed]:

@@ -26,7 +26,7 @@ from serving.servable import Signature
 
 MODEL = r"/v1/models/{model:[^/:]+}"
 VERSION = r"/versions/{version:\d+}"
-HIGHEST_VERSION = (1 << 63) - 1
+MOST_DIGITS = 18  # of a version, which is an int64
 _STATUS = {
     grpc.StatusCode.INVALID_ARGUMENT: 400,
     grpc.StatusCode.FAILED_PRECONDITION: 400,
@@ -111,10 +111,10 @@ def _metadata(api: Api, spec: model_pb2.ModelSpec) -> str:
 def _spec(request: web.Request) -> model_pb2.ModelSpec:
     spec = model_pb2.ModelSpec(name=request.match_info["model"])
     if "version" in request.match_info:
-        version = int(request.match_info["version"])
-        if version > HIGHEST_VERSION:
-            raise invalid(f"Failed to convert version: {version} to numeric.")
-        spec.version.value = version
+        digits = request.match_info["version"]
+        if len(digits) > MOST_DIGITS:
+            raise invalid(f"Failed to convert version: {digits} to numeric.")
+        spec.version.value = int(digits)
     return spec
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
 from serving import tensors
-from serving.batching import Arrays, Batcher, Batching
+from serving.batching import Arrays, Batcher
 from serving.errors import RequestError, invalid
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}  # TensorFlow numbers them alike
@@ -24,10 +24,10 @@ class Signature:
     Args:
         definition: what it takes and gives, by the SavedModel's own word.
         function: what TensorFlow loaded.
-        batching: how concurrent requests are merged; None runs each by itself.
+        max_batch_rows: of a batch of concurrent requests; None runs each by itself.
     """
 
-    def __init__(self, definition: meta_graph_pb2.SignatureDef, function: Any, batching: Batching | None) -> None:
+    def __init__(self, definition: meta_graph_pb2.SignatureDef, function: Any, max_batch_rows: int | None) -> None:
         self.inputs: dict[str, meta_graph_pb2.TensorInfo] = dict(definition.inputs)
         self.outputs: dict[str, meta_graph_pb2.TensorInfo] = dict(definition.outputs)
         self._function = function
@@ -35,7 +35,7 @@ class Signature:
         self._dtypes = {name: tensors.dtype_of(info.dtype) for name, info in self.inputs.items()}
         shapes = [_shape(info) for info in (*self.inputs.values(), *self.outputs.values())]
         by_rows = bool(self.inputs) and all(shape and shape[0] == -1 for shape in shapes)
-        self._batcher = Batcher(self._run, batching) if batching and by_rows else None
+        self._batcher = Batcher(self._run, max_batch_rows) if max_batch_rows and by_rows else None
 
     def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
         """Runs the model.
@@ -92,13 +92,13 @@ class Servable:
         name: the model's.
         version: the push's.
         folder: its SavedModel.
-        batching: how concurrent requests are merged; None runs each by itself.
+        max_batch_rows: of a batch of concurrent requests; None runs each by itself.
 
     Raises:
         OSError, ValueError, tf.errors.OpError: the SavedModel is not whole.
     """
 
-    def __init__(self, name: str, version: int, folder: Path, batching: Batching | None) -> None:
+    def __init__(self, name: str, version: int, folder: Path, max_batch_rows: int | None) -> None:
         self.name = name
         self.version = version
         content = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
@@ -110,7 +110,7 @@ class Servable:
         }
         self._loaded = tf.saved_model.load(str(folder), tags=[tf.saved_model.SERVING])
         self._signatures = {
-            key: Signature(self.definitions[key], function, batching)
+            key: Signature(self.definitions[key], function, max_batch_rows)
             for key, function in self._loaded.signatures.items()
         }
 

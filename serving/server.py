@@ -5,7 +5,7 @@ import logging
 import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -14,9 +14,9 @@ from typing import Self
 import grpc
 from aiohttp import web
 
+from components.pusher.tf_serving import MAX_BATCH_ROWS
 from serving import grpc_service, rest
 from serving.api import Api
-from serving.batching import Batching
 from serving.ports import port_taken
 from serving.servable import Servable
 from serving.versions import Versions, Watcher
@@ -37,14 +37,14 @@ class ServerSettings:
         port: of gRPC; 0 for any that is free.
         rest_port: of REST; 0 for any that is free.
         poll_seconds: the pause between two looks at the push folder.
-        batching: how concurrent requests are merged; None runs each by itself.
+        max_batch_rows: of a batch of concurrent requests; None runs each by itself.
     """
 
     host: str = "0.0.0.0"
     port: int = 8500
     rest_port: int = 8501
     poll_seconds: float = 0.25
-    batching: Batching | None = field(default_factory=Batching)
+    max_batch_rows: int | None = MAX_BATCH_ROWS
 
 
 class EmbeddedServer:
@@ -64,7 +64,7 @@ class EmbeddedServer:
     """
 
     def __init__(self, push_folder: Path, settings: ServerSettings) -> None:
-        self.versions = Versions(push_folder, partial(_load, batching=settings.batching))
+        self.versions = Versions(push_folder, partial(_load, max_batch_rows=settings.max_batch_rows))
         self._watcher = Watcher(self.versions, settings.poll_seconds)
         api = Api(self.versions)
         self._grpc_workers = ThreadPoolExecutor(WORKERS, "grpc")
@@ -140,7 +140,7 @@ class _RestThread:
         self._workers.shutdown()
 
 
-def _load(name: str, version: int, folder: Path, batching: Batching | None) -> Servable:
-    servable = Servable(name, version, folder, batching)
+def _load(name: str, version: int, folder: Path, max_batch_rows: int | None) -> Servable:
+    servable = Servable(name, version, folder, max_batch_rows)
     replay(servable, folder)
     return servable

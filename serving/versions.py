@@ -98,11 +98,9 @@ class Versions:
             _log.info("version %d is let go", version)
 
     def _load_all(self, pushed: Pushed) -> dict[str, Servable]:
-        if not pushed.models:
-            raise FileNotFoundError(f"expected models below {self._push_folder}, found none of {sorted(pushed.parts)}")
         missing = [str(folder) for folder in pushed.parts.values() if not folder.is_dir()]
         if missing:
-            raise FileNotFoundError(f"expected all parts of the manifest, found no {', '.join(missing)}")
+            raise FileNotFoundError(f"expected all parts that its manifest names, found no {', '.join(missing)}")
         self._set_state(pushed.models, pushed.version, State("LOADING"))
         return {name: self._load(name, pushed.version, folder) for name, folder in pushed.models.items()}
 
@@ -110,7 +108,7 @@ class Versions:
         self._failed[pushed.version] = files
         _log.error("version %d cannot be loaded; version %s stays live: %r", pushed.version, self.live, error)
         state = State("END", grpc.StatusCode.UNKNOWN, f"version {pushed.version} cannot be loaded: {error}")
-        self._set_state(pushed.parts, pushed.version, state)
+        self._set_state(pushed.models, pushed.version, state)
 
     def _set_state(self, models: dict[str, Path] | dict[str, Servable], version: int, state: State) -> None:
         with self._states_lock:

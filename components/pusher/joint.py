@@ -23,14 +23,13 @@ from components.indexer.files import DESCRIPTION, IDS, write_whole
 from components.pusher import tf_serving
 from components.pusher.files import Source
 from components.pusher.versions import PushFolder
-from schemas.served import INDEX, ITEM_TOWER, QUERY_TOWER, RETRIEVER
+from schemas.served import INDEX, ITEM_TOWER, MODELS, QUERY_TOWER, RETRIEVER
 
 DAY_KEY = "day"
 PARTS_PROPERTY = "parts"
 RETRIEVER_KEY = "retriever"
 INDEX_KEY = "index"
 EVALUATION_KEY = "evaluation"
-MODELS = (QUERY_TOWER, ITEM_TOWER, RETRIEVER)  # the parts that TF Serving serves
 INDEX_FILES = (faiss_index.FILE, DESCRIPTION, IDS)  # what a vector service needs; not the embeddings themselves
 
 Inputs = dict[str, list[types.Artifact]]

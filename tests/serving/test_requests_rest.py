@@ -123,6 +123,7 @@ BAD = {
     "a version beyond all": (
         f"/v1/models/retriever/versions/{1 << 64}:predict", {"instances": [1]}, 400, "Failed to convert version: 18446",
     ),
+    "a version of 5,000 digits": (f"/v1/models/retriever/versions/{'1' * 5000}", None, 400, "Failed to convert version: 1"),
     "another method": ("/v1/models/retriever:classify", {}, 400, "Malformed request: POST /v1/models/retriever:classify"),
     "another place": ("/v2", None, 400, "Malformed request: GET /v2"),
     "a status of none": ("/v1/models/none", None, 404, "Could not find any versions of model none"),

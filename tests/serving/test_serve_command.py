@@ -133,3 +133,15 @@ def test_an_address_that_nothing_here_can_serve_is_refused(tmp_path: Path) -> No
     said = process.communicate(timeout=20)[0]
     assert process.returncode == 1
     assert said.startswith("gs://bucket/serving: expected a folder") and "Install tensorflow_model_server" in said
+
+
+def test_the_embedded_server_can_be_asked_for_where_tf_serving_is_installed(
+    template: Path, tmp_path: Path, tf_serving: Path
+) -> None:
+    Pushes(template, tmp_path).push("one")
+    ports = ("--port", str(free_port()), "--rest-port", str(free_port()))
+    process = serve(tmp_path, "--embedded", *ports, path=str(tf_serving))
+    time.sleep(3)  # TF Serving would have been started in one; the embedded server itself is waited for by another test
+    assert process.poll() is None and not (tmp_path / "started").exists()
+    process.kill()
+    process.communicate()

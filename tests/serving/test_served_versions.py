@@ -1,20 +1,24 @@
 """Which version answers while versions come, go, and fail."""
 
+import http.client
 import shutil
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
 import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2
-from tiny import Pushes, example
+from tiny import ANY_PORT, Pushes, example
 
 from components.pusher.versions import PushFolder
 from components.trainer.warmup import REQUESTS_FILE, write_requests
+from schemas.errors import UserError
 from serving.client import Client
 from serving.server import EmbeddedServer, ServerSettings
+from serving.versions import Versions
 
 
 def ids(server: EmbeddedServer, version: int | None = None) -> bytes:
@@ -28,8 +32,6 @@ def states(server: EmbeddedServer, model: str = "retriever") -> dict[int, str]:
 
 
 def healthz(server: EmbeddedServer) -> int:
-    import http.client
-
     connection = http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=10)
     connection.request("GET", "/healthz")
     return connection.getresponse().status
@@ -44,6 +46,14 @@ def test_a_folder_that_is_empty_or_not_there_is_waited_for(serve, pushes, until)
     pushes.push("one")
     until(lambda: healthz(server) == 200)
     assert ids(server) == b"one-1"
+
+
+@pytest.mark.parametrize("name", ["port", "rest_port"])
+def test_a_port_that_another_server_has_is_refused(serve, pushes, name: str) -> None:
+    """Regression: gRPC shares a port between processes if it may, and each would have had half of the requests."""
+    taken = getattr(serve(pushes.root, wait=False), name)
+    with pytest.raises(UserError, match=f"Port {taken} cannot be listened on: it is in use"):
+        EmbeddedServer(pushes.root, replace(ANY_PORT, **{name: taken}))
 
 
 def test_a_push_is_seen_within_a_second(pushes, until) -> None:
@@ -112,6 +122,7 @@ def test_a_push_killed_on_its_way_leaves_the_old_version_served(serve, pushes, u
 
 DAMAGE = {
     "cut short": lambda folder: (folder / "saved_model.pb").write_bytes((folder / "saved_model.pb").read_bytes()[:99]),
+    "no graph": lambda folder: (folder / "saved_model.pb").unlink(),
     "no weights": lambda folder: shutil.rmtree(folder / "variables"),
     "no asset": lambda folder: shutil.rmtree(folder / "assets"),
 }
@@ -141,8 +152,6 @@ def test_a_version_that_cannot_be_loaded_leaves_the_old_one_served_until_it_is_m
 
 
 def test_what_cannot_be_loaded_is_not_tried_again_before_it_changes(pushes) -> None:
-    from serving.versions import Versions
-
     pushes.push("one")
     tried = []
 
@@ -158,8 +167,6 @@ def test_what_cannot_be_loaded_is_not_tried_again_before_it_changes(pushes) -> N
 
 def test_a_version_is_live_for_all_its_models_at_once(pushes) -> None:
     """While the last of its models is being loaded, none of them answers."""
-    from serving.versions import Versions
-
     first = pushes.push("one")
     loading, go = threading.Event(), threading.Event()
 

@@ -1,0 +1,80 @@
+"""Something to serve: a query tower as the Trainer exports it, but untrained, and a retriever over a random catalogue."""
+
+from pathlib import Path
+
+import apache_beam as beam
+import numpy as np
+import tensorflow as tf
+import tensorflow_transform as tft
+import tensorflow_transform.beam as tft_beam
+from numpy.typing import NDArray
+from tensorflow_transform.tf_metadata import dataset_metadata, schema_utils
+
+from components.analysis import files as analysis_files
+from components.indexer.retriever import export_retriever
+from components.indexer.search import ExactSearch
+from components.trainer.export import export_tower
+from components.trainer.towers import Tower, build_tables
+from components.transform import raw_features
+from components.transform.preprocessing import preprocessing_fn
+from schemas import served
+from schemas.features import CANDIDATE_ID, QUERY_ID, REWARD, TIMESTAMP, FeatureSpec
+
+HISTORY = 20
+FIXED = {CANDIDATE_ID: tf.string, QUERY_ID: tf.string, TIMESTAMP: tf.int64, REWARD: tf.float32}
+SPEC = FeatureSpec.model_validate(
+    {
+        "interactions": {"user": "user", "item": "item", "time": "at"},
+        "catalogue": {"item": "item"},
+        "tables": {"item": {"width": 32, "hash_buckets": 20_000}, "user": {"width": 32, "hash_buckets": 20_000}},
+        "query": {
+            "user": {"kind": "id", "table": "user"},
+            "past": {"kind": "history", "table": "item", "last": HISTORY},
+        },
+        "item": {"item": {"kind": "id", "table": "item"}},
+    }
+)
+
+
+def write(folder: Path, scratch: Path, items: int, width: int) -> None:
+    """Writes the retriever's SavedModel to `folder/retriever`.
+
+    Args:
+        folder: where to.
+        scratch: an empty folder for what it is made from.
+        items: of the catalogue.
+        width: of the embeddings.
+    """
+    transform = _transform(scratch)
+    tables = build_tables(
+        {name: table.hash_buckets for name, table in SPEC.tables.items()},
+        {name: table.width for name, table in SPEC.tables.items()},
+        seed=0,
+    )
+    tower = Tower(SPEC.query, tables, (2 * width, width), 1, served.QUERY_TOWER)
+    export_tower(tower, SPEC.query, transform, str(scratch))
+    embeddings = np.random.default_rng(2).normal(size=(items, width)).astype(np.float32)
+    embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+    ids = [b"item %d" % number for number in range(items)]
+    export_retriever(str(scratch / served.QUERY_TOWER), ExactSearch(embeddings), ids, str(folder))
+
+
+def example(user: int, items: NDArray[np.int64]) -> bytes:
+    """A query, serialised: who asks, and the items of the history."""
+    made = tf.train.Example()
+    made.features.feature["user"].bytes_list.value.append(b"user %d" % user)
+    made.features.feature["past"].bytes_list.value.extend(b"item %d" % item for item in items)
+    return made.SerializeToString()
+
+
+def _transform(scratch: Path) -> tft.TFTransformOutput:
+    """The transform of a dataset without a vocabulary: every id is hashed."""
+    analysis_files.write(str(scratch / "analysis"), {}, {})
+    dtypes = {**raw_features.dtypes(SPEC.features), **FIXED}
+    schema = schema_utils.schema_from_feature_spec({n: tf.io.VarLenFeature(dtype) for n, dtype in dtypes.items()})
+    config = {"feature_spec": SPEC.model_dump_json(), "analysis": str(scratch / "analysis")}
+    with beam.Pipeline() as pipeline, tft_beam.Context(str(scratch / "beam")):
+        data = (pipeline | beam.Create([]), dataset_metadata.DatasetMetadata(schema))
+        graph = data | tft_beam.AnalyzeDataset(lambda inputs: preprocessing_fn(inputs, config))
+        _ = graph | tft_beam.WriteTransformFn(str(scratch / "transform"))
+    return tft.TFTransformOutput(str(scratch / "transform"))

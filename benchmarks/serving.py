@@ -1,0 +1,166 @@
+"""The embedded server under load: latency and requests a second by the number of clients, with batching and without.
+
+Each client sends one query (`serving_examples` of the retriever) and waits for its answer before it sends the next. Server and
+clients are a process each and share the machine's cores; the clients are coroutines, and neither build their requests nor read the
+answers' content while the clock runs.
+"""
+
+import asyncio
+import json
+import multiprocessing
+import tempfile
+import time
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnContext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import common
+
+WIDTH, K = 32, 100
+QUERIES = 256
+CHANNELS = 4
+WARM_UP_SECONDS = 1.0
+METHOD = "/tensorflow.serving.PredictionService/Predict"
+BATCHED, ALONE = "batched", "each alone"
+
+
+def push(folder: Path, items: int, requests: Any) -> None:
+    """Makes a push folder with a retriever in it, and requests for it; a process of its own, as it takes TFX's libraries."""
+    from tensorflow.core.framework import tensor_pb2
+    from tensorflow_serving.apis import predict_pb2
+
+    from benchmarks import served_model
+    from schemas import served
+    from serving import tensors
+
+    served_model.write(folder / "1", folder / "scratch", items, WIDTH)
+    manifest = folder / "manifests" / "1.json"
+    manifest.parent.mkdir()
+    manifest.write_text(json.dumps({"version": 1, "parts": {"retriever": "1/retriever"}}))
+    generator = np.random.default_rng(0)
+    made = []
+    for user in range(QUERIES):
+        history = generator.integers(0, items, served_model.HISTORY)
+        request = predict_pb2.PredictRequest()
+        request.model_spec.name = served.RETRIEVER
+        request.model_spec.signature_name = served.EXAMPLES_SIGNATURE
+        example: tensor_pb2.TensorProto = tensors.to_proto(np.array([served_model.example(user, history)], object))
+        request.inputs[served.EXAMPLES].CopyFrom(example)
+        request.inputs[served.K].CopyFrom(tensors.to_proto(np.array([K], np.int32)))
+        made.append(request.SerializeToString())
+    requests.put(made)
+
+
+def serve(folder: Path, batched: bool, control: Connection) -> None:
+    """The server's process: tells its port, and ends when it is told anything."""
+    from serving.server import EmbeddedServer, ServerSettings
+
+    settings = ServerSettings("127.0.0.1", 0, 0)
+    with EmbeddedServer(folder, settings if batched else replace(settings, max_batch_rows=None)) as server:
+        while server.versions.live is None:
+            time.sleep(0.05)
+        control.send(server.port)
+        control.recv()
+
+
+def load(port: int, requests: list[bytes], clients: int, seconds: float, control: Connection) -> None:
+    """The clients' process: tells the seconds that each answer took, and how many failed."""
+    control.send(asyncio.run(_load(port, requests, clients, seconds)))
+
+
+async def _load(port: int, requests: list[bytes], clients: int, seconds: float) -> tuple[list[float], int]:
+    import grpc
+
+    options = [("grpc.use_local_subchannel_pool", 1)]  # or all channels would be one connection
+    channels = [grpc.aio.insecure_channel(f"127.0.0.1:{port}", options) for _ in range(min(clients, CHANNELS))]
+    calls = [channel.unary_unary(METHOD) for channel in channels]
+    latencies: list[float] = []
+    failed = 0
+    begin = time.perf_counter() + WARM_UP_SECONDS
+    end = begin + seconds
+
+    async def client(number: int) -> None:
+        nonlocal failed
+        sent = number
+        while (now := time.perf_counter()) < end:
+            try:
+                answer = await calls[number % len(calls)](requests[sent % len(requests)], timeout=30)
+                failed += not answer
+            except grpc.RpcError:
+                failed += 1
+            if now >= begin:
+                latencies.append(time.perf_counter() - now)
+            sent += clients
+
+    await asyncio.gather(*(client(number) for number in range(clients)))
+    for channel in channels:
+        await channel.close()
+    return latencies, failed
+
+
+def measure(folder: Path, requests: list[bytes], batched: bool, options: Any, context: SpawnContext) -> dict[int, Any]:
+    """Figures by number of clients, all against one server."""
+    ours, theirs = context.Pipe()
+    server = context.Process(target=serve, args=(folder, batched, theirs))
+    server.start()
+    port = ours.recv()
+    figures = {}
+    for clients in options.clients:
+        told, tells = context.Pipe(duplex=False)
+        process = context.Process(target=load, args=(port, requests, clients, options.seconds, tells))
+        process.start()
+        latencies, failed = told.recv()
+        process.join()
+        p50, p99, most = (1000 * float(np.quantile(latencies, share)) for share in (0.5, 0.99, 1.0))
+        rate = len(latencies) / options.seconds
+        figures[clients] = {"p50_ms": p50, "p99_ms": p99, "max_ms": most, "requests_per_second": rate, "failed": failed}
+    ours.send("end")
+    server.join()
+    return figures
+
+
+def main() -> None:
+    """The command line."""
+    arguments = common.parser(__doc__ or "")
+    arguments.add_argument("--items", type=int, default=20_000)
+    arguments.add_argument("--seconds", type=float, default=6.0, help="of each measurement")
+    arguments.add_argument("--clients", type=int, nargs="+", default=[1, 8, 64])
+    options = arguments.parse_args()
+    context = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        queue = context.Queue()
+        maker = context.Process(target=push, args=(folder, options.items, queue))
+        maker.start()
+        requests = queue.get()
+        maker.join()
+        figures = {way: measure(folder, requests, way == BATCHED, options, context) for way in (BATCHED, ALONE)}
+    common.show(
+        f"retriever over {options.items:,} items x {WIDTH}, first {K}",
+        ["clients", "", "p50 ms", "p99 ms", "longest ms", "requests/s", "failed"],
+        [
+            [str(clients), way, *(f"{each[name]:.1f}" for name in ("p50_ms", "p99_ms", "max_ms")),
+             f"{each['requests_per_second']:,.0f}", str(each["failed"])]
+            for clients in options.clients
+            for way in figures
+            for each in [figures[way][clients]]
+        ],
+    )  # fmt: skip
+    most = max(options.clients)
+    best = figures[BATCHED][most]
+    headline = {
+        f"p50_ms_{most}": best["p50_ms"],
+        f"p99_ms_{most}": best["p99_ms"],
+        f"requests_per_second_{most}": best["requests_per_second"],
+        "failed": float(sum(each["failed"] for way in figures.values() for each in way.values())),
+    }
+    settings = {"items": options.items, "width": WIDTH, "k": K, "seconds": options.seconds, "clients": options.clients}
+    common.conclude(options.json, settings, figures, headline)
+
+
+if __name__ == "__main__":
+    main()
