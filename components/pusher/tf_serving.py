@@ -8,8 +8,7 @@ from collections.abc import Iterable
 KEPT_VERSIONS = 2  # the live one and the one before it, which clients may still name
 MAX_BATCH_ROWS = 64
 BATCH_TIMEOUT_MICROS = 1000
-# Those of a version's parts that are models; each client of ours waits for an answer before it asks again, so that a queue
-# of more batches than this is a server that cannot keep up, which then says so.
+# A client of ours asks again only once it was answered, so a longer queue is that of a server which cannot keep up, and says so.
 MAX_ENQUEUED_BATCHES = 100
 
 
