@@ -56,8 +56,7 @@ class Signature:
         rows = {name: len(inputs[name]) for name in sorted(inputs)}
         if len(set(rows.values())) > 1:
             raise invalid(f"expected as many rows in each input, received {rows}")
-        # What is said to no rows is the model's matter, and would be lost in a batch.
-        return self._batcher(inputs) if any(rows.values()) else self._run(inputs)
+        return self._batcher(inputs)
 
     def _check(self, inputs: Mapping[str, NDArray[Any]]) -> None:
         if inputs.keys() != self.inputs.keys():

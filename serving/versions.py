@@ -8,12 +8,12 @@ from pathlib import Path
 
 import grpc
 
+from components.pusher.tf_serving import KEPT_VERSIONS
 from serving import manifests
 from serving.errors import not_found
 from serving.manifests import Pushed
 from serving.servable import Servable
 
-KEPT = 2  # the live version and the one before it, for requests that name it
 _log = logging.getLogger(__name__)
 
 
@@ -80,7 +80,7 @@ class Versions:
 
     def refresh(self) -> None:
         """Looks at the push folder once: loads what is new, the highest first, then drops what is old."""
-        for pushed in reversed(manifests.read(self._push_folder)[-KEPT:]):
+        for pushed in reversed(manifests.read(self._push_folder)[-KEPT_VERSIONS:]):
             if pushed.version not in self._served and self._failed.get(pushed.version) != (files := _files(pushed)):
                 try:
                     models = self._load_all(pushed)
@@ -90,7 +90,7 @@ class Versions:
                     self._served = {**self._served, pushed.version: models}
                     self._set_state(models, pushed.version, State("AVAILABLE"))
                     _log.info("version %d is loaded; version %d is live", pushed.version, self.live)
-        for version in sorted(self._served)[:-KEPT]:
+        for version in sorted(self._served)[:-KEPT_VERSIONS]:
             models = self._served[version]
             self._set_state(models, version, State("UNLOADING"))
             self._served = {number: each for number, each in self._served.items() if number != version}
