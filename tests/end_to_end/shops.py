@@ -29,12 +29,16 @@ def runs(arguments: list[str]) -> list[dict[str, Any]]:
 
 
 def write_shop(root: Path) -> None:
-    """Visitors who stick to one kind of item: what they bought tells what they buy next. Three days of them, up to DAY."""
+    """Visitors who stick to one kind of item: what they bought tells what they buy next. Three days of them, up to DAY.
+
+    Two more items are blocked.
+    """
     (root / "data").mkdir()
-    lines = ["sku;name;tags;price"]
+    lines = ["sku;name;tags;price;gone"]
     for number in range(KINDS * ITEMS_A_KIND):
         kind = number // ITEMS_A_KIND
-        lines.append(f"s{number};Item {number} 🐜;kind{kind} {'new' if number % 2 else 'old'};{number + 0.5}")
+        lines.append(f"s{number};Item {number} 🐜;kind{kind} {'new' if number % 2 else 'old'};{number + 0.5};0")
+    lines += ["gone 0;Item no more;kind0 old;1;1", "gone 1;Item no more;kind1 new;1;1"]
     (root / "data" / "items.csv").write_text("\n".join(lines) + "\n")
     for back in range(3):
         write_sales(root, DAY - timedelta(days=back))

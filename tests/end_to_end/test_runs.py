@@ -35,6 +35,27 @@ print(json.dumps({"norm": float(np.linalg.norm(from_tensors)), "apart": float(ab
 """
 
 
+PLAIN_RETRIEVER = """
+import json, sys
+import faiss, numpy as np, pyarrow as pa
+import tensorflow as tf
+places, history = json.loads(sys.argv[1]), sys.argv[2:]
+example = tf.train.Example()
+example.features.feature["bought"].bytes_list.value.extend(item.encode() for item in history)
+example.features.feature["latest"].bytes_list.value.append(history[-1].encode())
+def retrieve(k, exclude=()):
+    example.features.feature["exclude"].bytes_list.value[:] = [item.encode() for item in exclude]
+    retriever = tf.saved_model.load(places["retriever"]).signatures["serving_examples"]
+    found = retriever(examples=tf.constant([example.SerializeToString()]), k=tf.constant([k]))
+    return [item.decode() for item in found["item_ids"][0].numpy()]
+query = tf.saved_model.load(places["query_tower"]).signatures["serving_examples"]
+index = faiss.read_index(places["index"] + "/index.faiss")
+ids = pa.ipc.open_file(places["index"] + "/ids.arrow").read_all().column("candidate_id").to_pylist()
+rows = index.search(query(examples=tf.constant([example.SerializeToString()]))["embedding"].numpy(), 10)[1][0]
+print(json.dumps({"all": retrieve(1000), "others": retrieve(5, history), "faiss": [ids[row].decode() for row in rows]}))
+"""
+
+
 LIMIT = "evaluator.limits=[{metric: recall_at_5, at_least: 0.999}]"
 
 
@@ -86,6 +107,18 @@ def test_plain_tensorflow_calls_the_towers(shop: list[str]) -> None:
     assert embed(pushed["item_tower"], sku=["never seen"], tags=[["kind0"]], price=[3.5])["norm"] == pytest.approx(
         1.0, abs=1e-5
     )
+
+
+def test_plain_tensorflow_and_plain_faiss_find_the_same_items(shop: list[str]) -> None:
+    run = runs(shop)[0]
+    assert run["servable"] is True and run["pushed"].keys() == {"query_tower", "item_tower", "retriever", "index"}
+    history = ["s61", "s62", "s63"]
+    command = [sys.executable, "-I", "-c", PLAIN_RETRIEVER, json.dumps(run["pushed"]), *history]
+    found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert sorted(found["all"]) == sorted(f"s{number}" for number in range(200))  # without the two that are blocked
+    assert found["faiss"] == found["all"][:10]
+    assert found["others"] == [item for item in found["all"] if item not in history][:5]
+    assert sum(int(item[1:]) // ITEMS_A_KIND == 3 for item in found["all"][:10]) >= 7
 
 
 def test_recommendations_are_of_the_visitors_kind_and_strangers_get_some(shop: list[str]) -> None:
