@@ -174,10 +174,12 @@ def runs(
     with _errors():
         loaded = configuration.load(config, settings or [])
         found: list[Any] = []
-        if loaded.metadata_path.exists():
-            from pipeline.metadata import Records, connection
+        from pipeline import store
 
-            found = Records(connection(loaded.metadata_path)).runs()
+        if store.has_begun(loaded):
+            from pipeline.metadata import Records
+
+            found = Records(store.connection(loaded)).runs()
         if as_json:
             sys.stdout.write(json.dumps([asdict(each) for each in found], indent=2) + "\n")
             return

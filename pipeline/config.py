@@ -11,6 +11,7 @@ from components.example_gen.settings import ExampleGenSettings
 from components.example_validator.settings import ValidationSettings
 from components.indexer.settings import IndexerSettings
 from components.trainer.settings import TrainerSettings
+from pipeline.metadata_settings import MetadataSettings, SqliteSettings
 from schemas import features, located_yaml
 from schemas.errors import UserError
 from schemas.features import Declaration, FeatureSpec
@@ -41,6 +42,7 @@ class Config(Declaration):
         indexer: the index over the catalogue.
         evaluator: what is measured, and what must be reached to be pushed.
         retention: what stays on the disk.
+        metadata: where ML Metadata is kept.
         beam: pipeline options of Apache Beam, for every step that it runs.
     """
 
@@ -53,6 +55,7 @@ class Config(Declaration):
     indexer: IndexerSettings = IndexerSettings()
     evaluator: EvaluatorSettings = EvaluatorSettings()
     retention: RetentionSettings = RetentionSettings()
+    metadata: MetadataSettings = Field(default=SqliteSettings(), discriminator="store")
     beam: tuple[str, ...] = ()
 
     @property
@@ -62,7 +65,7 @@ class Config(Declaration):
 
     @property
     def metadata_path(self) -> Path:
-        """ML Metadata's SQLite file."""
+        """ML Metadata's file, where `metadata` is SQLite."""
         return self.root / "metadata.sqlite"
 
     @property

@@ -3,14 +3,12 @@
 import json
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime
-from pathlib import Path
 from typing import Any
 
-from ml_metadata import errors
-from ml_metadata.metadata_store import metadata_store
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 from components.evaluator.names import BASELINE, CANDIDATE
+from pipeline.store import Store
 from schemas.errors import UserError
 
 RUN_CONTEXT = "pipeline_run"
@@ -73,7 +71,7 @@ class Run:
         index: what the index over the catalogue is.
         rows: the accounting of rows read and dropped.
         turnover: for each embedding table, what the day did to its vocabulary.
-        given: what it was given; known of complete runs.
+        given: what it was given; unknown of runs of older code that did not end.
         steps: its steps, in the order in which they ran.
     """
 
@@ -113,14 +111,6 @@ def new_run_id(day: date) -> str:
     return f"{day.isoformat()}.{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
 
 
-def connection(path: Path) -> mlmd.ConnectionConfig:
-    """How ML Metadata in an SQLite file is reached; the file is made by the first to connect."""
-    config = mlmd.ConnectionConfig()
-    config.sqlite.filename_uri = str(path)
-    config.sqlite.connection_mode = mlmd.SqliteMetadataSourceConfig.READWRITE_OPENCREATE
-    return config
-
-
 class Records:
     """Reads the runs.
 
@@ -128,18 +118,11 @@ class Records:
         config: where ML Metadata is.
 
     Raises:
-        UserError: what is there is not ML Metadata.
+        UserError: ML Metadata cannot be reached, or what is there is not it.
     """
 
     def __init__(self, config: mlmd.ConnectionConfig) -> None:
-        try:
-            self._store = metadata_store.MetadataStore(config)
-        except (errors.StatusError, RuntimeError) as error:
-            reason = str(error).removeprefix("Error when executing query: ").partition(" query: ")[0]
-            raise UserError(
-                f"{config.sqlite.filename_uri}: expected ML Metadata's SQLite file, found something else: {reason}. "
-                "Move it away, or name another root: --set root=DIR."
-            ) from error
+        self._store = Store(config)
 
     def runs(self) -> list[Run]:
         """Every run, oldest first."""
@@ -147,8 +130,12 @@ class Records:
         return [self._run(context) for context in sorted(contexts, key=lambda context: context.id)]
 
     def run(self, run_id: str) -> Run:
-        """One run by its id."""
-        return self._run(self._store.get_context_by_type_and_name(RUN_CONTEXT, run_id))
+        """One run by its id.
+
+        Raises:
+            UserError: there is none.
+        """
+        return self._run(self._context(run_id))
 
     def last_complete(self, pipeline: str, day: date) -> Run | None:
         """The last run of a pipeline and day that is complete."""
@@ -169,8 +156,8 @@ class Records:
         return any(found.state == mlmd.Artifact.DELETED for found in self._store.get_artifacts_by_id([artifact]))
 
     def note_given(self, run_id: str, given: Given) -> None:
-        """Leaves on a run that is complete what it was given."""
-        context = self._store.get_context_by_type_and_name(RUN_CONTEXT, run_id)
+        """Leaves on a run what it was given."""
+        context = self._context(run_id)
         for name, value in asdict(given).items():
             kept = context.custom_properties[f"{GIVEN_PREFIX}{name}"]
             if isinstance(value, int):
@@ -181,7 +168,7 @@ class Records:
 
     def example_uris(self, run_id: str) -> dict[str, str]:
         """Where the examples of a run are: `interactions` and `catalogue`."""
-        context = self._store.get_context_by_type_and_name(RUN_CONTEXT, run_id)
+        context = self._context(run_id)
         found = {}
         for _, artifact in self._artifacts(context):
             rows = _properties(artifact).get("rows")
@@ -191,8 +178,14 @@ class Records:
 
     def artifact_uris(self, run_id: str, artifact_type: str) -> list[str]:
         """Where the artifacts of a type are that a run made."""
-        context = self._store.get_context_by_type_and_name(RUN_CONTEXT, run_id)
+        context = self._context(run_id)
         return [artifact.uri for kind, artifact in self._artifacts(context) if kind == artifact_type]
+
+    def _context(self, run_id: str) -> mlmd.Context:
+        context = self._store.get_context_by_type_and_name(RUN_CONTEXT, run_id)
+        if context is None:
+            raise UserError(f"ML Metadata knows no run {run_id}. `ndr runs` lists those that it knows.")
+        return context
 
     def _artifacts(self, context: mlmd.Context) -> list[tuple[str, mlmd.Artifact]]:
         """What a run's steps made, or the cache served, with the name of each one's type; not what its resolvers found."""

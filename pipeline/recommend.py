@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from ml_metadata.proto import metadata_store_pb2
 
 from components.pusher.versions import PushFolder
 from components.trainer.export import EMBEDDING, EXAMPLES_SIGNATURE, ITEM_TOWER, QUERY_TOWER
+from pipeline import store
 from pipeline.config import Config
-from pipeline.metadata import Records, connection
+from pipeline.metadata import Records
 from schemas.errors import UserError
 from schemas.features import CANDIDATE_ID, QUERY_ID, TIMESTAMP, TITLE, FeatureSpec, HistoryFeature, IdFeature
 
@@ -67,10 +67,9 @@ def recommend(config: Config, user: str, k: int) -> Answer:
     newest = manifests[-1]
     spec = config.feature_spec()
     gone = f"What version {newest.version} was made from or consists of is gone. Run its day, {newest.day}, again."
-    if not config.metadata_path.exists():
+    if not store.has_begun(config):
         raise UserError(gone)
-    mlmd: metadata_store_pb2.ConnectionConfig = connection(config.metadata_path)
-    uris = Records(mlmd).example_uris(newest.run)
+    uris = Records(store.connection(config)).example_uris(newest.run)
     folders = PushFolder(str(config.serving)).places(newest)
     if not all(tf.io.gfile.exists(place) for place in (*uris.values(), *folders.values())):
         raise UserError(gone)

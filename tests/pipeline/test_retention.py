@@ -15,8 +15,9 @@ from pydantic import ValidationError
 
 from components.pusher.versions import PARTS, PushFolder
 from pipeline.config import Config, RetentionSettings
-from pipeline.metadata import connection
+from pipeline.metadata_settings import SqliteSettings
 from pipeline.retention import Collected, collect
+from pipeline.store import connection
 from schemas.errors import UserError
 
 CONTENT = "0123456789"  # ten bytes a file
@@ -24,7 +25,9 @@ CONTENT = "0123456789"  # ten bytes a file
 
 def places(root: Path, days: int = 1, versions: int = 1) -> Config:
     """A configuration of which only these parts are read."""
-    return Config.model_construct(root=root, retention=RetentionSettings(days=days, versions=versions))
+    return Config.model_construct(
+        root=root, retention=RetentionSettings(days=days, versions=versions), metadata=SqliteSettings()
+    )
 
 
 class Work:
@@ -33,7 +36,7 @@ class Work:
     def __init__(self, root: Path) -> None:
         self.places = places(root)
         root.mkdir(parents=True, exist_ok=True)
-        self.store = metadata_store.MetadataStore(connection(self.places.metadata_path))
+        self.store = metadata_store.MetadataStore(connection(self.places))
 
     def run(self, day: str, pipeline: str = "shop") -> mlmd.Context:
         """Begins a run, named as `pipeline.metadata.new_run_id` does, below its pipeline's context."""
@@ -481,7 +484,7 @@ def test_tfx_neither_caches_nor_resolves_what_was_collected(work: Work) -> None:
         work.store.put_attributions_and_associations([], [association])
 
     def asked() -> tuple[list[int], list[int]]:
-        with metadata.Metadata(connection(work.places.metadata_path)) as handle:
+        with metadata.Metadata(connection(work.places)) as handle:
             resolved = channel_resolver.resolve_single_channel(handle, channel)
             cached = cache_utils.get_cached_outputs(handle, cache)
             return sorted(artifact.id for artifact in resolved), [a.id for a in (cached or {}).get("key", [])]
