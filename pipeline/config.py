@@ -11,6 +11,7 @@ from components.example_gen.settings import ExampleGenSettings
 from components.example_validator.settings import ValidationSettings
 from components.indexer.settings import IndexerSettings
 from components.trainer.settings import TrainerSettings
+from pipeline.kubeflow.settings import KubeflowSettings
 from pipeline.metadata_settings import MetadataSettings, SqliteSettings
 from schemas import features, located_yaml
 from schemas.errors import UserError
@@ -43,6 +44,7 @@ class Config(Declaration):
         evaluator: what is measured, and what must be reached to be pushed.
         retention: what stays on the disk.
         metadata: where ML Metadata is kept.
+        kubeflow: how the steps run on Kubeflow; not needed elsewhere.
         beam: pipeline options of Apache Beam, for every step that it runs.
     """
 
@@ -56,6 +58,7 @@ class Config(Declaration):
     evaluator: EvaluatorSettings = EvaluatorSettings()
     retention: RetentionSettings = RetentionSettings()
     metadata: MetadataSettings = Field(default=SqliteSettings(), discriminator="store")
+    kubeflow: KubeflowSettings | None = None
     beam: tuple[str, ...] = ()
 
     @property

@@ -1,14 +1,13 @@
 """One day's run, whoever runs its nodes: a loop on this machine, or a pod a node."""
 
-import hashlib
 from collections.abc import Sequence
 from datetime import date
-from pathlib import Path
 
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 from apache_beam.runners.runner import create_runner
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 from tfx.dsl.compiler import compiler, constants
+from tfx.dsl.io import fileio
 from tfx.orchestration import metadata as tfx_metadata
 from tfx.orchestration.local import runner_utils
 from tfx.orchestration.portable import launcher, outputs_utils, runtime_parameter_utils
@@ -16,15 +15,13 @@ from tfx.orchestration.portable.mlmd import context_lib
 from tfx.proto.orchestration import pipeline_pb2
 
 from components.pusher.versions import PushFolder
+from pipeline import digests
 from pipeline.config import Config
 from pipeline.create import create_pipeline
 from pipeline.days import done, given
 from pipeline.metadata import NODE_CONTEXT, Records, Run
 from pipeline.store import connect
 from schemas.errors import UserError
-
-CODE_FOLDERS = ("components", "schemas")
-PROJECT = Path(__file__).resolve().parent.parent
 
 
 class PatientMetadata(tfx_metadata.Metadata):
@@ -43,7 +40,7 @@ def compile_pipeline(config: Config, day: date) -> pipeline_pb2.Pipeline:
     and ML Metadata knows which code made what.
     """
     compiled: pipeline_pb2.Pipeline = compiler.Compiler().compile(create_pipeline(config, day))
-    digest = code_digest()
+    digest = digests.code()
     steps = runner_utils.extract_local_deployment_config(compiled).executor_specs
     for node in compiled.nodes:
         if node.pipeline_node.node_info.id not in steps:  # a resolver runs no code of its own
@@ -53,15 +50,6 @@ def compile_pipeline(config: Config, day: date) -> pipeline_pb2.Pipeline:
     pusher = compiled.nodes[-1].pipeline_node
     pusher.execution_options.caching_options.enable_cache = False
     return compiled
-
-
-def code_digest(folders: Sequence[str] = CODE_FOLDERS) -> str:
-    """A digest of all code of some folders; by default of those that the steps run."""
-    content = hashlib.sha256()
-    for folder in folders:
-        for path in sorted((PROJECT / folder).rglob("*.py")):
-            content.update(str(path.relative_to(PROJECT)).encode() + b"\0" + path.read_bytes() + b"\0")
-    return content.hexdigest()[:16]
 
 
 def name_run(compiled: pipeline_pb2.Pipeline, run_id: str) -> None:
@@ -129,13 +117,21 @@ def launch(compiled: pipeline_pb2.Pipeline, name: str, to: mlmd.ConnectionConfig
 
 
 def clear_outputs(compiled: pipeline_pb2.Pipeline, name: str, execution: int) -> None:
-    """Removes what an attempt at a node left that was killed: TFX gives the next attempt the same folders."""
+    """Removes what an attempt at a node left that did not end: TFX gives the next attempt the same folders."""
     resolver = outputs_utils.OutputsResolver(
         pipeline_node=node_of(compiled, name),
         pipeline_info=compiled.pipeline_info,
         pipeline_runtime_spec=compiled.runtime_spec,
     )
-    outputs_utils.remove_output_dirs(resolver.generate_output_artifacts(execution))
+    for artifacts in resolver.generate_output_artifacts(execution).values():
+        for artifact in artifacts:
+            if fileio.exists(artifact.uri):
+                fileio.rmtree(artifact.uri)
+
+
+def is_resolver(compiled: pipeline_pb2.Pipeline, name: str) -> bool:
+    """Whether a node only looks something up, and has no executor."""
+    return name not in runner_utils.extract_local_deployment_config(compiled).executor_specs
 
 
 def node_of(compiled: pipeline_pb2.Pipeline, name: str) -> pipeline_pb2.PipelineNode:

@@ -15,6 +15,8 @@ RUN_CONTEXT = "pipeline_run"
 NODE_CONTEXT = "node"
 LAST_NODE = "Pusher"
 GIVEN_PREFIX = "given_"
+PASSED_OVER = "passed over"
+PASSED_OVER_FOR = "passed_over_for"
 STATES = {
     mlmd.Execution.COMPLETE: "complete",
     mlmd.Execution.CACHED: "cached",
@@ -61,7 +63,8 @@ class Run:
     Attributes:
         run: the run's id.
         date: its UTC day, ISO 8601.
-        state: `complete` when its last step is, `failed` when a step has, else `unfinished`.
+        state: `complete` when its last step is, `failed` when a step has, `passed over` when its day was done with the same
+            input, else `unfinished`.
         version: the pushed version, or None.
         blessed: whether the model reached its limits, or None where it was not judged.
         metrics: by slice, the metrics of every scorer with their 95 % intervals; see `components.evaluator.evaluator.read_metrics`.
@@ -72,7 +75,7 @@ class Run:
         rows: the accounting of rows read and dropped.
         turnover: for each embedding table, what the day did to its vocabulary.
         given: what it was given; unknown of runs of older code that did not end.
-        steps: its steps, in the order in which they ran.
+        steps: its steps, in the order in which they ran; of several attempts at one the last.
     """
 
     run: str
@@ -166,6 +169,22 @@ class Records:
                 kept.string_value = value
         self._store.put_contexts([context])
 
+    def note_passed_over(self, run_id: str, done_by: str) -> None:
+        """Leaves on a run that its day was done with the same input, and by which run."""
+        context = self._context(run_id)
+        context.custom_properties[PASSED_OVER_FOR].string_value = done_by
+        self._store.put_contexts([context])
+
+    def attempts(self, run_id: str, node: str) -> list[mlmd.Execution]:
+        """The executions of a node in a run, oldest first."""
+        executions = self._store.get_executions_by_context(self._context(run_id).id)
+        return sorted((each for each in executions if self._node(each.id) == node), key=lambda each: each.id)
+
+    def mark(self, execution: mlmd.Execution, state: "mlmd.Execution.State") -> None:
+        """Leaves on an execution what became of it."""
+        execution.last_known_state = state
+        self._store.put_executions([execution])
+
     def example_uris(self, run_id: str) -> dict[str, str]:
         """Where the examples of a run are: `interactions` and `catalogue`."""
         context = self._context(run_id)
@@ -197,10 +216,10 @@ class Records:
 
     def _run(self, context: mlmd.Context) -> Run:
         executions = sorted(self._store.get_executions_by_context(context.id), key=lambda execution: execution.id)
-        steps = tuple(
-            Step(self._node(execution.id), STATES.get(execution.last_known_state, "unfinished"))
-            for execution in executions
-        )
+        last = {
+            self._node(execution.id): STATES.get(execution.last_known_state, "unfinished") for execution in executions
+        }
+        steps = tuple(Step(node, state) for node, state in last.items())
         made = self._artifacts(context)
         artifacts = dict(made)
         pushed = _properties(artifacts.get("PushedModel"))
@@ -211,7 +230,7 @@ class Records:
         return Run(
             run=context.name,
             date=context.name.partition(".")[0],
-            state=_state(steps),
+            state=PASSED_OVER if PASSED_OVER_FOR in context.custom_properties else _state(steps),
             version=version,
             blessed=None if blessed is None else bool(blessed),
             metrics=json.loads(evaluation.get("metrics", "{}")),
