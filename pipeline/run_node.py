@@ -23,7 +23,7 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date
 from enum import IntEnum
@@ -51,10 +51,6 @@ class Status(IntEnum):
     INTERNAL_FAULT = 70
     PASSING_FAULT = 75
     TERMINATED = 143
-
-
-class Terminated(BaseException):
-    """SIGTERM came. Not an Exception, as libraries go on after those."""
 
 
 class DataError(UserError):
@@ -94,8 +90,6 @@ def step(
     signal.signal(signal.SIGTERM, lambda *_: os._exit(Status.TERMINATED))  # the first process of a container ignores it
     try:
         _run(node, f"{day}.{run_id}", day, config, settings, definition)
-    except Terminated:
-        status = _told(Status.TERMINATED, f"{node} was told to end.")
     except PassingError as error:
         status = _told(Status.PASSING_FAULT, error)
     except DataError as error:
@@ -196,18 +190,20 @@ def _run_node(config: "Config", day: date, run_id: str, node: str) -> None:
         # TFX makes a new execution for a resolver; of any other node it goes on with the one that is there.
         records.mark(attempt, mlmd.Execution.FAILED if is_resolver else mlmd.Execution.RUNNING)
         day_run.clear_outputs(compiled, node, attempt.id)
+
+    def cancel() -> None:
+        own = Records(to)  # the other may be in the middle of a call
+        for attempt in own.attempts(run_id, node):
+            if attempt.last_known_state == mlmd.Execution.RUNNING:
+                own.mark(attempt, mlmd.Execution.CANCELED)
+
     try:
-        with _heeding_sigterm():
+        with _at_sigterm(cancel):
             day_run.launch(compiled, node, to)
     except PassingError:
         raise
     except UserError as error:
         raise DataError(str(error)) from error
-    except Terminated:
-        for attempt in records.attempts(run_id, node):
-            if attempt.last_known_state == mlmd.Execution.RUNNING:
-                records.mark(attempt, mlmd.Execution.CANCELED)
-        raise
     if not any(map(_is_done, records.attempts(run_id, node))):
         upstream = ", ".join(day_run.node_of(compiled, node).upstream_nodes)
         raise UserError(f"{node}: what it works on is not there. It comes behind {upstream} of the same run.")
@@ -220,19 +216,21 @@ def _is_done(execution: Any) -> bool:
 
 
 @contextmanager
-def _heeding_sigterm() -> Iterator[None]:
-    """The first SIGTERM ends what runs here, where Python next has its turn; a second one does not disturb the tidying up."""
+def _at_sigterm(last_act: Callable[[], None]) -> Iterator[None]:
+    """SIGTERM ends the process after a last act. No exception is raised for it: Beam and others catch whatever comes by."""
 
     def end(_number: int, _frame: FrameType | None) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise Terminated
+        try:
+            last_act()
+        finally:
+            os._exit(Status.TERMINATED)
 
     before = signal.signal(signal.SIGTERM, end)
     try:
         yield
     finally:
-        if signal.getsignal(signal.SIGTERM) is end:
-            signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, before)
 
 
 def main() -> None:
