@@ -184,7 +184,7 @@ def test_a_fault_of_the_data_of_the_user_and_of_the_moment_are_told_apart(
     tomorrow = DAY + timedelta(days=1)
     assert f"{tomorrow}: expected at least one csv file" in tell(cluster, "interactions", 65, tomorrow)
     other = [*configured(options), "trainer.towers={query: [8], item: [8]}"]
-    cluster.step("begin", "other", date=str(DAY), settings=configured(options))
+    cluster.step("begin", "other", date=str(DAY), settings=other)
     assert "ML Metadata knows no run" in cluster.step("trainer", "never-begun", 1, date=str(DAY))
     assert "It comes behind" in cluster.step("transform", "other", 1, date=str(DAY), settings=other)
     with lock.exclusive(root):

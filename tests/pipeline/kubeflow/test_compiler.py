@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from pipeline import config as configuration
-from pipeline import day_run, run_node
+from pipeline import day_run, digests, run_node
 from pipeline.kubeflow import compiler
 from schemas.errors import UserError
 
@@ -136,19 +136,20 @@ def test_the_same_configuration_gives_the_same_bytes(text: str) -> None:
     assert compiled(*SETTINGS) == text
 
 
-def test_the_digest_is_of_the_code_the_configuration_and_the_dataset(tmp_path: Path) -> None:
-    def digest() -> str:
-        path = tmp_path / SHOP.name
-        text = compiler.compile_pipeline(configuration.load(path, SETTINGS), path, SETTINGS)
-        words = container(next(yaml.safe_load_all(text)), "trainer")["args"]
-        return words[words.index("--definition") + 1]
+def test_the_steps_check_the_code_the_configuration_and_the_dataset(pipeline: dict[str, Any], tmp_path: Path) -> None:
+    def digest(path: Path) -> str:
+        return digests.definition(path, configuration.load(path, SETTINGS))
 
+    words = container(pipeline, "trainer")["args"]
+    assert words[words.index("--definition") + 1] == digest(SHOP)
     for file in SHOP.parent.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
-    first = digest()
-    with (tmp_path / "features.yaml").open("a") as features:
-        features.write("# another\n")
-    assert digest() != first
+    found = [digest(tmp_path / SHOP.name)]
+    for name in (SHOP.name, "features.yaml"):
+        with (tmp_path / name).open("a") as file:
+            file.write("# another\n")
+        found.append(digest(tmp_path / SHOP.name))
+    assert found[0] == digest(SHOP) and len(set(found)) == 3
 
 
 @pytest.mark.parametrize(
@@ -170,13 +171,13 @@ def test_what_cannot_be_compiled_is_named(settings: tuple[str, ...], sentence: s
 @pytest.mark.parametrize(
     ("setting", "sentence"),
     [
-        ("kubeflow={image: x, machine: {memory: 4GB}}", "kubeflow.machine.memory"),
-        ("kubeflow={image: x, machine: {cpu: two}}", "kubeflow.machine.cpu"),
-        ("kubeflow={image: x, secrets: [{name: s}]}", "expected one of env, a key for each variable, and at, a folder"),
-        ("kubeflow={image: x, volumes: [{claim: c, at: here}]}", "kubeflow.volumes"),
+        ("kubeflow.machine.memory=4GB", "kubeflow.machine.memory: string should match"),
+        ("kubeflow.machine.cpu=two", "kubeflow.machine.cpu: string should match"),
+        ("kubeflow.secrets=[{name: s}]", "expected one of env, a key for each variable, and at, a folder"),
+        ("kubeflow.volumes=[{claim: c, at: here}]", "string should match pattern '^/', received 'here'"),
     ],
 )
 def test_a_setting_that_kubernetes_would_refuse_is_refused_before(setting: str, sentence: str) -> None:
     with pytest.raises(UserError) as refused:
-        configuration.load(SHOP, [setting])
+        configuration.load(SHOP, ["kubeflow.image=x", setting])
     assert sentence in str(refused.value)
