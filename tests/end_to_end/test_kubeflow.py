@@ -7,7 +7,7 @@ Metadata is on MariaDB, as on a cluster.
 import json
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from shops import DAY, SHOP, YESTERDAY, Forks, arguments, runs, towers, write_sh
 
 from pipeline import config as configuration
 from pipeline import lock, store
-from pipeline.metadata import Records
+from pipeline.metadata import STATES, Records
 
 AT_ONCE = 2
 
@@ -39,11 +39,17 @@ class Cluster:
         self._forks = forks
         self.said: list[str] = []
 
-    def run(self, faults: Mapping[str, tuple[str, int]] = {}, **inputs: object) -> str:
+    def run(
+        self,
+        faults: Mapping[str, tuple[str, int]] = {},
+        failed: Callable[[str, str], None] = lambda run, name: None,
+        **inputs: object,
+    ) -> str:
         """Runs every step once those before it are done; returns the run's id.
 
         Args:
             faults: by task, a fault of its first attempt and the status that it ends with; the second one is left alone.
+            failed: told the run and the task after each of them, before it is tried again.
             inputs: the run's parameters.
         """
         run, done, under_way = str(uuid4()), set[str](), dict[str, int]()
@@ -59,6 +65,8 @@ class Cluster:
                 self.end(under_way.pop(name), expected)
                 if expected == 0:
                     done.add(name)
+                else:
+                    failed(run, name)
         assert not faults
         return run
 
@@ -143,7 +151,16 @@ def test_two_days_are_as_ndr_run_makes_them_though_steps_are_killed(
         "trainer": ("training:7", -9),
         "pusher": ("pusher:4", -9),
     }
-    run = cluster.run(faults, date=str(DAY))
+    known = records(options)
+    left: dict[str, list[str]] = {}
+
+    def note(run: str, name: str) -> None:
+        attempts = known.attempts(f"{DAY}.{run}", name.capitalize())
+        left[name] = [STATES.get(attempt.last_known_state, "unfinished") for attempt in attempts]
+
+    run = cluster.run(faults, note, date=str(DAY))
+    killed = dict.fromkeys(faults, ["unfinished"])
+    assert left == {**killed, "baseline": [], "transform": ["canceled"]}
     found = runs(options)
     assert [(r["date"], r["state"], r["blessed"], r["version"]) for r in found] == [
         (str(YESTERDAY), "complete", True, 20261123001),
@@ -154,7 +171,6 @@ def test_two_days_are_as_ndr_run_makes_them_though_steps_are_killed(
     expected = runs(arguments(undisturbed))[-1]
     assert found[-1]["metrics"] == expected["metrics"]
     assert {step["node"] for step in found[-1]["steps"]} == {step["node"] for step in expected["steps"]}
-    known = records(options)
     assert all(len(known.attempts(f"{DAY}.{run}", step["node"])) == 1 for step in found[-1]["steps"])
 
 
