@@ -25,7 +25,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import date
+from datetime import date, timedelta
 from enum import IntEnum
 from pathlib import Path
 from types import FrameType
@@ -78,6 +78,7 @@ def step(
     run_id: Annotated[Any, typer.Option(parser=_run_id, metavar="ID", help="The run, the same in all of its steps.")],
     day: Annotated[Any, typer.Option("--date", parser=date.fromisoformat, metavar="YYYY-MM-DD", help="The UTC day.")],
     config: Annotated[Path, typer.Option(help="The dataset's configuration, a YAML file.")],
+    days_back: Annotated[int, typer.Option(min=0, help="The day lies so many days before the date.")] = 0,
     settings: Annotated[
         Any, typer.Option(parser=_settings, metavar="JSON", help="A list of KEY=VALUE that take the place of values.")
     ] = "[]",
@@ -89,7 +90,7 @@ def step(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     signal.signal(signal.SIGTERM, lambda *_: os._exit(Status.TERMINATED))  # the first process of a container ignores it
     try:
-        _run(node, f"{day}.{run_id}", day, config, settings, definition)
+        _run(node, run_id, day - timedelta(days=days_back), config, settings, definition)
     except PassingError as error:
         status = _told(Status.PASSING_FAULT, error)
     except DataError as error:
@@ -121,10 +122,16 @@ def _run(node: str, run_id: str, day: date, path: Path, settings: list[str], def
             f"The pipeline was compiled from other code or another configuration ({definition}) than this image holds ({found}). "
             "Compile it with what the image holds: ndr kubeflow compile."
         )
+    run = f"{day}.{run_id}"
     hold = lock.exclusive if node in (BEGIN, END) else lock.shared
     try:
         with hold(loaded.root):
-            {BEGIN: _begin, END: _end}.get(node, _run_node)(loaded, day, run_id, node)
+            if node == BEGIN:
+                _begin(loaded, day, run)
+            elif node == END:
+                _end(loaded, run)
+            else:
+                _run_node(loaded, day, run, node)
     except UserError:
         raise
     except Exception as error:
@@ -133,7 +140,7 @@ def _run(node: str, run_id: str, day: date, path: Path, settings: list[str], def
         raise
 
 
-def _begin(config: "Config", day: date, run_id: str, _: str) -> None:
+def _begin(config: "Config", day: date, run_id: str) -> None:
     from pipeline import day_run
     from pipeline.metadata import Records
     from pipeline.store import connection
@@ -147,7 +154,7 @@ def _begin(config: "Config", day: date, run_id: str, _: str) -> None:
         print(f"{day} is done with the same input, by run {before.run}: nothing to do.")
 
 
-def _end(config: "Config", day: date, run_id: str, _: str) -> None:
+def _end(config: "Config", run_id: str) -> None:
     """What came of the run, and what no later one needs is removed."""
     from rich.console import Console
 

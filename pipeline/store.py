@@ -115,8 +115,6 @@ def _refusal(to: mlmd.ConnectionConfig, error: Exception) -> UserError:
     kind = to.WhichOneof("config")
     if kind == "sqlite":
         reason = str(error).removeprefix("Error when executing query: ").partition(" query: ")[0]
-        if "database is locked" in reason:
-            return PassingError(f"{_place(to)} is locked by another process. Try again.")
         return UserError(
             f"{_place(to)}: expected ML Metadata's SQLite file, found something else: {reason}. "
             "Move it away, or name another root: --set root=DIR."

@@ -48,11 +48,12 @@ def compile_pipeline(config: Config, path: Path, settings: Sequence[str]) -> str
     @dsl.pipeline(
         name=_kebab(config.name), description=f"Trains, judges and ships the model of {config.name} for a day."
     )
-    def daily(date: str, settings: list[str] = overrides) -> None:
+    def daily(date: str, days_back: int = 0, settings: list[str] = overrides) -> None:
         tasks: dict[str, Any] = {}
         for name, needed in upstream.items():
             run_step = _component(name, given.image, fixed)
-            task = run_step(date=date, settings=settings, run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER)
+            run_id = dsl.PIPELINE_JOB_ID_PLACEHOLDER
+            task = run_step(date=date, days_back=days_back, settings=settings, run_id=run_id)
             tasks[name] = task.after(*(tasks[each] for each in needed)).set_display_name(name)
             _configure(task, given, given.machine_of(name))
 
@@ -71,12 +72,10 @@ def _upstream(config: Config) -> Mapping[str, Sequence[str]]:
 
 
 def _component(name: str, image: str, fixed: Sequence[str]) -> Any:
-    def step(date: str, settings: list[str], run_id: str) -> dsl.ContainerSpec:
-        return dsl.ContainerSpec(
-            image=image,
-            command=["python", "-m", "pipeline.run_node"],
-            args=["--node", name, "--run-id", run_id, "--date", date, "--settings", settings, *fixed],
-        )
+    def step(date: str, days_back: int, settings: list[str], run_id: str) -> dsl.ContainerSpec:
+        given = ["--run-id", run_id, "--date", date, "--days-back", days_back, "--settings", settings]
+        command = ["python", "-m", "pipeline.run_node"]
+        return dsl.ContainerSpec(image=image, command=command, args=["--node", name, *given, *fixed])
 
     step.__name__ = _kebab(name)
     return dsl.container_component(step)

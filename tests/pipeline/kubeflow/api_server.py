@@ -54,13 +54,13 @@ class Handler(BaseHTTPRequestHandler):
     server: Api
     protocol_version = "HTTP/1.1"
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         self._handle(self._list)
 
-    def do_POST(self) -> None:  # noqa: N802
+    def do_POST(self) -> None:
         self._handle(self._post)
 
-    def do_DELETE(self) -> None:  # noqa: N802
+    def do_DELETE(self) -> None:
         self._handle(lambda kind, path, _: self.server.kept[kind].pop(path[0]) and {})
 
     def _handle(self, act: Callable[[str, list[str], dict[str, str]], dict[str, Any]]) -> None:

@@ -137,7 +137,7 @@ def test_a_certificate_is_checked_against_those_that_are_trusted(api: Api, tmp_p
     secure = Api()
     secure.socket = context.wrap_socket(secure.socket, server_side=True)
     host = secure.host.replace("http:", "https:")
-    with pytest.raises(UserError, match="cannot be trusted: .*self-signed"):
+    with pytest.raises(UserError, match=r"cannot be trusted: .*self-signed"):
         client.Client(host).schedules()
     assert client.Client(host, certificates=certificate).schedules() == []
     secure.shutdown()

@@ -74,12 +74,14 @@ def test_the_steps_and_what_they_come_behind_are_tfxs(pipeline: dict[str, Any]) 
 
 def test_every_parameter_of_a_run_is_an_input_of_the_root_and_its_id_is_kubeflows(pipeline: dict[str, Any]) -> None:
     parameters = pipeline["root"]["inputDefinitions"]["parameters"]
-    assert parameters.keys() == {"date", "settings"}
+    assert parameters.keys() == {"date", "days_back", "settings"}
     assert "defaultValue" not in parameters["date"] and not parameters["date"].get("isOptional")
     assert parameters["settings"]["defaultValue"] == SETTINGS
+    assert parameters["days_back"]["defaultValue"] == 0
     for task in pipeline["root"]["dag"]["tasks"].values():
         assert task["inputs"]["parameters"] == {
             "date": {"componentInputParameter": "date"},
+            "days_back": {"componentInputParameter": "days_back"},
             "settings": {"componentInputParameter": "settings"},
             "run_id": {"runtimeValue": {"constant": "{{$.pipeline_job_uuid}}"}},
         }
@@ -87,10 +89,9 @@ def test_every_parameter_of_a_run_is_an_input_of_the_root_and_its_id_is_kubeflow
 
 def test_no_span_and_no_other_placeholder_is_left(text: str) -> None:
     assert not re.search(r"\{(SPAN|VERSION|YYYY|MM|DD)\b", text)
-    assert set(re.findall(r"\{\{.*?\}\}", text)) == {
-        "{{$.pipeline_job_uuid}}", "{{$.inputs.parameters[''date'']}}", "{{$.inputs.parameters[''run_id'']}}",
-        "{{$.inputs.parameters[''settings'']}}",
-    }  # fmt: skip
+    inputs = ("date", "days_back", "run_id", "settings")
+    expected = {"{{$.pipeline_job_uuid}}", *(f"{{{{$.inputs.parameters[''{name}'']}}}}" for name in inputs)}
+    assert set(re.findall(r"\{\{.*?\}\}", text)) == expected
 
 
 def test_a_step_gets_its_own_machine_over_that_of_all(pipeline: dict[str, Any], kubernetes: dict[str, Any]) -> None:
