@@ -97,8 +97,8 @@ def step(
         status = _told(Status.DATA_FAULT, error)
     except UserError as error:
         status = _told(Status.USER_FAULT, error)
-    except OSError as error:
-        status = _told(Status.PASSING_FAULT, traceback.format_exc(), error)
+    except OSError:
+        status = _told(Status.PASSING_FAULT, traceback.format_exc())
     except Exception:
         status = _told(Status.INTERNAL_FAULT, traceback.format_exc())
     else:
@@ -113,11 +113,12 @@ def _told(status: Status, *words: object) -> Status:
 
 def _run(node: str, run_id: str, day: date, path: Path, settings: list[str], definition: str | None) -> None:
     from pipeline import config as configuration
-    from pipeline import digests, disk, lock
+    from pipeline import digests, disk, lock, store
 
     loaded = configuration.load(path, settings)
     loaded.feature_spec()  # a fault of the specification is told before TFX is loaded
-    if definition not in (None, found := digests.definition(path, loaded)):
+    found = digests.definition(path, loaded)
+    if definition not in (None, found):
         raise UserError(
             f"The pipeline was compiled from other code or another configuration ({definition}) than this image holds ({found}). "
             "Compile it with what the image holds: ndr kubeflow compile."
@@ -137,6 +138,8 @@ def _run(node: str, run_id: str, day: date, path: Path, settings: list[str], def
     except Exception as error:
         if disk.is_full(error, loaded.root):
             raise PassingError(f"The disk that holds {loaded.root} is full. Make room.") from error
+        if isinstance(error, store.GONE):
+            raise PassingError(f"ML Metadata went away in the middle of a call: {error}") from error
         raise
 
 

@@ -17,6 +17,9 @@ from schemas.errors import PassingError, UserError
 # Seconds between attempts: a database server that restarts is back within them.
 PATIENCE = (0.5, 1.0, 2.0, 4.0, 8.0)
 DRIVER_TIMEOUT = 10  # seconds
+# What a call ends with whose server went away.
+GONE = (errors.InternalError, errors.AbortedError, errors.UnavailableError)
+BUSY_WORDS = "Concurrent writes aborted"
 SCHEMA_WORDS = "MLMD database version"
 # What MySQL's and PostgreSQL's drivers say where trying again cannot help: who may not, and what is not there.
 MYSQL_REFUSALS = {1044, 1045, 1049, 1698}
@@ -91,7 +94,7 @@ class Store:
         def call(*arguments: Any, **options: Any) -> Any:
             try:
                 return getattr(self._store, name)(*arguments, **options)
-            except (errors.InternalError, errors.AbortedError, errors.UnavailableError):
+            except GONE:
                 self._store = connect(self._to)
                 return getattr(self._store, name)(*arguments, **options)
 
@@ -112,6 +115,8 @@ def _refusal(to: mlmd.ConnectionConfig, error: Exception) -> UserError:
             f"{_place(to)} holds ML Metadata of another version: {error} Use the ndr that wrote it, or upgrade the database "
             "as ML Metadata's documentation says, with a copy of it at hand."
         )
+    if BUSY_WORDS in str(error):
+        return PassingError(f"{_place(to)} is in use by others, who did not let go of it. Try again.")
     kind = to.WhichOneof("config")
     if kind == "sqlite":
         reason = str(error).removeprefix("Error when executing query: ").partition(" query: ")[0]

@@ -27,8 +27,8 @@ def ndr(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_help_and_argument_errors_do_not_import_what_is_heavy() -> None:
     # TFX takes 13 seconds to import; a person who asks for help must not wait for it.
     program = (
-        "import sys; from pipeline import cli, config, metadata, terminal, lock; "
-        "print(sorted({'tensorflow', 'tfx', 'apache_beam', 'pyarrow', 'pandas'} & set(sys.modules)))"
+        "import sys; from pipeline import cli, config, digests, metadata, terminal, lock, run_node; "
+        "print(sorted({'tensorflow', 'tfx', 'apache_beam', 'pyarrow', 'pandas', 'kfp', 'kfp_server_api'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "[]\n"
 
@@ -36,7 +36,9 @@ def test_help_and_argument_errors_do_not_import_what_is_heavy() -> None:
 def test_help_names_the_commands() -> None:
     answer = ndr("--help")
     assert answer.returncode == 0
-    assert all(command in answer.stdout for command in ("run", "backfill", "recommend", "runs", "schema", "data"))
+    assert all(
+        command in answer.stdout for command in ("run", "backfill", "recommend", "runs", "schema", "data", "kubeflow")
+    )
 
 
 @pytest.mark.parametrize("day", ["22-04-1998", "19980422", "1998-W17-3", "0001-01-01"])

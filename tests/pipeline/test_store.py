@@ -199,6 +199,13 @@ def test_ml_metadata_of_another_version_is_named(server: Server, version: int) -
     assert not isinstance(said, PassingError) and f"version {version}" in str(said) and "another version" in str(said)
 
 
+def test_a_store_that_others_keep_busy_is_not_taken_for_something_else(config: Config) -> None:
+    # The words of ML Metadata itself, half a minute after another process had begun an exclusive transaction.
+    busy = RuntimeError("Concurrent writes aborted after max number of retries.")
+    said = store._refusal(store.connection(config), busy)
+    assert isinstance(said, PassingError) and "in use by others" in str(said)
+
+
 def test_localhost_is_a_machine_not_a_socket(server: Server) -> None:
     Records(store.connection(configuration.load(SHOP, server.settings(host="localhost"))))
 
