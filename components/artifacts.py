@@ -6,6 +6,7 @@ from tfx import types
 
 SPAN_PROPERTY = "span"
 SHAPE_PROPERTY = "shape"
+WITHDRAWN_PROPERTY = "withdrawn"  # of a ModelBlessing: 1 where a rollback took the model back
 GOES_ON_PROPERTY = "goes_on"  # 1 where a model was trained on from an earlier one, so on data.window_days
 
 
@@ -19,6 +20,12 @@ class ItemIndex(types.Artifact):
     """The embeddings of a day's whole catalogue and the index over them; see `components.indexer.files`."""
 
     TYPE_NAME = "ItemIndex"
+
+
+class Retriever(types.Artifact):
+    """The query tower stitched to the index, a SavedModel in the folder `retriever`."""
+
+    TYPE_NAME = "Retriever"
 
 
 def warm_start_folder(model_uri: str) -> str:

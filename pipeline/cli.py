@@ -20,6 +20,7 @@ from schemas.errors import UserError
 
 INTERNAL_FAULT = 70
 INTERRUPTED = 130
+HIGHEST_PORT = (1 << 16) - 1
 
 app = typer.Typer(
     help="Trains, judges and ships a two-tower retrieval model every day.",
@@ -120,11 +121,11 @@ def recommend(
     config: ConfigOption = MOVIELENS_CONFIG,
     settings: SetOption = None,
 ) -> None:
-    """Shows what the newest pushed towers recommend to a user."""
+    """Shows what the live version recommends to a user."""
     with _session("recommend", config, settings, writes=False) as (console, loaded):
         from rich.table import Table
 
-        with console.status("loading the towers"):
+        with console.status("loading the retriever"):
             from pipeline import recommend as recommender
 
             answer = recommender.recommend(loaded, user, k)
@@ -140,6 +141,26 @@ def recommend(
         for place, item in enumerate(answer.items, 1):
             table.add_row(str(place), item.item, item.title, f"{item.score:.3f}")
         console.print(table)
+
+
+@app.command()
+def serve(
+    port: Annotated[int, typer.Option(min=1, max=HIGHEST_PORT, help="Of gRPC.")] = 8500,
+    rest_port: Annotated[int, typer.Option(min=1, max=HIGHEST_PORT, help="Of REST.")] = 8501,
+    embedded: Annotated[bool, typer.Option("--embedded", help="Even where TF Serving is installed.")] = False,
+    config: ConfigOption = MOVIELENS_CONFIG,
+    settings: SetOption = None,
+) -> None:
+    """Serves what was pushed, and what will be: by TF Serving where it is installed, else by a server of our own."""
+    if port == rest_port:
+        raise typer.BadParameter(f"expected two ports, --port and --rest-port, received {port} for both")
+    with _session("serve", config, settings, writes=False) as (console, loaded):
+        from serving.launch import serve as launch
+
+        def say(words: str) -> None:
+            console.print(words, highlight=False, soft_wrap=True)
+
+        launch(loaded.serving, port, rest_port, embedded, say)
 
 
 @app.command()
@@ -165,15 +186,44 @@ def runs(
             return
         from rich.table import Table
 
+        from pipeline.summary import blessing_words
+
         cutoffs = sorted({k for each in found for k in each.recall})
         table = Table("run", "state", "version", "blessed", *(f"recall@{k}" for k in cutoffs))
         for each in found:
-            blessed = {None: "", True: "yes", False: "no"}[each.blessed]
             recall = (f"{each.recall[k]:.4f}" if k in each.recall else "" for k in cutoffs)
-            table.add_row(each.run, each.state, str(each.version or ""), blessed, *recall)
+            table.add_row(each.run, each.state, str(each.version or ""), blessing_words(each), *recall)
         from pipeline.terminal import UNKNOWN_WIDTH
 
         Console(width=None if sys.stdout.isatty() else UNKNOWN_WIDTH).print(table)
+
+
+@app.command()
+def push(
+    rollback: Annotated[
+        bool, typer.Option("--rollback", help="Makes the content of the version before live again, under a new number.")
+    ] = False,
+    to: Annotated[int | None, typer.Option(min=1, metavar="VERSION", help="Goes back to this version.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Lists them as JSON.")] = False,
+    config: ConfigOption = MOVIELENS_CONFIG,
+    settings: SetOption = None,
+) -> None:
+    """Lists the pushed versions; with --rollback, takes the live one back."""
+    if to is not None and not rollback:
+        raise typer.BadParameter("expected --rollback beside --to")
+    if as_json and rollback:
+        raise typer.BadParameter("expected --json or --rollback, received both")
+    with _session("push", config, settings, writes=rollback) as (console, loaded):
+        with console.status("loading TFX"):
+            from pipeline import pushed
+        if rollback:
+            from pipeline.rollback import roll_back
+
+            console.print(pushed.rollback_words(roll_back(loaded, to)), highlight=False, soft_wrap=True)
+        elif as_json:
+            console.file.write(pushed.as_json(loaded.serving))
+        else:
+            console.print(pushed.table(loaded.serving), soft_wrap=True)
 
 
 @app.command()
@@ -190,6 +240,8 @@ def schema(config: ConfigOption = MOVIELENS_CONFIG, settings: SetOption = None) 
 
 
 def _outcome(result: Any) -> str:
+    if result.withdrawn:
+        return f"version {result.version or 'none'}, withdrawn by a rollback"
     return f"version {result.version}" if result.version else f"not blessed: {'; '.join(result.refused)}"
 
 

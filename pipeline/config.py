@@ -1,5 +1,6 @@
 """One YAML a dataset, plus `--set key=value`: typed, validated once, frozen."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from components.evaluator.settings import EvaluatorSettings
 from components.example_gen.settings import ExampleGenSettings
 from components.example_validator.settings import ValidationSettings
 from components.indexer.settings import IndexerSettings
+from components.pusher.settings import PusherSettings
 from components.trainer.settings import TrainerSettings
 from pipeline.kubeflow.settings import KubeflowSettings
 from pipeline.metadata_settings import MetadataSettings, SqliteSettings
@@ -42,6 +44,7 @@ class Config(Declaration):
         trainer: the model and its training.
         indexer: the index over the catalogue.
         evaluator: what is measured, and what must be reached to be pushed.
+        pusher: where a version is pushed to.
         retention: what stays on the disk.
         metadata: where ML Metadata is kept.
         kubeflow: how the steps run on Kubeflow; not needed elsewhere.
@@ -56,6 +59,7 @@ class Config(Declaration):
     trainer: TrainerSettings
     indexer: IndexerSettings = IndexerSettings()
     evaluator: EvaluatorSettings = EvaluatorSettings()
+    pusher: PusherSettings = PusherSettings()
     retention: RetentionSettings = RetentionSettings()
     metadata: MetadataSettings = Field(default=SqliteSettings(), discriminator="store")
     kubeflow: KubeflowSettings | None = None
@@ -72,9 +76,9 @@ class Config(Declaration):
         return self.root / "metadata.sqlite"
 
     @property
-    def serving(self) -> Path:
-        """The push folder, which TF Serving watches."""
-        return self.root / "serving"
+    def serving(self) -> str:
+        """The push folder, which TF Serving watches: a path, or an address of an object store."""
+        return _below(self.root, self.pusher.destination)
 
     @property
     def logs(self) -> Path:
@@ -127,7 +131,20 @@ def load(path: Path, settings: Sequence[str] = ()) -> Config:
             for name, source in (("interactions", config.data.interactions), ("catalogue", config.data.catalogue))
         }
     )
-    return config.model_copy(update={"root": root, "dataset": path.parent / config.dataset, "data": data})
+    resolved = config.model_copy(update={"root": root, "dataset": path.parent / config.dataset, "data": data})
+    _check_push_folder(resolved, located)
+    return resolved
+
+
+def _check_push_folder(config: Config, located: located_yaml.LocatedYaml) -> None:
+    """Retention removes what it finds below the pipeline root by its name, and a version's folder has the name of an artifact's."""
+    steps, pushed = os.path.realpath(config.pipeline_root), os.path.realpath(config.serving)
+    if "://" not in config.serving and os.path.commonpath([pushed, steps]) in (pushed, steps):
+        where = located.where(("pusher", "destination"))
+        raise UserError(
+            f"{where}: pusher.destination: expected a folder beside {steps}, where the steps leave their artifacts, received "
+            f"{config.pusher.destination!r}."
+        )
 
 
 def _below(root: Path, path: str) -> str:

@@ -1,5 +1,6 @@
 """The pipeline: which step feeds which."""
 
+from collections.abc import Sequence
 from datetime import date
 
 from tfx import v1 as tfx
@@ -11,12 +12,13 @@ from components.artifacts import SHAPE_PROPERTY, SPAN_PROPERTY
 from components.evaluator.evaluator import RetrievalEvaluator, eval_config
 from components.evaluator.ranker import Ranker
 from components.example_gen import sources
-from components.example_gen.catalogue import CatalogueExampleGen
+from components.example_gen.catalogue import BLOCKED_SPLIT, CatalogueExampleGen
 from components.example_gen.interactions import EVAL_SPLIT, InteractionExampleGen
 from components.example_validator.drift import StoppingDistributionValidator
 from components.example_validator.stopping import StoppingExampleValidator
 from components.indexer.component import Indexer
-from components.pusher.joint import DAY_KEY, JointPusher
+from components.infra_validator.component import InfraValidator
+from components.pusher.joint import JointPusher
 from components.resolver.earlier import BLESSING_KEY, MODEL_KEY, STATISTICS_KEY, BlessedBefore, TrainedBefore
 from components.schema_gen.declared import DeclaredSchema
 from components.trainer import warm_start
@@ -58,7 +60,7 @@ def create_pipeline(config: Config, day: date) -> tfx.dsl.Pipeline:
 
     # Nothing is trained on data that does not keep to the declared schema.
     interaction_checks = _Checks("Interaction", interactions, str(declared.interactions))
-    catalogue_checks = _Checks("Catalogue", catalogue, str(declared.catalogue))
+    catalogue_checks = _Checks("Catalogue", catalogue, str(declared.catalogue), exclude_splits=[BLOCKED_SPLIT])
 
     # Nor on a day that is too far from the one before.
     has_other_window = config.data.catch_up_days not in (None, config.data.window_days)
@@ -109,7 +111,9 @@ def create_pipeline(config: Config, day: date) -> tfx.dsl.Pipeline:
         },
     ).with_id(TRAINER)
 
-    indexer = Indexer(trainer.outputs["model"], catalogue.outputs["examples"], config.indexer)
+    indexer = Indexer(
+        trainer.outputs["model"], catalogue.outputs["examples"], interactions.outputs["examples"], config.indexer
+    )
 
     # Ranks among the whole catalogue first, then TFX's Evaluator over the ranks.
     ranker = Ranker(
@@ -117,6 +121,7 @@ def create_pipeline(config: Config, day: date) -> tfx.dsl.Pipeline:
         catalogue=catalogue.outputs["examples"],
         model=trainer.outputs["model"],
         index=indexer.outputs["index"],
+        retriever=indexer.outputs["retriever"],
         baseline_model=baseline.outputs[MODEL_KEY],
         settings=config.evaluator,
         spec=spec,
@@ -130,13 +135,28 @@ def create_pipeline(config: Config, day: date) -> tfx.dsl.Pipeline:
         eval_config=eval_config(config.evaluator, has_history=spec.history_feature is not None),
     )
 
+    # What cannot be served, or answers otherwise than it was trained, is not pushed.
+    infra_validator = InfraValidator(
+        model=trainer.outputs["model"],
+        transform_graph=transform.outputs["transform_graph"],
+        index=indexer.outputs["index"],
+        retriever=indexer.outputs["retriever"],
+        examples=interactions.outputs["examples"],
+        catalogue=catalogue.outputs["examples"],
+        trainer=config.trainer,
+        spec=spec,
+        day=day,
+    )
+
     pusher = JointPusher(
         model=trainer.outputs["model"],
+        retriever=indexer.outputs["retriever"],
+        index=indexer.outputs["index"],
+        evaluation=evaluator.outputs["evaluation"],
         model_blessing=evaluator.outputs["blessing"],
-        push_destination=tfx.proto.PushDestination(
-            filesystem=tfx.proto.PushDestination.Filesystem(base_directory=str(config.serving))
-        ),
-        custom_config={DAY_KEY: day.isoformat()},
+        infra_blessing=infra_validator.outputs["blessing"],
+        destination=config.serving,
+        day=day,
     ).with_id("Pusher")
 
     return tfx.dsl.Pipeline(
@@ -157,6 +177,7 @@ def create_pipeline(config: Config, day: date) -> tfx.dsl.Pipeline:
             indexer,
             ranker,
             evaluator,
+            infra_validator,
             pusher,
         ],
         enable_cache=True,
@@ -181,12 +202,16 @@ def _blessed_before(day: date, node: str, shape: str = "") -> tfx.dsl.Resolver:
 class _Checks:
     """The schema, the statistics and the validator of one kind of examples."""
 
-    def __init__(self, kind: str, example_gen: BaseComponent, schema_text: str) -> None:
+    def __init__(
+        self, kind: str, example_gen: BaseComponent, schema_text: str, exclude_splits: Sequence[str] = ()
+    ) -> None:
         self.schema = DeclaredSchema(text=schema_text).with_id(f"{kind}Schema")
-        self.statistics = tfx.components.StatisticsGen(examples=example_gen.outputs["examples"]).with_id(
-            f"{kind}Statistics"
-        )
+        self.statistics = tfx.components.StatisticsGen(
+            examples=example_gen.outputs["examples"], exclude_splits=list(exclude_splits)
+        ).with_id(f"{kind}Statistics")
         self.validator = StoppingExampleValidator(
-            statistics=self.statistics.outputs["statistics"], schema=self.schema.outputs["schema"]
+            statistics=self.statistics.outputs["statistics"],
+            schema=self.schema.outputs["schema"],
+            exclude_splits=list(exclude_splits),
         ).with_id(f"{kind}Validator")
         self.nodes = (self.schema, self.statistics, self.validator)

@@ -79,7 +79,7 @@ def begin(
     """
     _check_beam(config.beam)
     # A push that was killed between its renames must not wait for the next blessed model to be put right.
-    PushFolder(str(config.serving)).recover()
+    PushFolder(config.serving).recover()
     compiled = compile_pipeline(config, day)
     now = given(config, day, compiled, records, to)
     before = done(config, day, now, records)

@@ -56,12 +56,14 @@ def given(
 def done(config: Config, day: date, now: Given, records: Records) -> Run | None:
     """The last complete run of a day, if it was given the same and what it pushed, or something newer, is still there.
 
+    A day whose model a rollback took back is done too: the same command does not push it again.
+
     Raises:
         UserError: the day is to be run again, and the model that it went on from was removed.
     """
     last = records.last_complete(config.name, day)
     if last and now == last.given:
-        versions = [manifest.version for manifest in PushFolder(str(config.serving)).manifests()]
+        versions = [manifest.version for manifest in PushFolder(config.serving).manifests()]
         if last.version is None or any(version >= last.version for version in versions):
             return last
     if records.is_removed(now.base_model):

@@ -1,8 +1,10 @@
 """What ML Metadata knows of the runs; TensorFlow and TFX are not imported."""
 
 import json
+import os
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime
+from pathlib import Path
 from typing import Any
 
 from ml_metadata.proto import metadata_store_pb2 as mlmd
@@ -67,9 +69,11 @@ class Run:
             input, else `unfinished`.
         version: the pushed version, or None.
         blessed: whether the model reached its limits, or None where it was not judged.
+        withdrawn: whether a rollback took the model back since.
         metrics: by slice, the metrics of every scorer with their 95 % intervals; see `components.evaluator.evaluator.read_metrics`.
         pushed: the folder of each pushed part.
-        refused: why the model was not blessed, a sentence a limit.
+        servable: whether it answered, served, as it was trained, or None where it was not tried.
+        refused: why nothing was pushed, a sentence a limit or a difference.
         not_judged: the slices that have limits and no interactions.
         index: what the index over the catalogue is.
         rows: the accounting of rows read and dropped.
@@ -83,8 +87,10 @@ class Run:
     state: str
     version: int | None = None
     blessed: bool | None = None
+    withdrawn: bool = False
     metrics: dict[str, Any] = field(default_factory=dict)
     pushed: dict[str, str] = field(default_factory=dict)
+    servable: bool | None = None
     refused: tuple[str, ...] = ()
     not_judged: tuple[str, ...] = ()
     index: dict[str, Any] = field(default_factory=dict)
@@ -185,6 +191,34 @@ class Records:
         execution.last_known_state = state
         self._store.put_executions([execution])
 
+    def note_withdrawn(self, model: str, withdrawn: bool) -> bool:
+        """Leaves on the blessings of a model whether a rollback took it back; none of them makes it one to go on from then.
+
+        Only the Pusher is given a blessing, so no step's cache notices.
+
+        Args:
+            model: a folder of the Model artifact.
+            withdrawn: False where it was brought back.
+
+        Returns:
+            Whether ML Metadata knows a blessing of it.
+        """
+        of_model = {
+            artifact.id
+            for artifact in self._store.get_artifacts_by_type("Model")
+            if artifact.uri and Path(os.path.realpath(model)).is_relative_to(os.path.realpath(artifact.uri))
+        }
+        blessings = [
+            blessing
+            for blessing in self._store.get_artifacts_by_type("ModelBlessing")
+            if _properties(blessing).get("current_model_id") in of_model
+        ]
+        for blessing in blessings:
+            blessing.custom_properties["withdrawn"].int_value = int(withdrawn)
+        if blessings:
+            self._store.put_artifacts(blessings)
+        return bool(blessings)
+
     def example_uris(self, run_id: str) -> dict[str, str]:
         """Where the examples of a run are: `interactions` and `catalogue`."""
         context = self._context(run_id)
@@ -224,8 +258,10 @@ class Records:
         artifacts = dict(made)
         pushed = _properties(artifacts.get("PushedModel"))
         version = int(pushed["pushed_version"]) if pushed.get("pushed") else None
-        blessed = _properties(artifacts.get("ModelBlessing")).get("blessed")
+        blessing = _properties(artifacts.get("ModelBlessing"))
+        blessed = blessing.get("blessed")
         evaluation = _properties(artifacts.get("ModelEvaluation"))
+        infra = _properties(artifacts.get("InfraBlessing"))
         accounting = [json.loads(p["rows"]) for p in (_properties(artifact) for _, artifact in made) if "rows" in p]
         return Run(
             run=context.name,
@@ -233,9 +269,11 @@ class Records:
             state=PASSED_OVER if PASSED_OVER_FOR in context.custom_properties else _state(steps),
             version=version,
             blessed=None if blessed is None else bool(blessed),
+            withdrawn=bool(blessing.get("withdrawn")),
             metrics=json.loads(evaluation.get("metrics", "{}")),
             pushed=json.loads(pushed.get("parts", "{}")) if version else {},
-            refused=tuple(json.loads(evaluation.get("refused", "[]"))),
+            refused=(*json.loads(evaluation.get("refused", "[]")), *json.loads(infra.get("refused", "[]"))),
+            servable=None if infra.get("blessed") is None else bool(infra["blessed"]),
             not_judged=tuple(json.loads(evaluation.get("not_judged", "[]"))),
             index=json.loads(_properties(artifacts.get("ItemIndex")).get("index", "{}")),
             rows={each["kind"]: each for each in accounting},

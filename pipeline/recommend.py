@@ -1,4 +1,4 @@
-"""A person's top K, from the towers that were pushed last."""
+"""A person's top K, from the retriever that was pushed last."""
 
 import os
 from collections.abc import Mapping
@@ -6,18 +6,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from components.pusher.versions import PushFolder
-from components.trainer.export import EMBEDDING, EXAMPLES_SIGNATURE, ITEM_TOWER, QUERY_TOWER
 from pipeline import store
 from pipeline.config import Config
 from pipeline.metadata import Records
 from schemas.errors import UserError
 from schemas.features import CANDIDATE_ID, QUERY_ID, TIMESTAMP, TITLE, FeatureSpec, HistoryFeature, IdFeature
-
-BATCH = 4096
+from schemas.served import EXAMPLES_SIGNATURE, EXCLUDE, ITEM_IDS, RETRIEVER, SCORES
 
 
 @dataclass(frozen=True)
@@ -40,7 +37,7 @@ class Answer:
     """What is recommended to a user.
 
     Attributes:
-        version: of the towers.
+        version: of the retriever.
         known: whether the user has an interaction in the window of the version's run.
         history: titles (or ids) of the newest items of the user's history, oldest first.
         items: the recommendations, best first, without items of the history.
@@ -61,7 +58,7 @@ def recommend(config: Config, user: str, k: int) -> Answer:
     Raises:
         UserError: nothing was pushed yet.
     """
-    manifests = PushFolder(str(config.serving)).manifests()
+    manifests = PushFolder(config.serving).manifests()
     if not manifests:
         raise UserError(f"Nothing was pushed to {config.serving} yet. First: ndr run --config ... --date ...")
     newest = manifests[-1]
@@ -70,23 +67,23 @@ def recommend(config: Config, user: str, k: int) -> Answer:
     if not store.has_begun(config):
         raise UserError(gone)
     uris = Records(store.connection(config)).example_uris(newest.run)
-    folders = PushFolder(str(config.serving)).places(newest)
-    if not all(tf.io.gfile.exists(place) for place in (*uris.values(), *folders.values())):
+    folders = PushFolder(config.serving).places(newest)
+    if RETRIEVER not in folders or not all(tf.io.gfile.exists(place) for place in (*uris.values(), *folders.values())):
         raise UserError(gone)
     catalogue = [tf.train.Example.FromString(s) for s in _read(uris["catalogue"])]
     query, known = _query(spec, user, uris["interactions"])
-    items = _embed(folders[ITEM_TOWER], [example.SerializeToString() for example in catalogue])
-    scores = items @ _embed(folders[QUERY_TOWER], [query.SerializeToString()])[0]
     titles = {_values(e, CANDIDATE_ID)[0]: (_values(e, TITLE) or [b""])[0].decode() for e in catalogue}
-    ids = [_values(example, CANDIDATE_ID)[0] for example in catalogue]
     past = {item for name, f in spec.query.items() if isinstance(f, HistoryFeature) for item in _values(query, name)}
-    best = [row for row in np.argsort(-scores, kind="stable") if ids[row] not in past][:k]
+    _set(query, EXCLUDE, sorted(past))
+    retriever = tf.saved_model.load(folders[RETRIEVER]).signatures[EXAMPLES_SIGNATURE]
+    found = retriever(examples=tf.constant([query.SerializeToString()]), k=tf.constant([k]))
+    best = zip(found[ITEM_IDS][0].numpy(), found[SCORES][0].numpy(), strict=True)
     shown = _values(query, spec.history[0]) if spec.history else []
     return Answer(
         newest.version,
         known,
         [titles.get(item) or item.decode(errors="replace") for item in shown],
-        [Recommendation(ids[row].decode(), titles[ids[row]], float(scores[row])) for row in best],
+        [Recommendation(item.decode(), titles.get(item, ""), float(score)) for item, score in best if item],
     )
 
 
@@ -130,12 +127,6 @@ def _query(spec: FeatureSpec, user: str, interactions: str) -> tuple[Any, bool]:
 def _read(uri: str) -> list[bytes]:
     files = sorted(tf.io.gfile.glob(os.path.join(uri, "Split-*", "*")))
     return list(tf.data.TFRecordDataset(files, compression_type="GZIP").as_numpy_iterator())
-
-
-def _embed(folder: str, examples: list[bytes]) -> Any:
-    tower = tf.saved_model.load(folder).signatures[EXAMPLES_SIGNATURE]
-    batches = (examples[start : start + BATCH] for start in range(0, len(examples), BATCH))
-    return np.concatenate([tower(tf.constant(batch))[EMBEDDING].numpy() for batch in batches])
 
 
 def _values(example: Any, name: str) -> list[bytes]:

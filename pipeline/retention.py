@@ -20,7 +20,7 @@ from pipeline.metadata import RUN_CONTEXT
 from pipeline.store import Store, connection
 
 if TYPE_CHECKING:
-    from components.pusher.versions import Manifest
+    from components.pusher.manifest import Manifest
 
 SYSTEM = ".system"  # TFX's scratch, a folder a node: of use to a running execution only
 BLESSING = "ModelBlessing"
@@ -49,7 +49,7 @@ def collect(config: Config) -> Collected:
     - those of the newest `days` days, failed ones too;
     - the last to be started, whatever its day: a day that is run again goes on from the one before, however old;
     - those that made or pushed a version that stays;
-    - those that made the newest blessed model, which the next day goes on from and has to beat.
+    - those that made the newest blessed model that no rollback took back, which the next day goes on from and has to beat.
 
     Below the pipeline root all other folders of artifacts go, those that killed executions left, and TFX's scratch; what
     else is there (checkpoints of an interrupted training) goes once it is older than the oldest day that stays. Nothing
@@ -63,7 +63,7 @@ def collect(config: Config) -> Collected:
     """
     from components.pusher.versions import PushFolder  # imports TFX
 
-    folder = PushFolder(str(config.serving))
+    folder = PushFolder(config.serving)
     folder.recover()
     staying = folder.manifests()[-config.retention.versions :]
     history = _History(Store(connection(config)))
@@ -122,6 +122,8 @@ class _History:
         newest: dict[str, tuple[str, int, set[int]]] = {}
         for blessing in self._live():
             if self._types[blessing.type_id] != BLESSING or _int_property(blessing, "blessed") != 1:
+                continue
+            if _int_property(blessing, "withdrawn"):
                 continue
             model = self._artifacts.get(_int_property(blessing, "current_model_id"))
             if model is None or model.state != mlmd.Artifact.LIVE:

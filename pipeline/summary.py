@@ -38,7 +38,7 @@ def day_table(runs: Sequence[Run]) -> Table:
             f"{sum(each['admitted'] for each in run.turnover.values()):,}" if run.turnover else "",
             f"{_oov_share(run):.1%}" if run.turnover else "",
             *(_beside_baseline(run, k) for k in cutoffs),
-            run.state if run.state != "complete" else "yes" if run.blessed else "no",
+            run.state if run.state != "complete" else blessing_words(run),
             str(run.version or ""),
         )
     return table
@@ -131,6 +131,13 @@ def _candidates(run: Run) -> str:
     return f"{items}, less the query's history" if run.metrics["all"]["candidates"] == "unseen" else items
 
 
+def blessing_words(run: Run) -> str:
+    """Whether a run's model was blessed, and still is one to go on from."""
+    if run.withdrawn:
+        return "withdrawn"
+    return {None: "", True: "yes", False: "no"}[run.blessed]
+
+
 def metric_words(name: str) -> str:
     """A metric's name as it is spoken of: `recall_at_50` is recall@50."""
     return name.replace("_at_", "@").replace("_", " ")
@@ -156,14 +163,16 @@ def _outcome(run: Run) -> Table:
             "goes on from", f"the model of {run.given.base_day}" if run.given.base_day else "nothing: trained anew"
         )
     if run.blessed is not None:
-        table.add_row("blessed", "yes" if run.blessed else "no: the last good model keeps serving")
+        table.add_row("blessed", blessing_words(run) if run.blessed else "no: the last good model keeps serving")
+    if run.servable is not None:
+        table.add_row("answers as trained", "yes" if run.servable else "no: nothing was pushed")
     for refusal in run.refused:
         table.add_row("", refusal)
     for name in run.not_judged:
         table.add_row("", f"limits on {name} were not judged: no held-out interaction is in it")
     if run.index:
         lists = f", {run.index['probes']} of {run.index['lists']} lists" if run.index.get("lists") else ""
-        table.add_row("index", f"{run.index['kind']}{lists}, {run.index['items']:,} items")
+        table.add_row("search", f"{run.index['kind']}{lists}, {run.index['items']:,} items")
     if run.version:
         table.add_row("version", str(run.version))
     for part, place in sorted(run.pushed.items()):

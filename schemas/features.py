@@ -9,15 +9,17 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from schemas import located_yaml
+from schemas.served import EXCLUDE, K
 
 CANDIDATE_ID = "candidate_id"
 QUERY_ID = "query_id"
 TIMESTAMP = "timestamp"
 REWARD = "reward"
 TITLE = "title"
-RESERVED = (CANDIDATE_ID, QUERY_ID, TIMESTAMP, REWARD, TITLE)
+RESERVED = (CANDIDATE_ID, QUERY_ID, TIMESTAMP, REWARD, TITLE, K, EXCLUDE)
 """Features that every interaction carries beside the declared ones: the raw item id, the raw user id, the time
-(int64, microseconds since 1970-01-01 UTC) and the example weight in [0, 1]. A catalogue entry carries its title."""
+(int64, microseconds since 1970-01-01 UTC) and the example weight in [0, 1]. A catalogue entry carries its title; a request to the
+retriever, how many items it wants and which it does not."""
 
 WEIGHTS_SUFFIX = "_weights"
 FILE_NAME = "features.yaml"
@@ -151,10 +153,13 @@ class CatalogueColumns(Declaration):
 
     Attributes:
         title: what `ndr recommend` shows beside the id.
+        blocked: a column of numbers or truth values; items where it is neither 0 nor missing are known (interactions with them are
+            trained on, they stand in histories) but never retrieved, nor is anything judged by them. None blocks nothing.
     """
 
     item: str
     title: str | None = None
+    blocked: str | None = None
 
 
 class FeatureSpec(Declaration):

@@ -90,13 +90,17 @@ class TakeFacts(beam.DoFn):
             return
         ids = self._ids.acquire(lambda: item_files.read(self._item_folder), tag=self._item_folder).ids
         items = positions(rows.column(CANDIDATE_ID), ids)
+        there = items >= 0  # others are blocked
         times = single(rows.column(TIMESTAMP)).to_numpy()
         histories = lists(rows, self._history)
         lengths = np.diff(histories.offsets.to_numpy())
-        yield from _parted(ITEMS, pd.DataFrame({"row": items, "count": 1, "first": times}), items // BLOCK_ITEMS)
+        found = pd.DataFrame({"row": items, "count": 1, "first": times})[there]
+        yield from _parted(ITEMS, found, items[there] // BLOCK_ITEMS)
         sources = positions(histories.values, ids)
         pairs = pd.DataFrame({"source": sources, "target": np.repeat(items, lengths), "count": 1})
-        pairs = pairs[sources >= 0]  # an item that has left the catalogue leads nowhere
+        pairs = pairs[
+            (sources >= 0) & (pairs["target"] >= 0)
+        ]  # what has left the catalogue leads nowhere, and is not led to
         yield from _parted(PAIRS, pairs, pairs["source"].to_numpy() // BLOCK_ITEMS)
         users = single(rows.column(QUERY_ID)).to_numpy(zero_copy_only=False)
         parts = np.array([user_part(user, self._parts) for user in users])

@@ -8,6 +8,7 @@ import apache_beam as beam
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import tensorflow as tf
 from apache_beam.utils import shared
 from numpy.typing import NDArray
 from tfx_bsl.coders import example_coder
@@ -29,10 +30,11 @@ from components.evaluator.ranked import (
 from components.evaluator.ranking import TIE, Excluded, Ranks, rank_by_embedding, rank_by_score, top_rows
 from components.evaluator.settings import EvaluatorSettings
 from components.example_gen.sources import MICROSECONDS_A_DAY
-from components.indexer import faiss_index
 from components.indexer import files as item_files
 from components.indexer.embedding import LoadedTower
+from components.trainer.export import load_tower
 from schemas.features import CANDIDATE_ID, QUERY_ID, REWARD, TIMESTAMP, FeatureSpec
+from schemas.served import EMBEDDINGS_SIGNATURE, ITEM_IDS
 
 BATCH = 512
 NEVER = np.iinfo(np.int64).max
@@ -45,6 +47,7 @@ class Places:
     Attributes:
         facts: what `components.evaluator.facts` wrote.
         index: the Indexer's folder for the model under evaluation.
+        retriever: the SavedModel's folder for it.
         item_folders: the embeddings of the catalogue, by model.
         query_towers: the query tower's folder, by model.
         last_blessed: the last blessed model's folder; None on a first run.
@@ -52,6 +55,7 @@ class Places:
 
     facts: str
     index: str
+    retriever: str
     item_folders: Mapping[str, str]
     query_towers: Mapping[str, str]
     last_blessed: str | None
@@ -218,7 +222,7 @@ class Catalogue:
         self.kept_values = {
             name: values.loc[values["feature"] == name, "value"].tolist() for name in self.settings.slices
         }
-        self._index = faiss_index.load(self.places.index)
+        self._retriever = load_tower(self.places.retriever)
         self._share = self.counts / max(1, self.counts.sum())
         self._information = -np.log2((self.counts + 1) / (self.counts.sum() + size))
 
@@ -232,13 +236,20 @@ class Catalogue:
         return share, information
 
     def index_recall(self, queries: NDArray[np.float32], k: int) -> NDArray[np.float64]:
-        """[queries] shares of the exact top k of the whole catalogue that the index finds.
+        """[queries] shares of the exact top k of the whole catalogue that the retriever finds.
 
         An item that it found counts by its score, so that of items that score alike either will do.
         """
         items = self.embeddings[CANDIDATE]
         k = min(k, len(items))
-        exact, found = top_rows(queries, items, k), self._index.search(queries, k)
+        exact = top_rows(queries, items, k)
+        retrieved = self._retriever.signatures[EMBEDDINGS_SIGNATURE](
+            embedding=tf.constant(queries),
+            k=tf.fill([len(queries)], k),
+            exclude=tf.zeros([len(queries), 0], tf.string),
+        )[ITEM_IDS]
+        ids = pa.array(tf.reshape(retrieved, [-1]).numpy(), pa.binary())
+        found = facts.positions(ids, self.ids).reshape(len(queries), k)
         last = np.einsum("qw,qw->q", queries, items[exact[:, -1]])
         scores = np.einsum("qw,qkw->qk", queries, items[found])
         right = (scores >= last[:, np.newaxis] - TIE) & (found >= 0)

@@ -10,7 +10,7 @@ Metrics, where K is each of `recall_at` and R is `retrieved_at`:
     popularity_at_R     the mean over queries of the retrieved items' mean share of the training interactions
     novelty_at_R        the same of -log2 of that share, in bits; one interaction is added to every item's, so that none is infinite
                         (self-information; Vargas & Castells, RecSys 2011)
-    index_recall_at_R   the mean over queries of the share of the exact top R that the index finds
+    index_recall_at_R   the mean over queries of the share of the exact top R that the retriever finds in its index
     coverage_at_R       the share of the catalogue that is retrieved for any of the queries
 
 Places with equal scores are taken in all orders (`components.evaluator.expectation`).

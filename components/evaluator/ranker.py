@@ -15,7 +15,7 @@ from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, component_spec, standard_artifacts
 from tfx.utils import io_utils, path_utils
 
-from components.artifacts import ItemIndex
+from components.artifacts import ItemIndex, Retriever
 from components.evaluator.facts import GatherFacts, user_part
 from components.evaluator.held_out import Places, RankHeldOut
 from components.evaluator.names import BASELINE, CANDIDATE
@@ -25,8 +25,8 @@ from components.example_gen.interactions import EVAL_SPLIT, TRAIN_SPLIT
 from components.example_gen.ordered import WriteInOrder
 from components.indexer.embedding import EmbedCatalogue
 from components.progress import progress
-from components.trainer.export import ITEM_TOWER, QUERY_TOWER
 from schemas.features import QUERY_ID, FeatureSpec
+from schemas.served import ITEM_TOWER, QUERY_TOWER, RETRIEVER
 
 WORKING = ".working"
 # What no place depends on: a model that is judged anew by other limits is not ranked anew.
@@ -46,6 +46,7 @@ class RankerSpec(component_spec.ComponentSpec):
         "catalogue": component_spec.ChannelParameter(type=standard_artifacts.Examples),
         "model": component_spec.ChannelParameter(type=standard_artifacts.Model),
         "index": component_spec.ChannelParameter(type=ItemIndex),
+        "retriever": component_spec.ChannelParameter(type=Retriever),
         "baseline_model": component_spec.ChannelParameter(type=standard_artifacts.Model, optional=True),
     }
     OUTPUTS = {"ranked_examples": component_spec.ChannelParameter(type=standard_artifacts.Examples)}
@@ -110,6 +111,7 @@ class Ranker(base_beam_component.BaseBeamComponent):
         catalogue: the catalogue of the day, split `catalogue`.
         model: the Trainer's model, with both towers.
         index: the Indexer's, of that model and that catalogue.
+        retriever: the Indexer's, whose search is judged by what an exact one finds.
         baseline_model: the last blessed model, if the channel has one; it ranks the same catalogue, new items included, by its own
             towers.
         settings: what is measured.
@@ -128,6 +130,7 @@ class Ranker(base_beam_component.BaseBeamComponent):
         catalogue: types.BaseChannel,
         model: types.BaseChannel,
         index: types.BaseChannel,
+        retriever: types.BaseChannel,
         baseline_model: types.BaseChannel,
         settings: EvaluatorSettings,
         spec: FeatureSpec,
@@ -139,6 +142,7 @@ class Ranker(base_beam_component.BaseBeamComponent):
                 catalogue=catalogue,
                 model=model,
                 index=index,
+                retriever=retriever,
                 baseline_model=baseline_model,
                 settings=settings.model_dump_json(exclude=JUDGED),
                 feature_spec=spec.model_dump_json(),
@@ -173,6 +177,7 @@ def _places(input_dict: Mapping[str, list[types.Artifact]], working: str) -> Pla
     return Places(
         facts=os.path.join(working, "facts"),
         index=index,
+        retriever=os.path.join(artifact_utils.get_single_uri(input_dict["retriever"]), RETRIEVER),
         item_folders={name: index if name == CANDIDATE else os.path.join(working, name) for name in models},
         query_towers={name: os.path.join(folder, QUERY_TOWER) for name, folder in models.items()},
         last_blessed=last_blessed[0].uri if last_blessed else None,

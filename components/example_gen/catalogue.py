@@ -6,9 +6,11 @@ from datetime import date
 from typing import Any
 
 import apache_beam as beam
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import tensorflow as tf
+from numpy.typing import NDArray
 from tfx import types
 from tfx.dsl.components.base import base_beam_component, base_beam_executor, executor_spec
 from tfx.types import artifact_utils, component_spec, standard_artifacts
@@ -18,13 +20,14 @@ from tfx_bsl.coders import example_coder
 from components.example_gen import sources
 from components.example_gen.accounting import SHOWN_EXAMPLES, Accounting
 from components.example_gen.cleaning import ACCOUNTING, FILE, ROW, Cleaning, from_bytes, place
-from components.example_gen.columns import catalogue_columns
+from components.example_gen.columns import BLOCKED, catalogue_columns
 from components.example_gen.day_driver import DayDriver, Request
 from components.example_gen.examples import check_files, conclude, generate, partitions, serialized_examples
 from components.example_gen.settings import ExampleGenSettings
 from schemas.features import CANDIDATE_ID, FeatureSpec
 
 CATALOGUE_SPLIT = "catalogue"
+BLOCKED_SPLIT = "blocked"
 
 
 class CatalogueSpec(component_spec.ComponentSpec):
@@ -74,7 +77,8 @@ class CatalogueExecutor(base_beam_executor.BaseBeamExecutor):
         check_files(files, cleaning)
         with self._make_beam_pipeline() as pipeline:
             finish = FinishCatalogue([file.path for file in files], request.spec.catalogue.item)
-            generate(pipeline, files, cleaning, finish, [CATALOGUE_SPLIT], examples)
+            blocked = [BLOCKED_SPLIT] if request.spec.catalogue.blocked else []
+            generate(pipeline, files, cleaning, finish, [CATALOGUE_SPLIT, *blocked], examples)
         conclude(examples, "catalogue", request.settings.max_dropped_share, files)
 
 
@@ -87,7 +91,8 @@ class CatalogueExampleGen(base_beam_component.BaseBeamComponent):
         day: the UTC day.
 
     Output `examples`, split `catalogue`: an example an item with `candidate_id`, the item tower's raw features and,
-    where the specification names it, `title`.
+    where the specification names it, `title`. Where it names a column that blocks, items that are blocked are in a split of their
+    own, `blocked`.
     """
 
     SPEC_CLASS = CatalogueSpec
@@ -126,21 +131,34 @@ class FinishCatalogue(beam.DoFn):
             places(repeated, self._paths),
         )
         rows = rows.filter(kept)
-        accounting.splits[CATALOGUE_SPLIT] = rows.num_rows
-        for example in serialized_examples(rows):
-            yield beam.pvalue.TaggedOutput(CATALOGUE_SPLIT, example)
+        for split, chosen in _splits(rows):
+            accounting.splits[split] = chosen.num_rows
+            for example in serialized_examples(chosen):
+                yield beam.pvalue.TaggedOutput(split, example)
         yield beam.pvalue.TaggedOutput(ACCOUNTING, accounting)
 
 
+def _splits(rows: pa.Table) -> Iterator[tuple[str, pa.Table]]:
+    """Clean catalogue entries by split."""
+    if BLOCKED not in rows.column_names:
+        yield CATALOGUE_SPLIT, rows
+        return
+    blocked = pc.not_equal(pc.fill_null(rows.column(BLOCKED), 0.0), 0.0)
+    yield CATALOGUE_SPLIT, rows.filter(pc.invert(blocked))
+    yield BLOCKED_SPLIT, rows.filter(blocked)
+
+
 class CatalogueTable:
-    """The catalogue in memory: item ids and what each item's features are.
+    """All items that are known, blocked ones too, in memory: their ids and what each one's features are.
 
     Attributes:
         rows: an Arrow table with `candidate_id` and the item features, an item a row.
+        blocked: [items] bool.
     """
 
-    def __init__(self, rows: pa.Table) -> None:
+    def __init__(self, rows: pa.Table, blocked: NDArray[np.bool_]) -> None:
         self.rows = rows
+        self.blocked = blocked
 
     @classmethod
     def load(cls, examples_uri: str) -> "CatalogueTable":
@@ -149,9 +167,10 @@ class CatalogueTable:
         Args:
             examples_uri: of the Examples artifact.
         """
-        folder = os.path.join(examples_uri, f"Split-{CATALOGUE_SPLIT}")
-        files = tf.io.gfile.glob(io_utils.all_files_pattern(folder))
-        serialized = list(tf.data.TFRecordDataset(sorted(files), compression_type="GZIP").as_numpy_iterator())
+        retrievable, blocked = (
+            _read(os.path.join(examples_uri, f"Split-{split}")) for split in (CATALOGUE_SPLIT, BLOCKED_SPLIT)
+        )
+        serialized = [*retrievable, *blocked]
         batch = example_coder.ExamplesToRecordBatchDecoder().DecodeBatch(serialized)
         # A feature that no item has comes without a type; interactions then come without it too.
         batch = batch.select([field.name for field in batch.schema if not pa.types.is_null(field.type)])
@@ -159,7 +178,8 @@ class CatalogueTable:
         lists = [pa.list_(value_types[field.type.value_type]) for field in batch.schema]
         rows = pa.Table.from_batches([batch]).cast(pa.schema(list(zip(batch.schema.names, lists, strict=True))))
         ids = pa.array(rows.column(CANDIDATE_ID).combine_chunks().flatten()).cast(pa.binary())
-        return cls(rows.set_column(rows.column_names.index(CANDIDATE_ID), CANDIDATE_ID, ids))
+        is_blocked = np.arange(len(serialized)) >= len(retrievable)
+        return cls(rows.set_column(rows.column_names.index(CANDIDATE_ID), CANDIDATE_ID, ids), is_blocked)
 
     def positions(self, ids: pa.Array) -> pa.Array:
         """[rows] binary ids to [rows] int32 rows of the table; null where the catalogue has no such item."""
@@ -168,6 +188,11 @@ class CatalogueTable:
     def features(self, positions: pa.Array, names: list[str]) -> pa.Table:
         """The named features of the items at [rows] positions."""
         return self.rows.select([name for name in names if name in self.rows.column_names]).take(positions)
+
+
+def _read(folder: str) -> list[bytes]:
+    files = tf.io.gfile.glob(io_utils.all_files_pattern(folder))
+    return list(tf.data.TFRecordDataset(sorted(files), compression_type="GZIP").as_numpy_iterator()) if files else []
 
 
 def places(rows: pa.Table, paths: list[str]) -> list[str]:

@@ -22,6 +22,8 @@ from schemas.features import (
     NumberFeature,
 )
 
+BLOCKED = "_blocked"  # a number; not part of an example
+
 Kind = Literal["id", "ids", "number", "numbers", "time"]
 TYPES: dict[Kind, pa.DataType] = {
     "id": pa.binary(),
@@ -85,6 +87,8 @@ def catalogue_columns(spec: FeatureSpec) -> list[Column]:
     columns = [Column(CANDIDATE_ID, spec.catalogue.item, "id", required=True)]
     if spec.catalogue.title:
         columns.append(Column(TITLE, spec.catalogue.title, "id"))
+    if spec.catalogue.blocked:
+        columns.append(Column(BLOCKED, spec.catalogue.blocked, "number"))
     return columns + _feature_columns(spec.item)
 
 

@@ -191,7 +191,7 @@ class FinishInteractions(beam.DoFn):
         positions = catalogue.positions(rows.column(CANDIDATE_ID).combine_chunks())
         for name, column in _columns(catalogue.features(positions, self._item_features())):
             rows = rows.append_column(name, column)
-        held_out = self._held_out(rows)
+        held_out = self._held_out(rows) & ~catalogue.blocked[positions.to_numpy()]
         for split, mask in ((TRAIN_SPLIT, ~held_out), (EVAL_SPLIT, held_out)):
             chosen = rows.filter(pa.array(mask))
             accounting.splits[split] = chosen.num_rows

@@ -1,24 +1,35 @@
-"""The step that embeds the whole catalogue of the day and builds the index over it."""
+"""The step that embeds the whole catalogue of the day and builds the index over it, and the retriever that searches it."""
 
+import io
 import json
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from tfx import types
 from tfx.dsl.components.base import base_beam_component, base_beam_executor, executor_spec
+from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, component_spec, standard_artifacts
 from tfx.utils import io_utils, path_utils
 
-from components.artifacts import ItemIndex
+from components.artifacts import ItemIndex, Retriever
 from components.example_gen.catalogue import CATALOGUE_SPLIT
+from components.example_gen.interactions import TRAIN_SPLIT
 from components.indexer import faiss_index, files
-from components.indexer.embedding import EmbedCatalogue
-from components.indexer.settings import IndexerSettings
+from components.indexer.embedding import EmbedCatalogue, EmbedSomeQueries
+from components.indexer.faiss_index import FaissIndex
+from components.indexer.retriever import export_retriever
+from components.indexer.search import ExactSearch, ListSearch
+from components.indexer.settings import IndexerSettings, Plan
+from components.indexer.tuning import tune
 from components.progress import progress
-from components.trainer.export import ITEM_TOWER
+from schemas.served import ITEM_TOWER, QUERY_TOWER
 
 INDEX_PROPERTY = "index"
+# For more than so many times the items that the lists are tuned for, a query is compared with all of them.
+DEEPEST = 5
 
 
 class IndexerSpec(component_spec.ComponentSpec):
@@ -28,8 +39,12 @@ class IndexerSpec(component_spec.ComponentSpec):
     INPUTS = {
         "model": component_spec.ChannelParameter(type=standard_artifacts.Model),
         "catalogue": component_spec.ChannelParameter(type=standard_artifacts.Examples),
+        "examples": component_spec.ChannelParameter(type=standard_artifacts.Examples),
     }
-    OUTPUTS = {"index": component_spec.ChannelParameter(type=ItemIndex)}
+    OUTPUTS = {
+        "index": component_spec.ChannelParameter(type=ItemIndex),
+        "retriever": component_spec.ChannelParameter(type=Retriever),
+    }
 
 
 class IndexerExecutor(base_beam_executor.BaseBeamExecutor):
@@ -44,48 +59,112 @@ class IndexerExecutor(base_beam_executor.BaseBeamExecutor):
         """Called by TFX.
 
         Raises:
-            UserError: the item tower cannot be loaded, its embeddings are not finite, or there are more lists than items.
+            UserError: a tower cannot be loaded, the embeddings are not finite, or there are more lists than items.
         """
         self._log_startup(input_dict, output_dict, exec_properties)
         settings = IndexerSettings.model_validate_json(exec_properties["settings"])
-        index = artifact_utils.get_single_instance(output_dict["index"])
-        tower = os.path.join(
-            path_utils.serving_model_path(artifact_utils.get_single_uri(input_dict["model"])), ITEM_TOWER
-        )
+        artifact = artifact_utils.get_single_instance(output_dict["index"])
+        model = path_utils.serving_model_path(artifact_utils.get_single_uri(input_dict["model"]))
         catalogue = artifact_utils.get_split_uris(input_dict["catalogue"], CATALOGUE_SPLIT)
         with self._make_beam_pipeline() as pipeline:
-            _ = pipeline | EmbedCatalogue([io_utils.all_files_pattern(uri) for uri in catalogue], tower, index.uri)
-        items = files.read(index.uri)
-        count, width = items.embeddings.shape
-        plan = settings.plan(count)
-        progress(f"{count:,} items embedded, builds the index ({plan.kind})", 0.7)
-        faiss_index.build(items.embeddings, plan, settings.seed).write(index.uri)
-        files.write_description(
-            index.uri, files.Description(items=count, width=width, settings=settings.model_dump(), **asdict(plan))
+            patterns = [io_utils.all_files_pattern(uri) for uri in catalogue]
+            _ = pipeline | EmbedCatalogue(patterns, os.path.join(model, ITEM_TOWER), artifact.uri)
+        items = files.read(artifact.uri)
+        plan = settings.plan(len(items.ids))
+        progress(f"{len(items.ids):,} items embedded, builds the index ({plan.kind})", 0.5)
+        index = faiss_index.build(items.embeddings, plan, settings.seed)
+        search, recall = _search(items.embeddings, index, plan, settings), None
+        if isinstance(search, ListSearch) and not plan.probes:
+            queries = self._some_queries(input_dict, settings.tuning_queries, model, artifact.uri)
+            recall = _tune(search, items.embeddings, queries, settings)
+            plan = replace(plan, probes=search.probes)
+            index.look_at(search.probes)
+        if recall is not None and recall < settings.recall_target and settings.kind == "auto":
+            progress(f"{plan.probes} of {plan.lists} lists find {recall:.3f}: exact search instead", 0.8)
+            plan, recall = Plan("flat"), None
+            index = faiss_index.build(items.embeddings, plan, settings.seed)
+            search = _search(items.embeddings, index, plan, settings)
+        index.write(artifact.uri)
+        files.write_ids(artifact.uri, items.ids)
+        progress("builds the retriever", 0.9)
+        query_tower = os.path.join(model, QUERY_TOWER)
+        export_retriever(query_tower, search, items.ids, artifact_utils.get_single_uri(output_dict["retriever"]))
+        description = files.Description(
+            items=len(items.ids),
+            width=items.embeddings.shape[1],
+            recall=recall,
+            settings=settings.model_dump(),
+            **asdict(plan),
         )
-        index.set_string_custom_property(INDEX_PROPERTY, json.dumps({"items": count, **asdict(plan)}, sort_keys=True))
+        files.write_description(artifact.uri, description)
+        shown = {name: value for name, value in asdict(description).items() if name not in ("width", "settings")}
+        artifact.set_string_custom_property(INDEX_PROPERTY, json.dumps(shown, sort_keys=True))
+
+    def _some_queries(
+        self, input_dict: dict[str, list[types.Artifact]], count: int, model: str, folder: str
+    ) -> NDArray[np.float32]:
+        """[queries, width] embeddings of queries of the training split."""
+        path = os.path.join(folder, "queries.npy")
+        training = artifact_utils.get_split_uris(input_dict["examples"], TRAIN_SPLIT)
+        with self._make_beam_pipeline() as pipeline:
+            patterns = [io_utils.all_files_pattern(uri) for uri in training]
+            _ = pipeline | EmbedSomeQueries(patterns, count, os.path.join(model, QUERY_TOWER), path)
+        with fileio.open(path, "rb") as file:
+            queries: NDArray[np.float32] = np.load(io.BytesIO(file.read()))
+        fileio.remove(path)
+        return queries
+
+
+def _search(
+    embeddings: NDArray[np.float32], index: FaissIndex, plan: Plan, settings: IndexerSettings
+) -> ExactSearch | ListSearch:
+    """The search of a plan; where that does not say how many lists to look at, one that looks at the nearest."""
+    lists = index.lists
+    if lists is None:
+        return ExactSearch(embeddings)
+    return ListSearch(embeddings, lists, plan.probes or 1, DEEPEST * settings.recall_at, settings.vectors)
+
+
+def _tune(
+    search: ListSearch, embeddings: NDArray[np.float32], queries: NDArray[np.float32], settings: IndexerSettings
+) -> float:
+    k, target, lists = settings.recall_at, settings.recall_target, search.bounds.shape[1]
+    progress(f"tunes to a recall@{k} of {target:g}", 0.7)
+    found = tune(search, embeddings, queries, k, target, settings.most_probes(lists))
+    progress(f"{search.probes} of {lists} lists find {found:.3f} of the exact first {k}", 0.8)
+    return found
 
 
 class Indexer(base_beam_component.BaseBeamComponent):
-    """The index of a day.
+    """The index of a day, and the retriever over it.
 
     Args:
-        model: the Trainer's model; its item tower embeds.
+        model: the Trainer's model, with both towers.
         catalogue: the catalogue of the day, split `catalogue`.
+        examples: interactions; queries of the split `train` say how many lists must be looked at.
         settings: what is built.
 
-    Output `index`: see `components.indexer.files`; its property `index` says, as JSON, `items`, `kind`, `lists` and `probes`.
+    Output `index`: see `components.indexer.files`; its property `index` says, as JSON, `items`, `kind`, `lists`, `probes` and
+    `recall`. Output `retriever`: see `components.indexer.retriever`.
     """
 
     SPEC_CLASS = IndexerSpec
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(IndexerExecutor)
 
-    def __init__(self, model: types.BaseChannel, catalogue: types.BaseChannel, settings: IndexerSettings) -> None:
+    def __init__(
+        self,
+        model: types.BaseChannel,
+        catalogue: types.BaseChannel,
+        examples: types.BaseChannel,
+        settings: IndexerSettings,
+    ) -> None:
         super().__init__(
             IndexerSpec(
                 model=model,
                 catalogue=catalogue,
+                examples=examples,
                 settings=settings.model_dump_json(),
                 index=types.Channel(type=ItemIndex),
+                retriever=types.Channel(type=Retriever),
             )
         )

@@ -1,6 +1,7 @@
 """The embeddings of the whole catalogue: the same files, to the byte, whatever the runner and its number of workers."""
 
 import hashlib
+import io
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -11,9 +12,9 @@ from apache_beam.utils import shared
 from numpy.typing import NDArray
 
 from components.indexer import files
-from components.trainer.export import EMBEDDING, EXAMPLES_SIGNATURE
-from schemas.errors import UserError
+from components.trainer.export import load_tower
 from schemas.features import CANDIDATE_ID
+from schemas.served import EMBEDDING, EXAMPLES_SIGNATURE
 
 BATCH = 512
 PART_BYTES = 1 << 20  # of compressed examples: some ten thousand items, whose examples and embeddings a worker holds
@@ -53,16 +54,7 @@ class LoadedTower:
         return embeddings
 
     def _load(self) -> Any:
-        return self._handle.acquire(self._load_once, tag=self._folder)
-
-    def _load_once(self) -> Any:
-        try:
-            return tf.saved_model.load(self._folder)
-        except Exception as error:  # what a damaged file raises depends on which it is, and where
-            raise UserError(
-                f"{self._folder}: expected the SavedModel of a tower, found none that can be loaded: {error}. "
-                "Remove the model that it is part of and run the day again."
-            ) from error
+        return self._handle.acquire(lambda: load_tower(self._folder), tag=self._folder)
 
 
 class EmbedCatalogue(beam.PTransform):
@@ -109,6 +101,37 @@ class EmbedCatalogue(beam.PTransform):
         )
 
 
+class EmbedSomeQueries(beam.PTransform):
+    """Embeds some interactions' queries and writes them as NumPy's `.npy`, [queries, width] float32.
+
+    Which they are is up to a digest of the examples: the same on any number of workers.
+
+    Args:
+        interactions: patterns of gzipped TFRecords of tf.Examples.
+        count: how many, at most.
+        tower: the folder of the query tower's SavedModel.
+        path: of the file.
+    """
+
+    def __init__(self, interactions: list[str], count: int, tower: str, path: str) -> None:
+        super().__init__()
+        self._interactions = interactions
+        self._count = count
+        self._tower = LoadedTower(tower)
+        self._path = path
+
+    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
+        """Called by Beam."""
+        return (
+            pipeline
+            | "InteractionFiles" >> beam.Create(self._interactions)
+            | "ReadInteractions" >> beam.io.ReadAllFromTFRecord()
+            | "Digest" >> beam.Map(lambda example: (hashlib.blake2b(example, digest_size=16).digest(), example))
+            | "Some" >> beam.combiners.Top.Smallest(self._count)
+            | "EmbedQueries" >> beam.Map(_embed_queries, self._tower, self._path)
+        )
+
+
 def candidate_id(serialized: bytes) -> bytes:
     """The item id of a serialised interaction or catalogue entry."""
     example = tf.train.Example.FromString(serialized)
@@ -128,6 +151,12 @@ def _embed_part(
     part, items = element
     ordered = sorted(item for item in items if item)
     files.write_part(folder, part, parts, width, _embedded(ordered, tower))
+
+
+def _embed_queries(chosen: list[Item], tower: LoadedTower, path: str) -> None:
+    content = io.BytesIO()
+    np.save(content, np.concatenate([embeddings for _, embeddings in _embedded(chosen, tower)]))
+    files.write_whole(path, content.getvalue())
 
 
 def _embedded(items: list[Item], tower: LoadedTower) -> Iterator[tuple[list[bytes], NDArray[np.float32]]]:

@@ -1,6 +1,7 @@
 """The index as FAISS builds, keeps and searches it: by inner product, over all items or by lists of them (IVF)."""
 
 import os
+from typing import Any, NamedTuple
 
 import faiss
 import numpy as np
@@ -15,6 +16,20 @@ FILE = "index.faiss"
 TRAINING_ITEMS_A_LIST = 64  # a centroid is a mean: of more items it is hardly another, and k-means takes as much longer
 
 
+class InvertedLists(NamedTuple):
+    """How an IVF divides the items.
+
+    Attributes:
+        centroids: [lists, width] float32; an item is in the list whose centroid has the largest inner product with it.
+        sizes: [lists] int64, items in each.
+        order: [items] int64 rows, list after list, ascending in each.
+    """
+
+    centroids: NDArray[np.float32]
+    sizes: NDArray[np.int64]
+    order: NDArray[np.int64]
+
+
 class FaissIndex:
     """Finds the items whose embeddings have the largest inner products with a query's.
 
@@ -24,6 +39,21 @@ class FaissIndex:
 
     def __init__(self, index: faiss.Index) -> None:
         self._index = index
+
+    @property
+    def lists(self) -> InvertedLists | None:
+        """How the items are divided; None where they are not."""
+        if not isinstance(self._index, faiss.IndexIVF):
+            return None
+        kept: Any = self._index.invlists
+        sizes = np.array([kept.list_size(number) for number in range(kept.nlist)])
+        rows = [faiss.rev_swig_ptr(kept.get_ids(number), int(size)) for number, size in enumerate(sizes) if size]
+        return InvertedLists(self._index.quantizer.reconstruct_n(0, kept.nlist), sizes, np.concatenate(rows))
+
+    def look_at(self, probes: int) -> None:
+        """Makes searches look at so many lists, from now on and where the index is loaded."""
+        if isinstance(self._index, faiss.IndexIVF):
+            self._index.nprobe = probes
 
     def search(self, queries: NDArray[np.float32], k: int) -> NDArray[np.int64]:
         """Finds the nearest items of each query.
@@ -59,15 +89,15 @@ def build(embeddings: NDArray[np.float32], plan: Plan, seed: int) -> FaissIndex:
 
     Args:
         embeddings: [items, width], at least one.
-        plan: what to build.
+        plan: what to build; where it does not say how many lists to look at, `FaissIndex.look_at` must.
         seed: of the k-means that finds the lists, and of the items that it is shown.
     """
     width = embeddings.shape[1]
-    if plan.lists is None or plan.probes is None:
+    if plan.lists is None:
         index: faiss.Index = faiss.IndexFlatIP(width)
     else:
         index = faiss.IndexIVFFlat(faiss.IndexFlatIP(width), width, plan.lists, faiss.METRIC_INNER_PRODUCT)
-        index.nprobe = plan.probes
+        index.nprobe = plan.probes or 1
         index.cp.seed = seed
         index.cp.max_points_per_centroid = TRAINING_ITEMS_A_LIST
         index.cp.min_points_per_centroid = (

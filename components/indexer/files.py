@@ -2,6 +2,7 @@
 
 items-PART-of-PARTS.arrow  Arrow IPC: `candidate_id`, binary, and `embedding`, fixed_size_list<float32>[width]
 index.faiss                the index over them; see `components.indexer.faiss_index`
+ids.arrow                  Arrow IPC: `candidate_id`, binary; the n-th is the item of row n
 index.json                 what it is; written last, so an index that has it is whole
 
 Items are divided into parts by a digest of their ids. The row of an item, which is what an index answers with, is its place in the
@@ -27,6 +28,7 @@ from schemas.features import CANDIDATE_ID
 
 EMBEDDING = "embedding"
 DESCRIPTION = "index.json"
+IDS = "ids.arrow"
 PART_NAME = re.compile(r"items-\d{5}-of-(\d{5})\.arrow")
 
 
@@ -53,6 +55,8 @@ class Description:
         width: of their embeddings.
         lists: into how many lists the items are divided; None where they are not.
         probes: how many lists a search looks at; None where there are none.
+        recall: the share of the exact first `recall_at` items that such a search finds, on queries of the training split; None
+            where it is exact, or the probes were set.
         settings: those of `components.indexer.settings` that it was built by.
     """
 
@@ -61,6 +65,7 @@ class Description:
     width: int
     lists: int | None
     probes: int | None
+    recall: float | None
     settings: dict[str, Any]
 
 
@@ -111,6 +116,15 @@ def read(folder: str) -> ItemEmbeddings:
     ascending = ids.take(order).to_pylist()
     _check_finite(folder, ascending, embeddings)
     return ItemEmbeddings(ascending, embeddings)
+
+
+def write_ids(folder: str, ids: list[bytes]) -> None:
+    """Writes the ids in the order of the index's rows, for those who search it without this project."""
+    table = pa.table({CANDIDATE_ID: pa.array(ids, pa.binary())})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    write_whole(os.path.join(folder, IDS), sink.getvalue().to_pybytes())
 
 
 def write_description(folder: str, description: Description) -> None:

@@ -10,9 +10,10 @@ from schemas.errors import UserError
 from schemas.features import Declaration
 from schemas.located_yaml import FaultsError, KeyPath
 
-# By the square root of the items: comparing a query with all centroids then costs about what a few lists do.
-LISTS_A_ROOT = 4
-LISTS_A_PROBE = 8
+LISTS_A_ROOT = (
+    4  # by the square root of the items: comparing a query with all centroids then costs about what a few lists do
+)
+LARGEST_SHARE = 0.25  # of the lists: a search that looks at more is hardly faster than an exact one
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Plan:
     Attributes:
         kind: `flat` or `ivf`.
         lists: into how many lists an `ivf` divides the items; None of a `flat`.
-        probes: how many of them a search looks at; None of a `flat`.
+        probes: how many of them a search looks at; None of a `flat`, and of an `ivf` where that is to be found out.
     """
 
     kind: Literal["flat", "ivf"]
@@ -31,15 +32,21 @@ class Plan:
 
 
 class IndexerSettings(Declaration):
-    """The nearest-neighbour index over the embeddings of the whole catalogue.
+    """The index over the embeddings of the whole catalogue, and the retriever that searches it.
 
     Attributes:
         kind: `flat` compares a query with every item and is exact; `ivf` divides the items into lists by k-means and compares a
-            query with those of the nearest lists; `auto` takes `flat` for catalogues below `exact_below`.
+            query with those of the nearest lists; `auto` takes `flat` for catalogues below `exact_below`, and for those of which
+            a quarter of the lists would not reach `recall_target`.
         exact_below: items; of `auto`.
         lists: of `ivf`, at most as many as there are items; 4 * sqrt(items) by default.
-        probes: of `ivf`, how many lists a search looks at, all where there are fewer; an eighth of them by default. More find
-            more of the true neighbours and take longer.
+        probes: of `ivf`, how many lists a search looks at, all where there are fewer. By default as few as reach `recall_target`.
+        recall_target: the share of the exact first `recall_at` items that a search must find, on average over queries of the
+            training split.
+        recall_at: how many items a search is tuned for; for more it finds a smaller share of them.
+        tuning_queries: how many queries it is tuned on.
+        vectors: how the retriever of an `ivf` keeps embeddings: `float32`; `bfloat16` in half, `int8` in a quarter of the memory,
+            at the cost of some recall, which more probes make up for in part. `index.faiss` always has float32.
         seed: of the k-means.
     """
 
@@ -47,6 +54,10 @@ class IndexerSettings(Declaration):
     exact_below: PositiveInt = 20_000
     lists: PositiveInt | None = None
     probes: PositiveInt | None = None
+    recall_target: float = Field(default=0.95, gt=0.0, le=1.0)
+    recall_at: PositiveInt = 100
+    tuning_queries: PositiveInt = 1000
+    vectors: Literal["float32", "bfloat16", "int8"] = "float32"
     seed: int = Field(default=0, ge=0, lt=2**31)
 
     @model_validator(mode="after")
@@ -54,6 +65,9 @@ class IndexerSettings(Declaration):
         if self.kind == "flat":
             reason = "a flat index has none; leave it out, or take kind: ivf"
             given: list[KeyPath] = [(name,) for name in ("lists", "probes") if getattr(self, name) is not None]
+            if self.vectors != "float32":
+                given.append(("vectors",))
+                reason = "a flat index is exact and keeps float32; leave it out, or take kind: ivf"
             if given:
                 raise FaultsError([(path, reason) for path in given])
         if self.lists and self.probes and self.probes > self.lists:
@@ -74,4 +88,8 @@ class IndexerSettings(Declaration):
                 "Leave it out: it then follows the catalogue."
             )
         lists = self.lists or min(items, round(LISTS_A_ROOT * math.sqrt(items)))
-        return Plan("ivf", lists, min(lists, self.probes or math.ceil(lists / LISTS_A_PROBE)))
+        return Plan("ivf", lists, self.probes and min(lists, self.probes))
+
+    def most_probes(self, lists: int) -> int:
+        """How many of so many lists a search may look at."""
+        return lists if self.kind == "ivf" else math.ceil(LARGEST_SHARE * lists)

@@ -1,31 +1,60 @@
-"""TFX's Pusher, made to push all parts of a blessed model under one version."""
+"""The step that pushes all parts of a blessed model under one version."""
 
 import json
+import math
+import os
 from datetime import date
 from typing import Any
 
 from tfx import types
 from tfx import v1 as tfx
 from tfx.components.pusher import executor
-from tfx.dsl.components.base import executor_spec
-from tfx.types import artifact_utils, standard_component_specs
+from tfx.dsl.components.base import base_component, executor_spec
+from tfx.dsl.io import fileio
+from tfx.types import artifact_utils, component_spec, standard_artifacts, standard_component_specs
+from tfx.types.standard_component_specs import MODEL_BLESSING_KEY
 from tfx.utils import json_utils, proto_utils
 
+from components.artifacts import WITHDRAWN_PROPERTY, ItemIndex, Retriever
+from components.evaluator.evaluator import ALL, METRICS_PROPERTY
+from components.evaluator.names import CANDIDATE
+from components.indexer import faiss_index
+from components.indexer.files import DESCRIPTION, IDS, write_whole
+from components.pusher import tf_serving
+from components.pusher.files import Source
 from components.pusher.versions import PushFolder
+from schemas.served import INDEX, ITEM_TOWER, QUERY_TOWER, RETRIEVER
 
 DAY_KEY = "day"
 PARTS_PROPERTY = "parts"
+RETRIEVER_KEY = "retriever"
+INDEX_KEY = "index"
+EVALUATION_KEY = "evaluation"
+MODELS = (QUERY_TOWER, ITEM_TOWER, RETRIEVER)  # the parts that TF Serving serves
+INDEX_FILES = (faiss_index.FILE, DESCRIPTION, IDS)  # what a vector service needs; not the embeddings themselves
+
+Inputs = dict[str, list[types.Artifact]]
+
+
+class JointPusherSpec(standard_component_specs.PusherSpec):
+    """That of TFX's Pusher, and what else makes up a version."""
+
+    INPUTS = {
+        **standard_component_specs.PusherSpec.INPUTS,
+        RETRIEVER_KEY: component_spec.ChannelParameter(type=Retriever),
+        INDEX_KEY: component_spec.ChannelParameter(type=ItemIndex),
+        EVALUATION_KEY: component_spec.ChannelParameter(type=standard_artifacts.ModelEvaluation),
+    }
 
 
 class JointExecutor(executor.Executor):
-    """Pushes the towers of a blessed model to the push folder; records a model that is not blessed as not pushed."""
+    """Pushes the parts of a blessed model to the push folder, and TF Serving's configuration beside them.
 
-    def Do(  # noqa: N802
-        self,
-        input_dict: dict[str, list[types.Artifact]],
-        output_dict: dict[str, list[types.Artifact]],
-        exec_properties: dict[str, Any],
-    ) -> None:
+    A model that is not blessed, or that a rollback took back, is recorded as not pushed: when nothing of its day changed, the
+    cache hands out the blessing of then, and to push it again would undo the rollback without a word.
+    """
+
+    def Do(self, input_dict: Inputs, output_dict: Inputs, exec_properties: dict[str, Any]) -> None:  # noqa: N802
         """Called by TFX."""
         self._log_startup(input_dict, output_dict, exec_properties)
         pushed = artifact_utils.get_single_instance(output_dict[standard_component_specs.PUSHED_MODEL_KEY])
@@ -33,17 +62,101 @@ class JointExecutor(executor.Executor):
         proto_utils.json_to_proto(exec_properties[standard_component_specs.PUSH_DESTINATION_KEY], destination)
         folder = PushFolder(destination.filesystem.base_directory)
         folder.recover()  # whether or not there is something new to push
-        if not self.CheckBlessing(input_dict):
+        if not self.CheckBlessing(input_dict) or _is_withdrawn(input_dict):
             self._MarkNotPushed(pushed)
             return
         custom_config = json_utils.loads(exec_properties[standard_component_specs.CUSTOM_CONFIG_KEY])
-        run = str(self._context.pipeline_run_id) if self._context else ""
-        manifest = folder.push(self.GetModelPath(input_dict), date.fromisoformat(custom_config[DAY_KEY]), run)
+        model = self.GetModelPath(input_dict)
+        sources = sources_of(model, input_dict)
+        _configure_tf_serving(folder.root)
+        manifest = folder.push(
+            sources,
+            day=date.fromisoformat(custom_config[DAY_KEY]),
+            run=str(self._context.pipeline_run_id) if self._context else "",
+            model=model,
+            metrics=_metrics(input_dict),
+        )
         pushed.set_string_custom_property(PARTS_PROPERTY, json.dumps(folder.places(manifest), sort_keys=True))
-        self._MarkPushed(pushed, pushed_destination=str(folder.root), pushed_version=str(manifest.version))
+        self._MarkPushed(pushed, pushed_destination=folder.root, pushed_version=str(manifest.version))
 
 
-class JointPusher(tfx.components.Pusher):
-    """TFX's Pusher with the executor above; `custom_config` names the `day`."""
+class JointPusher(base_component.BaseComponent):
+    """Pushes what belongs together under one version, all or nothing.
 
+    Args:
+        model: the Trainer's model, with both towers.
+        retriever: the Indexer's.
+        index: the Indexer's.
+        evaluation: the Evaluator's, whose metrics go into the manifest.
+        model_blessing: the Evaluator's; without it nothing is pushed.
+        infra_blessing: the InfraValidator's; without it nothing is pushed.
+        destination: the push folder, a path or an address.
+        day: the UTC day of the run.
+    """
+
+    SPEC_CLASS = JointPusherSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(JointExecutor)
+
+    def __init__(
+        self,
+        model: types.BaseChannel,
+        retriever: types.BaseChannel,
+        index: types.BaseChannel,
+        evaluation: types.BaseChannel,
+        model_blessing: types.BaseChannel,
+        infra_blessing: types.BaseChannel,
+        destination: str,
+        day: date,
+    ) -> None:
+        filesystem = tfx.proto.PushDestination.Filesystem(base_directory=destination)
+        super().__init__(
+            JointPusherSpec(
+                model=model,
+                model_blessing=model_blessing,
+                retriever=retriever,
+                index=index,
+                evaluation=evaluation,
+                infra_blessing=infra_blessing,
+                push_destination=tfx.proto.PushDestination(filesystem=filesystem),
+                custom_config=json_utils.dumps({DAY_KEY: day.isoformat()}),
+                pushed_model=types.Channel(type=standard_artifacts.PushedModel),
+            )
+        )
+
+
+def sources_of(model: str, inputs: Inputs) -> dict[str, Source]:
+    """Where each part of a version lies.
+
+    Args:
+        model: the folder of the towers.
+        inputs: TFX's, by the names that the Pusher gives them.
+    """
+    retriever, index = (artifact_utils.get_single_uri(inputs[key]) for key in (RETRIEVER_KEY, INDEX_KEY))
+    return {
+        **{tower: Source(os.path.join(model, tower)) for tower in (QUERY_TOWER, ITEM_TOWER)},
+        RETRIEVER: Source(os.path.join(retriever, RETRIEVER)),
+        INDEX: Source(index, INDEX_FILES),
+    }
+
+
+def _configure_tf_serving(push_folder: str) -> None:
+    """Leaves TF Serving's files in the push folder; before the version is visible, so that whoever sees it finds them."""
+    fileio.makedirs(push_folder)
+    texts = {
+        tf_serving.MODEL_CONFIG: tf_serving.model_config(push_folder, MODELS),
+        tf_serving.BATCHING_CONFIG: tf_serving.batching_parameters(),
+    }
+    for name, text in texts.items():
+        write_whole(os.path.join(push_folder, name), text.encode())
+
+
+def _metrics(inputs: Inputs) -> dict[str, float]:
+    """What the model reached over all interactions, without the intervals; a metric that is no number is left out."""
+    evaluation = artifact_utils.get_single_instance(inputs[EVALUATION_KEY])
+    found = json.loads(evaluation.get_string_custom_property(METRICS_PROPERTY)).get(ALL, {}).get(CANDIDATE, {})
+    return {name: value for name, (value, *_) in found.items() if math.isfinite(value)}
+
+
+def _is_withdrawn(inputs: Inputs) -> bool:
+    blessing = artifact_utils.get_single_instance(inputs[MODEL_BLESSING_KEY])
+    return bool(blessing.get_int_custom_property(WITHDRAWN_PROPERTY))

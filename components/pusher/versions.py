@@ -2,30 +2,37 @@
 
     query_tower/VERSION/      what TF Serving watches, a folder a model
     item_tower/VERSION/
-    manifests/VERSION.json    says that all parts of a version are there, and where they came from
+    retriever/VERSION/
+    index/VERSION/            for those who run a vector service of their own
+    manifests/VERSION.json    says that all parts of a version are there, what they hold, and where they came from
     .staging/VERSION/         a version on its way; no server looks here
     .trash/VERSION/           a version on its way out
 
-A version is made complete in `.staging`, its manifest last; then each part is moved to its place by a rename, and the
-manifest after them. A push that was killed is either completed from there or, without a manifest, thrown away.
+A version is made complete in `.staging` and checked there against what was read, its manifest last; then each part is
+moved to its place (see `components.pusher.files.move`), and the manifest after them. A push that was killed is either
+completed from there or, without a manifest, thrown away.
 
-A version leaves in the reverse order: a rename takes its manifest to `.trash`, then each part. The manifest there says
+A version leaves in the reverse order: a rename takes its manifest to `.trash`, then its parts go. The manifest there says
 that a removal has begun and of what, so one that was killed is completed, and parts without a manifest that are not of
 ours (nobody's push, nobody's removal) are left alone.
+
+A rollback is a push too: of an earlier version's content, under a new number. Numbers only grow, as servers take the highest.
 """
 
-import json
-from dataclasses import asdict, dataclass
+import posixpath
+from collections.abc import Mapping
 from datetime import date
-from pathlib import PurePosixPath
 
+from pydantic import ValidationError
 from tfx.dsl.io import fileio
 from tfx.utils import io_utils
 
-from components.trainer.export import ITEM_TOWER, QUERY_TOWER
+from components.indexer.files import write_whole
+from components.pusher import files
+from components.pusher.files import Digest, Source
+from components.pusher.manifest import Manifest, find
 from schemas.errors import UserError
 
-PARTS = (QUERY_TOWER, ITEM_TOWER)
 MANIFESTS = "manifests"
 MANIFEST = "manifest.json"
 STAGING = ".staging"
@@ -33,74 +40,102 @@ TRASH = ".trash"
 REVISIONS_A_DAY = 1000
 
 
-@dataclass(frozen=True)
-class Manifest:
-    """What a version is.
-
-    Attributes:
-        version: `YYYYMMDDnnn`, the day and a revision from 1, so that a later day is a higher version and TF Serving's
-            choice of the highest is right even when days are run out of order.
-        day: the UTC day, ISO 8601.
-        run: the pipeline run that pushed it.
-        model: the URI of the Model artifact that all parts come from.
-        parts: the folder of each part, relative to the push folder.
-    """
-
-    version: int
-    day: str
-    run: str
-    model: str
-    parts: dict[str, str]
-
-
 class PushFolder:
     """A push folder on any file system that TFX's fileio knows.
 
     Args:
-        root: its path; made when first pushed to.
+        root: its path or address; made when first pushed to.
     """
 
     def __init__(self, root: str) -> None:
-        self.root = PurePosixPath(root)
+        self.root = root
 
     def manifests(self) -> list[Manifest]:
-        """Every complete version, oldest first."""
-        folder = str(self.root / MANIFESTS)
-        if not fileio.exists(folder):
+        """Every complete version, oldest first; the last is live.
+
+        Raises:
+            UserError: the folder cannot be used, or what stands for a manifest is none.
+        """
+        folder = self._path(MANIFESTS)
+        if not files.exists(folder):
             return []
         names = [name for name in fileio.listdir(folder) if name.endswith(".json")]
-        return sorted((self._read(self.root / MANIFESTS / name) for name in names), key=lambda m: m.version)
+        return sorted((self._read(posixpath.join(folder, name)) for name in names), key=lambda m: m.version)
 
-    def push(self, model: str, day: date, run: str) -> Manifest:
-        """Makes the towers of a model visible as one new version; does nothing where they are the day's newest already.
+    def push(
+        self, sources: Mapping[str, Source], day: date, run: str, model: str, metrics: Mapping[str, float]
+    ) -> Manifest:
+        """Makes all parts visible as one new version; does nothing where they are what was pushed last for the day.
 
         Args:
-            model: the folder that holds a folder for each of PARTS.
+            sources: where each part comes from.
             day: the run's UTC day.
             run: the pipeline run's id.
+            model: the URI of the Model artifact that the towers come from.
+            metrics: what the model reached.
+
+        Raises:
+            UserError: a part is missing, was not copied whole, or the day has no revision left.
         """
         self.recover()
-        for manifest in [each for each in self.manifests() if each.day == day.isoformat()][-1:]:
-            if manifest.model == model and all(
-                fileio.exists(str(self.root / part)) for part in manifest.parts.values()
-            ):
-                return manifest
-        version = self._next_version(day)
-        parts = {part: f"{part}/{version}" for part in PARTS}
-        manifest = Manifest(version, day.isoformat(), run, model, parts)
-        staged = self.root / STAGING / str(version)
-        for part in PARTS:
-            io_utils.copy_dir(f"{model}/{part}", str(staged / part))
-        self._write(staged / MANIFEST, manifest)
-        self._publish(manifest)
-        return manifest
+        known = self.manifests()
+        for last in [each for each in known if each.day == day.isoformat() and each.restores is None][-1:]:
+            if last.model == model and last.files == _digests(sources) and not self.verify(last.version):
+                return last
+        version = self._next_version(int(f"{day:%Y%m%d}"), [*sources])
+        manifest = Manifest(
+            version=version,
+            day=day.isoformat(),
+            run=run,
+            model=model,
+            parts=_parts(version, sources),
+            metrics={**metrics},
+        )
+        return self._release(manifest, sources)
+
+    def restore(self, source: Manifest) -> Manifest:
+        """Makes the content of a version live again, under a number above the live one's.
+
+        Args:
+            source: one of the versions that are here, whole (see `verify`).
+
+        Raises:
+            UserError: it was not copied whole, or the live version's day has no revision left.
+        """
+        live = self.manifests()[-1]
+        version = self._next_version(live.version // REVISIONS_A_DAY, [*source.parts])
+        restored = {"version": version, "parts": _parts(version, source.parts), "restores": source.content}
+        places = {part: Source(place) for part, place in self.places(source).items()}
+        return self._release(source.model_copy(update=restored), places)
 
     def places(self, manifest: Manifest) -> dict[str, str]:
         """The full path of each part of a version."""
-        return {part: str(self.root / place) for part, place in manifest.parts.items()}
+        return {part: self._path(place) for part, place in manifest.parts.items()}
+
+    def verify(self, version: int) -> list[str]:
+        """Reads every file of a version again.
+
+        Returns:
+            A sentence for each that is not as it was pushed; none where the version is whole. Of one that older code pushed,
+            only whether its parts are there.
+
+        Raises:
+            UserError: there is no such version.
+        """
+        manifest = find(self.manifests(), version)
+        faults = []
+        for part, place in manifest.parts.items():
+            if not files.exists(self._path(place)):
+                faults.append(f"{place} is missing")
+            elif manifest.files:
+                found = files.digests(Source(self._path(place)))
+                faults += [f"{place}/{sentence}" for sentence in files.differences(manifest.files[part], found)]
+        return faults
 
     def retain(self, newest: int) -> list[int]:
-        """Removes all but the newest versions; the highest, which TF Serving serves, is always one of those that stay.
+        """Removes all but the newest versions; the highest, which is live, is always one of those that stay.
+
+        What a rollback brought back may go: the rollback has a copy of its own.
 
         Args:
             newest: how many stay, at least 1.
@@ -119,72 +154,110 @@ class PushFolder:
             self._remove(manifest)
         return [manifest.version for manifest in going]
 
-    def recover(self) -> None:
-        """Ends what was killed: completes a push that was complete in staging, throws any other away, completes removals."""
-        for staged in self._folders(STAGING):
-            if fileio.exists(str(staged / MANIFEST)):
-                self._publish(self._read(staged / MANIFEST))
-            else:
-                fileio.rmtree(str(staged))
-        for removed in self._folders(TRASH):
-            if fileio.exists(str(removed / MANIFEST)):
-                self._empty(self._read(removed / MANIFEST))
+    def recover(self) -> list[Manifest]:
+        """Ends what was killed: completes a push that was complete in staging, throws any other away, completes removals.
+
+        Returns:
+            The versions whose push was completed.
+        """
+        staged = self._folders(STAGING)
+        for folder in staged.values():
+            if fileio.exists(posixpath.join(folder, MANIFEST)):
+                self._publish(self._read(posixpath.join(folder, MANIFEST)))
+            else:  # not complete yet; or visible already, and only this folder is left of it
+                fileio.rmtree(folder)
+        for folder in self._folders(TRASH).values():
+            if fileio.exists(posixpath.join(folder, MANIFEST)):
+                self._empty(self._read(posixpath.join(folder, MANIFEST)))
             else:  # nothing was taken from its place yet, or all of it was
-                fileio.rmtree(str(removed))
+                fileio.rmtree(folder)
+        return [manifest for manifest in self.manifests() if str(manifest.version) in staged] if staged else []
+
+    def _release(self, manifest: Manifest, sources: Mapping[str, Source]) -> Manifest:
+        """Stages a version, sees that it is whole, and makes it visible."""
+        staged = self._path(STAGING, str(manifest.version))
+        read: dict[str, dict[str, Digest]] = {}
+        for part, source in sources.items():
+            copied = posixpath.join(staged, part)
+            read[part] = files.copy(source, copied)
+            if faults := files.differences(read[part], files.digests(Source(copied))):
+                raise UserError(
+                    f"{copied}: expected what {source.folder} holds, but {'; '.join(faults)}. Nothing was pushed. See to "
+                    "the disk or the network, and run the same command again."
+                )
+        complete = manifest.model_copy(update={"files": read})
+        write_whole(posixpath.join(staged, MANIFEST), complete.model_dump_json(indent=2).encode())
+        self._publish(complete)
+        return complete
 
     def _publish(self, manifest: Manifest) -> None:
         """Moves a complete version from staging to its places; safe to repeat after a crash at any point."""
-        staged = self.root / STAGING / str(manifest.version)
+        staged = self._path(STAGING, str(manifest.version))
         for part, place in manifest.parts.items():
-            if fileio.exists(str(staged / part)):
-                fileio.makedirs(str((self.root / place).parent))
-                fileio.rename(str(staged / part), str(self.root / place))
-        fileio.makedirs(str(self.root / MANIFESTS))
-        fileio.rename(str(staged / MANIFEST), str(self._manifest_path(manifest)), overwrite=True)
-        fileio.rmtree(str(staged))
+            if fileio.exists(posixpath.join(staged, part)):
+                files.move(posixpath.join(staged, part), self._path(place))
+        fileio.makedirs(self._path(MANIFESTS))
+        fileio.rename(posixpath.join(staged, MANIFEST), self._manifest_path(manifest), overwrite=True)
+        io_utils.delete_dir(staged)  # an object store may have no empty folders
 
     def _remove(self, manifest: Manifest) -> None:
         """Takes a complete version away. Its removal has begun once the manifest is in the trash; none is undone."""
-        removed = self.root / TRASH / str(manifest.version)
-        fileio.makedirs(str(removed))
-        fileio.rename(str(self._manifest_path(manifest)), str(removed / MANIFEST))
+        removed = self._path(TRASH, str(manifest.version))
+        fileio.makedirs(removed)
+        fileio.rename(self._manifest_path(manifest), posixpath.join(removed, MANIFEST))
         self._empty(manifest)
 
     def _empty(self, manifest: Manifest) -> None:
-        """Takes the parts of a version whose manifest is in the trash there too, and deletes them; safe to repeat."""
-        removed = self.root / TRASH / str(manifest.version)
+        """Takes the parts of a version away whose manifest is in the trash; safe to repeat."""
+        removed = self._path(TRASH, str(manifest.version))
         for part, place in manifest.parts.items():
-            if fileio.exists(str(self.root / place)):
-                fileio.rename(str(self.root / place), str(removed / part))
-        fileio.rmtree(str(removed))
+            if fileio.exists(self._path(place)):
+                files.take_away(self._path(place), posixpath.join(removed, part))
+        fileio.rmtree(removed)
 
-    def _folders(self, parent: str) -> list[PurePosixPath]:
-        folder = self.root / parent
-        if not fileio.exists(str(folder)):
-            return []
-        return [folder / name.rstrip("/") for name in fileio.listdir(str(folder))]
+    def _path(self, *parts: str) -> str:
+        return posixpath.join(self.root, *parts)  # pathlib would make one slash of the two of an address
 
-    def _manifest_path(self, manifest: Manifest) -> PurePosixPath:
-        return self.root / MANIFESTS / f"{manifest.version}.json"
+    def _folders(self, parent: str) -> dict[str, str]:
+        """By name, the folders in one of the root's."""
+        folder = self._path(parent)
+        names = [name.rstrip("/") for name in fileio.listdir(folder)] if files.exists(folder) else []
+        return {name: posixpath.join(folder, name) for name in names}
 
-    def _next_version(self, day: date) -> int:
-        first = int(f"{day:%Y%m%d}") * REVISIONS_A_DAY
-        folders = [self.root / part for part in PARTS]
-        names = [
-            name.rstrip("/") for folder in folders if fileio.exists(str(folder)) for name in fileio.listdir(str(folder))
-        ]
-        versions = [int(name) for name in names if name.isdecimal()] + [m.version for m in self.manifests()]
-        return max((v for v in versions if first <= v < first + REVISIONS_A_DAY), default=first) + 1
+    def _manifest_path(self, manifest: Manifest) -> str:
+        return self._path(MANIFESTS, f"{manifest.version}.json")
 
-    def _read(self, path: PurePosixPath) -> Manifest:
-        try:
-            return Manifest(**json.loads(io_utils.read_string_file(str(path))))
-        except (ValueError, TypeError) as error:
+    def _next_version(self, day: int, parts: list[str]) -> int:
+        """The next revision of a day, above all that are there.
+
+        Args:
+            day: as YYYYMMDD.
+            parts: those of the version.
+        """
+        first = day * REVISIONS_A_DAY
+        there = [name for part in parts for name in self._folders(part)]
+        versions = [int(name) for name in there if name.isdecimal()] + [m.version for m in self.manifests()]
+        version = max((v for v in versions if first <= v < first + REVISIONS_A_DAY), default=first) + 1
+        if version == first + REVISIONS_A_DAY:
             raise UserError(
-                f"{path}: expected a version's manifest, found something else: {error}. Move it away."
+                f"{self.root}: expected at most {REVISIONS_A_DAY - 1} versions of a day, and {day} has had them all. Push the day "
+                "after it, or to another folder: --set pusher.destination=DIR."
+            )
+        return version
+
+    def _read(self, path: str) -> Manifest:
+        try:
+            return Manifest.model_validate_json(io_utils.read_string_file(path))
+        except ValueError as error:
+            reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+            raise UserError(
+                f"{path}: expected a version's manifest, found something else: {reason}. Move it away."
             ) from error
 
-    def _write(self, path: PurePosixPath, manifest: Manifest) -> None:
-        unfinished = f"{path}.unfinished"
-        io_utils.write_string_file(unfinished, json.dumps(asdict(manifest), indent=2, sort_keys=True))
-        fileio.rename(unfinished, str(path), overwrite=True)
+
+def _parts(version: int, names: Mapping[str, object]) -> dict[str, str]:
+    return {name: f"{name}/{version}" for name in names}
+
+
+def _digests(sources: Mapping[str, Source]) -> dict[str, dict[str, Digest]]:
+    return {part: files.digests(source) for part, source in sources.items()}

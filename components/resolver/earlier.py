@@ -7,7 +7,7 @@ from tfx import types
 from tfx.components.evaluator import constants
 from tfx.dsl.components.common import resolver
 
-from components.artifacts import GOES_ON_PROPERTY, SHAPE_PROPERTY, SPAN_PROPERTY
+from components.artifacts import GOES_ON_PROPERTY, SHAPE_PROPERTY, SPAN_PROPERTY, WITHDRAWN_PROPERTY
 
 MODEL_KEY = "model"
 BLESSING_KEY = "model_blessing"
@@ -18,6 +18,8 @@ Artifacts = dict[str, list[types.Artifact]]
 
 class BlessedBefore(resolver.ResolverStrategy):
     """The blessed model of the newest day before a day, of several runs of that day the last; nothing where there is none.
+
+    A model that a rollback took back is not blessed any more.
 
     Args:
         span: the day, in days since 1970-01-01.
@@ -34,6 +36,7 @@ class BlessedBefore(resolver.ResolverStrategy):
             blessing.get_int_custom_property(constants.ARTIFACT_PROPERTY_CURRENT_MODEL_ID_KEY): blessing
             for blessing in input_dict[BLESSING_KEY]
             if blessing.get_int_custom_property(constants.ARTIFACT_PROPERTY_BLESSED_KEY) == 1
+            and not blessing.get_int_custom_property(WITHDRAWN_PROPERTY)
         }
         models = [
             model

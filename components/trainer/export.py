@@ -7,14 +7,11 @@ import tensorflow as tf
 import tensorflow_transform as tft
 
 from components.trainer.towers import Tower
+from components.trainer.warmup import write_warmup
 from components.transform import raw_features
+from schemas.errors import UserError
 from schemas.features import Feature
-
-EMBEDDING = "embedding"
-TENSORS_SIGNATURE = "serving_default"
-EXAMPLES_SIGNATURE = "serving_examples"
-QUERY_TOWER = "query_tower"
-ITEM_TOWER = "item_tower"
+from schemas.served import EMBEDDING, EXAMPLES_SIGNATURE, TENSORS_SIGNATURE
 
 
 class ServedTower(tf.Module):
@@ -54,6 +51,23 @@ class ServedTower(tf.Module):
 def export_tower(
     tower: Tower, features: Mapping[str, Feature], transform_output: tft.TFTransformOutput, folder: str
 ) -> None:
-    """Writes a tower's SavedModel to `folder/TOWER_NAME`."""
+    """Writes a tower's SavedModel, warm-up requests included, to `folder/TOWER_NAME`."""
     served = ServedTower(tower, features, transform_output)
-    tf.saved_model.save(served, str(PurePath(folder) / tower.name), signatures=served.served)
+    target = str(PurePath(folder) / tower.name)
+    tf.saved_model.save(served, target, signatures=served.served)
+    write_warmup(target, tower.name, served.served)
+
+
+def load_tower(folder: str) -> tf.Module:
+    """Loads a served tower.
+
+    Raises:
+        UserError: it cannot be loaded.
+    """
+    try:
+        return tf.saved_model.load(folder)
+    except Exception as error:  # what a damaged file raises depends on which it is, and where
+        raise UserError(
+            f"{folder}: expected the SavedModel of a tower, found none that can be loaded: {error}. "
+            "Remove the model that it is part of and run the day again."
+        ) from error

@@ -1,4 +1,4 @@
-"""A model as the Trainer leaves it, but untrained: both towers behind a transform that hashes every id."""
+"""A model as the Trainer leaves it, but untrained: both towers behind a transform that hashes every id, and the checkpoint."""
 
 from pathlib import Path
 
@@ -11,9 +11,14 @@ from tfx import types
 from tfx.types import standard_artifacts
 
 from components.analysis import files as analysis_files
+from components.analysis.vocabulary import entries
+from components.artifacts import warm_start_folder
+from components.trainer import warm_start
 from components.trainer.export import export_tower
 from components.trainer.model import build_model
+from components.trainer.run import build_optimizer
 from components.trainer.settings import TrainerSettings
+from components.trainer.state import TrainingState
 from components.transform import raw_features
 from components.transform.preprocessing import preprocessing_fn
 from schemas.features import CANDIDATE_ID, QUERY_ID, REWARD, TIMESTAMP, FeatureSpec
@@ -21,8 +26,13 @@ from schemas.features import CANDIDATE_ID, QUERY_ID, REWARD, TIMESTAMP, FeatureS
 FIXED = {CANDIDATE_ID: tf.string, QUERY_ID: tf.string, TIMESTAMP: tf.int64, REWARD: tf.float32}
 
 
+def trainer_settings(towers: dict[str, list[int]], seed: int = 0) -> TrainerSettings:
+    return TrainerSettings.model_validate({"towers": towers, "seed": seed, "frequency": {"buckets": 16}})
+
+
 def export(spec: FeatureSpec, towers: dict[str, list[int]], folder: Path, seed: int = 0) -> types.Artifact:
-    analysis_files.write(str(folder / "analysis"), {}, {})
+    nothing = {name: entries([], [], []) for name in spec.tables}
+    analysis_files.write(str(folder / "analysis"), nothing, {})
     dtypes = {**raw_features.dtypes(spec.features), **FIXED}
     schema = schema_utils.schema_from_feature_spec({n: tf.io.VarLenFeature(dtype) for n, dtype in dtypes.items()})
     config = {"feature_spec": spec.model_dump_json(), "analysis": str(folder / "analysis")}
@@ -31,15 +41,18 @@ def export(spec: FeatureSpec, towers: dict[str, list[int]], folder: Path, seed: 
         graph = data | tft_beam.AnalyzeDataset(lambda inputs: preprocessing_fn(inputs, config))
         _ = graph | tft_beam.WriteTransformFn(str(folder / "transform"))
     rows = {name: table.hash_buckets for name, table in spec.tables.items()}
-    settings = TrainerSettings.model_validate({"towers": towers, "seed": seed, "frequency": {"buckets": 16}})
+    settings = trainer_settings(towers, seed)
     model = build_model(spec, rows, settings)
     transform = tft.TFTransformOutput(str(folder / "transform"))
     transformed = transform.transform_features_layer()
-    nothing = {name: tf.io.VarLenFeature(dtype) for name, dtype in dtypes.items()}
-    inputs = transformed(tf.io.parse_example([tf.train.Example().SerializeToString()], nothing))
+    parsed = {name: tf.io.VarLenFeature(dtype) for name, dtype in dtypes.items()}
+    inputs = transformed(tf.io.parse_example([tf.train.Example().SerializeToString()], parsed))
     for tower, features in ((model.query_tower, spec.query), (model.item_tower, spec.item)):
         tower(inputs)  # makes the layers' weights
         export_tower(tower, features, transform, str(folder / "Format-Serving"))
+    model.compile(optimizer=build_optimizer(settings))
+    shape = warm_start.shape(spec, settings)
+    warm_start.save(TrainingState(model), shape, str(folder / "analysis"), warm_start_folder(str(folder)))
     made = standard_artifacts.Model()
     made.uri = str(folder)
     return made

@@ -5,7 +5,7 @@ from tfx import types
 from tfx.components.evaluator import constants
 from tfx.types import standard_artifacts
 
-from components.artifacts import GOES_ON_PROPERTY, SHAPE_PROPERTY, SPAN_PROPERTY
+from components.artifacts import GOES_ON_PROPERTY, SHAPE_PROPERTY, SPAN_PROPERTY, WITHDRAWN_PROPERTY
 from components.resolver.earlier import BLESSING_KEY, MODEL_KEY, STATISTICS_KEY, BlessedBefore, TrainedBefore
 
 DAY = 20_000
@@ -71,6 +71,14 @@ def test_a_model_that_was_not_blessed_is_passed_over() -> None:
     # The second was refused, the third was never judged.
     assert blessed_before(models, [verdict(11, 1), verdict(12, 2, blessed=False)]) == ([1], [11])
     assert blessed_before(models, []) == ([], [])
+
+
+def test_a_model_that_a_rollback_took_back_is_passed_over() -> None:
+    models, verdicts = [model(1, DAY - 2), model(2, DAY - 1)], [verdict(11, 1), verdict(12, 2)]
+    verdicts[1].set_int_custom_property(WITHDRAWN_PROPERTY, 1)
+    assert blessed_before(models, verdicts) == ([1], [11])
+    verdicts[1].set_int_custom_property(WITHDRAWN_PROPERTY, 0)  # it was brought back
+    assert blessed_before(models, verdicts) == ([2], [12])
 
 
 def test_a_blessing_of_another_model_says_nothing() -> None:

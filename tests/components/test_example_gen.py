@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import json
+import sys
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from components.example_gen.day_driver import Request
 from components.example_gen.interactions import InteractionExecutor
 from components.example_gen.settings import ExampleGenSettings
 from schemas.errors import UserError
-from schemas.features import FeatureSpec, NumberFeature
+from schemas.features import CatalogueColumns, FeatureSpec, NumberFeature
 
 DAY = date(2026, 11, 24)  # a Tuesday
 SPEC = FeatureSpec.model_validate(
@@ -113,6 +114,32 @@ def test_an_example_has_its_items_features_and_its_users_past(tmp_path: Path) ->
     assert held_out["past"] == [b"A", b"B"] and held_out["seed"] == [b"B"]
     assert held_out["hour"] == [b"23"] and held_out["weekday"] == [b"1"]
     assert held_out["timestamp"] == [1795563000 * 1_000_000]  # 2026-11-24T23:30:00Z
+
+
+def test_a_blocked_item_is_known_but_neither_retrieved_nor_judged_by(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    columns = CatalogueColumns(item="sku", title="name", blocked="hidden")
+    monkeypatch.setattr(sys.modules[__name__], "SPEC", SPEC.model_copy(update={"catalogue": columns}))
+    shop = Shop(tmp_path)
+    (tmp_path / "catalogue.csv").write_text(
+        "sku,name,tags,tag_weights,hidden\nA,Ant,x|y,1|0.5,0\nB,Bee,w,1,1\nC,Cat,z,2,\n"
+    )
+    shop.log([*GOOD, "v,B,2026-11-24T23:40:00Z,1,"])
+    splits, rows = shop.ingest()
+    items = {split: [(e["query_id"], e["candidate_id"], e["past"]) for e in splits[split]] for split in splits}
+    assert items["eval"] == [([b"u"], [b"C"], [b"A", b"B"])]
+    assert ([b"v"], [b"B"], [b"A"]) in items["train"]  # of the hour that is held out
+    assert splits["train"][-1]["tags"] == [b"w"] and rows["dropped"] == {}
+    retrievable, blocked = (catalogue_ids(f"{tmp_path}/out/catalogue/Split-{s}") for s in ("catalogue", "blocked"))
+    assert (retrievable, blocked) == ([b"A", b"C"], [b"B"])
+
+
+def catalogue_ids(folder: str) -> list[bytes]:
+    records = tf.data.TFRecordDataset(tf.io.gfile.glob(f"{folder}/*"), compression_type="GZIP").as_numpy_iterator()
+    return sorted(
+        tf.train.Example.FromString(record).features.feature["candidate_id"].bytes_list.value[0] for record in records
+    )
 
 
 @pytest.mark.parametrize("name", ["part.csv.gz", "part.csv.bz2", "part.parquet"])

@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 from tfx import types
 from tfx.types import standard_artifacts
 
-from components.artifacts import ItemIndex
+from components.artifacts import ItemIndex, Retriever
 from components.indexer import embedding, faiss_index, files
 from components.indexer.component import INDEX_PROPERTY, IndexerExecutor
 from components.indexer.embedding import EmbedCatalogue, LoadedTower
 from components.indexer.settings import IndexerSettings, Plan
-from components.trainer.export import ITEM_TOWER
 from schemas.errors import UserError
 from schemas.features import CANDIDATE_ID, FeatureSpec
+from schemas.served import ITEM_TOWER
 
 SPEC = FeatureSpec.model_validate(
     {
@@ -58,19 +58,25 @@ def example(item: bytes, price: float = 1.0) -> bytes:
     return made.SerializeToString(deterministic=True)
 
 
+def query(*history: bytes) -> bytes:
+    made = tf.train.Example()
+    made.features.feature["past"].bytes_list.value.extend(history)
+    return made.SerializeToString(deterministic=True)
+
+
 def item_ids(count: int = ITEMS) -> list[bytes]:
     return [b"item %d" % number for number in range(count)]
 
 
-def write_catalogue(folder: Path, examples: list[bytes], in_files: int = 3) -> types.Artifact:
-    split = folder / "Split-catalogue"
+def write_catalogue(folder: Path, examples: list[bytes], in_files: int = 3, name: str = "catalogue") -> types.Artifact:
+    split = folder / f"Split-{name}"
     split.mkdir(parents=True)
     for number in range(in_files):
         with tf.io.TFRecordWriter(str(split / f"{number}.gz"), "GZIP") as writer:
             for each in examples[number::in_files]:
                 writer.write(each)
     catalogue = standard_artifacts.Examples()
-    catalogue.uri, catalogue.split_names = str(folder), '["catalogue"]'
+    catalogue.uri, catalogue.split_names = str(folder), json.dumps([name])
     return catalogue
 
 
@@ -82,12 +88,14 @@ def embed(catalogue: types.Artifact, tower: str, folder: Path, *options: str) ->
 
 
 def index(catalogue: types.Artifact, model: types.Artifact, folder: Path, **settings: object) -> types.Artifact:
-    """What the step leaves."""
-    made = ItemIndex()
-    made.uri = str(folder)
+    """What the step leaves; its queries have seen two items each."""
+    made, retriever = ItemIndex(), Retriever()
+    made.uri, retriever.uri = str(folder), f"{folder}-retriever"
+    seen = [query(item, other) for item, other in zip(item_ids(200), item_ids(400)[200:], strict=True)]
+    interactions = write_catalogue(folder.parent / f"{folder.name}-interactions", seen, name="train")
     IndexerExecutor().Do(
-        {"model": [model], "catalogue": [catalogue]},
-        {"index": [made]},
+        {"model": [model], "catalogue": [catalogue], "examples": [interactions]},
+        {"index": [made], "retriever": [retriever]},
         {"settings": IndexerSettings.model_validate(settings).model_dump_json()},
     )
     return made
@@ -286,17 +294,6 @@ def test_with_every_list_looked_at_an_ivf_finds_what_is_exact() -> None:
         assert np.array_equal(faiss_index.build(embeddings, plan, seed=0).search(queries, 10), exact)
 
 
-def test_the_default_of_an_ivf_finds_nearly_all() -> None:
-    # The hard case for lists: no groups that they could follow, queries that are no items.
-    embeddings = unit(np.random.default_rng(0).normal(size=(20_000, 12)))
-    queries = unit(np.random.default_rng(1).normal(size=(200, 12)))
-    plan = IndexerSettings(kind="ivf").plan(len(embeddings))
-    exact = faiss_index.build(embeddings, Plan("flat"), seed=0).search(queries, 100)
-    found = faiss_index.build(embeddings, plan, seed=0).search(queries, 100)
-    recall = np.mean([len(set(e) & set(f)) / 100 for e, f in zip(exact.tolist(), found.tolist(), strict=True)])
-    assert recall > 0.9
-
-
 @pytest.fixture
 def threads() -> Iterator[None]:
     before = faiss.omp_get_max_threads()
@@ -335,7 +332,8 @@ def test_queries_of_another_shape_are_refused(plan: Plan, shape: tuple[int, ...]
 
 
 @pytest.mark.parametrize(
-    ("given", "plan"), [({"kind": "flat"}, Plan("flat")), ({"exact_below": 10, "lists": 20}, Plan("ivf", 20, 3))]
+    ("given", "plan"),
+    [({"kind": "flat"}, Plan("flat")), ({"exact_below": 10, "lists": 20, "probes": 3}, Plan("ivf", 20, 3))],
 )
 def test_the_step_leaves_an_index_that_finds_every_item(
     model: types.Artifact, three_parts: types.Artifact, tmp_path: Path, given: dict[str, object], plan: Plan
@@ -343,14 +341,16 @@ def test_the_step_leaves_an_index_that_finds_every_item(
     made = index(three_parts, model, tmp_path / "index", **given)
     assert {path.name for path in Path(made.uri).iterdir()} == {
         *(f"items-0000{part}-of-00003.arrow" for part in range(3)),
+        "ids.arrow",
         "index.faiss",
         "index.json",
     }
-    shown = {"kind": plan.kind, "items": ITEMS, "lists": plan.lists, "probes": plan.probes}
+    shown = {"kind": plan.kind, "items": ITEMS, "lists": plan.lists, "probes": plan.probes, "recall": None}
     assert json.loads(made.get_string_custom_property(INDEX_PROPERTY)) == shown
     described = json.loads((Path(made.uri) / "index.json").read_text())
     assert described == {**shown, "width": WIDTH, "settings": IndexerSettings.model_validate(given).model_dump()}
     items = files.read(made.uri)
+    assert pa.ipc.open_file(f"{made.uri}/ids.arrow").read_all().column("candidate_id").to_pylist() == items.ids
     found = faiss_index.load(made.uri).search(items.embeddings, 2)
     # Rows and ids belong together: what the tower says of an item finds it.
     embeddings = LoadedTower(tower_of(model)).embed([example(item) for item in items.ids])
@@ -362,10 +362,40 @@ def test_the_step_leaves_an_index_that_finds_every_item(
     ]
 
 
+def test_the_step_looks_at_as_few_lists_as_reach_the_target(
+    model: types.Artifact, three_parts: types.Artifact, tmp_path: Path
+) -> None:
+    given = {"exact_below": 10, "lists": 40, "recall_at": 20}
+    low, high = (
+        json.loads(
+            index(three_parts, model, tmp_path / str(target), recall_target=target, **given).get_string_custom_property(
+                INDEX_PROPERTY
+            )
+        )
+        for target in (0.5, 0.9)
+    )
+    assert 0.5 <= low["recall"] < high["recall"] and high["recall"] >= 0.9
+    assert 1 <= low["probes"] < high["probes"] <= 10  # a quarter of the lists
+    assert not (tmp_path / "0.9" / "queries.npy").exists()
+
+
+def test_where_a_quarter_of_the_lists_finds_too_few_the_search_is_exact(
+    model: types.Artifact, three_parts: types.Artifact, tmp_path: Path
+) -> None:
+    given = {"exact_below": 10, "lists": 4, "recall_at": 1000, "recall_target": 0.999}  # one list of 1,000 items or so
+    made = index(three_parts, model, tmp_path / "index", **given)
+    shown = json.loads(made.get_string_custom_property(INDEX_PROPERTY))
+    assert (shown["kind"], shown["lists"], shown["probes"], shown["recall"]) == ("flat", None, None, None)
+    assert isinstance(faiss_index.load(made.uri)._index, faiss.IndexFlat)
+    forced = index(three_parts, model, tmp_path / "forced", **given, kind="ivf")  # takes as many as it needs
+    assert json.loads(forced.get_string_custom_property(INDEX_PROPERTY))["probes"] == 4
+
+
 def test_the_step_takes_the_seed_that_is_set(
     model: types.Artifact, three_parts: types.Artifact, tmp_path: Path
 ) -> None:
-    made = [index(three_parts, model, tmp_path / str(seed), kind="ivf", lists=20, seed=seed) for seed in (1, 2)]
+    given = {"kind": "ivf", "lists": 20, "probes": 2}
+    made = [index(three_parts, model, tmp_path / str(seed), seed=seed, **given) for seed in (1, 2)]
     one, other = ((Path(each.uri) / "index.faiss").read_bytes() for each in made)
     assert one != other
 
@@ -377,7 +407,7 @@ def test_an_index_is_loaded_as_it_was_written_or_refused(plan: Plan, tmp_path: P
     built.write(str(tmp_path))
     with pytest.raises(UserError, match=r"found no index\.json"):
         faiss_index.load(str(tmp_path))
-    description = files.Description(plan.kind, 200, 8, plan.lists, plan.probes, {})
+    description = files.Description(plan.kind, 200, 8, plan.lists, plan.probes, None, {})
     files.write_description(str(tmp_path), description)
     assert files.read_description(str(tmp_path)) == description
     assert np.array_equal(
@@ -393,7 +423,7 @@ def test_an_index_is_loaded_as_it_was_written_or_refused(plan: Plan, tmp_path: P
     with pytest.raises(UserError, match=f"{path}: no such file"):
         faiss_index.load(str(tmp_path))
     path.write_bytes(whole)
-    files.write_description(str(tmp_path), files.Description(plan.kind, 199, 8, plan.lists, plan.probes, {}))
+    files.write_description(str(tmp_path), files.Description(plan.kind, 199, 8, plan.lists, plan.probes, None, {}))
     with pytest.raises(UserError, match="expected 199 items of width 8, found 200 of 8"):
         faiss_index.load(str(tmp_path))
     (tmp_path / "index.json").write_text('{"kind": "flat"')
@@ -405,11 +435,11 @@ def test_an_index_is_loaded_as_it_was_written_or_refused(plan: Plan, tmp_path: P
     ("given", "items", "plan"),
     [
         ({}, 19_999, Plan("flat")),
-        ({}, 20_000, Plan("ivf", 566, 71)),  # 4 * 141.42 lists, an eighth of them
-        ({"exact_below": 5}, 5, Plan("ivf", 5, 1)),  # 4 * 2.2 would be more lists than items
+        ({}, 20_000, Plan("ivf", 566)),  # 4 * 141.42 lists
+        ({"exact_below": 5}, 5, Plan("ivf", 5)),  # 4 * 2.2 would be more lists than items
         ({"kind": "flat"}, 1_000_000, Plan("flat")),
-        ({"kind": "ivf"}, 1, Plan("ivf", 1, 1)),
-        ({"kind": "ivf", "lists": 3}, 100, Plan("ivf", 3, 1)),
+        ({"kind": "ivf"}, 1, Plan("ivf", 1)),
+        ({"kind": "ivf", "lists": 3}, 100, Plan("ivf", 3)),
         ({"kind": "ivf", "probes": 50}, 100, Plan("ivf", 40, 40)),
         ({"kind": "ivf", "lists": 9, "probes": 9}, 9, Plan("ivf", 9, 9)),
     ],
@@ -429,6 +459,8 @@ def test_more_lists_than_items_are_refused() -> None:
         ({"lists": 4, "probes": 5}, "probes: expected at most the 4 lists, received 5"),
         ({"kind": "flat", "lists": 4, "probes": 2}, "lists: a flat index has none.*; probes: a flat index has none"),
         ({"kind": "flat", "probes": 2}, "probes: a flat index has none"),
+        ({"kind": "flat", "vectors": "int8"}, "vectors: a flat index is exact and keeps float32"),
+        ({"recall_target": 1.1}, "recall_target"),
         ({"kind": "hnsw"}, "kind"),
         ({"lists": 0}, "lists"),
         ({"seed": -1}, "seed"),

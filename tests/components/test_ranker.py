@@ -16,7 +16,7 @@ from tfx.types import standard_artifacts
 
 from components.analysis import files as analysis_files
 from components.analysis.vocabulary import entries
-from components.artifacts import ItemIndex, warm_start_folder
+from components.artifacts import ItemIndex, Retriever, warm_start_folder
 from components.evaluator import ranked, slices
 from components.evaluator.names import BASELINE, CANDIDATE, COOCCURRENCE, POPULARITY
 from components.evaluator.ranker import RankerExecutor
@@ -26,8 +26,8 @@ from components.example_gen.sources import MICROSECONDS_A_DAY
 from components.indexer.component import IndexerExecutor
 from components.indexer.embedding import LoadedTower
 from components.indexer.settings import IndexerSettings
-from components.trainer.export import ITEM_TOWER, QUERY_TOWER
 from schemas.features import CANDIDATE_ID, QUERY_ID, REWARD, TIMESTAMP, FeatureSpec
+from schemas.served import ITEM_TOWER, QUERY_TOWER
 
 SPEC = FeatureSpec.model_validate(
     {
@@ -121,6 +121,7 @@ class World:
     model: types.Artifact
     baseline: types.Artifact
     index: types.Artifact
+    retriever: types.Artifact
 
     def rank(self, name: str, workers: int = 1, has_baseline: bool = True, **settings: Any) -> dict[str, bytes]:
         """The files that it leaves."""
@@ -137,6 +138,7 @@ class World:
                 "catalogue": [self.catalogue],
                 "model": [self.model],
                 "index": [self.index],
+                "retriever": [self.retriever],
                 "baseline_model": [self.baseline] if has_baseline else [],
             },
             {"ranked_examples": [made]},
@@ -173,11 +175,15 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     models = [export(SPEC, towers, folder / f"model{seed}", seed) for seed in (0, 1)]
     # The last blessed model knows the item that only the day's training has.
     analysis_files.write(warm_start_folder(models[1].uri), {"item": entries([ITEMS[39]], [1], [1])}, {})
-    index = ItemIndex()
-    index.uri = str(folder / "index")
+    index, retriever = ItemIndex(), Retriever()
+    index.uri, retriever.uri = str(folder / "index"), str(folder / "retriever")
     settings = IndexerSettings(kind="ivf", lists=8, probes=1).model_dump_json()
-    IndexerExecutor().Do({"model": [models[0]], "catalogue": [catalogue]}, {"index": [index]}, {"settings": settings})
-    return World(folder, examples, catalogue, *models, index)
+    IndexerExecutor().Do(
+        {"model": [models[0]], "catalogue": [catalogue], "examples": [examples]},
+        {"index": [index], "retriever": [retriever]},
+        {"settings": settings},
+    )
+    return World(folder, examples, catalogue, *models, index, retriever)
 
 
 @cache

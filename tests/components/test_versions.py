@@ -1,38 +1,66 @@
 """The push folder: nothing partial is visible, and what was killed at any point is put right by what comes next."""
 
 import contextlib
+import hashlib
+import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pushes import DAY, INDEX_FILES, MODELS, PARTS, push, sources
+from tfx.dsl.io import fileio
 
-from components.pusher import versions
-from components.pusher.versions import PARTS, PushFolder
+from components.pusher.files import Source
+from components.pusher.versions import PushFolder
 from schemas.errors import UserError
 
-DAY = date(2026, 11, 24)
-# Until a push is complete in staging: for each of two parts copy_dir and its makedirs for two folders; then the manifest
-# is written, with a makedirs, and renamed.
-STAGED = 2 * 3 + 3
+FIRST, SECOND, THIRD = 20261124001, 20261124002, 20261124003
+# Until a push is complete in staging. A model: a makedirs each for the folder, its assets and its variables, the opening of three
+# files, and a write for each and its end (the empty one has the end only). The index: a makedirs, three files. The manifest: a
+# makedirs, a file that is written at once, a rename.
+STAGED = 3 * (3 + 3 + 2 * 2 + 1) + (1 + 3 * 3) + (1 + 2 + 1)
 # The whole push: for each part, and for the manifest, a makedirs and a rename; the deletion of the empty staged folder.
-PUSH = STAGED + 3 * 2 + 1
-# A removal of two versions, each: makedirs; a rename for the manifest and for each of two parts; the deletion of 2 x 2
-# files in 2 x 2 folders, of the manifest, of the version's folder.
-REMOVAL = 2 * (1 + 3 + 4 + 4 + 1 + 1)
-
-
-def a_model(folder: Path) -> str:
-    for part in PARTS:
-        (folder / part / "variables").mkdir(parents=True)
-        (folder / part / "saved_model.pb").write_text(part)
-        (folder / part / "variables" / "data").write_text("weights")
-    return str(folder)
+PUSH = STAGED + 5 * 2 + 1
+# A removal: makedirs; a rename for the manifest and for each part; the deletion of three files in three folders for each model, of
+# three files in one for the index, of the manifest, of the version's folder.
+REMOVAL = 1 + 5 + 3 * (3 + 3) + (3 + 1) + 1 + 1
 
 
 def visible(root: Path) -> list[str]:
     return sorted(str(p.relative_to(root)) for part in PARTS for p in (root / part).glob("*"))
+
+
+def everything(*versions: int) -> list[str]:
+    return sorted(f"{part}/{version}" for part in PARTS for version in versions)
+
+
+def numbers(root: Path) -> list[int]:
+    return [manifest.version for manifest in PushFolder(str(root)).manifests()]
+
+
+def content(root: Path, version: int) -> str:
+    """The name of the one model that every file of a version is of."""
+    (name,) = {
+        path.read_text().rpartition(" of ")[2]
+        for part in PARTS
+        for path in (root / part / str(version)).rglob("*")
+        if path.is_file() and path.stat().st_size
+    }
+    return name
+
+
+def whole(root: Path) -> bool:
+    """Whether all that is visible is, whether or not it has a manifest yet."""
+    expected = {**dict.fromkeys(MODELS, 3), "index": 3}
+    return all(
+        len([path for path in folder.rglob("*") if path.is_file()]) == expected[part]
+        and all(path.stat().st_size or path.name == "vocabulary" for path in folder.rglob("*") if path.is_file())
+        for part in PARTS
+        for folder in (root / part).glob("*")
+    )
 
 
 class KilledError(Exception):
@@ -40,12 +68,12 @@ class KilledError(Exception):
 
 
 @contextlib.contextmanager
-def killed_after(operations: int, monkeypatch: pytest.MonkeyPatch):
-    """Runs what it holds until so many operations on the file system are done; a tree is deleted entry by entry."""
+def killed_after(operations: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Runs what it holds until so many changes of the file system are done; a tree is deleted entry by entry."""
     left = [operations]
 
     def mortal(operation: Callable) -> Callable:
-        def call(*arguments, **options):
+        def call(*arguments: Any, **options: Any) -> Any:
             if not left[0]:
                 raise KilledError
             left[0] -= 1
@@ -53,115 +81,277 @@ def killed_after(operations: int, monkeypatch: pytest.MonkeyPatch):
 
         return call
 
-    unlink, rmdir = mortal(os.unlink), mortal(os.rmdir)
+    unlink, rmdir, open_file = mortal(os.unlink), mortal(os.rmdir), fileio.open
+    create = mortal(open_file)
 
     def rmtree(path: str) -> None:
-        for folder, folders, files in os.walk(path, topdown=False):
-            for name in files:
+        for folder, folders, names in os.walk(path, topdown=False):
+            for name in names:
                 unlink(Path(folder, name))
             for name in folders:
                 rmdir(Path(folder, name))
         rmdir(path)
 
+    def open_mortal(path: str, mode: str = "r") -> Any:
+        if "w" not in mode:
+            return open_file(path, mode)
+        file = create(path, mode)
+        file.write = mortal(file.write)
+        return file
+
     with monkeypatch.context() as patch:
-        for name in ("rename", "makedirs"):
-            patch.setattr(versions.fileio, name, mortal(getattr(versions.fileio, name)))
-        patch.setattr(versions.fileio, "rmtree", rmtree)
-        patch.setattr(versions.io_utils, "copy_dir", mortal(versions.io_utils.copy_dir))
-        patch.setattr(versions.io_utils, "write_string_file", mortal(versions.io_utils.write_string_file))
+        for name in ("rename", "makedirs", "remove"):
+            patch.setattr(fileio, name, mortal(getattr(fileio, name)))
+        patch.setattr(fileio, "rmtree", rmtree)
+        patch.setattr(fileio, "open", open_mortal)
         with contextlib.suppress(KilledError):
             yield
 
 
-def test_both_towers_carry_one_version_named_by_day_and_revision(tmp_path: Path) -> None:
-    folder = PushFolder(str(tmp_path / "serving"))
-    first = folder.push(a_model(tmp_path / "one"), DAY, "run-1")
-    second = folder.push(a_model(tmp_path / "two"), DAY, "run-2")
-    assert (first.version, second.version) == (20261124001, 20261124002)
-    assert visible(tmp_path / "serving") == [
-        "item_tower/20261124001", "item_tower/20261124002", "query_tower/20261124001", "query_tower/20261124002",
-    ]  # fmt: skip
-    assert [m.run for m in folder.manifests()] == ["run-1", "run-2"]
+def test_all_parts_carry_one_version_named_by_day_and_revision(tmp_path: Path) -> None:
+    root = tmp_path / "serving"
+    first, second = push(root, tmp_path / "one"), push(root, tmp_path / "two")
+    assert (first.version, second.version) == (FIRST, SECOND)
+    assert visible(root) == everything(FIRST, SECOND)
+    assert (content(root, FIRST), content(root, SECOND)) == ("one", "two")
+    assert [m.run for m in PushFolder(str(root)).manifests()] == ["run of one", "run of two"]
+    assert sorted(path.name for path in (root / "index" / str(FIRST)).iterdir()) == sorted(INDEX_FILES)
+
+
+def test_a_manifest_says_what_every_file_holds_and_what_the_model_reached(tmp_path: Path) -> None:
+    push(tmp_path / "serving", tmp_path / "one", metrics={"recall_at_50": 0.31})
+    written = json.loads((tmp_path / "serving" / "manifests" / f"{FIRST}.json").read_text())
+    assert (written["day"], written["model"], written["restores"]) == ("2026-11-24", str(tmp_path / "one"), None)
+    assert written["metrics"] == {"recall_at_50": 0.31}
+    assert written["files"].keys() == written["parts"].keys() == set(PARTS)
+    # `item_tower of one` has 17 letters.
+    of_graph = {"size": 17, "sha256": hashlib.sha256(b"item_tower of one").hexdigest()}
+    nothing = {"size": 0, "sha256": hashlib.sha256(b"").hexdigest()}
+    assert written["files"]["item_tower"] == {
+        "assets/vocabulary": nothing, "saved_model.pb": of_graph, "variables/data": of_graph,
+    }  # fmt: skip
+    assert written["files"]["index"].keys() == set(INDEX_FILES)
 
 
 def test_a_backfilled_day_stays_below_later_days(tmp_path: Path) -> None:
-    folder = PushFolder(str(tmp_path / "serving"))
-    today = folder.push(a_model(tmp_path / "one"), DAY, "run-1")
-    earlier = folder.push(a_model(tmp_path / "two"), date(2026, 11, 20), "run-2")
+    today = push(tmp_path / "serving", tmp_path / "one")
+    earlier = push(tmp_path / "serving", tmp_path / "two", date(2026, 11, 20))
     assert earlier.version < today.version
 
 
-def test_the_same_model_is_pushed_once(tmp_path: Path) -> None:
-    folder = PushFolder(str(tmp_path / "serving"))
-    model = a_model(tmp_path / "one")
-    assert folder.push(model, DAY, "run-1") == folder.push(model, DAY, "run-2")
+def test_the_same_content_is_pushed_once(tmp_path: Path) -> None:
+    root, model = tmp_path / "serving", tmp_path / "one"
+    assert push(root, model) == push(root, model, run="again")
+
+
+def test_another_index_to_the_same_model_is_another_version(tmp_path: Path) -> None:
+    root, parts = PushFolder(str(tmp_path / "serving")), sources(tmp_path / "one")
+    first = root.push(parts, DAY, "run", "model", {})
+    sources(tmp_path / "other")
+    other = {**parts, "index": Source(str(tmp_path / "other" / "index"), INDEX_FILES)}
+    second = root.push(other, DAY, "run", "model", {})
+    assert (first.version, second.version) == (FIRST, SECOND)
+    assert root.push(other, DAY, "run", "model", {}) == second
+
+
+def test_a_version_that_was_damaged_is_pushed_again(tmp_path: Path) -> None:
+    root = tmp_path / "serving"
+    push(root, tmp_path / "one")
+    (root / "retriever" / str(FIRST) / "saved_model.pb").unlink()
+    assert push(root, tmp_path / "one").version == SECOND
+
+
+def test_what_is_damaged_is_named(tmp_path: Path) -> None:
+    root = tmp_path / "serving"
+    push(root, tmp_path / "one")
+    folder = PushFolder(str(root))
+    assert folder.verify(FIRST) == []
+    (root / "query_tower" / str(FIRST) / "variables" / "data").write_text("query_tower of owe")  # as long
+    (root / "item_tower" / str(FIRST) / "saved_model.pb").write_text("item_tower")  # 10 of 17 letters
+    (root / "index" / str(FIRST) / "ids.arrow").unlink()
+    (root / "index" / str(FIRST) / "ids.arrow.bak").touch()
+    (root / "retriever" / str(FIRST)).rename(tmp_path / "lost")
+    assert folder.verify(FIRST) == [
+        f"query_tower/{FIRST}/variables/data holds something else than was pushed",
+        f"item_tower/{FIRST}/saved_model.pb has 10 bytes instead of 17",
+        f"retriever/{FIRST} is missing",
+        f"index/{FIRST}/ids.arrow is missing",
+        f"index/{FIRST}/ids.arrow.bak does not belong there",
+    ]
+    with pytest.raises(UserError, match=f"received 7. There are: {FIRST}"):
+        folder.verify(7)
+
+
+def test_a_torn_copy_is_never_visible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, open_file = tmp_path / "serving", fileio.open
+
+    def losing(path: str, mode: str = "r") -> Any:
+        file = open_file(path, mode)
+        if "w" in mode and path.endswith("item_tower/variables/data"):
+            write = file.write
+            file.write = lambda chunk: write(chunk[:-3])
+        return file
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fileio, "open", losing)
+        with pytest.raises(UserError, match=r"variables/data has 14 bytes instead of 17\. Nothing was pushed"):
+            push(root, tmp_path / "one")
+    assert visible(root) == numbers(root) == []
+    assert push(root, tmp_path / "one").version == FIRST
+    assert PushFolder(str(root)).verify(FIRST) == []
+
+
+def test_a_part_without_a_file_is_not_pushed(tmp_path: Path) -> None:
+    parts = {**sources(tmp_path / "one"), "retriever": Source(str(tmp_path / "none"))}
+    with pytest.raises(UserError, match=r"none: expected a part of a version, found no file"):
+        PushFolder(str(tmp_path / "serving")).push(parts, DAY, "run", "model", {})
+    assert visible(tmp_path / "serving") == []
 
 
 def test_a_manifest_that_was_cut_short_is_named(tmp_path: Path) -> None:
-    folder = PushFolder(str(tmp_path / "serving"))
-    folder.push(a_model(tmp_path / "one"), DAY, "run-1")
-    path = tmp_path / "serving" / "manifests" / "20261124001.json"
+    push(tmp_path / "serving", tmp_path / "one")
+    path = tmp_path / "serving" / "manifests" / f"{FIRST}.json"
     path.write_text(path.read_text()[:40])
     with pytest.raises(UserError, match=f"{path}: expected a version's manifest"):
-        folder.manifests()
+        numbers(tmp_path / "serving")
+
+
+def test_a_version_that_older_code_pushed_is_read(tmp_path: Path) -> None:
+    for tower in ("query_tower", "item_tower"):
+        (tmp_path / tower / "20261123001").mkdir(parents=True)
+    (tmp_path / "manifests").mkdir()
+    older = {
+        "version": 20261123001, "day": "2026-11-23", "run": "run", "model": "model",
+        "parts": {"query_tower": "query_tower/20261123001", "item_tower": "item_tower/20261123001"},
+    }  # fmt: skip
+    (tmp_path / "manifests" / "20261123001.json").write_text(json.dumps(older))
+    folder = PushFolder(str(tmp_path))
+    (manifest,) = folder.manifests()
+    assert (manifest.files, manifest.metrics, manifest.restores) == ({}, {}, None)
+    assert folder.verify(20261123001) == []
+    (tmp_path / "item_tower" / "20261123001").rmdir()
+    assert folder.verify(20261123001) == ["item_tower/20261123001 is missing"]
 
 
 def test_a_model_that_another_took_the_place_of_on_its_day_becomes_the_newest_again(tmp_path: Path) -> None:
     """Regression: a day run again as it was at first kept serving what had been in between."""
-    one, other = a_model(tmp_path / "one"), a_model(tmp_path / "other")
-    folder = PushFolder(str(tmp_path / "serving"))
-    pushed = [folder.push(model, DAY, "run").version for model in (one, other, one, one)]
-    assert pushed == [20261124001, 20261124002, 20261124003, 20261124003]
+    models = [tmp_path / name for name in ("one", "other", "one", "one")]
+    assert [push(tmp_path / "serving", model).version for model in models] == [FIRST, SECOND, THIRD, THIRD]
+
+
+def test_a_day_has_999_revisions(tmp_path: Path) -> None:
+    (tmp_path / "retriever" / "20261124998").mkdir(parents=True)  # a version that somebody took apart
+    assert push(tmp_path, tmp_path / "one").version == 20261124999
+    with pytest.raises(UserError, match=r"at most 999 versions of a day, and 20261124 has had them all"):
+        push(tmp_path, tmp_path / "two")
+    assert push(tmp_path, tmp_path / "two", date(2026, 11, 25)).version == 20261125001
 
 
 @pytest.mark.parametrize("operations", range(PUSH + 1))
 def test_a_push_killed_after_any_operation_is_put_right(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operations: int
 ) -> None:
-    model, finished = a_model(tmp_path / "one"), False
+    root, finished = tmp_path / "serving", False
+    push(root, tmp_path / "before", date(2026, 11, 20))
     with killed_after(operations, monkeypatch):
-        PushFolder(str(tmp_path / "serving")).push(model, DAY, "killed")
+        push(root, tmp_path / "one")
         finished = True
     assert finished == (operations == PUSH)
-    for place in visible(tmp_path / "serving"):  # whatever is visible is whole
-        assert (tmp_path / "serving" / place / "variables" / "data").read_text() == "weights"
-    manifest = PushFolder(str(tmp_path / "serving")).push(model, DAY, "again")
-    assert manifest.version == 20261124001
-    assert visible(tmp_path / "serving") == ["item_tower/20261124001", "query_tower/20261124001"]
-    assert not list((tmp_path / "serving" / ".staging").glob("*"))
+    assert whole(root)
+    assert content(root, 20261120001) == "before"  # a server has it all the time
+    assert push(root, tmp_path / "one", run="again").version == FIRST
+    assert visible(root) == everything(20261120001, FIRST) and content(root, FIRST) == "one"
+    assert PushFolder(str(root)).verify(FIRST) == []
+    assert not list((root / ".staging").glob("*"))
 
 
-def three_versions(root: Path) -> PushFolder:
-    folder = PushFolder(str(root / "serving"))
-    for number in (1, 2, 3):
-        folder.push(a_model(root / f"model-{number}"), DAY, f"run-{number}")
-    return folder
+@pytest.mark.parametrize("operations", range(0, PUSH + 1, 2))
+def test_a_rollback_killed_after_any_operation_is_put_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operations: int
+) -> None:
+    root = three_versions(tmp_path)
+    source = PushFolder(str(root)).manifests()[1]
+    with killed_after(operations, monkeypatch):
+        PushFolder(str(root)).restore(source)
+    completed = PushFolder(str(root)).recover()
+    # Complete in staging is as good as done, and told to whoever recovers it; nothing else is left of it.
+    assert [each.restores for each in completed] == ([SECOND] if STAGED <= operations < PUSH else [])
+    assert numbers(root) == [FIRST, SECOND, THIRD, *([20261124004] if operations >= STAGED else [])]
+    assert visible(root) == everything(*numbers(root)) and whole(root)
 
 
-def numbers(folder: PushFolder) -> list[int]:
-    return [manifest.version for manifest in folder.manifests()]
+def three_versions(folder: Path) -> Path:
+    for name in ("one", "two", "three"):
+        push(folder / "serving", folder / name)
+    return folder / "serving"
+
+
+def test_a_rollback_is_a_version_of_its_own(tmp_path: Path) -> None:
+    root = three_versions(tmp_path)
+    folder = PushFolder(str(root))
+    second = folder.manifests()[1]
+    restored = folder.restore(second)
+    assert restored == folder.manifests()[-1]
+    assert (restored.version, restored.restores, restored.run) == (20261124004, SECOND, "run of two")
+    assert restored.files == second.files
+    assert content(root, 20261124004) == "two" and folder.verify(20261124004) == []
+    assert visible(root) == everything(FIRST, SECOND, THIRD, 20261124004)  # who asks for the third is still answered
+    # Its content is that of the second, whichever it was copied from.
+    assert folder.restore(restored).restores == SECOND
+
+
+def test_a_rollback_stands_above_the_day_that_it_replaces_and_below_the_next(tmp_path: Path) -> None:
+    root = tmp_path / "serving"
+    yesterday = push(root, tmp_path / "good", date(2026, 11, 23))
+    push(root, tmp_path / "bad")
+    restored = PushFolder(str(root)).restore(yesterday)
+    assert (restored.version, restored.day) == (SECOND, "2026-11-23")
+    # What the same commands would push is there: neither day is pushed again.
+    assert push(root, tmp_path / "good", date(2026, 11, 23)) == yesterday
+    assert push(root, tmp_path / "bad").version == FIRST
+    assert numbers(root) == [yesterday.version, FIRST, SECOND]
+    assert push(root, tmp_path / "mended").version == THIRD
+    assert push(root, tmp_path / "next", date(2026, 11, 25)).version == 20261125001
+
+
+def test_another_model_of_the_restored_day_is_pushed_once(tmp_path: Path) -> None:
+    # The rollback's number is of a later day than what it holds, and says nothing of what that day has.
+    root = tmp_path / "serving"
+    yesterday = push(root, tmp_path / "good", date(2026, 11, 23))
+    push(root, tmp_path / "bad")
+    PushFolder(str(root)).restore(yesterday)
+    assert [push(root, tmp_path / "better", date(2026, 11, 23)).version for _ in range(2)] == [20261123002] * 2
 
 
 def test_the_newest_versions_are_retained(tmp_path: Path) -> None:
-    folder = three_versions(tmp_path)
-    backfilled = folder.push(a_model(tmp_path / "late"), date(2026, 11, 20), "run-4")  # the last push, not the newest
-    assert folder.retain(2) == [backfilled.version, 20261124001]
-    assert numbers(folder) == [20261124002, 20261124003]
-    assert visible(tmp_path / "serving") == [
-        "item_tower/20261124002", "item_tower/20261124003", "query_tower/20261124002", "query_tower/20261124003",
-    ]  # fmt: skip
-    assert not list((tmp_path / "serving" / ".trash").glob("*"))
+    root = three_versions(tmp_path)
+    folder = PushFolder(str(root))
+    backfilled = push(root, tmp_path / "late", date(2026, 11, 20))  # the last push, not the newest
+    assert folder.retain(2) == [backfilled.version, FIRST]
+    assert numbers(root) == [SECOND, THIRD]
+    assert visible(root) == everything(SECOND, THIRD)
+    assert not list((root / ".trash").glob("*"))
     assert folder.retain(2) == []
-    assert folder.push(a_model(tmp_path / "next"), DAY, "run-5").version == 20261124004
+    assert push(root, tmp_path / "next").version == 20261124004
 
 
 def test_the_highest_version_is_never_removed(tmp_path: Path) -> None:
-    folder = three_versions(tmp_path)
+    root = three_versions(tmp_path)
+    folder = PushFolder(str(root))
     with pytest.raises(ValueError, match="at least 1, received 0"):
         folder.retain(0)
-    assert folder.retain(1) == [20261124001, 20261124002]
+    assert folder.retain(1) == [FIRST, SECOND]
     assert folder.retain(1) == []
-    assert numbers(folder) == [20261124003]
+    assert numbers(root) == [THIRD]
+
+
+def test_what_a_rollback_brought_back_may_go_and_stays_live(tmp_path: Path) -> None:
+    root = three_versions(tmp_path)
+    folder = PushFolder(str(root))
+    restored = folder.restore(folder.manifests()[0])
+    assert folder.retain(1) == [FIRST, SECOND, THIRD]
+    assert folder.manifests() == [restored]
+    assert content(root, restored.version) == "one" and folder.verify(restored.version) == []
 
 
 def test_nothing_is_retained_where_nothing_was_pushed(tmp_path: Path) -> None:
@@ -172,42 +362,41 @@ def test_nothing_is_retained_where_nothing_was_pushed(tmp_path: Path) -> None:
 def test_a_removal_killed_after_any_operation_is_put_right(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operations: int
 ) -> None:
-    folder, root = three_versions(tmp_path), tmp_path / "serving"
-    finished = False
+    root, finished = tmp_path / "serving", False
+    for name in ("one", "two"):
+        push(root, tmp_path / name)
+    folder = PushFolder(str(root))
     with killed_after(operations, monkeypatch):
         folder.retain(1)
         finished = True
     assert finished == (operations == REMOVAL)
-    for version in numbers(folder):  # whatever looks complete is complete
-        for part in PARTS:
-            assert (root / part / str(version) / "saved_model.pb").read_text() == part
-            assert (root / part / str(version) / "variables" / "data").read_text() == "weights"
-    for place in visible(root):  # and no part is there in part
-        assert (root / place / "variables" / "data").read_text() == "weights"
-    assert 20261124003 in numbers(folder)
+    for version in numbers(root):  # whatever looks complete is complete
+        assert folder.verify(version) == []
+    assert whole(root)  # and no part is there in part
+    assert SECOND in numbers(root)
     folder.recover()  # a removal that has begun is completed, one that has not is none
-    assert visible(root) == sorted(f"{part}/{version}" for part in PARTS for version in numbers(folder))
+    assert visible(root) == everything(*numbers(root))
     assert not list((root / ".trash").glob("*"))
     folder.retain(1)
-    assert visible(root) == ["item_tower/20261124003", "query_tower/20261124003"]
+    assert visible(root) == everything(SECOND)
 
 
-@pytest.mark.parametrize("operations", range(PUSH + 1))
+@pytest.mark.parametrize("operations", range(0, PUSH + 1, 3))
 def test_a_push_killed_after_any_operation_survives_a_removal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operations: int
 ) -> None:
-    folder, late = three_versions(tmp_path), a_model(tmp_path / "late")
+    root = three_versions(tmp_path)
     with killed_after(operations, monkeypatch):
-        folder.push(late, date(2026, 11, 20), "run-4")  # lower than what is there
+        push(root, tmp_path / "late", date(2026, 11, 20))  # lower than what is there
     pushed = [20261120001] if operations >= STAGED else []
-    assert folder.retain(4) == []
-    assert numbers(folder) == [*pushed, 20261124001, 20261124002, 20261124003]
-    assert visible(tmp_path / "serving") == sorted(f"{part}/{version}" for part in PARTS for version in numbers(folder))
+    assert PushFolder(str(root)).retain(4) == []
+    assert numbers(root) == [*pushed, FIRST, SECOND, THIRD]
+    assert visible(root) == everything(*numbers(root))
 
 
 def test_a_part_that_is_of_no_push_is_left_alone(tmp_path: Path) -> None:
-    folder = three_versions(tmp_path)
-    by_hand = tmp_path / "serving" / "query_tower" / "7"
+    root = three_versions(tmp_path)
+    by_hand = root / "query_tower" / "7"
     by_hand.mkdir()
-    folder.retain(1)
+    PushFolder(str(root)).retain(1)
     assert by_hand.exists()

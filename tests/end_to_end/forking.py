@@ -32,7 +32,7 @@ from tfx.orchestration.portable.launcher import Launcher
 import components.evaluator.ranker
 import components.trainer.run
 import components.transform.preprocessing
-from components.pusher import versions
+from components.pusher import files, versions
 from pipeline import cli, local, run_node
 
 assert components.evaluator.ranker and components.transform.preprocessing  # steps import these by name
@@ -69,11 +69,11 @@ def at_call(number: int) -> Call:
 
 
 class Mortal:
-    """A file system that kills whoever is about to make so many-th change."""
+    """A file system that kills whoever is about to make a change at which something is to happen."""
 
-    def __init__(self, fileio: Any, number: int) -> None:
+    def __init__(self, fileio: Any, happens: Call) -> None:
         self._fileio = fileio
-        self._happens = at_call(number)
+        self._happens = happens
 
     def __getattr__(self, name: str) -> Any:
         call = getattr(self._fileio, name)
@@ -99,7 +99,7 @@ def install(fault: str) -> None:
             # Not the project's own callbacks: TFX loads the module of the user function anew.
             CallbackList.on_train_batch_end = before(CallbackList.on_train_batch_end, at_call(int(value)))
         case "pusher":
-            versions.fileio = Mortal(versions.fileio, int(value))
+            versions.fileio = files.fileio = Mortal(versions.fileio, at_call(int(value)))
 
 
 def watch(node: str, number: int, launcher: Any, info: Any) -> None:

@@ -155,6 +155,24 @@ def test_a_day_too_far_from_the_one_before_is_stopped_in_words(shop: Shop) -> No
     assert not shop.steps() & {"Analyzer", "Trainer", "Pusher"}
 
 
+def test_a_version_that_was_taken_back_is_not_pushed_again_by_the_same_command(shop: Shop) -> None:
+    (bad,) = days(45, 1)
+    write_sales(shop.folder, bad)
+    shop.run(bad)
+    answer = shop.ndr("push", "--rollback")
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert f"The model of {version(bad)} ({bad}) is withdrawn" in answer.stdout
+    assert max(shop.served()) == version(bad, 2)
+    count = len(shop.runs())
+    said = shop.ndr("run", "--date", str(bad)).stdout
+    assert f"{bad} is done with the same input (version {version(bad)}, withdrawn by a rollback, by run" in said
+    assert len(shop.runs()) == count
+    # Nor to another folder, for which all but the push comes from the cache, the blessing too.
+    elsewhere = shop.run(bad, pusher__destination="elsewhere")
+    assert (elsewhere["blessed"], elsewhere["withdrawn"], elsewhere["version"]) == (True, True, None)
+    assert not (shop.folder / "elsewhere").exists()
+
+
 def test_a_backfill_stops_at_the_first_fault_and_goes_on_where_it_stopped(shop: Shop) -> None:
     first, missing, last = days(50, 3)
     for day in (first, last):

@@ -14,6 +14,9 @@ UNEXECUTED = ("Baseline", "WarmStart", "DayBefore", "InteractionSchema", "Catalo
 # Batches of 256 from about 2400 interactions: 9 steps an epoch. Killed before the first checkpoint, behind one in the first epoch,
 # at one, and in the second and third epoch; steps are those of an attempt, which goes on from the last one's checkpoint.
 TRAINING = ("training:3", "training:7", "training:4", "training:5", "training:11")
+# A push makes three folders a tower in staging, then a folder for each tower and for the manifest, with a rename after each. Killed
+# while it copies; before anything is renamed; then, as the next attempts go on from there, with one tower in its place, and both.
+PUSHING = (5, 8, 3, 4)
 WRITING = ("Interactions", "InteractionStatistics", "Transform", "Trainer", "Indexer", "Ranker")
 
 
@@ -28,7 +31,7 @@ def faults(nodes: list[str]) -> Iterator[str]:
         if node in WRITING:
             yield f"in:{node}"
         if node == "Pusher":
-            yield from (f"pusher:{number}" for number in (1, 3, 4, 4))
+            yield from (f"pusher:{number}" for number in PUSHING)
         yield f"after:{node}"
 
 

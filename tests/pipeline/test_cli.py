@@ -37,7 +37,8 @@ def test_help_names_the_commands() -> None:
     answer = ndr("--help")
     assert answer.returncode == 0
     assert all(
-        command in answer.stdout for command in ("run", "backfill", "recommend", "runs", "schema", "data", "kubeflow")
+        command in answer.stdout
+        for command in ("run", "backfill", "recommend", "runs", "push", "schema", "data", "kubeflow")
     )
 
 
@@ -75,6 +76,12 @@ def test_a_range_that_ends_before_it_begins_is_a_usage_error() -> None:
         ("evaluator.limits=[{metric: recall_at_7, at_least: 0.1}]", "evaluator.limits.0.metric: expected one of"),
         ("evaluator.limits=[{metric: mrr}]", "received none of them"),
         ("data.split.hours=100000", "holds out the whole window"),
+        ("pusher.destination=''", "pusher.destination: string should match pattern"),
+        ("pusher.destination='gs://'", "expected a path or an address such as gs://bucket/serving, received 'gs://'"),
+        ("pusher.destination=GS://bucket", "expected a path or an address"),
+        ("pusher.destination=pipeline_root/x", "--set: pusher.destination: expected a folder beside"),
+        ("pusher.destination=x/../pipeline_root", "where the steps leave their artifacts"),
+        ("pusher.destination=.", "received '.'"),
         ("data.interactions.path=x/{YYYY}", "expected all of {YYYY}, {MM}, {DD} or none"),
     ],
 )
@@ -82,6 +89,20 @@ def test_a_bad_setting_is_refused_with_its_key(setting: str, sentence: str) -> N
     with pytest.raises(UserError) as refusal:
         config.load(MOVIELENS, [setting])
     assert sentence in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("destination", "folder"),
+    [
+        ("serving", "/shop/serving"),
+        ("models/live/", "/shop/models/live"),
+        ("/srv/models", "/srv/models"),
+        ("gs://bucket/shop/", "gs://bucket/shop"),
+    ],
+)
+def test_the_push_folder_is_below_the_root_or_at_an_address(destination: str, folder: str) -> None:
+    assert config.load(MOVIELENS, ["root=/shop", f"pusher.destination={destination}"]).serving == folder
+    assert config.load(MOVIELENS, ["root=/shop"]).serving == "/shop/serving"
 
 
 def test_a_users_mistake_has_no_traceback(tmp_path: Path) -> None:

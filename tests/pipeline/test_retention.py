@@ -3,176 +3,18 @@
 import contextlib
 import os
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 
 import pytest
 from ml_metadata.metadata_store import metadata_store
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 from pydantic import ValidationError
+from work import CONTENT, Work, places
 
-from components.pusher.versions import PARTS, PushFolder
-from pipeline.config import Config, RetentionSettings
-from pipeline.metadata_settings import SqliteSettings
+from pipeline.config import RetentionSettings
 from pipeline.retention import Collected, collect
 from pipeline.store import connection
 from schemas.errors import UserError
-
-CONTENT = "0123456789"  # ten bytes a file
-
-
-def places(root: Path, days: int = 1, versions: int = 1) -> Config:
-    """A configuration of which only these parts are read."""
-    return Config.model_construct(
-        root=root, retention=RetentionSettings(days=days, versions=versions), metadata=SqliteSettings()
-    )
-
-
-class Work:
-    """Runs that leave in ML Metadata and on the disk what TFX's launcher does."""
-
-    def __init__(self, root: Path) -> None:
-        self.places = places(root)
-        root.mkdir(parents=True, exist_ok=True)
-        self.store = metadata_store.MetadataStore(connection(self.places))
-
-    def run(self, day: str, pipeline: str = "shop") -> mlmd.Context:
-        """Begins a run, named as `pipeline.metadata.new_run_id` does, below its pipeline's context."""
-        number = len(self.store.get_contexts_by_type("pipeline_run"))
-        parent = self._context("pipeline", pipeline)
-        run = self._context("pipeline_run", f"{day}.20261124T{number:012}")
-        self.store.put_parent_contexts([mlmd.ParentContext(parent_id=parent.id, child_id=run.id)])
-        return run
-
-    def step(
-        self,
-        run: mlmd.Context,
-        node: str,
-        output: str,
-        kind: str,
-        inputs: Sequence[mlmd.Artifact] = (),
-        **properties: int,
-    ) -> mlmd.Artifact:
-        """A step that makes one artifact of one file."""
-        execution = self._execution(run, node, mlmd.Execution.COMPLETE, inputs)
-        artifact = mlmd.Artifact(type_id=self._type(kind), state=mlmd.Artifact.LIVE)
-        artifact.uri = str(self.places.pipeline_root / node / output / str(execution))
-        for name, value in properties.items():
-            artifact.custom_properties[name].int_value = value
-        self._write(Path(artifact.uri) / "file")
-        return self._publish(run, node, execution, [artifact], mlmd.Event.OUTPUT)[0]
-
-    def cached(self, run: mlmd.Context, node: str, artifact: mlmd.Artifact) -> None:
-        """A step whose output is an earlier run's."""
-        self._publish(run, node, self._execution(run, node, mlmd.Execution.CACHED), [artifact], mlmd.Event.OUTPUT)
-
-    def resolved(self, run: mlmd.Context, node: str, artifacts: list[mlmd.Artifact]) -> None:
-        """A resolver; its outputs are what it found."""
-        execution = self._execution(run, node, mlmd.Execution.COMPLETE)
-        self._publish(run, node, execution, artifacts, mlmd.Event.INTERNAL_OUTPUT)
-
-    def killed(self, run: mlmd.Context, node: str, output: str) -> Path:
-        """A step that was killed: it has an execution and folders, and no artifact."""
-        execution = self._execution(run, node, mlmd.Execution.RUNNING)
-        scratch = self.places.pipeline_root / node / ".system"
-        self._write(scratch / "executor_execution" / str(execution) / ".temp" / "beam")
-        self._write(scratch / "stateful_working_dir" / "09fd90c5-daa7-48ca-a47b-b4bd41263a87" / "state")
-        self._write(self.places.pipeline_root / node / output / str(execution) / "deep" / "file")
-        return self.places.pipeline_root / node / output / str(execution)
-
-    def day(self, day: str, blessed: bool = False, pipeline: str = "shop") -> "Day":
-        """A whole run."""
-        run = self.run(day, pipeline)
-        examples = self.step(run, "Interactions", "examples", "Examples")
-        model = self.step(run, "Trainer", "model", "Model", [examples])
-        blessing = self.step(
-            run,
-            "RetrievalEvaluator",
-            "blessing",
-            "ModelBlessing",
-            [model],
-            blessed=int(blessed),
-            current_model_id=model.id,
-        )
-        return Day(run, examples, model, blessing)
-
-    def push(self, day: "Day") -> int:
-        """Pushes a model from the folder of the artifact that has the towers, as TFX's Pusher names it."""
-        towers = Path(day.model.uri) / "Format-Serving"
-        for part in PARTS:
-            self._write(towers / part / "saved_model.pb")
-        run_day = date.fromisoformat(day.run.name.partition(".")[0])
-        return PushFolder(str(self.places.serving)).push(str(towers), run_day, day.run.name).version
-
-    def live(self) -> set[int]:
-        return {artifact.id for artifact in self.store.get_artifacts() if artifact.state == mlmd.Artifact.LIVE}
-
-    def folders(self) -> set[str]:
-        """`<node>/<output>/<execution>` of all that is there."""
-        return {str(p.relative_to(self.places.pipeline_root)) for p in self.places.pipeline_root.glob("*/*/*")}
-
-    def collect(self, days: int = 1, versions: int = 1) -> Collected:
-        return collect(places(self.places.root, days, versions))
-
-    def _write(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(CONTENT)
-
-    def _type(self, name: str) -> int:
-        kind = mlmd.ArtifactType(name=name)
-        return self.store.put_artifact_type(kind, can_add_fields=True)
-
-    def _context(self, kind: str, name: str) -> mlmd.Context:
-        found = self.store.get_context_by_type_and_name(kind, name)
-        if found is None:
-            type_id = self.store.put_context_type(mlmd.ContextType(name=kind))
-            self.store.put_contexts([mlmd.Context(type_id=type_id, name=name)])
-            found = self.store.get_context_by_type_and_name(kind, name)
-        return found
-
-    def _contexts(self, run: mlmd.Context, node: str) -> list[mlmd.Context]:
-        return [run, self._context("node", f"shop.{node}")]
-
-    def _execution(self, run: mlmd.Context, node: str, state: int, inputs: Sequence[mlmd.Artifact] = ()) -> int:
-        type_id = self.store.put_execution_type(mlmd.ExecutionType(name=node))
-        execution = mlmd.Execution(type_id=type_id, last_known_state=state)
-        events = [(artifact, _event(mlmd.Event.INPUT)) for artifact in inputs]
-        number, _, _ = self.store.put_execution(execution, events, self._contexts(run, node))
-        return number
-
-    def _publish(
-        self, run: mlmd.Context, node: str, execution: int, artifacts: list[mlmd.Artifact], kind: int
-    ) -> list[mlmd.Artifact]:
-        [known] = self.store.get_executions_by_id([execution])
-        events = [(artifact, _event(kind)) for artifact in artifacts]
-        _, numbers, _ = self.store.put_execution(known, events, self._contexts(run, node))
-        return self.store.get_artifacts_by_id(numbers)
-
-
-@dataclass(frozen=True)
-class Day:
-    run: mlmd.Context
-    examples: mlmd.Artifact
-    model: mlmd.Artifact
-    blessing: mlmd.Artifact
-
-    @property
-    def ids(self) -> set[int]:
-        return {self.examples.id, self.model.id, self.blessing.id}
-
-    @property
-    def folders(self) -> set[str]:
-        """`<node>/<output>/<execution>` of its artifacts."""
-        return {"/".join(Path(artifact.uri).parts[-3:]) for artifact in (self.examples, self.model, self.blessing)}
-
-
-def _event(kind: int) -> mlmd.Event:
-    event = mlmd.Event(type=kind)
-    event.path.steps.add().key = "key"
-    event.path.steps.add().index = 0
-    return event
 
 
 @pytest.fixture
@@ -227,6 +69,20 @@ def test_the_newest_blessed_model_stays_with_all_that_its_run_made(work: Work) -
     assert not Path(used_with.uri).exists()
 
 
+def test_a_model_that_a_rollback_took_back_is_no_base(work: Work) -> None:
+    # The next day goes on from the 20th's. That of the 21st stays too: its version is in the push folder.
+    base, bad, _newest = work.day("2026-11-20", True), work.day("2026-11-21", True), work.day("2026-11-24")
+    for day in (base, bad):
+        work.push(day)
+    assert work.roll_back().unknown == []
+    collected = work.collect(versions=2)
+    assert collected.versions == [20261120001]  # the rollback has a copy of its own, and the runs behind it stay
+    assert base.ids | bad.ids <= work.live()
+    assert work.collect(versions=1).versions == [20261121001]
+    assert base.ids <= work.live()
+    assert not bad.ids & work.live()
+
+
 def test_a_blessing_of_a_model_that_is_gone_is_no_base(work: Work) -> None:
     base, lost, _newest = work.day("2026-11-20", True), work.day("2026-11-21", True), work.day("2026-11-24")
     lost.model.state = mlmd.Artifact.DELETED
@@ -257,7 +113,7 @@ def test_the_runs_behind_pushed_versions_stay_as_long_as_these(work: Work) -> No
     assert pushed == [20261118001, 20261119001, 20261120001]
     # The model of the 19th came to the run that pushed it from an earlier run of that day.
     maker = work.day("2026-11-19")
-    manifest = work.places.serving / "manifests" / "20261119001.json"
+    manifest = work.serving / "manifests" / "20261119001.json"
     work.cached(days[1].run, "Trainer", maker.model)
     manifest.write_text(manifest.read_text().replace(days[1].model.uri, maker.model.uri))
     work.step(work.run("2026-11-24"), "Interactions", "examples", "Examples")  # so that the last run is another
@@ -266,7 +122,7 @@ def test_the_runs_behind_pushed_versions_stay_as_long_as_these(work: Work) -> No
     assert not days[0].ids & work.live()
     for day in (days[1], days[2], days[3], maker):
         assert day.ids <= work.live()
-    assert sorted(path.name for path in (work.places.serving / "query_tower").iterdir()) == [
+    assert sorted(path.name for path in (work.serving / "query_tower").iterdir()) == [
         "20261119001",
         "20261120001",
     ]
@@ -277,7 +133,7 @@ def test_the_runs_behind_pushed_versions_stay_as_long_as_these(work: Work) -> No
 
 def test_the_run_that_pushed_stays_though_ml_metadata_does_not_know_the_model(work: Work, tmp_path: Path) -> None:
     pushed, _newest = work.day("2026-11-20"), work.day("2026-11-24")
-    manifest = work.places.serving / "manifests" / f"{work.push(pushed)}.json"
+    manifest = work.serving / "manifests" / f"{work.push(pushed)}.json"
     manifest.write_text(manifest.read_text().replace(pushed.model.uri, str(tmp_path / "elsewhere")))
     work.collect()
     assert pushed.ids <= work.live()
@@ -287,7 +143,7 @@ def test_the_run_behind_a_push_that_was_killed_stays(work: Work) -> None:
     # The version is complete in staging, and will be visible once the push folder has recovered.
     pushed, _newest = work.day("2026-11-20"), work.day("2026-11-24")
     version = str(work.push(pushed))
-    serving = work.places.serving
+    serving = work.serving
     (serving / ".staging" / version).mkdir()
     (serving / "manifests" / f"{version}.json").rename(serving / ".staging" / version / "manifest.json")
     work.collect()
@@ -450,7 +306,7 @@ def test_without_a_run_in_ml_metadata_nothing_goes(work: Work) -> None:
 def test_a_manifest_that_cannot_be_read_stops_it_before_anything_goes(work: Work) -> None:
     old, _ = work.day("2026-11-20"), work.day("2026-11-24")
     version = work.push(old)
-    (work.places.serving / "manifests" / f"{version}.json").write_text("{")
+    (work.serving / "manifests" / f"{version}.json").write_text("{")
     with pytest.raises(UserError, match="expected a version's manifest"):
         work.collect()
     assert old.ids <= work.live()

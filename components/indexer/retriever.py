@@ -1,0 +1,121 @@
+"""The retriever: the query tower stitched to a search over the catalogue, as one SavedModel (paper, section 5).
+
+It is made of the tower as it is served, so it embeds a query exactly as the tower alone does, and of nothing but TensorFlow's own
+operations. Three signatures give `item_ids`, string [batch, k], and `scores`, float32 [batch, k], inner products, the best first:
+
+    serving_default      a named tensor for each raw feature of the query, as the tower's; `k` and `exclude`
+    serving_examples     `examples`, string [batch], serialised tf.Examples, whose feature `exclude` has ids; `k`
+    serving_embeddings   `embedding`, float32 [batch, width], of a query or, for items like it, of an item; `k` and `exclude`
+
+`k`, int32 [batch], is how many items each query wants, at least 1. `exclude`, string [batch, n], has the ids of items that it does
+not, such as those already watched; an empty text is none. Rows are as wide as the largest k of the batch asks for; what a query
+did not ask for, or there is not, is an empty id with the score -2.
+"""
+
+import os
+
+import tensorflow as tf
+
+from components.indexer.search import Found, Search
+from components.trainer.export import load_tower
+from components.trainer.warmup import write_warmup
+from components.transform.preprocessing import fingerprint
+from schemas.served import (
+    EMBEDDING,
+    EMBEDDINGS_SIGNATURE,
+    EXAMPLES_SIGNATURE,
+    EXCLUDE,
+    ITEM_IDS,
+    NO_SCORE,
+    RETRIEVER,
+    SCORES,
+    TENSORS_SIGNATURE,
+    K,
+)
+
+NO_ITEM = -1  # fingerprints are not negative
+
+
+class Retriever(tf.Module):
+    """A query tower and a search; see the module.
+
+    Args:
+        tower: the query tower's SavedModel, loaded.
+        search: over the catalogue's embeddings.
+        ids: the catalogue's item ids, in the order of those embeddings.
+    """
+
+    def __init__(self, tower: tf.Module, search: Search, ids: list[bytes]) -> None:
+        super().__init__(name=RETRIEVER)
+        self.tower = tower
+        self.search = search
+        self.ids = tf.Variable([ids[row] for row in search.order], trainable=False, name="ids")
+        self.fingerprints = tf.Variable(fingerprint(self.ids), trainable=False, name="fingerprints")
+        by_tensors, by_examples = (tower.signatures[name] for name in (TENSORS_SIGNATURE, EXAMPLES_SIGNATURE))
+        features = by_tensors.structured_input_signature[1]
+        width = by_tensors.structured_outputs[EMBEDDING].shape[1]
+        k_spec = tf.TensorSpec([None], tf.int32, name=K)
+        exclude_spec = tf.TensorSpec([None, None], tf.string, name=EXCLUDE)
+
+        @tf.function(input_signature=[{**features, K: k_spec, EXCLUDE: exclude_spec}])
+        def retrieve_by_tensors(tensors: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+            queries = by_tensors(**{name: tensors[name] for name in features})[EMBEDDING]
+            return self._retrieve(queries, tensors[K], tensors[EXCLUDE])
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples"), k_spec])
+        def retrieve_by_examples(examples: tf.Tensor, k: tf.Tensor) -> dict[str, tf.Tensor]:
+            excluded = tf.io.parse_example(examples, {EXCLUDE: tf.io.VarLenFeature(tf.string)})[EXCLUDE]
+            return self._retrieve(by_examples(examples=examples)[EMBEDDING], k, tf.sparse.to_dense(excluded))
+
+        @tf.function(input_signature=[tf.TensorSpec([None, width], tf.float32, name=EMBEDDING), k_spec, exclude_spec])
+        def retrieve_by_embeddings(embedding: tf.Tensor, k: tf.Tensor, exclude: tf.Tensor) -> dict[str, tf.Tensor]:
+            with tf.control_dependencies([tf.debugging.assert_all_finite(embedding, "embedding: expected numbers")]):
+                return self._retrieve(tf.identity(embedding), k, exclude)
+
+        self.served = {
+            TENSORS_SIGNATURE: retrieve_by_tensors.get_concrete_function(),
+            EXAMPLES_SIGNATURE: retrieve_by_examples.get_concrete_function(),
+            EMBEDDINGS_SIGNATURE: retrieve_by_embeddings.get_concrete_function(),
+        }
+
+    def _retrieve(self, queries: tf.Tensor, k: tf.Tensor, exclude: tf.Tensor) -> dict[str, tf.Tensor]:
+        checks = [
+            tf.debugging.assert_positive(tf.shape(queries)[0], "expected at least one query"),
+            tf.debugging.assert_positive(k, "k: expected at least 1"),
+            tf.debugging.assert_equal(tf.shape(k)[0], tf.shape(queries)[0], "k: expected one for each query"),
+            tf.debugging.assert_equal(tf.shape(exclude)[0], tf.shape(queries)[0], "exclude: expected a row a query"),
+        ]
+        with tf.control_dependencies(checks):
+            most = tf.minimum(tf.reduce_max(tf.concat([k, [1]], axis=0)), tf.shape(self.ids)[0])
+        # As many more as could be excluded: of those that are found, enough are left.
+        found = self.search(queries, tf.minimum(most + tf.shape(exclude)[1], tf.shape(self.ids)[0]))
+        scores, places = tf.math.top_k(self._without(found, exclude), most)
+        rows = tf.gather(found.rows, places, batch_dims=1)
+        there = (scores > NO_SCORE) & (tf.range(most) < k[:, tf.newaxis])
+        ids = tf.gather(self.ids.read_value(), tf.maximum(rows, 0))
+        return {
+            ITEM_IDS: tf.where(there, ids, tf.constant("")),
+            SCORES: tf.where(there, scores, NO_SCORE),
+        }
+
+    def _without(self, found: Found, exclude: tf.Tensor) -> tf.Tensor:
+        """The scores of what was found, `NO_SCORE` for what is excluded."""
+        unwanted = tf.where(exclude == "", tf.constant(NO_ITEM, tf.int64), fingerprint(exclude))
+        candidates = tf.gather(self.fingerprints.read_value(), tf.maximum(found.rows, 0))
+        is_unwanted = tf.reduce_any(candidates[:, :, tf.newaxis] == unwanted[:, tf.newaxis, :], axis=2)
+        return tf.where(is_unwanted, NO_SCORE, found.scores)
+
+
+def export_retriever(query_tower: str, search: Search, ids: list[bytes], folder: str) -> None:
+    """Writes the retriever's SavedModel, warm-up requests included, to `folder/retriever`.
+
+    Args:
+        query_tower: the folder of its SavedModel.
+        search: over the catalogue's embeddings.
+        ids: in the order of those embeddings.
+        folder: where to.
+    """
+    retriever = Retriever(load_tower(query_tower), search, ids)
+    target = os.path.join(folder, RETRIEVER)
+    tf.saved_model.save(retriever, target, signatures=retriever.served)
+    write_warmup(target, RETRIEVER, retriever.served)

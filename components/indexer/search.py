@@ -1,0 +1,147 @@
+"""Search by inner product in plain TensorFlow operations, which stock TF Serving has: over all items, or by inverted lists (IVF).
+
+Both kinds of search are called with queries, [batch, width] float32, and `k`, a scalar int32 of at least 1, and give `Found`.
+"""
+
+import os
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from components.indexer.faiss_index import InvertedLists
+from schemas.served import NO_SCORE
+
+NOTHING = -1  # the row where no more was found
+
+
+class Found(NamedTuple):
+    """The best items of each query.
+
+    Attributes:
+        scores: [batch, k] float32, descending; `NO_SCORE` where there are no more.
+        rows: [batch, k] int32; `NOTHING` where there are no more.
+    """
+
+    scores: tf.Tensor
+    rows: tf.Tensor
+
+
+class Search(Protocol):
+    """A search, and the items in the order of its rows."""
+
+    order: NDArray[np.int64]
+
+    def __call__(self, queries: tf.Tensor, k: tf.Tensor) -> Found:
+        """The best k items of each query."""
+
+
+class ExactSearch(tf.Module):
+    """Compares a query with every item. Of items that score alike the one with the lower row comes first.
+
+    Args:
+        embeddings: [items, width].
+
+    Attributes:
+        order: [items] int64, the row in `embeddings` of each of the search's rows: the same.
+    """
+
+    def __init__(self, embeddings: NDArray[np.float32]) -> None:
+        super().__init__()
+        self.order = np.arange(len(embeddings))
+        self.vectors = tf.Variable(embeddings, trainable=False, name="vectors")
+
+    def __call__(self, queries: tf.Tensor, k: tf.Tensor) -> Found:
+        """See the module."""
+        return best(tf.matmul(queries, self.vectors, transpose_b=True), k)
+
+
+class ListSearch(tf.Module):
+    """Compares a query with the items of the lists whose centroids have the largest inner products with it.
+
+    A list is a slice of consecutive rows, and TensorFlow's slices are views: no vector is copied, and the lists of a query are
+    multiplied side by side. That is why the probes are unrolled into the graph, and why queries are taken one by one.
+
+    Args:
+        embeddings: [items, width].
+        lists: how they are divided.
+        probes: how many lists are looked at.
+        deepest: for more items than this a query is compared with all: so few lists would not hold enough of the best.
+        vectors: `float32`, `bfloat16` or `int8`: how the embeddings are kept. int8 counts in steps of a 127th of the largest value
+            of each dimension; the query is multiplied by the steps, so that products need no correction.
+
+    Attributes:
+        order: [items] int64, the row in `embeddings` of each of the search's rows.
+        probes: as given; may be changed until the search is first called in a graph.
+    """
+
+    def __init__(
+        self,
+        embeddings: NDArray[np.float32],
+        lists: InvertedLists,
+        probes: int,
+        deepest: int,
+        vectors: str = "float32",
+    ) -> None:
+        super().__init__()
+        self.order = lists.order
+        self.probes = probes
+        self._deepest = deepest
+        self._parallel = len(os.sched_getaffinity(0))
+        ends = np.cumsum(lists.sizes)
+        self.centroids = tf.Variable(lists.centroids, trainable=False, name="centroids")
+        self.bounds = tf.Variable(np.stack([ends - lists.sizes, ends]).astype(np.int32), trainable=False, name="bounds")
+        steps = np.ones(embeddings.shape[1], np.float32)
+        kept = embeddings[lists.order]
+        if vectors == "int8":
+            steps = np.maximum(np.abs(embeddings).max(axis=0), np.finfo(np.float32).tiny) / 127
+            kept = np.rint(kept / steps).astype(np.int8)
+        self.steps = tf.Variable(steps, trainable=False, name="steps")
+        self.vectors = tf.Variable(tf.cast(kept, vectors), trainable=False, name="vectors")
+
+    def __call__(self, queries: tf.Tensor, k: tf.Tensor) -> Found:
+        """See the module."""
+        # Read once, as a whole: what gathers from a variable makes every later read of it a copy.
+        vectors, bounds, scaled = self.vectors.read_value(), self.bounds.read_value(), queries * self.steps
+        nearest = tf.matmul(queries, self.centroids, transpose_b=True)
+
+        def in_all(query: tf.Tensor) -> Found:
+            return best(_products(vectors, query), k)
+
+        def in_lists(query_and_probes: tuple[tf.Tensor, tf.Tensor]) -> Found:
+            query, probes = query_and_probes
+            starts, ends = tf.unstack(tf.gather(bounds, probes, axis=1))
+            slices = zip(*(tf.unstack(each[:, tf.newaxis], self.probes) for each in (starts, ends)), strict=True)
+            products = [_products(tf.strided_slice(vectors, start, end), query) for start, end in slices]
+            found = best(tf.concat(products, axis=0), k)
+            rows = tf.ragged.range(starts, ends).flat_values
+            there = found.rows >= 0
+            return Found(found.scores, tf.where(there, tf.gather(rows, tf.maximum(found.rows, 0)), NOTHING))
+
+        shape = Found(tf.TensorSpec([None], tf.float32), tf.TensorSpec([None], tf.int32))
+        return tf.cond(
+            k > self._deepest,
+            lambda: tf.map_fn(in_all, scaled, fn_output_signature=shape, parallel_iterations=1),
+            lambda: tf.map_fn(
+                in_lists,
+                (scaled, tf.math.top_k(nearest, self.probes, sorted=False).indices),
+                fn_output_signature=shape,
+                parallel_iterations=self._parallel,
+            ),
+        )
+
+
+def best(scores: tf.Tensor, k: tf.Tensor) -> Found:
+    """The best k of [..., rows] scores, [..., k]."""
+    found = tf.math.top_k(scores, tf.minimum(k, tf.shape(scores)[-1]))
+    missing = k - tf.shape(found.values)[-1]
+    padding = [[0, 0]] * (scores.shape.rank - 1) + [[0, missing]]
+    return Found(
+        tf.pad(found.values, padding, constant_values=NO_SCORE), tf.pad(found.indices, padding, constant_values=NOTHING)
+    )
+
+
+def _products(vectors: tf.Tensor, query: tf.Tensor) -> tf.Tensor:
+    """[rows, width] and [width] to [rows] float32."""
+    return tf.matmul(tf.cast(vectors, tf.float32), query[:, tf.newaxis])[:, 0]

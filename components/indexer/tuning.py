@@ -1,0 +1,91 @@
+"""How many lists a search must look at to find what exact search finds."""
+
+from collections.abc import Callable
+from functools import cache
+
+import faiss
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from components.indexer.search import ListSearch, Search
+
+BATCH = 256
+TIE = 1e-6  # as `components.evaluator.ranking` counts scores as equal
+
+
+def tune(
+    search: ListSearch,
+    embeddings: NDArray[np.float32],
+    queries: NDArray[np.float32],
+    k: int,
+    target: float,
+    most: int,
+) -> float:
+    """Has a search look at the fewest lists that reach a recall, as measured with itself.
+
+    Args:
+        search: over the embeddings; its `probes` are set.
+        embeddings: [items, width].
+        queries: [queries, width], at least one.
+        k: the exact first so many items are to be found.
+        target: the share of them.
+        most: lists that may be looked at, where they do not reach the target.
+
+    Returns:
+        The recall that was reached.
+    """
+    exact = exact_scores(embeddings, queries, k)
+
+    @cache
+    def recall_with(probes: int) -> float:
+        search.probes = probes
+        return recall(search, embeddings, queries, exact)
+
+    search.probes = fewest(lambda probes: recall_with(probes) >= target, most)
+    return recall_with(search.probes)
+
+
+def fewest(enough: Callable[[int], bool], most: int) -> int:
+    """The smallest number from 1 to `most` that is enough, if more is never worse; `most` where none is."""
+    high = 1
+    while high < most and not enough(high):
+        high = min(most, 2 * high)
+    low = high // 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
+
+
+def exact_scores(embeddings: NDArray[np.float32], queries: NDArray[np.float32], k: int) -> NDArray[np.float32]:
+    """[queries, k] scores of the exact first items, the best first; fewer where there are not so many items."""
+    scores: NDArray[np.float32] = faiss.knn(
+        queries, embeddings, min(k, len(embeddings)), metric=faiss.METRIC_INNER_PRODUCT
+    )[0]
+    return scores
+
+
+def recall(
+    search: Search, embeddings: NDArray[np.float32], queries: NDArray[np.float32], exact: NDArray[np.float32]
+) -> float:
+    """The mean share of the exact first items that a search finds.
+
+    What it found counts by its true score: of items that score alike on the last place either will do.
+
+    Args:
+        search: of the embeddings.
+        embeddings: [items, width].
+        queries: [queries, width].
+        exact: see `exact_scores`.
+    """
+    k = exact.shape[1]
+    found = tf.function(
+        lambda batch: search(batch, tf.constant(k)).rows,
+        input_signature=[tf.TensorSpec([None, queries.shape[1]], tf.float32)],
+    )
+    batches = (queries[start : start + BATCH] for start in range(0, len(queries), BATCH))
+    rows = np.concatenate([found(tf.constant(batch)).numpy() for batch in batches])
+    scores = np.einsum("qw,qkw->qk", queries, embeddings[search.order[rows]])
+    right = (rows >= 0) & (scores >= exact[:, -1:] - TIE)
+    return float(right.mean())

@@ -1,0 +1,177 @@
+"""The step that serves a version before it is pushed: one that cannot be loaded, or answers otherwise than it was trained, is not.
+
+TFX's InfraValidator starts TF Serving in Docker or on Kubernetes, and asks whether it loads. This one starts the embedded server,
+over real sockets, and compares every answer. Its output is TFX's InfraBlessing, so TFX's Pusher heeds it.
+"""
+
+import json
+from collections.abc import Iterator
+from datetime import date
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import tensorflow as tf
+from tfx import types
+from tfx.components.infra_validator import executor as tfx_infra_validator
+from tfx.dsl.components.base import base_component, base_executor, executor_spec
+from tfx.types import artifact_utils, component_spec, standard_artifacts
+from tfx.utils import io_utils, path_utils
+
+from components.artifacts import ItemIndex, Retriever, warm_start_folder
+from components.example_gen.catalogue import CATALOGUE_SPLIT
+from components.example_gen.interactions import EVAL_SPLIT
+from components.indexer import files
+from components.indexer.embedding import candidate_id
+from components.infra_validator.parity import Parity
+from components.progress import progress
+from components.pusher.joint import sources_of
+from components.pusher.versions import PushFolder
+from components.trainer.settings import TrainerSettings
+from components.trainer.trained import TrainedTowers
+from schemas.features import FeatureSpec
+from schemas.served import EMBEDDING, ITEM_TOWER, QUERY_TOWER
+from serving.client import Client
+from serving.server import EmbeddedServer, ServerSettings
+
+REFUSED_PROPERTY = "refused"
+BATCH = 256
+CHECKED_ITEMS = 2048  # of the catalogue; every one was embedded by the same tower in the same way
+RETRIEVED = 100
+TIMEOUT_SECONDS = 600.0  # a batch over a large catalogue, on a machine with other work
+
+
+class InfraValidatorSpec(component_spec.ComponentSpec):
+    """Parameters, inputs and outputs of the InfraValidator."""
+
+    PARAMETERS = {
+        "trainer": component_spec.ExecutionParameter(type=str),
+        "feature_spec": component_spec.ExecutionParameter(type=str),
+        "day": component_spec.ExecutionParameter(type=str),
+    }
+    INPUTS = {
+        "model": component_spec.ChannelParameter(type=standard_artifacts.Model),
+        "transform_graph": component_spec.ChannelParameter(type=standard_artifacts.TransformGraph),
+        "index": component_spec.ChannelParameter(type=ItemIndex),
+        "retriever": component_spec.ChannelParameter(type=Retriever),
+        "examples": component_spec.ChannelParameter(type=standard_artifacts.Examples),
+        "catalogue": component_spec.ChannelParameter(type=standard_artifacts.Examples),
+    }
+    OUTPUTS = {"blessing": component_spec.ChannelParameter(type=standard_artifacts.InfraBlessing)}
+
+
+class InfraValidatorExecutor(base_executor.BaseExecutor):
+    """Pushes to a folder of its own, serves that, and asks."""
+
+    def Do(  # noqa: N802
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """Called by TFX."""
+        self._log_startup(input_dict, output_dict, exec_properties)
+        blessing = artifact_utils.get_single_instance(output_dict["blessing"])
+        with TemporaryDirectory() as folder:
+            faults = _faults(input_dict, exec_properties, Path(folder))
+        mark = tfx_infra_validator._mark_not_blessed if faults else tfx_infra_validator._mark_blessed
+        mark(blessing)
+        blessing.set_string_custom_property(REFUSED_PROPERTY, json.dumps(faults))
+
+
+class InfraValidator(base_component.BaseComponent):
+    """Tries what would be pushed.
+
+    Args:
+        model: the Trainer's.
+        transform_graph: that the model was trained behind.
+        index: the Indexer's.
+        retriever: the Indexer's.
+        examples: interactions; every query of the split `eval` is asked.
+        catalogue: of the day.
+        trainer: the Trainer's settings.
+        spec: the dataset's features.
+        day: the UTC day.
+
+    Output `blessing`: TFX's, with a property `refused`, a JSON list of sentences.
+    """
+
+    SPEC_CLASS = InfraValidatorSpec
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(InfraValidatorExecutor)
+
+    def __init__(
+        self,
+        model: types.BaseChannel,
+        transform_graph: types.BaseChannel,
+        index: types.BaseChannel,
+        retriever: types.BaseChannel,
+        examples: types.BaseChannel,
+        catalogue: types.BaseChannel,
+        trainer: TrainerSettings,
+        spec: FeatureSpec,
+        day: date,
+    ) -> None:
+        super().__init__(
+            InfraValidatorSpec(
+                model=model,
+                transform_graph=transform_graph,
+                index=index,
+                retriever=retriever,
+                examples=examples,
+                catalogue=catalogue,
+                trainer=trainer.model_dump_json(),
+                feature_spec=spec.model_dump_json(),
+                day=day.isoformat(),
+                blessing=types.Channel(type=standard_artifacts.InfraBlessing),
+            )
+        )
+
+
+def _faults(input_dict: dict[str, list[types.Artifact]], exec_properties: dict[str, Any], folder: Path) -> list[str]:
+    """Why the version must not be pushed; empty where it may be.
+
+    Args:
+        input_dict: TFX's.
+        exec_properties: TFX's.
+        folder: an empty one, for the version.
+    """
+    model = artifact_utils.get_single_instance(input_dict["model"])
+    index = artifact_utils.get_single_uri(input_dict["index"])
+    sources = sources_of(path_utils.serving_model_path(model.uri), input_dict)
+    progress("serves the version as it would be pushed", 0.1)
+    PushFolder(str(folder)).push(
+        sources, date.fromisoformat(exec_properties["day"]), run="", model=model.uri, metrics={}
+    )
+    with EmbeddedServer(folder, ServerSettings(host="localhost", port=0, rest_port=0)) as server:
+        server.versions.refresh()
+        if server.versions.live is None:
+            return sorted({state.message for part in sources for state in server.versions.states(part).values()})
+        described = files.read_description(index)
+        parity = Parity(files.read(index), described.kind == "flat", described.settings["vectors"])
+        trained = TrainedTowers(
+            FeatureSpec.model_validate_json(exec_properties["feature_spec"]),
+            TrainerSettings.model_validate_json(exec_properties["trainer"]),
+            artifact_utils.get_single_uri(input_dict["transform_graph"]),
+            warm_start_folder(model.uri),
+        )
+        k = min(RETRIEVED, described.items)
+        with Client(f"localhost:{server.port}", timeout=TIMEOUT_SECONDS) as client:
+            progress("asks for every held-out query", 0.4)
+            for examples in _batches(input_dict["examples"], EVAL_SPLIT):
+                queries = trained.embed_queries(examples)
+                parity.queries(client.embed(QUERY_TOWER, examples).outputs[EMBEDDING], queries)
+                found = client.retrieve(examples, k)
+                parity.retrieved(found.item_ids, found.scores, queries, k)
+            for examples in islice(_batches(input_dict["catalogue"], CATALOGUE_SPLIT), CHECKED_ITEMS // BATCH):
+                served = client.embed(ITEM_TOWER, examples).outputs[EMBEDDING]
+                parity.items([candidate_id(each) for each in examples], served, trained.embed_items(examples))
+    return parity.faults()
+
+
+def _batches(examples: list[types.Artifact], split: str) -> Iterator[list[bytes]]:
+    """Serialised examples of a split, `BATCH` at a time."""
+    patterns = [io_utils.all_files_pattern(uri) for uri in artifact_utils.get_split_uris(examples, split)]
+    paths = sorted(path for pattern in patterns for path in tf.io.gfile.glob(pattern))
+    for batch in tf.data.TFRecordDataset(paths, compression_type="GZIP").batch(BATCH).as_numpy_iterator():
+        yield batch.tolist()

@@ -1,0 +1,117 @@
+"""Whether what is served answers as what was trained does."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.evaluator.ranking import TIE, top_rows
+from components.indexer.files import ItemEmbeddings
+from schemas.served import ITEM_TOWER, QUERY_TOWER
+
+EMBEDDING_ERROR = 1e-5
+"""What two embeddings of the same example may differ by: sums of products end otherwise in their last bits with what else is in the
+batch."""
+SCORE_ERRORS = {"float32": 1e-5, "bfloat16": 2e-2, "int8": 2e-2}
+"""What a score may differ from the inner product by, as the retriever keeps vectors. For the narrow ones that is some three times
+what was seen; it is to find a wrong item, not a rounded one."""
+
+Embeddings = NDArray[np.float32]
+
+
+@dataclass
+class Differences:
+    """Counts what differs, for a sentence at the end.
+
+    Attributes:
+        what: is compared, in words.
+        asked: how many.
+        differing: how many of them differ.
+        largest: by how much, at most.
+    """
+
+    what: str
+    asked: int = 0
+    differing: int = 0
+    largest: float = 0.0
+
+    def compare(self, one: Embeddings, other: Embeddings, allowed: float) -> None:
+        """Takes in [batch, values] on both sides. What is no number differs from everything."""
+        if one.shape != other.shape:
+            distances = np.full(len(other), np.inf)
+        else:
+            distances = np.nan_to_num(np.abs(one - other).max(axis=1, initial=0.0), nan=np.inf)
+        self.asked += len(distances)
+        self.differing += int((distances > allowed).sum())
+        self.largest = max(self.largest, float(distances.max(initial=0.0)))
+
+    def sentences(self) -> Iterator[str]:
+        """One where anything differs."""
+        if self.differing:
+            yield f"{self.what} differ for {self.differing:,} of {self.asked:,}, by up to {self.largest:.3g}"
+
+
+class Parity:
+    """Compares, batch by batch, what a server answers with what it must.
+
+    Args:
+        items: the embeddings that the index was built of.
+        is_exact: whether the retriever compares a query with every item.
+        vectors: how it keeps them.
+    """
+
+    def __init__(self, items: ItemEmbeddings, is_exact: bool, vectors: str) -> None:
+        self._items = items
+        self._rows = {item: row for row, item in enumerate(items.ids)}
+        self._is_exact = is_exact
+        self._score_error = SCORE_ERRORS[vectors]
+        self._served: Mapping[str, Differences] = {
+            tower: Differences(f"{tower}: embeddings as served and as trained") for tower in (QUERY_TOWER, ITEM_TOWER)
+        }
+        self._indexed = Differences("index: embeddings in the index and of the trained item tower")
+        self._scores = Differences("retriever: scores and the inner products of the items that they are of")
+        self._exact = Differences("retriever: the scores of the items found and of exact search")
+        self._strange = 0
+
+    def queries(self, served: Embeddings, trained: Embeddings) -> None:
+        """Takes in the [batch, width] embeddings of the same queries."""
+        self._served[QUERY_TOWER].compare(served, trained, EMBEDDING_ERROR)
+
+    def items(self, ids: list[bytes], served: Embeddings, trained: Embeddings) -> None:
+        """Takes in the [batch, width] embeddings of the same items."""
+        self._served[ITEM_TOWER].compare(served, trained, EMBEDDING_ERROR)
+        rows = np.array([self._rows.get(item, -1) for item in ids])
+        indexed = np.where((rows >= 0)[:, np.newaxis], self._items.embeddings[rows], np.nan)
+        self._indexed.compare(indexed, trained, EMBEDDING_ERROR)
+
+    def retrieved(self, ids: NDArray[np.object_], scores: Embeddings, queries: Embeddings, k: int) -> None:
+        """Takes in what was found for queries.
+
+        Args:
+            ids: [batch, k] bytes.
+            scores: [batch, k].
+            queries: [batch, width], as trained.
+            k: how many were asked for, not more than there are items.
+        """
+        rows = np.array([[self._rows.get(item, -1) for item in each] for each in ids.tolist()]).reshape(
+            len(queries), -1
+        )
+        there = rows >= 0
+        # Lists may hold fewer than k; exact search has to find as many as there are.
+        strange = (ids != b"") & ~there
+        twice = [len(set(row[each])) < each.sum() for row, each in zip(rows, there, strict=True)]
+        short = self._is_exact & (there.sum(axis=1) < k)
+        self._strange += int((strange.any(axis=1) | twice | short).sum())
+        products = np.where(there, np.einsum("qw,qkw->qk", queries, self._items.embeddings[rows]), 0.0)
+        self._scores.compare(np.where(there, scores, 0.0), products, self._score_error)
+        if self._is_exact:
+            exact = self._items.embeddings[top_rows(queries, self._items.embeddings, k)]
+            best = np.einsum("qw,qkw->qk", queries, exact)
+            self._exact.compare(np.sort(products)[:, ::-1], best, 10 * TIE)
+
+    def faults(self) -> list[str]:
+        """A sentence for each kind of difference; none where all is as it must be."""
+        strange = f"retriever: {self._strange:,} answers have too few items, an item twice, or one that the index lacks"
+        kinds = (*self._served.values(), self._indexed, self._scores, self._exact)
+        return [*(sentence for kind in kinds for sentence in kind.sentences()), *([strange] if self._strange else [])]

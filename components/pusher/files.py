@@ -1,0 +1,161 @@
+"""Folders of files on any file system that TFX's fileio knows: copied with their digests, compared, moved, taken away.
+
+A local folder comes and goes by one rename. An object store has none that is atomic, so files come and go one by one there,
+`saved_model.pb` as the last to come and the first to go: TF Serving looks for it, and never loads half a model.
+"""
+
+import hashlib
+import posixpath
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+from tfx.dsl.io import fileio
+from tfx.utils import io_utils
+
+from schemas.errors import UserError
+from schemas.features import Declaration
+
+SAVED_MODEL = "saved_model.pb"
+CHUNK = 1 << 20  # bytes
+
+
+class Digest(Declaration):
+    """What a file holds.
+
+    Attributes:
+        size: in bytes.
+        sha256: of its content, in hexadecimal digits.
+    """
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """A folder that is copied.
+
+    Attributes:
+        folder: its path.
+        names: the files that are, relative to it; None for all.
+    """
+
+    folder: str
+    names: tuple[str, ...] | None = None
+
+
+def exists(path: str) -> bool:
+    """Whether there is a file or a folder.
+
+    Raises:
+        UserError: TensorFlow has no file system for the address, or is not let in.
+    """
+    try:
+        found: bool = fileio.exists(path)
+    except (tf.errors.UnimplementedError, tf.errors.PermissionDeniedError, tf.errors.UnauthenticatedError) as error:
+        raise UserError(
+            f"{path} cannot be used: {error.message}. Install the file system's plug-in for TensorFlow, see to the "
+            "credentials, or name another folder: --set pusher.destination=DIR."
+        ) from error
+    return found
+
+
+def copy(source: Source, target: str) -> dict[str, Digest]:
+    """Copies files to a new folder.
+
+    Returns:
+        By name, the digest of what was read.
+
+    Raises:
+        UserError: there is no file to copy.
+    """
+    names = _names(source)
+    for folder in sorted({posixpath.dirname(posixpath.join(target, name)) for name in names}):
+        fileio.makedirs(folder)
+    found = {}
+    for name in names:
+        with fileio.open(posixpath.join(target, name), "wb") as copied:
+            found[name] = _digest(posixpath.join(source.folder, name), copied)
+    return found
+
+
+def digests(source: Source) -> dict[str, Digest]:
+    """By name, what files hold.
+
+    Raises:
+        UserError: there is none.
+    """
+    return {name: _digest(posixpath.join(source.folder, name)) for name in _names(source)}
+
+
+def differences(expected: Mapping[str, Digest], found: Mapping[str, Digest]) -> list[str]:
+    """A sentence for each file that is not as it should be."""
+    sentences = []
+    for name in sorted({*expected, *found}):
+        if name not in found:
+            sentences.append(f"{name} is missing")
+        elif name not in expected:
+            sentences.append(f"{name} does not belong there")
+        elif expected[name].size != found[name].size:
+            sentences.append(f"{name} has {found[name].size:,} bytes instead of {expected[name].size:,}")
+        elif expected[name] != found[name]:
+            sentences.append(f"{name} holds something else than was pushed")
+    return sentences
+
+
+def move(source: str, target: str) -> None:
+    """Moves a folder to a place where a server watches; safe to repeat after a crash at any point, while the source is there."""
+    if _is_local(target):
+        fileio.makedirs(posixpath.dirname(target))
+        fileio.rename(source, target)
+        return
+    for name in sorted(_walk(source), key=lambda name: (name == SAVED_MODEL, name)):
+        fileio.makedirs(posixpath.dirname(posixpath.join(target, name)))
+        fileio.rename(posixpath.join(source, name), posixpath.join(target, name), overwrite=True)
+    io_utils.delete_dir(source)  # an object store may have no empty folders
+
+
+def take_away(folder: str, aside: str) -> None:
+    """Takes a folder from a place where a server watches: to a local place aside, or from an object store at once."""
+    if _is_local(folder):
+        fileio.rename(folder, aside)
+        return
+    if fileio.exists(posixpath.join(folder, SAVED_MODEL)):
+        fileio.remove(posixpath.join(folder, SAVED_MODEL))
+    fileio.rmtree(folder)
+
+
+def _is_local(path: str) -> bool:
+    return "://" not in path
+
+
+def _names(source: Source) -> tuple[str, ...]:
+    names = tuple(_walk(source.folder)) if source.names is None else source.names
+    if not names:
+        raise UserError(f"{source.folder}: expected a part of a version, found no file. Run the day again.")
+    return names
+
+
+def _walk(folder: str) -> list[str]:
+    """The files in a folder and below, relative to it, in order."""
+    return sorted(
+        posixpath.join(place.removeprefix(folder).strip("/"), name)
+        for place, _, names in fileio.walk(folder)
+        for name in names
+    )
+
+
+def _digest(path: str, copied: Any = None) -> Digest:
+    """What a file holds, which is also written to another where one is given."""
+    content, size = hashlib.sha256(), 0
+    with fileio.open(path, "rb") as file:
+        while True:
+            chunk = file.read(CHUNK)
+            if copied is not None:
+                copied.write(chunk)  # an empty one too: TensorFlow makes a file when it is first written to
+            if not chunk:
+                return Digest(size=size, sha256=content.hexdigest())
+            content.update(chunk)
+            size += len(chunk)

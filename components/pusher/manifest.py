@@ -1,0 +1,107 @@
+"""What a pushed version is, and which versions are in force."""
+
+from collections.abc import Sequence
+
+from components.pusher.files import Digest
+from schemas.errors import UserError
+from schemas.features import Declaration
+
+
+class Manifest(Declaration):
+    """What a version is. Those that older code wrote have no `files`, `metrics` and `restores`.
+
+    Attributes:
+        version: `YYYYMMDDnnn`, the day and a revision from 1, so that a later day is a higher version and TF Serving's
+            choice of the highest is right even when days are run out of order. Of a rollback, the day is that of the version
+            that it takes the place of.
+        day: the UTC day of the content, ISO 8601.
+        run: the pipeline run that made the content.
+        model: the URI of the Model artifact that the towers come from.
+        parts: the folder of each part, relative to the push folder.
+        files: of each part, by its name in the folder, what each file holds.
+        metrics: what the model reached over all held-out interactions; see `components.evaluator.names`.
+        restores: of a rollback, the version under which its content was first pushed; else None.
+    """
+
+    version: int
+    day: str
+    run: str
+    model: str
+    parts: dict[str, str]
+    files: dict[str, dict[str, Digest]] = {}
+    metrics: dict[str, float] = {}
+    restores: int | None = None
+
+    @property
+    def content(self) -> int:
+        """The version under which its content was first pushed."""
+        return self.version if self.restores is None else self.restores
+
+
+def in_force(manifests: Sequence[Manifest]) -> list[Manifest]:
+    """The versions whose content nobody has rolled back, oldest content first; the content of the last is live.
+
+    A push adds one. A rollback takes away what is newer than what it brings back, and stands for that.
+
+    Args:
+        manifests: every version, oldest first.
+    """
+    found: list[Manifest] = []
+    for manifest in manifests:
+        if manifest.restores is not None:
+            found = [each for each in found if each.content < manifest.content]
+        found.append(manifest)
+    return found
+
+
+def withdrawn_by(restored: Manifest, manifests: Sequence[Manifest]) -> list[Manifest]:
+    """What a rollback takes away: those in force before whose content is newer than what it brings back.
+
+    Args:
+        restored: the rollback, or the version whose content it brings back.
+        manifests: every version before the rollback, oldest first.
+    """
+    return [each for each in in_force(manifests) if each.content > restored.content]
+
+
+def rollback_source(manifests: Sequence[Manifest], to: int | None) -> Manifest:
+    """The version that a rollback takes its content from.
+
+    Args:
+        manifests: every version, oldest first.
+        to: the version to go back to; None for the one in force before what is live.
+
+    Raises:
+        UserError: there is none; `to` is unknown, or live; or what is live has parts that it has not.
+    """
+    if not manifests:
+        raise UserError("Expected a version to go back to, and nothing was pushed yet.")
+    live = manifests[-1]
+    if to is None:
+        before = in_force(manifests)[:-1]
+        if not before:
+            raise UserError(f"Expected a version to go back to, found none in force before {live.version}.")
+        source = before[-1]
+    else:
+        source = find(manifests, to)
+    if source.content == live.content:
+        raise UserError(f"Expected another version than what is live: {source.version} is what {live.version} holds.")
+    if missing := sorted(live.parts.keys() - source.parts.keys()):
+        raise UserError(
+            f"Expected a version with all parts of {live.version}, and {source.version} has no {' and no '.join(missing)}: "
+            "servers would mix the two. Name another: --to VERSION."
+        )
+    return source
+
+
+def find(manifests: Sequence[Manifest], version: int) -> Manifest:
+    """A version by its number.
+
+    Raises:
+        UserError: it is not there.
+    """
+    for manifest in manifests:
+        if manifest.version == version:
+            return manifest
+    known = ", ".join(str(manifest.version) for manifest in manifests)
+    raise UserError(f"Expected a version that is in the push folder, received {version}. There are: {known or 'none'}.")

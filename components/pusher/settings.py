@@ -1,0 +1,27 @@
+"""Where a version is pushed to."""
+
+import re
+
+from pydantic import Field, field_validator
+
+from schemas.features import Declaration
+
+ADDRESS = re.compile(r"[a-z0-9]+://[^/]+.*")
+
+
+class PusherSettings(Declaration):
+    """The push folder.
+
+    Attributes:
+        destination: a path below the root, or the address of an object store, such as gs://bucket/serving, that TensorFlow
+            has a file system for. Credentials are the environment's matter.
+    """
+
+    destination: str = Field(default="serving", pattern=r"^[^\x00]+$")
+
+    @field_validator("destination")
+    @classmethod
+    def _is_a_path_or_an_address(cls, destination: str) -> str:
+        if "://" in destination and not ADDRESS.fullmatch(destination):
+            raise ValueError(f"expected a path or an address such as gs://bucket/serving, received {destination!r}")
+        return destination.rstrip("/") or "/"

@@ -1,0 +1,54 @@
+"""A trained model in memory again, from the checkpoint that the next day goes on from: what a served one must equal."""
+
+import os
+from collections.abc import Mapping
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_transform as tft
+from numpy.typing import NDArray
+
+from components.analysis import files
+from components.trainer.model import build_model
+from components.trainer.run import build_optimizer
+from components.trainer.settings import TrainerSettings
+from components.trainer.state import TrainingState
+from components.trainer.towers import Tower
+from components.trainer.warm_start import CHECKPOINT
+from components.transform import raw_features
+from schemas.features import Feature, FeatureSpec
+
+
+class TrainedTowers:
+    """Both towers as training left them, behind the transform that they were trained behind.
+
+    Args:
+        spec: which feature feeds which tower.
+        settings: the trainer's.
+        transform_graph: the folder of Transform's graph.
+        folder: what `components.trainer.warm_start.save` wrote.
+    """
+
+    def __init__(self, spec: FeatureSpec, settings: TrainerSettings, transform_graph: str, folder: str) -> None:
+        self._spec = spec
+        self._transform = tft.TFTransformOutput(transform_graph).transform_features_layer()
+        self._model = build_model(spec, files.table_rows(folder, spec), settings)
+        self._model.compile(optimizer=build_optimizer(settings))
+        nothing = [tf.train.Example().SerializeToString()]
+        self.embed_queries(nothing), self.embed_items(nothing)  # makes the layers' weights
+        state = TrainingState(self._model)
+        read = state.checkpoint.read(os.path.join(folder, CHECKPOINT))
+        read.assert_existing_objects_matched().expect_partial()
+
+    def embed_queries(self, examples: list[bytes]) -> NDArray[np.float32]:
+        """[batch] serialised raw tf.Examples to [batch, width]."""
+        return self._embed(self._model.query_tower, self._spec.query, examples)
+
+    def embed_items(self, examples: list[bytes]) -> NDArray[np.float32]:
+        """[batch] serialised raw tf.Examples to [batch, width]."""
+        return self._embed(self._model.item_tower, self._spec.item, examples)
+
+    def _embed(self, tower: Tower, features: Mapping[str, Feature], examples: list[bytes]) -> NDArray[np.float32]:
+        raw = raw_features.parse_examples(tf.constant(examples), dict(features))
+        embeddings: NDArray[np.float32] = tower(self._transform(raw)).numpy()
+        return embeddings

@@ -1,0 +1,20 @@
+"""The names under which a version is pushed and asked: folders and models, their signatures, inputs and outputs."""
+
+QUERY_TOWER = "query_tower"
+ITEM_TOWER = "item_tower"
+RETRIEVER = "retriever"
+INDEX = "index"
+
+TENSORS_SIGNATURE = "serving_default"
+EXAMPLES_SIGNATURE = "serving_examples"
+EMBEDDINGS_SIGNATURE = "serving_embeddings"
+
+EXAMPLES = "examples"
+K = "k"
+EXCLUDE = "exclude"
+EMBEDDING = "embedding"
+ITEM_IDS = "item_ids"
+SCORES = "scores"
+
+NO_ITEM = ""  # pads a row that has fewer items than its answer is wide
+NO_SCORE = -2.0  # below every inner product of unit vectors

@@ -1,0 +1,82 @@
+"""The calls that TF Serving answers, as functions from proto to proto; gRPC and REST are two ways to them."""
+
+from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, model_pb2, predict_pb2
+
+from serving.errors import invalid, not_found
+from serving.predict import predict
+from serving.servable import Servable
+from serving.versions import Versions
+
+SIGNATURE_DEF = "signature_def"
+_State = get_model_status_pb2.ModelVersionStatus.State
+
+
+class Api:
+    """Answers requests for what is served.
+
+    Every method raises RequestError where it cannot answer, in TF Serving's codes.
+
+    Args:
+        versions: what is served.
+    """
+
+    def __init__(self, versions: Versions) -> None:
+        self._versions = versions
+
+    def servable(self, spec: model_pb2.ModelSpec) -> Servable:
+        """What a request's model_spec names; INVALID_ARGUMENT where it names nothing, NOT_FOUND where that is not served."""
+        return self._versions.get(_named(spec), spec.version.value if spec.HasField("version") else None)
+
+    def predict(self, request: predict_pb2.PredictRequest) -> predict_pb2.PredictResponse:
+        """Runs a model; see `serving.predict`."""
+        if not request.HasField("model_spec"):
+            raise invalid("Missing ModelSpec")
+        return predict(self.servable(request.model_spec), request)
+
+    def metadata(
+        self, request: get_model_metadata_pb2.GetModelMetadataRequest
+    ) -> get_model_metadata_pb2.GetModelMetadataResponse:
+        """The signatures of a model."""
+        if not request.HasField("model_spec"):
+            raise invalid("Missing ModelSpec")
+        if not request.metadata_field:
+            raise invalid("GetModelMetadataRequest must specify at least one metadata_field")
+        for field in request.metadata_field:
+            if field != SIGNATURE_DEF:
+                raise invalid(f"Metadata field {field} is not supported")
+        servable = self.servable(request.model_spec)
+        response = get_model_metadata_pb2.GetModelMetadataResponse()
+        response.model_spec.name = servable.name
+        response.model_spec.version.value = servable.version
+        signatures = get_model_metadata_pb2.SignatureDefMap(signature_def=servable.definitions)
+        response.metadata[SIGNATURE_DEF].Pack(signatures)
+        return response
+
+    def status(
+        self, request: get_model_status_pb2.GetModelStatusRequest
+    ) -> get_model_status_pb2.GetModelStatusResponse:
+        """How far the versions of a model, or one of them, have come."""
+        if not request.HasField("model_spec"):
+            raise invalid("Missing ModelSpec")
+        spec, name = request.model_spec, _named(request.model_spec)
+        states = self._versions.states(name)
+        if not states:
+            raise not_found(f"Could not find any versions of model {name}")
+        if spec.HasField("version"):
+            if spec.version.value not in states:
+                raise not_found(f"Could not find version {spec.version.value} of model {name}")
+            states = {spec.version.value: states[spec.version.value]}
+        response = get_model_status_pb2.GetModelStatusResponse()
+        for version, state in states.items():
+            status = response.model_version_status.add(version=version, state=_State.Value(state.name))
+            status.status.error_code = state.code.value[0]
+            status.status.error_message = state.message
+        return response
+
+
+def _named(spec: model_pb2.ModelSpec) -> str:
+    if not spec.name:
+        raise invalid("ModelSpec has no name specified.")
+    if spec.version_label:
+        raise invalid(f"Unrecognized servable version label: {spec.version_label}")
+    return spec.name

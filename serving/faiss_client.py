@@ -1,0 +1,121 @@
+"""Retrieval for those who run their own vector search: a tower over gRPC, and FAISS here, always of one version."""
+
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import faiss
+import grpc
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from schemas import served
+from schemas.errors import UserError
+from schemas.features import CANDIDATE_ID
+from serving import manifests
+from serving.client import Client, Found, Rows
+
+CHECK_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Index:
+    """A version's index.
+
+    Attributes:
+        version: of the push.
+        faiss: by inner product; its row n is the item `ids[n]`.
+        ids: [items] bytes objects.
+    """
+
+    version: int
+    faiss: faiss.Index
+    ids: NDArray[Any]
+
+
+class FaissClient:
+    """Embeds by the towers of a server, and searches the index of the same version. Safe to be used by many threads.
+
+    It takes the newest version that is whole in the push folder and that the server has loaded, names that version in what it
+    asks, and moves on once there is a newer one.
+
+    Args:
+        client: what asks the server.
+        push_folder: see `components.pusher.versions`.
+        check_seconds: how long an index is used before a newer one is looked for.
+    """
+
+    def __init__(self, client: Client, push_folder: Path, check_seconds: float = CHECK_SECONDS) -> None:
+        self._client = client
+        self._push_folder = push_folder
+        self._check_seconds = check_seconds
+        self._lock = threading.Lock()
+        self._index: Index | None = None
+        self._checked = -check_seconds
+
+    def for_queries(self, rows: Rows, k: int) -> Found:
+        """The items nearest to queries.
+
+        Args:
+            rows: the queries.
+            k: how many items.
+
+        Raises:
+            UserError: no version is both pushed with an index and loaded by the server, or an index is damaged.
+            grpc.RpcError: the server cannot answer.
+        """
+        return self._find(served.QUERY_TOWER, rows, k)
+
+    def like_items(self, rows: Rows, k: int) -> Found:
+        """The items nearest to items, which are the first to be found where they are in the index; else as `for_queries`."""
+        return self._find(served.ITEM_TOWER, rows, k)
+
+    def _find(self, tower: str, rows: Rows, k: int) -> Found:
+        index = self._current()
+        try:
+            answer = self._client.embed(tower, rows, index.version)
+        except grpc.RpcError as error:
+            if error.code() != grpc.StatusCode.NOT_FOUND:
+                raise
+            index = self._current(at_once=True)  # the server let that version go since it was last looked
+            answer = self._client.embed(tower, rows, index.version)
+        scores, found = index.faiss.search(np.ascontiguousarray(answer.outputs[served.EMBEDDING]), k)
+        none = found < 0
+        ids = np.where(none, served.NO_ITEM.encode(), index.ids[found])
+        return Found(ids, np.where(none, np.float32(served.NO_SCORE), scores), index.version)
+
+    def _current(self, at_once: bool = False) -> Index:
+        with self._lock:
+            now = time.monotonic()
+            if self._index is None or at_once or now - self._checked >= self._check_seconds:
+                self._index, self._checked = self._newest(), now
+            return self._index
+
+    def _newest(self) -> Index:
+        available = set(self._client.available(served.QUERY_TOWER)) & set(self._client.available(served.ITEM_TOWER))
+        for pushed in reversed(manifests.read(self._push_folder)):
+            if pushed.version in available and served.INDEX in pushed.parts:
+                if self._index is not None and self._index.version == pushed.version:
+                    return self._index
+                return _load(pushed.version, pushed.parts[served.INDEX])
+        raise UserError(
+            f"{self._push_folder}: expected a version with an index that the server has loaded, which are "
+            f"{sorted(available) or 'none'}; found none. Push one, and see that the server watches this folder."
+        )
+
+
+def _load(version: int, folder: Path) -> Index:
+    try:
+        index = faiss.read_index(str(folder / "index.faiss"))
+        with pa.memory_map(str(folder / "ids.arrow")) as source:
+            ids = pa.ipc.open_file(source).read_all().column(CANDIDATE_ID).to_numpy()
+    except (RuntimeError, OSError, pa.ArrowInvalid, KeyError) as error:
+        raise UserError(
+            f"{folder}: expected index.faiss and ids.arrow, found something else: {error}. Push again."
+        ) from error
+    if index.ntotal != len(ids):
+        raise UserError(f"{folder}: expected an id for each of {index.ntotal} vectors, found {len(ids)}. Push again.")
+    return Index(version, index, ids)

@@ -1,0 +1,195 @@
+"""Predict over REST: JSON to arrays and back, in the two forms that TF Serving takes.
+
+    {"signature_name": NAME, "instances": [{INPUT: VALUE, ...}, ...]}   a row an entry, answered with {"predictions": [...]}
+    {"signature_name": NAME, "inputs": {INPUT: [VALUE, ...], ...}}      a column an entry, answered with {"outputs": ...}
+
+A model's only input or output needs no name. Bytes are {"b64": TEXT}; an output whose name ends in `_bytes` is answered so.
+"""
+
+import base64
+import binascii
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.errors import RequestError, invalid
+from serving.servable import Signature
+from serving.tensors import dtype_of
+
+BASE64 = "b64"
+BYTES_SUFFIX = "_bytes"
+DEEPEST = 32  # levels of lists, NumPy's limit being twice that
+_SHOWN = 80  # characters of a value, in an error
+
+
+@dataclass(frozen=True)
+class JsonRequest:
+    """A request as it was read.
+
+    Attributes:
+        signature: that it is for.
+        inputs: its arrays.
+        by_rows: whether it had `instances`, and is answered so.
+    """
+
+    signature: Signature
+    inputs: dict[str, NDArray[Any]]
+    by_rows: bool
+
+
+def read(body: bytes, signature_of: Callable[[str], Signature]) -> JsonRequest:
+    """Reads a request.
+
+    Args:
+        body: its JSON; NaN, Infinity and -Infinity are numbers.
+        signature_of: finds a signature by its name, which may be empty.
+
+    Raises:
+        RequestError: INVALID_ARGUMENT, and says where.
+    """
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise invalid(f"JSON Parse error: {error}") from error
+    if not isinstance(content, dict):
+        raise invalid(f"JSON Value: {_shown(content)} Is not object")
+    name = content.get("signature_name", "")
+    if not isinstance(name, str):
+        raise invalid("'signature_name' key must be a string value.")
+    if "instances" in content and "inputs" in content:
+        raise invalid("expected only one of 'inputs' or 'instances' keys to exist")
+    signature = signature_of(name)
+    if "instances" in content:
+        return JsonRequest(signature, _from_rows(content["instances"], signature), True)
+    if "inputs" in content:
+        return JsonRequest(signature, _from_columns(content["inputs"], signature), False)
+    raise invalid("Missing 'inputs' or 'instances' key")
+
+
+def write(outputs: Mapping[str, NDArray[Any]], by_rows: bool) -> str:
+    """Writes an answer.
+
+    Raises:
+        RequestError: FAILED_PRECONDITION, a text is not UTF-8, and JSON has no other form for it.
+    """
+    columns = {name: _values(name, array) for name, array in outputs.items()}
+    if not by_rows:
+        return json.dumps({"outputs": next(iter(columns.values())) if len(columns) == 1 else columns})
+    if len(columns) == 1:
+        return json.dumps({"predictions": next(iter(columns.values()))})
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    return json.dumps({"predictions": rows})
+
+
+def _from_rows(instances: Any, signature: Signature) -> dict[str, NDArray[Any]]:
+    if not isinstance(instances, list):
+        raise invalid(f"JSON Value: {_shown(instances)} Expecting 'instances' to be an list/array")
+    if not instances:
+        raise invalid("No values in 'instances' array")
+    names = sorted(signature.inputs)
+    if not _is_named(instances[0]):
+        return {_only_input(signature, "instances"): _column(_only_input(signature, "instances"), instances, signature)}
+    for number, row in enumerate(instances):
+        if not _is_named(row) or sorted(row) != names:
+            raise invalid(
+                f"Failed to process element: {number} of 'instances' list. JSON object: {_shown(row)} "
+                f"keys must be equal to: {','.join(names)}"
+            )
+    return {name: _column(name, [row[name] for row in instances], signature) for name in names}
+
+
+def _from_columns(inputs: Any, signature: Signature) -> dict[str, NDArray[Any]]:
+    if not _is_named(inputs):
+        return {_only_input(signature, "inputs"): _column(_only_input(signature, "inputs"), inputs, signature)}
+    for name in signature.inputs:
+        if name not in inputs:
+            raise invalid(f"Missing named input: {name} in 'inputs' object.")
+    for name in inputs:
+        if name not in signature.inputs:
+            raise invalid(f"JSON object: does not have named input: {name}")
+    return {name: _column(name, inputs[name], signature) for name in signature.inputs}
+
+
+def _only_input(signature: Signature, key: str) -> str:
+    if len(signature.inputs) != 1:
+        raise invalid(f"{key} is a plain value/list, but expecting an object as multiple input tensors required")
+    return next(iter(signature.inputs))
+
+
+def _is_named(value: Any) -> bool:
+    return isinstance(value, dict) and value.keys() != {BASE64}
+
+
+def _column(name: str, values: Any, signature: Signature) -> NDArray[Any]:
+    """Nested lists of one size at each level, and values of one kind in them."""
+    dtype = dtype_of(signature.inputs[name].dtype)
+    shape: list[int] = []
+    inner = values
+    while isinstance(inner, list) and len(shape) < DEEPEST:
+        shape.append(len(inner))
+        inner = inner[0] if inner else None
+    leaves = [_leaf(name, value, dtype) for value in _leaves(name, values, shape)]
+    return np.array(leaves, dtype).reshape(shape)
+
+
+def _leaves(name: str, value: Any, shape: list[int]) -> Iterator[Any]:
+    if not shape:
+        yield value
+        return
+    if not isinstance(value, list) or len(value) != shape[0]:
+        found = f"a list of {len(value)}" if isinstance(value, list) else _shown(value)
+        raise invalid(f"{name}: expected lists of one size at each level, a list of {shape[0]} here, received {found}")
+    for each in value:
+        yield from _leaves(name, each, shape[1:])
+
+
+def _leaf(name: str, value: Any, dtype: np.dtype[Any]) -> Any:
+    match dtype.kind, value:
+        case "O", str():
+            return value.encode("utf-8", "surrogatepass")
+        case "O", {"b64": str(text)} if len(value) == 1:
+            try:
+                return base64.b64decode(text, validate=True)
+            except (binascii.Error, ValueError) as error:
+                raise invalid(f"{name}: Unable to base64 decode {_shown(text)}") from error
+        case "b", bool():
+            return value
+        case "i", int() if not isinstance(value, bool) and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max:
+            return value
+        case "f", int() | float() if not isinstance(value, bool):
+            if abs(value) > float(np.finfo(dtype).max) and value not in (float("inf"), float("-inf")):
+                raise invalid(f"Cannot convert JSON value: {_shown(value)} to {dtype.name} without loss of precision.")
+            return float(value)
+    wanted = "string" if dtype.kind == "O" else dtype.name
+    raise invalid(f"{name}: JSON Value: {_shown(value)} is not of expected type: {wanted}")
+
+
+def _values(name: str, array: NDArray[Any]) -> Any:
+    if array.dtype == np.float32:  # the shortest text that is this float32, not the double nearest to it
+        return array.astype(str).astype(np.float64).tolist()
+    if array.dtype != object:
+        return array.tolist()
+    flat = np.array([_text(name, value) for value in array.ravel()], object)
+    return flat.reshape(array.shape).tolist()
+
+
+def _text(name: str, value: bytes) -> Any:
+    if name.endswith(BYTES_SUFFIX):
+        return {BASE64: base64.b64encode(value).decode()}
+    try:
+        return value.decode()
+    except UnicodeDecodeError as error:
+        raise RequestError(
+            grpc.StatusCode.FAILED_PRECONDITION,
+            f"{name}: expected UTF-8, which JSON needs, found {value[:_SHOWN]!r}. Ask over gRPC.",
+        ) from error
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value) if not isinstance(value, list | dict) else f"a {type(value).__name__} of {len(value)}"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

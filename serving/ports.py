@@ -1,0 +1,24 @@
+"""A port that cannot be had, in words."""
+
+import socket
+
+from schemas.errors import UserError
+
+
+def port_taken(port: int, option: str) -> UserError:
+    """Another program listens there, or this one may not."""
+    return UserError(f"Port {port} cannot be listened on: it is in use, or not allowed. Name another: {option} PORT.")
+
+
+def check_free(port: int, option: str) -> None:
+    """Tries to listen, and stops again.
+
+    Raises:
+        UserError: it cannot be had; names the option that chooses another.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", port))
+        except OSError as error:
+            raise port_taken(port, option) from error

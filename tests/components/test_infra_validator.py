@@ -1,0 +1,182 @@
+"""What would be pushed is served and asked: what answers otherwise than it was trained is refused, by what differs."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from exported import export, trainer_settings
+from numpy.typing import NDArray
+from tfx import types
+from tfx.types import standard_artifacts
+
+from components.artifacts import ItemIndex, Retriever
+from components.indexer.component import IndexerExecutor
+from components.indexer.files import ItemEmbeddings
+from components.indexer.settings import IndexerSettings
+from components.infra_validator.component import InfraValidatorExecutor
+from components.infra_validator.parity import Parity
+from schemas.features import CANDIDATE_ID, FeatureSpec
+
+SPEC = FeatureSpec.model_validate(
+    {
+        "interactions": {"user": "user", "item": "item", "time": "at"},
+        "catalogue": {"item": "item"},
+        "tables": {"item": {"width": 8, "hash_buckets": 500}},
+        "query": {"past": {"kind": "history", "table": "item", "last": 2}, "age": {"kind": "number", "scale": "none"}},
+        "item": {"item": {"kind": "id", "table": "item"}},
+    }
+)
+TOWERS = {"query": [6], "item": [6]}
+ITEMS = [b"item %03d" % number for number in range(400)]
+
+
+def write(folder: Path, split: str, features: list[dict[str, list[bytes]]]) -> types.Artifact:
+    target = folder / f"Split-{split}"
+    target.mkdir(parents=True)
+    with tf.io.TFRecordWriter(str(target / "0.gz"), "GZIP") as writer:
+        for each in features:
+            example = tf.train.Example()
+            for name, values in each.items():
+                example.features.feature[name].bytes_list.value.extend(values)
+            writer.write(example.SerializeToString(deterministic=True))
+    made = standard_artifacts.Examples()
+    made.uri, made.split_names = str(folder), json.dumps([split])
+    return made
+
+
+class World:
+    """What the step is given: the first of two models, and what was made of it."""
+
+    def __init__(self, folder: Path, kind: str) -> None:
+        self.folder = folder
+        self.catalogue = write(folder / "catalogue", "catalogue", [{CANDIDATE_ID: [i], "item": [i]} for i in ITEMS])
+        seen = [{"past": [ITEMS[n], ITEMS[2 * n]]} for n in range(150)]
+        self.training, self.held_out = write(folder / "t", "train", seen), write(folder / "e", "eval", seen)
+        self.models = [export(SPEC, TOWERS, folder / f"model{seed}", seed) for seed in (0, 1)]
+        given = {"kind": kind} if kind == "flat" else {"kind": "ivf", "lists": 8, "probes": 2, "vectors": "int8"}
+        self.made = [self._index(number, IndexerSettings.model_validate(given)) for number in (0, 1)]
+
+    def _index(self, number: int, settings: IndexerSettings) -> tuple[types.Artifact, types.Artifact]:
+        index, retriever = ItemIndex(), Retriever()
+        index.uri, retriever.uri = str(self.folder / f"index{number}"), str(self.folder / f"retriever{number}")
+        IndexerExecutor().Do(
+            {"model": [self.models[number]], "catalogue": [self.catalogue], "examples": [self.training]},
+            {"index": [index], "retriever": [retriever]},
+            {"settings": settings.model_dump_json()},
+        )
+        return index, retriever
+
+    def validate(self, model: types.Artifact, index: int, retriever: int, to: Path) -> list[str]:
+        """The sentences of a refusal; none where the version is blessed."""
+        transform, blessing = standard_artifacts.TransformGraph(), standard_artifacts.InfraBlessing()
+        transform.uri, blessing.uri = str(self.folder / "model0" / "transform"), str(to / "blessing")
+        Path(blessing.uri).mkdir()
+        InfraValidatorExecutor().Do(
+            {
+                "model": [model],
+                "transform_graph": [transform],
+                "index": [self.made[index][0]],
+                "retriever": [self.made[retriever][1]],
+                "examples": [self.held_out],
+                "catalogue": [self.catalogue],
+            },
+            {"blessing": [blessing]},
+            {
+                "trainer": trainer_settings(TOWERS).model_dump_json(),
+                "feature_spec": SPEC.model_dump_json(),
+                "day": "2026-11-24",
+            },
+        )
+        refused = json.loads(blessing.get_string_custom_property("refused"))
+        assert blessing.get_int_custom_property("blessed") == (0 if refused else 1)
+        (mark,) = Path(blessing.uri).iterdir()
+        assert mark.name == ("INFRA_NOT_BLESSED" if refused else "INFRA_BLESSED")
+        return refused
+
+
+@pytest.fixture(scope="module", params=["flat", "ivf"])
+def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> World:
+    return World(tmp_path_factory.mktemp(request.param), request.param)
+
+
+def test_what_was_made_of_one_model_answers_as_it_was_trained(world: World, tmp_path: Path) -> None:
+    assert world.validate(world.models[0], 0, 0, tmp_path) == []
+
+
+def test_an_index_and_a_retriever_of_another_model_are_found_out(world: World, tmp_path: Path) -> None:
+    refused = world.validate(world.models[0], 1, 1, tmp_path)
+    assert [words.partition(":")[0] for words in refused][:2] == ["index", "retriever"]
+    assert "embeddings in the index and of the trained item tower differ for 400 of 400" in refused[0]
+    assert "scores and the inner products of the items that they are of differ for 150 of 150" in refused[1]
+
+
+def test_a_tower_that_is_not_what_was_trained_is_found_out(world: World, tmp_path: Path) -> None:
+    mixed = standard_artifacts.Model()
+    mixed.uri = str(tmp_path / "mixed")
+    shutil.copytree(world.models[0].uri, mixed.uri)
+    for tower in ("query_tower", "item_tower"):
+        shutil.rmtree(f"{mixed.uri}/Format-Serving/{tower}")
+        shutil.copytree(f"{world.models[1].uri}/Format-Serving/{tower}", f"{mixed.uri}/Format-Serving/{tower}")
+    refused = world.validate(mixed, 0, 0, tmp_path)
+    assert [words.partition(" differ")[0] for words in refused] == [
+        "query_tower: embeddings as served and as trained",
+        "item_tower: embeddings as served and as trained",
+    ]
+
+
+@pytest.mark.parametrize("file", ["saved_model.pb", "variables/variables.index"])
+def test_what_cannot_be_loaded_is_refused(world: World, tmp_path: Path, file: str) -> None:
+    broken = standard_artifacts.Model()
+    broken.uri = str(tmp_path / "broken")
+    shutil.copytree(world.models[0].uri, broken.uri)
+    (Path(broken.uri) / "Format-Serving/item_tower" / file).write_bytes(b"nonsense")
+    (words,) = world.validate(broken, 0, 0, tmp_path)
+    assert "cannot be loaded" in words
+
+
+# Four items at 0, 90, 180 and 270 degrees, and a query at 10.
+SQUARE = ItemEmbeddings([b"e", b"n", b"w", b"s"], np.array([[1, 0], [0, 1], [-1, 0], [0, -1]], np.float32))
+QUERY = np.array([[np.cos(np.radians(10)), np.sin(np.radians(10))]], np.float32)
+NEAR, FAR = float(QUERY[0, 0]), float(QUERY[0, 1])  # the products with `e` and with `n`
+
+
+def retrieved(ids: list[bytes], scores: list[float], is_exact: bool = True) -> list[str]:
+    parity = Parity(SQUARE, is_exact, "float32")
+    parity.retrieved(np.array([ids], object), np.array([scores], np.float32), QUERY, 2)
+    return parity.faults()
+
+
+def test_the_two_nearest_are_right_and_nothing_else_is() -> None:
+    assert retrieved([b"e", b"n"], [NEAR, FAR]) == []
+    assert "of exact search" in retrieved([b"e", b"s"], [NEAR, -FAR])[0]
+    assert "inner products" in retrieved([b"e", b"n"], [NEAR, FAR + 0.01])[0]
+    assert any("an item twice" in words for words in retrieved([b"e", b"e"], [NEAR, NEAR]))
+    assert any("that the index lacks" in words for words in retrieved([b"e", b"?"], [NEAR, FAR]))
+    assert any("too few items" in words for words in retrieved([b"e", b""], [NEAR, -2.0]))
+
+
+def test_lists_may_find_others_or_fewer_but_not_score_them_otherwise() -> None:
+    assert retrieved([b"e", b"s"], [NEAR, -FAR], is_exact=False) == []
+    assert retrieved([b"e", b""], [NEAR, -2.0], is_exact=False) == []
+    assert "inner products" in retrieved([b"e", b"s"], [NEAR, 0.0], is_exact=False)[0]
+
+
+def test_what_is_no_number_or_of_another_shape_differs() -> None:
+    def queries(served: NDArray[np.float32]) -> list[str]:
+        parity = Parity(SQUARE, True, "float32")
+        parity.queries(served, QUERY)
+        return parity.faults()
+
+    assert queries(QUERY + np.float32(1e-6)) == []
+    for served in (QUERY + np.float32(1e-3), np.full_like(QUERY, np.nan), np.ones((1, 3), np.float32)):
+        assert "query_tower: embeddings as served and as trained differ for 1 of 1" in queries(served)[0]
+
+
+def test_an_item_that_the_index_lacks_differs() -> None:
+    parity = Parity(SQUARE, True, "float32")
+    parity.items([b"e", b"?"], SQUARE.embeddings[:2], SQUARE.embeddings[:2])
+    (words,) = parity.faults()
+    assert words.startswith("index: embeddings in the index and of the trained item tower differ for 1 of 2")

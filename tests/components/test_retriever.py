@@ -1,0 +1,317 @@
+"""The search in TensorFlow's operations and the retriever around it: what exact search finds, by whatever is asked."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from exported import export
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from components.indexer import faiss_index, tuning
+from components.indexer.retriever import Retriever, export_retriever
+from components.indexer.search import ExactSearch, ListSearch, Search
+from components.indexer.settings import Plan
+from components.trainer.export import load_tower
+from schemas.features import FeatureSpec
+from schemas.served import EMBEDDING, EXAMPLES_SIGNATURE, RETRIEVER, TENSORS_SIGNATURE
+
+Embeddings = NDArray[np.float32]
+
+
+def unit(count: int, width: int = 8, seed: int = 0) -> Embeddings:
+    vectors = np.random.default_rng(seed).normal(size=(count, width))
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def circle(*degrees: float) -> Embeddings:
+    """Unit vectors at angles: of two of them, the product is the cosine of what they are apart."""
+    angles = np.radians(np.array(degrees))
+    return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+
+
+def by_lists(
+    embeddings: Embeddings, lists: int, probes: int, vectors: str = "float32", deepest: int = 1000
+) -> ListSearch:
+    divided = faiss_index.build(embeddings, Plan("ivf", lists, probes), seed=0).lists
+    assert divided is not None
+    return ListSearch(embeddings, divided, probes, deepest, vectors)
+
+
+# Each looks at all lists, so it has to find what is exact.
+SEARCHES: dict[str, Callable[[Embeddings], Search]] = {
+    "exact": ExactSearch,
+    "lists": lambda embeddings: by_lists(embeddings, min(4, len(embeddings)), min(4, len(embeddings))),
+    "bfloat16": lambda embeddings: by_lists(embeddings, min(4, len(embeddings)), min(4, len(embeddings)), "bfloat16"),
+    "int8": lambda embeddings: by_lists(embeddings, min(4, len(embeddings)), min(4, len(embeddings)), "int8"),
+}
+searches = pytest.mark.parametrize("name", SEARCHES)
+ERRORS = {"exact": 1e-6, "lists": 1e-6, "bfloat16": 2e-2, "int8": 2e-2}  # of a score
+
+
+def found(search: Search, queries: Embeddings, k: int) -> tuple[NDArray[np.int64], Embeddings]:
+    """Rows of the embeddings, and scores."""
+    call = tf.function(search, input_signature=[tf.TensorSpec([None, queries.shape[1]]), tf.TensorSpec([], tf.int32)])
+    scores, rows = call(tf.constant(queries), tf.constant(k))
+    return np.where(rows.numpy() >= 0, search.order[rows.numpy()], -1), scores.numpy()
+
+
+@searches
+def test_the_nearest_come_first(name: str) -> None:
+    # From 7 degrees: 10 is 3 away, 0 is 7, 20 is 13; from 193: 190, 200, 180.
+    items = circle(0, 180, 10, 190, 20, 200)
+    rows, scores = found(SEARCHES[name](items), circle(7, 193), 3)
+    assert rows.tolist() == [[2, 0, 4], [3, 5, 1]]
+    assert scores[0] == pytest.approx(np.cos(np.radians([3, 7, 13])), abs=ERRORS[name])
+
+
+@searches
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 2**16), items=st.integers(1, 300), queries=st.integers(1, 5), k=st.integers(1, 320))
+def test_all_lists_find_what_is_exact(name: str, seed: int, items: int, queries: int, k: int) -> None:
+    embeddings, asked = unit(items, seed=seed), unit(queries, seed=seed + 1)
+    rows, scores = found(SEARCHES[name](embeddings), asked, k)
+    exact = np.sort(asked @ embeddings.T, axis=1)[:, ::-1][:, :k]
+    there = min(k, items)
+    assert rows.shape == scores.shape == (queries, k)
+    assert (rows[:, there:] == -1).all() and (scores[:, there:] == -2).all()
+    assert all(len(set(each[:there].tolist())) == there for each in rows)  # none twice
+    assert (np.diff(scores, axis=1) <= 0).all()
+    np.testing.assert_allclose(scores[:, :there], exact, atol=ERRORS[name])
+    own = np.einsum("qw,qkw->qk", asked, embeddings[rows[:, :there]])
+    np.testing.assert_allclose(scores[:, :there], own, atol=ERRORS[name])  # a row's score is that row's
+
+
+def test_of_items_that_score_alike_the_lower_row_comes_first() -> None:
+    rows, _ = found(ExactSearch(circle(10, 90, 10, 10)), circle(0), 4)
+    assert rows.tolist() == [[0, 2, 3, 1]]
+
+
+def test_only_the_nearest_lists_are_looked_at() -> None:
+    # Two bundles opposite each other, a list each.
+    search = by_lists(circle(0, 180, 10, 190, 20, 200), lists=2, probes=1)
+    rows, scores = found(search, circle(7, 193), 5)
+    assert rows.tolist() == [[2, 0, 4, -1, -1], [3, 5, 1, -1, -1]]
+    assert scores[:, 3:].tolist() == [[-2, -2], [-2, -2]]
+
+
+def test_a_request_for_more_than_the_lists_can_hold_is_answered_exactly() -> None:
+    search = by_lists(circle(0, 180, 10, 190, 20, 200), lists=2, probes=1, deepest=5)
+    assert found(search, circle(7), 6)[0].tolist() == [[2, 0, 4, 5, 1, 3]]  # 200 is 167 away, 180 is 173, 190 is 177
+    assert found(search, circle(7), 5)[0].tolist() == [[2, 0, 4, -1, -1]]
+
+
+def test_int8_follows_the_range_of_each_dimension() -> None:
+    # The second dimension's values are a hundredth of the first's. In steps of the larger they would all be 0 or 1.
+    embeddings = np.stack([np.ones(9), np.linspace(-0.01, 0.01, 9)], axis=1).astype(np.float32)
+    rows, _ = found(SEARCHES["int8"](embeddings), np.array([[0, 1]], np.float32), 9)
+    assert rows.tolist() == [list(range(8, -1, -1))]
+
+
+@pytest.mark.parametrize(("vectors", "size"), [("float32", 4), ("bfloat16", 2), ("int8", 1)])
+def test_vectors_take_the_memory_that_is_promised(vectors: str, size: int) -> None:
+    kept = by_lists(unit(100), 4, 1, vectors).vectors
+    assert kept.dtype.size == size and kept.shape == (100, 8)
+
+
+@pytest.mark.parametrize("most", [1, 2, 7, 8, 9, 100])
+@pytest.mark.parametrize("needed", [1, 2, 3, 5, 8, 9, 63, 64, 65, 99, 100, 101])
+def test_the_fewest_that_are_enough(needed: int, most: int) -> None:
+    assert tuning.fewest(lambda probes: probes >= needed, most) == min(needed, most)
+
+
+def test_tuning_takes_the_fewest_lists_that_reach_the_target() -> None:
+    embeddings, queries = unit(2000), unit(50, seed=1)
+    exact = np.argsort(-(queries @ embeddings.T), axis=1)[:, :10]
+
+    def recall(probes: int) -> float:
+        rows, _ = found(by_lists(embeddings, 40, probes), queries, 10)
+        return float(np.mean([len(set(e) & set(f)) / 10 for e, f in zip(exact.tolist(), rows.tolist(), strict=True)]))
+
+    search = by_lists(embeddings, 40, 1)
+    reached = tuning.tune(search, embeddings, queries, 10, 0.8, most=40)
+    assert recall(search.probes) == pytest.approx(reached) and reached >= 0.8
+    assert recall(search.probes - 1) < 0.8
+    reached = tuning.tune(search, embeddings, queries, 10, 0.99, most=3)  # the most, though too few
+    assert search.probes == 3 and reached == pytest.approx(recall(3))
+
+
+SPEC = FeatureSpec.model_validate(
+    {
+        "interactions": {"user": "user", "item": "item", "time": "at"},
+        "catalogue": {"item": "item"},
+        "tables": {"item": {"width": 8, "hash_buckets": 500}},
+        "query": {
+            "past": {"kind": "history", "table": "item", "last": 3},
+            "age": {"kind": "number", "scale": "none"},
+        },
+        "item": {"item": {"kind": "id", "table": "item"}},
+    }
+)
+IDS = [b"item %03d" % number for number in range(300)]
+ITEMS = unit(300, 6)
+
+
+@pytest.fixture(scope="module")
+def query_tower(tmp_path_factory: pytest.TempPathFactory) -> str:
+    model = export(SPEC, {"query": [6], "item": [6]}, tmp_path_factory.mktemp("model"))
+    return f"{model.uri}/Format-Serving/query_tower"
+
+
+@pytest.fixture(scope="module", params=["exact", "lists"])
+def folder(request: pytest.FixtureRequest, query_tower: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Of a retriever's SavedModel."""
+    target = tmp_path_factory.mktemp(request.param)
+    export_retriever(query_tower, SEARCHES[request.param](ITEMS), IDS, str(target))
+    return str(target / RETRIEVER)
+
+
+@pytest.fixture(scope="module")
+def retriever(folder: str) -> tf.Module:
+    return tf.saved_model.load(folder)
+
+
+def example(past: list[bytes], age: float, exclude: list[bytes] | None = None) -> bytes:
+    made = tf.train.Example()
+    made.features.feature["past"].bytes_list.value.extend(past)
+    made.features.feature["age"].float_list.value.append(age)
+    if exclude is not None:
+        made.features.feature["exclude"].bytes_list.value.extend(exclude)
+    return made.SerializeToString()
+
+
+def by_examples(retriever: tf.Module, examples: list[bytes], k: list[int]) -> tuple[list[list[bytes]], Embeddings]:
+    answer = retriever.signatures[EXAMPLES_SIGNATURE](examples=tf.constant(examples), k=tf.constant(k))
+    return answer["item_ids"].numpy().tolist(), answer["scores"].numpy()
+
+
+def by_embeddings(
+    retriever: tf.Module, queries: Embeddings, k: list[int], exclude: list[list[bytes]]
+) -> tuple[list[list[bytes]], Embeddings]:
+    answer = retriever.signatures["serving_embeddings"](
+        embedding=tf.constant(queries), k=tf.constant(k), exclude=tf.constant(exclude, tf.string)
+    )
+    return answer["item_ids"].numpy().tolist(), answer["scores"].numpy()
+
+
+def nearest(query: Embeddings, k: int, without: set[bytes] = frozenset()) -> list[bytes]:
+    order = np.argsort(-(ITEMS @ query), kind="stable")
+    return [IDS[row] for row in order if IDS[row] not in without][:k]
+
+
+def test_raw_features_find_what_the_towers_embedding_finds(retriever: tf.Module, query_tower: str) -> None:
+    examples = [example([b"item 001", b"item 005"], 0.3), example([], -2.0)]
+    embeddings = load_tower(query_tower).signatures[EXAMPLES_SIGNATURE](tf.constant(examples))[EMBEDDING].numpy()
+    ids, scores = by_examples(retriever, examples, [5, 5])
+    assert ids == [nearest(query, 5) for query in embeddings]
+    for query, row, found_scores in zip(embeddings, ids, scores, strict=True):
+        assert found_scores == pytest.approx(ITEMS[[IDS.index(item) for item in row]] @ query, abs=1e-6)
+    tensors = retriever.signatures[TENSORS_SIGNATURE](
+        past=tf.constant([["", "item 001", "item 005"], ["", "", ""]]),
+        age=tf.constant([0.3, -2.0]),
+        k=tf.constant([5, 5]),
+        exclude=tf.constant([[""], [""]]),
+    )
+    assert tensors["item_ids"].numpy().tolist() == ids
+    assert by_embeddings(retriever, embeddings, [5, 5], [[], []])[0] == ids
+
+
+def test_each_query_has_its_own_k_and_what_it_did_not_ask_for_is_empty(retriever: tf.Module) -> None:
+    queries = unit(3, 6, seed=1)
+    ids, scores = by_embeddings(retriever, queries, [1, 4, 2], [[], [], []])
+    assert ids == [nearest(query, k) + [b""] * (4 - k) for query, k in zip(queries, [1, 4, 2], strict=True)]
+    assert (scores == -2).tolist() == [[False, True, True, True], [False] * 4, [False, False, True, True]]
+
+
+def test_what_is_excluded_gives_way_to_the_next(retriever: tf.Module) -> None:
+    queries = unit(2, 6, seed=2)
+    first, second = (nearest(query, 6) for query in queries)
+    unwanted = [[first[0], first[2], b"no such item"], [second[1], b"", b""]]
+    ids, _ = by_embeddings(retriever, queries, [3, 3], unwanted)
+    assert ids == [[first[1], first[3], first[4]], [second[0], second[2], second[3]]]
+    examples = [example([], 0.5, exclude) for exclude in ([], None)]
+    (best, *_), _ = by_examples(retriever, examples, [3, 3])
+    ids, _ = by_examples(retriever, [example([], 0.5, best[:2]), example([], 0.5)], [1, 3])
+    assert ids == [[best[2], b"", b""], best]
+
+
+def test_more_than_there_are_gives_all_that_there_are(retriever: tf.Module) -> None:
+    ids, scores = by_embeddings(retriever, unit(1, 6, seed=3), [10_000], [[IDS[7]]])
+    assert sorted(ids[0]) == sorted([*IDS[:7], *IDS[8:], b""]) and ids[0][-1] == b"" and scores[0, -1] == -2
+
+
+def test_all_excluded_leaves_nothing(retriever: tf.Module) -> None:
+    ids, scores = by_embeddings(retriever, unit(1, 6), [2], [IDS])
+    assert ids == [[b"", b""]] and scores.tolist() == [[-2, -2]]
+
+
+@pytest.mark.parametrize(
+    ("queries", "k", "exclude", "words"),
+    [
+        (unit(1, 6), [0], [[]], "k: expected at least 1"),
+        (unit(1, 6), [-5], [[]], "k: expected at least 1"),
+        (unit(2, 6), [1], [[], []], "k: expected one for each query"),
+        (unit(2, 6), [1, 1], [[]], "exclude: expected a row a query"),
+        (np.zeros((0, 6), np.float32), [], np.zeros((0, 0)).tolist(), "expected at least one query|exclude"),
+        (np.full((1, 6), np.nan, np.float32), [1], [[]], "embedding: expected numbers"),
+    ],
+)
+def test_what_cannot_be_answered_is_an_invalid_argument(
+    retriever: tf.Module, queries: Embeddings, k: list[int], exclude: list[list[bytes]], words: str
+) -> None:
+    with pytest.raises(tf.errors.InvalidArgumentError, match=words):
+        retriever.signatures["serving_embeddings"](
+            embedding=tf.constant(queries),
+            k=tf.constant(k, tf.int32),
+            exclude=tf.reshape(tf.constant(exclude, tf.string), [len(exclude), -1 if exclude else 0]),
+        )
+
+
+PROTO_ALONE = """
+import json, sys
+from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.python.framework import op_def_registry
+saved = saved_model_pb2.SavedModel.FromString(open(sys.argv[1] + "/saved_model.pb", "rb").read())
+graph = saved.meta_graphs[0]
+nodes = [*graph.graph_def.node, *(node for f in graph.graph_def.library.function for node in f.node_def)]
+named = {f.signature.name for f in graph.graph_def.library.function}
+unknown = sorted({n.op for n in nodes if n.op not in named and op_def_registry.get(n.op) is None})
+dims = lambda info: [d.size for d in info.tensor_shape.dim]
+signatures = {name: {side: {key: [info.dtype, dims(info)] for key, info in getattr(signature, side).items()}
+                     for side in ("inputs", "outputs")} for name, signature in graph.signature_def.items()}
+print(json.dumps({"ops": len(nodes), "unknown": unknown, "signatures": signatures}))
+"""
+FLOAT, INT, TEXT = 1, 3, 7  # tensorflow.DataType
+
+
+def test_the_saved_model_is_what_stock_tensorflow_serving_takes(folder: str) -> None:
+    """Its signatures and operations, read from the proto by a process that has plain TensorFlow alone."""
+    command = [sys.executable, "-I", "-c", PROTO_ALONE, folder]
+    read = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert read["unknown"] == [] and read["ops"] > 100
+    outputs = {"item_ids": [TEXT, [-1, -1]], "scores": [FLOAT, [-1, -1]]}
+    k, exclude = [INT, [-1]], [TEXT, [-1, -1]]
+    del read["signatures"]["__saved_model_init_op"]
+    assert read["signatures"] == {
+        "serving_default": {
+            "inputs": {"past": [TEXT, [-1, -1]], "age": [FLOAT, [-1]], "k": k, "exclude": exclude},
+            "outputs": outputs,
+        },
+        "serving_examples": {"inputs": {"examples": [TEXT, [-1]], "k": k}, "outputs": outputs},
+        "serving_embeddings": {
+            "inputs": {"embedding": [FLOAT, [-1, 6]], "k": k, "exclude": exclude},
+            "outputs": outputs,
+        },
+    }
+
+
+def test_the_retriever_keeps_ids_in_the_order_of_its_search(query_tower: str) -> None:
+    search = SEARCHES["lists"](ITEMS)
+    made = Retriever(load_tower(query_tower), search, IDS)
+    assert made.ids.numpy().tolist() == [IDS[row] for row in search.order]
+    assert search.order.tolist() != list(range(300))

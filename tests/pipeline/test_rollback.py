@@ -1,0 +1,201 @@
+"""A bad version is taken back: by the command line, on push folders and an ML Metadata that are real but for the training."""
+
+import json
+import sys
+from datetime import date
+from pathlib import Path
+
+import pytest
+from tfx.dsl.io import fileio
+from tfx.types import artifact_utils
+from work import Work
+
+from components.artifacts import WITHDRAWN_PROPERTY
+from components.resolver.earlier import BLESSING_KEY, MODEL_KEY, BlessedBefore
+from pipeline import cli, lock
+from pipeline.metadata import Records
+from pipeline.store import connection
+
+FIRST, SECOND, THIRD = 20261121001, 20261122001, 20261123001
+
+
+class Pushed:
+    """Days that were blessed and pushed, and the command line over them."""
+
+    def __init__(
+        self, root: Path, capture: pytest.CaptureFixture[str], patch: pytest.MonkeyPatch, days: tuple[int, ...]
+    ) -> None:
+        self.work, self._capture, self._patch = Work(root), capture, patch
+        self.days = [self.work.day(f"2026-11-{day}", blessed=True) for day in days]
+        for each in self.days:
+            self.work.push(each)
+
+    def ndr(self, *arguments: str) -> tuple[int, str, str]:
+        """Its status, and what it printed to both streams; in this process, which has TFX loaded."""
+        self._patch.setattr(sys, "argv", ["ndr", *arguments, "--set", f"root={self.work.places.root}"])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return (int(end.value.code or 0), *self._capture.readouterr())
+
+    def live(self) -> tuple[int, str]:
+        """The version that servers take, and the number of the model whose content it holds."""
+        newest = max(int(folder.name) for folder in (self.work.serving / "query_tower").iterdir())
+        (content,) = {path.read_text() for path in self.work.serving.glob(f"*_tower/{newest}/saved_model.pb")}
+        return newest, content
+
+    def withdrawn(self) -> list[int]:
+        """The numbers of the days whose models are marked."""
+        blessings = [self.work.store.get_artifacts_by_id([day.blessing.id])[0] for day in self.days]
+        return [n for n, b in enumerate(blessings, 1) if b.custom_properties[WITHDRAWN_PROPERTY].int_value]
+
+    def base(self) -> int:
+        """The number of the day that the 24th goes on from."""
+        known = {
+            key: [
+                artifact_utils.deserialize_artifact(self.work.store.get_artifact_type(kind), artifact)
+                for artifact in self.work.store.get_artifacts_by_type(kind)
+            ]
+            for key, kind in ((MODEL_KEY, "Model"), (BLESSING_KEY, "ModelBlessing"))
+        }
+        span = (date(2026, 11, 24) - date(1970, 1, 1)).days
+        (model,) = BlessedBefore(span).resolve_artifacts(self.work.store, known)[MODEL_KEY]
+        return [day.model.id for day in self.days].index(model.id) + 1
+
+    def content(self, number: int) -> str:
+        return str(self.days[number - 1].model.id)
+
+
+@pytest.fixture
+def pushed(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Pushed:
+    return Pushed(tmp_path / "root", capfd, monkeypatch, days=(21, 22, 23))
+
+
+def test_the_versions_are_listed(pushed: Pushed) -> None:
+    assert pushed.ndr("push", "--rollback", "--to", str(FIRST))[0] == 0
+    status, printed, _ = pushed.ndr("push")
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in printed.splitlines() if line.startswith("│")]
+    assert (status, rows) == (0, [
+        [str(FIRST), "2026-11-21", "", "0.2500", ""],
+        [str(SECOND), "2026-11-22", "", "0.2500", ""],
+        [str(THIRD), "2026-11-23", "", "0.2500", ""],
+        [str(THIRD + 1), "2026-11-21", str(FIRST), "0.2500", "live"],
+    ])  # fmt: skip
+    listed = json.loads(pushed.ndr("push", "--json")[1])
+    assert [(each["version"], each["restores"], each["live"]) for each in listed] == [
+        (FIRST, None, False), (SECOND, None, False), (THIRD, None, False), (THIRD + 1, FIRST, True),
+    ]  # fmt: skip
+    assert listed[0]["metrics"] == {"mrr": 0.125, "recall_at_50": 0.25}
+
+
+def test_where_nothing_was_pushed_there_is_nothing_to_list_or_to_go_back_to(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    empty = Pushed(tmp_path, capfd, monkeypatch, days=())
+    assert json.loads(empty.ndr("push", "--json")[1]) == []
+    assert empty.ndr("push") == (0, f"Nothing was pushed to {empty.work.serving} yet.\n", "")
+    status, _, error = empty.ndr("push", "--rollback")
+    assert (status, error) == (1, "Expected a version to go back to, and nothing was pushed yet.\n")
+
+
+def test_each_rollback_goes_back_one_further_and_what_it_takes_back_is_no_base(pushed: Pushed) -> None:
+    status, printed, _ = pushed.ndr("push", "--rollback")
+    assert status == 0
+    assert printed.splitlines() == [
+        f"Version {THIRD + 1} is live: the content of {SECOND} (2026-11-22), in place of {THIRD} (2026-11-23).",
+        f"The model of {THIRD} (2026-11-23) is withdrawn: no day goes on from it, and days that did count as changed. "
+        f"To bring it back: ndr push --rollback --to {THIRD}",
+    ]
+    assert (pushed.live(), pushed.withdrawn(), pushed.base()) == ((THIRD + 1, pushed.content(2)), [3], 2)
+    assert pushed.ndr("push", "--rollback")[0] == 0
+    assert (pushed.live(), pushed.withdrawn(), pushed.base()) == ((THIRD + 2, pushed.content(1)), [2, 3], 1)
+    status, _, error = pushed.ndr("push", "--rollback")
+    assert (status, error) == (1, f"Expected a version to go back to, found none in force before {THIRD + 2}.\n")
+    assert pushed.live() == (THIRD + 2, pushed.content(1))
+
+
+def test_a_rollback_to_what_was_taken_back_lifts_the_mark(pushed: Pushed) -> None:
+    pushed.work.roll_back(FIRST)
+    assert pushed.withdrawn() == [2, 3]
+    assert pushed.work.roll_back(THIRD).withdrawn == []
+    assert (pushed.live(), pushed.withdrawn(), pushed.base()) == ((THIRD + 2, pushed.content(3)), [2], 3)
+
+
+def test_the_run_of_a_withdrawn_model_says_so(pushed: Pushed) -> None:
+    pushed.work.roll_back()
+    records = Records(connection(pushed.work.places))
+    assert [(run.blessed, run.withdrawn) for run in records.runs()] == [(True, False), (True, False), (True, True)]
+    status, printed, _ = pushed.ndr("runs")
+    assert status == 0 and printed.count("withdrawn") == 1
+
+
+def test_other_days_blessings_are_not_written(pushed: Pushed) -> None:
+    # TFX's cache asks for inputs that are the same to the byte, time of update included.
+    before = pushed.work.store.get_artifacts_by_id([pushed.days[0].blessing.id, *(day.model.id for day in pushed.days)])
+    pushed.work.roll_back()
+    assert pushed.work.store.get_artifacts_by_id([each.id for each in before]) == before
+
+
+def test_what_ml_metadata_does_not_know_is_taken_back_all_the_same(pushed: Pushed) -> None:
+    pushed.work.places.metadata_path.unlink()
+    status, printed, _ = pushed.ndr("push", "--rollback")
+    assert status == 0 and f"ML Metadata does not know the model of {THIRD} (2026-11-23)" in printed
+    assert pushed.live() == (THIRD + 1, pushed.content(2))
+    assert not pushed.work.places.metadata_path.exists()
+
+
+def test_a_version_that_is_not_whole_is_not_gone_back_to(pushed: Pushed) -> None:
+    (pushed.work.serving / "item_tower" / str(SECOND) / "saved_model.pb").write_text("torn")
+    status, _, error = pushed.ndr("push", "--rollback")
+    assert status == 1 and error == (
+        f"{pushed.work.serving}: expected version {SECOND} as it was pushed, but item_tower/{SECOND}/saved_model.pb has 4 bytes "
+        "instead of 1. Nothing was changed. Name another: --to VERSION.\n"
+    )
+    assert (pushed.live(), pushed.withdrawn()) == ((THIRD, pushed.content(3)), [])
+    assert pushed.ndr("push", "--rollback", "--to", str(FIRST))[0] == 0
+
+
+def test_an_unknown_version_is_told_with_those_that_are_there(pushed: Pushed) -> None:
+    status, _, error = pushed.ndr("push", "--rollback", "--to", "7")
+    assert (status, error) == (
+        1, f"Expected a version that is in the push folder, received 7. There are: {FIRST}, {SECOND}, {THIRD}.\n",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--to", "20261122001"), ("--rollback", "--to", "0"), ("--rollback", "--to", "x"), ("--rollback", "--json")],
+)
+def test_arguments_that_cannot_be_are_a_usage_error(pushed: Pushed, arguments: tuple[str, ...]) -> None:
+    status, _, error = pushed.ndr("push", *arguments)
+    assert status == 2 and "Usage" in error
+    assert pushed.live() == (THIRD, pushed.content(3))
+
+
+def test_a_rollback_waits_for_no_run_and_a_list_needs_no_lock(pushed: Pushed) -> None:
+    with lock.exclusive(pushed.work.places.root):
+        status, _, error = pushed.ndr("push", "--rollback")
+        assert status == 1 and "is in use by another run" in error
+        assert pushed.ndr("push", "--json")[0] == 0
+
+
+# Renamed are the staged manifest, which makes it complete there; two towers; the manifest again.
+@pytest.mark.parametrize("renames", range(4))
+def test_a_rollback_that_was_killed_is_completed_once(
+    pushed: Pushed, monkeypatch: pytest.MonkeyPatch, renames: int
+) -> None:
+    left, rename = iter(range(renames)), fileio.rename
+
+    def mortal(*arguments: str, **options: bool) -> None:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        rename(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fileio, "rename", mortal)
+        with pytest.raises(KeyboardInterrupt):
+            pushed.work.roll_back()
+    assert pushed.withdrawn() == [3]
+    done = pushed.work.roll_back()
+    assert (done.live.version, done.live.restores, done.instead_of.version) == (THIRD + 1, SECOND, THIRD)
+    assert [each.version for each in done.withdrawn] == [THIRD]
+    assert (pushed.live(), pushed.withdrawn()) == ((THIRD + 1, pushed.content(2)), [3])

@@ -1,0 +1,67 @@
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+from tiny import ANY_PORT, Pushes, write_template
+
+from serving.server import EmbeddedServer
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_template(tmp_path_factory.mktemp("template"))
+
+
+@pytest.fixture
+def pushes(template: Path, tmp_path: Path) -> Pushes:
+    return Pushes(template, tmp_path)
+
+
+@pytest.fixture
+def until() -> Callable[..., None]:
+    def wait(condition: Callable[[], object], seconds: float = 10.0) -> None:
+        end = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end, "it did not come about"
+            time.sleep(0.01)
+
+    return wait
+
+
+@pytest.fixture
+def serve(until) -> Iterator[Callable[[Path], EmbeddedServer]]:
+    """Starts servers that end with the test."""
+    started = []
+
+    def start(root: Path, wait: bool = True) -> EmbeddedServer:
+        server = EmbeddedServer(root, ANY_PORT)
+        server.__enter__()
+        started.append(server)
+        if wait:
+            until(lambda: server.versions.live is not None)
+        return server
+
+    yield start
+    for server in started:
+        server.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="module")
+def served(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    """One server for the questions that change nothing: it serves the label `one`."""
+    pushes = Pushes(template, tmp_path_factory.mktemp("served"))
+    pushes.push("one")
+    with EmbeddedServer(pushes.root, ANY_PORT) as server:
+        end = time.monotonic() + 20
+        while server.versions.live is None:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        yield server
+
+
+@pytest.fixture(scope="module")
+def channel(served: EmbeddedServer) -> Iterator[grpc.Channel]:
+    with grpc.insecure_channel(f"127.0.0.1:{served.port}") as channel:
+        yield channel

@@ -1,0 +1,108 @@
+"""Requests are merged and their answers split as if each had been alone."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from serving.batching import Batcher, Batching
+
+
+class Model:
+    """Doubles `x`, refuses a batch with a negative number in it, and remembers how large its batches were."""
+
+    def __init__(self) -> None:
+        self.batches: list[tuple[int, ...]] = []
+        self.go = threading.Event()
+        self.go.set()
+
+    def __call__(self, inputs):
+        self.batches.append(inputs["x"].shape)
+        self.go.wait(10)
+        if (inputs["x"] < 0).any():
+            raise ValueError(f"negative: {inputs['x'].tolist()}")
+        return {"y": 2 * inputs["x"], "rows": np.arange(len(inputs["x"]))}
+
+
+def while_busy(model: Model, batcher: Batcher, requests: list[np.ndarray]) -> list:
+    """The answers to requests that all came, in this order, while the model was busy with one of its own."""
+    model.go.clear()
+    with ThreadPoolExecutor(len(requests) + 1) as pool:
+        futures = [pool.submit(batcher, {"x": np.zeros([1])})]
+        for request in requests:
+            before = len(batcher._waiting)
+            while not model.batches:
+                pass
+            futures.append(pool.submit(batcher, {"x": request}))
+            while len(batcher._waiting) == before:
+                pass
+        model.go.set()
+        return futures[1:]
+
+
+def test_what_comes_while_the_model_is_busy_is_one_batch() -> None:
+    model = Model()
+    answers = while_busy(model, Batcher(model, Batching(8, 0.0)), [np.array([1.0]), np.array([2.0, 3.0])])
+    assert model.batches == [(1,), (3,)]
+    assert [answer.result()["y"].tolist() for answer in answers] == [[2.0], [4.0, 6.0]]
+    assert [answer.result()["rows"].tolist() for answer in answers] == [[0], [1, 2]]  # of the batch: rows were split
+
+
+def test_a_batch_has_no_more_rows_than_it_may_and_a_larger_request_goes_by_itself() -> None:
+    model = Model()
+    requests = [np.ones([3]), np.ones([2]), np.ones([9]), np.ones([1])]
+    answers = while_busy(model, Batcher(model, Batching(4, 0.0)), requests)
+    assert [len(answer.result()["y"]) for answer in answers] == [3, 2, 9, 1]
+    # 3 rows and the 1 that still fits behind them; then 2, as 9 do not fit beside them; then 9.
+    assert model.batches == [(1,), (4,), (2,), (9,)]
+
+
+def test_rows_of_other_sizes_are_not_stacked() -> None:
+    model = Model()
+    requests = [np.ones([1, 2]), np.ones([1, 3]), np.ones([1, 2])]
+    answers = while_busy(model, Batcher(model, Batching(8, 0.0)), requests)
+    assert [answer.result()["y"].shape for answer in answers] == [(1, 2), (1, 3), (1, 2)]
+    assert model.batches == [(1,), (2, 2), (1, 3)]
+
+
+def test_a_bad_request_fails_alone() -> None:
+    model = Model()
+    answers = while_busy(model, Batcher(model, Batching(8, 0.0)), [np.array([1.0]), np.array([-1.0]), np.array([3.0])])
+    assert answers[0].result()["y"].tolist() == [2.0] and answers[2].result()["y"].tolist() == [6.0]
+    with pytest.raises(ValueError, match=r"negative: \[-1.0\]"):
+        answers[1].result()
+    assert model.batches == [(1,), (3,), (1,), (1,), (1,)]  # together, then each by itself
+
+
+def test_a_model_that_is_idle_is_waited_for_no_longer_than_a_batch_takes_to_fill() -> None:
+    # With a minute to wait, only a full batch ends the test in time.
+    model = Model()
+    batcher = Batcher(model, Batching(2, 60.0))
+    with ThreadPoolExecutor(2) as pool:
+        answers = [pool.submit(batcher, {"x": np.array([float(n)])}) for n in (1, 2)]
+        assert [answer.result(timeout=10)["y"].tolist() for answer in answers] == [[2.0], [4.0]]
+    assert model.batches == [(2,)]
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.lists(st.lists(st.integers(-1, 5), min_size=1, max_size=4), min_size=1, max_size=24),
+    st.integers(1, 8),
+    st.sampled_from([0.0, 0.001]),
+)
+def test_everyone_gets_what_they_would_have_got_alone(requests: list[list[int]], max_rows: int, wait: float) -> None:
+    batcher = Batcher(Model(), Batching(max_rows, wait))
+
+    def ask(values: list[int]):
+        try:
+            return batcher({"x": np.array(values)})["y"].tolist()
+        except ValueError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(ask, requests))
+    alone = [f"negative: {each}" if min(each) < 0 else [2 * value for value in each] for each in requests]
+    assert answers == alone

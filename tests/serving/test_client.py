@@ -1,0 +1,132 @@
+"""The clients against a server: what they ask, what they make of the answers, and that they never mix versions."""
+
+import math
+import threading
+from collections.abc import Iterator
+
+import grpc
+import numpy as np
+import pytest
+from tiny import ITEMS, example, nearest
+
+from schemas import served
+from schemas.errors import UserError
+from serving.client import Client
+from serving.faiss_client import FaissClient
+
+
+@pytest.fixture
+def client(served) -> Iterator[Client]:
+    with Client(f"127.0.0.1:{served.port}") as client:
+        yield client
+
+
+def connected(server) -> Client:
+    return Client(f"127.0.0.1:{server.port}")
+
+
+def test_towers_embed_features_and_examples_alike(client) -> None:
+    features = client.embed("query_tower", {"angle": [0.6, 2.0], "past": [["a"], [""]]})
+    examples = client.embed("query_tower", [example(0.6), example(2.0)])
+    expected = [[math.cos(0.6), math.sin(0.6)], [math.cos(2.0), math.sin(2.0)]]
+    np.testing.assert_allclose(features.outputs["embedding"], expected, rtol=1e-6)
+    np.testing.assert_array_equal(examples.outputs["embedding"], features.outputs["embedding"])
+    assert features.version == examples.version == client.available("query_tower")[0]
+
+
+def test_the_retriever_gives_each_query_its_k_without_what_it_excludes(client) -> None:
+    # Item n lies at n / 2: nearest to 0.6 are 1, 2, 0; nearest to 2.1 are 4, 3, 2.
+    features = {"angle": [0.6, 2.1], "past": [["a"], [""]]}
+    found = client.retrieve(features, [2, 3], exclude=[[], [b"one-4"]])
+    assert found.item_ids.tolist() == [[b"one-1", b"one-2", b""], [b"one-3", b"one-2", b"one-1"]]
+    np.testing.assert_allclose(
+        found.scores, [[math.cos(0.1), math.cos(0.4), -2.0], [math.cos(0.6), math.cos(1.1), math.cos(1.6)]], rtol=1e-5
+    )
+    examples = client.retrieve([example(0.6), example(2.1, (b"one-4",))], [2, 3])
+    assert examples.item_ids.tolist() == found.item_ids.tolist()
+    assert client.retrieve(features, 1).item_ids.tolist() == [[b"one-1"], [b"one-4"]]
+    with pytest.raises(ValueError, match="expected none beside Examples"):
+        client.retrieve([example(0.6)], 1, exclude=[[b"one-1"]])
+
+
+def test_an_answer_is_as_wide_as_was_asked_for_whatever_it_was_merged_with(client) -> None:
+    widths = []
+
+    def ask(k: int) -> None:
+        widths.append((k, {client.retrieve([example(0.6)], k).item_ids.shape[1] for _ in range(20)}))
+
+    threads = [threading.Thread(target=ask, args=(1 + number % 4,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(widths) == 8 and all(found == {k} for k, found in widths)
+
+
+def test_text_keeps_the_zeros_at_its_end(client) -> None:
+    answer = client.predict("retriever", "serving_default", {
+        "angle": [0.6], "past": [["a"]], "k": np.array([1], np.int32), "exclude": [[b"one-1\0"]],
+    })  # fmt: skip
+    assert answer.outputs["item_ids"].tolist() == [[b"one-1"]]
+
+
+def test_a_refusal_reaches_the_caller_with_its_code(client) -> None:
+    with pytest.raises(grpc.RpcError) as refusal:
+        client.embed("query_tower", [b"\xff"])
+    assert refusal.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert client.available("none") == []
+
+
+def test_faiss_finds_what_the_retriever_finds(serve, pushes) -> None:
+    version = pushes.push("one")
+    with connected(serve(pushes.root)) as client:
+        search = FaissClient(client, pushes.root)
+        rows = [example(0.6), example(2.1)]
+        by_faiss, by_retriever = search.for_queries(rows, 3), client.retrieve(rows, 3)
+        assert by_faiss.item_ids.tolist() == by_retriever.item_ids.tolist()
+        np.testing.assert_allclose(by_faiss.scores, by_retriever.scores, rtol=1e-6)
+        assert by_faiss.version == version
+        similar = search.like_items([example(3.1, feature="number")], 2)
+        assert similar.item_ids.tolist() == [[b"one-3", b"one-4"]]
+        more = search.for_queries([example(0.6)], ITEMS + 1)
+        assert more.item_ids[0].tolist() == [b"one-%d" % n for n, _ in nearest(0.6, ITEMS)] + [b""]
+        assert more.scores[0, -1] == served.NO_SCORE
+
+
+def test_the_index_is_of_the_version_that_the_server_has(serve, pushes, until) -> None:
+    """A version that is pushed, but that the server does not have yet, is not used; one that it let go is left."""
+    first = pushes.push("one")
+    server = serve(pushes.root)
+    with connected(server) as client:
+        search = FaissClient(client, pushes.root, check_seconds=0.0)
+        assert search.for_queries([example(0.6)], 1).item_ids.tolist() == [[b"one-1"]]
+        server._watcher.stop()
+        second = pushes.push("two")
+        found = search.for_queries([example(0.6)], 1)
+        assert (found.version, found.item_ids.tolist()) == (first, [[b"one-1"]])
+        server.versions.refresh()
+        found = search.for_queries([example(0.6)], 1)
+        assert (found.version, found.item_ids.tolist()) == (second, [[b"two-1"]])
+
+        unaware = FaissClient(client, pushes.root, check_seconds=3600.0)
+        assert unaware.for_queries([example(0.6)], 1).version == second
+        for label in ("three", "four"):
+            pushes.push(label)
+        server.versions.refresh()
+        assert second not in client.available("query_tower")
+        assert unaware.for_queries([example(0.6)], 1).item_ids.tolist() == [[b"four-1"]]
+
+
+def test_no_version_that_both_have_is_said(serve, pushes, tmp_path) -> None:
+    pushes.push("one")
+    with connected(serve(pushes.root)) as client, pytest.raises(UserError, match="found none"):
+        FaissClient(client, tmp_path / "another").for_queries([example(0.6)], 1)
+
+
+@pytest.mark.parametrize("name", ["index.faiss", "ids.arrow"])
+def test_a_damaged_index_is_named(serve, pushes, name: str) -> None:
+    version = pushes.push("one")
+    path = pushes.root / "index" / str(version) / name
+    path.write_bytes(path.read_bytes()[:20])
+    with connected(serve(pushes.root)) as client, pytest.raises(UserError, match=r"expected index.faiss and ids.arrow"):
+        FaissClient(client, pushes.root).for_queries([example(0.6)], 1)

@@ -1,0 +1,135 @@
+"""`ndr serve` as a person runs it: what it says, what it starts, and how it ends."""
+
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+from tiny import Pushes, example
+
+from pipeline import lock
+from serving.client import Client
+
+NDR = [sys.executable, "-m", "pipeline.cli", "serve"]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def serve(root: Path, *arguments: str, path: str = "/nowhere") -> subprocess.Popen[str]:
+    command = ["env", "--default-signal=INT", *NDR, "--set", f"root={root}", *arguments]
+    environment = {**os.environ, "PATH": f"{path}:/usr/bin:/bin"}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--port", "0"), "greater than or equal to 1"),
+        (("--rest-port", "65536"), "less than or equal to 65535"),
+        (("--port", "grpc"), "valid integer"),
+        (("--port", "8501"), "received 8501 for both"),
+    ],
+)
+def test_a_port_that_cannot_be_is_a_usage_error(tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:
+    process = serve(tmp_path, *arguments)
+    said = " ".join(process.communicate(timeout=20)[0].replace("│", " ").split())
+    assert process.returncode == 2 and words in said
+
+
+def test_a_port_in_use_is_named_at_once(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        process = serve(tmp_path, "--rest-port", str(port), "--port", str(free_port()))
+        said = process.communicate(timeout=20)[0]
+    assert process.returncode == 1
+    assert said == f"Port {port} cannot be listened on: it is in use, or not allowed. Name another: --rest-port PORT.\n"
+
+
+def test_the_embedded_server_waits_for_a_push_serves_it_and_ends_when_told(
+    template: Path, tmp_path: Path, until
+) -> None:
+    pushes = Pushes(template, tmp_path)
+    port, rest_port = free_port(), free_port()
+    process = serve(tmp_path, "--port", str(port), "--rest-port", str(rest_port))
+    health = f"http://127.0.0.1:{rest_port}/healthz"
+
+    def status() -> int:
+        try:
+            return urllib.request.urlopen(health, timeout=5).status
+        except urllib.error.HTTPError as error:
+            return error.code
+        except urllib.error.URLError:
+            return 0
+
+    until(lambda: status() == 503, seconds=60)
+    with lock.exclusive(tmp_path):  # a run may push while it serves
+        pushes.push("one")
+    until(lambda: status() == 200)
+    with Client(f"127.0.0.1:{port}") as client:
+        assert client.retrieve([example(0.6)], 1).item_ids.tolist() == [[b"one-1"]]
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=30)[0]
+    assert process.returncode == 0
+    assert said.splitlines() == [
+        f"Nothing was pushed to {tmp_path}/serving yet: waits for a first version.",
+        f"Embedded server (no tensorflow_model_server on the PATH): gRPC at localhost:{port}, REST at "
+        f"http://localhost:{rest_port}/v1/models. Ctrl-C ends it.",
+    ]
+
+
+@pytest.fixture
+def tf_serving(tmp_path: Path) -> Path:
+    """Stands where TF Serving would: it tells how it was started, and by which process, and ends by the signal."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    program = folder / "tensorflow_model_server"
+    program.write_text(f'#!/bin/sh\necho "$$ $@" > {tmp_path}/started.new\nmv {tmp_path}/started.new {tmp_path}/started\n'
+                       "exec sleep 60\n")  # fmt: skip
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    return folder
+
+
+def test_tf_serving_takes_the_place_of_the_process_where_it_is_installed(
+    template: Path, tmp_path: Path, tf_serving: Path, until
+) -> None:
+    port, rest_port = free_port(), free_port()
+    process = serve(tmp_path, "--port", str(port), "--rest-port", str(rest_port), path=str(tf_serving))
+    time.sleep(1.5)  # it waits for something to serve
+    assert process.poll() is None and not (tmp_path / "started").exists()
+    Pushes(template, tmp_path).push("one")
+    until(lambda: (tmp_path / "started").exists(), seconds=20)
+    pid, *arguments = (tmp_path / "started").read_text().split()
+    options = dict(argument.lstrip("-").split("=") for argument in arguments)
+    assert int(pid) == process.pid
+    assert options == {
+        "port": str(port),
+        "rest_api_port": str(rest_port),
+        "model_config_file": f"{tmp_path}/serving/models.config",
+        "enable_batching": "true",
+        "batching_parameters_file": f"{tmp_path}/serving/batching.config",
+        "file_system_poll_wait_seconds": "1",
+    }
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=10)
+    assert process.returncode == -signal.SIGTERM
+
+
+def test_an_address_that_nothing_here_can_serve_is_refused(tmp_path: Path) -> None:
+    ports = ("--port", str(free_port()), "--rest-port", str(free_port()))
+    process = serve(tmp_path, *ports, "--set", "pusher.destination=gs://bucket/serving")
+    said = process.communicate(timeout=20)[0]
+    assert process.returncode == 1
+    assert said.startswith("gs://bucket/serving: expected a folder") and "Install tensorflow_model_server" in said

@@ -1,0 +1,177 @@
+"""A model small enough to push many times, whose answers can be worked out by hand and whose item ids name their push.
+
+Items lie on the unit circle, item n at n / 2 radians; a query is an angle. The nearest item to the angle 0.6 is item 1 (at 0.5),
+then 2 (at 1.0), then 0: score cos(0.1), cos(0.4), cos(0.6). The id of item n is LABEL-n.
+"""
+
+import math
+import shutil
+from datetime import date
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pyarrow as pa
+import tensorflow as tf
+
+from components.pusher.files import Source
+from components.pusher.manifest import find
+from components.pusher.versions import PushFolder
+from schemas import served
+from serving.server import ServerSettings
+
+ANY_PORT = ServerSettings(host="127.0.0.1", port=0, rest_port=0, poll_seconds=0.05)
+DAY = date(2026, 11, 24)
+ITEMS = 5
+PARTS = (served.QUERY_TOWER, served.ITEM_TOWER, served.RETRIEVER, served.INDEX)
+
+
+def unit(angles):
+    return tf.stack([tf.cos(angles), tf.sin(angles)], axis=1)
+
+
+def vectors() -> np.ndarray:
+    angles = np.arange(ITEMS) / 2
+    return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+
+
+class Tower(tf.Module):
+    """A number to its place on the circle: `angle` for queries, which also have a `past`, and `number` / 2 for items."""
+
+    def __init__(self, feature: str, scale: float, with_past: bool) -> None:
+        super().__init__()
+        specs = {feature: tf.TensorSpec([None], tf.float32, name=feature)}
+        if with_past:
+            specs["past"] = tf.TensorSpec([None, None], tf.string, name="past")
+
+        @tf.function(input_signature=[specs])
+        def from_tensors(tensors):
+            return {"embedding": unit(tensors[feature] * scale)}
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
+        def from_examples(examples):
+            parsed = tf.io.parse_example(examples, {feature: tf.io.FixedLenFeature([], tf.float32)})
+            return {"embedding": unit(parsed[feature] * scale)}
+
+        self.served = {
+            "serving_default": from_tensors.get_concrete_function(),
+            "serving_examples": from_examples.get_concrete_function(),
+        }
+
+
+class Retriever(tf.Module):
+    """Exact search among the items; which push they are of it reads from an asset when it is loaded."""
+
+    def __init__(self, label_file: str) -> None:
+        super().__init__()
+        rows = tf.lookup.TextFileInitializer(
+            label_file, tf.int64, tf.lookup.TextFileIndex.LINE_NUMBER, tf.string, tf.lookup.TextFileIndex.WHOLE_LINE
+        )
+        self.label = tf.lookup.StaticHashTable(rows, "")
+        self.items = tf.Variable(vectors())
+        k = tf.TensorSpec([None], tf.int32, name="k")
+        exclude = tf.TensorSpec([None, None], tf.string, name="exclude")
+        features = {
+            "angle": tf.TensorSpec([None], tf.float32, name="angle"),
+            "past": tf.TensorSpec([None, None], tf.string, name="past"),
+        }
+
+        @tf.function(input_signature=[{**features, "k": k, "exclude": exclude}])
+        def from_tensors(inputs):
+            return self.nearest(unit(inputs["angle"]), inputs["k"], inputs["exclude"])
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples"), k])
+        def from_examples(examples, k):
+            parsed = tf.io.parse_example(
+                examples,
+                {"angle": tf.io.FixedLenFeature([], tf.float32), "exclude": tf.io.VarLenFeature(tf.string)},
+            )
+            return self.nearest(unit(parsed["angle"]), k, tf.sparse.to_dense(parsed["exclude"], ""))
+
+        self.served = {
+            "serving_default": from_tensors.get_concrete_function(),
+            "serving_examples": from_examples.get_concrete_function(),
+        }
+
+    def nearest(self, queries, k, exclude):
+        with tf.control_dependencies([tf.debugging.assert_positive(k, "k: expected at least 1")]):
+            width = tf.minimum(tf.reduce_max(k), ITEMS)
+        label = self.label.lookup(tf.constant(0, tf.int64))
+        ids = tf.strings.join([label, tf.strings.as_string(tf.range(ITEMS))], "-")
+        excluded = tf.reduce_any(exclude[:, :, tf.newaxis] == ids, axis=1)
+        scores = tf.where(excluded, -2.0, tf.matmul(queries, self.items, transpose_b=True))
+        best, rows = tf.math.top_k(scores, width)
+        there = (best > -2.0) & (tf.range(width) < k[:, tf.newaxis])
+        return {"item_ids": tf.where(there, tf.gather(ids, rows), ""), "scores": tf.where(there, best, -2.0)}
+
+
+def write_template(folder: Path) -> Path:
+    """The models, once; a push of them differs by its label alone, as making a SavedModel takes a second."""
+    label = folder / "label.txt"
+    folder.mkdir(exist_ok=True)
+    label.write_text("template\n")
+    models = {
+        served.QUERY_TOWER: Tower("angle", 1.0, with_past=True),
+        served.ITEM_TOWER: Tower("number", 0.5, with_past=False),
+        served.RETRIEVER: Retriever(str(label)),
+    }
+    for name, model in models.items():
+        tf.saved_model.save(model, str(folder / name), signatures=model.served)
+    return folder
+
+
+def write_model(template: Path, folder: Path, label: str) -> Path:
+    """A model with its index, as a push takes it."""
+    for name in (served.QUERY_TOWER, served.ITEM_TOWER, served.RETRIEVER):
+        shutil.copytree(template / name, folder / name)
+    (folder / served.RETRIEVER / "assets" / "label.txt").write_text(f"{label}\n")
+    index = faiss.IndexFlatIP(2)
+    index.add(vectors())
+    (folder / served.INDEX).mkdir()
+    faiss.write_index(index, str(folder / served.INDEX / "index.faiss"))
+    ids = pa.table({"candidate_id": pa.array([b"%s-%d" % (label.encode(), n) for n in range(ITEMS)], pa.binary())})
+    with pa.ipc.new_file(str(folder / served.INDEX / "ids.arrow"), ids.schema) as writer:
+        writer.write_table(ids)
+    return folder
+
+
+class Pushes:
+    """A push folder, and the models that are pushed to it by their labels; the real push writes it."""
+
+    def __init__(self, template: Path, root: Path) -> None:
+        self.root = root / "serving"
+        self._template = template
+        self._models = root / "models"
+        self.labels: dict[int, str] = {}
+
+    def model(self, label: str) -> Path:
+        folder = self._models / label
+        return folder if folder.exists() else write_model(self._template, folder, label)
+
+    def push(self, label: str) -> int:
+        """A label that was pushed before is rolled back to: its content under a new, higher version."""
+        folder, model = PushFolder(str(self.root)), self.model(label)
+        before = [version for version, known in self.labels.items() if known == label]
+        if before:
+            manifest = folder.restore(find(folder.manifests(), before[-1]))
+        else:
+            sources = {part: Source(str(model / part)) for part in PARTS}
+            manifest = folder.push(sources, DAY, run="run", model=str(model), metrics={})
+        self.labels[manifest.version] = label
+        return manifest.version
+
+    def retain(self, newest: int) -> None:
+        PushFolder(str(self.root)).retain(newest)
+
+
+def example(angle: float, exclude: tuple[bytes, ...] = (), feature: str = "angle") -> bytes:
+    made = tf.train.Example()
+    made.features.feature[feature].float_list.value.append(angle)
+    made.features.feature["exclude"].bytes_list.value.extend(exclude)
+    return made.SerializeToString()
+
+
+def nearest(angle: float, k: int) -> list[tuple[int, float]]:
+    """Items and scores, best first, by the definition."""
+    scores = [(n, math.cos(angle - n / 2)) for n in range(ITEMS)]
+    return sorted(scores, key=lambda each: -each[1])[:k]
