@@ -31,7 +31,8 @@ from components.trainer.settings import TrainerSettings
 from components.trainer.state import TrainingState
 from components.transform import raw_features
 from pipeline import config as configuration
-from pipeline.metadata import Records, connection
+from pipeline.metadata import Records
+from pipeline.store import connection
 from schemas.features import CANDIDATE_ID, QUERY_ID, REWARD, TIMESTAMP, FeatureSpec
 
 CONFIG = Path(configuration.__file__).parent / "configs" / "movielens.yaml"
@@ -83,7 +84,7 @@ def prepare(root: str) -> Data:
         subprocess.run([sys.executable, "-m", "pipeline.cli", *command, *place], check=True)
     config = configuration.load(CONFIG, [f"root={root}"])
     spec = config.feature_spec()
-    records = Records(connection(config.metadata_path))
+    records = Records(connection(config))
     run = records.runs()[-1].run
     transform_output = tft.TFTransformOutput(records.artifact_uris(run, "TransformGraph")[0])
     examples = records.example_uris(run)

@@ -21,7 +21,8 @@ from components.evaluator.expectation import hit_probability
 from components.evaluator.names import BASELINE, CANDIDATE
 from components.evaluator.ranked import rank_feature
 from pipeline import config as configuration
-from pipeline.metadata import Records, connection
+from pipeline.metadata import Records
+from pipeline.store import connection
 from schemas.features import CANDIDATE_ID, QUERY_ID, TIMESTAMP
 
 CONFIG = Path(configuration.__file__).parent / "configs" / "movielens-daily.yaml"
@@ -56,7 +57,7 @@ def backfill(root: Path, data: Path, first: date, settings: list[str]) -> dict[d
     command = ["backfill", "--config", str(CONFIG), "--from", str(first), "--to", str(last)]
     subprocess.run([sys.executable, "-m", "pipeline.cli", *command, *places, *KEPT, *settings], check=True)
     config = configuration.load(CONFIG, [places[1]])
-    records = Records(connection(config.metadata_path))
+    records = Records(connection(config))
     held = {}
     for day in (FIRST + timedelta(days=number) for number in range(DAYS)):
         run = records.last_complete(config.name, day)

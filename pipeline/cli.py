@@ -1,30 +1,25 @@
 """The command `ndr`. What is heavy is imported by the command that needs it."""
 
-import errno
 import json
 import logging
 import os
-import shutil
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
+from pipeline.arguments import MOVIELENS_CONFIG, ConfigOption, SetOption, a_day, discard, reported
+from pipeline.kubeflow.cli import app as kubeflow_app
 from schemas.errors import UserError
 
-MOVIELENS_CONFIG = Path(__file__).parent / "configs" / "movielens.yaml"
-USER_FAULT = 1
 INTERNAL_FAULT = 70
 INTERRUPTED = 130
-EARLIEST_YEAR = 1970
-NEXT_TO_NOTHING = 1 << 16  # bytes
 HIGHEST_PORT = (1 << 16) - 1
 
 app = typer.Typer(
@@ -35,22 +30,7 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Fetches example data.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
-
-ConfigOption = Annotated[Path, typer.Option("--config", help="The dataset's configuration, a YAML file.")]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Takes the place of a value of the configuration."),
-]
-
-
-def _day(text: str) -> date:
-    try:
-        day = date.fromisoformat(text)
-    except ValueError:
-        day = date.min
-    if day.isoformat() != text or day.year < EARLIEST_YEAR:
-        raise typer.BadParameter(f"expected a UTC day as YYYY-MM-DD, {EARLIEST_YEAR} or later, received {text!r}")
-    return day
+app.add_typer(kubeflow_app, name="kubeflow")
 
 
 def _user(text: str) -> str:
@@ -61,7 +41,7 @@ def _user(text: str) -> str:
 
 @app.command()
 def run(
-    day: Annotated[Any, typer.Option("--date", parser=_day, metavar="YYYY-MM-DD", help="The UTC day.")],
+    day: Annotated[Any, typer.Option("--date", parser=a_day, metavar="YYYY-MM-DD", help="The UTC day.")],
     config: ConfigOption = MOVIELENS_CONFIG,
     settings: SetOption = None,
 ) -> None:
@@ -85,8 +65,8 @@ def run(
 
 @app.command()
 def backfill(
-    first: Annotated[Any, typer.Option("--from", parser=_day, metavar="YYYY-MM-DD", help="The first UTC day.")],
-    last: Annotated[Any, typer.Option("--to", parser=_day, metavar="YYYY-MM-DD", help="The last UTC day.")],
+    first: Annotated[Any, typer.Option("--from", parser=a_day, metavar="YYYY-MM-DD", help="The first UTC day.")],
+    last: Annotated[Any, typer.Option("--to", parser=a_day, metavar="YYYY-MM-DD", help="The last UTC day.")],
     config: ConfigOption = MOVIELENS_CONFIG,
     settings: SetOption = None,
 ) -> None:
@@ -192,13 +172,15 @@ def runs(
     """Lists the runs."""
     from pipeline import config as configuration
 
-    with _errors():
+    with reported():
         loaded = configuration.load(config, settings or [])
         found: list[Any] = []
-        if loaded.metadata_path.exists():
-            from pipeline.metadata import Records, connection
+        from pipeline import store
 
-            found = Records(connection(loaded.metadata_path)).runs()
+        if store.has_begun(loaded):
+            from pipeline.metadata import Records
+
+            found = Records(store.connection(loaded)).runs()
         if as_json:
             sys.stdout.write(json.dumps([asdict(each) for each in found], indent=2) + "\n")
             return
@@ -249,7 +231,7 @@ def schema(config: ConfigOption = MOVIELENS_CONFIG, settings: SetOption = None) 
     """Writes a first draft of the schemas that a dataset's folder lacks."""
     from pipeline import config as configuration
 
-    with _errors():
+    with reported():
         loaded = configuration.load(config, settings or [])
         from schemas import contract
 
@@ -282,17 +264,9 @@ def main() -> None:
     """The entry point."""
     for descriptor, name in ((1, "stdout"), (2, "stderr")):
         if getattr(sys, name) is None:  # closed by whoever started us: the next file to be opened would take its number
-            _discard(descriptor)
+            discard(descriptor)
             setattr(sys, name, os.fdopen(descriptor, "w", encoding="utf-8"))
     app()
-
-
-def _discard(descriptor: int) -> None:
-    """Sends what is written to a file descriptor nowhere."""
-    nothing = os.open(os.devnull, os.O_RDWR)
-    if nothing != descriptor:
-        os.dup2(nothing, descriptor)
-        os.close(nothing)
 
 
 @contextmanager
@@ -303,9 +277,9 @@ def _session(
     from contextlib import nullcontext
 
     from pipeline import config as configuration
-    from pipeline import lock, terminal
+    from pipeline import disk, lock, terminal
 
-    with _errors():
+    with reported():
         loaded = configuration.load(config, settings or [])
         try:
             with (
@@ -322,7 +296,7 @@ def _session(
                     console.print("Interrupted. What is whole is kept, and the same command goes on from there.")
                     raise typer.Exit(INTERRUPTED) from error
                 except Exception as error:
-                    if _is_disk_full(error, loaded.root):
+                    if disk.is_full(error, loaded.root):
                         raise
                     logging.getLogger(__name__).exception("not the user's fault")
                     console.print(
@@ -331,7 +305,7 @@ def _session(
                     )
                     raise typer.Exit(INTERNAL_FAULT) from error
         except Exception as error:
-            if _is_disk_full(error, loaded.root):
+            if disk.is_full(error, loaded.root):
                 raise UserError(
                     f"The disk that holds {loaded.root} is full. Nothing was pushed. Make room and run again."
                 ) from error
@@ -340,34 +314,6 @@ def _session(
                     f"{loaded.root} cannot be used: {error.strerror or error}. Name another: --set root=DIR."
                 ) from error
             raise
-
-
-def _is_disk_full(error: BaseException | None, root: Path) -> bool:
-    """Whether a full disk is at the bottom of it: Beam and SQLite tell it in words of their own, or of what came of it."""
-    if root.is_dir() and shutil.disk_usage(root).free < NEXT_TO_NOTHING:
-        return True
-    while error is not None:
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            return True
-        if any(words in str(error) for words in ("No space left on device", "database or disk is full")):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-@contextmanager
-def _errors() -> Iterator[None]:
-    """A fault of the user's or of the machine's is told without a traceback."""
-    try:
-        yield
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise  # whoever read us has seen enough; Typer ends quietly
-    except (UserError, OSError) as error:
-        sys.stderr.write(f"{error}\n")
-        if isinstance(error, OSError):  # perhaps of standard output itself, which Python would try again at its end
-            _discard(1)
-        raise typer.Exit(USER_FAULT) from error
 
 
 if __name__ == "__main__":

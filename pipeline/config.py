@@ -13,6 +13,8 @@ from components.example_validator.settings import ValidationSettings
 from components.indexer.settings import IndexerSettings
 from components.pusher.settings import PusherSettings
 from components.trainer.settings import TrainerSettings
+from pipeline.kubeflow.settings import KubeflowSettings
+from pipeline.metadata_settings import MetadataSettings, SqliteSettings
 from schemas import features, located_yaml
 from schemas.errors import UserError
 from schemas.features import Declaration, FeatureSpec
@@ -44,6 +46,8 @@ class Config(Declaration):
         evaluator: what is measured, and what must be reached to be pushed.
         pusher: where a version is pushed to.
         retention: what stays on the disk.
+        metadata: where ML Metadata is kept.
+        kubeflow: how the steps run on Kubeflow; not needed elsewhere.
         beam: pipeline options of Apache Beam, for every step that it runs.
     """
 
@@ -57,6 +61,8 @@ class Config(Declaration):
     evaluator: EvaluatorSettings = EvaluatorSettings()
     pusher: PusherSettings = PusherSettings()
     retention: RetentionSettings = RetentionSettings()
+    metadata: MetadataSettings = Field(default=SqliteSettings(), discriminator="store")
+    kubeflow: KubeflowSettings | None = None
     beam: tuple[str, ...] = ()
 
     @property
@@ -66,7 +72,7 @@ class Config(Declaration):
 
     @property
     def metadata_path(self) -> Path:
-        """ML Metadata's SQLite file."""
+        """ML Metadata's file, where `metadata` is SQLite."""
         return self.root / "metadata.sqlite"
 
     @property

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from datetime import date
 
-from ml_metadata.proto import metadata_store_pb2
 from tfx import v1 as tfx
 from tfx.dsl.components.base.base_component import BaseComponent
 from tfx.types import standard_artifacts
@@ -33,15 +32,12 @@ BASELINE = "Baseline"
 WARM_START = "WarmStart"
 
 
-def create_pipeline(
-    config: Config, day: date, metadata_connection: metadata_store_pb2.ConnectionConfig
-) -> tfx.dsl.Pipeline:
+def create_pipeline(config: Config, day: date) -> tfx.dsl.Pipeline:
     """The steps that process one day.
 
     Args:
         config: everything that the steps are told.
         day: the UTC day; its number since 1970-01-01 is the span.
-        metadata_connection: where ML Metadata is.
 
     Raises:
         schemas.errors.UserError: the dataset's feature specification or schemas are at fault.
@@ -185,7 +181,6 @@ def create_pipeline(
             pusher,
         ],
         enable_cache=True,
-        metadata_connection_config=metadata_connection,
         beam_pipeline_args=list(config.beam),
     )
 

@@ -1,4 +1,4 @@
-"""One command at a time writes below a root."""
+"""One command at a time writes below a root, or the steps of runs side by side."""
 
 import contextlib
 import fcntl
@@ -9,24 +9,37 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from schemas.errors import UserError
+from schemas.errors import PassingError
+
+
+def exclusive(root: Path) -> contextlib.AbstractContextManager[None]:
+    """Holds the root's lock alone. The kernel lets go of it when its owner dies, however it dies.
+
+    Raises:
+        PassingError: another process holds it; names which, and since when.
+    """
+    return _held(root, fcntl.LOCK_EX)
+
+
+def shared(root: Path) -> contextlib.AbstractContextManager[None]:
+    """Holds the root's lock beside others that share it.
+
+    Raises:
+        PassingError: another process holds it alone; names which, and since when.
+    """
+    return _held(root, fcntl.LOCK_SH)
 
 
 @contextlib.contextmanager
-def exclusive(root: Path) -> Iterator[None]:
-    """Holds the root's lock. The kernel lets go of it when its owner dies, however it dies.
-
-    Raises:
-        UserError: another process holds it; names which, and since when.
-    """
+def _held(root: Path, way: int) -> Iterator[None]:
     root.mkdir(parents=True, exist_ok=True)
     with (root / ".lock").open("a+", encoding="utf-8") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, way | fcntl.LOCK_NB)
         except OSError as error:
             lock.seek(0)
             owner = lock.read().strip() or "an unknown process"
-            raise UserError(
+            raise PassingError(
                 f"{root} is in use by another run ({owner}). Wait for it to end, or give this one a root of its own: "
                 "--set root=DIR."
             ) from error

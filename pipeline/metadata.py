@@ -7,17 +7,18 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-from ml_metadata import errors
-from ml_metadata.metadata_store import metadata_store
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 from components.evaluator.names import BASELINE, CANDIDATE
+from pipeline.store import Store
 from schemas.errors import UserError
 
 RUN_CONTEXT = "pipeline_run"
 NODE_CONTEXT = "node"
 LAST_NODE = "Pusher"
 GIVEN_PREFIX = "given_"
+PASSED_OVER = "passed over"
+PASSED_OVER_FOR = "passed_over_for"
 STATES = {
     mlmd.Execution.COMPLETE: "complete",
     mlmd.Execution.CACHED: "cached",
@@ -64,7 +65,8 @@ class Run:
     Attributes:
         run: the run's id.
         date: its UTC day, ISO 8601.
-        state: `complete` when its last step is, `failed` when a step has, else `unfinished`.
+        state: `complete` when its last step is, `failed` when a step has, `passed over` when its day was done with the same
+            input, else `unfinished`.
         version: the pushed version, or None.
         blessed: whether the model reached its limits, or None where it was not judged.
         withdrawn: whether a rollback took the model back since.
@@ -76,8 +78,8 @@ class Run:
         index: what the index over the catalogue is.
         rows: the accounting of rows read and dropped.
         turnover: for each embedding table, what the day did to its vocabulary.
-        given: what it was given; known of complete runs.
-        steps: its steps, in the order in which they ran.
+        given: what it was given; unknown of runs of older code that did not end.
+        steps: its steps, in the order in which they ran; of several attempts at one the last.
     """
 
     run: str
@@ -118,14 +120,6 @@ def new_run_id(day: date) -> str:
     return f"{day.isoformat()}.{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
 
 
-def connection(path: Path) -> mlmd.ConnectionConfig:
-    """How ML Metadata in an SQLite file is reached; the file is made by the first to connect."""
-    config = mlmd.ConnectionConfig()
-    config.sqlite.filename_uri = str(path)
-    config.sqlite.connection_mode = mlmd.SqliteMetadataSourceConfig.READWRITE_OPENCREATE
-    return config
-
-
 class Records:
     """Reads the runs.
 
@@ -133,18 +127,11 @@ class Records:
         config: where ML Metadata is.
 
     Raises:
-        UserError: what is there is not ML Metadata.
+        UserError: ML Metadata cannot be reached, or what is there is not it.
     """
 
     def __init__(self, config: mlmd.ConnectionConfig) -> None:
-        try:
-            self._store = metadata_store.MetadataStore(config)
-        except (errors.StatusError, RuntimeError) as error:
-            reason = str(error).removeprefix("Error when executing query: ").partition(" query: ")[0]
-            raise UserError(
-                f"{config.sqlite.filename_uri}: expected ML Metadata's SQLite file, found something else: {reason}. "
-                "Move it away, or name another root: --set root=DIR."
-            ) from error
+        self._store = Store(config)
 
     def runs(self) -> list[Run]:
         """Every run, oldest first."""
@@ -152,8 +139,12 @@ class Records:
         return [self._run(context) for context in sorted(contexts, key=lambda context: context.id)]
 
     def run(self, run_id: str) -> Run:
-        """One run by its id."""
-        return self._run(self._store.get_context_by_type_and_name(RUN_CONTEXT, run_id))
+        """One run by its id.
+
+        Raises:
+            UserError: there is none.
+        """
+        return self._run(self._context(run_id))
 
     def last_complete(self, pipeline: str, day: date) -> Run | None:
         """The last run of a pipeline and day that is complete."""
@@ -174,8 +165,8 @@ class Records:
         return any(found.state == mlmd.Artifact.DELETED for found in self._store.get_artifacts_by_id([artifact]))
 
     def note_given(self, run_id: str, given: Given) -> None:
-        """Leaves on a run that is complete what it was given."""
-        context = self._store.get_context_by_type_and_name(RUN_CONTEXT, run_id)
+        """Leaves on a run what it was given."""
+        context = self._context(run_id)
         for name, value in asdict(given).items():
             kept = context.custom_properties[f"{GIVEN_PREFIX}{name}"]
             if isinstance(value, int):
@@ -183,6 +174,22 @@ class Records:
             else:
                 kept.string_value = value
         self._store.put_contexts([context])
+
+    def note_passed_over(self, run_id: str, done_by: str) -> None:
+        """Leaves on a run that its day was done with the same input, and by which run."""
+        context = self._context(run_id)
+        context.custom_properties[PASSED_OVER_FOR].string_value = done_by
+        self._store.put_contexts([context])
+
+    def attempts(self, run_id: str, node: str) -> list[mlmd.Execution]:
+        """The executions of a node in a run, oldest first."""
+        executions = self._store.get_executions_by_context(self._context(run_id).id)
+        return sorted((each for each in executions if self._node(each.id) == node), key=lambda each: each.id)
+
+    def mark(self, execution: mlmd.Execution, state: "mlmd.Execution.State") -> None:
+        """Leaves on an execution what became of it."""
+        execution.last_known_state = state
+        self._store.put_executions([execution])
 
     def note_withdrawn(self, model: str, withdrawn: bool) -> bool:
         """Leaves on the blessings of a model whether a rollback took it back; none of them makes it one to go on from then.
@@ -214,7 +221,7 @@ class Records:
 
     def example_uris(self, run_id: str) -> dict[str, str]:
         """Where the examples of a run are: `interactions` and `catalogue`."""
-        context = self._store.get_context_by_type_and_name(RUN_CONTEXT, run_id)
+        context = self._context(run_id)
         found = {}
         for _, artifact in self._artifacts(context):
             rows = _properties(artifact).get("rows")
@@ -224,8 +231,14 @@ class Records:
 
     def artifact_uris(self, run_id: str, artifact_type: str) -> list[str]:
         """Where the artifacts of a type are that a run made."""
-        context = self._store.get_context_by_type_and_name(RUN_CONTEXT, run_id)
+        context = self._context(run_id)
         return [artifact.uri for kind, artifact in self._artifacts(context) if kind == artifact_type]
+
+    def _context(self, run_id: str) -> mlmd.Context:
+        context = self._store.get_context_by_type_and_name(RUN_CONTEXT, run_id)
+        if context is None:
+            raise UserError(f"ML Metadata knows no run {run_id}. `ndr runs` lists those that it knows.")
+        return context
 
     def _artifacts(self, context: mlmd.Context) -> list[tuple[str, mlmd.Artifact]]:
         """What a run's steps made, or the cache served, with the name of each one's type; not what its resolvers found."""
@@ -237,10 +250,10 @@ class Records:
 
     def _run(self, context: mlmd.Context) -> Run:
         executions = sorted(self._store.get_executions_by_context(context.id), key=lambda execution: execution.id)
-        steps = tuple(
-            Step(self._node(execution.id), STATES.get(execution.last_known_state, "unfinished"))
-            for execution in executions
-        )
+        last = {
+            self._node(execution.id): STATES.get(execution.last_known_state, "unfinished") for execution in executions
+        }
+        steps = tuple(Step(node, state) for node, state in last.items())
         made = self._artifacts(context)
         artifacts = dict(made)
         pushed = _properties(artifacts.get("PushedModel"))
@@ -253,7 +266,7 @@ class Records:
         return Run(
             run=context.name,
             date=context.name.partition(".")[0],
-            state=_state(steps),
+            state=PASSED_OVER if PASSED_OVER_FOR in context.custom_properties else _state(steps),
             version=version,
             blessed=None if blessed is None else bool(blessed),
             withdrawn=bool(blessing.get("withdrawn")),

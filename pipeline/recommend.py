@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import tensorflow as tf
-from ml_metadata.proto import metadata_store_pb2
 
 from components.pusher.versions import PushFolder
+from pipeline import store
 from pipeline.config import Config
-from pipeline.metadata import Records, connection
+from pipeline.metadata import Records
 from schemas.errors import UserError
 from schemas.features import CANDIDATE_ID, QUERY_ID, TIMESTAMP, TITLE, FeatureSpec, HistoryFeature, IdFeature
 from schemas.served import EXAMPLES_SIGNATURE, EXCLUDE, ITEM_IDS, RETRIEVER, SCORES
@@ -64,10 +64,9 @@ def recommend(config: Config, user: str, k: int) -> Answer:
     newest = manifests[-1]
     spec = config.feature_spec()
     gone = f"What version {newest.version} was made from or consists of is gone. Run its day, {newest.day}, again."
-    if not config.metadata_path.exists():
+    if not store.has_begun(config):
         raise UserError(gone)
-    mlmd: metadata_store_pb2.ConnectionConfig = connection(config.metadata_path)
-    uris = Records(mlmd).example_uris(newest.run)
+    uris = Records(store.connection(config)).example_uris(newest.run)
     folders = PushFolder(config.serving).places(newest)
     if RETRIEVER not in folders or not all(tf.io.gfile.exists(place) for place in (*uris.values(), *folders.values())):
         raise UserError(gone)

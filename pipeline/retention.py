@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ml_metadata.metadata_store import metadata_store
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 from pipeline.config import Config
-from pipeline.metadata import RUN_CONTEXT, connection
+from pipeline.metadata import RUN_CONTEXT
+from pipeline.store import Store, connection
 
 if TYPE_CHECKING:
     from components.pusher.manifest import Manifest
@@ -66,7 +66,7 @@ def collect(config: Config) -> Collected:
     folder = PushFolder(config.serving)
     folder.recover()
     staying = folder.manifests()[-config.retention.versions :]
-    history = _History(metadata_store.MetadataStore(connection(config.metadata_path)))
+    history = _History(Store(connection(config)))
     newest = history.runs_of_newest_days(config.retention.days)
     if not newest:  # ML Metadata was moved away: nothing here says what is needed
         return Collected()
@@ -85,7 +85,7 @@ class _History:
     A run is named by the id of its context.
     """
 
-    def __init__(self, store: metadata_store.MetadataStore) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
         self._runs = {context.id: context for context in store.get_contexts_by_type(RUN_CONTEXT)}
         self._by_pipeline: dict[str, list[int]] = defaultdict(list)

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 from components.pusher.manifest import Manifest, rollback_source, withdrawn_by
 from components.pusher.versions import PushFolder
+from pipeline import store
 from pipeline.config import Config
-from pipeline.metadata import Records, connection
+from pipeline.metadata import Records
 from schemas.errors import UserError
 
 
@@ -60,9 +61,9 @@ def roll_back(config: Config, to: int | None) -> RolledBack:
 def _mark(config: Config, restored: Manifest, before: list[Manifest]) -> tuple[list[Manifest], list[Manifest]]:
     """Marks the models that are taken back; gives their versions, and those of the ones that ML Metadata does not know."""
     withdrawn = withdrawn_by(restored, before)
-    if not config.metadata_path.exists():
+    if not store.has_begun(config):
         return withdrawn, withdrawn
-    records = Records(connection(config.metadata_path))
+    records = Records(store.connection(config))
     unknown = [each for each in withdrawn if not records.note_withdrawn(each.model, True)]
     records.note_withdrawn(restored.model, False)
     return withdrawn, unknown

@@ -1,4 +1,4 @@
-"""The one exception that a person can cause and mend."""
+"""The exceptions that a person can cause and mend."""
 
 
 class UserError(Exception):
@@ -6,3 +6,7 @@ class UserError(Exception):
 
     Its text says what was expected, what came, where, and what to do. The command line shows it without a traceback.
     """
+
+
+class PassingError(UserError):
+    """What is wrong may pass by itself: a server that restarts, a root that another run holds. Worth another try later."""

@@ -1,7 +1,8 @@
-"""Runs `ndr` commands as forks of one process that has TFX loaded, which takes 13 seconds; and kills them where it is told to.
+"""Runs `ndr` commands, and steps by `run_node`, as forks of one process that has TFX loaded, which takes 13 seconds; and kills them
+where it is told to.
 
-Reads a JSON line a request, `{"command": [...], "fault": "...", "stdout": FILE, "stderr": FILE}`, and answers with the process's
-number; `{"wait": NUMBER}` is answered with its exit status, negative where a signal ended it.
+Reads a JSON line a request, `{"program": "ndr", "command": [...], "fault": "...", "stdout": FILE, "stderr": FILE}`, and answers
+with the process's number; `{"wait": NUMBER}` is answered with its exit status, negative where a signal ended it.
 
 A fault is `MOMENT:VALUE`:
 
@@ -10,6 +11,7 @@ A fault is `MOMENT:VALUE`:
     after:NODE      its executor has ended, and nothing is published
     training:STEP   so many steps of this attempt are done, the last of them nowhere written down
     pusher:NUMBER   before so many-th operation on the push folder
+    ending:NODE     as `in`, but asked to end by SIGTERM
     stopped:NODE    not killed: stopped before a step, to be continued by whoever asked for it
 """
 
@@ -20,6 +22,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +33,12 @@ import components.evaluator.ranker
 import components.trainer.run
 import components.transform.preprocessing
 from components.pusher import files, versions
-from pipeline import cli, local
+from pipeline import cli, local, run_node
 
 assert components.evaluator.ranker and components.transform.preprocessing  # steps import these by name
 
 Call = Callable[..., Any]
+PROGRAMS = {"ndr": cli.main, "run_node": run_node.main}
 
 
 def send(number: int) -> None:
@@ -88,7 +92,9 @@ def install(fault: str) -> None:
                 Launcher._publish_successful_execution, at_node(value, signal.SIGKILL)
             )
         case "in":
-            Launcher._run_executor = before(Launcher._run_executor, lambda launcher, info: watch(value, launcher, info))
+            Launcher._run_executor = before(Launcher._run_executor, partial(watch, value, signal.SIGKILL))
+        case "ending":
+            Launcher._run_executor = before(Launcher._run_executor, partial(watch, value, signal.SIGTERM))
         case "training":
             # Not the project's own callbacks: TFX loads the module of the user function anew.
             CallbackList.on_train_batch_end = before(CallbackList.on_train_batch_end, at_call(int(value)))
@@ -96,7 +102,7 @@ def install(fault: str) -> None:
             versions.fileio = files.fileio = Mortal(versions.fileio, at_call(int(value)))
 
 
-def watch(node: str, launcher: Any, info: Any) -> None:
+def watch(node: str, number: int, launcher: Any, info: Any) -> None:
     if launcher._pipeline_node.node_info.id != node:
         return
     folders = [Path(artifact.uri) for artifacts in info.output_dict.values() for artifact in artifacts]
@@ -104,7 +110,7 @@ def watch(node: str, launcher: Any, info: Any) -> None:
     def until_something_is_written() -> None:
         while not any(names for folder in folders for _, _, names in os.walk(folder)):
             time.sleep(0.001)
-        send(signal.SIGKILL)
+        send(number)
 
     threading.Thread(target=until_something_is_written, daemon=True).start()
 
@@ -113,10 +119,10 @@ def run(request: dict[str, Any]) -> None:
     for descriptor, name in ((1, "stdout"), (2, "stderr")):
         os.dup2(os.open(request[name], os.O_CREAT | os.O_WRONLY | os.O_TRUNC), descriptor)
     install(request["fault"])
-    sys.argv = ["ndr", *request["command"]]
+    sys.argv = [request["program"], *request["command"]]
     status = 0
     try:
-        cli.main()
+        PROGRAMS[request["program"]]()
     except SystemExit as end:
         status = int(end.code or 0)
     finally:

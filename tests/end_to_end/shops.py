@@ -15,6 +15,10 @@ from uuid import uuid4
 PROJECT = Path(__file__).resolve().parents[2]
 SHOP = Path(__file__).parent / "shop" / "shop.yaml"
 DAY = date(2026, 11, 24)
+YESTERDAY = DAY - timedelta(days=1)
+# What takes little time and leaves nothing out: two days are two runs, the second of which goes on from the first.
+SETTINGS = ["data.window_days=1", "data.catch_up_days=2", "trainer.epochs=3", "trainer.checkpoint_steps=4"]
+TOWERS = ("query_tower", "item_tower")
 KINDS, ITEMS_A_KIND = 10, 20
 
 
@@ -26,6 +30,22 @@ def ndr(*arguments: str) -> subprocess.CompletedProcess[str]:
 def runs(arguments: list[str]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = json.loads(ndr("runs", "--json", *arguments).stdout)
     return found
+
+
+def arguments(root: Path) -> list[str]:
+    settings = [f"root={root}", *SETTINGS]
+    return ["--config", str(SHOP), *(part for setting in settings for part in ("--set", setting))]
+
+
+def towers(root: Path) -> dict[str, bytes]:
+    """What every file of every visible tower holds, but the graphs, whose bytes differ from process to process."""
+    folders = [folder for tower in TOWERS for folder in (root / "serving" / tower).glob("*")]
+    return {
+        str(path.relative_to(root)): b"" if path.suffix == ".pb" else path.read_bytes()
+        for folder in folders
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def write_shop(root: Path) -> None:
@@ -69,10 +89,10 @@ class Forks:
             env={**os.environ, "PYTHONPATH": str(PROJECT)}, start_new_session=True,
         )  # fmt: skip
 
-    def start(self, *command: str, fault: str = "") -> int:
+    def start(self, *command: str, fault: str = "", program: str = "ndr") -> int:
         """Starts a command, killed where `fault` says; returns its process's number."""
         outputs = {name: str(self._folder / f"{uuid4().hex}.{name}") for name in ("stdout", "stderr")}
-        process = self._ask({"command": command, "fault": fault, **outputs})
+        process = self._ask({"program": program, "command": command, "fault": fault, **outputs})
         self._outputs[process] = outputs
         return process
 
@@ -82,9 +102,13 @@ class Forks:
         stdout, stderr = (Path(path).read_text() for path in self._outputs.pop(process).values())
         return subprocess.CompletedProcess([], status, stdout, stderr)
 
-    def __call__(self, *command: str, fault: str = "") -> subprocess.CompletedProcess[str]:
+    def has_ended(self, process: int) -> bool:
+        """Whether a command that was started only waits for `end`."""
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+
+    def __call__(self, *command: str, fault: str = "", program: str = "ndr") -> subprocess.CompletedProcess[str]:
         """Runs a command to its end."""
-        return self.end(self.start(*command, fault=fault))
+        return self.end(self.start(*command, fault=fault, program=program))
 
     def close(self) -> None:
         """Ends the process that the others are forks of, and what a test that failed left stopped."""

@@ -6,15 +6,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
 
-import pytest
-from shops import DAY, SHOP, Forks, runs, write_shop
+from shops import DAY, TOWERS, YESTERDAY, Forks, arguments, runs, towers, write_shop
 
-SETTINGS = ["data.window_days=1", "data.catch_up_days=2", "trainer.epochs=3", "trainer.checkpoint_steps=4"]
-YESTERDAY = DAY - timedelta(days=1)
-TOWERS = ("query_tower", "item_tower")
 UNEXECUTED = ("Baseline", "WarmStart", "DayBefore", "InteractionSchema", "CatalogueSchema")  # resolved, or in the cache
 # Batches of 256 from about 2400 interactions: 9 steps an epoch. Killed before the first checkpoint, behind one in the first epoch,
 # at one, and in the second and third epoch; steps are those of an attempt, which goes on from the last one's checkpoint.
@@ -40,22 +35,6 @@ def faults(nodes: list[str]) -> Iterator[str]:
         yield f"after:{node}"
 
 
-def arguments(root: Path) -> list[str]:
-    settings = [f"root={root}", *SETTINGS]
-    return ["--config", str(SHOP), *(part for setting in settings for part in ("--set", setting))]
-
-
-def towers(root: Path) -> dict[str, bytes]:
-    """What every file of every visible tower holds, but the graphs, whose bytes differ from process to process."""
-    folders = [folder for tower in TOWERS for folder in (root / "serving" / tower).glob("*")]
-    return {
-        str(path.relative_to(root)): b"" if path.suffix == ".pb" else path.read_bytes()
-        for folder in folders
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
-
-
 @contextmanager
 def watched(look: Callable[[], None]) -> Iterator[None]:
     """Looks again and again, as a server does that watches a folder."""
@@ -77,16 +56,6 @@ def watched(look: Callable[[], None]) -> Iterator[None]:
         over.set()
         thread.join()
     assert not found
-
-
-@pytest.fixture(scope="module")
-def undisturbed(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("undisturbed")
-    write_shop(root)
-    for day in (YESTERDAY, DAY):
-        answer = forks("run", "--date", day.isoformat(), *arguments(root))
-        assert answer.returncode == 0, answer.stdout + answer.stderr
-    return root
 
 
 def test_a_run_that_is_killed_anywhere_ends_as_one_that_is_not(forks: Forks, undisturbed: Path, tmp_path: Path) -> None:

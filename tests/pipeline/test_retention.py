@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from work import CONTENT, Work, places
 
 from pipeline.config import RetentionSettings
-from pipeline.metadata import connection
 from pipeline.retention import Collected, collect
+from pipeline.store import connection
 from schemas.errors import UserError
 
 
@@ -340,7 +340,7 @@ def test_tfx_neither_caches_nor_resolves_what_was_collected(work: Work) -> None:
         work.store.put_attributions_and_associations([], [association])
 
     def asked() -> tuple[list[int], list[int]]:
-        with metadata.Metadata(connection(work.places.metadata_path)) as handle:
+        with metadata.Metadata(connection(work.places)) as handle:
             resolved = channel_resolver.resolve_single_channel(handle, channel)
             cached = cache_utils.get_cached_outputs(handle, cache)
             return sorted(artifact.id for artifact in resolved), [a.id for a in (cached or {}).get("key", [])]

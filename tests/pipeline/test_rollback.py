@@ -13,7 +13,8 @@ from work import Work
 from components.artifacts import WITHDRAWN_PROPERTY
 from components.resolver.earlier import BLESSING_KEY, MODEL_KEY, BlessedBefore
 from pipeline import cli, lock
-from pipeline.metadata import Records, connection
+from pipeline.metadata import Records
+from pipeline.store import connection
 
 FIRST, SECOND, THIRD = 20261121001, 20261122001, 20261123001
 
@@ -121,7 +122,7 @@ def test_a_rollback_to_what_was_taken_back_lifts_the_mark(pushed: Pushed) -> Non
 
 def test_the_run_of_a_withdrawn_model_says_so(pushed: Pushed) -> None:
     pushed.work.roll_back()
-    records = Records(connection(pushed.work.places.metadata_path))
+    records = Records(connection(pushed.work.places))
     assert [(run.blessed, run.withdrawn) for run in records.runs()] == [(True, False), (True, False), (True, True)]
     status, printed, _ = pushed.ndr("runs")
     assert status == 0 and printed.count("withdrawn") == 1

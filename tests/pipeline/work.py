@@ -11,9 +11,10 @@ from ml_metadata.proto import metadata_store_pb2 as mlmd
 from components.pusher.files import Source
 from components.pusher.versions import PushFolder
 from pipeline.config import Config, RetentionSettings
-from pipeline.metadata import connection
+from pipeline.metadata_settings import SqliteSettings
 from pipeline.retention import Collected, collect
 from pipeline.rollback import RolledBack, roll_back
+from pipeline.store import connection
 
 CONTENT = "0123456789"  # ten bytes a file
 METRICS = {"mrr": 0.125, "recall_at_50": 0.25}
@@ -22,7 +23,9 @@ TOWERS = ("query_tower", "item_tower")
 
 def places(root: Path, days: int = 1, versions: int = 1) -> Config:
     """A configuration of which only these parts are read."""
-    return Config.model_construct(root=root, retention=RetentionSettings(days=days, versions=versions))
+    return Config.model_construct(
+        root=root, retention=RetentionSettings(days=days, versions=versions), metadata=SqliteSettings()
+    )
 
 
 class Work:
@@ -31,7 +34,7 @@ class Work:
     def __init__(self, root: Path) -> None:
         self.places = places(root)
         root.mkdir(parents=True, exist_ok=True)
-        self.store = metadata_store.MetadataStore(connection(self.places.metadata_path))
+        self.store = metadata_store.MetadataStore(connection(self.places))
 
     def run(self, day: str, pipeline: str = "shop") -> mlmd.Context:
         """Begins a run, named as `pipeline.metadata.new_run_id` does, below its pipeline's context."""

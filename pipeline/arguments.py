@@ -1,0 +1,57 @@
+"""What all commands share: options, and how a fault is told."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from schemas.errors import UserError
+
+MOVIELENS_CONFIG = Path(__file__).parent / "configs" / "movielens.yaml"
+USER_FAULT = 1
+EARLIEST_YEAR = 1970
+
+ConfigOption = Annotated[Path, typer.Option("--config", help="The dataset's configuration, a YAML file.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Takes the place of a value of the configuration."),
+]
+
+
+def a_day(text: str) -> date:
+    """A UTC day, as a command is given it."""
+    try:
+        day = date.fromisoformat(text)
+    except ValueError:
+        day = date.min
+    if day.isoformat() != text or day.year < EARLIEST_YEAR:
+        raise typer.BadParameter(f"expected a UTC day as YYYY-MM-DD, {EARLIEST_YEAR} or later, received {text!r}")
+    return day
+
+
+@contextmanager
+def reported() -> Iterator[None]:
+    """A fault of the user's or of the machine's is told without a traceback."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise  # whoever read us has seen enough; Typer ends quietly
+    except (UserError, OSError) as error:
+        sys.stderr.write(f"{error}\n")
+        if isinstance(error, OSError):  # perhaps of standard output itself, which Python would try again at its end
+            discard(1)
+        raise typer.Exit(USER_FAULT) from error
+
+
+def discard(descriptor: int) -> None:
+    """Sends what is written to a file descriptor nowhere."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    if nothing != descriptor:
+        os.dup2(nothing, descriptor)
+        os.close(nothing)

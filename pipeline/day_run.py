@@ -1,0 +1,155 @@
+"""One day's run, whoever runs its nodes: a loop on this machine, or a pod a node."""
+
+from collections.abc import Sequence
+from datetime import date
+
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.runners.runner import create_runner
+from ml_metadata.proto import metadata_store_pb2 as mlmd
+from tfx.dsl.compiler import compiler, constants
+from tfx.dsl.io import fileio
+from tfx.orchestration import metadata as tfx_metadata
+from tfx.orchestration.local import runner_utils
+from tfx.orchestration.portable import launcher, outputs_utils, runtime_parameter_utils
+from tfx.orchestration.portable.mlmd import context_lib
+from tfx.proto.orchestration import pipeline_pb2
+
+from components.pusher.versions import PushFolder
+from pipeline import digests
+from pipeline.config import Config
+from pipeline.create import create_pipeline
+from pipeline.days import done, given
+from pipeline.metadata import NODE_CONTEXT, Records, Run
+from pipeline.store import connect
+from schemas.errors import UserError
+
+
+class PatientMetadata(tfx_metadata.Metadata):
+    """TFX's handle on ML Metadata, which waits for a server that restarts and says in words what is wrong."""
+
+    def __enter__(self) -> "PatientMetadata":
+        self._store = connect(self._connection_config)
+        self._users += 1
+        return self
+
+
+def compile_pipeline(config: Config, day: date) -> pipeline_pb2.Pipeline:
+    """The pipeline of one day in TFX's intermediate representation.
+
+    Every step gets the digest of the project's code as a parameter: TFX's cache then never serves what other code made,
+    and ML Metadata knows which code made what.
+    """
+    compiled: pipeline_pb2.Pipeline = compiler.Compiler().compile(create_pipeline(config, day))
+    digest = digests.code()
+    steps = runner_utils.extract_local_deployment_config(compiled).executor_specs
+    for node in compiled.nodes:
+        if node.pipeline_node.node_info.id not in steps:  # a resolver runs no code of its own
+            continue
+        node.pipeline_node.parameters.parameters["code_digest"].field_value.string_value = digest
+    # The push folder is outside ML Metadata's sight and may have changed; pushing again what is there does nothing.
+    pusher = compiled.nodes[-1].pipeline_node
+    pusher.execution_options.caching_options.enable_cache = False
+    return compiled
+
+
+def name_run(compiled: pipeline_pb2.Pipeline, run_id: str) -> None:
+    """Puts a run's id into a compiled pipeline."""
+    runtime_parameter_utils.substitute_runtime_parameter(compiled, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id})
+
+
+def begin(
+    config: Config, day: date, run_id: str, records: Records, to: mlmd.ConnectionConfig
+) -> tuple[pipeline_pb2.Pipeline, Run | None]:
+    """What comes before the first node of a run: what it is given is noted, and whether there is anything to do.
+
+    Args:
+        config: the configuration.
+        day: the UTC day.
+        run_id: the new run's id.
+        records: of the runs.
+        to: where ML Metadata is.
+
+    Returns:
+        The compiled pipeline with the run's id in it; and the run that did the day before with the same input, if one did: then
+        there is nothing to do, and nothing was noted.
+
+    Raises:
+        schemas.errors.UserError: the configuration, the dataset or the push folder is at fault, or the model that the day went on
+            from was removed.
+    """
+    _check_beam(config.beam)
+    # A push that was killed between its renames must not wait for the next blessed model to be put right.
+    PushFolder(config.serving).recover()
+    compiled = compile_pipeline(config, day)
+    now = given(config, day, compiled, records, to)
+    before = done(config, day, now, records)
+    name_run(compiled, run_id)
+    if before is None:
+        register(compiled, to)
+        records.note_given(run_id, now)
+    return compiled, before
+
+
+def register(compiled: pipeline_pb2.Pipeline, to: mlmd.ConnectionConfig) -> None:
+    """Makes the run known to ML Metadata before any of its nodes ran."""
+    contexts = pipeline_pb2.NodeContexts(
+        contexts=[c for c in compiled.nodes[0].pipeline_node.contexts.contexts if c.type.name != NODE_CONTEXT]
+    )
+    with PatientMetadata(to) as handle:
+        context_lib.prepare_contexts(handle, contexts)
+
+
+def launch(compiled: pipeline_pb2.Pipeline, name: str, to: mlmd.ConnectionConfig) -> None:
+    """Runs one node of a run through TFX: its driver, its executor, and what it made into ML Metadata.
+
+    Raises:
+        schemas.errors.UserError: the node found fault with the data.
+    """
+    deployment = runner_utils.extract_local_deployment_config(compiled)
+    launcher.Launcher(
+        pipeline_node=node_of(compiled, name),
+        mlmd_connection=PatientMetadata(to),
+        pipeline_info=compiled.pipeline_info,
+        pipeline_runtime_spec=compiled.runtime_spec,
+        executor_spec=runner_utils.extract_executor_spec(deployment, name),
+        custom_driver_spec=runner_utils.extract_custom_driver_spec(deployment, name),
+    ).launch()
+
+
+def clear_outputs(compiled: pipeline_pb2.Pipeline, name: str, execution: int) -> None:
+    """Removes what an attempt at a node left that did not end: TFX gives the next attempt the same folders."""
+    resolver = outputs_utils.OutputsResolver(
+        pipeline_node=node_of(compiled, name),
+        pipeline_info=compiled.pipeline_info,
+        pipeline_runtime_spec=compiled.runtime_spec,
+    )
+    for artifacts in resolver.generate_output_artifacts(execution).values():
+        for artifact in artifacts:
+            if fileio.exists(artifact.uri):
+                fileio.rmtree(artifact.uri)
+
+
+def is_resolver(compiled: pipeline_pb2.Pipeline, name: str) -> bool:
+    """Whether a node only looks something up, and has no executor."""
+    return name not in runner_utils.extract_local_deployment_config(compiled).executor_specs
+
+
+def node_of(compiled: pipeline_pb2.Pipeline, name: str) -> pipeline_pb2.PipelineNode:
+    """A node by its id.
+
+    Raises:
+        schemas.errors.UserError: there is none.
+    """
+    nodes = {node.pipeline_node.node_info.id: node.pipeline_node for node in compiled.nodes}
+    if name not in nodes:
+        raise UserError(f"expected one of the pipeline's nodes, received {name!r}: {', '.join(nodes)}.")
+    return nodes[name]
+
+
+def _check_beam(options: Sequence[str]) -> None:
+    """Beam itself finds out in the middle of a run, and in its own words."""
+    runner = PipelineOptions(list(options)).view_as(StandardOptions).runner
+    try:
+        create_runner(runner or StandardOptions.DEFAULT_RUNNER)
+    except (ValueError, ImportError) as error:
+        raise UserError(f"beam: expected a runner that Beam has here, received {runner!r}: {error}.") from error

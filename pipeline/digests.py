@@ -1,0 +1,37 @@
+"""Digests that say whether two machines would run the same. TFX is not imported."""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from pipeline.config import Config
+from schemas import contract, features
+
+STEP_CODE = ("components", "schemas", "serving")
+WIRING = ("pipeline",)
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+def code(folders: Iterable[str] = STEP_CODE) -> str:
+    """A digest of all code of some folders; by default of what the steps run."""
+    content = hashlib.sha256()
+    for folder in folders:
+        for path in sorted((PROJECT / folder).rglob("*.py")):
+            content.update(str(path.relative_to(PROJECT)).encode() + b"\0" + path.read_bytes() + b"\0")
+    return content.hexdigest()[:16]
+
+
+def definition(path: Path, config: Config) -> str:
+    """A digest of all that a pipeline is made from, but the day and the settings of a run.
+
+    Args:
+        path: the configuration file.
+        config: what was read from it.
+    """
+    dataset = [
+        config.dataset / name for name in (features.FILE_NAME, contract.INTERACTIONS_FILE, contract.CATALOGUE_FILE)
+    ]
+    content = hashlib.sha256(code((*STEP_CODE, *WIRING)).encode())
+    for each in (path, *(file for file in dataset if file.exists())):
+        content.update(each.name.encode() + b"\0" + each.read_bytes() + b"\0")
+    return content.hexdigest()[:16]

@@ -1,0 +1,20 @@
+"""A full disk, however it is told."""
+
+import errno
+import shutil
+from pathlib import Path
+
+NEXT_TO_NOTHING = 1 << 16  # bytes
+
+
+def is_full(error: BaseException | None, root: Path) -> bool:
+    """Whether a full disk is at the bottom of it: Beam and SQLite tell it in words of their own, or of what came of it."""
+    if root.is_dir() and shutil.disk_usage(root).free < NEXT_TO_NOTHING:
+        return True
+    while error is not None:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            return True
+        if any(words in str(error) for words in ("No space left on device", "database or disk is full")):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

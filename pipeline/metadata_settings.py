@@ -1,0 +1,77 @@
+"""Where ML Metadata is kept. The password of a database server never stands in the configuration."""
+
+import os
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, PositiveInt, model_validator
+
+from schemas.errors import UserError
+from schemas.features import Declaration
+
+PORTS = {"mysql": 3306, "postgresql": 5432}
+
+
+class PasswordSource(Declaration):
+    """Where a password is read from; one of the two.
+
+    Attributes:
+        env: an environment variable that holds it.
+        file: a file whose first line it is, such as a mounted secret.
+    """
+
+    env: str | None = None
+    file: Path | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.env is None) == (self.file is None):
+            raise ValueError("expected one of env, the name of an environment variable, and file, the path of a file")
+        return self
+
+    def read(self) -> str:
+        """The password.
+
+        Raises:
+            UserError: it is not there, or empty.
+        """
+        if self.env is not None:
+            password, where = os.environ.get(self.env, ""), f"the environment variable {self.env}"
+        else:
+            where = str(self.file)
+            try:
+                password = Path(where).read_text(encoding="utf-8").partition("\n")[0]
+            except (OSError, UnicodeDecodeError) as error:
+                raise UserError(f"metadata.password: {where} cannot be read: {error}.") from error
+        if not password:
+            raise UserError(f"metadata.password: expected the database's password in {where}, found nothing.")
+        return password
+
+
+class SqliteSettings(Declaration):
+    """A file below the root: for one machine."""
+
+    store: Literal["sqlite"] = "sqlite"
+
+
+class ServerSettings(Declaration):
+    """A database server, for steps on many machines. The database is there; its tables are made by the first to connect.
+
+    Attributes:
+        store: `mysql`, for MariaDB too, or `postgresql`.
+        host: the server's name or address.
+        port: by default the one that such servers have.
+        database: its name.
+        user: who may create tables in it, and read and write them.
+        password: where the user's password is read from.
+    """
+
+    store: Literal["mysql", "postgresql"]
+    host: str = Field(min_length=1)
+    port: PositiveInt = Field(default_factory=lambda given: PORTS[given["store"]], le=65535)
+    database: str = Field(default="metadata", min_length=1)
+    user: str = Field(min_length=1)
+    password: PasswordSource
+
+
+MetadataSettings = SqliteSettings | ServerSettings

@@ -1,0 +1,252 @@
+"""Runs one step of one run, as a pod does; `python -m pipeline.run_node --help` says with what.
+
+The steps of a run are the pipeline's nodes, `Begin` before all of them and `End` behind. A step may be repeated at any time: what
+is done is not done again, and what an attempt left that was killed is put right first.
+
+`Begin` and `End` hold the root's lock alone and the nodes share it, so that nothing is recovered or collected while a node writes,
+of whatever run. To start one run of a pipeline after the other is for the schedule, which runs one at a time.
+
+    status  what it means                                                     what to do
+    0       the step is done, or its day was done before                      go on
+    1       the configuration, the settings or the image are not right        mend them; the same again fails again
+    2       an argument of the command is missing or malformed                as 1
+    65      the step found fault with the data, or with what it was given     mend the data, and run the day again
+    70      a fault of the project's: the log ends in a traceback             tell us
+    75      the metadata server, the disk or the root's lock cannot be had    try again later; the scheduler does
+    143     ended by SIGTERM: the attempt is marked as canceled               try again
+"""
+
+import json
+import logging
+import os
+import re
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import date, timedelta
+from enum import IntEnum
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from schemas.errors import PassingError, UserError
+
+if TYPE_CHECKING:
+    from pipeline.config import Config
+
+BEGIN = "Begin"
+END = "End"
+
+
+class Status(IntEnum):
+    """What a step ends with; see the table above."""
+
+    DONE = 0
+    USER_FAULT = 1
+    DATA_FAULT = 65
+    INTERNAL_FAULT = 70
+    PASSING_FAULT = 75
+    TERMINATED = 143
+
+
+class DataError(UserError):
+    """A node found fault with what it was given."""
+
+
+def _run_id(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9-]+", text):
+        raise typer.BadParameter(f"expected letters, digits and hyphens, received {text!r}")
+    return text
+
+
+def _settings(text: str) -> list[str]:
+    try:
+        parsed = json.loads(text)
+    except ValueError:
+        parsed = None
+    if not isinstance(parsed, list) or not all(isinstance(each, str) for each in parsed):
+        raise typer.BadParameter(f'expected a JSON list such as ["trainer.epochs=5"], received {text!r}')
+    return parsed
+
+
+def step(
+    node: Annotated[str, typer.Option(help=f"The node, or {BEGIN} or {END}.")],
+    run_id: Annotated[Any, typer.Option(parser=_run_id, metavar="ID", help="The run, the same in all of its steps.")],
+    day: Annotated[Any, typer.Option("--date", parser=date.fromisoformat, metavar="YYYY-MM-DD", help="The UTC day.")],
+    config: Annotated[Path, typer.Option(help="The dataset's configuration, a YAML file.")],
+    days_back: Annotated[int, typer.Option(min=0, help="The day lies so many days before the date.")] = 0,
+    settings: Annotated[
+        Any, typer.Option(parser=_settings, metavar="JSON", help="A list of KEY=VALUE that take the place of values.")
+    ] = "[]",
+    definition: Annotated[
+        str | None, typer.Option(help="The digest of the code and configuration that the step is to be run from.")
+    ] = None,
+) -> None:
+    """Runs one step of one run against the configured ML Metadata."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(Status.TERMINATED))  # the first process of a container ignores it
+    try:
+        _run(node, run_id, day - timedelta(days=days_back), config, settings, definition)
+    except PassingError as error:
+        status = _told(Status.PASSING_FAULT, error)
+    except DataError as error:
+        status = _told(Status.DATA_FAULT, error)
+    except UserError as error:
+        status = _told(Status.USER_FAULT, error)
+    except OSError:
+        status = _told(Status.PASSING_FAULT, traceback.format_exc())
+    except Exception:
+        status = _told(Status.INTERNAL_FAULT, traceback.format_exc())
+    else:
+        status = Status.DONE
+    raise typer.Exit(status)
+
+
+def _told(status: Status, *words: object) -> Status:
+    sys.stderr.write("\n".join(map(str, words)) + "\n")
+    return status
+
+
+def _run(node: str, run_id: str, day: date, path: Path, settings: list[str], definition: str | None) -> None:
+    from pipeline import config as configuration
+    from pipeline import digests, disk, lock, store
+
+    loaded = configuration.load(path, settings)
+    loaded.feature_spec()  # a fault of the specification is told before TFX is loaded
+    found = digests.definition(path, loaded)
+    if definition not in (None, found):
+        raise UserError(
+            f"The pipeline was compiled from other code or another configuration ({definition}) than this image holds ({found}). "
+            "Compile it with what the image holds: ndr kubeflow compile."
+        )
+    run = f"{day}.{run_id}"
+    hold = lock.exclusive if node in (BEGIN, END) else lock.shared
+    try:
+        with hold(loaded.root):
+            if node == BEGIN:
+                _begin(loaded, day, run)
+            elif node == END:
+                _end(loaded, run)
+            else:
+                _run_node(loaded, day, run, node)
+    except UserError:
+        raise
+    except Exception as error:
+        if disk.is_full(error, loaded.root):
+            raise PassingError(f"The disk that holds {loaded.root} is full. Make room.") from error
+        if isinstance(error, store.GONE):
+            raise PassingError(f"ML Metadata went away in the middle of a call: {error}") from error
+        raise
+
+
+def _begin(config: "Config", day: date, run_id: str) -> None:
+    from pipeline import day_run
+    from pipeline.metadata import Records
+    from pipeline.store import connection
+
+    to = connection(config)
+    records = Records(to)
+    compiled, before = day_run.begin(config, day, run_id, records, to)
+    if before:
+        day_run.register(compiled, to)
+        records.note_passed_over(run_id, before.run)
+        print(f"{day} is done with the same input, by run {before.run}: nothing to do.")
+
+
+def _end(config: "Config", run_id: str) -> None:
+    """What came of the run, and what no later one needs is removed."""
+    from rich.console import Console
+
+    from pipeline.metadata import PASSED_OVER, Records
+    from pipeline.retention import collect
+    from pipeline.store import connection
+    from pipeline.summary import tables
+    from pipeline.terminal import UNKNOWN_WIDTH
+
+    run = Records(connection(config)).run(run_id)
+    if run.state == PASSED_OVER:
+        return
+    if run.state != "complete":
+        raise UserError(f"Run {run_id} is {run.state}. {END} comes behind all other steps.")
+    for table in tables(run):
+        Console(width=UNKNOWN_WIDTH).print(table)
+    collect(config)
+
+
+def _run_node(config: "Config", day: date, run_id: str, node: str) -> None:
+    from ml_metadata.proto import metadata_store_pb2 as mlmd
+
+    from pipeline import day_run
+    from pipeline.metadata import PASSED_OVER, Records
+    from pipeline.store import connection
+
+    to = connection(config)
+    records = Records(to)
+    if records.run(run_id).state == PASSED_OVER:
+        print(f"{day} was done before: nothing to do.")
+        return
+    compiled = day_run.compile_pipeline(config, day)
+    day_run.name_run(compiled, run_id)
+    day_run.node_of(compiled, node)
+    is_resolver = day_run.is_resolver(compiled, node)
+    for attempt in records.attempts(run_id, node):
+        if _is_done(attempt):
+            print(f"{node} is done: nothing to do.")
+            return
+        # TFX makes a new execution for a resolver; of any other node it goes on with the one that is there.
+        records.mark(attempt, mlmd.Execution.FAILED if is_resolver else mlmd.Execution.RUNNING)
+        day_run.clear_outputs(compiled, node, attempt.id)
+
+    def cancel() -> None:
+        own = Records(to)  # the other may be in the middle of a call
+        for attempt in own.attempts(run_id, node):
+            if attempt.last_known_state == mlmd.Execution.RUNNING:
+                own.mark(attempt, mlmd.Execution.CANCELED)
+
+    try:
+        with _at_sigterm(cancel):
+            day_run.launch(compiled, node, to)
+    except PassingError:
+        raise
+    except UserError as error:
+        raise DataError(str(error)) from error
+    if not any(map(_is_done, records.attempts(run_id, node))):
+        upstream = ", ".join(day_run.node_of(compiled, node).upstream_nodes)
+        raise UserError(f"{node}: what it works on is not there. It comes behind {upstream} of the same run.")
+
+
+def _is_done(execution: Any) -> bool:
+    from pipeline.metadata import STATES
+
+    return STATES.get(execution.last_known_state) in ("complete", "cached")
+
+
+@contextmanager
+def _at_sigterm(last_act: Callable[[], None]) -> Iterator[None]:
+    """SIGTERM ends the process after a last act. No exception is raised for it: Beam and others catch whatever comes by."""
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        try:
+            last_act()
+        finally:
+            os._exit(Status.TERMINATED)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def main() -> None:
+    """The entry point."""
+    typer.run(step)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,187 @@
+"""The way to ML Metadata: an SQLite file, a MySQL or MariaDB server, or a PostgreSQL server."""
+
+import logging
+import re
+import time
+from collections.abc import Callable
+from typing import Any
+
+from ml_metadata import errors
+from ml_metadata.metadata_store import metadata_store
+from ml_metadata.proto import metadata_store_pb2 as mlmd
+
+from pipeline.config import Config
+from pipeline.metadata_settings import ServerSettings
+from schemas.errors import PassingError, UserError
+
+# Seconds between attempts: a database server that restarts is back within them.
+PATIENCE = (0.5, 1.0, 2.0, 4.0, 8.0)
+DRIVER_TIMEOUT = 10  # seconds
+# What a call ends with whose server went away.
+GONE = (errors.InternalError, errors.AbortedError, errors.UnavailableError)
+BUSY_WORDS = "Concurrent writes aborted"
+SCHEMA_WORDS = "MLMD database version"
+# What MySQL's and PostgreSQL's drivers say where trying again cannot help: who may not, and what is not there.
+MYSQL_REFUSALS = {1044, 1045, 1049, 1698}
+POSTGRESQL_REFUSALS = {"28000", "28P01", "3D000", "42501"}
+
+
+def connection(config: Config) -> mlmd.ConnectionConfig:
+    """How the ML Metadata of a configuration is reached. It holds the password: not to be logged, compiled or kept.
+
+    Raises:
+        UserError: the password is not where the configuration says.
+    """
+    made = mlmd.ConnectionConfig()
+    settings = config.metadata
+    if not isinstance(settings, ServerSettings):
+        made.sqlite.filename_uri = str(config.metadata_path)
+        made.sqlite.connection_mode = mlmd.SqliteMetadataSourceConfig.READWRITE_OPENCREATE
+        return made
+    # To a MySQL client "localhost" is a socket file, whatever the port; here it is a machine like any other.
+    host = "127.0.0.1" if settings.host == "localhost" else settings.host
+    password = settings.password.read()
+    # A misspelt database must not be made: the day would start anew, with nothing to go on from.
+    if settings.store == "mysql":
+        made.mysql.host, made.mysql.port, made.mysql.database = host, settings.port, settings.database
+        made.mysql.user, made.mysql.password, made.mysql.skip_db_creation = settings.user, password, True
+    else:
+        server = made.postgresql
+        server.host, server.port, server.dbname = host, str(settings.port), settings.database
+        server.user, server.password, server.skip_db_creation = settings.user, _quoted(password), True
+    return made
+
+
+def has_begun(config: Config) -> bool:
+    """Whether there can be records: a file that nobody wrote yet is not made by looking for it."""
+    return isinstance(config.metadata, ServerSettings) or config.metadata_path.exists()
+
+
+def connect(to: mlmd.ConnectionConfig) -> metadata_store.MetadataStore:
+    """Connects, and waits for a database server that restarts.
+
+    Raises:
+        PassingError: the server cannot be reached.
+        UserError: it refuses the user, lacks the database, or holds something else than this version's ML Metadata.
+    """
+    for pause in PATIENCE:
+        try:
+            return _connect_once(to)
+        except PassingError as error:
+            logging.getLogger(__name__).warning("%s Tries again in %s s.", error, pause)
+            time.sleep(pause)
+    return _connect_once(to)
+
+
+class Store:
+    """A connection that is made anew where a server went away and came back.
+
+    Only for calls that may be made twice: reading, and writing what has an id.
+
+    Args:
+        to: where ML Metadata is.
+
+    Raises:
+        PassingError: as `connect`.
+        UserError: as `connect`.
+    """
+
+    def __init__(self, to: mlmd.ConnectionConfig) -> None:
+        self._to = to
+        self._store = connect(to)
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            try:
+                return getattr(self._store, name)(*arguments, **options)
+            except GONE:
+                self._store = connect(self._to)
+                return getattr(self._store, name)(*arguments, **options)
+
+        return call
+
+
+def _connect_once(to: mlmd.ConnectionConfig) -> metadata_store.MetadataStore:
+    try:
+        return metadata_store.MetadataStore(to)
+    except (errors.StatusError, RuntimeError) as error:
+        raise _refusal(to, error) from error
+
+
+def _refusal(to: mlmd.ConnectionConfig, error: Exception) -> UserError:
+    """Why there is no connection. ML Metadata itself tells a file's faults, of a server's hardly any."""
+    if SCHEMA_WORDS in str(error):
+        return UserError(
+            f"{_place(to)} holds ML Metadata of another version: {error} Use the ndr that wrote it, or upgrade the database "
+            "as ML Metadata's documentation says, with a copy of it at hand."
+        )
+    if BUSY_WORDS in str(error):
+        return PassingError(f"{_place(to)} is in use by others, who did not let go of it. Try again.")
+    kind = to.WhichOneof("config")
+    if kind == "sqlite":
+        reason = str(error).removeprefix("Error when executing query: ").partition(" query: ")[0]
+        return UserError(
+            f"{_place(to)}: expected ML Metadata's SQLite file, found something else: {reason}. "
+            "Move it away, or name another root: --set root=DIR."
+        )
+    reason, is_final = _ask_mysql(to.mysql) if kind == "mysql" else _ask_postgresql(to.postgresql)
+    if is_final:
+        return UserError(
+            f"{_place(to)} refuses: {reason}. Check metadata.user, metadata.database and the password, and that the database was "
+            "made and the user has all rights on it."
+        )
+    return PassingError(
+        f"{_place(to)} cannot be reached: {reason or error}. Check metadata.host and metadata.port, and that the server runs."
+    )
+
+
+def _place(to: mlmd.ConnectionConfig) -> str:
+    """The store in words, without the password."""
+    match to.WhichOneof("config"):
+        case "mysql":
+            return f"The MySQL server {to.mysql.host}:{to.mysql.port}, database {to.mysql.database},"
+        case "postgresql":
+            server = to.postgresql
+            return f"The PostgreSQL server {server.host}:{server.port}, database {server.dbname},"
+    return str(to.sqlite.filename_uri)
+
+
+def _quoted(value: str) -> str:
+    """As libpq takes any text; ML Metadata pastes what it is given into `password=...` and the like."""
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _unquoted(value: str) -> str:
+    return re.sub(r"\\(.)", r"\1", value[1:-1])
+
+
+def _ask_mysql(server: mlmd.MySQLDatabaseConfig) -> tuple[str, bool]:
+    """What the server itself says to a connection, empty where it takes it; and whether it would say so again."""
+    import pymysql
+
+    try:
+        pymysql.connect(
+            host=server.host, port=server.port, database=server.database, user=server.user, password=server.password,
+            connect_timeout=DRIVER_TIMEOUT,
+        ).close()  # fmt: skip
+    except pymysql.MySQLError as error:
+        code, words = (*error.args, "")[:2]
+        return str(words or code), code in MYSQL_REFUSALS
+    return "", False
+
+
+def _ask_postgresql(server: mlmd.PostgreSQLDatabaseConfig) -> tuple[str, bool]:
+    """As `_ask_mysql`."""
+    import pg8000.native
+
+    try:
+        pg8000.native.Connection(
+            host=server.host, port=int(server.port), database=server.dbname, user=server.user,
+            password=_unquoted(server.password), timeout=DRIVER_TIMEOUT,
+        ).close()  # fmt: skip
+    except pg8000.native.DatabaseError as error:
+        said = error.args[0]
+        return said.get("M", str(said)), said.get("C") in POSTGRESQL_REFUSALS
+    except pg8000.native.InterfaceError as error:
+        return f"{error.__cause__ or error}", False
+    return "", False

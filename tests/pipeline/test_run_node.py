@@ -1,0 +1,82 @@
+"""The statuses of a step that ends before its node runs; those behind are in end_to_end/test_kubeflow.py."""
+
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer
+from pytest import MonkeyPatch
+from typer.testing import CliRunner
+
+from pipeline import lock, run_node, store
+
+SHOP = Path(__file__).parents[1] / "end_to_end" / "shop" / "shop.yaml"
+APP = typer.Typer()
+APP.command()(run_node.step)
+
+
+@pytest.fixture(autouse=True)
+def own_signals() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def step(*settings: str, **options: str) -> tuple[int, str]:
+    """The status and the words of a step."""
+    values = {
+        "node": "Trainer",
+        "run-id": "1",
+        "date": "2026-11-24",
+        "config": str(SHOP),
+        "settings": json.dumps(settings),
+    }
+    given = {**values, **{name.replace("_", "-"): value for name, value in options.items()}}
+    answer = CliRunner().invoke(APP, [part for name, value in given.items() for part in (f"--{name}", value)])
+    return answer.exit_code, answer.stderr
+
+
+@pytest.mark.parametrize(
+    "options", [{"settings": "a=b"}, {"settings": '{"a": 1}'}, {"run_id": "../x"}, {"date": "yesterday"}]
+)
+def test_a_malformed_argument_is_2(options: dict[str, str]) -> None:
+    assert step(**options)[0] == 2
+
+
+def test_a_fault_of_the_configuration_is_1(tmp_path: Path) -> None:
+    status, said = step("trainer.epochs=none", f"root={tmp_path}")
+    assert status == 1 and "trainer.epochs" in said and "Traceback" not in said
+
+
+def test_an_image_with_other_code_than_was_compiled_is_1(tmp_path: Path) -> None:
+    status, said = step(f"root={tmp_path}", definition="0123456789abcdef")
+    assert status == 1 and "compiled from other code or another configuration (0123456789abcdef)" in said
+
+
+def test_a_node_that_is_not_there_is_1(tmp_path: Path) -> None:
+    status, said = step(f"root={tmp_path}", node="Trainr")
+    assert status == 1 and "Traceback" not in said
+
+
+def test_a_root_that_is_in_use_is_75(tmp_path: Path) -> None:
+    with lock.exclusive(tmp_path):
+        assert step(f"root={tmp_path}")[0] == 75
+    with lock.shared(tmp_path):
+        assert step(f"root={tmp_path}", node="Begin")[0] == 75
+        assert step(f"root={tmp_path}")[0] == 1  # nodes go side by side; this one's run is unknown
+
+
+def test_a_metadata_server_that_cannot_be_reached_is_75(tmp_path: Path, monkeypatch: MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "PATIENCE", ())
+    (tmp_path / "password").write_text("word")
+    server = f"metadata={{store: mysql, host: 127.0.0.1, port: 1, user: ndr, password: {{file: {tmp_path}/password}}}}"
+    status, said = step(f"root={tmp_path}", server)
+    assert status == 75 and "127.0.0.1:1," in said and "Traceback" not in said
+
+
+def test_a_root_that_cannot_be_written_is_75(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    status, said = step(f"root={tmp_path}/file/root")
+    assert status == 75 and "Not a directory" in said

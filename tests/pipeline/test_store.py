@@ -1,0 +1,232 @@
+"""ML Metadata in each of its stores: one contract for all, and what is said where a server does not play its part.
+
+The servers are MariaDB and PostgreSQL themselves; see `database_servers`.
+"""
+
+import multiprocessing
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+import toy
+from database_servers import PASSWORD, SERVERS, Server
+from ml_metadata.proto import metadata_store_pb2 as mlmd
+from pydantic import ValidationError
+from pytest import MonkeyPatch
+
+from pipeline import config as configuration
+from pipeline import day_run, store
+from pipeline.config import Config
+from pipeline.metadata import Records
+from pipeline.metadata_settings import PasswordSource
+from schemas.errors import PassingError, UserError
+
+SHOP = Path(__file__).parents[1] / "end_to_end" / "shop" / "shop.yaml"
+PATHS = (Path(toy.__file__).parent, Path(day_run.__file__).parents[1])
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[Callable[[str], Server]]:
+    """Starts each server when it is first asked for; all tests share its database."""
+    started: dict[str, Server] = {}
+
+    def get(name: str) -> Server:
+        if name not in started:
+            started[name] = SERVERS[name]()
+        return started[name]
+
+    yield get
+    for server in started.values():
+        server.close()
+
+
+@pytest.fixture(params=SERVERS)
+def server(request: pytest.FixtureRequest, servers: Callable[[str], Server]) -> Server:
+    return servers(request.param)
+
+
+@pytest.fixture(params=["sqlite", *SERVERS])
+def config(request: pytest.FixtureRequest, servers: Callable[[str], Server], tmp_path: Path) -> Config:
+    """A configuration of each store."""
+    own = [] if request.param == "sqlite" else servers(request.param).settings()
+    return configuration.load(SHOP, [f"root={tmp_path}", *own])
+
+
+@pytest.fixture(scope="module")
+def processes() -> Iterator[multiprocessing.context.ForkServerContext]:
+    """Processes that have TFX loaded from the start, which takes 13 seconds."""
+    context = multiprocessing.get_context("forkserver")
+    with MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", ":".join(map(str, PATHS)))
+        context.set_forkserver_preload(["toy"])
+        yield context
+
+
+class ToyRun:
+    """A run of the toy pipeline that has begun."""
+
+    def __init__(self, config: Config) -> None:
+        self.to = store.connection(config)
+        self.id = f"2026-11-24.{uuid4().hex}"
+        self.root = config.root
+        self.compiled = toy.compiled(self.root, self.id)
+        day_run.register(self.compiled, self.to)
+        self.records = Records(self.to)
+
+    def open_gates(self) -> None:
+        for name in toy.WRITERS:
+            (self.root / name).touch()
+
+    def steps(self) -> dict[str, str]:
+        return {step.node: step.state for step in self.records.run(self.id).steps}
+
+    def launch(self, name: str) -> None:
+        launch(str(self.root), self.id, name, self.to.SerializeToString())
+
+
+def launch(root: str, run_id: str, name: str, to: bytes) -> None:
+    """Runs a node, in whatever process."""
+    day_run.launch(toy.compiled(Path(root), run_id), name, mlmd.ConnectionConfig.FromString(to))
+
+
+def test_a_run_is_recorded_node_by_node_and_its_twin_comes_from_the_cache(config: Config) -> None:
+    first = ToyRun(config)
+    assert (first.records.run(first.id).state, first.steps()) == ("unfinished", {})
+    first.open_gates()
+    for name in (*toy.WRITERS, "Pusher"):
+        first.launch(name)
+    assert first.steps() == dict.fromkeys([*toy.WRITERS, "Pusher"], "complete")
+    (pushed,) = first.records.artifact_uris(first.id, "PushedModel")
+    assert (Path(pushed) / "text").read_text() == "Three"
+    assert first.records.runs()[-1] == first.records.run(first.id)
+    second = ToyRun(config)
+    for name in (*toy.WRITERS, "Pusher"):
+        second.launch(name)
+    assert second.steps() == dict.fromkeys([*toy.WRITERS, "Pusher"], "cached")
+    assert second.records.artifact_uris(second.id, "PushedModel") == [pushed]
+
+
+def test_nodes_at_once_in_processes_of_their_own(
+    config: Config, processes: multiprocessing.context.ForkServerContext
+) -> None:
+    run = ToyRun(config)
+    arguments = [(str(run.root), run.id, name, run.to.SerializeToString()) for name in toy.WRITERS]
+    started = [processes.Process(target=launch, args=each) for each in arguments]
+    for process in started:
+        process.start()
+    for name in toy.WRITERS:  # all have begun before any may end
+        wait_for(run.root / f"{name}.waits")
+    assert run.steps() == dict.fromkeys(toy.WRITERS, "unfinished")
+    run.open_gates()
+    for process in started:
+        process.join()
+        assert process.exitcode == 0
+    run.launch("Pusher")
+    assert run.records.run(run.id).state == "complete"
+    assert len(run.records.run(run.id).steps) == 4
+
+
+def test_a_server_that_restarts_in_the_middle_of_a_node_loses_nothing(server: Server, tmp_path: Path) -> None:
+    run = ToyRun(configuration.load(SHOP, [f"root={tmp_path}", *server.settings()]))
+
+    def restart() -> None:
+        wait_for(run.root / "One.waits")
+        server.stop()
+        run.open_gates()
+        time.sleep(1)
+        server.start()
+
+    restarting = threading.Thread(target=restart)
+    restarting.start()
+    run.launch("One")  # ends while there is no server
+    restarting.join()
+    # These records were connected to the server that was stopped.
+    assert run.steps() == {"One": "complete"}
+    server.stop()
+    threading.Timer(1, server.start).start()
+    for name in ("Two", "Three", "Pusher"):
+        run.launch(name)
+    assert run.records.run(run.id).state == "complete"
+
+
+def wait_for(path: Path) -> None:
+    for _ in range(1000):
+        if path.exists():
+            return
+        time.sleep(0.02)
+    raise TimeoutError(path)
+
+
+def refusal(server: Server, **changed: object) -> UserError:
+    """What is said to a configuration that differs from the right one."""
+    config = configuration.load(SHOP, server.settings(**changed))
+    with pytest.raises(UserError) as refused:
+        Records(store.connection(config))
+    assert PASSWORD not in str(refused.value)
+    return refused.value
+
+
+def test_a_wrong_password_is_told_at_once(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "wrong").write_text("wr0ng")
+    said = refusal(server, password=f"{{file: {tmp_path / 'wrong'}}}")
+    assert not isinstance(said, PassingError)
+    assert f"127.0.0.1:{server.port}" in str(said) and "the password" in str(said) and "wr0ng" not in str(said)
+
+
+def test_a_database_that_is_not_there_is_named_and_not_made(server: Server) -> None:
+    for _ in range(2):  # the first attempt made none
+        said = refusal(server, database="metdata")
+        assert not isinstance(said, PassingError) and "metdata" in str(said) and "the database was made" in str(said)
+
+
+def test_a_server_that_is_not_there_is_waited_for_and_then_named(server: Server, monkeypatch: MonkeyPatch) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(time, "sleep", waited.append)
+    said = refusal(server, port=1)
+    assert isinstance(said, PassingError) and "127.0.0.1:1," in str(said) and "efused" in str(said)
+    assert waited == list(store.PATIENCE)
+
+
+@pytest.mark.parametrize("version", [7, 99])
+def test_ml_metadata_of_another_version_is_named(server: Server, version: int) -> None:
+    Records(store.connection(configuration.load(SHOP, server.settings())))
+    server.execute(f"UPDATE MLMDEnv SET schema_version = {version}")
+    said = refusal(server)
+    server.execute("UPDATE MLMDEnv SET schema_version = 10")
+    assert not isinstance(said, PassingError) and f"version {version}" in str(said) and "another version" in str(said)
+
+
+def test_a_store_that_others_keep_busy_is_not_taken_for_something_else(config: Config) -> None:
+    # The words of ML Metadata itself, half a minute after another process had begun an exclusive transaction.
+    busy = RuntimeError("Concurrent writes aborted after max number of retries.")
+    said = store._refusal(store.connection(config), busy)
+    assert isinstance(said, PassingError) and "in use by others" in str(said)
+
+
+def test_localhost_is_a_machine_not_a_socket(server: Server) -> None:
+    Records(store.connection(configuration.load(SHOP, server.settings(host="localhost"))))
+
+
+def test_the_password_is_asked_for_by_name_and_never_shown(monkeypatch: MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("NO_SUCH", raising=False)
+    with pytest.raises(UserError, match="the environment variable NO_SUCH, found nothing"):
+        PasswordSource(env="NO_SUCH").read()
+    monkeypatch.setenv("NO_SUCH", "word\n with more lines")
+    assert PasswordSource(env="NO_SUCH").read() == "word\n with more lines"
+    with pytest.raises(UserError, match="No such file"):
+        PasswordSource(file=tmp_path / "none").read()
+    for both_or_neither in ({}, {"env": "A", "file": "b"}):
+        with pytest.raises(ValidationError, match="expected one of env"):
+            PasswordSource.model_validate(both_or_neither)
+
+
+def test_a_setting_of_the_other_store_is_refused() -> None:
+    with pytest.raises(UserError, match=r"metadata\.host: is not a known key"):
+        configuration.load(SHOP, ["metadata={store: sqlite, host: here}"])
+    with pytest.raises(UserError, match=r"metadata: .*store"):
+        configuration.load(SHOP, ["metadata={store: oracle}"])
+    with pytest.raises(UserError, match=r"metadata\.user: is missing"):
+        configuration.load(SHOP, ["metadata={store: mysql, host: here, password: {env: A}}"])
