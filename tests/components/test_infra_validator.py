@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,12 +51,12 @@ def write(folder: Path, split: str, features: list[dict[str, list[bytes]]]) -> t
 class World:
     """What the step is given: the first of two models, and what was made of it."""
 
-    def __init__(self, folder: Path, kind: str) -> None:
+    def __init__(self, folder: Path, models: list[types.Artifact], kind: str) -> None:
         self.folder = folder
+        self.models = models
         self.catalogue = write(folder / "catalogue", "catalogue", [{CANDIDATE_ID: [i], "item": [i]} for i in ITEMS])
         seen = [{"past": [ITEMS[n], ITEMS[2 * n]]} for n in range(150)]
         self.training, self.held_out = write(folder / "t", "train", seen), write(folder / "e", "eval", seen)
-        self.models = [export(SPEC, TOWERS, folder / f"model{seed}", seed) for seed in (0, 1)]
         given = {"kind": kind} if kind == "flat" else {"kind": "ivf", "lists": 8, "probes": 2, "vectors": "int8"}
         self.made = [self._index(number, IndexerSettings.model_validate(given)) for number in (0, 1)]
 
@@ -72,7 +73,7 @@ class World:
     def validate(self, model: types.Artifact, index: int, retriever: int, to: Path) -> list[str]:
         """The sentences of a refusal; none where the version is blessed."""
         transform, blessing = standard_artifacts.TransformGraph(), standard_artifacts.InfraBlessing()
-        transform.uri, blessing.uri = str(self.folder / "model0" / "transform"), str(to / "blessing")
+        transform.uri, blessing.uri = f"{self.models[0].uri}/transform", str(to / "blessing")
         Path(blessing.uri).mkdir()
         InfraValidatorExecutor().Do(
             {
@@ -97,9 +98,14 @@ class World:
         return refused
 
 
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> list[types.Artifact]:
+    return [export(SPEC, TOWERS, tmp_path_factory.mktemp("model"), seed) for seed in (0, 1)]
+
+
 @pytest.fixture(scope="module", params=["flat", "ivf"])
-def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> World:
-    return World(tmp_path_factory.mktemp(request.param), request.param)
+def world(request: pytest.FixtureRequest, models: list[types.Artifact], tmp_path_factory: Any) -> World:
+    return World(tmp_path_factory.mktemp(request.param), models, request.param)
 
 
 def test_what_was_made_of_one_model_answers_as_it_was_trained(world: World, tmp_path: Path) -> None:
