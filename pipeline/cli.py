@@ -242,7 +242,9 @@ def schema(config: ConfigOption = MOVIELENS_CONFIG, settings: SetOption = None) 
 def _outcome(result: Any) -> str:
     if result.withdrawn:
         return f"version {result.version or 'none'}, withdrawn by a rollback"
-    return f"version {result.version}" if result.version else f"not blessed: {'; '.join(result.refused)}"
+    if result.version:
+        return f"version {result.version}"
+    return f"{'not pushed' if result.blessed else 'not blessed'}: {'; '.join(result.refused)}"
 
 
 def _done_before(result: Any) -> str:

@@ -165,7 +165,7 @@ def _outcome(run: Run) -> Table:
     if run.blessed is not None:
         table.add_row("blessed", blessing_words(run) if run.blessed else "no: the last good model keeps serving")
     if run.servable is not None:
-        table.add_row("answers as trained", "yes" if run.servable else "no: nothing was pushed")
+        table.add_row("servable", "yes: it answers as it was trained" if run.servable else "no: nothing was pushed")
     for refusal in run.refused:
         table.add_row("", refusal)
     for name in run.not_judged:
