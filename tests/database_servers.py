@@ -28,7 +28,7 @@ class Server:
     ending = signal.SIGTERM
 
     def __init__(self) -> None:
-        if missing := [name for name in self.needs if shutil.which(name, path=PROGRAMS) is None]:
+        if missing := self.missing():
             pytest.skip(f"Debian's packages mariadb-server and postgresql are not installed: no {', '.join(missing)}")
         # Not below pytest's folders, which are closed to the user that the server runs as: neither takes root.
         self.folder = Path(tempfile.mkdtemp(prefix=f"ndr-{self.store}-"))
@@ -42,6 +42,11 @@ class Server:
         self.password_file = self._write("password", f"{PASSWORD}\n")
         self.make()
         self.start()
+
+    @classmethod
+    def missing(cls) -> list[str]:
+        """The programs that are not installed."""
+        return [name for name in cls.needs if shutil.which(name, path=PROGRAMS) is None]
 
     def settings(self, **changed: object) -> list[str]:
         """As `--set` takes them."""

@@ -1,7 +1,7 @@
 """Days on Kubeflow: the compiled pipeline's own commands, each in a process of its own, two at once.
 
 What Kubeflow does is done here by `Cluster`: it fills in the placeholders, and starts a step once those before it have ended. ML
-Metadata is on MariaDB, as on a cluster.
+Metadata is in MariaDB, as on a cluster, where that is installed.
 """
 
 import json
@@ -105,9 +105,13 @@ class Cluster:
 
 
 @pytest.fixture(scope="module")
-def mariadb() -> Iterator[MariaDB]:
+def metadata() -> Iterator[list[str]]:
+    """The settings of MariaDB; none, which is an SQLite file, where it is not installed."""
+    if MariaDB.missing():
+        yield []
+        return
     server = MariaDB()
-    yield server
+    yield server.settings()
     server.close()
 
 
@@ -119,9 +123,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def options(root: Path, mariadb: MariaDB) -> list[str]:
+def options(root: Path, metadata: list[str]) -> list[str]:
     """As `ndr` takes them."""
-    own = ["kubeflow.image=ndr", *mariadb.settings()]
+    own = ["kubeflow.image=ndr", *metadata]
     return [*arguments(root), *(part for setting in own for part in ("--set", setting))]
 
 
