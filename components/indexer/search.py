@@ -105,6 +105,8 @@ class ListSearch(tf.Module):
         # Read once, as a whole: what gathers from a variable makes every later read of it a copy.
         vectors, bounds, scaled = self.vectors.read_value(), self.bounds.read_value(), queries * self.steps
         nearest = tf.matmul(queries, self.centroids, transpose_b=True)
+        # Behind what the lists hold, which may be fewer than k.
+        no_scores, nothing = tf.fill([k], NO_SCORE), tf.fill([k], NOTHING)
 
         def in_all(query: tf.Tensor) -> Found:
             return best(_products(vectors, query), k)
@@ -114,10 +116,9 @@ class ListSearch(tf.Module):
             starts, ends = tf.unstack(tf.gather(bounds, probes, axis=1))
             slices = zip(*(tf.unstack(each[:, tf.newaxis], self.probes) for each in (starts, ends)), strict=True)
             products = [_products(tf.strided_slice(vectors, start, end), query) for start, end in slices]
-            found = best(tf.concat(products, axis=0), k)
-            rows = tf.ragged.range(starts, ends).flat_values
-            there = found.rows >= 0
-            return Found(found.scores, tf.where(there, tf.gather(rows, tf.maximum(found.rows, 0)), NOTHING))
+            found = tf.math.top_k(tf.concat([*products, no_scores], axis=0), k)
+            rows = tf.concat([tf.ragged.range(starts, ends).flat_values, nothing], axis=0)
+            return Found(found.values, tf.gather(rows, found.indices))
 
         shape = Found(tf.TensorSpec([None], tf.float32), tf.TensorSpec([None], tf.int32))
         return tf.cond(

@@ -41,8 +41,8 @@ class IndexerSettings(Declaration):
         exact_below: items; of `auto`.
         lists: of `ivf`, at most as many as there are items; 4 * sqrt(items) by default.
         probes: of `ivf`, how many lists a search looks at, all where there are fewer. By default as few as reach `recall_target`.
-        recall_target: the share of the exact first `recall_at` items that a search must find, on average over queries of the
-            training split.
+        recall_target: the share of the exact first `recall_at` items that a search must find, on average over queries: those of the
+            training split that it is tuned on and, at the lower end of a 95 % interval, others.
         recall_at: how many items a search is tuned for; for more it finds a smaller share of them.
         tuning_queries: how many queries it is tuned on.
         vectors: how the retriever of an `ivf` keeps embeddings: `float32`; `bfloat16` in half, `int8` in a quarter of the memory,
