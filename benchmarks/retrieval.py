@@ -35,7 +35,7 @@ import matplotlib.pyplot as plt  # noqa: E402
 WIDTH = 64
 K = 100
 BATCHES = (1, 64)
-TURN = 20
+TURN = 100
 HNSW_LINKS, HNSW_CONSTRUCTION = 16, 60
 HNSW_WIDTHS = (64, 128, 256, 512)
 SHARES = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the tuned probes
@@ -196,7 +196,7 @@ def main() -> None:
     arguments = common.parser(__doc__ or "")
     arguments.add_argument("--items", type=int, default=1_000_000)
     arguments.add_argument("--queries", type=int, default=1000)
-    arguments.add_argument("--rounds", type=int, default=10, help=f"turns of {TURN} that each is timed in")
+    arguments.add_argument("--rounds", type=int, default=5, help=f"turns of {TURN} that each is timed in")
     arguments.add_argument("--plot", type=Path, help="where the two figures are drawn (PNG)")
     options = arguments.parse_args()
     points, said = measure(options)
