@@ -68,8 +68,8 @@ class ListSearch(tf.Module):
         lists: how they are divided.
         probes: how many lists are looked at.
         deepest: for more items than this a query is compared with all: so few lists would not hold enough of the best.
-        vectors: `float32`, `bfloat16` or `int8`: how the embeddings are kept. int8 counts in steps of a 127th of the largest value
-            of each dimension; the query is multiplied by the steps, so that products need no correction.
+        vectors: `float32`, `bfloat16` or `int8`: how the embeddings are kept. int8 counts in steps of a 127th of the item's largest
+            value, which is kept beside it.
 
     Attributes:
         order: [items] int64, the row in `embeddings` of each of the search's rows.
@@ -92,41 +92,44 @@ class ListSearch(tf.Module):
         ends = np.cumsum(lists.sizes)
         self.centroids = tf.Variable(lists.centroids, trainable=False, name="centroids")
         self.bounds = tf.Variable(np.stack([ends - lists.sizes, ends]).astype(np.int32), trainable=False, name="bounds")
-        steps = np.ones(embeddings.shape[1], np.float32)
         kept = embeddings[lists.order]
+        self.steps = None
         if vectors == "int8":
-            steps = np.maximum(np.abs(embeddings).max(axis=0), np.finfo(np.float32).tiny) / 127
-            kept = np.rint(kept / steps).astype(np.int8)
-        self.steps = tf.Variable(steps, trainable=False, name="steps")
+            steps = np.maximum(np.abs(kept).max(axis=1), np.finfo(np.float32).tiny) / 127
+            kept = np.rint(kept / steps[:, np.newaxis]).astype(np.int8)
+            self.steps = tf.Variable(steps, trainable=False, name="steps")
         self.vectors = tf.Variable(tf.cast(kept, vectors), trainable=False, name="vectors")
 
     def __call__(self, queries: tf.Tensor, k: tf.Tensor) -> Found:
         """See the module."""
         # Read once, as a whole: what gathers from a variable makes every later read of it a copy.
-        vectors, bounds, scaled = self.vectors.read_value(), self.bounds.read_value(), queries * self.steps
+        vectors, bounds = self.vectors.read_value(), self.bounds.read_value()
+        steps = None if self.steps is None else self.steps.read_value()
         nearest = tf.matmul(queries, self.centroids, transpose_b=True)
         # Behind what the lists hold, which may be fewer than k.
         no_scores, nothing = tf.fill([k], NO_SCORE), tf.fill([k], NOTHING)
 
         def in_all(query: tf.Tensor) -> Found:
-            return best(_products(vectors, query), k)
+            products = _products(vectors, query)
+            return best(products if steps is None else products * steps, k)
 
         def in_lists(query_and_probes: tuple[tf.Tensor, tf.Tensor]) -> Found:
             query, probes = query_and_probes
             starts, ends = tf.unstack(tf.gather(bounds, probes, axis=1))
             slices = zip(*(tf.unstack(each[:, tf.newaxis], self.probes) for each in (starts, ends)), strict=True)
-            products = [_products(tf.strided_slice(vectors, start, end), query) for start, end in slices]
-            found = tf.math.top_k(tf.concat([*products, no_scores], axis=0), k)
-            rows = tf.concat([tf.ragged.range(starts, ends).flat_values, nothing], axis=0)
-            return Found(found.values, tf.gather(rows, found.indices))
+            products = tf.concat([_products(tf.strided_slice(vectors, *each), query) for each in slices], axis=0)
+            rows = tf.ragged.range(starts, ends).flat_values
+            scores = products if steps is None else products * tf.gather(steps, rows)
+            found = tf.math.top_k(tf.concat([scores, no_scores], axis=0), k)
+            return Found(found.values, tf.gather(tf.concat([rows, nothing], axis=0), found.indices))
 
         shape = Found(tf.TensorSpec([None], tf.float32), tf.TensorSpec([None], tf.int32))
         return tf.cond(
             k > self._deepest,
-            lambda: tf.map_fn(in_all, scaled, fn_output_signature=shape, parallel_iterations=1),
+            lambda: tf.map_fn(in_all, queries, fn_output_signature=shape, parallel_iterations=1),
             lambda: tf.map_fn(
                 in_lists,
-                (scaled, tf.math.top_k(nearest, self.probes, sorted=False).indices),
+                (queries, tf.math.top_k(nearest, self.probes, sorted=False).indices),
                 fn_output_signature=shape,
                 parallel_iterations=self._parallel,
             ),

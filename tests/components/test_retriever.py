@@ -106,11 +106,12 @@ def test_a_request_for_more_than_the_lists_can_hold_is_answered_exactly() -> Non
     assert found(search, circle(7), 5)[0].tolist() == [[2, 0, 4, -1, -1]]
 
 
-def test_int8_follows_the_range_of_each_dimension() -> None:
-    # The second dimension's values are a hundredth of the first's. In steps of the larger they would all be 0 or 1.
-    embeddings = np.stack([np.ones(9), np.linspace(-0.01, 0.01, 9)], axis=1).astype(np.float32)
-    rows, _ = found(SEARCHES["int8"](embeddings), np.array([[0, 1]], np.float32), 9)
-    assert rows.tolist() == [list(range(8, -1, -1))]
+def test_int8_counts_in_steps_of_each_item_by_itself() -> None:
+    # In steps of a 127th of the first item's, the others would all be 1.
+    embeddings = np.array([[1, 0], [0.008, 0], [0.0085, 0], [0.009, 0]], np.float32)
+    rows, scores = found(SEARCHES["int8"](embeddings), np.array([[1, 0]], np.float32), 4)
+    assert rows.tolist() == [[0, 3, 2, 1]]
+    assert scores[0] == pytest.approx([1, 0.009, 0.0085, 0.008], rel=1e-5)
 
 
 @pytest.mark.parametrize(("vectors", "size"), [("float32", 4), ("bfloat16", 2), ("int8", 1)])
