@@ -15,7 +15,7 @@ EMBEDDING_ERROR = 1e-5
 batch."""
 SCORE_ERRORS = {"float32": 1e-5, "bfloat16": 2e-2, "int8": 2e-2}
 """What a score may differ from the inner product by, as the retriever keeps vectors. Steps of a 127th of at most 1 leave a unit
-vector's products off by 1 / (127 * sqrt(12)) = 0.002, as a standard deviation: the bound is to find a wrong item, not a rounded one."""
+vector's products off by 1 / (127 * sqrt(12)) = 0.002, as a standard deviation: the bound finds a wrong item, not a rounded one."""
 
 Embeddings = NDArray[np.float32]
 
