@@ -1,8 +1,12 @@
+import os
+
 import tensorflow as tf
 
 import components
 
 assert components  # which chooses Keras 2; no test may use Keras before
+
+os.environ.pop("COLUMNS", None)  # which pytest-xdist sets for its workers: what a command prints must not depend on it
 
 # Two logical devices for the tests of replicas; whatever names no device runs on the first.
 tf.config.set_logical_device_configuration(
