@@ -34,8 +34,7 @@ import matplotlib.pyplot as plt  # noqa: E402
 
 WIDTH = 64
 K = 100
-BATCHES = (1, 64)
-TURN = 100
+TURNS = {1: 100, 64: 5}  # by batch size, how many batches a turn has
 HNSW_LINKS, HNSW_CONSTRUCTION = 16, 60
 HNSW_WIDTHS = (64, 128, 256, 512)
 SHARES = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the tuned probes
@@ -64,14 +63,14 @@ def recall(rows: NDArray[np.int64], exact: NDArray[np.int64]) -> float:
 
 
 def timed(calls: Mapping[str, Call], queries: Embeddings, batch: int, rounds: int) -> dict[str, list[float]]:
-    """The median seconds of each call for a batch, in each turn of `TURN` batches."""
+    """The median seconds of each call for a batch, in each turn."""
     batches = [queries[start : start + batch] for start in range(0, len(queries) - batch + 1, batch)]
     medians: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(-1, rounds):  # the first is to warm up
         for name, call in calls.items():
             seconds = []
-            for each in range(TURN):
-                asked = batches[(number * TURN + each) % len(batches)]
+            for each in range(TURNS[batch]):
+                asked = batches[(number * TURNS[batch] + each) % len(batches)]
                 begun = time.perf_counter()
                 call(asked)
                 seconds.append(time.perf_counter() - begun)
@@ -118,9 +117,8 @@ def measure(options: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
 
     def point(name: str, setting: int | str, found: NDArray[np.int64], calls: Mapping[str, Call]) -> dict[str, Any]:
         made: dict[str, Any] = {"name": name, "setting": setting, "recall": recall(found, exact_rows)}
-        for batch in BATCHES:
-            rounds = options.rounds if batch == 1 else max(2, options.rounds // 5)
-            seconds = timed(calls, queries, batch, rounds)
+        for batch in TURNS:
+            seconds = timed(calls, queries, batch, options.rounds)
             made[f"seconds_{batch}"] = {key: common.median(each) for key, each in seconds.items()}
             made[f"queries_per_second_{batch}"] = batch / common.median(seconds[name])
             if name == "retriever":
@@ -150,7 +148,7 @@ def measure(options: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
             "setting": search.probes,
             "recall": recall(raw.search(queries, K)[1], exact_rows),
         }
-        for batch in BATCHES:
+        for batch in TURNS:
             ivf[f"queries_per_second_{batch}"] = batch / made[f"seconds_{batch}"]["FAISS IVF"]
         points.append(ivf)
     for width in HNSW_WIDTHS:
@@ -169,7 +167,7 @@ def measure(options: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
 def draw(path: Path, points: Sequence[Mapping[str, Any]], items: int) -> None:
     """Recall against queries a second, a panel a batch size."""
     figure, axes = plt.subplots(1, 2, figsize=(13, 4.8), sharey=True, layout="constrained")
-    for axis, batch in zip(axes, BATCHES, strict=True):
+    for axis, batch in zip(axes, TURNS, strict=True):
         names = list(dict.fromkeys(point["name"] for point in points))
         for number, name in enumerate(names):
             of_name = [point for point in points if point["name"] == name]
@@ -196,20 +194,20 @@ def main() -> None:
     arguments = common.parser(__doc__ or "")
     arguments.add_argument("--items", type=int, default=1_000_000)
     arguments.add_argument("--queries", type=int, default=1000)
-    arguments.add_argument("--rounds", type=int, default=5, help=f"turns of {TURN} that each is timed in")
+    arguments.add_argument("--rounds", type=int, default=5, help="turns that each is timed in")
     arguments.add_argument("--plot", type=Path, help="where the two figures are drawn (PNG)")
     options = arguments.parse_args()
     points, said = measure(options)
     common.show(
         f"{options.items:,} items x {WIDTH}, the first {K}",
-        ["", "probes or width", f"recall@{K}", "ms, one query", *(f"queries/s, batch {batch}" for batch in BATCHES)],
+        ["", "probes or width", f"recall@{K}", "ms, one query", *(f"queries/s, batch {batch}" for batch in TURNS)],
         [
             [
                 point["name"],
                 str(point["setting"]),
                 f"{point['recall']:.4f}",
                 f"{1000 / point['queries_per_second_1']:.2f}",
-                *(f"{point[f'queries_per_second_{batch}']:,.0f}" for batch in BATCHES),
+                *(f"{point[f'queries_per_second_{batch}']:,.0f}" for batch in TURNS),
             ]
             for point in points
         ],
