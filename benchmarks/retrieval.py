@@ -1,7 +1,7 @@
 """The retriever's search over a million items: recall against queries a second, beside exact search, FAISS's IVF and HNSW.
 
-Embeddings are random, of a spectrum that falls as 1 / dimension, so that there is something for lists to follow. Trained towers leave
-such a spectrum too; without any, lists would have to look at half of the items.
+Embeddings are random, of a spectrum that falls as 1 / dimension, so that there is something for lists to follow; trained towers
+leave such a spectrum too.
 
 The retriever, exact search and FAISS's IVF are timed on embeddings, in the same process, taking turns of several queries: an exact
 search reads all items, so that whatever came behind each one would find the caches empty, which is not how a server is asked. The
