@@ -93,6 +93,10 @@ class Graph:
     executions: dict[int, Execution]
     edges: tuple[Edge, ...]
 
+    def runs(self) -> set[str]:
+        """The runs that the executions are of."""
+        return {execution.run for execution in self.executions.values()}
+
     def inputs(self, execution: int) -> list[Edge]:
         """What an execution used."""
         return [edge for edge in self.edges if (edge.execution, edge.kind) == (execution, "input")]

@@ -1,5 +1,6 @@
 """The tables at the end of a run, and of a row of days."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -182,5 +183,5 @@ def _outcome(run: Run) -> Table:
 
 def from_here(place: str) -> str:
     """A path below the current folder without that folder."""
-    path = Path(place)
+    path = Path(os.path.normpath(place))
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else place

@@ -40,14 +40,14 @@ def artifact_table(artifacts: Iterable[Artifact], run: str = "") -> Table:
 
     Args:
         artifacts: in the order of the rows.
-        run: whose artifacts these are; of the others the run is named. All runs are named where it is empty.
+        run: whose artifacts these are; only the runs of others are named. Empty where there is no such run.
     """
     table = Table(title=f"Artifacts of {run}, and what it used" if run else None, title_justify="left")
-    for column in ("id", "type", "step", "run", "there", "uri"):
+    for column in ("id", "type", "run", "there", "uri"):
         table.add_column(column, justify="right" if column == "id" else "left", overflow="fold")
     for each in artifacts:
         maker = "" if run and each.run == run else each.run
-        table.add_row(str(each.id), each.type, each.node, maker, presence(each), from_here(each.uri))
+        table.add_row(str(each.id), each.type, maker, presence(each), from_here(each.uri))
     return table
 
 

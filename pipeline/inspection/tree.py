@@ -38,7 +38,7 @@ def lineage_tree(graph: Graph, artifact: int, origins: dict[str, Origin | None])
     if users:
         _Down(graph, subject.run).add(tree.add("went into"), artifact)
     runs = tree.add("runs")
-    for run in sorted({execution.run for execution in graph.executions.values()}):
+    for run in sorted(graph.runs()):
         origin = origins.get(run)
         runs.add(f"{run}: {code_words(origin) if origin else 'code and configuration were not recorded'}")
     return tree
