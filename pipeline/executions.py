@@ -3,7 +3,6 @@
 ML Metadata has no join: to ask for each execution's contexts takes most of the time where there are many.
 """
 
-import math
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 
@@ -22,6 +21,7 @@ STATES = {
 }
 UNFINISHED = "unfinished"
 FEW = 50  # so many calls take less than reading all executions
+A_PAGE = 100  # executions, which ML Metadata gives in one call
 
 
 def runs_of(store: Store, executions: Collection[int]) -> dict[int, str]:
@@ -64,7 +64,7 @@ def _names(store: Store, executions: Collection[int], kind: str) -> dict[int, st
     return {
         execution.id: context.name
         for context in contexts
-        for execution in _down_to(store, context.id, min(wanted), 2 * math.ceil(len(wanted) / len(contexts)))
+        for execution in _down_to(store, context.id, min(wanted), max(A_PAGE, 2 * len(wanted) // len(contexts)))
         if execution.id in wanted
     }
 

@@ -189,6 +189,11 @@ class Lineage:
         """The ids of the artifacts at a place, oldest first."""
         return sorted(artifact.id for artifact in self._store.get_artifacts_by_uri(uri))
 
+    def below(self, places: AbstractSet[str]) -> list[int]:
+        """The ids of the artifacts in any of some folders, oldest first."""
+        folders = tuple(f"{place.rstrip('/')}/" for place in places)
+        return sorted(artifact.id for artifact in self._store.get_artifacts() if artifact.uri.startswith(folders))
+
     def pushes(self) -> dict[int, dict[str, Any]]:
         """By the id of what the Pushers left, oldest first, its properties: `pushed_version` and `parts` where there was a push."""
         found = self._store.get_artifacts_by_type(PUSHED) if PUSHED in self._types.values() else []

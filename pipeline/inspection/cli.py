@@ -137,7 +137,7 @@ def diff(
         if as_json:
             _write(differences.differences_json(first, second, found))
         else:
-            _print(differences.difference_tables(first, second, found) or ["Nothing differs."])
+            _print(differences.difference_tables(first, second, found, everything) or ["Nothing differs."])
 
 
 @contextmanager

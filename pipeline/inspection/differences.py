@@ -15,6 +15,8 @@ from pipeline.summary import metric_words
 # Two runs of the same never take the same time: a step's is told where it is off by both.
 LEAST_SECONDS, LEAST_SHARE = 1.0, 0.1
 
+SEPARATOR = " "  # between a slice and a metric
+
 Pairs = dict[str, tuple[Any, Any]]
 
 
@@ -27,7 +29,7 @@ class Differences:
         code: version, commit and digest.
         configuration: by the path of its keys.
         data: what the examples came from, their rows, and the vocabularies.
-        metrics: of the model, `slice metric`; each value with its 95 % interval.
+        metrics: of the model, by metric, and by slice and metric; each value with its 95 % interval.
         steps: state and seconds by step.
     """
 
@@ -68,14 +70,17 @@ def differences_json(one: Run, other: Run, found: Differences) -> dict[str, Any]
     return {"runs": [one.run, other.run], **asdict(found)}
 
 
-def difference_tables(one: Run, other: Run, found: Differences) -> list[Table]:
-    """A table a part; parts in which nothing differs have none."""
+def difference_tables(one: Run, other: Run, found: Differences, everything: bool = False) -> list[Table]:
+    """A table a part; parts in which nothing differs have none. Of the slices' metrics those that are apart, or everything."""
+    metrics = {
+        name: pair for name, pair in found.metrics.items() if everything or apart(*pair) or SEPARATOR not in name
+    }
     parts: list[tuple[str, Pairs, Callable[[Any], str]]] = [
         ("Outcome", found.outcome, _words),
         ("Code", found.code, _words),
         ("Configuration", found.configuration, _words),
         ("Data", found.data, _words),
-        ("Metrics of the model; in brackets 95 % intervals", found.metrics, _metric),
+        ("Metrics of the model; in brackets 95 % intervals", metrics, _metric),
         ("Steps", found.steps, _step),
     ]
     return [_table(title, one, other, pairs, words) for title, pairs, words in parts if pairs]
@@ -127,6 +132,7 @@ def _outcome(run: Run) -> dict[str, Any]:
         "servable": run.servable,
         "refused": list(run.refused),
         "not judged": list(run.not_judged),
+        **flat(run.index, "index"),
     }
 
 
@@ -141,15 +147,16 @@ def _configuration(run: Run) -> dict[str, Any]:
 
 
 def _data(run: Run) -> dict[str, Any]:
-    given = {"digest": run.given.digest, "goes on from": run.given.base_day} if run.given else {}
+    given = {"digest": run.given.digest[:16], "goes on from": run.given.base_day} if run.given else {}
     rows = {kind: {name: value for name, value in each.items() if name != "kind"} for kind, each in run.rows.items()}
-    return {**given, **flat(run.sources), **flat(rows), **flat({"ids": run.turnover})}
+    sources = {kind: {**each, "fingerprint": each["fingerprint"][:16]} for kind, each in run.sources.items()}
+    return {**given, **flat(sources), **flat(rows), **flat({"ids": run.turnover})}
 
 
 def _metrics(run: Run) -> dict[str, Any]:
     overall_first = sorted(run.metrics, key=lambda name: (name != "all", name))
     return {
-        name if place == "all" else f"{place} {name}": value
+        name if place == "all" else f"{place}{SEPARATOR}{name}": value
         for place in overall_first
         for name, value in run.metrics[place].get(CANDIDATE, {}).items()
     }
@@ -172,6 +179,8 @@ def flat(values: Any, path: str = "") -> dict[str, Any]:
 def _words(value: Any) -> str:
     if value is None:
         return ""
+    if isinstance(value, float):
+        return f"{value:.6g}"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 

@@ -55,9 +55,9 @@ def find_artifact(lineage: Lineage, words: str) -> int:
         raise UserError(
             f"{expected}, received {words!r}, which may be any of these; say it by its id:{_listed(candidates)}"
         )
-    raise UserError(
-        f"{expected}, received {words!r}: there is no such artifact. `ndr artifacts` lists those that there are."
-    )
+    newest = [_words(each) for each in lineage.artifacts(last=SHOWN)]
+    known = f"The newest are:{_listed(newest)}\n`ndr artifacts` lists all." if newest else "ML Metadata knows none yet."
+    raise UserError(f"{expected}, received {words!r}: there is no such artifact. {known}")
 
 
 def _by_number(lineage: Lineage, words: str) -> list[int]:
@@ -67,24 +67,20 @@ def _by_number(lineage: Lineage, words: str) -> list[int]:
 
 
 def _by_place(lineage: Lineage, words: str) -> list[int]:
-    """The artifact that a place is in; else what was pushed there."""
-    if "://" in words:
-        spelled = {words.rstrip("/")}
-        within = [words.rstrip("/")]
-        while not within[-1].endswith(":/"):
-            within.append(within[-1].rpartition("/")[0])
-    else:
+    """The artifact that a place is in; else what was pushed there; else those that are in it."""
+    if not words:
+        return []
+    spelled = {words.rstrip("/")}
+    within = list(spelled)
+    if "://" not in words:
         places = [Path(os.path.abspath(words)), Path(os.path.realpath(words))]  # noqa: PTH100 (resolve follows links)
         spelled = {str(place) for place in places}
         within = [str(path) for place in places for path in (place, *place.parents)]
     for place in within:
         if found := lineage.at(place):
             return found[-1:]  # of one place the newest: the rest was written over
-    return [
-        artifact
-        for artifact, push in lineage.pushes().items()
-        if spelled & set(json.loads(push.get("parts", "{}")).values())
-    ]
+    parts = {id: json.loads(push.get("parts", "{}")).values() for id, push in lineage.pushes().items()}
+    return [id for id, its in parts.items() if spelled & set(its)] or lineage.below(spelled)
 
 
 def _is_day(words: str) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
+from rich import filesize
 from rich.table import Table
 
 from pipeline.lineage import Artifact, Graph
@@ -76,7 +77,7 @@ def seconds_words(seconds: float | None) -> str:
 
 def files_words(files: dict[str, Any]) -> str:
     """What `components.example_gen.sources.summary` recorded of the files that examples were read from."""
-    count = f"{files['files']:,} file{'s'[: files['files'] != 1]}, {files['bytes'] / 1e6:,.1f} MB"
+    count = f"{files['files']:,} file{'s'[: files['files'] != 1]}, {filesize.decimal(files['bytes'])}"
     if files["folders"] < 2:
         return f"{from_here(files['first'])} ({count})"
     return f"{from_here(files['first'])} to {from_here(files['last'])} ({files['folders']:,} folders, {count})"
@@ -97,6 +98,9 @@ def _made_from(run: Run) -> Table:
         table.add_row("pipeline", f"{run.origin.configuration['name']} (--json has the whole configuration)")
     if run.given:
         table.add_row("input", f"digest {run.given.digest[:16]}")
+        models = {"goes on from": run.given.base_model, "has to beat": run.given.baseline_model}
+        for role, model in models.items():
+            table.add_row(role, f"Model {model}" if model else "no model")
     for kind, source in run.sources.items():
         if source["files"]:
             table.add_row(kind, files_words(source["files"]))

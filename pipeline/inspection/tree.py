@@ -67,20 +67,24 @@ class _Up(_Branches):
     """An artifact's maker, and what that used."""
 
     def add(self, tree: Tree, artifact: int) -> None:
-        makers = [self._graph.executions[edge.execution] for edge in self._graph.makers(artifact)]
-        for execution in makers[:1]:  # the others served it from the cache
-            if execution.id in self._told:
-                tree.add(f"{self._step(execution)} (above)")
-                continue
+        for edge in self._graph.makers(artifact)[:1]:  # the others served it from the cache
+            execution = self._graph.executions[edge.execution]
             self._told.add(execution.id)
             branch = tree.add(self._step(execution))
-            for edge in self._graph.inputs(execution.id):
-                used = self._graph.artifacts[edge.artifact]
-                self.add(branch.add(f"{edge.name}: {_named(used)}{self._elsewhere(used)}"), edge.artifact)
+            for used in self._graph.inputs(execution.id):
+                words, is_told = self._words(self._graph.artifacts[used.artifact])
+                below = branch.add(f"{used.name}: {words}")
+                if not is_told:
+                    self.add(below, used.artifact)
 
-    def _elsewhere(self, artifact: Artifact) -> str:
-        """Of what is not followed, where it is from."""
-        return "" if self._graph.makers(artifact.id) else f", made by {artifact.node} of {artifact.run}"
+    def _words(self, artifact: Artifact) -> tuple[str, bool]:
+        """Names an artifact, and whether all of it was told before."""
+        makers = [edge.execution for edge in self._graph.makers(artifact.id)]
+        if not makers:  # not followed
+            return f"{_named(artifact)}, made by {artifact.node} of {artifact.run}", True
+        if makers[0] in self._told:
+            return f"{artifact.type} {artifact.id} of {self._graph.executions[makers[0]].node} (above)", True
+        return _named(artifact), False
 
 
 class _Down(_Branches):

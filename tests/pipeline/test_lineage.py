@@ -1,8 +1,8 @@
 """Lineage over three days' work, small enough to be seen at a glance.
 
-    day 1, run 1    Interactions -> examples -> Trainer -> model -> RetrievalEvaluator -> blessing
-    day 2, run 2    the same, and its Trainer goes on from the model of day 1
-    day 2, run 3    examples from the cache, a model of its own
+day 1, run 1    Interactions -> examples -> Trainer -> model -> RetrievalEvaluator -> blessing
+day 2, run 2    the same, and its Trainer goes on from the model of day 1
+day 2, run 3    examples from the cache, a model of its own
 """
 
 from dataclasses import dataclass
@@ -146,7 +146,9 @@ def test_artifacts_are_listed_by_type_and_the_newest_only(days: Days) -> None:
     assert ids(days.lineage.artifacts("Model")) == models
     assert ids(days.lineage.artifacts("Model", last=2)) == models[1:]
     assert ids(days.lineage.artifacts()) == sorted(days.first.ids | days.second.ids | {days.again_model.id})
-    with pytest.raises(UserError, match=r"expected a type of artifacts \(Examples, Model, ModelBlessing\), received 'Modle'"):
+    with pytest.raises(
+        UserError, match=r"expected a type of artifacts \(Examples, Model, ModelBlessing\), received 'Modle'"
+    ):
         days.lineage.artifacts("Modle")
 
 
