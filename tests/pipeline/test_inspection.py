@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from work import Day, Work
 
 from pipeline.cli import app
+from pipeline.inspection import cli
 from pipeline.inspection.differences import apart, differences, flat
 from pipeline.inspection.find import find_artifact, find_run
 from pipeline.lineage import Lineage
@@ -145,6 +146,18 @@ def test_runs_are_listed_and_the_newest_only(shop: Shop) -> None:
     assert [run["run"] for run in json.loads(shop.ndr("runs", "--json", "--last", "2"))] == ids[-2:]
     table = shop.ndr("runs", "--last", "3")
     assert VERSION in table and ids[0] not in table and all(run in table for run in ids[1:])
+
+
+def test_a_table_ends_with_what_a_person_reads(shop: Shop, monkeypatch: MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "ROWS", 2)
+    ids = shop.records.run_ids()
+    table = shop.ndr("runs")
+    assert ids[-2] in table and ids[-1] in table and ids[-3] not in table
+    assert table.endswith("The newest 2; --last N shows more.\n")
+    assert ids[0] in shop.ndr("runs", "--last", "4") and "shows more" not in shop.ndr("runs", "--last", "2")
+    assert len(json.loads(shop.ndr("runs", "--json"))) == len(ids)  # a program is given all
+    assert "The newest 2" in shop.ndr("artifacts")
+    assert min(each["id"] for each in json.loads(shop.ndr("artifacts", "--json"))) == shop.first.examples.id
 
 
 def test_a_run_is_shown(shop: Shop) -> None:
