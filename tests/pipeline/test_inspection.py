@@ -239,7 +239,7 @@ Model 2, deleted, /nowhere/model
 │   ├── Pusher, failed (its model) (above)
 │   └── Trainer of {THIRD}.1, 3.0 s (its base_model)
 └── runs
-    ├── {SECOND}.1: ndr 0.1.0, commit 0123456789ab and changes, digest c0de
+    ├── {SECOND}.1: ndr 0.1.0, commit 0123456789ab and changes, digest c0de, configuration {ORIGIN.configuration_digest}
     └── {THIRD}.1: code and configuration were not recorded
 """
 

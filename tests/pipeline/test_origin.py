@@ -3,7 +3,7 @@
 import json
 import shutil
 import subprocess
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ from pytest import MonkeyPatch
 
 from pipeline import config as configuration
 from pipeline import digests, origin
+from pipeline.origin import Origin
 
 SHOP = Path(__file__).parents[1] / "end_to_end" / "shop" / "shop.yaml"
 MOVIELENS = Path(configuration.__file__).parent / "configs" / "movielens.yaml"
@@ -34,6 +35,13 @@ def test_another_schema_is_another_configuration(tmp_path: Path) -> None:
     first = origin.of(loaded).configuration["schemas"]["interactions"]
     schema.write_text("other")
     assert origin.of(loaded).configuration["schemas"]["interactions"] != first
+
+
+def test_the_digest_of_a_configuration_is_of_its_values() -> None:
+    first = Origin("", "", False, "", {"a": 1, "b": {"c": 2, "d": 3}})
+    reordered = replace(first, version="2", configuration={"b": {"d": 3, "c": 2}, "a": 1})
+    other = replace(first, configuration={"a": 1, "b": {"c": 2, "d": 4}})
+    assert first.configuration_digest == reordered.configuration_digest != other.configuration_digest
 
 
 def test_no_password_is_recorded(monkeypatch: MonkeyPatch) -> None:
