@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ml_metadata.proto import metadata_store_pb2 as mlmd
 from pytest import MonkeyPatch
 from rich.console import Console
 from typer.testing import CliRunner
@@ -80,6 +81,16 @@ def test_a_run_is_meant_by_its_id_a_beginning_of_it_or_its_day(shop: Shop) -> No
     assert find_run(shop.records, "2026-11-23.") == first
     assert find_run(shop.records, SECOND) == again  # the last of that day
     assert find_run(shop.records, THIRD) == third
+
+
+def test_a_whole_id_is_its_run_though_another_begins_with_it(tmp_path: Path) -> None:
+    work = Work(tmp_path)
+    kind = work.run(FIRST).type_id
+    work.store.put_contexts([mlmd.Context(type_id=kind, name=f"{SECOND}.{number}") for number in (1, 10)])
+    records = Records(connection(work.places))
+    assert find_run(records, f"{SECOND}.1") == f"{SECOND}.1"
+    with pytest.raises(UserError, match="which 2 runs begin with"):
+        find_run(records, f"{SECOND}.")
 
 
 @pytest.mark.parametrize("words", ["2026-11-24.", "2026-11-2", "2026"])
