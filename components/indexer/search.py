@@ -124,7 +124,7 @@ class ListSearch(tf.Module):
             return Found(found.values, tf.gather(tf.concat([rows, nothing], axis=0), found.indices))
 
         shape = Found(tf.TensorSpec([None], tf.float32), tf.TensorSpec([None], tf.int32))
-        # The nearest list first: behind it, few scores are among the best so far, and those that are not cost top_k next to nothing.
+        # The nearest list first: behind it few scores are among the best so far, and top_k passes over the others at once.
         nearest_lists = tf.math.top_k(nearest, self.probes).indices
 
         def alone() -> Found:
