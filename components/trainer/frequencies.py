@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 from tfx.utils import io_utils
 
 from components.trainer.frequency import FrequencyEstimator
+from components.trainer.names import COUNTED, ESTIMATED, FREQUENCIES
 from schemas.features import CANDIDATE_ID
 
-FREQUENCIES = "frequencies.parquet"
-COUNTED, ESTIMATED = "counted", "estimated"
 MOST_EXAMPLES = 1 << 20
 HEAD, SAMPLE = 500, 1500  # items
 READ_BATCH = 8192

@@ -21,12 +21,12 @@ from components.trainer.component import ANALYSIS_KEY, CATALOGUE_FILES, UNFINISH
 from components.trainer.export import export_tower
 from components.trainer.inputs import catalogue_inputs, training_batches, uniform_draws, with_uniform_items
 from components.trainer.model import TwoTowerModel, build_model
+from components.trainer.names import LOSS_CURVE
 from components.trainer.settings import TrainerSettings
 from components.trainer.state import TrainingState
 from schemas.errors import UserError
 from schemas.features import CANDIDATE_ID, FeatureSpec
 
-LOSS_CURVE = "loss.csv"
 ADAGRAD_EPSILON = 1e-15  # added to the sums of squared gradients, so far below where they start
 
 
