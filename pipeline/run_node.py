@@ -220,9 +220,9 @@ def _run_node(config: "Config", day: date, run_id: str, node: str) -> None:
 
 
 def _is_done(execution: Any) -> bool:
-    from pipeline.metadata import STATES
+    from pipeline.executions import state
 
-    return STATES.get(execution.last_known_state) in ("complete", "cached")
+    return state(execution) in ("complete", "cached")
 
 
 @contextmanager
