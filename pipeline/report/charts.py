@@ -122,12 +122,9 @@ def line_chart(
     lines = []
     for name, values in series.items():
         marks = [
-            each and Mark(
-                column_place(number, len(columns)), y(each.value), each.tip,
-                None if each.low is None else y(each.low), None if each.high is None else y(each.high), each.symbol,
-            )
+            None if each is None else _mark(each, column_place(number, len(columns)), y)
             for number, each in enumerate(values)
-        ]  # fmt: skip
+        ]
         lines.append(Line(name, _path(marks), tuple(mark for mark in marks if mark)))
     rules = [(y(limit), name) for name, limit in (limits or {}).items() if limit <= ticks[-1]]
     return Chart(label, column_ticks(columns), _named(ticks, y, words), tuple(lines), rules=tuple(rules))
@@ -208,6 +205,11 @@ def _place(low: float, high: float, upwards: bool = False) -> Callable[[float], 
         return _rounded(100 * (1 - share if upwards else share))
 
     return place
+
+
+def _mark(value: Value, x: float, y: Callable[[float], float]) -> Mark:
+    low, high = (None if end is None else y(end) for end in (value.low, value.high))
+    return Mark(x, y(value.value), value.tip, low, high, value.symbol)
 
 
 def _path(marks: Sequence[Mark | None]) -> str:
