@@ -21,9 +21,26 @@ class Outcome(Enum):
     PASSED_OVER = "passed over"
 
     @property
+    def glyph(self) -> str:
+        """A character that stands for it where there is no room for the word."""
+        return GLYPHS[self]
+
+    @property
     def is_good(self) -> bool:
         """Whether nobody has to look."""
         return self in (Outcome.PUSHED, Outcome.PASSED_OVER)
+
+
+GLYPHS = {
+    Outcome.PUSHED: "✓",
+    Outcome.WITHDRAWN: "↩",
+    Outcome.REFUSED: "✕",
+    Outcome.NOT_SERVABLE: "⊘",
+    Outcome.NOT_JUDGED: "?",
+    Outcome.FAILED: "!",
+    Outcome.UNFINISHED: "…",
+    Outcome.PASSED_OVER: "=",
+}
 
 
 def outcome(run: Run) -> Outcome:
@@ -60,7 +77,7 @@ def reasons(run: Run) -> list[str]:
 
 def day_runs(runs: Sequence[Run]) -> list[Run]:
     """Of each day the last run that had anything to do, by day."""
-    last = {run.date: run for run in runs if run.state != PASSED_OVER}
+    last = {run.date: run for run in sorted(runs, key=lambda run: run.state != PASSED_OVER)}
     return [last[day] for day in sorted(last)]
 
 
