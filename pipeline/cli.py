@@ -1,13 +1,11 @@
 """The command `ndr`. What is heavy is imported by the command that needs it."""
 
-import json
 import logging
 import os
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +13,7 @@ import typer
 from rich.console import Console
 
 from pipeline.arguments import MOVIELENS_CONFIG, ConfigOption, SetOption, a_day, discard, reported
+from pipeline.inspection.cli import app as inspection_app
 from pipeline.kubeflow.cli import app as kubeflow_app
 from schemas.errors import UserError
 
@@ -30,6 +29,7 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Fetches example data.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+app.add_typer(inspection_app)
 app.add_typer(kubeflow_app, name="kubeflow")
 
 
@@ -161,41 +161,6 @@ def serve(
             console.print(words, highlight=False, soft_wrap=True)
 
         launch(loaded.serving, port, rest_port, embedded, say)
-
-
-@app.command()
-def runs(
-    as_json: Annotated[bool, typer.Option("--json", help="As a JSON list.")] = False,
-    config: ConfigOption = MOVIELENS_CONFIG,
-    settings: SetOption = None,
-) -> None:
-    """Lists the runs."""
-    from pipeline import config as configuration
-
-    with reported():
-        loaded = configuration.load(config, settings or [])
-        found: list[Any] = []
-        from pipeline import store
-
-        if store.has_begun(loaded):
-            from pipeline.metadata import Records
-
-            found = Records(store.connection(loaded)).runs()
-        if as_json:
-            sys.stdout.write(json.dumps([asdict(each) for each in found], indent=2) + "\n")
-            return
-        from rich.table import Table
-
-        from pipeline.summary import blessing_words
-
-        cutoffs = sorted({k for each in found for k in each.recall})
-        table = Table("run", "state", "version", "blessed", *(f"recall@{k}" for k in cutoffs))
-        for each in found:
-            recall = (f"{each.recall[k]:.4f}" if k in each.recall else "" for k in cutoffs)
-            table.add_row(each.run, each.state, str(each.version or ""), blessing_words(each), *recall)
-        from pipeline.terminal import UNKNOWN_WIDTH
-
-        Console(width=None if sys.stdout.isatty() else UNKNOWN_WIDTH).print(table)
 
 
 @app.command()

@@ -3,9 +3,10 @@
 ML Metadata has no join: to ask for each execution's contexts takes most of the time where there are many.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 
+from ml_metadata.metadata_store.metadata_store import ListOptions, OrderByField
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 from pipeline.store import Store
@@ -19,8 +20,8 @@ STATES = {
     mlmd.Execution.CANCELED: "canceled",
 }
 UNFINISHED = "unfinished"
-# Up to so many are asked for one by one; for more, all executions of every context are read.
-FEW = 100
+FEW = 50  # so many calls take less than reading all executions
+A_PAGE = 100  # executions, which ML Metadata gives in one call
 
 
 def runs_of(store: Store, executions: Collection[int]) -> dict[int, str]:
@@ -58,10 +59,21 @@ def _names(store: Store, executions: Collection[int], kind: str) -> dict[int, st
             for context in store.get_contexts_by_execution(execution)
             if context.type == kind
         }
+    contexts = store.get_contexts_by_type(kind)
     wanted = set(executions)
     return {
         execution.id: context.name
-        for context in store.get_contexts_by_type(kind)
-        for execution in store.get_executions_by_context(context.id)
+        for context in contexts
+        for execution in _down_to(store, context.id, min(wanted), max(A_PAGE, 2 * len(wanted) // len(contexts)))
         if execution.id in wanted
     }
+
+
+def _down_to(store: Store, context: int, oldest: int, guess: int) -> Sequence[mlmd.Execution]:
+    """The executions of a context from one on, and perhaps older ones; `guess` is how many these may be."""
+    newest_first = ListOptions(limit=guess, order_by=OrderByField.ID, is_asc=False)
+    found: list[mlmd.Execution] = store.get_executions_by_context(context, newest_first)
+    if len(found) < guess or found[-1].id <= oldest:
+        return found
+    everything: list[mlmd.Execution] = store.get_executions_by_context(context)
+    return everything

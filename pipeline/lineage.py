@@ -1,6 +1,7 @@
 """Which artifact came from which, by which step: ML Metadata as a graph. TensorFlow and TFX are not imported."""
 
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -11,8 +12,12 @@ from pipeline.executions import RUN_CONTEXT, instant, nodes_of, runs_of, seconds
 from pipeline.store import Store
 from schemas.errors import UserError
 
+Kind = Literal["input", "output"]
+
+PUSHED = "PushedModel"
 # Only these say what came from what: a resolver's are INTERNAL_OUTPUT, and what it found is an input of the step that asked.
-KINDS: dict[int, Literal["input", "output"]] = {mlmd.Event.INPUT: "input", mlmd.Event.OUTPUT: "output"}
+KINDS: dict[int, Kind] = {mlmd.Event.INPUT: "input", mlmd.Event.OUTPUT: "output"}
+OTHER: dict[Kind, Kind] = {"input": "output", "output": "input"}
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,7 @@ class Edge:
 
     artifact: int
     execution: int
-    kind: Literal["input", "output"]
+    kind: Kind
     name: str
 
 
@@ -87,6 +92,10 @@ class Graph:
     artifacts: dict[int, Artifact]
     executions: dict[int, Execution]
     edges: tuple[Edge, ...]
+
+    def runs(self) -> set[str]:
+        """The runs that the executions are of."""
+        return {execution.run for execution in self.executions.values()}
 
     def inputs(self, execution: int) -> list[Edge]:
         """What an execution used."""
@@ -128,26 +137,27 @@ class Lineage:
         context = self._store.get_context_by_type_and_name(RUN_CONTEXT, run_id)
         if context is None:
             raise UserError(f"ML Metadata knows no run {run_id}. `ndr runs` lists those that it knows.")
-        return self._graph(self._store.get_executions_by_context(context.id))
+        return self._graph({execution.id for execution in self._store.get_executions_by_context(context.id)})
 
     def of_artifact(self, artifact: int, depth: int | None = None) -> Graph:
         """What an artifact came from, and what came of it.
 
         Args:
             artifact: its id.
-            depth: so many steps up and down, of whatever run. Without it all steps of the artifact's own day; the nearest of other
-                days are there too, but not what lies behind them: days go on from each other without end.
+            depth: so many steps up and down, of whatever day. Without it all steps of the artifact's own day, as days go on from
+                each other without end: of others there are the artifacts that this day used, and the executions that used this
+                day's, but neither what made the former nor what else the latter used and made.
 
         Raises:
             UserError: there is no such artifact.
         """
-        if not self._store.get_artifacts_by_id([artifact]):
+        if not self.existing([artifact]):
             raise UserError(f"ML Metadata knows no artifact {artifact}. `ndr artifacts` lists those that it knows.")
         made_by = self._maker(artifact)
         day = self._days(made_by).get(made_by[0], "") if made_by else ""
-        up = self._walk([artifact], "output", day, depth)
-        down = self._walk([artifact], "input", day, depth)
-        return self._graph(self._store.get_executions_by_id(sorted(up | down)), also=[artifact])
+        up = self._walk(artifact, "output", day, depth)
+        down = self._walk(artifact, "input", day, depth)
+        return self._graph(up.followed | down.followed, down.elsewhere - up.followed, up.artifacts | down.artifacts)
 
     def artifacts(self, kind: str | None = None, last: int | None = None) -> list[Artifact]:
         """Every artifact, oldest first.
@@ -160,83 +170,111 @@ class Lineage:
             UserError: there is no such type.
         """
         if kind is not None and kind not in self._types.values():
-            raise UserError(f"expected one of the types of artifacts {self.types()}, received {kind!r}.")
+            types = ", ".join(sorted(self._types.values())) or "there is none yet"
+            raise UserError(f"expected a type of artifacts ({types}), received {kind!r}.")
         found = self._store.get_artifacts_by_type(kind) if kind else self._store.get_artifacts()
-        newest = sorted(found, key=lambda artifact: artifact.id)[-last if last else None :]
-        return list(self._described(newest).values())
+        return self._describe(sorted(found, key=lambda artifact: artifact.id)[-last if last else None :])
 
-    def types(self) -> str:
-        """The types of artifacts, in words."""
-        return ", ".join(sorted(self._types.values())) or "(none yet)"
+    def described(self, artifacts: Sequence[int]) -> list[Artifact]:
+        """Artifacts by their ids."""
+        return self._describe(self._store.get_artifacts_by_id(artifacts)) if artifacts else []
 
-    def _walk(self, start: Sequence[int], towards: Literal["input", "output"], day: str, depth: int | None) -> set[int]:
-        """The executions that artifacts came from (`output`), or that they went into (`input`)."""
-        found: set[int] = set()
-        artifacts, seen = list(start), set(start)
+    def existing(self, artifacts: Sequence[int]) -> list[int]:
+        """Of ids, those that are artifacts'."""
+        largest = (1 << 63) - 1
+        known = [each for each in artifacts if each <= largest]
+        return [artifact.id for artifact in self._store.get_artifacts_by_id(known)] if known else []
+
+    def at(self, uri: str) -> list[int]:
+        """The ids of the artifacts at a place, oldest first."""
+        return sorted(artifact.id for artifact in self._store.get_artifacts_by_uri(uri))
+
+    def below(self, places: AbstractSet[str]) -> list[int]:
+        """The ids of the artifacts in any of some folders, oldest first."""
+        folders = tuple(f"{place.rstrip('/')}/" for place in places)
+        return sorted(artifact.id for artifact in self._store.get_artifacts() if artifact.uri.startswith(folders))
+
+    def pushes(self) -> dict[int, dict[str, Any]]:
+        """By the id of what the Pushers left, oldest first, its properties: `pushed_version` and `parts` where there was a push."""
+        found = self._store.get_artifacts_by_type(PUSHED) if PUSHED in self._types.values() else []
+        return {each.id: properties(each.custom_properties) for each in sorted(found, key=lambda artifact: artifact.id)}
+
+    def _walk(self, artifact: int, towards: Kind, day: str, depth: int | None) -> "_Walked":
+        """The steps that an artifact came from (`output`), or that it went into (`input`)."""
+        walked = _Walked({artifact})
+        artifacts = {artifact}
         while artifacts and depth != 0:
-            events = self._events(self._store.get_events_by_artifact_ids(artifacts), towards)
-            if towards == "output":  # of those that made it and those that the cache served it to, the former
-                first: dict[int, int] = {}
-                for event in events:
-                    first[event.artifact_id] = min(event.execution_id, first.get(event.artifact_id, event.execution_id))
-                reached = set(first.values()) - found
-            else:
-                reached = {event.execution_id for event in events} - found
-            found |= reached
+            events = _of_kind(self._store.get_events_by_artifact_ids(sorted(artifacts)), towards)
+            reached = (
+                set(_makers(events).values()) if towards == "output" else {e.execution_id for e in events}
+            ) - walked.followed
             if depth is None:
-                reached = {execution for execution, its in self._days(reached).items() if its == day}
+                days = self._days(reached)
+                walked.elsewhere |= {execution for execution in reached if days.get(execution, "") != day}
+                reached -= walked.elsewhere
             else:
                 depth -= 1
-            behind = self._events(
-                self._store.get_events_by_execution_ids(sorted(reached)) if reached else [],
-                "input" if towards == "output" else "output",
-            )
-            artifacts = sorted({event.artifact_id for event in behind} - seen)
-            seen.update(artifacts)
-        return found
+            walked.followed |= reached
+            behind = self._store.get_events_by_execution_ids(sorted(reached)) if reached else []
+            artifacts = {e.artifact_id for e in _of_kind(behind, OTHER[towards])} - walked.artifacts
+            walked.artifacts |= artifacts
+        return walked
 
-    def _graph(self, executions: Iterable[mlmd.Execution], also: Iterable[int] = ()) -> Graph:
-        by_id = {execution.id: execution for execution in sorted(executions, key=lambda each: each.id)}
-        events = self._store.get_events_by_execution_ids(list(by_id)) if by_id else []
+    def _graph(
+        self,
+        followed: AbstractSet[int],
+        elsewhere: AbstractSet[int] = frozenset(),
+        artifacts: AbstractSet[int] = frozenset(),
+    ) -> Graph:
+        """A graph.
+
+        Args:
+            followed: executions, with all that they used and made.
+            elsewhere: executions, with what they used of `artifacts`.
+            artifacts: are there whether or not an execution touched them.
+        """
+        ids = sorted(followed | elsewhere)
+        events = self._store.get_events_by_execution_ids(ids) if ids else []
         edges = sorted(
             (
                 Edge(event.artifact_id, event.execution_id, KINDS[event.type], event.path.steps[0].key)
                 for event in events
                 if event.type in KINDS
+                and (
+                    event.execution_id in followed
+                    or (event.type == mlmd.Event.INPUT and event.artifact_id in artifacts)
+                )
             ),
             key=lambda edge: (edge.execution, edge.kind, edge.name, edge.artifact),
         )
-        touched = sorted({edge.artifact for edge in edges} | set(also))
-        artifacts = self._store.get_artifacts_by_id(touched) if touched else []
-        runs, nodes = runs_of(self._store, by_id), nodes_of(self._store, by_id)
+        touched = sorted({edge.artifact for edge in edges} | artifacts)
+        executions = self._store.get_executions_by_id(ids) if ids else []
+        runs, nodes = runs_of(self._store, ids), nodes_of(self._store, ids)
         return Graph(
-            self._described(sorted(artifacts, key=lambda artifact: artifact.id)),
+            {artifact.id: artifact for artifact in self.described(touched)},
             {
-                id: Execution(
-                    id=id,
-                    node=nodes.get(id, ""),
-                    run=runs.get(id, ""),
+                each.id: Execution(
+                    id=each.id,
+                    node=nodes.get(each.id, ""),
+                    run=runs.get(each.id, ""),
                     state=state(each),
                     started=instant(each.create_time_since_epoch),
                     seconds=seconds(each),
                     properties=properties(each.custom_properties),
                 )
-                for id, each in by_id.items()
+                for each in sorted(executions, key=lambda execution: execution.id)
             },
             tuple(edges),
         )
 
-    def _described(self, artifacts: Sequence[mlmd.Artifact]) -> dict[int, Artifact]:
-        ids = [artifact.id for artifact in artifacts]
-        events = self._store.get_events_by_artifact_ids(ids) if ids else []
-        makers: dict[int, int] = {}
-        for event in self._events(events, "output"):
-            # The cache serves what is there: the first execution is the one that made it.
-            makers[event.artifact_id] = min(event.execution_id, makers.get(event.artifact_id, event.execution_id))
+    def _describe(self, artifacts: Iterable[mlmd.Artifact]) -> list[Artifact]:
+        known = sorted(artifacts, key=lambda artifact: artifact.id)
+        events = self._store.get_events_by_artifact_ids([each.id for each in known]) if known else []
+        makers = _makers(_of_kind(events, "output"))
         executions = sorted(set(makers.values()))
         runs, nodes = runs_of(self._store, executions), nodes_of(self._store, executions)
-        return {
-            each.id: Artifact(
+        return [
+            Artifact(
                 id=each.id,
                 type=self._types[each.type_id],
                 uri=each.uri,
@@ -246,19 +284,41 @@ class Lineage:
                 made=instant(each.create_time_since_epoch),
                 properties={**properties(each.properties), **properties(each.custom_properties)},
             )
-            for each in artifacts
-        }
+            for each in known
+        ]
 
     def _maker(self, artifact: int) -> list[int]:
-        events = self._events(self._store.get_events_by_artifact_ids([artifact]), "output")
-        return sorted(event.execution_id for event in events)[:1]
+        return list(_makers(_of_kind(self._store.get_events_by_artifact_ids([artifact]), "output")).values())
 
     def _days(self, executions: Iterable[int]) -> dict[int, str]:
-        return {execution: run.partition(".")[0] for execution, run in runs_of(self._store, list(executions)).items()}
+        return {each: run.partition(".")[0] for each, run in runs_of(self._store, list(executions)).items()}
 
-    @staticmethod
-    def _events(events: Iterable[mlmd.Event], kind: Literal["input", "output"]) -> list[mlmd.Event]:
-        return [event for event in events if KINDS.get(event.type) == kind]
+
+@dataclass
+class _Walked:
+    """Where a walk came by.
+
+    Attributes:
+        artifacts: that it came by.
+        followed: executions that it went on from.
+        elsewhere: executions that it did not.
+    """
+
+    artifacts: set[int]
+    followed: set[int] = field(default_factory=set)
+    elsewhere: set[int] = field(default_factory=set)
+
+
+def _of_kind(events: Iterable[mlmd.Event], kind: Kind) -> list[mlmd.Event]:
+    return [event for event in events if KINDS.get(event.type) == kind]
+
+
+def _makers(outputs: Iterable[mlmd.Event]) -> dict[int, int]:
+    """By artifact, the execution that made it: the first, as the cache serves only what is there."""
+    makers: dict[int, int] = {}
+    for event in outputs:
+        makers[event.artifact_id] = min(event.execution_id, makers.get(event.artifact_id, event.execution_id))
+    return makers
 
 
 def properties(values: Any) -> dict[str, Any]:

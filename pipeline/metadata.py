@@ -79,6 +79,8 @@ class Run:
         not_judged: the slices that have limits and no interactions.
         index: what the index over the catalogue is.
         rows: the accounting of rows read and dropped.
+        sources: for each of these, what the examples were read from: the `fingerprint` of all files, and the `files` as
+            `components.example_gen.sources.summary` has them.
         turnover: for each embedding table, what the day did to its vocabulary.
         given: what it was given; unknown of runs of older code that did not end.
         origin: the code and the configuration that it was made from; unknown of runs of older code.
@@ -99,6 +101,7 @@ class Run:
     not_judged: tuple[str, ...] = ()
     index: dict[str, Any] = field(default_factory=dict)
     rows: dict[str, Any] = field(default_factory=dict)
+    sources: dict[str, dict[str, Any]] = field(default_factory=dict)
     turnover: dict[str, dict[str, float]] = field(default_factory=dict)
     given: Given | None = None
     origin: Origin | None = None
@@ -322,7 +325,11 @@ def _run(
     blessed = blessing.get("blessed")
     evaluation = _properties(artifacts.get("ModelEvaluation"))
     infra = _properties(artifacts.get("InfraBlessing"))
-    accounting = [json.loads(p["rows"]) for p in (_properties(artifact) for _, artifact in made) if "rows" in p]
+    examples = {
+        json.loads(found["rows"])["kind"]: found
+        for kind, artifact in made
+        if kind == "Examples" and "rows" in (found := _properties(artifact))
+    }
     done_by = (
         context.custom_properties[PASSED_OVER_FOR].string_value if PASSED_OVER_FOR in context.custom_properties else ""
     )
@@ -339,7 +346,14 @@ def _run(
         servable=None if infra.get("blessed") is None else bool(infra["blessed"]),
         not_judged=tuple(json.loads(evaluation.get("not_judged", "[]"))),
         index=json.loads(_properties(artifacts.get("ItemIndex")).get("index", "{}")),
-        rows={each["kind"]: each for each in accounting},
+        rows={kind: json.loads(found["rows"]) for kind, found in examples.items()},
+        sources={
+            kind: {
+                "fingerprint": found.get("input_fingerprint", ""),
+                "files": json.loads(found.get("input_files", "{}")),
+            }
+            for kind, found in examples.items()
+        },
         turnover=json.loads(_properties(artifacts.get("Analysis")).get("turnover", "{}")),
         given=_given(context),
         origin=_origin(context),

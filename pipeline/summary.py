@@ -1,5 +1,6 @@
 """The tables at the end of a run, and of a row of days."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -128,7 +129,7 @@ def slice_order(name: str) -> tuple[int, str]:
 
 def _candidates(run: Run) -> str:
     items = f"the whole catalogue of {run.index.get('items', 0):,} items"
-    return f"{items}, less the query's history" if run.metrics["all"]["candidates"] == "unseen" else items
+    return f"{items}, less the query's history" if run.metrics.get("all", {}).get("candidates") == "unseen" else items
 
 
 def blessing_words(run: Run) -> str:
@@ -176,11 +177,11 @@ def _outcome(run: Run) -> Table:
     if run.version:
         table.add_row("version", str(run.version))
     for part, place in sorted(run.pushed.items()):
-        table.add_row(part, _from_here(place))
+        table.add_row(part, from_here(place))
     return table
 
 
-def _from_here(place: str) -> str:
+def from_here(place: str) -> str:
     """A path below the current folder without that folder."""
-    path = Path(place)
+    path = Path(os.path.normpath(place))
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else place
