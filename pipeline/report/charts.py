@@ -104,6 +104,7 @@ def line_chart(
     words: Words,
     limits: Mapping[str, float] | None = None,
     from_zero: bool = True,
+    most: float = math.inf,
 ) -> Chart:
     """Lines over columns that are equally far from each other.
 
@@ -114,10 +115,11 @@ def line_chart(
         words: a number of the vertical axis in words.
         limits: by what is written at it, a limit; one above all values is not drawn.
         from_zero: whether the vertical axis begins at 0, else below the least value.
+        most: where the vertical axis ends at the latest, as no value can be above.
     """
     ends = [end for values in series.values() for each in values if each for end in (each.value, each.low, each.high)]
     known = [end for end in ends if end is not None]
-    ticks = _ticks(0.0 if from_zero else min(known, default=0.0), max(known, default=1.0))
+    ticks = _ticks(0.0 if from_zero else min(known, default=0.0), max(known, default=1.0), most)
     y = _place(ticks[0], ticks[-1], upwards=True)
     lines = []
     for name, values in series.items():
@@ -188,9 +190,9 @@ def column_ticks(columns: Sequence[str]) -> Ticks:
     )
 
 
-def _ticks(low: float, high: float) -> list[float]:
-    """Round numbers, the first at or below `low`, the last at or above `high`."""
-    top = low + (high - low) * ROOM_ABOVE if high > low else low + 1.0
+def _ticks(low: float, high: float, most: float = math.inf) -> list[float]:
+    """Round numbers, the first at or below `low`, the last at or above `high`, with some room there unless nothing can be above."""
+    top = min(low + (high - low) * ROOM_ABOVE, most) if high > low else low + 1.0
     locator = MaxNLocator(nbins=MOST_Y_TICKS, steps=[1, 2, 2.5, 5, 10])
     return [float(tick) for tick in locator.tick_values(low, top)]
 

@@ -4,19 +4,22 @@ Layers go from top to bottom; no line goes back. A line over several layers has 
 does not cross boxes.
 """
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
+from pipeline.inspection.show import files_words
 from pipeline.lineage import Artifact, Graph
 
-WIDTH, LANE, GAP_X, GAP_Y = 176.0, 4.0, 14.0, 46.0
+WIDTH, LANE, GAP_X, GAP_Y = 206.0, 4.0, 14.0, 46.0
 HEAD, ROW, FOOT = 24.0, 17.0, 7.0
 SWEEPS = 4
+FILES, ROWS, VERSION = "input_files", "rows", "pushed_version"  # properties of artifacts
 
 Node = int | str | tuple[str, str, int]
-"""An execution by its id, an earlier run by its own, or the place of a line in a layer that it passes."""
+"""An execution by its id; an earlier run by its own; files by the artifact made of them; or a line's place in a layer that it passes."""
 
 
 @dataclass(frozen=True)
@@ -24,16 +27,20 @@ class Content:
     """What a box says.
 
     Attributes:
-        title: the step, or the run that something is from.
-        state: of the step; `earlier` of a run.
+        title: the step, the day of the run that something is from, or what the data is.
+        state: of the step; `earlier` of a run; `data` of files that were read.
         seconds: that the step took; None where it did not end.
         artifacts: what it made, or what of the earlier run was used.
+        lines: what else it says.
+        tip: more of it, for who points at it.
     """
 
     title: str
     state: str
     seconds: float | None
-    artifacts: tuple[Artifact, ...]
+    artifacts: tuple[Artifact, ...] = ()
+    lines: tuple[str, ...] = ()
+    tip: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,7 +82,9 @@ def draw(graph: Graph) -> Drawing:
     routes = {link: _route(link, layers) for link in links}
     columns = _columns(layers, routes.values())
     _untangle(columns, routes.values())
-    heights = {key: HEAD + ROW * len(content.artifacts) + FOOT for key, content in contents.items()}
+    heights = {
+        key: HEAD + ROW * (len(content.artifacts) + len(content.lines)) + FOOT for key, content in contents.items()
+    }
     rows = [max(heights[node] for node in column if not isinstance(node, tuple)) for column in columns]
     tops = list(accumulate((row + GAP_Y for row in rows), initial=0.0))
     lefts, width = _lefts(columns)
@@ -116,7 +125,17 @@ def steps_and_links(graph: Graph) -> tuple[dict[int | str, Content], dict[tuple[
     for execution in graph.executions.values():
         made = tuple(graph.artifacts[edge.artifact] for edge in graph.outputs(execution.id))
         if made or graph.inputs(execution.id):
-            contents[execution.id] = Content(execution.node, execution.state, execution.seconds, made)
+            versions = [str(each.properties[VERSION]) for each in made if each.properties.get(VERSION)]
+            lines = tuple(f"version {version}" for version in versions)
+            contents[execution.id] = Content(execution.node, execution.state, execution.seconds, made, lines)
+            for artifact in made:
+                if files := json.loads(artifact.properties.get(FILES, "{}")).get("files"):
+                    kind = json.loads(artifact.properties.get(ROWS, "{}")).get("kind", "files")
+                    words = files_words(json.loads(artifact.properties[FILES]))
+                    contents[f"files {artifact.id}"] = Content(
+                        kind, "data", None, lines=(f"{files:,} files",), tip=words
+                    )
+                    links[f"files {artifact.id}", execution.id].append("files")
     return contents, dict(links)
 
 

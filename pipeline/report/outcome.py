@@ -65,7 +65,7 @@ def reasons(run: Run) -> list[str]:
             found.append("A rollback took its model back.")
         case Outcome.FAILED:
             steps = [step.node for step in run.steps if step.state == "failed"]
-            found.append(f"{', '.join(steps)} failed.")
+            found.append(run.fault or f"{', '.join(steps)} failed.")
         case Outcome.UNFINISHED:
             found.append(f"It ended after {run.steps[-1].node}, or still runs." if run.steps else "No step has run.")
         case Outcome.PASSED_OVER:

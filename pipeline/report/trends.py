@@ -73,7 +73,7 @@ def recall_chart(days: Sequence[Run], k: int, config: Config) -> Chart:
     ]
     limits = {f"at least {floor:g}": floor for floor in floors}
     label = f"recall@{k} by day: {', '.join(SCORERS.values())}"
-    return line_chart(label, _short(days), _some(series), _recall_words, limits)
+    return line_chart(label, _short(days), _some(series), _recall_words, limits, most=1.0)
 
 
 def slice_charts(days: Sequence[Run], k: int) -> dict[str, Chart]:
@@ -92,7 +92,9 @@ def slice_charts(days: Sequence[Run], k: int) -> dict[str, Chart]:
             value: _by_day(days, partial(_recall, f"{of}={value}", CANDIDATE, f"recall_at_{k}", value))
             for value in order
         }
-        found[of] = line_chart(f"recall@{k} by day, by {of}: {', '.join(order)}", _short(days), series, _recall_words)
+        found[of] = line_chart(
+            f"recall@{k} by day, by {of}: {', '.join(order)}", _short(days), series, _recall_words, most=1.0
+        )
     return found
 
 
@@ -138,7 +140,7 @@ def oov_chart(days: Sequence[Run]) -> Chart | Missing:
     series = _some({table: _by_day(days, partial(share, table)) for table in tables})
     if not series:
         return Missing("No embedding table has a vocabulary, or no run came so far.")
-    return line_chart(f"OOV share by day: {', '.join(series)}", _short(days), series, _share_words)
+    return line_chart(f"OOV share by day: {', '.join(series)}", _short(days), series, _share_words, most=1.0)
 
 
 def admitted_chart(days: Sequence[Run]) -> Chart:
