@@ -102,11 +102,25 @@ def lay_out(embeddings: NDArray[np.float32]) -> NDArray[np.float64]:
         [items, 2] in per cent of the map's sides.
     """
     from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
 
     perplexity = min(PERPLEXITY, (len(embeddings) - 1) / 3)
-    found = TSNE(2, perplexity=perplexity, init="pca", random_state=0).fit_transform(embeddings)
+    start = _start(embeddings)
+    with threadpool_limits(1):  # its threads wait for each other most of the time, at full speed
+        found = TSNE(2, perplexity=perplexity, init=start, random_state=0).fit_transform(embeddings)
     low, high = found.min(axis=0), found.max(axis=0)
     return np.round(2 + 96 * (found - low) / np.where(high > low, high - low, 1.0), 2).astype(np.float64)
+
+
+def _start(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The embeddings along their two main directions, as small as t-SNE wants it.
+
+    Its own `init="pca"` divides by a deviation, and crashes where that is zero; nor does it bear many items in one place.
+    """
+    left, sizes, _ = np.linalg.svd(embeddings - embeddings.mean(axis=0), full_matrices=False)
+    main = left[:, :2] * sizes[:2]
+    apart = np.random.default_rng(0).normal(0.0, 1e-6, main.shape)
+    return (1e-4 * main / max(main.std(), 1e-6) + apart).astype(np.float32)
 
 
 def group_feature(spec: FeatureSpec) -> str:

@@ -1,7 +1,7 @@
 """A run's lineage as boxes in layers: a box a step with what it made, and a line to each step that used it.
 
-Layers go from top to bottom; no line goes back. A line over several layers has a place of its own in each that it passes, so it
-does not cross boxes.
+Layers go from top to bottom; no line goes back. In each layer that a box's lines pass they have one place for all of them, so they
+do not cross other boxes.
 """
 
 import json
@@ -18,8 +18,8 @@ HEAD, ROW, FOOT = 24.0, 17.0, 7.0
 SWEEPS = 4
 FILES, ROWS, VERSION = "input_files", "rows", "pushed_version"  # properties of artifacts
 
-Node = int | str | tuple[str, str, int]
-"""An execution by its id; an earlier run by its own; files by the artifact made of them; or a line's place in a layer that it passes."""
+Node = int | str | tuple[int | str, int]
+"""An execution by its id; an earlier run by its own; files by the artifact made of them; or where a box's lines pass a layer."""
 
 
 @dataclass(frozen=True)
@@ -157,20 +157,19 @@ def layered(keys: Iterable[int | str], links: Iterable[tuple[int | str, int]]) -
 
 
 def _route(link: tuple[int | str, int], layers: Mapping[int | str, int]) -> list[Node]:
-    """A link's source, its place in every layer that it passes, and its target."""
+    """A link's source, where it passes each layer between, and its target."""
     source, target = link
     passed = range(layers[source] + 1, layers[target])
-    return [source, *((str(source), str(target), layer) for layer in passed), target]
+    return [source, *((source, layer) for layer in passed), target]
 
 
 def _columns(layers: Mapping[int | str, int], routes: Iterable[Sequence[Node]]) -> list[list[Node]]:
     columns: list[list[Node]] = [[] for _ in range(max(layers.values(), default=-1) + 1)]
     for key, layer in layers.items():
         columns[layer].append(key)
-    for route in routes:
-        for node in route[1:-1]:
-            assert isinstance(node, tuple)
-            columns[node[2]].append(node)
+    lanes = dict.fromkeys(node for route in routes for node in route if isinstance(node, tuple))
+    for lane in lanes:
+        columns[lane[1]].append(lane)
     return columns
 
 
@@ -216,14 +215,11 @@ def _width(node: Node) -> float:
 
 def _path(source: Box, target: Box, lanes: Sequence[Node], lefts: Mapping[Node, float], tops: Sequence[float]) -> str:
     """A curve from the foot of a box, down along its neighbours, through the lanes to the head of another box."""
-    x, y = source.x + WIDTH / 2, source.y + source.height
-    words = [f"M{x:g} {y:g}"]
-    layer = tops.index(source.y)
-    for node in [*lanes, None]:
-        y = tops[layer + 1] - GAP_Y
+    x, layer, bend = source.x + WIDTH / 2, tops.index(source.y), GAP_Y / 2
+    words = [f"M{x:g} {source.y + source.height:g}"]
+    for to_x in [*(lefts[lane] + LANE / 2 for lane in lanes), target.x + WIDTH / 2]:
         layer += 1
-        to_x = lefts[node] + LANE / 2 if node else target.x + WIDTH / 2
-        bend = GAP_Y / 2
-        words.append(f"V{y:g}C{x:g} {y + bend:g} {to_x:g} {tops[layer] - bend:g} {to_x:g} {tops[layer]:g}")
+        middle = tops[layer] - bend
+        words.append(f"V{middle - bend:g}C{x:g} {middle:g} {to_x:g} {middle:g} {to_x:g} {tops[layer]:g}")
         x = to_x
     return "".join(words)

@@ -41,7 +41,13 @@ class Seen:
 
 
 def look(
-    page: Path, profile: Path, width: int, dark: bool, expressions: tuple[str, ...] = (), clip: str = "", scale: float = 1.0
+    page: Path,
+    profile: Path,
+    width: int,
+    dark: bool,
+    expressions: tuple[str, ...] = (),
+    clip: str = "",
+    scale: float = 1.0,
 ) -> Seen:
     """Opens a file.
 
