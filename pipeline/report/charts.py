@@ -111,12 +111,13 @@ def line_chart(
     Args:
         label: see `Chart`.
         columns: what each is called.
-        series: by name, a value a column; None where there is none.
+        series: by name, a value a column; None where there is none, as good as one that is not finite.
         words: a number of the vertical axis in words.
         limits: by what is written at it, a limit; one above all values is not drawn.
         from_zero: whether the vertical axis begins at 0, else below the least value.
         most: where the vertical axis ends at the latest, as no value can be above.
     """
+    series = {name: _finite(values) for name, values in series.items()}
     ends = [end for values in series.values() for each in values if each for end in (each.value, each.low, each.high)]
     known = [end for end in ends if end is not None]
     ticks = _ticks(0.0 if from_zero else min(known, default=0.0), max(known, default=1.0), most)
@@ -153,13 +154,14 @@ def bar_chart(label: str, columns: Sequence[str], parts: Mapping[str, Sequence[V
 
 
 def log_scatter(label: str, points: Iterable[tuple[float, float, str]]) -> Chart:
-    """Points on two logarithmic axes of the same range, with their bisector; points that are not above 0 have no place.
+    """Points on two logarithmic axes of the same range, with their bisector; points that are not above 0, or not
+    finite, have no place.
 
     Args:
         label: see `Chart`.
         points: x, y, and what a person reads who points at it.
     """
-    shown = [(math.log10(x), math.log10(y), tip) for x, y, tip in points if x > 0 and y > 0]
+    shown = [(math.log10(x), math.log10(y), tip) for x, y, tip in points if 0 < min(x, y) and max(x, y) < math.inf]
     exponents = [value for point in shown for value in point[:2]]
     low = math.floor(min(exponents, default=0.0))
     high = max(low + 1, math.ceil(max(exponents, default=1.0)))
@@ -207,6 +209,10 @@ def _place(low: float, high: float, upwards: bool = False) -> Callable[[float], 
         return _rounded(100 * (1 - share if upwards else share))
 
     return place
+
+
+def _finite(values: Sequence[Value | None]) -> list[Value | None]:
+    return [each if each and math.isfinite(each.value) else None for each in values]
 
 
 def _mark(value: Value, x: float, y: Callable[[float], float]) -> Mark:

@@ -1,6 +1,5 @@
 """What the page tells, read from ML Metadata and from what the runs left on the disk."""
 
-import csv
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -102,22 +101,22 @@ def gather(config: Config, first: date | None, last: date | None) -> Facts:
         pipeline=config.name,
         runs=runs,
         days=days,
-        live=_or_missing("What is live", lambda: _live(config)),
+        live=or_missing("What is live", lambda: _live(config)),
         graphs=graphs,
-        losses={run: _or_missing("The loss", partial(read_losses, graph)) for run, graph in graphs.items()},
-        drift={run: _or_missing("The drift", partial(read_drift, graph)) for run, graph in graphs.items()},
-        frequencies=_or_missing("The frequencies", lambda: read_frequencies(graphs[seen_in.run]))
+        losses={run: or_missing("The loss", partial(read_losses, graph)) for run, graph in graphs.items()},
+        drift={run: or_missing("The drift", partial(read_drift, graph)) for run, graph in graphs.items()},
+        frequencies=or_missing("The frequencies", lambda: read_frequencies(graphs[seen_in.run]))
         if seen_in
         else nothing,
-        items=_or_missing("The map", lambda: _map(config, graphs[seen_in.run])) if seen_in else nothing,
+        items=or_missing("The map", lambda: _map(config, graphs[seen_in.run])) if seen_in else nothing,
         seen_in=seen_in,
     )
 
 
 def read_losses(graph: Graph) -> list[float]:
     """The mean loss of each epoch."""
-    with (place(graph, "ModelRun") / LOSS_CURVE).open(newline="") as file:
-        return [float(row["loss"]) for row in csv.DictReader(file)]
+    losses: list[float] = pd.read_csv(place(graph, "ModelRun") / LOSS_CURVE)["loss"].astype(float).tolist()
+    return losses
 
 
 def read_drift(graph: Graph) -> dict[str, Distance]:
@@ -204,7 +203,7 @@ def _map(config: Config, graph: Graph) -> ItemMap:
     return read_map(place(graph, "ItemIndex"), catalogue, place(graph, "Analysis"), config.feature_spec())
 
 
-def _or_missing(what: str, read: Callable[[], T]) -> T | Missing:
+def or_missing(what: str, read: Callable[[], T]) -> T | Missing:
     """What is read, or why it cannot be: a page of many parts does not fail for one of them."""
     try:
         return read()

@@ -208,7 +208,7 @@ def _recall(slice_name: str, scorer: str, metric: str, words: str, run: Run) -> 
     if metric not in found.get(scorer, {}):
         return None
     value, low, high = found[scorer][metric]
-    if value is None or value != value:  # not measured, or a mean over nothing
+    if value is None:
         return None
     interval = "" if low is None or high is None else f" [{low:.3f}, {high:.3f}]"
     tip = f"{run.date}, {words}: {value:.4f}{interval}, {found.get('interactions', 0):,} interactions"
