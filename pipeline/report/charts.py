@@ -154,14 +154,19 @@ def bar_chart(label: str, columns: Sequence[str], parts: Mapping[str, Sequence[V
 
 
 def log_scatter(label: str, points: Iterable[tuple[float, float, str]]) -> Chart:
-    """Points on two logarithmic axes of the same range, with their bisector; points that are not above 0, or not
-    finite, have no place.
+    """Points on two logarithmic axes of the same range, with their bisector.
+
+    A point that is not above 0, or not finite, has no place.
 
     Args:
         label: see `Chart`.
         points: x, y, and what a person reads who points at it.
     """
-    shown = [(math.log10(x), math.log10(y), tip) for x, y, tip in points if 0 < min(x, y) and max(x, y) < math.inf]
+    shown = [
+        (math.log10(x), math.log10(y), tip)
+        for x, y, tip in points
+        if all(value > 0 and math.isfinite(value) for value in (x, y))
+    ]
     exponents = [value for point in shown for value in point[:2]]
     low = math.floor(min(exponents, default=0.0))
     high = max(low + 1, math.ceil(max(exponents, default=1.0)))
