@@ -181,17 +181,16 @@ def report(
         raise typer.BadParameter(f"expected --to at or after --from, received {first} and {last}")
     if not output.absolute().parent.is_dir():
         raise typer.BadParameter(f"expected --output in a folder that is there, received {output}")
+    if output.is_dir():
+        raise typer.BadParameter(f"expected --output to be a file, received the folder {output}")
     with _session("report", config, settings, writes=False) as (console, loaded):
         with console.status("reading the runs"):
             from pipeline.report import facts, page
 
             found = facts.gather(loaded, first, last)
             page.write(page.render(found, loaded), output)
-        console.print(
-            f"{output}: {len(found.days)} days, {found.days[0].date} to {found.days[-1].date}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        span = f"s, {found.days[0].date} to {found.days[-1].date}" if len(found.days) > 1 else f", {found.days[0].date}"
+        console.print(f"{output}: {len(found.days)} day{span}", highlight=False, soft_wrap=True)
 
 
 @app.command()
