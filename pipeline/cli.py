@@ -164,6 +164,36 @@ def serve(
 
 
 @app.command()
+def report(
+    output: Annotated[Path, typer.Option("--output", "-o", help="The HTML file to write.")] = Path("report.html"),
+    first: Annotated[
+        Any,
+        typer.Option(
+            "--from", parser=a_day, metavar="YYYY-MM-DD", help="The first UTC day; else the newest 30 with runs."
+        ),
+    ] = None,
+    last: Annotated[Any, typer.Option("--to", parser=a_day, metavar="YYYY-MM-DD", help="The last UTC day.")] = None,
+    config: ConfigOption = MOVIELENS_CONFIG,
+    settings: SetOption = None,
+) -> None:
+    """Writes one HTML page on how the days went: it needs no network and no other file."""
+    if first and last and last < first:
+        raise typer.BadParameter(f"expected --to at or after --from, received {first} and {last}")
+    if not output.absolute().parent.is_dir():
+        raise typer.BadParameter(f"expected --output in a folder that is there, received {output}")
+    if output.is_dir():
+        raise typer.BadParameter(f"expected --output to be a file, received the folder {output}")
+    with _session("report", config, settings, writes=False) as (console, loaded):
+        with console.status("reading the runs"):
+            from pipeline.report import facts, page
+
+            found = facts.gather(loaded, first, last)
+            page.write(page.render(found, loaded), output)
+        span = f"s, {found.days[0].date} to {found.days[-1].date}" if len(found.days) > 1 else f", {found.days[0].date}"
+        console.print(f"{output}: {len(found.days)} day{span}", highlight=False, soft_wrap=True)
+
+
+@app.command()
 def push(
     rollback: Annotated[
         bool, typer.Option("--rollback", help="Makes the content of the version before live again, under a new number.")
