@@ -29,6 +29,7 @@ class Stage:
         self.settings = settings
 
     def run(self, command: list[str], lent: dict[str, str]) -> None:
+        """Runs a command in it, as its user."""
         environment = {**lent, **self.settings["env"]}
         words = [f"{name}={value}" for name, value in environment.items()]
         user = ["--userspec", self.settings["user"]] if self.settings["user"] else []
@@ -37,6 +38,7 @@ class Stage:
         subprocess.run([*entered, "env", "-i", *words, *inside], check=True)
 
     def path(self, inside: str) -> Path:
+        """Where a path in it, or one relative to its working directory, lies on this machine."""
         return self.folder / os.path.join(self.settings["workdir"], inside).lstrip("/")
 
 
