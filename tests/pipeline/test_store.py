@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from pytest import MonkeyPatch
 
 from pipeline import config as configuration
-from pipeline import day_run, store
+from pipeline import day_run, doctor, store
 from pipeline.config import Config
 from pipeline.metadata import Records
 from pipeline.metadata_settings import PasswordSource
@@ -210,6 +210,12 @@ def test_a_store_that_others_keep_busy_is_not_taken_for_something_else(config: C
 
 def test_localhost_is_a_machine_not_a_socket(server: Server) -> None:
     Records(store.connection(configuration.load(SHOP, server.settings(host="localhost"))))
+
+
+def test_the_doctor_reaches_it_too(server: Server, tmp_path: Path) -> None:
+    config = configuration.load(SHOP, [f"root={tmp_path}", *server.settings()])
+    (found,) = [each for each in doctor.examine(config) if each.check == "metadata"]
+    assert (found.state, f"127.0.0.1:{server.port}, database metadata: of" in found.found) == ("ok", True)
 
 
 def test_an_encrypted_connection_is_one_that_a_server_takes_which_takes_no_other(
