@@ -14,6 +14,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -35,7 +36,9 @@ class Stage:
         user = ["--userspec", self.settings["user"]] if self.settings["user"] else []
         inside = ["/bin/sh", "-c", 'cd "$0" && exec "$@"', self.settings["workdir"], *command]
         entered = ["unshare", "--mount", "sh", "-c", ENTER, str(self.folder), *user, str(self.folder)]
-        subprocess.run([*entered, "env", "-i", *words, *inside], check=True)
+        status = subprocess.run([*entered, "env", "-i", *words, *inside], check=False).returncode
+        if status:
+            sys.exit(status)
 
     def path(self, inside: str) -> Path:
         """Where a path in it, or one relative to its working directory, lies on this machine."""
