@@ -27,7 +27,7 @@ def ndr(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_help_and_argument_errors_do_not_import_what_is_heavy() -> None:
     # TFX takes 13 seconds to import; a person who asks for help must not wait for it.
     program = (
-        "import sys; from pipeline import cli, config, digests, metadata, lineage, terminal, lock, run_node; "
+        "import sys; from pipeline import cli, config, digests, metadata, lineage, terminal, lock, run_node, doctor; "
         "from pipeline.inspection import differences, find, show, tree; from serving import launch; "
         "print(sorted({'tensorflow', 'tfx', 'apache_beam', 'pyarrow', 'pandas', 'kfp', 'kfp_server_api'} & set(sys.modules)))"
     )
@@ -54,6 +54,7 @@ def test_help_names_the_commands() -> None:
             "schema",
             "data",
             "kubeflow",
+            "doctor",
         )
     )
 
