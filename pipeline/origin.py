@@ -1,6 +1,7 @@
 """The code and the configuration that a run is made from, as they are recorded with it. TFX is not imported."""
 
 import hashlib
+import json
 import os
 import subprocess
 from dataclasses import dataclass
@@ -33,6 +34,11 @@ class Origin:
     changed: bool
     code: str
     configuration: dict[str, Any]
+
+    @property
+    def configuration_digest(self) -> str:
+        """Two configurations with the same digest are the same."""
+        return hashlib.sha256(json.dumps(self.configuration, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def of(config: Config) -> Origin:

@@ -19,7 +19,13 @@ from components.progress import progress
 from components.trainer import frequencies, warm_start
 from components.trainer.component import ANALYSIS_KEY, CATALOGUE_FILES, UNFINISHED, WARM_START
 from components.trainer.export import export_tower
-from components.trainer.inputs import catalogue_inputs, training_batches, uniform_draws, with_uniform_items
+from components.trainer.inputs import (
+    TrainingExamples,
+    catalogue_inputs,
+    parsed_bytes,
+    uniform_draws,
+    with_uniform_items,
+)
 from components.trainer.model import TwoTowerModel, build_model
 from components.trainer.names import LOSS_CURVE
 from components.trainer.settings import TrainerSettings
@@ -27,6 +33,7 @@ from components.trainer.state import TrainingState
 from schemas.errors import UserError
 from schemas.features import CANDIDATE_ID, FeatureSpec
 
+GIB = 1 << 30
 ADAGRAD_EPSILON = 1e-15  # added to the sums of squared gradients, so far below where they start
 
 
@@ -54,18 +61,19 @@ def run_fn(fn_args: tfx.components.FnArgs) -> None:
     if settings.softmax.uniform_negatives:
         catalogue = catalogue_inputs(config[CATALOGUE_FILES], spec.item, transform_output)
 
+    kept = settings.epochs > 1 and examples * parsed_bytes(transform_output) <= settings.kept_gib * GIB
+    training_examples = TrainingExamples(fn_args.train_files, transform_output, batch_size, kept)
+
     def batches(epoch: int, skip: int) -> tf.data.Dataset:
         seed = settings.seed + epoch
         draws = None
         if catalogue is not None:
             draws = uniform_draws(catalogue, settings.softmax.uniform_negatives, seed).skip(skip)
-        return with_uniform_items(
-            training_batches(fn_args.train_files, transform_output, batch_size, seed, skip), draws
-        )
+        return with_uniform_items(training_examples.batches(seed, skip), draws)
 
     rows = files.table_rows(config[ANALYSIS_KEY], spec)
     model = build_model(spec, rows, settings, catalogue[CANDIDATE_ID].shape[0] if catalogue else 0)
-    model.compile(optimizer=build_optimizer(settings))
+    model.compile(optimizer=build_optimizer(settings), jit_compile=settings.jit_compile)
     model.compute_loss(next(iter(batches(0, 0))))  # makes the layers' weights
     state = TrainingState(model)
     if fn_args.base_model:

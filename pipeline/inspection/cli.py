@@ -15,10 +15,14 @@ from pipeline.arguments import MOVIELENS_CONFIG, ConfigOption, SetOption, report
 if TYPE_CHECKING:
     from ml_metadata.proto import metadata_store_pb2 as mlmd
 
+ROWS = 50  # of a table where nothing else is asked for: more are neither read by a person nor by us while one waits
+
 app = typer.Typer()
 
 JsonOption = Annotated[bool, typer.Option("--json", help="As JSON.")]
-LastOption = Annotated[int | None, typer.Option("--last", min=1, metavar="N", help="Only the newest N.")]
+LastOption = Annotated[
+    int | None, typer.Option("--last", min=1, metavar="N", help=f"Only the newest N; as a table {ROWS} by default.")
+]
 RunArgument = Annotated[
     str, typer.Argument(metavar="RUN", help="A run's id, its beginning, or a day, for the last run of that day.")
 ]
@@ -35,13 +39,13 @@ def runs(
     with _reading(config, settings) as to:
         from pipeline.metadata import Records
 
-        found = Records(to).runs(last) if to else []
+        found = Records(to).runs(_rows(last, as_json)) if to else []
         if as_json:
             _write([asdict(each) for each in found])
         else:
             from pipeline.inspection.show import run_table
 
-            _print([run_table(found)])
+            _print([run_table(found), *_note(found, last)])
 
 
 @app.command()
@@ -79,11 +83,11 @@ def artifacts(
         from pipeline.inspection import show
         from pipeline.lineage import Lineage
 
-        found = Lineage(to).artifacts(kind, last) if to else []
+        found = Lineage(to).artifacts(kind, _rows(last, as_json)) if to else []
         if as_json:
             _write([show.artifact_json(each) for each in found])
         else:
-            _print([show.artifact_table(found)])
+            _print([show.artifact_table(found), *_note(found, last)])
 
 
 @app.command()
@@ -157,6 +161,16 @@ def _reading(config: Any, settings: list[str] | None, needed: bool = False) -> I
             )
         else:
             yield None
+
+
+def _rows(last: int | None, as_json: bool) -> int | None:
+    """How many are read: what was asked for, else all, but no more than a table has."""
+    return last if last or as_json else ROWS
+
+
+def _note(found: Sequence[Any], last: int | None) -> list[str]:
+    """That there may be more."""
+    return [f"The newest {ROWS}; --last N shows more."] if last is None and len(found) == ROWS else []
 
 
 def _write(content: Any) -> None:

@@ -95,7 +95,8 @@ def _made_from(run: Run) -> Table:
         table.add_row("done before", f"by {run.passed_over_for}, with the same input")
     if run.origin:
         table.add_row("code", code_words(run.origin))
-        table.add_row("pipeline", f"{run.origin.configuration['name']} (--json has the whole configuration)")
+        name, digest = run.origin.configuration["name"], run.origin.configuration_digest
+        table.add_row("configuration", f"of {name}, digest {digest} (--json has all of it)")
     if run.given:
         table.add_row("input", f"digest {run.given.digest[:16]}")
         models = {"goes on from": run.given.base_model, "has to beat": run.given.baseline_model}

@@ -11,6 +11,8 @@ from pipeline.lineage import PUSHED, Artifact, Execution, Graph
 from pipeline.origin import Origin
 from pipeline.summary import from_here
 
+NOT_RECORDED = "code and configuration were not recorded"
+
 
 def lineage_json(graph: Graph, artifact: int, origins: dict[str, Origin | None]) -> dict[str, Any]:
     """Nodes and edges as JSON takes them.
@@ -40,7 +42,8 @@ def lineage_tree(graph: Graph, artifact: int, origins: dict[str, Origin | None])
     runs = tree.add("runs")
     for run in sorted(graph.runs()):
         origin = origins.get(run)
-        runs.add(f"{run}: {code_words(origin) if origin else 'code and configuration were not recorded'}")
+        words = f"{code_words(origin)}, configuration {origin.configuration_digest}" if origin else NOT_RECORDED
+        runs.add(f"{run}: {words}")
     return tree
 
 

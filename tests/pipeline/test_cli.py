@@ -27,7 +27,8 @@ def ndr(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_help_and_argument_errors_do_not_import_what_is_heavy() -> None:
     # TFX takes 13 seconds to import; a person who asks for help must not wait for it.
     program = (
-        "import sys; from pipeline import cli, config, digests, metadata, terminal, lock, run_node; from serving import launch; "
+        "import sys; from pipeline import cli, config, digests, metadata, lineage, terminal, lock, run_node, doctor; "
+        "from pipeline.inspection import differences, find, show, tree; from serving import launch; "
         "print(sorted({'tensorflow', 'tfx', 'apache_beam', 'pyarrow', 'pandas', 'kfp', 'kfp_server_api'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "[]\n"
@@ -38,7 +39,23 @@ def test_help_names_the_commands() -> None:
     assert answer.returncode == 0
     assert all(
         command in answer.stdout
-        for command in ("run", "backfill", "recommend", "runs", "report", "push", "serve", "schema", "data", "kubeflow")
+        for command in (
+            "run",
+            "backfill",
+            "recommend",
+            "runs",
+            "show",
+            "artifacts",
+            "lineage",
+            "diff",
+            "report",
+            "push",
+            "serve",
+            "schema",
+            "data",
+            "kubeflow",
+            "doctor",
+        )
     )
 
 

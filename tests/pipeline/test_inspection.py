@@ -1,19 +1,24 @@
 """`ndr runs`, `show`, `artifacts`, `lineage`, `diff` over a few days' work; over real runs in end_to_end/test_days.py."""
 
+import io
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ml_metadata.proto import metadata_store_pb2 as mlmd
 from pytest import MonkeyPatch
+from rich.console import Console
 from typer.testing import CliRunner
 from work import Day, Work
 
 from pipeline.cli import app
+from pipeline.inspection import cli
 from pipeline.inspection.differences import apart, differences, flat
 from pipeline.inspection.find import find_artifact, find_run
-from pipeline.lineage import Lineage
+from pipeline.inspection.tree import lineage_tree
+from pipeline.lineage import Artifact, Edge, Execution, Graph, Lineage
 from pipeline.metadata import Given, Records, Run, Step
 from pipeline.origin import Origin
 from pipeline.store import connection
@@ -76,6 +81,16 @@ def test_a_run_is_meant_by_its_id_a_beginning_of_it_or_its_day(shop: Shop) -> No
     assert find_run(shop.records, "2026-11-23.") == first
     assert find_run(shop.records, SECOND) == again  # the last of that day
     assert find_run(shop.records, THIRD) == third
+
+
+def test_a_whole_id_is_its_run_though_another_begins_with_it(tmp_path: Path) -> None:
+    work = Work(tmp_path)
+    kind = work.run(FIRST).type_id
+    work.store.put_contexts([mlmd.Context(type_id=kind, name=f"{SECOND}.{number}") for number in (1, 10)])
+    records = Records(connection(work.places))
+    assert find_run(records, f"{SECOND}.1") == f"{SECOND}.1"
+    with pytest.raises(UserError, match="which 2 runs begin with"):
+        find_run(records, f"{SECOND}.")
 
 
 @pytest.mark.parametrize("words", ["2026-11-24.", "2026-11-2", "2026"])
@@ -147,6 +162,18 @@ def test_runs_are_listed_and_the_newest_only(shop: Shop) -> None:
     assert VERSION in table and ids[0] not in table and all(run in table for run in ids[1:])
 
 
+def test_a_table_ends_with_what_a_person_reads(shop: Shop, monkeypatch: MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "ROWS", 2)
+    ids = shop.records.run_ids()
+    table = shop.ndr("runs")
+    assert ids[-2] in table and ids[-1] in table and ids[-3] not in table
+    assert table.endswith("The newest 2; --last N shows more.\n")
+    assert ids[0] in shop.ndr("runs", "--last", "4") and "shows more" not in shop.ndr("runs", "--last", "2")
+    assert len(json.loads(shop.ndr("runs", "--json"))) == len(ids)  # a program is given all
+    assert "The newest 2" in shop.ndr("artifacts")
+    assert min(each["id"] for each in json.loads(shop.ndr("artifacts", "--json"))) == shop.first.examples.id
+
+
 def test_a_run_is_shown(shop: Shop) -> None:
     run = shop.second.run.name
     shown = json.loads(shop.ndr("show", run, "--json"))
@@ -204,6 +231,94 @@ def test_a_lineage_is_told_as_a_tree_and_as_nodes_and_edges(shop: Shop) -> None:
     assert f"Examples {shop.second.examples.id}" in came_from and "Interactions" in came_from
     assert f"PushedModel {shop.pushed}, version {VERSION}" in went_into and "blessed" in went_into
     assert "went into" not in shop.ndr("lineage", VERSION)
+
+
+TREE = f"""\
+Model 2, deleted, /nowhere/model
+├── came from
+│   └── Trainer, 2.0 s
+│       ├── base_model: Model 9, made by Trainer of {FIRST}.1
+│       ├── catalogue: Examples 1, 1,682 rows of catalogue, span 20781, /data/items (1 file, 1.5 kB)
+│       │   └── Catalogue, cached
+│       └── examples: Examples 3, 7 rows of interactions, span 20781, /data/22 to /data/24 (3 folders, 4 files, 2.0 MB)
+│           └── Interactions, 1.0 s
+│               └── catalogue: Examples 1 of Catalogue (above)
+├── went into
+│   ├── Evaluator, 1.0 s (its model)
+│   │   └── ModelBlessing 4, not blessed
+│   │       └── Pusher, failed (its blessing)
+│   ├── Pusher, failed (its model) (above)
+│   └── Trainer of {THIRD}.1, 3.0 s (its base_model)
+└── runs
+    ├── {SECOND}.1: ndr 0.1.0, commit 0123456789ab and changes, digest c0de, configuration {ORIGIN.configuration_digest}
+    └── {THIRD}.1: code and configuration were not recorded
+"""
+
+
+def test_a_tree_tells_each_thing_once_and_names_what_is_of_other_days() -> None:
+    def artifact(id: int, kind: str, node: str, run: str, state: str = "deleted", **properties: Any) -> Artifact:
+        return Artifact(id, kind, "/nowhere/model", state, run, node, "", properties)
+
+    def examples(id: int, node: str, rows: int, kind: str, files: dict[str, Any]) -> Artifact:
+        accounting = json.dumps({"kind": kind, "rows": rows})
+        found = artifact(id, "Examples", node, run, rows=accounting, span=20781, input_files=json.dumps(files))
+        return replace(found, state="live", uri="/")
+
+    run, before, after = f"{SECOND}.1", f"{FIRST}.1", f"{THIRD}.1"
+    catalogue = {"first": "/data/items", "last": "/data/items", "folders": 1, "files": 1, "bytes": 1500}
+    interactions = {"first": "/data/22", "last": "/data/24", "folders": 3, "files": 4, "bytes": 2_000_000}
+    artifacts = [
+        examples(1, "Catalogue", 1682, "catalogue", catalogue),
+        artifact(2, "Model", "Trainer", run),
+        examples(3, "Interactions", 7, "interactions", interactions),
+        replace(artifact(4, "ModelBlessing", "Evaluator", run, blessed=0), state="live", uri="/"),
+        replace(artifact(9, "Model", "Trainer", before), state="live", uri="/"),
+    ]
+    executions = [
+        Execution(1, "Catalogue", run, "cached", "", 0.0),
+        Execution(2, "Interactions", run, "complete", "", 1.0),
+        Execution(3, "Trainer", run, "complete", "", 2.0),
+        Execution(4, "Evaluator", run, "complete", "", 1.0),
+        Execution(5, "Pusher", run, "failed", "", 1.0),
+        Execution(6, "Trainer", after, "complete", "", 3.0),
+    ]
+    edges = (
+        Edge(1, 1, "output", "examples"), Edge(1, 2, "input", "catalogue"), Edge(3, 2, "output", "examples"),
+        Edge(9, 3, "input", "base_model"), Edge(1, 3, "input", "catalogue"), Edge(3, 3, "input", "examples"),
+        Edge(2, 3, "output", "model"), Edge(2, 4, "input", "model"), Edge(4, 4, "output", "blessing"),
+        Edge(4, 5, "input", "blessing"), Edge(2, 5, "input", "model"), Edge(2, 6, "input", "base_model"),
+    )  # fmt: skip
+    graph = Graph({each.id: each for each in artifacts}, {each.id: each for each in executions}, edges)
+    console = Console(file=io.StringIO(), width=120, markup=False)
+    console.print(lineage_tree(graph, 2, {run: ORIGIN, after: None}))
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert [line.rstrip() for line in lines] == TREE.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("kind", "properties", "fact"),
+    [
+        ("PushedModel", {"pushed": 1, "pushed_version": VERSION}, f"version {VERSION}"),
+        ("PushedModel", {"pushed": 0}, "nothing was pushed"),
+        ("ModelBlessing", {"blessed": 1}, "blessed"),
+        ("ModelBlessing", {"blessed": 1, "withdrawn": 1}, "withdrawn"),
+        ("InfraBlessing", {"blessed": 0}, "not blessed"),
+    ],
+)
+def test_what_a_person_asks_of_an_artifact_is_told(kind: str, properties: dict[str, Any], fact: str) -> None:
+    artifact = Artifact(1, kind, "/", "live", "", "", "", properties)
+    tree = lineage_tree(Graph({1: artifact}, {}, ()), 1, {})
+    assert tree.label == f"{kind} 1, {fact}, /"
+
+
+def test_a_day_that_was_done_before_says_by_which_run(tmp_path: Path) -> None:
+    work = Work(tmp_path)
+    done, again = work.run(FIRST), work.run(FIRST)
+    shop = Shop(work, *[None] * 3, 0)  # type: ignore[arg-type]
+    shop.records.note_passed_over(again.name, done.name)
+    shown = json.loads(shop.ndr("show", again.name, "--json"))
+    assert (shown["state"], shown["passed_over_for"]) == ("passed over", done.name)
+    assert f"by {done.name}, with the same input" in shop.ndr("show", again.name)
 
 
 def test_two_runs_are_compared(shop: Shop) -> None:
