@@ -62,7 +62,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
     first, second = work.day(FIRST), work.day(SECOND, blessed=True)
     pushed = work.step(second.run, "Pusher", "pushed_model", "PushedModel", [second.model], pushed=1)
     pushed.custom_properties["pushed_version"].string_value = VERSION
-    parts = {"query_tower": f"{work.serving}/query_tower/{VERSION}"}
+    parts = {"query_tower": f"{work.serving}/query_tower/{VERSION}", "index": f"gs://bucket/index/{VERSION}"}
     pushed.custom_properties["parts"].string_value = json.dumps(parts)
     work.store.put_artifacts([pushed])
     again = work.day(SECOND)
@@ -113,8 +113,15 @@ def test_an_artifact_is_meant_by_its_id_its_place_or_its_version(shop: Shop, mon
     monkeypatch.chdir(model.uri)
     for words in (str(model.id), model.uri, f"{model.uri}/", f"{model.uri}/file", "file", "not/yet/there"):
         assert find_artifact(shop.lineage, words) == model.id
+    with pytest.raises(UserError):
+        find_artifact(shop.lineage, "")  # is no path, not even of the current folder
     monkeypatch.chdir(shop.work.places.root)
-    for words in (VERSION, f"{shop.work.serving}/query_tower/{VERSION}", f"serving/query_tower/{VERSION}"):
+    for words in (
+        VERSION,
+        f"{shop.work.serving}/query_tower/{VERSION}",
+        f"serving/query_tower/{VERSION}",
+        f"gs://bucket/index/{VERSION}/",
+    ):
         assert find_artifact(shop.lineage, words) == shop.pushed
 
 
