@@ -23,7 +23,7 @@ from schemas.errors import UserError
 
 MOST_DAYS = 30
 DRIFT_NODE = "InteractionDrift"
-DRIFT_SPLIT = "train"
+TRAIN_SPLIT = "train"
 
 T = TypeVar("T")
 
@@ -63,7 +63,7 @@ class Facts:
         graphs: by run, of those in `days`, what it used and made.
         losses: by run, of those in `days`, the mean loss of each epoch.
         drift: by run, of those in `days`, by feature, what was measured.
-        frequencies: of `seen_in`.
+        frequencies: by day, of `seen_in` and of the day with the most to train on: on a quiet one there is little to compare.
         items: of `seen_in`.
         seen_in: the last of `days` that trained a model; None where none did.
     """
@@ -75,7 +75,7 @@ class Facts:
     graphs: Mapping[str, Graph]
     losses: Mapping[str, list[float] | Missing]
     drift: Mapping[str, dict[str, Distance] | Missing]
-    frequencies: Frequencies | Missing
+    frequencies: Mapping[str, Frequencies | Missing]
     items: ItemMap | Missing
     seen_in: Run | None
 
@@ -95,7 +95,8 @@ def gather(config: Config, first: date | None, last: date | None) -> Facts:
     days = day_runs(runs)
     lineage = Lineage(store.connection(config))
     graphs = {run.run: lineage.of_run(run.run) for run in days}
-    seen_in = next((run for run in reversed(days) if _made(graphs[run.run], "ModelRun")), None)
+    trained = [run for run in days if _made(graphs[run.run], "ModelRun")]
+    seen_in = trained[-1] if trained else None
     nothing = Missing("No model was trained on these days.")
     return Facts(
         pipeline=config.name,
@@ -105,9 +106,11 @@ def gather(config: Config, first: date | None, last: date | None) -> Facts:
         graphs=graphs,
         losses={run: or_missing("The loss", partial(read_losses, graph)) for run, graph in graphs.items()},
         drift={run: or_missing("The drift", partial(read_drift, graph)) for run, graph in graphs.items()},
-        frequencies=or_missing("The frequencies", lambda: read_frequencies(graphs[seen_in.run]))
-        if seen_in
-        else nothing,
+        frequencies={
+            run.date: or_missing("The frequencies", partial(read_frequencies, graphs[run.run]))
+            for run in (seen_in, max(trained, key=_training_examples, default=None))
+            if run
+        },
         items=or_missing("The map", lambda: _map(config, graphs[seen_in.run])) if seen_in else nothing,
         seen_in=seen_in,
     )
@@ -121,7 +124,7 @@ def read_losses(graph: Graph) -> list[float]:
 
 def read_drift(graph: Graph) -> dict[str, Distance]:
     """By feature, how far the training split is from the span's before; empty where no limit asks for it."""
-    path = place(graph, "ExampleAnomalies", DRIFT_NODE) / f"SplitPair-{DRIFT_SPLIT}_{DRIFT_SPLIT}" / "SchemaDiff.pb"
+    path = place(graph, "ExampleAnomalies", DRIFT_NODE) / f"SplitPair-{TRAIN_SPLIT}_{TRAIN_SPLIT}" / "SchemaDiff.pb"
     if not path.exists():
         raise UserError("There was no day before to compare with.")
     anomalies = anomalies_pb2.Anomalies.FromString(path.read_bytes())
@@ -184,6 +187,11 @@ def _made(graph: Graph, kind: str, node: str = "") -> list[Artifact]:
         for id, artifact in graph.artifacts.items()
         if id in made and artifact.type == kind and node in ("", artifact.node)
     ]
+
+
+def _training_examples(run: Run) -> int:
+    examples: int = run.rows.get("interactions", {}).get("splits", {}).get(TRAIN_SPLIT, 0)
+    return examples
 
 
 def _live(config: Config) -> tuple[int, str] | None:

@@ -93,9 +93,10 @@ def render(facts: Facts, config: Config) -> str:
         tables=tables(config.feature_spec()),
         drift=trends.drift_chart(days, facts.drift),
         losses=trends.loss_chart(days, facts.losses),
-        frequencies=facts.frequencies
-        if isinstance(facts.frequencies, Missing)
-        else trends.frequency_chart(facts.frequencies),
+        frequencies={
+            day: found if isinstance(found, Missing) else trends.frequency_chart(found)
+            for day, found in facts.frequencies.items()
+        },
         lineage=lineage_graph.draw(facts.graphs[newest.run]),
     )
 

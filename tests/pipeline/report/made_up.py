@@ -98,7 +98,7 @@ def facts(runs: Sequence[Run], title: str = "Item") -> Facts:
         graphs={run.run: graph(run.run, title) for run in days},
         losses={run.run: [3.0, 2.5 - 0.01 * number] for number, run in enumerate(days)},
         drift={run.run: {"price": Distance(0.1 * (number % 5), 0.3)} for number, run in enumerate(days)},
-        frequencies=Frequencies([0.01, 0.1, 1.0], [0.02, 0.1, 0.9]),
+        frequencies={newest.date: Frequencies([0.01, 0.1, 1.0], [0.02, 0.1, 0.9])},
         items=ItemMap(
             "tags",
             ("new", "old"),

@@ -103,7 +103,7 @@ def test_what_is_missing_leaves_a_sentence() -> None:
         live=Missing("The push folder cannot be read."),
         losses=dict.fromkeys(found.losses, gone),
         drift=dict.fromkeys(found.drift, Missing("There was no day before to compare with.")),
-        frequencies=gone,
+        frequencies={found.days[-1].date: gone},
         items=Missing("The run's ItemIndex was removed."),
         seen_in=None,
     )
