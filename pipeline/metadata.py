@@ -21,6 +21,7 @@ from schemas.errors import UserError
 LAST_NODE = "Pusher"
 GIVEN_PREFIX = "given_"
 ORIGIN = "origin"
+FAULT = "fault"
 PASSED_OVER = "passed over"
 PASSED_OVER_FOR = "passed_over_for"
 
@@ -85,6 +86,7 @@ class Run:
         given: what it was given; unknown of runs of older code that did not end.
         origin: the code and the configuration that it was made from; unknown of runs of older code.
         passed_over_for: the run that did its day before with the same input, or empty.
+        fault: what a step found fault with, where one did; it may have been mended since.
         steps: its steps, in the order in which they ran; of several attempts at one the last.
     """
 
@@ -106,6 +108,7 @@ class Run:
     given: Given | None = None
     origin: Origin | None = None
     passed_over_for: str = ""
+    fault: str = ""
     steps: tuple[Step, ...] = ()
 
     @property
@@ -195,15 +198,22 @@ class Records:
 
     def note_origin(self, run_id: str, origin: Origin) -> None:
         """Leaves on a run the code and the configuration that it is made from. No step's cache looks at it."""
-        context = self._context(run_id)
-        # Not as a string: PostgreSQL's index of these refuses long ones.
-        context.custom_properties[ORIGIN].proto_value.Pack(StringValue(value=json.dumps(asdict(origin))))
-        self._store.put_contexts([context])
+        self._note_text(run_id, ORIGIN, json.dumps(asdict(origin)))
+
+    def note_fault(self, run_id: str, words: str) -> None:
+        """Leaves on a run what a step found fault with."""
+        self._note_text(run_id, FAULT, words)
 
     def note_passed_over(self, run_id: str, done_by: str) -> None:
         """Leaves on a run that its day was done with the same input, and by which run."""
         context = self._context(run_id)
         context.custom_properties[PASSED_OVER_FOR].string_value = done_by
+        self._store.put_contexts([context])
+
+    def _note_text(self, run_id: str, name: str, text: str) -> None:
+        context = self._context(run_id)
+        # Not as a string: PostgreSQL's index of these refuses long ones.
+        context.custom_properties[name].proto_value.Pack(StringValue(value=text))
         self._store.put_contexts([context])
 
     def attempts(self, run_id: str, node: str) -> list[mlmd.Execution]:
@@ -358,6 +368,7 @@ def _run(
         given=_given(context),
         origin=_origin(context),
         passed_over_for=done_by,
+        fault=_text(context, FAULT),
         steps=steps,
     )
 
@@ -372,11 +383,15 @@ def _given(context: mlmd.Context) -> Given | None:
 
 
 def _origin(context: mlmd.Context) -> Origin | None:
-    if ORIGIN not in context.custom_properties:
-        return None
+    kept = _text(context, ORIGIN)
+    return Origin(**json.loads(kept)) if kept else None
+
+
+def _text(context: mlmd.Context, name: str) -> str:
     kept = StringValue()
-    context.custom_properties[ORIGIN].proto_value.Unpack(kept)
-    return Origin(**json.loads(kept.value))
+    if name in context.custom_properties:
+        context.custom_properties[name].proto_value.Unpack(kept)
+    return str(kept.value)
 
 
 def _state(steps: tuple[Step, ...]) -> str:

@@ -11,15 +11,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
 
+import pymysql
 import pytest
 import toy
-from database_servers import PASSWORD, SERVERS, Server
+from certificates import CERTIFICATE
+from database_servers import PASSWORD, SERVERS, USER, Server
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 from pydantic import ValidationError
 from pytest import MonkeyPatch
 
 from pipeline import config as configuration
-from pipeline import day_run, origin, store
+from pipeline import day_run, doctor, origin, store
 from pipeline.config import Config
 from pipeline.lineage import Lineage
 from pipeline.metadata import Records
@@ -231,6 +233,34 @@ def test_a_store_that_others_keep_busy_is_not_taken_for_something_else(config: C
 
 def test_localhost_is_a_machine_not_a_socket(server: Server) -> None:
     Records(store.connection(configuration.load(SHOP, server.settings(host="localhost"))))
+
+
+def test_the_doctor_reaches_it_too(server: Server, tmp_path: Path) -> None:
+    config = configuration.load(SHOP, [f"root={tmp_path}", *server.settings()])
+    (found,) = [each for each in doctor.examine(config) if each.check == "metadata"]
+    assert (found.state, f"127.0.0.1:{server.port}, database metadata: of" in found.found) == ("ok", True)
+
+
+def test_an_encrypted_connection_is_one_that_a_server_takes_which_takes_no_other(
+    servers: Callable[[str], Server], monkeypatch: MonkeyPatch
+) -> None:
+    mariadb = servers("mysql")
+    mariadb.execute("SET GLOBAL require_secure_transport = ON")
+    try:
+        said = refusal(mariadb)
+        assert not isinstance(said, PassingError) and "metadata.encrypted" in str(said)
+        Records(store.connection(configuration.load(SHOP, mariadb.settings(encrypted="true"))))
+        said = refusal(mariadb, encrypted="true", database="metdata")  # asked why in the same way
+        assert "metdata" in str(said) and "the database was made" in str(said)
+    finally:
+        connection = pymysql.connect(
+            host="127.0.0.1", port=mariadb.port, user=USER, password=PASSWORD, ssl={"ca": mariadb.folder / CERTIFICATE}
+        )
+        connection.cursor().execute("SET GLOBAL require_secure_transport = OFF")
+    with pytest.raises(UserError, match="PostgreSQL has no TLS"):
+        configuration.load(
+            SHOP, ["metadata={store: postgresql, host: db, user: ndr, password: {env: A}, encrypted: true}"]
+        )
 
 
 def test_the_password_is_asked_for_by_name_and_never_shown(monkeypatch: MonkeyPatch, tmp_path: Path) -> None:
