@@ -45,6 +45,7 @@ ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 ARG VERSION=0.1.0
 ARG REVISION=unknown
+ENV NDR_COMMIT=$REVISION
 LABEL org.opencontainers.image.title="ndr" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="$VERSION" \

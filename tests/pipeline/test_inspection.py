@@ -15,7 +15,7 @@ from work import Day, Work
 
 from pipeline.cli import app
 from pipeline.inspection import cli
-from pipeline.inspection.differences import apart, differences, flat
+from pipeline.inspection.differences import apart, difference_tables, differences, flat
 from pipeline.inspection.find import find_artifact, find_run
 from pipeline.inspection.tree import lineage_tree
 from pipeline.lineage import Artifact, Edge, Execution, Graph, Lineage
@@ -423,6 +423,21 @@ def test_only_what_differs_is_told() -> None:
     assert everything.outcome["version"] == (1, 1) and everything.metrics["ndcg"] == ([0.1, 0.0, 0.2], [0.1, 0.0, 0.2])
     assert everything.configuration["trainer.towers.query"] == ([8], [8])
     assert everything.data["interactions.files.files"] == (2, 2) and "kind" not in str(everything.data)
+
+
+def test_of_the_slices_metrics_the_table_has_those_that_are_apart() -> None:
+    def judged(new: list[float], known: list[float]) -> Run:
+        slices = {"user=known": {"candidate": {"mrr": known}}, "user=new": {"candidate": {"mrr": new}}}
+        return run(metrics={**slices, "all": {"candidate": {"mrr": [0.3, 0.2, new[0]]}}})
+
+    def rows(everything: bool) -> list[str]:
+        [table] = difference_tables(one, other, differences(one, other), everything)
+        return list(table.columns[0].cells)
+
+    # Of new users 0.2 to 0.4 and 0.5 to 0.7; of known ones 0.1 to 0.3 and 0.2 to 0.4.
+    one, other = judged([0.3, 0.2, 0.4], [0.2, 0.1, 0.3]), judged([0.6, 0.5, 0.7], [0.3, 0.2, 0.4])
+    assert rows(everything=False) == ["mrr", "user=new mrr"]
+    assert rows(everything=True) == ["mrr", "user=known mrr", "user=new mrr"]  # all interactions first
 
 
 def test_what_only_one_run_has_stands_beside_none() -> None:
