@@ -40,12 +40,13 @@ RUN groupadd --gid 10001 ndr \
     && install --directory --owner=ndr --group=ndr /ndr
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /opt/ndr /opt/ndr
-ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin \
-    PYTHONUNBUFFERED=1 \
-    NVIDIA_DRIVER_CAPABILITIES=compute,utility
 ARG VERSION=0.1.0
 ARG REVISION=unknown
-ENV NDR_COMMIT=$REVISION
+# The commit is recorded with every run: here is no checkout that it could be read from.
+ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin \
+    PYTHONUNBUFFERED=1 \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility \
+    NDR_COMMIT=$REVISION
 LABEL org.opencontainers.image.title="ndr" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="$VERSION" \
