@@ -26,6 +26,7 @@ from pipeline.arguments import (
     discard,
     reported,
 )
+from pipeline.inspection.cli import app as inspection_app
 from pipeline.kubeflow.cli import app as kubeflow_app
 from schemas.errors import UserError
 
@@ -41,6 +42,7 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Fetches example data.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+app.add_typer(inspection_app)
 app.add_typer(kubeflow_app, name="kubeflow")
 
 
@@ -173,38 +175,33 @@ def serve(
 
 
 @app.command()
-def runs(
-    as_json: Annotated[bool, typer.Option("--json", help="As a JSON list.")] = False,
+def report(
+    output: Annotated[Path, typer.Option("--output", "-o", help="The HTML file to write.")] = Path("report.html"),
+    first: Annotated[
+        Any,
+        typer.Option(
+            "--from", parser=a_day, metavar="YYYY-MM-DD", help="The first UTC day; else the newest 30 with runs."
+        ),
+    ] = None,
+    last: Annotated[Any, typer.Option("--to", parser=a_day, metavar="YYYY-MM-DD", help="The last UTC day.")] = None,
     config: ConfigOption = MOVIELENS_CONFIG,
     settings: SetOption = None,
 ) -> None:
-    """Lists the runs."""
-    from pipeline import config as configuration
+    """Writes one HTML page on how the days went: it needs no network and no other file."""
+    if first and last and last < first:
+        raise typer.BadParameter(f"expected --to at or after --from, received {first} and {last}")
+    if not output.absolute().parent.is_dir():
+        raise typer.BadParameter(f"expected --output in a folder that is there, received {output}")
+    if output.is_dir():
+        raise typer.BadParameter(f"expected --output to be a file, received the folder {output}")
+    with _session("report", config, settings, writes=False) as (console, loaded):
+        with console.status("reading the runs"):
+            from pipeline.report import facts, page
 
-    with reported():
-        loaded = configuration.load(config, settings or [])
-        found: list[Any] = []
-        from pipeline import store
-
-        if store.has_begun(loaded):
-            from pipeline.metadata import Records
-
-            found = Records(store.connection(loaded)).runs()
-        if as_json:
-            sys.stdout.write(json.dumps([asdict(each) for each in found], indent=2) + "\n")
-            return
-        from rich.table import Table
-
-        from pipeline.summary import blessing_words
-
-        cutoffs = sorted({k for each in found for k in each.recall})
-        table = Table("run", "state", "version", "blessed", *(f"recall@{k}" for k in cutoffs))
-        for each in found:
-            recall = (f"{each.recall[k]:.4f}" if k in each.recall else "" for k in cutoffs)
-            table.add_row(each.run, each.state, str(each.version or ""), blessing_words(each), *recall)
-        from pipeline.terminal import UNKNOWN_WIDTH
-
-        Console(width=None if sys.stdout.isatty() else UNKNOWN_WIDTH).print(table)
+            found = facts.gather(loaded, first, last)
+            page.write(page.render(found, loaded), output)
+        span = f"s, {found.days[0].date} to {found.days[-1].date}" if len(found.days) > 1 else f", {found.days[0].date}"
+        console.print(f"{output}: {len(found.days)} day{span}", highlight=False, soft_wrap=True)
 
 
 @app.command()

@@ -16,7 +16,7 @@ from tfx.utils import io_utils
 from components.analysis import files
 from components.artifacts import SHAPE_PROPERTY
 from components.progress import progress
-from components.trainer import warm_start
+from components.trainer import frequencies, warm_start
 from components.trainer.component import ANALYSIS_KEY, CATALOGUE_FILES, UNFINISHED, WARM_START
 from components.trainer.export import export_tower
 from components.trainer.inputs import (
@@ -27,12 +27,12 @@ from components.trainer.inputs import (
     with_uniform_items,
 )
 from components.trainer.model import TwoTowerModel, build_model
+from components.trainer.names import LOSS_CURVE
 from components.trainer.settings import TrainerSettings
 from components.trainer.state import TrainingState
 from schemas.errors import UserError
 from schemas.features import CANDIDATE_ID, FeatureSpec
 
-LOSS_CURVE = "loss.csv"
 GIB = 1 << 30
 ADAGRAD_EPSILON = 1e-15  # added to the sums of squared gradients, so far below where they start
 
@@ -80,6 +80,7 @@ def run_fn(fn_args: tfx.components.FnArgs) -> None:
         warm_start.restore(state, spec, config[SHAPE_PROPERTY], config[ANALYSIS_KEY], fn_args.base_model)
     training = Training(batches, examples // batch_size, settings, config[UNFINISHED])
     train(model, state, training, fn_args.model_run_dir)
+    frequencies.write(fn_args.model_run_dir, model.frequency, fn_args.train_files, examples, batch_size, settings.seed)
     warm_start.save(state, config[SHAPE_PROPERTY], config[ANALYSIS_KEY], config[WARM_START])
     for tower, features in ((model.query_tower, spec.query), (model.item_tower, spec.item)):
         export_tower(tower, features, transform_output, fn_args.serving_model_dir)

@@ -3,6 +3,7 @@
 The servers are MariaDB and PostgreSQL themselves; see `database_servers`.
 """
 
+import json
 import multiprocessing
 import threading
 import time
@@ -20,8 +21,9 @@ from pydantic import ValidationError
 from pytest import MonkeyPatch
 
 from pipeline import config as configuration
-from pipeline import day_run, doctor, store
+from pipeline import day_run, doctor, origin, store
 from pipeline.config import Config
+from pipeline.lineage import Lineage
 from pipeline.metadata import Records
 from pipeline.metadata_settings import PasswordSource
 from schemas.errors import PassingError, UserError
@@ -105,10 +107,31 @@ def test_a_run_is_recorded_node_by_node_and_its_twin_comes_from_the_cache(config
     assert (Path(pushed) / "text").read_text() == "Three"
     assert first.records.runs()[-1] == first.records.run(first.id)
     second = ToyRun(config)
+    made_from = origin.of(config)
+    second.records.note_origin(second.id, made_from)
     for name in (*toy.WRITERS, "Pusher"):
         second.launch(name)
     assert second.steps() == dict.fromkeys([*toy.WRITERS, "Pusher"], "cached")
     assert second.records.artifact_uris(second.id, "PushedModel") == [pushed]
+    # A text of any length and with any signs in it, which PostgreSQL's tables do not take as a string.
+    assert len(json.dumps(made_from.configuration)) > 2704
+    assert (first.records.run(first.id).origin, second.records.run(second.id).origin) == (None, made_from)
+    check_lineage(Lineage(first.to), first.id, second.id, pushed)
+
+
+def check_lineage(lineage: Lineage, first: str, second: str, pushed: str) -> None:
+    """Of a run, and of one that was served from the cache."""
+    made, served = lineage.of_run(first), lineage.of_run(second)
+    assert made.artifacts == served.artifacts and made.runs() == {first} and served.runs() == {second}
+    [taken] = [each for each in served.artifacts.values() if each.uri == pushed]
+    assert (taken.run, taken.node, taken.type, taken.state) == (first, "Pusher", "PushedModel", "live")
+    [pusher] = [each for each in made.executions.values() if each.node == "Pusher"]
+    texts = {made.artifacts[edge.artifact].node: edge.name for edge in made.inputs(pusher.id)}
+    assert texts == {"One": "one", "Two": "two", "Three": "three"}
+    assert pusher.seconds is not None and 0 < pusher.seconds < 60
+    around = lineage.of_artifact(taken.id)
+    assert around.executions == made.executions and around.artifacts == made.artifacts
+    assert lineage.at(pushed) == [taken.id]
 
 
 def test_nodes_at_once_in_processes_of_their_own(
