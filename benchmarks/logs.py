@@ -177,8 +177,12 @@ class World:
 
         by_hour = 1 + 0.8 * np.sin(2 * np.pi * (np.arange(HOURS) - 14) / HOURS)  # most of them at 20 o'clock
         begun = (chance.choice(HOURS, sessions, p=by_hour / by_hour.sum()) + chance.random(sessions)) * HOUR_SECONDS
-        gaps = np.cumsum(chance.exponential(GAP_SECONDS, interactions))
-        seconds = np.minimum(begun[session] + gaps - gaps[starts][session], DAY_SECONDS - 0.001)
+        since = np.cumsum(chance.exponential(GAP_SECONDS, interactions))
+        since -= since[starts][session]
+        lasted = since[np.append(starts[1:], interactions) - 1]
+        seconds = (
+            np.minimum(begun, DAY_SECONDS - GAP_SECONDS * chance.random(sessions) - lasted)[session] + since
+        )  # none goes on behind midnight
         users = chance.choice(self.users, sessions, p=self.activity)[session]
 
         # An interaction that does not stay takes a topic of the user's; one that does, that of the last which did not.
