@@ -38,7 +38,7 @@ ITEMS = 50_000
 INTERACTIONS_A_USER = 20
 DAY_BEFORE = 0.1
 SAMPLE_SECONDS = 0.1
-CHECKED = 20_000  # interactions of which the expected recall is worked out
+CHECKED = 5_000  # interactions of which the expected recall is worked out
 REST = "(start and end)"
 
 

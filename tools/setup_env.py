@@ -114,7 +114,8 @@ def build() -> None:
     if glibc_version() < NEEDED_GLIBC:
         install_private_runtime()
     say(f"installing {count_locked()} packages from requirements.lock (about 1 GB the first time)")
-    uv_install("--requirements", str(LOCK), "--no-deps")
+    # Python would compile what it imports by itself, but not where it may not write: then every process does it anew.
+    uv_install("--requirements", str(LOCK), "--no-deps", "--compile-bytecode")
     uv_install("--editable", str(PROJECT), "--no-deps", "--no-build-isolation")
 
 

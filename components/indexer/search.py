@@ -142,7 +142,9 @@ class ListSearch(tf.Module):
         return tf.cond(
             k > self._deepest,
             lambda: tf.map_fn(in_all, queries, fn_output_signature=shape, parallel_iterations=1),
-            lambda: tf.cond(tf.shape(queries)[0] == 1, alone, side_by_side),  # a loop of one costs a tenth of the search
+            lambda: tf.cond(
+                tf.shape(queries)[0] == 1, alone, side_by_side
+            ),  # a loop of one costs a tenth of the search
         )
 
 
