@@ -8,6 +8,6 @@ from setuptools import find_packages, setup
 
 setup(
     packages=find_packages(include=["components*", "pipeline*", "schemas*", "serving*"]),
-    package_data={"": ["*.yaml", "*.pbtxt", "py.typed"]},
+    package_data={"pipeline": ["configs/*.yaml"], "schemas": ["*/*.yaml", "*/*.pbtxt"]},
     include_package_data=False,
 )
