@@ -29,9 +29,11 @@ from components.evaluator.expectation import discounted_gain, hit_probability, i
 from components.evaluator.ranking import Excluded, Ranks, rank_by_embedding, rank_by_score
 from components.trainer.inputs import Batch
 from components.trainer.model import TwoTowerModel, build_model
-from components.trainer.run import Training, build_optimizer, train
+from components.trainer.optimizers import build_optimizer
+from components.trainer.run import Training, train
 from components.trainer.settings import TrainerSettings
 from components.trainer.state import TrainingState
+from components.trainer.strategies import one_device
 from schemas.errors import UserError
 from schemas.features import CANDIDATE_ID, REWARD, WEIGHTS_SUFFIX, FeatureSpec
 
@@ -270,7 +272,7 @@ def fit(inputs: Inputs, trainer: TrainerSettings, epochs: int) -> Iterator[TwoTo
             training = Training(
                 lambda epoch, skip: inputs.batches(size), inputs.matrix.nnz // size, trainer, f"{folder}/unfinished"
             )
-            train(model, state, training, folder)
+            train(model, state, training, folder, one_device())
         yield model
 
 

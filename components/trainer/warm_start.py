@@ -18,7 +18,7 @@ from tfx.utils import io_utils
 from components.analysis import files
 from components.analysis.vocabulary import hash_rows
 from components.trainer.settings import TrainerSettings
-from components.trainer.state import TrainingState, row_key
+from components.trainer.state import TrainingState, parts_of, row_key
 from schemas.errors import UserError
 from schemas.features import FeatureSpec
 
@@ -82,7 +82,11 @@ def restore(state: TrainingState, spec: FeatureSpec, model_shape: str, analysis:
             spec.tables[table].hash_buckets,
         )
         for position, variable in enumerate(variables):
-            variable.assign(reader.get_tensor(row_key(table, position))[sources])
+            earlier = reader.get_tensor(row_key(table, position))
+            first = 0
+            for part in parts_of(variable):
+                part.assign(earlier[sources[first : first + part.shape[0]]])
+                first += part.shape[0]
 
 
 def moved_rows(before: pd.DataFrame, after: pd.DataFrame, hash_buckets: int) -> NDArray[np.int64]:

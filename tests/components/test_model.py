@@ -9,9 +9,11 @@ import tf_keras
 
 from components.trainer.inputs import Batch, uniform_draws, with_uniform_items
 from components.trainer.model import TwoTowerModel, build_model
-from components.trainer.run import Training, build_optimizer, train
+from components.trainer.optimizers import build_optimizer
+from components.trainer.run import Training, train
 from components.trainer.settings import TrainerSettings
 from components.trainer.state import TrainingState
+from components.trainer.strategies import one_device
 from schemas.errors import UserError
 from schemas.features import CANDIDATE_ID, REWARD, FeatureSpec
 
@@ -157,4 +159,4 @@ def test_training_that_diverges_is_an_error_that_says_what_to_turn(tmp_path: Pat
     model.compute_loss(next(iter(batches())))
     training = Training(lambda epoch, skip: batches(), 50, hopeless, str(tmp_path / "unfinished"))
     with pytest.raises(UserError, match=r"no longer finite. Lower trainer.learning_rate \(now 1e\+38\)"):
-        train(model, TrainingState(model), training, str(tmp_path))
+        train(model, TrainingState(model), training, str(tmp_path), one_device())

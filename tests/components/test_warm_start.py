@@ -14,7 +14,7 @@ from components.analysis.vocabulary import entries, hash_rows
 from components.trainer import warm_start
 from components.trainer.inputs import Batch
 from components.trainer.model import build_model
-from components.trainer.run import build_optimizer
+from components.trainer.optimizers import build_optimizer
 from components.trainer.settings import TrainerSettings
 from components.trainer.state import TrainingState
 from schemas.errors import UserError
