@@ -30,10 +30,10 @@ from components.evaluator.ranking import Excluded, Ranks, rank_by_embedding, ran
 from components.trainer.inputs import Batch
 from components.trainer.model import TwoTowerModel, build_model
 from components.trainer.optimizers import build_optimizer
-from components.trainer.run import Training, train
 from components.trainer.settings import TrainerSettings
 from components.trainer.state import TrainingState
 from components.trainer.strategies import one_device
+from components.trainer.training import Training, train
 from schemas.errors import UserError
 from schemas.features import CANDIDATE_ID, REWARD, WEIGHTS_SUFFIX, FeatureSpec
 
@@ -265,7 +265,7 @@ def fit(inputs: Inputs, trainer: TrainerSettings, epochs: int) -> Iterator[TwoTo
     width = trainer.towers.item[-1]
     model = build_model(feature_spec(width), {"items": items}, trainer, items)
     model.compile(optimizer=build_optimizer(trainer))
-    model.compute_loss(next(iter(inputs.batches(size))))  # makes the layers' weights
+    model.make_weights(next(iter(inputs.batches(size))))
     state = TrainingState(model)
     for _ in range(epochs):
         with tempfile.TemporaryDirectory() as folder:

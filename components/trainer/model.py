@@ -57,6 +57,11 @@ class TwoTowerModel(tfrs.Model):
             catalogue_size=self._catalogue_size,
         )
 
+    def make_weights(self, batch: Batch) -> None:
+        """Makes what Keras makes at the first call; may be called outside of replicas, where a loss cannot."""
+        self.query_tower(batch.interactions)
+        self.item_tower(batch.interactions)
+
     def mean_loss(self) -> float:
         """Of the steps since `reset_metrics`, over all replicas."""
         return float(self._mean_loss.result())

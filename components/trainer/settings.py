@@ -70,7 +70,7 @@ class StrategySettings(Declaration):
 
     Attributes:
         kind: `one_device`; `mirrored` for several GPUs of a machine; `multi_worker_mirrored` for several machines that take each
-            step together; `parameter_server` for tables that are larger than a machine, and workers that do not wait for each other;
+            step together; `parameter_server` for tables larger than a machine, and workers that do not wait for each other;
             `tpu`.
         devices: of `mirrored`, such as `GPU:0`; all GPUs where none are named.
         shard_bytes: of `parameter_server`: a table is divided among the servers, but not into parts smaller than this.

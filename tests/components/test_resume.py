@@ -15,10 +15,10 @@ from tensorflow_transform.tf_metadata import dataset_metadata, metadata_io
 from components.trainer.inputs import Batch, training_batches, uniform_draws, with_uniform_items
 from components.trainer.model import build_model
 from components.trainer.optimizers import build_optimizer
-from components.trainer.run import LOSS_CURVE, Training, train
 from components.trainer.settings import TrainerSettings
 from components.trainer.state import TrainingState
 from components.trainer.strategies import one_device
+from components.trainer.training import LOSS_CURVE, Training, train
 from schemas.features import CANDIDATE_ID, REWARD, FeatureSpec
 
 Read = Callable[..., tf.data.Dataset]
@@ -99,7 +99,7 @@ class Attempt:
         self.asked: list[tuple[int, int]] = []
         model = build_model(SPEC, {"user": 7, "item": 9}, self._settings, 9)
         model.compile(optimizer=build_optimizer(self._settings))
-        model.compute_loss(next(iter(self._batches(0, 0))))  # makes the layers' weights
+        model.make_weights(next(iter(self._batches(0, 0))))
         state = TrainingState(model)
         model.optimizer.iterations.assign(STEPS_BEFORE)
 

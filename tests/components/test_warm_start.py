@@ -62,7 +62,7 @@ class Day:
         rows = {"user": spec.tables["user"].hash_buckets, "item": len(vocabulary) + BUCKETS}
         self.model = build_model(spec, rows, self.settings)
         self.model.compile(optimizer=build_optimizer(self.settings))
-        self.model.compute_loss(self.batch("abcd"))  # makes the layers' weights
+        self.model.make_weights(self.batch("abcd"))
         self.state = TrainingState(self.model)
 
     def save(self) -> None:
