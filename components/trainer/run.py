@@ -86,8 +86,9 @@ def train_and_export(fn_args: tfx.components.FnArgs, devices: strategies.Devices
             warm_start.restore(state, spec, config[SHAPE_PROPERTY], config[ANALYSIS_KEY], fn_args.base_model)
     training = Training(batches, examples // batch_size, settings, config[UNFINISHED])
     train(model, state, training, fn_args.model_run_dir, devices)
+    with devices.written(config[WARM_START]) as folder:
+        warm_start.save(state, config[SHAPE_PROPERTY], config[ANALYSIS_KEY], folder)
     if devices.is_chief:
-        warm_start.save(state, config[SHAPE_PROPERTY], config[ANALYSIS_KEY], config[WARM_START])
         if not devices.has_weights:
             model = TrainedTowers(spec, settings, fn_args.transform_output, config[WARM_START]).model
         for tower, features in ((model.query_tower, spec.query), (model.item_tower, spec.item)):

@@ -18,7 +18,9 @@ Which process is which says TF_CONFIG, as the Kubeflow Training Operator sets it
 
 import json
 import os
+import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import tensorflow as tf
@@ -31,7 +33,29 @@ from schemas.errors import UserError
 TF_CONFIG = "TF_CONFIG"
 
 
-class InStep:
+class _Writing:
+    """Who writes.
+
+    Attributes:
+        is_chief: whether this process is the one that writes.
+    """
+
+    is_chief: bool
+
+    @contextmanager
+    def written(self, folder: str) -> Iterator[str]:
+        """Where to write what belongs into a folder: there, or aside where it is dropped.
+
+        To save the state is something that all processes of a strategy do together: the estimator's tables are one replica's.
+        """
+        if self.is_chief:
+            yield folder
+            return
+        with tempfile.TemporaryDirectory() as aside:
+            yield aside
+
+
+class InStep(_Writing):
     """Replicas that take every step together.
 
     Args:
@@ -82,7 +106,7 @@ class InStep:
         return text
 
 
-class ParameterServers:
+class ParameterServers(_Writing):
     """Workers that train each at its own pace on weights that are on parameter servers; this process tells them what to do.
 
     Args:

@@ -55,11 +55,12 @@ def train(model: TwoTowerModel, state: TrainingState, training: Training, log_fo
     settings = training.settings
     curve = LossCurve(training.steps_per_epoch, settings)
     first_step = int(model.optimizer.iterations.numpy())
-    manager = tf.train.CheckpointManager(
-        tf.train.Checkpoint(state=state.checkpoint, losses=curve.totals), training.unfinished, max_to_keep=1
-    )
-    with devices.strategy.scope():
-        if manager.restore_or_initialize():
+    checkpoint = tf.train.Checkpoint(state=state.checkpoint, losses=curve.totals)
+    earlier = tf.train.latest_checkpoint(training.unfinished)
+    with devices.strategy.scope(), devices.written(training.unfinished) as folder:
+        manager = tf.train.CheckpointManager(checkpoint, folder, max_to_keep=1)
+        if earlier:
+            checkpoint.restore(earlier)
             progress(f"goes on from step {_steps(model, first_step)} of an attempt that did not end", 0.0)
         start, skip = divmod(_steps(model, first_step), training.steps_per_epoch)
         step = model.make_train_function()
@@ -74,7 +75,7 @@ def train(model: TwoTowerModel, state: TrainingState, training: Training, log_fo
                 devices.run(step, feed, steps)
                 curve.add(epoch, model.mean_loss(), steps)
                 skip += steps
-                if steps == until_checkpoint and devices.is_chief:
+                if steps == until_checkpoint:
                     manager.save(checkpoint_number=int(model.optimizer.iterations.numpy()))
             curve.report(epoch)
             skip = 0

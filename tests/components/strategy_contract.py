@@ -124,8 +124,8 @@ class Day:
             warm_start.restore(self.state, SPEC, self.shape, self.analysis, str(kept))
 
     def save(self, folder: Path) -> None:
-        if self.devices.is_chief:
-            warm_start.save(self.state, self.shape, self.analysis, str(folder))
+        with self.devices.written(str(folder)) as where:
+            warm_start.save(self.state, self.shape, self.analysis, where)
 
     def train(self, log: Path, unfinished: Path, **changed: int) -> None:
         training = Training(self.batches, STEPS_PER_EPOCH, settings(**changed), str(unfinished))
@@ -181,6 +181,7 @@ def take_part(name: str, root: Path) -> None:
     first = first_day(root, name, devices)
     go_on(root, name, devices, first)
     if name == "parameter_server":
+        wait_for((root / "go").exists, "the test that ends a worker")
         first.go_on_from(root / "zero" / "kept")
         first.train(root / name / "long", root / name / "unfinished_long", epochs=LONG_EPOCHS)
         first.save(root / name / "long" / "kept")

@@ -18,6 +18,7 @@ def run(request: dict[str, Any]) -> None:
     """In the fork; does not return."""
     from components.trainer import arguments, worker
     from components.trainer.run import run_fn
+    from schemas.errors import PassingError
     from tests.components import strategy_contract
 
     descriptor = os.open(request["log"], os.O_CREAT | os.O_WRONLY | os.O_APPEND)
@@ -35,6 +36,9 @@ def run(request: dict[str, Any]) -> None:
                 run_fn(arguments.from_json(Path(file).read_text()))
     except SystemExit as end:
         status = int(end.code or 0)
+    except PassingError:
+        traceback.print_exc()
+        status = worker.PASSING_FAULT
     except BaseException:
         traceback.print_exc()
         status = 70

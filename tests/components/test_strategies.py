@@ -32,12 +32,17 @@ def jobs(name: str, root: Path) -> dict[str, list[list[str]]]:
 
 
 @pytest.fixture(scope="module")
-def clusters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, Cluster]]]:
+def forks() -> Iterator[Forks]:
+    made = Forks()
+    yield made
+    made.end()
+
+
+@pytest.fixture(scope="module")
+def clusters(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, Cluster]]]:
     """All strategies at once; a folder each of the first part holds what they leave."""
     root = tmp_path_factory.mktemp("strategies")
     with contextlib.ExitStack() as stack:
-        forks = Forks()
-        stack.callback(forks.end)
         running = {}
         for name in contract.CLUSTERS:
             running[name] = Cluster(forks, jobs(name, root), root / name)
@@ -108,3 +113,28 @@ def test_a_day_goes_on_from_what_any_strategy_left(root: Path, name: str, other:
 @pairs
 def test_a_strategy_continues_a_killed_attempt_of_any_other(root: Path, name: str, other: str) -> None:
     assert_same(root / name / "continued" / other, root / "one_device" / "first")
+
+
+def test_a_worker_of_parameter_servers_may_go_away_and_come_back(
+    root: Path, clusters: tuple[Path, dict[str, Cluster]]
+) -> None:
+    cluster = clusters[1]["parameter_server"]
+    (root / "go").touch()
+    folder = root / "parameter_server"
+    wait_for([folder / "unfinished_long" / "checkpoint"], [cluster])
+    cluster.restart("worker", 0)
+    assert not (folder / "long_done").exists()
+    wait_for([folder / "long_done"], [])
+    assert len(losses(folder / "long")) == contract.LONG_EPOCHS
+    # A step that the worker took and could not tell of is taken again.
+    step = state(folder / "long")["rest/iterations/.ATTRIBUTES/VARIABLE_VALUE"]
+    assert (
+        contract.STEPS_PER_EPOCH * contract.LONG_EPOCHS <= step <= contract.STEPS_PER_EPOCH * contract.LONG_EPOCHS + 2
+    )
+
+
+def test_only_the_chief_leaves_anything(root: Path) -> None:
+    # A worker's loss curve would be a second one, and its checkpoints the same once more: TensorFlow numbers the shards of one.
+    for name in contract.CLUSTERS:
+        kept = sorted(file.name for file in (root / name / "first" / "kept" / "checkpoint").iterdir())
+        assert kept[-1] == "state.index" and len([one for one in kept if ".index" in one]) == 1
