@@ -42,7 +42,9 @@ class RowWiseAdagrad(tf_keras.optimizers.Optimizer):
     """
 
     def __init__(self, learning_rate: float, start: float, name: str = "RowWiseAdagrad") -> None:
-        super().__init__(name=name, weight_decay=None)  # Keras's 0 would decay the whole table by nothing, at every step
+        super().__init__(
+            name=name, weight_decay=None
+        )  # Keras's 0 would decay the whole table by nothing, at every step
         self._learning_rate = self._build_learning_rate(learning_rate)
         self._start = start
 

@@ -93,7 +93,7 @@ def train_and_export(fn_args: tfx.components.FnArgs, devices: strategies.Devices
             model = TrainedTowers(spec, settings, fn_args.transform_output, config[WARM_START]).model
         for tower, features in ((model.query_tower, spec.query), (model.item_tower, spec.item)):
             export_tower(tower, features, transform_output, fn_args.serving_model_dir)
-    devices.hand_over("")  # a process that ends takes the others with it
+    devices.hand_over("the end")  # a process that ends takes the others with it
 
 
 @contextmanager

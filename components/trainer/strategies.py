@@ -100,7 +100,11 @@ class InStep(_Writing):
             step(feed)
 
     def hand_over(self, text: str) -> str:
-        """The chief's text in every process; returns once all have come here."""
+        """The chief's text in every process; returns once all have come here.
+
+        Args:
+            text: not empty; only the chief's counts.
+        """
         if isinstance(self.strategy, tf.distribute.MultiWorkerMirroredStrategy):
             return _from_the_first_replica(self.strategy, text)
         return text

@@ -77,7 +77,7 @@ def _follow() -> None:
 
     with going_away_told():
         devices = strategies.make(StrategySettings(kind="multi_worker_mirrored"))
-        train_and_export(arguments.from_json(devices.hand_over("")), devices)
+        train_and_export(arguments.from_json(devices.hand_over("a worker")), devices)
 
 
 if __name__ == "__main__":

@@ -38,6 +38,14 @@ def forks() -> Iterator[Forks]:
     made.end()
 
 
+def wait_for(files: list[Path], running: list[Cluster]) -> None:
+    def there() -> bool:
+        assert [fault for cluster in running for fault in cluster.faults()] == []
+        return all(file.exists() for file in files)
+
+    contract.wait_for(there, str(files), pause=0.2)
+
+
 @pytest.fixture(scope="module")
 def clusters(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, Cluster]]]:
     """All strategies at once; a folder each of the first part holds what they leave."""
@@ -52,17 +60,10 @@ def clusters(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             for name in ("one_device", "mirrored")
         }
         first = {name: contract.first_day(root, name, devices) for name, devices in here.items()}
+        wait_for([root / name / "first_done" for name in contract.NAMES], list(running.values()))
         for name, devices in here.items():
             contract.go_on(root, name, devices, first[name])
         yield root, running
-
-
-def wait_for(files: list[Path], running: list[Cluster]) -> None:
-    def there() -> bool:
-        assert [fault for cluster in running for fault in cluster.faults()] == []
-        return all(file.exists() for file in files)
-
-    contract.wait_for(there, str(files), pause=0.2)
 
 
 @pytest.fixture(scope="module")
