@@ -33,7 +33,7 @@ COMMANDS = {
     "show DAY": ["show", "{day}"],
     "artifacts": ["artifacts"],
     "artifacts --type Model --json": ["artifacts", "--type", "Model", "--json"],
-    "lineage VERSION": ["lineage", "{artifact}"],
+    "lineage ARTIFACT": ["lineage", "{artifact}"],
     "diff DAY DAY": ["diff", "{first}", "{day}"],
 }
 

@@ -115,7 +115,8 @@ def build() -> None:
     if glibc_version() < NEEDED_GLIBC:
         install_private_runtime()
     say(f"installing {count_locked()} packages from requirements.lock (about 1 GB the first time)")
-    uv_install("--requirements", str(LOCK), "--no-deps")
+    # With bytecode, as where Python may write none (PYTHONDONTWRITEBYTECODE) every process would compile TFX and TensorFlow anew.
+    uv_install("--requirements", str(LOCK), "--no-deps", "--compile-bytecode")
     uv_install("--editable", str(PROJECT), "--no-deps", "--no-build-isolation")
 
 

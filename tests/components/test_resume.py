@@ -14,9 +14,11 @@ from tensorflow_transform.tf_metadata import dataset_metadata, metadata_io
 
 from components.trainer.inputs import Batch, TrainingExamples, uniform_draws, with_uniform_items
 from components.trainer.model import build_model
-from components.trainer.run import LOSS_CURVE, Training, build_optimizer, train
+from components.trainer.optimizers import build_optimizer
 from components.trainer.settings import TrainerSettings
 from components.trainer.state import TrainingState
+from components.trainer.strategies import one_device
+from components.trainer.training import LOSS_CURVE, Training, train
 from schemas.features import CANDIDATE_ID, REWARD, FeatureSpec
 
 Read = Callable[..., tf.data.Dataset]
@@ -97,7 +99,7 @@ class Attempt:
         self.asked: list[tuple[int, int]] = []
         model = build_model(SPEC, {"user": 7, "item": 9}, self._settings, 9)
         model.compile(optimizer=build_optimizer(self._settings))
-        model.compute_loss(next(iter(self._batches(0, 0))))  # makes the layers' weights
+        model.make_weights(next(iter(self._batches(0, 0))))
         state = TrainingState(model)
         model.optimizer.iterations.assign(STEPS_BEFORE)
 
@@ -111,7 +113,7 @@ class Attempt:
 
         training = Training(mortal, STEPS_PER_EPOCH, self._settings, str(self._folder / "unfinished"))
         log = self._folder / f"log-{killed_after}"  # TFX gives every attempt another one
-        train(model, state, training, str(log))
+        train(model, state, training, str(log), one_device())
         tables = {f"{table}:{n}": v for table, variables in state.rows.items() for n, v in enumerate(variables)}
         estimator = {name: getattr(model.frequency, name) for name in ("step", "marks", "means")}
         self.changed = {name: v.numpy() for name, v in (tables | state.rest | estimator).items()}

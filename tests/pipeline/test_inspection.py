@@ -108,6 +108,15 @@ def test_a_run_that_is_not_there_is_refused_with_the_last_ones(shop: Shop, words
         find_run(shop.records, words)
 
 
+def test_of_many_candidates_the_newest_ten_are_listed(tmp_path: Path) -> None:
+    work = Work(tmp_path)
+    ids = [work.run(FIRST).name for _ in range(12)]
+    with pytest.raises(UserError) as refusal:
+        find_run(Records(connection(work.places)), "2026-11-2")
+    listed = "".join(f"\n  {each}" for each in ids[2:])
+    assert str(refusal.value).endswith(f"which 12 runs begin with:\n  and 2 older{listed}")
+
+
 def test_an_artifact_is_meant_by_its_id_its_place_or_its_version(shop: Shop, monkeypatch: MonkeyPatch) -> None:
     model = shop.second.model
     monkeypatch.chdir(model.uri)
@@ -201,6 +210,8 @@ def test_a_run_is_shown(shop: Shop) -> None:
     text = shop.ndr("show", run)
     assert "ndr 0.1.0, commit 0123456789ab and changes, digest c0de" in text
     assert all(words in text for words in ("Trainer", VERSION, "Artifacts of", "yes"))
+    [row] = [line for line in text.splitlines() if "│ Model " in line]
+    assert run not in row  # which goes without saying
     assert "unfinished" in shop.ndr("show", THIRD)
 
 

@@ -170,6 +170,18 @@ def test_a_backfill_outlasts_a_server_that_restarts_but_not_one_that_is_gone(api
         list(made_up.backfill(to, read, days, (), say))
 
 
+def test_a_backfill_that_is_interrupted_leaves_the_run_at_work(
+    api: Api, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(made_up.time, "sleep", interrupt)
+    api.states["shop 2026-11-22"] = ["RUNNING"]
+    said = ndr(api, "backfill", package, "--from", "2026-11-22", "--to", "2026-11-24", status=130)
+    assert "The run that was started goes on" in said and len(api.kept["runs"]) == 1
+
+
 def test_a_backfill_as_json_holds_the_days_that_were_done(api: Api, package: str) -> None:
     api.states["shop 2026-11-23"] = ["FAILED"]
     command = ["kubeflow", "backfill", package, "--from", "2026-11-22", "--to", "2026-11-23", "--json"]
