@@ -35,13 +35,13 @@ def test_years_without_runs_have_no_columns() -> None:
 
 
 def test_recall_has_a_line_a_scorer_and_the_model_its_intervals() -> None:
-    limited = CONFIG.model_copy(
-        update={
-            "evaluator": CONFIG.evaluator.model_validate(
-                {"recall_at": [10, 50], "limits": [{"metric": "recall_at_50", "at_least": 0.3}]}
-            )
-        }
-    )
+    limits = [
+        {"metric": "recall_at_50", "at_least": 0.3, "fall_at_most": 0.1},
+        {"metric": "recall_at_10", "at_least": 0.2},  # of another K
+        {"metric": "recall_at_50", "at_least": 0.1, "slice": {"item_popularity": "tail"}},  # of a part only
+    ]
+    evaluator = CONFIG.evaluator.model_validate({"recall_at": [10, 50], "limits": limits})
+    limited = CONFIG.model_copy(update={"evaluator": evaluator})
     chart = trends.recall_chart(fortnight(), 50, limited)
     assert [line.name for line in chart.lines] == [
         "model",
