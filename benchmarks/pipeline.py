@@ -34,7 +34,6 @@ from pipeline.store import Store, connection
 
 CONFIG = Path(__file__).parent / "service" / "service.yaml"
 MILLION = 1_000_000
-ITEMS = 50_000
 INTERACTIONS_A_USER = 20
 DAY_BEFORE = 0.1
 SAMPLE_SECONDS = 0.1
@@ -108,15 +107,16 @@ def _taken(process: psutil.Process) -> tuple[int, float]:
         return 0, 0.0
 
 
-def measure(root: Path, interactions: int, settings: list[str]) -> dict[str, Any]:
+def measure(root: Path, interactions: int, items: int, settings: list[str]) -> dict[str, Any]:
     """Runs two days of a size, and measures the second.
 
     Args:
         root: an empty folder.
         interactions: of the second day.
+        items: of the catalogue, by the end of it.
         settings: `--set KEY=VALUE` each.
     """
-    world = World(max(1, interactions // INTERACTIONS_A_USER), ITEMS, days=2)
+    world = World(max(1, interactions // INTERACTIONS_A_USER), items, days=2)
     logs = write(world, [max(1000, int(DAY_BEFORE * interactions)), interactions], root / "data")
     arguments = ["--config", str(CONFIG), "--set", f"root={root}"]
     arguments += [part for setting in settings for part in ("--set", setting)]
@@ -200,6 +200,7 @@ def main() -> None:
     """The command line."""
     arguments = common.parser(__doc__ or "")
     arguments.add_argument("--interactions", type=int, nargs="+", default=[100_000, 1_000_000, 5_000_000])
+    arguments.add_argument("--items", type=int, default=50_000, help="of the catalogue")
     arguments.add_argument("--root", type=Path, default=Path("var/benchmarks/pipeline"), help="of the runs; emptied")
     arguments.add_argument("--set", action="append", default=[], help="KEY=VALUE of the configuration")
     options = arguments.parse_args()
@@ -208,7 +209,7 @@ def main() -> None:
         root = options.root.absolute() / str(interactions)
         if root.exists():
             rmtree(root)
-        sizes.append(measure(root, interactions, options.set))
+        sizes.append(measure(root, interactions, options.items, options.set))
     _show(sizes)
     of = {size["interactions"]: size for size in sizes}
     headline: dict[str, float] = {}
@@ -218,7 +219,7 @@ def main() -> None:
             pair = [of[MILLION], of[5 * MILLION]]
             headline["growth_1m_to_5m"] = growth([MILLION, 5 * MILLION], [size["seconds"] for size in pair])
     settings = {
-        "items": ITEMS,
+        "items": options.items,
         "interactions_a_user": INTERACTIONS_A_USER,
         "day_before": DAY_BEFORE,
         "set": options.set,

@@ -1,0 +1,77 @@
+"""Which runner a step's Beam pipelines get, and with how many workers."""
+
+from datetime import date
+from pathlib import Path
+
+import pytest
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
+from tfx.dsl.components.base import executor_spec
+from tfx.utils import dependency_utils
+
+from pipeline import config as configuration
+from pipeline.config import Config
+from pipeline.create import create_pipeline
+from schemas.errors import UserError
+
+CONFIG = Path(configuration.__file__).parent / "configs" / "movielens.yaml"
+BEAM_STEPS = {
+    "Catalogue", "Interactions", "CatalogueStatistics", "InteractionStatistics", "Analyzer", "Transform", "Indexer", "Ranker",
+    "RetrievalEvaluator",
+}  # fmt: skip
+
+
+def load(tmp_path: Path, *settings: str) -> Config:
+    return configuration.load(CONFIG, [f"root={tmp_path}", *settings])
+
+
+def runners(config: Config) -> dict[str, tuple[str, int, str]]:
+    """By step: the runner, its workers and their mode, as Beam reads what TFX is given."""
+    found = {}
+    for component in create_pipeline(config, date(1998, 4, 22)).components:
+        spec = getattr(component, "executor_spec", None)
+        if isinstance(spec, executor_spec.BeamExecutorSpec):
+            options = PipelineOptions([str(argument) for argument in spec.beam_pipeline_args])
+            direct = options.view_as(DirectOptions)
+            runner = options.view_as(StandardOptions).runner
+            found[component.id] = runner, direct.direct_num_workers, direct.direct_running_mode
+    return found
+
+
+def test_every_step_runs_in_this_process_unless_told_otherwise(tmp_path: Path) -> None:
+    assert runners(load(tmp_path)) == dict.fromkeys(BEAM_STEPS, ("FnApiRunner", 1, "in_memory"))
+
+
+def test_workers_are_processes_and_a_step_may_have_its_own_runner(tmp_path: Path) -> None:
+    transform = "{Transform: {runner: FlinkRunner, options: [--flink_master=flink:8081]}}"
+    found = runners(load(tmp_path, "beam.workers=4", f"beam.steps={transform}"))
+    assert found.pop("Transform")[0] == "FlinkRunner"
+    assert found == dict.fromkeys(BEAM_STEPS - {"Transform"}, ("FnApiRunner", 4, "multi_processing"))
+
+
+def test_the_last_of_an_option_counts(tmp_path: Path) -> None:
+    config = load(tmp_path, "beam.workers=2", "beam.options=[--direct_running_mode=multi_threading]")
+    assert runners(config)["Ranker"] == ("FnApiRunner", 2, "multi_threading")
+
+
+def test_tfx_packs_nothing_for_workers_that_have_it(tmp_path: Path) -> None:
+    """It would, in every step, for seconds each."""
+    arguments = load(tmp_path).beam.arguments
+    assert dependency_utils.make_beam_dependency_flags(arguments) == arguments
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        (
+            "beam={runner: FlinkRunner, workers: 3}",
+            "counts the processes of FnApiRunner; give FlinkRunner's own option",
+        ),
+        ("beam.workers=0", "beam.workers"),
+        ("beam.steps={Trainer: {workers: 2}}", "expected steps that Beam runs (Catalogue, Interactions, "),
+        ("beam=[--runner=FlinkRunner]", "beam"),
+    ],
+)
+def test_what_cannot_be_is_refused(tmp_path: Path, setting: str, words: str) -> None:
+    with pytest.raises(UserError) as refused:
+        create_pipeline(load(tmp_path, setting), date(1998, 4, 22))
+    assert words in str(refused.value)
