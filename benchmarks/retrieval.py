@@ -11,7 +11,7 @@ retriever and the IVF have the same lists and look at as many of them, so they f
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import components  # before TensorFlow: it chooses Keras 2
 
@@ -39,7 +39,27 @@ HNSW_WIDTHS = (64, 128, 256, 512)
 SHARES = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the tuned probes
 
 Embeddings = NDArray[np.float32]
-Call = Callable[[Embeddings], Any]
+
+
+class Asked(NamedTuple):
+    """A batch of queries in the form that each library takes, as what is timed is the search.
+
+    Attributes:
+        array: [batch, WIDTH], FAISS's.
+        tensor: the same, TensorFlow's.
+    """
+
+    array: Embeddings
+    tensor: tf.Tensor
+
+
+Call = Callable[[Asked], Any]
+
+
+def asked(queries: Embeddings, batch: int) -> list[Asked]:
+    """Queries in whole batches."""
+    parts = (queries[start : start + batch] for start in range(0, len(queries) - batch + 1, batch))
+    return [Asked(part, tf.constant(part)) for part in parts]
 
 
 def embeddings(count: int, seed: int) -> Embeddings:
@@ -53,7 +73,7 @@ def in_graph(search: Search) -> Call:
     call = tf.function(
         lambda queries: search(queries, tf.constant(K)), input_signature=[tf.TensorSpec([None, WIDTH], tf.float32)]
     ).get_concrete_function()
-    return lambda queries: call(tf.constant(queries))
+    return lambda batch: call(batch.tensor)
 
 
 def recall(rows: NDArray[np.int64], exact: NDArray[np.int64]) -> float:
@@ -63,15 +83,15 @@ def recall(rows: NDArray[np.int64], exact: NDArray[np.int64]) -> float:
 
 def timed(calls: Mapping[str, Call], queries: Embeddings, batch: int, rounds: int) -> dict[str, list[float]]:
     """The median seconds of each call for a batch, in each turn."""
-    batches = [queries[start : start + batch] for start in range(0, len(queries) - batch + 1, batch)]
+    batches = asked(queries, batch)
     medians: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(-1, rounds):  # the first is to warm up
         for name, call in calls.items():
             seconds = []
             for each in range(TURNS[batch]):
-                asked = batches[(number * TURNS[batch] + each) % len(batches)]
+                taken = batches[(number * TURNS[batch] + each) % len(batches)]
                 begun = time.perf_counter()
-                call(asked)
+                call(taken)
                 seconds.append(time.perf_counter() - begun)
             if number >= 0:
                 medians[name].append(common.median(seconds))
@@ -80,8 +100,7 @@ def timed(calls: Mapping[str, Call], queries: Embeddings, batch: int, rounds: in
 
 def rows_of(call: Call, order: NDArray[np.int64], queries: Embeddings) -> NDArray[np.int64]:
     """The rows that a search of ours finds."""
-    parts = [call(queries[start : start + 64]).rows.numpy() for start in range(0, len(queries), 64)]
-    return order[np.concatenate(parts)]
+    return order[np.concatenate([call(each).rows.numpy() for each in asked(queries, 1)])]
 
 
 def measure(options: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -131,7 +150,7 @@ def measure(options: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         return made
 
     def of_faiss(searched: Any) -> Call:
-        return lambda batch: searched.search(batch, K)
+        return lambda batch: searched.search(batch.array, K)
 
     point("exact", "", rows_of(exact, np.arange(len(items)), queries), {"exact": exact})
     point("FAISS exact", "", flat.search(queries, K)[1], {"FAISS exact": of_faiss(flat)})

@@ -13,6 +13,7 @@ from components.example_validator.settings import ValidationSettings
 from components.indexer.settings import IndexerSettings
 from components.pusher.settings import PusherSettings
 from components.trainer.settings import TrainerSettings
+from pipeline.beam_settings import BeamSettings
 from pipeline.kubeflow.settings import KubeflowSettings
 from pipeline.metadata_settings import MetadataSettings, SqliteSettings
 from schemas import features, located_yaml
@@ -48,7 +49,7 @@ class Config(Declaration):
         retention: what stays on the disk.
         metadata: where ML Metadata is kept.
         kubeflow: how the steps run on Kubeflow; not needed elsewhere.
-        beam: pipeline options of Apache Beam, for every step that it runs.
+        beam: how Apache Beam runs the steps that it runs.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
@@ -63,7 +64,7 @@ class Config(Declaration):
     retention: RetentionSettings = RetentionSettings()
     metadata: MetadataSettings = Field(default=SqliteSettings(), discriminator="store")
     kubeflow: KubeflowSettings | None = None
-    beam: tuple[str, ...] = ()
+    beam: BeamSettings = BeamSettings()
 
     @property
     def pipeline_root(self) -> Path:

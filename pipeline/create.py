@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from datetime import date
 
 from tfx import v1 as tfx
+from tfx.dsl.components.base.base_beam_component import BaseBeamComponent
 from tfx.dsl.components.base.base_component import BaseComponent
+from tfx.dsl.components.base.base_node import BaseNode
 from tfx.types import standard_artifacts
 
 from components.analysis.component import Analyzer
@@ -24,8 +26,10 @@ from components.schema_gen.declared import DeclaredSchema
 from components.trainer import warm_start
 from components.trainer.component import RetrievalTrainer
 from components.transform.component import AnalysedTransform
+from pipeline.beam_settings import BeamSettings
 from pipeline.config import Config
 from schemas import contract
+from schemas.errors import UserError
 
 TRAINER = "Trainer"
 BASELINE = "Baseline"
@@ -40,7 +44,7 @@ def create_pipeline(config: Config, day: date) -> tfx.dsl.Pipeline:
         day: the UTC day; its number since 1970-01-01 is the span.
 
     Raises:
-        schemas.errors.UserError: the dataset's feature specification or schemas are at fault.
+        schemas.errors.UserError: the dataset's feature specification or schemas are at fault, or `beam` names a step that is none.
     """
     spec = config.feature_spec()
     declared = contract.load(config.dataset, spec)
@@ -159,30 +163,42 @@ def create_pipeline(config: Config, day: date) -> tfx.dsl.Pipeline:
         day=day,
     ).with_id("Pusher")
 
+    components = [
+        baseline,
+        base,
+        catalogue,
+        interactions,
+        *interaction_checks.nodes,
+        *catalogue_checks.nodes,
+        day_before,
+        drift,
+        analyzer,
+        transform,
+        trainer,
+        indexer,
+        ranker,
+        evaluator,
+        infra_validator,
+        pusher,
+    ]
+    _set_runners(components, config.beam)
     return tfx.dsl.Pipeline(
         pipeline_name=config.name,
         pipeline_root=str(config.pipeline_root),
-        components=[
-            baseline,
-            base,
-            catalogue,
-            interactions,
-            *interaction_checks.nodes,
-            *catalogue_checks.nodes,
-            day_before,
-            drift,
-            analyzer,
-            transform,
-            trainer,
-            indexer,
-            ranker,
-            evaluator,
-            infra_validator,
-            pusher,
-        ],
+        components=components,
         enable_cache=True,
-        beam_pipeline_args=list(config.beam),
     )
+
+
+def _set_runners(components: Sequence[BaseNode], beam: BeamSettings) -> None:
+    """Tells every step that Beam runs by which runner."""
+    steps = {each.id: each for each in components if isinstance(each, BaseBeamComponent)}
+    if unknown := sorted(set(beam.steps) - set(steps)):
+        raise UserError(
+            f"beam.steps: expected steps that Beam runs ({', '.join(steps)}), received {', '.join(unknown)}."
+        )
+    for name, step in steps.items():
+        step.with_beam_pipeline_args(beam.of(name).arguments)
 
 
 def _blessed_before(day: date, node: str, shape: str = "") -> tfx.dsl.Resolver:

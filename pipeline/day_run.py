@@ -1,6 +1,5 @@
 """One day's run, whoever runs its nodes: a loop on this machine, or a pod a node."""
 
-from collections.abc import Sequence
 from datetime import date
 
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
@@ -15,11 +14,13 @@ from tfx.orchestration.portable.mlmd import context_lib
 from tfx.proto.orchestration import pipeline_pb2
 
 from components.pusher.versions import PushFolder
-from pipeline import digests
+from pipeline import digests, origin
+from pipeline.beam_settings import BeamSettings
 from pipeline.config import Config
 from pipeline.create import create_pipeline
 from pipeline.days import done, given
-from pipeline.metadata import NODE_CONTEXT, Records, Run
+from pipeline.executions import NODE_CONTEXT
+from pipeline.metadata import Records, Run
 from pipeline.store import connect
 from schemas.errors import UserError
 
@@ -77,9 +78,10 @@ def begin(
         schemas.errors.UserError: the configuration, the dataset or the push folder is at fault, or the model that the day went on
             from was removed.
     """
-    _check_beam(config.beam)
+    _check_runners(config.beam)
     # A push that was killed between its renames must not wait for the next blessed model to be put right.
     PushFolder(config.serving).recover()
+    made_from = origin.of(config)
     compiled = compile_pipeline(config, day)
     now = given(config, day, compiled, records, to)
     before = done(config, day, now, records)
@@ -87,6 +89,7 @@ def begin(
     if before is None:
         register(compiled, to)
         records.note_given(run_id, now)
+        records.note_origin(run_id, made_from)
     return compiled, before
 
 
@@ -146,10 +149,11 @@ def node_of(compiled: pipeline_pb2.Pipeline, name: str) -> pipeline_pb2.Pipeline
     return nodes[name]
 
 
-def _check_beam(options: Sequence[str]) -> None:
+def _check_runners(beam: BeamSettings) -> None:
     """Beam itself finds out in the middle of a run, and in its own words."""
-    runner = PipelineOptions(list(options)).view_as(StandardOptions).runner
-    try:
-        create_runner(runner or StandardOptions.DEFAULT_RUNNER)
-    except (ValueError, ImportError) as error:
-        raise UserError(f"beam: expected a runner that Beam has here, received {runner!r}: {error}.") from error
+    for settings in (beam, *beam.steps.values()):
+        runner = PipelineOptions(settings.arguments).view_as(StandardOptions).runner
+        try:
+            create_runner(runner)
+        except (ValueError, ImportError) as error:
+            raise UserError(f"beam: expected a runner that Beam has here, received {runner!r}: {error}.") from error

@@ -6,7 +6,7 @@ their rows while they may come again, and its numbers to keep the scale that its
 
 import json
 import os
-from dataclasses import asdict, astuple
+from dataclasses import asdict
 from typing import Any
 
 import apache_beam as beam
@@ -20,7 +20,7 @@ from tfx.types import artifact_utils, component_spec, standard_artifacts
 from tfx.utils import io_utils
 
 from components.analysis import files
-from components.analysis.statistics import MOMENTS, AddMoments, Count, Measure, Moments
+from components.analysis.statistics import MOMENTS, AddMoments, Count, Measure
 from components.analysis.vocabulary import admit, entries
 from components.artifacts import Analysis, warm_start_folder
 from components.example_gen.interactions import TRAIN_SPLIT
@@ -82,7 +82,7 @@ class AnalyzerExecutor(base_beam_executor.BaseBeamExecutor):
             _ = (
                 measured[MOMENTS]
                 | "AddMoments" >> beam.CombinePerKey(AddMoments())
-                | "AsText" >> beam.MapTuple(lambda name, moments: json.dumps([name, *astuple(moments)]))
+                | "AsText" >> beam.MapTuple(lambda name, moments: json.dumps([name, moments.mean, moments.deviation]))
                 | "WriteMoments" >> beam.io.WriteToText(os.path.join(counts, MOMENTS_FILE), shard_name_template="")
             )
         vocabularies, turnover = {}, {}
@@ -95,11 +95,10 @@ class AnalyzerExecutor(base_beam_executor.BaseBeamExecutor):
                 previous, counted, table.vocabulary, table.hash_buckets, exec_properties["day"]
             )
         scales = {
-            name: (moments.mean, moments.deviation)
-            for name, *values in map(
+            name: (mean, deviation)
+            for name, mean, deviation in map(
                 json.loads, io_utils.read_string_file(os.path.join(counts, MOMENTS_FILE)).splitlines()
             )
-            for moments in [Moments(*values)]
         }
         # What the weights were learnt at stays: a scale that moved with every day's data would move all embeddings.
         scales |= files.read_scales(base[0]) if base else {}

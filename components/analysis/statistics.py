@@ -3,12 +3,14 @@
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 from tfx_bsl.coders import example_coder
 
 from components.example_gen.sources import MICROSECONDS_A_DAY
@@ -17,40 +19,64 @@ from schemas.features import TIMESTAMP, FeatureSpec, NumberFeature
 MOMENTS = "moments"
 COMPACT_AT = 16
 ROUNDING = 1e-12
+MANTISSA_BITS = 53  # of a double
 
 
 @dataclass(frozen=True)
 class Moments:
-    """The first two moments of a number.
+    """The first two moments of a number, exact: the same whatever parts they were added up from, and in whatever order.
+
+    The scale is part of the model. In floating point its last bit would depend on how the work was divided.
 
     Attributes:
         values: how many.
-        mean: of them.
-        squares: the sum of squared differences from the mean.
+        total: their sum.
+        squares: the sum of their squares.
     """
 
     values: int = 0
-    mean: float = 0.0
-    squares: float = 0.0
+    total: Fraction = Fraction(0)
+    squares: Fraction = Fraction(0)
+
+    @classmethod
+    def of(cls, values: NDArray[np.float64]) -> "Moments":
+        """Of [values] below 1e150."""
+        # Halves of 26 bits, whose products are exact (Dekker, 1971).
+        shifted = values * (2.0**27 + 1)
+        high = shifted - (shifted - values)
+        low = values - high
+        squares = exact_sum(high * high) + exact_sum(2 * high * low) + exact_sum(low * low)
+        return cls(len(values), exact_sum(values), squares)
 
     def __add__(self, other: "Moments") -> "Moments":
-        """Of both (Chan, Golub and LeVeque, 1983): no difference of large sums, so nothing cancels."""
-        values = self.values + other.values
-        if not values:
-            return self
-        apart = other.mean - self.mean
-        return Moments(
-            values,
-            self.mean + apart * other.values / values,
-            self.squares + other.squares + apart**2 * self.values * other.values / values,
-        )
+        """Of both."""
+        return Moments(self.values + other.values, self.total + other.total, self.squares + other.squares)
+
+    @property
+    def mean(self) -> float:
+        """The mean; 0 of none."""
+        return float(self.total / self.values) if self.values else 0.0
 
     @property
     def deviation(self) -> float:
         """The standard deviation; 1 where there is none to divide by, but what rounding left."""
-        if self.squares <= self.values * (ROUNDING * self.mean) ** 2:
+        if not self.values:
             return 1.0
-        return math.sqrt(self.squares / self.values)
+        variance = float(self.squares / self.values - (self.total / self.values) ** 2)
+        return math.sqrt(variance) if variance > (ROUNDING * self.mean) ** 2 else 1.0
+
+
+def exact_sum(values: NDArray[np.float64]) -> Fraction:
+    """The sum of [values], without rounding; fewer than 2**36 of them."""
+    mantissas, exponents = np.frexp(values)
+    whole = np.ldexp(mantissas, MANTISSA_BITS).astype(np.int64)
+    total = Fraction(0)
+    for exponent in np.unique(exponents).tolist():
+        chosen = whole[exponents == exponent]
+        # In two parts, the sums of which 64 bits hold.
+        of_exponent = (int((chosen >> 27).sum()) << 27) + int((chosen & ((1 << 27) - 1)).sum())
+        total += of_exponent * Fraction(2) ** (exponent - MANTISSA_BITS)
+    return total
 
 
 class Measure(beam.DoFn):
@@ -77,10 +103,7 @@ class Measure(beam.DoFn):
                 values = columns[name].flatten().to_numpy().astype(np.float64)
                 if feature.scale == "log":
                     values = np.log1p(values)
-                mean = float(values.mean())
-                yield beam.pvalue.TaggedOutput(
-                    MOMENTS, (name, Moments(len(values), mean, float(((values - mean) ** 2).sum())))
-                )
+                yield beam.pvalue.TaggedOutput(MOMENTS, (name, Moments.of(values)))
 
 
 def count(parts: Iterable[pa.Table]) -> pa.Table:

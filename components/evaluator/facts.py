@@ -19,13 +19,13 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from apache_beam.utils import shared
 from numpy.typing import NDArray
 from tfx.dsl.io import fileio
 from tfx.utils import io_utils
 from tfx_bsl.coders import example_coder
 
 from components.indexer import files as item_files
+from components.kept import Kept
 from schemas.features import CANDIDATE_ID, QUERY_ID, REWARD, TIMESTAMP
 
 ITEMS, PAIRS, USERS, VALUES = "items", "pairs", "users", "values"
@@ -78,17 +78,16 @@ class TakeFacts(beam.DoFn):
     """Batches of serialised training interactions to what they say, by kind and part."""
 
     def __init__(self, item_folder: str, history: str | None, parts: int) -> None:
-        self._item_folder = item_folder
         self._history = history
         self._parts = parts
-        self._ids = shared.Shared()
+        self._ids = Kept(lambda: pa.array(item_files.read(item_folder).ids, pa.binary()))
 
     def process(self, batch: Sequence[bytes]) -> Iterator[tuple[Key, pd.DataFrame]]:
         """Called by Beam."""
         rows = rewarded(decode(batch))
         if not rows.num_rows:
             return
-        ids = self._ids.acquire(lambda: item_files.read(self._item_folder), tag=self._item_folder).ids
+        ids = self._ids.get()
         items = positions(rows.column(CANDIDATE_ID), ids)
         there = items >= 0  # others are blocked
         times = single(rows.column(TIMESTAMP)).to_numpy()
@@ -182,10 +181,10 @@ def single(column: pa.Array) -> pa.Array:
     return pc.list_flatten(column)
 
 
-def positions(ids: pa.Array, catalogue: Sequence[bytes]) -> NDArray[np.int64]:
+def positions(ids: pa.Array, catalogue: pa.Array) -> NDArray[np.int64]:
     """Item ids, or lists of one id each, to rows of the catalogue; -1 where it has no such item."""
     values = single(ids) if pa.types.is_list(ids.type) or pa.types.is_large_list(ids.type) else ids
-    found = pc.index_in(values.cast(pa.binary()), value_set=pa.array(catalogue, pa.binary()))
+    found = pc.index_in(values.cast(pa.binary()), value_set=catalogue)
     return pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype(np.int64)
 
 

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import tensorflow as tf
-from apache_beam.utils import shared
 from numpy.typing import NDArray
 from tfx_bsl.coders import example_coder
 
@@ -32,6 +31,7 @@ from components.evaluator.settings import EvaluatorSettings
 from components.example_gen.sources import MICROSECONDS_A_DAY
 from components.indexer import files as item_files
 from components.indexer.embedding import LoadedTower
+from components.kept import Kept
 from components.trainer.export import load_tower
 from schemas.features import CANDIDATE_ID, QUERY_ID, REWARD, TIMESTAMP, FeatureSpec
 from schemas.served import EMBEDDINGS_SIGNATURE, ITEM_IDS
@@ -81,9 +81,9 @@ class RankHeldOut(beam.DoFn):
         self._places = places
         self._settings = settings
         self._spec = spec
-        self._day = span * MICROSECONDS_A_DAY
+        self._day = day = span * MICROSECONDS_A_DAY
         self._towers = {name: LoadedTower(folder) for name, folder in places.query_towers.items()}
-        self._handle = shared.Shared()
+        self._catalogue = Kept(lambda: Catalogue(places, settings, spec, day))
 
     def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[bytes]:
         """Called by Beam."""
@@ -91,9 +91,7 @@ class RankHeldOut(beam.DoFn):
         rows = facts.rewarded(facts.decode(_in_order(serialized)))
         if not rows.num_rows:
             return
-        catalogue: Catalogue = self._handle.acquire(
-            lambda: Catalogue(self._places, self._settings, self._spec, self._day), tag=self._places.facts
-        )
+        catalogue = self._catalogue.get()
         users = self._known_users(rows, part, catalogue)
         sets = _sets(rows, list(self._spec.query))
         # The batches do not depend on the runner, as the last bit of an embedding may depend on its batch.
@@ -126,7 +124,8 @@ class RankHeldOut(beam.DoFn):
             ranks[name] = rank_by_embedding(queries, items, true_rows, excluded)
             retrieved[name] = top_rows(queries, items, k, excluded)
             if name == CANDIDATE:
-                found[name] = catalogue.index_recall(queries, k)
+                exact = retrieved[name] if excluded is None else top_rows(queries, items, k)
+                found[name] = catalogue.index_recall(queries, exact)
         ranks[POPULARITY] = rank_by_score(catalogue.counts.astype(np.float64), true_rows, excluded)
         nothing = Excluded(np.zeros(batch.num_rows + 1, np.int64), np.zeros(0, np.int64))
         retrieved[POPULARITY] = top_by_cooccurrence(nothing, catalogue.neighbours, catalogue.counts, k, excluded)
@@ -181,7 +180,7 @@ class Catalogue:
     """The day's whole catalogue in memory, as every scorer sees it.
 
     Attributes:
-        ids: in the order of the rows.
+        ids: [items] binary, in the order of the rows.
         embeddings: [items, width] float32, by model.
         counts: [items] int64, interactions in training.
         neighbours: what the items of a history lead to.
@@ -195,12 +194,12 @@ class Catalogue:
     settings: EvaluatorSettings
     spec: FeatureSpec
     day: int
-    ids: list[bytes] = field(init=False)
+    ids: pa.Array = field(init=False)
     embeddings: dict[str, NDArray[np.float32]] = field(init=False)
 
     def __post_init__(self) -> None:
         items = {name: item_files.read(folder) for name, folder in self.places.item_folders.items()}
-        self.ids = items[CANDIDATE].ids
+        self.ids = pa.array(items[CANDIDATE].ids, pa.binary())
         self.embeddings = {name: each.embeddings for name, each in items.items()}
         size = len(self.ids)
         found = facts.read(self.places.facts, facts.ITEMS)
@@ -216,7 +215,7 @@ class Catalogue:
         self.neighbours = Neighbours.build(source, target, count, total, size)
         self.popularity_parts = slices.popularity_parts(self.counts)
         blessed_items = self._ids_with_rows(self.spec.id_table(self.spec.item, self.spec.catalogue.item))
-        self.known = (first < self.day) | np.array([item in blessed_items for item in self.ids], bool)
+        self.known = (first < self.day) | np.array([item in blessed_items for item in items[CANDIDATE].ids], bool)
         self.blessed_users = self._ids_with_rows(self.spec.id_table(self.spec.query, self.spec.interactions.user))
         values = facts.read(self.places.facts, facts.VALUES)
         self.kept_values = {
@@ -235,14 +234,18 @@ class Catalogue:
         )
         return share, information
 
-    def index_recall(self, queries: NDArray[np.float32], k: int) -> NDArray[np.float64]:
+    def index_recall(self, queries: NDArray[np.float32], exact: NDArray[np.int64]) -> NDArray[np.float64]:
         """[queries] shares of the exact top k of the whole catalogue that the retriever finds.
 
         An item that it found counts by its score, so that of items that score alike either will do.
+
+        Args:
+            queries: [queries, width].
+            exact: [queries, k], the rows of `top_rows`.
         """
         items = self.embeddings[CANDIDATE]
-        k = min(k, len(items))
-        exact = top_rows(queries, items, k)
+        k = min(exact.shape[1], len(items))
+        exact = exact[:, :k]
         retrieved = self._retriever.signatures[EMBEDDINGS_SIGNATURE](
             embedding=tf.constant(queries),
             k=tf.fill([len(queries)], k),

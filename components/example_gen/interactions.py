@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from apache_beam.utils import shared
 from numpy.typing import NDArray
 from tfx import types
 from tfx.dsl.components.base import base_beam_component, base_beam_executor, executor_spec
@@ -25,6 +24,7 @@ from components.example_gen.examples import check_files, conclude, generate, par
 from components.example_gen.histories import flat_positions, history_spans
 from components.example_gen.settings import ExampleGenSettings, HashSplit
 from components.example_gen.sources import MICROSECONDS_A_DAY, MICROSECONDS_AN_HOUR, Window, microseconds
+from components.kept import Kept
 from schemas.errors import UserError
 from schemas.features import (
     CANDIDATE_ID,
@@ -172,16 +172,13 @@ class FinishInteractions(beam.DoFn):
         self._spec = spec
         self._window = window
         self._paths = paths
-        self._catalogue_uri = catalogue_uri
-        self._catalogue = shared.Shared()
+        self._catalogue = Kept(lambda: CatalogueTable.load(catalogue_uri))
 
     def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[Any]:
         """Called by Beam."""
         _, tables = element
         accounting = Accounting()
-        catalogue: CatalogueTable = self._catalogue.acquire(
-            lambda: CatalogueTable.load(self._catalogue_uri), tag=self._catalogue_uri
-        )
+        catalogue = self._catalogue.get()
         rows = self._known(from_bytes(list(tables)), catalogue, accounting)
         rows = self._distinct(rows, accounting)
         rows = self._derive(rows)

@@ -8,10 +8,10 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 import tensorflow as tf
-from apache_beam.utils import shared
 from numpy.typing import NDArray
 
 from components.indexer import files
+from components.kept import Kept
 from components.trainer.export import load_tower
 from schemas.features import CANDIDATE_ID
 from schemas.served import EMBEDDING, EXAMPLES_SIGNATURE
@@ -31,8 +31,7 @@ class LoadedTower:
     """
 
     def __init__(self, folder: str) -> None:
-        self._folder = folder
-        self._handle = shared.Shared()
+        self._tower: Kept[Any] = Kept(lambda: load_tower(folder))
 
     @property
     def width(self) -> int:
@@ -41,7 +40,7 @@ class LoadedTower:
         Raises:
             UserError: the tower cannot be loaded.
         """
-        return int(self._load().signatures[EXAMPLES_SIGNATURE].structured_outputs[EMBEDDING].shape[1])
+        return int(self._tower.get().signatures[EXAMPLES_SIGNATURE].structured_outputs[EMBEDDING].shape[1])
 
     def embed(self, examples: list[bytes]) -> NDArray[np.float32]:
         """[batch] serialised tf.Examples to [batch, width] unit vectors.
@@ -49,12 +48,9 @@ class LoadedTower:
         Raises:
             UserError: the tower cannot be loaded.
         """
-        model = self._load()
+        model = self._tower.get()
         embeddings: NDArray[np.float32] = model.signatures[EXAMPLES_SIGNATURE](tf.constant(examples))[EMBEDDING].numpy()
         return embeddings
-
-    def _load(self) -> Any:
-        return self._handle.acquire(lambda: load_tower(self._folder), tag=self._folder)
 
 
 class EmbedCatalogue(beam.PTransform):

@@ -124,15 +124,27 @@ class ListSearch(tf.Module):
             return Found(found.values, tf.gather(tf.concat([rows, nothing], axis=0), found.indices))
 
         shape = Found(tf.TensorSpec([None], tf.float32), tf.TensorSpec([None], tf.int32))
+        # The nearest list first: behind it few scores are among the best so far, and top_k passes over the others at once.
+        nearest_lists = tf.math.top_k(nearest, self.probes).indices
+
+        def alone() -> Found:
+            found = in_lists((queries[0], nearest_lists[0]))
+            return Found(found.scores[tf.newaxis], found.rows[tf.newaxis])
+
+        def side_by_side() -> Found:
+            return tf.map_fn(
+                in_lists,
+                (queries, nearest_lists),
+                fn_output_signature=shape,
+                parallel_iterations=self._parallel,
+            )
+
         return tf.cond(
             k > self._deepest,
             lambda: tf.map_fn(in_all, queries, fn_output_signature=shape, parallel_iterations=1),
-            lambda: tf.map_fn(
-                in_lists,
-                (queries, tf.math.top_k(nearest, self.probes, sorted=False).indices),
-                fn_output_signature=shape,
-                parallel_iterations=self._parallel,
-            ),
+            lambda: tf.cond(
+                tf.shape(queries)[0] == 1, alone, side_by_side
+            ),  # a loop of one costs a tenth of the search
         )
 
 

@@ -99,8 +99,9 @@ def build_model(
         parts: into how many parts a table is divided.
     """
     tables = build_tables(rows, {name: table.width for name, table in spec.tables.items()}, settings.seed, parts)
-    query_tower = Tower(spec.query, tables, settings.towers.query, settings.seed + 1, "query_tower")
-    item_tower = Tower(spec.item, tables, settings.towers.item, settings.seed + 2, "item_tower")
+    towers, mixed = settings.towers, settings.mixed_precision
+    query_tower = Tower(spec.query, tables, towers.query, settings.seed + 1, "query_tower", mixed)
+    item_tower = Tower(spec.item, tables, towers.item, settings.seed + 2, "item_tower", mixed)
     softmax, frequency = settings.softmax, settings.frequency
     loss = InBatchSoftmax(softmax.correction, softmax.temperature, softmax.learn_temperature, softmax.block_rows)
     estimator = FrequencyEstimator(

@@ -10,10 +10,16 @@ from tfx import v1 as tfx
 
 from components.analysis import files
 from components.artifacts import SHAPE_PROPERTY
-from components.trainer import arguments, strategies, warm_start
+from components.trainer import arguments, frequencies, strategies, warm_start
 from components.trainer.component import ANALYSIS_KEY, CATALOGUE_FILES, UNFINISHED, WARM_START
 from components.trainer.export import export_tower
-from components.trainer.inputs import catalogue_inputs, training_batches, uniform_draws, with_uniform_items
+from components.trainer.inputs import (
+    TrainingExamples,
+    catalogue_inputs,
+    parsed_bytes,
+    uniform_draws,
+    with_uniform_items,
+)
 from components.trainer.model import build_model
 from components.trainer.optimizers import build_optimizer
 from components.trainer.settings import TrainerSettings
@@ -22,6 +28,8 @@ from components.trainer.trained import TrainedTowers
 from components.trainer.training import Training, train
 from schemas.errors import PassingError, UserError
 from schemas.features import CANDIDATE_ID, FeatureSpec
+
+GIB = 1 << 30
 
 
 def run_fn(fn_args: tfx.components.FnArgs) -> None:
@@ -67,19 +75,21 @@ def train_and_export(fn_args: tfx.components.FnArgs, devices: strategies.Devices
     if uniform_negatives:
         catalogue = catalogue_inputs(config[CATALOGUE_FILES], spec.item, transform_output)
 
+    fits = examples * parsed_bytes(transform_output) <= settings.kept_gib * GIB
+    kept = settings.epochs > 1 and fits and devices.has_weights  # else they are read elsewhere
+    training_examples = TrainingExamples(fn_args.train_files, transform_output, batch_size, kept)
+
     def batches(epoch: int, skip: int) -> tf.data.Dataset:
         seed = settings.seed + epoch
         draws = None
         if catalogue is not None:
             draws = uniform_draws(catalogue, uniform_negatives, seed).skip(skip)
-        return with_uniform_items(
-            training_batches(fn_args.train_files, transform_output, batch_size, seed, skip), draws
-        )
+        return with_uniform_items(training_examples.batches(seed, skip), draws)
 
     with devices.strategy.scope():
         rows = files.table_rows(config[ANALYSIS_KEY], spec)
         model = build_model(spec, rows, settings, catalogue[CANDIDATE_ID].shape[0] if catalogue else 0, devices.parts)
-        model.compile(optimizer=build_optimizer(settings))
+        model.compile(optimizer=build_optimizer(settings), jit_compile=settings.jit_compile)
         model.make_weights(next(iter(batches(0, 0))))
         state = TrainingState(model)
         if fn_args.base_model:
@@ -91,6 +101,9 @@ def train_and_export(fn_args: tfx.components.FnArgs, devices: strategies.Devices
     if devices.is_chief:
         if not devices.has_weights:
             model = TrainedTowers(spec, settings, fn_args.transform_output, config[WARM_START]).model
+        frequencies.write(
+            fn_args.model_run_dir, model.frequency, fn_args.train_files, examples, batch_size, settings.seed
+        )
         for tower, features in ((model.query_tower, spec.query), (model.item_tower, spec.item)):
             export_tower(tower, features, transform_output, fn_args.serving_model_dir)
     devices.hand_over("the end")  # a process that ends takes the others with it

@@ -2,7 +2,7 @@
 
 from typing import Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from schemas.features import Declaration
 from schemas.located_yaml import FaultsError
@@ -102,6 +102,10 @@ class TrainerSettings(Declaration):
         warm_start: whether training goes on from the last blessed model of an earlier day. Without, every day starts anew.
         on_other_shape: what happens where that model has other features, widths or buckets: `refuse` stops the run and names them,
             `restart` trains a new model on a first run's window.
+        kept_gib: where there are several epochs and the examples take at most so much memory, they are read once.
+        mixed_precision: computes the towers' layers in bfloat16; weights, embeddings, loss and estimator stay float32. Worth it on
+            GPUs and TPUs; see benchmarks/README.md.
+        jit_compile: compiles the step by XLA. TPUs always do; see benchmarks/README.md for where it loses.
         checkpoint_steps: after so many steps what was learnt is written down; a run that is killed goes on from there.
         seed: of weights, of the order of examples, of draws and of hashes.
     """
@@ -117,5 +121,8 @@ class TrainerSettings(Declaration):
     frequency: FrequencySettings = FrequencySettings()
     warm_start: bool = True
     on_other_shape: Literal["refuse", "restart"] = "refuse"
+    kept_gib: NonNegativeFloat = 1.0
+    mixed_precision: bool = False
+    jit_compile: bool = False
     checkpoint_steps: PositiveInt = 500
     seed: int = Field(default=0, ge=0, lt=2**32)

@@ -62,6 +62,7 @@ class Tower(tf_keras.Model):
         widths: of the dense layers; all but the last are ReLU.
         seed: of the initial values.
         name: `query_tower` or `item_tower`.
+        mixed_precision: computes the dense layers in bfloat16, with float32 weights.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Tower(tf_keras.Model):
         widths: tuple[int, ...],
         seed: int,
         name: str,
+        mixed_precision: bool = False,
     ) -> None:
         super().__init__(name=name)
         self.features = dict(features)
@@ -81,6 +83,7 @@ class Tower(tf_keras.Model):
                 width,
                 activation="relu" if position < len(widths) - 1 else None,
                 kernel_initializer=tf_keras.initializers.GlorotUniform(seed=seed + position),
+                dtype="mixed_bfloat16" if mixed_precision else None,
             )
             for position, width in enumerate(widths)
         ]
@@ -90,7 +93,7 @@ class Tower(tf_keras.Model):
         hidden = tf.concat([self._represent(name, feature, inputs) for name, feature in self.features.items()], axis=1)
         for layer in self.dense_layers:
             hidden = layer(hidden)
-        return tf.math.l2_normalize(hidden, axis=1)
+        return tf.math.l2_normalize(tf.cast(hidden, tf.float32), axis=1)
 
     @tf.autograph.experimental.do_not_convert  # AutoGraph cannot read a match statement; nothing here depends on a tensor
     def _represent(self, name: str, feature: Feature, inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:

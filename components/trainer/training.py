@@ -12,12 +12,11 @@ from tfx.utils import io_utils
 
 from components.progress import progress
 from components.trainer.model import TwoTowerModel
+from components.trainer.names import LOSS_CURVE
 from components.trainer.settings import TrainerSettings
 from components.trainer.state import TrainingState
 from components.trainer.strategies import Devices
 from schemas.errors import UserError
-
-LOSS_CURVE = "loss.csv"
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import tensorflow_transform as tft
 from numpy.typing import NDArray
 from tensorflow_transform.tf_metadata import dataset_metadata, metadata_io
 
-from components.trainer.inputs import Batch, training_batches, uniform_draws, with_uniform_items
+from components.trainer.inputs import Batch, TrainingExamples, uniform_draws, with_uniform_items
 from components.trainer.model import build_model
 from components.trainer.optimizers import build_optimizer
 from components.trainer.settings import TrainerSettings
@@ -43,7 +43,7 @@ CATALOGUE = {"item": tf.range(9, dtype=tf.int64), CANDIDATE_ID: tf.range(9, dtyp
 
 @pytest.fixture(scope="module")
 def read(tmp_path_factory: pytest.TempPathFactory) -> Read:
-    """`training_batches` of two files as Transform leaves them; the row n has the candidate n."""
+    """`TrainingExamples` of two files as Transform leaves them; the row n has the candidate n."""
     folder = tmp_path_factory.mktemp("transformed")
     for part in range(2):
         with tf.io.TFRecordWriter(f"{folder}/{part}.gz", "GZIP") as writer:
@@ -56,7 +56,7 @@ def read(tmp_path_factory: pytest.TempPathFactory) -> Read:
     metadata = dataset_metadata.DatasetMetadata.from_feature_spec(FEATURES)
     metadata_io.write_metadata(metadata, f"{folder}/{tft.TFTransformOutput.TRANSFORMED_METADATA_DIR}")
     output = tft.TFTransformOutput(str(folder))
-    return lambda seed, skip=0: training_batches([f"{folder}/*.gz"], output, BATCH, seed, skip)
+    return TrainingExamples([f"{folder}/*.gz"], output, BATCH).batches
 
 
 def rows(batches: tf.data.Dataset) -> list[list[int]]:

@@ -1,0 +1,135 @@
+"""Invented logs are what their truth says: every share is that of the definition, within what chance allows."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow.compute as pc
+import pytest
+from pyarrow import parquet
+
+from benchmarks import logs
+from benchmarks.logs import HOUR_SECONDS, NO_TOPIC, STAY, Log, World, write
+from schemas.errors import UserError
+
+ROWS = 40_000
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return World(users=500, items=400, days=2, seed=7)
+
+
+@pytest.fixture(scope="module")
+def log(world: World) -> Log:
+    return world.log(1, ROWS)
+
+
+def of_hour(log: Log, hour: int) -> Log:
+    return Log._make(values[log.seconds // HOUR_SECONDS == hour] for values in log)
+
+
+def test_probabilities_of_all_items_add_up_to_one(world: World) -> None:
+    users, previous = np.arange(6), np.array([NO_TOPIC, 0, 63, NO_TOPIC, 5, 5])
+    likely = world.probabilities(0, 20, users, previous)
+    assert likely.shape == (6, 400)
+    np.testing.assert_allclose(likely.sum(axis=1), 1.0)
+
+
+def test_an_interaction_stays_with_its_topic_as_often_as_its_probability_says(world: World, log: Log) -> None:
+    # By definition it stays with STAY, and otherwise comes back to the topic by the user's interest in it.
+    within = log.previous != NO_TOPIC
+    stayed = world.topics[log.items[within]] == log.previous[within]
+    interest = world.interests[log.users[within], log.previous[within]]
+    expected = (STAY + (1 - STAY) * interest).mean()
+    assert stayed.mean() == pytest.approx(expected, abs=4 * np.sqrt(0.25 / within.sum()))
+
+
+def test_items_are_drawn_as_their_probabilities_say(world: World, log: Log) -> None:
+    hour = of_hour(log, 20)
+    expected = world.probabilities(1, 20, hour.users, hour.previous).sum(axis=0)
+    counts = np.bincount(hour.items, minlength=world.items)
+    likely = expected > 5  # where a normal distribution will do
+    assert likely.sum() > 50
+    assert (counts[expected == 0] == 0).all()
+    # A sum of independent draws varies by no more than its expectation; chance alone gives 4 deviations once in 16,000.
+    assert (np.abs(counts - expected)[likely] < 4.5 * np.sqrt(expected[likely])).all()
+
+
+def test_the_scorer_that_knows_the_truth_finds_what_is_expected_of_it(world: World, log: Log) -> None:
+    k, found = 10, []
+    for hour in range(24):
+        chosen = of_hour(log, hour)
+        best = np.argsort(-world.probabilities(1, hour, chosen.users, chosen.previous), axis=1)[:, :k]
+        found.append((best == chosen.items[:, np.newaxis]).any(axis=1))
+    hits = np.concatenate(found)
+    expected = world.expected_recall(1, log, k)
+    assert 0.1 < expected < 0.9
+    assert hits.mean() == pytest.approx(expected, abs=4 * np.sqrt(0.25 / ROWS))
+
+
+def test_nothing_is_chosen_before_it_is_there_and_new_items_come_during_the_day(world: World, log: Log) -> None:
+    begun_hour = logs.DAY_SECONDS + log.seconds // HOUR_SECONDS * HOUR_SECONDS
+    assert (world.released[log.items] <= begun_hour).all()
+    new = world.released > logs.DAY_SECONDS
+    assert 0 < new.sum() < 0.1 * world.items
+    assert new[log.items].any()
+
+
+def test_popularity_drifts(world: World) -> None:
+    there = world.released < 0
+    morning, evening = (world.item_shares(0, hour)[there] for hour in (0, 12))
+    change = np.abs(np.log(evening / morning))
+    assert 0.1 < np.median(change) < 2.0
+
+
+def test_popularity_and_activity_follow_a_power_law(log: Log) -> None:
+    # The sum of rank ** -0.8 up to n is about 5 * n ** 0.2 - 4.44: 6.49 for 50, 12.89 for 500, so that a tenth of the users has
+    # .504 of all. Items have theirs within topics, some of which are more popular. If all were alike, it would be about .12.
+    users, items = (np.sort(np.bincount(values))[::-1] for values in (log.users, log.items))
+    assert users[:50].sum() / ROWS == pytest.approx(0.504, abs=0.03)
+    assert 0.3 < items[:40].sum() / ROWS < 0.6
+
+
+def test_users_come_in_sessions(log: Log) -> None:
+    # Interactions a session are geometric with mean 5, so one interaction in five begins one.
+    assert (log.previous == NO_TOPIC).mean() == pytest.approx(1 / logs.SESSION, abs=0.01)
+    assert (np.diff(log.seconds) >= 0).all()
+    assert log.seconds[0] >= 0 and log.seconds[-1] < logs.DAY_SECONDS
+    assert len(np.unique(log.seconds)) == ROWS
+
+
+def test_rewards_are_shares_and_some_are_nothing(log: Log) -> None:
+    assert (log.rewards == 0).mean() == pytest.approx(logs.WITHOUT_REWARD, abs=0.01)
+    assert log.rewards.max() <= 1.0
+    # Beta(2, 1) has the mean 2/3.
+    assert log.rewards[log.rewards > 0].mean() == pytest.approx(2 / 3, abs=0.01)
+
+
+def test_a_seed_is_a_log(world: World, log: Log) -> None:
+    same, other = (World(500, 400, 2, seed).log(1, ROWS) for seed in (7, 8))
+    assert all((a == b).all() for a, b in zip(same, log, strict=True))
+    assert (other.items != log.items).any()
+    assert (world.log(0, ROWS).items != log.items).any()
+
+
+def test_what_is_written_is_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "ROWS_A_FILE", 300)
+    world = World(users=50, items=200, days=2)
+    _, log = write(world, [100, 1000], tmp_path)
+    folder = tmp_path / "interactions" / "2026-11-24"
+    assert [path.name for path in sorted(folder.iterdir())] == [f"part-0000{n}.parquet" for n in range(4)]
+    written = parquet.read_table(folder)
+    assert written.column("item").to_pylist() == [f"i{item}" for item in log.items]
+    assert written.column("user").to_pylist()[-1] == f"u{log.users[-1]}"
+    times = written.column("time").to_pylist()
+    begun = datetime(2026, 11, 24, tzinfo=UTC)
+    assert (times[500] - begun).total_seconds() == pytest.approx(log.seconds[500], abs=0.001)
+    items = [parquet.read_table(tmp_path / "catalogue" / f"2026-11-{day}").column("item") for day in (23, 24)]
+    assert len(items[0]) < len(items[1]) <= 200
+    assert pc.all(pc.is_in(written.column("item"), items[1])).as_py()
+
+
+def test_too_few_items_are_refused() -> None:
+    with pytest.raises(UserError, match="at least 128 items"):
+        World(users=10, items=127)

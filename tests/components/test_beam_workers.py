@@ -1,0 +1,193 @@
+"""Who runs a step by Beam is no matter: one process, several, or workers that a job server sends the work to leave the same bytes.
+
+`test_indexer.py` and `test_ranker.py` have the same of theirs, `test_evaluator.py` of its metrics.
+"""
+
+import json
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tfx import types
+from tfx import v1 as tfx
+from tfx.dsl.components.base import base_beam_executor
+from tfx.types import standard_artifacts
+from tfx.utils import proto_utils
+
+from benchmarks import logs
+from benchmarks.logs import FIRST_DAY, World, write
+from components.analysis.component import AnalyzerExecutor
+from components.artifacts import Analysis
+from components.example_gen import sources
+from components.example_gen.catalogue import CatalogueExecutor
+from components.example_gen.day_driver import Request
+from components.example_gen.interactions import InteractionExecutor
+from components.transform.component import AnalysedTransformExecutor
+from pipeline import config as configuration
+from pipeline.beam_settings import RunnerSettings
+from schemas import contract
+
+PROJECT = Path(__file__).parents[2]
+CONFIG = PROJECT / "benchmarks" / "service" / "service.yaml"
+LOCAL = RunnerSettings()
+THREADS = RunnerSettings(options=("--direct_num_workers=2", "--direct_running_mode=multi_threading"))
+PROCESSES = RunnerSettings(workers=2)
+JOB_SERVER = RunnerSettings(
+    runner="PortableRunner",
+    options=("--job_endpoint=embed", "--environment_type=LOOPBACK", f"--setup_file={PROJECT / 'setup.py'}"),
+)
+
+
+class Steps:
+    """The steps that bring a day's logs to the Trainer."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._config = configuration.load(CONFIG, [f"root={root}"])
+        self._spec = self._config.feature_spec()
+        self._day = FIRST_DAY + timedelta(days=1)
+
+    def catalogue(self, runner: RunnerSettings) -> types.Artifact:
+        return self._run(CatalogueExecutor, runner, {}, standard_artifacts.Examples, "examples", self._request)
+
+    def interactions(self, runner: RunnerSettings, catalogue: types.Artifact) -> types.Artifact:
+        # As on a day that goes on from an earlier model: the window is the day alone.
+        inputs = {"catalogue": [catalogue]}
+        return self._run(InteractionExecutor, runner, inputs, standard_artifacts.Examples, "examples", self._request)
+
+    def analysis(self, runner: RunnerSettings, interactions: types.Artifact) -> types.Artifact:
+        properties = {"feature_spec": self._spec.model_dump_json(), "day": sources.span(self._day)}
+        inputs = {"examples": [interactions], "base_model": []}
+        return self._run(AnalyzerExecutor, runner, inputs, Analysis, "analysis", properties)
+
+    def transformed(
+        self, runner: RunnerSettings, interactions: types.Artifact, analysis: types.Artifact
+    ) -> types.Artifact:
+        schema = standard_artifacts.Schema()
+        schema.uri = str(self._folder("schema"))
+        declared = contract.load(self._config.dataset, self._spec).interactions
+        (Path(schema.uri) / "schema.pbtxt").write_text(str(declared))
+        splits = tfx.proto.SplitsConfig(analyze=["train"], transform=["train"])
+        properties = {
+            "preprocessing_fn": "components.transform.preprocessing.preprocessing_fn",
+            "custom_config": json.dumps({"feature_spec": self._spec.model_dump_json()}),
+            "splits_config": proto_utils.proto_to_json(splits),
+            "disable_statistics": 1,
+            "force_tf_compat_v1": 0,
+        }
+        graph = standard_artifacts.TransformGraph()
+        graph.uri = str(self._folder("graph"))
+        inputs = {"examples": [interactions], "schema": [schema], "analysis": [analysis]}
+        return self._run(
+            AnalysedTransformExecutor, runner, inputs, standard_artifacts.Examples, "transformed_examples", properties,
+            {"transform_graph": [graph]},
+        )  # fmt: skip
+
+    @property
+    def _request(self) -> dict[str, Any]:
+        return Request.parameters(self._config.data, self._spec, self._day)
+
+    def _run(
+        self,
+        executor: Callable[[Any], Any],
+        runner: RunnerSettings,
+        inputs: dict[str, list[types.Artifact]],
+        kind: type[types.Artifact],
+        key: str,
+        properties: dict[str, Any],
+        more: dict[str, list[types.Artifact]] | None = None,
+    ) -> types.Artifact:
+        made = kind()
+        made.uri = str(self._folder(key))
+        context = base_beam_executor.BaseBeamExecutor.Context(
+            beam_pipeline_args=runner.arguments, tmp_dir=str(self._folder("tmp")), unique_id="1"
+        )
+        executor(context).Do(inputs, {key: [made], **(more or {})}, properties)
+        return made
+
+    def _folder(self, name: str) -> Path:
+        folder = self._root / "out" / f"{len(list((self._root / 'out').glob('*')))}-{name}"
+        folder.mkdir(parents=True)
+        return folder
+
+
+def files(artifact: types.Artifact) -> dict[str, bytes]:
+    root = Path(artifact.uri)
+    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def steps(tmp_path_factory: pytest.TempPathFactory) -> Steps:
+    """A day of 3,000 interactions in six files."""
+    root = tmp_path_factory.mktemp("service")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(logs, "ROWS_A_FILE", 500)
+        write(World(users=150, items=300, days=2), [500, 3000], root / "data")
+    return Steps(root)
+
+
+@pytest.fixture(scope="module")
+def catalogue(steps: Steps) -> types.Artifact:
+    return steps.catalogue(LOCAL)
+
+
+@pytest.fixture(scope="module")
+def interactions(steps: Steps, catalogue: types.Artifact) -> types.Artifact:
+    made = steps.interactions(LOCAL, catalogue)
+    assert sorted(files(made)) == [f"Split-{s}/examples-0000{n}-of-00002.gz" for s in ("eval", "train") for n in (0, 1)]
+    return made
+
+
+def test_threads_leave_what_one_process_does(
+    steps: Steps, catalogue: types.Artifact, interactions: types.Artifact
+) -> None:
+    assert files(steps.catalogue(THREADS)) == files(catalogue)
+    assert files(steps.interactions(THREADS, catalogue)) == files(interactions)
+    analyses = [steps.analysis(runner, interactions) for runner in (LOCAL, THREADS)]
+    assert files(analyses[0]) == files(analyses[1])
+    one, two = (steps.transformed(runner, interactions, analyses[0]) for runner in (LOCAL, THREADS))
+    assert len(files(one)) == 2 and files(one) == files(two)
+
+
+def test_processes_leave_what_one_does(steps: Steps, catalogue: types.Artifact, interactions: types.Artifact) -> None:
+    assert files(steps.interactions(PROCESSES, catalogue)) == files(interactions)
+
+
+def test_a_job_server_is_given_the_project_and_its_workers_leave_the_same(
+    steps: Steps, catalogue: types.Artifact, interactions: types.Artifact, tmp_path: Path
+) -> None:
+    # Beam's own job server, in this process: the protocol is that of Flink's and Spark's, the workers are called back.
+    assert files(steps.interactions(JOB_SERVER, catalogue)) == files(interactions)
+
+
+def test_what_setup_file_ships_is_what_workers_import(tmp_path: Path) -> None:
+    # As Beam builds it from --setup_file, and as a worker installs it, but for the dependencies.
+    build = [sys.executable, "setup.py", "--quiet", "sdist", "--dist-dir", str(tmp_path)]
+    subprocess.run(build, cwd=PROJECT, check=True, capture_output=True)
+    (built,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(built) as archive:
+        inside = {name.partition("/")[2] for name in archive.getnames()}
+    modules = [p for room in ("components", "pipeline", "schemas", "serving") for p in (PROJECT / room).rglob("*.py")]
+    data = [*PROJECT.glob("schemas/*/*.*"), *PROJECT.glob("pipeline/configs/*.yaml")]
+    assert data
+    needed = [*modules, *data]
+    assert {str(path.relative_to(PROJECT)) for path in needed} <= inside
+    assert not any(name.startswith("tests/") for name in inside)
+    target = tmp_path / "installed"
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*install, "--target", str(target), str(built)], check=True, capture_output=True)
+    code = "import components.evaluator.expectation as e, schemas.features as f; print(e.__file__, f.__file__)"
+    found = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=target,
+        check=True,
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": str(target)},
+    )
+    assert all(Path(path).is_relative_to(target) for path in found.stdout.split())
