@@ -29,7 +29,7 @@ import tensorflow_transform as tft  # noqa: E402
 
 from benchmarks import common  # noqa: E402
 from benchmarks.logs import FIRST_DAY, World, write  # noqa: E402
-from benchmarks.pipeline import CONFIG, INTERACTIONS_A_USER, ITEMS  # noqa: E402
+from benchmarks.pipeline import CONFIG, INTERACTIONS_A_USER  # noqa: E402
 from components.analysis import files as analysis_files  # noqa: E402
 from components.trainer.inputs import WINDOW_EXAMPLES, TrainingExamples, with_uniform_items  # noqa: E402
 from components.trainer.model import TwoTowerModel, build_model  # noqa: E402
@@ -41,7 +41,7 @@ from pipeline.metadata import Records  # noqa: E402
 from pipeline.store import connection  # noqa: E402
 from schemas.features import FeatureSpec  # noqa: E402
 
-BATCH = 4096
+BATCH, ITEMS = 4096, 50_000
 TFRS_STEPS = 20
 SWITCHES: dict[str, dict[str, bool]] = {
     "float32": {},
