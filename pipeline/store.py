@@ -1,7 +1,6 @@
 """The way to ML Metadata: an SQLite file, a MySQL or MariaDB server, or a PostgreSQL server."""
 
 import logging
-import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -49,9 +48,11 @@ def connection(config: Config) -> mlmd.ConnectionConfig:
         if settings.encrypted:  # the driver asks for TLS where any of its options is set
             made.mysql.ssl_options.cipher = STRONG_CIPHERS
     else:
+        from pipeline.postgresql import quoted
+
         server = made.postgresql
         server.host, server.port, server.dbname = host, str(settings.port), settings.database
-        server.user, server.password, server.skip_db_creation = settings.user, _quoted(password), True
+        server.user, server.password, server.skip_db_creation = settings.user, quoted(password), True
     return made
 
 
@@ -110,7 +111,11 @@ def connect_once(to: mlmd.ConnectionConfig) -> metadata_store.MetadataStore:
     Raises:
         PassingError, UserError: as `connect`.
     """
+    from pipeline.postgresql import PostgreSQLStore
+
     try:
+        if to.WhichOneof("config") == "postgresql":
+            return PostgreSQLStore(to)
         return metadata_store.MetadataStore(to)
     except (errors.StatusError, RuntimeError) as error:
         raise _refusal(to, error) from error
@@ -154,15 +159,6 @@ def place(to: mlmd.ConnectionConfig) -> str:
     return str(to.sqlite.filename_uri)
 
 
-def _quoted(value: str) -> str:
-    """As libpq takes any text; ML Metadata pastes what it is given into `password=...` and the like."""
-    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
-def _unquoted(value: str) -> str:
-    return re.sub(r"\\(.)", r"\1", value[1:-1])
-
-
 def _ask_mysql(server: mlmd.MySQLDatabaseConfig) -> tuple[str, bool]:
     """What the server itself says to a connection, empty where it takes it; and whether it would say so again."""
     import ssl
@@ -189,11 +185,10 @@ def _ask_postgresql(server: mlmd.PostgreSQLDatabaseConfig) -> tuple[str, bool]:
     """As `_ask_mysql`."""
     import pg8000.native
 
+    from pipeline.postgresql import ask
+
     try:
-        pg8000.native.Connection(
-            host=server.host, port=int(server.port), database=server.dbname, user=server.user,
-            password=_unquoted(server.password), timeout=DRIVER_TIMEOUT,
-        ).close()  # fmt: skip
+        ask(server).close()
     except pg8000.native.DatabaseError as error:
         said = error.args[0]
         return said.get("M", str(said)), said.get("C") in POSTGRESQL_REFUSALS
