@@ -1,7 +1,7 @@
 # `make run` and `make test` do whatever set-up is missing. CONTRIBUTING.md says more.
 PYTHON ?= python3
 NDR = .venv/bin/ndr
-BENCHMARKS = loss frequency correction warm_start evaluation retrieval serving gowalla
+BENCHMARKS = loss frequency correction warm_start evaluation retrieval serving large_tables gowalla
 
 .PHONY: setup run test lint bench clean lock
 
