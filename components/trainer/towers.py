@@ -41,7 +41,8 @@ class EmbeddingTable(tf_keras.layers.Layer):
             # The size of a row is about 1 whatever its width, so that wide and narrow tables weigh alike.
             initializer = tf_keras.initializers.RandomNormal(stddev=width**-0.5, seed=seed + part)
             shape = (rows // parts + (part < rows % parts), width)
-            self.parts.append(self.add_weight(TABLE, shape=shape, initializer=initializer))
+            # In a graph an operation writes over what it is given; one by one, each of them would make a table of its own.
+            self.parts.append(self.add_weight(TABLE, shape=shape, initializer=_in_a_graph(initializer)))
 
     def call(self, rows: tf.Tensor) -> tf.Tensor:
         """Int64 rows of any shape [...] to vectors [..., width]."""
@@ -51,6 +52,11 @@ class EmbeddingTable(tf_keras.layers.Layer):
             self.parts, present
         )  # parts as ours: rows in order, the rest to the first ones
         return vectors * tf.cast(known, vectors.dtype)[..., tf.newaxis]
+
+
+def _in_a_graph(initializer: tf_keras.initializers.Initializer) -> Callable[..., tf.Tensor]:
+    compiled = tf.function(initializer)
+    return lambda shape, dtype=None: compiled(shape, dtype)
 
 
 class Tower(tf_keras.Model):

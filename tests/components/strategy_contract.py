@@ -44,6 +44,7 @@ STEPS_PER_EPOCH, EPOCHS, CHECKPOINT_STEPS = 4, 2, 3  # the last checkpoint is at
 FIRST, SECOND = "abcdefg", "hgcaib"  # of 26 letters; d, e and f expire, h and i are new
 BUCKETS, USERS = 5, 11
 LONG_EPOCHS = 50
+OF_A_WORKER = "of_a_worker"
 
 SPEC = FeatureSpec.model_validate(
     {
@@ -124,12 +125,16 @@ class Day:
             warm_start.restore(self.state, SPEC, self.shape, self.analysis, str(kept))
 
     def save(self, folder: Path) -> None:
-        with self.devices.written(str(folder)) as where:
+        with self.devices.written(self._own(folder)) as where:
             warm_start.save(self.state, self.shape, self.analysis, where)
 
     def train(self, log: Path, unfinished: Path, **changed: int) -> None:
         training = Training(self.batches, STEPS_PER_EPOCH, settings(**changed), str(unfinished))
-        train(self.model, self.state, training, str(log), self.devices)
+        train(self.model, self.state, training, self._own(log), self.devices)
+
+    def _own(self, folder: Path) -> str:
+        """What a worker would write beside the chief is told from what the chief writes."""
+        return str(folder if self.devices.is_chief else folder / OF_A_WORKER)
 
 
 def wait_for(there: Callable[[], bool], what: str, pause: float = 0.05, seconds: float = 500) -> None:

@@ -1,11 +1,5 @@
-"""One device, two replicas and two worker processes: the same loss, the same gradients, the same estimates."""
+"""One device and two replicas: the same loss, the same gradients, the same estimates. `test_strategies` has processes."""
 
-import json
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +9,6 @@ import tensorflow as tf
 from components.trainer.frequency import FrequencyEstimator
 from components.trainer.loss import InBatchSoftmax, Items
 
-WORKER = Path(__file__).parent / "worker.py"
 STEPS, BATCH, WIDTH, UNIFORM = 12, 16, 4, 6
 
 
@@ -83,26 +76,3 @@ def assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
 
 def test_two_replicas_train_as_one_device(one_device: dict[str, Any]) -> None:
     assert_same(steps_on(tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"])), one_device)
-
-
-def test_two_worker_processes_train_as_one_device(one_device: dict[str, Any]) -> None:
-    workers = [f"127.0.0.1:{free_port()}" for _ in range(2)]
-    processes = []
-    for index in range(2):
-        cluster = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
-        environment = {**os.environ, "TF_CONFIG": json.dumps(cluster), "PYTHONPATH": str(Path.cwd())}
-        command = [sys.executable, str(WORKER)]
-        processes.append(
-            subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        )
-    answers = [process.communicate(timeout=240) for process in processes]
-    for process, (out, errors) in zip(processes, answers, strict=True):
-        assert process.returncode == 0, errors[-2000:]
-        assert_same(json.loads(out.splitlines()[-1]), one_device)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

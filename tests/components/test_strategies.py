@@ -135,7 +135,6 @@ def test_a_worker_of_parameter_servers_may_go_away_and_come_back(
 
 
 def test_only_the_chief_leaves_anything(root: Path) -> None:
-    # A worker's loss curve would be a second one, and its checkpoints the same once more: TensorFlow numbers the shards of one.
-    for name in contract.CLUSTERS:
-        kept = sorted(file.name for file in (root / name / "first" / "kept" / "checkpoint").iterdir())
-        assert kept[-1] == "state.index" and len([one for one in kept if ".index" in one]) == 1
+    assert not list(root.rglob(contract.OF_A_WORKER))
+    for name in contract.NAMES:
+        assert [path.name for path in (root / name / "unfinished").glob("*.index")] == ["ckpt-6.index"]
