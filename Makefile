@@ -16,7 +16,7 @@ test: setup
 	@.venv/bin/python -m pytest -q -n 2 --dist loadfile
 
 lint: setup
-	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
+	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/hadolint Dockerfile
 
 bench: setup
 	@for name in $(BENCHMARKS); do .venv/bin/python -m benchmarks.$$name --json var/benchmarks/$$name.json || exit 1; done

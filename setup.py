@@ -8,6 +8,10 @@ from setuptools import find_packages, setup
 
 setup(
     packages=find_packages(include=["components*", "pipeline*", "schemas*", "serving*"]),
-    package_data={"pipeline": ["configs/*.yaml"], "schemas": ["*/*.yaml", "*/*.pbtxt"]},
+    package_data={
+        "": ["py.typed", "*.jinja", "*.css", "*.js"],
+        "pipeline": ["configs/*.yaml"],
+        "schemas": ["*/*.yaml", "*/*.pbtxt"],
+    },
     include_package_data=False,
 )

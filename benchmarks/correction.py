@@ -26,9 +26,11 @@ from components.evaluator.ranking import rank_by_embedding
 from components.evaluator.slices import popularity_parts
 from components.trainer.inputs import catalogue_inputs, uniform_draws, with_uniform_items
 from components.trainer.model import build_model
-from components.trainer.run import Training, build_optimizer, train
+from components.trainer.optimizers import build_optimizer
 from components.trainer.settings import TrainerSettings
 from components.trainer.state import TrainingState
+from components.trainer.strategies import one_device
+from components.trainer.training import Training, train
 from components.transform import raw_features
 from pipeline import config as configuration
 from pipeline.metadata import Records
@@ -149,10 +151,10 @@ def ranks_of(data: Data, softmax: Mapping[str, Any], temperature: float, seed: i
         return with_uniform_items(order.batch(settings.batch_size, drop_remainder=True).skip(skip), draws)
 
     model.compile(optimizer=build_optimizer(settings))
-    model.compute_loss(next(iter(batches(0, 0))))  # makes the layers' weights
+    model.make_weights(next(iter(batches(0, 0))))
     with tempfile.TemporaryDirectory() as folder:
         training = Training(batches, examples // settings.batch_size, settings, f"{folder}/unfinished")
-        train(model, TrainingState(model), training, folder)
+        train(model, TrainingState(model), training, folder, one_device())
     ranks = rank_by_embedding(
         model.query_tower(data.held_out).numpy(), model.item_tower(data.catalogue).numpy(), data.true_rows
     )

@@ -29,9 +29,11 @@ from components.evaluator.expectation import discounted_gain, hit_probability, i
 from components.evaluator.ranking import Excluded, Ranks, rank_by_embedding, rank_by_score
 from components.trainer.inputs import Batch
 from components.trainer.model import TwoTowerModel, build_model
-from components.trainer.run import Training, build_optimizer, train
+from components.trainer.optimizers import build_optimizer
 from components.trainer.settings import TrainerSettings
 from components.trainer.state import TrainingState
+from components.trainer.strategies import one_device
+from components.trainer.training import Training, train
 from schemas.errors import UserError
 from schemas.features import CANDIDATE_ID, REWARD, WEIGHTS_SUFFIX, FeatureSpec
 
@@ -263,14 +265,14 @@ def fit(inputs: Inputs, trainer: TrainerSettings, epochs: int) -> Iterator[TwoTo
     width = trainer.towers.item[-1]
     model = build_model(feature_spec(width), {"items": items}, trainer, items)
     model.compile(optimizer=build_optimizer(trainer))
-    model.compute_loss(next(iter(inputs.batches(size))))  # makes the layers' weights
+    model.make_weights(next(iter(inputs.batches(size))))
     state = TrainingState(model)
     for _ in range(epochs):
         with tempfile.TemporaryDirectory() as folder:
             training = Training(
                 lambda epoch, skip: inputs.batches(size), inputs.matrix.nnz // size, trainer, f"{folder}/unfinished"
             )
-            train(model, state, training, folder)
+            train(model, state, training, folder, one_device())
         yield model
 
 

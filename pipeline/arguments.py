@@ -4,9 +4,9 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -32,6 +32,17 @@ def a_day(text: str) -> date:
     if day.isoformat() != text or day.year < EARLIEST_YEAR:
         raise typer.BadParameter(f"expected a UTC day as YYYY-MM-DD, {EARLIEST_YEAR} or later, received {text!r}")
     return day
+
+
+FirstDayOption = Annotated[Any, typer.Option("--from", parser=a_day, metavar="YYYY-MM-DD", help="The first UTC day.")]
+LastDayOption = Annotated[Any, typer.Option("--to", parser=a_day, metavar="YYYY-MM-DD", help="The last UTC day.")]
+
+
+def days_between(first: date, last: date) -> list[date]:
+    """Every day of a range, oldest first."""
+    if last < first:
+        raise typer.BadParameter(f"expected --to at or after --from, received {first} and {last}")
+    return [first + timedelta(days=number) for number in range((last - first).days + 1)]
 
 
 @contextmanager

@@ -9,12 +9,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from pipeline.arguments import MOVIELENS_CONFIG, ConfigOption, SetOption, a_day, discard, reported
+from pipeline.arguments import (
+    MOVIELENS_CONFIG,
+    ConfigOption,
+    FirstDayOption,
+    LastDayOption,
+    SetOption,
+    a_day,
+    days_between,
+    discard,
+    reported,
+)
+from pipeline.inspection.cli import app as inspection_app
 from pipeline.kubeflow.cli import app as kubeflow_app
 from schemas.errors import UserError
 
@@ -30,6 +42,7 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Fetches example data.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+app.add_typer(inspection_app)
 app.add_typer(kubeflow_app, name="kubeflow")
 
 
@@ -65,25 +78,23 @@ def run(
 
 @app.command()
 def backfill(
-    first: Annotated[Any, typer.Option("--from", parser=a_day, metavar="YYYY-MM-DD", help="The first UTC day.")],
-    last: Annotated[Any, typer.Option("--to", parser=a_day, metavar="YYYY-MM-DD", help="The last UTC day.")],
+    first: FirstDayOption,
+    last: LastDayOption,
     config: ConfigOption = MOVIELENS_CONFIG,
     settings: SetOption = None,
 ) -> None:
     """Runs the pipeline for every day of a range, oldest first; days that are done with the same input are passed over."""
-    if last < first:
-        raise typer.BadParameter(f"expected --to at or after --from, received {first} and {last}")
+    days = days_between(first, last)
     with _session("backfill", config, settings) as (console, loaded):
         from pipeline import terminal
         from pipeline.summary import day_table
 
         loaded.feature_spec()
         with console.status("loading TFX"):
-            from pipeline.days import between
             from pipeline.local import run_locally
         results = []
         try:
-            for day in between(first, last):
+            for day in days:
                 try:
                     with terminal.step_progress(console, lines=False) as (started, ended):
                         result, is_new = run_locally(loaded, day, started, ended)
@@ -164,38 +175,33 @@ def serve(
 
 
 @app.command()
-def runs(
-    as_json: Annotated[bool, typer.Option("--json", help="As a JSON list.")] = False,
+def report(
+    output: Annotated[Path, typer.Option("--output", "-o", help="The HTML file to write.")] = Path("report.html"),
+    first: Annotated[
+        Any,
+        typer.Option(
+            "--from", parser=a_day, metavar="YYYY-MM-DD", help="The first UTC day; else the newest 30 with runs."
+        ),
+    ] = None,
+    last: Annotated[Any, typer.Option("--to", parser=a_day, metavar="YYYY-MM-DD", help="The last UTC day.")] = None,
     config: ConfigOption = MOVIELENS_CONFIG,
     settings: SetOption = None,
 ) -> None:
-    """Lists the runs."""
-    from pipeline import config as configuration
+    """Writes one HTML page on how the days went: it needs no network and no other file."""
+    if first and last and last < first:
+        raise typer.BadParameter(f"expected --to at or after --from, received {first} and {last}")
+    if not output.absolute().parent.is_dir():
+        raise typer.BadParameter(f"expected --output in a folder that is there, received {output}")
+    if output.is_dir():
+        raise typer.BadParameter(f"expected --output to be a file, received the folder {output}")
+    with _session("report", config, settings, writes=False) as (console, loaded):
+        with console.status("reading the runs"):
+            from pipeline.report import facts, page
 
-    with reported():
-        loaded = configuration.load(config, settings or [])
-        found: list[Any] = []
-        from pipeline import store
-
-        if store.has_begun(loaded):
-            from pipeline.metadata import Records
-
-            found = Records(store.connection(loaded)).runs()
-        if as_json:
-            sys.stdout.write(json.dumps([asdict(each) for each in found], indent=2) + "\n")
-            return
-        from rich.table import Table
-
-        from pipeline.summary import blessing_words
-
-        cutoffs = sorted({k for each in found for k in each.recall})
-        table = Table("run", "state", "version", "blessed", *(f"recall@{k}" for k in cutoffs))
-        for each in found:
-            recall = (f"{each.recall[k]:.4f}" if k in each.recall else "" for k in cutoffs)
-            table.add_row(each.run, each.state, str(each.version or ""), blessing_words(each), *recall)
-        from pipeline.terminal import UNKNOWN_WIDTH
-
-        Console(width=None if sys.stdout.isatty() else UNKNOWN_WIDTH).print(table)
+            found = facts.gather(loaded, first, last)
+            page.write(page.render(found, loaded), output)
+        span = f"s, {found.days[0].date} to {found.days[-1].date}" if len(found.days) > 1 else f", {found.days[0].date}"
+        console.print(f"{output}: {len(found.days)} day{span}", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -224,6 +230,31 @@ def push(
             console.file.write(pushed.as_json(loaded.serving))
         else:
             console.print(pushed.table(loaded.serving), soft_wrap=True)
+
+
+@app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="As a JSON list.")] = False,
+    config: ConfigOption = MOVIELENS_CONFIG,
+    settings: SetOption = None,
+) -> None:
+    """Looks whether this machine, or this image, has all that a run needs; status 0 if so."""
+    from pipeline import config as configuration
+
+    with reported():
+        loaded = configuration.load(config, settings or [])
+        from pipeline import doctor as examiner
+        from pipeline.terminal import quiet_terminal
+
+        findings = []
+        with TemporaryDirectory() as folder, quiet_terminal(Path(folder), "doctor") as (console, _):
+            for finding in examiner.examine(loaded):
+                findings.append(finding)
+                if not as_json:
+                    console.print(examiner.in_words(finding), highlight=False, soft_wrap=True)
+            if as_json:
+                console.file.write(json.dumps([asdict(each) for each in findings], indent=2) + "\n")
+        raise typer.Exit(examiner.verdict(findings))
 
 
 @app.command()

@@ -14,12 +14,13 @@ from tfx.orchestration.portable.mlmd import context_lib
 from tfx.proto.orchestration import pipeline_pb2
 
 from components.pusher.versions import PushFolder
-from pipeline import digests
+from pipeline import digests, origin
 from pipeline.beam_settings import BeamSettings
 from pipeline.config import Config
 from pipeline.create import create_pipeline
 from pipeline.days import done, given
-from pipeline.metadata import NODE_CONTEXT, Records, Run
+from pipeline.executions import NODE_CONTEXT
+from pipeline.metadata import Records, Run
 from pipeline.store import connect
 from schemas.errors import UserError
 
@@ -80,6 +81,7 @@ def begin(
     _check_runners(config.beam)
     # A push that was killed between its renames must not wait for the next blessed model to be put right.
     PushFolder(config.serving).recover()
+    made_from = origin.of(config)
     compiled = compile_pipeline(config, day)
     now = given(config, day, compiled, records, to)
     before = done(config, day, now, records)
@@ -87,6 +89,7 @@ def begin(
     if before is None:
         register(compiled, to)
         records.note_given(run_id, now)
+        records.note_origin(run_id, made_from)
     return compiled, before
 
 

@@ -74,11 +74,6 @@ def done(config: Config, day: date, now: Given, records: Records) -> Run | None:
     return None
 
 
-def between(first: date, last: date) -> list[date]:
-    """Every day from the first to the last, oldest first."""
-    return [first + timedelta(days=number) for number in range((last - first).days + 1)]
-
-
 def _earlier(compiled: pipeline_pb2.Pipeline, name: str, connection: mlmd.ConnectionConfig) -> tuple[int, str]:
     """The id and the day of the model that a resolver of the pipeline finds now; 0 and nothing where there is none."""
     node = next(n.pipeline_node for n in compiled.nodes if n.pipeline_node.node_info.id == name)

@@ -8,6 +8,7 @@ from pipeline import day_run
 from pipeline.config import Config
 from pipeline.metadata import Records, Run, Step, new_run_id
 from pipeline.store import connection
+from schemas.errors import PassingError, UserError
 
 StepListener = Callable[[Step, float], None]
 
@@ -39,6 +40,12 @@ def run_locally(
         name = node.pipeline_node.node_info.id
         started(name, position, len(compiled.nodes))
         begun = time.monotonic()
-        day_run.launch(compiled, name, to)
+        try:
+            day_run.launch(compiled, name, to)
+        except PassingError:
+            raise
+        except UserError as error:
+            records.note_fault(run_id, f"{name}: {error}")
+            raise
         ended(records.run(run_id).steps[-1], time.monotonic() - begun)
     return records.run(run_id), True

@@ -64,6 +64,8 @@ class ServerSettings(Declaration):
         database: its name.
         user: who may create tables in it, and read and write them.
         password: where the user's password is read from.
+        encrypted: whether the connection is, by TLS, without which it is refused then. Whether the server is the right one is
+            not checked: ml-metadata's driver accepts any certificate. Its driver of PostgreSQL has no TLS.
     """
 
     store: Literal["mysql", "postgresql"]
@@ -72,6 +74,16 @@ class ServerSettings(Declaration):
     database: str = Field(default="metadata", min_length=1)
     user: str = Field(min_length=1)
     password: PasswordSource
+    encrypted: bool = False
+
+    @model_validator(mode="after")
+    def _driver_has_tls(self) -> Self:
+        if self.encrypted and self.store == "postgresql":
+            raise ValueError(
+                "expected store: mysql beside encrypted: true, as ml-metadata's driver of PostgreSQL has no TLS; use a network "
+                "that encrypts, or MariaDB"
+            )
+        return self
 
 
 MetadataSettings = SqliteSettings | ServerSettings

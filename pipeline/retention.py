@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 from pipeline.config import Config
-from pipeline.metadata import RUN_CONTEXT
+from pipeline.executions import RUN_CONTEXT
 from pipeline.store import Store, connection
 
 if TYPE_CHECKING:

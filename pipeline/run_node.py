@@ -213,6 +213,7 @@ def _run_node(config: "Config", day: date, run_id: str, node: str) -> None:
     except PassingError:
         raise
     except UserError as error:
+        records.note_fault(run_id, f"{node}: {error}")
         raise DataError(str(error)) from error
     if not any(map(_is_done, records.attempts(run_id, node))):
         upstream = ", ".join(day_run.node_of(compiled, node).upstream_nodes)
@@ -220,9 +221,9 @@ def _run_node(config: "Config", day: date, run_id: str, node: str) -> None:
 
 
 def _is_done(execution: Any) -> bool:
-    from pipeline.metadata import STATES
+    from pipeline.executions import state
 
-    return STATES.get(execution.last_known_state) in ("complete", "cached")
+    return state(execution) in ("complete", "cached")
 
 
 @contextmanager

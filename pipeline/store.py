@@ -1,7 +1,6 @@
 """The way to ML Metadata: an SQLite file, a MySQL or MariaDB server, or a PostgreSQL server."""
 
 import logging
-import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -19,10 +18,11 @@ PATIENCE = (0.5, 1.0, 2.0, 4.0, 8.0)
 DRIVER_TIMEOUT = 10  # seconds
 # What a call ends with whose server went away.
 GONE = (errors.InternalError, errors.AbortedError, errors.UnavailableError)
+STRONG_CIPHERS = "HIGH"  # as OpenSSL calls them
 BUSY_WORDS = "Concurrent writes aborted"
 SCHEMA_WORDS = "MLMD database version"
-# What MySQL's and PostgreSQL's drivers say where trying again cannot help: who may not, and what is not there.
-MYSQL_REFUSALS = {1044, 1045, 1049, 1698}
+# What MySQL's and PostgreSQL's drivers say where trying again cannot help: who may not, what is not there, TLS on one side only.
+MYSQL_REFUSALS = {1044, 1045, 1049, 1698, 2026, 3159}
 POSTGRESQL_REFUSALS = {"28000", "28P01", "3D000", "42501"}
 
 
@@ -45,10 +45,14 @@ def connection(config: Config) -> mlmd.ConnectionConfig:
     if settings.store == "mysql":
         made.mysql.host, made.mysql.port, made.mysql.database = host, settings.port, settings.database
         made.mysql.user, made.mysql.password, made.mysql.skip_db_creation = settings.user, password, True
+        if settings.encrypted:  # the driver asks for TLS where any of its options is set
+            made.mysql.ssl_options.cipher = STRONG_CIPHERS
     else:
+        from pipeline.postgresql import quoted
+
         server = made.postgresql
         server.host, server.port, server.dbname = host, str(settings.port), settings.database
-        server.user, server.password, server.skip_db_creation = settings.user, _quoted(password), True
+        server.user, server.password, server.skip_db_creation = settings.user, quoted(password), True
     return made
 
 
@@ -66,11 +70,11 @@ def connect(to: mlmd.ConnectionConfig) -> metadata_store.MetadataStore:
     """
     for pause in PATIENCE:
         try:
-            return _connect_once(to)
+            return connect_once(to)
         except PassingError as error:
             logging.getLogger(__name__).warning("%s Tries again in %s s.", error, pause)
             time.sleep(pause)
-    return _connect_once(to)
+    return connect_once(to)
 
 
 class Store:
@@ -101,8 +105,17 @@ class Store:
         return call
 
 
-def _connect_once(to: mlmd.ConnectionConfig) -> metadata_store.MetadataStore:
+def connect_once(to: mlmd.ConnectionConfig) -> metadata_store.MetadataStore:
+    """Connects, or does not.
+
+    Raises:
+        PassingError, UserError: as `connect`.
+    """
+    from pipeline.postgresql import PostgreSQLStore
+
     try:
+        if to.WhichOneof("config") == "postgresql":
+            return PostgreSQLStore(to)
         return metadata_store.MetadataStore(to)
     except (errors.StatusError, RuntimeError) as error:
         raise _refusal(to, error) from error
@@ -112,30 +125,30 @@ def _refusal(to: mlmd.ConnectionConfig, error: Exception) -> UserError:
     """Why there is no connection. ML Metadata itself tells a file's faults, of a server's hardly any."""
     if SCHEMA_WORDS in str(error):
         return UserError(
-            f"{_place(to)} holds ML Metadata of another version: {error} Use the ndr that wrote it, or upgrade the database "
+            f"{place(to)} holds ML Metadata of another version: {error} Use the ndr that wrote it, or upgrade the database "
             "as ML Metadata's documentation says, with a copy of it at hand."
         )
     if BUSY_WORDS in str(error):
-        return PassingError(f"{_place(to)} is in use by others, who did not let go of it. Try again.")
+        return PassingError(f"{place(to)} is in use by others, who did not let go of it. Try again.")
     kind = to.WhichOneof("config")
     if kind == "sqlite":
         reason = str(error).removeprefix("Error when executing query: ").partition(" query: ")[0]
         return UserError(
-            f"{_place(to)}: expected ML Metadata's SQLite file, found something else: {reason}. "
+            f"{place(to)}: expected ML Metadata's SQLite file, found something else: {reason}. "
             "Move it away, or name another root: --set root=DIR."
         )
     reason, is_final = _ask_mysql(to.mysql) if kind == "mysql" else _ask_postgresql(to.postgresql)
     if is_final:
         return UserError(
-            f"{_place(to)} refuses: {reason}. Check metadata.user, metadata.database and the password, and that the database was "
-            "made and the user has all rights on it."
+            f"{place(to)} refuses: {reason}. Check metadata.user, metadata.database and the password, and that the database was "
+            "made and the user has all rights on it. metadata.encrypted is for a MySQL server that wants TLS."
         )
     return PassingError(
-        f"{_place(to)} cannot be reached: {reason or error}. Check metadata.host and metadata.port, and that the server runs."
+        f"{place(to)} cannot be reached: {reason or error}. Check metadata.host and metadata.port, and that the server runs."
     )
 
 
-def _place(to: mlmd.ConnectionConfig) -> str:
+def place(to: mlmd.ConnectionConfig) -> str:
     """The store in words, without the password."""
     match to.WhichOneof("config"):
         case "mysql":
@@ -146,23 +159,21 @@ def _place(to: mlmd.ConnectionConfig) -> str:
     return str(to.sqlite.filename_uri)
 
 
-def _quoted(value: str) -> str:
-    """As libpq takes any text; ML Metadata pastes what it is given into `password=...` and the like."""
-    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
-def _unquoted(value: str) -> str:
-    return re.sub(r"\\(.)", r"\1", value[1:-1])
-
-
 def _ask_mysql(server: mlmd.MySQLDatabaseConfig) -> tuple[str, bool]:
     """What the server itself says to a connection, empty where it takes it; and whether it would say so again."""
+    import ssl
+
     import pymysql
+
+    tls = None
+    if server.HasField("ssl_options"):
+        tls = ssl.create_default_context()
+        tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE  # as the driver
 
     try:
         pymysql.connect(
             host=server.host, port=server.port, database=server.database, user=server.user, password=server.password,
-            connect_timeout=DRIVER_TIMEOUT,
+            connect_timeout=DRIVER_TIMEOUT, ssl=tls, ssl_disabled=tls is None,
         ).close()  # fmt: skip
     except pymysql.MySQLError as error:
         code, words = (*error.args, "")[:2]
@@ -174,11 +185,10 @@ def _ask_postgresql(server: mlmd.PostgreSQLDatabaseConfig) -> tuple[str, bool]:
     """As `_ask_mysql`."""
     import pg8000.native
 
+    from pipeline.postgresql import ask
+
     try:
-        pg8000.native.Connection(
-            host=server.host, port=int(server.port), database=server.dbname, user=server.user,
-            password=_unquoted(server.password), timeout=DRIVER_TIMEOUT,
-        ).close()  # fmt: skip
+        ask(server).close()
     except pg8000.native.DatabaseError as error:
         said = error.args[0]
         return said.get("M", str(said)), said.get("C") in POSTGRESQL_REFUSALS

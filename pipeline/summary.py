@@ -1,5 +1,6 @@
 """The tables at the end of a run, and of a row of days."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def day_table(runs: Sequence[Run]) -> Table:
             run.date,
             f"{run.rows['interactions']['rows_of_day']:,}" if "interactions" in run.rows else "",
             f"{sum(each['admitted'] for each in run.turnover.values()):,}" if run.turnover else "",
-            f"{_oov_share(run):.1%}" if run.turnover else "",
+            f"{oov_share(run):.1%}" if run.turnover else "",
             *(_beside_baseline(run, k) for k in cutoffs),
             run.state if run.state != "complete" else blessing_words(run),
             str(run.version or ""),
@@ -51,7 +52,7 @@ def _beside_baseline(run: Run, k: int) -> str:
     return f"{run.recall[k]:.3f} ({baseline})"
 
 
-def _oov_share(run: Run) -> float:
+def oov_share(run: Run) -> float:
     """Of all ids that the examples hold in tables with a vocabulary, those that are outside it."""
     known = [each for each in run.turnover.values() if each["oov_share"] is not None]
     lookups = sum(each["lookups"] for each in known)
@@ -100,7 +101,7 @@ def _metrics(run: Run) -> Table:
     for heading in scorers.values():
         table.add_column(heading, justify="right")
     for name in (n for n in whole.get(CANDIDATE, {}) if "_over_" not in n):
-        table.add_row(metric_words(name), *(_with_interval(whole[key].get(name), key) for key in scorers))
+        table.add_row(metric_words(name), *(with_interval(whole[key].get(name), key) for key in scorers))
     return table
 
 
@@ -113,14 +114,14 @@ def _slices(run: Run) -> Table:
     scorers = {key: title for key, title in SCORERS.items() if key in there}
     for heading in ("", "interactions", *scorers.values()):
         table.add_column(heading, justify="right" if heading else "left")
-    for name in sorted(run.metrics.keys() - {"all"}, key=_slice_order):
+    for name in sorted(run.metrics.keys() - {"all"}, key=slice_order):
         found = run.metrics[name]
-        recalls = (_with_interval(found.get(key, {}).get(f"recall_at_{k}"), key) for key in scorers)
+        recalls = (with_interval(found.get(key, {}).get(f"recall_at_{k}"), key) for key in scorers)
         table.add_row(name, f"{found['interactions']:,}", *recalls)
     return table
 
 
-def _slice_order(name: str) -> tuple[int, str]:
+def slice_order(name: str) -> tuple[int, str]:
     """The pipeline's own slices in the order in which they are declared, then those of features."""
     own = [f"{each}={value}" for each, values in SLICES.items() for value in values]
     return (own.index(name), "") if name in own else (len(own), name)
@@ -128,7 +129,7 @@ def _slice_order(name: str) -> tuple[int, str]:
 
 def _candidates(run: Run) -> str:
     items = f"the whole catalogue of {run.index.get('items', 0):,} items"
-    return f"{items}, less the query's history" if run.metrics["all"]["candidates"] == "unseen" else items
+    return f"{items}, less the query's history" if run.metrics.get("all", {}).get("candidates") == "unseen" else items
 
 
 def blessing_words(run: Run) -> str:
@@ -143,7 +144,7 @@ def metric_words(name: str) -> str:
     return name.replace("_at_", "@").replace("_", " ")
 
 
-def _with_interval(found: list[float | None] | None, scorer: str) -> str:
+def with_interval(found: list[float | None] | None, scorer: str) -> str:
     """A value; the intervals of the models only, as the others do not learn."""
     if found is None or found[0] is None:
         return ""
@@ -176,11 +177,11 @@ def _outcome(run: Run) -> Table:
     if run.version:
         table.add_row("version", str(run.version))
     for part, place in sorted(run.pushed.items()):
-        table.add_row(part, _from_here(place))
+        table.add_row(part, from_here(place))
     return table
 
 
-def _from_here(place: str) -> str:
+def from_here(place: str) -> str:
     """A path below the current folder without that folder."""
-    path = Path(place)
+    path = Path(os.path.normpath(place))
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else place

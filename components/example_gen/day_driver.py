@@ -2,6 +2,7 @@
 
 import abc
 import copy
+import json
 from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any
@@ -45,7 +46,13 @@ class DayDriver(driver.Driver):
     def run(self, execution_info: data_types.ExecutionInfo) -> driver_output_pb2.DriverOutput:
         """Called by TFX. Missing data is left for the executor to report, as that is what makes a step fail."""
         request = Request(execution_info.exec_properties)
-        fingerprint = sources.fingerprint_of(lambda: self.files(request, execution_info.input_dict))
+        found: list[sources.SourceFile] = []
+
+        def find() -> list[sources.SourceFile]:
+            found.extend(self.files(request, execution_info.input_dict))
+            return found
+
+        fingerprint = sources.fingerprint_of(find)
         output = driver_output_pb2.DriverOutput()
         span = sources.span(request.day)
         output.exec_properties[utils.SPAN_PROPERTY_NAME].int_value = span
@@ -54,6 +61,8 @@ class DayDriver(driver.Driver):
         examples = copy.deepcopy(execution_info.output_dict[key][0].mlmd_artifact)
         examples.properties[utils.SPAN_PROPERTY_NAME].int_value = span
         examples.custom_properties[utils.FINGERPRINT_PROPERTY_NAME].string_value = fingerprint
+        # For people; the cache goes by the fingerprint.
+        examples.custom_properties[sources.FILES_PROPERTY].string_value = json.dumps(sources.summary(found))
         output.output_artifacts[key].artifacts.append(examples)
         return output
 

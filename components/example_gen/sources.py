@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path, PurePosixPath
@@ -13,6 +13,7 @@ from apache_beam.io.filesystems import FileSystems
 from components.example_gen.settings import DATE_PARTS, ExampleGenSettings, SourceSettings
 from schemas.errors import UserError
 
+FILES_PROPERTY = "input_files"
 EPOCH = date(1970, 1, 1)
 MICROSECONDS_A_DAY = 86_400_000_000
 MICROSECONDS_AN_HOUR = 3_600_000_000
@@ -141,6 +142,19 @@ def fingerprint_of(find: Callable[[], list[SourceFile]]) -> str:
         return fingerprint(find())
     except UserError as error:
         return f"missing: {error}"
+
+
+def summary(files: Iterable[SourceFile]) -> dict[str, str | int]:
+    """What is recorded of files: how many `folders`, the `first` and the `last` of them by name, how many `files` and `bytes`."""
+    found = list(files)
+    folders = sorted({file.path.rpartition("/")[0] for file in found})
+    return {
+        "first": folders[0] if folders else "",
+        "last": folders[-1] if folders else "",
+        "folders": len(folders),
+        "files": len(found),
+        "bytes": sum(file.size for file in found),
+    }
 
 
 def _files(source: SourceSettings, path: str, day: date | None) -> list[SourceFile]:

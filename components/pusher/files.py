@@ -6,6 +6,7 @@ A local folder comes and goes by one rename. An object store has none that is at
 
 import hashlib
 import posixpath
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -115,6 +116,28 @@ def move(source: str, target: str) -> None:
         fileio.makedirs(posixpath.dirname(posixpath.join(target, name)))
         fileio.rename(posixpath.join(source, name), posixpath.join(target, name), overwrite=True)
     io_utils.delete_dir(source)  # an object store may have no empty folders
+
+
+def probe(folder: str) -> None:
+    """Writes a small folder, moves it as a part of a version is moved, reads it, and removes it.
+
+    Raises:
+        UserError: as `exists`.
+        tf.errors.OpError, OSError: something of it cannot be done.
+    """
+    aside, content = posixpath.join(folder, f".probe-{uuid.uuid4().hex}"), b"probe"
+    source, target = posixpath.join(aside, "staged"), posixpath.join(aside, "moved", "folder")
+    exists(folder)
+    try:
+        fileio.makedirs(source)
+        with fileio.open(posixpath.join(source, SAVED_MODEL), "wb") as file:
+            file.write(content)
+        move(source, target)
+        if digests(Source(target))[SAVED_MODEL].sha256 != hashlib.sha256(content).hexdigest():
+            raise OSError(f"{target} holds something else than was written")
+    finally:
+        if fileio.exists(aside):
+            fileio.rmtree(aside)
 
 
 def take_away(folder: str, aside: str) -> None:

@@ -1,5 +1,6 @@
 """Transformed examples to batches, and the catalogue to draws from it."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -8,9 +9,12 @@ import tensorflow_transform as tft
 
 from components.transform import raw_features
 from components.transform.preprocessing import fingerprint
-from schemas.features import CANDIDATE_ID, Feature
+from schemas.features import CANDIDATE_ID, REWARD, Feature
 
-SHUFFLE_EXAMPLES = 100_000
+WINDOW_EXAMPLES = 100_000
+WINDOWS_SHUFFLED = 1_000  # of those that are kept
+EXAMPLES_PARSED = 1024  # at once
+FILES_SIDE_BY_SIDE = 16
 CATALOGUE_BATCH = 4096
 
 Inputs = Mapping[str, tf.Tensor]
@@ -29,30 +33,73 @@ class Batch(NamedTuple):
     uniform_items: Inputs
 
 
-def training_batches(
-    file_patterns: Sequence[str], transform_output: tft.TFTransformOutput, batch_size: int, seed: int, skip: int = 0
-) -> tf.data.Dataset:
-    """An epoch's shuffled batches of model inputs by name; the same seed always gives the same ones.
+class TrainingExamples:
+    """The training split, in shuffled batches of model inputs by name.
 
-    Every batch has exactly `batch_size` rows, as a smaller last one would have fewer negatives; which examples are left over is
-    another matter each epoch.
+    Shuffling examples one by one costs more than reading them, and parsing one by one many times as much. So examples are read and
+    parsed by the thousand, files taking turns, and the rows of a window of some 100,000 are put into another order at once. Windows
+    too are, those of an epoch by the order of files, or of windows where they are kept.
 
     Args:
         file_patterns: gzipped TFRecords of transformed tf.Examples.
-        transform_output: says what is in them.
+        transform_output: says what is in them; every feature has a fixed shape.
         batch_size: rows a batch.
-        seed: of the order; another for each epoch.
-        skip: batches at the beginning that are passed over.
+        kept: whether the first epoch leaves them in memory for the others; see `parsed_bytes`.
+        window: examples that are shuffled among each other, or somewhat more.
     """
-    feature_spec = transform_output.transformed_feature_spec()
-    files = tf.data.Dataset.list_files(list(file_patterns), shuffle=True, seed=seed)
-    return (
-        tf.data.TFRecordDataset(files, compression_type="GZIP")
-        .shuffle(SHUFFLE_EXAMPLES, seed=seed)
-        .batch(batch_size, drop_remainder=True)
-        .skip(skip)
-        .map(lambda records: tf.io.parse_example(records, feature_spec), num_parallel_calls=tf.data.AUTOTUNE)
-    )
+
+    def __init__(
+        self,
+        file_patterns: Sequence[str],
+        transform_output: tft.TFTransformOutput,
+        batch_size: int,
+        kept: bool = False,
+        window: int = WINDOW_EXAMPLES,
+    ) -> None:
+        self._patterns = list(file_patterns)
+        self._spec = transform_output.transformed_feature_spec()
+        self._batch_size = batch_size
+        self._window = -(-window // batch_size) * batch_size  # whole batches, so that each is a slice
+        self._kept = self._windows(seed=0).cache() if kept else None
+
+    def batches(self, seed: int, skip: int = 0) -> tf.data.Dataset:
+        """An epoch's batches; the same seed always gives the same ones.
+
+        Every batch has exactly `batch_size` rows, as a smaller last one would have fewer negatives; which examples are left over is
+        another matter each epoch.
+
+        Args:
+            seed: of the order; another for each epoch.
+            skip: batches at the beginning that are passed over.
+        """
+        windows = self._windows(seed) if self._kept is None else self._kept.shuffle(WINDOWS_SHUFFLED, seed=seed)
+
+        def shuffled(number: tf.Tensor, window: Inputs) -> dict[str, tf.Tensor]:
+            order = tf.random.experimental.stateless_shuffle(tf.range(tf.shape(window[REWARD])[0]), [seed, number])
+            return {name: tf.gather(values, order) for name, values in window.items()}
+
+        return windows.enumerate().map(shuffled).rebatch(self._batch_size, drop_remainder=True).skip(skip)
+
+    def _windows(self, seed: int) -> tf.data.Dataset:
+        files = tf.data.Dataset.list_files(self._patterns, shuffle=True, seed=seed)
+        records = files.interleave(
+            lambda file: tf.data.TFRecordDataset(file, compression_type="GZIP").batch(EXAMPLES_PARSED),
+            cycle_length=FILES_SIDE_BY_SIDE,
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+        parsed = records.map(
+            lambda batch: tf.io.parse_example(batch, self._spec),
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+        return parsed.rebatch(self._window)
+
+
+def parsed_bytes(transform_output: tft.TFTransformOutput) -> int:
+    """What an example takes in memory, in bytes."""
+    spec = transform_output.transformed_feature_spec().values()
+    return sum(math.prod(feature.shape) * feature.dtype.size for feature in spec)
 
 
 def catalogue_inputs(

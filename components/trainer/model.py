@@ -11,7 +11,7 @@ from components.trainer.frequency import FrequencyEstimator
 from components.trainer.inputs import Batch, Inputs
 from components.trainer.loss import InBatchSoftmax, Items
 from components.trainer.settings import TrainerSettings
-from components.trainer.towers import Tower, build_tables
+from components.trainer.towers import Parts, Tower, build_tables, undivided
 from schemas.features import CANDIDATE_ID, REWARD, FeatureSpec
 
 
@@ -57,6 +57,15 @@ class TwoTowerModel(tfrs.Model):
             catalogue_size=self._catalogue_size,
         )
 
+    def make_weights(self, batch: Batch) -> None:
+        """Makes what Keras makes at the first call; may be called outside of replicas, where a loss cannot."""
+        self.query_tower(batch.interactions)
+        self.item_tower(batch.interactions)
+
+    def mean_loss(self) -> float:
+        """Of the steps since `reset_metrics`, over all replicas."""
+        return float(self._mean_loss.result())
+
     def train_step(self, batch: Batch) -> dict[str, tf.Tensor]:
         """One step, called by Keras; says the mean loss of the epoch's steps so far, over all replicas.
 
@@ -74,7 +83,11 @@ class TwoTowerModel(tfrs.Model):
 
 
 def build_model(
-    spec: FeatureSpec, rows: Mapping[str, int], settings: TrainerSettings, catalogue_size: int = 0
+    spec: FeatureSpec,
+    rows: Mapping[str, int],
+    settings: TrainerSettings,
+    catalogue_size: int = 0,
+    parts: Parts = undivided,
 ) -> TwoTowerModel:
     """An untrained model.
 
@@ -83,10 +96,12 @@ def build_model(
         rows: the number of rows of every embedding table.
         settings: the towers' widths, the loss, the estimator and the seed.
         catalogue_size: how many items uniform negatives are drawn from.
+        parts: into how many parts a table is divided.
     """
-    tables = build_tables(rows, {name: table.width for name, table in spec.tables.items()}, settings.seed)
-    query_tower = Tower(spec.query, tables, settings.towers.query, settings.seed + 1, "query_tower")
-    item_tower = Tower(spec.item, tables, settings.towers.item, settings.seed + 2, "item_tower")
+    tables = build_tables(rows, {name: table.width for name, table in spec.tables.items()}, settings.seed, parts)
+    towers, mixed = settings.towers, settings.mixed_precision
+    query_tower = Tower(spec.query, tables, towers.query, settings.seed + 1, "query_tower", mixed)
+    item_tower = Tower(spec.item, tables, towers.item, settings.seed + 2, "item_tower", mixed)
     softmax, frequency = settings.softmax, settings.frequency
     loss = InBatchSoftmax(softmax.correction, softmax.temperature, softmax.learn_temperature, softmax.block_rows)
     estimator = FrequencyEstimator(

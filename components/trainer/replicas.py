@@ -20,6 +20,7 @@ def gather(rows: tf.Tensor) -> tf.Tensor:
     context = tf.distribute.get_replica_context()
     if context is None or count() == 1:
         return rows
+    rows = tf.identity(rows)  # what comes from a dataset lies on no device, of which the strategy makes an error
     first = None if rows.shape[0] is None else rows.shape[0] * count()
     return tf.ensure_shape(context.all_gather(rows, axis=0), [first, *rows.shape[1:]])  # collectives forget it
 

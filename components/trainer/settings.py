@@ -2,7 +2,7 @@
 
 from typing import Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from schemas.features import Declaration
 from schemas.located_yaml import FaultsError
@@ -34,8 +34,8 @@ class SoftmaxSettings(Declaration):
         correction: `logq` is the paper's; `none` is the plain softmax; `logq_positive_left_out` is RecSys 2025's.
         temperature: divides the inner product of the L2-normalised embeddings. The best one is another once the loss is corrected.
         learn_temperature: trains it, from that value on.
-        uniform_negatives: items drawn uniformly from the catalogue that join each batch's (on each replica); they show the model
-            items that the stream seldom brings. 0 for none; as many as the batch is a good first choice.
+        uniform_negatives: items drawn uniformly from the catalogue that join each batch's; they show the model items that the
+            stream seldom brings. 0 for none; as many as the batch is a good first choice.
         block_rows: rows of the batch whose logits are in memory at once; fewer take less memory, about 4 bytes a row and
             column.
     """
@@ -65,14 +65,33 @@ class FrequencySettings(Declaration):
     counting: Literal["occurrences", "batches"] = "occurrences"
 
 
+class StrategySettings(Declaration):
+    """The devices that are trained on; see `components.trainer.strategies`.
+
+    Attributes:
+        kind: `one_device`; `mirrored` for several GPUs of a machine; `multi_worker_mirrored` for several machines that take each
+            step together; `parameter_server` for tables larger than a machine, and workers that do not wait for each other;
+            `tpu`.
+        devices: of `mirrored`, such as `GPU:0`; all GPUs where none are named.
+        shard_bytes: of `parameter_server`: a table is divided among the servers, but not into parts smaller than this.
+        tpu: of `tpu`: its name or address; empty for the one that is attached.
+    """
+
+    kind: Literal["one_device", "mirrored", "multi_worker_mirrored", "parameter_server", "tpu"] = "one_device"
+    devices: tuple[str, ...] = ()
+    shard_bytes: PositiveInt = 1 << 20
+    tpu: str = ""
+
+
 class TrainerSettings(Declaration):
     """How the towers are trained.
 
     Attributes:
         towers: the towers' layers.
-        batch_size: interactions a step; each is a negative for the others.
+        strategy: the devices that are trained on.
+        batch_size: interactions a step, of all devices together; each is a negative for the others.
         epochs: passes over the window's training split.
-        optimizer: `adagrad` is the paper's.
+        optimizer: `adagrad` is the paper's; `rowwise_adagrad` keeps one number a row of a table, for large ones.
         learning_rate: of the optimizer; Adagrad's first step moves every weight by about as much, if it starts from nearly nothing.
         adagrad_start: what Adagrad's sums of squared gradients start from. From nearly nothing, the loss's scale has no say, and
             the first steps of a row are as large whether its item is popular or rare. Where rare items are learnt by heart, raise
@@ -83,19 +102,27 @@ class TrainerSettings(Declaration):
         warm_start: whether training goes on from the last blessed model of an earlier day. Without, every day starts anew.
         on_other_shape: what happens where that model has other features, widths or buckets: `refuse` stops the run and names them,
             `restart` trains a new model on a first run's window.
+        kept_gib: where there are several epochs and the examples take at most so much memory, they are read once.
+        mixed_precision: computes the towers' layers in bfloat16; weights, embeddings, loss and estimator stay float32. Worth it on
+            GPUs and TPUs; see benchmarks/README.md.
+        jit_compile: compiles the step by XLA. TPUs always do; see benchmarks/README.md for where it loses.
         checkpoint_steps: after so many steps what was learnt is written down; a run that is killed goes on from there.
         seed: of weights, of the order of examples, of draws and of hashes.
     """
 
     towers: TowerSettings
+    strategy: StrategySettings = StrategySettings()
     batch_size: PositiveInt = 1024
     epochs: PositiveInt = 1
-    optimizer: Literal["adagrad", "adam"] = "adagrad"
+    optimizer: Literal["adagrad", "rowwise_adagrad", "adam"] = "adagrad"
     learning_rate: PositiveFloat = 0.03
     adagrad_start: PositiveFloat = 1e-12
     softmax: SoftmaxSettings = SoftmaxSettings()
     frequency: FrequencySettings = FrequencySettings()
     warm_start: bool = True
     on_other_shape: Literal["refuse", "restart"] = "refuse"
+    kept_gib: NonNegativeFloat = 1.0
+    mixed_precision: bool = False
+    jit_compile: bool = False
     checkpoint_steps: PositiveInt = 500
     seed: int = Field(default=0, ge=0, lt=2**32)

@@ -1,6 +1,6 @@
 """Everything that training goes on from, under names that outlive a vocabulary: weights, optimizer slots, frequencies."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
 
@@ -14,7 +14,8 @@ class TrainingState:
         model: built and compiled.
 
     Attributes:
-        rows: for each embedding table, the table and its optimizer slots, each [rows of the table, ...].
+        rows: for each embedding table, the table and its optimizer slots, each [rows of the table, ...]. What is in parts is a
+            `ShardedVariable`, which a checkpoint keeps as if it were whole.
         rest: all other weights and their slots, by name.
         checkpoint: saves and restores all of it.
     """
@@ -22,12 +23,12 @@ class TrainingState:
     def __init__(self, model: TwoTowerModel) -> None:
         model.optimizer.build(model.trainable_variables)
         slots = _slots(model)
+        tables = {**model.query_tower.tables, **model.item_tower.tables}
         self.rows = {
-            name: [layer.table, *slots[layer.table.ref()]]
-            for tower in (model.query_tower, model.item_tower)
-            for name, layer in tower.tables.items()
+            name: [_whole(parts) for parts in zip(*([part, *slots[part.ref()]] for part in layer.parts), strict=True)]
+            for name, layer in tables.items()
         }
-        of_tables = {variables[0].ref() for variables in self.rows.values()}
+        of_tables = {part.ref() for layer in tables.values() for part in layer.parts}
         self.rest = {
             f"{name}:{position}": variable
             for name, weight in _weights(model)
@@ -46,6 +47,16 @@ class TrainingState:
 def row_key(table: str, position: int) -> str:
     """The name under which a checkpoint of `TrainingState` keeps a table (position 0) or one of its slots."""
     return f"rows/{table}/{position}/.ATTRIBUTES/VARIABLE_VALUE"
+
+
+def parts_of(variable: tf.Variable) -> list[tf.Variable]:
+    """What holds the rows of one of `TrainingState.rows`, in their order."""
+    parts: list[tf.Variable] = getattr(variable, "variables", [variable])
+    return parts
+
+
+def _whole(parts: Sequence[tf.Variable]) -> tf.Variable:
+    return parts[0] if len(parts) == 1 else tf.__internal__.distribute.ShardedVariable(list(parts))
 
 
 def _weights(model: TwoTowerModel) -> Iterator[tuple[str, tf.Variable]]:

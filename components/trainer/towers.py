@@ -1,12 +1,22 @@
 """The query tower and the item tower, over embedding tables that both share by name."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import tensorflow as tf
 import tf_keras
 
 from schemas.features import WEIGHTS_SUFFIX, Feature, HistoryFeature, IdFeature, IdsFeature, NumberFeature
+
+TABLE = "table"  # the name of a table's weights
+
+Parts = Callable[[int, int], int]
+"""Into how many parts a table of so many rows and columns is divided."""
+
+
+def undivided(rows: int, width: int) -> int:
+    """One part, which holds the whole table."""
+    return 1
 
 
 class EmbeddingTable(tf_keras.layers.Layer):
@@ -15,21 +25,31 @@ class EmbeddingTable(tf_keras.layers.Layer):
     Args:
         rows: the number of rows.
         width: values a row.
-        seed: of the initial values.
+        seed: of the initial values; another number of parts gives other values.
         name: the table's name.
+        parts: how many variables hold the table, for parameter servers each of which has some of the rows.
+
+    Attributes:
+        parts: [rows of the part, width] each, rows in order; the first ones have a row more where the division leaves a rest.
     """
 
-    def __init__(self, rows: int, width: int, seed: int, name: str) -> None:
+    def __init__(self, rows: int, width: int, seed: int, name: str, parts: int = 1) -> None:
         super().__init__(name=name)
         self.width = width
-        # The size of a row is about 1 whatever its width, so that wide and narrow tables weigh alike.
-        initializer = tf_keras.initializers.RandomNormal(stddev=width**-0.5, seed=seed)
-        self.table = self.add_weight("table", shape=(rows, width), initializer=initializer)
+        self.parts = []
+        for part in range(parts):
+            # The size of a row is about 1 whatever its width, so that wide and narrow tables weigh alike.
+            initializer = tf_keras.initializers.RandomNormal(stddev=width**-0.5, seed=seed + part)
+            shape = (rows // parts + (part < rows % parts), width)
+            self.parts.append(self.add_weight(TABLE, shape=shape, initializer=initializer))
 
     def call(self, rows: tf.Tensor) -> tf.Tensor:
         """Int64 rows of any shape [...] to vectors [..., width]."""
         known = rows >= 0
-        vectors = tf.gather(self.table, tf.where(known, rows, tf.zeros_like(rows)))
+        present = tf.where(known, rows, tf.zeros_like(rows))
+        vectors = tf.nn.embedding_lookup(
+            self.parts, present
+        )  # parts as ours: rows in order, the rest to the first ones
         return vectors * tf.cast(known, vectors.dtype)[..., tf.newaxis]
 
 
@@ -42,6 +62,7 @@ class Tower(tf_keras.Model):
         widths: of the dense layers; all but the last are ReLU.
         seed: of the initial values.
         name: `query_tower` or `item_tower`.
+        mixed_precision: computes the dense layers in bfloat16, with float32 weights.
     """
 
     def __init__(
@@ -51,6 +72,7 @@ class Tower(tf_keras.Model):
         widths: tuple[int, ...],
         seed: int,
         name: str,
+        mixed_precision: bool = False,
     ) -> None:
         super().__init__(name=name)
         self.features = dict(features)
@@ -61,6 +83,7 @@ class Tower(tf_keras.Model):
                 width,
                 activation="relu" if position < len(widths) - 1 else None,
                 kernel_initializer=tf_keras.initializers.GlorotUniform(seed=seed + position),
+                dtype="mixed_bfloat16" if mixed_precision else None,
             )
             for position, width in enumerate(widths)
         ]
@@ -70,7 +93,7 @@ class Tower(tf_keras.Model):
         hidden = tf.concat([self._represent(name, feature, inputs) for name, feature in self.features.items()], axis=1)
         for layer in self.dense_layers:
             hidden = layer(hidden)
-        return tf.math.l2_normalize(hidden, axis=1)
+        return tf.math.l2_normalize(tf.cast(hidden, tf.float32), axis=1)
 
     @tf.autograph.experimental.do_not_convert  # AutoGraph cannot read a match statement; nothing here depends on a tensor
     def _represent(self, name: str, feature: Feature, inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
@@ -94,7 +117,12 @@ def pool(vectors: tf.Tensor, weights: tf.Tensor, pooling: str) -> tf.Tensor:
     return tf.math.divide_no_nan(total, tf.reduce_sum(tf.abs(weights), axis=1, keepdims=True))
 
 
-def build_tables(rows: Mapping[str, int], widths: Mapping[str, int], seed: int) -> dict[str, EmbeddingTable]:
+def build_tables(
+    rows: Mapping[str, int], widths: Mapping[str, int], seed: int, parts: Parts = undivided
+) -> dict[str, EmbeddingTable]:
     """An embedding table for every name, each with a seed of its own."""
     names: list[Any] = sorted(rows)
-    return {name: EmbeddingTable(rows[name], widths[name], seed + 1000 * i, name) for i, name in enumerate(names, 1)}
+    return {
+        name: EmbeddingTable(rows[name], widths[name], seed + 1000 * i, name, parts(rows[name], widths[name]))
+        for i, name in enumerate(names, 1)
+    }

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from components.analysis import files
 from components.trainer.model import build_model
-from components.trainer.run import build_optimizer
+from components.trainer.optimizers import build_optimizer
 from components.trainer.settings import TrainerSettings
 from components.trainer.state import TrainingState
 from components.trainer.towers import Tower
@@ -27,26 +27,29 @@ class TrainedTowers:
         settings: the trainer's.
         transform_graph: the folder of Transform's graph.
         folder: what `components.trainer.warm_start.save` wrote.
+
+    Attributes:
+        model: with all its weights, on one device.
     """
 
     def __init__(self, spec: FeatureSpec, settings: TrainerSettings, transform_graph: str, folder: str) -> None:
         self._spec = spec
         self._transform = tft.TFTransformOutput(transform_graph).transform_features_layer()
-        self._model = build_model(spec, files.table_rows(folder, spec), settings)
-        self._model.compile(optimizer=build_optimizer(settings))
+        self.model = build_model(spec, files.table_rows(folder, spec), settings)
+        self.model.compile(optimizer=build_optimizer(settings))
         nothing = [tf.train.Example().SerializeToString()]
         self.embed_queries(nothing), self.embed_items(nothing)  # makes the layers' weights
-        state = TrainingState(self._model)
+        state = TrainingState(self.model)
         read = state.checkpoint.read(os.path.join(folder, CHECKPOINT))
         read.assert_existing_objects_matched().expect_partial()
 
     def embed_queries(self, examples: list[bytes]) -> NDArray[np.float32]:
         """[batch] serialised raw tf.Examples to [batch, width]."""
-        return self._embed(self._model.query_tower, self._spec.query, examples)
+        return self._embed(self.model.query_tower, self._spec.query, examples)
 
     def embed_items(self, examples: list[bytes]) -> NDArray[np.float32]:
         """[batch] serialised raw tf.Examples to [batch, width]."""
-        return self._embed(self._model.item_tower, self._spec.item, examples)
+        return self._embed(self.model.item_tower, self._spec.item, examples)
 
     def _embed(self, tower: Tower, features: Mapping[str, Feature], examples: list[bytes]) -> NDArray[np.float32]:
         raw = raw_features.parse_examples(tf.constant(examples), dict(features))

@@ -6,6 +6,7 @@ All other weights, the frequency estimator with its step, and a learned temperat
 
 import json
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,13 @@ from tfx.utils import io_utils
 from components.analysis import files
 from components.analysis.vocabulary import hash_rows
 from components.trainer.settings import TrainerSettings
-from components.trainer.state import TrainingState, row_key
+from components.trainer.state import TrainingState, parts_of, row_key
 from schemas.errors import UserError
 from schemas.features import FeatureSpec
 
 CHECKPOINT = "checkpoint/state"
 SETTINGS = "settings.json"
+ROWS_AT_ONCE = 1 << 18
 FREE = {"column", "separator", "max_values", "last"}  # what no weight depends on
 
 
@@ -82,7 +84,19 @@ def restore(state: TrainingState, spec: FeatureSpec, model_shape: str, analysis:
             spec.tables[table].hash_buckets,
         )
         for position, variable in enumerate(variables):
-            variable.assign(reader.get_tensor(row_key(table, position))[sources])
+            _fill(parts_of(variable), reader.get_tensor(row_key(table, position)), sources)
+
+
+def _fill(parts: Sequence[tf.Variable], earlier: NDArray[Any], sources: NDArray[np.int64]) -> None:
+    """Writes rows of an earlier table into a new one, some at a time, so that no third table is in memory."""
+    strategy = tf.distribute.get_strategy()
+    first = 0
+    for part in parts:
+        for begin in range(0, part.shape[0], ROWS_AT_ONCE):
+            rows = np.arange(begin, min(begin + ROWS_AT_ONCE, part.shape[0]))
+            written = tf.IndexedSlices(tf.constant(earlier[sources[first + rows]]), tf.constant(rows))
+            strategy.extended.update(part, lambda one, new: one.scatter_update(new), args=(written,))
+        first += part.shape[0]
 
 
 def moved_rows(before: pd.DataFrame, after: pd.DataFrame, hash_buckets: int) -> NDArray[np.int64]:

@@ -1,5 +1,6 @@
 """The commands `ndr kubeflow ...`."""
 
+import json
 import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -7,12 +8,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.arguments import MOVIELENS_CONFIG, ConfigOption, SetOption, a_day, reported
+from pipeline.arguments import (
+    MOVIELENS_CONFIG,
+    ConfigOption,
+    FirstDayOption,
+    LastDayOption,
+    SetOption,
+    a_day,
+    days_between,
+    reported,
+)
 
 if TYPE_CHECKING:
     from pipeline.kubeflow.client import Client
 
 TOKEN = "NDR_KUBEFLOW_TOKEN"
+INTERRUPTED = 130
 
 app = typer.Typer(
     help=f"Runs the pipeline on Kubeflow Pipelines 2. The environment variable {TOKEN} holds the token, where one is asked for.",
@@ -69,6 +80,41 @@ def submit(
         read = read_package(package)
         run = _client(host, certificates, namespace).submit(read, day, settings or [])
         typer.echo(f"submitted {read.name} for {day}: run {run}")
+
+
+@app.command()
+def backfill(
+    package: PackageArgument,
+    first: FirstDayOption,
+    last: LastDayOption,
+    host: HostOption,
+    as_json: Annotated[bool, typer.Option("--json", help="The days that were done, as a JSON list.")] = False,
+    settings: SetOption = None,
+    certificates: CertificatesOption = None,
+    namespace: NamespaceOption = "",
+) -> None:
+    """Runs every day of a range, oldest first, each once the one before is done; days that are done are passed over."""
+    days = days_between(first, last)
+    with reported():
+        from pipeline.kubeflow import backfill as made_up
+        from pipeline.kubeflow.client import read_package
+
+        read = read_package(package)
+        done = []
+        try:
+            client = _client(host, certificates, namespace)
+            for day, run in made_up.backfill(
+                client, read, days, settings or [], lambda words: typer.echo(words, err=True)
+            ):
+                done.append({"date": str(day), "run": run})
+                if not as_json:
+                    typer.echo(f"{day} is done: run {run}")
+        except KeyboardInterrupt as error:
+            typer.echo("Interrupted. The run that was started goes on; the same command waits for it.", err=True)
+            raise typer.Exit(INTERRUPTED) from error
+        finally:
+            if as_json:
+                typer.echo(json.dumps(done, indent=2))
 
 
 @app.command()

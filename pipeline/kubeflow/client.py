@@ -19,6 +19,7 @@ TIMEOUT = 30  # seconds
 PAGE = 100
 SCHEDULED_DAY = "[[ScheduledTime.2006-01-02]]"  # filled in by Kubeflow; the day is Go's way of writing a format
 CRON_FIELDS = 6
+ENDED = {"SUCCEEDED", "SKIPPED", "FAILED", "CANCELED"}
 REFUSED = {401: "the token is missing or has expired", 403: "the token's owner may not do this"}
 
 
@@ -100,6 +101,19 @@ class Client:
         )
         return str(self._call(self._runs.run_service_create_run, run).run_id)
 
+    def unfinished(self, name: str) -> list[str]:
+        """The ids of a pipeline's runs that have not ended, oldest first."""
+        experiment = self._experiment(name)
+        runs = self._listed(
+            self._runs.run_service_list_runs, "runs", experiment_id=experiment, sort_by="created_at asc"
+        )
+        return [str(each.run_id) for each in runs if each.state not in ENDED]
+
+    def final_state(self, run: str) -> str | None:
+        """What a run ended as: SUCCEEDED, SKIPPED, FAILED or CANCELED; None while it is at work."""
+        state = self._call(self._runs.run_service_get_run, run).state
+        return str(state) if state in ENDED else None
+
     def schedule(self, package: Package, wanted: Schedule) -> bool:
         """Makes a pipeline's schedule what is wanted, whatever it was; returns whether that changed anything.
 
@@ -138,7 +152,7 @@ class Client:
 
     def schedules(self) -> list[Any]:
         """All schedules (V2beta1RecurringRun), of whatever pipeline."""
-        return list(self._listed())
+        return list(self._listed_schedules())
 
     def pause(self, name: str) -> None:
         """Starts no further run of a pipeline until it is resumed."""
@@ -160,16 +174,17 @@ class Client:
             self._call(action, each.recurring_run_id)
 
     def _named(self, name: str) -> list[Any]:
-        return [each for each in self._listed(filter=_equals(name)) if each.display_name == name]
+        return [each for each in self._listed_schedules(filter=_equals(name)) if each.display_name == name]
 
-    def _listed(self, **options: str) -> Iterator[Any]:
+    def _listed_schedules(self, **options: str) -> Iterator[Any]:
+        return self._listed(self._schedules.recurring_run_service_list_recurring_runs, "recurring_runs", **options)
+
+    def _listed(self, method: Callable[..., Any], kind: str, **options: str) -> Iterator[Any]:
+        """Everything of a kind, page after page."""
         token = ""
         while True:
-            page = self._call(
-                self._schedules.recurring_run_service_list_recurring_runs,
-                page_token=token, page_size=PAGE, namespace=self._namespace, **options,
-            )  # fmt: skip
-            yield from page.recurring_runs or []
+            page = self._call(method, page_token=token, page_size=PAGE, namespace=self._namespace, **options)
+            yield from getattr(page, kind) or []
             token = page.next_page_token
             if not token:
                 return

@@ -16,7 +16,7 @@ from components.artifacts import warm_start_folder
 from components.trainer import warm_start
 from components.trainer.export import export_tower
 from components.trainer.model import build_model
-from components.trainer.run import build_optimizer
+from components.trainer.optimizers import build_optimizer
 from components.trainer.settings import TrainerSettings
 from components.trainer.state import TrainingState
 from components.transform import raw_features

@@ -9,9 +9,11 @@ import tf_keras
 
 from components.trainer.inputs import Batch, uniform_draws, with_uniform_items
 from components.trainer.model import TwoTowerModel, build_model
-from components.trainer.run import Training, build_optimizer, train
+from components.trainer.optimizers import build_optimizer
 from components.trainer.settings import TrainerSettings
 from components.trainer.state import TrainingState
+from components.trainer.strategies import one_device
+from components.trainer.training import Training, train
 from schemas.errors import UserError
 from schemas.features import CANDIDATE_ID, REWARD, FeatureSpec
 
@@ -154,7 +156,7 @@ def test_training_that_diverges_is_an_error_that_says_what_to_turn(tmp_path: Pat
     hopeless = settings().model_copy(update={"learning_rate": 1e38})
     model = build_model(SPEC, ROWS, hopeless, ITEMS)
     model.compile(optimizer=build_optimizer(hopeless))
-    model.compute_loss(next(iter(batches())))
+    model.make_weights(next(iter(batches())))
     training = Training(lambda epoch, skip: batches(), 50, hopeless, str(tmp_path / "unfinished"))
     with pytest.raises(UserError, match=r"no longer finite. Lower trainer.learning_rate \(now 1e\+38\)"):
-        train(model, TrainingState(model), training, str(tmp_path))
+        train(model, TrainingState(model), training, str(tmp_path), one_device())

@@ -12,11 +12,13 @@ import tensorflow_transform as tft
 from numpy.typing import NDArray
 from tensorflow_transform.tf_metadata import dataset_metadata, metadata_io
 
-from components.trainer.inputs import Batch, training_batches, uniform_draws, with_uniform_items
+from components.trainer.inputs import Batch, TrainingExamples, uniform_draws, with_uniform_items
 from components.trainer.model import build_model
-from components.trainer.run import LOSS_CURVE, Training, build_optimizer, train
+from components.trainer.optimizers import build_optimizer
 from components.trainer.settings import TrainerSettings
 from components.trainer.state import TrainingState
+from components.trainer.strategies import one_device
+from components.trainer.training import LOSS_CURVE, Training, train
 from schemas.features import CANDIDATE_ID, REWARD, FeatureSpec
 
 Read = Callable[..., tf.data.Dataset]
@@ -41,7 +43,7 @@ CATALOGUE = {"item": tf.range(9, dtype=tf.int64), CANDIDATE_ID: tf.range(9, dtyp
 
 @pytest.fixture(scope="module")
 def read(tmp_path_factory: pytest.TempPathFactory) -> Read:
-    """`training_batches` of two files as Transform leaves them; the row n has the candidate n."""
+    """`TrainingExamples` of two files as Transform leaves them; the row n has the candidate n."""
     folder = tmp_path_factory.mktemp("transformed")
     for part in range(2):
         with tf.io.TFRecordWriter(f"{folder}/{part}.gz", "GZIP") as writer:
@@ -54,7 +56,7 @@ def read(tmp_path_factory: pytest.TempPathFactory) -> Read:
     metadata = dataset_metadata.DatasetMetadata.from_feature_spec(FEATURES)
     metadata_io.write_metadata(metadata, f"{folder}/{tft.TFTransformOutput.TRANSFORMED_METADATA_DIR}")
     output = tft.TFTransformOutput(str(folder))
-    return lambda seed, skip=0: training_batches([f"{folder}/*.gz"], output, BATCH, seed, skip)
+    return TrainingExamples([f"{folder}/*.gz"], output, BATCH).batches
 
 
 def rows(batches: tf.data.Dataset) -> list[list[int]]:
@@ -97,7 +99,7 @@ class Attempt:
         self.asked: list[tuple[int, int]] = []
         model = build_model(SPEC, {"user": 7, "item": 9}, self._settings, 9)
         model.compile(optimizer=build_optimizer(self._settings))
-        model.compute_loss(next(iter(self._batches(0, 0))))  # makes the layers' weights
+        model.make_weights(next(iter(self._batches(0, 0))))
         state = TrainingState(model)
         model.optimizer.iterations.assign(STEPS_BEFORE)
 
@@ -111,7 +113,7 @@ class Attempt:
 
         training = Training(mortal, STEPS_PER_EPOCH, self._settings, str(self._folder / "unfinished"))
         log = self._folder / f"log-{killed_after}"  # TFX gives every attempt another one
-        train(model, state, training, str(log))
+        train(model, state, training, str(log), one_device())
         tables = {f"{table}:{n}": v for table, variables in state.rows.items() for n, v in enumerate(variables)}
         estimator = {name: getattr(model.frequency, name) for name in ("step", "marks", "means")}
         self.changed = {name: v.numpy() for name, v in (tables | state.rest | estimator).items()}

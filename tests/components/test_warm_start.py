@@ -14,7 +14,7 @@ from components.analysis.vocabulary import entries, hash_rows
 from components.trainer import warm_start
 from components.trainer.inputs import Batch
 from components.trainer.model import build_model
-from components.trainer.run import build_optimizer
+from components.trainer.optimizers import build_optimizer
 from components.trainer.settings import TrainerSettings
 from components.trainer.state import TrainingState
 from schemas.errors import UserError
@@ -62,7 +62,7 @@ class Day:
         rows = {"user": spec.tables["user"].hash_buckets, "item": len(vocabulary) + BUCKETS}
         self.model = build_model(spec, rows, self.settings)
         self.model.compile(optimizer=build_optimizer(self.settings))
-        self.model.compute_loss(self.batch("abcd"))  # makes the layers' weights
+        self.model.make_weights(self.batch("abcd"))
         self.state = TrainingState(self.model)
 
     def save(self) -> None:

@@ -26,7 +26,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tf_keras.callbacks import CallbackList
+from tf_keras import Model
 from tfx.orchestration.portable.launcher import Launcher
 
 import components.evaluator.ranker
@@ -51,6 +51,15 @@ def before(call: Call, happens: Call) -> Call:
     def wrapped(*arguments: Any, **options: Any) -> Any:
         happens(*arguments)
         return call(*arguments, **options)
+
+    return wrapped
+
+
+def after(call: Call, happens: Call) -> Call:
+    def wrapped(*arguments: Any, **options: Any) -> Any:
+        answer = call(*arguments, **options)
+        happens()
+        return answer
 
     return wrapped
 
@@ -96,8 +105,9 @@ def install(fault: str) -> None:
         case "ending":
             Launcher._run_executor = before(Launcher._run_executor, partial(watch, value, signal.SIGTERM))
         case "training":
-            # Not the project's own callbacks: TFX loads the module of the user function anew.
-            CallbackList.on_train_batch_end = before(CallbackList.on_train_batch_end, at_call(int(value)))
+            # Not the project's own function: TFX loads the module of the user function anew.
+            make, happens = Model.make_train_function, at_call(int(value))
+            Model.make_train_function = lambda model: after(make(model), happens)
         case "pusher":
             versions.fileio = files.fileio = Mortal(versions.fileio, at_call(int(value)))
 

@@ -3,12 +3,13 @@
 Each test has days of its own, behind those of the tests above it.
 """
 
+import json
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from shops import DAY, SHOP, Forks, runs, write_sales, write_shop
+from shops import DAY, SHOP, Forks, ndr, runs, write_sales, write_shop
 
 SETTINGS = {"data.window_days": 1, "data.catch_up_days": 2, "trainer.epochs": 2, "retention": "{days: 3, versions: 2}"}
 
@@ -171,6 +172,52 @@ def test_a_version_that_was_taken_back_is_not_pushed_again_by_the_same_command(s
     elsewhere = shop.run(bad, pusher__destination="elsewhere")
     assert (elsewhere["blessed"], elsewhere["withdrawn"], elsewhere["version"]) == (True, True, None)
     assert not (shop.folder / "elsewhere").exists()
+
+
+def test_days_are_inspected(shop: Shop) -> None:
+    """Each command over real runs; `tests/pipeline/test_inspection.py` has what they make of what."""
+
+    def told(*command: str) -> Any:
+        answer = ndr(*command, "--json", "--config", str(SHOP), "--set", f"root={shop.folder}")
+        assert answer.returncode == 0, answer.stderr
+        return json.loads(answer.stdout)
+
+    pushed = [run for run in shop.runs() if run["version"]]
+    first, last = pushed[0], pushed[-1]
+    shown = told("show", last["run"])
+    assert shown["origin"]["configuration"]["trainer"]["epochs"] == 2 and shown["origin"]["code"]
+    files = shown["sources"]["interactions"]["files"]
+    assert files["last"] == str(shop.folder / "data" / "sales" / f"{date.fromisoformat(last['date']):%Y/%m}")
+    assert files["files"] >= 1 and files["bytes"] > 0
+    assert all(step["seconds"] is not None for step in shown["steps"])
+    # The newest days are kept; of the first one retention has left no more than what its version needs.
+    assert all(each["exists"] for each in shown["artifacts"] if each["run"] == last["run"])
+
+    lineage = told("lineage", str(last["version"]))
+    nodes = {each["node"] for each in lineage["executions"]}
+    assert {
+        "Interactions",
+        "Transform",
+        "Trainer",
+        "Indexer",
+        "InfraValidator",
+        "RetrievalEvaluator",
+        "Pusher",
+    } <= nodes
+    base = next(edge["artifact"] for edge in lineage["edges"] if edge["name"] == "base_model")
+    [model] = [each for each in lineage["artifacts"] if each["id"] == base]
+    assert model["run"].startswith(last["given"]["base_day"]) and model["type"] == "Model"
+    assert lineage["runs"][last["run"]] == shown["origin"]
+    # From that model on: the last day's Trainer went on from it, and made another.
+    onwards = told("lineage", str(base), "--depth", "1")
+    users = {(each["node"], each["run"]) for each in onwards["executions"]}
+    assert ("Trainer", last["run"]) in users
+
+    differences = told("diff", first["run"], last["run"])
+    assert differences["outcome"]["version"] == [first["version"], last["version"]]
+    assert differences["data"]["goes on from"] == ["", last["given"]["base_day"]]
+    pushers = {run["run"] for run in shop.runs() if any(step["node"] == "Pusher" for step in run["steps"])}
+    assert {each["run"] for each in told("artifacts", "--type", "PushedModel")} == pushers
 
 
 def test_a_backfill_stops_at_the_first_fault_and_goes_on_where_it_stopped(shop: Shop) -> None:

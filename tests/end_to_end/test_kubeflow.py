@@ -20,7 +20,8 @@ from shops import DAY, SHOP, YESTERDAY, Forks, arguments, runs, towers, write_sh
 
 from pipeline import config as configuration
 from pipeline import lock, store
-from pipeline.metadata import STATES, Records
+from pipeline.executions import state
+from pipeline.metadata import Records
 
 AT_ONCE = 2
 
@@ -160,7 +161,7 @@ def test_two_days_are_as_ndr_run_makes_them_though_steps_are_killed(
 
     def note(run: str, name: str) -> None:
         attempts = known.attempts(f"{DAY}.{run}", name.capitalize())
-        left[name] = [STATES.get(attempt.last_known_state, "unfinished") for attempt in attempts]
+        left[name] = [state(attempt) for attempt in attempts]
 
     run = cluster.run(faults, note, date=str(DAY))
     assert left == {**{name: ["unfinished"] for name in faults}, "baseline": [], "transform": ["canceled"]}

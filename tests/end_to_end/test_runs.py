@@ -1,6 +1,7 @@
 """Whole days, as a person runs them: the command line, the steps, and what is in the push folder afterwards."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -95,6 +96,44 @@ def test_another_shape_of_data_needs_no_python(shop: list[str]) -> None:
     assert run["rows"]["interactions"]["rows"] == 9000
 
 
+def test_the_report_shows_all_of_a_run(shop: list[str], tmp_path: Path) -> None:
+    output = tmp_path / "report.html"
+    answer = ndr("report", "--output", str(output), *shop)
+    assert (answer.returncode, answer.stdout) == (0, f"{output}: 1 day, 2026-11-24\n"), answer.stderr
+    html = output.read_text()
+    assert "2026-11-24 is good: its model was blessed. Version 20261124001 of 2026-11-24 is live." in html
+    assert f'<details id="run-{runs(shop)[0]["run"]}">' in html
+    assert (
+        len(set(re.findall(r'data-tip="(Item \d+) 🐜\n', html))) == 200
+    )  # every item has its place on the map, by its title
+    assert re.search(r'data-tip="counted [\d.]+ a batch, estimated [\d.]+"', html)
+    assert re.search(r'data-tip="2026-11-24, epoch 1: loss [\d.]+"', html)
+    for node in ("Interactions", "Trainer", "Pusher"):
+        assert f'<text class="title" x="8" y="16">{node}</text>' in html
+    sentences = re.findall(r'<p class="missing">(.*?)</p>', html)
+    assert sentences == ["No row was dropped.", "There was no day before to compare with."]
+
+
+def test_a_report_says_what_was_removed(shop: list[str]) -> None:
+    from pipeline import config
+    from pipeline.report import facts, page
+
+    settings = config.load(SHOP, [shop[-1]])
+    kept = [settings.pipeline_root / node for node in ("Trainer", "Indexer")]
+    for folder in kept:
+        folder.rename(folder.with_name(f"{folder.name} elsewhere"))
+    try:
+        html = page.render(facts.gather(settings, None, None), settings)
+    finally:
+        for folder in kept:
+            folder.with_name(f"{folder.name} elsewhere").rename(folder)
+    assert "No run left a loss curve." in html and "<s>Model</s>" in html
+    assert (
+        html.count("ModelRun was removed; retention keeps") == 1
+        and html.count("ItemIndex was removed; retention keeps") == 1
+    )
+
+
 def test_plain_tensorflow_calls_the_towers(shop: list[str]) -> None:
     pushed = runs(shop)[0]["pushed"]
     query = embed(pushed["query_tower"], bought=[["", "s1", "s2"]], latest=["s2"], weekday=["1"])
@@ -156,7 +195,9 @@ def test_a_missing_day_stops_the_run_and_what_was_pushed_stays(shop: list[str]) 
     assert answer.returncode == 1
     assert "2026-11-25: expected at least one csv file" in answer.stderr
     assert "Traceback" not in answer.stderr
-    assert runs(shop)[-1]["state"] == "failed"
+    last = runs(shop)[-1]
+    assert last["state"] == "failed"
+    assert last["fault"].startswith("Interactions: ") and "expected at least one csv file" in last["fault"]
     assert Path(before["pushed"]["query_tower"], "saved_model.pb").exists()
 
 

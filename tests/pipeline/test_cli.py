@@ -27,7 +27,8 @@ def ndr(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_help_and_argument_errors_do_not_import_what_is_heavy() -> None:
     # TFX takes 13 seconds to import; a person who asks for help must not wait for it.
     program = (
-        "import sys; from pipeline import cli, config, digests, metadata, terminal, lock, run_node; from serving import launch; "
+        "import sys; from pipeline import cli, config, digests, metadata, lineage, terminal, lock, run_node, doctor; "
+        "from pipeline.inspection import differences, find, show, tree; from serving import launch; "
         "print(sorted({'tensorflow', 'tfx', 'apache_beam', 'pyarrow', 'pandas', 'kfp', 'kfp_server_api'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "[]\n"
@@ -38,7 +39,23 @@ def test_help_names_the_commands() -> None:
     assert answer.returncode == 0
     assert all(
         command in answer.stdout
-        for command in ("run", "backfill", "recommend", "runs", "push", "serve", "schema", "data", "kubeflow")
+        for command in (
+            "run",
+            "backfill",
+            "recommend",
+            "runs",
+            "show",
+            "artifacts",
+            "lineage",
+            "diff",
+            "report",
+            "push",
+            "serve",
+            "schema",
+            "data",
+            "kubeflow",
+            "doctor",
+        )
     )
 
 
@@ -53,6 +70,22 @@ def test_a_range_that_ends_before_it_begins_is_a_usage_error() -> None:
     answer = ndr("backfill", "--from", "1998-04-09", "--to", "1998-04-08")
     assert answer.returncode == 2
     assert "expected --to at or after --from" in answer.stderr
+
+
+def test_a_report_wants_a_range_and_a_place_that_can_be(tmp_path: Path) -> None:
+    answer = ndr("report", "--from", "1998-04-09", "--to", "1998-04-08")
+    assert (answer.returncode, "expected --to at or after --from" in answer.stderr) == (2, True)
+    answer = ndr("report", "-o", str(tmp_path / "none" / "report.html"))
+    assert (answer.returncode, "expected --output in a folder that is there" in answer.stderr) == (2, True)
+    answer = ndr("report", "-o", str(tmp_path), "--set", f"root={tmp_path}")
+    assert (answer.returncode, "expected --output to be a file" in answer.stderr) == (2, True)
+
+
+def test_without_runs_there_is_no_report(tmp_path: Path) -> None:
+    answer = ndr("report", "-o", str(tmp_path / "report.html"), "--set", f"root={tmp_path}")
+    assert answer.returncode == 1
+    assert "no run of the first day to the last day to report on; it knows none. First: ndr run" in answer.stderr
+    assert not (tmp_path / "report.html").exists()
 
 
 @pytest.mark.parametrize(

@@ -3,23 +3,29 @@
 The servers are MariaDB and PostgreSQL themselves; see `database_servers`.
 """
 
+import json
 import multiprocessing
+import random
+import string
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
 
+import pymysql
 import pytest
 import toy
-from database_servers import PASSWORD, SERVERS, Server
+from certificates import CERTIFICATE
+from database_servers import PASSWORD, SERVERS, USER, Server
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 from pydantic import ValidationError
 from pytest import MonkeyPatch
 
 from pipeline import config as configuration
-from pipeline import day_run, store
+from pipeline import day_run, doctor, origin, store
 from pipeline.config import Config
+from pipeline.lineage import Lineage
 from pipeline.metadata import Records
 from pipeline.metadata_settings import PasswordSource
 from schemas.errors import PassingError, UserError
@@ -103,10 +109,57 @@ def test_a_run_is_recorded_node_by_node_and_its_twin_comes_from_the_cache(config
     assert (Path(pushed) / "text").read_text() == "Three"
     assert first.records.runs()[-1] == first.records.run(first.id)
     second = ToyRun(config)
+    made_from = origin.of(config)
+    second.records.note_origin(second.id, made_from)
     for name in (*toy.WRITERS, "Pusher"):
         second.launch(name)
     assert second.steps() == dict.fromkeys([*toy.WRITERS, "Pusher"], "cached")
     assert second.records.artifact_uris(second.id, "PushedModel") == [pushed]
+    assert (first.records.run(first.id).origin, second.records.run(second.id).origin) == (None, made_from)
+    check_lineage(Lineage(first.to), first.id, second.id, pushed)
+
+
+def test_a_text_of_any_length_and_with_any_signs_is_kept(config: Config) -> None:
+    # As a run's metrics, JSON of thousands of characters with backslashes. ML Metadata's own way to PostgreSQL takes neither.
+    kept = store.connect(store.connection(config))
+    long = "".join(random.Random(0).choices(string.printable, k=20_000))
+    texts = [
+        "\\",
+        'a\\"b\\\\n',
+        "'",
+        "\N{SYMBOL FOR ESCAPE}1",
+        "%s %%",
+        "é\n",
+        json.dumps(json.dumps({"a": "\n"})),
+        long,
+    ]
+    artifact_type = kept.put_artifact_type(mlmd.ArtifactType(name="Text", properties={"declared": mlmd.STRING}))
+    artifacts = [mlmd.Artifact(type_id=artifact_type, uri=f"place/{uuid4()}") for _ in texts]
+    for artifact, text in zip(artifacts, texts, strict=True):
+        artifact.properties["declared"].string_value = artifact.custom_properties["own"].string_value = text
+    ids = kept.put_artifacts(artifacts)
+    found = {each.id: each for each in kept.get_artifacts_by_id(ids)}
+    assert [found[each].properties["declared"].string_value for each in ids] == texts
+    assert [found[each].custom_properties["own"].string_value for each in ids] == texts
+    run = kept.put_context_type(mlmd.ContextType(name="Texts"))
+    context = mlmd.Context(type_id=run, name=f"{uuid4()}\\'")
+    kept.put_contexts([context])
+    assert kept.get_context_by_type_and_name("Texts", context.name).name == context.name
+
+
+def check_lineage(lineage: Lineage, first: str, second: str, pushed: str) -> None:
+    """Of a run, and of one that was served from the cache."""
+    made, served = lineage.of_run(first), lineage.of_run(second)
+    assert made.artifacts == served.artifacts and made.runs() == {first} and served.runs() == {second}
+    [taken] = [each for each in served.artifacts.values() if each.uri == pushed]
+    assert (taken.run, taken.node, taken.type, taken.state) == (first, "Pusher", "PushedModel", "live")
+    [pusher] = [each for each in made.executions.values() if each.node == "Pusher"]
+    texts = {made.artifacts[edge.artifact].node: edge.name for edge in made.inputs(pusher.id)}
+    assert texts == {"One": "one", "Two": "two", "Three": "three"}
+    assert pusher.seconds is not None and 0 < pusher.seconds < 60
+    around = lineage.of_artifact(taken.id)
+    assert around.executions == made.executions and around.artifacts == made.artifacts
+    assert lineage.at(pushed) == [taken.id]
 
 
 def test_nodes_at_once_in_processes_of_their_own(
@@ -208,6 +261,34 @@ def test_a_store_that_others_keep_busy_is_not_taken_for_something_else(config: C
 
 def test_localhost_is_a_machine_not_a_socket(server: Server) -> None:
     Records(store.connection(configuration.load(SHOP, server.settings(host="localhost"))))
+
+
+def test_the_doctor_reaches_it_too(server: Server, tmp_path: Path) -> None:
+    config = configuration.load(SHOP, [f"root={tmp_path}", *server.settings()])
+    (found,) = [each for each in doctor.examine(config) if each.check == "metadata"]
+    assert (found.state, f"127.0.0.1:{server.port}, database metadata: of" in found.found) == ("ok", True)
+
+
+def test_an_encrypted_connection_is_one_that_a_server_takes_which_takes_no_other(
+    servers: Callable[[str], Server], monkeypatch: MonkeyPatch
+) -> None:
+    mariadb = servers("mysql")
+    mariadb.execute("SET GLOBAL require_secure_transport = ON")
+    try:
+        said = refusal(mariadb)
+        assert not isinstance(said, PassingError) and "metadata.encrypted" in str(said)
+        Records(store.connection(configuration.load(SHOP, mariadb.settings(encrypted="true"))))
+        said = refusal(mariadb, encrypted="true", database="metdata")  # asked why in the same way
+        assert "metdata" in str(said) and "the database was made" in str(said)
+    finally:
+        connection = pymysql.connect(
+            host="127.0.0.1", port=mariadb.port, user=USER, password=PASSWORD, ssl={"ca": mariadb.folder / CERTIFICATE}
+        )
+        connection.cursor().execute("SET GLOBAL require_secure_transport = OFF")
+    with pytest.raises(UserError, match="PostgreSQL has no TLS"):
+        configuration.load(
+            SHOP, ["metadata={store: postgresql, host: db, user: ndr, password: {env: A}, encrypted: true}"]
+        )
 
 
 def test_the_password_is_asked_for_by_name_and_never_shown(monkeypatch: MonkeyPatch, tmp_path: Path) -> None:

@@ -26,8 +26,10 @@ class Api(ThreadingHTTPServer):
     Attributes:
         kept: by kind and id, what was made.
         requests: method and path of every request, in their order.
+        failing: so many of the next requests are answered by a fault.
         answer: where set, the status and body of every answer.
         silent: answers nothing until it is set.
+        states: what the runs that are made are in each time they are asked for, by their names; else they succeed at once.
     """
 
     def __init__(self, token: str = "") -> None:
@@ -35,9 +37,11 @@ class Api(ThreadingHTTPServer):
         self.token = token
         self.kept: dict[str, dict[str, dict[str, Any]]] = {kind: {} for kind in KINDS}
         self.requests: list[str] = []
+        self.failing = 0
         self.answer: tuple[int, str] | None = None
         self.silent = threading.Event()
         self.silent.set()
+        self.states: dict[str, list[str]] = {}
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     @property
@@ -67,6 +71,9 @@ class Handler(BaseHTTPRequestHandler):
         address = urlsplit(self.path)
         self.server.requests.append(f"{self.command} {address.path.removeprefix(ROOT)}")
         self.server.silent.wait()
+        if self.server.failing:
+            self.server.failing -= 1
+            return self._answer(503, "restarts")
         if self.server.answer:
             return self._answer(*self.server.answer)
         if self.server.token and self.headers["Authorization"] != f"Bearer {self.server.token}":
@@ -80,17 +87,27 @@ class Handler(BaseHTTPRequestHandler):
         except ValueError as error:
             self._answer(400, str(error))
 
-    def _list(self, kind: str, _: list[str], query: dict[str, str]) -> dict[str, Any]:
+    def _list(self, kind: str, path: list[str], query: dict[str, str]) -> dict[str, Any]:
+        if path:
+            return self._now(kind, self.server.kept[kind][path[0]])
         (wanted,) = json.loads(query["filter"])["predicates"] if "filter" in query else [{}]
         assert wanted.get("operation", "EQUALS") == "EQUALS" and wanted.get("key", "display_name") == "display_name"
         found = [
-            each
+            self._now(kind, each)
             for each in self.server.kept[kind].values()
             if wanted.get("stringValue") in (None, each["display_name"])
+            and query.get("experiment_id") in (None, each.get("experiment_id"))
         ]
         start = int(query.get("page_token", "0"))
         more = {"next_page_token": str(start + PAGE)} if start + PAGE < len(found) else {}
         return {KINDS[kind][2]: found[start : start + PAGE], **more}
+
+    def _now(self, kind: str, kept: dict[str, Any]) -> dict[str, Any]:
+        """What is kept, and for a run the next of its states."""
+        if kind != "runs":
+            return kept
+        left = self.server.states.get(kept["display_name"]) or ["SUCCEEDED"]
+        return {**kept, "state": left.pop(0) if len(left) > 1 else left[0]}
 
     def _post(self, kind: str, path: list[str], _: dict[str, str]) -> dict[str, Any]:
         if path:

@@ -1,19 +1,18 @@
 """What Kubeflow is asked, by the command line, against a server that takes only what its API declares."""
 
-import datetime
-import ipaddress
+import json
 import ssl
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 
 import pytest
 from api_server import Api
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from certificates import self_signed
 from typer.testing import CliRunner
 
 from pipeline.cli import app
+from pipeline.kubeflow import backfill as made_up
 from pipeline.kubeflow import client
 from schemas.errors import PassingError, UserError
 
@@ -103,6 +102,99 @@ def test_schedules_are_listed_paused_resumed_and_deleted_by_name(api: Api, packa
     assert "has no schedule radio" in ndr(api, "pause", "radio", status=1)
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(made_up, "POLL", 0.01)
+    monkeypatch.setattr(made_up, "PATIENCE", 3)
+
+
+def asked(api: Api) -> list[str]:
+    """The days in the order in which they were submitted, with a full stop each time a run was asked for its state."""
+    days = [run["display_name"].removeprefix("shop ") for run in api.kept["runs"].values()]
+    words = {"POST /runs": lambda: days.pop(0), **{f"GET /runs/{run}": lambda: "." for run in api.kept["runs"]}}
+    return [words[request]() for request in api.requests if request in words]
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_backfill_starts_a_day_once_the_one_before_is_done(api: Api, package: str) -> None:
+    api.states["shop 2026-11-23"] = ["PENDING", "RUNNING", "SUCCEEDED"]
+    said = ndr(api, "backfill", package, "--from", "2026-11-22", "--to", "2026-11-24", "--set", "trainer.epochs=2")
+    assert asked(api) == ["2026-11-22", ".", "2026-11-23", ".", ".", ".", "2026-11-24", "."]
+    assert [f"2026-11-{day} is done" in said for day in (22, 23, 24)] == [True] * 3
+    for run in api.kept["runs"].values():
+        assert run["runtime_config"]["parameters"]["settings"] == ["trainer.epochs=2"]
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("state", ["FAILED", "CANCELED", "SKIPPED"])
+def test_a_day_that_fails_stops_a_backfill_and_it_says_how_to_go_on(api: Api, package: str, state: str) -> None:
+    api.states["shop 2026-11-23"] = ["RUNNING", state]
+    said = ndr(api, "backfill", package, "--from", "2026-11-22", "--to", "2026-11-24", status=1)
+    assert asked(api) == ["2026-11-22", ".", "2026-11-23", ".", "."]
+    first, second = api.kept["runs"]
+    assert f"2026-11-22 is done: run {first}" in said and "Traceback" not in said
+    assert f"2026-11-23: run {second} ended as {state}" in said and "go on with --from 2026-11-23" in said
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_backfill_waits_for_the_runs_of_the_pipeline_that_are_at_work(api: Api, package: str, tmp_path: Path) -> None:
+    other = tmp_path / "radio.yaml"
+    other.write_text(PACKAGE.replace("shop", "radio"))
+    api.states.update({"radio 2026-11-20": ["RUNNING"], "shop 2026-11-20": ["RUNNING", "RUNNING", "SUCCEEDED"]})
+    for day, each in (("20", str(other)), ("19", package), ("20", package)):  # the run at work is not on the first page
+        ndr(api, "submit", each, "--date", f"2026-11-{day}")
+    api.requests.clear()
+    ndr(api, "backfill", package, "--from", "2026-11-21", "--to", "2026-11-21")
+    runs = {run["display_name"]: name for name, run in api.kept["runs"].items()}
+    # Its state is once listed and twice asked for.
+    assert [r for r in api.requests if "runs" in r and r != "GET /runs"] == [
+        f"GET /runs/{runs['shop 2026-11-20']}", f"GET /runs/{runs['shop 2026-11-20']}",
+        "POST /runs", f"GET /runs/{runs['shop 2026-11-21']}",
+    ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_backfill_outlasts_a_server_that_restarts_but_not_one_that_is_gone(api: Api, package: str) -> None:
+    days = [date(2026, 11, 22)]
+    api.states["shop 2026-11-22"] = ["RUNNING", "SUCCEEDED"]
+    failures = [2]
+
+    def say(words: str) -> None:
+        if "at work" in words:  # the day is submitted
+            api.failing = failures[0]
+
+    to, read = client.Client(api.host, "s3cret"), client.read_package(Path(package))
+    assert [day for day, _ in made_up.backfill(to, read, days, (), say)] == days
+    failures[0] = 3
+    with pytest.raises(PassingError, match=r"2026-11-22: .*answered 503"):
+        list(made_up.backfill(to, read, days, (), say))
+
+
+def test_a_backfill_that_is_interrupted_leaves_the_run_at_work(
+    api: Api, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(made_up.time, "sleep", interrupt)
+    api.states["shop 2026-11-22"] = ["RUNNING"]
+    said = ndr(api, "backfill", package, "--from", "2026-11-22", "--to", "2026-11-24", status=130)
+    assert "The run that was started goes on" in said and len(api.kept["runs"]) == 1
+
+
+def test_a_backfill_as_json_holds_the_days_that_were_done(api: Api, package: str) -> None:
+    api.states["shop 2026-11-23"] = ["FAILED"]
+    command = ["kubeflow", "backfill", package, "--from", "2026-11-22", "--to", "2026-11-23", "--json"]
+    answer = CliRunner(env={"NDR_KUBEFLOW_TOKEN": "s3cret", "NDR_KUBEFLOW_HOST": api.host}).invoke(app, command)
+    assert (answer.exit_code, json.loads(answer.stdout)) == (
+        1,
+        [{"date": "2026-11-22", "run": next(iter(api.kept["runs"]))}],
+    )
+    assert "expected --to at or after --from" in ndr(
+        api, "backfill", package, "--from", "2026-11-24", "--to", "2026-11-23", status=2
+    )
+
+
 def test_what_the_server_refuses_is_told_in_words(api: Api, package: str) -> None:
     said = ndr(api, "list", token="wrong", status=1)
     assert (
@@ -155,28 +247,3 @@ def test_a_file_that_is_no_compiled_pipeline_is_named(api: Api, tmp_path: Path, 
     (tmp_path / "other.yaml").write_text(text)
     said = ndr(api, "submit", str(tmp_path / "other.yaml"), "--date", "2026-11-24", status=1)
     assert "expected what `ndr kubeflow compile` writes" in said and "Traceback" not in said
-
-
-def self_signed(folder: Path) -> Path:
-    """A certificate of 127.0.0.1 and its key, in one file."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    path = folder / "certificate.pem"
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM) + private)
-    return path

@@ -1,0 +1,139 @@
+"""The training loop: steps, checkpoints on the way, and the loss of every epoch."""
+
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import tensorflow as tf
+from tfx.utils import io_utils
+
+from components.progress import progress
+from components.trainer.model import TwoTowerModel
+from components.trainer.names import LOSS_CURVE
+from components.trainer.settings import TrainerSettings
+from components.trainer.state import TrainingState
+from components.trainer.strategies import Devices
+from schemas.errors import UserError
+
+
+@dataclass(frozen=True)
+class Training:
+    """What is trained on, how long, and how often it is written down.
+
+    Attributes:
+        batches: an epoch's batches, from its number and how many of them are passed over.
+        steps_per_epoch: batches an epoch.
+        settings: epochs, and the steps between checkpoints.
+        unfinished: where the checkpoints on the way are; the same for every attempt at the same training.
+    """
+
+    batches: Callable[[int, int], tf.data.Dataset]
+    steps_per_epoch: int
+    settings: TrainerSettings
+    unfinished: str
+
+
+def train(model: TwoTowerModel, state: TrainingState, training: Training, log_folder: str, devices: Devices) -> None:
+    """Fits the model, or goes on where a killed attempt was; the loss of every epoch is reported, and written to `log_folder`.
+
+    Not by Keras's `fit`, which with parameter servers says nothing between epochs.
+
+    Args:
+        model: made and compiled in the scope of the devices' strategy.
+        state: the model's.
+        training: what to train on, and how long.
+        log_folder: where the chief writes.
+        devices: what to train on.
+
+    Raises:
+        UserError: the loss or the weights are no longer finite.
+    """
+    settings = training.settings
+    curve = LossCurve(training.steps_per_epoch, settings)
+    first_step = int(model.optimizer.iterations.numpy())
+    checkpoint = tf.train.Checkpoint(state=state.checkpoint, losses=curve.totals)
+    earlier = tf.train.latest_checkpoint(training.unfinished)
+    with devices.strategy.scope(), devices.written(training.unfinished) as folder:
+        manager = tf.train.CheckpointManager(checkpoint, folder, max_to_keep=1)
+        if earlier:
+            checkpoint.restore(earlier)
+            progress(f"goes on from step {_steps(model, first_step)} of an attempt that did not end", 0.0)
+        start, skip = divmod(_steps(model, first_step), training.steps_per_epoch)
+        step = model.make_train_function()
+        for epoch in range(start, settings.epochs):
+            feed = devices.feed(partial(training.batches, epoch, skip))
+            while skip < training.steps_per_epoch:
+                until_checkpoint = (
+                    settings.checkpoint_steps - int(model.optimizer.iterations.numpy()) % settings.checkpoint_steps
+                )
+                steps = min(until_checkpoint, training.steps_per_epoch - skip)
+                model.reset_metrics()
+                devices.run(step, feed, steps)
+                curve.add(epoch, model.mean_loss(), steps)
+                skip += steps
+                if steps == until_checkpoint:
+                    manager.save(checkpoint_number=int(model.optimizer.iterations.numpy()))
+            curve.report(epoch)
+            skip = 0
+        if not all(tf.reduce_all(tf.math.is_finite(weights)) for weights in model.trainable_variables):
+            raise _diverged(settings)
+    if devices.is_chief:
+        curve.write(log_folder)
+
+
+def _steps(model: TwoTowerModel, first_step: int) -> int:
+    return int(model.optimizer.iterations.numpy()) - first_step
+
+
+class LossCurve:
+    """The mean loss of every epoch, steps of killed attempts included.
+
+    Args:
+        steps_per_epoch: steps an epoch.
+        settings: the epochs, and what is said where the loss is no number.
+
+    Attributes:
+        totals: [epochs] float64, the sum of the losses of each epoch's steps; goes into checkpoints.
+    """
+
+    def __init__(self, steps_per_epoch: int, settings: TrainerSettings) -> None:
+        self.totals = tf.Variable(tf.zeros([settings.epochs], tf.float64))
+        self._steps_per_epoch = steps_per_epoch
+        self._settings = settings
+        self._started = time.monotonic()
+
+    def add(self, epoch: int, loss: float, steps: int) -> None:
+        """Adds the mean loss of some of an epoch's steps.
+
+        Raises:
+            UserError: it is not finite.
+        """
+        if not math.isfinite(loss):
+            raise _diverged(self._settings)
+        self.totals.scatter_add(tf.IndexedSlices(tf.constant(loss * steps, tf.float64), epoch))
+
+    def report(self, epoch: int) -> None:
+        """Tells whoever watches of an epoch's end."""
+        epochs, elapsed = self._settings.epochs, time.monotonic() - self._started
+        progress(
+            f"epoch {epoch + 1} of {epochs}, loss {self._means()[epoch]:.4f}, {elapsed:.0f} s", (epoch + 1) / epochs
+        )
+
+    def write(self, folder: str) -> None:
+        """Leaves `loss.csv` with a row an epoch."""
+        rows = [f"{epoch},{loss}" for epoch, loss in enumerate(self._means())]
+        io_utils.write_string_file(os.path.join(folder, LOSS_CURVE), "\n".join(["epoch,loss", *rows, ""]))
+
+    def _means(self) -> list[float]:
+        means: list[float] = (self.totals.numpy() / self._steps_per_epoch).tolist()
+        return means
+
+
+def _diverged(settings: TrainerSettings) -> UserError:
+    return UserError(
+        "Training diverged: the loss or the weights are no longer finite. Lower trainer.learning_rate "
+        f"(now {settings.learning_rate}) or raise trainer.softmax.temperature (now {settings.softmax.temperature})."
+    )

@@ -1,0 +1,84 @@
+"""The processes of a training other than the Trainer's step itself: `python -m components.trainer.worker`.
+
+TF_CONFIG says which one this is, as the Kubeflow Training Operator sets it in the pods of a TFJob (`deploy/trainer`). The chief is
+the Trainer's step. Under `multi_worker_mirrored` a worker waits for it, is told by it what to train, takes every step with it,
+and ends when it ends. Under `parameter_server`, where TF_CONFIG names servers (`ps`), workers and servers do what the chief asks,
+until they are ended from outside.
+
+A process that goes away takes a `multi_worker_mirrored` training with it: all end with status 75, and when all are started
+again they go on from the last checkpoint. A worker of parameter servers may go away and come back; a server may not.
+
+    status  what it means                                              what to do
+    0       the training is done
+    1       the configuration or TF_CONFIG is not right                mend it; the same again fails again
+    75      another process of the training went away                  start it again, and the others
+"""
+
+import argparse
+import os
+import sys
+
+from schemas.errors import PassingError, UserError
+
+USER_FAULT, PASSING_FAULT = 1, 75
+
+
+def main() -> None:
+    """The command line."""
+    argparse.ArgumentParser(
+        prog="python -m components.trainer.worker",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    ).parse_args()
+    try:
+        _work()
+    except PassingError as error:
+        sys.exit(_told(PASSING_FAULT, error))
+    except UserError as error:
+        sys.exit(_told(USER_FAULT, error))
+
+
+def _told(status: int, error: UserError) -> int:
+    sys.stderr.write(f"{error}\n")
+    return status
+
+
+def _work() -> None:
+    from components.trainer import strategies
+
+    task = strategies.task_of(os.environ.get(strategies.TF_CONFIG, ""))
+    if "ps" in task["cluster"]:
+        _serve()
+    elif strategies.is_chief(task):
+        raise UserError(
+            "TF_CONFIG: this process is the chief, which is the Trainer's step: python -m pipeline.run_node."
+        )
+    else:
+        _follow()
+
+
+def _serve() -> None:
+    """Does what a coordinator asks; does not return."""
+    os.environ.setdefault("GRPC_FAIL_FAST", "use_caller")  # asked of a peer that is starting again, it waits
+    import tensorflow as tf
+
+    resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
+    server = tf.distribute.Server(
+        resolver.cluster_spec(), job_name=resolver.task_type, task_index=resolver.task_id, protocol="grpc", start=True
+    )
+    server.join()
+
+
+def _follow() -> None:
+    """Trains with the chief."""
+    from components.trainer import arguments, strategies
+    from components.trainer.run import going_away_told, train_and_export
+    from components.trainer.settings import StrategySettings
+
+    with going_away_told():
+        devices = strategies.make(StrategySettings(kind="multi_worker_mirrored"))
+        train_and_export(arguments.from_json(devices.hand_over("a worker")), devices)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,228 @@
+"""Looks whether a machine or an image has all that a run needs. TensorFlow is imported last; TFX is not."""
+
+import fcntl
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+from packaging.requirements import Requirement
+
+from pipeline.config import Config
+from pipeline.run_node import Status
+from schemas.errors import PassingError, UserError
+
+DISTRIBUTION = "ndr"
+NEEDED_GLIBC = (2, 39)
+SHOWN = ("tensorflow", "tfx", "tf-keras", "ml-metadata", "apache-beam")
+GIB = 1 << 30
+LITTLE_DISK = GIB  # bytes
+LITTLE_MEMORY = 4 * GIB  # bytes; what a step is given on Kubeflow by default
+NVIDIA = Path("/proc/driver/nvidia")  # there once the kernel has the driver
+CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check found.
+
+    Attributes:
+        check: what was looked at.
+        state: `warn` where runs work, but less well than they could.
+        found: what there is.
+        advice: what to do; empty where the state is ok.
+        status: what a run would end with; see `pipeline.run_node`.
+    """
+
+    check: str
+    state: Literal["ok", "warn", "FAIL"]
+    found: str
+    advice: str = ""
+    status: Status = Status.DONE
+
+
+def examine(config: Config) -> Iterator[Finding]:
+    """Makes the checks one after the other. Nothing is left behind, but the tables of an empty metadata database."""
+    checks: list[tuple[str, Callable[[], Finding]]] = [
+        ("Python", _python),
+        ("C library", _c_library),
+        ("packages", _packages),
+        ("root", lambda: _folder("root", config.root)),
+        ("root's disk", lambda: _disk("root's disk", config.root)),
+    ]
+    if "://" not in config.serving:
+        checks.append(("push folder", lambda: _folder("push folder", Path(config.serving))))
+        checks.append(("push folder's disk", lambda: _disk("push folder's disk", Path(config.serving))))
+    checks += [
+        ("metadata", lambda: _metadata(config)),
+        ("memory", _memory),
+        ("Keras", _keras),
+        ("devices", _devices),
+    ]
+    if "://" in config.serving:
+        checks.append(("push folder", lambda: _object_store(config.serving)))
+    for name, check in checks:
+        try:
+            yield check()
+        except Exception as error:  # one check that fails does not keep the others from being made
+            found = f"{type(error).__name__}: {error}"
+            yield Finding(name, "FAIL", found, "The check itself failed.", Status.INTERNAL_FAULT)
+
+
+def verdict(findings: Sequence[Finding]) -> Status:
+    """The status of the worst: what is in the user's hands, then a fault of the project's, then what may pass."""
+    found = {finding.status for finding in findings}
+    worst_first = (Status.USER_FAULT, Status.INTERNAL_FAULT, Status.PASSING_FAULT)
+    return next((status for status in worst_first if status in found), Status.DONE)
+
+
+def _python() -> Finding:
+    found = f"{platform.python_version()}, {sys.executable}"
+    wanted = metadata.metadata(DISTRIBUTION)["Requires-Python"]
+    if Requirement(f"python{wanted}").specifier.contains(platform.python_version()):
+        return Finding("Python", "ok", found)
+    return _failed("Python", found, f"Take one that is {wanted}.")
+
+
+def _c_library() -> Finding:
+    name, version = platform.libc_ver()
+    found = f"{name or 'unknown'} {version}".strip()
+    if name == "glibc" and tuple(map(int, version.split(".")[:2])) >= NEEDED_GLIBC:
+        return Finding("C library", "ok", found)
+    return _failed(
+        "C library", found, "ml-metadata and TFDV need glibc 2.39: Debian 13, Ubuntu 24.04, or `make setup`."
+    )
+
+
+def _packages() -> Finding:
+    """Whether what is installed is what the project asks for."""
+    wrong = []
+    for each in map(Requirement, metadata.requires(DISTRIBUTION) or []):
+        if each.marker and not each.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            version = metadata.version(each.name)
+        except metadata.PackageNotFoundError:
+            wrong.append(f"{each.name} is missing")
+            continue
+        if not each.specifier.contains(version, prereleases=True):
+            wrong.append(f"{each.name} {version} is not {each.specifier}")
+    if wrong:
+        return _failed(
+            "packages", "; ".join(wrong), "Install requirements.lock: `make setup`, or build the image again."
+        )
+    return Finding("packages", "ok", ", ".join(f"{name} {metadata.version(name)}" for name in SHOWN))
+
+
+def _folder(check: str, folder: Path) -> Finding:
+    """That it can be written to, that a rename replaces, that files can be locked."""
+    there = _nearest(folder)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".doctor-", dir=there) as aside:
+            old, new = Path(aside) / "old", Path(aside) / "new"
+            old.write_text("old")
+            with new.open("w") as file:
+                file.write("new")
+                file.flush()
+                os.fsync(file.fileno())
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            new.replace(old)
+            if old.read_text() != "new" or new.exists():
+                raise OSError("a rename did not replace the file")
+    except OSError as error:
+        key = "root" if check == "root" else "pusher.destination"
+        return _failed(
+            check, f"{there}: {error.strerror or error}",
+            f"Give user {os.getuid()} the right to write there, on a file system with locks, or name another: --set {key}=DIR.",
+        )  # fmt: skip
+    is_made = "" if there == folder else "; made by the first run"
+    return Finding(check, "ok", f"{folder}: can be written, renamed and locked{is_made}")
+
+
+def _disk(check: str, folder: Path) -> Finding:
+    free = shutil.disk_usage(_nearest(folder)).free
+    found = f"{free / GIB:.1f} GiB free"
+    if free < LITTLE_DISK:
+        return Finding(check, "warn", found, "Make room: a run that finds the disk full pushes nothing.")
+    return Finding(check, "ok", found)
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder, or the one above it that is there."""
+    return next(each for each in (folder, *folder.parents) if each.exists())
+
+
+def _metadata(config: Config) -> Finding:
+    from pipeline import store
+
+    try:
+        to = store.connection(config)
+        where = store.place(to).rstrip(",")
+        if not store.has_begun(config):
+            return Finding("metadata", "ok", f"{where}: made by the first run")
+        store.connect_once(to).get_contexts()
+    except UserError as error:
+        status = Status.PASSING_FAULT if isinstance(error, PassingError) else Status.USER_FAULT
+        return Finding("metadata", "FAIL", str(error), "See its last sentence.", status)
+    return Finding("metadata", "ok", f"{where}: of ml-metadata {metadata.version('ml-metadata')}'s schema")
+
+
+def _memory() -> Finding:
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit = CGROUP_LIMIT.read_text().strip() if CGROUP_LIMIT.exists() else "max"
+    usable = total if limit == "max" else min(total, int(limit))
+    found = f"{usable / GIB:.1f} GiB, {len(os.sched_getaffinity(0))} cores"
+    if usable < LITTLE_MEMORY:
+        return Finding("memory", "warn", found, f"Large days need more: {LITTLE_MEMORY // GIB} GiB or more a step.")
+    return Finding("memory", "ok", found)
+
+
+def _keras() -> Finding:
+    """Which Keras TensorFlow took, which is settled once both are imported."""
+    import tensorflow as tf
+
+    module = tf.keras.Model.__module__.partition(".")[0]
+    if module == "tf_keras":
+        return Finding("Keras", "ok", f"2 (tf_keras {metadata.version('tf-keras')})")
+    return _failed("Keras", module, "TFRS needs Keras 2: install tf-keras, and unset TF_USE_LEGACY_KERAS.")
+
+
+def _devices() -> Finding:
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus and NVIDIA.exists():
+        return Finding(
+            "devices", "warn", "the CPU; the GPU that this machine has cannot be used",
+            "Build the image with --build-arg DEVICE=gpu, or install requirements-gpu.lock.",
+        )  # fmt: skip
+    names = [str(tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)) for gpu in gpus]
+    return Finding("devices", "ok", ", ".join(["the CPU", *names]))
+
+
+def _object_store(address: str) -> Finding:
+    import tensorflow as tf
+
+    from components.pusher import files
+
+    try:
+        files.probe(address)
+    except (UserError, OSError, tf.errors.OpError) as error:
+        return _failed("push folder", f"{address}: {error}", "See to its address, the credentials and their rights.")
+    return Finding("push folder", "ok", f"{address}: can be written, moved and removed")
+
+
+def _failed(check: str, found: str, advice: str) -> Finding:
+    return Finding(check, "FAIL", found, advice, Status.USER_FAULT)
+
+
+def in_words(finding: Finding) -> str:
+    """A finding as a person reads it, the advice below it."""
+    head = f"{finding.state:<5} {finding.check:<18} {finding.found}"
+    return f"{head}\n{'':<25}{finding.advice}" if finding.advice else head

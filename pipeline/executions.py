@@ -1,0 +1,79 @@
+"""ML Metadata's executions: of which run and node they are, what became of them, how long they took.
+
+ML Metadata has no join: to ask for each execution's contexts takes most of the time where there are many.
+"""
+
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime
+
+from ml_metadata.metadata_store.metadata_store import ListOptions, OrderByField
+from ml_metadata.proto import metadata_store_pb2 as mlmd
+
+from pipeline.store import Store
+
+RUN_CONTEXT = "pipeline_run"
+NODE_CONTEXT = "node"
+STATES = {
+    mlmd.Execution.COMPLETE: "complete",
+    mlmd.Execution.CACHED: "cached",
+    mlmd.Execution.FAILED: "failed",
+    mlmd.Execution.CANCELED: "canceled",
+}
+UNFINISHED = "unfinished"
+FEW = 50  # so many calls take less than reading all executions
+A_PAGE = 100  # executions, which ML Metadata gives in one call
+
+
+def runs_of(store: Store, executions: Collection[int]) -> dict[int, str]:
+    """By execution, the id of the run that it is of."""
+    return _names(store, executions, RUN_CONTEXT)
+
+
+def nodes_of(store: Store, executions: Collection[int]) -> dict[int, str]:
+    """By execution, the id of the pipeline's node that it is of."""
+    return {execution: name.rpartition(".")[2] for execution, name in _names(store, executions, NODE_CONTEXT).items()}
+
+
+def state(execution: mlmd.Execution) -> str:
+    """What became of it: `complete`, `cached`, `failed`, `canceled` or `unfinished`."""
+    return STATES.get(execution.last_known_state, UNFINISHED)
+
+
+def seconds(execution: mlmd.Execution) -> float | None:
+    """How long it took, from its first attempt on; None where it did not end."""
+    if state(execution) == UNFINISHED:
+        return None
+    return (execution.last_update_time_since_epoch - execution.create_time_since_epoch) / 1000
+
+
+def instant(milliseconds: int) -> str:
+    """ML Metadata's time, in milliseconds since 1970-01-01 UTC, as ISO 8601."""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
+
+
+def _names(store: Store, executions: Collection[int], kind: str) -> dict[int, str]:
+    if len(executions) <= FEW:
+        return {
+            execution: context.name
+            for execution in executions
+            for context in store.get_contexts_by_execution(execution)
+            if context.type == kind
+        }
+    contexts = store.get_contexts_by_type(kind)
+    wanted = set(executions)
+    return {
+        execution.id: context.name
+        for context in contexts
+        for execution in _down_to(store, context.id, min(wanted), max(A_PAGE, 2 * len(wanted) // len(contexts)))
+        if execution.id in wanted
+    }
+
+
+def _down_to(store: Store, context: int, oldest: int, guess: int) -> Sequence[mlmd.Execution]:
+    """The executions of a context from one on, and perhaps older ones; `guess` is how many these may be."""
+    newest_first = ListOptions(limit=guess, order_by=OrderByField.ID, is_asc=False)
+    found: list[mlmd.Execution] = store.get_executions_by_context(context, newest_first)
+    if len(found) < guess or found[-1].id <= oldest:
+        return found
+    everything: list[mlmd.Execution] = store.get_executions_by_context(context)
+    return everything

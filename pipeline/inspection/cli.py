@@ -1,0 +1,188 @@
+"""The commands that read ML Metadata. None of them writes, nor loads TensorFlow."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipeline.arguments import MOVIELENS_CONFIG, ConfigOption, SetOption, reported
+
+if TYPE_CHECKING:
+    from ml_metadata.proto import metadata_store_pb2 as mlmd
+
+ROWS = 50  # of a table where nothing else is asked for: more are neither read by a person nor by us while one waits
+
+app = typer.Typer()
+
+JsonOption = Annotated[bool, typer.Option("--json", help="As JSON.")]
+LastOption = Annotated[
+    int | None, typer.Option("--last", min=1, metavar="N", help=f"Only the newest N; as a table {ROWS} by default.")
+]
+RunArgument = Annotated[
+    str, typer.Argument(metavar="RUN", help="A run's id, its beginning, or a day, for the last run of that day.")
+]
+
+
+@app.command()
+def runs(
+    last: LastOption = None,
+    as_json: JsonOption = False,
+    config: ConfigOption = MOVIELENS_CONFIG,
+    settings: SetOption = None,
+) -> None:
+    """Lists the runs."""
+    with _reading(config, settings) as to:
+        from pipeline.metadata import Records
+
+        found = Records(to).runs(_rows(last, as_json)) if to else []
+        if as_json:
+            _write([asdict(each) for each in found])
+        else:
+            from pipeline.inspection.show import run_table
+
+            _print([run_table(found), *_note(found, last)])
+
+
+@app.command()
+def show(
+    run: RunArgument, as_json: JsonOption = False, config: ConfigOption = MOVIELENS_CONFIG, settings: SetOption = None
+) -> None:
+    """Shows a run: what it was made from, its steps, its artifacts, and what came of it."""
+    with _reading(config, settings, needed=True) as to:
+        from pipeline.inspection import show
+        from pipeline.inspection.find import find_run
+        from pipeline.lineage import Lineage
+        from pipeline.metadata import Records
+
+        records = Records(to)
+        found = records.run(find_run(records, run))
+        graph = Lineage(to).of_run(found.run)
+        if as_json:
+            _write(show.run_json(found, graph))
+        else:
+            _print(show.run_tables(found, graph))
+
+
+@app.command()
+def artifacts(
+    kind: Annotated[
+        str | None, typer.Option("--type", metavar="TYPE", help="Only of this type, such as Model.")
+    ] = None,
+    last: LastOption = None,
+    as_json: JsonOption = False,
+    config: ConfigOption = MOVIELENS_CONFIG,
+    settings: SetOption = None,
+) -> None:
+    """Lists what the steps made, oldest first, and whether it is still there."""
+    with _reading(config, settings) as to:
+        from pipeline.inspection import show
+        from pipeline.lineage import Lineage
+
+        found = Lineage(to).artifacts(kind, _rows(last, as_json)) if to else []
+        if as_json:
+            _write([show.artifact_json(each) for each in found])
+        else:
+            _print([show.artifact_table(found), *_note(found, last)])
+
+
+@app.command()
+def lineage(
+    artifact: Annotated[
+        str, typer.Argument(metavar="ARTIFACT", help="An artifact's id, its URI, a path in it, or a pushed version.")
+    ],
+    depth: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="N", help="So many steps up and down; by default all of the artifact's own day."),
+    ] = None,
+    as_json: JsonOption = False,
+    config: ConfigOption = MOVIELENS_CONFIG,
+    settings: SetOption = None,
+) -> None:
+    """Shows what an artifact came from (steps, data, code, configuration), and what came of it."""
+    with _reading(config, settings, needed=True) as to:
+        from pipeline.inspection import tree
+        from pipeline.inspection.find import find_artifact
+        from pipeline.lineage import Lineage
+        from pipeline.metadata import Records
+
+        known, records = Lineage(to), Records(to)
+        found = find_artifact(known, artifact)
+        graph = known.of_artifact(found, depth)
+        origins = {each: records.run(each).origin for each in sorted(graph.runs())}
+        if as_json:
+            _write(tree.lineage_json(graph, found, origins))
+        else:
+            _print([tree.lineage_tree(graph, found, origins)])
+
+
+@app.command()
+def diff(
+    one: RunArgument,
+    other: RunArgument,
+    everything: Annotated[bool, typer.Option("--all", help="Also what is the same.")] = False,
+    as_json: JsonOption = False,
+    config: ConfigOption = MOVIELENS_CONFIG,
+    settings: SetOption = None,
+) -> None:
+    """Compares two runs: code, configuration, data, metrics, durations."""
+    with _reading(config, settings, needed=True) as to:
+        from pipeline.inspection import differences
+        from pipeline.inspection.find import find_run
+        from pipeline.metadata import Records
+
+        records = Records(to)
+        first, second = (records.run(find_run(records, each)) for each in (one, other))
+        found = differences.differences(first, second, everything)
+        if as_json:
+            _write(differences.differences_json(first, second, found))
+        else:
+            _print(differences.difference_tables(first, second, found, everything) or ["Nothing differs."])
+
+
+@contextmanager
+def _reading(config: Any, settings: list[str] | None, needed: bool = False) -> Iterator["mlmd.ConnectionConfig | None"]:
+    """Where ML Metadata is; None where nothing was ever run, unless something `needed` has to be there."""
+    with reported():
+        from pipeline import config as configuration
+        from pipeline import store
+        from schemas.errors import UserError
+
+        loaded = configuration.load(config, settings or [])
+        if store.has_begun(loaded):
+            yield store.connection(loaded)
+        elif needed:
+            raise UserError(
+                f"Nothing was run yet: {loaded.metadata_path} is not there. Another root is named by --set root=DIR."
+            )
+        else:
+            yield None
+
+
+def _rows(last: int | None, as_json: bool) -> int | None:
+    """How many are read: what was asked for, else all, but no more than a table has."""
+    return last if last or as_json else ROWS
+
+
+def _note(found: Sequence[Any], last: int | None) -> list[str]:
+    """That there may be more."""
+    return [f"The newest {ROWS}; --last N shows more."] if last is None and len(found) == ROWS else []
+
+
+def _write(content: Any) -> None:
+    sys.stdout.write(json.dumps(content, indent=2) + "\n")
+
+
+def _print(content: Sequence[Any]) -> None:
+    from rich.console import Console
+
+    from pipeline.terminal import UNKNOWN_WIDTH
+
+    is_known = sys.stdout.isatty() or "COLUMNS" in os.environ
+    console = Console(markup=False, width=None if is_known else UNKNOWN_WIDTH)
+    for each in content:
+        console.print(each)

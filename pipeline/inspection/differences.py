@@ -1,0 +1,195 @@
+"""What differs between two runs."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.table import Table
+
+from components.evaluator.names import CANDIDATE
+from pipeline.inspection.show import seconds_words
+from pipeline.metadata import Run
+from pipeline.summary import metric_words
+
+# Two runs of the same never take the same time: a step's is told where it is off by both.
+LEAST_SECONDS, LEAST_SHARE = 1.0, 0.1
+
+SEPARATOR = " "  # between a slice and a metric
+
+Pairs = dict[str, tuple[Any, Any]]
+
+
+@dataclass(frozen=True)
+class Differences:
+    """Two runs side by side: by key, the first run's value and the second's, None where one has none.
+
+    Attributes:
+        outcome: day, state, version, blessing, and why nothing was pushed.
+        code: version, commit and digest.
+        configuration: by the path of its keys.
+        data: what the examples came from, their rows, and the vocabularies.
+        metrics: of the model, by metric, and by slice and metric; each value with its 95 % interval.
+        steps: state and seconds by step.
+    """
+
+    outcome: Pairs
+    code: Pairs
+    configuration: Pairs
+    data: Pairs
+    metrics: Pairs
+    steps: Pairs
+
+
+def differences(one: Run, other: Run, everything: bool = False) -> Differences:
+    """Compares two runs.
+
+    Args:
+        one: the first.
+        other: the second.
+        everything: also what is the same.
+    """
+
+    def pairs(values: Callable[[Run], Mapping[str, Any]], same: Callable[[Any, Any], bool] = _equal) -> Pairs:
+        first, second = values(one), values(other)
+        both = {key: (first.get(key), second.get(key)) for key in [*first, *(k for k in second if k not in first)]}
+        return {key: pair for key, pair in both.items() if everything or not same(*pair)}
+
+    return Differences(
+        outcome=pairs(_outcome),
+        code=pairs(_code),
+        configuration=pairs(_configuration),
+        data=pairs(_data),
+        metrics=pairs(_metrics),
+        steps=pairs(_steps, _as_long),
+    )
+
+
+def differences_json(one: Run, other: Run, found: Differences) -> dict[str, Any]:
+    """As JSON takes it."""
+    return {"runs": [one.run, other.run], **asdict(found)}
+
+
+def difference_tables(one: Run, other: Run, found: Differences, everything: bool = False) -> list[Table]:
+    """A table a part; parts in which nothing differs have none. Of the slices' metrics those that are apart, or everything."""
+    metrics = {
+        name: pair for name, pair in found.metrics.items() if everything or apart(*pair) or SEPARATOR not in name
+    }
+    parts: list[tuple[str, Pairs, Callable[[Any], str]]] = [
+        ("Outcome", found.outcome, _words),
+        ("Code", found.code, _words),
+        ("Configuration", found.configuration, _words),
+        ("Data", found.data, _words),
+        ("Metrics of the model; in brackets 95 % intervals", metrics, _metric),
+        ("Steps", found.steps, _step),
+    ]
+    return [_table(title, one, other, pairs, words) for title, pairs, words in parts if pairs]
+
+
+def apart(one: Any, other: Any) -> bool:
+    """Whether two metrics' 95 % intervals have no value in common: then the difference is hardly chance."""
+    if not one or not other or None in (*one, *other):
+        return False
+    return bool(one[2] < other[1] or other[2] < one[1])
+
+
+def _table(title: str, one: Run, other: Run, pairs: Pairs, words: Callable[[Any], str]) -> Table:
+    has_intervals = words is _metric
+    table = Table("", one.run, other.run, *(["apart"] if has_intervals else []), title=title, title_justify="left")
+    for column in table.columns:
+        column.overflow = "fold"
+    for key, (first, second) in pairs.items():
+        table.add_row(
+            metric_words(key) if has_intervals else key,
+            words(first),
+            words(second),
+            *([("yes" if apart(first, second) else "no")] if has_intervals else []),
+        )
+    return table
+
+
+def _equal(one: Any, other: Any) -> bool:
+    return bool(one == other)
+
+
+def _as_long(one: Any, other: Any) -> bool:
+    """Whether two steps ended alike, in about the same time."""
+    if one is None or other is None or one["state"] != other["state"]:
+        return False
+    if None in (one["seconds"], other["seconds"]):
+        return bool(one["seconds"] == other["seconds"])
+    off, longer = abs(one["seconds"] - other["seconds"]), max(one["seconds"], other["seconds"])
+    return bool(off < LEAST_SECONDS or off < LEAST_SHARE * longer)
+
+
+def _outcome(run: Run) -> dict[str, Any]:
+    return {
+        "day": run.date,
+        "state": run.state,
+        "version": run.version,
+        "blessed": run.blessed,
+        "withdrawn": run.withdrawn,
+        "servable": run.servable,
+        "refused": list(run.refused),
+        "not judged": list(run.not_judged),
+        **flat(run.index, "index"),
+    }
+
+
+def _code(run: Run) -> dict[str, Any]:
+    if run.origin is None:
+        return {}
+    return {name: value for name, value in asdict(run.origin).items() if name != "configuration"}
+
+
+def _configuration(run: Run) -> dict[str, Any]:
+    return flat(run.origin.configuration) if run.origin else {}
+
+
+def _data(run: Run) -> dict[str, Any]:
+    given = {"digest": run.given.digest[:16], "goes on from": run.given.base_day} if run.given else {}
+    rows = {kind: {name: value for name, value in each.items() if name != "kind"} for kind, each in run.rows.items()}
+    sources = {kind: {**each, "fingerprint": each["fingerprint"][:16]} for kind, each in run.sources.items()}
+    return {**given, **flat(sources), **flat(rows), **flat({"ids": run.turnover})}
+
+
+def _metrics(run: Run) -> dict[str, Any]:
+    overall_first = sorted(run.metrics, key=lambda name: (name != "all", name))
+    return {
+        name if place == "all" else f"{place}{SEPARATOR}{name}": value
+        for place in overall_first
+        for name, value in run.metrics[place].get(CANDIDATE, {}).items()
+    }
+
+
+def _steps(run: Run) -> dict[str, Any]:
+    return {step.node: {"state": step.state, "seconds": step.seconds} for step in run.steps}
+
+
+def flat(values: Any, path: str = "") -> dict[str, Any]:
+    """Nested mappings as one, by the path of the keys; lists are values."""
+    if not isinstance(values, Mapping) or not values:
+        return {path: values} if path else {}
+    found = {}
+    for key, value in values.items():
+        found.update(flat(value, f"{path}.{key}" if path else str(key)))
+    return found
+
+
+def _words(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _metric(value: Any) -> str:
+    if not value or value[0] is None:
+        return ""
+    middle, low, high = value
+    return f"{middle:.4f}" if None in (low, high) else f"{middle:.4f} [{low:.3f}, {high:.3f}]"
+
+
+def _step(value: Any) -> str:
+    return "" if value is None else f"{value['state']} {seconds_words(value['seconds'])}".rstrip()

@@ -1,0 +1,99 @@
+"""What a person means by a run, and by an artifact."""
+
+import json
+import os
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+
+from pipeline.lineage import Artifact, Lineage
+from pipeline.metadata import Records
+from schemas.errors import UserError
+
+SHOWN = 10  # candidates
+
+
+def find_run(records: Records, words: str) -> str:
+    """The id of a run.
+
+    Args:
+        records: of the runs.
+        words: its id; the beginning of the id of one run only; or a UTC day, for the last run of that day.
+
+    Raises:
+        UserError: no run is meant, or several may be.
+    """
+    ids = records.run_ids()
+    if words in ids:
+        return words
+    found = [each for each in ids if words and each.startswith(words)]
+    if len(found) == 1 or (found and _is_day(words)):
+        return found[-1]
+    expected = "expected a run's id, the beginning of one, or a UTC day"
+    if found:
+        raise UserError(f"{expected}, received {words!r}, which {len(found)} runs begin with:{_listed(found)}")
+    known = f" The last runs are:{_listed(ids)}" if ids else " ML Metadata knows no run yet."
+    raise UserError(f"{expected}, received {words!r}: there is no such run.{known}")
+
+
+def find_artifact(lineage: Lineage, words: str) -> int:
+    """The id of an artifact.
+
+    Args:
+        lineage: of the artifacts.
+        words: its id; its URI, or the path of something in it; a pushed version, or the path of one of its parts.
+
+    Raises:
+        UserError: no artifact is meant, or several may be.
+    """
+    found = _by_number(lineage, words) if words.isdecimal() else _by_place(lineage, words)
+    if len(found) == 1:
+        return found[0]
+    expected = "expected an artifact's id, its URI, a path in it, or a pushed version"
+    if found:
+        candidates = [_words(each) for each in lineage.described(found)]
+        raise UserError(
+            f"{expected}, received {words!r}, which may be any of these; say it by its id:{_listed(candidates)}"
+        )
+    newest = [_words(each) for each in lineage.artifacts(last=SHOWN)]
+    known = f"The newest are:{_listed(newest)}\n`ndr artifacts` lists all." if newest else "ML Metadata knows none yet."
+    raise UserError(f"{expected}, received {words!r}: there is no such artifact. {known}")
+
+
+def _by_number(lineage: Lineage, words: str) -> list[int]:
+    number = int(words)
+    pushed = [artifact for artifact, push in lineage.pushes().items() if push.get("pushed_version") == words]
+    return sorted({*lineage.existing([number]), *pushed})
+
+
+def _by_place(lineage: Lineage, words: str) -> list[int]:
+    """The artifact that a place is in; else what was pushed there; else those that are in it."""
+    if not words:
+        return []
+    spelled = {words.rstrip("/")}
+    within = list(spelled)
+    if "://" not in words:
+        places = [Path(os.path.abspath(words)), Path(os.path.realpath(words))]  # noqa: PTH100 (resolve follows links)
+        spelled = {str(place) for place in places}
+        within = [str(path) for place in places for path in (place, *place.parents)]
+    for place in within:
+        if found := lineage.at(place):
+            return found[-1:]  # of one place the newest: the rest was written over
+    parts = {id: json.loads(push.get("parts", "{}")).values() for id, push in lineage.pushes().items()}
+    return [id for id, its in parts.items() if spelled & set(its)] or lineage.below(spelled)
+
+
+def _is_day(words: str) -> bool:
+    try:
+        return date.fromisoformat(words).isoformat() == words
+    except ValueError:
+        return False
+
+
+def _words(artifact: Artifact) -> str:
+    return f"{artifact.id}, {artifact.type} of run {artifact.run}, {artifact.uri}"
+
+
+def _listed(lines: Sequence[str]) -> str:
+    more = [f"  and {len(lines) - SHOWN} older"] if len(lines) > SHOWN else []
+    return "".join(f"\n{line}" for line in [*more, *(f"  {line}" for line in lines[-SHOWN:])])

@@ -1,0 +1,119 @@
+"""A run, and artifacts, as they are shown."""
+
+import os
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any
+
+from rich import filesize
+from rich.table import Table
+
+from pipeline.lineage import Artifact, Graph
+from pipeline.metadata import Run
+from pipeline.origin import Origin
+from pipeline.summary import blessing_words, from_here, tables
+
+
+def run_tables(run: Run, graph: Graph) -> list[Table]:
+    """All of a run: what it was made from, its steps, what they left, and what came of it."""
+    shown = [_made_from(run), _steps(run), artifact_table(graph.artifacts.values(), run.run), *tables(run)]
+    return [table for table in shown if table.row_count]
+
+
+def run_json(run: Run, graph: Graph) -> dict[str, Any]:
+    """The same as JSON takes it, with all of the configuration."""
+    return {**asdict(run), "artifacts": [artifact_json(each) for each in graph.artifacts.values()]}
+
+
+def run_table(runs: Iterable[Run]) -> Table:
+    """A run a row."""
+    found = list(runs)
+    cutoffs = sorted({k for each in found for k in each.recall})
+    table = Table("run", "state", "version", "blessed", *(f"recall@{k}" for k in cutoffs))
+    for each in found:
+        recall = (f"{each.recall[k]:.4f}" if k in each.recall else "" for k in cutoffs)
+        table.add_row(each.run, each.state, str(each.version or ""), blessing_words(each), *recall)
+    return table
+
+
+def artifact_table(artifacts: Iterable[Artifact], run: str = "") -> Table:
+    """An artifact a row.
+
+    Args:
+        artifacts: in the order of the rows.
+        run: whose artifacts these are; only the runs of others are named. Empty where there is no such run.
+    """
+    table = Table(title=f"Artifacts of {run}, and what it used" if run else None, title_justify="left")
+    for column in ("id", "type", "run", "there", "uri"):
+        table.add_column(column, justify="right" if column == "id" else "left", overflow="fold")
+    for each in artifacts:
+        maker = "" if run and each.run == run else each.run
+        table.add_row(str(each.id), each.type, maker, presence(each), from_here(each.uri))
+    return table
+
+
+def artifact_json(artifact: Artifact) -> dict[str, Any]:
+    """An artifact as JSON takes it; `exists` is None where it lies in an object store, which is not asked."""
+    return {**asdict(artifact), "exists": _exists(artifact)}
+
+
+def presence(artifact: Artifact) -> str:
+    """Whether what ML Metadata records is still there."""
+    if artifact.state != "live":
+        return artifact.state
+    return {True: "yes", False: "missing", None: ""}[_exists(artifact)]
+
+
+def code_words(origin: Origin) -> str:
+    """The code that a run was made from."""
+    commit = f", commit {origin.commit[:12]}{' and changes' if origin.changed else ''}" if origin.commit else ""
+    return f"ndr {origin.version}{commit}, digest {origin.code}"
+
+
+def seconds_words(seconds: float | None) -> str:
+    """A duration, to a tenth of a second."""
+    return "" if seconds is None else f"{seconds:.1f} s"
+
+
+def files_words(files: dict[str, Any]) -> str:
+    """What `components.example_gen.sources.summary` recorded of the files that examples were read from."""
+    count = f"{files['files']:,} file{'s'[: files['files'] != 1]}, {filesize.decimal(files['bytes'])}"
+    if files["folders"] < 2:
+        return f"{from_here(files['first'])} ({count})"
+    return f"{from_here(files['first'])} to {from_here(files['last'])} ({files['folders']:,} folders, {count})"
+
+
+def _exists(artifact: Artifact) -> bool | None:
+    return None if "://" in artifact.uri else os.path.lexists(artifact.uri)
+
+
+def _made_from(run: Run) -> Table:
+    table = Table(title=f"What {run.run} was made from", title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(overflow="fold")
+    if run.passed_over_for:
+        table.add_row("done before", f"by {run.passed_over_for}, with the same input")
+    if run.origin:
+        table.add_row("code", code_words(run.origin))
+        name, digest = run.origin.configuration["name"], run.origin.configuration_digest
+        table.add_row("configuration", f"of {name}, digest {digest} (--json has all of it)")
+    if run.given:
+        table.add_row("input", f"digest {run.given.digest[:16]}")
+        models = {"goes on from": run.given.base_model, "has to beat": run.given.baseline_model}
+        for role, model in models.items():
+            table.add_row(role, f"Model {model}" if model else "no model")
+    for kind, source in run.sources.items():
+        if source["files"]:
+            table.add_row(kind, files_words(source["files"]))
+    return table
+
+
+def _steps(run: Run) -> Table:
+    known = [step.seconds for step in run.steps if step.seconds is not None]
+    table = Table(title=f"Steps, {sum(known):,.1f} s in all", title_justify="left")
+    for column in ("step", "state", "seconds", "started (UTC)"):
+        table.add_column(column, justify="right" if column == "seconds" else "left")
+    for step in run.steps:
+        duration = "" if step.seconds is None else f"{step.seconds:,.1f}"
+        table.add_row(step.node, step.state, duration, step.started[:19].replace("T", " "))
+    return table

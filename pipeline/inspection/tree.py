@@ -1,0 +1,127 @@
+"""What an artifact came from and what came of it, as a tree."""
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+from rich.tree import Tree
+
+from pipeline.inspection.show import artifact_json, code_words, files_words, presence, seconds_words
+from pipeline.lineage import PUSHED, Artifact, Execution, Graph
+from pipeline.origin import Origin
+from pipeline.summary import from_here
+
+NOT_RECORDED = "code and configuration were not recorded"
+
+
+def lineage_json(graph: Graph, artifact: int, origins: dict[str, Origin | None]) -> dict[str, Any]:
+    """Nodes and edges as JSON takes them.
+
+    Args:
+        graph: around the artifact.
+        artifact: its id.
+        origins: by run of the graph, what it was made from.
+    """
+    return {
+        "artifact": artifact,
+        "artifacts": [artifact_json(each) for each in graph.artifacts.values()],
+        "executions": [asdict(each) for each in graph.executions.values()],
+        "edges": [asdict(edge) for edge in graph.edges],
+        "runs": {run: asdict(origin) if origin else None for run, origin in origins.items()},
+    }
+
+
+def lineage_tree(graph: Graph, artifact: int, origins: dict[str, Origin | None]) -> Tree:
+    """The same for a person. What two branches share is told in the first."""
+    subject = graph.artifacts[artifact]
+    tree = Tree(f"{_named(subject)}, {from_here(subject.uri)}", highlight=False)
+    _Up(graph, subject.run).add(tree.add("came from"), artifact)
+    users = graph.users(artifact)
+    if users:
+        _Down(graph, subject.run).add(tree.add("went into"), artifact)
+    runs = tree.add("runs")
+    for run in sorted(graph.runs()):
+        origin = origins.get(run)
+        words = f"{code_words(origin)}, configuration {origin.configuration_digest}" if origin else NOT_RECORDED
+        runs.add(f"{run}: {words}")
+    return tree
+
+
+class _Branches:
+    """Adds branches; what was told before is named only.
+
+    Args:
+        graph: all there is to tell.
+        run: that goes without saying.
+    """
+
+    def __init__(self, graph: Graph, run: str) -> None:
+        self._graph, self._run = graph, run
+        self._told: set[int] = set()
+
+    def _step(self, execution: Execution) -> str:
+        of_run = "" if execution.run == self._run else f" of {execution.run}"
+        state = "" if execution.state == "complete" else f", {execution.state}"
+        took = f", {seconds_words(execution.seconds)}" if execution.state == "complete" else ""
+        return f"{execution.node}{of_run}{state}{took}"
+
+
+class _Up(_Branches):
+    """An artifact's maker, and what that used."""
+
+    def add(self, tree: Tree, artifact: int) -> None:
+        for edge in self._graph.makers(artifact)[:1]:  # the others served it from the cache
+            execution = self._graph.executions[edge.execution]
+            self._told.add(execution.id)
+            branch = tree.add(self._step(execution))
+            for used in self._graph.inputs(execution.id):
+                words, is_told = self._words(self._graph.artifacts[used.artifact])
+                below = branch.add(f"{used.name}: {words}")
+                if not is_told:
+                    self.add(below, used.artifact)
+
+    def _words(self, artifact: Artifact) -> tuple[str, bool]:
+        """Names an artifact, and whether all of it was told before."""
+        makers = [edge.execution for edge in self._graph.makers(artifact.id)]
+        if not makers:  # not followed
+            return f"{_named(artifact)}, made by {artifact.node} of {artifact.run}", True
+        if makers[0] in self._told:
+            return f"{artifact.type} {artifact.id} of {self._graph.executions[makers[0]].node} (above)", True
+        return _named(artifact), False
+
+
+class _Down(_Branches):
+    """An artifact's users, and what they made."""
+
+    def add(self, tree: Tree, artifact: int) -> None:
+        for edge in self._graph.users(artifact):
+            execution = self._graph.executions[edge.execution]
+            words = f"{self._step(execution)} (its {edge.name})"
+            if execution.id in self._told:
+                tree.add(f"{words} (above)")
+                continue
+            self._told.add(execution.id)
+            branch = tree.add(words)
+            for output in self._graph.outputs(execution.id):
+                made = self._graph.artifacts[output.artifact]
+                self.add(branch.add(_named(made)), output.artifact)
+
+
+def _named(artifact: Artifact) -> str:
+    there = presence(artifact)
+    words = [f"{artifact.type} {artifact.id}", *([there] if there not in ("yes", "") else [])]
+    return ", ".join([*words, *_facts(artifact)])
+
+
+def _facts(artifact: Artifact) -> list[str]:
+    """What a person asks of an artifact of some types."""
+    kept = artifact.properties
+    if artifact.type == PUSHED:
+        return [f"version {kept['pushed_version']}" if kept.get("pushed") else "nothing was pushed"]
+    if artifact.type in ("ModelBlessing", "InfraBlessing") and "blessed" in kept:
+        return ["withdrawn" if kept.get("withdrawn") else "blessed" if kept["blessed"] else "not blessed"]
+    if "rows" not in kept:
+        return []
+    rows = json.loads(kept["rows"])
+    files = json.loads(kept.get("input_files", "{}"))
+    return [f"{rows['rows']:,} rows of {rows['kind']}, span {kept['span']}", *([files_words(files)] if files else [])]

@@ -1,0 +1,332 @@
+"""Which artifact came from which, by which step: ML Metadata as a graph. TensorFlow and TFX are not imported."""
+
+from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from google.protobuf.json_format import MessageToDict
+from ml_metadata.proto import metadata_store_pb2 as mlmd
+
+from pipeline.executions import RUN_CONTEXT, instant, nodes_of, runs_of, seconds, state
+from pipeline.store import Store
+from schemas.errors import UserError
+
+Kind = Literal["input", "output"]
+
+PUSHED = "PushedModel"
+# Only these say what came from what: a resolver's are INTERNAL_OUTPUT, and what it found is an input of the step that asked.
+KINDS: dict[int, Kind] = {mlmd.Event.INPUT: "input", mlmd.Event.OUTPUT: "output"}
+OTHER: dict[Kind, Kind] = {"input": "output", "output": "input"}
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """Something that a step made, or was to make.
+
+    Attributes:
+        id: its number among the artifacts of ML Metadata.
+        type: such as `Model`.
+        uri: where it is, or was.
+        state: `live`; `deleted` once retention removed it; `pending` or `abandoned` where its step did not end.
+        run: the id of the run that made it; empty where ML Metadata does not say.
+        node: the id of the node that made it.
+        made: when, ISO 8601 in UTC.
+        properties: what the step left on it.
+    """
+
+    id: int
+    type: str
+    uri: str
+    state: str
+    run: str
+    node: str
+    made: str
+    properties: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Execution:
+    """One attempt at a step of a run.
+
+    Attributes:
+        id: its number among the executions of ML Metadata.
+        node: the step's id.
+        run: the run's id.
+        state: as `pipeline.metadata.Step` has it.
+        started: when, ISO 8601 in UTC.
+        seconds: how long it took, from its first attempt on; None where it did not end.
+        properties: what it was told.
+    """
+
+    id: int
+    node: str
+    run: str
+    state: str
+    started: str
+    seconds: float | None
+    properties: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Edge:
+    """That an execution used or made an artifact.
+
+    Attributes:
+        artifact: its id.
+        execution: its id.
+        kind: `input` where it was used, `output` where it was made, or served from the cache.
+        name: as what: the name of the step's input or output.
+    """
+
+    artifact: int
+    execution: int
+    kind: Kind
+    name: str
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Artifacts, executions, and what joins them; by id each, oldest first."""
+
+    artifacts: dict[int, Artifact]
+    executions: dict[int, Execution]
+    edges: tuple[Edge, ...]
+
+    def runs(self) -> set[str]:
+        """The runs that the executions are of."""
+        return {execution.run for execution in self.executions.values()}
+
+    def inputs(self, execution: int) -> list[Edge]:
+        """What an execution used."""
+        return [edge for edge in self.edges if (edge.execution, edge.kind) == (execution, "input")]
+
+    def outputs(self, execution: int) -> list[Edge]:
+        """What an execution made, or the cache served in its place."""
+        return [edge for edge in self.edges if (edge.execution, edge.kind) == (execution, "output")]
+
+    def makers(self, artifact: int) -> list[Edge]:
+        """What made an artifact, then those that the cache served it to."""
+        return [edge for edge in self.edges if (edge.artifact, edge.kind) == (artifact, "output")]
+
+    def users(self, artifact: int) -> list[Edge]:
+        """What used an artifact."""
+        return [edge for edge in self.edges if (edge.artifact, edge.kind) == (artifact, "input")]
+
+
+class Lineage:
+    """Reads graphs.
+
+    Args:
+        config: where ML Metadata is.
+
+    Raises:
+        UserError: ML Metadata cannot be reached, or what is there is not it.
+    """
+
+    def __init__(self, config: mlmd.ConnectionConfig) -> None:
+        self._store = Store(config)
+        self._types = {kind.id: kind.name for kind in self._store.get_artifact_types()}
+
+    def of_run(self, run_id: str) -> Graph:
+        """All that a run did; what it used of other runs is among the artifacts, who made that is not among the executions.
+
+        Raises:
+            UserError: there is no such run.
+        """
+        context = self._store.get_context_by_type_and_name(RUN_CONTEXT, run_id)
+        if context is None:
+            raise UserError(f"ML Metadata knows no run {run_id}. `ndr runs` lists those that it knows.")
+        return self._graph({execution.id for execution in self._store.get_executions_by_context(context.id)})
+
+    def of_artifact(self, artifact: int, depth: int | None = None) -> Graph:
+        """What an artifact came from, and what came of it.
+
+        Args:
+            artifact: its id.
+            depth: so many steps up and down, of whatever day. Without it all steps of the artifact's own day, as days go on from
+                each other without end: of others there are the artifacts that this day used, and the executions that used this
+                day's, but neither what made the former nor what else the latter used and made.
+
+        Raises:
+            UserError: there is no such artifact.
+        """
+        if not self.existing([artifact]):
+            raise UserError(f"ML Metadata knows no artifact {artifact}. `ndr artifacts` lists those that it knows.")
+        made_by = self._maker(artifact)
+        day = self._days(made_by).get(made_by[0], "") if made_by else ""
+        up = self._walk(artifact, "output", day, depth)
+        down = self._walk(artifact, "input", day, depth)
+        return self._graph(up.followed | down.followed, down.elsewhere - up.followed, up.artifacts | down.artifacts)
+
+    def artifacts(self, kind: str | None = None, last: int | None = None) -> list[Artifact]:
+        """Every artifact, oldest first.
+
+        Args:
+            kind: only those of this type.
+            last: only the newest so many.
+
+        Raises:
+            UserError: there is no such type.
+        """
+        if kind is not None and kind not in self._types.values():
+            types = ", ".join(sorted(self._types.values())) or "there is none yet"
+            raise UserError(f"expected a type of artifacts ({types}), received {kind!r}.")
+        found = self._store.get_artifacts_by_type(kind) if kind else self._store.get_artifacts()
+        return self._describe(sorted(found, key=lambda artifact: artifact.id)[-last if last else None :])
+
+    def described(self, artifacts: Sequence[int]) -> list[Artifact]:
+        """Artifacts by their ids."""
+        return self._describe(self._store.get_artifacts_by_id(artifacts)) if artifacts else []
+
+    def existing(self, artifacts: Sequence[int]) -> list[int]:
+        """Of ids, those that are artifacts'."""
+        largest = (1 << 63) - 1
+        known = [each for each in artifacts if each <= largest]
+        return [artifact.id for artifact in self._store.get_artifacts_by_id(known)] if known else []
+
+    def at(self, uri: str) -> list[int]:
+        """The ids of the artifacts at a place, oldest first."""
+        return sorted(artifact.id for artifact in self._store.get_artifacts_by_uri(uri))
+
+    def below(self, places: AbstractSet[str]) -> list[int]:
+        """The ids of the artifacts in any of some folders, oldest first."""
+        folders = tuple(f"{place.rstrip('/')}/" for place in places)
+        return sorted(artifact.id for artifact in self._store.get_artifacts() if artifact.uri.startswith(folders))
+
+    def pushes(self) -> dict[int, dict[str, Any]]:
+        """By the id of what the Pushers left, oldest first, its properties: `pushed_version` and `parts` where there was a push."""
+        found = self._store.get_artifacts_by_type(PUSHED) if PUSHED in self._types.values() else []
+        return {each.id: properties(each.custom_properties) for each in sorted(found, key=lambda artifact: artifact.id)}
+
+    def _walk(self, artifact: int, towards: Kind, day: str, depth: int | None) -> "_Walked":
+        """The steps that an artifact came from (`output`), or that it went into (`input`)."""
+        walked = _Walked({artifact})
+        artifacts = {artifact}
+        while artifacts and depth != 0:
+            events = _of_kind(self._store.get_events_by_artifact_ids(sorted(artifacts)), towards)
+            reached = (
+                set(_makers(events).values()) if towards == "output" else {e.execution_id for e in events}
+            ) - walked.followed
+            if depth is None:
+                days = self._days(reached)
+                walked.elsewhere |= {execution for execution in reached if days.get(execution, "") != day}
+                reached -= walked.elsewhere
+            else:
+                depth -= 1
+            walked.followed |= reached
+            behind = self._store.get_events_by_execution_ids(sorted(reached)) if reached else []
+            artifacts = {e.artifact_id for e in _of_kind(behind, OTHER[towards])} - walked.artifacts
+            walked.artifacts |= artifacts
+        return walked
+
+    def _graph(
+        self,
+        followed: AbstractSet[int],
+        elsewhere: AbstractSet[int] = frozenset(),
+        artifacts: AbstractSet[int] = frozenset(),
+    ) -> Graph:
+        """A graph.
+
+        Args:
+            followed: executions, with all that they used and made.
+            elsewhere: executions, with what they used of `artifacts`.
+            artifacts: are there whether or not an execution touched them.
+        """
+        ids = sorted(followed | elsewhere)
+        events = self._store.get_events_by_execution_ids(ids) if ids else []
+        edges = sorted(
+            (
+                Edge(event.artifact_id, event.execution_id, KINDS[event.type], event.path.steps[0].key)
+                for event in events
+                if event.type in KINDS
+                and (
+                    event.execution_id in followed
+                    or (event.type == mlmd.Event.INPUT and event.artifact_id in artifacts)
+                )
+            ),
+            key=lambda edge: (edge.execution, edge.kind, edge.name, edge.artifact),
+        )
+        touched = sorted({edge.artifact for edge in edges} | artifacts)
+        executions = self._store.get_executions_by_id(ids) if ids else []
+        runs, nodes = runs_of(self._store, ids), nodes_of(self._store, ids)
+        return Graph(
+            {artifact.id: artifact for artifact in self.described(touched)},
+            {
+                each.id: Execution(
+                    id=each.id,
+                    node=nodes.get(each.id, ""),
+                    run=runs.get(each.id, ""),
+                    state=state(each),
+                    started=instant(each.create_time_since_epoch),
+                    seconds=seconds(each),
+                    properties=properties(each.custom_properties),
+                )
+                for each in sorted(executions, key=lambda execution: execution.id)
+            },
+            tuple(edges),
+        )
+
+    def _describe(self, artifacts: Iterable[mlmd.Artifact]) -> list[Artifact]:
+        known = sorted(artifacts, key=lambda artifact: artifact.id)
+        events = self._store.get_events_by_artifact_ids([each.id for each in known]) if known else []
+        makers = _makers(_of_kind(events, "output"))
+        executions = sorted(set(makers.values()))
+        runs, nodes = runs_of(self._store, executions), nodes_of(self._store, executions)
+        return [
+            Artifact(
+                id=each.id,
+                type=self._types[each.type_id],
+                uri=each.uri,
+                state=mlmd.Artifact.State.Name(each.state).lower(),
+                run=runs.get(makers.get(each.id, 0), ""),
+                node=nodes.get(makers.get(each.id, 0), ""),
+                made=instant(each.create_time_since_epoch),
+                properties={**properties(each.properties), **properties(each.custom_properties)},
+            )
+            for each in known
+        ]
+
+    def _maker(self, artifact: int) -> list[int]:
+        return list(_makers(_of_kind(self._store.get_events_by_artifact_ids([artifact]), "output")).values())
+
+    def _days(self, executions: Iterable[int]) -> dict[int, str]:
+        return {each: run.partition(".")[0] for each, run in runs_of(self._store, list(executions)).items()}
+
+
+@dataclass
+class _Walked:
+    """Where a walk came by.
+
+    Attributes:
+        artifacts: that it came by.
+        followed: executions that it went on from.
+        elsewhere: executions that it did not.
+    """
+
+    artifacts: set[int]
+    followed: set[int] = field(default_factory=set)
+    elsewhere: set[int] = field(default_factory=set)
+
+
+def _of_kind(events: Iterable[mlmd.Event], kind: Kind) -> list[mlmd.Event]:
+    return [event for event in events if KINDS.get(event.type) == kind]
+
+
+def _makers(outputs: Iterable[mlmd.Event]) -> dict[int, int]:
+    """By artifact, the execution that made it: the first, as the cache serves only what is there."""
+    makers: dict[int, int] = {}
+    for event in outputs:
+        makers[event.artifact_id] = min(event.execution_id, makers.get(event.artifact_id, event.execution_id))
+    return makers
+
+
+def properties(values: Any) -> dict[str, Any]:
+    """ML Metadata's properties as Python's values."""
+    found = {}
+    for name, value in values.items():
+        kind = value.WhichOneof("value")
+        if kind:
+            held = getattr(value, kind)
+            found[name] = MessageToDict(held) if kind in ("struct_value", "proto_value") else held
+    return dict(sorted(found.items()))

@@ -1,0 +1,86 @@
+"""The code and the configuration that a run is made from, as they are recorded with it. TFX is not imported."""
+
+import hashlib
+import json
+import os
+import subprocess
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+from pipeline import digests
+from pipeline.config import Config
+from schemas import contract
+
+PACKAGE = "ndr"
+COMMIT_VARIABLE = "NDR_COMMIT"  # for an image, which has no checkout: set when it is built
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a run is made from.
+
+    Attributes:
+        version: the package's version.
+        commit: the commit of the checkout that the code is from, or of the image; empty where neither is known.
+        changed: whether files of the checkout differed from the commit.
+        code: a digest of all code, known everywhere.
+        configuration: the resolved configuration; besides, `features` is the feature specification and `schemas` has the digest of
+            each schema that the dataset has. It holds no password: it says where that is read.
+    """
+
+    version: str
+    commit: str
+    changed: bool
+    code: str
+    configuration: dict[str, Any]
+
+    @property
+    def configuration_digest(self) -> str:
+        """Two configurations with the same digest are the same."""
+        return hashlib.sha256(json.dumps(self.configuration, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def of(config: Config) -> Origin:
+    """The code that runs here, and a configuration.
+
+    Raises:
+        schemas.errors.UserError: the feature specification is at fault.
+    """
+    commit, changed = _commit()
+    schemas = [config.dataset / name for name in (contract.INTERACTIONS_FILE, contract.CATALOGUE_FILE)]
+    digest_of = {path.stem: hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in schemas if path.exists()}
+    configuration = {
+        **config.model_dump(mode="json"),
+        "features": config.feature_spec().model_dump(mode="json"),
+        "schemas": digest_of,
+    }
+    return Origin(
+        version=metadata.version(PACKAGE),
+        commit=commit,
+        changed=changed,
+        code=digests.code((*digests.STEP_CODE, *digests.WIRING)),
+        configuration=configuration,
+    )
+
+
+def _commit() -> tuple[str, bool]:
+    """The commit that the code is from, and whether something was changed since."""
+    # Not of whatever checkout the environment lies in where the package was installed into one.
+    if (digests.PROJECT / ".git").exists():
+        try:
+            return _git("rev-parse", "HEAD"), bool(_git("status", "--porcelain"))
+        except (OSError, subprocess.CalledProcessError):  # no git here, or a checkout of someone else's
+            pass
+    return os.environ.get(COMMIT_VARIABLE, ""), False
+
+
+def _git(*command: str) -> str:
+    answer = subprocess.run(
+        ["git", "-C", str(digests.PROJECT), *command],
+        capture_output=True,
+        text=True,
+        check=True,
+        stdin=subprocess.DEVNULL,
+    )
+    return answer.stdout.strip()

@@ -1,0 +1,240 @@
+"""Numbers to places on a plot: what the page draws, without a word of HTML.
+
+Places are per cent of the plot's width, from the left, and of its height, from the top, so that a plot may be of any size.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from matplotlib.ticker import MaxNLocator
+
+MOST_X_TICKS = 7
+MOST_Y_TICKS = 5
+ROOM_ABOVE = 1.05  # of the greatest value
+
+Words = Callable[[float], str]
+
+
+@dataclass(frozen=True)
+class Value:
+    """A number of a series.
+
+    Attributes:
+        value: itself.
+        tip: what a person reads who points at it.
+        low: the lower end of its interval, if it has one.
+        high: the upper end.
+        symbol: how it is marked, a name of the page's style sheet.
+    """
+
+    value: float
+    tip: str
+    low: float | None = None
+    high: float | None = None
+    symbol: str = "dot"
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A value in its place; `low` and `high` are the places of its interval's ends."""
+
+    x: float
+    y: float
+    tip: str
+    low: float | None
+    high: float | None
+    symbol: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """A series in its place; `path` is SVG's, in a box of 100 by 100, and has a gap where there is no value."""
+
+    name: str
+    path: str
+    marks: tuple[Mark, ...]
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A part of a column: `part` is the number of the series that it is of."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    part: int
+    tip: str
+
+
+Ticks = tuple[tuple[float, str], ...]
+"""Places and what is written there."""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """What is drawn.
+
+    Attributes:
+        label: what it shows, for those who do not see it.
+        x_ticks: of the horizontal axis.
+        y_ticks: of the vertical axis.
+        lines: the series.
+        bars: the parts of columns.
+        names: of the parts.
+        rules: horizontal lines that are limits.
+        diagonal: whether both axes are the same, and their bisector is drawn.
+    """
+
+    label: str
+    x_ticks: Ticks
+    y_ticks: Ticks
+    lines: tuple[Line, ...] = ()
+    bars: tuple[Bar, ...] = ()
+    names: tuple[str, ...] = ()
+    rules: Ticks = ()
+    diagonal: bool = False
+
+
+def line_chart(
+    label: str,
+    columns: Sequence[str],
+    series: Mapping[str, Sequence[Value | None]],
+    words: Words,
+    limits: Mapping[str, float] | None = None,
+    from_zero: bool = True,
+    most: float = math.inf,
+) -> Chart:
+    """Lines over columns that are equally far from each other.
+
+    Args:
+        label: see `Chart`.
+        columns: what each is called.
+        series: by name, a value a column; None where there is none, as good as one that is not finite.
+        words: a number of the vertical axis in words.
+        limits: by what is written at it, a limit; one above all values is not drawn.
+        from_zero: whether the vertical axis begins at 0, else below the least value.
+        most: where the vertical axis ends at the latest, as no value can be above.
+    """
+    series = {name: _finite(values) for name, values in series.items()}
+    ends = [end for values in series.values() for each in values if each for end in (each.value, each.low, each.high)]
+    known = [end for end in ends if end is not None]
+    ticks = _ticks(0.0 if from_zero else min(known, default=0.0), max(known, default=1.0), most)
+    y = _place(ticks[0], ticks[-1], upwards=True)
+    lines = []
+    for name, values in series.items():
+        marks = [
+            None if each is None else _mark(each, column_place(number, len(columns)), y)
+            for number, each in enumerate(values)
+        ]
+        lines.append(Line(name, _path(marks), tuple(mark for mark in marks if mark)))
+    rules = [(y(limit), name) for name, limit in (limits or {}).items() if limit <= ticks[-1]]
+    return Chart(label, column_ticks(columns), _named(ticks, y, words), tuple(lines), rules=tuple(rules))
+
+
+def bar_chart(label: str, columns: Sequence[str], parts: Mapping[str, Sequence[Value | None]], words: Words) -> Chart:
+    """Columns of parts, one upon the other; see `line_chart`."""
+    sums = [sum(each.value for each in column if each) for column in zip(*parts.values(), strict=True)]
+    ticks = _ticks(0.0, max(sums, default=1.0))
+    y = _place(0.0, ticks[-1], upwards=True)
+    width = 70 / max(1, len(columns))
+    bars = []
+    below = [0.0] * len(columns)
+    for part, values in enumerate(parts.values()):
+        for number, each in enumerate(values):
+            if each and each.value:
+                top, bottom = y(below[number] + each.value), y(below[number])
+                left = column_place(number, len(columns)) - width / 2
+                bars.append(Bar(left, top, width, bottom - top, part, each.tip))
+                below[number] += each.value
+    return Chart(
+        label, column_ticks(columns), _named(ticks, y, words), bars=tuple(bars), names=tuple(parts)
+    )  # fmt: skip
+
+
+def log_scatter(label: str, points: Iterable[tuple[float, float, str]]) -> Chart:
+    """Points on two logarithmic axes of the same range, with their bisector.
+
+    A point that is not above 0, or not finite, has no place.
+
+    Args:
+        label: see `Chart`.
+        points: x, y, and what a person reads who points at it.
+    """
+    shown = [
+        (math.log10(x), math.log10(y), tip)
+        for x, y, tip in points
+        if all(value > 0 and math.isfinite(value) for value in (x, y))
+    ]
+    exponents = [value for point in shown for value in point[:2]]
+    low = math.floor(min(exponents, default=0.0))
+    high = max(low + 1, math.ceil(max(exponents, default=1.0)))
+    x, y = _place(low, high), _place(low, high, upwards=True)
+    marks = tuple(Mark(x(across), y(up), tip, None, None, "dot") for across, up, tip in shown)
+    decades = range(low, high + 1)
+    return Chart(
+        label,
+        tuple((x(each), f"{10.0**each:g}") for each in decades),
+        tuple((y(each), f"{10.0**each:g}") for each in decades),
+        (Line("", "", marks),),
+        diagonal=True,
+    )
+
+
+def column_place(number: int, count: int) -> float:
+    """The middle of a column, in per cent of the width."""
+    return _rounded((number + 0.5) / count * 100)
+
+
+def column_ticks(columns: Sequence[str]) -> Ticks:
+    """Every n-th column, as many as have room, the last among them."""
+    step = -(-len(columns) // MOST_X_TICKS)
+    return tuple(
+        (column_place(number, len(columns)), name)
+        for number, name in enumerate(columns)
+        if (len(columns) - 1 - number) % step == 0
+    )
+
+
+def _ticks(low: float, high: float, most: float = math.inf) -> list[float]:
+    """Round numbers, the first at or below `low`, the last at or above `high`, with some room there unless nothing can be above."""
+    top = min(low + (high - low) * ROOM_ABOVE, most) if high > low else low + 1.0
+    locator = MaxNLocator(nbins=MOST_Y_TICKS, steps=[1, 2, 2.5, 5, 10])
+    return [float(tick) for tick in locator.tick_values(low, top)]
+
+
+def _named(ticks: Sequence[float], place: Callable[[float], float], words: Words) -> Ticks:
+    return tuple((place(tick), words(tick)) for tick in ticks)
+
+
+def _place(low: float, high: float, upwards: bool = False) -> Callable[[float], float]:
+    def place(value: float) -> float:
+        share = (value - low) / (high - low)
+        return _rounded(100 * (1 - share if upwards else share))
+
+    return place
+
+
+def _finite(values: Sequence[Value | None]) -> list[Value | None]:
+    return [each if each and math.isfinite(each.value) else None for each in values]
+
+
+def _mark(value: Value, x: float, y: Callable[[float], float]) -> Mark:
+    low, high = (None if end is None else y(end) for end in (value.low, value.high))
+    return Mark(x, y(value.value), value.tip, low, high, value.symbol)
+
+
+def _path(marks: Sequence[Mark | None]) -> str:
+    """A straight line from each mark to the next, none over a gap."""
+    words = []
+    pen_is_down = False
+    for mark in marks:
+        if mark:
+            words.append(f"{'L' if pen_is_down else 'M'}{mark.x:g} {mark.y:g}")
+        pen_is_down = mark is not None
+    return "".join(words)
+
+
+def _rounded(place: float) -> float:
+    return round(place, 2)

@@ -1,0 +1,164 @@
+"""A map of the item embeddings: who is near whom in the space that retrieval searches, on a plane."""
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.errors import UserError
+from schemas.features import CANDIDATE_ID, TITLE, FeatureSpec, IdFeature, IdsFeature
+
+MOST_ITEMS = 1500
+FEWEST_ITEMS = 10
+PERPLEXITY = 30
+MOST_GROUPS = 7
+OTHERS, NONE = "others", "none"
+
+
+@dataclass(frozen=True)
+class Spot:
+    """An item on the map.
+
+    Attributes:
+        x: from the left, in per cent.
+        y: from the top, in per cent.
+        item: its id.
+        title: what the catalogue calls it, or empty.
+        group: the number of its group.
+        share: of the most frequent item's interactions, how many it has; 0 where its id has no row of its own.
+    """
+
+    x: float
+    y: float
+    item: str
+    title: str
+    group: int
+    share: float
+
+
+@dataclass(frozen=True)
+class ItemMap:
+    """The map.
+
+    Attributes:
+        feature: what the groups are of; empty where the items have none.
+        groups: their names, the largest first; then `others` and `none`, where there are such.
+        spots: the items shown.
+        items: how many the index has.
+    """
+
+    feature: str
+    groups: tuple[str, ...]
+    spots: tuple[Spot, ...]
+    items: int
+
+
+def read_map(index: Path, catalogue: Path, analysis: Path, spec: FeatureSpec) -> ItemMap:
+    """Lays out a sample of the items of an index.
+
+    Args:
+        index: the folder of an index.
+        catalogue: the folder of the raw catalogue examples.
+        analysis: the folder of an analysis.
+        spec: says what the items' features are.
+
+    Raises:
+        UserError: there are too few items, or one of the folders does not hold what it should.
+    """
+    from components.analysis import files as analysis_files
+    from components.indexer import files as index_files
+
+    found = index_files.read(str(index))
+    if len(found.ids) < FEWEST_ITEMS:
+        raise UserError(f"A map wants at least {FEWEST_ITEMS} items; the index has {len(found.ids)}.")
+    chosen = np.sort(np.random.default_rng(0).permutation(len(found.ids))[:MOST_ITEMS])
+    ids = [found.ids[row] for row in chosen]
+    feature = group_feature(spec)
+    titles, values = _described(catalogue, ids, feature)
+    numbers, groups = grouped(values)
+    counts = dict.fromkeys(ids, 0.0)
+    if table := spec.id_table(spec.item, spec.catalogue.item):
+        vocabulary = analysis_files.read_vocabulary(str(analysis), table)
+        counts.update(vocabulary["count"].reindex(ids, fill_value=0).astype(float))
+    most = max(counts.values()) or 1.0
+    places = lay_out(found.embeddings[chosen])
+    spots = [
+        Spot(x, y, item.decode(errors="replace"), title, group, round(counts[item] / most, 4))
+        for (x, y), item, title, group in zip(places.tolist(), ids, titles, numbers, strict=True)
+    ]
+    return ItemMap(feature, groups if feature else (), tuple(spots), len(found.ids))
+
+
+def lay_out(embeddings: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Places on a plane at which neighbours of the space are neighbours, as far as there is room (t-SNE).
+
+    Args:
+        embeddings: [items, width] unit vectors.
+
+    Returns:
+        [items, 2] in per cent of the map's sides.
+    """
+    from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
+
+    perplexity = min(PERPLEXITY, (len(embeddings) - 1) / 3)
+    start = _start(embeddings)
+    with threadpool_limits(1):  # its threads wait for each other most of the time, at full speed
+        found = TSNE(2, perplexity=perplexity, init=start, random_state=0).fit_transform(embeddings)
+    low, high = found.min(axis=0), found.max(axis=0)
+    return np.round(2 + 96 * (found - low) / np.where(high > low, high - low, 1.0), 2).astype(np.float64)
+
+
+def _start(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The embeddings along their two main directions, as small as t-SNE wants it.
+
+    Its own `init="pca"` divides by a deviation, and crashes where that is zero; nor does it bear many items in one place.
+    """
+    left, sizes, _ = np.linalg.svd(embeddings - embeddings.mean(axis=0), full_matrices=False)
+    main = left[:, :2] * sizes[:2]
+    apart = np.random.default_rng(0).normal(0.0, 1e-6, main.shape)
+    return (1e-4 * main / max(main.std(), 1e-6) + apart).astype(np.float32)
+
+
+def group_feature(spec: FeatureSpec) -> str:
+    """The first feature of the item tower that names what an item is, but not the item itself; empty where there is none."""
+    for name, feature in spec.item.items():
+        if isinstance(feature, IdsFeature | IdFeature) and not _is_item(name, feature, spec):
+            return name
+    return ""
+
+
+def grouped(values: list[str]) -> tuple[list[int], tuple[str, ...]]:
+    """The number of each value's group, and the groups' names: the most frequent values, those others, and no value."""
+    frequent = [value for value, _ in Counter(filter(None, values)).most_common()]
+    names = frequent[:MOST_GROUPS]
+    rest = [OTHERS] * (len(frequent) > MOST_GROUPS) + [NONE] * ("" in values)
+    numbers = {value: number for number, value in enumerate(names)}
+    of_rest = {name: len(names) + number for number, name in enumerate(rest)}
+    return [numbers.get(value, of_rest.get(OTHERS if value else NONE, 0)) for value in values], (*names, *rest)
+
+
+def _described(catalogue: Path, ids: list[bytes], feature: str) -> tuple[list[str], list[str]]:
+    """The titles of items and the first value that a feature has of them; empty where there is none."""
+    import tensorflow as tf
+
+    titles, values = dict.fromkeys(ids, ""), dict.fromkeys(ids, "")
+    files = sorted(str(path) for path in catalogue.glob("Split-*/*"))
+    for serialized in tf.data.TFRecordDataset(files, compression_type="GZIP").as_numpy_iterator():
+        held = tf.train.Example.FromString(serialized).features.feature
+        item = held[CANDIDATE_ID].bytes_list.value[0]
+        if item in titles:
+            titles[item], values[item] = _first(held, TITLE), _first(held, feature)
+    return list(titles.values()), list(values.values())
+
+
+def _first(features: Any, name: str) -> str:
+    held = features[name].bytes_list.value if name in features else []
+    return held[0].decode(errors="replace") if held else ""
+
+
+def _is_item(name: str, feature: IdFeature | IdsFeature, spec: FeatureSpec) -> bool:
+    return (feature.column or name) == spec.catalogue.item

@@ -1,0 +1,221 @@
+"""What the page tells, read from ML Metadata and from what the runs left on the disk."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import date
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import pandas as pd
+from google.protobuf.message import DecodeError
+from tensorflow_metadata.proto.v0 import anomalies_pb2
+
+from components.trainer.names import COUNTED, ESTIMATED, FREQUENCIES, LOSS_CURVE
+from pipeline import store
+from pipeline.config import Config
+from pipeline.lineage import Artifact, Graph, Lineage
+from pipeline.metadata import Records, Run
+from pipeline.report.embedding_map import ItemMap, read_map
+from pipeline.report.outcome import day_runs
+from schemas.errors import UserError
+
+MOST_DAYS = 30
+DRIFT_NODE = "InteractionDrift"
+TRAIN_SPLIT = "train"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Missing:
+    """What stands in the place of something that cannot be shown: a sentence that says why."""
+
+    why: str
+
+
+@dataclass(frozen=True)
+class Distance:
+    """How far a feature's distribution is from the span's before; see `components.example_validator.settings`."""
+
+    value: float
+    limit: float
+
+
+@dataclass(frozen=True)
+class Frequencies:
+    """How many of a batch are of an item; the n-th of each is of the same item."""
+
+    counted: list[float]
+    estimated: list[float]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the page tells.
+
+    Attributes:
+        pipeline: its name.
+        runs: all of the days that are looked at, oldest first; not empty.
+        days: of each day the last run that had anything to do, by day.
+        live: the version whose content is served, and the day that it is of; None where nothing is.
+        graphs: by run, of those in `days`, what it used and made.
+        losses: by run, of those in `days`, the mean loss of each epoch.
+        drift: by run, of those in `days`, by feature, what was measured.
+        frequencies: by day, of `seen_in` and of the day with the most to train on: on a quiet one there is little to compare.
+        items: of `seen_in`.
+        seen_in: the last of `days` that trained a model; None where none did.
+    """
+
+    pipeline: str
+    runs: list[Run]
+    days: list[Run]
+    live: tuple[int, str] | Missing | None
+    graphs: Mapping[str, Graph]
+    losses: Mapping[str, list[float] | Missing]
+    drift: Mapping[str, dict[str, Distance] | Missing]
+    frequencies: Mapping[str, Frequencies | Missing]
+    items: ItemMap | Missing
+    seen_in: Run | None
+
+
+def gather(config: Config, first: date | None, last: date | None) -> Facts:
+    """Reads the facts of a range of days.
+
+    Args:
+        config: where everything is.
+        first: the first UTC day; without it, of the days up to `last` the newest 30 that have runs.
+        last: the last UTC day; without it, the newest that has a run.
+
+    Raises:
+        UserError: ML Metadata cannot be read, or knows no run of these days.
+    """
+    runs = _runs(config, first, last)
+    days = day_runs(runs)
+    lineage = Lineage(store.connection(config))
+    graphs = {run.run: lineage.of_run(run.run) for run in days}
+    trained = [run for run in days if _made(graphs[run.run], "ModelRun")]
+    seen_in = trained[-1] if trained else None
+    nothing = Missing("No model was trained on these days.")
+    return Facts(
+        pipeline=config.name,
+        runs=runs,
+        days=days,
+        live=or_missing("What is live", lambda: _live(config)),
+        graphs=graphs,
+        losses={run: or_missing("The loss", partial(read_losses, graph)) for run, graph in graphs.items()},
+        drift={run: or_missing("The drift", partial(read_drift, graph)) for run, graph in graphs.items()},
+        frequencies={
+            run.date: or_missing("The frequencies", partial(read_frequencies, graphs[run.run]))
+            for run in (seen_in, max(trained, key=_training_examples, default=None))
+            if run
+        },
+        items=or_missing("The map", lambda: _map(config, graphs[seen_in.run])) if seen_in else nothing,
+        seen_in=seen_in,
+    )
+
+
+def read_losses(graph: Graph) -> list[float]:
+    """The mean loss of each epoch."""
+    losses: list[float] = pd.read_csv(place(graph, "ModelRun") / LOSS_CURVE)["loss"].astype(float).tolist()
+    return losses
+
+
+def read_drift(graph: Graph) -> dict[str, Distance]:
+    """By feature, how far the training split is from the span's before; empty where no limit asks for it."""
+    path = place(graph, "ExampleAnomalies", DRIFT_NODE) / f"SplitPair-{TRAIN_SPLIT}_{TRAIN_SPLIT}" / "SchemaDiff.pb"
+    if not path.exists():
+        raise UserError("There was no day before to compare with.")
+    anomalies = anomalies_pb2.Anomalies.FromString(path.read_bytes())
+    return {
+        ".".join(each.path.step): Distance(measured.value, measured.threshold)
+        for each in anomalies.drift_skew_info
+        for measured in each.drift_measurements
+    }
+
+
+def read_frequencies(graph: Graph) -> Frequencies:
+    """What the Trainer left of them."""
+    path = place(graph, "ModelRun") / FREQUENCIES
+    if not path.exists():
+        raise UserError("The run's Trainer left no frequencies; it was of older code.")
+    frame = pd.read_parquet(path)
+    return Frequencies(frame[COUNTED].tolist(), frame[ESTIMATED].tolist())
+
+
+def place(graph: Graph, kind: str, node: str = "") -> Path:
+    """Where an artifact of a run is.
+
+    Raises:
+        UserError: the run did not make it, or it is gone.
+    """
+    made = _made(graph, kind, node)
+    if not made:
+        raise UserError(f"The run made no {kind}.")
+    path = Path(made[-1].uri)
+    if made[-1].state == "deleted" or not path.exists():
+        raise UserError(f"The run's {kind} was removed; retention keeps those of the newest days.")
+    return path
+
+
+def _runs(config: Config, first: date | None, last: date | None) -> list[Run]:
+    known = Records(store.connection(config)).runs() if store.has_begun(config) else []
+    begin, end = (first or date.min).isoformat(), (last or date.max).isoformat()
+    found = [run for run in known if begin <= run.date <= end]
+    if first is None:
+        newest = sorted({run.date for run in found})[-MOST_DAYS:]
+        found = [run for run in found if run.date in newest]
+    if not found:
+        there = (
+            f"the runs that it knows are of {min(r.date for r in known)} to {max(r.date for r in known)}"
+            if known
+            else "it knows none"
+        )
+        raise UserError(
+            f"ML Metadata has no run of {first or 'the first day'} to {last or 'the last day'} to report on; {there}. "
+            "First: ndr run --config ... --date ..."
+        )
+    return found
+
+
+def _made(graph: Graph, kind: str, node: str = "") -> list[Artifact]:
+    """What a run's steps made, or the cache served, of a type."""
+    made = {edge.artifact for edge in graph.edges if edge.kind == "output"}
+    return [
+        artifact
+        for id, artifact in graph.artifacts.items()
+        if id in made and artifact.type == kind and node in ("", artifact.node)
+    ]
+
+
+def _training_examples(run: Run) -> int:
+    examples: int = run.rows.get("interactions", {}).get("splits", {}).get(TRAIN_SPLIT, 0)
+    return examples
+
+
+def _live(config: Config) -> tuple[int, str] | None:
+    from components.pusher.versions import PushFolder  # imports TFX
+
+    manifests = PushFolder(config.serving).manifests()
+    return (manifests[-1].content, manifests[-1].day) if manifests else None
+
+
+def _map(config: Config, graph: Graph) -> ItemMap:
+    catalogues = [
+        artifact.node
+        for artifact in _made(graph, "Examples")
+        if json.loads(artifact.properties.get("rows", "{}")).get("kind") == "catalogue"
+    ]
+    catalogue = place(graph, "Examples", catalogues[-1] if catalogues else "Catalogue")
+    return read_map(place(graph, "ItemIndex"), catalogue, place(graph, "Analysis"), config.feature_spec())
+
+
+def or_missing(what: str, read: Callable[[], T]) -> T | Missing:
+    """What is read, or why it cannot be: a page of many parts does not fail for one of them."""
+    try:
+        return read()
+    except UserError as error:
+        return Missing(str(error))
+    except (OSError, ValueError, KeyError, DecodeError) as error:
+        return Missing(f"{what} cannot be read: {type(error).__name__}: {error}.")

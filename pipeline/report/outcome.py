@@ -1,0 +1,114 @@
+"""What became of a run, in a word, and why, in sentences."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from pipeline.metadata import PASSED_OVER, Run
+from pipeline.summary import metric_words
+
+
+class Outcome(Enum):
+    """What became of a run; the value is what it is called."""
+
+    PUSHED = "pushed"
+    WITHDRAWN = "withdrawn"
+    REFUSED = "refused"
+    NOT_SERVABLE = "not servable"
+    NOT_JUDGED = "not judged"
+    FAILED = "failed"
+    UNFINISHED = "unfinished"
+    PASSED_OVER = "passed over"
+
+    @property
+    def glyph(self) -> str:
+        """A character that stands for it where there is no room for the word."""
+        return GLYPHS[self]
+
+    @property
+    def is_good(self) -> bool:
+        """Whether nobody has to look."""
+        return self in (Outcome.PUSHED, Outcome.PASSED_OVER)
+
+
+GLYPHS = {
+    Outcome.PUSHED: "✓",
+    Outcome.WITHDRAWN: "↩",
+    Outcome.REFUSED: "✕",
+    Outcome.NOT_SERVABLE: "⊘",
+    Outcome.NOT_JUDGED: "?",
+    Outcome.FAILED: "!",
+    Outcome.UNFINISHED: "…",
+    Outcome.PASSED_OVER: "=",
+}
+
+
+def outcome(run: Run) -> Outcome:
+    """What became of a run."""
+    if run.state in (PASSED_OVER, "failed", "unfinished"):
+        return Outcome(run.state)
+    if run.withdrawn:
+        return Outcome.WITHDRAWN
+    if run.blessed is None:
+        return Outcome.NOT_JUDGED
+    if not run.blessed:
+        return Outcome.REFUSED
+    return Outcome.PUSHED if run.version else Outcome.NOT_SERVABLE
+
+
+def reasons(run: Run) -> list[str]:
+    """Why it was not pushed, or what else a person has to know of it; a sentence each."""
+    found = [metric_words(each) for each in run.refused]
+    found += [f"Limits on {name} were not judged: no held-out interaction is in it." for name in run.not_judged]
+    match outcome(run):
+        case Outcome.WITHDRAWN:
+            found.append("A rollback took its model back.")
+        case Outcome.FAILED:
+            steps = [step.node for step in run.steps if step.state == "failed"]
+            found.append(run.fault or f"{', '.join(steps)} failed.")
+        case Outcome.UNFINISHED:
+            found.append(f"It ended after {run.steps[-1].node}, or still runs." if run.steps else "No step has run.")
+        case Outcome.PASSED_OVER:
+            found.append("The day was done with the same input.")
+        case Outcome.NOT_JUDGED:
+            found.append("Its model was not judged.")
+    return found
+
+
+def day_runs(runs: Sequence[Run]) -> list[Run]:
+    """Of each day the last run that had anything to do, by day."""
+    last = {run.date: run for run in sorted(runs, key=lambda run: run.state != PASSED_OVER)}
+    return [last[day] for day in sorted(last)]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether the newest day is good.
+
+    Attributes:
+        is_good: nobody has to look.
+        sentence: in one line.
+        reasons: why not, a sentence each.
+    """
+
+    is_good: bool
+    sentence: str
+    reasons: tuple[str, ...] = ()
+
+
+def verdict(run: Run, live: tuple[int, str] | None) -> Verdict:
+    """Whether a day is good.
+
+    Args:
+        run: of the newest day, the last that had anything to do.
+        live: the version whose content is served and the day that it is of; None where nothing is.
+    """
+    found = outcome(run)
+    serving = f"Version {live[0]} of {live[1]} is live." if live else "Nothing is live."
+    if found is not Outcome.PUSHED:
+        return Verdict(False, f"{run.date} is not good: {found.value}. {serving}", tuple(reasons(run)))
+    if live is None or run.version is None or live[0] < run.version:  # a later day may have been pushed since
+        return Verdict(
+            False, f"{run.date} is not good: its version {run.version} was pushed, but is not live. {serving}"
+        )
+    return Verdict(True, f"{run.date} is good: its model was blessed. {serving}", tuple(reasons(run)))

@@ -1,0 +1,206 @@
+"""The facts as one HTML file that needs nothing else: no network, no other file."""
+
+import base64
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from components.evaluator.names import CANDIDATE
+from pipeline.config import Config
+from pipeline.lineage import Artifact
+from pipeline.metadata import Run
+from pipeline.report import lineage_graph, trends
+from pipeline.report.facts import Distance, Facts, Missing
+from pipeline.report.outcome import outcome, reasons, verdict
+from pipeline.summary import SCORERS, metric_words, oov_share, slice_order, with_interval
+from schemas.features import Embedded, FeatureSpec
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A number of the newest day: what it is, how much, and what it is to be compared with."""
+
+    name: str
+    value: str
+    beside: str
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A table: the headings, and the cells of each row; the first of each row names it."""
+
+    headings: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def write(html: str, path: Path) -> None:
+    """Writes the page; it has its name once it is whole."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        unfinished.write_text(html, encoding="utf-8", errors="backslashreplace")
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def render(facts: Facts, config: Config) -> str:
+    """The page.
+
+    Whatever came from data is escaped by the template. Beyond that the page's own policy lets no script run but ours, and
+    nothing be fetched.
+    """
+    days, newest = facts.days, facts.days[-1]
+    script, style = ((HERE / name).read_text(encoding="utf-8") for name in ("page.js", "page.css"))
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.tests["missing"] = lambda value: isinstance(value, Missing)
+    environment.globals.update(outcome=outcome, reasons=reasons, address=address, is_there=is_there)
+    k = trends.chosen_cutoff(days)
+    judged = next((run for run in reversed(days) if run.recall), None)
+    live = None if isinstance(facts.live, Missing) else facts.live
+    return environment.get_template("page.html.jinja").render(
+        style=Markup(style),
+        script=Markup(script),
+        script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        written=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        facts=facts,
+        verdict=verdict(newest, live),
+        newest=newest,
+        figures=figures(newest, facts, k),
+        k=k,
+        cutoffs=trends.recall_cutoffs(days),
+        recalls={each: trends.recall_chart(days, each, config) for each in trends.recall_cutoffs(days)},
+        statuses=trends.statuses(days),
+        not_good=[run for run in days if not outcome(run).is_good],
+        runs=runs_table(facts.runs, trends.recall_cutoffs(days)),
+        slices=trends.slice_charts(days, k),
+        judged=judged,
+        slice_table=slice_table(judged, k) if judged else None,
+        metric_table=metric_table(judged) if judged else None,
+        volume=trends.volume_chart(days),
+        dropped=trends.dropped_chart(days),
+        admitted=trends.admitted_chart(days),
+        oov=trends.oov_chart(days),
+        tables=tables(config.feature_spec()),
+        drift=trends.drift_chart(days, facts.drift),
+        losses=trends.loss_chart(days, facts.losses),
+        frequencies={
+            day: found if isinstance(found, Missing) else trends.frequency_chart(found)
+            for day, found in facts.frequencies.items()
+        },
+        lineage=lineage_graph.draw(facts.graphs[newest.run]),
+    )
+
+
+def figures(run: Run, facts: Facts, k: int) -> list[Figure]:
+    """What the newest day is judged by at a glance; what is not known is left out."""
+    found = []
+    whole = run.metrics.get("all", {})
+    if k in run.recall:
+        _, low, high = whole[CANDIDATE][f"recall_at_{k}"]
+        beside = "" if low is None or high is None else f"95 % interval {low:.3f} to {high:.3f}"
+        found.append(Figure(f"recall@{k}", f"{run.recall[k]:.3f}", beside))
+    if k in run.recall and k in run.baseline_recall:
+        change = run.recall[k] - run.baseline_recall[k]
+        found.append(Figure("against the last blessed", f"{change:+.3f}", f"which is at {run.baseline_recall[k]:.3f}"))
+    if "interactions" in run.rows:
+        rows = run.rows["interactions"]
+        lost = sum(reason["rows"] for reason in rows["dropped"].values())
+        found.append(Figure("rows of the day", f"{rows['rows_of_day']:,}", f"{rows['rows']:,} read, {lost:,} dropped"))
+    if run.turnover:
+        admitted = sum(int(each["admitted"]) for each in run.turnover.values())
+        found.append(Figure("OOV share", f"{oov_share(run):.1%}", f"{admitted:,} ids admitted"))
+    if furthest := _furthest(facts.drift.get(run.run)):
+        feature, distance = furthest
+        found.append(Figure("furthest drift", f"{distance.value:.3f}", f"{feature}; {distance.limit:g} is allowed"))
+    if run.index:
+        found.append(Figure("items in the index", f"{run.index['items']:,}", f"{run.index['kind']} search"))
+    return found
+
+
+def _furthest(drift: dict[str, Distance] | Missing | None) -> tuple[str, Distance] | None:
+    """The feature that is nearest to its limit, or furthest beyond it."""
+    if not isinstance(drift, dict) or not drift:
+        return None
+    return max(drift.items(), key=lambda item: item[1].value / item[1].limit)
+
+
+def runs_table(runs: Sequence[Run], cutoffs: Sequence[int]) -> list[tuple[Run, tuple[str, ...]]]:
+    """Each run with its cells, the newest first; recall beside that of the last blessed model."""
+
+    def recall(run: Run, k: int) -> str:
+        if k not in run.recall:
+            return ""
+        return (
+            f"{run.recall[k]:.3f} ({run.baseline_recall[k]:.3f})"
+            if k in run.baseline_recall
+            else f"{run.recall[k]:.3f}"
+        )
+
+    return [
+        (
+            run,
+            (
+                str(run.version or ""),
+                f"{run.rows['interactions']['rows_of_day']:,}" if "interactions" in run.rows else "",
+                *(recall(run, k) for k in cutoffs),
+                f"{sum(step.seconds or 0.0 for step in run.steps):,.0f}",
+            ),
+        )
+        for run in reversed(runs)
+    ]
+
+
+def slice_table(run: Run, k: int) -> Rows:
+    """recall@K of every scorer by slice."""
+    scorers = {key: words for key, words in SCORERS.items() if key in run.metrics["all"]}
+    rows = [
+        (
+            name,
+            f"{run.metrics[name]['interactions']:,}",
+            *(with_interval(run.metrics[name].get(key, {}).get(f"recall_at_{k}"), key) for key in scorers),
+        )
+        for name in ["all", *sorted(run.metrics.keys() - {"all"}, key=slice_order)]
+    ]
+    return Rows(("slice", "interactions", *scorers.values()), tuple(rows))
+
+
+def metric_table(run: Run) -> Rows:
+    """Every metric of every scorer over all held-out interactions."""
+    whole = run.metrics["all"]
+    scorers = {key: words for key, words in SCORERS.items() if key in whole}
+    names = [name for name in whole[CANDIDATE] if "_over_" not in name]
+    rows = [(metric_words(name), *(with_interval(whole[key].get(name), key) for key in scorers)) for name in names]
+    return Rows(("metric", *scorers.values()), tuple(rows))
+
+
+def tables(spec: FeatureSpec) -> dict[str, list[str]]:
+    """By embedding table that has a vocabulary, the features that share it."""
+    return {
+        table: [
+            name for name, feature in spec.features.items() if isinstance(feature, Embedded) and feature.table == table
+        ]
+        for table, settings in spec.tables.items()
+        if settings.vocabulary
+    }
+
+
+def address(uri: str) -> str:
+    """Where a browser finds an artifact; empty where it cannot: it knows nothing of object stores, and a script is no place."""
+    if uri.startswith("/"):
+        return Path(uri).as_uri()
+    return uri if uri.startswith(("http://", "https://")) else ""
+
+
+def is_there(artifact: Artifact) -> bool:
+    """Whether an artifact was not removed; of one in an object store ML Metadata says so, nobody else is asked."""
+    return artifact.state == "live" and (not artifact.uri.startswith("/") or Path(artifact.uri).exists())

@@ -1,0 +1,259 @@
+"""Runs to charts over days: what each of the page's plots says."""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from functools import partial
+
+from components.evaluator.names import CANDIDATE, SLICES
+from pipeline.config import Config
+from pipeline.metadata import Run
+from pipeline.report.charts import Chart, Value, bar_chart, column_place, line_chart, log_scatter
+from pipeline.report.facts import Distance, Frequencies, Missing
+from pipeline.report.outcome import Outcome, outcome, reasons
+from pipeline.summary import SCORERS
+
+MOST_EMPTY_DAYS = 62
+MOST_LINES = 6
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class Status:
+    """A day in the strip below a chart: `place` is that of its column, `outcome` None where it has no run."""
+
+    place: float
+    day: str
+    run: str
+    outcome: Outcome | None
+    tip: str
+
+
+def columns(days: Sequence[Run]) -> list[str]:
+    """Every day from the first to the last; only those with runs where too many of them have none."""
+    dates = [date.fromisoformat(run.date) for run in days]
+    span = (dates[-1] - dates[0]).days + 1
+    if span - len(dates) > MOST_EMPTY_DAYS:
+        return [day.isoformat() for day in dates]
+    return [(dates[0] + timedelta(days=number)).isoformat() for number in range(span)]
+
+
+def statuses(days: Sequence[Run]) -> list[Status]:
+    """What became of each day."""
+    runs = {run.date: run for run in days}
+    every = columns(days)
+    found = []
+    for number, day in enumerate(every):
+        run = runs.get(day)
+        became = outcome(run) if run else None
+        words = [f"{day}: {became.value if became else 'no run'}", *(reasons(run) if run else [])]
+        found.append(Status(column_place(number, len(every)), day, run.run if run else "", became, "\n".join(words)))
+    return found
+
+
+def recall_cutoffs(days: Sequence[Run]) -> list[int]:
+    """The K that recall was measured at."""
+    return sorted({k for run in days for k in run.recall})
+
+
+def chosen_cutoff(days: Sequence[Run]) -> int:
+    """The second K: the first is often too small for a slice of few interactions. 0 where nothing was measured."""
+    return (recall_cutoffs(days)[:2] or [0])[-1]
+
+
+def recall_chart(days: Sequence[Run], k: int, config: Config) -> Chart:
+    """recall@K of every scorer by day, with the 95 % intervals of the model and the floor that it has to reach."""
+    metric = f"recall_at_{k}"
+    series = {words: _by_day(days, partial(_recall, ALL, scorer, metric, words)) for scorer, words in SCORERS.items()}
+    floors = [
+        limit.at_least
+        for limit in config.evaluator.limits
+        if limit.metric == metric and not limit.slice and limit.at_least is not None
+    ]
+    limits = {f"at least {floor:g}": floor for floor in floors}
+    label = f"recall@{k} by day: {', '.join(SCORERS.values())}"
+    return line_chart(label, _short(days), _some(series), _recall_words, limits, most=1.0)
+
+
+def slice_charts(days: Sequence[Run], k: int) -> dict[str, Chart]:
+    """By what slices are of, recall@K of the model by day, a line a slice: those with the most interactions."""
+    sizes: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    for run in days:
+        for name, metrics in run.metrics.items():
+            if name != ALL:
+                of, _, value = name.partition("=")
+                sizes[of][value] += metrics["interactions"]
+    found = {}
+    for of in sorted(sizes, key=lambda each: (list(SLICES).index(each) if each in SLICES else len(SLICES), each)):
+        largest = sorted(sizes[of], key=lambda value: -sizes[of][value])[:MOST_LINES]
+        order = [value for value in SLICES.get(of, sorted(largest)) if value in largest]
+        series = {
+            value: _by_day(days, partial(_recall, f"{of}={value}", CANDIDATE, f"recall_at_{k}", value))
+            for value in order
+        }
+        found[of] = line_chart(
+            f"recall@{k} by day, by {of}: {', '.join(order)}", _short(days), series, _recall_words, most=1.0
+        )
+    return found
+
+
+def volume_chart(days: Sequence[Run]) -> Chart:
+    """How many rows each day brought."""
+
+    def rows(run: Run) -> Value | None:
+        if "interactions" not in run.rows:
+            return None
+        found = run.rows["interactions"]
+        return Value(
+            found["rows_of_day"], f"{run.date}: {found['rows_of_day']:,} rows of the day; {found['rows']:,} read"
+        )
+
+    return bar_chart("Interactions by day", _short(days), {"rows of the day": _by_day(days, rows)}, _count_words)
+
+
+def dropped_chart(days: Sequence[Run]) -> Chart | Missing:
+    """How many rows were dropped, by why."""
+    why = sorted({reason for run in days for rows in run.rows.values() for reason in rows["dropped"]})
+    if not why:
+        return Missing("No row was dropped.")
+
+    def dropped(reason: str, run: Run) -> Value | None:
+        count = sum(rows["dropped"].get(reason, {"rows": 0})["rows"] for rows in run.rows.values())
+        return Value(count, f"{run.date}: {count:,} rows dropped: {reason}") if run.rows else None
+
+    parts = {reason: _by_day(days, partial(dropped, reason)) for reason in why}
+    return bar_chart("Dropped rows by day", _short(days), parts, _count_words)
+
+
+def oov_chart(days: Sequence[Run]) -> Chart | Missing:
+    """Of the ids that the examples have, how many are outside the vocabulary, by embedding table."""
+
+    def share(table: str, run: Run) -> Value | None:
+        of_table = run.turnover.get(table)
+        if not of_table or of_table["oov_share"] is None:
+            return None
+        found = of_table["oov_share"]
+        return Value(found, f"{run.date}: {found:.2%} of the ids of {table} are out of its vocabulary")
+
+    tables = sorted({table for run in days for table in run.turnover})
+    series = _some({table: _by_day(days, partial(share, table)) for table in tables})
+    if not series:
+        return Missing("No embedding table has a vocabulary, or no run came so far.")
+    return line_chart(f"OOV share by day: {', '.join(series)}", _short(days), series, _share_words, most=1.0)
+
+
+def admitted_chart(days: Sequence[Run]) -> Chart:
+    """How many ids each day gave a row of its own."""
+
+    def admitted(run: Run) -> Value | None:
+        if not run.turnover:
+            return None
+        count = sum(int(each["admitted"]) for each in run.turnover.values())
+        expired = sum(int(each["expired"]) for each in run.turnover.values())
+        return Value(count, f"{run.date}: {count:,} ids admitted, {expired:,} expired")
+
+    return bar_chart("Ids admitted by day", _short(days), {"ids admitted": _by_day(days, admitted)}, _count_words)
+
+
+def drift_chart(days: Sequence[Run], drift: Mapping[str, dict[str, Distance] | Missing]) -> Chart | Missing:
+    """How far each day's features are from the day's before, as far as a limit asks for it."""
+    known = {run: found for run, found in drift.items() if isinstance(found, dict)}
+
+    def distance(feature: str, run: Run) -> Value | None:
+        found = known.get(run.run, {}).get(feature)
+        if found is None:
+            return None
+        tip = f"{run.date}: {feature} is {found.value:.3f} from the day before; {found.limit:g} is allowed"
+        return Value(found.value, tip, symbol="dot" if found.value <= found.limit else "cross")
+
+    features = sorted({feature for found in known.values() for feature in found})
+    if not features:
+        why = sorted({found.why for found in drift.values() if isinstance(found, Missing)})
+        return Missing(why[0] if len(why) == 1 else "Nothing was measured: validation.drift has no limit.")
+    series = {feature: _by_day(days, partial(distance, feature)) for feature in features}
+    newest = list(known.values())[-1]
+    limits = {f"limit of {feature}": found.limit for feature, found in newest.items() if found.limit < 1}
+    return line_chart(f"Drift by day: {', '.join(features)}", _short(days), series, _short_words, limits)
+
+
+def loss_chart(days: Sequence[Run], losses: Mapping[str, list[float] | Missing]) -> Chart | Missing:
+    """The mean loss by epoch, a line a day, oldest first."""
+    known = {run.date: found for run in days if isinstance(found := losses[run.run], list)}
+    if not known:
+        return Missing("No run left a loss curve.")
+    epochs = max(map(len, known.values()))
+    series: dict[str, list[Value | None]] = {
+        day: [
+            *(Value(loss, f"{day}, epoch {number}: loss {loss:.4f}") for number, loss in enumerate(found, 1)),
+            *[None] * (epochs - len(found)),
+        ]
+        for day, found in known.items()
+    }
+    names = [f"epoch {number}" for number in range(1, epochs + 1)]
+    return line_chart("Loss by epoch, a line a day", names, series, _short_words, from_zero=False)
+
+
+def frequency_chart(found: Frequencies) -> Chart:
+    """What the estimator says of an item against how often the data has it."""
+    points = (
+        (counted, estimated, f"counted {counted:.3g} a batch, estimated {estimated:.3g}")
+        for counted, estimated in zip(found.counted, found.estimated, strict=True)
+    )
+    return log_scatter("Estimated against counted items a batch, both logarithmic", points)
+
+
+def _recall(slice_name: str, scorer: str, metric: str, words: str, run: Run) -> Value | None:
+    found = run.metrics.get(slice_name, {})
+    if metric not in found.get(scorer, {}):
+        return None
+    value, low, high = found[scorer][metric]
+    if value is None:
+        return None
+    interval = "" if low is None or high is None else f" [{low:.3f}, {high:.3f}]"
+    tip = f"{run.date}, {words}: {value:.4f}{interval}, {found.get('interactions', 0):,} interactions"
+    if scorer != CANDIDATE or slice_name != ALL:  # five more intervals a day would hide the one that decides
+        return Value(value, tip)
+    return Value(value, tip, low, high, symbol=_symbol(run))
+
+
+def _symbol(run: Run) -> str:
+    match outcome(run):
+        case Outcome.PUSHED:
+            return "dot"
+        case Outcome.NOT_JUDGED:
+            return "ring"
+        case _:
+            return "cross"
+
+
+def _by_day(days: Sequence[Run], read: Callable[[Run], Value | None]) -> list[Value | None]:
+    """What is read of each day's run; None for days without."""
+    runs = {run.date: run for run in days}
+    return [read(runs[day]) if day in runs else None for day in columns(days)]
+
+
+def _some(series: Mapping[str, Sequence[Value | None]]) -> dict[str, Sequence[Value | None]]:
+    """Without those that have no value at all."""
+    return {name: values for name, values in series.items() if any(values)}
+
+
+def _short(days: Sequence[Run]) -> list[str]:
+    """The columns without their year."""
+    return [day[5:] for day in columns(days)]
+
+
+def _recall_words(value: float) -> str:
+    return f"{value:.2f}"
+
+
+def _short_words(value: float) -> str:
+    return f"{value:g}"
+
+
+def _share_words(value: float) -> str:
+    return f"{100 * value:g} %"
+
+
+def _count_words(value: float) -> str:
+    return f"{value:,.0f}" if value == round(value) else f"{value:,.1f}"

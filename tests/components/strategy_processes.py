@@ -1,0 +1,155 @@
+"""Processes of clusters, as forks of one that has TensorFlow and TFX loaded, which takes longer than all that they do.
+
+Reads a JSON line a request and answers with one. `{"run": [WHAT, ...], "tf_config": {...}, "log": FILE}` starts a process and is
+answered with its number; `{"poll": NUMBER}` with its exit status, negative where a signal ended it, or null.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+
+def run(request: dict[str, Any]) -> None:
+    """In the fork; does not return."""
+    from components.trainer import arguments, worker
+    from components.trainer.run import run_fn
+    from schemas.errors import PassingError
+    from tests.components import strategy_contract
+
+    descriptor = os.open(request["log"], os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    os.dup2(descriptor, 1), os.dup2(descriptor, 2)
+    os.environ["TF_CONFIG"] = json.dumps(request["tf_config"])
+    sys.argv = [sys.argv[0]]
+    status = 0
+    try:
+        match request["run"]:
+            case ["worker"]:
+                worker.main()
+            case ["contract", name, root]:
+                strategy_contract.take_part(name, Path(root))
+            case ["step", file]:
+                run_fn(arguments.from_json(Path(file).read_text()))
+    except SystemExit as end:
+        status = int(end.code or 0)
+    except PassingError:
+        traceback.print_exc()
+        status = worker.PASSING_FAULT
+    except BaseException:
+        traceback.print_exc()
+        status = 70
+    finally:
+        sys.stdout.flush(), sys.stderr.flush()
+        os._exit(status)
+
+
+def main() -> None:
+    from components.trainer import run as loaded
+    from tests.components import strategy_contract
+
+    assert loaded and strategy_contract
+    answers = os.fdopen(os.dup(1), "w")
+    for line in sys.stdin:
+        request = json.loads(line)
+        if "poll" in request:
+            number, status = os.waitpid(request["poll"], os.WNOHANG)
+            answer = os.waitstatus_to_exitcode(status) if number else None
+        else:
+            answer = os.fork()
+            if answer == 0:
+                run(request)
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+class Forks:
+    """The process that forks, seen from outside."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def ask(self, request: dict[str, Any]) -> Any:
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+    def end(self) -> None:
+        assert self._process.stdin
+        self._process.stdin.close()
+        self._process.wait()
+
+
+class Cluster:
+    """Some processes on loopback, and what each is told to run.
+
+    Args:
+        forks: makes the processes.
+        jobs: for each job what its processes run, a list each.
+        logs: the beginning of their logs' paths.
+    """
+
+    def __init__(self, forks: Forks, jobs: dict[str, list[list[str]]], logs: Path) -> None:
+        self._forks, self._jobs, self._logs = forks, jobs, logs
+        self._addresses = {job: [f"127.0.0.1:{free_port()}" for _ in runs] for job, runs in jobs.items()}
+        self._status: dict[int, int] = {}
+        self._numbers = {
+            (job, index): self._start(job, index) for job, runs in jobs.items() for index in range(len(runs))
+        }
+
+    def _start(self, job: str, index: int) -> int:
+        tf_config = {"cluster": self._addresses, "task": {"type": job, "index": index}}
+        request = {"run": self._jobs[job][index], "tf_config": tf_config, "log": str(self.log(job, index))}
+        number: int = self._forks.ask(request)
+        return number
+
+    def log(self, job: str, index: int) -> Path:
+        return self._logs.with_name(f"{self._logs.name}-{job}-{index}.log")
+
+    def words(self, job: str, index: int) -> str:
+        return self.log(job, index).read_text(errors="replace")[-4000:]
+
+    def status(self, job: str, index: int) -> int | None:
+        """The exit status; None while the process runs."""
+        number = self._numbers[job, index]
+        if number not in self._status:
+            status = self._forks.ask({"poll": number})
+            if status is None:
+                return None
+            self._status[number] = status
+        return self._status[number]
+
+    def faults(self) -> list[str]:
+        """What those said that ended with another status than 0."""
+        return [self.words(*key) for key in self._numbers if self.status(*key) not in (None, 0)]
+
+    def kill(self, job: str, index: int) -> None:
+        if self.status(job, index) is None:
+            os.kill(self._numbers[job, index], 9)
+            while self.status(job, index) is None:
+                pass
+
+    def restart(self, job: str, index: int) -> None:
+        self.kill(job, index)
+        self._numbers[job, index] = self._start(job, index)
+
+    def end(self) -> None:
+        for key in self._numbers:
+            self.kill(*key)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""One contract for every strategy: trained as on one device, and what one leaves every other goes on from."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from components.trainer import strategies
+from components.trainer.settings import StrategySettings
+from components.trainer.training import LOSS_CURVE
+from components.trainer.warm_start import CHECKPOINT
+from tests.components import strategy_contract as contract
+from tests.components.strategy_processes import Cluster, Forks
+
+pairs = pytest.mark.parametrize("other", contract.NAMES)
+each = pytest.mark.parametrize("name", contract.NAMES)
+
+
+def jobs(name: str, root: Path) -> dict[str, list[list[str]]]:
+    takes_part = ["contract", name, str(root)]
+    serves = "ps" in contract.CLUSTERS[name]
+    return {
+        job: [["worker"] if serves and job != "chief" else takes_part] * count
+        for job, count in contract.CLUSTERS[name].items()
+    }
+
+
+@pytest.fixture(scope="module")
+def forks() -> Iterator[Forks]:
+    made = Forks()
+    yield made
+    made.end()
+
+
+def wait_for(files: list[Path], running: list[Cluster]) -> None:
+    def there() -> bool:
+        assert [fault for cluster in running for fault in cluster.faults()] == []
+        return all(file.exists() for file in files)
+
+    contract.wait_for(there, str(files), pause=0.2)
+
+
+@pytest.fixture(scope="module")
+def clusters(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, Cluster]]]:
+    """All strategies at once; a folder each of the first part holds what they leave."""
+    root = tmp_path_factory.mktemp("strategies")
+    with contextlib.ExitStack() as stack:
+        running = {}
+        for name in contract.CLUSTERS:
+            running[name] = Cluster(forks, jobs(name, root), root / name)
+            stack.callback(running[name].end)
+        here = {
+            name: strategies.make(StrategySettings.model_validate(contract.KINDS[name]))
+            for name in ("one_device", "mirrored")
+        }
+        first = {name: contract.first_day(root, name, devices) for name, devices in here.items()}
+        wait_for([root / name / "first_done" for name in contract.NAMES], list(running.values()))
+        for name, devices in here.items():
+            contract.go_on(root, name, devices, first[name])
+        yield root, running
+
+
+@pytest.fixture(scope="module")
+def root(clusters: tuple[Path, dict[str, Cluster]]) -> Path:
+    """The folder, once all have trained but for the long training with parameter servers."""
+    root, running = clusters
+    wait_for([root / name / "all_done" for name in contract.NAMES], list(running.values()))
+    return root
+
+
+def losses(folder: Path) -> NDArray[np.float64]:
+    return pd.read_csv(folder / LOSS_CURVE)["loss"].to_numpy()
+
+
+def state(folder: Path) -> dict[str, NDArray[Any]]:
+    """Everything that a training leaves the next one, by its name in the checkpoint."""
+    reader = tf.train.load_checkpoint(str(folder / "kept" / CHECKPOINT))
+    return {
+        name: reader.get_tensor(name)
+        for name in reader.get_variable_to_shape_map()
+        if name.endswith("VARIABLE_VALUE") and "save_counter" not in name
+    }
+
+
+def assert_same(found: Path, expected: Path) -> None:
+    np.testing.assert_allclose(losses(found), losses(expected), rtol=2e-5)
+    ours, theirs = state(found), state(expected)
+    assert ours.keys() == theirs.keys()
+    for name, values in theirs.items():
+        if values.dtype == np.int64:
+            assert np.array_equal(ours[name], values), name  # steps, and the estimator's counts
+        else:
+            np.testing.assert_allclose(ours[name], values, rtol=2e-3, atol=2e-5, err_msg=name)
+
+
+@each
+def test_a_strategy_trains_as_one_device_does_on_the_same_global_batches(root: Path, name: str) -> None:
+    assert_same(root / name / "first", root / "one_device" / "first")
+
+
+@each
+@pairs
+def test_a_day_goes_on_from_what_any_strategy_left(root: Path, name: str, other: str) -> None:
+    assert_same(root / name / "after" / other, root / "one_device" / "after" / "one_device")
+
+
+@each
+@pairs
+def test_a_strategy_continues_a_killed_attempt_of_any_other(root: Path, name: str, other: str) -> None:
+    assert_same(root / name / "continued" / other, root / "one_device" / "first")
+
+
+def test_a_worker_of_parameter_servers_may_go_away_and_come_back(
+    root: Path, clusters: tuple[Path, dict[str, Cluster]]
+) -> None:
+    cluster = clusters[1]["parameter_server"]
+    (root / "go").touch()
+    folder = root / "parameter_server"
+    wait_for([folder / "unfinished_long" / "checkpoint"], [cluster])
+    cluster.restart("worker", 0)
+    assert not (folder / "long_done").exists()
+    wait_for([folder / "long_done"], [])
+    assert len(losses(folder / "long")) == contract.LONG_EPOCHS
+    # A step that the worker took and could not tell of is taken again.
+    step = state(folder / "long")["rest/iterations/.ATTRIBUTES/VARIABLE_VALUE"]
+    assert (
+        contract.STEPS_PER_EPOCH * contract.LONG_EPOCHS <= step <= contract.STEPS_PER_EPOCH * contract.LONG_EPOCHS + 2
+    )
+
+
+def test_only_the_chief_leaves_anything(root: Path) -> None:
+    # A worker's loss curve would be a second one, and its checkpoints the same once more: TensorFlow numbers the shards of one.
+    for name in contract.CLUSTERS:
+        kept = sorted(file.name for file in (root / name / "first" / "kept" / "checkpoint").iterdir())
+        assert kept[-1] == "state.index" and len([one for one in kept if ".index" in one]) == 1

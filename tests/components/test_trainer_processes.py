@@ -1,0 +1,191 @@
+"""The Trainer's step as the chief of a cluster, and `components.trainer.worker` beside it: the same model as from one process."""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+import tensorflow_transform as tft
+from tfx import v1 as tfx
+
+from components.artifacts import SHAPE_PROPERTY
+from components.trainer import arguments, warm_start
+from components.trainer.component import ANALYSIS_KEY, CATALOGUE_FILES, UNFINISHED, WARM_START
+from components.trainer.run import run_fn
+from components.trainer.settings import TrainerSettings
+from components.trainer.training import LOSS_CURVE
+from components.transform import raw_features
+from schemas.features import CANDIDATE_ID, QUERY_ID, REWARD, TIMESTAMP, FeatureSpec
+from schemas.served import EMBEDDING, EXAMPLES_SIGNATURE
+from tests.components.exported import export
+from tests.components.strategy_contract import wait_for
+from tests.components.strategy_processes import Cluster, Forks
+
+SPEC = FeatureSpec.model_validate(
+    {
+        "interactions": {"user": "user", "item": "item", "time": "at"},
+        "catalogue": {"item": "item"},
+        "tables": {"user": {"width": 4, "hash_buckets": 7}, "item": {"width": 4, "hash_buckets": 9}},
+        "query": {"user": {"kind": "id", "table": "user"}},
+        "item": {"item": {"kind": "id", "table": "item"}},
+    }
+)
+TOWERS = {"query": [8, 4], "item": [4]}
+EXAMPLES, ITEMS = 50, 20
+STEPS_PER_EPOCH = 6  # of 8 examples; 2 are left over
+Run = Callable[[str], tfx.components.FnArgs]
+
+
+def raw(number: int) -> tf.train.Example:
+    example = tf.train.Example()
+    for name, value in (
+        ("user", number % 11),
+        ("item", number % ITEMS),
+        (CANDIDATE_ID, number % ITEMS),
+        (QUERY_ID, number),
+    ):
+        example.features.feature[name].bytes_list.value.append(b"%d" % value)
+    example.features.feature[TIMESTAMP].int64_list.value.append(number)
+    example.features.feature[REWARD].float_list.value.append(0.5 + number % 2 / 2)
+    return example
+
+
+@pytest.fixture(scope="module")
+def arguments_of(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """What the step is told, by the strategy's kind; each in a folder of its own, over the same transformed examples."""
+    root = tmp_path_factory.mktemp("processes")
+    export(SPEC, TOWERS, root / "before")
+    transform = tft.TFTransformOutput(str(root / "before" / "transform"))
+    examples = [raw(number).SerializeToString() for number in range(EXAMPLES)]
+    with tf.io.TFRecordWriter(str(root / "catalogue.gz"), "GZIP") as writer:
+        for example in examples[:ITEMS]:
+            writer.write(example)
+    dtypes = {**raw_features.dtypes(SPEC.features), CANDIDATE_ID: tf.string, QUERY_ID: tf.string, TIMESTAMP: tf.int64}
+    parsed = tf.io.parse_example(
+        examples, {n: tf.io.VarLenFeature(d) for n, d in {**dtypes, REWARD: tf.float32}.items()}
+    )
+    transformed = {name: values.numpy() for name, values in transform.transform_features_layer()(parsed).items()}
+    with tf.io.TFRecordWriter(str(root / "train.gz"), "GZIP") as writer:
+        for row in range(EXAMPLES):
+            example = tf.train.Example()
+            for name, values in transformed.items():
+                feature = example.features.feature[name]
+                (feature.float_list if values.dtype == np.float32 else feature.int64_list).value.append(values[row])
+            writer.write(example.SerializeToString())
+
+    def made(kind: str) -> tfx.components.FnArgs:
+        settings = TrainerSettings.model_validate(
+            {
+                "towers": TOWERS,
+                "strategy": {"kind": kind},
+                "batch_size": 8,
+                "epochs": 40,
+                "adagrad_start": 0.01,
+                "softmax": {"uniform_negatives": 4},
+                "frequency": {"buckets": 64, "hashes": 2},
+                "checkpoint_steps": 5,
+            }
+        )
+        fn_args = tfx.components.FnArgs()
+        fn_args.train_files, fn_args.num_examples = [str(root / "train.gz")], {"train": EXAMPLES}
+        fn_args.transform_output, fn_args.base_model = str(root / "before" / "transform"), None
+        fn_args.serving_model_dir, fn_args.model_run_dir = str(root / kind / "serving"), str(root / kind / "log")
+        fn_args.custom_config = {
+            "feature_spec": SPEC.model_dump_json(),
+            "trainer": settings.model_dump_json(),
+            SHAPE_PROPERTY: warm_start.shape(SPEC, settings),
+            ANALYSIS_KEY: str(root / "before" / "analysis"),
+            CATALOGUE_FILES: [str(root / "catalogue.gz")],
+            WARM_START: str(root / kind / "kept"),
+            UNFINISHED: str(root / kind / "unfinished"),
+        }
+        (root / kind).mkdir()
+        (root / kind / "arguments.json").write_text(arguments.to_json(fn_args))
+        return fn_args
+
+    return made
+
+
+@pytest.fixture(scope="module")
+def forks() -> Iterator[Forks]:
+    made = Forks()
+    yield made
+    made.end()
+
+
+@pytest.fixture(scope="module")
+def on_one_device(arguments_of: Run) -> tfx.components.FnArgs:
+    fn_args = arguments_of("one_device")
+    run_fn(fn_args)
+    return fn_args
+
+
+def cluster_of(forks: Forks, fn_args: tfx.components.FnArgs, jobs: dict[str, int]) -> Cluster:
+    folder = Path(fn_args.model_run_dir).parent
+    step = ["step", str(folder / "arguments.json")]
+    return Cluster(
+        forks, {job: [step if job == "chief" else ["worker"]] * count for job, count in jobs.items()}, folder / "log-of"
+    )
+
+
+def assert_same(found: tfx.components.FnArgs, expected: tfx.components.FnArgs) -> None:
+    ours, theirs = (pd.read_csv(os.path.join(one.model_run_dir, LOSS_CURVE))["loss"] for one in (found, expected))
+    assert theirs.iloc[-1] < theirs.iloc[0]
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4)
+    examples = tf.constant([raw(number).SerializeToString() for number in range(EXAMPLES)])
+    for tower in ("query_tower", "item_tower"):
+        ours, theirs = (
+            tf.saved_model.load(os.path.join(one.serving_model_dir, tower)).signatures[EXAMPLES_SIGNATURE](examples)[
+                EMBEDDING
+            ]
+            for one in (found, expected)
+        )
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+def ended(cluster: Cluster, *processes: tuple[str, int]) -> list[int | None]:
+    """The statuses of processes, once they have ended."""
+    wait_for(lambda: all(cluster.status(*one) is not None for one in processes), "the end of the training", pause=0.2)
+    return [cluster.status(*one) for one in processes]
+
+
+def test_a_worker_that_is_killed_ends_all_with_75_and_started_again_they_end_as_one_device(
+    forks: Forks, arguments_of: Run, on_one_device: tfx.components.FnArgs
+) -> None:
+    fn_args = arguments_of("multi_worker_mirrored")
+    cluster = cluster_of(forks, fn_args, {"chief": 1, "worker": 1})
+    try:
+        unfinished = Path(fn_args.custom_config[UNFINISHED])
+        wait_for(lambda: (unfinished / "checkpoint").exists() or cluster.faults() != [], "a checkpoint")
+        cluster.kill("worker", 0)
+        assert ended(cluster, ("chief", 0)) == [75], cluster.words("chief", 0)
+        assert "Another process of the training went away" in cluster.words("chief", 0)
+        assert not Path(fn_args.serving_model_dir).exists()
+        cluster.restart("worker", 0)
+        cluster.restart("chief", 0)
+        assert ended(cluster, ("chief", 0), ("worker", 0)) == [0, 0], cluster.words("chief", 0)
+    finally:
+        cluster.end()
+    assert_same(fn_args, on_one_device)
+
+
+def test_parameter_servers_with_one_worker_train_and_export_as_one_device(
+    forks: Forks, arguments_of: Run, on_one_device: tfx.components.FnArgs
+) -> None:
+    fn_args = arguments_of("parameter_server")
+    cluster = cluster_of(forks, fn_args, {"chief": 1, "worker": 1, "ps": 1})
+    try:
+        assert ended(cluster, ("chief", 0)) == [0], cluster.words("chief", 0)
+    finally:
+        cluster.end()
+    assert_same(fn_args, on_one_device)
+
+
+def test_what_the_step_is_told_is_told_to_workers_unchanged(on_one_device: tfx.components.FnArgs) -> None:
+    told = arguments.to_json(on_one_device)
+    assert arguments.to_json(arguments.from_json(told)) == told
+    assert json.loads(told)["num_examples"] == {"train": EXAMPLES}

@@ -1,0 +1,73 @@
+"""What became of a run, why, and whether the day is good."""
+
+from typing import Any
+
+import pytest
+from made_up import BY_DAY, FAILED, REFUSED, a_run
+
+from pipeline.report.outcome import Outcome, day_runs, outcome, reasons, verdict
+
+PASSED_OVER = {"state": "passed over", "version": None, "blessed": None}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, Outcome.PUSHED),
+        (REFUSED, Outcome.REFUSED),
+        (FAILED, Outcome.FAILED),
+        (BY_DAY[6], Outcome.WITHDRAWN),
+        (BY_DAY[8], Outcome.NOT_JUDGED),
+        (BY_DAY[9], Outcome.NOT_SERVABLE),
+        (BY_DAY[11], Outcome.UNFINISHED),
+        (PASSED_OVER, Outcome.PASSED_OVER),
+        ({**FAILED, "blessed": True}, Outcome.FAILED),  # judged, and then the Pusher failed
+    ],
+)
+def test_a_run_has_one_outcome(changes: dict[str, Any], expected: Outcome) -> None:
+    assert outcome(a_run(**changes)) is expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, []),
+        (REFUSED, ["recall@50 of catalogue: 0.0400; expected at least 0.0500"]),
+        (FAILED, ["Transform: no such column."]),
+        ({**FAILED, "fault": ""}, ["Transform failed."]),
+        (BY_DAY[6], ["A rollback took its model back."]),
+        (BY_DAY[11], ["It ended after Pusher, or still runs."]),
+        ({"state": "unfinished", "steps": ()}, ["No step has run."]),
+        (
+            {"not_judged": ("item_age=fresh",)},
+            ["Limits on item_age=fresh were not judged: no held-out interaction is in it."],
+        ),
+    ],
+)
+def test_a_run_says_why(changes: dict[str, Any], expected: list[str]) -> None:
+    assert reasons(a_run(**changes)) == expected
+
+
+def test_of_a_day_the_last_run_counts_that_had_anything_to_do() -> None:
+    first, second, third = (a_run(run=f"2026-11-01.{name}") for name in "abc")
+    third = a_run(run=third.run, **PASSED_OVER)
+    assert day_runs([first, second, third]) == [second]
+    assert day_runs([third]) == [third]
+
+
+def test_a_day_that_was_pushed_is_good_while_it_or_a_later_one_is_live() -> None:
+    run = a_run()  # version 20261101001
+    assert verdict(run, (20261101001, "2026-11-01")).is_good
+    assert verdict(run, (20261105001, "2026-11-05")).is_good
+    assert verdict(run, (20261101001, "2026-11-01")).sentence == (
+        "2026-11-01 is good: its model was blessed. Version 20261101001 of 2026-11-01 is live."
+    )
+    behind = verdict(run, (20261031001, "2026-10-31"))
+    assert not behind.is_good and "20261101001 was pushed, but is not live" in behind.sentence
+    assert not verdict(run, None).is_good
+
+
+def test_a_day_that_was_not_says_why_and_what_serves_on() -> None:
+    found = verdict(a_run(**REFUSED), (20261031001, "2026-10-31"))
+    assert found.sentence == "2026-11-01 is not good: refused. Version 20261031001 of 2026-10-31 is live."
+    assert found.reasons == ("recall@50 of catalogue: 0.0400; expected at least 0.0500",)

@@ -1,0 +1,130 @@
+"""What the Dockerfile must keep to; `make lint` has hadolint read it, and tools/try_dockerfile.py runs its steps."""
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from packaging.requirements import Requirement
+from setuptools import find_packages
+
+PROJECT = Path(__file__).parents[1]
+PROJECT_FILE = tomllib.loads((PROJECT / "pyproject.toml").read_text())
+
+
+def tool(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, PROJECT / "tools" / f"{name}.py")
+    assert spec and spec.loader
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def stages() -> list[list[tuple[str, str]]]:
+    """The instructions of each stage, each in its order."""
+    found: list[list[tuple[str, str]]] = []
+    for word, rest in tool("try_dockerfile").instructions():
+        if word == "FROM":
+            found.append([])
+        found[-1].append((word, rest))
+    return found
+
+
+def given(stage: list[tuple[str, str]], word: str) -> list[str]:
+    return [rest for each, rest in stage if each == word]
+
+
+def test_the_base_is_pinned_and_the_last_stage_is_of_it_without_what_built(stages: list[list[tuple[str, str]]]) -> None:
+    base, build, last = stages
+    assert re.fullmatch(r"debian:trixie-\d{8}-slim@sha256:[0-9a-f]{64} AS base", base[0][1])
+    assert (build[0][1], last[0][1]) == ("base AS build", "base")
+    assert not re.search(r"apt-get|pip|venv /", " ".join(given(last, "RUN")))
+    installed = re.search(r"--no-install-recommends (.*?) &&", given(base, "RUN")[0])
+    assert installed and set(installed[1].split()) == {"ca-certificates", "libstdc++6", "python3"}
+    assert [words.split()[:2] for words in given(last, "COPY")] == [
+        ["--from=build", "/opt/venv"], ["--from=build", "/opt/ndr"],
+    ]  # fmt: skip
+
+
+def test_the_user_is_a_number_that_is_not_roots(stages: list[list[tuple[str, str]]]) -> None:
+    last = stages[-1]
+    (user,) = given(last, "USER")
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", user)
+    number = user.partition(":")[0]
+    (made,) = given(last, "RUN")
+    assert f"useradd --uid {number} " in made
+    assert [word for word, _ in last].index("USER") > [word for word, _ in last].index("RUN")
+    deployed = (PROJECT / "deploy/base/doctor/doctor.yaml").read_text()
+    assert f"runAsUser: {number}" in deployed and f"fsGroup: {number}" in deployed
+
+
+def test_the_lock_is_installed_before_the_code_is_there_and_the_code_without_a_network(
+    stages: list[list[tuple[str, str]]],
+) -> None:
+    steps = [(word, rest) for word, rest in stages[1] if word in ("COPY", "RUN")]
+    _, (_, locks), (_, install), *copies, (_, package) = steps
+    assert set(locks.split()[:-1]) == {"pyproject.toml", "requirements.lock", "requirements-gpu.lock"}
+    assert (
+        "--constraints requirements.lock --constraints requirements-gpu.lock --requirements pyproject.toml" in install
+    )
+    assert "--offline --no-deps --no-build-isolation --editable ." in package
+    copied = {source for _, words in copies for source in words.split()[:-1]}
+    packages = find_packages(str(PROJECT), include=["components*", "pipeline*", "schemas*", "serving*"])
+    assert copied >= {each for each in packages if "." not in each}
+    for source in {*copied, *locks.split()[:-1]}:
+        assert (PROJECT / source).exists()
+        assert f"!{source}" in (PROJECT / ".dockerignore").read_text().split()
+    assert (PROJECT / ".dockerignore").read_text().split("\n")[1] == "*"  # all else stays out
+
+
+def test_its_versions_are_the_projects(stages: list[list[tuple[str, str]]]) -> None:
+    arguments = dict(each.split("=", 1) for stage in stages for each in given(stage, "ARG"))
+    assert arguments == {"DEVICE": "cpu", "VERSION": PROJECT_FILE["project"]["version"], "REVISION": "unknown"}
+    (uv,) = [each for each in tool("setup_env").INSTALLERS if each.startswith("uv==")]
+    assert f" {uv} " in given(stages[1], "RUN")[0]
+
+
+def test_the_lock_of_gpus_has_all_that_this_tensorflow_wants() -> None:
+    locked = [Requirement(line) for line in (PROJECT / "requirements-gpu.lock").read_text().splitlines()]
+    pins = {each.name: next(iter(each.specifier)).version for each in locked}
+    wanted = [Requirement(each) for each in metadata.requires("tensorflow") or [] if "and-cuda" in each]
+    assert len(wanted) > 10 and {each.name for each in wanted} == pins.keys()
+    assert all(each.specifier.contains(pins[each.name]) for each in wanted)
+
+
+def test_the_commands_of_steps_and_people_are_found_where_they_are_run(stages: list[list[tuple[str, str]]]) -> None:
+    last = stages[-1]
+    (environment,) = given(last, "ENV")
+    assert environment.startswith("PATH=/opt/venv/bin:")
+    assert given(last, "WORKDIR") == given(stages[1], "WORKDIR") == ["/opt/ndr"]
+    (command,) = given(last, "CMD")
+    assert json.loads(command)[0] in PROJECT_FILE["project"]["scripts"] and not given(last, "ENTRYPOINT")
+
+
+def test_a_folder_of_what_is_copied_has_the_checkouts_digest(tmp_path: Path) -> None:
+    """So that what is compiled in a checkout is taken by the steps of an image that was built from it."""
+    for name in ("schemas", "components", "serving", "pipeline"):
+        shutil.copytree(PROJECT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    program = (
+        "from pathlib import Path; from pipeline import config, digests\n"
+        "path = Path('pipeline/configs/movielens.yaml'); print(digests.__file__, digests.definition(path, config.load(path)))"
+    )
+
+    def told(folder: Path) -> list[str]:
+        environment = {**os.environ, "PYTHONPATH": str(folder)}
+        command = [sys.executable, "-c", program]
+        answer = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
+        return answer.stdout.split()
+
+    (copied, its), (own, digest) = told(tmp_path), told(PROJECT)
+    assert (copied, own) == (f"{tmp_path}/pipeline/digests.py", f"{PROJECT}/pipeline/digests.py")
+    assert its == digest
