@@ -106,7 +106,7 @@ def train_and_export(fn_args: tfx.components.FnArgs, devices: strategies.Devices
         )
         for tower, features in ((model.query_tower, spec.query), (model.item_tower, spec.item)):
             export_tower(tower, features, transform_output, fn_args.serving_model_dir)
-    devices.hand_over("the end")  # a process that ends takes the others with it
+    devices.part()
 
 
 @contextmanager
@@ -118,7 +118,7 @@ def going_away_told() -> Iterator[None]:
     """
     try:
         yield
-    except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError) as error:
+    except strategies.GONE as error:
         raise PassingError(
             "Another process of the training went away, or cannot be reached. All of them are to be started again; training goes "
             f"on from its last checkpoint. TensorFlow says: {error}"

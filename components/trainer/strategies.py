@@ -20,7 +20,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import tensorflow as tf
@@ -31,6 +31,8 @@ from components.trainer.towers import Parts, undivided
 from schemas.errors import UserError
 
 TF_CONFIG = "TF_CONFIG"
+# What TensorFlow says of a process that went away.
+GONE = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError)
 
 
 class _Writing:
@@ -109,6 +111,14 @@ class InStep(_Writing):
             return _from_the_first_replica(self.strategy, text)
         return text
 
+    def part(self) -> None:
+        """Returns once all have come here, where nothing is left to do: a process that ends takes the others with it.
+
+        One that ends as soon as it may can look to a slower one as if it had gone away before.
+        """
+        with suppress(*GONE):
+            self.hand_over("the end")
+
 
 class ParameterServers(_Writing):
     """Workers that train each at its own pace on weights that are on parameter servers; this process tells them what to do.
@@ -151,6 +161,9 @@ class ParameterServers(_Writing):
     def hand_over(self, text: str) -> str:
         """As of `InStep`; the others need no text."""
         return text
+
+    def part(self) -> None:
+        """As of `InStep`; the others serve until they are ended."""
 
 
 Devices = InStep | ParameterServers

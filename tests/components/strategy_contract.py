@@ -191,4 +191,4 @@ def take_part(name: str, root: Path) -> None:
         first.train(root / name / "long", root / name / "unfinished_long", epochs=LONG_EPOCHS)
         first.save(root / name / "long" / "kept")
         (root / name / "long_done").touch()
-    devices.hand_over("the end")
+    devices.part()

@@ -16,7 +16,7 @@ import pytest
 from packaging.requirements import Requirement
 from setuptools import find_packages
 
-PROJECT = Path(__file__).parents[1]
+PROJECT = Path(__file__).parents[2]
 PROJECT_FILE = tomllib.loads((PROJECT / "pyproject.toml").read_text())
 
 
