@@ -80,7 +80,7 @@ class Examples:
         self.settings: TrainerSettings = config.trainer
         self.spec: FeatureSpec = config.feature_spec()
         self.transform = tft.TFTransformOutput(str(made("TransformGraph", "Transform")))
-        self.analysis = str(made("Analysis", "Analysis"))
+        self.analysis = str(made("Analysis", "Analyzer"))
         self.files = [str(made("Examples", "Transform") / "Split-train" / "*.gz")]
 
     def model(self, **switches: bool) -> TwoTowerModel:
