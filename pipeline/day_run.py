@@ -7,7 +7,6 @@ from apache_beam.runners.runner import create_runner
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 from tfx.dsl.compiler import compiler, constants
 from tfx.dsl.io import fileio
-from tfx.orchestration import metadata as tfx_metadata
 from tfx.orchestration.local import runner_utils
 from tfx.orchestration.portable import launcher, outputs_utils, runtime_parameter_utils
 from tfx.orchestration.portable.mlmd import context_lib
@@ -20,18 +19,9 @@ from pipeline.config import Config
 from pipeline.create import create_pipeline
 from pipeline.days import done, given
 from pipeline.executions import NODE_CONTEXT
+from pipeline.handle import PatientMetadata
 from pipeline.metadata import Records, Run
-from pipeline.store import connect
 from schemas.errors import UserError
-
-
-class PatientMetadata(tfx_metadata.Metadata):
-    """TFX's handle on ML Metadata, which waits for a server that restarts and says in words what is wrong."""
-
-    def __enter__(self) -> "PatientMetadata":
-        self._store = connect(self._connection_config)
-        self._users += 1
-        return self
 
 
 def compile_pipeline(config: Config, day: date) -> pipeline_pb2.Pipeline:

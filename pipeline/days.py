@@ -4,7 +4,6 @@ import hashlib
 from datetime import date, timedelta
 
 from ml_metadata.proto import metadata_store_pb2 as mlmd
-from tfx.orchestration import metadata as tfx_metadata
 from tfx.orchestration.portable import inputs_utils
 from tfx.proto.orchestration import pipeline_pb2
 
@@ -15,6 +14,7 @@ from components.pusher.versions import PushFolder
 from components.resolver.earlier import MODEL_KEY
 from pipeline.config import Config
 from pipeline.create import BASELINE, WARM_START
+from pipeline.handle import PatientMetadata
 from pipeline.metadata import Given, Records, Run
 from schemas.errors import UserError
 
@@ -77,7 +77,7 @@ def done(config: Config, day: date, now: Given, records: Records) -> Run | None:
 def _earlier(compiled: pipeline_pb2.Pipeline, name: str, connection: mlmd.ConnectionConfig) -> tuple[int, str]:
     """The id and the day of the model that a resolver of the pipeline finds now; 0 and nothing where there is none."""
     node = next(n.pipeline_node for n in compiled.nodes if n.pipeline_node.node_info.id == name)
-    with tfx_metadata.Metadata(connection) as handle:
+    with PatientMetadata(connection) as handle:
         resolved = inputs_utils.resolve_input_artifacts(pipeline_node=node, metadata_handle=handle)
     models = resolved[0][MODEL_KEY]
     if not models:

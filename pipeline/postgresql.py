@@ -6,11 +6,13 @@ looks properties up by their text, so they are dropped.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pg8000.native
 from google.protobuf.message import Message
+from ml_metadata import errors
 from ml_metadata.metadata_store import metadata_store
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
@@ -26,17 +28,17 @@ class PostgreSQLStore(metadata_store.MetadataStore):
         to: where it is.
 
     Raises:
-        As ML Metadata's.
+        ml_metadata.errors.StatusError: as ML Metadata's store.
     """
 
     def __init__(self, to: mlmd.ConnectionConfig) -> None:
         super().__init__(to)
-        connection = ask(to.postgresql)
         try:
-            for index in INDEXES:
-                connection.run(f"DROP INDEX IF EXISTS {index}")
-        finally:
-            connection.close()
+            with ask(to.postgresql) as connection:
+                for index in INDEXES:
+                    connection.run(f"DROP INDEX IF EXISTS {index}")
+        except pg8000.native.Error as error:
+            raise errors.UnavailableError(str(error)) from error
 
     def _call_method(self, method_name: str, request: Message, response: Message) -> None:
         kept = type(request)()
@@ -46,17 +48,22 @@ class PostgreSQLStore(metadata_store.MetadataStore):
         _each_text(response, decoded)
 
 
-def ask(server: mlmd.PostgreSQLDatabaseConfig) -> pg8000.native.Connection:
+@contextmanager
+def ask(server: mlmd.PostgreSQLDatabaseConfig) -> Iterator[pg8000.native.Connection]:
     """A connection of our own.
 
     Raises:
         pg8000.native.DatabaseError: the server refuses it.
         pg8000.native.InterfaceError: the server cannot be reached.
     """
-    return pg8000.native.Connection(
+    connection = pg8000.native.Connection(
         host=server.host, port=int(server.port), database=server.dbname, user=server.user,
         password=unquoted(server.password), timeout=DRIVER_TIMEOUT,
     )  # fmt: skip
+    try:
+        yield connection
+    finally:
+        connection.close()
 
 
 def quoted(value: str) -> str:
@@ -83,7 +90,7 @@ def _each_text(message: Message, change: Callable[[str], str]) -> None:
     """Changes every text in a message; not the names of properties."""
     for field, value in message.ListFields():
         if field.type == field.TYPE_STRING:
-            if field.label == field.LABEL_REPEATED:
+            if field.is_repeated:
                 value[:] = [change(text) for text in value]
             else:
                 setattr(message, field.name, change(value))
@@ -93,7 +100,7 @@ def _each_text(message: Message, change: Callable[[str], str]) -> None:
 
 
 def _messages(field: Any, value: Any) -> list[Message]:
-    if field.label != field.LABEL_REPEATED:
+    if not field.is_repeated:
         return [value]
     if not field.message_type.GetOptions().map_entry:
         return list(value)

@@ -188,7 +188,8 @@ def _ask_postgresql(server: mlmd.PostgreSQLDatabaseConfig) -> tuple[str, bool]:
     from pipeline.postgresql import ask
 
     try:
-        ask(server).close()
+        with ask(server):
+            pass
     except pg8000.native.DatabaseError as error:
         said = error.args[0]
         return said.get("M", str(said)), said.get("C") in POSTGRESQL_REFUSALS
