@@ -69,6 +69,13 @@ def test_the_seed_says_the_order_and_each_epoch_has_another(examples: TrainingEx
 
 
 @pytest.mark.parametrize("kept", [False, True])
+def test_each_epoch_shuffles_a_window_in_another_way(folder: Path, kept: bool) -> None:
+    # All rows in one window: neither files nor windows can take turns in another order.
+    split = TrainingExamples([f"{folder}/0.gz"], tft.TFTransformOutput(str(folder)), BATCH, kept, window=ROWS)
+    assert rows(split.batches(1)) != rows(split.batches(2))
+
+
+@pytest.mark.parametrize("kept", [False, True])
 def test_nothing_but_the_arguments_says_the_order(folder: Path, kept: bool) -> None:
     # A training that was killed goes on with the order that it had.
     assert rows(read(folder, kept).batches(5)) == rows(read(folder, kept).batches(5))

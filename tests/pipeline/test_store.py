@@ -134,13 +134,16 @@ def test_a_text_of_any_length_and_with_any_signs_is_kept(config: Config) -> None
         long,
     ]
     artifact_type = kept.put_artifact_type(mlmd.ArtifactType(name="Text", properties={"declared": mlmd.STRING}))
-    artifacts = [mlmd.Artifact(type_id=artifact_type, uri=f"place/{uuid4()}") for _ in texts]
+    artifacts = [mlmd.Artifact(type_id=artifact_type, uri=f"place\\{uuid4()}") for _ in texts]
     for artifact, text in zip(artifacts, texts, strict=True):
         artifact.properties["declared"].string_value = artifact.custom_properties["own"].string_value = text
     ids = kept.put_artifacts(artifacts)
     found = {each.id: each for each in kept.get_artifacts_by_id(ids)}
     assert [found[each].properties["declared"].string_value for each in ids] == texts
     assert [found[each].custom_properties["own"].string_value for each in ids] == texts
+    assert [[each.id for each in kept.get_artifacts_by_uri(artifact.uri)] for artifact in artifacts] == [
+        [each] for each in ids
+    ]
     run = kept.put_context_type(mlmd.ContextType(name="Texts"))
     context = mlmd.Context(type_id=run, name=f"{uuid4()}\\'")
     kept.put_contexts([context])
