@@ -43,7 +43,7 @@ def backfill(
             state = _wait(client, run)
             if state != "SUCCEEDED":
                 raise UserError(
-                    f"run {run} ended as {state}. Its steps' logs say why; see docs/kubeflow.md, When a step fails."
+                    f"run {run} ended as {state}. Its steps' logs say why; see docs/kubeflow.md, When a day fails."
                 )
         except UserError as error:
             raise type(error)(
