@@ -176,7 +176,11 @@ def test_what_setup_file_ships_is_what_workers_import(tmp_path: Path) -> None:
     with tarfile.open(built) as archive:
         inside = {name.partition("/")[2] for name in archive.getnames()}
     modules = [p for room in ("components", "pipeline", "schemas", "serving") for p in (PROJECT / room).rglob("*.py")]
-    data = [*PROJECT.glob("schemas/*/*.*"), *PROJECT.glob("pipeline/configs/*.yaml")]
+    data = [
+        path
+        for kind in ("schemas/*/*.yaml", "schemas/*/*.pbtxt", "pipeline/configs/*.yaml")
+        for path in PROJECT.glob(kind)
+    ]
     assert data
     needed = [*modules, *data]
     assert {str(path.relative_to(PROJECT)) for path in needed} <= inside
