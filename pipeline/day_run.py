@@ -20,7 +20,8 @@ from pipeline.create import create_pipeline
 from pipeline.days import done, given
 from pipeline.executions import NODE_CONTEXT
 from pipeline.handle import PatientMetadata
-from pipeline.metadata import Records, Run
+from pipeline.metadata import Records
+from pipeline.runs import Run
 from schemas.errors import UserError
 
 

@@ -15,7 +15,8 @@ from components.resolver.earlier import MODEL_KEY
 from pipeline.config import Config
 from pipeline.create import BASELINE, WARM_START
 from pipeline.handle import PatientMetadata
-from pipeline.metadata import Given, Records, Run
+from pipeline.metadata import Records
+from pipeline.runs import Given, Run
 from schemas.errors import UserError
 
 

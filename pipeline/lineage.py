@@ -53,7 +53,7 @@ class Execution:
         id: its number among the executions of ML Metadata.
         node: the step's id.
         run: the run's id.
-        state: as `pipeline.metadata.Step` has it.
+        state: as `pipeline.runs.Step` has it.
         started: when, ISO 8601 in UTC.
         seconds: how long it took, from its first attempt on; None where it did not end.
         properties: what it was told.

@@ -6,7 +6,8 @@ from datetime import date
 
 from pipeline import day_run
 from pipeline.config import Config
-from pipeline.metadata import Records, Run, Step, new_run_id
+from pipeline.metadata import Records
+from pipeline.runs import Run, Step, new_run_id
 from pipeline.store import connection
 from schemas.errors import PassingError, UserError
 

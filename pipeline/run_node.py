@@ -161,8 +161,9 @@ def _end(config: "Config", run_id: str) -> None:
     """What came of the run, and what no later one needs is removed."""
     from rich.console import Console
 
-    from pipeline.metadata import PASSED_OVER, Records
+    from pipeline.metadata import Records
     from pipeline.retention import collect
+    from pipeline.runs import PASSED_OVER
     from pipeline.store import connection
     from pipeline.summary import tables
     from pipeline.terminal import UNKNOWN_WIDTH
@@ -181,7 +182,8 @@ def _run_node(config: "Config", day: date, run_id: str, node: str) -> None:
     from ml_metadata.proto import metadata_store_pb2 as mlmd
 
     from pipeline import day_run
-    from pipeline.metadata import PASSED_OVER, Records
+    from pipeline.metadata import Records
+    from pipeline.runs import PASSED_OVER
     from pipeline.store import connection
 
     to = connection(config)

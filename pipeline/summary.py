@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 
 from components.evaluator.names import BASELINE, CANDIDATE, COOCCURRENCE, POPULARITY, SLICES
-from pipeline.metadata import Run
+from pipeline.runs import Run
 
 SCORERS = {
     CANDIDATE: "model",

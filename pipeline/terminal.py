@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from components.progress import PROGRESS_LOGGER
-from pipeline.metadata import Step
+from pipeline.runs import Step
 
 UNKNOWN_WIDTH = 120  # columns, where standard output is no terminal
 

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from components.evaluator.names import CANDIDATE
 from pipeline.inspection.show import seconds_words
-from pipeline.metadata import Run
+from pipeline.runs import Run
 from pipeline.summary import metric_words
 
 # Two runs of the same never take the same time: a step's is told where it is off by both.

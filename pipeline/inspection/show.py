@@ -9,8 +9,8 @@ from rich import filesize
 from rich.table import Table
 
 from pipeline.lineage import Artifact, Graph
-from pipeline.metadata import Run
 from pipeline.origin import Origin
+from pipeline.runs import Run
 from pipeline.summary import blessing_words, from_here, tables
 
 

@@ -16,9 +16,10 @@ from components.trainer.names import COUNTED, ESTIMATED, FREQUENCIES, LOSS_CURVE
 from pipeline import store
 from pipeline.config import Config
 from pipeline.lineage import Artifact, Graph, Lineage
-from pipeline.metadata import Records, Run
+from pipeline.metadata import Records
 from pipeline.report.embedding_map import ItemMap, read_map
 from pipeline.report.outcome import day_runs
+from pipeline.runs import Run
 from schemas.errors import UserError
 
 MOST_DAYS = 30

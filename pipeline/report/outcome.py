@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from pipeline.metadata import PASSED_OVER, Run
+from pipeline.runs import PASSED_OVER, Run
 from pipeline.summary import metric_words
 
 

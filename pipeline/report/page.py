@@ -14,10 +14,10 @@ from markupsafe import Markup
 from components.evaluator.names import CANDIDATE
 from pipeline.config import Config
 from pipeline.lineage import Artifact
-from pipeline.metadata import Run
 from pipeline.report import lineage_graph, trends
 from pipeline.report.facts import Distance, Facts, Missing
 from pipeline.report.outcome import outcome, reasons, verdict
+from pipeline.runs import Run
 from pipeline.summary import SCORERS, metric_words, oov_share, slice_order, with_interval
 from schemas.features import Embedded, FeatureSpec
 

@@ -8,10 +8,10 @@ from functools import partial
 
 from components.evaluator.names import CANDIDATE, SLICES
 from pipeline.config import Config
-from pipeline.metadata import Run
 from pipeline.report.charts import Chart, Value, bar_chart, column_place, line_chart, log_scatter
 from pipeline.report.facts import Distance, Frequencies, Missing
 from pipeline.report.outcome import Outcome, outcome, reasons
+from pipeline.runs import Run
 from pipeline.summary import SCORERS
 
 MOST_EMPTY_DAYS = 62

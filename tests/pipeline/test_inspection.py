@@ -19,8 +19,9 @@ from pipeline.inspection.differences import apart, difference_tables, difference
 from pipeline.inspection.find import find_artifact, find_run
 from pipeline.inspection.tree import lineage_tree
 from pipeline.lineage import Artifact, Edge, Execution, Graph, Lineage
-from pipeline.metadata import Given, Records, Run, Step
+from pipeline.metadata import Records
 from pipeline.origin import Origin
+from pipeline.runs import Given, Run, Step
 from pipeline.store import connection
 from schemas.errors import UserError
 

@@ -37,7 +37,7 @@ class Work:
         self.store = metadata_store.MetadataStore(connection(self.places))
 
     def run(self, day: str, pipeline: str = "shop") -> mlmd.Context:
-        """Begins a run, named as `pipeline.metadata.new_run_id` does, below its pipeline's context."""
+        """Begins a run, named as `pipeline.runs.new_run_id` does, below its pipeline's context."""
         number = len(self.store.get_contexts_by_type("pipeline_run"))
         parent = self._context("pipeline", pipeline)
         run = self._context("pipeline_run", f"{day}.20261124T{number:012}")

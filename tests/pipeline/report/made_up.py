@@ -6,10 +6,10 @@ from datetime import date, timedelta
 from typing import Any
 
 from pipeline.lineage import Artifact, Edge, Execution, Graph
-from pipeline.metadata import Run, Step
 from pipeline.report.embedding_map import ItemMap, Spot
 from pipeline.report.facts import Distance, Facts, Frequencies
 from pipeline.report.outcome import day_runs
+from pipeline.runs import Run, Step
 
 FIRST = date(2026, 11, 1)
 

@@ -1,0 +1,227 @@
+"""A run of the pipeline, as ML Metadata's contexts, executions and artifacts tell it; TensorFlow and TFX are not imported."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from typing import Any
+
+from google.protobuf.wrappers_pb2 import StringValue
+from ml_metadata.proto import metadata_store_pb2 as mlmd
+
+from components.evaluator.names import BASELINE, CANDIDATE
+from pipeline import executions
+from pipeline.origin import Origin
+
+LAST_NODE = "Pusher"
+PASSED_OVER = "passed over"
+# The properties of a run's context.
+GIVEN_PREFIX = "given_"
+ORIGIN = "origin"
+FAULT = "fault"
+PASSED_OVER_FOR = "passed_over_for"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a run.
+
+    Attributes:
+        node: the step's id.
+        state: `complete`, `cached` (its outputs are those of an earlier run with the same input), `failed`, `canceled`
+            or `unfinished`.
+        started: when, ISO 8601 in UTC.
+        seconds: how long it took, from its first attempt on; None where it did not end.
+    """
+
+    node: str
+    state: str
+    started: str
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a run was given.
+
+    Attributes:
+        digest: of all that the steps are told, of their code, and of the data files' names, sizes and times.
+        base_model: the id of the model that training went on from; 0 where it started anew.
+        base_day: the UTC day of that model, ISO 8601; empty where training started anew.
+        baseline_model: the id of the model that was to be beaten; 0 where there was none.
+    """
+
+    digest: str
+    base_model: int
+    base_day: str
+    baseline_model: int
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of the pipeline for one day.
+
+    Attributes:
+        run: the run's id.
+        date: its UTC day, ISO 8601.
+        state: `complete` when its last step is, `failed` when a step has, `passed over` when its day was done with the same
+            input, else `unfinished`.
+        version: the pushed version, or None.
+        blessed: whether the model reached its limits, or None where it was not judged.
+        withdrawn: whether a rollback took the model back since.
+        metrics: by slice, the metrics of every scorer with their 95 % intervals; see `components.evaluator.evaluator.read_metrics`.
+        pushed: the folder of each pushed part.
+        servable: whether it answered, served, as it was trained, or None where it was not tried.
+        refused: why nothing was pushed, a sentence a limit or a difference.
+        not_judged: the slices that have limits and no interactions.
+        index: what the index over the catalogue is.
+        rows: the accounting of rows read and dropped.
+        sources: for each of these, what the examples were read from: the `fingerprint` of all files, and the `files` as
+            `components.example_gen.sources.summary` has them.
+        turnover: for each embedding table, what the day did to its vocabulary.
+        given: what it was given; unknown of runs of older code that did not end.
+        origin: the code and the configuration that it was made from; unknown of runs of older code.
+        passed_over_for: the run that did its day before with the same input, or empty.
+        fault: what a step found fault with, where one did; it may have been mended since.
+        steps: its steps, in the order in which they ran; of several attempts at one the last.
+    """
+
+    run: str
+    date: str
+    state: str
+    version: int | None = None
+    blessed: bool | None = None
+    withdrawn: bool = False
+    metrics: dict[str, Any] = field(default_factory=dict)
+    pushed: dict[str, str] = field(default_factory=dict)
+    servable: bool | None = None
+    refused: tuple[str, ...] = ()
+    not_judged: tuple[str, ...] = ()
+    index: dict[str, Any] = field(default_factory=dict)
+    rows: dict[str, Any] = field(default_factory=dict)
+    sources: dict[str, dict[str, Any]] = field(default_factory=dict)
+    turnover: dict[str, dict[str, float]] = field(default_factory=dict)
+    given: Given | None = None
+    origin: Origin | None = None
+    passed_over_for: str = ""
+    fault: str = ""
+    steps: tuple[Step, ...] = ()
+
+    @property
+    def recall(self) -> dict[int, float]:
+        """The model's recall@K by K, over all held-out interactions."""
+        return self._recall(CANDIDATE)
+
+    @property
+    def baseline_recall(self) -> dict[int, float]:
+        """By K, recall@K of the last blessed model before the day, on the same interactions and catalogue; empty without one."""
+        return self._recall(BASELINE)
+
+    def _recall(self, scorer: str) -> dict[int, float]:
+        found = self.metrics.get("all", {}).get(scorer, {})
+        cutoffs = {name.removeprefix("recall_at_"): value for name, (value, *_) in found.items()}
+        return {int(k): value for k, value in cutoffs.items() if k.isdecimal()}
+
+
+def new_run_id(day: date) -> str:
+    """An id for a run that starts now: the day, and when it was started."""
+    return f"{day.isoformat()}.{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
+
+
+def read_run(
+    context: mlmd.Context,
+    attempts: Sequence[mlmd.Execution],
+    nodes: dict[int, str],
+    made: Sequence[tuple[str, mlmd.Artifact]],
+) -> Run:
+    """A run of what ML Metadata has of it.
+
+    Args:
+        context: the run's.
+        attempts: at its steps, oldest first.
+        nodes: of each attempt.
+        made: its artifacts with the names of their types, oldest first.
+    """
+    last = {nodes[attempt.id]: attempt for attempt in attempts}
+    steps = tuple(
+        Step(node, executions.state(each), executions.instant(each.create_time_since_epoch), executions.seconds(each))
+        for node, each in last.items()
+    )
+    artifacts = dict(made)
+    pushed = properties(artifacts.get("PushedModel"))
+    version = int(pushed["pushed_version"]) if pushed.get("pushed") else None
+    blessing = properties(artifacts.get("ModelBlessing"))
+    blessed = blessing.get("blessed")
+    evaluation = properties(artifacts.get("ModelEvaluation"))
+    infra = properties(artifacts.get("InfraBlessing"))
+    examples = {
+        json.loads(found["rows"])["kind"]: found
+        for kind, artifact in made
+        if kind == "Examples" and "rows" in (found := properties(artifact))
+    }
+    done_by = (
+        context.custom_properties[PASSED_OVER_FOR].string_value if PASSED_OVER_FOR in context.custom_properties else ""
+    )
+    return Run(
+        run=context.name,
+        date=context.name.partition(".")[0],
+        state=PASSED_OVER if done_by else _state(steps),
+        version=version,
+        blessed=None if blessed is None else bool(blessed),
+        withdrawn=bool(blessing.get("withdrawn")),
+        metrics=json.loads(evaluation.get("metrics", "{}")),
+        pushed=json.loads(pushed.get("parts", "{}")) if version else {},
+        refused=(*json.loads(evaluation.get("refused", "[]")), *json.loads(infra.get("refused", "[]"))),
+        servable=None if infra.get("blessed") is None else bool(infra["blessed"]),
+        not_judged=tuple(json.loads(evaluation.get("not_judged", "[]"))),
+        index=json.loads(properties(artifacts.get("ItemIndex")).get("index", "{}")),
+        rows={kind: json.loads(found["rows"]) for kind, found in examples.items()},
+        sources={
+            kind: {
+                "fingerprint": found.get("input_fingerprint", ""),
+                "files": json.loads(found.get("input_files", "{}")),
+            }
+            for kind, found in examples.items()
+        },
+        turnover=json.loads(properties(artifacts.get("Analysis")).get("turnover", "{}")),
+        given=_given(context),
+        origin=_origin(context),
+        passed_over_for=done_by,
+        fault=_text(context, FAULT),
+        steps=steps,
+    )
+
+
+def _given(context: mlmd.Context) -> Given | None:
+    values = {
+        name.removeprefix(GIVEN_PREFIX): getattr(value, value.WhichOneof("value"))
+        for name, value in context.custom_properties.items()
+        if name.startswith(GIVEN_PREFIX)
+    }
+    return Given(**values) if values else None
+
+
+def _origin(context: mlmd.Context) -> Origin | None:
+    kept = _text(context, ORIGIN)
+    return Origin(**json.loads(kept)) if kept else None
+
+
+def _text(context: mlmd.Context, name: str) -> str:
+    kept = StringValue()
+    if name in context.custom_properties:
+        context.custom_properties[name].proto_value.Unpack(kept)
+    return str(kept.value)
+
+
+def _state(steps: tuple[Step, ...]) -> str:
+    if any(step.state == "failed" for step in steps):
+        return "failed"
+    done = {step.node for step in steps if step.state in ("complete", "cached")}
+    return "complete" if LAST_NODE in done else "unfinished"
+
+
+def properties(artifact: mlmd.Artifact | None) -> dict[str, Any]:
+    """The custom properties of an artifact, by name; none where there is no artifact."""
+    if artifact is None:
+        return {}
+    return {name: getattr(value, value.WhichOneof("value")) for name, value in artifact.custom_properties.items()}
