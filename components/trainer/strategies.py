@@ -21,6 +21,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from typing import Any
 
 import tensorflow as tf
@@ -184,7 +185,7 @@ def make(settings: StrategySettings) -> Devices:
         case "one_device":
             return one_device()
         case "mirrored":
-            return InStep(tf.distribute.MirroredStrategy(_existing(settings.devices) or None))
+            return InStep(mirrored(_existing(settings.devices)))
         case "multi_worker_mirrored":
             task = _task("multi_worker_mirrored")
             return InStep(_in_a_new_process(tf.distribute.MultiWorkerMirroredStrategy), is_chief(task))
@@ -192,6 +193,16 @@ def make(settings: StrategySettings) -> Devices:
             return _parameter_servers(settings)
         case "tpu":
             return InStep(_tpu(settings.tpu))
+
+
+@cache
+def mirrored(devices: tuple[str, ...]) -> tf.distribute.MirroredStrategy:
+    """The one strategy of a process over some of its devices; over all GPUs where none is named.
+
+    One, because collective operations find each other by numbers that every strategy counts from the same start, and TensorFlow
+    keeps the shapes of a number: the second day of a backfill, whose tables have other rows, would be refused for those of the first.
+    """
+    return tf.distribute.MirroredStrategy(list(devices) or None)
 
 
 def share_of(batches: tf.data.Dataset, context: tf.distribute.InputContext) -> tf.data.Dataset:
@@ -259,7 +270,7 @@ def _task(kind: str) -> dict[str, Any]:
     return task_of(config)
 
 
-def _existing(devices: tuple[str, ...]) -> list[str]:
+def _existing(devices: tuple[str, ...]) -> tuple[str, ...]:
     def comparable(name: str) -> tuple[str | None, int | None]:
         spec = tf.DeviceSpec.from_string(name)
         return spec.device_type, spec.device_index
@@ -272,7 +283,7 @@ def _existing(devices: tuple[str, ...]) -> list[str]:
             is_there = False
         if not is_there:
             raise UserError(f"trainer.strategy.devices: expected some of {', '.join(there)}, received {name}.")
-    return list(devices)
+    return devices
 
 
 def _in_a_new_process(make_strategy: Callable[[], tf.distribute.Strategy]) -> tf.distribute.Strategy:

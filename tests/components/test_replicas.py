@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from components.trainer import strategies
 from components.trainer.frequency import FrequencyEstimator
 from components.trainer.loss import InBatchSoftmax, Items
 
@@ -75,4 +76,4 @@ def assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
 
 
 def test_two_replicas_train_as_one_device(one_device: dict[str, Any]) -> None:
-    assert_same(steps_on(tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"])), one_device)
+    assert_same(steps_on(strategies.mirrored(("CPU:0", "CPU:1"))), one_device)

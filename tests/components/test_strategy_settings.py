@@ -15,6 +15,8 @@ from components.trainer.run import _shared_evenly
 from components.trainer.settings import StrategySettings
 from schemas.errors import UserError
 
+TWO_DEVICES = StrategySettings(kind="mirrored", devices=("CPU:0", "CPU:1"))
+
 
 def tf_config(kind: str, index: int, **cluster: int) -> str:
     """As the Kubeflow Training Operator sets it."""
@@ -70,6 +72,19 @@ def test_a_device_that_is_not_there_is_refused(device: str) -> None:
         strategies.make(StrategySettings(kind="mirrored", devices=("CPU:0", device)))
 
 
+def test_one_process_trains_days_with_tables_of_different_sizes() -> None:
+    # "Shape mismatch in the collective instance" is what the second of them was told.
+    for rows in (3, 5):
+        strategy = strategies.make(TWO_DEVICES).strategy
+
+        @tf.function
+        def gathered(rows: int = rows) -> tf.Tensor:
+            return tf.distribute.get_replica_context().all_gather(tf.ones([rows]), axis=0)
+
+        (on_first, _) = strategy.experimental_local_results(strategy.run(gathered))
+        assert on_first.shape == [2 * rows]
+
+
 @pytest.mark.parametrize("pipeline", [0, 1])
 def test_each_replica_has_its_rows_of_the_global_batch(pipeline: int) -> None:
     # 8 rows and 4 draws for 2 processes of 2 replicas: 2 rows and 1 draw each, the first process those of replicas 0 and 1.
@@ -87,7 +102,7 @@ def test_each_replica_has_its_rows_of_the_global_batch(pipeline: int) -> None:
 
 
 def test_a_batch_is_made_smaller_so_that_all_have_as_much_of_it() -> None:
-    devices = strategies.InStep(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]))
+    devices = strategies.make(TWO_DEVICES)
     assert [_shared_evenly("examples", rows, devices) for rows in (0, 2, 7, 8)] == [0, 2, 6, 8]
     with pytest.raises(UserError, match="expected at least one of 1 examples for each of 2 replicas"):
         _shared_evenly("examples", 1, devices)
