@@ -200,7 +200,7 @@ def mirrored(devices: tuple[str, ...]) -> tf.distribute.MirroredStrategy:
     """The one strategy of a process over some of its devices; over all GPUs where none is named.
 
     One, because collective operations find each other by numbers that every strategy counts from the same start, and TensorFlow
-    keeps the shapes of a number: the second day of a backfill, whose tables have other rows, would be refused for those of the first.
+    keeps the shapes of a number: the second day of a backfill, whose tables have other rows, would be refused for the first's.
     """
     return tf.distribute.MirroredStrategy(list(devices) or None)
 
