@@ -57,17 +57,20 @@ class Retriever(tf.Module):
         k_spec = tf.TensorSpec([None], tf.int32, name=K)
         exclude_spec = tf.TensorSpec([None, None], tf.string, name=EXCLUDE)
 
-        @tf.function(input_signature=[{**features, K: k_spec, EXCLUDE: exclude_spec}])
+        @tf.function(autograph=False, input_signature=[{**features, K: k_spec, EXCLUDE: exclude_spec}])
         def retrieve_by_tensors(tensors: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
             queries = by_tensors(**{name: tensors[name] for name in features})[EMBEDDING]
             return self._retrieve(queries, tensors[K], tensors[EXCLUDE])
 
-        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples"), k_spec])
+        @tf.function(autograph=False, input_signature=[tf.TensorSpec([None], tf.string, name="examples"), k_spec])
         def retrieve_by_examples(examples: tf.Tensor, k: tf.Tensor) -> dict[str, tf.Tensor]:
             excluded = tf.io.parse_example(examples, {EXCLUDE: tf.io.VarLenFeature(tf.string)})[EXCLUDE]
             return self._retrieve(by_examples(examples=examples)[EMBEDDING], k, tf.sparse.to_dense(excluded))
 
-        @tf.function(input_signature=[tf.TensorSpec([None, width], tf.float32, name=EMBEDDING), k_spec, exclude_spec])
+        @tf.function(
+            autograph=False,
+            input_signature=[tf.TensorSpec([None, width], tf.float32, name=EMBEDDING), k_spec, exclude_spec],
+        )
         def retrieve_by_embeddings(embedding: tf.Tensor, k: tf.Tensor, exclude: tf.Tensor) -> dict[str, tf.Tensor]:
             with tf.control_dependencies([tf.debugging.assert_all_finite(embedding, "embedding: expected numbers")]):
                 return self._retrieve(tf.identity(embedding), k, exclude)

@@ -26,26 +26,26 @@ class ServedTower(tf.Module):
 
     def __init__(self, tower: Tower, features: Mapping[str, Feature], transform_output: tft.TFTransformOutput) -> None:
         super().__init__(name=tower.name)
-        self.tower = tower
+        # Not the tower: of a Keras model that it finds, TensorFlow writes every layer's calls once more.
+        self.weights = tower.weights
         self.transform = transform_output.transform_features_layer()
-        self._features = dict(features)
-        specs = raw_features.tensor_specs(self._features)
+        specs = raw_features.tensor_specs(features)
 
-        @tf.function(input_signature=[specs])
+        def embed(raw: dict[str, tf.SparseTensor]) -> dict[str, tf.Tensor]:
+            return {EMBEDDING: tower(self.transform(raw))}
+
+        @tf.function(autograph=False, input_signature=[specs])
         def embed_tensors(tensors: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-            return self._embed(raw_features.from_tensors(tensors, self._features))
+            return embed(raw_features.from_tensors(tensors, features))
 
-        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
+        @tf.function(autograph=False, input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
         def embed_examples(examples: tf.Tensor) -> dict[str, tf.Tensor]:
-            return self._embed(raw_features.parse_examples(examples, self._features))
+            return embed(raw_features.parse_examples(examples, features))
 
         self.served = {
             TENSORS_SIGNATURE: embed_tensors.get_concrete_function(),
             EXAMPLES_SIGNATURE: embed_examples.get_concrete_function(),
         }
-
-    def _embed(self, raw: dict[str, tf.SparseTensor]) -> dict[str, tf.Tensor]:
-        return {EMBEDDING: self.tower(self.transform(raw))}
 
 
 def export_tower(

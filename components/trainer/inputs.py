@@ -117,10 +117,10 @@ def catalogue_inputs(
     """
     transform = transform_output.transform_features_layer()
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec([None], tf.string)])
     def transformed(examples: tf.Tensor) -> dict[str, tf.Tensor]:
         ids = tf.io.parse_example(examples, {CANDIDATE_ID: tf.io.FixedLenFeature([], tf.string)})
-        inputs = transform(raw_features.parse_examples(examples, dict(features)))
+        inputs = transform(raw_features.parse_examples(examples, features))
         return {**inputs, CANDIDATE_ID: fingerprint(ids[CANDIDATE_ID])}
 
     files = tf.data.Dataset.list_files(list(file_patterns), shuffle=False)

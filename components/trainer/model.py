@@ -66,6 +66,7 @@ class TwoTowerModel(tfrs.Model):
         """Of the steps since `reset_metrics`, over all replicas."""
         return float(self._mean_loss.result())
 
+    @tf.autograph.experimental.do_not_convert  # no Python branch depends on a tensor, and converting all of it takes seconds
     def train_step(self, batch: Batch) -> dict[str, tf.Tensor]:
         """One step, called by Keras; says the mean loss of the epoch's steps so far, over all replicas.
 

@@ -52,6 +52,6 @@ class TrainedTowers:
         return self._embed(self.model.item_tower, self._spec.item, examples)
 
     def _embed(self, tower: Tower, features: Mapping[str, Feature], examples: list[bytes]) -> NDArray[np.float32]:
-        raw = raw_features.parse_examples(tf.constant(examples), dict(features))
+        raw = raw_features.parse_examples(tf.constant(examples), features)
         embeddings: NDArray[np.float32] = tower(self._transform(raw)).numpy()
         return embeddings

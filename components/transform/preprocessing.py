@@ -129,16 +129,28 @@ def _single(values: tf.SparseTensor, missing: str | int | float) -> tf.Tensor:
 
 
 def _first(values: tf.SparseTensor, count: int, missing: str | int | float) -> tf.Tensor:
-    ragged = tf.RaggedTensor.from_sparse(values)[:, :count]
-    return _dense(ragged, count, missing)
+    return _dense(values, tf.unstack(values.indices, num=2, axis=1)[1], count, missing)
 
 
 def _last(values: tf.SparseTensor, count: int, missing: str | int | float) -> tf.Tensor:
-    ragged = tf.RaggedTensor.from_sparse(values)[:, -count:]
-    return _dense(ragged, count, missing)
+    rows, columns = tf.unstack(values.indices, num=2, axis=1)
+    lengths = tf.math.unsorted_segment_max(columns + 1, rows, values.dense_shape[0])
+    return _dense(values, columns - tf.maximum(tf.gather(lengths, rows) - count, 0), count, missing)
 
 
-def _dense(ragged: tf.RaggedTensor, count: int, missing: str | int | float) -> tf.Tensor:
-    default = tf.constant(missing, dtype=ragged.dtype)
-    dense = ragged.to_tensor(default_value=default, shape=[None, count])
+def _dense(values: tf.SparseTensor, columns: tf.Tensor, count: int, missing: str | int | float) -> tf.Tensor:
+    """[batch, count] of those values whose new column, [values] int64, is one of these.
+
+    Ragged tensors say the same in ten times as many operations, and TensorFlow Transform traces every feature eight times.
+    """
+    kept = tf.where((columns >= 0) & (columns < count))
+    rows = tf.unstack(values.indices, num=2, axis=1)[0]
+    places = tf.gather_nd(tf.stack([rows, columns], axis=1), kept)
+    shape = tf.stack([values.dense_shape[0], count])
+    dense = tf.raw_ops.SparseToDense(
+        sparse_indices=places,
+        output_shape=shape,
+        sparse_values=tf.gather_nd(values.values, kept),
+        default_value=tf.constant(missing, values.dtype),
+    )
     return tf.ensure_shape(dense, [None, count])

@@ -1,5 +1,6 @@
 """The raw features that a served tower takes, as serialised tf.Examples or as named tensors."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -10,20 +11,20 @@ FLOATS = tf.float32
 TEXT = tf.string
 
 
-def dtypes(features: dict[str, Feature]) -> dict[str, tf.DType]:
+def dtypes(features: Mapping[str, Feature]) -> dict[str, tf.DType]:
     """The raw feature names of a tower, weights included, with their dtypes."""
     types = {name: FLOATS if isinstance(feature, NumberFeature) else TEXT for name, feature in features.items()}
     weights = {name + WEIGHTS_SUFFIX: FLOATS for name, f in features.items() if isinstance(f, IdsFeature) and f.weights}
     return types | weights
 
 
-def parse_examples(serialized: tf.Tensor, features: dict[str, Feature]) -> dict[str, tf.SparseTensor]:
+def parse_examples(serialized: tf.Tensor, features: Mapping[str, Feature]) -> dict[str, tf.SparseTensor]:
     """[batch] serialised tf.Examples to raw features by name; features of others are passed over."""
     parsed = {name: tf.io.VarLenFeature(dtype) for name, dtype in dtypes(features).items()}
     return tf.io.parse_example(serialized, parsed)
 
 
-def tensor_specs(features: dict[str, Feature]) -> dict[str, tf.TensorSpec]:
+def tensor_specs(features: Mapping[str, Feature]) -> dict[str, tf.TensorSpec]:
     """Named tensors: [batch] for an id or a number, [batch, values] for what may have several."""
     specs = {}
     for name, dtype in dtypes(features).items():
@@ -32,7 +33,7 @@ def tensor_specs(features: dict[str, Feature]) -> dict[str, tf.TensorSpec]:
     return specs
 
 
-def from_tensors(tensors: dict[str, tf.Tensor], features: dict[str, Feature]) -> dict[str, tf.SparseTensor]:
+def from_tensors(tensors: dict[str, tf.Tensor], features: Mapping[str, Feature]) -> dict[str, tf.SparseTensor]:
     """Named tensors to raw features: an empty text and a NaN stand for a missing value, as padding does.
 
     A history may be padded on either side.
