@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+import tf_keras
 
 import components
 from components.analysis import files
@@ -97,6 +98,7 @@ class Day:
         )
         self.rows = {"user": USERS, "item": len(known) + BUCKETS}
         self.shape = warm_start.shape(SPEC, self.settings)
+        tf_keras.utils.set_random_seed(self.settings.seed)  # as a run does: a dataset's own seed counts from it
         with devices.strategy.scope():
             self.model = build_model(SPEC, self.rows, self.settings, 26, devices.parts)
             self.model.compile(optimizer=build_optimizer(self.settings))

@@ -84,8 +84,9 @@ def test_of_several_hashes_the_one_without_collision_counts() -> None:
     estimates = {}
     for hashes in (1, 8):
         estimator = FrequencyEstimator(buckets=4, hashes=hashes, alpha=0.01)
+        update = tf.function(estimator.update)
         for step in range(4000):
-            estimator.update(ids[step % 8])
+            update(ids[step % 8])
         estimates[hashes] = estimator.estimate(tf.range(8, dtype=tf.int64)).numpy()
     assert np.all(estimates[8] <= estimates[1] + 1e-6)
     assert estimates[8].mean() < estimates[1].mean()

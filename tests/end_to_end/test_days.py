@@ -1,10 +1,10 @@
 """Days as they come: late, empty, twice, out of order, too bad to be pushed, too far from the one before, in a row.
 
-Each test has days of its own, behind those of the tests above it.
+Each test has the days behind the newest one that is served, which may be that of a test above it.
 """
 
 import json
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +50,12 @@ class Shop:
     def served(self) -> list[int]:
         return sorted(int(folder.name) for folder in (self.folder / "serving" / "query_tower").glob("*"))
 
+    def newest(self) -> date:
+        """The day of the version that is live."""
+        return datetime.strptime(str(self.served()[-1])[:8], "%Y%m%d").date()
 
-def days(first: int, count: int) -> list[date]:
-    return [DAY + timedelta(days=first + number) for number in range(count)]
+    def next_days(self, count: int) -> list[date]:
+        return [self.newest() + timedelta(days=number) for number in range(1, count + 1)]
 
 
 def version(day: date, revision: int = 1) -> int:
@@ -76,16 +79,16 @@ def shop(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Shop:
 
 
 def test_a_late_and_an_empty_day_are_refused_until_the_day_is_there(shop: Shop) -> None:
-    (day,) = days(1, 1)
+    before, (day,) = shop.newest(), shop.next_days(1)
     assert f"{day}: expected at least one csv file at" in shop.refusal(day)
     write_sales(shop.folder, day, rows=0)
     assert "No row of the interactions is left to work with; 0 came from" in shop.refusal(day)
     assert not shop.steps() & {"Analyzer", "Trainer", "Pusher"}
-    assert shop.served() == [version(DAY)]
+    assert shop.newest() == before
     write_sales(shop.folder, day)
     last = shop.run(day)
     # The new day alone, on top of yesterday's model; no id is new.
-    assert (base_day(last), last["rows"]["interactions"]["rows"]) == (str(DAY), 3000)
+    assert (base_day(last), last["rows"]["interactions"]["rows"]) == (str(before), 3000)
     assert {k: last["turnover"]["sku"][k] for k in ("ids", "admitted", "expired")} == {
         "ids": 200,
         "admitted": 0,
@@ -97,7 +100,7 @@ def test_a_late_and_an_empty_day_are_refused_until_the_day_is_there(shop: Shop) 
 
 
 def test_a_day_that_is_delivered_again_becomes_a_new_version_and_only_then(shop: Shop) -> None:
-    (day,) = days(10, 1)
+    (day,) = shop.next_days(1)
     write_sales(shop.folder, day)
     first = shop.run(day)
     count = len(shop.runs())
@@ -112,14 +115,12 @@ def test_a_day_that_is_delivered_again_becomes_a_new_version_and_only_then(shop:
 
 
 def test_days_out_of_order_are_each_built_on_the_one_before_and_the_newest_is_served(shop: Shop) -> None:
-    first, late, last = days(20, 3)
-    for day in (first, last):
-        write_sales(shop.folder, day)
-        shop.run(day)
-    assert base_day(shop.runs()[-1]) == str(first)
+    first, (late, last) = shop.newest(), shop.next_days(2)
+    write_sales(shop.folder, last)
+    assert base_day(shop.run(last)) == str(first)
     write_sales(shop.folder, late)
     assert base_day(shop.run(late)) == str(first)
-    assert max(shop.served()) == version(last)
+    assert shop.newest() == last
     # Now the last day has another one to go on from; the others are done.
     answer = shop.ndr("backfill", "--from", str(first), "--to", str(last))
     assert answer.returncode == 0, answer.stdout + answer.stderr
@@ -129,10 +130,9 @@ def test_days_out_of_order_are_each_built_on_the_one_before_and_the_newest_is_se
 
 
 def test_a_model_that_is_not_blessed_is_recorded_and_the_next_day_goes_on_from_the_last_that_was(shop: Shop) -> None:
-    before, bad, after = days(30, 3)
-    for day in (before, bad, after):
+    before, (bad, after), live = shop.newest(), shop.next_days(2), shop.served()[-1]
+    for day in (bad, after):
         write_sales(shop.folder, day)
-    shop.run(before)
     strict = {"evaluator__limits": "[{metric: recall_at_5, fall_at_most: 0.0}]", "trainer__learning_rate": 5.0}
     answer = shop.ndr("run", "--date", str(bad), **strict)
     assert answer.returncode == 0
@@ -140,16 +140,14 @@ def test_a_model_that_is_not_blessed_is_recorded_and_the_next_day_goes_on_from_t
     assert (refused["blessed"], refused["version"], refused["state"]) == (False, None, "complete")
     (missed,) = (each for each in refused["refused"] if each.startswith("recall_at_5_of_catalogue: "))
     assert "below that of the last blessed model; 0.0000 below is allowed" in missed in answer.stdout
-    assert max(shop.served()) == version(before)
+    assert shop.served()[-1] == live
     assert "not blessed: recall_at_5" in shop.ndr("run", "--date", str(bad), **strict).stdout
     assert base_day(shop.run(after)) == str(before)
 
 
 def test_a_day_too_far_from_the_one_before_is_stopped_in_words(shop: Shop) -> None:
-    before, day = days(40, 2)
-    write_sales(shop.folder, before)
+    before, (day,) = shop.newest(), shop.next_days(1)
     write_sales(shop.folder, day, rows=600)
-    shop.run(before)
     said = shop.refusal(day, validation__least_volume=0.5)
     assert f"The interactions of {day} (current) are further from those of {before} (previous) than is allowed" in said
     assert "examples in the current span" in said
@@ -157,13 +155,13 @@ def test_a_day_too_far_from_the_one_before_is_stopped_in_words(shop: Shop) -> No
 
 
 def test_a_version_that_was_taken_back_is_not_pushed_again_by_the_same_command(shop: Shop) -> None:
-    (bad,) = days(45, 1)
+    (bad,) = shop.next_days(1)
     write_sales(shop.folder, bad)
     shop.run(bad)
     answer = shop.ndr("push", "--rollback")
     assert answer.returncode == 0, answer.stdout + answer.stderr
     assert f"The model of {version(bad)} ({bad}) is withdrawn" in answer.stdout
-    assert max(shop.served()) == version(bad, 2)
+    assert shop.served()[-1] == version(bad, 2)
     count = len(shop.runs())
     said = shop.ndr("run", "--date", str(bad)).stdout
     assert f"{bad} is done with the same input (version {version(bad)}, withdrawn by a rollback, by run" in said
@@ -221,7 +219,7 @@ def test_days_are_inspected(shop: Shop) -> None:
 
 
 def test_a_backfill_stops_at_the_first_fault_and_goes_on_where_it_stopped(shop: Shop) -> None:
-    first, missing, last = days(50, 3)
+    first, missing, last = shop.next_days(3)
     for day in (first, last):
         write_sales(shop.folder, day)
     command = ("backfill", "--from", str(first), "--to", str(last))
@@ -251,10 +249,8 @@ def test_a_backfill_stops_at_the_first_fault_and_goes_on_where_it_stopped(shop: 
 
 
 def test_another_shape_is_refused_or_starts_anew_as_configured(shop: Shop) -> None:
-    before, day = days(70, 2)
-    for each in (before, day):
-        write_sales(shop.folder, each)
-    shop.run(before)
+    (day,) = shop.next_days(1)
+    write_sales(shop.folder, day)
     narrow = {"trainer__towers": "{query: [8], item: [8]}"}
     said = shop.refusal(day, **narrow)
     assert "towers.query: [32, 16] before, [8] now" in said and "trainer.on_other_shape=restart" in said
