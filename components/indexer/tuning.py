@@ -89,6 +89,7 @@ def recalls(
     k = exact.shape[1]
     found = tf.function(
         lambda batch: search(batch, tf.constant(k)).rows,
+        autograph=False,
         input_signature=[tf.TensorSpec([None, queries.shape[1]], tf.float32)],
     )
     batches = (queries[start : start + BATCH] for start in range(0, len(queries), BATCH))

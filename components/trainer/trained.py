@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -33,25 +34,32 @@ class TrainedTowers:
     """
 
     def __init__(self, spec: FeatureSpec, settings: TrainerSettings, transform_graph: str, folder: str) -> None:
-        self._spec = spec
         self._transform = tft.TFTransformOutput(transform_graph).transform_features_layer()
         self.model = build_model(spec, files.table_rows(folder, spec), settings)
         self.model.compile(optimizer=build_optimizer(settings))
-        nothing = [tf.train.Example().SerializeToString()]
-        self.embed_queries(nothing), self.embed_items(nothing)  # makes the layers' weights
+        self._queries = self._in_a_graph(self.model.query_tower, spec.query)
+        self._items = self._in_a_graph(self.model.item_tower, spec.item)
+        nothing = tf.constant([tf.train.Example().SerializeToString()])
+        for embed in (self._queries, self._items):
+            embed.python_function(nothing)  # makes the layers' weights
         state = TrainingState(self.model)
         read = state.checkpoint.read(os.path.join(folder, CHECKPOINT))
         read.assert_existing_objects_matched().expect_partial()
 
     def embed_queries(self, examples: list[bytes]) -> NDArray[np.float32]:
         """[batch] serialised raw tf.Examples to [batch, width]."""
-        return self._embed(self.model.query_tower, self._spec.query, examples)
+        embeddings: NDArray[np.float32] = self._queries(tf.constant(examples)).numpy()
+        return embeddings
 
     def embed_items(self, examples: list[bytes]) -> NDArray[np.float32]:
         """[batch] serialised raw tf.Examples to [batch, width]."""
-        return self._embed(self.model.item_tower, self._spec.item, examples)
-
-    def _embed(self, tower: Tower, features: Mapping[str, Feature], examples: list[bytes]) -> NDArray[np.float32]:
-        raw = raw_features.parse_examples(tf.constant(examples), features)
-        embeddings: NDArray[np.float32] = tower(self._transform(raw)).numpy()
+        embeddings: NDArray[np.float32] = self._items(tf.constant(examples)).numpy()
         return embeddings
+
+    def _in_a_graph(self, tower: Tower, features: Mapping[str, Feature]) -> Any:
+        # Called as it is, Transform's graph writes its arguments out as text, which takes longer than all else.
+        @tf.function(autograph=False, input_signature=[tf.TensorSpec([None], tf.string)])
+        def embed(examples: tf.Tensor) -> tf.Tensor:
+            return tower(self._transform(raw_features.parse_examples(examples, features)))
+
+        return embed
