@@ -204,27 +204,33 @@ def main() -> None:
     arguments.add_argument("--root", type=Path, default=Path("var/benchmarks/pipeline"), help="of the runs; emptied")
     arguments.add_argument("--set", action="append", default=[], help="KEY=VALUE of the configuration")
     options = arguments.parse_args()
-    sizes = []
-    for interactions in sorted(options.interactions):
-        root = options.root.absolute() / str(interactions)
-        if root.exists():
-            rmtree(root)
-        sizes.append(measure(root, interactions, options.items, options.set))
-    _show(sizes)
-    of = {size["interactions"]: size for size in sizes}
-    headline: dict[str, float] = {}
-    if MILLION in of:
-        headline |= {"seconds_1m": of[MILLION]["seconds"], "peak_gib_1m": of[MILLION]["peak_gib"]}
-        if 5 * MILLION in of:
-            pair = [of[MILLION], of[5 * MILLION]]
-            headline["growth_1m_to_5m"] = growth([MILLION, 5 * MILLION], [size["seconds"] for size in pair])
     settings = {
         "items": options.items,
         "interactions_a_user": INTERACTIONS_A_USER,
         "day_before": DAY_BEFORE,
         "set": options.set,
     }
-    common.conclude(options.json, settings, sizes, headline)
+    sizes: list[dict[str, Any]] = []
+    for interactions in sorted(options.interactions):
+        root = options.root.absolute() / str(interactions)
+        if root.exists():
+            rmtree(root)
+        sizes.append(measure(root, interactions, options.items, options.set))
+        # After each size, as the next one takes many times as long.
+        _show(sizes)
+        common.conclude(options.json, settings, sizes, headline(sizes))
+
+
+def headline(sizes: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """The named numbers, of the sizes that there are."""
+    of = {size["interactions"]: size for size in sizes}
+    found: dict[str, float] = {}
+    if MILLION in of:
+        found |= {"seconds_1m": of[MILLION]["seconds"], "peak_gib_1m": of[MILLION]["peak_gib"]}
+        if 5 * MILLION in of:
+            pair = [of[MILLION], of[5 * MILLION]]
+            found["growth_1m_to_5m"] = growth([MILLION, 5 * MILLION], [size["seconds"] for size in pair])
+    return found
 
 
 def _show(sizes: list[dict[str, Any]]) -> None:
