@@ -141,7 +141,7 @@ def _last(values: tf.SparseTensor, count: int, missing: str | int | float) -> tf
 def _dense(values: tf.SparseTensor, columns: tf.Tensor, count: int, missing: str | int | float) -> tf.Tensor:
     """[batch, count] of those values whose new column, [values] int64, is one of these.
 
-    Ragged tensors say the same in ten times as many operations, and TensorFlow Transform traces every feature eight times.
+    Ragged tensors say the same in many more operations, and TensorFlow Transform traces every feature again and again.
     """
     kept = tf.where((columns >= 0) & (columns < count))
     rows = tf.unstack(values.indices, num=2, axis=1)[0]

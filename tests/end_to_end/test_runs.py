@@ -164,9 +164,8 @@ def test_recommendations_are_of_the_visitors_kind_and_strangers_get_some(shop: l
     known = ndr("recommend", "--user", "v 13", "--k", "10", *shop).stdout
     items = [int(word[1:]) for word in known.split() if word[0] == "s" and word[1:].isdecimal()]
     assert len(items) == 10
-    assert (
-        sum(item // ITEMS_A_KIND == 3 for item in items) >= 5
-    )  # where chance gives 1; how many differs between processors
+    # Chance gives 1; how many it is differs between processors.
+    assert sum(item // ITEMS_A_KIND == 3 for item in items) >= 5
     stranger = ndr("recommend", "--user", "nobody", "--k", "3", *shop)
     assert stranger.returncode == 0 and "Item" in stranger.stdout
 
