@@ -122,7 +122,11 @@ class Count(beam.CombineFn):
     def add_input(self, accumulator: list[pa.Table], element: pa.Table) -> list[pa.Table]:
         """Called by Beam."""
         accumulator.append(element)
-        return [count(accumulator)] if len(accumulator) >= COMPACT_AT else accumulator
+        # Not before as many rows wait as are added up already: every so many batches would be again and again what there is,
+        # which grows with the data where ids do.
+        waiting = (len(accumulator) - 1) * element.num_rows
+        ready = len(accumulator) >= COMPACT_AT and waiting >= accumulator[0].num_rows
+        return [count(accumulator)] if ready else accumulator
 
     def merge_accumulators(self, accumulators: Iterable[list[pa.Table]]) -> list[pa.Table]:
         """Called by Beam."""

@@ -1,5 +1,6 @@
 """The item-to-item baseline: what was chosen by those who had seen what the query's history has."""
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -61,8 +62,7 @@ class Neighbours(NamedTuple):
 
 
 def rank_by_cooccurrence(
-    histories: Excluded,
-    neighbours: Neighbours,
+    scores: sparse.csr_array,
     popularity: NDArray[np.int64],
     true_rows: NDArray[np.int64],
     excluded: Excluded | None = None,
@@ -70,19 +70,18 @@ def rank_by_cooccurrence(
     """Ranks each query's true item by what its history leads to; items that it leads to alike, or not at all, by popularity.
 
     Args:
-        histories: the rows of each query's history.
-        neighbours: what they lead to.
+        scores: [queries, items] of `Neighbours.scores`.
         popularity: [items] interactions.
         true_rows: [queries], the row of each query's true item.
         excluded: items that are not ranked.
     """
-    queries, rows, scores = _entries(neighbours.scores(histories))
+    queries, rows, values = _entries(scores)
     size = len(popularity)
     is_true = rows == true_rows[queries]
-    true_scores = np.bincount(queries[is_true], scores[is_true], minlength=len(true_rows))
+    true_scores = np.bincount(queries[is_true], values[is_true], minlength=len(true_rows))
     counted = ~is_true & ~_listed(queries, rows, excluded, size)
-    queries, rows, scores = queries[counted], rows[counted], scores[counted]
-    lead = scores - true_scores[queries]
+    queries, rows, values = queries[counted], rows[counted], values[counted]
+    lead = values - true_scores[queries]
     more_popular = popularity[rows] > popularity[true_rows][queries]
     as_popular = popularity[rows] == popularity[true_rows][queries]
 
@@ -100,8 +99,7 @@ def rank_by_cooccurrence(
 
 
 def top_by_cooccurrence(
-    histories: Excluded,
-    neighbours: Neighbours,
+    scores: sparse.csr_array,
     popularity: NDArray[np.int64],
     k: int,
     excluded: Excluded | None = None,
@@ -109,8 +107,7 @@ def top_by_cooccurrence(
     """The first k items of each query.
 
     Args:
-        histories: the rows of each query's history; with empty ones these are the most popular items.
-        neighbours: what they lead to.
+        scores: [queries, items] of `Neighbours.scores`; without any, the most popular items are the first.
         popularity: [items] interactions.
         k: how many.
         excluded: items that are not retrieved.
@@ -118,24 +115,39 @@ def top_by_cooccurrence(
     Returns:
         [queries, k] int64 rows, the best first, of those that are equal the first; -1 where there are no more.
     """
-    number = len(histories.offsets) - 1
-    longest = int(np.diff(excluded.offsets).max(initial=0)) if excluded else 0
-    popular = np.argsort(-popularity, kind="stable")[: k + longest + k]  # enough, whatever else was retrieved
-    of_scores = _entries(neighbours.scores(histories))
-    queries = np.concatenate([of_scores[0], np.repeat(np.arange(number), len(popular))])
-    rows = np.concatenate([of_scores[1], np.tile(popular, number)])
-    scores = np.concatenate([of_scores[2], np.zeros(number * len(popular), np.int64)])
-    kept = ~_listed(queries, rows, excluded, len(popularity))
-    queries, rows, scores = queries[kept], rows[kept], scores[kept]
-    order = np.lexsort((rows, -popularity[rows], -scores, queries))
-    queries, rows = queries[order], rows[order]
-    _, first = np.unique(queries * len(popularity) + rows, return_index=True)  # a popular item may be led to as well
-    first = np.sort(first)
-    queries, rows = queries[first], rows[first]
-    place = np.arange(len(queries)) - np.searchsorted(queries, queries)
+    number, size = scores.shape
+    popular = np.argsort(-popularity, kind="stable")
+    place = np.empty(size, np.int64)
+    place[popular] = np.arange(size)
+    queries, rows, values = _entries(scores)
+    kept = ~_listed(queries, rows, excluded, size)
+    queries, rows = queries[kept], rows[kept]
+    keys = values[kept] * size - place[rows]  # one number in the order of both
+    ends = np.searchsorted(queries, np.arange(number + 1))
     top = np.full((number, k), -1)
-    top[queries[place < k], place[place < k]] = rows[place < k]
+    for query, (start, end) in enumerate(pairwise(ends.tolist())):
+        best = _greatest(keys[start:end], k)
+        top[query, : len(best)] = rows[start:end][best]
+    # Queries that lead to fewer go on with what is popular.
+    there = np.diff(ends)
+    lacking = np.flatnonzero(there < k)
+    longest = int(np.diff(excluded.offsets).max(initial=0)) if excluded else 0
+    enough = popular[: k + longest + k]  # whatever is excluded or there already
+    others, popular_rows = np.repeat(lacking, len(enough)), np.tile(enough, len(lacking))
+    of_lacking = (there < k)[queries]
+    new = ~np.isin(others * size + popular_rows, queries[of_lacking] * size + rows[of_lacking])
+    new &= ~_listed(others, popular_rows, excluded, size)
+    others, popular_rows = others[new], popular_rows[new]
+    column = there[others] + np.arange(len(others)) - np.searchsorted(others, others)
+    top[others[column < k], column[column < k]] = popular_rows[column < k]
     return top
+
+
+def _greatest(keys: NDArray[np.int64], k: int) -> NDArray[np.int64]:
+    """Where the k greatest are, or all if there are fewer; the greatest first."""
+    found = np.argpartition(-keys, k)[:k] if len(keys) > k else np.arange(len(keys))
+    ordered: NDArray[np.int64] = found[np.argsort(-keys[found])]
+    return ordered
 
 
 def _entries(scores: sparse.csr_array) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:

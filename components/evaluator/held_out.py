@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import tensorflow as tf
 from numpy.typing import NDArray
+from scipy import sparse
 from tfx_bsl.coders import example_coder
 
 from components.analysis import files as analysis_files
@@ -127,10 +128,10 @@ class RankHeldOut(beam.DoFn):
                 exact = retrieved[name] if excluded is None else top_rows(queries, items, k)
                 found[name] = catalogue.index_recall(queries, exact)
         ranks[POPULARITY] = rank_by_score(catalogue.counts.astype(np.float64), true_rows, excluded)
-        nothing = Excluded(np.zeros(batch.num_rows + 1, np.int64), np.zeros(0, np.int64))
-        retrieved[POPULARITY] = top_by_cooccurrence(nothing, catalogue.neighbours, catalogue.counts, k, excluded)
+        nothing = sparse.csr_array((batch.num_rows, len(catalogue.ids)), dtype=np.int64)
+        retrieved[POPULARITY] = top_by_cooccurrence(nothing, catalogue.counts, k, excluded)
         if self._spec.history_feature:
-            by = (histories, catalogue.neighbours, catalogue.counts)
+            by = (catalogue.neighbours.scores(histories), catalogue.counts)
             ranks[COOCCURRENCE] = rank_by_cooccurrence(*by, true_rows, excluded)
             retrieved[COOCCURRENCE] = top_by_cooccurrence(*by, k, excluded)
         features = {}

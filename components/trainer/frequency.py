@@ -98,7 +98,9 @@ class FrequencyEstimator(tf_keras.layers.Layer):
             ids: [batch] item ids, a replica's share of the global batch.
         """
         rows = tf.reshape(self._rows(replicas.gather(ids)), [-1])
-        step = tf.raw_ops.ReadVariableOp(resource=self.step.handle, dtype=tf.int64) + 1
+        # At once, so that of workers that do not wait for each other none takes back another's step.
+        tf.raw_ops.AssignAddVariableOp(resource=self.step.handle, value=tf.constant(1, tf.int64))
+        step = tf.raw_ops.ReadVariableOp(resource=self.step.handle, dtype=tf.int64)
         marks, means = _gather(self.marks, rows), _gather(self.means, rows)
         # Rows that are hit several times are added up by the table itself.
         one_hit = tf.broadcast_to(tf.constant([0, 0, 1], tf.int64), tf.shape(marks))
@@ -112,7 +114,6 @@ class FrequencyEstimator(tf_keras.layers.Layer):
         # A row that is hit several times is written several times, with the same values.
         _scatter(self.means, rows, means + rate * (tf.stack([gap, count], axis=1) - means))
         _scatter(self.marks, rows, tf.stack([tf.fill(tf.shape(rows), step), batches, hits], axis=1))
-        tf.raw_ops.AssignVariableOp(resource=self.step.handle, value=step)
 
     def estimate(self, ids: tf.Tensor) -> tf.Tensor:
         """Reads the estimates without counting anything.

@@ -181,6 +181,16 @@ def go_on(root: Path, name: str, devices: strategies.Devices, first: Day) -> Non
         (folder / "all_done").touch()
 
 
+def at_their_own_pace(root: Path) -> None:
+    """What the chief of a cluster of parameter servers with several workers does."""
+    folder = root / "own_pace"
+    day = Day(folder, FIRST, strategies.make(StrategySettings.model_validate(KINDS["parameter_server"])))
+    day.go_on_from(root / "zero" / "kept")
+    day.train(folder, folder / "unfinished", epochs=LONG_EPOCHS)
+    day.save(folder / "kept")
+    (folder / "done").touch()
+
+
 def take_part(name: str, root: Path) -> None:
     """What a process of a cluster does; TF_CONFIG says which one it is."""
     devices = strategies.make(StrategySettings.model_validate(KINDS[name]))

@@ -32,6 +32,8 @@ def run(request: dict[str, Any]) -> None:
                 worker.main()
             case ["contract", name, root]:
                 strategy_contract.take_part(name, Path(root))
+            case ["own_pace", root]:
+                strategy_contract.at_their_own_pace(Path(root))
             case ["step", file]:
                 run_fn(arguments.from_json(Path(file).read_text()))
     except SystemExit as end:

@@ -15,7 +15,7 @@ from pandas.testing import assert_frame_equal
 from tfx import types
 from tfx.types import standard_artifacts
 
-from components.analysis import files
+from components.analysis import files, statistics
 from components.analysis.component import TURNOVER_PROPERTY, AnalyzerExecutor
 from components.analysis.statistics import COMPACT_AT, MOMENTS, AddMoments, Count, Measure, Moments, count
 from components.analysis.vocabulary import entries
@@ -127,6 +127,24 @@ def test_any_number_of_parts_is_added_up_by_any_number_of_workers(parts: int) ->
         workers[number % 2] = combine.add_input(workers[number % 2], part(a=(2, DAY - number), b=(1, DAY)))
     added = combine.extract_output(combine.merge_accumulators(workers))
     assert as_dict(added) == {b"a": (2 * parts, DAY), b"b": (parts, DAY)}
+
+
+def test_what_counting_ids_costs_grows_as_their_number_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pins: all that was counted was added up again with every 15 parts, by the square of the data where every part has new ids."""
+    rows = 0
+
+    def counted(parts: list[pa.Table]) -> pa.Table:
+        nonlocal rows
+        rows += sum(part.num_rows for part in parts)
+        return count(parts)
+
+    monkeypatch.setattr(statistics, "count", counted)
+    combine, accumulator = Count(), Count().create_accumulator()
+    for number in range(1000):
+        accumulator = combine.add_input(accumulator, part(**{f"id_{number}": (1, DAY), f"other_{number}": (1, DAY)}))
+    assert combine.extract_output(accumulator).num_rows == 2000
+    # Sums of 32, 64, ... up to 1,024 rows or so, and of all in the end; by the square it is 67 sums of 1,000 on average.
+    assert rows < 3 * 2000
 
 
 @settings(max_examples=100, deadline=None)

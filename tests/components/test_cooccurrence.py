@@ -29,15 +29,14 @@ def test_a_case_worked_out_by_hand() -> None:
     # History [0, 3]: item 2 has 1/4 + 1, item 1 has 3/4, the others nothing: 2, 1, then 4, 0, 3 by popularity. No history: 2 and 4
     # are equal, then 1, 0, 3.
     histories = excluded_of([[0, 3], [0, 3], [0, 3], []])
-    found = rank_by_cooccurrence(histories, neighbours, POPULARITY, np.array([2, 1, 0, 4]))
+    found = rank_by_cooccurrence(neighbours.scores(histories), POPULARITY, np.array([2, 1, 0, 4]))
     same(found, Ranks(np.array([0, 1, 3, 0]), np.array([0, 0, 0, 1])))
     assert neighbours.scores(excluded_of([[0, 0]])).toarray().tolist() == [[0, ONE * 3 // 2, ONE // 2, 0, 0]]
-    top = top_by_cooccurrence(excluded_of([[0, 3], []]), neighbours, POPULARITY, 4)
+    scores = neighbours.scores(excluded_of([[0, 3], []]))
+    top = top_by_cooccurrence(scores, POPULARITY, 4)
     assert top.tolist() == [[2, 1, 4, 0], [2, 4, 1, 0]]
     seen = excluded_of([[2, 4], [1, 2, 0, 4]])
-    assert top_by_cooccurrence(excluded_of([[0, 3], []]), neighbours, POPULARITY, 4, seen).tolist() == [
-        [1, 0, 3, -1], [3, -1, -1, -1],
-    ]  # fmt: skip
+    assert top_by_cooccurrence(scores, POPULARITY, 4, seen).tolist() == [[1, 0, 3, -1], [3, -1, -1, -1]]
 
 
 @st.composite
@@ -61,9 +60,10 @@ def test_ranks_and_tops_are_those_by_definition(case: Any, excludes: bool, k: in
     scores = np.array([sum((weights[row] for row in history), np.zeros(len(counts))) for history in histories])
     # One number that has the order of both: no popularity is above 2.
     together = scores * 10 + popularity
-    found = rank_by_cooccurrence(excluded_of(histories), neighbours, popularity, true_rows, excluded)
+    led_to = neighbours.scores(excluded_of(histories))
+    found = rank_by_cooccurrence(led_to, popularity, true_rows, excluded)
     same(found, by_definition(together, true_rows, seen))
-    top = top_by_cooccurrence(excluded_of(histories), neighbours, popularity, k, excluded)
+    top = top_by_cooccurrence(led_to, popularity, k, excluded)
     for query, rows in enumerate(top):
         there = [row for row in range(len(counts)) if row not in seen[query]]
         expected = sorted(there, key=lambda row: (-together[query, row], row))[:k]

@@ -134,6 +134,42 @@ def test_a_worker_of_parameter_servers_may_go_away_and_come_back(
     )
 
 
+def test_several_workers_of_parameter_servers_train_at_their_own_pace_and_without_one_that_is_gone(
+    forks: Forks, root: Path
+) -> None:
+    folder = root / "own_pace"
+    here = contract.Day(root / "alone", contract.FIRST, strategies.one_device())
+    here.go_on_from(root / "zero" / "kept")
+    here.train(root / "alone", root / "alone" / "unfinished", epochs=contract.LONG_EPOCHS)
+    here.save(root / "alone" / "kept")
+    jobs = {"chief": [["own_pace", str(root)]], "worker": [["worker"]] * 2, "ps": [["worker"]] * 2}
+    cluster = Cluster(forks, jobs, root / "own_pace_of")
+    try:
+        wait_for([folder / "unfinished" / "checkpoint"], [cluster])
+        cluster.kill("worker", 1)
+        left = checkpoint_number(folder)
+        contract.wait_for(lambda: checkpoint_number(folder) > left + 2 * contract.STEPS_PER_EPOCH, "the other worker")
+        cluster.restart("worker", 1)
+        wait_for([folder / "done"], [])
+    finally:
+        cluster.end()
+    taken, alone = state(folder), state(root / "alone")
+    steps = contract.STEPS_PER_EPOCH * contract.LONG_EPOCHS
+    # Every step of either worker counts, and at most one is taken again.
+    assert steps <= taken["rest/iterations/.ATTRIBUTES/VARIABLE_VALUE"] <= steps + 1
+    assert steps <= taken["frequency/step/.ATTRIBUTES/VARIABLE_VALUE"] <= steps + 1
+    # Other batches in another order, with gradients of older weights: near, not the same.
+    np.testing.assert_allclose(losses(folder)[-10:].mean(), losses(root / "alone")[-10:].mean(), rtol=0.1)
+    means = "frequency/means/.ATTRIBUTES/VARIABLE_VALUE"
+    gap, count = alone[means].T
+    often = gap < 2  # steps
+    np.testing.assert_allclose((taken[means][:, 1] / taken[means][:, 0])[often], (count / gap)[often], rtol=0.5)
+
+
+def checkpoint_number(folder: Path) -> int:
+    return int(str(tf.train.latest_checkpoint(str(folder / "unfinished"))).rpartition("-")[2])
+
+
 def test_only_the_chief_leaves_anything(root: Path) -> None:
     assert not list(root.rglob(contract.OF_A_WORKER))
     for name in contract.NAMES:
