@@ -133,7 +133,7 @@ def steps_and_links(graph: Graph) -> tuple[dict[int | str, Content], dict[tuple[
                     kind = json.loads(artifact.properties.get(ROWS, "{}")).get("kind", "files")
                     words = files_words(json.loads(artifact.properties[FILES]))
                     contents[f"files {artifact.id}"] = Content(
-                        kind, "data", None, lines=(f"{files:,} files",), tip=words
+                        kind, "data", None, lines=(f"{files:,} file{'s' * (files != 1)}",), tip=words
                     )
                     links[f"files {artifact.id}", execution.id].append("files")
     return contents, dict(links)
