@@ -155,9 +155,9 @@ def test_several_workers_of_parameter_servers_train_at_their_own_pace_and_withou
         cluster.end()
     taken, alone = state(folder), state(root / "alone")
     steps = contract.STEPS_PER_EPOCH * contract.LONG_EPOCHS
-    # Every step of either worker counts, and at most one is taken again.
-    assert steps <= taken["rest/iterations/.ATTRIBUTES/VARIABLE_VALUE"] <= steps + 1
-    assert steps <= taken["frequency/step/.ATTRIBUTES/VARIABLE_VALUE"] <= steps + 1
+    # Every step of either worker counts; one that was taken and could not be told of is taken again.
+    assert steps <= taken["rest/iterations/.ATTRIBUTES/VARIABLE_VALUE"] <= steps + 2
+    assert steps <= taken["frequency/step/.ATTRIBUTES/VARIABLE_VALUE"] <= steps + 2
     # Other batches in another order, with gradients of older weights: near, not the same.
     np.testing.assert_allclose(losses(folder)[-10:].mean(), losses(root / "alone")[-10:].mean(), rtol=0.1)
     means = "frequency/means/.ATTRIBUTES/VARIABLE_VALUE"
@@ -167,7 +167,8 @@ def test_several_workers_of_parameter_servers_train_at_their_own_pace_and_withou
 
 
 def checkpoint_number(folder: Path) -> int:
-    return int(str(tf.train.latest_checkpoint(str(folder / "unfinished"))).rpartition("-")[2])
+    """By the files' names; what TensorFlow says is the latest may have just been removed for the next."""
+    return max((int(path.stem.rpartition("-")[2]) for path in (folder / "unfinished").glob("ckpt-*.index")), default=0)
 
 
 def test_only_the_chief_leaves_anything(root: Path) -> None:
