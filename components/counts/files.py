@@ -4,15 +4,15 @@ A folder holds
 
     items-00000.parquet   `item`, `count`, and `first`: microseconds since 1970-01-01 UTC of its earliest interaction
     days-00000.parquet    `span`, `item`, `count`: by day, of the last `RECENT_DAYS` days
-    pairs-PART.parquet    `source`, `target`, `count`: how often the target was taken with the source in the history; and `total`: how
-                          often anything was
+    pairs-PART.parquet    `source`, `target`, `count`: how often the target was taken with the source in the history; and `total`:
+                          how often anything was
     users-PART.parquet    `user`, `item`, `count` and `last`: microseconds of the latest time that the user took the item
     counts.json           `span`, the half-life, and size and digest of each file; written last
 
 A Counts artifact has two: `through` has every day so far, `training` what the day's training split adds to those before.
 
-Counts are whole numbers, in units of 1 / ONE of an interaction: sums do not depend on the order of their terms, so the files are the
-same to the byte whoever counted, and equal counts are equal. Only interactions with a reward above 0 count.
+Counts are whole numbers, in units of 1 / ONE of an interaction: sums do not depend on the order of their terms, so the files are
+the same to the byte whoever counted, and equal counts are equal. Only interactions with a reward above 0 count.
 """
 
 import hashlib
@@ -26,6 +26,7 @@ from datetime import timedelta
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyarrow import parquet
 from tfx.dsl.io import fileio
@@ -45,9 +46,7 @@ DESCRIPTION = "counts.json"
 SCHEMAS: Mapping[str, pa.Schema] = {
     ITEMS: pa.schema([("item", pa.binary()), ("count", pa.int64()), ("first", pa.int64())]),
     DAYS: pa.schema([("span", pa.int64()), ("item", pa.binary()), ("count", pa.int64())]),
-    PAIRS: pa.schema(
-        [("source", pa.binary()), ("target", pa.binary()), ("count", pa.int64()), ("total", pa.int64())]
-    ),
+    PAIRS: pa.schema([("source", pa.binary()), ("target", pa.binary()), ("count", pa.int64()), ("total", pa.int64())]),
     USERS: pa.schema([("user", pa.binary()), ("item", pa.binary()), ("count", pa.int64()), ("last", pa.int64())]),
 }
 
@@ -90,21 +89,25 @@ def read(folders: Sequence[str], as_of: int) -> Counts:
     }
     days = merge(DAYS, tables[DAYS])
     recent = days[(days["span"] > as_of - RECENT_DAYS) & (days["span"] <= as_of)]
-    recent = recent.groupby("item", as_index=False)["count"].sum()
+    recent = recent.groupby("item", as_index=False).agg({"count": "sum"})
     return Counts(as_of, merge(ITEMS, tables[ITEMS]), recent, merge(PAIRS, tables[PAIRS]))
 
 
-def read_users(folders: Sequence[str], part: int) -> pd.DataFrame:
+def read_users(folders: Sequence[str], part: int, users: pa.Array | None = None) -> pd.DataFrame:
     """What the users of a part took: `user`, `item`, `count`, `last`; of each user the newest first.
 
     Args:
         folders: as in `read`.
         part: below USER_PARTS; see `components.decoded.id_part`.
+        users: binary, those that matter; None for all.
 
     Raises:
         UserError: a folder is incomplete.
     """
-    return merge(USERS, [read_part(folder, USERS, part, describe(folder)) for folder in folders])
+    tables = [read_table(folder, USERS, part, describe(folder)) for folder in folders]
+    if users is not None:
+        tables = [table.filter(pc.is_in(table.column("user"), value_set=users)) for table in tables]
+    return merge(USERS, [table.to_pandas() for table in tables])
 
 
 @dataclass(frozen=True)
@@ -148,15 +151,38 @@ def describe(folder: str) -> Description:
         raise _incomplete(path, f"found something else: {error!r}") from error
 
 
+def check(folder: str) -> Description:
+    """Reads everything in a folder once, where no runner puts an error into its own words; returns the description.
+
+    Raises:
+        UserError: the folder is incomplete.
+    """
+    description = describe(folder)
+    for kind, parts in PARTS.items():
+        for part in range(parts):
+            read_part(folder, kind, part, description)
+    return description
+
+
 def read_part(folder: str, kind: str, part: int, description: Description) -> pd.DataFrame:
     """The rows of a part of a folder; none where nothing fell into it.
 
     Raises:
         UserError: the file is not as it was written.
     """
+    frame: pd.DataFrame = read_table(folder, kind, part, description).to_pandas()
+    return frame
+
+
+def read_table(folder: str, kind: str, part: int, description: Description) -> pa.Table:
+    """The rows of a part of a folder as Arrow has them; none where nothing fell into it.
+
+    Raises:
+        UserError: the file is not as it was written.
+    """
     name = file_name(kind, part)
     if name not in description.files:
-        return empty(kind)
+        return SCHEMAS[kind].empty_table()
     path = os.path.join(folder, name)
     try:
         with fileio.open(path, "rb") as file:
@@ -166,8 +192,7 @@ def read_part(folder: str, kind: str, part: int, description: Description) -> pd
     size, digest = description.files[name]
     if (len(content), hashlib.sha256(content).hexdigest()) != (size, digest):
         raise _incomplete(path, f"found {len(content)} bytes that differ from the {size} written", description.span)
-    frame: pd.DataFrame = parquet.read_table(pa.BufferReader(content)).to_pandas()
-    return frame
+    return parquet.read_table(pa.BufferReader(content))
 
 
 def write_part(folder: str, kind: str, part: int, rows: pd.DataFrame) -> tuple[str, int, str]:
@@ -236,8 +261,8 @@ def _totals(frames: Sequence[pd.DataFrame]) -> pd.Series:
 
 _MERGE: Mapping[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
     ITEMS: lambda frame: frame.groupby("item", as_index=False).agg({"count": "sum", "first": "min"}),
-    DAYS: lambda frame: frame.groupby(["span", "item"], as_index=False)["count"].sum(),
-    PAIRS: lambda frame: frame.groupby(["source", "target"], as_index=False)["count"].sum(),
+    DAYS: lambda frame: frame.groupby(["span", "item"], as_index=False).agg({"count": "sum"}),
+    PAIRS: lambda frame: frame.groupby(["source", "target"], as_index=False).agg({"count": "sum"}),
     USERS: lambda frame: (
         frame.groupby(["user", "item"], as_index=False)
         .agg({"count": "sum", "last": "max"})
@@ -251,7 +276,7 @@ def _times(counts: NDArray[np.int64], by: float) -> NDArray[np.int64]:
 
 
 def _write_whole(path: str, content: bytes) -> None:
-    fileio.makedirs(os.path.dirname(path))
+    fileio.makedirs(path.rpartition("/")[0])
     io_utils.write_bytes_file(f"{path}.unfinished", content)
     fileio.rename(f"{path}.unfinished", path, overwrite=True)
 
