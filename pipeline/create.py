@@ -10,7 +10,8 @@ from tfx.dsl.components.base.base_node import BaseNode
 from tfx.types import standard_artifacts
 
 from components.analysis.component import Analyzer
-from components.artifacts import SHAPE_PROPERTY, SPAN_PROPERTY
+from components.artifacts import SHAPE_PROPERTY, SPAN_PROPERTY, Counts
+from components.counts.component import Counter
 from components.evaluator.evaluator import RetrievalEvaluator, eval_config
 from components.evaluator.ranker import Ranker
 from components.example_gen import sources
@@ -21,7 +22,16 @@ from components.example_validator.stopping import StoppingExampleValidator
 from components.indexer.component import Indexer
 from components.infra_validator.component import InfraValidator
 from components.pusher.joint import JointPusher
-from components.resolver.earlier import BLESSING_KEY, MODEL_KEY, STATISTICS_KEY, BlessedBefore, TrainedBefore
+from components.resolver.earlier import (
+    BASE_COUNTS_KEY,
+    BLESSING_KEY,
+    COUNTS_BEFORE_KEY,
+    MODEL_KEY,
+    STATISTICS_KEY,
+    BlessedBefore,
+    CountedBefore,
+    TrainedBefore,
+)
 from components.schema_gen.declared import DeclaredSchema
 from components.trainer import warm_start
 from components.trainer.component import RetrievalTrainer
@@ -31,8 +41,11 @@ from pipeline.config import Config
 from schemas import contract
 from schemas.errors import UserError
 
+COUNTER = "Counter"
 TRAINER = "Trainer"
 BASELINE = "Baseline"
+BEFORE_BASELINE = "BeforeBaseline"
+COUNTS_BEFORE = "CountsBefore"
 WARM_START = "WarmStart"
 
 
@@ -55,6 +68,17 @@ def create_pipeline(config: Config, day: date) -> tfx.dsl.Pipeline:
     baseline = _blessed_before(day, BASELINE)
     base = _blessed_before(day, WARM_START, shape if config.trainer.on_other_shape == "restart" else "")
     base_model = base.outputs[MODEL_KEY] if config.trainer.warm_start else None
+
+    # The one before it says, of a day that neither was trained on, whether the newer is better.
+    before_baseline = _blessed_before(day, BEFORE_BASELINE, skipped=1)
+    counts_before = tfx.dsl.Resolver(
+        strategy_class=CountedBefore,
+        config={"span": sources.span(day), "held_out_hours": config.data.split.hours},
+        **{
+            key: tfx.dsl.Channel(type=Counts, producer_component_id=COUNTER)
+            for key in (BASE_COUNTS_KEY, COUNTS_BEFORE_KEY)
+        },
+    ).with_id(COUNTS_BEFORE)
 
     # The day's data; interactions come joined with their items' features and their users' histories.
     catalogue = CatalogueExampleGen(config.data, spec, day).with_id("Catalogue")
@@ -88,9 +112,20 @@ def create_pipeline(config: Config, day: date) -> tfx.dsl.Pipeline:
         spec,
     ).with_id("InteractionDrift")
 
+    # What the baselines know: all days so far, as the model does.
+    checks = [interaction_checks.validator, catalogue_checks.validator, drift]
+    counter = Counter(
+        interactions.outputs["examples"],
+        counts_before.outputs[BASE_COUNTS_KEY],
+        config.counts,
+        spec,
+        sources.span(day),
+    ).with_id(COUNTER)
+    counter.add_upstream_nodes(checks)
+
     # Which ids have rows of their own today, and one graph for training, evaluation and serving.
     analyzer = Analyzer(interactions.outputs["examples"], base_model, spec, sources.span(day))
-    analyzer.add_upstream_nodes([interaction_checks.validator, catalogue_checks.validator, drift])
+    analyzer.add_upstream_nodes(checks)
     transform = AnalysedTransform(
         examples=interactions.outputs["examples"],
         schema=interaction_checks.schema.outputs["schema"],
@@ -165,13 +200,16 @@ def create_pipeline(config: Config, day: date) -> tfx.dsl.Pipeline:
 
     components = [
         baseline,
+        before_baseline,
         base,
+        counts_before,
         catalogue,
         interactions,
         *interaction_checks.nodes,
         *catalogue_checks.nodes,
         day_before,
         drift,
+        counter,
         analyzer,
         transform,
         trainer,
@@ -201,11 +239,11 @@ def _set_runners(components: Sequence[BaseNode], beam: BeamSettings) -> None:
         step.with_beam_pipeline_args(beam.of(name).arguments)
 
 
-def _blessed_before(day: date, node: str, shape: str = "") -> tfx.dsl.Resolver:
+def _blessed_before(day: date, node: str, shape: str = "", skipped: int = 0) -> tfx.dsl.Resolver:
     """The newest blessed model of an earlier day, of any run of this pipeline."""
     return tfx.dsl.Resolver(
         strategy_class=BlessedBefore,
-        config={"span": sources.span(day), "shape": shape},
+        config={"span": sources.span(day), "shape": shape, "skipped": skipped},
         **{
             MODEL_KEY: tfx.dsl.Channel(type=standard_artifacts.Model, producer_component_id=TRAINER),
             BLESSING_KEY: tfx.dsl.Channel(

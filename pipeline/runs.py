@@ -49,12 +49,14 @@ class Given:
         base_model: the id of the model that training went on from; 0 where it started anew.
         base_day: the UTC day of that model, ISO 8601; empty where training started anew.
         baseline_model: the id of the model that was to be beaten; 0 where there was none.
+        base_counts: the id of the counts of an earlier day that were carried on; 0 where counting began anew.
     """
 
     digest: str
     base_model: int
     base_day: str
     baseline_model: int
+    base_counts: int = 0
 
 
 @dataclass(frozen=True)
