@@ -13,14 +13,16 @@ from components.analysis.component import Analyzer
 from components.artifacts import SHAPE_PROPERTY, SPAN_PROPERTY, Counts
 from components.counts.component import Counter
 from components.evaluator.evaluator import RetrievalEvaluator, eval_config
+from components.evaluator.ranked import SUMS_SPLIT
 from components.evaluator.ranker import Ranker
 from components.example_gen import sources
 from components.example_gen.catalogue import BLOCKED_SPLIT, CatalogueExampleGen
-from components.example_gen.interactions import EVAL_SPLIT, InteractionExampleGen
+from components.example_gen.interactions import InteractionExampleGen
 from components.example_validator.drift import StoppingDistributionValidator
 from components.example_validator.stopping import StoppingExampleValidator
 from components.indexer.component import Indexer
 from components.infra_validator.component import InfraValidator
+from components.next_day.component import NextDay
 from components.pusher.joint import JointPusher
 from components.resolver.earlier import (
     BASE_COUNTS_KEY,
@@ -42,6 +44,7 @@ from schemas import contract
 from schemas.errors import UserError
 
 COUNTER = "Counter"
+NEXT_DAY = "NextDay"
 TRAINER = "Trainer"
 BASELINE = "Baseline"
 BEFORE_BASELINE = "BeforeBaseline"
@@ -112,8 +115,22 @@ def create_pipeline(config: Config, day: date) -> tfx.dsl.Pipeline:
         spec,
     ).with_id("InteractionDrift")
 
-    # What the baselines know: all days so far, as the model does.
     checks = [interaction_checks.validator, catalogue_checks.validator, drift]
+
+    # The day judges what was trained before it, and before anything is trained on it.
+    next_day = NextDay(
+        examples=interactions.outputs["examples"],
+        catalogue=catalogue.outputs["examples"],
+        model=baseline.outputs[MODEL_KEY],
+        earlier_model=before_baseline.outputs[MODEL_KEY],
+        counts=counts_before.outputs[COUNTS_BEFORE_KEY],
+        settings=config.evaluator,
+        spec=spec,
+        day=sources.span(day),
+    ).with_id(NEXT_DAY)
+    next_day.add_upstream_nodes(checks)
+
+    # What the baselines know: all days so far, as the model does.
     counter = Counter(
         interactions.outputs["examples"],
         counts_before.outputs[BASE_COUNTS_KEY],
@@ -150,6 +167,8 @@ def create_pipeline(config: Config, day: date) -> tfx.dsl.Pipeline:
         },
     ).with_id(TRAINER)
 
+    trainer.add_upstream_node(next_day)
+
     indexer = Indexer(
         trainer.outputs["model"], catalogue.outputs["examples"], interactions.outputs["examples"], config.indexer
     )
@@ -162,6 +181,8 @@ def create_pipeline(config: Config, day: date) -> tfx.dsl.Pipeline:
         index=indexer.outputs["index"],
         retriever=indexer.outputs["retriever"],
         baseline_model=baseline.outputs[MODEL_KEY],
+        counts=counter.outputs["counts"],
+        base_counts=counts_before.outputs[BASE_COUNTS_KEY],
         settings=config.evaluator,
         spec=spec,
         day=sources.span(day),
@@ -170,7 +191,7 @@ def create_pipeline(config: Config, day: date) -> tfx.dsl.Pipeline:
         examples=ranker.outputs["ranked_examples"],
         model=trainer.outputs["model"],
         baseline_model=baseline.outputs[MODEL_KEY],
-        example_splits=[EVAL_SPLIT],
+        example_splits=[SUMS_SPLIT],
         eval_config=eval_config(config.evaluator, has_history=spec.history_feature is not None),
     )
 
@@ -209,6 +230,7 @@ def create_pipeline(config: Config, day: date) -> tfx.dsl.Pipeline:
         *catalogue_checks.nodes,
         day_before,
         drift,
+        next_day,
         counter,
         analyzer,
         transform,

@@ -74,7 +74,7 @@ class Run:
         blessed: whether the model reached its limits, or None where it was not judged.
         withdrawn: whether a rollback took the model back since.
         metrics: by slice, the metrics of every scorer with their 95 % intervals; see `components.evaluator.evaluator.read_metrics`.
-        judgement: how the day judged the model that was blessed before it; unknown of runs of older code, or that did not come so far.
+        judgement: which model that was blessed before it the day judged; unknown of runs that did not come so far.
         next_day_metrics: the same of all interactions of the day, ranked by the model that was blessed before it (`candidate`), the
             one before that (`baseline`), and the baselines as they were known the evening before.
         pushed: the folder of each pushed part.
@@ -130,8 +130,8 @@ class Run:
     def next_day(self) -> dict[str, Any] | None:
         """How the model that was blessed before the day ranked it: each metric's value, and those of the other scorers by name.
 
-        `model_day` is the day that it was last trained on, `intervals` the ends of the 95 % intervals. None where there was no model
-        to judge; `next_day_reason` says why.
+        `model_day` is the day that it was last trained on, `intervals` the ends of the 95 % intervals. None where there was no
+        model to judge; `next_day_reason` says why.
         """
         whole = self.next_day_metrics.get(ALL, {})
         if self.judgement is None or CANDIDATE not in whole:

@@ -137,11 +137,15 @@ def _next_day(run: Run) -> Table:
         if run.judgement:
             table.add_row("No model could be judged by this day; the next one can.")
         return table
-    some = "" if judged["ranked"] + judged["not_in_catalogue"] >= judged["interactions"] else f" of {judged['interactions']:,}"
+    some = (
+        ""
+        if judged["ranked"] + judged["not_in_catalogue"] >= judged["interactions"]
+        else f" of {judged['interactions']:,}"
+    )
     gone = f"; {judged['not_in_catalogue']:,} with items that the catalogue lacks" if judged["not_in_catalogue"] else ""
     title = (
-        f"The next day: {judged['ranked']:,}{some} interactions of {run.date} ranked by the model of {judged['model_day']}, which saw "
-        f"none of them{gone}"
+        f"The next day: {judged['ranked']:,}{some} interactions of {run.date} ranked by the model of {judged['model_day']}, which "
+        f"saw none of them{gone}"
     )
     return _metric_table(title, whole, NEXT_DAY_SCORERS)
 

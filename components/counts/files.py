@@ -26,6 +26,7 @@ from datetime import timedelta
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import tensorflow as tf
 from numpy.typing import NDArray
 from pyarrow import parquet
@@ -93,17 +94,21 @@ def read(folders: Sequence[str], as_of: int) -> Counts:
     return Counts(as_of, merge(ITEMS, tables[ITEMS]), recent, merge(PAIRS, tables[PAIRS]))
 
 
-def read_users(folders: Sequence[str], part: int) -> pd.DataFrame:
+def read_users(folders: Sequence[str], part: int, users: pa.Array | None = None) -> pd.DataFrame:
     """What the users of a part took: `user`, `item`, `count`, `last`; of each user the newest first.
 
     Args:
         folders: as in `read`.
         part: below USER_PARTS; see `components.decoded.id_part`.
+        users: binary, those that matter; None for all.
 
     Raises:
         UserError: a folder is incomplete.
     """
-    return merge(USERS, [read_part(folder, USERS, part, describe(folder)) for folder in folders])
+    tables = [read_table(folder, USERS, part, describe(folder)) for folder in folders]
+    if users is not None:
+        tables = [table.filter(pc.is_in(table.column("user"), value_set=users)) for table in tables]
+    return merge(USERS, [table.to_pandas() for table in tables])
 
 
 @dataclass(frozen=True)
@@ -166,9 +171,19 @@ def read_part(folder: str, kind: str, part: int, description: Description) -> pd
     Raises:
         UserError: the file is not as it was written.
     """
+    frame: pd.DataFrame = read_table(folder, kind, part, description).to_pandas()
+    return frame
+
+
+def read_table(folder: str, kind: str, part: int, description: Description) -> pa.Table:
+    """The rows of a part of a folder as Arrow has them; none where nothing fell into it.
+
+    Raises:
+        UserError: the file is not as it was written.
+    """
     name = file_name(kind, part)
     if name not in description.files:
-        return empty(kind)
+        return SCHEMAS[kind].empty_table()
     path = os.path.join(folder, name)
     try:
         with fileio.open(path, "rb") as file:
@@ -178,8 +193,7 @@ def read_part(folder: str, kind: str, part: int, description: Description) -> pd
     size, digest = description.files[name]
     if (len(content), hashlib.sha256(content).hexdigest()) != (size, digest):
         raise _incomplete(path, f"found {len(content)} bytes that differ from the {size} written", description.span)
-    frame: pd.DataFrame = parquet.read_table(pa.BufferReader(content)).to_pandas()
-    return frame
+    return parquet.read_table(pa.BufferReader(content))
 
 
 def write_part(folder: str, kind: str, part: int, rows: pd.DataFrame) -> tuple[str, int, str]:

@@ -113,7 +113,7 @@ class EvaluatorExecutor(executor.Executor):
         proto_utils.json_to_proto(exec_properties[standard_component_specs.EVAL_CONFIG_KEY], config)
         metrics = read_metrics(evaluation.uri, config)
         io_utils.write_string_file(os.path.join(evaluation.uri, METRICS_FILE), json.dumps(metrics))
-        evaluation.set_string_custom_property(METRICS_PROPERTY, json.dumps(_in_short(metrics)))
+        evaluation.set_string_custom_property(METRICS_PROPERTY, json.dumps(in_short(metrics)))
         validation = tfma.load_validation_result(evaluation.uri)
         refused = _refusals(validation)
         evaluation.set_string_custom_property(REFUSED_PROPERTY, json.dumps(refused))
@@ -182,7 +182,7 @@ def read_metrics(folder: str, config: tfma.EvalConfig) -> dict[str, Any]:
     return found
 
 
-def _in_short(metrics: dict[str, Any]) -> dict[str, Any]:
+def in_short(metrics: dict[str, Any]) -> dict[str, Any]:
     """All of the whole; of slices recall@K."""
     return {
         name: of_slice

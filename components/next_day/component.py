@@ -10,9 +10,9 @@ from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, component_spec, standard_artifacts
 from tfx.utils import io_utils
 
-from components.artifacts import METRICS_FILE, METRICS_PROPERTY, SPAN_PROPERTY, Counts, NextDayJudgement
+from components.artifacts import SPAN_PROPERTY, Counts, NextDayJudgement
 from components.counts.component import through_folder
-from components.evaluator.evaluator import in_short
+from components.evaluator.evaluator import METRICS_FILE, METRICS_PROPERTY, in_short
 from components.evaluator.next_day import judge_next_day
 from components.evaluator.ranker import JUDGED
 from components.evaluator.settings import EvaluatorSettings
@@ -114,8 +114,8 @@ class NextDay(base_beam_component.BaseBeamComponent):
         spec: the dataset's features.
         day: the run's, in days since 1970-01-01.
 
-    Output `judgement`: its property `metrics` is as an evaluation's (`candidate` is `model`, `baseline` is `earlier_model`), `judgement`
-    says which models were judged by how many interactions; see `components.next_day.record`.
+    Output `judgement`: its property `metrics` is as an evaluation's (`candidate` is `model`, `baseline` is `earlier_model`);
+    `judgement` says which models were judged by how many interactions; see `components.next_day.record`.
     """
 
     SPEC_CLASS = NextDaySpec

@@ -29,11 +29,17 @@ def run_table(runs: Iterable[Run]) -> Table:
     """A run a row."""
     found = list(runs)
     cutoffs = sorted({k for each in found for k in (*each.recall, *each.next_day_recall)})
-    table = Table("run", "state", "version", "blessed", *(f"{of}@{k}" for of in ("next day", "held out") for k in cutoffs))
+    table = Table(
+        "run", "state", "version", "blessed", *(f"{of}@{k}" for of in ("next day", "held out") for k in cutoffs)
+    )
     for each in found:
-        recalls = (f"{by_k[k]:.4f}" if k in by_k else "" for by_k in (each.next_day_recall, each.recall) for k in cutoffs)
+        recalls = (
+            f"{by_k[k]:.4f}" if k in by_k else "" for by_k in (each.next_day_recall, each.recall) for k in cutoffs
+        )
         table.add_row(each.run, each.state, str(each.version or ""), blessing_words(each), *recalls)
-    table.caption = "next day: recall@K of all of the day by the model blessed before it; held out: of the run's own model"
+    table.caption = (
+        "next day: recall@K of all of the day by the model blessed before it; held out: of the run's own model"
+    )
     table.caption_justify = "left"
     return table
 

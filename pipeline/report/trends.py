@@ -13,7 +13,7 @@ from pipeline.report.charts import Chart, Value, bar_chart, column_place, line_c
 from pipeline.report.facts import Distance, Frequencies, Missing
 from pipeline.report.outcome import Outcome, outcome, reasons
 from pipeline.runs import Run
-from pipeline.summary import ASIDE, NEXT_DAY_SCORERS, SCORERS, chosen_cutoff
+from pipeline.summary import ASIDE, NEXT_DAY_SCORERS, SCORERS
 
 MOST_EMPTY_DAYS = 62
 MOST_LINES = 6
@@ -90,7 +90,10 @@ def next_day_chart(days: Sequence[Run], k: int) -> Chart | Missing:
 def aside_chart(days: Sequence[Run], k: int) -> Chart | Missing:
     """recall@K of items as if new, and of towers of different versions, by day."""
     series = _some(
-        {words: _by_day(days, partial(_recall, ALL, scorer, f"recall_at_{k}", words)) for scorer, words in ASIDE.items()}
+        {
+            words: _by_day(days, partial(_recall, ALL, scorer, f"recall_at_{k}", words))
+            for scorer, words in ASIDE.items()
+        }
     )
     if not series:
         return Missing("Neither items as if new nor towers of different versions were ranked on these days.")
