@@ -40,7 +40,8 @@ def push(folder: Path, items: int, requests: Any) -> None:
     served_model.write(folder / "1", folder / "scratch", items, WIDTH)
     manifest = folder / "manifests" / "1.json"
     manifest.parent.mkdir()
-    manifest.write_text(json.dumps({"version": 1, "parts": {"retriever": "1/retriever"}}))
+    towers = dict.fromkeys((served.QUERY_TOWER, served.ITEM_TOWER), f"scratch/{served.QUERY_TOWER}")
+    manifest.write_text(json.dumps({"version": 1, "parts": {**towers, served.RETRIEVER: f"1/{served.RETRIEVER}"}}))
     generator = np.random.default_rng(0)
     made = []
     for user in range(QUERIES):

@@ -291,6 +291,10 @@ def _collect(console: Console, loaded: Any) -> None:
     versions = [f"version {version}" for version in collected.versions]
     if artifacts or versions:
         console.print(f"  removed {', '.join([*artifacts, *versions])}", highlight=False)
+    for path in collected.unreadable:
+        console.print(
+            f"  removed nothing old: {path} cannot be read as a version's manifest. Move it away.", highlight=False
+        )
 
 
 def main() -> None:

@@ -34,11 +34,13 @@ class Collected:
         artifacts: how many artifacts were marked deleted.
         bytes: the size of the files that were removed below the pipeline root.
         versions: the pushed versions that were removed, oldest first.
+        unreadable: the manifests that could not be read, for which nothing was removed: nobody knows what those versions need.
     """
 
     artifacts: int = 0
     bytes: int = 0
     versions: list[int] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
 
 
 def collect(config: Config) -> Collected:
@@ -57,14 +59,13 @@ def collect(config: Config) -> Collected:
 
     Args:
         config: where everything is, and what stays. Nothing may run there: the caller holds the root's lock.
-
-    Raises:
-        UserError: a manifest of the push folder is not one; nothing was removed.
     """
     from components.pusher.versions import PushFolder  # imports TFX
 
     folder = PushFolder(config.serving)
     folder.recover()
+    if unreadable := folder.unreadable():
+        return Collected(unreadable=unreadable)
     staying = folder.manifests()[-config.retention.versions :]
     history = _History(Store(connection(config)))
     newest = history.runs_of_newest_days(config.retention.days)

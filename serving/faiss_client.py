@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from schemas import served
 from schemas.errors import UserError
 from schemas.features import CANDIDATE_ID
-from serving import manifests
 from serving.client import Client, Found, Rows
+from serving.manifests import Manifests
 
 CHECK_SECONDS = 1.0
 
@@ -51,6 +51,7 @@ class FaissClient:
     def __init__(self, client: Client, push_folder: Path, check_seconds: float = CHECK_SECONDS) -> None:
         self._client = client
         self._push_folder = push_folder
+        self._manifests = Manifests(push_folder)
         self._check_seconds = check_seconds
         self._lock = threading.Lock()
         self._index: Index | None = None
@@ -96,10 +97,12 @@ class FaissClient:
 
     def _newest(self) -> Index:
         available = set(self._client.available(served.QUERY_TOWER)) & set(self._client.available(served.ITEM_TOWER))
-        for pushed in reversed(manifests.read(self._push_folder)):
+        for pushed in reversed(self._manifests.read()):
             if pushed.version in available and served.INDEX in pushed.parts:
                 if self._index is not None and self._index.version == pushed.version:
                     return self._index
+                if faults := pushed.faults([served.INDEX]):
+                    raise UserError(f"{self._push_folder}: {'; '.join(faults)}. Push again.")
                 return _load(pushed.version, pushed.parts[served.INDEX])
         raise UserError(
             f"{self._push_folder}: expected a version with an index that the server has loaded, which are "
