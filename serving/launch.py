@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from components.pusher.tf_serving import BATCHING_CONFIG, MODEL_CONFIG
+from ndr_client.manifests import Manifests
 from schemas.errors import UserError
 from serving import ports
-from serving.manifests import Manifests
 
 TF_SERVING = "tensorflow_model_server"
 POLL_SECONDS = 1

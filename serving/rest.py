@@ -18,7 +18,7 @@ from aiohttp import web
 from google.protobuf import json_format
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, model_pb2
 
-from schemas.served import TENSORS_SIGNATURE
+from ndr_client.served import TENSORS_SIGNATURE
 from serving import json_tensors
 from serving.api import SIGNATURE_DEF, Api
 from serving.errors import RequestError, invalid

@@ -10,9 +10,9 @@ from pathlib import Path
 import grpc
 
 from components.pusher.tf_serving import KEPT_VERSIONS
-from schemas.served import MODELS
+from ndr_client.manifests import Manifests, Pushed
+from ndr_client.served import MODELS
 from serving.errors import not_found
-from serving.manifests import Manifests, Pushed
 from serving.servable import Servable
 
 FIRST_WAIT, LONGEST_WAIT = 1.0, 300.0  # seconds between two attempts to load the same files

@@ -34,8 +34,8 @@ from components.indexer import files as item_files
 from components.indexer.embedding import LoadedTower
 from components.kept import Kept
 from components.trainer.export import load_tower
+from ndr_client.served import EMBEDDINGS_SIGNATURE, ITEM_IDS
 from schemas.features import CANDIDATE_ID, QUERY_ID, REWARD, TIMESTAMP, FeatureSpec
-from schemas.served import EMBEDDINGS_SIGNATURE, ITEM_IDS
 
 BATCH = 512
 NEVER = np.iinfo(np.int64).max

@@ -25,8 +25,8 @@ from components.example_gen.interactions import EVAL_SPLIT, TRAIN_SPLIT
 from components.example_gen.ordered import WriteInOrder
 from components.indexer.embedding import EmbedCatalogue
 from components.progress import progress
+from ndr_client.served import ITEM_TOWER, QUERY_TOWER, RETRIEVER
 from schemas.features import QUERY_ID, FeatureSpec
-from schemas.served import ITEM_TOWER, QUERY_TOWER, RETRIEVER
 
 WORKING = ".working"
 # What no place depends on: a model that is judged anew by other limits is not ranked anew.

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from components.indexer import files
 from components.kept import Kept
 from components.trainer.export import load_tower
+from ndr_client.served import EMBEDDING, EXAMPLES_SIGNATURE
 from schemas.features import CANDIDATE_ID
-from schemas.served import EMBEDDING, EXAMPLES_SIGNATURE
 
 BATCH = 512
 PART_BYTES = 1 << 20  # of compressed examples: some ten thousand items, whose examples and embeddings a worker holds

@@ -23,7 +23,7 @@ from components.indexer.files import DESCRIPTION, IDS, write_whole
 from components.pusher import tf_serving
 from components.pusher.files import Source
 from components.pusher.versions import PushFolder
-from schemas.served import INDEX, ITEM_TOWER, MODELS, QUERY_TOWER, RETRIEVER
+from ndr_client.served import INDEX, ITEM_TOWER, MODELS, QUERY_TOWER, RETRIEVER
 
 DAY_KEY = "day"
 PARTS_PROPERTY = "parts"

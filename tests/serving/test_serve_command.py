@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from tiny import Pushes, example
 
+from ndr_client import Client
 from pipeline import lock
-from serving.client import Client
 
 NDR = [sys.executable, "-m", "pipeline.cli", "serve"]
 

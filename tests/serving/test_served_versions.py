@@ -20,8 +20,8 @@ from tiny import ANY_PORT, PARTS, Pushes, example
 
 from components.pusher.versions import PushFolder
 from components.trainer.warmup import REQUESTS_FILE, write_requests
+from ndr_client import Client
 from schemas.errors import UserError
-from serving.client import Client
 from serving.server import EmbeddedServer, ServerSettings
 from serving.versions import Versions
 

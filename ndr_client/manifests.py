@@ -1,6 +1,7 @@
-"""Which versions a push folder holds, and whether their files are what was pushed; see `components.pusher.versions`.
+"""Which versions a push folder holds, and whether their files are what was pushed.
 
-That module writes, on any file system, and imports TFX. Whoever serves or asks only reads, by the standard library alone.
+Only the pipeline's Pusher writes there: the parts of a version first, then its manifest, manifests/VERSION.json. Whoever serves or
+searches only reads, by the standard library alone.
 """
 
 import hashlib
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from schemas.served import MODELS
+from ndr_client.served import MODELS
 
 MANIFESTS = "manifests"
 LARGEST_MANIFEST = 16 << 20  # bytes
