@@ -13,6 +13,7 @@ from serving import ports
 
 TF_SERVING = "tensorflow_model_server"
 POLL_SECONDS = 1
+CONFIG_POLL_SECONDS = 10
 
 
 def serve(push_folder: str, port: int, rest_port: int, embedded: bool, say: Callable[[str], None]) -> None:
@@ -69,5 +70,6 @@ def _become_tf_serving(program: str, push_folder: str, port: int, rest_port: int
             "--enable_batching=true",
             f"--batching_parameters_file={push_folder}/{BATCHING_CONFIG}",
             f"--file_system_poll_wait_seconds={POLL_SECONDS}",
+            f"--model_config_file_poll_wait_seconds={CONFIG_POLL_SECONDS}",
         ],
     )
