@@ -167,9 +167,14 @@ class Client:
         outputs = {name: tensors.to_values(message, name) for name, message in response.outputs.items()}
         return Answer(outputs, response.model_spec.version.value, version if isinstance(version, str) else None)
 
-    def available(self, model: str) -> list[int]:
-        """The versions of a model that answer, the newest first; empty where there is none."""
-        request = protocol.StatusRequest(model_spec=protocol.ModelSpec(name=model))
+    def available(self, model: str, version: Version = None) -> list[int]:
+        """The versions of a model that answer, the newest first; empty where there is none.
+
+        Args:
+            model: its name.
+            version: only this one, where it answers.
+        """
+        request = protocol.StatusRequest(model_spec=_spec(model, version))
         try:
             response = self._status(request, timeout=self._timeout)
         except grpc.RpcError as error:
@@ -188,14 +193,19 @@ def predict_request(
     Raises:
         ValueError: an input has no dtype that models take.
     """
+    return protocol.PredictRequest(
+        model_spec=_spec(model, version, signature),
+        inputs={name: tensors.to_message(values) for name, values in inputs.items()},
+    )
+
+
+def _spec(model: str, version: Version, signature: str = "") -> protocol.ModelSpec:
     spec = protocol.ModelSpec(name=model, signature_name=signature)
     if isinstance(version, str):
         spec.version_label = version
     elif version is not None:
         spec.version.value = version
-    return protocol.PredictRequest(
-        model_spec=spec, inputs={name: tensors.to_message(values) for name, values in inputs.items()}
-    )
+    return spec
 
 
 def _inputs(rows: Rows) -> tuple[str, dict[str, Any]]:

@@ -53,10 +53,14 @@ class FaissClient:
         client: what asks the server.
         push_folder: that the server serves, or a copy that is kept up to date.
         check_seconds: how long an index is used before a newer one is looked for.
+        label: of the version that is searched, such as "stable"; None for the newest.
     """
 
-    def __init__(self, client: Client, push_folder: Path, check_seconds: float = CHECK_SECONDS) -> None:
+    def __init__(
+        self, client: Client, push_folder: Path, check_seconds: float = CHECK_SECONDS, label: str | None = None
+    ) -> None:
         self._client = client
+        self._label = label
         self._push_folder = push_folder
         self._manifests = Manifests(push_folder)
         self._check_seconds = check_seconds
@@ -93,7 +97,7 @@ class FaissClient:
         scores, found = index.faiss.search(np.ascontiguousarray(answer.outputs[served.EMBEDDING]), k)
         none = found < 0
         ids = np.where(none, served.NO_ITEM.encode(), index.ids[found])
-        return Found(ids, np.where(none, np.float32(served.NO_SCORE), scores), index.version, None)
+        return Found(ids, np.where(none, np.float32(served.NO_SCORE), scores), index.version, self._label)
 
     def _current(self, at_once: bool = False) -> Index:
         with self._lock:
@@ -103,7 +107,8 @@ class FaissClient:
             return self._index
 
     def _newest(self) -> Index:
-        available = set(self._client.available(served.QUERY_TOWER)) & set(self._client.available(served.ITEM_TOWER))
+        towers = (served.QUERY_TOWER, served.ITEM_TOWER)
+        available = set.intersection(*(set(self._client.available(tower, self._label)) for tower in towers))
         for pushed in reversed(self._manifests.read()):
             if pushed.version in available and served.INDEX in pushed.parts:
                 if self._index is not None and self._index.version == pushed.version:

@@ -71,5 +71,6 @@ def _become_tf_serving(program: str, push_folder: str, port: int, rest_port: int
             f"--batching_parameters_file={push_folder}/{BATCHING_CONFIG}",
             f"--file_system_poll_wait_seconds={POLL_SECONDS}",
             f"--model_config_file_poll_wait_seconds={CONFIG_POLL_SECONDS}",
+            "--allow_version_labels_for_unavailable_models=true",  # or it would not start: nothing is loaded yet
         ],
     )

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import grpc
 
+from components.pusher import tf_serving
 from components.pusher.tf_serving import KEPT_VERSIONS
 from ndr_client.manifests import Manifests, Pushed
 from ndr_client.served import MODELS
-from serving.errors import not_found
+from serving.errors import invalid, not_found
 from serving.servable import Servable
 
 FIRST_WAIT, LONGEST_WAIT = 1.0, 300.0  # seconds between two attempts to load the same files
@@ -51,7 +52,8 @@ class Versions:
 
     All models of a version become live at once. A version that cannot be loaded leaves the one before it live, and is tried
     again: at once when its files change, else after a wait that doubles, as what was missing (memory, file descriptors, a
-    network disk) may come back. A live version that is removed from the folder gives way to the one before it.
+    network disk) may come back. A live version that is removed from the folder gives way to the one before it. Versions that
+    have a label in the folder's models.config are served besides the newest.
 
     Args:
         push_folder: see `components.pusher.versions`.
@@ -66,6 +68,10 @@ class Versions:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._manifests = Manifests(push_folder)
+        self._config = push_folder / tf_serving.MODEL_CONFIG
+        self._config_text = self._config_fault = ""
+        self._configured_labels: dict[str, int] = {}
+        self._labels: dict[str, int] = {}
         self._load = load
         self._clock = clock
         self._served: dict[int, dict[str, Servable]] = {}  # never changed, only replaced: a request sees one of them
@@ -108,6 +114,17 @@ class Versions:
             raise not_found(f"Servable not found for request: {wanted}")
         return served[max(numbers)][model]
 
+    def labelled(self, label: str) -> int:
+        """The version that has a label.
+
+        Raises:
+            RequestError: INVALID_ARGUMENT, none has it.
+        """
+        version = self._labels.get(label)
+        if version is None:
+            raise invalid(f"Unrecognized servable version label: {label}")
+        return version
+
     def states(self, model: str) -> dict[int, State]:
         """How far each version of a model has come, the newest first; empty for a model that was never seen."""
         with self._states_lock:
@@ -120,18 +137,42 @@ class Versions:
             OSError: the push folder cannot be read; what is served stays served.
         """
         pushed = self._manifests.read()
+        self._read_labels()
+        labelled = set(self._configured_labels.values())
         self._failures = {
             each.version: self._failures[each.version] for each in pushed if each.version in self._failures
         }
         for position, each in enumerate(reversed(pushed)):
-            if position >= KEPT_VERSIONS and self._served:
-                break  # older versions are loaded only where none of the newest can be
+            if position >= KEPT_VERSIONS and each.version not in labelled and self._served:
+                continue  # older versions are loaded only where they have a label, or none of the newest can be
             if each.version not in self._served and self._is_due(each):
                 self._try_to_load(each)
+        self._move_labels()
         self._drop_removed(pushed)
         for version in sorted(self._served)[:-KEPT_VERSIONS]:
-            self._drop(version, "newer versions took its place")
+            if version not in {*labelled, *self._labels.values()}:
+                self._drop(version, "newer versions took its place")
         self._note_staleness(pushed)
+
+    def _read_labels(self) -> None:
+        try:
+            text = self._config.read_text()
+            if text != self._config_text:
+                self._configured_labels = tf_serving.labels(text)
+            self._config_text, self._config_fault = text, ""
+        except FileNotFoundError:
+            self._config_text, self._configured_labels = "", {}
+        except (OSError, ValueError) as error:
+            if str(error) != self._config_fault:
+                _log.error("%s: the labels stay as they are: %s", self._config, error)
+            self._config_fault = str(error)
+
+    def _move_labels(self) -> None:
+        """A label moves once its new version is loaded; until then the old one answers."""
+        self._labels = {
+            label: version if version in self._served else self._labels.get(label, version)
+            for label, version in self._configured_labels.items()
+        }
 
     def _is_due(self, pushed: Pushed) -> bool:
         failure = self._failures.get(pushed.version)
@@ -146,6 +187,7 @@ class Versions:
             return
         self._failures.pop(pushed.version, None)
         self._served = {**self._served, pushed.version: models}
+        self._move_labels()
         self._set_state(models, pushed.version, State("AVAILABLE"))
         _log.info("version %d is loaded; version %d is live", pushed.version, self.live)
 

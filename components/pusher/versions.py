@@ -22,7 +22,7 @@ A rollback is a push too: of an earlier version's content, under a new number. N
 import logging
 import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import date
 from pathlib import Path
 
@@ -143,13 +143,14 @@ class PushFolder:
                 faults += [f"{place}/{sentence}" for sentence in files.differences(manifest.files[part], found)]
         return faults
 
-    def retain(self, newest: int) -> list[int]:
+    def retain(self, newest: int, labelled: Collection[int] = ()) -> list[int]:
         """Removes all but the newest versions; the highest, which is live, is always one of those that stay.
 
         What a rollback brought back may go: the rollback has a copy of its own.
 
         Args:
             newest: how many stay, at least 1.
+            labelled: versions that stay besides; see `components.pusher.labels`.
 
         Returns:
             The versions that were removed, oldest first.
@@ -160,7 +161,7 @@ class PushFolder:
         if newest < 1:
             raise ValueError(f"newest: expected at least 1, received {newest}")
         self.recover()
-        going = self.manifests()[:-newest]
+        going = [each for each in self.manifests()[:-newest] if each.version not in labelled]
         for manifest in going:
             self._remove(manifest)
         return [manifest.version for manifest in going]

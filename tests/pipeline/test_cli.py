@@ -50,6 +50,7 @@ def test_help_names_the_commands() -> None:
             "diff",
             "report",
             "push",
+            "promote",
             "serve",
             "schema",
             "data",
