@@ -265,7 +265,8 @@ def _task(kind: str) -> dict[str, Any]:
     if not config:
         raise UserError(
             f"trainer.strategy.kind {kind}: expected the environment variable TF_CONFIG to say which processes there are and "
-            "which of them this is; it is not set. Run the Trainer's step as the chief of deploy/base/trainer, or choose another kind."
+            "which of them this is; it is not set. Run the Trainer's step as the chief of deploy/base/trainer, or choose "
+            "another kind."
         )
     return task_of(config)
 

@@ -20,9 +20,9 @@ import yaml
 from rendered import DEPLOY, EXAMPLE, KUBERNETES, Resource, containers, copy, of_kind, pods, render, validate
 
 from components.pusher import tf_serving
+from ndr_client.served import MODELS
 from pipeline.kubeflow.settings import KubeflowSettings
 from pipeline.metadata_settings import ServerSettings
-from schemas.served import MODELS
 from serving import launch
 
 PROJECT = Path(__file__).parents[2]
