@@ -28,10 +28,11 @@ RUN case "$DEVICE" in cpu) extra= ;; gpu) extra=--extra=gpu ;; *) echo "DEVICE: 
 COPY setup.py README.md LICENSE ./
 COPY schemas schemas
 COPY components components
+COPY ndr_client ndr_client
 COPY serving serving
 COPY pipeline pipeline
 RUN /build/bin/uv pip install --python /opt/venv/bin/python --offline --no-deps --no-build-isolation --editable . \
-    && /opt/venv/bin/python -m compileall -q schemas components serving pipeline
+    && /opt/venv/bin/python -m compileall -q schemas components ndr_client serving pipeline
 
 FROM base
 # A number, so that Kubernetes can see that it is not root; /ndr is where a volume for the root goes.

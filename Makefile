@@ -3,7 +3,7 @@ PYTHON ?= python3
 NDR = .venv/bin/ndr
 BENCHMARKS = loss training large_tables frequency correction warm_start evaluation retrieval serving inspection pipeline gowalla
 
-.PHONY: setup run test lint bench clean lock
+.PHONY: setup run test lint bench clean lock protocol
 
 setup:
 	@$(PYTHON) tools/setup_env.py
@@ -27,3 +27,8 @@ clean:
 
 lock:
 	@$(PYTHON) tools/setup_env.py lock
+
+# mypy is strict about what protoc leaves open. protobuf reads code of its own major version and of the one before.
+protocol: setup
+	@.venv/bin/uv tool run --quiet --from grpcio-tools==1.75.1 python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. ndr_client/protocol.proto
+	@sed -i 's/_Mapping\]/_Mapping[str, object]]/g' ndr_client/protocol_pb2.pyi

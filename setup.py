@@ -7,7 +7,7 @@ same path as the machine that started the run.
 from setuptools import find_packages, setup
 
 setup(
-    packages=find_packages(include=["components*", "pipeline*", "schemas*", "serving*"]),
+    packages=find_packages(include=["components*", "ndr_client*", "pipeline*", "schemas*", "serving*"]),
     package_data={
         "": ["py.typed", "*.jinja", "*.css", "*.js"],
         "pipeline": ["configs/*.yaml"],

@@ -17,7 +17,7 @@ from components.trainer.export import export_tower
 from components.trainer.towers import Tower, build_tables
 from components.transform import raw_features
 from components.transform.preprocessing import preprocessing_fn
-from schemas import served
+from ndr_client import served
 from schemas.features import CANDIDATE_ID, QUERY_ID, REWARD, TIMESTAMP, FeatureSpec
 
 HISTORY = 20

@@ -30,27 +30,22 @@ BATCHED, ALONE = "batched", "each alone"
 
 def push(folder: Path, items: int, requests: Any) -> None:
     """Makes a push folder with a retriever in it, and requests for it; a process of its own, as it takes TFX's libraries."""
-    from tensorflow.core.framework import tensor_pb2
-    from tensorflow_serving.apis import predict_pb2
-
     from benchmarks import served_model
-    from schemas import served
-    from serving import tensors
+    from ndr_client import served
+    from ndr_client.client import predict_request
 
     served_model.write(folder / "1", folder / "scratch", items, WIDTH)
     manifest = folder / "manifests" / "1.json"
     manifest.parent.mkdir()
-    manifest.write_text(json.dumps({"version": 1, "parts": {"retriever": "1/retriever"}}))
+    towers = dict.fromkeys((served.QUERY_TOWER, served.ITEM_TOWER), f"scratch/{served.QUERY_TOWER}")
+    manifest.write_text(json.dumps({"version": 1, "parts": {**towers, served.RETRIEVER: f"1/{served.RETRIEVER}"}}))
     generator = np.random.default_rng(0)
     made = []
     for user in range(QUERIES):
         history = generator.integers(0, items, served_model.HISTORY)
-        request = predict_pb2.PredictRequest()
-        request.model_spec.name = served.RETRIEVER
-        request.model_spec.signature_name = served.EXAMPLES_SIGNATURE
-        example: tensor_pb2.TensorProto = tensors.to_proto(np.array([served_model.example(user, history)], object))
-        request.inputs[served.EXAMPLES].CopyFrom(example)
-        request.inputs[served.K].CopyFrom(tensors.to_proto(np.array([K], np.int32)))
+        example = served_model.example(user, history)
+        inputs: dict[str, Any] = {served.EXAMPLES: [example], served.K: np.array([K], np.int32)}
+        request = predict_request(served.RETRIEVER, served.EXAMPLES_SIGNATURE, inputs)
         made.append(request.SerializeToString())
     requests.put(made)
 

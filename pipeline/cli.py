@@ -209,27 +209,66 @@ def push(
     rollback: Annotated[
         bool, typer.Option("--rollback", help="Makes the content of the version before live again, under a new number.")
     ] = False,
-    to: Annotated[int | None, typer.Option(min=1, metavar="VERSION", help="Goes back to this version.")] = None,
+    label: Annotated[
+        str | None, typer.Option("--label", metavar="LABEL", help="Gives a label, such as canary, to the live version.")
+    ] = None,
+    unlabel: Annotated[str | None, typer.Option("--unlabel", metavar="LABEL", help="Removes a label.")] = None,
+    to: Annotated[
+        int | None, typer.Option(min=1, metavar="VERSION", help="Goes back to this version, or gives it the label.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Lists them as JSON.")] = False,
     config: ConfigOption = MOVIELENS_CONFIG,
     settings: SetOption = None,
 ) -> None:
-    """Lists the pushed versions; with --rollback, takes the live one back."""
-    if to is not None and not rollback:
-        raise typer.BadParameter("expected --rollback beside --to")
-    if as_json and rollback:
-        raise typer.BadParameter("expected --json or --rollback, received both")
-    with _session("push", config, settings, writes=rollback) as (console, loaded):
+    """Lists the pushed versions; with --rollback, takes the live one back; with --label, names one for clients to ask by."""
+    chosen = [
+        name
+        for name, value in (("--rollback", rollback), ("--label", label), ("--unlabel", unlabel), ("--json", as_json))
+        if value
+    ]
+    if len(chosen) > 1:
+        raise typer.BadParameter(
+            f"expected one of --rollback, --label, --unlabel and --json, received {' and '.join(chosen)}"
+        )
+    if to is not None and not (rollback or label):
+        raise typer.BadParameter("expected --rollback or --label beside --to")
+    with _session("push", config, settings, writes=bool(rollback or label or unlabel)) as (console, loaded):
         with console.status("loading TFX"):
+            from components.pusher import labels
+            from components.pusher.versions import PushFolder
             from pipeline import pushed
+        folder = PushFolder(loaded.serving)
         if rollback:
             from pipeline.rollback import roll_back
 
             console.print(pushed.rollback_words(roll_back(loaded, to)), highlight=False, soft_wrap=True)
+        elif label:
+            given = labels.assign(folder, label, to or pushed.live(folder))
+            console.print(pushed.label_words(given), highlight=False)
+        elif unlabel:
+            console.print(pushed.label_words(labels.remove(folder, unlabel)), highlight=False)
         elif as_json:
             console.file.write(pushed.as_json(loaded.serving))
         else:
             console.print(pushed.table(loaded.serving), soft_wrap=True)
+
+
+@app.command()
+def promote(
+    source: Annotated[str, typer.Argument(metavar="FROM", help="The label of the version.")] = "canary",
+    target: Annotated[str, typer.Argument(metavar="TO", help="The label that it is given besides.")] = "stable",
+    config: ConfigOption = MOVIELENS_CONFIG,
+    settings: SetOption = None,
+) -> None:
+    """Gives the label `stable` to the version that has the label `canary`."""
+    with _session("promote", config, settings) as (console, loaded):
+        with console.status("loading TFX"):
+            from components.pusher import labels
+            from components.pusher.versions import PushFolder
+            from pipeline import pushed
+        folder = PushFolder(loaded.serving)
+        given = labels.assign(folder, target, labels.resolve(folder, source))
+        console.print(pushed.label_words(given), highlight=False)
 
 
 @app.command()
@@ -291,6 +330,10 @@ def _collect(console: Console, loaded: Any) -> None:
     versions = [f"version {version}" for version in collected.versions]
     if artifacts or versions:
         console.print(f"  removed {', '.join([*artifacts, *versions])}", highlight=False)
+    for path in collected.unreadable:
+        console.print(
+            f"  removed nothing old: {path} cannot be read as a version's manifest. Move it away.", highlight=False
+        )
 
 
 def main() -> None:

@@ -27,7 +27,7 @@ class RetentionSettings(Declaration):
 
     Attributes:
         days: the artifacts of the newest so many days that have runs stay. Days without a run do not count.
-        versions: the newest so many pushed versions stay.
+        versions: the newest so many pushed versions stay, and those that have a label.
     """
 
     days: PositiveInt = 14

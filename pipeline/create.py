@@ -217,6 +217,7 @@ def create_pipeline(config: Config, day: date) -> tfx.dsl.Pipeline:
         infra_blessing=infra_validator.outputs["blessing"],
         destination=config.serving,
         day=day,
+        label=config.pusher.label,
     ).with_id("Pusher")
 
     components = [

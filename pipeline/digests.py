@@ -7,7 +7,7 @@ from pathlib import Path
 from pipeline.config import Config
 from schemas import contract, features
 
-STEP_CODE = ("components", "schemas", "serving")
+STEP_CODE = ("components", "ndr_client", "schemas", "serving")
 WIRING = ("pipeline",)
 PROJECT = Path(__file__).resolve().parent.parent
 

@@ -1,38 +1,71 @@
 """The pushed versions as they are shown."""
 
 import json
+from collections.abc import Mapping
 
 from rich.table import Table
 
+from components.pusher import labels
 from components.pusher.manifest import Manifest
 from components.pusher.versions import PushFolder
 from pipeline.rollback import RolledBack
+from schemas.errors import UserError
 
 RECALL = "recall_at_"
 
 
 def as_json(root: str) -> str:
-    """Every version of a push folder, oldest first: its manifest, and whether it is `live`."""
-    manifests = PushFolder(root).manifests()
-    listed = [{**each.model_dump(), "live": each is manifests[-1]} for each in manifests]
+    """Every version of a push folder, oldest first: its manifest, its `labels`, and whether it is `live`."""
+    folder = PushFolder(root)
+    manifests, given = folder.manifests(), labels.read(folder)
+    listed = [
+        {**each.model_dump(), "labels": _labels_of(each, given), "live": each is manifests[-1]} for each in manifests
+    ]
     return json.dumps(listed, indent=2) + "\n"
+
+
+def live(folder: PushFolder) -> int:
+    """The live version.
+
+    Raises:
+        UserError: nothing was pushed yet.
+    """
+    manifests = folder.manifests()
+    if not manifests:
+        raise UserError(f"Nothing was pushed to {folder.root} yet.")
+    return manifests[-1].version
 
 
 def table(root: str) -> Table | str:
     """A row a version, the newest last; or that there is none."""
-    manifests = PushFolder(root).manifests()
+    folder = PushFolder(root)
+    manifests, given = folder.manifests(), labels.read(folder)
     if not manifests:
         return f"Nothing was pushed to {root} yet."
     cutoffs = sorted(
         {int(name.removeprefix(RECALL)) for each in manifests for name in each.metrics if _is_recall(name)}
     )
-    shown = Table("version", "day", "restores", *(f"recall@{k}" for k in cutoffs), "", title=root, title_justify="left")
+    columns = ("version", "day", "restores", *(f"recall@{k}" for k in cutoffs), "labels", "")
+    shown = Table(*columns, title=root, title_justify="left")
     for each in manifests:
         recall = (f"{each.metrics[f'{RECALL}{k}']:.4f}" if f"{RECALL}{k}" in each.metrics else "" for k in cutoffs)
         shown.add_row(
-            str(each.version), each.day, str(each.restores or ""), *recall, "live" if each is manifests[-1] else ""
+            str(each.version),
+            each.day,
+            str(each.restores or ""),
+            *recall,
+            ", ".join(_labels_of(each, given)),
+            "live" if each is manifests[-1] else "",
         )
     return shown
+
+
+def label_words(given: Mapping[str, int]) -> str:
+    """Which version has which label."""
+    return (
+        "\n".join(f"{label}: version {version}" for label, version in sorted(given.items()))
+        or "No version has a label."
+    )
 
 
 def rollback_words(done: RolledBack) -> str:
@@ -56,6 +89,10 @@ def rollback_words(done: RolledBack) -> str:
 
 def _named(version: int, manifest: Manifest) -> str:
     return f"{version} ({manifest.day})"
+
+
+def _labels_of(manifest: Manifest, given: Mapping[str, int]) -> list[str]:
+    return sorted(label for label, version in given.items() if version == manifest.version)
 
 
 def _is_recall(name: str) -> bool:

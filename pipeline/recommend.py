@@ -9,12 +9,12 @@ from typing import Any
 import tensorflow as tf
 
 from components.pusher.versions import PushFolder
+from ndr_client.served import EXAMPLES_SIGNATURE, EXCLUDE, ITEM_IDS, RETRIEVER, SCORES
 from pipeline import store
 from pipeline.config import Config
 from pipeline.metadata import Records
 from schemas.errors import UserError
 from schemas.features import CANDIDATE_ID, QUERY_ID, TIMESTAMP, TITLE, FeatureSpec, HistoryFeature, IdFeature
-from schemas.served import EXAMPLES_SIGNATURE, EXCLUDE, ITEM_IDS, RETRIEVER, SCORES
 
 
 @dataclass(frozen=True)

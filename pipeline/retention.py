@@ -34,11 +34,13 @@ class Collected:
         artifacts: how many artifacts were marked deleted.
         bytes: the size of the files that were removed below the pipeline root.
         versions: the pushed versions that were removed, oldest first.
+        unreadable: the manifests that could not be read, for which nothing was removed: nobody knows what those versions need.
     """
 
     artifacts: int = 0
     bytes: int = 0
     versions: list[int] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
 
 
 def collect(config: Config) -> Collected:
@@ -48,7 +50,7 @@ def collect(config: Config) -> Collected:
 
     - those of the newest `days` days, failed ones too;
     - the last to be started, whatever its day: a day that is run again goes on from the one before, however old;
-    - those that made or pushed a version that stays;
+    - those that made or pushed a version that stays, such as one that has a label;
     - those that made the newest blessed model that no rollback took back, which the next day goes on from and has to beat.
 
     Below the pipeline root all other folders of artifacts go, those that killed executions left, and TFX's scratch; what
@@ -57,15 +59,16 @@ def collect(config: Config) -> Collected:
 
     Args:
         config: where everything is, and what stays. Nothing may run there: the caller holds the root's lock.
-
-    Raises:
-        UserError: a manifest of the push folder is not one; nothing was removed.
     """
-    from components.pusher.versions import PushFolder  # imports TFX
+    from components.pusher import labels  # imports TFX
+    from components.pusher.versions import PushFolder
 
     folder = PushFolder(config.serving)
     folder.recover()
-    staying = folder.manifests()[-config.retention.versions :]
+    if unreadable := folder.unreadable():
+        return Collected(unreadable=unreadable)
+    known, labelled = folder.manifests(), set(labels.read(folder).values())
+    staying = [each for each in known if each in known[-config.retention.versions :] or each.version in labelled]
     history = _History(Store(connection(config)))
     newest = history.runs_of_newest_days(config.retention.days)
     if not newest:  # ML Metadata was moved away: nothing here says what is needed
@@ -76,7 +79,7 @@ def collect(config: Config) -> Collected:
     removable = _Removable(root, [*history.live_places(), *(manifest.model for manifest in staying)])
     found = _folders(root, before=history.started(newest))
     removed = sum(_remove(path) for path in removable.among([*found, *history.deleted_places()]))
-    return Collected(marked, removed, folder.retain(config.retention.versions))
+    return Collected(marked, removed, folder.retain(config.retention.versions, labelled))
 
 
 class _History:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from components.pusher import labels
 from components.pusher.manifest import Manifest, rollback_source, withdrawn_by
 from components.pusher.versions import PushFolder
 from pipeline import store
@@ -30,6 +31,7 @@ class RolledBack:
 def roll_back(config: Config, to: int | None) -> RolledBack:
     """Makes the content of an earlier version live again. Killed at any point, the same call completes it, once.
 
+    Labels of versions that are taken back move to the version that is gone back to, as its content is what becomes live.
     The models that are taken back are marked so in ML Metadata: no day goes on from them, nor is compared with them, and a day
     that went on from one counts as changed. The day of such a model itself is done as before, and running it again pushes
     nothing until its data, its configuration or the code gives it another model. A rollback to it lifts the mark.
@@ -53,6 +55,7 @@ def roll_back(config: Config, to: int | None) -> RolledBack:
             f"{config.serving}: expected version {source.version} as it was pushed, but {'; '.join(faults)}. Nothing was changed. "
             "Name another: --to VERSION."
         )
+    labels.move(folder, {each.content for each in withdrawn_by(source, known)}, source.version)
     # Marked first: if it ends between the two, the same command still finds the bad version live, and takes it back.
     withdrawn, unknown = _mark(config, source, known)
     return RolledBack(folder.restore(source), known[-1], withdrawn, unknown)

@@ -8,8 +8,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
+from ndr_client.served import EXCLUDE, K
 from schemas import located_yaml
-from schemas.served import EXCLUDE, K
 
 CANDIDATE_ID = "candidate_id"
 QUERY_ID = "query_id"

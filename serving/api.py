@@ -25,7 +25,7 @@ class Api:
 
     def servable(self, spec: model_pb2.ModelSpec) -> Servable:
         """What a request's model_spec names; INVALID_ARGUMENT where it names nothing, NOT_FOUND where that is not served."""
-        return self._versions.get(_named(spec), spec.version.value if spec.HasField("version") else None)
+        return self._versions.get(_named(spec), self._version(spec))
 
     def predict(self, request: predict_pb2.PredictRequest) -> predict_pb2.PredictResponse:
         """Runs a model; see `serving.predict`."""
@@ -59,13 +59,13 @@ class Api:
         if not request.HasField("model_spec"):
             raise invalid("Missing ModelSpec")
         spec, name = request.model_spec, _named(request.model_spec)
-        states = self._versions.states(name)
+        version, states = self._version(spec), self._versions.states(name)
         if not states:
             raise not_found(f"Could not find any versions of model {name}")
-        if spec.HasField("version"):
-            if spec.version.value not in states:
-                raise not_found(f"Could not find version {spec.version.value} of model {name}")
-            states = {spec.version.value: states[spec.version.value]}
+        if version is not None:
+            if version not in states:
+                raise not_found(f"Could not find version {version} of model {name}")
+            states = {version: states[version]}
         response = get_model_status_pb2.GetModelStatusResponse()
         for version, state in states.items():
             status = response.model_version_status.add(version=version, state=_State.Value(state.name))
@@ -73,10 +73,17 @@ class Api:
             status.status.error_message = state.message
         return response
 
+    def _version(self, spec: model_pb2.ModelSpec) -> int | None:
+        match spec.WhichOneof("version_choice"):
+            case "version":
+                return int(spec.version.value)
+            case "version_label":
+                return self._versions.labelled(spec.version_label)
+            case _:
+                return None
+
 
 def _named(spec: model_pb2.ModelSpec) -> str:
     if not spec.name:
         raise invalid("ModelSpec has no name specified.")
-    if spec.version_label:
-        raise invalid(f"Unrecognized servable version label: {spec.version_label}")
     return spec.name

@@ -7,11 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from components.pusher.tf_serving import BATCHING_CONFIG, MODEL_CONFIG
+from ndr_client.manifests import Manifests
 from schemas.errors import UserError
-from serving import manifests, ports
+from serving import ports
 
 TF_SERVING = "tensorflow_model_server"
 POLL_SECONDS = 1
+CONFIG_POLL_SECONDS = 10
 
 
 def serve(push_folder: str, port: int, rest_port: int, embedded: bool, say: Callable[[str], None]) -> None:
@@ -38,7 +40,7 @@ def serve(push_folder: str, port: int, rest_port: int, embedded: bool, say: Call
                 f"{push_folder}: expected a folder, which is all that the embedded server reads. Install {TF_SERVING}, or "
                 "serve a copy of it: --set pusher.destination=DIR."
             )
-    elif not manifests.read(Path(push_folder)):
+    elif not Manifests(Path(push_folder)).read():
         say(f"Nothing was pushed to {push_folder} yet: waits for a first version.")
     if program:
         _become_tf_serving(program, push_folder, port, rest_port, say)
@@ -53,7 +55,8 @@ def serve(push_folder: str, port: int, rest_port: int, embedded: bool, say: Call
 
 
 def _become_tf_serving(program: str, push_folder: str, port: int, rest_port: int, say: Callable[[str], None]) -> None:
-    while "://" not in push_folder and not manifests.read(Path(push_folder)):
+    pushed = Manifests(Path(push_folder))
+    while "://" not in push_folder and not pushed.read():
         time.sleep(POLL_SECONDS)
     models = f"{push_folder}/{MODEL_CONFIG}"
     say(f"{program} at localhost:{port} (gRPC) and http://localhost:{rest_port}/v1/models (REST), as {models} says.")
@@ -67,5 +70,7 @@ def _become_tf_serving(program: str, push_folder: str, port: int, rest_port: int
             "--enable_batching=true",
             f"--batching_parameters_file={push_folder}/{BATCHING_CONFIG}",
             f"--file_system_poll_wait_seconds={POLL_SECONDS}",
+            f"--model_config_file_poll_wait_seconds={CONFIG_POLL_SECONDS}",
+            "--allow_version_labels_for_unavailable_models=true",  # or it would not start: nothing is loaded yet
         ],
     )

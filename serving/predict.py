@@ -3,7 +3,7 @@
 import grpc
 from tensorflow_serving.apis import predict_pb2
 
-from schemas.served import TENSORS_SIGNATURE
+from ndr_client.served import TENSORS_SIGNATURE
 from serving import tensors
 from serving.errors import RequestError, invalid
 from serving.servable import Servable, Signature

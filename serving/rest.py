@@ -1,8 +1,8 @@
 """The REST side, at TF Serving's addresses, and /healthz.
 
-POST /v1/models/NAME[/versions/V]:predict     see `serving.json_tensors`
-GET  /v1/models/NAME[/versions/V]             how far its versions have come
-GET  /v1/models/NAME[/versions/V]/metadata    its signatures
+POST /v1/models/NAME[/versions/V|/labels/L]:predict     see `serving.json_tensors`
+GET  /v1/models/NAME[/versions/V|/labels/L]             how far its versions have come
+GET  /v1/models/NAME[/versions/V|/labels/L]/metadata    its signatures
 GET  /healthz                                 200 once all models of a version are loaded, 503 before
 """
 
@@ -18,7 +18,7 @@ from aiohttp import web
 from google.protobuf import json_format
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, model_pb2
 
-from schemas.served import TENSORS_SIGNATURE
+from ndr_client.served import TENSORS_SIGNATURE
 from serving import json_tensors
 from serving.api import SIGNATURE_DEF, Api
 from serving.errors import RequestError, invalid
@@ -26,6 +26,7 @@ from serving.servable import Signature
 
 MODEL = r"/v1/models/{model:[^/:]+}"
 VERSION = r"/versions/{version:\d+}"
+LABEL = r"/labels/{label:[^/:]+}"
 MOST_DIGITS = 18  # of a version, which is an int64
 _STATUS = {
     grpc.StatusCode.INVALID_ARGUMENT: 400,
@@ -68,7 +69,7 @@ def application(api: Api, is_ready: Callable[[], bool], workers: Executor, large
         ready = is_ready()
         return web.Response(text="ok" if ready else "no version is loaded yet", status=200 if ready else 503)
 
-    for model in (MODEL, MODEL + VERSION):
+    for model in (MODEL, MODEL + VERSION, MODEL + LABEL):
         app.router.add_post(f"{model}:predict", predict)
         app.router.add_get(model, status)
         app.router.add_get(f"{model}/metadata", metadata)
@@ -115,6 +116,8 @@ def _spec(request: web.Request) -> model_pb2.ModelSpec:
         if len(digits) > MOST_DIGITS:
             raise invalid(f"Failed to convert version: {digits} to numeric.")
         spec.version.value = int(digits)
+    if "label" in request.match_info:
+        spec.version_label = request.match_info["label"]
     return spec
 
 

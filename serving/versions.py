@@ -2,18 +2,23 @@
 
 import logging
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
 
+from components.pusher import tf_serving
 from components.pusher.tf_serving import KEPT_VERSIONS
-from serving import manifests
-from serving.errors import not_found
-from serving.manifests import Pushed
+from ndr_client.manifests import Manifests, Pushed
+from ndr_client.served import MODELS
+from serving.errors import invalid, not_found
 from serving.servable import Servable
 
+FIRST_WAIT, LONGEST_WAIT = 1.0, 300.0  # seconds between two attempts to load the same files
+MOST_STATES = 16  # of versions that came and went
+MOST_FAULTS = 5  # of a version, in a message
 _log = logging.getLogger(__name__)
 
 
@@ -32,29 +37,65 @@ class State:
     message: str = ""
 
 
+@dataclass(frozen=True)
+class _Failure:
+    """A version that could not be loaded: its files then, the attempts so far, when the next is due, and the reason."""
+
+    files: object
+    attempts: int
+    next_try: float
+    reason: str
+
+
 class Versions:
     """The versions that are served.
 
     All models of a version become live at once. A version that cannot be loaded leaves the one before it live, and is tried
-    again when its files change.
+    again: at once when its files change, else after a wait that doubles, as what was missing (memory, file descriptors, a
+    network disk) may come back. A live version that is removed from the folder gives way to the one before it. Versions that
+    have a label in the folder's models.config are served besides the newest.
 
     Args:
         push_folder: see `components.pusher.versions`.
-        load: takes a model's name, version and folder, and raises where that is not whole.
+        load: takes a model's name, version and folder, and raises where the model cannot be loaded.
+        clock: gives monotonic seconds.
     """
 
-    def __init__(self, push_folder: Path, load: Callable[[str, int, Path], Servable]) -> None:
-        self._push_folder = push_folder
+    def __init__(
+        self,
+        push_folder: Path,
+        load: Callable[[str, int, Path], Servable],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._manifests = Manifests(push_folder)
+        self._config = push_folder / tf_serving.MODEL_CONFIG
+        self._config_text = self._config_fault = ""
+        self._configured_labels: dict[str, int] = {}
+        self._labels: dict[str, int] = {}
         self._load = load
+        self._clock = clock
         self._served: dict[int, dict[str, Servable]] = {}  # never changed, only replaced: a request sees one of them
-        self._failed: dict[int, object] = {}  # the files that could not be loaded
+        self._failures: dict[int, _Failure] = {}
         self._states: dict[str, dict[int, State]] = {}
         self._states_lock = threading.Lock()
+        self._newest: int | None = None
+        self._stale_since: float | None = None
 
     @property
     def live(self) -> int | None:
         """The version that answers requests that name none; None before the first is loaded."""
         return max(self._served, default=None)
+
+    @property
+    def newest(self) -> int | None:
+        """The highest version in the push folder when it was last read; None before the first push."""
+        return self._newest
+
+    @property
+    def stale_seconds(self) -> float:
+        """For how long a newer version than the live one has been in the push folder; 0 where the live one is the newest."""
+        since = self._stale_since
+        return 0.0 if since is None else self._clock() - since
 
     def get(self, model: str, version: int | None) -> Servable:
         """What answers a request.
@@ -73,55 +114,148 @@ class Versions:
             raise not_found(f"Servable not found for request: {wanted}")
         return served[max(numbers)][model]
 
+    def labelled(self, label: str) -> int:
+        """The version that has a label.
+
+        Raises:
+            RequestError: INVALID_ARGUMENT, none has it.
+        """
+        version = self._labels.get(label)
+        if version is None:
+            raise invalid(f"Unrecognized servable version label: {label}")
+        return version
+
     def states(self, model: str) -> dict[int, State]:
         """How far each version of a model has come, the newest first; empty for a model that was never seen."""
         with self._states_lock:
             return dict(sorted(self._states.get(model, {}).items(), reverse=True))
 
     def refresh(self) -> None:
-        """Looks at the push folder once: loads what is new, the highest first, then drops what is old."""
-        for pushed in reversed(manifests.read(self._push_folder)[-KEPT_VERSIONS:]):
-            if pushed.version not in self._served and self._failed.get(pushed.version) != (files := _files(pushed)):
-                try:
-                    models = self._load_all(pushed)
-                except Exception as error:  # whatever TensorFlow makes of a damaged model
-                    self._fail(pushed, files, error)
-                else:
-                    self._served = {**self._served, pushed.version: models}
-                    self._set_state(models, pushed.version, State("AVAILABLE"))
-                    _log.info("version %d is loaded; version %d is live", pushed.version, self.live)
+        """Reads the push folder once: loads what is new, the highest first, then drops what was removed and what is old.
+
+        Raises:
+            OSError: the push folder cannot be read; what is served stays served.
+        """
+        pushed = self._manifests.read()
+        self._read_labels()
+        labelled = set(self._configured_labels.values())
+        self._failures = {
+            each.version: self._failures[each.version] for each in pushed if each.version in self._failures
+        }
+        for position, each in enumerate(reversed(pushed)):
+            if position >= KEPT_VERSIONS and each.version not in labelled and self._served:
+                continue  # older versions are loaded only where they have a label, or none of the newest can be
+            if each.version not in self._served and self._is_due(each):
+                self._try_to_load(each)
+        self._move_labels()
+        self._drop_removed(pushed)
         for version in sorted(self._served)[:-KEPT_VERSIONS]:
-            models = self._served[version]
-            self._set_state(models, version, State("UNLOADING"))
-            self._served = {number: each for number, each in self._served.items() if number != version}
-            self._set_state(models, version, State("END"))
-            _log.info("version %d is let go", version)
+            if version not in {*labelled, *self._labels.values()}:
+                self._drop(version, "newer versions took its place")
+        self._note_staleness(pushed)
+
+    def _read_labels(self) -> None:
+        try:
+            text = self._config.read_text()
+            if text != self._config_text:
+                self._configured_labels = tf_serving.labels(text)
+            self._config_text, self._config_fault = text, ""
+        except FileNotFoundError:
+            self._config_text, self._configured_labels = "", {}
+        except (OSError, ValueError) as error:
+            if str(error) != self._config_fault:
+                _log.error("%s: the labels stay as they are: %s", self._config, error)
+            self._config_fault = str(error)
+
+    def _move_labels(self) -> None:
+        """A label moves once its new version is loaded; until then the old one answers."""
+        self._labels = {
+            label: version if version in self._served else self._labels.get(label, version)
+            for label, version in self._configured_labels.items()
+        }
+
+    def _is_due(self, pushed: Pushed) -> bool:
+        failure = self._failures.get(pushed.version)
+        return failure is None or self._clock() >= failure.next_try or _files(pushed) != failure.files
+
+    def _try_to_load(self, pushed: Pushed) -> None:
+        files = _files(pushed)
+        try:
+            models = self._load_all(pushed)
+        except Exception as error:  # whatever TensorFlow makes of a damaged model
+            self._note_failure(pushed, files, error)
+            return
+        self._failures.pop(pushed.version, None)
+        self._served = {**self._served, pushed.version: models}
+        self._move_labels()
+        self._set_state(models, pushed.version, State("AVAILABLE"))
+        _log.info("version %d is loaded; version %d is live", pushed.version, self.live)
 
     def _load_all(self, pushed: Pushed) -> dict[str, Servable]:
-        missing = [str(folder) for folder in pushed.parts.values() if not folder.is_dir()]
-        if missing:
-            raise FileNotFoundError(f"expected all parts that its manifest names, found no {', '.join(missing)}")
+        if missing := [name for name in MODELS if name not in pushed.parts]:
+            raise ValueError(
+                f"expected a manifest with the parts {', '.join(MODELS)}, found none for {', '.join(missing)}"
+            )
         self._set_state(pushed.models, pushed.version, State("LOADING"))
+        if faults := pushed.faults():
+            raise ValueError("; ".join(faults[:MOST_FAULTS]))
         return {name: self._load(name, pushed.version, folder) for name, folder in pushed.models.items()}
 
-    def _fail(self, pushed: Pushed, files: object, error: Exception) -> None:
-        self._failed[pushed.version] = files
-        _log.error("version %d cannot be loaded; version %s stays live: %r", pushed.version, self.live, error)
+    def _note_failure(self, pushed: Pushed, files: object, error: Exception) -> None:
+        before = self._failures.get(pushed.version)
+        attempts = before.attempts + 1 if before else 1
+        wait = min(FIRST_WAIT * 2.0 ** (attempts - 1), LONGEST_WAIT)
+        reason = f"{type(error).__name__}: {error}"
+        self._failures[pushed.version] = _Failure(files, attempts, self._clock() + wait, reason)
+        if before is None or before.reason != reason:
+            _log.error(
+                "version %d cannot be loaded; version %s stays live, and the load is tried again: %s",
+                pushed.version, self.live, reason,
+            )  # fmt: skip
         state = State("END", grpc.StatusCode.UNKNOWN, f"version {pushed.version} cannot be loaded: {error}")
-        self._set_state(pushed.models, pushed.version, state)
+        self._set_state(dict.fromkeys(MODELS), pushed.version, state)
 
-    def _set_state(self, models: dict[str, Path] | dict[str, Servable], version: int, state: State) -> None:
+    def _drop_removed(self, pushed: list[Pushed]) -> None:
+        """Drops what is newer than the newest version in the folder, unless nothing else could answer."""
+        present = [each for each in pushed if _is_there(each)]
+        if not present:  # no version, or no disk
+            return
+        for version in sorted(self._served, reverse=True):
+            is_removed = version not in {each.version for each in present} and (
+                not self._manifests.names(version) or version in {each.version for each in pushed}
+            )
+            if version > present[-1].version and is_removed and len(self._served) > 1:
+                self._drop(version, "it was removed from the push folder")
+
+    def _drop(self, version: int, reason: str) -> None:
+        models = self._served[version]
+        self._set_state(models, version, State("UNLOADING"))
+        self._served = {number: each for number, each in self._served.items() if number != version}
+        self._set_state(models, version, State("END"))
+        _log.info("version %d is unloaded, as %s; version %d is live", version, reason, self.live)
+
+    def _note_staleness(self, pushed: list[Pushed]) -> None:
+        self._newest = pushed[-1].version if pushed else None
+        if self._newest is None or self.live is None or self._newest <= self.live:
+            self._stale_since = None
+        elif self._stale_since is None:
+            self._stale_since = self._clock()
+
+    def _set_state(self, models: Iterable[str], version: int, state: State) -> None:
         with self._states_lock:
             for model in models:
-                self._states.setdefault(model, {})[version] = state
+                states = self._states.setdefault(model, {})
+                states[version] = state
+                for old in sorted(states)[:-MOST_STATES]:
+                    del states[old]
 
 
 class Watcher(threading.Thread):
-    """Looks at the push folder again and again, until it is stopped.
+    """Reads the push folder again and again, until it is stopped.
 
     Args:
         versions: what is refreshed.
-        poll_seconds: the pause between two looks.
+        poll_seconds: between two reads.
     """
 
     def __init__(self, versions: Versions, poll_seconds: float) -> None:
@@ -132,20 +266,39 @@ class Watcher(threading.Thread):
 
     def run(self) -> None:
         """Called by Python."""
+        reported = ""
         while not self._stopped.is_set():
             try:
                 self._versions.refresh()
-            except Exception:  # such as a disk that is away for a moment: what is served stays served
-                _log.exception("the push folder cannot be read")
+                reported = ""
+            except Exception as error:  # such as a disk that is away for a moment: what is served stays served
+                if str(error) != reported:
+                    _log.exception("the push folder cannot be read; what is served stays served")
+                reported = str(error)
             self._stopped.wait(self._poll_seconds)
 
     def stop(self) -> None:
-        """Ends after the present look."""
+        """Ends after the present read."""
         self._stopped.set()
         self.join()
 
 
+def _is_there(pushed: Pushed) -> bool:
+    """Whether the models' folders exist. False only where the file system says that one does not."""
+    try:
+        for folder in pushed.models.values():
+            folder.stat()
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
 def _files(pushed: Pushed) -> object:
-    """Whatever changes when a file of a version does."""
-    found = (path for folder in pushed.models.values() for path in sorted(folder.rglob("*")) if path.is_file())
-    return [(str(path), (stat := path.stat()).st_size, stat.st_mtime_ns) for path in found]
+    """Whatever changes when a file of a version does; None where that cannot be read."""
+    try:
+        found = (path for folder in pushed.models.values() for path in sorted(folder.rglob("*")) if path.is_file())
+        return [(str(path), (status := path.stat()).st_size, status.st_mtime_ns) for path in found]
+    except OSError:
+        return None

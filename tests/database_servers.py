@@ -49,6 +49,9 @@ class Server:
         """The programs that are not installed."""
         return [name for name in cls.needs if shutil.which(name, path=PROGRAMS) is None]
 
+    def password(self) -> str:
+        return self.password_file.read_text().removesuffix("\n")
+
     def settings(self, **changed: object) -> list[str]:
         """As `--set` takes them."""
         own = {"store": self.store, "host": "127.0.0.1", "port": self.port, "database": DATABASE, "user": USER}
@@ -129,7 +132,7 @@ class MariaDB(Server):
 
     def execute(self, statement: str) -> None:
         with pymysql.connect(
-            host="127.0.0.1", port=self.port, user=USER, password=PASSWORD, database=DATABASE, autocommit=True
+            host="127.0.0.1", port=self.port, user=USER, password=self.password(), database=DATABASE, autocommit=True
         ) as connection:
             connection.cursor().execute(statement)
 

@@ -22,8 +22,8 @@ from components.evaluator.settings import EvaluatorSettings
 from components.example_gen.sources import MICROSECONDS_A_DAY
 from components.indexer import files as item_files
 from components.trainer.export import load_tower
+from ndr_client.served import EMBEDDINGS_SIGNATURE, ITEM_IDS
 from schemas.features import FeatureSpec
-from schemas.served import EMBEDDINGS_SIGNATURE, ITEM_IDS
 
 
 @dataclass(frozen=True)

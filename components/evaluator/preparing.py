@@ -15,8 +15,8 @@ from components.evaluator.interactions import Window
 from components.evaluator.names import CANDIDATE
 from components.evaluator.settings import EvaluatorSettings
 from components.indexer.embedding import EmbedCatalogue
+from ndr_client.served import ITEM_TOWER, QUERY_TOWER
 from schemas.features import FeatureSpec
-from schemas.served import ITEM_TOWER, QUERY_TOWER
 
 MakePipeline = Callable[[], beam.Pipeline]
 

@@ -26,8 +26,8 @@ from components.example_gen.catalogue import CATALOGUE_SPLIT
 from components.example_gen.interactions import EVAL_SPLIT
 from components.example_gen.ordered import WriteInOrder
 from components.progress import progress
+from ndr_client.served import RETRIEVER
 from schemas.features import FeatureSpec
-from schemas.served import RETRIEVER
 
 WORKING = ".working"
 # What no sum depends on: a model that is judged anew by other limits is not ranked anew.

@@ -25,7 +25,7 @@ from components.indexer.search import ExactSearch, ListSearch
 from components.indexer.settings import IndexerSettings, Plan
 from components.indexer.tuning import tune
 from components.progress import progress
-from schemas.served import ITEM_TOWER, QUERY_TOWER
+from ndr_client.served import ITEM_TOWER, QUERY_TOWER
 
 INDEX_PROPERTY = "index"
 # For more than so many times the items that the lists are tuned for, a query is compared with all of them.

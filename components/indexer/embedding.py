@@ -14,8 +14,8 @@ from components.decoded import id_part
 from components.indexer import files
 from components.kept import Kept
 from components.trainer.export import load_tower
+from ndr_client.served import EMBEDDING, EXAMPLES_SIGNATURE
 from schemas.features import CANDIDATE_ID
-from schemas.served import EMBEDDING, EXAMPLES_SIGNATURE
 
 BATCH = 512
 READ, READ_BYTES = 4096, 1 << 20

@@ -20,7 +20,7 @@ from components.indexer.search import Found, Search
 from components.trainer.export import load_tower
 from components.trainer.warmup import write_warmup
 from components.transform.preprocessing import fingerprint
-from schemas.served import (
+from ndr_client.served import (
     EMBEDDING,
     EMBEDDINGS_SIGNATURE,
     EXAMPLES_SIGNATURE,

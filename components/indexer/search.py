@@ -11,7 +11,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from components.indexer.faiss_index import InvertedLists
-from schemas.served import NO_SCORE
+from ndr_client.served import NO_SCORE
 
 NOTHING = -1  # the row where no more was found
 

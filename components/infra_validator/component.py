@@ -30,9 +30,9 @@ from components.pusher.joint import sources_of
 from components.pusher.versions import PushFolder
 from components.trainer.settings import TrainerSettings
 from components.trainer.trained import TrainedTowers
+from ndr_client import Client
+from ndr_client.served import EMBEDDING, ITEM_TOWER, QUERY_TOWER
 from schemas.features import FeatureSpec
-from schemas.served import EMBEDDING, ITEM_TOWER, QUERY_TOWER
-from serving.client import Client
 from serving.server import EmbeddedServer, ServerSettings
 
 REFUSED_PROPERTY = "refused"

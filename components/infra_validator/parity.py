@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from components.evaluator.ranking import TIE, top_rows
 from components.indexer.files import ItemEmbeddings
-from schemas.served import ITEM_TOWER, QUERY_TOWER
+from ndr_client.served import ITEM_TOWER, QUERY_TOWER
 
 EMBEDDING_ERROR = 1e-5
 """What two embeddings of the same example may differ by: sums of products end otherwise in their last bits with what else is in the

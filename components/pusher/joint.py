@@ -10,7 +10,6 @@ from tfx import types
 from tfx import v1 as tfx
 from tfx.components.pusher import executor
 from tfx.dsl.components.base import base_component, executor_spec
-from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, component_spec, standard_artifacts, standard_component_specs
 from tfx.types.standard_component_specs import MODEL_BLESSING_KEY
 from tfx.utils import json_utils, proto_utils
@@ -19,13 +18,14 @@ from components.artifacts import WITHDRAWN_PROPERTY, ItemIndex, Retriever
 from components.evaluator.evaluator import METRICS_PROPERTY
 from components.evaluator.names import ALL, CANDIDATE
 from components.indexer import faiss_index
-from components.indexer.files import DESCRIPTION, IDS, write_whole
-from components.pusher import tf_serving
+from components.indexer.files import DESCRIPTION, IDS
+from components.pusher import labels
 from components.pusher.files import Source
 from components.pusher.versions import PushFolder
-from schemas.served import INDEX, ITEM_TOWER, MODELS, QUERY_TOWER, RETRIEVER
+from ndr_client.served import INDEX, ITEM_TOWER, QUERY_TOWER, RETRIEVER
 
 DAY_KEY = "day"
+LABEL_KEY = "label"
 PARTS_PROPERTY = "parts"
 RETRIEVER_KEY = "retriever"
 INDEX_KEY = "index"
@@ -67,7 +67,7 @@ class JointExecutor(executor.Executor):
         custom_config = json_utils.loads(exec_properties[standard_component_specs.CUSTOM_CONFIG_KEY])
         model = self.GetModelPath(input_dict)
         sources = sources_of(model, input_dict)
-        _configure_tf_serving(folder.root)
+        labels.configure(folder)  # before the version is visible, so that whoever sees it finds the configuration
         manifest = folder.push(
             sources,
             day=date.fromisoformat(custom_config[DAY_KEY]),
@@ -75,6 +75,8 @@ class JointExecutor(executor.Executor):
             model=model,
             metrics=_metrics(input_dict),
         )
+        if label := custom_config[LABEL_KEY]:
+            labels.assign(folder, label, manifest.version)
         pushed.set_string_custom_property(PARTS_PROPERTY, json.dumps(folder.places(manifest), sort_keys=True))
         self._MarkPushed(pushed, pushed_destination=folder.root, pushed_version=str(manifest.version))
 
@@ -91,6 +93,7 @@ class JointPusher(base_component.BaseComponent):
         infra_blessing: the InfraValidator's; without it nothing is pushed.
         destination: the push folder, a path or an address.
         day: the UTC day of the run.
+        label: that the version is given; None for no label.
     """
 
     SPEC_CLASS = JointPusherSpec
@@ -106,6 +109,7 @@ class JointPusher(base_component.BaseComponent):
         infra_blessing: types.BaseChannel,
         destination: str,
         day: date,
+        label: str | None,
     ) -> None:
         filesystem = tfx.proto.PushDestination.Filesystem(base_directory=destination)
         super().__init__(
@@ -117,7 +121,7 @@ class JointPusher(base_component.BaseComponent):
                 evaluation=evaluation,
                 infra_blessing=infra_blessing,
                 push_destination=tfx.proto.PushDestination(filesystem=filesystem),
-                custom_config=json_utils.dumps({DAY_KEY: day.isoformat()}),
+                custom_config=json_utils.dumps({DAY_KEY: day.isoformat(), LABEL_KEY: label}),
                 pushed_model=types.Channel(type=standard_artifacts.PushedModel),
             )
         )
@@ -136,17 +140,6 @@ def sources_of(model: str, inputs: Inputs) -> dict[str, Source]:
         RETRIEVER: Source(os.path.join(retriever, RETRIEVER)),
         INDEX: Source(index, INDEX_FILES),
     }
-
-
-def _configure_tf_serving(push_folder: str) -> None:
-    """Leaves TF Serving's files in the push folder; before the version is visible, so that whoever sees it finds them."""
-    fileio.makedirs(push_folder)
-    texts = {
-        tf_serving.MODEL_CONFIG: tf_serving.model_config(push_folder, MODELS),
-        tf_serving.BATCHING_CONFIG: tf_serving.batching_parameters(),
-    }
-    for name, text in texts.items():
-        write_whole(os.path.join(push_folder, name), text.encode())
 
 
 def _metrics(inputs: Inputs) -> dict[str, float]:

@@ -1,10 +1,15 @@
 """What a pushed version is, and which versions are in force."""
 
 from collections.abc import Sequence
+from pathlib import PurePosixPath
+
+from pydantic import Field, field_validator
 
 from components.pusher.files import Digest
 from schemas.errors import UserError
 from schemas.features import Declaration
+
+HIGHEST_VERSION = (1 << 63) - 1  # TF Serving's, an int64
 
 
 class Manifest(Declaration):
@@ -23,7 +28,7 @@ class Manifest(Declaration):
         restores: of a rollback, the version under which its content was first pushed; else None.
     """
 
-    version: int
+    version: int = Field(gt=0, le=HIGHEST_VERSION)
     day: str
     run: str
     model: str
@@ -31,6 +36,14 @@ class Manifest(Declaration):
     files: dict[str, dict[str, Digest]] = {}
     metrics: dict[str, float] = {}
     restores: int | None = None
+
+    @field_validator("parts")
+    @classmethod
+    def _are_inside(cls, parts: dict[str, str]) -> dict[str, str]:
+        for place in map(PurePosixPath, parts.values()):
+            if place.is_absolute() or ".." in place.parts or not place.parts:
+                raise ValueError(f"expected the places of parts in the push folder, found {str(place)!r}")
+        return parts
 
     @property
     def content(self) -> int:

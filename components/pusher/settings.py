@@ -15,9 +15,11 @@ class PusherSettings(Declaration):
     Attributes:
         destination: a path below the root, or the address of an object store, such as gs://bucket/serving, that TensorFlow
             has a file system for. Credentials are the environment's matter.
+        label: that every pushed version is given, such as `canary`, until `ndr promote` gives `stable` to it; None for no label.
     """
 
     destination: str = Field(default="serving", pattern=r"^[^\x00]+$")
+    label: str | None = Field(default=None, pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,62}$")
 
     @field_validator("destination")
     @classmethod

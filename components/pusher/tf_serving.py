@@ -1,6 +1,6 @@
 """What TF Serving is started with: the models of a push folder, and how it batches. Nothing heavy is imported."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
@@ -30,6 +30,42 @@ def model_config(push_folder: str, models: Iterable[str]) -> str:
         )
         model.model_version_policy.latest.num_versions = KEPT_VERSIONS
     return text_format.MessageToString(config)
+
+
+def labels(config: str) -> dict[str, int]:
+    """The labels in a ModelServerConfig, by name the version; those of all models are the same.
+
+    Raises:
+        ValueError: it is not a ModelServerConfig.
+    """
+    models = _parsed(config).model_config_list.config
+    return dict(models[0].version_labels) if models else {}
+
+
+def with_labels(config: str, labels: Mapping[str, int], kept_versions: int) -> str:
+    """A ModelServerConfig with other labels.
+
+    Args:
+        config: as text.
+        labels: by name the version.
+        kept_versions: the number of newest versions that are served; TF Serving refuses a configuration with a label for another.
+
+    Raises:
+        ValueError: it is not a ModelServerConfig.
+    """
+    parsed = _parsed(config)
+    for model in parsed.model_config_list.config:
+        model.version_labels.clear()
+        model.version_labels.update(labels)
+        model.model_version_policy.latest.num_versions = kept_versions
+    return text_format.MessageToString(parsed)
+
+
+def _parsed(config: str) -> model_server_config_pb2.ModelServerConfig:
+    try:
+        return text_format.Parse(config, model_server_config_pb2.ModelServerConfig())
+    except text_format.ParseError as error:
+        raise ValueError(f"expected TF Serving's ModelServerConfig, found something else: {error}") from error
 
 
 def batching_parameters() -> str:

@@ -19,10 +19,14 @@ ours (nobody's push, nobody's removal) are left alone.
 A rollback is a push too: of an earlier version's content, under a new number. Numbers only grow, as servers take the highest.
 """
 
+import logging
 import posixpath
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from datetime import date
+from pathlib import Path
 
+import tensorflow as tf
 from pydantic import ValidationError
 from tfx.dsl.io import fileio
 from tfx.utils import io_utils
@@ -38,6 +42,8 @@ MANIFEST = "manifest.json"
 STAGING = ".staging"
 TRASH = ".trash"
 REVISIONS_A_DAY = 1000
+VERSION_FILE = re.compile(r"\d{11}\.json")
+_log = logging.getLogger(__name__)
 
 
 class PushFolder:
@@ -49,18 +55,23 @@ class PushFolder:
 
     def __init__(self, root: str) -> None:
         self.root = root
+        self._reported: set[str] = set()
 
     def manifests(self) -> list[Manifest]:
-        """Every complete version, oldest first; the last is live.
+        """Every complete version, oldest first; the last is live. A file that is no manifest is passed over, and logged once.
 
         Raises:
-            UserError: the folder cannot be used, or what stands for a manifest is none.
+            UserError: the folder cannot be used.
         """
-        folder = self._path(MANIFESTS)
-        if not files.exists(folder):
-            return []
-        names = [name for name in fileio.listdir(folder) if name.endswith(".json")]
-        return sorted((self._read(posixpath.join(folder, name)) for name in names), key=lambda m: m.version)
+        return self._listed()[0]
+
+    def unreadable(self) -> list[str]:
+        """The paths of files that have a version's name in the folder of the manifests, and cannot be read as a manifest.
+
+        Raises:
+            UserError: the folder cannot be used.
+        """
+        return [path for path in self._listed()[1] if VERSION_FILE.fullmatch(posixpath.basename(path))]
 
     def push(
         self, sources: Mapping[str, Source], day: date, run: str, model: str, metrics: Mapping[str, float]
@@ -132,13 +143,14 @@ class PushFolder:
                 faults += [f"{place}/{sentence}" for sentence in files.differences(manifest.files[part], found)]
         return faults
 
-    def retain(self, newest: int) -> list[int]:
+    def retain(self, newest: int, labelled: Collection[int] = ()) -> list[int]:
         """Removes all but the newest versions; the highest, which is live, is always one of those that stay.
 
         What a rollback brought back may go: the rollback has a copy of its own.
 
         Args:
             newest: how many stay, at least 1.
+            labelled: versions that stay besides; see `components.pusher.labels`.
 
         Returns:
             The versions that were removed, oldest first.
@@ -149,7 +161,7 @@ class PushFolder:
         if newest < 1:
             raise ValueError(f"newest: expected at least 1, received {newest}")
         self.recover()
-        going = self.manifests()[:-newest]
+        going = [each for each in self.manifests()[:-newest] if each.version not in labelled]
         for manifest in going:
             self._remove(manifest)
         return [manifest.version for manifest in going]
@@ -215,6 +227,22 @@ class PushFolder:
                 files.take_away(self._path(place), posixpath.join(removed, part))
         fileio.rmtree(removed)
 
+    def _listed(self) -> tuple[list[Manifest], list[str]]:
+        """The manifests, oldest first, and the paths of what is none."""
+        folder = self._path(MANIFESTS)
+        found, odd = [], []
+        for name in sorted(fileio.listdir(folder)) if files.exists(folder) else []:
+            if not name.endswith(".json"):
+                continue
+            try:
+                found.append(self._read(posixpath.join(folder, name)))
+            except UserError as error:
+                odd.append(posixpath.join(folder, name))
+                if name not in self._reported:
+                    self._reported.add(name)
+                    _log.error("%s", error)
+        return sorted(found, key=lambda manifest: manifest.version), odd
+
     def _path(self, *parts: str) -> str:
         return posixpath.join(self.root, *parts)  # pathlib would make one slash of the two of an address
 
@@ -246,9 +274,15 @@ class PushFolder:
         return version
 
     def _read(self, path: str) -> Manifest:
+        name = posixpath.basename(path)
         try:
-            return Manifest.model_validate_json(io_utils.read_string_file(path))
-        except ValueError as error:
+            if "://" not in path and not Path(path).is_file():  # a FIFO would be waited for
+                raise ValueError("it is no file")
+            manifest = Manifest.model_validate_json(io_utils.read_string_file(path))
+            if name not in (MANIFEST, f"{manifest.version}.json"):
+                raise ValueError(f"expected the name of version {manifest.version}, found {name}")
+            return manifest
+        except (ValueError, OSError, tf.errors.OpError) as error:
             reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
             raise UserError(
                 f"{path}: expected a version's manifest, found something else: {reason}. Move it away."

@@ -9,9 +9,9 @@ import tensorflow_transform as tft
 from components.trainer.towers import Tower
 from components.trainer.warmup import write_warmup
 from components.transform import raw_features
+from ndr_client.served import EMBEDDING, EXAMPLES_SIGNATURE, TENSORS_SIGNATURE
 from schemas.errors import UserError
 from schemas.features import Feature
-from schemas.served import EMBEDDING, EXAMPLES_SIGNATURE, TENSORS_SIGNATURE
 
 
 class ServedTower(tf.Module):

@@ -13,7 +13,7 @@ With `parameter_server` every worker trains on a batch of its own and does not w
 - in an epoch each worker draws from a share of the batches. A fast one begins its share again where a slow one has not ended its
   own; so does one that was lost and came back.
 
-Which process is which says TF_CONFIG, as the Kubeflow Training Operator sets it; see `components.trainer.worker`.
+TF_CONFIG tells each process its role; see `components.trainer.worker`.
 """
 
 import json
@@ -248,7 +248,7 @@ def task_of(config: str) -> dict[str, Any]:
         raise UserError(
             "TF_CONFIG: expected JSON with the addresses of all processes by job, and which of them this is, such as "
             '{"cluster": {"chief": ["host-0:2222"], "worker": ["host-1:2222"]}, "task": {"type": "worker", "index": 0}}, '
-            f"received {config or 'nothing'}. The Kubeflow Training Operator sets it in each pod of a TFJob."
+            f"received {config or 'nothing'}. deploy/base/trainer sets it in each pod."
         ) from error
     return {"cluster": cluster, "type": kind, "index": index, "address": address}
 
@@ -265,7 +265,8 @@ def _task(kind: str) -> dict[str, Any]:
     if not config:
         raise UserError(
             f"trainer.strategy.kind {kind}: expected the environment variable TF_CONFIG to say which processes there are and "
-            "which of them this is; it is not set. Run the Trainer's step as the chief of a TFJob, or choose another kind."
+            "which of them this is; it is not set. Run the Trainer's step as the chief of deploy/base/trainer, or choose "
+            "another kind."
         )
     return task_of(config)
 

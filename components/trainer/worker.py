@@ -1,9 +1,9 @@
 """The processes of a training other than the Trainer's step itself: `python -m components.trainer.worker`.
 
-TF_CONFIG says which one this is, as the Kubeflow Training Operator sets it in the pods of a TFJob (`deploy/trainer`). The chief is
-the Trainer's step. Under `multi_worker_mirrored` a worker waits for it, is told by it what to train, takes every step with it,
-and ends when it ends. Under `parameter_server`, where TF_CONFIG names servers (`ps`), workers and servers do what the chief asks,
-until they are ended from outside.
+TF_CONFIG tells each process its role; `deploy/base/trainer` sets it in the pods of a JobSet. The chief is the Trainer's step.
+Under `multi_worker_mirrored` a worker waits for it, receives from it what to train, takes every step with it, and ends when it
+ends. Under `parameter_server`, where TF_CONFIG names servers (`ps`), workers and servers do what the chief asks, until they are
+ended from outside.
 
 A process that goes away takes a `multi_worker_mirrored` training with it: all end with status 75, and when all are started
 again they go on from the last checkpoint. A worker of parameter servers may go away and come back; a server may not.

@@ -23,9 +23,9 @@ from components.indexer import embedding, faiss_index, files
 from components.indexer.component import INDEX_PROPERTY, IndexerExecutor
 from components.indexer.embedding import EmbedCatalogue, LoadedTower
 from components.indexer.settings import IndexerSettings, Plan
+from ndr_client.served import ITEM_TOWER
 from schemas.errors import UserError
 from schemas.features import CANDIDATE_ID, FeatureSpec
-from schemas.served import ITEM_TOWER
 
 SPEC = FeatureSpec.model_validate(
     {

@@ -12,6 +12,7 @@ from tfx import types
 from tfx.types import channel_utils, standard_artifacts
 
 from components.artifacts import WITHDRAWN_PROPERTY, ItemIndex, Retriever
+from components.pusher import labels
 from components.pusher.joint import JointExecutor, JointPusher
 from components.pusher.versions import PushFolder
 
@@ -23,6 +24,7 @@ class Step:
 
     def __init__(self, folder: Path) -> None:
         self.root = folder / "serving"
+        self.label: str | None = None
         made = sources(folder / "made")
         model, retriever, index = standard_artifacts.Model(), Retriever(), ItemIndex()
         model.uri, retriever.uri, index.uri = str(folder / "model"), str(folder / "made"), made["index"].folder
@@ -55,7 +57,7 @@ class Step:
     def __call__(self) -> dict[str, Any]:
         """Runs it, and gives what it says of the push."""
         channels = {name: channel_utils.as_channel([artifact]) for name, artifact in self.inputs.items()}
-        step = JointPusher(destination=str(self.root), day=DAY, **channels)
+        step = JointPusher(destination=str(self.root), day=DAY, label=self.label, **channels)
         pushed = standard_artifacts.PushedModel()
         given = {name: [artifact] for name, artifact in self.inputs.items()}
         JointExecutor().Do(given, {"pushed_model": [pushed]}, dict(step.exec_properties))
@@ -101,3 +103,13 @@ def test_tf_serving_is_told_of_the_models_that_are_there(step: Step) -> None:
     ]
     assert {each.model_version_policy.latest.num_versions for each in models.model_config_list.config} == {2}
     assert "max_batch_size { value: " in (step.root / "batching.config").read_text()
+
+
+def test_every_version_gets_the_label_of_the_settings_and_other_labels_stay(step: Step) -> None:
+    step()
+    folder = PushFolder(str(step.root))
+    labels.assign(folder, "stable", FIRST)
+    step.label = "canary"
+    said = step()  # what a killed attempt pushed is found, and given the label
+    assert said["pushed_version"] == str(FIRST)
+    assert labels.read(folder) == {"stable": FIRST, "canary": FIRST}

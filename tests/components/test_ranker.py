@@ -44,8 +44,8 @@ from components.example_gen.sources import MICROSECONDS_A_DAY
 from components.indexer.component import IndexerExecutor
 from components.indexer.embedding import LoadedTower
 from components.indexer.settings import IndexerSettings
+from ndr_client.served import ITEM_TOWER, QUERY_TOWER
 from schemas.features import CANDIDATE_ID, QUERY_ID, REWARD, TIMESTAMP, FeatureSpec
-from schemas.served import ITEM_TOWER, QUERY_TOWER
 
 SPEC = FeatureSpec.model_validate(
     {

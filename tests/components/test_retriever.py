@@ -18,8 +18,8 @@ from components.indexer.retriever import Retriever, export_retriever
 from components.indexer.search import ExactSearch, ListSearch, Search
 from components.indexer.settings import Plan
 from components.trainer.export import load_tower
+from ndr_client.served import EMBEDDING, EXAMPLES_SIGNATURE, RETRIEVER, TENSORS_SIGNATURE
 from schemas.features import FeatureSpec
-from schemas.served import EMBEDDING, EXAMPLES_SIGNATURE, RETRIEVER, TENSORS_SIGNATURE
 
 Embeddings = NDArray[np.float32]
 

@@ -19,7 +19,7 @@ TWO_DEVICES = StrategySettings(kind="mirrored", devices=("CPU:0", "CPU:1"))
 
 
 def tf_config(kind: str, index: int, **cluster: int) -> str:
-    """As the Kubeflow Training Operator sets it."""
+    """As `deploy/base/trainer` sets it."""
     addresses = {job: [f"ndr-trainer-{job}-{n}.ndr.svc:2222" for n in range(count)] for job, count in cluster.items()}
     return json.dumps({"cluster": addresses, "task": {"type": kind, "index": index}, "environment": "cloud"})
 

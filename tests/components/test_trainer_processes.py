@@ -19,8 +19,8 @@ from components.trainer.run import run_fn
 from components.trainer.settings import TrainerSettings
 from components.trainer.training import LOSS_CURVE
 from components.transform import raw_features
+from ndr_client.served import EMBEDDING, EXAMPLES_SIGNATURE
 from schemas.features import CANDIDATE_ID, QUERY_ID, REWARD, TIMESTAMP, FeatureSpec
-from schemas.served import EMBEDDING, EXAMPLES_SIGNATURE
 from tests.components.exported import export
 from tests.components.strategy_contract import wait_for
 from tests.components.strategy_processes import Cluster, Forks

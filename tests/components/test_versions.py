@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from odd_manifests import write_odd_files
 from pushes import DAY, INDEX_FILES, MODELS, PARTS, push, sources
 from tfx.dsl.io import fileio
 
@@ -208,12 +209,19 @@ def test_a_part_without_a_file_is_not_pushed(tmp_path: Path) -> None:
     assert visible(tmp_path / "serving") == []
 
 
-def test_a_manifest_that_was_cut_short_is_named(tmp_path: Path) -> None:
-    push(tmp_path / "serving", tmp_path / "one")
-    path = tmp_path / "serving" / "manifests" / f"{FIRST}.json"
-    path.write_text(path.read_text()[:40])
-    with pytest.raises(UserError, match=f"{path}: expected a version's manifest"):
-        numbers(tmp_path / "serving")
+def test_odd_files_among_the_manifests_are_logged_once_and_stop_no_push(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = tmp_path / "serving"
+    push(root, tmp_path / "one")
+    write_odd_files(root / "manifests")
+    folder = PushFolder(str(root))
+    assert [each.version for each in folder.manifests()] == [FIRST]
+    assert [each.version for each in folder.manifests()] == [FIRST]
+    assert folder.unreadable() == [str(root / "manifests" / f"2026112300{n}.json") for n in (1, 2)]
+    assert sum("expected a version's manifest" in line for line in caplog.text.splitlines()) == 9
+    assert push(root, tmp_path / "two").version == FIRST + 1
+    assert numbers(root) == [FIRST, FIRST + 1]
 
 
 def test_a_version_that_older_code_pushed_is_read(tmp_path: Path) -> None:

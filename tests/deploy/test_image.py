@@ -78,7 +78,7 @@ def test_the_lock_is_installed_before_the_code_is_there_and_the_code_without_a_n
     )
     assert "--offline --no-deps --no-build-isolation --editable ." in package
     copied = {source for _, words in copies for source in words.split()[:-1]}
-    packages = find_packages(str(PROJECT), include=["components*", "pipeline*", "schemas*", "serving*"])
+    packages = find_packages(str(PROJECT), include=["components*", "ndr_client*", "pipeline*", "schemas*", "serving*"])
     assert copied >= {each for each in packages if "." not in each}
     for source in {*copied, *locks.split()[:-1]}:
         assert (PROJECT / source).exists()
@@ -112,7 +112,7 @@ def test_the_commands_of_steps_and_people_are_found_where_they_are_run(stages: l
 
 def test_a_folder_of_what_is_copied_has_the_checkouts_digest(tmp_path: Path) -> None:
     """So that what is compiled in a checkout is taken by the steps of an image that was built from it."""
-    for name in ("schemas", "components", "serving", "pipeline"):
+    for name in ("schemas", "components", "ndr_client", "serving", "pipeline"):
         shutil.copytree(PROJECT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     program = (
         "from pathlib import Path; from pipeline import config, digests\n"

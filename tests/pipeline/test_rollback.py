@@ -75,10 +75,10 @@ def test_the_versions_are_listed(pushed: Pushed) -> None:
     status, printed, _ = pushed.ndr("push")
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in printed.splitlines() if line.startswith("│")]
     assert (status, rows) == (0, [
-        [str(FIRST), "2026-11-21", "", "0.2500", ""],
-        [str(SECOND), "2026-11-22", "", "0.2500", ""],
-        [str(THIRD), "2026-11-23", "", "0.2500", ""],
-        [str(THIRD + 1), "2026-11-21", str(FIRST), "0.2500", "live"],
+        [str(FIRST), "2026-11-21", "", "0.2500", "", ""],
+        [str(SECOND), "2026-11-22", "", "0.2500", "", ""],
+        [str(THIRD), "2026-11-23", "", "0.2500", "", ""],
+        [str(THIRD + 1), "2026-11-21", str(FIRST), "0.2500", "", "live"],
     ])  # fmt: skip
     listed = json.loads(pushed.ndr("push", "--json")[1])
     assert [(each["version"], each["restores"], each["live"]) for each in listed] == [
@@ -199,3 +199,20 @@ def test_a_rollback_that_was_killed_is_completed_once(
     assert (done.live.version, done.live.restores, done.instead_of.version) == (THIRD + 1, SECOND, THIRD)
     assert [each.version for each in done.withdrawn] == [THIRD]
     assert (pushed.live(), pushed.withdrawn()) == ((THIRD + 1, pushed.content(2)), [3])
+
+
+def test_labels_are_given_promoted_listed_and_moved_by_a_rollback(pushed: Pushed) -> None:
+    assert pushed.ndr("push", "--label", "stable", "--to", str(FIRST)) == (0, f"stable: version {FIRST}\n", "")
+    assert pushed.ndr("push", "--label", "canary")[:2] == (0, f"canary: version {THIRD}\nstable: version {FIRST}\n")
+    assert pushed.ndr("promote")[:2] == (0, f"canary: version {THIRD}\nstable: version {THIRD}\n")
+    listed = json.loads(pushed.ndr("push", "--json")[1])
+    assert [each["labels"] for each in listed] == [[], [], ["canary", "stable"]]
+    assert "canary, stable" in pushed.ndr("push")[1]
+    assert pushed.ndr("push", "--rollback")[0] == 0
+    # Content of the second; the number that stays valid whenever the rollback is killed.
+    assert pushed.ndr("promote", "stable", "canary")[1] == f"canary: version {SECOND}\nstable: version {SECOND}\n"
+    assert pushed.ndr("push", "--unlabel", "canary")[1] == f"stable: version {SECOND}\n"
+    status, _, error = pushed.ndr("promote")
+    assert (status, error) == (1, "Expected a label that a version has, received 'canary'. There are: stable.\n")
+    status, _, error = pushed.ndr("push", "--label", "a", "--rollback")
+    assert status == 2 and "expected one of --rollback, --label, --unlabel and --json" in error

@@ -9,10 +9,7 @@ import numpy as np
 import pytest
 from tiny import ITEMS, example, nearest
 
-from schemas import served
-from schemas.errors import UserError
-from serving.client import Client
-from serving.faiss_client import FaissClient
+from ndr_client import Client, FaissClient, VersionError, served
 
 
 @pytest.fixture
@@ -45,7 +42,7 @@ def test_the_retriever_gives_each_query_its_k_without_what_it_excludes(client) -
     examples = client.retrieve([example(0.6), example(2.1, (b"one-4",))], [2, 3])
     assert examples.item_ids.tolist() == found.item_ids.tolist()
     assert client.retrieve(features, 1).item_ids.tolist() == [[b"one-1"], [b"one-4"]]
-    with pytest.raises(ValueError, match="expected none beside Examples"):
+    with pytest.raises(ValueError, match="expected None beside Examples"):
         client.retrieve([example(0.6)], 1, exclude=[[b"one-1"]])
 
 
@@ -119,14 +116,16 @@ def test_the_index_is_of_the_version_that_the_server_has(serve, pushes, until) -
 
 def test_no_version_that_both_have_is_said(serve, pushes, tmp_path) -> None:
     pushes.push("one")
-    with connected(serve(pushes.root)) as client, pytest.raises(UserError, match="found none"):
+    with connected(serve(pushes.root)) as client, pytest.raises(VersionError, match="found none"):
         FaissClient(client, tmp_path / "another").for_queries([example(0.6)], 1)
 
 
 @pytest.mark.parametrize("name", ["index.faiss", "ids.arrow"])
-def test_a_damaged_index_is_named(serve, pushes, name: str) -> None:
+def test_an_index_that_is_not_what_was_pushed_is_not_searched(serve, pushes, name: str) -> None:
     version = pushes.push("one")
-    path = pushes.root / "index" / str(version) / name
-    path.write_bytes(path.read_bytes()[:20])
-    with connected(serve(pushes.root)) as client, pytest.raises(UserError, match=r"expected index.faiss and ids.arrow"):
-        FaissClient(client, pushes.root).for_queries([example(0.6)], 1)
+    with connected(serve(pushes.root)) as client:
+        path = pushes.root / "index" / str(version) / name
+        content = path.read_bytes()
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        with pytest.raises(VersionError, match=rf"index/{version}/{name} has another content than what was pushed"):
+            FaissClient(client, pushes.root).for_queries([example(0.6)], 1)

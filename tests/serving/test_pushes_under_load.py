@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 
 from tiny import ANY_PORT, Pushes, example
 
-from serving.client import Client, Found
-from serving.faiss_client import FaissClient
+from ndr_client import Client, FaissClient, Found
 from serving.server import EmbeddedServer
 
 CLIENTS, PUSHES, ROLLBACKS = 64, 20, 5

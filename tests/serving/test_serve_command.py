@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from tiny import Pushes, example
 
+from ndr_client import Client
 from pipeline import lock
-from serving.client import Client
 
 NDR = [sys.executable, "-m", "pipeline.cli", "serve"]
 
@@ -121,6 +121,8 @@ def test_tf_serving_takes_the_place_of_the_process_where_it_is_installed(
         "enable_batching": "true",
         "batching_parameters_file": f"{tmp_path}/serving/batching.config",
         "file_system_poll_wait_seconds": "1",
+        "model_config_file_poll_wait_seconds": "10",
+        "allow_version_labels_for_unavailable_models": "true",
     }
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=10)

@@ -1,6 +1,10 @@
 """Which version answers while versions come, go, and fail."""
 
+import errno
 import http.client
+import json
+import os
+import re
 import shutil
 import threading
 import time
@@ -10,13 +14,14 @@ from pathlib import Path
 import grpc
 import pytest
 import tensorflow as tf
+from odd_manifests import write_odd_files
 from tensorflow_serving.apis import predict_pb2
-from tiny import ANY_PORT, Pushes, example
+from tiny import ANY_PORT, PARTS, Pushes, example
 
 from components.pusher.versions import PushFolder
 from components.trainer.warmup import REQUESTS_FILE, write_requests
+from ndr_client import Client
 from schemas.errors import UserError
-from serving.client import Client
 from serving.server import EmbeddedServer, ServerSettings
 from serving.versions import Versions
 
@@ -128,41 +133,206 @@ DAMAGE = {
 }
 
 
+def hidden_push(pushes: Pushes, label: str) -> tuple[int, Path]:
+    """Pushes a version whose manifest is not there yet; returns its number and where its manifest belongs."""
+    other = Pushes(pushes._template, pushes.root.parent / "hidden")
+    version = [other.push(f"{label}-{_}") for _ in range(2)][-1]  # its number is not taken yet
+    for part in PARTS:
+        shutil.move(other.root / part / str(version), pushes.root / part / str(version))
+    manifest = pushes.root / "manifests" / f"{version}.json"
+    shutil.move(other.root / "manifests" / f"{version}.json", pushes.root / f"{version}.hidden")
+    return version, manifest
+
+
+def unhide(manifest: Path) -> None:
+    (manifest.parents[1] / f"{manifest.stem}.hidden").rename(manifest)
+
+
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_version_that_cannot_be_loaded_leaves_the_old_one_served_until_it_is_mended(
+def test_a_version_that_cannot_be_loaded_leaves_the_old_one_served_until_it_is_repaired(
     serve, pushes, until, damage: str
 ) -> None:
     first = pushes.push("one")
     server = serve(pushes.root)
-    whole = pushes.model("two") / "retriever"
-    kept = shutil.copytree(whole, whole.parent / "kept")
-    DAMAGE[damage](whole)
-    second = pushes.push("two")
+    second, manifest = hidden_push(pushes, "two")
+    folder = pushes.root / "retriever" / str(second)
+    kept = shutil.copytree(folder, pushes.root / "kept")
+    DAMAGE[damage](folder)
+    unhide(manifest)
     until(lambda: states(server).get(second) == "END")
     assert (server.versions.live, ids(server)) == (first, b"one-1")
     for model in ("retriever", "query_tower", "item_tower"):  # all or nothing
         state = server.versions.states(model)[second]
         assert (state.name, state.code) == ("END", grpc.StatusCode.UNKNOWN)
         assert f"version {second} cannot be loaded" in state.message
-    folder = pushes.root / "retriever" / str(second)
     shutil.rmtree(folder)
     shutil.copytree(kept, folder)
     until(lambda: server.versions.live == second)
-    assert ids(server) == b"two-1"
+    assert ids(server) == b"two-1-1"
 
 
-def test_what_cannot_be_loaded_is_not_tried_again_before_it_changes(pushes) -> None:
-    pushes.push("one")
+def flip_a_byte(folder: Path) -> None:
+    """Other weights of the same size: TensorFlow loads them without a word."""
+    (data,) = (folder / "variables").glob("*data*")
+    content = bytearray(data.read_bytes())
+    content[0] ^= 1
+    data.write_bytes(content)
+
+
+def link_out(folder: Path) -> None:
+    outside = folder.parents[3] / f"outside-{folder.name}"
+    shutil.move(folder, outside)
+    folder.symlink_to(outside)
+
+
+UNSOUND = {
+    "another weight": ("retriever", flip_a_byte, "holds something else|has another content than what was pushed"),
+    "an extra file": ("query_tower", lambda folder: (folder / "extra").touch(), "extra does not belong there"),
+    "a missing file": ("item_tower", lambda folder: (folder / "fingerprint.pb").unlink(), "fingerprint.pb is missing"),
+    "a damaged index": ("index", lambda folder: (folder / "ids.arrow").write_bytes(b"x"), "has 1 bytes instead of"),
+    "a part that is gone": ("index", shutil.rmtree, r"index/\d+ is missing"),
+    "a link out of the folder": ("item_tower", link_out, "leads out of the push folder"),
+}
+
+
+@pytest.mark.parametrize("case", UNSOUND)
+def test_a_version_that_is_not_as_its_manifest_says_is_not_loaded(pushes, case: str) -> None:
+    part, damage, words = UNSOUND[case]
+    first = pushes.push("one")
+    second, manifest = hidden_push(pushes, "two")
+    damage(pushes.root / part / str(second))
+    unhide(manifest)
+    versions = Versions(pushes.root, lambda name, version, folder: f"{name} of {version}")
+    versions.refresh()
+    assert versions.live == first
+    assert re.search(words, versions.states("retriever")[second].message)
+
+
+@pytest.mark.parametrize("place", ["/etc", "../../etc", "", "retriever/../.."])
+def test_a_manifest_that_leads_out_of_the_push_folder_is_none(pushes, caplog, place: str) -> None:
+    first = pushes.push("one")
+    _, manifest = hidden_push(pushes, "two")
+    unhide(manifest)
+    content = json.loads(manifest.read_text())
+    content["parts"]["retriever"] = place
+    manifest.write_text(json.dumps(content))
+    versions = Versions(pushes.root, lambda name, version, folder: name)
+    versions.refresh()
+    assert versions.live == first and "expected the places of parts in the push folder" in caplog.text
+
+
+def test_a_manifest_without_a_model_is_not_loaded(pushes) -> None:
+    first, second = pushes.push("one"), pushes.push("two")
+    manifest = pushes.root / "manifests" / f"{second}.json"
+    content = json.loads(manifest.read_text())
+    del content["parts"]["item_tower"]
+    manifest.write_text(json.dumps(content))
+    versions = Versions(pushes.root, lambda name, version, folder: name)
+    versions.refresh()
+    assert versions.live == first
+    assert "found none for item_tower" in versions.states("item_tower")[second].message
+
+
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_load_that_fails_is_tried_again_with_longer_and_longer_waits(pushes, caplog) -> None:
+    """Nothing in the folder changes: what was missing (memory, file descriptors) comes back by itself."""
+    first = pushes.push("one")
+    clock, tried, faults = Clock(), [], []
+
+    def load(name: str, version: int, folder: Path):
+        tried.append((clock.now, version))
+        if version != first and faults:
+            raise faults[0]
+        return f"{name} of {version}"
+
+    versions = Versions(pushes.root, load, clock)
+    versions.refresh()
+    second = pushes.push("two")
+    tried.clear()
+    faults.append(OSError(errno.EMFILE, "Too many open files"))
+    for second_of_the_day in range(16):
+        clock.now = float(second_of_the_day)
+        versions.refresh()
+        versions.refresh()
+    # After the first attempt the waits are 1, 2, 4 and 8 seconds: attempts at 0, 1, 3, 7 and 15.
+    assert [at for at, _ in tried] == [0.0, 1.0, 3.0, 7.0, 15.0]
+    assert (versions.live, versions.newest, versions.stale_seconds) == (first, second, 15.0)
+    assert caplog.text.count("cannot be loaded") == 1  # the same reason is logged once
+    faults.clear()
+    clock.now = 31.0
+    versions.refresh()
+    assert (versions.live, versions.stale_seconds) == (second, 0.0)
+
+
+def test_a_file_that_changes_is_tried_at_once(pushes) -> None:
+    version = pushes.push("one")
     tried = []
 
     def load(name: str, version: int, folder: Path):
         tried.append(name)
         raise ValueError("damaged")
 
-    versions = Versions(pushes.root, load)
+    versions = Versions(pushes.root, load, Clock())
     for _ in range(3):
         versions.refresh()
     assert len(tried) == 1
+    asset = pushes.root / "retriever" / str(version) / "assets" / "label.txt"
+    os.utime(asset, ns=(1, 1))
+    versions.refresh()
+    assert len(tried) == 2
+
+
+def test_older_versions_are_loaded_where_none_of_the_newest_can_be(pushes) -> None:
+    first, *later = [pushes.push(label) for label in ("one", "two", "three")]
+
+    def load(name: str, version: int, folder: Path):
+        if version in later:
+            raise MemoryError
+        return name
+
+    versions = Versions(pushes.root, load)
+    versions.refresh()
+    assert versions.live == first
+
+
+def remove_manifest(root: Path, version: int) -> None:
+    (root / "manifests" / f"{version}.json").unlink()
+
+
+def remove_model(root: Path, version: int) -> None:
+    shutil.rmtree(root / "retriever" / str(version))
+
+
+@pytest.mark.parametrize("remove", [remove_manifest, remove_model])
+def test_a_live_version_that_is_removed_by_hand_gives_way_to_the_one_before(serve, pushes, until, remove) -> None:
+    first = pushes.push("one")
+    server = serve(pushes.root)
+    second = pushes.push("two")
+    until(lambda: server.versions.live == second)
+    remove(pushes.root, second)
+    until(lambda: server.versions.live == first)
+    assert ids(server) == b"one-1"
+    assert states(server)[second] == "END"
+
+
+def test_a_live_version_whose_manifest_cannot_be_read_for_a_moment_stays(pushes) -> None:
+    first, second = pushes.push("one"), pushes.push("two")
+    versions = Versions(pushes.root, lambda name, version, folder: name)
+    versions.refresh()
+    manifest = pushes.root / "manifests" / f"{second}.json"
+    content = manifest.read_bytes()
+    manifest.write_bytes(content[:40])
+    versions.refresh()
+    assert versions.live == second and first in versions.states("retriever")
 
 
 def test_a_version_is_live_for_all_its_models_at_once(pushes) -> None:
@@ -190,11 +360,18 @@ def test_a_version_is_live_for_all_its_models_at_once(pushes) -> None:
     assert [versions.get(model, None) for model in models] == [f"{model} of {second}" for model in models]
 
 
-def test_a_manifest_that_is_none_is_passed_over(serve, pushes, until, caplog) -> None:
-    pushes.push("one")
-    (pushes.root / "manifests" / "notes.json").write_text("[]")
-    assert ids(serve(pushes.root)) == b"one-1"
-    assert "notes.json: expected a version's manifest" in caplog.text
+def test_odd_files_among_the_manifests_are_logged_once_and_stop_nothing(pushes, caplog) -> None:
+    first = pushes.push("one")
+    write_odd_files(pushes.root / "manifests")
+    versions = Versions(pushes.root, lambda name, version, folder: name)
+    for _ in range(3):
+        versions.refresh()
+    assert versions.live == first
+    # All of them but the link to nowhere, which is as a manifest that retention removed since the folder was listed.
+    assert caplog.text.count("expected a version's manifest") == 8
+    second = pushes.push("two")
+    versions.refresh()
+    assert versions.live == second
 
 
 def request(k: int = 1) -> predict_pb2.PredictRequest:

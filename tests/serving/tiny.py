@@ -17,7 +17,7 @@ import tensorflow as tf
 from components.pusher.files import Source
 from components.pusher.manifest import find
 from components.pusher.versions import PushFolder
-from schemas import served
+from ndr_client import served
 from serving.server import ServerSettings
 
 ANY_PORT = ServerSettings(host="127.0.0.1", port=0, rest_port=0, poll_seconds=0.05)

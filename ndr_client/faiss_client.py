@@ -1,4 +1,4 @@
-"""Retrieval for those who run their own vector search: a tower over gRPC, and FAISS here, always of one version."""
+"""Retrieval by a vector search in this process: a tower over gRPC, and FAISS here, always of one version."""
 
 import threading
 import time
@@ -6,19 +6,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import faiss
 import grpc
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
-from schemas import served
-from schemas.errors import UserError
-from schemas.features import CANDIDATE_ID
-from serving import manifests
-from serving.client import Client, Found, Rows
+from ndr_client import served
+from ndr_client.client import Client, Found, Rows
+from ndr_client.manifests import Manifests
+
+try:
+    import faiss
+    import pyarrow as pa
+except ImportError as error:
+    raise ImportError(f"FaissClient needs more than Client: pip install 'ndr-client[faiss]' ({error})") from error
 
 CHECK_SECONDS = 1.0
+IDS_COLUMN = "candidate_id"
+
+
+class VersionError(Exception):
+    """No version can be searched: none is both pushed and served, or the index of one is damaged."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +51,18 @@ class FaissClient:
 
     Args:
         client: what asks the server.
-        push_folder: see `components.pusher.versions`.
+        push_folder: that the server serves, or a copy that is kept up to date.
         check_seconds: how long an index is used before a newer one is looked for.
+        label: of the version that is searched, such as "stable"; None for the newest.
     """
 
-    def __init__(self, client: Client, push_folder: Path, check_seconds: float = CHECK_SECONDS) -> None:
+    def __init__(
+        self, client: Client, push_folder: Path, check_seconds: float = CHECK_SECONDS, label: str | None = None
+    ) -> None:
         self._client = client
+        self._label = label
         self._push_folder = push_folder
+        self._manifests = Manifests(push_folder)
         self._check_seconds = check_seconds
         self._lock = threading.Lock()
         self._index: Index | None = None
@@ -64,7 +76,7 @@ class FaissClient:
             k: how many items.
 
         Raises:
-            UserError: no version is both pushed with an index and loaded by the server, or an index is damaged.
+            VersionError: no version is both pushed with an index and loaded by the server, or an index is damaged.
             grpc.RpcError: the server cannot answer.
         """
         return self._find(served.QUERY_TOWER, rows, k)
@@ -85,7 +97,7 @@ class FaissClient:
         scores, found = index.faiss.search(np.ascontiguousarray(answer.outputs[served.EMBEDDING]), k)
         none = found < 0
         ids = np.where(none, served.NO_ITEM.encode(), index.ids[found])
-        return Found(ids, np.where(none, np.float32(served.NO_SCORE), scores), index.version)
+        return Found(ids, np.where(none, np.float32(served.NO_SCORE), scores), index.version, self._label)
 
     def _current(self, at_once: bool = False) -> Index:
         with self._lock:
@@ -95,13 +107,16 @@ class FaissClient:
             return self._index
 
     def _newest(self) -> Index:
-        available = set(self._client.available(served.QUERY_TOWER)) & set(self._client.available(served.ITEM_TOWER))
-        for pushed in reversed(manifests.read(self._push_folder)):
+        towers = (served.QUERY_TOWER, served.ITEM_TOWER)
+        available = set.intersection(*(set(self._client.available(tower, self._label)) for tower in towers))
+        for pushed in reversed(self._manifests.read()):
             if pushed.version in available and served.INDEX in pushed.parts:
                 if self._index is not None and self._index.version == pushed.version:
                     return self._index
+                if faults := pushed.faults([served.INDEX]):
+                    raise VersionError(f"{self._push_folder}: {'; '.join(faults)}. Push again.")
                 return _load(pushed.version, pushed.parts[served.INDEX])
-        raise UserError(
+        raise VersionError(
             f"{self._push_folder}: expected a version with an index that the server has loaded, which are "
             f"{sorted(available) or 'none'}; found none. Push one, and see that the server watches this folder."
         )
@@ -111,11 +126,13 @@ def _load(version: int, folder: Path) -> Index:
     try:
         index = faiss.read_index(str(folder / "index.faiss"))
         with pa.memory_map(str(folder / "ids.arrow")) as source:
-            ids = pa.ipc.open_file(source).read_all().column(CANDIDATE_ID).to_numpy()
+            ids = pa.ipc.open_file(source).read_all().column(IDS_COLUMN).to_numpy()
     except (RuntimeError, OSError, pa.ArrowInvalid, KeyError) as error:
-        raise UserError(
+        raise VersionError(
             f"{folder}: expected index.faiss and ids.arrow, found something else: {error}. Push again."
         ) from error
     if index.ntotal != len(ids):
-        raise UserError(f"{folder}: expected an id for each of {index.ntotal} vectors, found {len(ids)}. Push again.")
+        raise VersionError(
+            f"{folder}: expected an id for each of {index.ntotal} vectors, found {len(ids)}. Push again."
+        )
     return Index(version, index, ids)

@@ -4,7 +4,6 @@ QUERY_TOWER = "query_tower"
 ITEM_TOWER = "item_tower"
 RETRIEVER = "retriever"
 MODELS = (QUERY_TOWER, ITEM_TOWER, RETRIEVER)  # the parts of a version that TensorFlow runs
-MODELS = (QUERY_TOWER, ITEM_TOWER, RETRIEVER)  # the parts of a version that TensorFlow runs
 INDEX = "index"
 
 TENSORS_SIGNATURE = "serving_default"

@@ -1,0 +1,221 @@
+"""Asks a server for embeddings and items, over gRPC; TF Serving and the embedded server answer alike."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ndr_client import connection, served, tensors
+from ndr_client import protocol_pb2 as protocol
+from ndr_client.connection import Tls
+
+Rows = Sequence[bytes] | Mapping[str, ArrayLike]
+"""What is asked about: serialised tf.Examples (see `example`), or for each raw feature its values, a row a query. A server merges
+Examples of whatever length into a batch; features only with those whose rows are as long."""
+Version = int | str | None
+"""Which version is asked: a number, a label such as "canary", or None for the one that answers by default."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model gave.
+
+    Attributes:
+        outputs: an array for each; text as bytes objects.
+        version: that gave it.
+        label: that it was asked by; None where it was asked by its number or by default.
+    """
+
+    outputs: dict[str, NDArray[Any]]
+    version: int
+    label: str | None
+
+
+@dataclass(frozen=True)
+class Found:
+    """Items for each query, best first.
+
+    Attributes:
+        item_ids: [batch, k] bytes objects; b"" where a row has no more.
+        scores: [batch, k] float32, inner products of unit vectors; -2 where a row has no more.
+        version: of everything that this came from.
+        label: that it was asked by; None where it was asked by its number or by default.
+    """
+
+    item_ids: NDArray[Any]
+    scores: NDArray[np.float32]
+    version: int
+    label: str | None
+
+
+class Client:
+    """Asks the models of a server. Safe to be used by many threads.
+
+    Every method raises grpc.RpcError where the server cannot answer; its `code()` and `details()` say why.
+
+    Example:
+        with Client("localhost:8500") as client:
+            found = client.retrieve([example({"user_id": "13"})], k=10)
+
+    Args:
+        address: HOST:PORT of the server's gRPC side, or any target that gRPC resolves; several addresses of a host take turns.
+        timeout: seconds that an answer may take, all attempts together.
+        attempts: of a call in all, 1 to 5, while the server is UNAVAILABLE.
+        tls: for an encrypted connection.
+        token: that the server asks for; only beside `tls`.
+
+    Raises:
+        ValueError: `attempts` is out of range, or a token would be sent in the clear.
+        OSError: a file of `tls` cannot be read.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        timeout: float = 10.0,
+        attempts: int = 4,
+        tls: Tls | None = None,
+        token: str | None = None,
+    ) -> None:
+        self._channel = connection.connect(address, attempts, tls, token)
+        self._timeout = timeout
+        self._predict = self._channel.unary_unary(
+            f"/{connection.PREDICTION}/Predict",
+            protocol.PredictRequest.SerializeToString,
+            protocol.PredictResponse.FromString,
+        )
+        self._status = self._channel.unary_unary(
+            f"/{connection.MODEL}/GetModelStatus",
+            protocol.StatusRequest.SerializeToString,
+            protocol.StatusResponse.FromString,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self._channel.close()
+
+    def embed(self, tower: str, rows: Rows, version: Version = None) -> Answer:
+        """Embeds queries or items.
+
+        Args:
+            tower: `query_tower` or `item_tower`.
+            rows: what is embedded.
+            version: that is asked.
+
+        Returns:
+            `embedding`, float32 [batch, width], L2-normalised.
+        """
+        return self.predict(tower, *_inputs(rows), version)
+
+    def retrieve(
+        self,
+        queries: Rows,
+        k: int | Sequence[int],
+        *,
+        exclude: Sequence[Sequence[str | bytes]] | None = None,
+        version: Version = None,
+    ) -> Found:
+        """Finds the best items for queries, by the retriever.
+
+        Args:
+            queries: whom for.
+            k: the number of items, for all queries or for each.
+            exclude: the items that each query must not be given; only for queries by features. Examples name what they exclude
+                themselves, by their feature `exclude`.
+            version: that is asked.
+
+        Raises:
+            ValueError: `exclude` was given beside Examples.
+        """
+        signature, inputs = _inputs(queries)
+        batch = len(next(iter(inputs.values()), ()))
+        inputs[served.K] = np.broadcast_to(np.asarray(k, np.int32), batch)
+        if signature == served.TENSORS_SIGNATURE:
+            inputs[served.EXCLUDE] = _padded(exclude or [[]] * batch)
+        elif exclude is not None:
+            raise ValueError(f"exclude: expected None beside Examples, which have a feature {served.EXCLUDE} for it")
+        answer = self.predict(served.RETRIEVER, signature, inputs, version)
+        width = max(inputs[served.K], default=0)  # an answer is as wide as the batch that the server made of it needed
+        ids, scores = (answer.outputs[name][:, :width] for name in (served.ITEM_IDS, served.SCORES))
+        return Found(ids, scores, answer.version, answer.label)
+
+    def predict(self, model: str, signature: str, inputs: Mapping[str, ArrayLike], version: Version = None) -> Answer:
+        """Runs a signature of a model.
+
+        Args:
+            model: its name.
+            signature: its name.
+            inputs: an array for each; text as str or bytes objects.
+            version: that is asked.
+
+        Raises:
+            ValueError: an input has no dtype that models take, or the answer has none that the client knows.
+        """
+        request = predict_request(model, signature, inputs, version)
+        response = self._predict(request, timeout=self._timeout)
+        outputs = {name: tensors.to_values(message, name) for name, message in response.outputs.items()}
+        return Answer(outputs, response.model_spec.version.value, version if isinstance(version, str) else None)
+
+    def available(self, model: str, version: Version = None) -> list[int]:
+        """The versions of a model that answer, the newest first; empty where there is none.
+
+        Args:
+            model: its name.
+            version: only this one, where it answers.
+        """
+        request = protocol.StatusRequest(model_spec=_spec(model, version))
+        try:
+            response = self._status(request, timeout=self._timeout)
+        except grpc.RpcError as error:
+            if error.code() == grpc.StatusCode.NOT_FOUND:
+                return []
+            raise
+        available = protocol.StatusResponse.AVAILABLE
+        return sorted((each.version for each in response.versions if each.state == available), reverse=True)
+
+
+def predict_request(
+    model: str, signature: str, inputs: Mapping[str, ArrayLike], version: Version = None
+) -> protocol.PredictRequest:
+    """The message that `Client.predict` sends.
+
+    Raises:
+        ValueError: an input has no dtype that models take.
+    """
+    return protocol.PredictRequest(
+        model_spec=_spec(model, version, signature),
+        inputs={name: tensors.to_message(values) for name, values in inputs.items()},
+    )
+
+
+def _spec(model: str, version: Version, signature: str = "") -> protocol.ModelSpec:
+    spec = protocol.ModelSpec(name=model, signature_name=signature)
+    if isinstance(version, str):
+        spec.version_label = version
+    elif version is not None:
+        spec.version.value = version
+    return spec
+
+
+def _inputs(rows: Rows) -> tuple[str, dict[str, Any]]:
+    """The signature that takes such rows, and its inputs."""
+    if isinstance(rows, Mapping):
+        return served.TENSORS_SIGNATURE, dict(rows)
+    return served.EXAMPLES_SIGNATURE, {served.EXAMPLES: np.array(rows, object)}
+
+
+def _padded(lists: Sequence[Sequence[str | bytes]]) -> NDArray[Any]:
+    width = max(map(len, lists), default=0)
+    rows = [[*each, *[served.NO_ITEM] * (width - len(each))] for each in lists]
+    return np.array(rows, object).reshape(len(rows), width)

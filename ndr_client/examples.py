@@ -1,0 +1,36 @@
+"""tf.train.Examples without TensorFlow."""
+
+from collections.abc import Mapping, Sequence
+
+from ndr_client import protocol_pb2 as protocol
+
+Value = str | bytes | int | float
+"""Of a feature: text for an id, even where that looks like a number; a number for a number."""
+
+
+def example(features: Mapping[str, Value | Sequence[Value]]) -> bytes:
+    """Serialises a query or an item as a tf.train.Example.
+
+    Example:
+        example({"user_id": "13", "history": ["242", "302"], "age": 25})
+
+    Args:
+        features: by name a value, or a list where a feature has several. A feature that is empty or left out is missing.
+
+    Raises:
+        TypeError: the values of a feature are not all text or all numbers.
+    """
+    message = protocol.Example()
+    for name, given in features.items():
+        values = [given] if isinstance(given, str | bytes | int | float) else list(given)
+        feature = message.features.feature[name]
+        if all(isinstance(value, str | bytes) for value in values):
+            feature.texts.value.extend(value.encode() if isinstance(value, str) else value for value in values)
+        elif all(isinstance(value, int | float) for value in values):
+            feature.floats.value.extend(values)
+        else:
+            kinds = ", ".join(sorted({type(value).__name__ for value in values}))
+            raise TypeError(f"{name}: expected values that are all text or all numbers, received {kinds}")
+        if not values:
+            del message.features.feature[name]
+    return message.SerializeToString(deterministic=True)

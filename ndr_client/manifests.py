@@ -1,0 +1,179 @@
+"""Which versions a push folder holds, and whether their files are what was pushed.
+
+Only the pipeline's Pusher writes there: the parts of a version first, then its manifest, manifests/VERSION.json. Whoever serves or
+searches only reads, by the standard library alone.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import stat
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ndr_client.served import MODELS
+
+MANIFESTS = "manifests"
+LARGEST_MANIFEST = 16 << 20  # bytes
+HIGHEST_VERSION = (1 << 63) - 1  # TF Serving's, an int64
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """A version, as its manifest describes it.
+
+    Attributes:
+        root: the push folder.
+        version: its number; the highest is live.
+        parts: the folder of each part.
+        files: of each part, by its name in the folder, the size in bytes and the SHA-256 of each file. Empty in manifests of older
+            code.
+    """
+
+    root: Path
+    version: int
+    parts: dict[str, Path]
+    files: dict[str, dict[str, tuple[int, str]]]
+
+    @property
+    def models(self) -> dict[str, Path]:
+        """The parts that are SavedModels."""
+        return {name: self.parts[name] for name in MODELS if name in self.parts}
+
+    def faults(self, parts: Iterable[str] | None = None) -> list[str]:
+        """Reads every file of the version and compares it with the manifest.
+
+        Args:
+            parts: the parts to read; by default all.
+
+        Returns:
+            A sentence for each fault: a part or file that is missing, of another content, not in the manifest, or a link out of the
+            push folder. Without checksums in the manifest only whether the parts exist, and the links.
+
+        Raises:
+            OSError: a file cannot be read.
+        """
+        return [fault for part in (self.parts if parts is None else parts) for fault in self._faults_of(part)]
+
+    def _faults_of(self, part: str) -> Iterator[str]:
+        folder = self.parts[part]
+        place = folder.relative_to(self.root)
+        if not folder.is_dir():
+            yield f"{place} is missing"
+            return
+        root = self.root.resolve()
+        outside = [path for path in (folder, *_tree(folder)) if not path.resolve().is_relative_to(root)]
+        if outside:
+            yield from (f"{path.relative_to(self.root)} leads out of the push folder" for path in outside)
+            return
+        if not self.files:
+            return
+        expected, found = (
+            self.files.get(part, {}),
+            {path.relative_to(folder).as_posix(): path for path in _files(folder)},
+        )
+        for name in sorted({*expected, *found}):
+            if name not in found:
+                yield f"{place}/{name} is missing"
+            elif name not in expected:
+                yield f"{place}/{name} does not belong there"
+            elif (size := found[name].stat().st_size) != expected[name][0]:
+                yield f"{place}/{name} has {size:,} bytes instead of {expected[name][0]:,}"
+            elif _sha256(found[name]) != expected[name][1]:
+                yield f"{place}/{name} has another content than what was pushed"
+
+
+class Manifests:
+    """The manifests of a push folder. What is no manifest is passed over, and logged once.
+
+    Args:
+        push_folder: it need not exist yet.
+    """
+
+    def __init__(self, push_folder: Path) -> None:
+        self._root = push_folder
+        self._reported: dict[str, str] = {}
+
+    def read(self) -> list[Pushed]:
+        """Every version that has a manifest, oldest first.
+
+        Raises:
+            OSError: the folder of the manifests cannot be listed.
+        """
+        pushed, odd = [], {}
+        for name in self._names():
+            try:
+                pushed.append(_read(self._root, name))
+            except FileNotFoundError:  # retention removed it since the folder was listed
+                continue
+            except (OSError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
+                odd[name] = f"{type(error).__name__}: {error}"
+                if self._reported.get(name) != odd[name]:
+                    path = self._root / MANIFESTS / name
+                    _log.error(
+                        "%s: expected a version's manifest, found something else: %s. Move it away.", path, odd[name]
+                    )
+        self._reported = odd
+        return sorted(pushed, key=lambda each: each.version)
+
+    def names(self, version: int) -> bool:
+        """Whether there is a manifest of this version, even one that cannot be read now.
+
+        Raises:
+            OSError: the folder of the manifests cannot be listed.
+        """
+        return f"{version}.json" in self._names()
+
+    def _names(self) -> list[str]:
+        try:
+            return sorted(path.name for path in (self._root / MANIFESTS).iterdir() if path.name.endswith(".json"))
+        except FileNotFoundError:
+            return []
+
+
+def _read(root: Path, name: str) -> Pushed:
+    path = root / MANIFESTS / name
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST_MANIFEST:  # a FIFO would be waited for
+        raise ValueError(f"expected a file of at most {LARGEST_MANIFEST} bytes")
+    content = json.loads(path.read_bytes())
+    version = content["version"]
+    if type(version) is not int or f"{version}.json" != name or not 0 < version <= HIGHEST_VERSION:
+        raise ValueError("expected a version that is a positive int64 and the name of the file")
+    parts = {part: root / _inside(place) for part, place in content["parts"].items()}
+    files = {part: _digests(each) for part, each in content.get("files", {}).items()}
+    return Pushed(root, version, parts, files)
+
+
+def _inside(place: str) -> PurePosixPath:
+    path = PurePosixPath(place)
+    if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in place:
+        raise ValueError(f"expected the places of parts in the push folder, found {place!r}")
+    return path
+
+
+def _digests(files: Mapping[str, Any]) -> dict[str, tuple[int, str]]:
+    return {name: (int(digest["size"]), str(digest["sha256"])) for name, digest in files.items()}
+
+
+def _tree(folder: Path) -> Iterator[Path]:
+    """Everything below a folder; links are listed, not followed."""
+    for parent, folders, files in os.walk(folder, onerror=_raise):
+        yield from (Path(parent, name) for name in (*folders, *files))
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (path for path in _tree(folder) if path.is_symlink() or not path.is_dir())
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _raise(error: OSError) -> None:
+    raise error

@@ -1,0 +1,84 @@
+"""NumPy arrays as TensorFlow's tensors on the wire and back; text is an array of bytes objects."""
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ndr_client import protocol_pb2 as protocol
+
+# For each dtype NumPy's, and the field that holds its values where they are not packed.
+_FORMS: dict[protocol.DataType, tuple[np.dtype[Any], str]] = {
+    protocol.STRING: (np.dtype(object), "strings"),
+    protocol.FLOAT: (np.dtype("<f4"), "floats"),
+    protocol.DOUBLE: (np.dtype("<f8"), "doubles"),
+    protocol.INT32: (np.dtype("<i4"), "int32s"),
+    protocol.INT64: (np.dtype("<i8"), "int64s"),
+    protocol.BOOL: (np.dtype(np.bool_), "bools"),
+}
+_DTYPES = {form[0]: dtype for dtype, form in _FORMS.items()}
+
+
+def to_array(values: ArrayLike) -> NDArray[Any]:
+    """An array of a dtype that models take: text as bytes objects, and Python's own floats as float32.
+
+    Raises:
+        ValueError: the rows differ in length.
+    """
+    if isinstance(values, np.ndarray) and values.dtype.kind not in "OSU":
+        return values
+    array = np.array(values, object)  # NumPy's own bytes would lose the zeros at their end
+    if not array.size or any(isinstance(value, str | bytes) for value in array.flat):
+        encoded = [value.encode() if isinstance(value, str) else value for value in array.flat]
+        return np.array(encoded, object).reshape(array.shape)
+    plain = np.array(array.tolist())
+    return plain.astype(np.float32) if plain.dtype == np.float64 else plain
+
+
+def to_message(values: ArrayLike) -> protocol.Tensor:
+    """Packs values for a request.
+
+    Raises:
+        ValueError: they are of a dtype that no model takes, or the rows differ in length.
+    """
+    array = to_array(values)
+    dtype = _DTYPES.get(array.dtype)
+    if dtype is None:
+        known = ", ".join(str(each) for each in _DTYPES)
+        raise ValueError(f"expected values of a dtype of {known}, received {array.dtype}")
+    message = protocol.Tensor(dtype=dtype)
+    for size in array.shape:
+        message.shape.dim.add(size=size)
+    if array.dtype.hasobject:
+        message.strings.extend(array.ravel().tolist())
+    else:
+        message.content = array.astype(_FORMS[dtype][0], copy=False).tobytes()
+    return message
+
+
+def to_values(message: protocol.Tensor, name: str) -> NDArray[Any]:
+    """Unpacks an answer; the array may be read-only.
+
+    Args:
+        message: values packed or listed, as many as its shape asks for.
+        name: what the tensor is called in errors.
+
+    Raises:
+        ValueError: shape, dtype and values do not agree, or the dtype is not one that the client knows.
+    """
+    if message.dtype not in _FORMS:
+        known = ", ".join(protocol.DataType.Name(each) for each in _FORMS)
+        raise ValueError(f"{name}: expected a dtype of {known}, received TensorFlow's number {message.dtype}")
+    dtype, field = _FORMS[message.dtype]
+    shape = tuple(dim.size for dim in message.shape.dim)
+    count = math.prod(shape)
+    if message.content:
+        received = len(message.content) / dtype.itemsize
+    else:
+        received = len(getattr(message, field))
+    if received != count or any(size < 0 for size in shape) or (message.content and dtype.hasobject):
+        raise ValueError(f"{name}: expected the {count} values of the shape {list(shape)}, received {received:g}")
+    if message.content:
+        return np.frombuffer(message.content, dtype).reshape(shape)
+    return np.array(list(getattr(message, field)), dtype).reshape(shape)

@@ -1,0 +1,171 @@
+"""Alerts and the dashboard, by Prometheus's own tools."""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from rendered import DEPLOY, of_kind
+
+FOLDER = DEPLOY / "components" / "monitoring"
+(RULES,) = of_kind(list(yaml.safe_load_all((FOLDER / "rules.yaml").read_text())), "PrometheusRule").values()
+DASHBOARD = json.loads((FOLDER / "dashboard.json").read_text())
+JOB = 'job="ndr/ndr-serving"'
+
+
+def promtool(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    if shutil.which("promtool") is None:
+        pytest.skip("promtool is not installed: it is in Debian's package prometheus")
+    return subprocess.run(["promtool", *words], capture_output=True, text=True, check=False)
+
+
+def expressions() -> Iterator[str]:
+    for panel in DASHBOARD["panels"]:
+        for target in panel.get("targets", []):
+            yield target["expr"].replace("$__rate_interval", "5m")
+
+
+def loaded(instance: str, version: int) -> dict[str, str]:
+    """A server that loaded a version once, as TF Serving's exporter writes it."""
+    labels = f'{JOB}, instance="{instance}", status="success", model_path="/ndr/serving/retriever/{version}"'
+    return {"series": f":tensorflow:cc:saved_model:load_attempt_count{{{labels}}}", "values": "1x20"}
+
+
+def test_the_rules_are_prometheus_own(tmp_path: Path) -> None:
+    rules = tmp_path / "rules.yaml"
+    rules.write_text(yaml.safe_dump(RULES["spec"]))
+    done = promtool("check", "rules", rules)
+    assert done.returncode == 0, done.stdout + done.stderr
+    names = [rule["alert"] for group in RULES["spec"]["groups"] for rule in group["rules"]]
+    assert f"{len(names)} rules found" in done.stdout and len(set(names)) == len(names)
+
+
+def test_every_panel_asks_what_prometheus_understands(tmp_path: Path) -> None:
+    rules = [{"record": f"panel:{number}", "expr": each} for number, each in enumerate(expressions())]
+    assert rules
+    asked = tmp_path / "panels.yaml"
+    asked.write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": rules}]}))
+    done = promtool("check", "rules", asked)
+    assert done.returncode == 0, done.stdout + done.stderr
+    numbers = [panel["id"] for panel in DASHBOARD["panels"]]
+    assert len(set(numbers)) == len(numbers)
+
+
+def alert(name: str, at: str, *expected: dict[str, str]) -> dict[str, Any]:
+    """That an alert fires, with these labels, or does not."""
+    (rule,) = (rule for group in RULES["spec"]["groups"] for rule in group["rules"] if rule["alert"] == name)
+    return {
+        "eval_time": at, "alertname": name,
+        "exp_alerts": [{"exp_labels": {**rule["labels"], **labels}} for labels in expected],
+    }  # fmt: skip
+
+
+# Prometheus's tests begin at 1970-01-01T00:00Z, so that a day that began at 0 is as old as the time is.
+CASES = {
+    "a version of each day": {
+        "interval": "1h",
+        "input_series": [{"series": "ndr_newest_day_timestamp_seconds", "values": "0x60"}],
+        "alert_rule_test": [alert("NdrNoNewVersion", "56h"), alert("NdrNoNewVersion", "57h", {})],
+    },
+    "what became of the day": {
+        "interval": "1h",
+        "input_series": [
+            {"series": 'ndr_day_outcome{outcome="pushed"}', "values": "1 1 0 0"},
+            {"series": 'ndr_day_outcome{outcome="refused"}', "values": "0 0 1 1"},
+        ],
+        "alert_rule_test": [
+            alert("NdrDayRefused", "1h"),
+            alert("NdrDayRefused", "2h", {"outcome": "refused"}),
+            alert("NdrPipelineUnknown", "1h"),
+            alert("NdrPipelineUnknown", "3h", {}),
+        ],
+    },
+    "a server behind the newest version": {
+        "interval": "5m",
+        "input_series": [
+            {"series": "ndr_newest_version", "values": "1764288000x4 1764374400x16"},  # at 25 minutes the next one
+            *({"series": f'up{{{JOB}, instance="{each}"}}', "values": "1x20"} for each in ("a", "b")),
+            loaded("a", 1764288000),
+            loaded("b", 1764288000),
+            {**loaded("a", 1764374400), "values": "_x5 1x14"},
+        ],
+        "alert_rule_test": [
+            alert("NdrServingBehind", "20m"),
+            alert("NdrServingBehind", "30m"),  # for how long it may be so
+            alert("NdrServingBehind", "45m", {"instance": "b", "job": "ndr/ndr-serving"}),
+        ],
+    },
+    "nobody serves": {
+        "interval": "1m",
+        "input_series": [{"series": f'up{{{JOB}, instance="a"}}', "values": "1 1 0x10"}],
+        "alert_rule_test": [alert("NdrServingDown", "2m"), alert("NdrServingDown", "8m", {})],
+    },
+    "requests fail": {
+        "interval": "1m",
+        "input_series": [
+            # Two in a hundred; those that the client is to blame for do not count.
+            {"series": f':tensorflow:serving:request_count{{{JOB}, status="OK"}}', "values": "0+98x30"},
+            {"series": f':tensorflow:serving:request_count{{{JOB}, status="INTERNAL"}}', "values": "0x10 0+2x20"},
+            {"series": f':tensorflow:serving:request_count{{{JOB}, status="INVALID_ARGUMENT"}}', "values": "0+50x30"},
+        ],
+        "alert_rule_test": [alert("NdrServingErrors", "10m"), alert("NdrServingErrors", "30m", {})],
+    },
+    "requests are slow": {
+        "interval": "1m",
+        "input_series": [
+            {"series": f':tensorflow:serving:request_latency_bucket{{{JOB}, le="{limit}"}}', "values": f"0+{count}x30"}
+            for limit, count in (("100000", 95), ("1000000", 100), ("+Inf", 100))
+        ],
+        "alert_rule_test": [alert("NdrServingSlow", "5m"), alert("NdrServingSlow", "20m", {})],
+    },
+    "a load fails": {
+        "interval": "5m",
+        "input_series": [
+            {**loaded("a", 3), "values": "1x20"},
+            {
+                "series": f':tensorflow:cc:saved_model:load_attempt_count{{{JOB}, instance="b", status="fail"}}',
+                "values": "0x3 1x16",
+            },
+        ],
+        "alert_rule_test": [
+            alert("NdrServingLoadFails", "15m"),
+            alert("NdrServingLoadFails", "30m", {"instance": "b"}),
+        ],
+    },
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_alerts_fire_when_they_should_and_not_before(tmp_path: Path, case: str) -> None:
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(bare(RULES["spec"])))
+    test = {"rule_files": ["rules.yaml"], "evaluation_interval": "1m", "tests": [CASES[case]]}
+    (tmp_path / "test.yaml").write_text(yaml.safe_dump(test))
+    done = promtool("test", "rules", tmp_path / "test.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def bare(rules: dict[str, Any]) -> dict[str, Any]:
+    """Without annotations, which a test would have to repeat."""
+    return {
+        "groups": [
+            {
+                **group,
+                "rules": [
+                    {key: value for key, value in rule.items() if key != "annotations"} for rule in group["rules"]
+                ],
+            }
+            for group in rules["groups"]
+        ]
+    }
+
+
+def test_every_alert_is_tested_and_says_what_to_do() -> None:
+    tested = {each["alertname"] for case in CASES.values() for each in case["alert_rule_test"] if each["exp_alerts"]}  # type: ignore[attr-defined]
+    for group in RULES["spec"]["groups"]:
+        for rule in group["rules"]:
+            assert rule["alert"] in tested
+            assert {"summary", "runbook"} <= rule["annotations"].keys()
