@@ -74,7 +74,7 @@ class Known(NamedTuple):
         together = sparse.coo_array(
             (np.concatenate(pair_counts), (np.concatenate(sources), np.concatenate(targets))), shape=(size, size)
         ).tocsr()
-        return cls(counts, recent, first, Neighbours.build(together, totals, most_neighbours))
+        return cls(counts, recent, first, Neighbours.build(together, totals, counts, most_neighbours))
 
 
 def _rows(table: pa.Table, column: str, ids: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

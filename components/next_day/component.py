@@ -139,7 +139,7 @@ class NextDay(base_beam_component.BaseBeamComponent):
                 model=model,
                 earlier_model=earlier_model,
                 counts=counts,
-                settings=settings.model_dump_json(exclude=JUDGED - {"next_day_interactions"}),
+                settings=settings.model_dump_json(exclude=JUDGED - {"next_day_interactions", "beat"}),
                 feature_spec=spec.model_dump_json(),
                 day=day,
                 judgement=types.Channel(type=NextDayJudgement),

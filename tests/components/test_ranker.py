@@ -1,16 +1,18 @@
 """Held-out interactions through the Ranker by Beam, against what each of its numbers is by definition, worked out one at a time."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import apache_beam as beam
 import numpy as np
 import pytest
 import tensorflow as tf
 from counted import Taken, write_counts
 from exported import export
+from test_evaluator import evaluate
 from tfx import types
 from tfx.dsl.components.base import base_beam_executor
 from tfx.types import standard_artifacts
@@ -22,6 +24,8 @@ from components.counts.files import THROUGH, TRAINING
 from components.evaluator import ranked, slices
 from components.evaluator.as_new import AsNew, is_drawn
 from components.evaluator.cooccurrence import FADES, NEWEST
+from components.evaluator.expectation import hit_probability, reciprocal_rank
+from components.evaluator.interactions import Window
 from components.evaluator.names import (
     AS_NEW,
     BASELINE,
@@ -37,6 +41,7 @@ from components.evaluator.names import (
     SCORERS,
     TAKEN_BEFORE,
 )
+from components.evaluator.next_day import NextDay, judge_next_day
 from components.evaluator.ranker import RankerExecutor
 from components.evaluator.ranking import TIE
 from components.evaluator.settings import EvaluatorSettings
@@ -148,7 +153,11 @@ class World:
         made = standard_artifacts.Examples()
         made.uri = str(self.folder / name)
         context = base_beam_executor.BaseBeamExecutor.Context(
-            beam_pipeline_args=[f"--direct_num_workers={workers}", "--direct_running_mode=multi_threading"],
+            beam_pipeline_args=[
+                f"--direct_num_workers={workers}",
+                "--direct_running_mode=multi_threading",
+                "--sdk_container_image=none",
+            ],
             tmp_dir=str(self.folder / "tmp"),
             unique_id="1",
         )
@@ -209,7 +218,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     towers = {"query": [16, 6], "item": [16, 6]}
     models = [export(SPEC, towers, folder / f"model{seed}", seed) for seed in (0, 1)]
     # The last blessed model knows the item that only the day's training has.
-    analysis_files.write(warm_start_folder(models[1].uri), {"item": entries([ITEMS[39]], [1], [1])}, {})
+    for model in models:
+        analysis_files.write(warm_start_folder(model.uri), {"item": entries([ITEMS[39]], [1], [1])}, {})
     index, retriever = ItemIndex(), Retriever()
     index.uri, retriever.uri = str(folder / "index"), str(folder / "retriever")
     settings = IndexerSettings(kind="ivf", lists=8, probes=1).model_dump_json()
@@ -229,9 +239,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 @cache
 def embedded(model: str) -> tuple[np.ndarray, dict[Row, np.ndarray]]:
-    """[items, width] embeddings of the catalogue, and that of each held-out query, embedded by itself."""
+    """[items, width] embeddings of the catalogue, and that of each query."""
     items, query = (LoadedTower(f"{model}/Format-Serving/{tower}") for tower in (ITEM_TOWER, QUERY_TOWER))
-    queries = {row: query.embed([row.serialized()])[0] for row in log()[1]}
+    rows = [*log()[0], *log()[1]]
+    queries = dict(zip(rows, query.embed([row.serialized() for row in rows]), strict=True))
     return items.embed([example(item_features(item)) for item in ITEMS]), queries
 
 
@@ -282,14 +293,21 @@ def taken_before(row: Row, training: list[Row]) -> dict[bytes, int]:
     return {item: time for item, time in last.items() if time < row.time}
 
 
-def expected_places(world: World, row: Row, left_out: tuple[bytes, ...]) -> dict[str, list[int]]:
-    training = [each for each in log()[0] if each.reward]
+def expected_places(
+    world: World, row: Row, left_out: tuple[bytes, ...] = (), before: int = START + MICROSECONDS_A_DAY
+) -> dict[str, list[int]]:
+    """By scorer, where what is known is the training interactions before some time."""
+    training = [each for each in log()[0] if each.reward and each.time < before]
     popularity = Counter(each.item for each in training)
     pairs = Counter((source, each.item) for each in training for source in each.past)
     totals = Counter(source for each in training for source in each.past)
     weights = [round(NEWEST * FADES**age) for age in reversed(range(len(row.past)))]
     led_to = [
-        sum(w * round(2**20 * pairs[h, item] / totals[h]) for w, h in zip(weights, row.past, strict=True) if totals[h])
+        sum(
+            w * round(2**20 * pairs[h, item] / (totals[h] * popularity[item]) ** 0.5)
+            for w, h in zip(weights, row.past, strict=True)
+            if pairs[h, item]
+        )
         for item in ITEMS
     ]
     last = taken_before(row, training)
@@ -406,3 +424,126 @@ def test_a_first_run_has_no_baseline_and_knows_what_training_knows(world: World)
     assert all(ranked.rank_feature(scorer) not in each for each in found.values() for scorer in others)
     # Nothing was carried, and of the day's own interactions none is from before it.
     assert {each[slices.feature("item_age")][0] for each in found.values()} == {b"fresh"}
+
+
+def day() -> list[Row]:
+    """The day's interactions with a reward, training and held out, each once."""
+    rows = [row for row in (*log()[0], *log()[1]) if row.time >= START and row.reward]
+    return rows
+
+
+def judge(world: World, folder: Path, **arguments: Any) -> NextDay:
+    """What the day says of the first model, and of the second as the one before."""
+    given: dict[str, Any] = {
+        "interactions": [f"{world.examples.uri}/Split-{split}/*" for split in ("train", "eval")],
+        "catalogue": [f"{world.catalogue.uri}/Split-catalogue/*"],
+        "model": world.model.uri,
+        "earlier_model": world.baseline.uri,
+        "counts": [f"{world.base_counts.uri}/{THROUGH}"],
+        "settings": EvaluatorSettings.model_validate(SETTINGS),
+    }
+    given |= arguments
+    return judge_next_day(
+        **given, spec=SPEC, span=DAY, make_pipeline=lambda: beam.Pipeline("FnApiRunner"), working=str(folder)
+    )
+
+
+def test_the_next_day_judges_by_what_was_known_the_evening_before(world: World, tmp_path: Path) -> None:
+    found = judge(world, tmp_path)
+    places = [expected_places(world, row, before=START) for row in day()]
+    assert (found.interactions, found.ranked, found.not_in_catalogue) == (len(places), len(places), 0)
+    whole = found.metrics["all"]
+    assert whole["interactions"] == len(places)
+    for scorer in (CANDIDATE, BASELINE, POPULARITY, RECENT_POPULARITY, TAKEN_BEFORE, COOCCURRENCE):
+        above, tied = np.array([each[scorer] for each in places]).T
+        assert whole[scorer]["recall_at_10"][0] == pytest.approx(hit_probability(above, tied, 10).mean()), scorer
+        assert whole[scorer]["mrr"][0] == pytest.approx(reciprocal_rank(above, tied).mean()), scorer
+    new = [each for each in places if AS_NEW in each]
+    for scorer in (AS_NEW, CONTENT_NEIGHBOURS):
+        above, tied = np.array([each[scorer] for each in new]).T
+        assert whole[scorer]["recall_at_10"][0] == pytest.approx(hit_probability(above, tied, 10).mean()), scorer
+        assert whole[scorer]["interactions"][0] == len(new)
+    strongest = max(whole[scorer]["recall_at_10"][0] for scorer in (POPULARITY, RECENT_POPULARITY))
+    assert whole[CANDIDATE]["recall_at_10_over_strongest"][0] == pytest.approx(
+        whole[CANDIDATE]["recall_at_10"][0] - strongest
+    )
+    assert NEW_QUERIES_OLD_ITEMS not in whole and "coverage_at_5" not in whole[CANDIDATE]
+    assert judge(world, tmp_path) == found  # to the bit
+    fresh = (
+        {row.item for row in day()} - {row.item for row in log()[0] if row.reward and row.time < START} - {ITEMS[39]}
+    )
+    assert found.metrics.get("item_age=fresh", {"interactions": 0})["interactions"] == sum(
+        row.item in fresh for row in day()
+    )
+
+
+def test_a_large_day_is_judged_by_whole_users(world: World, tmp_path: Path) -> None:
+    rows = day()
+    settings = EvaluatorSettings.model_validate({**SETTINGS, "next_day_interactions": 100})
+    found = judge(world, tmp_path, settings=settings)
+    drawn = [row for row in rows if Window(DAY, share=100 / len(rows)).has(row.user)]
+    assert 0 < len(drawn) < len(rows)
+    assert (found.interactions, found.ranked) == (len(rows), len(drawn))
+    assert found.metrics["all"]["interactions"] == len(drawn)
+
+
+def test_a_catalogue_that_lost_items_and_no_counts(world: World, tmp_path: Path) -> None:
+    write(tmp_path, "catalogue", [example(item_features(item)) for item in ITEMS[:5]])
+    found = judge(world, tmp_path, catalogue=[f"{tmp_path}/Split-catalogue/*"], counts=[], earlier_model=None)
+    kept = [row for row in day() if row.item in ITEMS[:5]]
+    assert (found.ranked, found.not_in_catalogue) == (len(kept), len(day()) - len(kept))
+    assert found.metrics["all"][POPULARITY]["recall_at_10"][0] == 1.0  # of five items
+    assert BASELINE not in found.metrics["all"] and "change" not in found.metrics["all"]
+
+
+def test_a_day_of_one_user_has_no_interval(world: World, tmp_path: Path) -> None:
+    own = [row for row in day() if row.user == b"newcomer"]
+    write(tmp_path, "eval", [row.serialized() for row in own])
+    found = judge(world, tmp_path, interactions=[f"{tmp_path}/Split-eval/*"])
+    assert found.metrics["all"]["interactions"] == len(own)
+    value, *ends = found.metrics["all"][CANDIDATE]["recall_at_10"]
+    assert 0.0 <= value <= 1.0 and ends == [None, None]
+    write(tmp_path / "nobody", "eval", [])
+    nobody = judge(world, tmp_path, interactions=[f"{tmp_path}/nobody/Split-eval/*"])
+    assert (nobody.metrics, nobody.interactions, nobody.ranked) == ({}, 0, 0)
+
+
+def test_models_of_another_width_are_compared_but_not_mixed(world: World, tmp_path: Path) -> None:
+    other = export(SPEC, {"query": [4], "item": [4]}, tmp_path / "other")
+    found = judge(world, tmp_path, earlier_model=other.uri)
+    assert set(found.metrics["all"]["change"]) >= {"recall_at_10", "mrr"}
+    replace(world, baseline=other).rank("other")
+    ranked_examples = world.read("other").values()
+    assert all(ranked.rank_feature(BASELINE) in each for each in ranked_examples)
+    assert not any(ranked.rank_feature(NEW_QUERIES_OLD_ITEMS) in each for each in ranked_examples)
+
+
+def test_tfma_says_the_same_of_the_same_rows(world: World, tmp_path: Path) -> None:
+    """The candidate's evaluation and the next day's judgement add up by one code; TFMA slices the one, NumPy the other."""
+    examples = write(tmp_path, "eval", [row.serialized() for row in day()])
+    nothing = Counts()
+    nothing.uri = str(tmp_path / "counts")
+    write_counts(tmp_path / "counts" / TRAINING, [], DAY - 1)
+    replace(world, examples=examples, counts=nothing).rank("tfma")
+    of_tfma = evaluate(
+        tmp_path / "evaluation",
+        f"{world.folder}/tfma",
+        {"model": [world.model], "baseline_model": [world.baseline]},
+        SETTINGS | {"below_popularity": "bless"},
+        has_history=True,
+    ).full
+    of_numpy = judge(world, tmp_path).metrics
+    assert of_numpy.keys() == of_tfma.keys() and len(of_numpy) > 10
+    compared = 0
+    for name, of_slice in of_numpy.items():
+        for scorer, expected in of_slice.items():
+            found = of_tfma[name][scorer]
+            if not isinstance(expected, dict):
+                assert found == expected, (name, scorer)
+                continue
+            for metric, (value, *ends) in expected.items():
+                assert found[metric][0] == pytest.approx(value, abs=1e-12), (name, scorer, metric)
+                if found[metric][1] is not None:
+                    assert found[metric][1:] == pytest.approx(ends, abs=1e-9), (name, scorer, metric)
+                compared += 1
+    assert compared > 1000
