@@ -64,22 +64,36 @@ def alert(name: str, at: str, *expected: dict[str, str]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-# Prometheus's tests begin at 1970-01-01T00:00Z, so that a day that began at 0 is as old as the time is.
+# Prometheus's tests begin at 1970-01-01T00:00Z: a day that began at 01:00 is 56 hours old at 57 hours.
 CASES = {
     "a version of each day": {
         "interval": "1h",
-        "input_series": [{"series": "ndr_newest_day_timestamp_seconds", "values": "0x60"}],
-        "alert_rule_test": [alert("NdrNoNewVersion", "56h"), alert("NdrNoNewVersion", "57h", {})],
+        "input_series": [
+            {"series": 'ndr_newest_day_timestamp_seconds{pipeline="radio"}', "values": "3600x60"},
+            {"series": 'ndr_newest_day_timestamp_seconds{pipeline="new"}', "values": "0x60"},  # nothing was pushed yet
+        ],
+        "alert_rule_test": [alert("NdrNoNewVersion", "57h"), alert("NdrNoNewVersion", "58h", {"pipeline": "radio"})],
     },
     "what became of the day": {
         "interval": "1h",
         "input_series": [
-            {"series": 'ndr_day_outcome{outcome="pushed"}', "values": "1 1 0 0"},
-            {"series": 'ndr_day_outcome{outcome="refused"}', "values": "0 0 1 1"},
+            {"series": f'ndr_day_outcome{{pipeline="radio", outcome="{outcome}"}}', "values": values}
+            for outcome, values in {
+                "pushed": "1 0 0 0 0 0",
+                "unfinished": "0 1 0 0 0 0",
+                "refused": "0 0 1 0 0 0",
+                "not servable": "0 0 0 1 0 0",
+                "withdrawn": "0 0 0 0 1 0",
+                "passed over": "0 0 0 0 0 1",
+            }.items()
         ],
         "alert_rule_test": [
+            alert("NdrDayRefused", "0h"),
             alert("NdrDayRefused", "1h"),
-            alert("NdrDayRefused", "2h", {"outcome": "refused"}),
+            alert("NdrDayRefused", "2h", {"pipeline": "radio", "outcome": "refused"}),
+            alert("NdrDayRefused", "3h", {"pipeline": "radio", "outcome": "not servable"}),
+            alert("NdrDayRefused", "4h"),
+            alert("NdrDayRefused", "5h"),
             alert("NdrPipelineUnknown", "1h"),
             alert("NdrPipelineUnknown", "3h", {}),
         ],
@@ -87,16 +101,28 @@ CASES = {
     "a server behind the newest version": {
         "interval": "5m",
         "input_series": [
-            {"series": "ndr_newest_version", "values": "1764288000x4 1764374400x16"},  # at 25 minutes the next one
+            {
+                "series": 'ndr_newest_version{pipeline="radio"}',
+                "values": "20261123001x4 20261124001x16",
+            },  # from 25 minutes on
             *({"series": f'up{{{JOB}, instance="{each}"}}', "values": "1x20"} for each in ("a", "b")),
-            loaded("a", 1764288000),
-            loaded("b", 1764288000),
-            {**loaded("a", 1764374400), "values": "_x5 1x14"},
+            loaded("a", 20261123001),
+            loaded("b", 20261123001),
+            {**loaded("a", 20261124001), "values": "_x5 1x14"},
+            # Embedded servers, which say what is live.
+            *({"series": f'up{{{JOB}, instance="{each}"}}', "values": "1x20"} for each in ("c", "d")),
+            {"series": f'ndr_serving_live_version{{{JOB}, instance="c"}}', "values": "20261123001x4 20261124001x16"},
+            {"series": f'ndr_serving_live_version{{{JOB}, instance="d"}}', "values": "20261123001x20"},
         ],
         "alert_rule_test": [
             alert("NdrServingBehind", "20m"),
             alert("NdrServingBehind", "30m"),  # for how long it may be so
-            alert("NdrServingBehind", "45m", {"instance": "b", "job": "ndr/ndr-serving"}),
+            alert(
+                "NdrServingBehind",
+                "45m",
+                {"instance": "b", "job": "ndr/ndr-serving"},
+                {"instance": "d", "job": "ndr/ndr-serving", "version": "20261123001"},
+            ),
         ],
     },
     "nobody serves": {
@@ -130,10 +156,11 @@ CASES = {
                 "series": f':tensorflow:cc:saved_model:load_attempt_count{{{JOB}, instance="b", status="fail"}}',
                 "values": "0x3 1x16",
             },
+            {"series": f'ndr_serving_loads_total{{{JOB}, instance="c", result="failed"}}', "values": "0x3 1x16"},
         ],
         "alert_rule_test": [
             alert("NdrServingLoadFails", "15m"),
-            alert("NdrServingLoadFails", "30m", {"instance": "b"}),
+            alert("NdrServingLoadFails", "30m", {"instance": "b"}, {"instance": "c"}),
         ],
     },
 }
