@@ -21,7 +21,7 @@ from components.evaluator.cooccurrence import ONE, Neighbours
 from components.evaluator.expectation import hit_probability
 from components.evaluator.ranking import Excluded
 from components.evaluator.ranking_entries import rank_by_entries
-from components.example_gen.histories import flat_positions, history_spans
+from components.example_gen.histories import histories
 
 FACTORS = (1.0, 0.97, 0.95, 0.9, 0.85, 0.8, 0.7, 0.5)
 CUTOFFS = (10, 50, 100)
@@ -57,8 +57,8 @@ def read(folder: Path) -> Log:
     times = rows["timestamp"].to_numpy(np.int64)
     lists = []
     for last in (LAST, len(rows)):
-        offsets, positions = flat_positions(history_spans(people, times, last))
-        lists.append(Excluded(offsets.astype(np.int64), items[positions]))
+        found = histories(people, times, np.zeros(len(rows), bool), last)
+        lists.append(Excluded(found.offsets.astype(np.int64), items[found.positions]))
     return Log(people, items, times // 86_400, *lists)
 
 
