@@ -111,7 +111,8 @@ def test_the_report_shows_all_of_a_run(shop: list[str], tmp_path: Path) -> None:
     for node in ("Interactions", "Trainer", "Pusher"):
         assert f'<text class="title" x="8" y="16">{node}</text>' in html
     sentences = re.findall(r'<p class="missing">(.*?)</p>', html)
-    assert sentences == ["No row was dropped.", "There was no day before to compare with."]
+    no_model = "No model of an earlier day was there to be judged by these days."  # at each K
+    assert sentences == [no_model, no_model, "No row was dropped.", "There was no day before to compare with."]
 
 
 def test_a_report_says_what_was_removed(shop: list[str]) -> None:
@@ -186,7 +187,7 @@ def test_a_day_whose_version_was_lost_is_pushed_again_from_the_cache(shop: list[
     assert ndr("run", "--date", DAY.isoformat(), *shop).returncode == 0
     last = runs(shop)[-1]
     assert last["version"] == 20261124001 and Path(last["pushed"]["item_tower"], "saved_model.pb").exists()
-    resolvers = {"Baseline", "WarmStart", "DayBefore"}
+    resolvers = {"Baseline", "BeforeBaseline", "CountsBefore", "WarmStart", "DayBefore"}
     assert {step["state"] for step in last["steps"] if step["node"] not in {*resolvers, "Pusher"}} == {"cached"}
 
 

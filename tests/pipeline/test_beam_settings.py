@@ -15,8 +15,8 @@ from schemas.errors import UserError
 
 CONFIG = Path(configuration.__file__).parent / "configs" / "movielens.yaml"
 BEAM_STEPS = {
-    "Catalogue", "Interactions", "CatalogueStatistics", "InteractionStatistics", "Analyzer", "Transform", "Indexer", "Ranker",
-    "RetrievalEvaluator",
+    "Catalogue", "Interactions", "CatalogueStatistics", "InteractionStatistics", "NextDay", "Counter", "Analyzer", "Transform",
+    "Indexer", "Ranker", "RetrievalEvaluator",
 }  # fmt: skip
 
 
