@@ -16,6 +16,18 @@ class Analysis(types.Artifact):
     TYPE_NAME = "Analysis"
 
 
+class Counts(types.Artifact):
+    """Counts of items, pairs and users through a day; see `components.counts.files`. Its property `span` is the day."""
+
+    TYPE_NAME = "Counts"
+
+
+class NextDayJudgement(types.Artifact):
+    """How models of earlier days rank a day; see `components.evaluator.next_day`."""
+
+    TYPE_NAME = "NextDayJudgement"
+
+
 class ItemIndex(types.Artifact):
     """The embeddings of a day's whole catalogue and the index over them; see `components.indexer.files`."""
 

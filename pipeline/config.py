@@ -7,6 +7,7 @@ from pathlib import Path
 import yaml
 from pydantic import Field, PositiveInt
 
+from components.counts.settings import CountsSettings
 from components.evaluator.settings import EvaluatorSettings
 from components.example_gen.settings import ExampleGenSettings
 from components.example_validator.settings import ValidationSettings
@@ -44,6 +45,7 @@ class Config(Declaration):
         validation: how far a day may be from the one before.
         trainer: the model and its training.
         indexer: the index over the catalogue.
+        counts: what is remembered of earlier days for the baselines.
         evaluator: what is measured, and what must be reached to be pushed.
         pusher: where a version is pushed to.
         retention: what stays on the disk.
@@ -59,6 +61,7 @@ class Config(Declaration):
     validation: ValidationSettings = ValidationSettings()
     trainer: TrainerSettings
     indexer: IndexerSettings = IndexerSettings()
+    counts: CountsSettings = CountsSettings()
     evaluator: EvaluatorSettings = EvaluatorSettings()
     pusher: PusherSettings = PusherSettings()
     retention: RetentionSettings = RetentionSettings()

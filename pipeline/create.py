@@ -10,18 +10,30 @@ from tfx.dsl.components.base.base_node import BaseNode
 from tfx.types import standard_artifacts
 
 from components.analysis.component import Analyzer
-from components.artifacts import SHAPE_PROPERTY, SPAN_PROPERTY
+from components.artifacts import SHAPE_PROPERTY, SPAN_PROPERTY, Counts
+from components.counts.component import Counter
 from components.evaluator.evaluator import RetrievalEvaluator, eval_config
+from components.evaluator.ranked import SUMS_SPLIT
 from components.evaluator.ranker import Ranker
 from components.example_gen import sources
 from components.example_gen.catalogue import BLOCKED_SPLIT, CatalogueExampleGen
-from components.example_gen.interactions import EVAL_SPLIT, InteractionExampleGen
+from components.example_gen.interactions import InteractionExampleGen
 from components.example_validator.drift import StoppingDistributionValidator
 from components.example_validator.stopping import StoppingExampleValidator
 from components.indexer.component import Indexer
 from components.infra_validator.component import InfraValidator
+from components.next_day.component import NextDay
 from components.pusher.joint import JointPusher
-from components.resolver.earlier import BLESSING_KEY, MODEL_KEY, STATISTICS_KEY, BlessedBefore, TrainedBefore
+from components.resolver.earlier import (
+    BASE_COUNTS_KEY,
+    BLESSING_KEY,
+    COUNTS_BEFORE_KEY,
+    MODEL_KEY,
+    STATISTICS_KEY,
+    BlessedBefore,
+    CountedBefore,
+    TrainedBefore,
+)
 from components.schema_gen.declared import DeclaredSchema
 from components.trainer import warm_start
 from components.trainer.component import RetrievalTrainer
@@ -31,8 +43,12 @@ from pipeline.config import Config
 from schemas import contract
 from schemas.errors import UserError
 
+COUNTER = "Counter"
+NEXT_DAY = "NextDay"
 TRAINER = "Trainer"
 BASELINE = "Baseline"
+BEFORE_BASELINE = "BeforeBaseline"
+COUNTS_BEFORE = "CountsBefore"
 WARM_START = "WarmStart"
 
 
@@ -55,6 +71,17 @@ def create_pipeline(config: Config, day: date) -> tfx.dsl.Pipeline:
     baseline = _blessed_before(day, BASELINE)
     base = _blessed_before(day, WARM_START, shape if config.trainer.on_other_shape == "restart" else "")
     base_model = base.outputs[MODEL_KEY] if config.trainer.warm_start else None
+
+    # The one before it says, of a day that neither was trained on, whether the newer is better.
+    before_baseline = _blessed_before(day, BEFORE_BASELINE, skipped=1)
+    counts_before = tfx.dsl.Resolver(
+        strategy_class=CountedBefore,
+        config={"span": sources.span(day), "held_out_hours": config.data.split.hours},
+        **{
+            key: tfx.dsl.Channel(type=Counts, producer_component_id=COUNTER)
+            for key in (BASE_COUNTS_KEY, COUNTS_BEFORE_KEY)
+        },
+    ).with_id(COUNTS_BEFORE)
 
     # The day's data; interactions come joined with their items' features and their users' histories.
     catalogue = CatalogueExampleGen(config.data, spec, day).with_id("Catalogue")
@@ -88,9 +115,34 @@ def create_pipeline(config: Config, day: date) -> tfx.dsl.Pipeline:
         spec,
     ).with_id("InteractionDrift")
 
+    checks = [interaction_checks.validator, catalogue_checks.validator, drift]
+
+    # The day judges what was trained before it, and before anything is trained on it.
+    next_day = NextDay(
+        examples=interactions.outputs["examples"],
+        catalogue=catalogue.outputs["examples"],
+        model=baseline.outputs[MODEL_KEY],
+        earlier_model=before_baseline.outputs[MODEL_KEY],
+        counts=counts_before.outputs[COUNTS_BEFORE_KEY],
+        settings=config.evaluator,
+        spec=spec,
+        day=sources.span(day),
+    ).with_id(NEXT_DAY)
+    next_day.add_upstream_nodes(checks)
+
+    # What the baselines know: all days so far, as the model does.
+    counter = Counter(
+        interactions.outputs["examples"],
+        counts_before.outputs[BASE_COUNTS_KEY],
+        config.counts,
+        spec,
+        sources.span(day),
+    ).with_id(COUNTER)
+    counter.add_upstream_nodes(checks)
+
     # Which ids have rows of their own today, and one graph for training, evaluation and serving.
     analyzer = Analyzer(interactions.outputs["examples"], base_model, spec, sources.span(day))
-    analyzer.add_upstream_nodes([interaction_checks.validator, catalogue_checks.validator, drift])
+    analyzer.add_upstream_nodes(checks)
     transform = AnalysedTransform(
         examples=interactions.outputs["examples"],
         schema=interaction_checks.schema.outputs["schema"],
@@ -115,6 +167,8 @@ def create_pipeline(config: Config, day: date) -> tfx.dsl.Pipeline:
         },
     ).with_id(TRAINER)
 
+    trainer.add_upstream_node(next_day)
+
     indexer = Indexer(
         trainer.outputs["model"], catalogue.outputs["examples"], interactions.outputs["examples"], config.indexer
     )
@@ -127,6 +181,8 @@ def create_pipeline(config: Config, day: date) -> tfx.dsl.Pipeline:
         index=indexer.outputs["index"],
         retriever=indexer.outputs["retriever"],
         baseline_model=baseline.outputs[MODEL_KEY],
+        counts=counter.outputs["counts"],
+        base_counts=counts_before.outputs[BASE_COUNTS_KEY],
         settings=config.evaluator,
         spec=spec,
         day=sources.span(day),
@@ -135,7 +191,7 @@ def create_pipeline(config: Config, day: date) -> tfx.dsl.Pipeline:
         examples=ranker.outputs["ranked_examples"],
         model=trainer.outputs["model"],
         baseline_model=baseline.outputs[MODEL_KEY],
-        example_splits=[EVAL_SPLIT],
+        example_splits=[SUMS_SPLIT],
         eval_config=eval_config(config.evaluator, has_history=spec.history_feature is not None),
     )
 
@@ -166,13 +222,17 @@ def create_pipeline(config: Config, day: date) -> tfx.dsl.Pipeline:
 
     components = [
         baseline,
+        before_baseline,
         base,
+        counts_before,
         catalogue,
         interactions,
         *interaction_checks.nodes,
         *catalogue_checks.nodes,
         day_before,
         drift,
+        next_day,
+        counter,
         analyzer,
         transform,
         trainer,
@@ -202,11 +262,11 @@ def _set_runners(components: Sequence[BaseNode], beam: BeamSettings) -> None:
         step.with_beam_pipeline_args(beam.of(name).arguments)
 
 
-def _blessed_before(day: date, node: str, shape: str = "") -> tfx.dsl.Resolver:
+def _blessed_before(day: date, node: str, shape: str = "", skipped: int = 0) -> tfx.dsl.Resolver:
     """The newest blessed model of an earlier day, of any run of this pipeline."""
     return tfx.dsl.Resolver(
         strategy_class=BlessedBefore,
-        config={"span": sources.span(day), "shape": shape},
+        config={"span": sources.span(day), "shape": shape, "skipped": skipped},
         **{
             MODEL_KEY: tfx.dsl.Channel(type=standard_artifacts.Model, producer_component_id=TRAINER),
             BLESSING_KEY: tfx.dsl.Channel(

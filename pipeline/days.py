@@ -11,9 +11,9 @@ from components.artifacts import SPAN_PROPERTY
 from components.example_gen import sources
 from components.example_gen.sources import EPOCH, Window
 from components.pusher.versions import PushFolder
-from components.resolver.earlier import MODEL_KEY
+from components.resolver.earlier import BASE_COUNTS_KEY, MODEL_KEY
 from pipeline.config import Config
-from pipeline.create import BASELINE, WARM_START
+from pipeline.create import BASELINE, COUNTS_BEFORE, WARM_START
 from pipeline.handle import PatientMetadata
 from pipeline.metadata import Records
 from pipeline.runs import Given, Run
@@ -39,10 +39,13 @@ def given(
     before = last.given if last and last.given else Given("", 0, "", 0)
     base_model, base_day = _earlier(compiled, WARM_START, connection) if config.trainer.warm_start else (0, "")
     baseline_model, _ = _earlier(compiled, BASELINE, connection)
+    base_counts, _ = _earlier(compiled, COUNTS_BEFORE, connection, BASE_COUNTS_KEY)
     if config.trainer.warm_start and not base_model and records.is_removed(before.base_model):
         base_model, base_day = before.base_model, before.base_day
     if not baseline_model and records.is_removed(before.baseline_model):
         baseline_model = before.baseline_model
+    if not base_counts and records.is_removed(before.base_counts):
+        base_counts = before.base_counts
     window = Window.of(config.data, day, goes_on=base_model != 0)
     parts = [
         # Not the deployment: TFX packs it in another order in each process, and the digest of the code covers it.
@@ -51,7 +54,7 @@ def given(
         sources.fingerprint_of(lambda: sources.interaction_files(config.data, window)),
     ]
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
-    return Given(digest, base_model, base_day, baseline_model)
+    return Given(digest, base_model, base_day, baseline_model, base_counts)
 
 
 def done(config: Config, day: date, now: Given, records: Records) -> Run | None:
@@ -75,12 +78,14 @@ def done(config: Config, day: date, now: Given, records: Records) -> Run | None:
     return None
 
 
-def _earlier(compiled: pipeline_pb2.Pipeline, name: str, connection: mlmd.ConnectionConfig) -> tuple[int, str]:
-    """The id and the day of the model that a resolver of the pipeline finds now; 0 and nothing where there is none."""
+def _earlier(
+    compiled: pipeline_pb2.Pipeline, name: str, connection: mlmd.ConnectionConfig, key: str = MODEL_KEY
+) -> tuple[int, str]:
+    """The id and the day of the artifact that a resolver of the pipeline finds now; 0 and nothing where there is none."""
     node = next(n.pipeline_node for n in compiled.nodes if n.pipeline_node.node_info.id == name)
     with PatientMetadata(connection) as handle:
         resolved = inputs_utils.resolve_input_artifacts(pipeline_node=node, metadata_handle=handle)
-    models = resolved[0][MODEL_KEY]
-    if not models:
+    found = resolved[0][key]
+    if not found:
         return 0, ""
-    return models[0].id, (EPOCH + timedelta(days=models[0].get_int_custom_property(SPAN_PROPERTY))).isoformat()
+    return found[0].id, (EPOCH + timedelta(days=found[0].get_int_custom_property(SPAN_PROPERTY))).isoformat()

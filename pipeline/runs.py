@@ -1,19 +1,21 @@
 """A run of the pipeline, as ML Metadata's contexts, executions and artifacts tell it; TensorFlow and TFX are not imported."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from google.protobuf.wrappers_pb2 import StringValue
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
-from components.evaluator.names import BASELINE, CANDIDATE
+from components.evaluator.names import ALL, AS_NEW, BASELINE, BASELINES, CANDIDATE, CONTENT_NEIGHBOURS
+from components.next_day.record import JUDGEMENT_PROPERTY, Judgement
 from pipeline import executions
 from pipeline.origin import Origin
 
 LAST_NODE = "Pusher"
+EARLIER_MODEL = "earlier_model"
 PASSED_OVER = "passed over"
 # The properties of a run's context.
 GIVEN_PREFIX = "given_"
@@ -49,12 +51,14 @@ class Given:
         base_model: the id of the model that training went on from; 0 where it started anew.
         base_day: the UTC day of that model, ISO 8601; empty where training started anew.
         baseline_model: the id of the model that was to be beaten; 0 where there was none.
+        base_counts: the id of the counts of an earlier day that were carried on; 0 where counting began anew.
     """
 
     digest: str
     base_model: int
     base_day: str
     baseline_model: int
+    base_counts: int = 0
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,9 @@ class Run:
         blessed: whether the model reached its limits, or None where it was not judged.
         withdrawn: whether a rollback took the model back since.
         metrics: by slice, the metrics of every scorer with their 95 % intervals; see `components.evaluator.evaluator.read_metrics`.
+        judgement: which model that was blessed before it the day judged; unknown of runs that did not come so far.
+        next_day_metrics: the same of all interactions of the day, ranked by the model that was blessed before it (`candidate`), the
+            one before that (`baseline`), and the baselines as they were known the evening before.
         pushed: the folder of each pushed part.
         servable: whether it answered, served, as it was trained, or None where it was not tried.
         refused: why nothing was pushed, a sentence a limit or a difference.
@@ -93,6 +100,8 @@ class Run:
     blessed: bool | None = None
     withdrawn: bool = False
     metrics: dict[str, Any] = field(default_factory=dict)
+    judgement: Judgement | None = None
+    next_day_metrics: dict[str, Any] = field(default_factory=dict)
     pushed: dict[str, str] = field(default_factory=dict)
     servable: bool | None = None
     refused: tuple[str, ...] = ()
@@ -110,17 +119,96 @@ class Run:
     @property
     def recall(self) -> dict[int, float]:
         """The model's recall@K by K, over all held-out interactions."""
-        return self._recall(CANDIDATE)
+        return recalls(self.metrics, CANDIDATE)
 
     @property
     def baseline_recall(self) -> dict[int, float]:
         """By K, recall@K of the last blessed model before the day, on the same interactions and catalogue; empty without one."""
-        return self._recall(BASELINE)
+        return recalls(self.metrics, BASELINE)
 
-    def _recall(self, scorer: str) -> dict[int, float]:
-        found = self.metrics.get("all", {}).get(scorer, {})
-        cutoffs = {name.removeprefix("recall_at_"): value for name, (value, *_) in found.items()}
-        return {int(k): value for k, value in cutoffs.items() if k.isdecimal()}
+    @property
+    def next_day(self) -> dict[str, Any] | None:
+        """How the model that was blessed before the day ranked it: each metric's value, and those of the other scorers by name.
+
+        `model_day` is the day that it was last trained on, `intervals` the ends of the 95 % intervals. None where there was no
+        model to judge; `next_day_reason` says why.
+        """
+        whole = self.next_day_metrics.get(ALL, {})
+        if self.judgement is None or CANDIDATE not in whole:
+            return None
+        others = (BASELINE, *BASELINES, AS_NEW, CONTENT_NEIGHBOURS)
+        return {
+            "model": self.judgement.model,
+            "model_day": _day(self.judgement.model_span),
+            "interactions": self.judgement.interactions,
+            "ranked": self.judgement.ranked,
+            "not_in_catalogue": self.judgement.not_in_catalogue,
+            **_values(whole[CANDIDATE]),
+            "intervals": {name: [low, high] for name, (_, low, high) in whole[CANDIDATE].items()},
+            **{EARLIER_MODEL if name == BASELINE else name: _values(whole[name]) for name in others if name in whole},
+        }
+
+    @property
+    def next_day_reason(self) -> str:
+        """Why there is no `next_day`; empty where there is."""
+        if self.next_day is not None:
+            return ""
+        return self.judgement.reason if self.judgement else "the run did not come so far as to judge a model"
+
+    @property
+    def as_new(self) -> dict[str, Any] | None:
+        """How the run's own model ranks items whose ids it is not shown, with content-only nearest neighbours beside it.
+
+        None where the run's model was not judged by such items; `as_new_reason` says why.
+        """
+        whole = self.metrics.get(ALL, {})
+        if AS_NEW not in whole:
+            return None
+        return {
+            **_values(whole[AS_NEW]),
+            "intervals": {name: [low, high] for name, (_, low, high) in whole[AS_NEW].items()},
+            **{CONTENT_NEIGHBOURS: _values(whole.get(CONTENT_NEIGHBOURS, {}))},
+        }
+
+    @property
+    def as_new_reason(self) -> str:
+        """Why there is no `as_new`; empty where there is."""
+        if self.as_new is not None:
+            return ""
+        if not self.metrics:
+            return "the run did not come so far as to judge its model"
+        return "no held-out interaction is with an item that was drawn as new"
+
+    @property
+    def next_day_recall(self) -> dict[int, float]:
+        """By K, recall@K of all of the day by the model that was blessed before it; empty without one."""
+        return recalls(self.next_day_metrics, CANDIDATE)
+
+
+def recalls(metrics: Mapping[str, Any], scorer: str) -> dict[int, float]:
+    """A scorer's recall@K by K, over all interactions; empty where it ranked none."""
+    found = metrics.get(ALL, {}).get(scorer, {})
+    cutoffs = {name.removeprefix("recall_at_"): value for name, (value, *_) in found.items()}
+    return {int(k): value for k, value in cutoffs.items() if k.isdecimal()}
+
+
+def run_json(run: Run) -> dict[str, Any]:
+    """A run as JSON takes it."""
+    return {
+        **asdict(run),
+        "next_day": run.next_day,
+        "next_day_reason": run.next_day_reason,
+        "as_new": run.as_new,
+        "as_new_reason": run.as_new_reason,
+    }
+
+
+def _values(metrics: Mapping[str, Any]) -> dict[str, float]:
+    return {name: value for name, (value, *_) in metrics.items()}
+
+
+def _day(span: int) -> str:
+    return (date(1970, 1, 1) + timedelta(days=span)).isoformat()
 
 
 def new_run_id(day: date) -> str:
@@ -154,6 +242,7 @@ def read_run(
     blessed = blessing.get("blessed")
     evaluation = properties(artifacts.get("ModelEvaluation"))
     infra = properties(artifacts.get("InfraBlessing"))
+    next_day = properties(artifacts.get("NextDayJudgement"))
     examples = {
         json.loads(found["rows"])["kind"]: found
         for kind, artifact in made
@@ -170,6 +259,8 @@ def read_run(
         blessed=None if blessed is None else bool(blessed),
         withdrawn=bool(blessing.get("withdrawn")),
         metrics=json.loads(evaluation.get("metrics", "{}")),
+        judgement=Judgement.from_json(next_day[JUDGEMENT_PROPERTY]) if JUDGEMENT_PROPERTY in next_day else None,
+        next_day_metrics=json.loads(next_day.get("metrics", "{}")),
         pushed=json.loads(pushed.get("parts", "{}")) if version else {},
         refused=(*json.loads(evaluation.get("refused", "[]")), *json.loads(infra.get("refused", "[]"))),
         servable=None if infra.get("blessed") is None else bool(infra["blessed"]),

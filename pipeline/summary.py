@@ -1,36 +1,66 @@
 """The tables at the end of a run, and of a row of days."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich import box
 from rich.table import Table
 
-from components.evaluator.names import BASELINE, CANDIDATE, COOCCURRENCE, POPULARITY, SLICES
-from pipeline.runs import Run
+from components.evaluator.names import (
+    ALL,
+    AS_NEW,
+    BASELINE,
+    BASELINES,
+    CANDIDATE,
+    CONTENT_NEIGHBOURS,
+    COOCCURRENCE,
+    NEW_QUERIES_OLD_ITEMS,
+    OLD_QUERIES_NEW_ITEMS,
+    POPULARITY,
+    RECENT_POPULARITY,
+    SLICES,
+    TAKEN_BEFORE,
+)
+from pipeline.runs import Run, recalls
 
 SCORERS = {
     CANDIDATE: "model",
     BASELINE: "last blessed",
     POPULARITY: "popularity",
+    RECENT_POPULARITY: "recent popularity",
+    TAKEN_BEFORE: "taken before",
     COOCCURRENCE: "co-occurrence",
 }
+NEXT_DAY_SCORERS = {**SCORERS, BASELINE: "model before"}
+"""Of the judgement by the next day, whose model is the last blessed one."""
+ASIDE = {
+    AS_NEW: "items as if new: by the model, their ids unseen",
+    CONTENT_NEIGHBOURS: "items as if new: by their content alone",
+    NEW_QUERIES_OLD_ITEMS: "today's query tower, the last blessed items",
+    OLD_QUERIES_NEW_ITEMS: "the last blessed query tower, today's items",
+}
+"""Scorers of a question of their own, which have recall only."""
 
 
 def tables(run: Run) -> list[Table]:
     """What came in, what came of it, and where it went."""
-    return [
-        table for table in (_rows(run), _turnover(run), _metrics(run), _slices(run), _outcome(run)) if table.row_count
-    ]
+    found = (_rows(run), _turnover(run), _next_day(run), _metrics(run), _slices(run), _aside(run), _outcome(run))
+    return [table for table in found if table.row_count]
 
 
 def day_table(runs: Sequence[Run]) -> Table:
     """A day a row."""
-    cutoffs = sorted({k for run in runs for k in run.recall})
-    title = "Days; in brackets the last blessed model before, on the same interactions"
+    cutoffs = sorted({k for run in runs for k in (*run.recall, *run.next_day_recall)})
+    k = chosen_cutoff(cutoffs)
+    title = (
+        "Days. next day: recall@K of all of the day by the model blessed before it, in brackets the strongest baseline; held out: "
+        "of the day's own model on people that it was not trained on that day, in brackets the last blessed"
+    )
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for column in ("day", "rows", "new ids", "OOV", *(f"recall@{k}" for k in cutoffs), "blessed", "version"):
+    recalls_of_days = [f"next day@{each}" for each in cutoffs]
+    for column in ("day", "rows", "new ids", "OOV", *recalls_of_days, f"held out@{k}", "blessed", "version"):
         table.add_column(column, justify="left" if column == "day" else "right", overflow="fold")
     for run in runs:
         table.add_row(
@@ -38,18 +68,29 @@ def day_table(runs: Sequence[Run]) -> Table:
             f"{run.rows['interactions']['rows_of_day']:,}" if "interactions" in run.rows else "",
             f"{sum(each['admitted'] for each in run.turnover.values()):,}" if run.turnover else "",
             f"{oov_share(run):.1%}" if run.turnover else "",
-            *(_beside_baseline(run, k) for k in cutoffs),
+            *(_beside(run.next_day_recall.get(each), strongest_baseline(run, each)) for each in cutoffs),
+            _beside(run.recall.get(k), run.baseline_recall.get(k)),
             run.state if run.state != "complete" else blessing_words(run),
             str(run.version or ""),
         )
     return table
 
 
-def _beside_baseline(run: Run, k: int) -> str:
-    if k not in run.recall:
+def chosen_cutoff(cutoffs: Sequence[int]) -> int:
+    """The second K: the first is often too small for a slice of few interactions. 0 where nothing was measured."""
+    return cutoffs[min(1, len(cutoffs) - 1)] if cutoffs else 0
+
+
+def strongest_baseline(run: Run, k: int) -> float | None:
+    """The greatest recall@K that a baseline has on the next day; None where nothing was judged."""
+    found = (recalls(run.next_day_metrics, scorer).get(k) for scorer in BASELINES)
+    return max((value for value in found if value is not None), default=None)
+
+
+def _beside(value: float | None, other: float | None) -> str:
+    if value is None:
         return ""
-    baseline = f"{run.baseline_recall[k]:.3f}" if k in run.baseline_recall else "  -  "
-    return f"{run.recall[k]:.3f} ({baseline})"
+    return f"{value:.3f} ({'  -  ' if other is None else f'{other:.3f}'})"
 
 
 def oov_share(run: Run) -> float:
@@ -88,14 +129,39 @@ def _turnover(run: Run) -> Table:
     return table
 
 
+def _next_day(run: Run) -> Table:
+    """What the day says of the model that was blessed before it: the figure that nothing in training could flatter."""
+    whole, judged = run.next_day_metrics.get(ALL, {}), run.next_day
+    if judged is None:
+        table = Table(title=f"The next day: {run.next_day_reason}", title_justify="left", show_header=False)
+        if run.judgement:
+            table.add_row("No model could be judged by this day; the next one can.")
+        return table
+    some = (
+        ""
+        if judged["ranked"] + judged["not_in_catalogue"] >= judged["interactions"]
+        else f" of {judged['interactions']:,}"
+    )
+    gone = f"; {judged['not_in_catalogue']:,} with items that the catalogue lacks" if judged["not_in_catalogue"] else ""
+    title = (
+        f"The next day: {judged['ranked']:,}{some} interactions of {run.date} ranked by the model of {judged['model_day']}, which "
+        f"saw none of them{gone}"
+    )
+    return _metric_table(title, whole, NEXT_DAY_SCORERS)
+
+
 def _metrics(run: Run) -> Table:
     """Every metric of every scorer, all on the same interactions and candidates."""
-    whole = run.metrics.get("all", {})
-    scorers = {key: title for key, title in SCORERS.items() if key in whole}
+    whole = run.metrics.get(ALL, {})
     title = (
-        f"Ranked among {_candidates(run)}: {whole.get('interactions', 0):,} held-out interactions of "
+        f"Held out: ranked among {_candidates(run)}: {whole.get('interactions', 0):,} interactions of "
         f"{whole.get('queries', 0):,} queries; in brackets 95 % intervals"
     )
+    return _metric_table(title, whole, SCORERS)
+
+
+def _metric_table(title: str, whole: Mapping[str, Any], words: Mapping[str, str]) -> Table:
+    scorers = {key: heading for key, heading in words.items() if key in whole}
     table = Table(title=title, title_justify="left")
     table.add_column("")
     for heading in scorers.values():
@@ -105,10 +171,23 @@ def _metrics(run: Run) -> Table:
     return table
 
 
+def _aside(run: Run) -> Table:
+    """New items, and towers of different versions: recall only."""
+    whole = run.metrics.get(ALL, {})
+    cutoffs = sorted(run.recall)
+    table = Table(title="Held out, besides", title_justify="left")
+    for heading in ("", *(f"recall@{k}" for k in cutoffs)):
+        table.add_column(heading, justify="right" if heading else "left")
+    for scorer, words in ASIDE.items():
+        if scorer in whole:
+            table.add_row(words, *(with_interval(whole[scorer].get(f"recall_at_{k}"), scorer) for k in cutoffs))
+    return table
+
+
 def _slices(run: Run) -> Table:
     """Recall by slice, at the second K: the first is often too small for a slice of few interactions."""
     cutoffs = sorted(run.recall)
-    k = cutoffs[min(1, len(cutoffs) - 1)] if cutoffs else 0
+    k = chosen_cutoff(cutoffs)
     table = Table(title=f"recall@{k} by slice, among {_candidates(run)}", title_justify="left")
     there = run.metrics.get("all", {})
     scorers = {key: title for key, title in SCORERS.items() if key in there}
@@ -128,8 +207,9 @@ def slice_order(name: str) -> tuple[int, str]:
 
 
 def _candidates(run: Run) -> str:
+    less = {"unseen": ", less the query's history", "untaken": ", less all that the user took before"}
     items = f"the whole catalogue of {run.index.get('items', 0):,} items"
-    return f"{items}, less the query's history" if run.metrics.get("all", {}).get("candidates") == "unseen" else items
+    return items + less.get(run.metrics.get(ALL, {}).get("candidates", ""), "")
 
 
 def blessing_words(run: Run) -> str:
@@ -145,11 +225,11 @@ def metric_words(name: str) -> str:
 
 
 def with_interval(found: list[float | None] | None, scorer: str) -> str:
-    """A value; the intervals of the models only, as the others do not learn."""
+    """A value; the intervals of what learns only."""
     if found is None or found[0] is None:
         return ""
     value, low, high = found
-    if low is None or high is None or scorer not in (CANDIDATE, BASELINE):
+    if low is None or high is None or scorer in (*BASELINES, CONTENT_NEIGHBOURS):
         return f"{value:.4f}"
     return f"{value:.4f} [{low:.3f}, {high:.3f}]"
 

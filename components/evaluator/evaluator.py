@@ -1,6 +1,7 @@
 """TFX's Evaluator over ranked examples, which also leaves its metrics where they are read without TFMA."""
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -18,53 +19,59 @@ from tfx.utils import io_utils, proto_utils
 from components.evaluator import names, slices
 from components.evaluator.metrics import RankingMetric
 from components.evaluator.names import (
+    ALL,
+    AS_NEW,
     BASELINE,
+    BASELINES,
     CANDIDATE,
     COOCCURRENCE,
     INTERACTIONS,
-    POPULARITY,
+    ITEM_AGE,
     QUERIES,
+    SKEWED,
+    STRONGEST,
     Statistics,
     gain_name,
 )
-from components.evaluator.ranked import rank_feature
+from components.evaluator.ranked import sums_feature
 from components.evaluator.settings import EvaluatorSettings, Limit
+from components.evaluator.sums import pairs_of_new_items, within_a_share
 
 METRICS_PROPERTY = "metrics"
 REFUSED_PROPERTY = "refused"
 NOT_JUDGED_PROPERTY = "not_judged"
 METRICS_FILE = "metrics.json"
-ALL = "all"
 
 
 def eval_config(settings: EvaluatorSettings, has_history: bool) -> tfma.EvalConfig:
-    """What TFMA computes from ranked examples, and the limits that bless.
+    """What TFMA computes from the Ranker's sums, and the limits that bless.
 
     Args:
         settings: what is measured and what must be reached.
         has_history: whether queries have a history, by which co-occurrence ranks.
     """
     statistics = settings.statistics
-    others = [POPULARITY, *([COOCCURRENCE] if has_history else [])]
+    others = [name for name in BASELINES if has_history or name != COOCCURRENCE]
     both, candidate_only = tfma.MetricsSpec(), tfma.MetricsSpec(model_names=[CANDIDATE])
     for name in (*statistics.by_interaction, *statistics.by_query, statistics.coverage):
         both.metrics.append(_metric(settings, name))
         candidate_only.metrics.extend(_metric(settings, name, scorer=other) for other in others)
-    candidate_only.metrics.append(_metric(settings, statistics.index_recall))
-    candidate_only.metrics.append(_metric(settings, QUERIES))
-    both.metrics.extend(_metric(settings, name, over=other) for name in statistics.recalls for other in others)
-    candidate_only.metrics.append(
-        tfma.MetricConfig(class_name="ExampleCount", config=json.dumps({"name": INTERACTIONS}))
+    both.metrics.extend(
+        _metric(settings, name, over=other) for name in statistics.recalls for other in (*others, STRONGEST)
     )
+    candidate_only.metrics.append(_metric(settings, statistics.index_recall))
+    candidate_only.metrics.extend(_metric(settings, name) for name in (INTERACTIONS, QUERIES))
+    candidate_only.metrics.extend(_metric(settings, name, scorer=s) for s in SKEWED for name in statistics.recalls)
+    candidate_only.metrics.extend(_metric(settings, *each) for each in pairs_of_new_items(statistics))
     sliced = [*names.SLICES, *settings.slices]
-    crossed = {tuple(limit.slice) for limit in settings.limits if len(limit.slice) > 1}
+    crossed = {tuple(wanted) for limit in settings.limits if len(wanted := _of_interactions(limit)) > 1}
     # TFX leaves out the baseline, and what is compared with it, where there is none.
     return tfma.EvalConfig(
         model_specs=[
             tfma.ModelSpec(
                 name=name,
                 model_type=tfma.constants.MATERIALIZED_PREDICTION,
-                prediction_key=rank_feature(name),
+                prediction_key=sums_feature(name),
                 is_baseline=name == BASELINE,
             )
             for name in (CANDIDATE, BASELINE)
@@ -81,7 +88,7 @@ def limits(settings: EvaluatorSettings) -> tuple[Limit, ...]:
     """All that must be reached, with what holds unless the configuration says otherwise."""
     own = [Limit(metric=settings.statistics.index_recall, at_least=settings.minimum_index_recall)]
     if settings.below_popularity == "refuse":
-        own += [Limit(metric=gain_name(name, POPULARITY), at_least=0.0) for name in settings.statistics.recalls]
+        own += [Limit(metric=gain_name(name, STRONGEST), at_least=0.0) for name in settings.statistics.recalls]
     return (*own, *settings.limits)
 
 
@@ -90,7 +97,7 @@ class EvaluatorExecutor(executor.Executor):
 
     All of the metrics are in its `metrics.json` (see `read_metrics`); the property `metrics` has those of all interactions, and
     recall@K of each slice. The property `refused` has a sentence for each limit that was missed, `not_judged` the slices that have
-    a limit and no interaction: TFX would not bless a model for that, and here it is.
+    a limit and no interaction, items as new among them: TFX would not bless a model for that, and here it is.
     """
 
     def Do(  # noqa: N802
@@ -106,11 +113,14 @@ class EvaluatorExecutor(executor.Executor):
         proto_utils.json_to_proto(exec_properties[standard_component_specs.EVAL_CONFIG_KEY], config)
         metrics = read_metrics(evaluation.uri, config)
         io_utils.write_string_file(os.path.join(evaluation.uri, METRICS_FILE), json.dumps(metrics))
-        evaluation.set_string_custom_property(METRICS_PROPERTY, json.dumps(_in_short(metrics)))
+        evaluation.set_string_custom_property(METRICS_PROPERTY, json.dumps(in_short(metrics)))
         validation = tfma.load_validation_result(evaluation.uri)
         refused = _refusals(validation)
         evaluation.set_string_custom_property(REFUSED_PROPERTY, json.dumps(refused))
-        empty = sorted(_slice_words(dict(spec.feature_values)) for spec in validation.missing_slices)
+        empty = sorted(
+            {_slice_words(dict(spec.feature_values)) for spec in validation.missing_slices}
+            | {_words_as_new(each.slice_key) for each, failure in _failures(validation) if _is_of_nothing(failure)}
+        )
         evaluation.set_string_custom_property(NOT_JUDGED_PROPERTY, json.dumps(empty))
         if empty and not refused and not validation.missing_thresholds:
             blessing = artifact_utils.get_single_instance(output_dict[standard_component_specs.BLESSING_KEY])
@@ -150,9 +160,11 @@ def read_metrics(folder: str, config: tfma.EvalConfig) -> dict[str, Any]:
         order = list(described)
         for each in sorted(metrics.metric_keys_and_values, key=lambda found: order.index(found.key.name)):
             arguments, value = described[each.key.name], each.value.double_value.value
-            statistic = arguments.get("statistic", INTERACTIONS)
-            if statistic in (INTERACTIONS, QUERIES):
+            statistic = arguments["statistic"]
+            if statistic in (INTERACTIONS, QUERIES) and not arguments["scorer"]:
                 of_slice[statistic] = round(value)
+                continue
+            if math.isnan(value):  # the scorer ranked none of the slice's interactions
                 continue
             measures = Statistics(**arguments["statistics"])
             found.setdefault(ALL, {})["candidates"] = measures.candidates
@@ -162,7 +174,7 @@ def read_metrics(folder: str, config: tfma.EvalConfig) -> dict[str, Any]:
                     getattr(each.confidence_interval, end).double_value.value for end in ("lower_bound", "upper_bound")
                 )
                 if not (each.key.is_diff or arguments["over"] or statistic == measures.novelty):
-                    lower, upper = max(lower, 0.0), min(upper, 1.0)  # TFMA's are symmetric; a share ends at 0 and 1
+                    _, lower, upper = within_a_share([value, lower, upper])  # TFMA's are symmetric
                 ends = [lower, upper]
             scorer = "change" if each.key.is_diff else arguments["scorer"] or each.key.model_name or CANDIDATE
             name = gain_name(statistic, arguments["over"]) if arguments["over"] else statistic
@@ -170,7 +182,7 @@ def read_metrics(folder: str, config: tfma.EvalConfig) -> dict[str, Any]:
     return found
 
 
-def _in_short(metrics: dict[str, Any]) -> dict[str, Any]:
+def in_short(metrics: dict[str, Any]) -> dict[str, Any]:
     """All of the whole; of slices recall@K."""
     return {
         name: of_slice
@@ -200,9 +212,22 @@ def _refusals(validation: tfma.ValidationResult) -> list[str]:
     """A sentence for each limit that the model does not reach."""
     return [
         f"{failure.metric_key.name}{_where(each.slice_key)}: {_limit(failure)}"
-        for each in validation.metric_validations_per_slice
-        for failure in each.failures
+        for each, failure in _failures(validation)
+        if not _is_of_nothing(failure)
     ]
+
+
+def _failures(validation: tfma.ValidationResult) -> list[tuple[Any, Any]]:
+    return [(each, failure) for each in validation.metric_validations_per_slice for failure in each.failures]
+
+
+def _is_of_nothing(failure: Any) -> bool:
+    """Whether there was no interaction to measure, as where none is with an item as new."""
+    return math.isnan(failure.metric_value.double_value.value)
+
+
+def _words_as_new(slice_key: Any) -> str:
+    return f"{ITEM_AGE}={AS_NEW}" + ("" if (name := _slice_name(slice_key)) == ALL else f", {name}")
 
 
 def _where(slice_key: Any) -> str:
@@ -236,25 +261,32 @@ def _metric(settings: EvaluatorSettings, statistic: str, scorer: str = "", over:
         "statistics": asdict(settings.statistics),
         "scorer": scorer,
         "over": over,
+        "beat": settings.beat if over == STRONGEST else (),
     }
     of_limits = gain_name(statistic, over) if over else statistic
     metric = tfma.MetricConfig(
         class_name=RankingMetric.__name__, module=RankingMetric.__module__, config=json.dumps(arguments)
     )
     for limit in limits(settings):
-        if limit.metric == of_limits and not scorer:
+        if limit.metric == of_limits and scorer == (AS_NEW if limit.of_new_items else ""):
             # One that names no slice would hold for each of them; it is given the slice of all interactions, which names nothing.
-            values = {slices.feature(name): value for name, value in limit.slice.items()}
+            values = {slices.feature(name): value for name, value in _of_interactions(limit).items()}
             metric.per_slice_thresholds.add(
                 slicing_specs=[tfma.SlicingSpec(feature_values=values)], threshold=_threshold(limit)
             )
     return metric
 
 
+def _of_interactions(limit: Limit) -> dict[str, str]:
+    """A limit's slice, as the interactions have it."""
+    return {name: value for name, value in limit.slice.items() if not (limit.of_new_items and name == ITEM_AGE)}
+
+
 def metric_name(settings: EvaluatorSettings, statistic: str, scorer: str = "", over: str = "") -> str:
     """A metric's name in TFMA: the statistic, what was ranked, and by whom unless by the model under evaluation."""
     name = f"{statistic}_of_{settings.statistics.candidates}"
-    return f"{name}_by_{scorer}" if scorer else gain_name(name, over) if over else name
+    by = f"{name}_by_{scorer}" if scorer else name
+    return gain_name(by, over) if over else by
 
 
 def _threshold(limit: Limit) -> tfma.MetricThreshold:

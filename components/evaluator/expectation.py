@@ -31,9 +31,10 @@ def discounted_gain(above: ArrayLike, tied: ArrayLike, k: int) -> NDArray[np.flo
     return (gained[np.clip(after, 0, k)] - gained[np.clip(first, 0, k)]) / (after - first)
 
 
-def ideal_gain(true_items: int, k: int) -> float:
+def ideal_gain(true_items: ArrayLike, k: int) -> NDArray[np.float64]:
     """The most that a query with so many true items can gain among the first k."""
-    return float(_discounts(min(k, true_items)).sum())
+    gained: NDArray[np.float64] = np.concatenate([[0.0], np.cumsum(_discounts(k))])
+    return gained[np.minimum(k, np.asarray(true_items))]
 
 
 def _discounts(places: int) -> NDArray[np.float64]:

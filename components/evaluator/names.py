@@ -1,5 +1,22 @@
 """The names of scorers, metrics and slices. Nothing heavy is imported: a configuration is checked by them before anything runs.
 
+Scorers:
+
+    candidate                the model that is judged
+    baseline                 the one that it is compared with: the last blessed model before it
+    popularity               interactions of each item, carried from day to day and decayed (`components.counts`)
+    recent_popularity        the same of the last seven days only
+    taken_before             what the user took before, most often first, of equals the newest; then popularity
+    cooccurrence             what was taken by those whose histories hold the items of the query's, newer ones weighing more; then
+                             popularity
+    as_new                   the candidate, with a share of the catalogue embedded as if it had just arrived; only interactions with
+                             those items are ranked
+    content_neighbours       items whose features, but for the id, are most like those of the history; the same interactions
+    new_queries_old_items    the candidate's query tower over the baseline's item embeddings: version skew
+    old_queries_new_items    the reverse
+
+`strongest` is, of the baselines that `evaluator.beat` names, the one with the greatest value of a metric on a slice.
+
 Metrics, where K is each of `recall_at` and R is `retrieved_at`:
 
     recall_at_K         the mean over interactions of: is the item among the first K
@@ -13,16 +30,17 @@ Metrics, where K is each of `recall_at` and R is `retrieved_at`:
     index_recall_at_R   the mean over queries of the share of the exact top R that the retriever finds in its index
     coverage_at_R       the share of the catalogue that is retrieved for any of the queries
 
-Places with equal scores are taken in all orders (`components.evaluator.expectation`).
+Places with equal scores are taken in all orders (`components.evaluator.expectation`). Items as new have recall@K and MRR only,
+version skew recall@K only. The next day measures nothing of what is retrieved (popularity, novelty, index recall, coverage).
 
 Slices, whatever the dataset:
 
-    item_popularity   its item by the share of the training interactions: the `head` has the first half of them, the `torso` those
+    item_popularity   its item by the share of the interactions known: the `head` has the first half of them, the `torso` those
                       up to nine tenths, the `tail` the rest, with the items that have none
-    item_age          `fresh` where nothing of the item is known from before the day: no training interaction, and no row of its own
-                      in the last blessed model; else `known`
-    user              `new` where nothing of the user is: no training interaction before the day, no history that reaches back
-                      before the window, and no row; else `known`
+    item_age          `fresh` where nothing of the item is known from before the day: no interaction, and no row of its own in the
+                      last blessed model; else `known`
+    user              `new` where nothing of the user is: no interaction before the day, no history that reaches back before it, and
+                      no row; else `known`
     history_length    how many items the query's history has
 
 and, of the declared features that the configuration names, each value. All rank the same candidates: those of the whole catalogue,
@@ -31,11 +49,25 @@ not only the slice's items.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 CANDIDATE = "candidate"
 BASELINE = "baseline"
 POPULARITY = "popularity"
+RECENT_POPULARITY = "recent_popularity"
+TAKEN_BEFORE = "taken_before"
 COOCCURRENCE = "cooccurrence"
+AS_NEW = "as_new"
+CONTENT_NEIGHBOURS = "content_neighbours"
+NEW_QUERIES_OLD_ITEMS = "new_queries_old_items"
+OLD_QUERIES_NEW_ITEMS = "old_queries_new_items"
+STRONGEST = "strongest"
+
+BASELINES = (POPULARITY, RECENT_POPULARITY, TAKEN_BEFORE, COOCCURRENCE)
+"""Scorers that are not models."""
+OF_NEW_ITEMS = (AS_NEW, CONTENT_NEIGHBOURS)
+SKEWED = (NEW_QUERIES_OLD_ITEMS, OLD_QUERIES_NEW_ITEMS)
+SCORERS = (CANDIDATE, BASELINE, *BASELINES, *OF_NEW_ITEMS, *SKEWED)
 
 INTERACTIONS = "interactions"
 QUERIES = "queries"
@@ -53,17 +85,20 @@ class Statistics:
     Attributes:
         recall_at: the K.
         retrieved_at: R.
-        without_history: whether the items of a query's history were left out of what was ranked.
+        exclude_history: which items were left out of what was ranked; see `components.evaluator.settings`.
     """
 
     recall_at: tuple[int, ...]
     retrieved_at: int
-    without_history: bool = False
+    exclude_history: bool | Literal["all"] = False
 
     @property
     def candidates(self) -> str:
-        """The candidate set's name, which is part of every metric's: `catalogue` or `unseen` (the catalogue less the history)."""
-        return "unseen" if self.without_history else "catalogue"
+        """The candidate set's name, which is part of every metric's.
+
+        `catalogue`; `unseen`, the catalogue less the query's history; `untaken`, less all that the user is known to have had.
+        """
+        return "untaken" if self.exclude_history == "all" else "unseen" if self.exclude_history else "catalogue"
 
     @property
     def recalls(self) -> list[str]:
@@ -97,6 +132,11 @@ class Statistics:
         return f"coverage_at_{self.retrieved_at}"
 
     @property
+    def ranked(self) -> list[str]:
+        """What follows from ranks alone, which is all that the next day judges by."""
+        return [*self.by_interaction, *(f"{name}_at_{k}" for name in ("query_recall", "ndcg") for k in self.recall_at)]
+
+    @property
     def names(self) -> list[str]:
         """Everything that is measured of the model."""
         return [*self.by_interaction, *self.by_query, self.index_recall, self.coverage]
@@ -112,6 +152,8 @@ def denominator(name: str) -> str:
     return INTERACTIONS if name.startswith("recall_at_") or name == "mrr" else QUERIES
 
 
+ALL = "all"
+"""The slice of all interactions."""
 ITEM_POPULARITY = "item_popularity"
 ITEM_AGE = "item_age"
 USER = "user"

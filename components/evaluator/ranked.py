@@ -1,22 +1,32 @@
-"""What a ranked example holds: what the Ranker leaves and the Evaluator adds up.
+"""What the Ranker leaves: held-out interactions with their ranks, and what they add up to.
+
+Split `eval`, an example for each interaction:
 
     candidate_id, query_id, timestamp, reward   of the held-out interaction
-    _rank_by_SCORER         `[above, tied]`, int64; see `components.evaluator.ranking.Ranks`
-    _retrieved_by_SCORER    the catalogue rows of the scorer's first `retrieved_at` items, int64; fewer where there are fewer
-    _retrieval_by_SCORER    `[popularity, novelty, index recall]` of those, float32; see `components.evaluator.names`
+    _rank_by_SCORER         `[above, tied]`, int64; see `components.evaluator.ranking.Ranks`. Of items as new only where the
+                            interaction's item is one
     _true_items             `[different items that its query has, interactions of the query with this item]`, int64
     _user_group             below USER_GROUPS, int64; what an interval leaves out together
-    _items                  the size of the catalogue, int64
     _by_SLICE               its value of each slice; see `components.evaluator.names`
+
+Split `sums`, an example for all interactions of a user group that agree in every slice, which the Evaluator adds up:
+
+    _sums_by_SCORER         float64, little-endian, as bytes: `components.evaluator.statistics.added` of the interactions, summed
+    _retrieved_by_SCORER    the catalogue rows of the scorer's first `retrieved_at` items of any of the queries, int64
+    _items                  the size of the catalogue, int64
+    _user_group, _by_SLICE  as above
 
 The scorers are those of `components.evaluator.names`. Features of the data begin with a letter, the pipeline's own here with
 an underscore.
 """
 
+from components.counts.files import USER_PARTS
+
+SUMS_SPLIT = "sums"
 TRUE_ITEMS = "_true_items"
 USER_GROUP = "_user_group"
 CATALOGUE_SIZE = "_items"
-USER_GROUPS = 32
+USER_GROUPS = USER_PARTS
 
 
 def rank_feature(scorer: str) -> str:
@@ -24,11 +34,11 @@ def rank_feature(scorer: str) -> str:
     return f"_rank_by_{scorer}"
 
 
+def sums_feature(scorer: str) -> str:
+    """The feature with the sums."""
+    return f"_sums_by_{scorer}"
+
+
 def retrieved_feature(scorer: str) -> str:
     """The feature with the retrieved items."""
     return f"_retrieved_by_{scorer}"
-
-
-def retrieval_feature(scorer: str) -> str:
-    """The feature with what is measured of the retrieved items."""
-    return f"_retrieval_by_{scorer}"

@@ -4,33 +4,34 @@ The Evaluator that follows is TFX's own; it adds these up to metrics by TFMA.
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import apache_beam as beam
-import tensorflow as tf
 from tfx import types
 from tfx.dsl.components.base import base_beam_component, base_beam_executor, executor_spec
 from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, component_spec, standard_artifacts
 from tfx.utils import io_utils, path_utils
 
-from components.artifacts import ItemIndex, Retriever
-from components.evaluator.facts import GatherFacts, user_part
-from components.evaluator.held_out import Places, RankHeldOut
+from components.artifacts import Counts, ItemIndex, Retriever
+from components.counts.files import THROUGH, TRAINING
+from components.evaluator.held_out import RankHeldOut
+from components.evaluator.interactions import ReadByGroup, Window
 from components.evaluator.names import BASELINE, CANDIDATE
+from components.evaluator.preparing import Task, prepare
+from components.evaluator.ranked import SUMS_SPLIT, USER_GROUPS
 from components.evaluator.settings import EvaluatorSettings
 from components.example_gen.catalogue import CATALOGUE_SPLIT
-from components.example_gen.interactions import EVAL_SPLIT, TRAIN_SPLIT
+from components.example_gen.interactions import EVAL_SPLIT
 from components.example_gen.ordered import WriteInOrder
-from components.indexer.embedding import EmbedCatalogue
 from components.progress import progress
-from ndr_client.served import ITEM_TOWER, QUERY_TOWER, RETRIEVER
-from schemas.features import QUERY_ID, FeatureSpec
+from ndr_client.served import RETRIEVER
+from schemas.features import FeatureSpec
 
 WORKING = ".working"
-# What no place depends on: a model that is judged anew by other limits is not ranked anew.
-JUDGED = {"recall_at", "limits", "below_popularity", "minimum_index_recall"}
+# What no sum depends on: a model that is judged anew by other limits is not ranked anew.
+JUDGED = {"limits", "beat", "below_popularity", "minimum_index_recall", "next_day_interactions"}
 
 
 class RankerSpec(component_spec.ComponentSpec):
@@ -47,13 +48,15 @@ class RankerSpec(component_spec.ComponentSpec):
         "model": component_spec.ChannelParameter(type=standard_artifacts.Model),
         "index": component_spec.ChannelParameter(type=ItemIndex),
         "retriever": component_spec.ChannelParameter(type=Retriever),
+        "counts": component_spec.ChannelParameter(type=Counts),
+        "base_counts": component_spec.ChannelParameter(type=Counts, optional=True),
         "baseline_model": component_spec.ChannelParameter(type=standard_artifacts.Model, optional=True),
     }
     OUTPUTS = {"ranked_examples": component_spec.ChannelParameter(type=standard_artifacts.Examples)}
 
 
 class RankerExecutor(base_beam_executor.BaseBeamExecutor):
-    """Gathers what training says of items and users, embeds the catalogue with the last blessed model, then ranks."""
+    """Embeds the catalogue with the last blessed model, and items as new with the candidate, then ranks."""
 
     def Do(  # noqa: N802
         self,
@@ -66,40 +69,23 @@ class RankerExecutor(base_beam_executor.BaseBeamExecutor):
         settings = EvaluatorSettings.model_validate_json(exec_properties["settings"])
         spec = FeatureSpec.model_validate_json(exec_properties["feature_spec"])
         ranked = artifact_utils.get_single_instance(output_dict["ranked_examples"])
-        ranked.split_names = artifact_utils.encode_split_names([EVAL_SPLIT])
+        ranked.split_names = artifact_utils.encode_split_names([EVAL_SPLIT, SUMS_SPLIT])
         working = os.path.join(ranked.uri, WORKING)
-        training, held_out, catalogue = (
-            [io_utils.all_files_pattern(uri) for uri in artifact_utils.get_split_uris(input_dict[key], split)]
-            for key, split in (("examples", TRAIN_SPLIT), ("examples", EVAL_SPLIT), ("catalogue", CATALOGUE_SPLIT))
-        )
-        parts = sum(len(tf.io.gfile.glob(pattern)) for pattern in held_out)
-        places = _places(input_dict, working)
-        with self._make_beam_pipeline() as pipeline:
-            _ = (
-                pipeline | "Training" >> ReadExamples(training),
-                pipeline | "HeldOut" >> ReadExamples(held_out),
-            ) | "Facts" >> GatherFacts(
-                places.index,
-                spec.history_feature,
-                parts,
-                settings.neighbours,
-                {name: each.most for name, each in settings.slices.items() if not each.edges},
-                places.facts,
-            )
-            for name, model in _models(input_dict).items():
-                if name != CANDIDATE:  # which the Indexer embedded
-                    tower = os.path.join(model, ITEM_TOWER)
-                    _ = pipeline | f"Embed[{name}]" >> EmbedCatalogue(catalogue, tower, places.item_folders[name])
+        task = _task(input_dict, settings, spec, exec_properties["day"])
+        places, _, window = prepare(task, self._make_beam_pipeline, working)
         progress("ranks the held-out interactions", 0.4)
         with self._make_beam_pipeline() as pipeline:
-            _ = (
+            examples = (
                 pipeline
-                | "HeldOut" >> ReadExamples(held_out)
-                | "Part" >> beam.Map(_with_part, parts)
-                | "BringTogether" >> beam.GroupByKey()
-                | "Rank" >> beam.ParDo(RankHeldOut(places, settings, spec, exec_properties["day"]))
-                | "Write" >> WriteInOrder(artifact_utils.get_split_uri([ranked], EVAL_SPLIT), parts)
+                | "HeldOut" >> ReadByGroup(task.interactions, window)
+                | "Rank"
+                >> beam.ParDo(RankHeldOut(places, settings, spec, window.span)).with_outputs(
+                    SUMS_SPLIT, main=EVAL_SPLIT
+                )
             )
+            for split in (EVAL_SPLIT, SUMS_SPLIT):
+                folder = artifact_utils.get_split_uri([ranked], split)
+                _ = examples[split] | f"Write[{split}]" >> WriteInOrder(folder, USER_GROUPS)
         fileio.rmtree(working)
 
 
@@ -107,18 +93,20 @@ class Ranker(base_beam_component.BaseBeamComponent):
     """Ranks held-out interactions among the whole catalogue.
 
     Args:
-        examples: interactions, with a `train` split, which says what is popular and what goes together, and an `eval` split.
+        examples: interactions, with an `eval` split.
         catalogue: the catalogue of the day, split `catalogue`.
         model: the Trainer's model, with both towers.
         index: the Indexer's, of that model and that catalogue.
         retriever: the Indexer's, whose search is judged by what an exact one finds.
         baseline_model: the last blessed model, if the channel has one; it ranks the same catalogue, new items included, by its own
             towers.
+        counts: the day's, of which what the training split adds says what is popular and what goes together;
+        base_counts: those of an earlier day, if the channel has them, which say it of all days before.
         settings: what is measured.
         spec: the dataset's features.
         day: the run's, in days since 1970-01-01.
 
-    Output `ranked_examples`: the eval split's examples with a reward above 0; see `components.evaluator.ranked`.
+    Output `ranked_examples`: the eval split's examples with a reward above 0, and their sums; see `components.evaluator.ranked`.
     """
 
     SPEC_CLASS = RankerSpec
@@ -132,6 +120,8 @@ class Ranker(base_beam_component.BaseBeamComponent):
         index: types.BaseChannel,
         retriever: types.BaseChannel,
         baseline_model: types.BaseChannel,
+        counts: types.BaseChannel,
+        base_counts: types.BaseChannel,
         settings: EvaluatorSettings,
         spec: FeatureSpec,
         day: int,
@@ -144,6 +134,8 @@ class Ranker(base_beam_component.BaseBeamComponent):
                 index=index,
                 retriever=retriever,
                 baseline_model=baseline_model,
+                counts=counts,
+                base_counts=base_counts,
                 settings=settings.model_dump_json(exclude=JUDGED),
                 feature_spec=spec.model_dump_json(),
                 day=day,
@@ -152,38 +144,27 @@ class Ranker(base_beam_component.BaseBeamComponent):
         )
 
 
-class ReadExamples(beam.PTransform):
-    """Serialised examples of gzipped TFRecords."""
-
-    def __init__(self, patterns: Iterable[str]) -> None:
-        super().__init__()
-        self._patterns = list(patterns)
-
-    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
-        """Called by Beam."""
-        return pipeline | beam.Create(self._patterns) | beam.io.ReadAllFromTFRecord()
-
-
-def _models(input_dict: Mapping[str, list[types.Artifact]]) -> dict[str, str]:
-    """The folder of the towers of each model that ranks."""
-    models = ((CANDIDATE, input_dict["model"]), (BASELINE, input_dict.get("baseline_model") or []))
-    return {name: path_utils.serving_model_path(model.uri) for name, found in models for model in found}
-
-
-def _places(input_dict: Mapping[str, list[types.Artifact]], working: str) -> Places:
-    models = _models(input_dict)
-    index = artifact_utils.get_single_uri(input_dict["index"])
-    last_blessed = input_dict.get("baseline_model") or []
-    return Places(
-        facts=os.path.join(working, "facts"),
-        index=index,
-        retriever=os.path.join(artifact_utils.get_single_uri(input_dict["retriever"]), RETRIEVER),
-        item_folders={name: index if name == CANDIDATE else os.path.join(working, name) for name in models},
-        query_towers={name: os.path.join(folder, QUERY_TOWER) for name, folder in models.items()},
-        last_blessed=last_blessed[0].uri if last_blessed else None,
+def _task(
+    input_dict: Mapping[str, list[types.Artifact]], settings: EvaluatorSettings, spec: FeatureSpec, span: int
+) -> Task:
+    interactions, catalogue = (
+        [io_utils.all_files_pattern(uri) for uri in artifact_utils.get_split_uris(input_dict[key], split)]
+        for key, split in (("examples", EVAL_SPLIT), ("catalogue", CATALOGUE_SPLIT))
     )
-
-
-def _with_part(serialized: bytes, parts: int) -> tuple[int, bytes]:
-    user = tf.train.Example.FromString(serialized).features.feature[QUERY_ID].bytes_list.value[0]
-    return user_part(user, parts), serialized
+    baseline = input_dict.get("baseline_model") or []
+    models = dict(zip((CANDIDATE, BASELINE), [*input_dict["model"], *baseline], strict=False))
+    return Task(
+        interactions=interactions,
+        catalogue=catalogue,
+        models={name: path_utils.serving_model_path(model.uri) for name, model in models.items()},
+        counts=[
+            *(os.path.join(each.uri, THROUGH) for each in input_dict.get("base_counts") or []),
+            *(os.path.join(each.uri, TRAINING) for each in input_dict["counts"]),
+        ],
+        has_rows=baseline[0].uri if baseline else None,
+        settings=settings,
+        spec=spec,
+        window=Window(span),
+        index=artifact_utils.get_single_uri(input_dict["index"]),
+        retriever=os.path.join(artifact_utils.get_single_uri(input_dict["retriever"]), RETRIEVER),
+    )

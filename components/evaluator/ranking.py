@@ -31,7 +31,7 @@ class Ranks(NamedTuple):
 
 
 class Excluded(NamedTuple):
-    """Items that are not ranked for a query; its true item always is.
+    """Items of each query, such as those that are not ranked for it; its true item always is.
 
     Attributes:
         offsets: [queries + 1] int64; the n-th query's items are `rows[offsets[n]:offsets[n + 1]]`.
@@ -40,6 +40,13 @@ class Excluded(NamedTuple):
 
     offsets: NDArray[np.int64]
     rows: NDArray[np.int64]
+
+    def of(self, queries: NDArray[np.int64]) -> "Excluded":
+        """The lists of some of the queries."""
+        lengths = np.diff(self.offsets)[queries]
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        entries = np.repeat(self.offsets[:-1][queries] - offsets[:-1], lengths) + np.arange(offsets[-1])
+        return Excluded(offsets, self.rows[entries])
 
 
 def rank_by_embedding(
@@ -50,7 +57,7 @@ def rank_by_embedding(
 ) -> Ranks:
     """Ranks each query's true item by inner product.
 
-    What is no number never helps: an item whose score is none stands above, and a true item whose score is none behind all others.
+    NaN never helps: an item with a NaN score ranks above the true item; a true item with one ranks last.
 
     Args:
         queries: [queries, width].
@@ -63,7 +70,7 @@ def rank_by_embedding(
     """
     if queries.ndim != 2 or items.ndim != 2 or queries.shape[1] != items.shape[1]:
         raise ValueError(f"expected queries and items of one width, received {queries.shape} and {items.shape}")
-    not_counted = _not_counted(true_rows, len(items), excluded)
+    left_out = not_counted(true_rows, len(items), excluded)
     true_scores = np.einsum("qw,qw->q", queries, items[true_rows])
     counts = np.zeros((2, len(queries)), np.int64)
     cores = len(os.sched_getaffinity(0))
@@ -72,11 +79,11 @@ def rank_by_embedding(
     with _blas().limit(limits=1, user_api="blas"), ThreadPoolExecutor(cores) as threads:
         for start in range(0, len(queries), BLOCK_QUERIES):
             chosen = slice(start, start + BLOCK_QUERIES)
-            block = _Block(queries[chosen], true_scores[chosen], not_counted.of(start, start + BLOCK_QUERIES))
+            block = _Block(queries[chosen], true_scores[chosen], left_out.of(start, start + BLOCK_QUERIES))
             shares = [(first, min(first + share, len(items))) for first in range(0, len(items), share)]
             counts[:, chosen] = sum(threads.map(partial(block.count, items), shares))
     not_above, below = counts
-    ranked = len(items) - not_counted.number
+    ranked = len(items) - left_out.number
     nowhere = ~np.isfinite(true_scores)
     # What is not counted was given the lowest score, so it is below.
     above = np.where(nowhere, ranked, len(items) - not_above)
@@ -94,14 +101,14 @@ def rank_by_score(scores: NDArray[np.float64], true_rows: NDArray[np.int64], exc
     Raises:
         ValueError: rows that the catalogue does not have.
     """
-    not_counted = _not_counted(true_rows, len(scores), excluded)
+    left_out = not_counted(true_rows, len(scores), excluded)
     true_scores = scores[true_rows]
     ascending = np.sort(scores)
     first = np.searchsorted(ascending, true_scores, side="left")
     after = np.searchsorted(ascending, true_scores, side="right")
-    theirs, own = scores[not_counted.rows], true_scores[not_counted.queries]
-    above = len(scores) - after - not_counted.sums(theirs > own)
-    tied = after - first - not_counted.sums(theirs == own)
+    theirs, own = scores[left_out.rows], true_scores[left_out.queries]
+    above = len(scores) - after - left_out.sums(theirs > own)
+    tied = after - first - left_out.sums(theirs == own)
     return Ranks(above.astype(np.int64), tied.astype(np.int64))
 
 
@@ -159,7 +166,12 @@ class NotCounted(NamedTuple):
         return np.bincount(self.queries[flags], minlength=len(self.number))
 
 
-def _not_counted(true_rows: NDArray[np.int64], items: int, excluded: Excluded | None) -> NotCounted:
+def not_counted(true_rows: NDArray[np.int64], items: int, excluded: Excluded | None) -> NotCounted:
+    """The pairs that are left out where true items of a catalogue are ranked.
+
+    Raises:
+        ValueError: rows that the catalogue does not have.
+    """
     queries, rows = np.arange(len(true_rows)), np.asarray(true_rows, np.int64)
     if excluded is not None:
         if len(excluded.offsets) != len(true_rows) + 1:

@@ -5,7 +5,15 @@ from typing import Literal, Self
 from pydantic import Field, FiniteFloat, NonNegativeFloat, PositiveInt, model_validator
 
 from components.evaluator import names
-from components.evaluator.names import COOCCURRENCE, POPULARITY, Statistics, gain_name
+from components.evaluator.names import (
+    AS_NEW,
+    BASELINES,
+    COOCCURRENCE,
+    ITEM_AGE,
+    STRONGEST,
+    Statistics,
+    gain_name,
+)
 from schemas.features import Declaration, FeatureSpec, NumberFeature
 from schemas.located_yaml import FaultsError, KeyPath
 
@@ -29,6 +37,33 @@ class SliceSettings(Declaration):
         return self
 
 
+class AsNewSettings(Declaration):
+    """Which share of the catalogue is ranked as if it had just arrived.
+
+    An item is drawn by a digest of its id and the day. The share grows until about `interactions` of the ranked interactions are
+    with drawn items, within its bounds.
+
+    Attributes:
+        interactions: how many interactions with such items are wanted.
+        least: the smallest share.
+        most: the greatest; items that are all ranked as new compete with each other, as they would not on a day like any other.
+    """
+
+    interactions: PositiveInt = 1000
+    least: float = Field(default=0.02, ge=0.0, le=1.0)
+    most: float = Field(default=0.2, ge=0.0, le=1.0)
+
+    @model_validator(mode="after")
+    def _is_ordered(self) -> Self:
+        if self.least > self.most:
+            raise FaultsError([(("least",), f"expected at most `most`, {self.most}; received {self.least}")])
+        return self
+
+    def share(self, interactions: int) -> float:
+        """The share of the catalogue to draw where so many interactions are ranked."""
+        return min(self.most, max(self.least, self.interactions / max(1, interactions)))
+
+
 class Limit(Declaration):
     """What a metric must reach over all held-out interactions, or on a slice of them.
 
@@ -39,6 +74,7 @@ class Limit(Declaration):
     Attributes:
         metric: a name that `components.evaluator.names` lists, such as `recall_at_50`.
         slice: which slice, by name and value, such as `{item_popularity: tail}`; several must all hold. None for all interactions.
+            `{item_age: as_new}` holds recall@K or MRR of the items that are ranked as new to it.
         at_least: the floor.
         at_most: the ceiling.
         fall_at_most: by how much it may be below that of the last blessed model on the same interactions and catalogue.
@@ -51,6 +87,11 @@ class Limit(Declaration):
     at_most: FiniteFloat | None = None
     fall_at_most: NonNegativeFloat | None = None
     rise_at_most: NonNegativeFloat | None = None
+
+    @property
+    def of_new_items(self) -> bool:
+        """Whether it is on items as new, which is a scorer, not a slice of the interactions."""
+        return self.slice.get(ITEM_AGE) == AS_NEW
 
     @property
     def changes(self) -> bool:
@@ -73,23 +114,34 @@ class EvaluatorSettings(Declaration):
         recall_at: the K of recall@K and NDCG@K.
         retrieved_at: how many retrieved items are looked at for the catalogue's coverage, their popularity and novelty, and the
             index's recall.
-        exclude_history: ranks each held-out item among the catalogue without the items in the query's history, for services that do
-            not show what was seen. The names of the metrics say which of the two candidate sets was ranked.
+        exclude_history: ranks each held-out item among the catalogue without the items in the query's history (true), or without
+            everything that the user is known to have had (all): for services that do not show what was seen. The names of the
+            metrics say which of the candidate sets was ranked.
         neighbours: how many items the co-occurrence baseline keeps for each item.
         slices: declared features by which metrics are sliced, besides those of `components.evaluator.names`.
-        below_popularity: what becomes of a model whose recall@K is below popularity's for any K of `recall_at`.
+        beat: the baselines to beat; the strongest of them on a slice is the one with the greatest value of the metric there.
+        below_popularity: what becomes of a model whose recall@K is below that of the strongest baseline of `beat` for any K of
+            `recall_at`.
+        as_new: which items are ranked as if they had just arrived.
+        next_day_interactions: by about how many interactions of the next day a model is judged; of a day with more, whole users are
+            drawn by a digest.
         minimum_index_recall: the share of the exact top `retrieved_at` that the index must find; below, the model is not blessed.
         limits: what else must be reached.
     """
 
     recall_at: tuple[PositiveInt, ...] = Field(default=(10, 50, 100, 300), min_length=1)
     retrieved_at: PositiveInt = 50
-    exclude_history: bool = False
+    exclude_history: bool | Literal["all"] = False
     neighbours: PositiveInt = 200
     slices: dict[str, SliceSettings] = {}
+    beat: tuple[Literal["popularity", "recent_popularity", "taken_before", "cooccurrence"], ...] = Field(
+        default=("popularity", "recent_popularity"), min_length=1
+    )
     below_popularity: Literal["refuse", "bless"] = "refuse"
     minimum_index_recall: float = Field(default=0.9, ge=0.0, le=1.0)
     limits: tuple[Limit, ...] = ()
+    as_new: AsNewSettings = AsNewSettings()
+    next_day_interactions: PositiveInt = 200_000
 
     @property
     def statistics(self) -> Statistics:
@@ -99,23 +151,30 @@ class EvaluatorSettings(Declaration):
     @model_validator(mode="after")
     def _limits_what_is_measured(self) -> Self:
         statistics = self.statistics
-        gains = [gain_name(name, over) for name in statistics.recalls for over in (POPULARITY, COOCCURRENCE)]
-        measured = [*statistics.names, *gains]
+        gains = [gain_name(name, over) for name in statistics.recalls for over in (*BASELINES, STRONGEST)]
+        of_all, of_new_items = [*statistics.names, *gains], statistics.by_interaction
         known = {**names.SLICES, **dict.fromkeys(self.slices)}
         faults: list[tuple[KeyPath, str]] = []
         for number, limit in enumerate(self.limits):
             place: KeyPath = ("limits", number)
+            measured = of_new_items if limit.of_new_items else of_all
             if limit.metric not in measured:
                 reason = f"expected one of {', '.join(measured)}; received {limit.metric!r}"
                 faults.append(((*place, "metric"), reason))
             if limit.metric == self.statistics.index_recall and limit.changes:
                 reason = "the last blessed model has no index of today's catalogue to compare with; give at_least"
                 faults.append(((*place, "metric"), reason))
+            if limit.of_new_items and limit.changes:
+                reason = "the last blessed model does not rank items as new; give at_least or at_most"
+                faults.append(((*place, "slice", ITEM_AGE), reason))
             for name, value in limit.slice.items():
+                if limit.of_new_items and name == ITEM_AGE:
+                    continue
                 if name not in known:
                     reason = f"there is no such slice (there: {', '.join(known)}); declare it under evaluator.slices"
                     faults.append(((*place, "slice", name), reason))
                 elif (values := known[name]) and value not in values:
+                    values = (*values, AS_NEW) if name == ITEM_AGE else values
                     reason = f"expected one of {', '.join(values)}; received {value!r}"
                     faults.append(((*place, "slice", name), reason))
         faults += [
@@ -140,8 +199,10 @@ class EvaluatorSettings(Declaration):
                 )
                 found.append((("slices", name), f"{name} is {need}"))
         if spec.history_feature is None:
-            if self.exclude_history:
+            if self.exclude_history is True:
                 found.append((("exclude_history",), "the query has no feature of kind history"))
+            if COOCCURRENCE in self.beat:
+                found.append((("beat",), "co-occurrence needs a feature of kind history in the query"))
             found += [
                 (("limits", number, "metric"), "co-occurrence needs a feature of kind history in the query")
                 for number, limit in enumerate(self.limits)

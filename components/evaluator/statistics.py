@@ -1,4 +1,4 @@
-"""What a held-out interaction adds to each metric (`components.evaluator.names`), and the mean that the sums make.
+"""What a ranked interaction adds to each metric (`components.evaluator.names`), and the mean that the sums make.
 
 All metrics but coverage are means. Recall over the set of a query's true items and NDCG are means over queries, but sums over
 interactions too: each of a query's true items brings its share. So every metric of every slice comes from sums, which add up in any
@@ -9,40 +9,40 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from components.evaluator import expectation
 from components.evaluator.names import Statistics
+from components.evaluator.ranking import Ranks
 
 
 def added(
     statistics: Statistics,
-    above: NDArray[np.int64],
-    tied: NDArray[np.int64],
-    true_items: int,
-    repeats: int,
+    ranks: Ranks,
+    true_items: NDArray[np.int64],
+    repeats: NDArray[np.int64],
     retrieved: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """What one interaction adds to the sums, for several scorers.
+    """What each of several interactions adds to the sums.
 
     Args:
         statistics: says which they are.
-        above: [scorers], items that score higher than the true one.
-        tied: [scorers], other items that score the same.
-        true_items: how many different items the interaction's query has.
-        repeats: how often this one is among the query's interactions.
-        retrieved: [scorers, 3], popularity and novelty of the retrieved items and the index's recall.
+        ranks: [interactions], of their items.
+        true_items: [interactions], how many different items the interaction's query has.
+        repeats: [interactions], how often this one is among the query's interactions.
+        retrieved: [interactions, 3], popularity and novelty of the retrieved items and the index's recall.
 
     Returns:
-        [scorers, columns] float64.
+        [interactions, columns] float64; the columns are those of `Statistics.columns`.
     """
-    ones = np.ones(len(above))
+    above, tied = ranks
     share = 1.0 / (true_items * repeats)  # of its query
     hits = [expectation.hit_probability(above, tied, k) for k in statistics.recall_at]
     gains = [
         expectation.discounted_gain(above, tied, k) / (expectation.ideal_gain(true_items, k) * repeats)
         for k in statistics.recall_at
     ]
-    columns = [ones, share * ones, *hits, expectation.reciprocal_rank(above, tied)]
+    columns = [np.ones(len(above)), share, *hits, expectation.reciprocal_rank(above, tied)]
     columns += [*(share * hit for hit in hits), *gains, *(share * retrieved.T)]
     return np.stack(columns, axis=1)
 
@@ -56,8 +56,8 @@ class Mean:
     digest of the id, so the same data gives the same interval on any number of workers.
 
     Attributes:
-        value: the mean.
-        error: its standard error; None where all interactions are in one group.
+        value: the mean; NaN where there is no interaction.
+        error: its standard error; None where fewer than two groups have an interaction.
         groups: how many there are.
     """
 
@@ -76,9 +76,18 @@ class Mean:
         there = counts > 0
         sums, counts = sums[there], counts[there]
         groups = len(counts)
+        if not groups:
+            return cls(float("nan"), None, 0)
         value = sums.sum() / counts.sum()
         if groups < 2:
             return cls(float(value), None, groups)
         without = (sums.sum() - sums) / (counts.sum() - counts)
         variance = (groups - 1) / groups * np.square(without - without.mean()).sum()
         return cls(float(value), float(np.sqrt(variance)), groups)
+
+    def interval(self) -> list[float | None]:
+        """`[value, lower, upper]` of the 95 % interval by Student's t, as TFMA's is; the ends are None without an error."""
+        if self.error is None:
+            return [self.value, None, None]
+        half = float(stats.t.ppf(0.975, self.groups - 1)) * self.error
+        return [self.value, self.value - half, self.value + half]

@@ -26,6 +26,8 @@ class Accounting:
         rows_of_day: how many of the clean rows are of the run's own day.
         splits: how many examples each split has.
         rewarded: how many of those have a reward above 0.
+        users: how many users have an interaction with a reward above 0 in the hours that are held out.
+        first_user: the least hash of these; see `components.example_gen.held_out`.
         faults: what is wrong with a whole file; with any of these the run stops.
     """
 
@@ -34,6 +36,8 @@ class Accounting:
     rows_of_day: int = 0
     splits: dict[str, int] = field(default_factory=dict)
     rewarded: dict[str, int] = field(default_factory=dict)
+    users: int = 0
+    first_user: int | None = None
     faults: list[str] = field(default_factory=list)
 
     def drop(self, reason: str, rows: int, places: Iterable[str]) -> None:
@@ -52,6 +56,9 @@ class Accounting:
         for split, examples in other.rewarded.items():
             self.rewarded[split] = self.rewarded.get(split, 0) + examples
         self.rows_of_day += other.rows_of_day
+        self.users += other.users
+        known = [each for each in (self.first_user, other.first_user) if each is not None]
+        self.first_user = min(known, default=None)
         self.faults += other.faults
 
     def to_text(self) -> str:

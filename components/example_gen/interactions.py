@@ -1,17 +1,18 @@
 """The interactions of a day's window as examples: each with its item's features and its user's history."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
 import apache_beam as beam
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 from tfx import types
 from tfx.dsl.components.base import base_beam_component, base_beam_executor, executor_spec
+from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, component_spec, standard_artifacts
 
 from components.example_gen import sources
@@ -21,8 +22,9 @@ from components.example_gen.cleaning import ACCOUNTING, FILE, ROW, Cleaning, fro
 from components.example_gen.columns import interaction_columns
 from components.example_gen.day_driver import DayDriver, Request
 from components.example_gen.examples import check_files, conclude, generate, partitions, serialized_examples
-from components.example_gen.histories import flat_positions, history_spans
-from components.example_gen.settings import ExampleGenSettings, HashSplit
+from components.example_gen.held_out import HeldOut, user_hashes
+from components.example_gen.histories import histories
+from components.example_gen.settings import ExampleGenSettings, UserSplit
 from components.example_gen.sources import MICROSECONDS_A_DAY, MICROSECONDS_AN_HOUR, Window, microseconds
 from components.kept import Kept
 from schemas.errors import UserError
@@ -39,6 +41,7 @@ from schemas.features import (
 
 TRAIN_SPLIT = "train"
 EVAL_SPLIT = "eval"
+HELD_OUT_BLOCKED = "held out, but blocked"  # in the accounting: neither trained on nor asked for
 THURSDAY = 3  # 1970-01-01 was one
 
 
@@ -93,10 +96,23 @@ class InteractionExecutor(base_beam_executor.BaseBeamExecutor):
         )
         check_files(files, cleaning)
         catalogue = artifact_utils.get_single_instance(input_dict["catalogue"])
-        with self._make_beam_pipeline() as pipeline:
-            finish = FinishInteractions(request.settings, request.spec, window, [f.path for f in files], catalogue.uri)
-            generate(pipeline, files, cleaning, finish, [TRAIN_SPLIT, EVAL_SPLIT], examples)
-        accounting = conclude(examples, "interactions", request.settings.max_dropped_share, files)
+
+        def ingest(held_out: HeldOut) -> Accounting:
+            finish = FinishInteractions(held_out, request.spec, window, [f.path for f in files], catalogue.uri)
+            with self._make_beam_pipeline() as pipeline:
+                generate(pipeline, files, cleaning, finish, [TRAIN_SPLIT, EVAL_SPLIT], examples)
+            return conclude(examples, "interactions", request.settings.max_dropped_share, files)
+
+        held_out = HeldOut(request.settings.split, sources.span(window.day), window.end_microseconds)
+        accounting = ingest(held_out)
+        if isinstance(held_out.split, UserSplit) and accounting.users and _has_empty_split(accounting):
+            # A day of so few users: the first of them is held out, or of a single one what is newest.
+            for split in (TRAIN_SPLIT, EVAL_SPLIT):
+                folder = artifact_utils.get_split_uri([examples], split)
+                if fileio.exists(folder):
+                    fileio.rmtree(folder)
+            only = accounting.first_user if accounting.users > 1 else None
+            accounting = ingest(replace(held_out, only=only, newest=only is None))
         if not accounting.rows_of_day:
             raise UserError(
                 f"{request.day} is empty: {accounting.rows} rows were read from {window.history_start} on, none of them "
@@ -158,7 +174,7 @@ class FinishInteractions(beam.DoFn):
     All interactions of a user are in one partition.
 
     Args:
-        settings: says what is held out.
+        held_out: says what is held out.
         spec: says what is derived.
         window: the days.
         paths: of the files, by number.
@@ -166,9 +182,9 @@ class FinishInteractions(beam.DoFn):
     """
 
     def __init__(
-        self, settings: ExampleGenSettings, spec: FeatureSpec, window: Window, paths: list[str], catalogue_uri: str
+        self, held_out: HeldOut, spec: FeatureSpec, window: Window, paths: list[str], catalogue_uri: str
     ) -> None:
-        self._split = settings.split
+        self._held_out = held_out
         self._spec = spec
         self._window = window
         self._paths = paths
@@ -181,21 +197,33 @@ class FinishInteractions(beam.DoFn):
         catalogue = self._catalogue.get()
         rows = self._known(from_bytes(list(tables)), catalogue, accounting)
         rows = self._distinct(rows, accounting)
-        rows = self._derive(rows)
+        held_out = self._held_out.of(rows)
+        rows = self._derive(rows, held_out)
+        self._count_users(rows.filter(pa.array(self._held_out.in_hours(rows))), accounting)
         times = rows.column(TIMESTAMP).to_numpy()
         accounting.rows_of_day += int((times >= microseconds(self._window.day)).sum())
-        rows = rows.filter(pa.array(times >= microseconds(self._window.start)))
+        in_window = times >= microseconds(self._window.start)
+        rows, held_out = rows.filter(pa.array(in_window)), held_out[in_window]
         positions = catalogue.positions(rows.column(CANDIDATE_ID).combine_chunks())
         for name, column in _columns(catalogue.features(positions, self._item_features())):
             rows = rows.append_column(name, column)
-        held_out = self._held_out(rows) & ~catalogue.blocked[positions.to_numpy()]
-        for split, mask in ((TRAIN_SPLIT, ~held_out), (EVAL_SPLIT, held_out)):
+        blocked = catalogue.blocked[positions.to_numpy()]
+        if (held_out & blocked).any():
+            accounting.splits[HELD_OUT_BLOCKED] = int((held_out & blocked).sum())
+        for split, mask in ((TRAIN_SPLIT, ~held_out), (EVAL_SPLIT, held_out & ~blocked)):
             chosen = rows.filter(pa.array(mask))
             accounting.splits[split] = chosen.num_rows
             accounting.rewarded[split] = pc.sum(pc.greater(chosen.column(REWARD), 0.0)).as_py() or 0
             for example in serialized_examples(chosen.combine_chunks()):
                 yield beam.pvalue.TaggedOutput(split, example)
         yield beam.pvalue.TaggedOutput(ACCOUNTING, accounting)
+
+    def _count_users(self, rows: pa.Table, accounting: Accounting) -> None:
+        """Counts the users that could be held out."""
+        rows = rows.filter(pc.greater(rows.column(REWARD), 0.0))
+        if rows.num_rows:
+            hashes = np.unique(user_hashes(rows, self._held_out.span))
+            accounting.users, accounting.first_user = len(hashes), int(hashes[0])
 
     def _known(self, rows: pa.Table, catalogue: CatalogueTable, accounting: Accounting) -> pa.Table:
         """Interactions with items of the catalogue."""
@@ -219,7 +247,7 @@ class FinishInteractions(beam.DoFn):
         )
         return rows.take(pa.array(order[~repeated])).combine_chunks()
 
-    def _derive(self, rows: pa.Table) -> pa.Table:
+    def _derive(self, rows: pa.Table, held_out: NDArray[np.bool_]) -> pa.Table:
         """Adds what the specification derives, and a reward of 1 where the data has none."""
         times = rows.column(TIMESTAMP).to_numpy()
         if REWARD not in rows.column_names:
@@ -230,26 +258,16 @@ class FinishInteractions(beam.DoFn):
         }
         if self._spec.history:
             name, feature = self._spec.history
-            spans = history_spans(_codes(rows.column(QUERY_ID)), times, feature.last)
+            found = histories(_codes(rows.column(QUERY_ID)), times, held_out, feature.last)
             candidates = rows.column(CANDIDATE_ID).combine_chunks()
-            offsets, positions = flat_positions(spans)
-            nothing = pa.array(spans.start == spans.end)
-            rows = rows.append_column(
-                name, pa.ListArray.from_arrays(pa.array(offsets), candidates.take(pa.array(positions)), mask=nothing)
-            )
-            newest = pa.array(np.maximum(spans.end - 1, 0), mask=spans.start == spans.end)
-            derived["last_in_history"] = candidates.take(newest)
+            nothing = pa.array(found.lengths == 0)
+            items = candidates.take(pa.array(found.positions))
+            rows = rows.append_column(name, pa.ListArray.from_arrays(pa.array(found.offsets), items, mask=nothing))
+            derived["last_in_history"] = candidates.take(pa.array(found.newest, mask=found.lengths == 0))
         for name, query_feature in self._spec.query.items():
             if isinstance(query_feature, IdFeature) and query_feature.derive:
                 rows = rows.append_column(name, derived[query_feature.derive])
         return rows
-
-    def _held_out(self, rows: pa.Table) -> NDArray[np.bool_]:
-        start = self._window.end_microseconds - self._split.hours * MICROSECONDS_AN_HOUR
-        held_out: NDArray[np.bool_] = rows.column(TIMESTAMP).to_numpy() >= start
-        if isinstance(self._split, HashSplit):
-            held_out &= interaction_hashes(rows) < np.uint64(self._split.share * 2**63) * np.uint64(2)
-        return held_out
 
     def _item_features(self) -> list[str]:
         weights = [
@@ -258,22 +276,12 @@ class FinishInteractions(beam.DoFn):
         return [*self._spec.item, *weights]
 
 
+def _has_empty_split(accounting: Accounting) -> bool:
+    return any(not accounting.rewarded.get(split) for split in (TRAIN_SPLIT, EVAL_SPLIT))
+
+
 def _window(request: Request, inputs: Mapping[str, Sequence[types.Artifact]]) -> Window:
     return Window.of(request.settings, request.day, goes_on=bool(inputs.get("base_model")))
-
-
-def interaction_hashes(rows: pa.Table) -> NDArray[np.uint64]:
-    """[rows] uint64, uniform, the same for the same user, item and time on every machine and every day."""
-    columns = (QUERY_ID, CANDIDATE_ID, TIMESTAMP)
-    hashes = (pd.util.hash_array(_hashable(rows.column(name)), categorize=False) for name in columns)
-    mixed = np.zeros(rows.num_rows, np.uint64)
-    for column in hashes:
-        mixed = pd.util.hash_array(mixed * np.uint64(31) + column)
-    return mixed
-
-
-def _hashable(column: pa.ChunkedArray) -> NDArray[Any]:
-    return column.to_numpy() if pa.types.is_integer(column.type) else np.array(column.to_pylist(), object)
 
 
 def _codes(column: pa.ChunkedArray) -> NDArray[np.int64]:

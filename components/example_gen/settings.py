@@ -48,8 +48,26 @@ class SourceSettings(Declaration):
         return self
 
 
+class UserSplit(Declaration):
+    """Holds out everything that a share of the users did on the day; another share each day, by a digest of user and day.
+
+    A session is never on both sides, so the model is judged on people that it was not trained on that day. This is what tells how
+    the next day's people will be served.
+
+    Attributes:
+        share: of the users with interactions in the last `hours` hours before the end of the day.
+        hours: 24 is the day itself.
+    """
+
+    by: Literal["user"]
+    share: float = Field(default=0.1, gt=0, lt=1)
+    hours: PositiveInt = 24
+
+
 class TimeSplit(Declaration):
     """Holds out the newest interactions.
+
+    The model is judged on what comes after all that it was trained on; sessions that the border cuts are on both sides.
 
     Attributes:
         hours: those of the last so many hours before the end of the day.
@@ -61,6 +79,9 @@ class TimeSplit(Declaration):
 
 class HashSplit(Declaration):
     """Holds out a random but repeatable share: the same interaction is always on the same side.
+
+    The model is judged on interactions whose neighbours in the same session it was trained on. That flatters a model that remembers
+    sessions, and says nothing about tomorrow; it tells whether the training works.
 
     Attributes:
         share: of the interactions of the last `hours` hours before the end of the day.
@@ -95,7 +116,7 @@ class ExampleGenSettings(Declaration):
     window_days: int = Field(default=1, ge=1, le=MOST_DAYS)
     catch_up_days: int | None = Field(default=None, ge=1, le=MOST_DAYS)
     history_days: int = Field(default=0, ge=0, le=MOST_DAYS)
-    split: Annotated[TimeSplit | HashSplit, Field(discriminator="by")] = HashSplit(by="hash", share=0.1)
+    split: Annotated[UserSplit | TimeSplit | HashSplit, Field(discriminator="by")] = UserSplit(by="user")
     max_dropped_share: float = Field(default=0.01, ge=0, le=1)
     max_id_bytes: PositiveInt = 1024
 

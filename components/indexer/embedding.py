@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from components.decoded import id_part
 from components.indexer import files
 from components.kept import Kept
 from components.trainer.export import load_tower
@@ -17,6 +18,7 @@ from ndr_client.served import EMBEDDING, EXAMPLES_SIGNATURE
 from schemas.features import CANDIDATE_ID
 
 BATCH = 512
+READ, READ_BYTES = 4096, 1 << 20
 PART_BYTES = 1 << 20  # of compressed examples: some ten thousand items, whose examples and embeddings a worker holds
 
 Item = tuple[bytes, bytes]
@@ -64,13 +66,22 @@ class EmbedCatalogue(beam.PTransform):
         catalogue: patterns of gzipped TFRecords of tf.Examples, an item an example.
         tower: the folder of the item tower's SavedModel.
         folder: where to.
+        prepare: gives, of a serialised example, the item's id and the example to embed, or nothing to leave it out; by default each
+            as it is.
     """
 
-    def __init__(self, catalogue: list[str], tower: str, folder: str) -> None:
+    def __init__(
+        self,
+        catalogue: list[str],
+        tower: str,
+        folder: str,
+        prepare: Callable[[bytes], Iterable[Item]] | None = None,
+    ) -> None:
         super().__init__()
         self._catalogue = catalogue
         self._tower = LoadedTower(tower)
         self._folder = folder
+        self._prepare = prepare or _as_it_is
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
         """Called by Beam.
@@ -80,13 +91,13 @@ class EmbedCatalogue(beam.PTransform):
         """
         # Loads the tower here, where no runner puts the error into its own words.
         width = self._tower.width
-        size = sum(tf.io.gfile.stat(path).length for pattern in self._catalogue for path in tf.io.gfile.glob(pattern))
-        parts = max(1, -(-size // PART_BYTES))
+        paths = matching_paths(self._catalogue)
+        parts = max(1, -(-sum(tf.io.gfile.stat(path).length for path in paths) // PART_BYTES))
         items = (
             pipeline
-            | "Files" >> beam.Create(self._catalogue)
-            | "Read" >> beam.io.ReadAllFromTFRecord()
-            | "Part" >> beam.Map(_with_part, parts)
+            | "Files" >> beam.Create(paths)
+            | "Spread" >> beam.Reshuffle()
+            | "Read" >> beam.FlatMap(_read_items, self._prepare, parts)
         )
         every_part = pipeline | "Parts" >> beam.Create([(part, None) for part in range(parts)])  # one without items too
         return (
@@ -135,10 +146,30 @@ def candidate_id(serialized: bytes) -> bytes:
     return value
 
 
-def _with_part(example: bytes, parts: int) -> tuple[int, Item]:
-    item = candidate_id(example)
-    digest = hashlib.blake2b(item, digest_size=8).digest()
-    return int.from_bytes(digest, "big") % parts, (item, example)
+def read_serialized(patterns: Sequence[str]) -> Iterator[list[bytes]]:
+    """The serialised examples of gzipped TFRecords, `READ` at a time.
+
+    TensorFlow reads them many times as fast as Beam, which takes them one by one.
+    """
+    for path in matching_paths(patterns):
+        records = tf.data.TFRecordDataset([path], compression_type="GZIP", buffer_size=READ_BYTES).batch(READ)
+        yield from (batch.tolist() for batch in records.as_numpy_iterator())
+
+
+def matching_paths(patterns: Sequence[str]) -> list[str]:
+    """The files that the patterns match, in order."""
+    return [path for pattern in patterns for path in sorted(tf.io.gfile.glob(pattern))]
+
+
+def _as_it_is(example: bytes) -> list[Item]:
+    return [(candidate_id(example), example)]
+
+
+def _read_items(path: str, prepare: Callable[[bytes], Iterable[Item]], parts: int) -> Iterator[tuple[int, Item]]:
+    for examples in read_serialized([path]):
+        for example in examples:
+            for item, prepared in prepare(example):
+                yield id_part(item, parts), (item, prepared)
 
 
 def _embed_part(

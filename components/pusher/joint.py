@@ -15,8 +15,8 @@ from tfx.types.standard_component_specs import MODEL_BLESSING_KEY
 from tfx.utils import json_utils, proto_utils
 
 from components.artifacts import WITHDRAWN_PROPERTY, ItemIndex, Retriever
-from components.evaluator.evaluator import ALL, METRICS_PROPERTY
-from components.evaluator.names import CANDIDATE
+from components.evaluator.evaluator import METRICS_PROPERTY
+from components.evaluator.names import ALL, CANDIDATE
 from components.indexer import faiss_index
 from components.indexer.files import DESCRIPTION, IDS
 from components.pusher import labels

@@ -12,6 +12,8 @@ from components.artifacts import GOES_ON_PROPERTY, SHAPE_PROPERTY, SPAN_PROPERTY
 MODEL_KEY = "model"
 BLESSING_KEY = "model_blessing"
 STATISTICS_KEY = "statistics"
+BASE_COUNTS_KEY = "base_counts"
+COUNTS_BEFORE_KEY = "counts_before"
 
 Artifacts = dict[str, list[types.Artifact]]
 
@@ -24,11 +26,13 @@ class BlessedBefore(resolver.ResolverStrategy):
     Args:
         span: the day, in days since 1970-01-01.
         shape: only models of this shape (see `components.trainer.warm_start.shape`); empty for any.
+        skipped: how many of the newest days with such a model are passed over: 1 gives the model before the last blessed one.
     """
 
-    def __init__(self, span: int, shape: str = "") -> None:
+    def __init__(self, span: int, shape: str = "", skipped: int = 0) -> None:
         self._span = span
         self._shape = shape
+        self._skipped = skipped
 
     def resolve_artifacts(self, store: mlmd.MetadataStore, input_dict: Artifacts) -> Artifacts:
         """Called by TFX with all artifacts under `model` and `model_blessing`."""
@@ -46,9 +50,10 @@ class BlessedBefore(resolver.ResolverStrategy):
             and _span(model) < self._span
             and self._shape in ("", model.get_string_custom_property(SHAPE_PROPERTY))
         ]
-        if not models:
+        days = sorted({_span(model) for model in models}, reverse=True)
+        if len(days) <= self._skipped:
             return {MODEL_KEY: [], BLESSING_KEY: []}
-        newest = max(models, key=lambda model: (_span(model), model.id))
+        newest = max((m for m in models if _span(m) == days[self._skipped]), key=lambda model: model.id)
         return {MODEL_KEY: [newest], BLESSING_KEY: [blessed[newest.id]]}
 
 
@@ -77,6 +82,32 @@ class TrainedBefore(resolver.ResolverStrategy):
         earlier = [s for s in input_dict[STATISTICS_KEY] if s.span < self._span and s.span in trained]
         newest = max(earlier, key=lambda statistics: (statistics.span, statistics.id), default=None)
         return {STATISTICS_KEY: [newest] if newest else [], MODEL_KEY: []}
+
+
+class CountedBefore(resolver.ResolverStrategy):
+    """The counts of earlier days: of the newest day before the day, and of the newest before its held-out hours.
+
+    The first are what was known the evening before. A day carries on the second, so that no baseline knows what is held out; they
+    are the same unless more than a day is held out.
+
+    Args:
+        span: the day, in days since 1970-01-01.
+        held_out_hours: before the end of the day.
+    """
+
+    def __init__(self, span: int, held_out_hours: int) -> None:
+        self._span = span
+        self._held_out_days = -(-held_out_hours // 24)
+
+    def resolve_artifacts(self, store: mlmd.MetadataStore, input_dict: Artifacts) -> Artifacts:
+        """Called by TFX with all counts under each of both keys."""
+        first = {BASE_COUNTS_KEY: self._span - self._held_out_days + 1, COUNTS_BEFORE_KEY: self._span}
+        resolved = {}
+        for key, before in first.items():
+            earlier = [counts for counts in input_dict[key] if _span(counts) < before]
+            newest = max(earlier, key=lambda counts: (_span(counts), counts.id), default=None)
+            resolved[key] = [newest] if newest else []
+        return resolved
 
 
 def _span(artifact: Any) -> int:

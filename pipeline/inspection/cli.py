@@ -5,7 +5,6 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -41,7 +40,9 @@ def runs(
 
         found = Records(to).runs(_rows(last, as_json)) if to else []
         if as_json:
-            _write([asdict(each) for each in found])
+            from pipeline.runs import run_json
+
+            _write([run_json(each) for each in found])
         else:
             from pipeline.inspection.show import run_table
 
@@ -63,7 +64,7 @@ def show(
         found = records.run(find_run(records, run))
         graph = Lineage(to).of_run(found.run)
         if as_json:
-            _write(show.run_json(found, graph))
+            _write(show.shown_json(found, graph))
         else:
             _print(show.run_tables(found, graph))
 

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from pipeline.lineage import Artifact, Graph
 from pipeline.origin import Origin
-from pipeline.runs import Run
+from pipeline.runs import Run, run_json
 from pipeline.summary import blessing_words, from_here, tables
 
 
@@ -20,19 +20,27 @@ def run_tables(run: Run, graph: Graph) -> list[Table]:
     return [table for table in shown if table.row_count]
 
 
-def run_json(run: Run, graph: Graph) -> dict[str, Any]:
+def shown_json(run: Run, graph: Graph) -> dict[str, Any]:
     """The same as JSON takes it, with all of the configuration."""
-    return {**asdict(run), "artifacts": [artifact_json(each) for each in graph.artifacts.values()]}
+    return {**run_json(run), "artifacts": [artifact_json(each) for each in graph.artifacts.values()]}
 
 
 def run_table(runs: Iterable[Run]) -> Table:
     """A run a row."""
     found = list(runs)
-    cutoffs = sorted({k for each in found for k in each.recall})
-    table = Table("run", "state", "version", "blessed", *(f"recall@{k}" for k in cutoffs))
+    cutoffs = sorted({k for each in found for k in (*each.recall, *each.next_day_recall)})
+    table = Table(
+        "run", "state", "version", "blessed", *(f"{of}@{k}" for of in ("next day", "held out") for k in cutoffs)
+    )
     for each in found:
-        recall = (f"{each.recall[k]:.4f}" if k in each.recall else "" for k in cutoffs)
-        table.add_row(each.run, each.state, str(each.version or ""), blessing_words(each), *recall)
+        recalls = (
+            f"{by_k[k]:.4f}" if k in by_k else "" for by_k in (each.next_day_recall, each.recall) for k in cutoffs
+        )
+        table.add_row(each.run, each.state, str(each.version or ""), blessing_words(each), *recalls)
+    table.caption = (
+        "next day: recall@K of all of the day by the model blessed before it; held out: of the run's own model"
+    )
+    table.caption_justify = "left"
     return table
 
 

@@ -3,22 +3,31 @@
 import base64
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from components.evaluator.names import CANDIDATE
+from components.evaluator.names import ALL, CANDIDATE
 from pipeline.config import Config
 from pipeline.lineage import Artifact
 from pipeline.report import lineage_graph, trends
 from pipeline.report.facts import Distance, Facts, Missing
 from pipeline.report.outcome import outcome, reasons, verdict
 from pipeline.runs import Run
-from pipeline.summary import SCORERS, metric_words, oov_share, slice_order, with_interval
+from pipeline.summary import (
+    SCORERS,
+    chosen_cutoff,
+    metric_words,
+    oov_share,
+    slice_order,
+    strongest_baseline,
+    with_interval,
+)
 from schemas.features import Embedded, FeatureSpec
 
 HERE = Path(__file__).parent
@@ -64,7 +73,7 @@ def render(facts: Facts, config: Config) -> str:
     )
     environment.tests["missing"] = lambda value: isinstance(value, Missing)
     environment.globals.update(outcome=outcome, reasons=reasons, address=address, is_there=is_there)
-    k = trends.chosen_cutoff(days)
+    k = chosen_cutoff(trends.recall_cutoffs(days))
     judged = next((run for run in reversed(days) if run.recall), None)
     live = None if isinstance(facts.live, Missing) else facts.live
     return environment.get_template("page.html.jinja").render(
@@ -79,6 +88,8 @@ def render(facts: Facts, config: Config) -> str:
         k=k,
         cutoffs=trends.recall_cutoffs(days),
         recalls={each: trends.recall_chart(days, each, config) for each in trends.recall_cutoffs(days)},
+        next_day={each: trends.next_day_chart(days, each) for each in trends.recall_cutoffs(days)},
+        aside=trends.aside_chart(days, k),
         statuses=trends.statuses(days),
         not_good=[run for run in days if not outcome(run).is_good],
         runs=runs_table(facts.runs, trends.recall_cutoffs(days)),
@@ -104,11 +115,13 @@ def render(facts: Facts, config: Config) -> str:
 def figures(run: Run, facts: Facts, k: int) -> list[Figure]:
     """What the newest day is judged by at a glance; what is not known is left out."""
     found = []
-    whole = run.metrics.get("all", {})
+    if k in run.next_day_recall:
+        strongest = strongest_baseline(run, k)
+        beside = _interval_words(run.next_day_metrics, k)
+        beside += "" if strongest is None else f"; the strongest baseline {strongest:.3f}"
+        found.append(Figure(f"the next day's recall@{k}", f"{run.next_day_recall[k]:.3f}", beside.removeprefix("; ")))
     if k in run.recall:
-        _, low, high = whole[CANDIDATE][f"recall_at_{k}"]
-        beside = "" if low is None or high is None else f"95 % interval {low:.3f} to {high:.3f}"
-        found.append(Figure(f"recall@{k}", f"{run.recall[k]:.3f}", beside))
+        found.append(Figure(f"held-out recall@{k}", f"{run.recall[k]:.3f}", _interval_words(run.metrics, k)))
     if k in run.recall and k in run.baseline_recall:
         change = run.recall[k] - run.baseline_recall[k]
         found.append(Figure("against the last blessed", f"{change:+.3f}", f"which is at {run.baseline_recall[k]:.3f}"))
@@ -125,6 +138,11 @@ def figures(run: Run, facts: Facts, k: int) -> list[Figure]:
     if run.index:
         found.append(Figure("items in the index", f"{run.index['items']:,}", f"{run.index['kind']} search"))
     return found
+
+
+def _interval_words(metrics: Mapping[str, Any], k: int) -> str:
+    _, low, high = metrics[ALL][CANDIDATE][f"recall_at_{k}"]
+    return "" if low is None or high is None else f"95 % interval {low:.3f} to {high:.3f}"
 
 
 def _furthest(drift: dict[str, Distance] | Missing | None) -> tuple[str, Distance] | None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import partial
+from typing import Any
 
 from components.evaluator.names import CANDIDATE, SLICES
 from pipeline.config import Config
@@ -12,7 +13,7 @@ from pipeline.report.charts import Chart, Value, bar_chart, column_place, line_c
 from pipeline.report.facts import Distance, Frequencies, Missing
 from pipeline.report.outcome import Outcome, outcome, reasons
 from pipeline.runs import Run
-from pipeline.summary import SCORERS
+from pipeline.summary import ASIDE, NEXT_DAY_SCORERS, SCORERS
 
 MOST_EMPTY_DAYS = 62
 MOST_LINES = 6
@@ -54,12 +55,7 @@ def statuses(days: Sequence[Run]) -> list[Status]:
 
 def recall_cutoffs(days: Sequence[Run]) -> list[int]:
     """The K that recall was measured at."""
-    return sorted({k for run in days for k in run.recall})
-
-
-def chosen_cutoff(days: Sequence[Run]) -> int:
-    """The second K: the first is often too small for a slice of few interactions. 0 where nothing was measured."""
-    return (recall_cutoffs(days)[:2] or [0])[-1]
+    return sorted({k for run in days for k in (*run.recall, *run.next_day_recall)})
 
 
 def recall_chart(days: Sequence[Run], k: int, config: Config) -> Chart:
@@ -74,6 +70,34 @@ def recall_chart(days: Sequence[Run], k: int, config: Config) -> Chart:
     limits = {f"at least {floor:g}": floor for floor in floors}
     label = f"recall@{k} by day: {', '.join(SCORERS.values())}"
     return line_chart(label, _short(days), _some(series), _recall_words, limits, most=1.0)
+
+
+def next_day_chart(days: Sequence[Run], k: int) -> Chart | Missing:
+    """recall@K of all of each day by the model that was blessed before it, beside what was known the evening before."""
+    metric = f"recall_at_{k}"
+    series = _some(
+        {
+            words: _by_day(days, partial(_recall, ALL, scorer, metric, words, metrics=lambda run: run.next_day_metrics))
+            for scorer, words in NEXT_DAY_SCORERS.items()
+        }
+    )
+    if not series:
+        return Missing("No model of an earlier day was there to be judged by these days.")
+    label = f"recall@{k} of the next day, by day: {', '.join(series)}"
+    return line_chart(label, _short(days), series, _recall_words, most=1.0)
+
+
+def aside_chart(days: Sequence[Run], k: int) -> Chart | Missing:
+    """recall@K of items as if new, and of towers of different versions, by day."""
+    series = _some(
+        {
+            words: _by_day(days, partial(_recall, ALL, scorer, f"recall_at_{k}", words))
+            for scorer, words in ASIDE.items()
+        }
+    )
+    if not series:
+        return Missing("Neither items as if new nor towers of different versions were ranked on these days.")
+    return line_chart(f"recall@{k} by day: {', '.join(series)}", _short(days), series, _recall_words, most=1.0)
 
 
 def slice_charts(days: Sequence[Run], k: int) -> dict[str, Chart]:
@@ -203,8 +227,15 @@ def frequency_chart(found: Frequencies) -> Chart:
     return log_scatter("Estimated against counted items a batch, both logarithmic", points)
 
 
-def _recall(slice_name: str, scorer: str, metric: str, words: str, run: Run) -> Value | None:
-    found = run.metrics.get(slice_name, {})
+def _recall(
+    slice_name: str,
+    scorer: str,
+    metric: str,
+    words: str,
+    run: Run,
+    metrics: Callable[[Run], Mapping[str, Any]] = lambda run: run.metrics,
+) -> Value | None:
+    found = metrics(run).get(slice_name, {})
     if metric not in found.get(scorer, {}):
         return None
     value, low, high = found[scorer][metric]

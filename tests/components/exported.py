@@ -1,6 +1,8 @@
 """A model as the Trainer leaves it, but untrained: both towers behind a transform that hashes every id, and the checkpoint."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import apache_beam as beam
 import tensorflow as tf
@@ -15,7 +17,7 @@ from components.analysis.vocabulary import entries
 from components.artifacts import warm_start_folder
 from components.trainer import warm_start
 from components.trainer.export import export_tower
-from components.trainer.model import build_model
+from components.trainer.model import TwoTowerModel, build_model
 from components.trainer.optimizers import build_optimizer
 from components.trainer.settings import TrainerSettings
 from components.trainer.state import TrainingState
@@ -30,7 +32,13 @@ def trainer_settings(towers: dict[str, list[int]], seed: int = 0) -> TrainerSett
     return TrainerSettings.model_validate({"towers": towers, "seed": seed, "frequency": {"buckets": 16}})
 
 
-def export(spec: FeatureSpec, towers: dict[str, list[int]], folder: Path, seed: int = 0) -> types.Artifact:
+Adjust = Callable[[TwoTowerModel, Callable[[dict[str, Any]], dict[str, Any]]], None]
+"""Gives a model other weights; it is also given the transform, from raw features to the towers' inputs."""
+
+
+def export(
+    spec: FeatureSpec, towers: dict[str, list[int]], folder: Path, seed: int = 0, adjust: Adjust | None = None
+) -> types.Artifact:
     nothing = {name: entries([], [], []) for name in spec.tables}
     analysis_files.write(str(folder / "analysis"), nothing, {})
     dtypes = {**raw_features.dtypes(spec.features), **FIXED}
@@ -47,8 +55,10 @@ def export(spec: FeatureSpec, towers: dict[str, list[int]], folder: Path, seed: 
     transformed = transform.transform_features_layer()
     parsed = {name: tf.io.VarLenFeature(dtype) for name, dtype in dtypes.items()}
     inputs = transformed(tf.io.parse_example([tf.train.Example().SerializeToString()], parsed))
+    model.query_tower(inputs), model.item_tower(inputs)  # makes the layers' weights
+    if adjust:
+        adjust(model, transformed)
     for tower, features in ((model.query_tower, spec.query), (model.item_tower, spec.item)):
-        tower(inputs)  # makes the layers' weights
         export_tower(tower, features, transform, str(folder / "Format-Serving"))
     model.compile(optimizer=build_optimizer(settings))
     shape = warm_start.shape(spec, settings)

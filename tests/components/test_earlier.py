@@ -5,8 +5,17 @@ from tfx import types
 from tfx.components.evaluator import constants
 from tfx.types import standard_artifacts
 
-from components.artifacts import GOES_ON_PROPERTY, SHAPE_PROPERTY, SPAN_PROPERTY, WITHDRAWN_PROPERTY
-from components.resolver.earlier import BLESSING_KEY, MODEL_KEY, STATISTICS_KEY, BlessedBefore, TrainedBefore
+from components.artifacts import GOES_ON_PROPERTY, SHAPE_PROPERTY, SPAN_PROPERTY, WITHDRAWN_PROPERTY, Counts
+from components.resolver.earlier import (
+    BASE_COUNTS_KEY,
+    BLESSING_KEY,
+    COUNTS_BEFORE_KEY,
+    MODEL_KEY,
+    STATISTICS_KEY,
+    BlessedBefore,
+    CountedBefore,
+    TrainedBefore,
+)
 
 DAY = 20_000
 
@@ -131,3 +140,42 @@ def test_a_first_runs_window_is_not_compared_with_a_days() -> None:
 
     assert compared([older], [first]) == []
     assert compared([older, newer], [first, second]) == [newer]
+
+
+def test_the_model_before_the_last_blessed_is_of_an_earlier_day() -> None:
+    # Of two runs of yesterday neither is the model before; the last run of the day before that is.
+    models = [model(1, DAY - 3), model(2, DAY - 2), model(3, DAY - 2), model(4, DAY - 1), model(5, DAY - 1)]
+    blessings = [verdict(100 + one.id, one.id) for one in models]
+
+    def found(skipped: int) -> list[int]:
+        resolved = BlessedBefore(DAY, skipped=skipped).resolve_artifacts(
+            None, {MODEL_KEY: models, BLESSING_KEY: blessings}
+        )
+        return [one.id for one in resolved[MODEL_KEY]]
+
+    assert [found(skipped) for skipped in range(4)] == [[5], [3], [1], []]
+
+
+def counted_before(made: list[tuple[int, int]], hours: int) -> tuple[list[int], list[int]]:
+    """The numbers of the counts that are carried on, and of those of the evening before, of (number, day) each."""
+    artifacts = []
+    for number, day in made:
+        counts = Counts()
+        counts.id = number
+        counts.set_int_custom_property(SPAN_PROPERTY, day)
+        artifacts.append(counts)
+    keys = (BASE_COUNTS_KEY, COUNTS_BEFORE_KEY)
+    found = CountedBefore(DAY, hours).resolve_artifacts(None, dict.fromkeys(keys, artifacts))
+    carried, before = ([one.id for one in found[key]] for key in keys)
+    return carried, before
+
+
+def test_counts_are_carried_from_before_what_is_held_out() -> None:
+    made = [(1, DAY - 3), (2, DAY - 2), (3, DAY - 1), (4, DAY), (5, DAY + 1)]
+    assert counted_before(made, hours=24) == ([3], [3])
+    assert counted_before(made, hours=5) == ([3], [3])
+    # Of the last 25 hours, yesterday's last is held out too: its counts know it, those of the day before it do not.
+    assert counted_before(made, hours=25) == ([2], [3])
+    assert counted_before(made, hours=240) == ([], [3])
+    assert counted_before([*made, (6, DAY - 1)], hours=24) == ([6], [6])  # of a day that was delivered again, the last
+    assert counted_before([(4, DAY)], hours=24) == ([], [])

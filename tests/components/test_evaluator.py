@@ -10,23 +10,38 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from pydantic import ValidationError
+from tfx import types
 from tfx.dsl.components.base import base_beam_executor
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import json_utils, proto_utils
 
 from components.evaluator import names, ranked, slices
 from components.evaluator.evaluator import EvaluatorExecutor, eval_config
-from components.evaluator.names import BASELINE, CANDIDATE, COOCCURRENCE, POPULARITY
+from components.evaluator.names import (
+    AS_NEW,
+    BASELINE,
+    BASELINES,
+    CANDIDATE,
+    CONTENT_NEIGHBOURS,
+    COOCCURRENCE,
+    NEW_QUERIES_OLD_ITEMS,
+    POPULARITY,
+    RECENT_POPULARITY,
+    TAKEN_BEFORE,
+)
+from components.evaluator.ranking import Ranks
 from components.evaluator.settings import EvaluatorSettings
+from components.evaluator.statistics import added
 from schemas.features import FeatureSpec
 
 ITEMS = 20
 SETTINGS: dict[str, Any] = {"recall_at": [1, 5], "retrieved_at": 2, "minimum_index_recall": 0.5}
+STATISTICS = EvaluatorSettings.model_validate(SETTINGS).statistics
 
 
 @dataclass
 class Interaction:
-    """A held-out interaction: the place of its item by every scorer, from 0, with nothing tied unless `tied` says so."""
+    """A held-out interaction, a cell of its own: the place of its item by every scorer, from 0, and how many are tied."""
 
     user: int
     places: dict[str, int]
@@ -42,13 +57,14 @@ class Interaction:
         own = {names.ITEM_POPULARITY: self.part, names.ITEM_AGE: "known", names.USER: "known"}
         for name, value in {**own, names.HISTORY_LENGTH: "0"}.items():
             features[slices.feature(name)].bytes_list.value.append(value.encode())
-        features[ranked.TRUE_ITEMS].int64_list.value.extend([self.true_items, 1])
         features[ranked.USER_GROUP].int64_list.value.append(self.user % ranked.USER_GROUPS)
         features[ranked.CATALOGUE_SIZE].int64_list.value.append(ITEMS)
         for scorer, place in self.places.items():
-            features[ranked.rank_feature(scorer)].int64_list.value.extend([place, self.tied])
+            ranks = Ranks(np.array([place]), np.array([self.tied]))
+            sets = np.array([self.true_items]), np.array([1])
+            values = added(STATISTICS, ranks, *sets, np.array([[0.1, 3.0, self.found]]))
+            features[ranked.sums_feature(scorer)].bytes_list.value.append(values[0].astype("<f8").tobytes())
             features[ranked.retrieved_feature(scorer)].int64_list.value.extend(self.retrieved)
-            features[ranked.retrieval_feature(scorer)].float_list.value.extend([0.1, 3.0, self.found])
         return example.SerializeToString()
 
 
@@ -64,36 +80,55 @@ class Judgement:
 
 
 def judge(folder: Path, interactions: Sequence[Interaction], workers: int = 1, **settings: Any) -> Judgement:
-    """Runs the Evaluator's executor, as TFX does, over interactions in as many files as workers."""
+    """Evaluates interactions, in as many files as workers."""
     examples = standard_artifacts.Examples()
-    examples.uri, examples.split_names = str(folder / "examples"), artifact_utils.encode_split_names(["eval"])
-    split = folder / "examples" / "Split-eval"
+    examples.uri, examples.split_names = str(folder / "examples"), artifact_utils.encode_split_names(["sums"])
+    split = folder / "examples" / "Split-sums"
     split.mkdir(parents=True)
     for number in range(workers):
         with tf.io.TFRecordWriter(str(split / f"{number}.gz"), options="GZIP") as writer:
             for interaction in interactions[number::workers]:
                 writer.write(interaction.serialized())
-    model, baseline, evaluation, blessing = (
-        kind() for kind in (*[standard_artifacts.Model] * 2, standard_artifacts.ModelEvaluation, standard_artifacts.ModelBlessing)
-    )  # fmt: skip
-    for name, artifact in {"m": model, "b": baseline, "evaluation": evaluation, "blessing": blessing}.items():
-        artifact.uri = str(folder / name)
+    inputs = {}
+    for name in ("model", "baseline_model") if BASELINE in interactions[0].places else ("model",):
+        model = standard_artifacts.Model()
+        model.uri = str(folder / name)
         (folder / name).mkdir()
-    inputs = {"examples": [examples], "model": [model]}
-    if BASELINE in interactions[0].places:
-        inputs["baseline_model"] = [baseline]
-    config = eval_config(
-        EvaluatorSettings.model_validate({**SETTINGS, **settings}),
-        has_history=COOCCURRENCE in interactions[0].places,
+        inputs[name] = [model]
+    has_history = COOCCURRENCE in interactions[0].places
+    return evaluate(folder, examples.uri, inputs, {**SETTINGS, **settings}, has_history, workers)
+
+
+def evaluate(
+    folder: Path,
+    ranked_examples: str,
+    models: dict[str, list[types.Artifact]],
+    settings: dict[str, Any],
+    has_history: bool,
+    workers: int = 1,
+) -> Judgement:
+    """Runs the Evaluator's executor, as TFX does, over what the Ranker left in a folder."""
+    examples, evaluation, blessing = (
+        standard_artifacts.Examples(),
+        standard_artifacts.ModelEvaluation(),
+        standard_artifacts.ModelBlessing(),
     )
+    examples.uri, examples.split_names = ranked_examples, artifact_utils.encode_split_names(["sums"])
+    for name, artifact in {"evaluation": evaluation, "blessing": blessing}.items():
+        artifact.uri = str(folder / name)
+        (folder / name).mkdir(parents=True)
+    config = eval_config(EvaluatorSettings.model_validate(settings), has_history)
     properties = {
         "eval_config": proto_utils.proto_to_json(config),
-        "example_splits": json_utils.dumps(["eval"]),
+        "example_splits": json_utils.dumps(["sums"]),
         "fairness_indicator_thresholds": None,
     }
     context = base_beam_executor.BaseBeamExecutor.Context(
-        beam_pipeline_args=[f"--direct_num_workers={workers}"], tmp_dir=str(folder / "tmp"), unique_id="1"
+        beam_pipeline_args=[f"--direct_num_workers={workers}", "--sdk_container_image=none"],
+        tmp_dir=str(folder / "tmp"),
+        unique_id="1",
     )
+    inputs = {"examples": [examples], **models}
     EvaluatorExecutor(context).Do(inputs, {"evaluation": [evaluation], "blessing": [blessing]}, properties)
     return Judgement(
         json.loads(evaluation.get_string_custom_property("metrics")),
@@ -106,8 +141,9 @@ def judge(folder: Path, interactions: Sequence[Interaction], workers: int = 1, *
 
 
 def crowd(candidate: Sequence[int], **others: Sequence[int]) -> list[Interaction]:
-    """An interaction a user, with the places by each scorer; popularity puts every item last unless told otherwise."""
-    columns = {CANDIDATE: candidate, POPULARITY: [ITEMS - 1] * len(candidate), **others}
+    """An interaction a user, with the places by each scorer; baselines put every item last unless told otherwise."""
+    last = [ITEMS - 1] * len(candidate)
+    columns = {CANDIDATE: candidate, POPULARITY: last, RECENT_POPULARITY: last, TAKEN_BEFORE: last, **others}
     return [
         Interaction(user, {scorer: places[user] for scorer, places in columns.items()})
         for user in range(len(candidate))
@@ -156,7 +192,7 @@ def test_chance_perfect_and_reversed_models(tmp_path: Path) -> None:
     of_all = {}
     for name, place, tied in (("chance", 0, ITEMS - 1), ("perfect", 0, 0), ("reversed", ITEMS - 1, 0)):
         interactions = [
-            Interaction(user, {CANDIDATE: place, POPULARITY: ITEMS - 1}, tied if name == "chance" else 0)
+            Interaction(user, dict.fromkeys(BASELINES, ITEMS - 1) | {CANDIDATE: place}, tied if name == "chance" else 0)
             for user in range(users)
         ]
         of_all[name] = judge(tmp_path / name, interactions).metrics["all"][CANDIDATE]
@@ -174,10 +210,54 @@ def test_a_model_below_popularity_is_not_blessed_unless_configuration_says_so(tm
     found = judge(tmp_path / "1", worse)
     assert not found.blessed
     assert found.refused == [
-        f"recall_at_{k}_of_catalogue_over_popularity: -0.2500; expected at least 0.0000" for k in (1, 5)
+        f"recall_at_{k}_of_catalogue_over_strongest: -0.2500; expected at least 0.0000" for k in (1, 5)
     ]
     assert judge(tmp_path / "2", worse, below_popularity="bless").blessed
     assert judge(tmp_path / "3", crowd([0, 0, 9, 9], popularity=[0, 0, 9, 9])).blessed  # as good is not below
+
+
+def test_the_strongest_of_the_baselines_that_are_named_is_to_be_beaten(tmp_path: Path) -> None:
+    # recall@1: the model 1/4, what was taken before 3/4; recall@5: co-occurrence 1, the model 3/4.
+    interactions = crowd([0, 4, 4, 9], taken_before=[0, 0, 0, 9], cooccurrence=[1, 1, 1, 1])
+    assert judge(tmp_path / "1", interactions).blessed  # neither is named
+    found = judge(tmp_path / "2", interactions, beat=["popularity", "taken_before", "cooccurrence"])
+    assert found.refused == [
+        "recall_at_1_of_catalogue_over_strongest: -0.5000; expected at least 0.0000",
+        "recall_at_5_of_catalogue_over_strongest: -0.2500; expected at least 0.0000",
+    ]
+    whole = found.metrics["all"][CANDIDATE]
+    assert whole["recall_at_5_over_strongest"] == whole["recall_at_5_over_cooccurrence"]
+    limit = {"metric": "recall_at_1_over_strongest", "at_least": -0.6}
+    settings = {"beat": ["taken_before"], "below_popularity": "bless"}
+    assert judge(tmp_path / "3", interactions, limits=[limit], **settings).blessed
+
+
+def test_items_as_new_have_limits_of_their_own(tmp_path: Path) -> None:
+    # The items of two of the four are as new: one is found first, the other is not found.
+    interactions = crowd([0, 0, 0, 0])
+    for user, place in ((1, 0), (3, 9)):
+        interactions[user].places |= {AS_NEW: place, CONTENT_NEIGHBOURS: 3}
+    limit = {"metric": "recall_at_1", "slice": {"item_age": "as_new"}, "at_least": 0.6}
+    found = judge(tmp_path / "1", interactions, limits=[limit])
+    whole = found.metrics["all"]
+    assert whole[AS_NEW]["interactions"] == [2.0, None, None]
+    assert whole[AS_NEW]["recall_at_1"] == [0.5, 0.0, 1.0]
+    assert whole[CONTENT_NEIGHBOURS]["recall_at_5"][0] == 1.0
+    assert whole[AS_NEW]["recall_at_5_over_content_neighbours"][0] == -0.5
+    assert found.refused == ["recall_at_1_of_catalogue_by_as_new: 0.5000; expected at least 0.6000"]
+    assert judge(tmp_path / "2", interactions, limits=[{**limit, "at_least": 0.5}]).blessed
+    # Where no interaction is with one, there is nothing to judge, and nothing else is hidden by that.
+    none = judge(tmp_path / "3", crowd([0, 0, 0, 0]), limits=[limit])
+    assert (none.blessed, none.refused, none.not_judged) == (True, [], ["item_age=as_new"])
+    assert AS_NEW not in none.metrics["all"] or set(none.metrics["all"][AS_NEW]) == {"interactions"}
+    both = judge(tmp_path / "4", crowd([9, 9, 9, 9]), limits=[limit, {"metric": "recall_at_1", "at_least": 0.4}])
+    assert (both.blessed, len(both.refused), both.not_judged) == (False, 1, ["item_age=as_new"])
+
+
+def test_version_skew_is_reported(tmp_path: Path) -> None:
+    found = judge(tmp_path, crowd([0, 0, 9, 9], baseline=[0, 9, 9, 9], new_queries_old_items=[9, 9, 9, 0]))
+    assert found.metrics["all"][NEW_QUERIES_OLD_ITEMS]["recall_at_1"][0] == 0.25
+    assert set(found.metrics["all"][NEW_QUERIES_OLD_ITEMS]) == {"recall_at_1", "recall_at_5"}
 
 
 def test_the_index_has_a_limit_of_its_own(tmp_path: Path) -> None:
@@ -245,11 +325,11 @@ def test_a_limit_on_an_empty_slice_is_not_judged_and_said(tmp_path: Path) -> Non
 
 def test_several_workers_say_the_same(tmp_path: Path) -> None:
     random = np.random.default_rng(3)
-    places = random.integers(0, ITEMS, (4, 200))
+    places = random.integers(0, ITEMS, (6, 200))
     interactions = [
         Interaction(
             int(random.integers(60)),
-            dict(zip((CANDIDATE, BASELINE, POPULARITY, COOCCURRENCE), places[:, n].tolist(), strict=True)),
+            dict(zip((CANDIDATE, BASELINE, *BASELINES), places[:, n].tolist(), strict=True)),
             tied=0,
             retrieved=tuple(random.permutation(ITEMS)[:2].tolist()),
             part=str(random.choice(["head", "tail"])),
@@ -279,6 +359,21 @@ def test_several_workers_say_the_same(tmp_path: Path) -> None:
         ({"limits": [{"metric": "mrr"}]}, "received none of them"),
         ({"limits": [{"metric": "mrr", "fall_at_most": 0, "rise_at_most": 0}]}, "in a limit each"),
         ({"limits": [{"metric": "index_recall_at_50", "fall_at_most": 0.1}]}, "no index of today's catalogue"),
+        (
+            {"limits": [{"metric": "ndcg_at_10", "slice": {"item_age": "as_new"}, "at_least": 0}]},
+            "expected one of recall_at_10",
+        ),
+        (
+            {"limits": [{"metric": "mrr", "slice": {"item_age": "as_new"}, "fall_at_most": 0}]},
+            "does not rank items as new",
+        ),
+        (
+            {"limits": [{"metric": "mrr", "slice": {"item_age": "old"}, "at_least": 0}]},
+            "expected one of fresh, known, as_new",
+        ),
+        ({"beat": ["luck"]}, "Input should be 'popularity'"),
+        ({"beat": []}, "at least 1 item"),
+        ({"as_new": {"least": 0.3}}, "expected at most `most`, 0.2; received 0.3"),
         ({"slices": {"user": {}}}, "the pipeline's own slices have this name"),
         ({"slices": {"age": {"edges": [5, 3]}}}, "expected ascending numbers"),
     ],
@@ -301,6 +396,7 @@ def test_settings_that_do_not_fit_the_features() -> None:
     settings = EvaluatorSettings.model_validate(
         {
             "exclude_history": True,
+            "beat": ["cooccurrence"],
             "slices": {"age": {}, "u": {"edges": [1]}, "height": {"edges": [1]}},
             "limits": [{"metric": "recall_at_10_over_cooccurrence", "at_least": 0}],
         }
@@ -310,5 +406,6 @@ def test_settings_that_do_not_fit_the_features() -> None:
         ("slices.u", "u is no number: it has no edges"),
         ("slices.height", "no such feature (there: u, age, i)"),
         ("exclude_history", "the query has no feature of kind history"),
+        ("beat", "co-occurrence needs a feature of kind history in the query"),
         ("limits.0.metric", "co-occurrence needs a feature of kind history in the query"),
     ]

@@ -8,6 +8,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
@@ -18,6 +19,7 @@ from tfx.types import standard_artifacts
 from components.example_gen import columns, conversion
 from components.example_gen.catalogue import CatalogueExecutor
 from components.example_gen.day_driver import Request
+from components.example_gen.held_out import user_hashes
 from components.example_gen.interactions import InteractionExecutor
 from components.example_gen.settings import ExampleGenSettings
 from schemas.errors import UserError
@@ -129,8 +131,10 @@ def test_a_blocked_item_is_known_but_neither_retrieved_nor_judged_by(
     splits, rows = shop.ingest()
     items = {split: [(e["query_id"], e["candidate_id"], e["past"]) for e in splits[split]] for split in splits}
     assert items["eval"] == [([b"u"], [b"C"], [b"A", b"B"])]
-    assert ([b"v"], [b"B"], [b"A"]) in items["train"]  # of the hour that is held out
-    assert splits["train"][-1]["tags"] == [b"w"] and rows["dropped"] == {}
+    # B was taken in the hour that is held out: it is not trained on either, and counted.
+    assert rows["splits"] == {"eval": 1, "held out, but blocked": 1, "train": 3} and rows["dropped"] == {}
+    bee = next(e for e in splits["train"] if e["candidate_id"] == [b"B"])
+    assert bee["tags"] == [b"w"]
     retrievable, blocked = (catalogue_ids(f"{tmp_path}/out/catalogue/Split-{s}") for s in ("catalogue", "blocked"))
     assert (retrievable, blocked) == ([b"A", b"C"], [b"B"])
 
@@ -335,6 +339,37 @@ def test_a_hash_split_is_the_same_on_every_run(tmp_path: Path) -> None:
     assert 80 < len(held_out) < 160  # 120 expected, standard deviation 9
     (tmp_path / "out").rename(tmp_path / "before")
     assert [e["query_id"] for e in shop.ingest()[0]["eval"]] == held_out
+
+
+def test_a_split_by_user_holds_out_whole_users_and_others_each_day(tmp_path: Path) -> None:
+    shop = Shop(tmp_path, split={"by": "user", "share": 0.3})
+    shop.log([f"u{n},{item},2026-11-24T0{hour}:00:00Z,1,30" for n in range(20) for hour, item in enumerate("ABC")])
+    splits, accounting = shop.ingest()
+    held_out, trained = ({e["query_id"][0] for e in splits[split]} for split in ("eval", "train"))
+    assert held_out and trained and not held_out & trained and len(held_out | trained) == 20
+    assert accounting["splits"] == {"eval": 3 * len(held_out), "train": 3 * len(trained)}
+    assert splits["eval"][-1]["past"] == [b"A", b"B"]  # what a held-out user did before is what it is asked with
+    table = pa.table({"query_id": pa.array([f"u{n}".encode() for n in range(1000)])})
+    today, tomorrow = (user_hashes(table, span) < 0.3 * 2.0**64 for span in (20_000, 20_001))
+    assert 70 < np.count_nonzero(today & tomorrow) < 110  # .09 of 1,000
+
+
+def test_a_day_of_few_users_is_split_all_the_same(tmp_path: Path) -> None:
+    """A share of one in a hundred of two users is none: the first of them is held out."""
+    shop = Shop(tmp_path, split={"by": "user", "share": 0.01})
+    shop.log(GOOD)
+    splits, _ = shop.ingest()
+    held_out, trained = ({e["query_id"][0] for e in splits[split]} for split in ("eval", "train"))
+    assert len(held_out) == 1 and len(trained) == 1 and held_out != trained
+
+
+def test_of_a_single_user_the_newest_interactions_are_held_out(tmp_path: Path) -> None:
+    shop = Shop(tmp_path, split={"by": "user"})
+    shop.log([f"u,{item},2026-11-24T0{hour}:00:00Z,1,30" for hour, item in enumerate("ABCABC")])
+    splits, _ = shop.ingest()
+    # The .7 quantile of six times is that of the fourth: two are newer.
+    assert [e["candidate_id"][0] for e in splits["eval"]] == [b"B", b"C"]
+    assert [e["past"] for e in splits["train"]] == [[], [b"A"], [b"A", b"B"], [b"B", b"C"]]
 
 
 @pytest.mark.parametrize("split", ["train", "eval"])

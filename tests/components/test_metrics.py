@@ -7,22 +7,23 @@ import numpy as np
 import pytest
 from tensorflow_model_analysis.metrics import metric_types
 
-from components.evaluator.metrics import SUMS_KEY, Add, Interaction, Measured, Sums, _Interval
-from components.evaluator.names import BASELINE, CANDIDATE, POPULARITY, QUERIES, Statistics
+from components.evaluator.metrics import SUMS_KEY, Add, Cell, _Interval
+from components.evaluator.names import AS_NEW, BASELINE, CANDIDATE, POPULARITY, QUERIES, STRONGEST, Statistics
+from components.evaluator.sums import Measured, Sums
 
 STATISTICS = Statistics(recall_at=(1,), retrieved_at=2)
 ITEMS = 20
 RECALL = "recall_at_1"
 
 
-def interaction(group: int, retrieved: Sequence[int], **hits: float) -> Interaction:
-    """One in which each scorer has the item first or not; a query of its own."""
+def interaction(group: int, retrieved: Sequence[int], **hits: float) -> Cell:
+    """A cell of one in which each scorer has the item first or not; a query of its own."""
     values = {}
     for scorer, hit in hits.items():
         values[scorer] = np.zeros(len(STATISTICS.columns))
         for name, value in {"interactions": 1.0, QUERIES: 1.0, RECALL: hit}.items():
             values[scorer][STATISTICS.columns.index(name)] = value
-    return Interaction(values, {scorer: np.array(retrieved, np.int64) for scorer in hits}, group, ITEMS)
+    return Cell(values, {scorer: np.array(retrieved, np.int64) for scorer in hits}, group, ITEMS)
 
 
 # Of 20 items, in bytes of 8, the rows 1, 3, 7, 9 and 19 are retrieved.
@@ -34,7 +35,7 @@ INTERACTIONS = [
 ]
 
 
-def add(interactions: Sequence[Interaction]) -> Sums:
+def add(interactions: Sequence[Cell]) -> Sums:
     combine = Add()
     sums = combine.create_accumulator()
     for each in interactions:
@@ -80,3 +81,17 @@ def test_what_is_no_mean_has_no_interval() -> None:
     for statistic in (QUERIES, STATISTICS.coverage):
         key = metric_types.MetricKey(name=statistic)
         assert _Interval(key, Measured(STATISTICS, statistic, CANDIDATE))({SUMS_KEY: add(INTERACTIONS)}) == {}
+
+
+def test_the_strongest_is_the_one_with_the_greatest_value() -> None:
+    sums = add(INTERACTIONS)
+    # recall@1: the model 3/4, the baselines 2/4 and 1/4.
+    lead = Measured(STATISTICS, RECALL, CANDIDATE, STRONGEST, beat=(POPULARITY, BASELINE))
+    assert lead.value(sums) == pytest.approx(3 / 4 - 2 / 4)
+    assert lead._replace(beat=(POPULARITY,)).value(sums) == pytest.approx(3 / 4 - 1 / 4)
+
+
+def test_a_scorer_that_ranked_nothing_has_no_value() -> None:
+    sums = add(INTERACTIONS)
+    assert np.isnan(Measured(STATISTICS, RECALL, AS_NEW).value(sums))
+    assert Measured(STATISTICS, "interactions", AS_NEW).value(sums) == 0.0

@@ -6,19 +6,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.evaluator.names import INTERACTIONS, QUERIES, Statistics, denominator
+from components.evaluator.ranking import Ranks
 from components.evaluator.statistics import Mean, added
 
 STATISTICS = Statistics(recall_at=(2, 5), retrieved_at=3)
 
 
 def one(above: int, tied: int, true_items: int = 1, repeats: int = 1) -> dict[str, float]:
-    found = added(STATISTICS, np.array([above]), np.array([tied]), true_items, repeats, np.array([[0.25, 4.0, 0.5]]))
+    ranks = Ranks(np.array([above]), np.array([tied]))
+    found = added(STATISTICS, ranks, np.array([true_items]), np.array([repeats]), np.array([[0.25, 4.0, 0.5]]))
     return dict(zip(STATISTICS.columns, found[0].tolist(), strict=True))
 
 
 def test_names_say_what_was_ranked_among() -> None:
     assert STATISTICS.candidates == "catalogue"
-    assert Statistics((10,), 10, without_history=True).candidates == "unseen"
+    assert Statistics((10,), 10, exclude_history=True).candidates == "unseen"
+    assert Statistics((10,), 10, exclude_history="all").candidates == "untaken"
     assert STATISTICS.names == [
         "recall_at_2", "recall_at_5", "mrr", "query_recall_at_2", "query_recall_at_5", "ndcg_at_2", "ndcg_at_5",
         "popularity_at_3", "novelty_at_3", "index_recall_at_3", "coverage_at_3",
@@ -78,3 +81,12 @@ def test_the_error_of_a_mean_of_independent_values_is_the_textbooks() -> None:
     values = np.random.default_rng(0).normal(size=32)
     mean = Mean.of(values, np.ones(32))
     assert mean.error == pytest.approx(values.std(ddof=1) / 32**0.5)
+
+
+def test_the_interval_of_a_mean_is_students() -> None:
+    # Two values, 0 and 1: the error is .5, and the 97.5 % quantile of one degree of freedom 12.706.
+    value, lower, upper = Mean.of(np.array([0.0, 1.0]), np.ones(2)).interval()
+    assert (value, lower, upper) == (0.5, pytest.approx(0.5 - 6.353, abs=1e-3), pytest.approx(0.5 + 6.353, abs=1e-3))
+    assert Mean.of(np.array([3.0]), np.array([4.0])).interval() == [0.75, None, None]
+    nothing = Mean.of(np.zeros(3), np.zeros(3))
+    assert np.isnan(nothing.value) and nothing.groups == 0

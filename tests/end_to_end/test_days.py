@@ -11,7 +11,15 @@ from typing import Any
 import pytest
 from shops import DAY, SHOP, Forks, ndr, runs, write_sales, write_shop
 
-SETTINGS = {"data.window_days": 1, "data.catch_up_days": 2, "trainer.epochs": 2, "retention": "{days: 3, versions: 2}"}
+from components.counts import files
+
+SETTINGS = {
+    "data.window_days": 1,
+    "data.catch_up_days": 2,
+    "trainer.epochs": 2,
+    "counts.half_life_days": "null",
+    "retention": "{days: 3, versions: 2}",
+}
 
 
 class Shop:
@@ -47,6 +55,12 @@ class Shop:
         """Those of the last run."""
         return {step["node"] for step in self.runs()[-1]["steps"]}
 
+    def counted(self) -> int:
+        """The interactions of all days that the last run's counts know of."""
+        newest = max((self.folder / "pipeline_root" / "Counter" / "counts").iterdir(), key=lambda each: int(each.name))
+        counts = files.read([f"{newest}/{files.THROUGH}"], as_of=files.describe(f"{newest}/{files.THROUGH}").span)
+        return int(counts.items["count"].sum()) // files.ONE
+
     def served(self) -> list[int]:
         return sorted(int(folder.name) for folder in (self.folder / "serving" / "query_tower").glob("*"))
 
@@ -75,6 +89,8 @@ def shop(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Shop:
     assert (base_day(first), first["rows"]["interactions"]["rows"]) == ("", 6000)
     assert first["rows"]["interactions"]["rows_of_day"] == 3000
     assert (first["version"], first["turnover"]["sku"]["admitted"]) == (version(DAY), 200)
+    assert (first["next_day"], first["next_day_reason"]) == (None, "no model of an earlier day was blessed")
+    assert started.counted() == 6000
     return started
 
 
@@ -97,6 +113,14 @@ def test_a_late_and_an_empty_day_are_refused_until_the_day_is_there(shop: Shop) 
     assert last["blessed"] and last["version"] == version(day)
     # Judged beside yesterday's model, on the same interactions.
     assert last["metrics"]["all"]["baseline"]["recall_at_20"][0] > 0.3
+    # All of the day by the model of the day before, and by what was known then; there is no model before that.
+    judged = last["next_day"]
+    assert (judged["interactions"], judged["ranked"], judged["not_in_catalogue"]) == (3000, 3000, 0)
+    assert judged["model_day"] == str(before) and "earlier_model" not in judged
+    assert judged["recall_at_20"] > 0.3 > judged["popularity"]["recall_at_20"]
+    assert {"recent_popularity", "taken_before", "cooccurrence"} < judged.keys()
+    assert 0 <= last["as_new"]["recall_at_20"] <= 1 and "recall_at_20" in last["as_new"]["content_neighbours"]
+    assert shop.counted() == 9000
 
 
 def test_a_day_that_is_delivered_again_becomes_a_new_version_and_only_then(shop: Shop) -> None:
@@ -112,6 +136,7 @@ def test_a_day_that_is_delivered_again_becomes_a_new_version_and_only_then(shop:
     assert (first["version"], second["version"]) == (version(day), version(day, 2))
     # It does not go on from its own first version.
     assert base_day(second) == base_day(first) < str(day)
+    assert shop.counted() == 12000 and "recall_at_20" in second["next_day"]["earlier_model"]
 
 
 def test_days_out_of_order_are_each_built_on_the_one_before_and_the_newest_is_served(shop: Shop) -> None:
@@ -127,6 +152,7 @@ def test_days_out_of_order_are_each_built_on_the_one_before_and_the_newest_is_se
     assert all(f"{day} is done with the same input" in answer.stdout for day in (first, late))
     again = shop.runs()[-1]
     assert (again["date"], base_day(again), again["version"]) == (str(last), str(late), version(last, 2))
+    assert shop.counted() == 18000  # the late day too, once
 
 
 def test_a_model_that_is_not_blessed_is_recorded_and_the_next_day_goes_on_from_the_last_that_was(shop: Shop) -> None:
@@ -219,7 +245,7 @@ def test_days_are_inspected(shop: Shop) -> None:
 
 
 def test_a_backfill_stops_at_the_first_fault_and_goes_on_where_it_stopped(shop: Shop) -> None:
-    first, missing, last = shop.next_days(3)
+    before, (first, missing, last) = shop.newest(), shop.next_days(3)
     for day in (first, last):
         write_sales(shop.folder, day)
     command = ("backfill", "--from", str(first), "--to", str(last))
@@ -232,19 +258,19 @@ def test_a_backfill_stops_at_the_first_fault_and_goes_on_where_it_stopped(shop: 
     answer = shop.ndr(*command, retention="{days: 1, versions: 1}")
     assert answer.returncode == 0, answer.stdout + answer.stderr
     assert f"{first} is done with the same input" in answer.stdout
-    table = answer.stdout[answer.stdout.index("Days;") :]
+    table = answer.stdout[answer.stdout.index("Days.") :]
     assert all(f"{day}  3,000        0" in table and str(version(day)) in table for day in (first, missing, last))
     assert base_day(shop.runs()[-1]) == str(missing)
-    # Of all that was run, one version stays, and the artifacts of its day; and the model that it went on from.
+    # Of all that was run, one version stays, and the artifacts of its day; the model that it went on from, and the one before.
     assert shop.served() == [version(last)]
-    assert len(list((shop.folder / "pipeline_root" / "Trainer" / "model").iterdir())) == 2
-    # The model that the day in the middle went on from is gone. The day is done all the same, until its data changes.
-    assert "is done with the same input" in shop.ndr("run", "--date", str(missing)).stdout
-    write_sales(shop.folder, missing, seed=1)
-    answer = shop.ndr("run", "--date", str(missing))
+    assert len(list((shop.folder / "pipeline_root" / "Trainer" / "model").iterdir())) == 3
+    # The model that the first of these days went on from is gone. The day is done all the same, until its data changes.
+    assert "is done with the same input" in shop.ndr("run", "--date", str(first)).stdout
+    write_sales(shop.folder, first, seed=1)
+    answer = shop.ndr("run", "--date", str(first))
     assert answer.returncode == 1
     assert (
-        f"{missing} was run before, and went on from the model of {first}, which retention has removed" in answer.stderr
+        f"{first} was run before, and went on from the model of {before}, which retention has removed" in answer.stderr
     )
 
 

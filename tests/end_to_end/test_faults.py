@@ -10,14 +10,23 @@ from pathlib import Path
 
 from shops import DAY, TOWERS, YESTERDAY, Forks, arguments, runs, towers, write_shop
 
-UNEXECUTED = ("Baseline", "WarmStart", "DayBefore", "InteractionSchema", "CatalogueSchema")  # resolved, or in the cache
+# Resolved, or in the cache.
+UNEXECUTED = (
+    "Baseline",
+    "BeforeBaseline",
+    "CountsBefore",
+    "WarmStart",
+    "DayBefore",
+    "InteractionSchema",
+    "CatalogueSchema",
+)
 # Batches of 256 from about 2400 interactions: 9 steps an epoch. Killed before the first checkpoint, behind one in the first epoch,
 # at one, and in the second and third epoch; steps are those of an attempt, which goes on from the last one's checkpoint.
 TRAINING = ("training:3", "training:7", "training:4", "training:5", "training:11")
 # A push makes three folders a tower in staging, then a folder for each tower and for the manifest, with a rename after each. Killed
 # while it copies; before anything is renamed; then, as the next attempts go on from there, with one tower in its place, and both.
 PUSHING = (5, 8, 3, 4)
-WRITING = ("Interactions", "InteractionStatistics", "Transform", "Trainer", "Indexer", "Ranker")
+WRITING = ("Interactions", "InteractionStatistics", "NextDay", "Counter", "Transform", "Trainer", "Indexer", "Ranker")
 
 
 def faults(nodes: list[str]) -> Iterator[str]:
@@ -84,6 +93,17 @@ def test_a_run_that_is_killed_anywhere_ends_as_one_that_is_not(forks: Forks, und
     assert (last["state"], last["blessed"], last["version"]) == ("complete", True, 20261124001)
     assert last["given"]["base_day"] == YESTERDAY.isoformat()
     assert towers(tmp_path) == expected
+    # What is carried to the next day, and how this one judged the model before it, are the same to the bit.
+    assert counts(tmp_path) == counts(undisturbed)
+    assert last["next_day_metrics"] == runs(arguments(undisturbed))[-1]["next_day_metrics"] != {}
+
+
+def counts(root: Path) -> dict[str, bytes]:
+    """The files of the newest counts."""
+    newest = max((root / "pipeline_root" / "Counter" / "counts").iterdir(), key=lambda folder: int(folder.name))
+    found = {str(path.relative_to(newest)): path.read_bytes() for path in newest.rglob("*") if path.is_file()}
+    assert {"through/counts.json", "training/counts.json"} < found.keys()
+    return found
 
 
 def test_two_runs_at_once_do_not_mix(forks: Forks, undisturbed: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import date, timedelta
 from typing import Any
 
+from components.next_day.record import Judgement
 from pipeline.lineage import Artifact, Edge, Execution, Graph
 from pipeline.report.embedding_map import ItemMap, Spot
 from pipeline.report.facts import Distance, Facts, Frequencies
@@ -26,6 +27,14 @@ def metrics(recall: float, interactions: int = 100) -> dict[str, Any]:
     return {"interactions": interactions, "candidate": of(recall), "baseline": of(recall - 0.05), "popularity": of(0.2)}
 
 
+AS_NEW = {"as_new": {"recall_at_10": [0.05, 0.0, 0.1], "recall_at_50": [0.1, 0.05, 0.15]}}
+JUDGED = Judgement(
+    model=7, model_span=20_757, earlier_model=6, earlier_span=20_756, interactions=500, ranked=490, not_in_catalogue=10
+)
+"""The 31st of October 2026 is day 20,757 since 1970."""
+NOT_JUDGED: dict[str, Any] = {"judgement": None, "next_day_metrics": {}}
+
+
 def a_run(day: date = FIRST, **changes: Any) -> Run:
     """A day on which all went well, but for what is changed."""
     good = Run(
@@ -36,10 +45,12 @@ def a_run(day: date = FIRST, **changes: Any) -> Run:
         blessed=True,
         servable=True,
         metrics={
-            "all": {**metrics(0.4), "candidates": "catalogue"},
+            "all": {**metrics(0.4), "candidates": "catalogue", **AS_NEW},
             "item_popularity=head": metrics(0.6, 60),
             "item_popularity=tail": metrics(0.2, 40),
         },
+        judgement=JUDGED,
+        next_day_metrics={"all": {**metrics(0.35), "candidates": "catalogue"}},
         rows={
             "interactions": {
                 "rows": 1000, "rows_of_day": 500, "splits": {"train": 900, "eval": 90},
@@ -47,7 +58,8 @@ def a_run(day: date = FIRST, **changes: Any) -> Run:
             }
         },
         index={"kind": "flat", "items": 200},
-        turnover={"film": {"ids": 90, "admitted": 3, "expired": 1, "lookups": 100, "oov_share": 0.02}},
+        turnover={"film": {"ids": 90, "admitted": 3, "expired": 1, "lookups": 100, "oov_share": 0.02,
+                           "bucket_ids": 1.0, "fullest_bucket_ids": 2}},
         steps=(Step("Interactions", "complete", "", 1.5), Step("Pusher", "complete", "", 0.5)),
     )  # fmt: skip
     return replace(good, **changes)
@@ -59,7 +71,7 @@ REFUSED = {
     "refused": ("recall_at_50_of_catalogue: 0.0400; expected at least 0.0500",),
 }
 FAILED = {
-    "state": "failed", "blessed": None, "version": None, "metrics": {}, "index": {}, "turnover": {},
+    "state": "failed", "blessed": None, "version": None, "metrics": {}, "index": {}, "turnover": {}, **NOT_JUDGED,
     "fault": "Transform: no such column.",
     "steps": (Step("Interactions", "complete", "", 1.5), Step("Transform", "failed", "", 0.5)),
 }  # fmt: skip
@@ -77,6 +89,7 @@ BY_DAY: dict[int, dict[str, Any]] = {
         "rows": {},
         "turnover": {},
         "index": {},
+        **NOT_JUDGED,
     },
 }
 

@@ -5,13 +5,14 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from made_up import FIRST, a_run, facts, fortnight, metrics
+from made_up import FIRST, NOT_JUDGED, a_run, facts, fortnight, metrics
 
 from pipeline import config
 from pipeline.report import trends
 from pipeline.report.charts import Chart, Line
 from pipeline.report.facts import Distance, Missing
 from pipeline.report.outcome import Outcome
+from pipeline.summary import chosen_cutoff
 
 CONFIG = config.load(Path(config.__file__).parent / "configs" / "movielens.yaml")
 
@@ -69,9 +70,28 @@ def test_recall_has_a_line_a_scorer_and_the_model_its_intervals() -> None:
 
 def test_the_second_cutoff_is_chosen() -> None:
     assert trends.recall_cutoffs(fortnight()) == [10, 50]
-    assert trends.chosen_cutoff(fortnight()) == 50
-    assert trends.chosen_cutoff([a_run(metrics={"all": {"candidate": {"recall_at_5": [0.1, None, None]}}})]) == 5
-    assert trends.chosen_cutoff([a_run(metrics={})]) == 0
+    assert [chosen_cutoff(cutoffs) for cutoffs in ([10, 50, 100], [5], [])] == [50, 5, 0]
+
+
+def test_the_next_day_has_a_line_a_scorer_and_days_without_a_model_to_judge_a_gap() -> None:
+    chart = trends.next_day_chart(fortnight(), 50)
+    assert isinstance(chart, Chart)
+    assert [line.name for line in chart.lines] == ["model", "model before", "popularity"]
+    # Of the fourteen days one has no run, one failed and one is unfinished: 1 to 5, 7, 9 to 11, 13 and 14 of November.
+    assert len(chart.lines[0].marks) == 11 and chart.lines[0].path.count("M") == 4
+    assert tips(chart.lines[0])[0] == "2026-11-01, model: 0.3500 [0.250, 0.450], 100 interactions"
+    nothing = trends.next_day_chart([a_run(**NOT_JUDGED)], 50)
+    assert isinstance(nothing, Missing) and nothing.why.startswith("No model of an earlier day")
+
+
+def test_new_items_have_a_line_of_their_own() -> None:
+    chart = trends.aside_chart([a_run()], 50)
+    assert isinstance(chart, Chart)
+    assert [line.name for line in chart.lines] == ["items as if new: by the model, their ids unseen"]
+    assert tips(chart.lines[0]) == [
+        "2026-11-01, items as if new: by the model, their ids unseen: 0.1000 [0.050, 0.150], 100 interactions"
+    ]
+    assert isinstance(trends.aside_chart([a_run(metrics={"all": metrics(0.4)})], 50), Missing)
 
 
 def test_slices_are_the_pipelines_own_first_and_the_largest_of_a_features() -> None:

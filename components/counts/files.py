@@ -1,0 +1,287 @@
+"""What the Counts step leaves: how often items, pairs of items and users' items occurred, through the end of a day.
+
+A folder holds
+
+    items-00000.parquet   `item`, `count`, and `first`: microseconds since 1970-01-01 UTC of its earliest interaction
+    days-00000.parquet    `span`, `item`, `count`: by day, of the last `RECENT_DAYS` days
+    pairs-PART.parquet    `source`, `target`, `count`: how often the target was taken with the source in the history; and `total`:
+                          how often anything was
+    users-PART.parquet    `user`, `item`, `count` and `last`: microseconds of the latest time that the user took the item
+    counts.json           `span`, the half-life, and size and digest of each file; written last
+
+A Counts artifact has two: `through` has every day so far, `training` what the day's training split adds to those before.
+
+Counts are whole numbers, in units of 1 / ONE of an interaction: sums do not depend on the order of their terms, so the files are
+the same to the byte whoever counted, and equal counts are equal. Only interactions with a reward above 0 count.
+"""
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import tensorflow as tf
+from numpy.typing import NDArray
+from pyarrow import parquet
+from tfx.dsl.io import fileio
+from tfx.utils import io_utils
+
+from components.example_gen.sources import EPOCH
+from schemas.errors import UserError
+
+THROUGH, TRAINING = "through", "training"
+ITEMS, DAYS, PAIRS, USERS = "items", "days", "pairs", "users"
+ONE = 1 << 20
+RECENT_DAYS = 7
+USER_PARTS = 32
+PARTS: Mapping[str, int] = {ITEMS: 1, DAYS: 1, PAIRS: 32, USERS: USER_PARTS}
+DESCRIPTION = "counts.json"
+
+SCHEMAS: Mapping[str, pa.Schema] = {
+    ITEMS: pa.schema([("item", pa.binary()), ("count", pa.int64()), ("first", pa.int64())]),
+    DAYS: pa.schema([("span", pa.int64()), ("item", pa.binary()), ("count", pa.int64())]),
+    PAIRS: pa.schema([("source", pa.binary()), ("target", pa.binary()), ("count", pa.int64()), ("total", pa.int64())]),
+    USERS: pa.schema([("user", pa.binary()), ("item", pa.binary()), ("count", pa.int64()), ("last", pa.int64())]),
+}
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What is known of items and pairs.
+
+    Attributes:
+        span: the last day that is counted, in days since 1970-01-01.
+        items: `item` (bytes), `count` (in units of 1 / ONE interaction), `first`; an item once.
+        recent: `item`, `count`: of the `RECENT_DAYS` days that end with `span`, not decayed.
+        pairs: `source`, `target`, `count`, `total`; a pair once.
+    """
+
+    span: int
+    items: pd.DataFrame
+    recent: pd.DataFrame
+    pairs: pd.DataFrame
+
+
+def read(folders: Sequence[str], as_of: int) -> Counts:
+    """Adds up the counts of several folders.
+
+    Args:
+        folders: for example the `through` of an earlier day and the `training` of this one; without any, nothing is known.
+        as_of: the span that counts are decayed to, and with which the recent days end.
+
+    Raises:
+        UserError: a folder is incomplete.
+    """
+    descriptions = [describe(folder) for folder in folders]
+    tables = {
+        kind: [
+            decay(kind, read_part(folder, kind, part, each), each.factor(as_of))
+            for folder, each in zip(folders, descriptions, strict=True)
+            for part in range(PARTS[kind])
+        ]
+        for kind in (ITEMS, DAYS, PAIRS)
+    }
+    days = merge(DAYS, tables[DAYS])
+    recent = days[(days["span"] > as_of - RECENT_DAYS) & (days["span"] <= as_of)]
+    recent = recent.groupby("item", as_index=False).agg({"count": "sum"})
+    return Counts(as_of, merge(ITEMS, tables[ITEMS]), recent, merge(PAIRS, tables[PAIRS]))
+
+
+def read_users(folders: Sequence[str], part: int, users: pa.Array | None = None) -> pd.DataFrame:
+    """What the users of a part took: `user`, `item`, `count`, `last`; of each user the newest first.
+
+    Args:
+        folders: as in `read`.
+        part: below USER_PARTS; see `components.decoded.id_part`.
+        users: binary, those that matter; None for all.
+
+    Raises:
+        UserError: a folder is incomplete.
+    """
+    tables = [read_table(folder, USERS, part, describe(folder)) for folder in folders]
+    if users is not None:
+        tables = [table.filter(pc.is_in(table.column("user"), value_set=users)) for table in tables]
+    return merge(USERS, [table.to_pandas() for table in tables])
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a folder holds.
+
+    Attributes:
+        span: the last day that is counted, in days since 1970-01-01.
+        half_life_days: after how many days an interaction counts half; None for never.
+        files: size in bytes and SHA-256 of each file.
+    """
+
+    span: int
+    half_life_days: float | None
+    files: Mapping[str, tuple[int, str]]
+
+    def factor(self, as_of: int) -> float:
+        """What counts are multiplied by to be those of a later span."""
+        return factor(self.half_life_days, as_of - self.span)
+
+
+def factor(half_life_days: float | None, days: int) -> float:
+    """What is left of an interaction after some days; 1 if they are not positive."""
+    return 1.0 if half_life_days is None else 0.5 ** (max(0, days) / half_life_days)
+
+
+def describe(folder: str) -> Description:
+    """Reads the description of a folder.
+
+    Raises:
+        UserError: there is none, or it is not one.
+    """
+    path = os.path.join(folder, DESCRIPTION)
+    try:
+        kept = json.loads(io_utils.read_string_file(path))
+        files = {name: (int(size), str(digest)) for name, (size, digest) in kept["files"].items()}
+        return Description(int(kept["span"]), kept["half_life_days"], files)
+    except (OSError, tf.errors.OpError) as error:
+        raise _incomplete(path, "found no such file, which is written last") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _incomplete(path, f"found something else: {error!r}") from error
+
+
+def check(folder: str) -> Description:
+    """Reads everything in a folder once, where no runner puts an error into its own words; returns the description.
+
+    Raises:
+        UserError: the folder is incomplete.
+    """
+    description = describe(folder)
+    for kind, parts in PARTS.items():
+        for part in range(parts):
+            read_part(folder, kind, part, description)
+    return description
+
+
+def read_part(folder: str, kind: str, part: int, description: Description) -> pd.DataFrame:
+    """The rows of a part of a folder; none where nothing fell into it.
+
+    Raises:
+        UserError: the file is not as it was written.
+    """
+    frame: pd.DataFrame = read_table(folder, kind, part, description).to_pandas()
+    return frame
+
+
+def read_table(folder: str, kind: str, part: int, description: Description) -> pa.Table:
+    """The rows of a part of a folder as Arrow has them; none where nothing fell into it.
+
+    Raises:
+        UserError: the file is not as it was written.
+    """
+    name = file_name(kind, part)
+    if name not in description.files:
+        return SCHEMAS[kind].empty_table()
+    path = os.path.join(folder, name)
+    try:
+        with fileio.open(path, "rb") as file:
+            content = file.read()
+    except (OSError, tf.errors.OpError) as error:
+        raise _incomplete(path, "found no such file", description.span) from error
+    size, digest = description.files[name]
+    if (len(content), hashlib.sha256(content).hexdigest()) != (size, digest):
+        raise _incomplete(path, f"found {len(content)} bytes that differ from the {size} written", description.span)
+    return parquet.read_table(pa.BufferReader(content))
+
+
+def write_part(folder: str, kind: str, part: int, rows: pd.DataFrame) -> tuple[str, int, str]:
+    """Writes a part, which has its name once it is complete; returns name, size and digest of the file."""
+    table = pa.Table.from_pandas(rows, schema=SCHEMAS[kind], preserve_index=False).replace_schema_metadata()
+    content = io.BytesIO()
+    parquet.write_table(table, content)
+    data = content.getvalue()
+    name = file_name(kind, part)
+    _write_whole(os.path.join(folder, name), data)
+    return name, len(data), hashlib.sha256(data).hexdigest()
+
+
+def write_description(folder: str, description: Description) -> None:
+    """Says what a folder holds, and that it is complete."""
+    text = json.dumps(
+        {
+            "span": description.span,
+            "half_life_days": description.half_life_days,
+            "files": dict(sorted(description.files.items())),
+        },
+        indent=1,
+    )
+    _write_whole(os.path.join(folder, DESCRIPTION), f"{text}\n".encode())
+
+
+def file_name(kind: str, part: int) -> str:
+    """The file of a part of a kind."""
+    return f"{kind}-{part:05d}.parquet"
+
+
+def empty(kind: str) -> pd.DataFrame:
+    """No rows of a kind."""
+    return SCHEMAS[kind].empty_table().to_pandas()
+
+
+def decay(kind: str, rows: pd.DataFrame, by: float) -> pd.DataFrame:
+    """Multiplies the counts of items and pairs, and drops what is left without any.
+
+    What a user took is not decayed, as it is a fact; nor are the recent days, which end by themselves.
+    """
+    if by == 1.0 or kind in (USERS, DAYS) or not len(rows):
+        return rows
+    columns = [name for name in ("count", "total") if name in rows]
+    decayed = rows.assign(**{name: _times(rows[name].to_numpy(), by) for name in columns})
+    return decayed[decayed["count"] > 0]
+
+
+def merge(kind: str, frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Adds up the rows of a kind, in the order of its keys; of a user the newest item comes first."""
+    there = [frame for frame in frames if len(frame)]
+    if not there:
+        return empty(kind)
+    # Each frame has a source's total on every one of its pairs; it counts once a frame.
+    totals = _totals(there) if kind == PAIRS else None
+    merged = _MERGE[kind](pd.concat(there, ignore_index=True))
+    if totals is not None:
+        merged = merged.assign(total=merged["source"].map(totals).astype(np.int64))
+    return merged[SCHEMAS[kind].names].reset_index(drop=True)
+
+
+def _totals(frames: Sequence[pd.DataFrame]) -> pd.Series:
+    once = [frame.drop_duplicates("source")[["source", "total"]] for frame in frames]
+    return pd.concat(once, ignore_index=True).groupby("source")["total"].sum()
+
+
+_MERGE: Mapping[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
+    ITEMS: lambda frame: frame.groupby("item", as_index=False).agg({"count": "sum", "first": "min"}),
+    DAYS: lambda frame: frame.groupby(["span", "item"], as_index=False).agg({"count": "sum"}),
+    PAIRS: lambda frame: frame.groupby(["source", "target"], as_index=False).agg({"count": "sum"}),
+    USERS: lambda frame: (
+        frame.groupby(["user", "item"], as_index=False)
+        .agg({"count": "sum", "last": "max"})
+        .sort_values(["user", "last", "item"], ascending=[True, False, True])
+    ),
+}
+
+
+def _times(counts: NDArray[np.int64], by: float) -> NDArray[np.int64]:
+    return np.rint(counts * by).astype(np.int64)
+
+
+def _write_whole(path: str, content: bytes) -> None:
+    fileio.makedirs(path.rpartition("/")[0])
+    io_utils.write_bytes_file(f"{path}.unfinished", content)
+    fileio.rename(f"{path}.unfinished", path, overwrite=True)
+
+
+def _incomplete(path: str, found: str, span: int | None = None) -> UserError:
+    day = f"{EPOCH + timedelta(days=span)} again" if span is not None else "its day again"
+    return UserError(f"{path}: expected the counts that a day left, {found}. Restore the file, or run {day}.")

@@ -1,0 +1,66 @@
+"""Serialised tf.Examples as Arrow tables: what every step needs that reads examples without TensorFlow's graph."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from tfx_bsl.coders import example_coder
+
+from schemas.features import REWARD
+
+BATCH = 8192
+
+
+class ReadExamples(beam.PTransform):
+    """Reads serialised examples from gzipped TFRecords.
+
+    Args:
+        patterns: glob patterns of the files.
+    """
+
+    def __init__(self, patterns: Iterable[str]) -> None:
+        super().__init__()
+        self._patterns = list(patterns)
+
+    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
+        """Called by Beam."""
+        return pipeline | beam.Create(self._patterns) | beam.io.ReadAllFromTFRecord()
+
+
+def batches() -> beam.PTransform:
+    """Elements to lists of at most `BATCH` of them."""
+    return beam.BatchElements(min_batch_size=BATCH, max_batch_size=BATCH)
+
+
+def decode(serialized: Sequence[bytes]) -> pa.RecordBatch:
+    """Serialised tf.Examples to a column for each feature, each a list."""
+    return example_coder.ExamplesToRecordBatchDecoder().DecodeBatch(list(serialized))
+
+
+def rewarded(rows: pa.RecordBatch) -> pa.RecordBatch:
+    """The interactions with a reward above 0: those that retrieval should lead to."""
+    return rows.filter(pc.greater(single(rows.column(REWARD)), 0.0))
+
+
+def single(column: pa.Array) -> pa.Array:
+    """A column of lists of one value each to the values."""
+    return pc.list_flatten(column)
+
+
+def lists(rows: pa.RecordBatch, feature: str | None) -> pa.ListArray:
+    """A feature's values, a list for each row; empty lists where no row has a value of it, or `feature` is None."""
+    if feature is None or feature not in rows.schema.names or pa.types.is_null(rows.schema.field(feature).type):
+        return pa.ListArray.from_arrays(pa.array(np.zeros(rows.num_rows + 1), pa.int32()), pa.array([], pa.binary()))
+    column = rows.column(feature)
+    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
+    values = pc.list_flatten(column)
+    values = values.cast(pa.binary()) if pa.types.is_large_binary(values.type) else values
+    return pa.ListArray.from_arrays(pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32()), values)
+
+
+def id_part(identifier: bytes, parts: int) -> int:
+    """The part of an id when ids are divided by a digest into `parts`; the same in every process."""
+    return int.from_bytes(hashlib.blake2b(identifier, digest_size=8).digest(), "big") % parts

@@ -1,0 +1,61 @@
+"""Items ranked as if they had just arrived: a share of the catalogue, embedded by their features alone."""
+
+import hashlib
+from collections.abc import Iterator
+
+import tensorflow as tf
+
+from components.indexer.embedding import Item, candidate_id
+from schemas.features import FeatureSpec, IdFeature, IdsFeature
+
+SPAN_BYTES = 8
+
+
+def id_features(spec: FeatureSpec) -> list[str]:
+    """The item tower's features that are the item's own id."""
+    return [
+        name
+        for name, feature in spec.item.items()
+        if isinstance(feature, IdFeature | IdsFeature) and (feature.column or name) == spec.catalogue.item
+    ]
+
+
+def content_features(spec: FeatureSpec) -> list[str]:
+    """The item tower's other features."""
+    return [name for name in spec.item if name not in id_features(spec)]
+
+
+def is_drawn(item: bytes, span: int, share: float) -> bool:
+    """Whether an item is of the share that is drawn on a day; the same in every process, and others each day."""
+    return int.from_bytes(_digest(item, span, 8), "big") < share * 2**64
+
+
+class AsNew:
+    """A catalogue's serialised examples to those of the drawn items, each with an id that no vocabulary has.
+
+    Args:
+        spec: the dataset's features.
+        span: the day, in days since 1970-01-01.
+        share: of the catalogue.
+    """
+
+    def __init__(self, spec: FeatureSpec, span: int, share: float) -> None:
+        self._features = id_features(spec)
+        self._span = span
+        self._share = share
+
+    def __call__(self, serialized: bytes) -> Iterator[Item]:
+        """The item's own id and its example as new, if it is drawn."""
+        item = candidate_id(serialized)
+        if not is_drawn(item, self._span, self._share):
+            return
+        example = tf.train.Example.FromString(serialized)
+        unseen = _digest(item, self._span, 16).hex().encode()
+        for name in self._features:
+            values = example.features.feature[name].bytes_list.value
+            values[:] = [unseen] * len(values)
+        yield item, example.SerializeToString(deterministic=True)
+
+
+def _digest(item: bytes, span: int, size: int) -> bytes:
+    return hashlib.blake2b(item, digest_size=size, salt=span.to_bytes(SPAN_BYTES, "big")).digest()

@@ -1,0 +1,152 @@
+"""The day's whole catalogue in memory, as every scorer sees it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from components.analysis import files as analysis_files
+from components.artifacts import warm_start_folder
+from components.counts.files import ONE
+from components.evaluator import facts, slices
+from components.evaluator.content import Content
+from components.evaluator.known import Known
+from components.evaluator.names import CANDIDATE
+from components.evaluator.positions import positions
+from components.evaluator.ranking import TIE
+from components.evaluator.settings import EvaluatorSettings
+from components.example_gen.sources import MICROSECONDS_A_DAY
+from components.indexer import files as item_files
+from components.trainer.export import load_tower
+from ndr_client.served import EMBEDDINGS_SIGNATURE, ITEM_IDS
+from schemas.features import FeatureSpec
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where what interactions are ranked by lies.
+
+    Attributes:
+        catalogue: patterns of its tf.Examples.
+        counts: the folders of `components.counts.files` that say what is known.
+        facts: the file of `components.evaluator.facts`.
+        item_folders: the embeddings of the catalogue, by model.
+        query_towers: the query tower's folder, by model.
+        as_new: the embeddings of the items that are ranked as new.
+        has_rows: the model whose vocabularies say which ids were known before the day; None without one.
+        retriever: the SavedModel of the candidate's search; None where what is retrieved is not measured.
+    """
+
+    catalogue: tuple[str, ...]
+    counts: tuple[str, ...]
+    facts: str
+    item_folders: Mapping[str, str]
+    query_towers: Mapping[str, str]
+    as_new: str
+    has_rows: str | None
+    retriever: str | None
+
+
+@dataclass
+class Catalogue:
+    """The catalogue and all that is known of its items.
+
+    Attributes:
+        ids: [items] binary, in the order of the rows.
+        embeddings: [items, width] float32, by model.
+        as_new: the candidate's, with those of the drawn items as if they had just arrived.
+        is_new: [items] bool, whether an item is drawn.
+        known: what the counts say.
+        popularity_parts: [items], see `components.evaluator.names`.
+        is_known: [items] bool, whether anything is known of the item from before the day.
+        known_users: the users that have a row of their own in the model that was there before the day.
+        facts: of the interactions.
+    """
+
+    places: Places
+    settings: EvaluatorSettings
+    spec: FeatureSpec
+    span: int
+    ids: pa.Array = field(init=False)
+    embeddings: dict[str, NDArray[np.float32]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        items = {name: item_files.read(folder) for name, folder in self.places.item_folders.items()}
+        self.ids = pa.array(items[CANDIDATE].ids, pa.binary())
+        self.embeddings = {name: each.embeddings for name, each in items.items()}
+        self.known = Known.read(self.places.counts, self.ids, self.span, self.settings.neighbours)
+        self.popularity_parts = slices.popularity_parts(self.known.counts)
+        has_rows = self._ids_with_rows(self.spec.id_table(self.spec.item, self.spec.catalogue.item))
+        self.is_known = self.known.first < self.span * MICROSECONDS_A_DAY
+        self.is_known |= np.array([item in has_rows for item in items[CANDIDATE].ids], bool)
+        self.known_users = self._ids_with_rows(self.spec.id_table(self.spec.query, self.spec.interactions.user))
+        self.facts = facts.read(self.places.facts)
+        drawn = item_files.read(self.places.as_new)
+        rows = positions(pa.array(drawn.ids, pa.binary()), self.ids)
+        self.is_new = np.zeros(len(self.ids), bool)
+        self.is_new[rows] = True
+        self.as_new = self.embeddings[CANDIDATE]
+        if len(rows):
+            self.as_new = self.as_new.copy()
+            self.as_new[rows] = drawn.embeddings
+        interactions = self.known.counts / ONE
+        self._share = interactions / max(1.0, interactions.sum())
+        self._information = -np.log2((interactions + 1) / (interactions.sum() + len(self.ids)))
+
+    @cached_property
+    def content(self) -> Content:
+        """What the items are like; read where an interaction is with an item as new."""
+        return Content.read(self.places.catalogue, self.ids, self.spec)
+
+    @cached_property
+    def _retriever(self) -> tf.Module:
+        assert self.places.retriever is not None
+        return load_tower(self.places.retriever)
+
+    def popularity_and_novelty(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """[queries, k] retrieved rows, -1 where there are no more, to [queries] means over those that there are."""
+        there = rows >= 0
+        number = np.maximum(1, there.sum(axis=1))
+        share, information = (
+            np.where(there, of_item[rows], 0.0).sum(axis=1) / number for of_item in (self._share, self._information)
+        )
+        return share, information
+
+    def index_recall(self, queries: NDArray[np.float32], exact: NDArray[np.int64]) -> NDArray[np.float64]:
+        """[queries] shares of the exact top k of the whole catalogue that the retriever finds.
+
+        An item that it found counts by its score, so that of items that score alike either will do.
+
+        Args:
+            queries: [queries, width].
+            exact: [queries, k], the rows of `top_rows`.
+        """
+        items = self.embeddings[CANDIDATE]
+        k = min(exact.shape[1], len(items))
+        exact = exact[:, :k]
+        retrieved = self._retriever.signatures[EMBEDDINGS_SIGNATURE](
+            embedding=tf.constant(queries),
+            k=tf.fill([len(queries)], k),
+            exclude=tf.zeros([len(queries), 0], tf.string),
+        )[ITEM_IDS]
+        ids = pa.array(tf.reshape(retrieved, [-1]).numpy(), pa.binary())
+        found = positions(ids, self.ids).reshape(len(queries), k)
+        last = np.einsum("qw,qw->q", queries, items[exact[:, -1]])
+        scores = np.einsum("qw,qkw->qk", queries, items[found])
+        right = (scores >= last[:, np.newaxis] - TIE) & (found >= 0)
+        share: NDArray[np.float64] = right.sum(axis=1) / k
+        return share
+
+    def _ids_with_rows(self, table: str | None) -> set[bytes]:
+        if table is None or self.places.has_rows is None:
+            return set()
+        folder = warm_start_folder(self.places.has_rows)
+        return (
+            set(analysis_files.read_vocabulary(folder, table).index)
+            if analysis_files.has_table(folder, table)
+            else set()
+        )

@@ -1,0 +1,150 @@
+"""Ranked interactions added up to cells: those of a user group that agree in every slice."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from scipy import sparse
+
+from components.evaluator.names import ALL, Statistics
+from components.evaluator.ranking import Ranks
+from components.evaluator.statistics import added
+
+
+class Scored(NamedTuple):
+    """What a scorer says of interactions.
+
+    Attributes:
+        rows: [ranked] int64, which of the interactions it ranked, ascending.
+        ranks: [ranked], of their items.
+        retrieval: [ranked, 3] float64, see `components.evaluator.statistics.added`; zeros where it is not measured.
+        retrieved: [ranked, k] int64 catalogue rows of its first items, -1 where there are no more; k is 0 where they are not
+            measured.
+    """
+
+    rows: NDArray[np.int64]
+    ranks: Ranks
+    retrieval: NDArray[np.float64]
+    retrieved: NDArray[np.int64]
+
+    @classmethod
+    def of_ranks(cls, ranks: Ranks, rows: NDArray[np.int64] | None = None) -> "Scored":
+        """Ranks without anything retrieved; of all interactions unless `rows` says of which."""
+        count = len(ranks.above)
+        rows = np.arange(count) if rows is None else rows
+        return cls(rows, ranks, np.zeros((count, 3)), np.zeros((count, 0), np.int64))
+
+    @classmethod
+    def concatenate(
+        cls, of_batches: Sequence[Mapping[str, "Scored"]], batches: Sequence[NDArray[np.int64]]
+    ) -> dict[str, "Scored"]:
+        """Puts what scorers say of several batches together.
+
+        Args:
+            of_batches: by scorer; not every scorer ranks something of each batch.
+            batches: which interactions are in each.
+        """
+        pieces: dict[str, list[Scored]] = {}
+        for of_batch, batch in zip(of_batches, batches, strict=True):
+            for scorer, each in of_batch.items():
+                pieces.setdefault(scorer, []).append(each._replace(rows=batch[each.rows]))
+        return {scorer: cls._together(several) for scorer, several in pieces.items()}
+
+    @classmethod
+    def _together(cls, several: Sequence["Scored"]) -> "Scored":
+        rows, ranks, retrieval, retrieved = zip(*several, strict=True)
+        above, tied = (np.concatenate(each) for each in zip(*ranks, strict=True))
+        return cls(np.concatenate(rows), Ranks(above, tied), np.concatenate(retrieval), np.concatenate(retrieved))
+
+
+class Cells(NamedTuple):
+    """Sums of interactions that agree in every slice.
+
+    Attributes:
+        slices: by slice, [cells] lists of its values, binary.
+        sums: by scorer, [cells, columns] float64.
+        retrieved: by scorer, [cells] lists of catalogue rows, int64.
+    """
+
+    slices: dict[str, pa.ListArray]
+    sums: dict[str, NDArray[np.float64]]
+    retrieved: dict[str, pa.ListArray]
+
+    def by_slice(self) -> dict[str, dict[str, NDArray[np.float64]]]:
+        """[columns] sums by slice (`ALL`, `name=value`) and scorer."""
+        found = {ALL: {scorer: sums.sum(axis=0) for scorer, sums in self.sums.items()}}
+        for name, lists in self.slices.items():
+            values = pc.list_flatten(lists).dictionary_encode()
+            codes = values.indices.to_numpy(zero_copy_only=False)
+            member = _one_hot(pc.list_parent_indices(lists).to_numpy(), codes, (len(lists), len(values.dictionary)))
+            of_scorers = {scorer: member @ sums for scorer, sums in self.sums.items()}
+            for code, value in enumerate(values.dictionary.to_pylist()):
+                key = f"{name}={value.decode(errors='backslashreplace')}"
+                found[key] = {scorer: sums[code] for scorer, sums in of_scorers.items()}
+        return found
+
+
+def add_up(
+    statistics: Statistics,
+    scored: Mapping[str, Scored],
+    sets: NDArray[np.int64],
+    slices: Mapping[str, pa.ListArray],
+) -> Cells:
+    """Adds up interactions of one user group.
+
+    Args:
+        statistics: says what is added up.
+        scored: by scorer.
+        sets: [interactions, 2], the different items of the interaction's query, and the query's interactions with this item.
+        slices: by slice, [interactions] lists of its values, binary, each value once.
+    """
+    cells, first = numbered(list(slices.values()), len(sets))
+    sums, retrieved = {}, {}
+    for scorer, each in scored.items():
+        different, repeats = sets[each.rows].T
+        values = added(statistics, each.ranks, different, repeats, each.retrieval)
+        member = _one_hot(np.arange(len(each.rows)), cells[each.rows], (len(each.rows), len(first)))
+        sums[scorer] = member @ values
+        retrieved[scorer] = _sets_of_rows(cells[each.rows], each.retrieved, len(first))
+    return Cells({name: lists.take(pa.array(first)) for name, lists in slices.items()}, sums, retrieved)
+
+
+def numbered(columns: list[pa.ListArray], count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Numbers the different combinations of lists.
+
+    Args:
+        columns: [rows] lists each.
+        count: of the rows.
+
+    Returns:
+        [rows] the number of each row's combination, and [numbers] the first row that has it.
+    """
+    numbers = np.zeros(count, np.int64)
+    first = np.arange(count)[:1]
+    for lists in columns:
+        codes = pc.list_flatten(lists).dictionary_encode().indices.cast(pa.string())
+        texts = pc.binary_join(pa.ListArray.from_arrays(lists.offsets, codes), " ").dictionary_encode()
+        own = texts.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+        # Numbered anew each time, so that the product of many slices does not overflow.
+        _, first, numbers = np.unique(
+            numbers * max(1, len(texts.dictionary)) + own, return_index=True, return_inverse=True
+        )
+    return numbers, first
+
+
+def _one_hot(rows: NDArray[np.int64], codes: NDArray[np.int64], shape: tuple[int, int]) -> sparse.csr_array:
+    """[codes, rows], 1 where a row has the code."""
+    return sparse.csr_array((np.ones(len(rows)), (codes, rows)), shape=shape[::-1])
+
+
+def _sets_of_rows(cells: NDArray[np.int64], retrieved: NDArray[np.int64], count: int) -> pa.ListArray:
+    """[cells] lists of the different rows that any of a cell's interactions retrieves."""
+    numbers, there = np.repeat(cells, retrieved.shape[1]), retrieved.reshape(-1)
+    numbers, there = numbers[there >= 0], there[there >= 0]
+    size = int(there.max(initial=0)) + 1
+    different = np.unique(numbers * size + there)
+    offsets = np.searchsorted(different, np.arange(count + 1) * size)
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(different % size, pa.int64()))

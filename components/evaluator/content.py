@@ -1,0 +1,102 @@
+"""Nearest neighbours by the items' features alone: what is like the history is shown next, whoever took what."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from scipy import sparse
+
+from components.decoded import decode, lists
+from components.evaluator.as_new import content_features
+from components.evaluator.cooccurrence import weights_by_age
+from components.evaluator.positions import positions
+from components.evaluator.ranking import TIE, Excluded, Ranks, not_counted
+from components.indexer.embedding import read_serialized
+from schemas.features import CANDIDATE_ID, FeatureSpec, NumberFeature
+
+BLOCK_VALUES = 1 << 24  # of queries times items, or features
+MOST_QUERIES = 256
+
+
+class Content(NamedTuple):
+    """What items are like.
+
+    Attributes:
+        vectors: [items, features] float32, rows of length 1, or 0 where an item has no feature but its id.
+    """
+
+    vectors: sparse.csr_array
+
+    @classmethod
+    def read(cls, catalogue: Sequence[str], ids: pa.Array, spec: FeatureSpec) -> "Content":
+        """From the features of the item tower but the id.
+
+        A value of an id or of a list of ids is a feature of its own, which weighs log(items / items that have it); a number is one,
+        standardised, 0 where it is missing.
+
+        Args:
+            catalogue: patterns of gzipped TFRecords of tf.Examples, an item an example.
+            ids: of the catalogue, in the order of the rows.
+            spec: the dataset's features.
+        """
+        batches = [decode(serialized) for serialized in read_serialized(catalogue)]
+        rows = np.concatenate([positions(batch.column(CANDIDATE_ID), ids) for batch in batches])
+        size, width = len(ids), 0
+        entries = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))]
+        for name in content_features(spec):
+            values = pa.concat_arrays([lists(batch, name) for batch in batches if batch.num_rows])
+            of_row, feature = rows[pc.list_parent_indices(values).to_numpy()], spec.item[name]
+            if isinstance(feature, NumberFeature):
+                numbers = _standardised(pc.list_flatten(values).to_numpy(zero_copy_only=False), feature)
+                entries.append((of_row, np.full(len(of_row), width), numbers))
+                width += 1
+                continue
+            encoded = pc.list_flatten(values).dictionary_encode()
+            pairs = np.unique(of_row * len(encoded.dictionary) + encoded.indices.to_numpy(zero_copy_only=False))
+            of_row, codes = np.divmod(pairs, max(1, len(encoded.dictionary)))
+            weight = np.log(size / np.maximum(1, np.bincount(codes, minlength=len(encoded.dictionary))))
+            entries.append((of_row, width + codes, weight[codes]))
+            width += len(encoded.dictionary)
+        of_rows, columns, values = (np.concatenate(each) for each in zip(*entries, strict=True))
+        length = np.sqrt(np.bincount(of_rows, np.square(values), minlength=size))
+        unit = values / np.where(length > 0, length, 1.0)[of_rows]
+        return cls(sparse.csr_array((unit.astype(np.float32), (of_rows, columns)), shape=(size, max(1, width))))
+
+    def rank(self, histories: Excluded, true_rows: NDArray[np.int64], excluded: Excluded | None) -> Ranks:
+        """Ranks each query's true item by its likeness to the history, the mean of whose items is the query.
+
+        Where there is no history, all items are equal.
+
+        Args:
+            histories: the rows of each query's history, oldest first; newer ones weigh more.
+            true_rows: [queries], the row of each query's true item.
+            excluded: items that are not ranked.
+        """
+        number, (size, width) = len(true_rows), self.vectors.shape
+        lengths = np.diff(histories.offsets)
+        weights = weights_by_age(histories)
+        shares = weights / np.bincount(np.repeat(np.arange(number), lengths), weights, minlength=number).repeat(lengths)
+        seen = sparse.csr_array((shares.astype(np.float32), histories.rows, histories.offsets), shape=(number, size))
+        queries = seen @ self.vectors
+        left_out = not_counted(true_rows, size, excluded)
+        counts = np.zeros((2, number), np.int64)
+        block = max(1, min(MOST_QUERIES, BLOCK_VALUES // max(size, width)))
+        for start in range(0, number, block):
+            end = min(start + block, number)
+            scores = self.vectors @ queries[start:end].T.toarray()
+            true = scores[true_rows[start:end], np.arange(end - start)]
+            scores[left_out.of(start, end)] = -np.inf
+            counts[0, start:end] = np.count_nonzero(scores > true + np.float32(TIE), axis=0)
+            counts[1, start:end] = np.count_nonzero(scores >= true - np.float32(TIE), axis=0)
+        return Ranks(counts[0], counts[1] - counts[0])
+
+
+def _standardised(numbers: NDArray[np.float32], feature: NumberFeature) -> NDArray[np.float64]:
+    finite = np.where(np.isfinite(numbers), numbers, np.nan).astype(np.float64)
+    scaled = np.log1p(np.maximum(finite, 0.0)) if feature.scale == "log" else finite
+    there = scaled[np.isfinite(scaled)]
+    deviation = there.std() if len(there) else 0.0
+    return np.nan_to_num((scaled - there.mean()) / deviation) if deviation else np.zeros(len(scaled))

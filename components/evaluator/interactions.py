@@ -1,0 +1,116 @@
+"""Which interactions are ranked, and how they are read: whole batches of a file at a time."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from tensorflow_metadata.proto.v0 import schema_pb2
+from tfx_bsl.coders import example_coder
+
+from components.decoded import id_part, single
+from components.evaluator.ranked import USER_GROUPS
+from components.indexer.embedding import matching_paths, read_serialized
+from schemas.features import QUERY_ID, REWARD, TIMESTAMP
+
+KINDS = {QUERY_ID: schema_pb2.BYTES, TIMESTAMP: schema_pb2.INT, REWARD: schema_pb2.FLOAT}
+
+
+@dataclass(frozen=True)
+class Window:
+    """Which interactions are ranked: those with a reward above 0, not before `start`, of a share of the users.
+
+    Attributes:
+        span: the day, in days since 1970-01-01; it draws the users.
+        start: microseconds since 1970-01-01.
+        share: of the users, drawn by a digest of the id and the day.
+    """
+
+    span: int
+    start: int = 0
+    share: float = 1.0
+
+    def has(self, user: bytes) -> bool:
+        """Whether the user is drawn."""
+        digest = hashlib.blake2b(user, digest_size=8, salt=self.span.to_bytes(8, "big")).digest()
+        return int.from_bytes(digest, "big") < self.share * 2**64
+
+
+class Batch(NamedTuple):
+    """Some interactions of a file.
+
+    Attributes:
+        serialized: [rows] binary, their tf.Examples.
+        rows: some of their features, a list each.
+    """
+
+    serialized: pa.Array
+    rows: pa.RecordBatch
+
+
+def read_interactions(path: str, window: Window, features: Sequence[str]) -> Iterator[Batch]:
+    """The interactions of a file that are ranked.
+
+    Args:
+        path: a gzipped TFRecord of tf.Examples.
+        window: which of them.
+        features: declared features to decode, beside user, time and reward.
+    """
+    schema = schema_pb2.Schema()
+    for name in (*KINDS, *features):
+        feature = schema.feature.add(name=name, type=KINDS.get(name, schema_pb2.BYTES))
+        feature.value_count.min = 0
+    decoder = example_coder.ExamplesToRecordBatchDecoder(schema.SerializeToString())
+    for serialized in read_serialized([path]):
+        rows = decoder.DecodeBatch(serialized)
+        kept = pc.and_(
+            pc.greater(single(rows.column(REWARD)), 0.0),
+            pc.greater_equal(single(rows.column(TIMESTAMP)), window.start),
+        ).to_numpy(zero_copy_only=False)
+        if window.share < 1.0:
+            kept &= _of_users(rows, window.has).astype(bool)
+        there = pa.array(np.flatnonzero(kept))
+        yield Batch(pa.array(serialized, pa.binary()).take(there), rows.take(there))
+
+
+class ReadByGroup(beam.PTransform):
+    """The interactions of each group of users: (group, arrays of serialised tf.Examples).
+
+    Args:
+        interactions: patterns of gzipped TFRecords of tf.Examples.
+        window: which of them.
+    """
+
+    def __init__(self, interactions: Sequence[str], window: Window) -> None:
+        super().__init__()
+        self._interactions = interactions
+        self._window = window
+
+    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
+        """Called by Beam."""
+        return (
+            pipeline
+            | "Files" >> beam.Create(matching_paths(self._interactions))
+            | "Spread" >> beam.Reshuffle()
+            | "Read" >> beam.FlatMap(_read_by_group, self._window)
+            | "BringTogether" >> beam.GroupByKey()
+        )
+
+
+def _read_by_group(path: str, window: Window) -> Iterator[tuple[int, list[bytes]]]:
+    for batch in read_interactions(path, window, []):
+        groups = _of_users(batch.rows, lambda user: id_part(user, USER_GROUPS))
+        for group in np.unique(groups).tolist():
+            yield group, batch.serialized.filter(pa.array(groups == group)).to_pylist()
+
+
+def _of_users(rows: pa.RecordBatch, of_user: Callable[[bytes], int]) -> NDArray[np.int64]:
+    """[rows] what a function says of each row's user, asked once for each."""
+    users = single(rows.column(QUERY_ID)).dictionary_encode()
+    said = np.array([of_user(user) for user in users.dictionary.to_pylist()], np.int64)
+    return said[users.indices.to_numpy()]

@@ -1,0 +1,136 @@
+"""The next day judges: a day's interactions ranked by models that were trained before it."""
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import apache_beam as beam
+import numpy as np
+from numpy.typing import NDArray
+from tfx.utils import io_utils, path_utils
+
+from components.evaluator.catalogue import Places
+from components.evaluator.cells import add_up
+from components.evaluator.interactions import ReadByGroup, Window
+from components.evaluator.names import BASELINE, CANDIDATE
+from components.evaluator.preparing import MakePipeline, Task, prepare
+from components.evaluator.scoring import ScoreGroup
+from components.evaluator.settings import EvaluatorSettings
+from components.evaluator.sums import Sums, report
+from components.example_gen.sources import MICROSECONDS_A_DAY
+from components.indexer import files as item_files
+from schemas.features import FeatureSpec
+
+OfGroup: TypeAlias = "tuple[int, int, int, dict[str, dict[str, NDArray[np.float64]]]]"
+"""A group of users, its ranked interactions, those with items that are gone, and sums by slice and scorer."""
+
+
+@dataclass(frozen=True)
+class NextDay:
+    """What a day says of models that were trained before it.
+
+    Attributes:
+        metrics: as `components.evaluator.evaluator.read_metrics` has them; `candidate` is the model judged, `baseline` the one that
+            was blessed before it. Without what is retrieved, and without version skew. Empty where nothing was ranked.
+        interactions: of the day, with a reward above 0.
+        ranked: how many of them were ranked: those of the users drawn, with items that the catalogue has.
+        not_in_catalogue: how many of those users' were left out, as the catalogue does not have the item.
+    """
+
+    metrics: Mapping[str, Any]
+    interactions: int
+    ranked: int
+    not_in_catalogue: int
+
+
+def judge_next_day(
+    interactions: Sequence[str],
+    catalogue: Sequence[str],
+    model: str,
+    earlier_model: str | None,
+    counts: Sequence[str],
+    settings: EvaluatorSettings,
+    spec: FeatureSpec,
+    span: int,
+    make_pipeline: MakePipeline,
+    working: str,
+) -> NextDay:
+    """Ranks a day's interactions, training and held out alike, by models that have seen none of them.
+
+    Of a day with more than `settings.next_day_interactions`, whole users are drawn by a digest. The same arguments give the same
+    figures to the bit, whatever the runner.
+
+    Args:
+        interactions: patterns of gzipped TFRecords of the day's tf.Examples, of all splits; rows of earlier days are passed over.
+        catalogue: the same of the day's catalogue, an item an example.
+        model: the uri of the model judged, whose vocabularies say which items and users it knew.
+        earlier_model: that of the model blessed before it, to see whether newer is better; None without one.
+        counts: the folders of `components.counts.files` as they were known the evening before; none if there are none.
+        settings: what is measured.
+        spec: the dataset's features.
+        span: the day, in days since 1970-01-01.
+        make_pipeline: makes a Beam pipeline; several are run, one after the other.
+        working: a folder to write to; the caller removes it.
+
+    Raises:
+        UserError: a tower cannot be loaded, or counts are incomplete.
+    """
+    models = {CANDIDATE: model} | ({BASELINE: earlier_model} if earlier_model else {})
+    task = Task(
+        interactions=interactions,
+        catalogue=catalogue,
+        models={name: path_utils.serving_model_path(uri) for name, uri in models.items()},
+        counts=counts,
+        has_rows=model,
+        settings=settings,
+        spec=spec,
+        window=Window(span, start=span * MICROSECONDS_A_DAY),
+        most=settings.next_day_interactions,
+    )
+    places, facts, window = prepare(task, make_pipeline, working)
+    path = os.path.join(working, "next_day.json")
+    with make_pipeline() as pipeline:
+        _ = (
+            pipeline
+            | "Day" >> ReadByGroup(interactions, window)
+            | "Rank" >> beam.ParDo(AddUpGroup(places, settings, spec, span))
+            | "Together" >> beam.combiners.ToList()
+            | "Write" >> beam.Map(_write, settings, path)
+        )
+    found = json.loads(io_utils.read_string_file(path))
+    return NextDay(interactions=facts.interactions, **found)
+
+
+class AddUpGroup(beam.DoFn):
+    """(group of users, lists of serialised interactions of theirs) to what they add up to."""
+
+    def __init__(self, places: Places, settings: EvaluatorSettings, spec: FeatureSpec, span: int) -> None:
+        self._settings = settings
+        self._score = ScoreGroup(places, settings, spec, span)
+
+    def process(self, element: tuple[int, Iterable[list[bytes]]]) -> Iterator[OfGroup]:
+        """Called by Beam."""
+        number, several = element
+        group = self._score(number, [example for examples in several for example in examples])
+        count = group.rows.num_rows
+        sums = {}
+        if count:
+            sums = add_up(self._settings.statistics, group.scored, group.sets, group.slices).by_slice()
+        yield number, count, group.not_in_catalogue, sums
+
+
+def _write(groups: Sequence[OfGroup], settings: EvaluatorSettings, path: str) -> None:
+    by_slice: dict[str, Sums] = {}
+    for number, _, _, of_slices in sorted(groups, key=lambda group: group[0]):
+        for name, of_scorers in of_slices.items():
+            sums = by_slice.setdefault(name, Sums())
+            for scorer, values in of_scorers.items():
+                sums.add(scorer, number, values)
+    found = {
+        "metrics": report(settings.statistics, by_slice, settings.beat),
+        "ranked": sum(count for _, count, _, _ in groups),
+        "not_in_catalogue": sum(gone for _, _, gone, _ in groups),
+    }
+    item_files.write_whole(path, json.dumps(found).encode())

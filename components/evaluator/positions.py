@@ -1,0 +1,24 @@
+"""Item ids as rows of the catalogue."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from components.decoded import lists
+from components.evaluator.ranking import Excluded
+
+
+def positions(ids: pa.Array, catalogue: pa.Array) -> NDArray[np.int64]:
+    """Item ids, or lists of one id each, to rows of the catalogue; -1 where it has no such item."""
+    values = pc.list_flatten(ids) if pa.types.is_list(ids.type) or pa.types.is_large_list(ids.type) else ids
+    found = pc.index_in(values.cast(pa.binary()), value_set=catalogue)
+    return pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+
+
+def rows_of_lists(batch: pa.RecordBatch, feature: str | None, catalogue: pa.Array) -> Excluded:
+    """The rows of the items in each query's history, oldest first, of those that the catalogue still has."""
+    ids = lists(batch, feature)
+    rows = positions(ids.values, catalogue)
+    kept = np.concatenate([[0], np.cumsum(rows >= 0)])
+    return Excluded(kept[ids.offsets.to_numpy()].astype(np.int64), rows[rows >= 0])

@@ -1,0 +1,272 @@
+"""A group of users' interactions, ranked among the whole catalogue by every scorer."""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from components.decoded import decode, lists, single
+from components.evaluator import names, slices
+from components.evaluator.catalogue import Catalogue, Places
+from components.evaluator.cells import Scored, numbered
+from components.evaluator.names import (
+    AS_NEW,
+    BASELINE,
+    CANDIDATE,
+    CONTENT_NEIGHBOURS,
+    COOCCURRENCE,
+    NEW_QUERIES_OLD_ITEMS,
+    OLD_QUERIES_NEW_ITEMS,
+    POPULARITY,
+    RECENT_POPULARITY,
+    TAKEN_BEFORE,
+)
+from components.evaluator.positions import positions, rows_of_lists
+from components.evaluator.ranking import Excluded, Ranks, rank_by_embedding, rank_by_score, top_rows
+from components.evaluator.ranking_entries import rank_by_entries, top_by_entries, top_by_popularity
+from components.evaluator.settings import EvaluatorSettings
+from components.evaluator.taken import Taken
+from components.example_gen.sources import MICROSECONDS_A_DAY
+from components.indexer.embedding import LoadedTower
+from components.kept import Kept
+from schemas.features import CANDIDATE_ID, QUERY_ID, REWARD, TIMESTAMP, FeatureSpec
+
+BATCH = 2048
+
+
+class Group(NamedTuple):
+    """The ranked interactions of a group of users.
+
+    Attributes:
+        rows: [interactions], their features.
+        scored: what each scorer says of them.
+        sets: [interactions, 2] int64, how many different items the interaction's query has, and how many of its interactions are
+            with this one's.
+        slices: by slice, [interactions] lists of its values.
+        not_in_catalogue: how many others are with items that the catalogue does not have.
+    """
+
+    rows: pa.RecordBatch
+    scored: dict[str, Scored]
+    sets: NDArray[np.int64]
+    slices: dict[str, pa.ListArray]
+    not_in_catalogue: int
+
+
+class Asked(NamedTuple):
+    """What scorers are asked.
+
+    Attributes:
+        true_rows: [queries] int64, the catalogue rows of the items.
+        users: [queries] int64, numbers of the group's users.
+        times: [queries] int64, microseconds.
+        histories: the catalogue rows of each query's history, oldest first.
+        excluded: those that are not ranked.
+    """
+
+    true_rows: NDArray[np.int64]
+    users: NDArray[np.int64]
+    times: NDArray[np.int64]
+    histories: Excluded
+    excluded: Excluded | None
+
+    def of(self, queries: NDArray[np.int64]) -> "Asked":
+        """Some of the queries."""
+        excluded = self.excluded and self.excluded.of(queries)
+        return Asked(
+            self.true_rows[queries], self.users[queries], self.times[queries], self.histories.of(queries), excluded
+        )
+
+
+class ScoreGroup:
+    """Ranks a group's interactions, by all of `components.evaluator.names` that there is something for.
+
+    A query is a user with the features that the query tower is given: interactions that share all of them are one query with
+    several true items.
+
+    Args:
+        places: where everything lies.
+        settings: what is measured.
+        spec: the dataset's features.
+        span: the day, in days since 1970-01-01.
+    """
+
+    def __init__(self, places: Places, settings: EvaluatorSettings, spec: FeatureSpec, span: int) -> None:
+        self._places = places
+        self._settings = settings
+        self._spec = spec
+        self._span = span
+        self._towers = {name: LoadedTower(folder) for name, folder in places.query_towers.items()}
+        self._catalogue = Kept(lambda: Catalogue(places, settings, spec, span))
+
+    @property
+    def size(self) -> int:
+        """Of the catalogue."""
+        return len(self._catalogue.get().ids)
+
+    def __call__(self, group: int, examples: Iterable[bytes]) -> Group:
+        """Ranks the interactions with a reward above 0 and an item that the catalogue has."""
+        catalogue = self._catalogue.get()
+        rows, serialized = _in_order(list(examples))
+        kept = positions(rows.column(CANDIDATE_ID), catalogue.ids) >= 0
+        rows, serialized = rows.filter(pa.array(kept)), serialized[kept]
+        gone = int((~kept).sum())
+        if not rows.num_rows:
+            return Group(rows, {}, np.zeros((0, 2), np.int64), {}, gone)
+        users = single(rows.column(QUERY_ID)).dictionary_encode()
+        taken = Taken(self._places.counts, group, users.dictionary.cast(pa.binary()), catalogue.ids)
+        asked = Asked(
+            positions(rows.column(CANDIDATE_ID), catalogue.ids),
+            users.indices.to_numpy().astype(np.int64),
+            single(rows.column(TIMESTAMP)).to_numpy(),
+            rows_of_lists(rows, self._spec.history_feature, catalogue.ids),
+            None,
+        )
+        excluded: Excluded | None = None
+        if self._settings.exclude_history:
+            excluded = asked.histories
+        if self._settings.exclude_history == "all":
+            excluded = taken.items(asked.users, asked.times, asked.histories)
+        asked = asked._replace(excluded=excluded)
+        # The batches do not depend on the runner, as the last bit of an embedding may depend on its batch.
+        batches = [np.arange(start, min(start + BATCH, rows.num_rows)) for start in range(0, rows.num_rows, BATCH)]
+        scored = [self._score(asked.of(batch), serialized[batch].tolist(), taken, catalogue) for batch in batches]
+        return Group(
+            rows,
+            Scored.concatenate(scored, batches),
+            _sets(rows, list(self._spec.query)),
+            self._slices(rows, asked, taken, catalogue),
+            gone,
+        )
+
+    def _score(self, asked: Asked, serialized: list[bytes], taken: Taken, catalogue: Catalogue) -> dict[str, Scored]:
+        queries = {name: tower.embed(serialized) for name, tower in self._towers.items()}
+        scored = {}
+        for name, embedded in queries.items():
+            items = catalogue.embeddings[name]
+            ranks = rank_by_embedding(embedded, items, asked.true_rows, asked.excluded)
+            scored[name] = self._with_retrieved(ranks, name, embedded, asked, catalogue)
+        scored |= self._of_baselines(asked, taken, catalogue)
+        scored |= self._of_new_items(asked, queries[CANDIDATE], catalogue)
+        is_like = BASELINE in queries and queries[BASELINE].shape == queries[CANDIDATE].shape
+        if self._places.retriever and is_like:  # how the towers go together matters where they are about to be served
+            for name, of_queries, of_items in (
+                (NEW_QUERIES_OLD_ITEMS, CANDIDATE, BASELINE),
+                (OLD_QUERIES_NEW_ITEMS, BASELINE, CANDIDATE),
+            ):
+                by = (queries[of_queries], catalogue.embeddings[of_items])
+                scored[name] = Scored.of_ranks(rank_by_embedding(*by, asked.true_rows, asked.excluded))
+        return scored
+
+    def _with_retrieved(
+        self, ranks: Ranks, name: str, queries: NDArray[np.float32], asked: Asked, catalogue: Catalogue
+    ) -> Scored:
+        if not self._places.retriever:
+            return Scored.of_ranks(ranks)
+        k, items = self._settings.retrieved_at, catalogue.embeddings[name]
+        rows = top_rows(queries, items, k, asked.excluded)
+        found = np.zeros(len(rows))
+        if name == CANDIDATE:
+            exact = rows if asked.excluded is None else top_rows(queries, items, k)
+            found = catalogue.index_recall(queries, exact)
+        return _measured(ranks, rows, found, catalogue)
+
+    def _of_baselines(self, asked: Asked, taken: Taken, catalogue: Catalogue) -> dict[str, Scored]:
+        known, k = catalogue.known, self._settings.retrieved_at
+        by_count = {POPULARITY: known.counts, RECENT_POPULARITY: known.recent}
+        by_entries = {TAKEN_BEFORE: taken.scores(asked.users, asked.times, asked.histories, len(catalogue.ids))}
+        if self._spec.history_feature:
+            by_entries[COOCCURRENCE] = known.neighbours.scores(asked.histories)
+        ranks = {
+            name: rank_by_score(counts.astype(np.float64), asked.true_rows, asked.excluded)
+            for name, counts in by_count.items()
+        } | {
+            name: rank_by_entries(entries, known.counts, asked.true_rows, asked.excluded)
+            for name, entries in by_entries.items()
+        }
+        if not self._places.retriever:
+            return {name: Scored.of_ranks(each) for name, each in ranks.items()}
+        retrieved = {
+            name: top_by_popularity(len(asked.true_rows), counts, k, asked.excluded)
+            for name, counts in by_count.items()
+        } | {name: top_by_entries(entries, known.counts, k, asked.excluded) for name, entries in by_entries.items()}
+        nothing = np.zeros(len(asked.true_rows))
+        return {name: _measured(each, retrieved[name], nothing, catalogue) for name, each in ranks.items()}
+
+    def _of_new_items(self, asked: Asked, queries: NDArray[np.float32], catalogue: Catalogue) -> dict[str, Scored]:
+        rows = np.flatnonzero(catalogue.is_new[asked.true_rows])
+        if not len(rows):
+            return {}
+        some = asked.of(rows)
+        return {
+            AS_NEW: Scored.of_ranks(
+                rank_by_embedding(queries[rows], catalogue.as_new, some.true_rows, some.excluded), rows
+            ),
+            CONTENT_NEIGHBOURS: Scored.of_ranks(
+                catalogue.content.rank(some.histories, some.true_rows, some.excluded), rows
+            ),
+        }
+
+    def _slices(
+        self, rows: pa.RecordBatch, asked: Asked, taken: Taken, catalogue: Catalogue
+    ) -> dict[str, pa.ListArray]:
+        lengths = np.diff(lists(rows, self._spec.history_feature).offsets.to_numpy())
+        known_users = self._known_users(rows, asked, taken, catalogue)
+        own = {
+            names.ITEM_POPULARITY: catalogue.popularity_parts[asked.true_rows],
+            names.ITEM_AGE: np.where(catalogue.is_known[asked.true_rows], "known", "fresh"),
+            names.USER: np.where(known_users, "known", "new"),
+            names.HISTORY_LENGTH: slices.history_lengths(lengths),
+        }
+        found = {name: _names(values) for name, values in own.items()}
+        for name, each in self._settings.slices.items():
+            values = lists(rows, name)
+            of_numbers = slices.of_numbers(values, each.edges) if each.edges else None
+            found[name] = of_numbers or slices.of_ids(values, catalogue.facts.kept_values[name])
+        return found
+
+    def _known_users(self, rows: pa.RecordBatch, asked: Asked, taken: Taken, catalogue: Catalogue) -> NDArray[np.bool_]:
+        """[rows], whether anything of the user is known from before the day."""
+        day = self._span * MICROSECONDS_A_DAY
+        known = taken.before(day)
+        # A history that has more than the day's own items reaches back.
+        size = len(catalogue.ids)
+        of_day = [taken.since(day), (asked.users[asked.times >= day], asked.true_rows[asked.times >= day])]
+        keys = np.concatenate([users * size + items for users, items in of_day])
+        users = np.repeat(asked.users, np.diff(asked.histories.offsets))
+        known[users[~np.isin(users * size + asked.histories.rows, keys)]] = True
+        identifiers = single(rows.column(QUERY_ID)).dictionary_encode().dictionary.to_pylist()
+        known |= np.array([user in catalogue.known_users for user in identifiers], bool)
+        return known[asked.users]
+
+
+def _measured(ranks: Ranks, retrieved: NDArray[np.int64], found: NDArray[np.float64], catalogue: Catalogue) -> Scored:
+    retrieval = np.stack([*catalogue.popularity_and_novelty(retrieved), found], axis=1)
+    return Scored(np.arange(len(retrieved)), ranks, retrieval, retrieved)
+
+
+def _in_order(serialized: Sequence[bytes]) -> tuple[pa.RecordBatch, NDArray[np.object_]]:
+    """A user's rewarded interactions side by side, oldest first; the order of the bytes decides between what is alike."""
+    rows = decode(serialized)
+    keys = zip(*(single(rows.column(name)).to_pylist() for name in (QUERY_ID, TIMESTAMP)), serialized, strict=True)
+    order = np.array([number for *_, number in sorted((*key, number) for number, key in enumerate(keys))], np.int64)
+    kept = order[pc.greater(single(rows.column(REWARD)), 0.0).to_numpy(zero_copy_only=False)[order]]
+    return rows.take(pa.array(kept)), np.array(serialized, object)[kept]
+
+
+def _sets(rows: pa.RecordBatch, query_features: list[str]) -> NDArray[np.int64]:
+    """[rows, 2]: how many different items the row's query has, and how many of its interactions are with the row's."""
+    columns = [lists(rows, name) for name in (QUERY_ID, *query_features)]
+    queries, _ = numbered(columns, rows.num_rows)
+    items, first = numbered([lists(rows, CANDIDATE_ID)], rows.num_rows)
+    pairs, numbers, repeats = np.unique(queries * len(first) + items, return_inverse=True, return_counts=True)
+    different = np.bincount(pairs // len(first))
+    return np.stack([different[queries], repeats[numbers]], axis=1).astype(np.int64)
+
+
+def _names(values: NDArray[np.str_]) -> pa.ListArray:
+    flat = pa.array(values.astype(np.bytes_).tolist(), pa.binary())
+    return pa.ListArray.from_arrays(pa.array(np.arange(len(values) + 1), pa.int32()), flat)

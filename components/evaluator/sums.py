@@ -1,0 +1,173 @@
+"""Sums over interactions, by scorer and group of users, and the metrics (`components.evaluator.names`) that they make.
+
+TFMA's evaluation of the candidate and the judgement by the next day both go through here.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.evaluator.names import (
+    ALL,
+    AS_NEW,
+    BASELINE,
+    BASELINES,
+    CANDIDATE,
+    CONTENT_NEIGHBOURS,
+    INTERACTIONS,
+    OF_NEW_ITEMS,
+    QUERIES,
+    SKEWED,
+    STRONGEST,
+    Statistics,
+    denominator,
+    gain_name,
+)
+from components.evaluator.ranked import USER_GROUPS
+from components.evaluator.statistics import Mean
+
+Interval = list[float | None]
+"""`[value, lower, upper]`; the ends of the 95 % interval, None where there is none."""
+
+
+class Sums:
+    """What the interactions of a slice add up to.
+
+    Attributes:
+        values: [groups, columns] float64, by scorer; a scorer that ranked none of the interactions is not there.
+        retrieved: [items] bool, packed, whether an item is retrieved for any query; by scorer. Empty where that is not measured.
+        items: the size of the catalogue.
+    """
+
+    def __init__(self) -> None:
+        self.values: dict[str, NDArray[np.float64]] = {}
+        self.retrieved: dict[str, NDArray[np.uint8]] = {}
+        self.items = 0
+
+    def add(self, scorer: str, group: int, values: NDArray[np.float64]) -> None:
+        """Adds what interactions of a group of users add up to, [columns]; a scorer that ranked none of them is passed over."""
+        if not values[0]:
+            return
+        if scorer not in self.values:
+            self.values[scorer] = np.zeros((USER_GROUPS, len(values)))
+        self.values[scorer][group] += values
+
+    def add_retrieved(self, scorer: str, rows: NDArray[np.int64], items: int) -> None:
+        """Notes the catalogue rows that were retrieved."""
+        self.items = items
+        if scorer not in self.retrieved:
+            self.retrieved[scorer] = np.zeros(-(-items // 8), np.uint8)
+        np.bitwise_or.at(self.retrieved[scorer], rows >> 3, (1 << (rows & 7)).astype(np.uint8))
+
+    def merge(self, other: "Sums") -> None:
+        """Adds what others have added up."""
+        self.items = max(self.items, other.items)
+        for scorer, values in other.values.items():
+            self.values[scorer] = self.values[scorer] + values if scorer in self.values else values
+        for scorer, shown in other.retrieved.items():
+            self.retrieved[scorer] = self.retrieved[scorer] | shown if scorer in self.retrieved else shown
+
+    def coverage(self, scorer: str) -> float:
+        """The share of the catalogue that is retrieved."""
+        return int(np.bitwise_count(self.retrieved[scorer]).sum()) / self.items
+
+
+class Measured(NamedTuple):
+    """A statistic of a scorer, or its lead over another.
+
+    Attributes:
+        statistics: says which column is which.
+        statistic: its name.
+        scorer: whose.
+        over: whose is taken off; empty for none. `STRONGEST` is that of `beat` with the greatest value.
+        beat: the baselines that `STRONGEST` is one of.
+    """
+
+    statistics: Statistics
+    statistic: str
+    scorer: str
+    over: str = ""
+    beat: tuple[str, ...] = ()
+
+    def mean(self, sums: Sums, over: str = "") -> Mean:
+        """The mean over the slice, or, of what two scorers differ by on each interaction, the mean of that."""
+        over = over or self.over
+        if over == STRONGEST:
+            # The first of equals.
+            over = max(self.beat, key=lambda name: self._replace(scorer=name, over="").mean(sums).value)
+        nothing = np.zeros((USER_GROUPS, len(self.statistics.columns)))
+        columns = self.statistics.columns
+        values = sums.values.get(self.scorer, nothing)
+        number = columns.index(self.statistic)
+        total = values[:, number] - (sums.values.get(over, nothing)[:, number] if over else 0.0)
+        return Mean.of(total, values[:, columns.index(denominator(self.statistic))])
+
+    def value(self, sums: Sums) -> float:
+        """The statistic's value; NaN where the scorer ranked nothing."""
+        if self.statistic == self.statistics.coverage:
+            return sums.coverage(self.scorer)
+        if self.statistic in (INTERACTIONS, QUERIES):
+            values = sums.values.get(self.scorer)
+            return 0.0 if values is None else float(values[:, self.statistics.columns.index(self.statistic)].sum())
+        return self.mean(sums).value
+
+
+def pairs_of_new_items(statistics: Statistics) -> list[tuple[str, str, str]]:
+    """What is measured of items as new: statistic, scorer, and over whom (or empty)."""
+    of_each = [(name, scorer, "") for scorer in OF_NEW_ITEMS for name in (INTERACTIONS, *statistics.by_interaction)]
+    return [*of_each, *((name, AS_NEW, CONTENT_NEIGHBOURS) for name in statistics.by_interaction)]
+
+
+def report(statistics: Statistics, by_slice: Mapping[str, Sums], beat: Sequence[str]) -> dict[str, Any]:
+    """The metrics of ranks, as `components.evaluator.evaluator.read_metrics` has them.
+
+    Args:
+        statistics: says which they are; what is retrieved is left out.
+        by_slice: the sums of each slice; `ALL` for all interactions.
+        beat: the baselines that the strongest is one of.
+    """
+    found: dict[str, Any] = {}
+    for name, sums in by_slice.items():
+        of_slice: dict[str, Any] = {
+            number: round(Measured(statistics, number, CANDIDATE).value(sums)) for number in (INTERACTIONS, QUERIES)
+        }
+        if name == ALL:
+            of_slice["candidates"] = statistics.candidates
+        baselines = [scorer for scorer in BASELINES if scorer in sums.values]
+        measured = [(each, scorer, "") for scorer in (CANDIDATE, BASELINE, *baselines) for each in statistics.ranked]
+        measured += [
+            (each, scorer, over)
+            for scorer in (CANDIDATE, BASELINE)
+            for each in statistics.recalls
+            for over in (*baselines, STRONGEST)
+        ]
+        measured += [(each, scorer, "") for scorer in SKEWED for each in statistics.recalls]
+        measured += pairs_of_new_items(statistics)
+        for each, scorer, over in measured:
+            if scorer in sums.values:
+                described = Measured(statistics, each, scorer, over, tuple(beat))
+                key = gain_name(each, over) if over else each
+                of_slice.setdefault(scorer, {})[key] = interval(described, sums)
+        if BASELINE in sums.values:
+            of_slice["change"] = {
+                each: Measured(statistics, each, CANDIDATE).mean(sums, over=BASELINE).interval()
+                for each in statistics.ranked
+            }
+        found[name] = of_slice
+    return found
+
+
+def interval(measured: Measured, sums: Sums) -> Interval:
+    """A statistic with its 95 % interval."""
+    if measured.statistic == INTERACTIONS:
+        return [measured.value(sums), None, None]
+    ends = measured.mean(sums).interval()
+    return ends if measured.over else within_a_share(ends)
+
+
+def within_a_share(interval: Interval) -> Interval:
+    """The interval of a share ends at 0 and 1, where that of its error may not."""
+    value, lower, upper = interval
+    return [value, None if lower is None else max(lower, 0.0), None if upper is None else min(upper, 1.0)]

@@ -1,0 +1,107 @@
+"""What users are known to have taken: a baseline, and what services that show nothing twice leave out."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from scipy import sparse
+
+from components.counts import files as counts_files
+from components.evaluator.positions import positions
+from components.evaluator.ranking import Excluded
+
+PLACES = 1 << 13  # a user's items that can be told apart by when they were taken
+
+
+class Taken:
+    """What the users of a part took, by catalogue rows.
+
+    Args:
+        folders: of `components.counts.files`.
+        part: of the users.
+        users: binary, the users that matter, each once.
+        ids: of the catalogue, binary, in the order of the rows.
+    """
+
+    def __init__(self, folders: Sequence[str], part: int, users: pa.Array, ids: pa.Array) -> None:
+        found = counts_files.read_users(folders, part, users)
+        of_users = pc.index_in(pa.array(found["user"], pa.binary()), value_set=users).to_numpy().astype(np.int64)
+        rows = positions(pa.array(found["item"], pa.binary()), ids)
+        self._last_of_any, self._number = found["last"].to_numpy(np.int64), len(users)
+        self._user_of_any = of_users
+        # By user as `users` has them; the newest of each come first.
+        order = np.flatnonzero(rows >= 0)
+        order = order[np.argsort(of_users[order], kind="stable")]
+        self._users, self._rows = of_users[order], rows[order]
+        self._counts, self._last = (found[name].to_numpy(np.int64)[order] for name in ("count", "last"))
+        self._offsets = np.searchsorted(self._users, np.arange(len(users) + 1))
+
+    def before(self, time: int) -> NDArray[np.bool_]:
+        """[users], whether anything is known of the user from before a time."""
+        known = np.zeros(self._number, bool)
+        known[self._user_of_any[self._last_of_any < time]] = True
+        return known
+
+    def since(self, time: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Users and rows of what was last taken at that time or later."""
+        newer = self._last >= time
+        return self._users[newer], self._rows[newer]
+
+    def items(self, users: NDArray[np.int64], times: NDArray[np.int64], histories: Excluded) -> Excluded:
+        """Everything that each query's user is known to have had by then: what was carried, and the history.
+
+        Args:
+            users: [queries], numbers of `users`.
+            times: [queries], microseconds; what was last taken then or later is not known.
+            histories: the rows of each query's history.
+        """
+        queries, entries = self._entries(users, times)
+        queries = np.concatenate([queries, _queries(histories)])
+        rows = np.concatenate([self._rows[entries], histories.rows])
+        order = np.argsort(queries, kind="stable")
+        return Excluded(np.searchsorted(queries[order], np.arange(len(users) + 1)), rows[order])
+
+    def scores(
+        self, users: NDArray[np.int64], times: NDArray[np.int64], histories: Excluded, size: int
+    ) -> sparse.csr_array:
+        """[queries, size] int64: of what each query's user took before, the most frequent highest, of equals the newest.
+
+        An item of the history counts at least as often as it is there, and is newer than what is not.
+
+        Args:
+            users: [queries], numbers of `users`.
+            times: [queries], microseconds; what was last taken then or later is not known.
+            histories: the rows of each query's history, oldest first.
+            size: of the catalogue.
+        """
+        queries, entries = self._entries(users, times)
+        place = entries - self._offsets[users][queries]  # the newest is 0
+        carried = queries * size + self._rows[entries]
+        of_history = _queries(histories) * size + histories.rows
+        position = np.arange(len(histories.rows)) - histories.offsets[_queries(histories)]
+        keys, inverse = np.unique(np.concatenate([carried, of_history]), return_inverse=True)
+        in_history = inverse[len(carried) :]
+        counts, newest = np.zeros(len(keys), np.int64), np.zeros(len(keys), np.int64)
+        np.add.at(counts, in_history, counts_files.ONE)
+        np.maximum.at(counts, inverse[: len(carried)], self._counts[entries])
+        newest[inverse[: len(carried)]] = np.maximum(1, PLACES // 2 - place)
+        np.maximum.at(newest, in_history, PLACES // 2 + 1 + np.minimum(position, PLACES // 2 - 2))
+        offsets = np.searchsorted(keys, np.arange(len(users) + 1) * size)
+        return sparse.csr_array((counts * PLACES + newest, keys % size, offsets), shape=(len(users), size))
+
+    def _entries(
+        self, users: NDArray[np.int64], times: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Of each query's user, query and entry of what was carried and taken before."""
+        lengths = np.diff(self._offsets)[users]
+        queries = np.repeat(np.arange(len(users)), lengths)
+        start = np.repeat(self._offsets[:-1][users] - (np.cumsum(lengths) - lengths), lengths)
+        entries = start + np.arange(len(queries))
+        earlier = self._last[entries] < times[queries]
+        return queries[earlier], entries[earlier]
+
+
+def _queries(lists: Excluded) -> NDArray[np.int64]:
+    return np.repeat(np.arange(len(lists.offsets) - 1), np.diff(lists.offsets))

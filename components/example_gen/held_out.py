@@ -1,0 +1,83 @@
+"""Which interactions are held out of training to judge the model on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from components.example_gen.settings import HashSplit, TimeSplit, UserSplit
+from components.example_gen.sources import MICROSECONDS_AN_HOUR
+from schemas.features import CANDIDATE_ID, QUERY_ID, TIMESTAMP
+
+NEWEST_SHARE = 0.3
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """A split of a day.
+
+    Attributes:
+        split: as it is configured.
+        span: the day, in days since 1970-01-01.
+        end: the first microsecond after it.
+        only: on a day with so few users that the split by users leaves one side empty, the hash of the one user that is held out.
+        newest: on a day with a single user, whether the newest interactions are held out.
+    """
+
+    split: UserSplit | TimeSplit | HashSplit
+    span: int
+    end: int
+    only: int | None = None
+    newest: bool = False
+
+    def of(self, rows: pa.Table) -> NDArray[np.bool_]:
+        """[rows], whether an interaction is held out; all rows of a user are there, in the order of time."""
+        held_out = self.in_hours(rows)
+        if isinstance(self.split, HashSplit):
+            return held_out & _below(interaction_hashes(rows), self.split.share)
+        if isinstance(self.split, TimeSplit) or not held_out.any():
+            return held_out
+        if self.newest:
+            times = rows.column(TIMESTAMP).to_numpy()
+            return held_out & (times > np.quantile(times[held_out], 1 - NEWEST_SHARE, method="lower"))
+        hashes = user_hashes(rows, self.span)
+        return held_out & (_below(hashes, self.split.share) if self.only is None else hashes == np.uint64(self.only))
+
+    def in_hours(self, rows: pa.Table) -> NDArray[np.bool_]:
+        """[rows], whether an interaction is within the hours of which some are held out."""
+        in_hours: NDArray[np.bool_] = (
+            rows.column(TIMESTAMP).to_numpy() >= self.end - self.split.hours * MICROSECONDS_AN_HOUR
+        )
+        return in_hours
+
+
+def interaction_hashes(rows: pa.Table) -> NDArray[np.uint64]:
+    """[rows] uint64, uniform, the same for the same user, item and time on every machine and every day."""
+    columns = (QUERY_ID, CANDIDATE_ID, TIMESTAMP)
+    return _mixed([pd.util.hash_array(_hashable(rows.column(name)), categorize=False) for name in columns])
+
+
+def user_hashes(rows: pa.Table, span: int) -> NDArray[np.uint64]:
+    """[rows] uint64, uniform over users, the same for the same user and day on every machine, and another each day."""
+    users = pd.util.hash_array(_hashable(rows.column(QUERY_ID)), categorize=False)
+    return _mixed([users, np.full(rows.num_rows, span, np.uint64)])
+
+
+def _mixed(columns: Sequence[NDArray[np.uint64]]) -> NDArray[np.uint64]:
+    mixed = np.zeros(len(columns[0]), np.uint64)
+    for column in columns:
+        mixed = pd.util.hash_array(mixed * np.uint64(31) + column)
+    return mixed
+
+
+def _below(hashes: NDArray[np.uint64], share: float) -> NDArray[np.bool_]:
+    below: NDArray[np.bool_] = hashes < np.uint64(share * 2**63) * np.uint64(2)
+    return below
+
+
+def _hashable(column: pa.ChunkedArray) -> NDArray[Any]:
+    return column.to_numpy() if pa.types.is_integer(column.type) else np.array(column.to_pylist(), object)
