@@ -58,13 +58,28 @@ class Records:
         names = [
             context.name
             for context in sorted(self._store.get_contexts_by_type(RUN_CONTEXT), key=lambda context: context.id)
-            if context.name.startswith(f"{day.isoformat()}.")
-            and pipeline in {parent.name for parent in self._store.get_parent_contexts_by_context(context.id)}
+            if context.name.startswith(f"{day.isoformat()}.") and self._is_of(context, pipeline)
         ]
         for name in reversed(names):
             run = self.run(name)
             if run.state == "complete":
                 return run
+        return None
+
+    def first_day(self, pipeline: str) -> date | None:
+        """The oldest day of which a pipeline has a run, whatever became of it."""
+        contexts = sorted(self._store.get_contexts_by_type(RUN_CONTEXT), key=lambda context: str(context.name))
+        for context in contexts:
+            if self._is_of(context, pipeline):
+                return date.fromisoformat(context.name.partition(".")[0])
+        return None
+
+    def day_of(self, pipeline: str, suffix: str) -> date | None:
+        """The day of the run of a pipeline whose id is a day, a full stop and `suffix`; None where there is no such run."""
+        for context in self._store.get_contexts_by_type(RUN_CONTEXT):
+            day, _, rest = context.name.partition(".")
+            if rest == suffix and self._is_of(context, pipeline):
+                return date.fromisoformat(day)
         return None
 
     def is_removed(self, artifact: int) -> bool:
@@ -153,6 +168,9 @@ class Records:
     def artifact_uris(self, run_id: str, artifact_type: str) -> list[str]:
         """Where the artifacts of a type are that a run made."""
         return [artifact.uri for kind, artifact in self._made_by_run(run_id) if kind == artifact_type]
+
+    def _is_of(self, context: mlmd.Context, pipeline: str) -> bool:
+        return pipeline in {parent.name for parent in self._store.get_parent_contexts_by_context(context.id)}
 
     def _context(self, run_id: str) -> mlmd.Context:
         context = self._store.get_context_by_type_and_name(RUN_CONTEXT, run_id)

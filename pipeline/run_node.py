@@ -1,19 +1,27 @@
-"""Runs one step of one run, as a pod does; `python -m pipeline.run_node --help` says with what.
+"""Runs steps of one run, as a pod does; `python -m pipeline.run_node --help` says with what.
 
 The steps of a run are the pipeline's nodes, `Begin` before all of them and `End` behind. A step may be repeated at any time: what
-is done is not done again, and what an attempt left that was killed is put right first.
+is done is not done again, and what an attempt left that was killed is put right first. Several steps run one after the other, each
+as if it were alone, up to the first that fails.
+
+`Begin` chooses the day where none is given: the oldest that no run completed. It is part of the run's name in ML Metadata, where a
+repeated `Begin` finds it, and goes to a file, from which Kubeflow hands it to the other steps. The file is empty where there is
+nothing to do.
 
 `Begin` and `End` hold the root's lock alone and the nodes share it, so that nothing is recovered or collected while a node writes,
-of whatever run. To start one run of a pipeline after the other is for the schedule, which runs one at a time.
+of whatever run. To start one run of a pipeline after the other is for whoever starts them: a CronJob, a schedule, `backfill`.
 
     status  what it means                                                     what to do
-    0       the step is done, or its day was done before                      go on
-    1       the configuration, the settings or the image are not right        mend them; the same again fails again
+    0       the steps are done, or there was nothing to do
+    1       the configuration, the settings or the image are at fault         fix them; retrying will not help
     2       an argument of the command is missing or malformed                as 1
-    65      the step found fault with the data, or with what it was given     mend the data, and run the day again
-    70      a fault of the project's: the log ends in a traceback             tell us
-    75      the metadata server, the disk or the root's lock cannot be had    try again later; the scheduler does
-    143     ended by SIGTERM: the attempt is marked as canceled               try again
+    65      a step found fault with the data, or with what it was given       fix the data, and run the day again
+    70      a bug in ndr: the log ends in a traceback                         report it
+    75      the metadata server, the disk or the root's lock cannot be had    retry later; Kubeflow does
+    143     ended by SIGTERM: the attempt is marked as canceled               retry
+
+Kubeflow's launcher ends with 1 whatever these are, so that they stand in the log alone, and ends a container at SIGTERM without
+waiting for 143.
 """
 
 import json
@@ -24,7 +32,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import date, timedelta
 from enum import IntEnum
 from pathlib import Path
@@ -33,6 +41,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipeline.missed import DAYS_BACK, MAKE_UP_DAYS
 from schemas.errors import PassingError, UserError
 
 if TYPE_CHECKING:
@@ -73,24 +82,48 @@ def _settings(text: str) -> list[str]:
     return parsed
 
 
+def _date(text: str) -> date | None:
+    return date.fromisoformat(text) if text else None
+
+
 def step(
-    node: Annotated[str, typer.Option(help=f"The node, or {BEGIN} or {END}.")],
+    nodes: Annotated[list[str], typer.Option("--node", help=f"A node, or {BEGIN} or {END}; several in their order.")],
     run_id: Annotated[Any, typer.Option(parser=_run_id, metavar="ID", help="The run, the same in all of its steps.")],
-    day: Annotated[Any, typer.Option("--date", parser=date.fromisoformat, metavar="YYYY-MM-DD", help="The UTC day.")],
     config: Annotated[Path, typer.Option(help="The dataset's configuration, a YAML file.")],
-    days_back: Annotated[int, typer.Option(min=0, help="The day lies so many days before the date.")] = 0,
+    day: Annotated[
+        Any,
+        typer.Option("--date", parser=_date, metavar="YYYY-MM-DD", help=f"The UTC day; without it {BEGIN} chooses."),
+    ] = "",
+    days_back: Annotated[
+        int, typer.Option(min=0, help="The newest day that may be chosen lies n days back.")
+    ] = DAYS_BACK,
+    make_up_days: Annotated[
+        int, typer.Option(min=0, help="The oldest day that may be chosen lies n days before the newest.")
+    ] = MAKE_UP_DAYS,
+    day_file: Annotated[Path | None, typer.Option(help=f"Where {BEGIN} writes the day.")] = None,
     settings: Annotated[
         Any, typer.Option(parser=_settings, metavar="JSON", help="A list of KEY=VALUE that take the place of values.")
     ] = "[]",
     definition: Annotated[
-        str | None, typer.Option(help="The digest of the code and configuration that the step is to be run from.")
+        str | None, typer.Option(help="The digest of the code and configuration that the steps are to be run from.")
     ] = None,
 ) -> None:
-    """Runs one step of one run against the configured ML Metadata."""
+    """Runs steps of one run against the configured ML Metadata."""
+    if day is None and nodes != [BEGIN]:
+        raise typer.BadParameter(f"expected --date for {', '.join(nodes)}; {BEGIN} alone chooses a day")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     signal.signal(signal.SIGTERM, lambda *_: os._exit(Status.TERMINATED))  # the first process of a container ignores it
     try:
-        _run(node, run_id, day - timedelta(days=days_back), config, settings, definition)
+        loaded = _load(config, settings, definition)
+        for node in nodes:
+            logging.info("%s of run %s", node, run_id)
+            with _faults_of_the_machine(loaded), _lock_of(node)(loaded.root):
+                if node == BEGIN:
+                    _begin(loaded, run_id, day, days_back, make_up_days, day_file)
+                elif node == END:
+                    _end(loaded, f"{day}.{run_id}")
+                else:
+                    _run_node(loaded, day, f"{day}.{run_id}", node)
     except PassingError as error:
         status = _told(Status.PASSING_FAULT, error)
     except DataError as error:
@@ -111,50 +144,78 @@ def _told(status: Status, *words: object) -> Status:
     return status
 
 
-def _run(node: str, run_id: str, day: date, path: Path, settings: list[str], definition: str | None) -> None:
+def _load(path: Path, settings: list[str], definition: str | None) -> "Config":
     from pipeline import config as configuration
-    from pipeline import digests, disk, lock, store
+    from pipeline import digests
 
     loaded = configuration.load(path, settings)
-    loaded.feature_spec()  # a fault of the specification is told before TFX is loaded
+    loaded.feature_spec()  # a fault of the specification is reported before TFX is loaded
     found = digests.definition(path, loaded)
     if definition not in (None, found):
         raise UserError(
             f"The pipeline was compiled from other code or another configuration ({definition}) than this image holds ({found}). "
             "Compile it with what the image holds: ndr kubeflow compile."
         )
-    run = f"{day}.{run_id}"
-    hold = lock.exclusive if node in (BEGIN, END) else lock.shared
+    return loaded
+
+
+def _lock_of(node: str) -> Callable[[Path], AbstractContextManager[None]]:
+    from pipeline import lock
+
+    return lock.exclusive if node in (BEGIN, END) else lock.shared
+
+
+@contextmanager
+def _faults_of_the_machine(config: "Config") -> Iterator[None]:
+    from pipeline import disk, store
+
     try:
-        with hold(loaded.root):
-            if node == BEGIN:
-                _begin(loaded, day, run)
-            elif node == END:
-                _end(loaded, run)
-            else:
-                _run_node(loaded, day, run, node)
+        yield
     except UserError:
         raise
     except Exception as error:
-        if disk.is_full(error, loaded.root):
-            raise PassingError(f"The disk that holds {loaded.root} is full. Make room.") from error
+        if disk.is_full(error, config.root):
+            raise PassingError(f"The disk that holds {config.root} is full. Make room.") from error
         if isinstance(error, store.GONE):
             raise PassingError(f"ML Metadata went away in the middle of a call: {error}") from error
         raise
 
 
-def _begin(config: "Config", day: date, run_id: str) -> None:
+def _begin(
+    config: "Config", suffix: str, asked: date | None, days_back: int, make_up_days: int, day_file: Path | None
+) -> None:
+    """Notes what the run is given, and hands on its day, or nothing where there is nothing to do."""
+    day, run = _begun(config, suffix, asked, days_back, make_up_days)
+    print(f"{day} is done by run {run}: nothing to do." if run else f"The run is of {day}.")
+    if day_file:
+        day_file.parent.mkdir(parents=True, exist_ok=True)
+        day_file.write_text("" if run else str(day), encoding="utf-8")
+
+
+def _begun(config: "Config", suffix: str, asked: date | None, days_back: int, make_up_days: int) -> tuple[date, str]:
+    """The day of a run, and the run that did it before, or nothing. An attempt before this one has settled both."""
     from pipeline import day_run
     from pipeline.metadata import Records
+    from pipeline.missed import oldest_missed, today
     from pipeline.store import connection
 
     to = connection(config)
     records = Records(to)
-    compiled, before = day_run.begin(config, day, run_id, records, to)
+    earlier = records.day_of(config.name, suffix)
+    if earlier and (done_by := records.run(f"{earlier}.{suffix}").passed_over_for):
+        return earlier, done_by
+    newest = today() - timedelta(days=days_back)
+    chosen = asked or earlier or oldest_missed(records, config.name, newest, make_up_days)
+    day = chosen or newest
+    if chosen:
+        compiled, before = day_run.begin(config, day, f"{day}.{suffix}", records, to)
+    else:
+        compiled, before = day_run.compile_pipeline(config, day), records.last_complete(config.name, day)
+        day_run.name_run(compiled, f"{day}.{suffix}")
     if before:
         day_run.register(compiled, to)
-        records.note_passed_over(run_id, before.run)
-        print(f"{day} is done with the same input, by run {before.run}: nothing to do.")
+        records.note_passed_over(f"{day}.{suffix}", before.run)
+    return day, before.run if before else ""
 
 
 def _end(config: "Config", run_id: str) -> None:

@@ -2,6 +2,8 @@
 
 import json
 import os
+from collections.abc import Iterator
+from datetime import date, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,27 +13,28 @@ import typer
 from pipeline.arguments import (
     MOVIELENS_CONFIG,
     ConfigOption,
-    FirstDayOption,
-    LastDayOption,
     SetOption,
     a_day,
     days_between,
     reported,
 )
+from pipeline.missed import DAYS_BACK, MAKE_UP_DAYS, today
 
 if TYPE_CHECKING:
     from pipeline.kubeflow.client import Client
 
-TOKEN = "NDR_KUBEFLOW_TOKEN"
 INTERRUPTED = 130
 
 app = typer.Typer(
-    help=f"Runs the pipeline on Kubeflow Pipelines 2. The environment variable {TOKEN} holds the token, where one is asked for.",
+    help="Runs the pipeline on Kubeflow Pipelines 2. Where a token is asked for, the environment variable NDR_KUBEFLOW_TOKEN holds "
+    "it, or NDR_KUBEFLOW_TOKEN_FILE names a file that is read at every request; NDR_KUBEFLOW_COOKIE holds a session's cookie.",
     no_args_is_help=True,
 )
 
 PackageArgument = Annotated[Path, typer.Argument(help="What `ndr kubeflow compile` wrote.")]
 NameArgument = Annotated[str, typer.Argument(help="The pipeline's name.")]
+DaysBackOption = Annotated[int, typer.Option(min=0, help="The newest day that is run lies n days before today (UTC).")]
+MakeUpOption = Annotated[int, typer.Option(min=0, help="The oldest day that is made up for lies n days before that.")]
 HostOption = Annotated[
     str, typer.Option("--host", envvar="NDR_KUBEFLOW_HOST", help="The address of Kubeflow Pipelines.")
 ]
@@ -39,6 +42,10 @@ CertificatesOption = Annotated[
     Path | None, typer.Option("--certificates", exists=True, help="Certificates to trust, a PEM file.")
 ]
 NamespaceOption = Annotated[str, typer.Option("--namespace", help="The profile, on an installation for many users.")]
+PlainHttpOption = Annotated[
+    bool,
+    typer.Option("--plain-http", envvar="NDR_KUBEFLOW_PLAIN_HTTP", help="Token and cookie may go over http://."),
+]
 
 
 @app.command("compile")
@@ -57,11 +64,33 @@ def compile_package(
         with TemporaryDirectory() as folder, quiet_terminal(Path(folder), "compile"):
             from pipeline.kubeflow import compiler
 
-            text = compiler.compile_pipeline(loaded, config, settings or [])
+            compiled = compiler.compile_pipeline(loaded, config, settings or [])
         unfinished = output.with_name(f"{output.name}.unfinished")
-        unfinished.write_text(text, encoding="utf-8")
+        unfinished.write_text(compiled.text, encoding="utf-8")
         unfinished.rename(output)
-        typer.echo(f"wrote {output}")
+        typer.echo(
+            f"wrote {output}: {compiled.steps} steps, for which {compiled.pods} pods are started, or {compiled.pods_when_done} "
+            f"where the day is done; a workflow of about {round(compiled.workflow_bytes, -3) // 1000} kB (the limit is 1500)"
+        )
+
+
+@app.command()
+def upload(
+    package: PackageArgument,
+    host: HostOption,
+    certificates: CertificatesOption = None,
+    namespace: NamespaceOption = "",
+    plain_http: PlainHttpOption = False,
+) -> None:
+    """Makes a version of the pipeline, as `submit`, `schedule` and `backfill` do themselves where there is none of the package."""
+    with reported():
+        from pipeline.kubeflow.package import read_package
+
+        read = read_package(package)
+        pipeline, _, is_new = _client(host, certificates, namespace, plain_http).upload(read)
+        typer.echo(
+            f"{'uploaded' if is_new else 'there was already'} version {read.version} of {read.name} ({pipeline})"
+        )
 
 
 @app.command()
@@ -72,45 +101,71 @@ def submit(
     settings: SetOption = None,
     certificates: CertificatesOption = None,
     namespace: NamespaceOption = "",
+    plain_http: PlainHttpOption = False,
 ) -> None:
     """Starts the run of a day."""
     with reported():
-        from pipeline.kubeflow.client import read_package
+        from pipeline.kubeflow.package import read_package
 
         read = read_package(package)
-        run = _client(host, certificates, namespace).submit(read, day, settings or [])
+        run = _client(host, certificates, namespace, plain_http).submit(read, day, settings or [])
         typer.echo(f"submitted {read.name} for {day}: run {run}")
+
+
+@app.command()
+def retry(
+    run: Annotated[str, typer.Argument(help="The run's id.")],
+    host: HostOption,
+    certificates: CertificatesOption = None,
+    namespace: NamespaceOption = "",
+    plain_http: PlainHttpOption = False,
+) -> None:
+    """Tries the failed steps of a run again: a Trainer resumes from its last checkpoint."""
+    with reported():
+        _client(host, certificates, namespace, plain_http).retry(run)
 
 
 @app.command()
 def backfill(
     package: PackageArgument,
-    first: FirstDayOption,
-    last: LastDayOption,
     host: HostOption,
+    first: Annotated[
+        Any, typer.Option("--from", parser=a_day, metavar="YYYY-MM-DD", help="The first UTC day of a range.")
+    ] = None,
+    last: Annotated[Any, typer.Option("--to", parser=a_day, metavar="YYYY-MM-DD", help="The last UTC day.")] = None,
+    missed: Annotated[
+        bool, typer.Option("--missed", help="Instead of a range: the days that ML Metadata has no complete run of.")
+    ] = False,
+    days_back: DaysBackOption = DAYS_BACK,
+    make_up_days: MakeUpOption = MAKE_UP_DAYS,
     as_json: Annotated[bool, typer.Option("--json", help="The days that were done, as a JSON list.")] = False,
     settings: SetOption = None,
     certificates: CertificatesOption = None,
     namespace: NamespaceOption = "",
+    plain_http: PlainHttpOption = False,
 ) -> None:
-    """Runs every day of a range, oldest first, each once the one before is done; days that are done are passed over."""
-    days = days_between(first, last)
+    """Runs the days of a range, or those that were missed: oldest first, each once no other run is at work."""
+    if missed == bool(first and last) or bool(first) != bool(last):
+        raise typer.BadParameter("expected --from and --to, or --missed")
+    chosen = None if missed else days_between(first, last)
     with reported():
         from pipeline.kubeflow import backfill as made_up
-        from pipeline.kubeflow.client import read_package
+        from pipeline.kubeflow.package import read_package
 
         read = read_package(package)
+        newest = today() - timedelta(days=days_back)
+        days: Iterator[date] = made_up.missed_days(read, newest, make_up_days) if chosen is None else iter(chosen)
         done = []
         try:
-            client = _client(host, certificates, namespace)
-            for day, run in made_up.backfill(
-                client, read, days, settings or [], lambda words: typer.echo(words, err=True)
-            ):
+            client = _client(host, certificates, namespace, plain_http)
+            for day, run in made_up.backfill(client, read, days, settings or [], _say):
                 done.append({"date": str(day), "run": run})
                 if not as_json:
                     typer.echo(f"{day} is done: run {run}")
+            if missed and not as_json:
+                typer.echo(f"{read.name}: no day up to {newest} is missing")
         except KeyboardInterrupt as error:
-            typer.echo("Interrupted. The run that was started goes on; the same command waits for it.", err=True)
+            typer.echo("Interrupted. A run that was started continues; the same command waits for it.", err=True)
             raise typer.Exit(INTERRUPTED) from error
         finally:
             if as_json:
@@ -122,59 +177,98 @@ def schedule(
     package: PackageArgument,
     cron: Annotated[str, typer.Option(help="When: six fields, seconds first, such as '0 0 4 * * *'.")],
     host: HostOption,
-    days_back: Annotated[int, typer.Option(min=0, help="The day that is run lies so many days before.")] = 0,
-    catch_up: Annotated[bool, typer.Option("--catch-up", help="Days missed while paused are run, too.")] = False,
+    days_back: DaysBackOption = DAYS_BACK,
+    make_up_days: MakeUpOption = MAKE_UP_DAYS,
     settings: SetOption = None,
     certificates: CertificatesOption = None,
     namespace: NamespaceOption = "",
+    plain_http: PlainHttpOption = False,
 ) -> None:
-    """Runs the pipeline daily, one run at a time; in place of the schedule that it had."""
+    """Runs the oldest day that is missing each time, one run at a time; in place of the schedule that the pipeline had."""
     with reported():
-        from pipeline.kubeflow.client import Schedule, read_package
+        from pipeline.kubeflow.client import Schedule
+        from pipeline.kubeflow.package import read_package
 
         read = read_package(package)
-        wanted = Schedule(cron, days_back, catch_up, tuple(settings or ()))
-        is_new = _client(host, certificates, namespace).schedule(read, wanted)
-        typer.echo(f"{read.name} is scheduled at {cron}" if is_new else f"{read.name} was so before: nothing to do")
+        wanted = Schedule(cron, days_back, make_up_days, tuple(settings or ()))
+        client = _client(host, certificates, namespace, plain_http)
+        try:
+            was = client.schedule(read, wanted)
+        except KeyboardInterrupt as error:
+            typer.echo(f"Interrupted. {read.name} is paused until the same command is completed.", err=True)
+            raise typer.Exit(INTERRUPTED) from error
+        same = f"{read.name} is already scheduled this way; nothing to do"
+        typer.echo(same if was == "the same" else f"{read.name} is scheduled at {cron}")
 
 
 @app.command("list")
-def list_schedules(host: HostOption, certificates: CertificatesOption = None, namespace: NamespaceOption = "") -> None:
+def list_schedules(
+    host: HostOption,
+    certificates: CertificatesOption = None,
+    namespace: NamespaceOption = "",
+    plain_http: PlainHttpOption = False,
+) -> None:
     """Lists the schedules."""
     with reported():
-        for each in _client(host, certificates, namespace).schedules():
+        for each in _client(host, certificates, namespace, plain_http).schedules():
             cron = each.trigger.cron_schedule.cron if each.trigger and each.trigger.cron_schedule else "at intervals"
             typer.echo(f"{each.display_name}  {cron}{'  paused' if each.mode == 'DISABLE' else ''}")
 
 
 @app.command()
 def pause(
-    name: NameArgument, host: HostOption, certificates: CertificatesOption = None, namespace: NamespaceOption = ""
+    name: NameArgument,
+    host: HostOption,
+    certificates: CertificatesOption = None,
+    namespace: NamespaceOption = "",
+    plain_http: PlainHttpOption = False,
 ) -> None:
-    """Starts no further run until `resume`."""
+    """Starts no further run until `resume`; a run that is at work is left alone."""
     with reported():
-        _client(host, certificates, namespace).pause(name)
+        _client(host, certificates, namespace, plain_http).pause(name)
 
 
 @app.command()
 def resume(
-    name: NameArgument, host: HostOption, certificates: CertificatesOption = None, namespace: NamespaceOption = ""
+    name: NameArgument,
+    host: HostOption,
+    certificates: CertificatesOption = None,
+    namespace: NamespaceOption = "",
+    plain_http: PlainHttpOption = False,
 ) -> None:
     """Takes up a schedule that was paused."""
     with reported():
-        _client(host, certificates, namespace).resume(name)
+        _client(host, certificates, namespace, plain_http).resume(name)
 
 
 @app.command()
 def delete(
-    name: NameArgument, host: HostOption, certificates: CertificatesOption = None, namespace: NamespaceOption = ""
+    name: NameArgument,
+    host: HostOption,
+    certificates: CertificatesOption = None,
+    namespace: NamespaceOption = "",
+    plain_http: PlainHttpOption = False,
 ) -> None:
-    """Removes a schedule; what was run stays."""
+    """Removes a schedule, once the run that it started has ended; what was run stays."""
     with reported():
-        _client(host, certificates, namespace).delete(name)
+        _client(host, certificates, namespace, plain_http).delete(name)
 
 
-def _client(host: str, certificates: Path | None, namespace: str) -> "Client":
+def _say(words: str) -> None:
+    typer.echo(words, err=True)
+
+
+def _client(host: str, certificates: Path | None, namespace: str, plain_http: bool) -> "Client":
     from pipeline.kubeflow.client import Client
+    from pipeline.kubeflow.connection import Access, Connection
 
-    return Client(host, os.environ.get(TOKEN, ""), certificates, namespace)
+    file = os.environ.get("NDR_KUBEFLOW_TOKEN_FILE")
+    access = Access(
+        host=host,
+        token=os.environ.get("NDR_KUBEFLOW_TOKEN", ""),
+        token_file=Path(file) if file else None,
+        cookie=os.environ.get("NDR_KUBEFLOW_COOKIE", ""),
+        certificates=certificates,
+        plain_http=plain_http,
+    )
+    return Client(Connection(access), namespace, _say)

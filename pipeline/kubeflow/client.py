@@ -1,245 +1,286 @@
-"""Kubeflow Pipelines' API, as far as a daily pipeline needs it: runs, and one schedule a pipeline."""
+"""What a daily pipeline needs of Kubeflow Pipelines: versions of it, runs, and one schedule."""
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import date
-from pathlib import Path
 from typing import Any
 
 import kfp_server_api as kfp
-import urllib3
-import yaml
 
+from pipeline.kubeflow.connection import Connection
+from pipeline.kubeflow.package import Package
+from pipeline.missed import DAYS_BACK, MAKE_UP_DAYS
 from schemas.errors import PassingError, UserError
 
-TIMEOUT = 30  # seconds
 PAGE = 100
-SCHEDULED_DAY = "[[ScheduledTime.2006-01-02]]"  # filled in by Kubeflow; the day is Go's way of writing a format
+POLL = 15.0  # seconds between questions about a run; longer than a new one takes to be listed
+PATIENCE = 40  # questions in a row that may go unanswered
 CRON_FIELDS = 6
 ENDED = {"SUCCEEDED", "SKIPPED", "FAILED", "CANCELED"}
-REFUSED = {401: "the token is missing or has expired", 403: "the token's owner may not do this"}
+MADE_BY = "Made by ndr from "
 
-
-@dataclass(frozen=True)
-class Package:
-    """A compiled pipeline.
-
-    Attributes:
-        name: the pipeline's, which its schedule and its experiment have too.
-        spec: as the API takes it.
-    """
-
-    name: str
-    spec: dict[str, Any]
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """When a pipeline runs.
+    """When a pipeline runs, and for which day: the oldest that no run completed, chosen by the run's first step.
 
     Attributes:
-        cron: six fields, the first of them seconds; in the time zone of the cluster.
-        days_back: the day that is run lies so many days before the scheduled one.
-        catch_up: whether days that were missed while it was paused are run, one after the other.
+        cron: six fields, the first of them seconds; in the time zone of Kubeflow's schedule controller.
+        days_back: the newest day that may be chosen lies n days before the UTC day on which the run starts.
+        make_up_days: the oldest day that may be chosen lies n days before the newest.
         settings: `key=value` each, in place of those that the pipeline was compiled with; none leaves these.
     """
 
     cron: str
-    days_back: int = 0
-    catch_up: bool = False
+    days_back: int = DAYS_BACK
+    make_up_days: int = MAKE_UP_DAYS
     settings: Sequence[str] = ()
 
 
-def read_package(path: Path) -> Package:
-    """Reads what `ndr kubeflow compile` wrote.
-
-    Raises:
-        UserError: it is not there, or is something else.
-    """
-    try:
-        pipeline, platform = yaml.safe_load_all(path.read_text(encoding="utf-8"))
-        return Package(pipeline["pipelineInfo"]["name"], {"pipeline_spec": pipeline, "platform_spec": platform})
-    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as error:
-        raise UserError(
-            f"{path}: expected what `ndr kubeflow compile` writes, found something else: {error}."
-        ) from error
-
-
 class Client:
-    """One installation of Kubeflow Pipelines. Every method raises what `_told` does.
+    """One installation of Kubeflow Pipelines.
+
+    Every method raises UserError where it refuses or is not Kubeflow's API, and PassingError where it cannot be reached or has a
+    fault of its own.
 
     Args:
-        host: its address, such as https://kubeflow.example/pipeline.
-        token: goes with every request as a bearer; none where the installation asks for none.
-        certificates: a file of certificates to trust; by default those of the public authorities.
+        connection: to it. It is asked at once which version it is.
         namespace: the profile, on an installation for many users.
+        say: is told what is waited for.
     """
 
-    def __init__(self, host: str, token: str = "", certificates: Path | None = None, namespace: str = "") -> None:
-        configuration = kfp.Configuration(host=host.rstrip("/"))
-        configuration.retries = False  # a second request could start a second run
-        configuration.ssl_ca_cert = str(certificates) if certificates else None
-        if token:
-            configuration.api_key = {"authorization": token}
-            configuration.api_key_prefix = {"authorization": "Bearer"}
-        api = kfp.ApiClient(configuration)
-        self._host, self._namespace = host, namespace
-        self._runs = kfp.RunServiceApi(api)
-        self._schedules = kfp.RecurringRunServiceApi(api)
-        self._experiments = kfp.ExperimentServiceApi(api)
+    def __init__(self, connection: Connection, namespace: str = "", say: Say = lambda words: None) -> None:
+        self._to, self._namespace, self._say = connection, namespace, say
+        if not connection.version:
+            say(f"{connection.host} does not say which version it is; 2.5.0 or later is expected")
+
+    def upload(self, package: Package) -> tuple[str, str, bool]:
+        """Makes a version of a pipeline of what was compiled, where there is none yet.
+
+        Returns:
+            The ids of pipeline and version, and whether the version is new.
+        """
+        pipeline = self._pipeline(package.name)
+        if pipeline is None:
+            wanted = kfp.V2beta1Pipeline(display_name=package.name, namespace=self._namespace or None)
+            made = self._to.call(self._to.pipelines.pipeline_service_create_pipeline, wanted, making="a pipeline")
+            pipeline = self._id_of(made, "pipeline_id")
+        for version in self._listed(
+            self._to.pipelines.pipeline_service_list_pipeline_versions,
+            "pipeline_versions",
+            pipeline,
+            sort_by="created_at desc",
+        ):
+            if version.display_name == package.version:
+                return pipeline, self._id_of(version, "pipeline_version_id"), False
+        version = self._to.call(
+            self._to.uploads.upload_pipeline_version, str(package.path),
+            making="a version", name=package.version, pipelineid=pipeline,
+        )  # fmt: skip
+        return pipeline, self._id_of(version, "pipeline_version_id"), True
 
     def submit(self, package: Package, day: date, settings: Sequence[str] = ()) -> str:
         """Starts a run of a day; returns its id."""
         run = kfp.V2beta1Run(
             display_name=f"{package.name} {day}",
             experiment_id=self._experiment(package.name),
-            pipeline_spec=package.spec,
-            runtime_config=_parameters(str(day), 0, settings),
+            pipeline_version_reference=self._reference(package),
+            runtime_config=_parameters({"date": str(day)}, settings),
         )
-        return str(self._call(self._runs.run_service_create_run, run).run_id)
+        return self._id_of(self._to.call(self._to.runs.run_service_create_run, run, making="a run"), "run_id")
 
-    def unfinished(self, name: str) -> list[str]:
-        """The ids of a pipeline's runs that have not ended, oldest first."""
+    def retry(self, run: str) -> None:
+        """Tries the failed steps of a run again, which continue where they were."""
+        self._to.call(self._to.runs.run_service_retry_run, run)
+
+    def unfinished(self, name: str, schedule: str = "") -> list[str]:
+        """The ids of a pipeline's runs that have not ended, oldest first; where a schedule is named, of its runs."""
         experiment = self._experiment(name)
         runs = self._listed(
-            self._runs.run_service_list_runs, "runs", experiment_id=experiment, sort_by="created_at asc"
-        )
-        return [str(each.run_id) for each in runs if each.state not in ENDED]
+            self._to.runs.run_service_list_runs, "runs",
+            namespace=self._namespace, experiment_id=experiment, sort_by="created_at asc",
+        )  # fmt: skip
+        return [
+            self._id_of(each, "run_id")
+            for each in runs
+            if each.state not in ENDED and schedule in ("", each.recurring_run_id)
+        ]
 
-    def final_state(self, run: str) -> str | None:
-        """What a run ended as: SUCCEEDED, SKIPPED, FAILED or CANCELED; None while it is at work."""
-        state = self._call(self._runs.run_service_get_run, run).state
-        return str(state) if state in ENDED else None
+    def wait(self, run: str) -> str:
+        """The state that a run ends in. To ask again is harmless, so that a server that restarts is waited for."""
+        unanswered = 0
+        while True:
+            try:
+                state, unanswered = str(self._to.call(self._to.runs.run_service_get_run, run).state), 0
+            except PassingError:
+                unanswered += 1
+                if unanswered == PATIENCE:
+                    raise
+                state = ""
+            if state in ENDED:
+                return state
+            time.sleep(POLL)
 
-    def schedule(self, package: Package, wanted: Schedule) -> bool:
-        """Makes a pipeline's schedule what is wanted, whatever it was; returns whether that changed anything.
+    def schedule(self, package: Package, wanted: Schedule) -> str:
+        """Makes a pipeline's schedule what is wanted, whatever it was; returns what it was: `new`, `replaced` or `the same`.
 
-        The API cannot change a schedule: another one takes its place. One whose making fails is made by the same call again.
+        The API cannot change a schedule, so that another takes its place: it is made first, paused, which checks it; then the one
+        that was there is removed as `delete` does; then the new one is resumed. Whatever ends this on the way, the same call
+        completes it.
 
         Raises:
-            UserError: the cron expression does not have six fields.
+            UserError: the cron expression does not have six fields, or a schedule of that name is not ndr's.
         """
         if len(wanted.cron.split()) != CRON_FIELDS:
             raise UserError(
                 "expected a cron expression of six fields, seconds first, such as '0 0 4 * * *' for four o'clock, "
                 f"received {wanted.cron!r}."
             )
-        content = json.dumps([package.spec, asdict(wanted)], sort_keys=True, default=str)
-        digest = hashlib.sha256(content.encode()).hexdigest()[:16]
-        described = f"Made by ndr from {digest}."
         there = self._named(package.name)
-        if [each.description for each in there] == [described]:
-            return False
-        experiment = self._experiment(package.name)
-        for each in there:
-            self._call(self._schedules.recurring_run_service_delete_recurring_run, each.recurring_run_id)
-        schedule = kfp.V2beta1RecurringRun(
-            display_name=package.name,
-            description=described,
-            experiment_id=experiment,
-            pipeline_spec=package.spec,
-            runtime_config=_parameters(SCHEDULED_DAY, wanted.days_back, wanted.settings),
-            trigger=kfp.V2beta1Trigger(cron_schedule=kfp.V2beta1CronSchedule(cron=wanted.cron)),
-            max_concurrency="1",  # a day goes on from the one before
-            no_catchup=not wanted.catch_up,
-            mode=kfp.RecurringRunMode.ENABLE,
-        )
-        self._call(self._schedules.recurring_run_service_create_recurring_run, schedule)
-        return True
+        if foreign := [each for each in there if not str(each.description or "").startswith(MADE_BY)]:
+            raise UserError(
+                f"{self._to.host} has a schedule {package.name} that ndr did not make ({foreign[0].recurring_run_id}). Rename or "
+                f"remove it there, or `ndr kubeflow delete {package.name}`; then schedule again."
+            )
+        content = json.dumps([package.version, asdict(wanted)], sort_keys=True)
+        described = f"{MADE_BY}{hashlib.sha256(content.encode()).hexdigest()[:16]}."
+        same = [each for each in there if each.description == described]
+        others = [each for each in there if each not in same[:1]]
+        if same and not others and same[0].mode != "DISABLE":
+            return "the same"
+        new = self._id_of(same[0], "recurring_run_id") if same else self._paused(package, wanted, described)
+        for each in others:
+            self._remove(package.name, self._id_of(each, "recurring_run_id"))
+        self._to.call(self._to.schedules.recurring_run_service_enable_recurring_run, new)
+        return "replaced" if others else "new"
 
     def schedules(self) -> list[Any]:
         """All schedules (V2beta1RecurringRun), of whatever pipeline."""
         return list(self._listed_schedules())
 
     def pause(self, name: str) -> None:
-        """Starts no further run of a pipeline until it is resumed."""
-        self._each(name, self._schedules.recurring_run_service_disable_recurring_run)
+        """Starts no further run of a pipeline until it is resumed. A run that is at work is left alone."""
+        self._each(name, self._to.schedules.recurring_run_service_disable_recurring_run)
 
     def resume(self, name: str) -> None:
         """Takes up a schedule that was paused."""
-        self._each(name, self._schedules.recurring_run_service_enable_recurring_run)
+        self._each(name, self._to.schedules.recurring_run_service_enable_recurring_run)
 
     def delete(self, name: str) -> None:
-        """Removes a pipeline's schedule; its runs stay."""
-        self._each(name, self._schedules.recurring_run_service_delete_recurring_run)
+        """Removes a pipeline's schedule, once the run that it started has ended; its runs stay."""
+        for each in self._existing(name):
+            self._remove(name, self._id_of(each, "recurring_run_id"))
+
+    def _paused(self, package: Package, wanted: Schedule, described: str) -> str:
+        """Makes a schedule that starts nothing yet; returns its id."""
+        schedule = kfp.V2beta1RecurringRun(
+            display_name=package.name,
+            description=described,
+            experiment_id=self._experiment(package.name),
+            pipeline_version_reference=self._reference(package),
+            # No date: no release fills one into a run of this kind, so that Begin works it out.
+            runtime_config=_parameters(
+                {"days_back": wanted.days_back, "make_up_days": wanted.make_up_days}, wanted.settings
+            ),
+            trigger=kfp.V2beta1Trigger(cron_schedule=kfp.V2beta1CronSchedule(cron=wanted.cron)),
+            max_concurrency="1",  # a day continues from the one before
+            no_catchup=True,  # days are made up for by what ML Metadata lacks, not by the times that were missed
+            mode=kfp.RecurringRunMode.DISABLE,
+        )
+        made = self._to.call(
+            self._to.schedules.recurring_run_service_create_recurring_run, schedule, making="a schedule"
+        )
+        return self._id_of(made, "recurring_run_id")
+
+    def _remove(self, name: str, schedule: str) -> None:
+        """Removes a schedule once no run of it is at work: Kubernetes would remove that with it.
+
+        From 2.16 on Kubeflow can be asked to leave the runs, which covers one that is not listed yet. An older one ignores that.
+        """
+        self._to.call(self._to.schedules.recurring_run_service_disable_recurring_run, schedule)
+        time.sleep(POLL)
+        for run in self.unfinished(name, schedule):
+            self._say(f"waits for run {run}, which is at work, before its schedule is removed; that is paused")
+            self.wait(run)
+        delete = self._to.schedules.recurring_run_service_delete_recurring_run
+        self._to.call(delete, schedule, propagation_policy="ORPHAN")
 
     def _each(self, name: str, action: Callable[..., Any]) -> None:
+        for each in self._existing(name):
+            self._to.call(action, each.recurring_run_id)
+
+    def _existing(self, name: str) -> list[Any]:
         found = self._named(name)
         if not found:
-            raise UserError(f"{self._host} has no schedule {name}. `ndr kubeflow list` shows those that it has.")
-        for each in found:
-            self._call(action, each.recurring_run_id)
+            raise UserError(f"{self._to.host} has no schedule {name}. `ndr kubeflow list` shows those that it has.")
+        return found
 
     def _named(self, name: str) -> list[Any]:
         return [each for each in self._listed_schedules(filter=_equals(name)) if each.display_name == name]
 
     def _listed_schedules(self, **options: str) -> Iterator[Any]:
-        return self._listed(self._schedules.recurring_run_service_list_recurring_runs, "recurring_runs", **options)
+        method = self._to.schedules.recurring_run_service_list_recurring_runs
+        return self._listed(method, "recurring_runs", namespace=self._namespace, **options)
 
-    def _listed(self, method: Callable[..., Any], kind: str, **options: str) -> Iterator[Any]:
+    def _listed(self, method: Callable[..., Any], kind: str, *arguments: str, **options: str) -> Iterator[Any]:
         """Everything of a kind, page after page."""
         token = ""
         while True:
-            page = self._call(method, page_token=token, page_size=PAGE, namespace=self._namespace, **options)
+            page = self._to.call(method, *arguments, page_token=token, page_size=PAGE, **options)
             yield from getattr(page, kind) or []
             token = page.next_page_token
             if not token:
                 return
 
+    def _reference(self, package: Package) -> kfp.V2beta1PipelineVersionReference:
+        pipeline, version, _ = self.upload(package)
+        return kfp.V2beta1PipelineVersionReference(pipeline_id=pipeline, pipeline_version_id=version)
+
+    def _pipeline(self, name: str) -> str | None:
+        """The id of the pipeline of a name, or None."""
+        pipelines = self._listed(
+            self._to.pipelines.pipeline_service_list_pipelines, "pipelines",
+            namespace=self._namespace, filter=_equals(name),
+        )  # fmt: skip
+        for each in pipelines:
+            if each.display_name == name:
+                return self._id_of(each, "pipeline_id")
+        return None
+
     def _experiment(self, name: str) -> str:
         """The id of the experiment of a name, made where there is none."""
-        listed = self._call(
-            self._experiments.experiment_service_list_experiments, filter=_equals(name), namespace=self._namespace
-        )
-        for each in listed.experiments or []:
+        experiments = self._listed(
+            self._to.experiments.experiment_service_list_experiments, "experiments",
+            namespace=self._namespace, filter=_equals(name),
+        )  # fmt: skip
+        for each in experiments:
             if each.display_name == name:
-                return str(each.experiment_id)
+                return self._id_of(each, "experiment_id")
         experiment = kfp.V2beta1Experiment(display_name=name, namespace=self._namespace or None)
-        return str(self._call(self._experiments.experiment_service_create_experiment, experiment).experiment_id)
+        made = self._to.call(
+            self._to.experiments.experiment_service_create_experiment, experiment, making="an experiment"
+        )
+        return self._id_of(made, "experiment_id")
 
-    def _call(self, method: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        with _told(self._host):
-            given = {name: value for name, value in options.items() if value != ""}
-            return method(*arguments, _request_timeout=TIMEOUT, **given)
+    def _id_of(self, answer: Any, name: str) -> str:
+        found = getattr(answer, name, None)
+        if not found:
+            raise UserError(
+                f"{self._to.host} answered without a {name}, which Kubeflow's API always has. Check --host and its path, and what "
+                "stands between you and it."
+            )
+        return str(found)
 
 
-def _parameters(day: str, days_back: int, settings: Sequence[str]) -> kfp.V2beta1RuntimeConfig:
-    own = {"settings": list(settings)} if settings else {}
-    return kfp.V2beta1RuntimeConfig(parameters={"date": day, "days_back": days_back, **own})
+def _parameters(given: dict[str, Any], settings: Sequence[str]) -> kfp.V2beta1RuntimeConfig:
+    return kfp.V2beta1RuntimeConfig(parameters={**given, **({"settings": list(settings)} if settings else {})})
 
 
 def _equals(name: str) -> str:
     predicate = {"operation": "EQUALS", "key": "display_name", "stringValue": name}
     return json.dumps({"predicates": [predicate]})
-
-
-@contextmanager
-def _told(host: str) -> Iterator[None]:
-    """A request that failed, in words.
-
-    Raises:
-        PassingError: the server cannot be reached, does not answer in time, or has a fault of its own.
-        UserError: it is not to be trusted, or refuses.
-    """
-    try:
-        yield
-    except (kfp.ApiException, AttributeError) as error:
-        # The API's client has nothing to decode where there was no answer, and trips over that.
-        failure = error if isinstance(error, kfp.ApiException) else error.__context__
-        if not isinstance(failure, kfp.ApiException):
-            raise
-        status = int(failure.status or 0)
-        if not status:
-            reason = " ".join(str(failure.reason).split())
-            raise UserError(
-                f"{host} cannot be trusted: {reason}. Name a file of the certificates that vouch for it: --certificates FILE."
-            ) from error
-        said = REFUSED.get(status) or str(failure.body or failure.reason)[:300]
-        raise (PassingError if status >= 500 or status == 429 else UserError)(
-            f"{host} answered {status}: {said}."
-        ) from error
-    except urllib3.exceptions.HTTPError as error:
-        raise PassingError(f"{host} cannot be reached: {error}. Check --host, and that the server runs.") from error

@@ -1,29 +1,72 @@
-"""The TFX pipeline as a pipeline of Kubeflow Pipelines 2: a container a node, in TFX's order.
+"""The TFX pipeline as a pipeline of Kubeflow Pipelines 2: containers that run its nodes, in TFX's order.
 
 TFX's own representation does not travel: each step makes it from the configuration in its image and from the day, by the code
 that `ndr run` uses. What travels is a digest of both, which the step checks.
+
+`Begin` chooses the day, where the run names none, and hands it to all other steps; it hands on nothing where there is nothing to
+do, and then no other step starts.
 """
 
+import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import yaml
 from kfp import compiler, dsl, kubernetes
+from tfx.proto.orchestration import pipeline_pb2
+from tfx.types import standard_artifacts
 
 from pipeline import day_run, digests
 from pipeline.config import Config
+from pipeline.kubeflow.pods import Pod, share_pods
 from pipeline.kubeflow.settings import KubeflowSettings, Machine
+from pipeline.missed import DAYS_BACK, MAKE_UP_DAYS
 from pipeline.run_node import BEGIN, END
 from schemas.errors import UserError
 
 ANY_DAY = date(2000, 1, 1)  # which steps there are does not depend on it
+# Kubeflow's `backoffMaxDuration` is no longest wait: Argo counts it from the start of the first attempt, tries nothing again after
+# it, and ends what runs then. So it must outlast any step; left out, it is 0 from Kubeflow Pipelines 2.14 on.
+NO_END_OF_RETRIES = 365 * 24 * 3600  # seconds
+# In Kubeflow's expression language: Begin handed a day on.
+IS_TO_DO = "inputs.parameter_values['date'] != ''"
 
 
-def compile_pipeline(config: Config, path: Path, settings: Sequence[str]) -> str:
-    """The pipeline's YAML, the same for the same configuration and code.
+@dataclass(frozen=True)
+class Compiled:
+    """A pipeline for Kubeflow.
+
+    Attributes:
+        text: its YAML.
+        steps: how many there are.
+        pods: how many are started for a day, Kubeflow's drivers among them.
+        pods_when_done: how many are started for a day that is passed over.
+    """
+
+    text: str
+    steps: int
+    pods: int
+    pods_when_done: int
+
+    @property
+    def workflow_bytes(self) -> int:
+        """An estimate of the size of the Argo workflow that Kubeflow makes of it; etcd takes no object of more than 1.5 MB.
+
+        It was fitted to what the compiler of Kubeflow Pipelines 2.17.0 made of pipelines of 8, 10 and 16 tasks: what is the same in
+        each workflow, what each task has by itself, and the specifications, which it quotes as JSON.
+        """
+        documents = list(yaml.safe_load_all(self.text))
+        quoted = sum(len(json.dumps(each, separators=(",", ":"))) for each in documents)
+        return round(9200 + 1480 * len(documents[0]["root"]["dag"]["tasks"]) + 1.444 * quoted)
+
+
+def compile_pipeline(config: Config, path: Path, settings: Sequence[str]) -> Compiled:
+    """Compiles the pipeline; to the same YAML for the same configuration and code.
 
     Args:
         config: the configuration.
@@ -36,49 +79,98 @@ def compile_pipeline(config: Config, path: Path, settings: Sequence[str]) -> str
     given = config.kubeflow
     if given is None:
         raise UserError(f"{path}: kubeflow: is missing. It says at least which image the steps run in: {{image: ...}}.")
-    upstream = _upstream(config)
+    pipeline = day_run.compile_pipeline(config, ANY_DAY)
+    upstream = _upstream(pipeline)
     if unknown := sorted(given.steps.keys() - upstream.keys()):
         raise UserError(
             f"{path}: kubeflow.steps: expected steps of the pipeline, received {', '.join(unknown)}. "
             f"It has {', '.join(upstream)}."
         )
+    own = {BEGIN, END, *given.steps, *_reading_examples(pipeline)}
+    begin, *pods = share_pods(upstream, own, {BEGIN}, given.machine_of)
     fixed = ["--config", str(path), "--definition", digests.definition(path, config)]
     overrides = list(settings)
 
     @dsl.pipeline(
         name=_kebab(config.name), description=f"Trains, judges and ships the model of {config.name} for a day."
     )
-    def daily(date: str, days_back: int = 0, settings: list[str] = overrides) -> None:
-        tasks: dict[str, Any] = {}
-        for name, needed in upstream.items():
-            run_step = _component(name, given.image, fixed)
-            run_id = dsl.PIPELINE_JOB_ID_PLACEHOLDER
-            task = run_step(date=date, days_back=days_back, settings=settings, run_id=run_id)
-            tasks[name] = task.after(*(tasks[each] for each in needed)).set_display_name(name)
-            _configure(task, given, given.machine_of(name))
+    def daily(
+        date: str = "",
+        days_back: int = DAYS_BACK,
+        make_up_days: int = MAKE_UP_DAYS,
+        settings: list[str] = overrides,
+    ) -> None:
+        run_id = dsl.PIPELINE_JOB_ID_PLACEHOLDER
+        first = _begin(given.image, fixed)(
+            date=date, days_back=days_back, make_up_days=make_up_days, settings=settings, run_id=run_id
+        )
+        _configure(first, given, begin)
+        tasks: dict[str, Any] = {BEGIN: first}
+        for pod in pods:
+            task = _steps(pod, given.image, fixed)(date=first.outputs["day"], settings=settings, run_id=run_id)
+            tasks[pod.reading[0]] = task.after(*(tasks[each] for each in pod.behind))
+            _configure(task, given, pod)
 
+    behind_begin = [_kebab(pod.reading[0]) for pod in pods if BEGIN in pod.behind]
+    for name, task in daily.pipeline_spec.root.dag.tasks.items():
+        task.retry_policy.backoff_max_duration.seconds = NO_END_OF_RETRIES
+        if name in behind_begin:  # what comes behind a step that was left out is left out, too
+            task.trigger_policy.condition = IS_TO_DO
     with TemporaryDirectory() as folder:
         target = Path(folder) / "pipeline.yaml"
         compiler.Compiler().compile(daily, str(target))
-        return target.read_text(encoding="utf-8")
+        text = target.read_text(encoding="utf-8")
+    # A driver for the whole, and for each task a driver and a pod; of those that are left out, the driver finds that out.
+    return Compiled(text, len(upstream), 1 + 2 * (1 + len(pods)), 1 + 2 + len(behind_begin))
 
 
-def _upstream(config: Config) -> Mapping[str, Sequence[str]]:
+def _upstream(pipeline: pipeline_pb2.Pipeline) -> Mapping[str, Sequence[str]]:
     """By step, those that it comes behind; in an order in which they can run."""
-    nodes = [node.pipeline_node for node in day_run.compile_pipeline(config, ANY_DAY).nodes]
+    nodes = [node.pipeline_node for node in pipeline.nodes]
     names = [node.node_info.id for node in nodes]
     steps = {node.node_info.id: sorted(node.upstream_nodes) or [BEGIN] for node in nodes}
     return {BEGIN: [], **steps, END: names}
 
 
-def _component(name: str, image: str, fixed: Sequence[str]) -> Any:
-    def step(date: str, days_back: int, settings: list[str], run_id: str) -> dsl.ContainerSpec:
-        given = ["--run-id", run_id, "--date", date, "--days-back", days_back, "--settings", settings]
-        command = ["python", "-m", "pipeline.run_node"]
-        return dsl.ContainerSpec(image=image, command=command, args=["--node", name, *given, *fixed])
+def _reading_examples(pipeline: pipeline_pb2.Pipeline) -> set[str]:
+    """The nodes that read or write examples, whose work grows with the data."""
+    nodes = [node.pipeline_node for node in pipeline.nodes]
+    kinds = {
+        node.node_info.id: {
+            *(channel.artifact_query.type.name for each in node.inputs.inputs.values() for channel in each.channels),
+            *(each.artifact_spec.type.name for each in node.outputs.outputs.values()),
+        }
+        for node in nodes
+    }
+    return {name for name, found in kinds.items() if standard_artifacts.Examples.TYPE_NAME in found}
 
-    step.__name__ = _kebab(name)
-    return dsl.container_component(step)
+
+def _begin(image: str, fixed: Sequence[str]) -> Any:
+    def begin(
+        date: str,
+        days_back: int,
+        make_up_days: int,
+        settings: list[str],
+        run_id: str,
+        day: dsl.OutputPath(str),  # type: ignore[valid-type]
+    ) -> dsl.ContainerSpec:
+        choice = ["--date", date, "--days-back", days_back, "--make-up-days", make_up_days, "--day-file", day]
+        return _container(image, [BEGIN], [*choice, "--run-id", run_id, "--settings", settings, *fixed])
+
+    return dsl.container_component(begin)
+
+
+def _steps(pod: Pod, image: str, fixed: Sequence[str]) -> Any:
+    def steps(date: str, settings: list[str], run_id: str) -> dsl.ContainerSpec:
+        return _container(image, pod.steps, ["--date", date, "--run-id", run_id, "--settings", settings, *fixed])
+
+    steps.__name__ = _kebab(pod.reading[0])
+    return dsl.container_component(steps)
+
+
+def _container(image: str, steps: Sequence[str], given: Sequence[Any]) -> dsl.ContainerSpec:
+    nodes = [word for step in steps for word in ("--node", step)]
+    return dsl.ContainerSpec(image=image, command=["python", "-m", "pipeline.run_node"], args=[*nodes, *given])
 
 
 def _kebab(name: str) -> str:
@@ -86,31 +178,59 @@ def _kebab(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", name).replace("_", "-").lower()
 
 
-def _configure(task: Any, given: KubeflowSettings, machine: Machine) -> None:
-    """What Kubernetes is to know of a step."""
+def _configure(task: Any, given: KubeflowSettings, pod: Pod) -> None:
+    """What Kubernetes is to know of a pod."""
+    task.set_display_name(", ".join(pod.steps if pod.reading == (END,) else pod.reading))
     task.set_caching_options(False)  # TFX's own cache knows what a step's data are; Kubeflow's does not
+    retries = given.retries
+    task.set_retry(
+        num_retries=retries.count, backoff_duration=f"{retries.wait_seconds}s", backoff_factor=float(retries.factor)
+    )
+    _place(task, given.machine_of(pod.reading[0]))
+    kubernetes.set_timeout(task, 60 * sum(given.machine_of(step).timeout_minutes for step in pod.reading))
+    _describe(task, given)
+    for name, value in given.env.items():
+        task.set_env_variable(name, value)
+    for volume in given.volumes:
+        kubernetes.mount_pvc(task, pvc_name=volume.claim, mount_path=volume.at)
+    for empty in given.empty_directories:
+        kubernetes.empty_dir_mount(task, empty.name, empty.at, empty.medium, empty.size)
+    for secret in given.secrets:
+        if secret.at:
+            kubernetes.use_secret_as_volume(task, secret.name, secret.at)
+        for variable, key in secret.env.items():
+            kubernetes.use_secret_as_env(task, secret.name, {key: variable})
+    for keys in given.config_maps:
+        if keys.at:
+            kubernetes.use_config_map_as_volume(task, keys.name, keys.at)
+        for variable, key in keys.env.items():
+            kubernetes.use_config_map_as_env(task, keys.name, {key: variable})
+
+
+def _place(task: Any, machine: Machine) -> None:
+    """How large the pod is, and where it may run."""
     task.set_cpu_request(machine.cpu).set_cpu_limit(machine.cpu)
     task.set_memory_request(machine.memory).set_memory_limit(machine.memory)
     if machine.accelerators:
         task.set_accelerator_type(machine.accelerators.resource).set_accelerator_limit(machine.accelerators.count)
     for label, value in machine.node_selector.items():
         kubernetes.add_node_selector(task, label, value)
+    for affinity in machine.node_affinity:
+        term = {"key": affinity.key, "operator": affinity.operator, "values": list(affinity.values)}
+        kubernetes.add_node_affinity(task, match_expressions=[term], weight=affinity.weight)
     for toleration in machine.tolerations:
         kubernetes.add_toleration(task, **toleration.model_dump())
-    kubernetes.set_timeout(task, machine.timeout_minutes * 60)
-    retries = given.retries
-    task.set_retry(
-        num_retries=retries.count,
-        backoff_duration=f"{retries.wait_seconds}s",
-        backoff_factor=retries.factor,
-        backoff_max_duration=f"{retries.longest_wait_seconds}s",
-    )
-    for name, value in given.env.items():
-        task.set_env_variable(name, value)
-    for volume in given.volumes:
-        kubernetes.mount_pvc(task, pvc_name=volume.claim, mount_path=volume.at)
-    for secret in given.secrets:
-        for variable, key in secret.env.items():
-            kubernetes.use_secret_as_env(task, secret_name=secret.name, secret_key_to_env={key: variable})
-        if secret.at:
-            kubernetes.use_secret_as_volume(task, secret_name=secret.name, mount_path=secret.at)
+
+
+def _describe(task: Any, given: KubeflowSettings) -> None:
+    """Its image's pull, its labels, and its user."""
+    if given.image_pull_policy:
+        kubernetes.set_image_pull_policy(task, given.image_pull_policy)
+    if given.image_pull_secrets:
+        kubernetes.set_image_pull_secrets(task, list(given.image_pull_secrets))
+    for label, value in given.labels.items():
+        kubernetes.add_pod_label(task, label, value)
+    for name, value in given.annotations.items():
+        kubernetes.add_pod_annotation(task, name, value)
+    if given.run_as:
+        kubernetes.set_security_context(task, given.run_as.user, given.run_as.group, run_as_non_root=True)

@@ -1,0 +1,82 @@
+"""What `ndr kubeflow compile` writes, read again."""
+
+import hashlib
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import yaml
+
+from pipeline import config as configuration
+from pipeline import digests
+from pipeline.config import Config
+from schemas.errors import UserError
+
+PARAMETERS = {"date", "days_back", "make_up_days", "settings"}
+
+
+@dataclass(frozen=True)
+class Package:
+    """A compiled pipeline.
+
+    Attributes:
+        path: its file.
+        name: the pipeline's, which its schedule and its experiment have too.
+        version: a digest of the file, which its version on Kubeflow is named after.
+        config: the configuration's path, as the image has it.
+        definition: the digest of the code and configuration that it was compiled from.
+        settings: `key=value` each, over the configuration's.
+    """
+
+    path: Path
+    name: str
+    version: str
+    config: Path
+    definition: str
+    settings: tuple[str, ...]
+
+    def configuration(self) -> Config:
+        """Its configuration, read where this runs.
+
+        Raises:
+            UserError: it is not here, or this code or this configuration is another than it was compiled from.
+        """
+        loaded = configuration.load(self.config, self.settings)
+        found = digests.definition(self.config, loaded)
+        if found != self.definition:
+            raise UserError(
+                f"{self.path} was compiled from other code or another configuration ({self.definition}) than is here ({found}). "
+                "Run this in the image that the pipeline names, or compile it again: ndr kubeflow compile."
+            )
+        return loaded
+
+
+def read_package(path: Path) -> Package:
+    """Reads what `ndr kubeflow compile` wrote.
+
+    Raises:
+        UserError: it is not there, or is something else.
+    """
+    try:
+        content = path.read_bytes()
+        pipeline, _ = yaml.safe_load_all(content)
+        given = pipeline["root"]["inputDefinitions"]["parameters"]
+        if given.keys() != PARAMETERS:
+            raise UserError(
+                f"{path}: expected a pipeline with the parameters {', '.join(sorted(PARAMETERS))}, found {', '.join(sorted(given))}"
+                ": it was compiled by other code. Compile it again: ndr kubeflow compile."
+            )
+        words = pipeline["deploymentSpec"]["executors"]["exec-begin"]["container"]["args"]
+        options = dict(pairwise(words))
+        return Package(
+            path=path,
+            name=str(pipeline["pipelineInfo"]["name"]),
+            version=hashlib.sha256(content).hexdigest()[:16],
+            config=Path(options["--config"]),
+            definition=str(options["--definition"]),
+            settings=tuple(given["settings"]["defaultValue"]),
+        )
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
+        raise UserError(
+            f"{path}: expected what `ndr kubeflow compile` writes, found something else: {error}."
+        ) from error
