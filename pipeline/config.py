@@ -20,6 +20,7 @@ from pipeline.metadata_settings import MetadataSettings, SqliteSettings
 from schemas import features, located_yaml
 from schemas.errors import UserError
 from schemas.features import Declaration, FeatureSpec
+from serving.settings import ServerConfig
 
 
 class RetentionSettings(Declaration):
@@ -48,6 +49,7 @@ class Config(Declaration):
         counts: what is remembered of earlier days for the baselines.
         evaluator: what is measured, and what must be reached to be pushed.
         pusher: where a version is pushed to.
+        server: how `ndr serve` answers, where it is not TF Serving.
         retention: what stays on the disk.
         metadata: where ML Metadata is kept.
         kubeflow: how the steps run on Kubeflow; not needed elsewhere.
@@ -64,6 +66,7 @@ class Config(Declaration):
     counts: CountsSettings = CountsSettings()
     evaluator: EvaluatorSettings = EvaluatorSettings()
     pusher: PusherSettings = PusherSettings()
+    server: ServerConfig = ServerConfig()
     retention: RetentionSettings = RetentionSettings()
     metadata: MetadataSettings = Field(default=SqliteSettings(), discriminator="store")
     kubeflow: KubeflowSettings | None = None

@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from components.progress import PROGRESS_LOGGER
 from pipeline.runs import Step
 
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+LOG_BYTES, LOG_FILES = 10 << 20, 5  # of a command that runs for ever
+PRIVATE_FILE = 0o600
 UNKNOWN_WIDTH = 120  # columns, where standard output is no terminal
 
 
@@ -40,7 +44,7 @@ def quiet_terminal(log_folder: Path, command: str) -> Iterator[tuple[Console, Pa
     sys.stderr.flush()
     kept = {descriptor: os.dup(descriptor) for descriptor in (1, 2)}
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(logging.Formatter(LOG_FORMAT))
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(logging.INFO)
@@ -60,6 +64,44 @@ def quiet_terminal(log_folder: Path, command: str) -> Iterator[tuple[Console, Pa
         for descriptor, original in kept.items():
             os.dup2(original, descriptor)
             os.close(original)
+
+
+@contextlib.contextmanager
+def logging_terminal(log_folder: Path, command: str) -> Iterator[tuple[Console, Path]]:
+    """For a command that runs for ever: its log goes to standard error, and to a file that is rotated, where one can be written.
+
+    Args:
+        log_folder: where the log file goes; made if missing.
+        command: names the log file.
+
+    Yields:
+        A console on standard output, and the log file's path.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # TensorFlow's remarks on the processor are no news
+    path = log_folder / f"{command}.log"
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    unwritable = None
+    try:
+        log_folder.mkdir(parents=True, exist_ok=True)
+        path.touch(PRIVATE_FILE)
+        handlers.append(RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=LOG_FILES - 1, encoding="utf-8"))
+    except OSError as error:  # such as a volume that is mounted to be read
+        unwritable = error
+    root = logging.getLogger()
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter(LOG_FORMAT))
+        root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    if unwritable:
+        logging.getLogger(__name__).warning("no log file: %s", unwritable)
+    try:
+        lasting = io.BufferedWriter(_Lasting(os.dup(1), "wb"))
+        with io.TextIOWrapper(lasting, encoding="utf-8") as terminal:
+            yield Console(file=terminal, markup=False, width=None if os.isatty(1) else UNKNOWN_WIDTH), path
+    finally:
+        for handler in handlers:
+            root.removeHandler(handler)
+            handler.close()
 
 
 class _Lasting(io.FileIO):

@@ -1,12 +1,15 @@
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 from tiny import ANY_PORT, Pushes, write_template
 
 from serving.server import EmbeddedServer
+from serving.settings import ServerConfig
 
 
 @pytest.fixture(scope="session")
@@ -35,8 +38,8 @@ def serve(until) -> Iterator[Callable[[Path], EmbeddedServer]]:
     """Starts servers that end with the test."""
     started = []
 
-    def start(root: Path, wait: bool = True) -> EmbeddedServer:
-        server = EmbeddedServer(root, ANY_PORT)
+    def start(root: Path, wait: bool = True, **config: Any) -> EmbeddedServer:
+        server = EmbeddedServer(root, replace(ANY_PORT, root=root.parent, config=ServerConfig(**config)))
         server.__enter__()
         started.append(server)
         if wait:
