@@ -118,13 +118,12 @@ def load(path: Path, settings: Sequence[str] = ()) -> Config:
     for setting in settings:
         key, separator, value = setting.partition("=")
         if not separator or not key:
-            raise UserError(f"--set {setting}: expected key=value, such as --set trainer.epochs=5.")
+            raise UserError(f"--set {key}: expected key=value, such as --set trainer.epochs=5.")
         try:
-            parsed = yaml.load(value, located_yaml.Loader)
-        except yaml.YAMLError as error:
-            raise UserError(
-                f"--set {setting}: the value is not valid YAML: {getattr(error, 'problem', error)}."
-            ) from error
+            parsed, _ = located_yaml.parse(value)
+        except yaml.YAMLError as error:  # which may quote the value, and that may be a secret
+            shown = "" if located_yaml.SECRET.search(key) else f": {getattr(error, 'problem', None) or error}"
+            raise UserError(f"--set {key}: the value is not valid YAML{shown}.") from error
         located = located_yaml.override(located, tuple(key.split(".")), parsed)
     config = located_yaml.validate(Config, located)
     if set(str(config.root)) & set("*?[\0"):
