@@ -177,7 +177,8 @@ def serve(
         def say(words: str) -> None:
             console.print(words, highlight=False, soft_wrap=True)
 
-        launch(loaded.serving, Where(host, port, rest_port), embedded, loaded.root, loaded.server, say)
+        where, tables = Where(host, port, rest_port), loaded.feature_spec().query_tables
+        launch(loaded.serving, where, embedded, loaded.root, loaded.server, tables, say)
 
 
 @app.command()

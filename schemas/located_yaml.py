@@ -46,7 +46,9 @@ def parse(text: str) -> tuple[Any, yaml.Node | None]:
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > DEEPEST:
-            raise yaml.MarkedYAMLError(problem=f"nested more than {DEEPEST} deep", problem_mark=event.start_mark)
+            raise yaml.MarkedYAMLError(
+                problem=f"nested more than {DEEPEST} deep", problem_mark=cast(yaml.Mark, event.start_mark)
+            )
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     if root is not None:
         _count(root, {}, set())

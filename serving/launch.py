@@ -4,7 +4,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,7 +41,13 @@ class Where:
 
 
 def serve(
-    push_folder: str, where: Where, embedded: bool, root: Path, config: ServerConfig, say: Callable[[str], None]
+    push_folder: str,
+    where: Where,
+    embedded: bool,
+    root: Path,
+    config: ServerConfig,
+    tables: Mapping[str, str],
+    say: Callable[[str], None],
 ) -> None:
     """Serves a push folder until the process is asked to end.
 
@@ -54,6 +60,7 @@ def serve(
         embedded: takes the embedded server even where TF Serving is installed.
         root: what the paths of the embedded server's logs are relative to.
         config: how the embedded server is run.
+        tables: the embedding table of each id feature of a query.
         say: is told what is going on, a sentence at a time.
 
     Raises:
@@ -77,7 +84,8 @@ def serve(
     from serving.server import EmbeddedServer, ServerSettings  # TensorFlow, which TF Serving's start need not wait for
 
     server = EmbeddedServer(
-        Path(push_folder), ServerSettings(where.host, where.port, where.rest_port, root=root, config=config)
+        Path(push_folder),
+        ServerSettings(where.host, where.port, where.rest_port, tables=tables, root=root, config=config),
     )
     encrypted = " by TLS" if config.tls else ""
     say(f"Embedded server ({why}): {where}{encrypted}. Ctrl-C ends it.")

@@ -104,16 +104,14 @@ class Metrics:
         if record.code != grpc.StatusCode.OK or record.extent is None:
             return
         self._rows.labels(record.model).inc(record.extent.rows)
+        for feature, (ids, unknown) in record.ids.items():
+            self._ids.labels(feature).inc(ids)
+            self._unknown.labels(feature).inc(unknown)
         if record.found is not None:
             self._items.observe(record.extent.items)
             self._excluded.observe(record.extent.excluded)
             self._empty.inc(record.found.empty)
             self._short.inc(record.found.short)
-
-    def observe_ids(self, feature: str, ids: int, unknown: int) -> None:
-        """Counts the ids of a sampled query."""
-        self._ids.labels(feature).inc(ids)
-        self._unknown.labels(feature).inc(unknown)
 
     def observe_batch(self, model: str, signature: str, rows: int) -> None:
         """Counts a batch that a model runs."""

@@ -68,6 +68,7 @@ def run(
         items = np.count_nonzero(record.outputs[served.ITEM_IDS] != served.NO_ITEM.encode(), axis=1)
         short = np.count_nonzero(items < inputs[served.K])
         record.found = Found(int(np.count_nonzero(items == 0)), int(short))
+    record.ids = servable.count_ids(inputs)
     return record.outputs
 
 

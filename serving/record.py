@@ -43,6 +43,7 @@ class Record:
         inputs: of the model.
         outputs: of the model.
         found: by the retriever; None of other models.
+        ids: by feature, how many ids the queries have and how many of them are unknown; of a sample of requests.
         code: of the answer.
         seconds: until the answer was ready.
     """
@@ -59,6 +60,7 @@ class Record:
     inputs: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     outputs: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     found: Found | None = None
+    ids: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     code: grpc.StatusCode = grpc.StatusCode.OK
     seconds: float = 0.0
 

@@ -16,6 +16,7 @@ from serving.errors import RequestError, invalid
 from serving.extent import Extent
 from serving.settings import Limits
 from serving.tensors import Spec
+from serving.vocabularies import Counts
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}  # TensorFlow numbers them alike
 _NO_TRACE = "<stack traces unavailable>\n"  # where TensorFlow's own words begin, in an error of a graph that was loaded
@@ -130,6 +131,7 @@ class Servable:
         limits: of a request and of a batch.
         max_batch_rows: of a batch of concurrent requests; None runs each by itself.
         observe_batch: is told the model, the signature and the rows of each batch that is run.
+        count_ids: counts the ids of a request, and those of them that are unknown.
 
     Raises:
         OSError, ValueError, tf.errors.OpError: the SavedModel is not whole.
@@ -143,7 +145,9 @@ class Servable:
         limits: Limits,
         max_batch_rows: int | None,
         observe_batch: Callable[[str, str, int], None],
+        count_ids: Callable[[Arrays], Counts] = lambda inputs: {},
     ) -> None:
+        self._count_ids = count_ids
         self.name = name
         self.version = version
         content = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
@@ -163,6 +167,10 @@ class Servable:
     def waiting(self) -> dict[str, int]:
         """By signature, the requests that wait for the model."""
         return {key: signature.waiting for key, signature in self._signatures.items()}
+
+    def count_ids(self, inputs: Arrays) -> Counts:
+        """By feature, how many ids a request's queries have, and how many of them are unknown; of a sample of requests."""
+        return self._count_ids(inputs)
 
     def signature(self, name: str) -> Signature | None:
         """The signature of a name, `serving_default` where that is empty; None where there is none."""

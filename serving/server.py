@@ -2,11 +2,12 @@
 
 import asyncio
 import logging
+import random
 import signal
 import ssl
 import sys
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -20,16 +21,18 @@ from schemas.errors import UserError
 from serving import grpc_service, rest
 from serving.access_log import AccessLog
 from serving.api import Api
+from serving.batching import Arrays
 from serving.connections import Connections
 from serving.front import Front
 from serving.metrics import Metrics
 from serving.ports import port_taken
 from serving.readiness import Readiness
 from serving.record import Record
-from serving.request_log import RequestLog
+from serving.request_log import QUERIED, RequestLog
 from serving.servable import Servable
 from serving.settings import ServerConfig, TlsSettings
 from serving.versions import Versions, Watcher
+from serving.vocabularies import Counts, Vocabularies
 from serving.warmup import replay
 
 LOOPBACK = "127.0.0.1"
@@ -49,6 +52,7 @@ class ServerSettings:
         rest_port: of REST; 0 for any that is free.
         poll_seconds: the pause between two reads of the push folder.
         max_batch_rows: of a batch of concurrent requests; None runs each by itself.
+        tables: the embedding table of each id feature of a query, for the metric of unknown ids.
         root: what the paths of logs are relative to.
         config: its limits, who may ask, and what is recorded.
     """
@@ -58,6 +62,7 @@ class ServerSettings:
     rest_port: int = 8501
     poll_seconds: float = 0.25
     max_batch_rows: int | None = MAX_BATCH_ROWS
+    tables: Mapping[str, str] = field(default_factory=dict)
     root: Path = Path()
     config: ServerConfig = field(default_factory=ServerConfig)
 
@@ -149,6 +154,12 @@ class EmbeddedServer:
         return self._front.running == 0 and not self._watcher.is_alive()
 
     def _load(self, name: str, version: int, folder: Path) -> Servable:
+        share = self._settings.config.unknown_ids_share
+        vocabularies = Vocabularies(folder, self._settings.tables if share and name in QUERIED else {})
+
+        def count_ids(inputs: Arrays) -> Counts:
+            return vocabularies.count(inputs) if random.random() < share else {}
+
         servable = Servable(
             name,
             version,
@@ -156,6 +167,7 @@ class EmbeddedServer:
             self._settings.config.limits,
             self._settings.max_batch_rows,
             self.metrics.observe_batch,
+            count_ids,
         )
         replay(servable, folder)
         return servable

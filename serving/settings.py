@@ -148,6 +148,7 @@ class ServerConfig(Declaration):
         token: that requests must carry; None asks for none.
         stale_seconds: for how long a newer version may be in the push folder, and not be loaded, before the server says that it is
             not ready. None never says so: an old version is better than none, where all replicas met the same fault.
+        unknown_ids_share: of the requests whose ids are looked up in the vocabularies, for the metric of unknown ones.
         access_log: a line for each request.
         request_log: a sample of queries.
     """
@@ -156,5 +157,6 @@ class ServerConfig(Declaration):
     tls: TlsSettings | None = None
     token: TokenSource | None = None
     stale_seconds: PositiveFloat | None = None
+    unknown_ids_share: float = Field(default=0.1, ge=0.0, le=1.0)
     access_log: AccessLogSettings = AccessLogSettings()
     request_log: RequestLogSettings = RequestLogSettings()
