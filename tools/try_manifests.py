@@ -2,9 +2,9 @@
 
     python3 tools/try_manifests.py
 
-Builds kube-apiserver from its Go module below var/ the first time, which takes a quarter of an hour on two cores; starts it on loopback
-with an etcd of its own; and applies each folder of the example by a dry run on the server, with strict validation. Nothing runs in
-pods: there are no nodes.
+Builds kube-apiserver from its Go module below var/ the first time, which takes a quarter of an hour on two cores; starts it on
+loopback with an etcd of its own; and applies each folder of the example by a dry run on the server, with strict validation. Nothing
+runs in pods: there are no nodes.
 """
 
 import json
