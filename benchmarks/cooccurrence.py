@@ -6,7 +6,7 @@ Intervals are 95 %, from a bootstrap over people.
 """
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -95,17 +95,19 @@ def main() -> None:
         np.add.at(totals, histories.rows, 1)
         np.add.at(counts, log.items[rows], 1)
     who = np.concatenate(people)
-    table, figures = [], []
+    table: list[list[str]] = []
+    figures: list[dict[str, Any]] = []
     for (factor, is_unseen), of_days in hits.items():
         recalls = [interval(each, who) for each in np.concatenate(of_days, axis=1)]
         figures.append({"factor": factor, "unseen": is_unseen, "recall": dict(zip(CUTOFFS, recalls, strict=True))})
         ranked = "not yet rated" if is_unseen else "all films"
         table.append([f"{factor}", ranked, *(f"{each[0]:.4f} [{each[1]:.3f}, {each[2]:.3f}]" for each in recalls)])
+    headline = {f"recall_at_50_with_{f['factor']}": f["recall"][50][0] for f in figures if not f["unseen"]}
     columns = ["factor", "ranked among", *(f"recall@{k}" for k in CUTOFFS)]
     common.show(
         f"co-occurrence, {len(who):,} interactions, the configured factor is {cooccurrence.FADES}", columns, table
     )
-    common.conclude(options.json, {"interactions": len(who), "last": LAST}, figures, {})
+    common.conclude(options.json, {"interactions": len(who), "last": LAST}, figures, headline)
 
 
 if __name__ == "__main__":

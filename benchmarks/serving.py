@@ -1,13 +1,17 @@
 """The embedded server under load: latency and requests a second by the number of clients, with batching and without.
 
-Each client sends one query (`serving_examples` of the retriever) and waits for its answer before it sends the next. Server and
-clients are a process each and share the machine's cores; the clients are coroutines, and neither build their requests nor read the
-answers' content while the clock runs.
+Then an open loop at a fixed rate, while versions are pushed and the server is attacked (see `benchmarks.open_loop`).
+
+Each client of the closed loop sends one query (`serving_examples` of the retriever) and waits for its answer before it sends
+the next. Server and clients are a process each and share the machine's cores; the clients are coroutines, and neither build
+their requests nor read the answers' content while the clock runs.
 """
 
 import asyncio
 import json
 import multiprocessing
+import shutil
+import sys
 import tempfile
 import time
 from dataclasses import replace
@@ -18,27 +22,33 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import common
+from benchmarks import common, open_loop
 
 WIDTH, K = 32, 100
 QUERIES = 256
 CHANNELS = 4
 WARM_UP_SECONDS = 1.0
 METHOD = "/tensorflow.serving.PredictionService/Predict"
+SOURCE, PUSHED = "source", "pushed"
 BATCHED, ALONE = "batched", "each alone"
 
 
 def push(folder: Path, items: int, requests: Any) -> None:
     """Makes a push folder with a retriever in it, and requests for it; a process of its own, as it takes TFX's libraries."""
-    from benchmarks import served_model
+    from benchmarks import attacks, served_model
+    from components.pusher import files
+    from components.pusher.files import Source
     from ndr_client import served
     from ndr_client.client import predict_request
 
-    served_model.write(folder / "1", folder / "scratch", items, WIDTH)
-    manifest = folder / "manifests" / "1.json"
-    manifest.parent.mkdir()
-    towers = dict.fromkeys((served.QUERY_TOWER, served.ITEM_TOWER), f"scratch/{served.QUERY_TOWER}")
-    manifest.write_text(json.dumps({"version": 1, "parts": {**towers, served.RETRIEVER: f"1/{served.RETRIEVER}"}}))
+    source = folder / SOURCE
+    served_model.write(source, folder / "scratch", items, WIDTH)
+    for tower in (served.QUERY_TOWER, served.ITEM_TOWER):  # nobody asks the item tower here
+        shutil.copytree(folder / "scratch" / served.QUERY_TOWER, source / tower)
+    digests = {part: files.digests(Source(str(source / part))) for part in served.MODELS}
+    text = json.dumps({part: {name: each.model_dump() for name, each in of.items()} for part, of in digests.items()})
+    (source / "files.json").write_text(text)
+    attacks.push(source, folder / PUSHED, 1)
     generator = np.random.default_rng(0)
     made = []
     for user in range(QUERIES):
@@ -51,14 +61,15 @@ def push(folder: Path, items: int, requests: Any) -> None:
 
 
 def serve(folder: Path, batched: bool, control: Connection) -> None:
-    """The server's process: tells its port, and ends when it is told anything."""
-    from serving.server import EmbeddedServer, ServerSettings
+    """The server's process: tells its ports, and ends when it is told anything."""
+    from serving.server import SWITCH_SECONDS, EmbeddedServer, ServerSettings
 
     settings = ServerSettings("127.0.0.1", 0, 0)
-    with EmbeddedServer(folder, settings if batched else replace(settings, max_batch_rows=None)) as server:
+    sys.setswitchinterval(SWITCH_SECONDS)
+    with EmbeddedServer(folder / PUSHED, settings if batched else replace(settings, max_batch_rows=None)) as server:
         while server.versions.live is None:
             time.sleep(0.05)
-        control.send(server.port)
+        control.send((server.port, server.rest_port))
         control.recv()
 
 
@@ -102,7 +113,7 @@ def measure(folder: Path, requests: list[bytes], batched: bool, options: Any, co
     ours, theirs = context.Pipe()
     server = context.Process(target=serve, args=(folder, batched, theirs))
     server.start()
-    port = ours.recv()
+    port, _ = ours.recv()
     figures = {}
     for clients in options.clients:
         told, tells = context.Pipe(duplex=False)
@@ -118,12 +129,29 @@ def measure(folder: Path, requests: list[bytes], batched: bool, options: Any, co
     return figures
 
 
+def measure_open(folder: Path, requests: list[bytes], options: Any, context: SpawnContext) -> dict[str, Any]:
+    """Figures of the open loop, against a server of its own."""
+    ours, theirs = context.Pipe()
+    server = context.Process(target=serve, args=(folder, True, theirs))
+    server.start()
+    figures = open_loop.measure(folder / SOURCE, folder / PUSHED, server, ours.recv(), requests, options, context)
+    ours.send("end")
+    server.join()
+    return figures
+
+
 def main() -> None:
     """The command line."""
     arguments = common.parser(__doc__ or "")
     arguments.add_argument("--items", type=int, default=20_000)
     arguments.add_argument("--seconds", type=float, default=6.0, help="of each measurement")
     arguments.add_argument("--clients", type=int, nargs="+", default=[1, 8, 64])
+    arguments.add_argument("--rate", type=float, default=200.0, help="requests a second of the open loop")
+    arguments.add_argument(
+        "--open-seconds", type=float, default=60.0, help="of the open loop; 600 for the published figures"
+    )
+    arguments.add_argument("--pushes", type=int, default=20, help="during the open loop")
+    arguments.add_argument("--no-attacks", dest="attacks", action="store_false", help="leaves the server in peace")
     options = arguments.parse_args()
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as name:
@@ -134,6 +162,7 @@ def main() -> None:
         requests = queue.get()
         maker.join()
         figures = {way: measure(folder, requests, way == BATCHED, options, context) for way in (BATCHED, ALONE)}
+        opened = measure_open(folder, requests, options, context)
     common.show(
         f"retriever over {options.items:,} items x {WIDTH}, first {K}",
         ["clients", "", "p50 ms", "p99 ms", "longest ms", "requests/s", "failed"],
@@ -145,16 +174,30 @@ def main() -> None:
             for each in [figures[way][clients]]
         ],
     )  # fmt: skip
+    common.show(
+        f"open loop, {options.rate:.0f} requests/s for {options.open_seconds:.0f} s, {options.pushes} pushes, "
+        f"{opened['attacks']} attacks",
+        ["", "value"],
+        [
+            [name, f"{opened[name]:.1f}"]
+            for name in ("p50_ms", "p99_ms", "p999_ms", "max_ms", "failed", "rss_growth_mb")
+        ],
+    )
     most = max(options.clients)
     best = figures[BATCHED][most]
     headline = {
         f"p50_ms_{most}": best["p50_ms"],
         f"p99_ms_{most}": best["p99_ms"],
         f"requests_per_second_{most}": best["requests_per_second"],
-        "failed": float(sum(each["failed"] for way in figures.values() for each in way.values())),
+        "failed": float(sum(each["failed"] for way in figures.values() for each in way.values()) + opened["failed"]),
+        f"p99_ms_open_{options.rate:.0f}": opened["p99_ms"],
+        "rss_growth_mb": opened["rss_growth_mb"],
     }
-    settings = {"items": options.items, "width": WIDTH, "k": K, "seconds": options.seconds, "clients": options.clients}
-    common.conclude(options.json, settings, figures, headline)
+    settings = {
+        "items": options.items, "width": WIDTH, "k": K, "seconds": options.seconds, "clients": options.clients,
+        "rate": options.rate, "open_seconds": options.open_seconds, "pushes": options.pushes,
+    }  # fmt: skip
+    common.conclude(options.json, settings, {**figures, "open": opened}, headline)
 
 
 if __name__ == "__main__":

@@ -32,12 +32,14 @@ class Pushed:
         parts: the folder of each part.
         files: of each part, by its name in the folder, the size in bytes and the SHA-256 of each file. Empty in manifests of older
             code.
+        pushed_at: when the version became visible, in seconds since 1970.
     """
 
     root: Path
     version: int
     parts: dict[str, Path]
     files: dict[str, dict[str, tuple[int, str]]]
+    pushed_at: float
 
     @property
     def models(self) -> dict[str, Path]:
@@ -146,7 +148,7 @@ def _read(root: Path, name: str) -> Pushed:
         raise ValueError("expected a version that is a positive int64 and the name of the file")
     parts = {part: root / _inside(place) for part, place in content["parts"].items()}
     files = {part: _digests(each) for part, each in content.get("files", {}).items()}
-    return Pushed(root, version, parts, files)
+    return Pushed(root, version, parts, files, status.st_mtime)
 
 
 def _inside(place: str) -> PurePosixPath:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from schemas.errors import UserError
+from schemas.visible import visible
 
 MOVIELENS_CONFIG = Path(__file__).parent / "configs" / "movielens.yaml"
 USER_FAULT = 1
@@ -54,7 +55,7 @@ def reported() -> Iterator[None]:
     except BrokenPipeError:
         raise  # whoever read us has seen enough; Typer ends quietly
     except (UserError, OSError) as error:
-        sys.stderr.write(f"{error}\n")
+        sys.stderr.write(f"{visible(str(error))}\n")
         if isinstance(error, OSError):  # perhaps of standard output itself, which Python would try again at its end
             discard(1)
         raise typer.Exit(USER_FAULT) from error

@@ -5,8 +5,8 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -156,22 +156,29 @@ def recommend(
 
 @app.command()
 def serve(
+    host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="The address to listen on; 0.0.0.0 for every one.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=HIGHEST_PORT, help="Of gRPC.")] = 8500,
     rest_port: Annotated[int, typer.Option(min=1, max=HIGHEST_PORT, help="Of REST.")] = 8501,
     embedded: Annotated[bool, typer.Option("--embedded", help="Even where TF Serving is installed.")] = False,
     config: ConfigOption = MOVIELENS_CONFIG,
     settings: SetOption = None,
 ) -> None:
-    """Serves what was pushed, and what will be: by TF Serving where it is installed, else by a server of our own."""
+    """Serves what was pushed, and what will be: by TF Serving where it may listen on every address, else by a server of our own."""
     if port == rest_port:
         raise typer.BadParameter(f"expected two ports, --port and --rest-port, received {port} for both")
-    with _session("serve", config, settings, writes=False) as (console, loaded):
+    from pipeline import terminal
+
+    with _session("serve", config, settings, writes=False, opened=terminal.logging_terminal) as (console, loaded):
+        from serving.launch import Where
         from serving.launch import serve as launch
 
         def say(words: str) -> None:
             console.print(words, highlight=False, soft_wrap=True)
 
-        launch(loaded.serving, port, rest_port, embedded, say)
+        where, tables = Where(host, port, rest_port), loaded.feature_spec().query_tables
+        launch(loaded.serving, where, embedded, loaded.root, loaded.server, tables, say)
 
 
 @app.command()
@@ -347,7 +354,11 @@ def main() -> None:
 
 @contextmanager
 def _session(
-    command: str, config: Path, settings: list[str] | None, writes: bool = True
+    command: str,
+    config: Path,
+    settings: list[str] | None,
+    writes: bool = True,
+    opened: Callable[[Path, str], AbstractContextManager[tuple[Console, Path]]] | None = None,
 ) -> Iterator[tuple[Console, Any]]:
     """A command under a root: its configuration read, the root locked where it is written to, noise in a log file."""
     from contextlib import nullcontext
@@ -360,7 +371,7 @@ def _session(
         try:
             with (
                 lock.exclusive(loaded.root) if writes else nullcontext(),
-                terminal.quiet_terminal(loaded.logs, command) as (console, log),
+                (opened or terminal.quiet_terminal)(loaded.logs, command) as (console, log),
             ):
                 try:
                     yield console, loaded

@@ -20,6 +20,7 @@ from pipeline.metadata_settings import MetadataSettings, SqliteSettings
 from schemas import features, located_yaml
 from schemas.errors import UserError
 from schemas.features import Declaration, FeatureSpec
+from serving.settings import ServerConfig
 
 
 class RetentionSettings(Declaration):
@@ -48,6 +49,7 @@ class Config(Declaration):
         counts: what is remembered of earlier days for the baselines.
         evaluator: what is measured, and what must be reached to be pushed.
         pusher: where a version is pushed to.
+        server: how `ndr serve` answers, where it is not TF Serving.
         retention: what stays on the disk.
         metadata: where ML Metadata is kept.
         kubeflow: how the steps run on Kubeflow; not needed elsewhere.
@@ -64,6 +66,7 @@ class Config(Declaration):
     counts: CountsSettings = CountsSettings()
     evaluator: EvaluatorSettings = EvaluatorSettings()
     pusher: PusherSettings = PusherSettings()
+    server: ServerConfig = ServerConfig()
     retention: RetentionSettings = RetentionSettings()
     metadata: MetadataSettings = Field(default=SqliteSettings(), discriminator="store")
     kubeflow: KubeflowSettings | None = None
@@ -115,13 +118,12 @@ def load(path: Path, settings: Sequence[str] = ()) -> Config:
     for setting in settings:
         key, separator, value = setting.partition("=")
         if not separator or not key:
-            raise UserError(f"--set {setting}: expected key=value, such as --set trainer.epochs=5.")
+            raise UserError(f"--set {key}: expected key=value, such as --set trainer.epochs=5.")
         try:
-            parsed = yaml.load(value, located_yaml.Loader)
-        except yaml.YAMLError as error:
-            raise UserError(
-                f"--set {setting}: the value is not valid YAML: {getattr(error, 'problem', error)}."
-            ) from error
+            parsed, _ = located_yaml.parse(value)
+        except yaml.YAMLError as error:  # which may quote the value, and that may be a secret
+            shown = "" if located_yaml.SECRET.search(key) else f": {getattr(error, 'problem', None) or error}"
+            raise UserError(f"--set {key}: the value is not valid YAML{shown}.") from error
         located = located_yaml.override(located, tuple(key.split(".")), parsed)
     config = located_yaml.validate(Config, located)
     if set(str(config.root)) & set("*?[\0"):

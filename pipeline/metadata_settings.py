@@ -35,14 +35,16 @@ class PasswordSource(Declaration):
         Raises:
             UserError: it is not there, or empty.
         """
+        # Neither name is shown: it may be the password itself, written in the wrong place.
         if self.env is not None:
-            password, where = os.environ.get(self.env, ""), f"the environment variable {self.env}"
+            password, where = os.environ.get(self.env, ""), "the environment variable that metadata.password.env names"
         else:
-            where = str(self.file)
+            where = "the file that metadata.password.file names"
             try:
-                password = Path(where).read_text(encoding="utf-8").partition("\n")[0]
+                password = (self.file or Path()).read_text(encoding="utf-8").partition("\n")[0]
             except (OSError, UnicodeDecodeError) as error:
-                raise UserError(f"metadata.password: {where} cannot be read: {error}.") from error
+                reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+                raise UserError(f"metadata.password: {where} cannot be read: {reason}.") from error
         if not password:
             raise UserError(f"metadata.password: expected the database's password in {where}, found nothing.")
         return password

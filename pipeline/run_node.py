@@ -43,6 +43,7 @@ import typer
 
 from pipeline.missed import DAYS_BACK, MAKE_UP_DAYS
 from schemas.errors import PassingError, UserError
+from schemas.visible import visible
 
 if TYPE_CHECKING:
     from pipeline.config import Config
@@ -140,7 +141,7 @@ def step(
 
 
 def _told(status: Status, *words: object) -> Status:
-    sys.stderr.write("\n".join(map(str, words)) + "\n")
+    sys.stderr.write(visible("\n".join(map(str, words))) + "\n")
     return status
 
 
@@ -220,14 +221,12 @@ def _begun(config: "Config", suffix: str, asked: date | None, days_back: int, ma
 
 def _end(config: "Config", run_id: str) -> None:
     """What came of the run, and what no later one needs is removed."""
-    from rich.console import Console
-
     from pipeline.metadata import Records
     from pipeline.retention import collect
     from pipeline.runs import PASSED_OVER
     from pipeline.store import connection
     from pipeline.summary import tables
-    from pipeline.terminal import UNKNOWN_WIDTH
+    from pipeline.terminal import UNKNOWN_WIDTH, TextConsole
 
     run = Records(connection(config)).run(run_id)
     if run.state == PASSED_OVER:
@@ -235,7 +234,7 @@ def _end(config: "Config", run_id: str) -> None:
     if run.state != "complete":
         raise UserError(f"Run {run_id} is {run.state}. {END} comes behind all other steps.")
     for table in tables(run):
-        Console(width=UNKNOWN_WIDTH).print(table)
+        TextConsole(width=UNKNOWN_WIDTH).print(table)
     collect(config)
 
 

@@ -6,18 +6,51 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.segment import Segment
 
 from components.progress import PROGRESS_LOGGER
 from pipeline.runs import Step
+from schemas.visible import visible
 
+LOG_BYTES, LOG_FILES = 10 << 20, 5  # of a command that runs for ever
+PRIVATE_FILE = 0o600
 UNKNOWN_WIDTH = 120  # columns, where standard output is no terminal
+
+
+class TextConsole(Console):
+    """Shows ids, titles and error messages as what they are: data, neither markup nor escape sequences.
+
+    Args:
+        file: where to; by default standard output.
+        width: in columns; None for the terminal's own.
+    """
+
+    def __init__(self, file: IO[str] | None = None, width: int | None = None) -> None:
+        super().__init__(file=file, width=width, markup=False)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Called by Rich, whose own control codes are marked as such."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(visible(segment.text), segment.style)
+
+
+class VisibleFormatter(logging.Formatter):
+    """Formats a record of the log so that no text of others in it is obeyed by a terminal."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Called by logging."""
+        return visible(super().format(record))
 
 
 @contextlib.contextmanager
@@ -40,7 +73,7 @@ def quiet_terminal(log_folder: Path, command: str) -> Iterator[tuple[Console, Pa
     sys.stderr.flush()
     kept = {descriptor: os.dup(descriptor) for descriptor in (1, 2)}
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(VisibleFormatter())
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(logging.INFO)
@@ -52,7 +85,7 @@ def quiet_terminal(log_folder: Path, command: str) -> Iterator[tuple[Console, Pa
         with io.TextIOWrapper(lasting, encoding="utf-8") as terminal, warnings.catch_warnings():
             warnings.simplefilter("default")
             width = None if os.isatty(kept[1]) or "COLUMNS" in os.environ else UNKNOWN_WIDTH
-            yield Console(file=terminal, markup=False, width=width), path  # titles and ids are data, not markup
+            yield TextConsole(terminal, width), path
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -60,6 +93,44 @@ def quiet_terminal(log_folder: Path, command: str) -> Iterator[tuple[Console, Pa
         for descriptor, original in kept.items():
             os.dup2(original, descriptor)
             os.close(original)
+
+
+@contextlib.contextmanager
+def logging_terminal(log_folder: Path, command: str) -> Iterator[tuple[Console, Path]]:
+    """For a command that runs for ever: its log goes to standard error, and to a file that is rotated, where one can be written.
+
+    Args:
+        log_folder: where the log file goes; made if missing.
+        command: names the log file.
+
+    Yields:
+        A console on standard output, and the log file's path.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # TensorFlow's remarks on the processor are no news
+    path = log_folder / f"{command}.log"
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    unwritable = None
+    try:
+        log_folder.mkdir(parents=True, exist_ok=True)
+        path.touch(PRIVATE_FILE)
+        handlers.append(RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=LOG_FILES - 1, encoding="utf-8"))
+    except OSError as error:  # such as a volume that is mounted to be read
+        unwritable = error
+    root = logging.getLogger()
+    for handler in handlers:
+        handler.setFormatter(VisibleFormatter())
+        root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    if unwritable:
+        logging.getLogger(__name__).warning("no log file: %s", unwritable)
+    try:
+        lasting = io.BufferedWriter(_Lasting(os.dup(1), "wb"))
+        with io.TextIOWrapper(lasting, encoding="utf-8") as terminal:
+            yield TextConsole(terminal, None if os.isatty(1) else UNKNOWN_WIDTH), path
+    finally:
+        for handler in handlers:
+            root.removeHandler(handler)
+            handler.close()
 
 
 class _Lasting(io.FileIO):

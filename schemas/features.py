@@ -184,6 +184,11 @@ class FeatureSpec(Declaration):
         return {**self.query, **self.item}
 
     @property
+    def query_tables(self) -> dict[str, str]:
+        """The embedding table of each feature of the query that has one."""
+        return {name: feature.table for name, feature in self.query.items() if isinstance(feature, Embedded)}
+
+    @property
     def history(self) -> tuple[str, HistoryFeature] | None:
         """The derived history, of which there is at most one, with its name."""
         return next(((n, f) for n, f in self.query.items() if isinstance(f, HistoryFeature) and f.column is None), None)

@@ -1,6 +1,7 @@
 """YAML read so that every complaint can name the line."""
 
 import copy
+import re
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,10 @@ from schemas.errors import UserError
 
 Model = TypeVar("Model", bound=BaseModel)
 KeyPath = tuple[str | int, ...]
+LARGEST_TEXT = 1 << 20  # characters
+DEEPEST = 50  # levels of mappings and lists
+MOST_VALUES = 100_000  # once aliases are written out: a few lines of them could stand for billions
+SECRET = re.compile(r"passw|secret|token|credential|key", re.IGNORECASE)  # names of what is not shown
 
 
 class Loader(yaml.SafeLoader):
@@ -24,6 +29,47 @@ class Loader(yaml.SafeLoader):
             return super().construct_object(node, deep)
         except (ValueError, KeyError, AttributeError) as error:
             raise yaml.constructor.ConstructorError(None, None, f"{node.value!r}: {error}", node.start_mark) from error
+
+
+def parse(text: str) -> tuple[Any, yaml.Node | None]:
+    """Reads YAML of a bounded size.
+
+    Returns:
+        The content, and the node that it was made of; None of an empty text.
+
+    Raises:
+        yaml.YAMLError: it is not YAML, or too much of it.
+    """
+    if len(text) > LARGEST_TEXT:
+        raise yaml.YAMLError(f"expected at most {LARGEST_TEXT:,} characters, found {len(text):,}")
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise yaml.MarkedYAMLError(
+                problem=f"nested more than {DEEPEST} deep", problem_mark=cast(yaml.Mark, event.start_mark)
+            )
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    if root is not None:
+        _count(root, {}, set())
+    return yaml.load(text, Loader), root
+
+
+def _count(node: yaml.Node, counted: dict[int, int], within: set[int]) -> int:
+    """The values below a node once aliases are written out."""
+    if id(node) in counted:
+        return counted[id(node)]
+    if id(node) in within:
+        raise yaml.MarkedYAMLError(problem="a part of it holds itself", problem_mark=node.start_mark)
+    children = [child for pair in node.value for child in pair] if isinstance(node, yaml.MappingNode) else node.value
+    count = 1
+    if not isinstance(node, yaml.ScalarNode):
+        count += sum(_count(child, counted, {*within, id(node)}) for child in children)
+    if count > MOST_VALUES:
+        words = f"expected at most {MOST_VALUES:,} values once aliases are written out"
+        raise yaml.MarkedYAMLError(problem=words, problem_mark=node.start_mark)
+    counted[id(node)] = count
+    return count
 
 
 class FaultsError(ValueError):
@@ -75,11 +121,8 @@ def read(path: Path) -> LocatedYaml:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as UTF-8 text: {error}.") from error
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        content = yaml.load(text, Loader)
+        content, root = parse(text)
         located = list(_lines(root, ())) if isinstance(root, yaml.MappingNode) else []
-    except RecursionError as error:
-        raise UserError(f"{path}: a part of it holds itself, or it is nested too deeply.") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
@@ -143,8 +186,15 @@ def describe(error: ValidationError, located: LocatedYaml) -> Iterator[str]:
             case "value_error":
                 pass
             case _:
-                reason = f"{reason[0].lower()}{reason[1:]}, received {fault['input']!r}"
+                reason = f"{reason[0].lower()}{reason[1:]}{_received(path, fault['input'])}"
         yield _sentence(located, path, reason)
+
+
+def _received(path: KeyPath, value: Any) -> str:
+    """What came, unless it is, or holds, what may be a secret in the wrong place."""
+    if any(SECRET.search(str(part)) for part in path):
+        return ""
+    return f", received a {type(value).__name__}" if isinstance(value, dict | list) else f", received {value!r}"
 
 
 def _sentence(located: LocatedYaml, path: KeyPath, reason: str) -> str:

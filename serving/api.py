@@ -4,6 +4,7 @@ from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 
 from serving.errors import invalid, not_found
 from serving.predict import predict
+from serving.record import Record
 from serving.servable import Servable
 from serving.versions import Versions
 
@@ -14,7 +15,8 @@ _State = get_model_status_pb2.ModelVersionStatus.State
 class Api:
     """Answers requests for what is served.
 
-    Every method raises RequestError where it cannot answer, in TF Serving's codes.
+    Every method takes the request's record, which it fills in, and raises RequestError where it cannot answer, in TF Serving's
+    codes.
 
     Args:
         versions: what is served.
@@ -23,18 +25,20 @@ class Api:
     def __init__(self, versions: Versions) -> None:
         self._versions = versions
 
-    def servable(self, spec: model_pb2.ModelSpec) -> Servable:
+    def servable(self, spec: model_pb2.ModelSpec, record: Record) -> Servable:
         """What a request's model_spec names; INVALID_ARGUMENT where it names nothing, NOT_FOUND where that is not served."""
-        return self._versions.get(_named(spec), self._version(spec))
+        servable = self._versions.get(_named(spec), self._version(spec))
+        record.model, record.version = servable.name, servable.version
+        return servable
 
-    def predict(self, request: predict_pb2.PredictRequest) -> predict_pb2.PredictResponse:
+    def predict(self, request: predict_pb2.PredictRequest, record: Record) -> predict_pb2.PredictResponse:
         """Runs a model; see `serving.predict`."""
         if not request.HasField("model_spec"):
             raise invalid("Missing ModelSpec")
-        return predict(self.servable(request.model_spec), request)
+        return predict(self.servable(request.model_spec, record), request, record)
 
     def metadata(
-        self, request: get_model_metadata_pb2.GetModelMetadataRequest
+        self, request: get_model_metadata_pb2.GetModelMetadataRequest, record: Record
     ) -> get_model_metadata_pb2.GetModelMetadataResponse:
         """The signatures of a model."""
         if not request.HasField("model_spec"):
@@ -44,7 +48,7 @@ class Api:
         for field in request.metadata_field:
             if field != SIGNATURE_DEF:
                 raise invalid(f"Metadata field {field} is not supported")
-        servable = self.servable(request.model_spec)
+        servable = self.servable(request.model_spec, record)
         response = get_model_metadata_pb2.GetModelMetadataResponse()
         response.model_spec.name = servable.name
         response.model_spec.version.value = servable.version
@@ -53,7 +57,7 @@ class Api:
         return response
 
     def status(
-        self, request: get_model_status_pb2.GetModelStatusRequest
+        self, request: get_model_status_pb2.GetModelStatusRequest, record: Record
     ) -> get_model_status_pb2.GetModelStatusResponse:
         """How far the versions of a model, or one of them, have come."""
         if not request.HasField("model_spec"):
@@ -62,6 +66,7 @@ class Api:
         version, states = self._version(spec), self._versions.states(name)
         if not states:
             raise not_found(f"Could not find any versions of model {name}")
+        record.model = name
         if version is not None:
             if version not in states:
                 raise not_found(f"Could not find version {version} of model {name}")

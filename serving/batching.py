@@ -13,6 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.extent import Extent
+from serving.settings import Limits
+
 Arrays = Mapping[str, NDArray[Any]]
 Run = Callable[[Arrays], Arrays]
 
@@ -20,6 +23,7 @@ Run = Callable[[Arrays], Arrays]
 @dataclass
 class _Request:
     inputs: Arrays
+    extent: Extent
     outputs: Arrays | None = None
     error: Exception | None = None
     woken: threading.Event = field(default_factory=threading.Event)
@@ -40,18 +44,25 @@ class Batcher:
     Args:
         run: takes and gives named arrays, whose first dimension is the batch.
         max_rows: of a batch; a request with more rows of its own is run by itself.
+        limits: of a batch, as of a request: a long row would lengthen all that it is merged with.
     """
 
-    def __init__(self, run: Run, max_rows: int) -> None:
+    def __init__(self, run: Run, max_rows: int, limits: Limits) -> None:
         self._run = run
         self._max_rows = max_rows
+        self._limits = limits
         self._lock = threading.Lock()
         self._waiting: list[_Request] = []
         self._led = False
 
-    def __call__(self, inputs: Arrays) -> Arrays:
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for the model."""
+        return len(self._waiting)
+
+    def __call__(self, inputs: Arrays, extent: Extent) -> Arrays:
         """What `run` gives for these inputs, or raises for them: the requests it is merged with change neither."""
-        request = _Request(inputs)
+        request = _Request(inputs, extent)
         with self._lock:
             self._waiting.append(request)
             leads, self._led = not self._led, True
@@ -76,12 +87,14 @@ class Batcher:
 
     def _take(self, first: _Request) -> list[_Request]:
         """Takes the first request that waits, and of those behind it the ones that fit."""
-        batch, rows, others = [first], first.rows, []
+        batch, extent, others = [first], first.extent, []
         with self._lock:
             for request in self._waiting[1:]:
-                if request.sizes == first.sizes and rows + request.rows <= self._max_rows:
+                merged = extent | request.extent
+                fits = merged.rows <= self._max_rows and merged.excess(self._limits) is None
+                if request.sizes == first.sizes and fits:
                     batch.append(request)
-                    rows += request.rows
+                    extent = merged
                 else:
                     others.append(request)
             self._waiting = others

@@ -28,3 +28,13 @@ def invalid(message: str) -> RequestError:
 def not_found(message: str) -> RequestError:
     """A request for what is not served."""
     return RequestError(grpc.StatusCode.NOT_FOUND, message)
+
+
+def unavailable(message: str) -> RequestError:
+    """A request that the server has no room for now."""
+    return RequestError(grpc.StatusCode.UNAVAILABLE, message)
+
+
+def unauthenticated() -> RequestError:
+    """A request without the token."""
+    return RequestError(grpc.StatusCode.UNAUTHENTICATED, "expected the header authorization: Bearer TOKEN")

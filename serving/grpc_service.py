@@ -1,41 +1,79 @@
 """The gRPC side: TF Serving's services; the methods of theirs that are not here are UNIMPLEMENTED, as gRPC itself says."""
 
-import logging
-from collections.abc import Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, predict_pb2
 
 from serving.api import Api
-from serving.errors import RequestError
+from serving.errors import RequestError, invalid
+from serving.front import Front
+from serving.record import GRPC, Record
 
-_log = logging.getLogger(__name__)
 
-
-def handlers(api: Api) -> list[grpc.GenericRpcHandler]:
+def handlers(api: Api, front: Front) -> list[grpc.GenericRpcHandler]:
     """What a gRPC server is given to answer by."""
     prediction = {
-        "Predict": _unary(api.predict, predict_pb2.PredictRequest),
-        "GetModelMetadata": _unary(api.metadata, get_model_metadata_pb2.GetModelMetadataRequest),
+        "Predict": _unary(front, "Predict", api.predict, predict_pb2.PredictRequest),
+        "GetModelMetadata": _unary(
+            front, "GetModelMetadata", api.metadata, get_model_metadata_pb2.GetModelMetadataRequest
+        ),
     }
-    model = {"GetModelStatus": _unary(api.status, get_model_status_pb2.GetModelStatusRequest)}
+    status = _unary(front, "GetModelStatus", api.status, get_model_status_pb2.GetModelStatusRequest)
     return [
         grpc.method_handlers_generic_handler("tensorflow.serving.PredictionService", prediction),
-        grpc.method_handlers_generic_handler("tensorflow.serving.ModelService", model),
+        grpc.method_handlers_generic_handler("tensorflow.serving.ModelService", {"GetModelStatus": status}),
     ]
 
 
-def _unary(call: Callable[[Any], Any], request: Any) -> grpc.RpcMethodHandler:
-    def answer(received: Any, context: grpc.ServicerContext) -> Any:
-        try:
-            return call(received)
-        except RequestError as error:
-            context.abort(error.code, str(error))
-        except Exception as error:  # a fault of ours, which must not end the server
-            _log.exception("a request failed")
-            context.abort(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}"[:1000])
+def _unary(front: Front, method: str, call: Callable[[Any, Record], Any], request: Any) -> grpc.RpcMethodHandler:
+    """A method of one request and one answer.
 
-    return grpc.unary_unary_rpc_method_handler(
-        answer, request_deserializer=request.FromString, response_serializer=lambda message: message.SerializeToString()
-    )
+    For gRPC its request is a stream of one message, so that the wait for a message that never comes is ours, and ends. The
+    message is read and the answer written in a worker.
+    """
+
+    async def answer(messages: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> bytes:
+        record = Record(GRPC, method, context.peer())
+        try:
+            with front.call(record):
+                front.authorize(_header(context, "authorization"))
+                content = await _message(messages, front.limits.receive_seconds)
+                record.received_bytes = len(content)
+                return await front.run(lambda: _answer(call, request, content, record))
+        except RequestError as error:
+            await context.abort(error.code, str(error))
+        raise AssertionError("abort raises")
+
+    return grpc.stream_unary_rpc_method_handler(answer)
+
+
+async def _message(messages: AsyncIterator[bytes], seconds: float) -> bytes:
+    try:
+        async with asyncio.timeout(seconds):
+            async for content in messages:
+                return content
+    except TimeoutError as error:
+        raise RequestError(
+            grpc.StatusCode.DEADLINE_EXCEEDED, f"expected a message within {seconds:g} s of its call, received none"
+        ) from error
+    raise invalid("expected a message, received none")
+
+
+def _answer(call: Callable[[Any, Record], Any], request: Any, content: bytes, record: Record) -> bytes:
+    try:
+        received = request.FromString(content)
+    except DecodeError as error:
+        raise invalid(f"expected a {request.DESCRIPTOR.full_name}, received something else: {error}") from error
+    answered: bytes = call(received, record).SerializeToString()
+    return answered
+
+
+def _header(context: grpc.aio.ServicerContext, name: str) -> str | None:
+    for key, value in context.invocation_metadata() or ():
+        if key == name:
+            return value if isinstance(value, str) else None
+    return None

@@ -1,71 +1,127 @@
-"""`ndr serve`: TF Serving where it is installed, else the embedded server."""
+"""`ndr serve`: TF Serving where it is installed and may listen on every address, else the embedded server."""
 
 import os
 import shutil
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from components.pusher.tf_serving import BATCHING_CONFIG, MODEL_CONFIG
 from ndr_client.manifests import Manifests
 from schemas.errors import UserError
 from serving import ports
+from serving.settings import ServerConfig
 
 TF_SERVING = "tensorflow_model_server"
+EVERY_ADDRESS = ("0.0.0.0", "::")
 POLL_SECONDS = 1
 CONFIG_POLL_SECONDS = 10
 
 
-def serve(push_folder: str, port: int, rest_port: int, embedded: bool, say: Callable[[str], None]) -> None:
+@dataclass(frozen=True)
+class Where:
+    """Where a server listens.
+
+    Attributes:
+        host: its address.
+        port: of gRPC.
+        rest_port: of REST.
+    """
+
+    host: str
+    port: int
+    rest_port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        every = ", which is every address of this machine" if self.host in EVERY_ADDRESS else ""
+        return f"gRPC at {host}:{self.port}, REST at {host}:{self.rest_port}{every}"
+
+
+def serve(
+    push_folder: str,
+    where: Where,
+    embedded: bool,
+    root: Path,
+    config: ServerConfig,
+    tables: Mapping[str, str],
+    say: Callable[[str], None],
+) -> None:
     """Serves a push folder until the process is asked to end.
 
-    TF Serving takes this process's place, so that signals reach it.
+    TF Serving takes this process's place, so that signals reach it. It listens on every address, and its REST side has neither TLS
+    nor a token, so it is started only where that is asked for.
 
     Args:
         push_folder: see `components.pusher.versions`; an empty one is waited for. Only TF Serving takes an address.
-        port: of gRPC.
-        rest_port: of REST.
+        where: the server listens.
         embedded: takes the embedded server even where TF Serving is installed.
+        root: what the paths of the embedded server's logs are relative to.
+        config: how the embedded server is run.
+        tables: the embedding table of each id feature of a query.
         say: is told what is going on, a sentence at a time.
 
     Raises:
         UserError: a port cannot be had, or an address has no TF Serving to serve it.
     """
-    for number, option in ((port, "--port"), (rest_port, "--rest-port")):
-        ports.check_free(number, option)  # the servers tell late of one that is taken, TF Serving in its log alone
-    program = None if embedded else shutil.which(TF_SERVING)
+    for number, option in ((where.port, "--port"), (where.rest_port, "--rest-port")):
+        ports.check_free(
+            where.host, number, option
+        )  # the servers tell late of one that is taken, TF Serving in its log alone
+    program, why = _tf_serving(where.host, embedded, config)
     if "://" in push_folder:
         if program is None:
             raise UserError(
-                f"{push_folder}: expected a folder, which is all that the embedded server reads. Install {TF_SERVING}, or "
-                "serve a copy of it: --set pusher.destination=DIR."
+                f"{push_folder}: expected a folder, which is all that the embedded server reads ({why}). Install {TF_SERVING} and "
+                "name --host 0.0.0.0, or serve a copy of it: --set pusher.destination=DIR."
             )
     elif not Manifests(Path(push_folder)).read():
         say(f"Nothing was pushed to {push_folder} yet: waits for a first version.")
     if program:
-        _become_tf_serving(program, push_folder, port, rest_port, say)
+        _become_tf_serving(program, push_folder, where, say)
     from serving.server import EmbeddedServer, ServerSettings  # TensorFlow, which TF Serving's start need not wait for
 
-    server = EmbeddedServer(Path(push_folder), ServerSettings(port=port, rest_port=rest_port))
-    why = "as asked" if embedded else f"no {TF_SERVING} on the PATH"
-    say(
-        f"Embedded server ({why}): gRPC at localhost:{port}, REST at http://localhost:{rest_port}/v1/models. Ctrl-C ends it."
+    server = EmbeddedServer(
+        Path(push_folder),
+        ServerSettings(where.host, where.port, where.rest_port, tables=tables, root=root, config=config),
     )
+    encrypted = " by TLS" if config.tls else ""
+    say(f"Embedded server ({why}): {where}{encrypted}. Ctrl-C ends it.")
     server.run()
+    if not server.has_ended:  # a model that does not end would hold up Python's own end
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
-def _become_tf_serving(program: str, push_folder: str, port: int, rest_port: int, say: Callable[[str], None]) -> None:
+def _tf_serving(host: str, embedded: bool, config: ServerConfig) -> tuple[str | None, str]:
+    """TF Serving's program, or why the embedded server is taken."""
+    program = shutil.which(TF_SERVING)
+    if embedded:
+        return None, "as asked"
+    if program is None:
+        return None, f"no {TF_SERVING} on the PATH"
+    if host not in EVERY_ADDRESS:
+        return None, f"{TF_SERVING} would listen on every address: --host 0.0.0.0"
+    if config.tls or config.token:
+        return None, f"{TF_SERVING} has no TLS and no token for REST"
+    return program, ""
+
+
+def _become_tf_serving(program: str, push_folder: str, where: Where, say: Callable[[str], None]) -> None:
     pushed = Manifests(Path(push_folder))
     while "://" not in push_folder and not pushed.read():
         time.sleep(POLL_SECONDS)
     models = f"{push_folder}/{MODEL_CONFIG}"
-    say(f"{program} at localhost:{port} (gRPC) and http://localhost:{rest_port}/v1/models (REST), as {models} says.")
+    say(f"{program}: {where}, as {models} says.")
     os.execv(
         program,
         [
             program,
-            f"--port={port}",
-            f"--rest_api_port={rest_port}",
+            f"--port={where.port}",
+            f"--rest_api_port={where.rest_port}",
             f"--model_config_file={models}",
             "--enable_batching=true",
             f"--batching_parameters_file={push_folder}/{BATCHING_CONFIG}",

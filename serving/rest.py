@@ -1,17 +1,18 @@
-"""The REST side, at TF Serving's addresses, and /healthz.
+"""The REST side, at TF Serving's addresses, and what those who operate it ask.
 
-POST /v1/models/NAME[/versions/V|/labels/L]:predict     see `serving.json_tensors`
+POST /v1/models/NAME[/versions/V|/labels/L]:predict     see `serving.json_tensors`; gzip and deflate are unpacked
 GET  /v1/models/NAME[/versions/V|/labels/L]             how far its versions have come
 GET  /v1/models/NAME[/versions/V|/labels/L]/metadata    its signatures
-GET  /healthz                                 200 once all models of a version are loaded, 503 before
+GET  /monitoring/prometheus/metrics                     see `serving.metrics`
+GET  /livez                                             200 while the server answers at all
+GET  /readyz, /healthz                                  200 once all models of a version are loaded, 503 before, and once the
+                                                        server is asked to end; says which version is live, and what is stale
 """
 
 import asyncio
 import json
-import logging
-from collections.abc import Callable
-from concurrent.futures import Executor
-from typing import Any
+import zlib
+from collections.abc import Awaitable, Callable
 
 import grpc
 from aiohttp import web
@@ -19,66 +20,172 @@ from google.protobuf import json_format
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, model_pb2
 
 from ndr_client.served import TENSORS_SIGNATURE
-from serving import json_tensors
+from serving import json_tensors, metrics
 from serving.api import SIGNATURE_DEF, Api
 from serving.errors import RequestError, invalid
+from serving.front import Front
+from serving.predict import run
+from serving.readiness import Readiness
+from serving.record import REST, Record
 from serving.servable import Signature
+from serving.settings import Limits
 
 MODEL = r"/v1/models/{model:[^/:]+}"
 VERSION = r"/versions/{version:\d+}"
 LABEL = r"/labels/{label:[^/:]+}"
 MOST_DIGITS = 18  # of a version, which is an int64
+_WINDOW = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 _STATUS = {
     grpc.StatusCode.INVALID_ARGUMENT: 400,
     grpc.StatusCode.FAILED_PRECONDITION: 400,
     grpc.StatusCode.OUT_OF_RANGE: 400,
+    grpc.StatusCode.UNAUTHENTICATED: 401,
     grpc.StatusCode.NOT_FOUND: 404,
     grpc.StatusCode.RESOURCE_EXHAUSTED: 429,
     grpc.StatusCode.UNIMPLEMENTED: 501,
     grpc.StatusCode.UNAVAILABLE: 503,
     grpc.StatusCode.DEADLINE_EXCEEDED: 504,
 }
-_log = logging.getLogger(__name__)
 
 
-def application(api: Api, is_ready: Callable[[], bool], workers: Executor, largest_body: int) -> web.Application:
+class _BodyError(RequestError):
+    """A body that is refused by a status that gRPC has no code for; the rest of it is not read."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(grpc.StatusCode.INVALID_ARGUMENT, message)
+        self.status = status
+
+
+def application(api: Api, front: Front, readiness: Readiness, exposed: Callable[[], bytes]) -> web.Application:
     """The routes.
 
     Args:
         api: what answers.
-        is_ready: what /healthz tells.
-        workers: the threads that models run in, as they would hold up all others in the event loop's.
-        largest_body: bytes; a larger one is answered with 413.
+        front: takes requests on.
+        readiness: what the probes tell.
+        exposed: the metrics as Prometheus reads them.
     """
-    app = web.Application(client_max_size=largest_body, middlewares=[_errors_as_json])
+    app = web.Application()
+    limits = front.limits
 
-    async def in_worker(call: Callable[..., str], *arguments: Any) -> web.Response:
-        text = await asyncio.get_running_loop().run_in_executor(workers, call, *arguments)
-        return web.Response(text=text, content_type="application/json")
+    def answered(
+        method: str, work: Callable[[web.Request, Record], Awaitable[str]]
+    ) -> Callable[[web.Request], Awaitable[web.Response]]:
+        async def handler(request: web.Request) -> web.Response:
+            record = Record(REST, method, request.remote or "")
+            try:
+                with front.call(record):
+                    front.authorize(request.headers.get("Authorization"))
+                    text = await work(request, record)
+            except RequestError as error:
+                return _refused(error)
+            return web.Response(text=text, content_type="application/json")
 
-    async def predict(request: web.Request) -> web.Response:
-        return await in_worker(_predict, api, _spec(request), await request.read())
+        return handler
 
-    async def status(request: web.Request) -> web.Response:
-        return await in_worker(_status, api, _spec(request))
+    async def predict(request: web.Request, record: Record) -> str:
+        spec = _spec(request)
+        body = await _body(request, limits.request_bytes, limits.receive_seconds)
+        record.received_bytes = len(body)
+        encoding = request.headers.get("Content-Encoding", "identity").lower()
 
-    async def metadata(request: web.Request) -> web.Response:
-        return await in_worker(_metadata, api, _spec(request))
+        def work() -> str:
+            return _predict(api, spec, _unpacked(body, encoding, limits.request_bytes), record, limits)
 
-    async def healthz(_: web.Request) -> web.Response:
-        ready = is_ready()
-        return web.Response(text="ok" if ready else "no version is loaded yet", status=200 if ready else 503)
+        return await front.run(work)
+
+    async def status(request: web.Request, record: Record) -> str:
+        spec = _spec(request)
+        return await front.run(lambda: _status(api, spec, record))
+
+    async def metadata(request: web.Request, record: Record) -> str:
+        spec = _spec(request)
+        return await front.run(lambda: _metadata(api, spec, record))
+
+    async def live(_: web.Request) -> web.Response:
+        return web.Response(text="ok")
+
+    async def ready(_: web.Request) -> web.Response:
+        is_ready, words = readiness()
+        return web.Response(text=words, status=200 if is_ready else 503)
+
+    async def monitoring(request: web.Request) -> web.Response:
+        try:
+            front.authorize(request.headers.get("Authorization"))
+        except RequestError as error:
+            return _refused(error)
+        return web.Response(body=exposed(), headers={"Content-Type": metrics.CONTENT_TYPE})
+
+    async def elsewhere(request: web.Request) -> web.Response:
+        return _refused(invalid(f"Malformed request: {request.method} {request.path}"))
 
     for model in (MODEL, MODEL + VERSION, MODEL + LABEL):
-        app.router.add_post(f"{model}:predict", predict)
-        app.router.add_get(model, status)
-        app.router.add_get(f"{model}/metadata", metadata)
-    app.router.add_get("/healthz", healthz)
+        app.router.add_post(f"{model}:predict", answered("Predict", predict))
+        app.router.add_get(model, answered("GetModelStatus", status))
+        app.router.add_get(f"{model}/metadata", answered("GetModelMetadata", metadata))
+    app.router.add_get("/livez", live)
+    for path in ("/readyz", "/healthz"):
+        app.router.add_get(path, ready)
+    app.router.add_get("/monitoring/prometheus/metrics", monitoring)
+    app.router.add_route("*", "/{path:.*}", elsewhere)
     return app
 
 
-def _predict(api: Api, spec: model_pb2.ModelSpec, body: bytes) -> str:
-    servable = api.servable(spec)
+def _refused(error: RequestError) -> web.Response:
+    status = error.status if isinstance(error, _BodyError) else _STATUS.get(error.code, 500)
+    response = web.json_response({"error": str(error)}, status=status)
+    if isinstance(error, _BodyError):
+        response.force_close()
+    return response
+
+
+async def _body(request: web.Request, largest: int, seconds: float) -> bytes:
+    """The body as it was sent.
+
+    Raises:
+        RequestError: it is too large, or takes too long.
+    """
+    too_large = _BodyError(413, f"expected a body of at most {largest} bytes")
+    if (request.content_length or 0) > largest:
+        raise too_large
+    body = bytearray()
+    try:
+        async with asyncio.timeout(seconds):
+            async for chunk in request.content.iter_any():
+                body += chunk
+                if len(body) > largest:
+                    raise too_large
+    except TimeoutError as error:
+        raise _BodyError(408, f"expected the body within {seconds:g} s of its headers") from error
+    except web.HTTPException as error:
+        raise invalid(f"expected a body, received something else: {error.reason}") from error
+    return bytes(body)
+
+
+def _unpacked(body: bytes, encoding: str, largest: int) -> bytes:
+    """The body without its compression, which ends at the limit.
+
+    Raises:
+        RequestError: it is too large, or not what its headers say.
+    """
+    if encoding in ("", "identity"):
+        return body
+    if encoding not in _WINDOW:
+        raise _BodyError(415, f"expected a Content-Encoding of {', '.join(_WINDOW)}, received {encoding[:40]!r}")
+    inflater = zlib.decompressobj(_WINDOW[encoding])
+    try:
+        content = inflater.decompress(body, largest + 1)
+    except zlib.error as error:
+        raise invalid(f"expected a body in {encoding}, received something else: {error}") from error
+    if len(content) > largest:
+        raise _BodyError(413, f"expected a body of at most {largest} bytes, unpacked")
+    if not inflater.eof:
+        raise invalid(f"expected a whole body in {encoding}, received one that was cut short")
+    return content
+
+
+def _predict(api: Api, spec: model_pb2.ModelSpec, body: bytes, record: Record, limits: Limits) -> str:
+    servable = api.servable(spec, record)
 
     def signature_of(name: str) -> Signature:
         signature = servable.signature(name)
@@ -86,20 +193,21 @@ def _predict(api: Api, spec: model_pb2.ModelSpec, body: bytes) -> str:
             raise invalid(f'Serving signature name: "{name or TENSORS_SIGNATURE}" not found in signature def')
         return signature
 
-    request = json_tensors.read(body, signature_of)
-    return json_tensors.write(request.signature(request.inputs), request.by_rows)
+    request = json_tensors.read(body, signature_of, limits)
+    outputs = run(servable, request.signature or TENSORS_SIGNATURE, request.inputs, record)
+    return json_tensors.write(outputs, request.by_rows)
 
 
-def _status(api: Api, spec: model_pb2.ModelSpec) -> str:
-    response = api.status(get_model_status_pb2.GetModelStatusRequest(model_spec=spec))
+def _status(api: Api, spec: model_pb2.ModelSpec, record: Record) -> str:
+    response = api.status(get_model_status_pb2.GetModelStatusRequest(model_spec=spec), record)
     return json_format.MessageToJson(
         response, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
 
 
-def _metadata(api: Api, spec: model_pb2.ModelSpec) -> str:
+def _metadata(api: Api, spec: model_pb2.ModelSpec, record: Record) -> str:
     request = get_model_metadata_pb2.GetModelMetadataRequest(model_spec=spec, metadata_field=[SIGNATURE_DEF])
-    response = api.metadata(request)
+    response = api.metadata(request, record)
     signatures = get_model_metadata_pb2.SignatureDefMap()
     response.metadata[SIGNATURE_DEF].Unpack(signatures)
     content = {
@@ -119,19 +227,3 @@ def _spec(request: web.Request) -> model_pb2.ModelSpec:
     if "label" in request.match_info:
         spec.version_label = request.match_info["label"]
     return spec
-
-
-@web.middleware
-async def _errors_as_json(request: web.Request, handler: Callable[[web.Request], Any]) -> web.StreamResponse:
-    try:
-        return await handler(request)
-    except RequestError as error:
-        status, message = _STATUS.get(error.code, 500), str(error)
-    except web.HTTPRequestEntityTooLarge as error:
-        status, message = error.status, f"expected a body of at most {request.client_max_size} bytes"
-    except web.HTTPException:
-        status, message = 400, f"Malformed request: {request.method} {request.path}"
-    except Exception as error:  # a fault of ours, which must not end the server
-        _log.exception("a request failed")
-        status, message = 500, f"{type(error).__name__}: {error}"
-    return web.json_response({"error": message}, status=status)

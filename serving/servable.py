@@ -1,11 +1,11 @@
 """A SavedModel in memory: its signatures, what they take, and how they are run."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import grpc
-import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
@@ -13,6 +13,10 @@ from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 from serving import tensors
 from serving.batching import Arrays, Batcher
 from serving.errors import RequestError, invalid
+from serving.extent import Extent
+from serving.settings import Limits
+from serving.tensors import Spec
+from serving.vocabularies import Counts
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}  # TensorFlow numbers them alike
 _NO_TRACE = "<stack traces unavailable>\n"  # where TensorFlow's own words begin, in an error of a graph that was loaded
@@ -24,57 +28,90 @@ class Signature:
     Args:
         definition: what it takes and gives, by the SavedModel's own word.
         function: what TensorFlow loaded.
+        limits: of a request and of a batch.
         max_batch_rows: of a batch of concurrent requests; None runs each by itself.
+        observe_batch: is told the rows of each batch that is run.
+
+    Attributes:
+        inputs: what is declared of each input.
+        outputs: the names of the outputs.
     """
 
-    def __init__(self, definition: meta_graph_pb2.SignatureDef, function: Any, max_batch_rows: int | None) -> None:
-        self.inputs: dict[str, meta_graph_pb2.TensorInfo] = dict(definition.inputs)
-        self.outputs: dict[str, meta_graph_pb2.TensorInfo] = dict(definition.outputs)
+    def __init__(
+        self,
+        definition: meta_graph_pb2.SignatureDef,
+        function: Any,
+        limits: Limits,
+        max_batch_rows: int | None,
+        observe_batch: Callable[[int], None],
+    ) -> None:
+        self.inputs = {
+            name: Spec(tensors.dtype_of(info.dtype), _shape(info)) for name, info in definition.inputs.items()
+        }
+        self.outputs = list(definition.outputs)
         self._function = function
-        self._shapes = {name: _shape(info) for name, info in self.inputs.items()}
-        self._dtypes = {name: tensors.dtype_of(info.dtype) for name, info in self.inputs.items()}
-        shapes = [_shape(info) for info in (*self.inputs.values(), *self.outputs.values())]
+        self._limits = limits
+        self._observe_batch = observe_batch
+        shapes = [_shape(info) for info in (*definition.inputs.values(), *definition.outputs.values())]
         by_rows = bool(self.inputs) and all(shape and shape[0] == -1 for shape in shapes)
-        self._batcher = Batcher(self._run, max_batch_rows) if max_batch_rows and by_rows else None
+        self._batcher = Batcher(self._run, max_batch_rows, limits) if max_batch_rows and by_rows else None
 
-    def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for the model."""
+        return self._batcher.waiting if self._batcher else 0
+
+    def __call__(self, inputs: Mapping[str, NDArray[Any]], extent: Extent) -> Arrays:
         """Runs the model.
 
         Args:
             inputs: an array for each input, of its dtype and shape; text as bytes objects.
+            extent: of the inputs.
 
         Returns:
             An array for each output.
 
         Raises:
-            RequestError: INVALID_ARGUMENT where the inputs are not as declared, or the model refuses them; another code
+            RequestError: INVALID_ARGUMENT where the inputs are more than the limits allow, or the model refuses them; another code
                 where the model fails otherwise.
         """
-        self._check(inputs)
+        if excess := extent.excess(self._limits):
+            raise invalid(excess)
         if self._batcher is None:
             return self._run(inputs)
         rows = {name: len(inputs[name]) for name in sorted(inputs)}
         if len(set(rows.values())) > 1:
             raise invalid(f"expected as many rows in each input, received {rows}")
-        return self._batcher(inputs)
+        return self._batcher(inputs, extent)
 
-    def _check(self, inputs: Mapping[str, NDArray[Any]]) -> None:
-        if inputs.keys() != self.inputs.keys():
-            extra, missing = inputs.keys() - self.inputs.keys(), self.inputs.keys() - inputs.keys()
+    def read(self, protos: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+        """Unpacks a request's tensors.
+
+        Raises:
+            RequestError: INVALID_ARGUMENT where they are not as declared.
+        """
+        self.check_names(protos)
+        return {
+            name: tensors.from_proto(proto, name, self.inputs[name], self._limits) for name, proto in protos.items()
+        }
+
+    def check_names(self, names: Iterable[str]) -> None:
+        """Compares the names of what came with the inputs that are declared.
+
+        Raises:
+            RequestError: INVALID_ARGUMENT, they differ.
+        """
+        received = set(names)
+        if received != self.inputs.keys():
+            extra, missing = received - self.inputs.keys(), self.inputs.keys() - received
             raise invalid(
-                f"input size does not match signature: {len(inputs)}!={len(self.inputs)} "
-                f"len({_set(inputs)}) != len({_set(self.inputs)}). Sent extra: {_set(extra)}. "
+                f"input size does not match signature: {len(received)}!={len(self.inputs)} "
+                f"len({_set(received)}) != len({_set(self.inputs)}). Sent extra: {_set(extra)}. "
                 f"Missing but required: {_set(missing)}."
             )
-        for name, array in inputs.items():
-            expected, shape = self._dtypes[name], self._shapes[name]
-            if array.dtype != expected:
-                raise invalid(f"{name}: expected the dtype {_named(expected)}, received {_named(array.dtype)}")
-            if shape is not None and not _fits(array.shape, shape):
-                wanted = ", ".join("?" if size < 0 else str(size) for size in shape)
-                raise invalid(f"{name}: expected the shape [{wanted}], received {list(array.shape)}")
 
     def _run(self, inputs: Arrays) -> Arrays:
+        self._observe_batch(len(next(iter(inputs.values()), ())))
         try:
             outputs = self._function(**{name: tf.constant(array) for name, array in inputs.items()})
             return {name: output.numpy() for name, output in outputs.items()}
@@ -91,13 +128,26 @@ class Servable:
         name: the model's.
         version: the push's.
         folder: its SavedModel.
+        limits: of a request and of a batch.
         max_batch_rows: of a batch of concurrent requests; None runs each by itself.
+        observe_batch: is told the model, the signature and the rows of each batch that is run.
+        count_ids: counts the ids of a request, and those of them that are unknown.
 
     Raises:
         OSError, ValueError, tf.errors.OpError: the SavedModel is not whole.
     """
 
-    def __init__(self, name: str, version: int, folder: Path, max_batch_rows: int | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        version: int,
+        folder: Path,
+        limits: Limits,
+        max_batch_rows: int | None,
+        observe_batch: Callable[[str, str, int], None],
+        count_ids: Callable[[Arrays], Counts] = lambda inputs: {},
+    ) -> None:
+        self._count_ids = count_ids
         self.name = name
         self.version = version
         content = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
@@ -109,9 +159,18 @@ class Servable:
         }
         self._loaded = tf.saved_model.load(str(folder), tags=[tf.saved_model.SERVING])
         self._signatures = {
-            key: Signature(self.definitions[key], function, max_batch_rows)
+            key: Signature(self.definitions[key], function, limits, max_batch_rows, partial(observe_batch, name, key))
             for key, function in self._loaded.signatures.items()
         }
+
+    @property
+    def waiting(self) -> dict[str, int]:
+        """By signature, the requests that wait for the model."""
+        return {key: signature.waiting for key, signature in self._signatures.items()}
+
+    def count_ids(self, inputs: Arrays) -> Counts:
+        """By feature, how many ids a request's queries have, and how many of them are unknown; of a sample of requests."""
+        return self._count_ids(inputs)
 
     def signature(self, name: str) -> Signature | None:
         """The signature of a name, `serving_default` where that is empty; None where there is none."""
@@ -123,13 +182,5 @@ def _shape(info: meta_graph_pb2.TensorInfo) -> tuple[int, ...] | None:
     return None if info.tensor_shape.unknown_rank else tuple(dim.size for dim in info.tensor_shape.dim)
 
 
-def _fits(shape: tuple[int, ...], declared: tuple[int, ...]) -> bool:
-    return len(shape) == len(declared) and all(d in (-1, size) for size, d in zip(shape, declared, strict=True))
-
-
 def _set(names: Any) -> str:
     return "{" + ",".join(sorted(names)) + "}"
-
-
-def _named(dtype: np.dtype[Any]) -> str:
-    return "string" if dtype.hasobject else dtype.name

@@ -2,101 +2,138 @@
 
 import asyncio
 import logging
+import random
 import signal
+import ssl
+import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Self
+from typing import Any, Self
 
 import grpc
 from aiohttp import web
 
 from components.pusher.tf_serving import MAX_BATCH_ROWS
+from schemas.errors import UserError
 from serving import grpc_service, rest
+from serving.access_log import AccessLog
 from serving.api import Api
+from serving.batching import Arrays
+from serving.connections import Connections
+from serving.front import Front
+from serving.metrics import Metrics
 from serving.ports import port_taken
+from serving.readiness import Readiness
+from serving.record import Record
+from serving.request_log import QUERIED, RequestLog
 from serving.servable import Servable
+from serving.settings import ServerConfig, TlsSettings
 from serving.versions import Versions, Watcher
+from serving.vocabularies import Counts, Vocabularies
 from serving.warmup import replay
 
-WORKERS = 80  # threads for each of gRPC and REST; a request that waits for its batch holds one
-LARGEST_MESSAGE = 64 << 20  # bytes
-DRAIN_SECONDS = 10.0  # how long requests that have begun are waited for
+LOOPBACK = "127.0.0.1"
+SWITCH_SECONDS = 0.001  # how long a thread may hold Python's lock: a model that is loaded holds it for seconds else
+LINGERING_SECONDS = 2.0  # how long the rest of a refused body is read for, so that its sender can read why
+ENDED_SECONDS = 1.0  # between the end of the drain and the end of the process
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """How the embedded server is run.
+    """Where the embedded server listens, and how it is run.
 
     Attributes:
-        host: the address that it listens on; TF Serving's is every one.
+        host: the address that it listens on.
         port: of gRPC; 0 for any that is free.
         rest_port: of REST; 0 for any that is free.
-        poll_seconds: the pause between two looks at the push folder.
+        poll_seconds: the pause between two reads of the push folder.
         max_batch_rows: of a batch of concurrent requests; None runs each by itself.
+        tables: the embedding table of each id feature of a query, for the metric of unknown ids.
+        root: what the paths of logs are relative to.
+        config: its limits, who may ask, and what is recorded.
     """
 
-    host: str = "0.0.0.0"
+    host: str = LOOPBACK
     port: int = 8500
     rest_port: int = 8501
     poll_seconds: float = 0.25
     max_batch_rows: int | None = MAX_BATCH_ROWS
+    tables: Mapping[str, str] = field(default_factory=dict)
+    root: Path = Path()
+    config: ServerConfig = field(default_factory=ServerConfig)
 
 
 class EmbeddedServer:
     """Serves what is pushed to a folder, from `with` to its end.
 
+    gRPC and REST share an event loop, which has a thread of its own; see `serving.front` for the threads that models run in.
+
     Attributes:
         port: of gRPC.
         rest_port: of REST.
         versions: what is served.
+        metrics: what is counted.
 
     Args:
         push_folder: see `components.pusher.versions`; it may be empty, or not there yet.
         settings: how the server is run.
 
     Raises:
-        UserError: a port cannot be had.
+        UserError: a port cannot be had, or the certificate or the token cannot be read.
     """
 
     def __init__(self, push_folder: Path, settings: ServerSettings) -> None:
-        self.versions = Versions(push_folder, partial(_load, max_batch_rows=settings.max_batch_rows))
+        self._settings = settings
+        config = settings.config
+        self.versions = Versions(push_folder, self._load)
         self._watcher = Watcher(self.versions, settings.poll_seconds)
+        self._readiness = Readiness(self.versions, config.stale_seconds)
+        self._access_log = AccessLog(config.access_log, settings.root)
+        self._request_log = RequestLog(settings.root / config.request_log.path, config.request_log)
+        self._front = Front(config.limits, config.token.read() if config.token else None, self._observe)
+        self.metrics = Metrics(self.versions, lambda: self._front.running)
+        self.versions.observe_load = self.metrics.observe_load
         api = Api(self.versions)
-        self._grpc_workers = ThreadPoolExecutor(WORKERS, "grpc")
-        options = [
-            ("grpc.so_reuseport", 0),  # or a second server would take half of the first one's requests
-            ("grpc.max_receive_message_length", LARGEST_MESSAGE),
-            ("grpc.max_send_message_length", LARGEST_MESSAGE),
-        ]
-        self._grpc = grpc.server(self._grpc_workers, grpc_service.handlers(api), options=options)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="connections", daemon=True)
+        app = rest.application(api, self._front, self._readiness, self.metrics.exposed)
         try:
-            self.port = self._grpc.add_insecure_port(f"{settings.host}:{settings.port}")
-        except RuntimeError as error:
-            raise port_taken(settings.port, "--port") from error
-        self._rest = _RestThread(api, self.versions, settings)
-        self.rest_port = self._rest.port
+            self.port = self._loop.run_until_complete(self._bind_grpc(api))
+            self.rest_port = self._loop.run_until_complete(self._bind_rest(app))
+        except BaseException:
+            self._front.stop()
+            raise
 
     def __enter__(self) -> Self:
-        self._grpc.start()
-        self._rest.start()
+        self._request_log.start()
+        self._thread.start()
+        self._in_loop(self._grpc.start())
+        self._in_loop(self._rest.start_serving())
         self._watcher.start()
         return self
 
     def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
-        """Takes no more requests, and waits for those that have begun, DRAIN_SECONDS at most."""
-        stopped = self._grpc.stop(DRAIN_SECONDS)
-        self._rest.stop()
-        stopped.wait()
-        self._watcher.stop()
-        self._grpc_workers.shutdown()
+        """Takes no more requests, and waits for those that have begun, the limits' `drain_seconds` at most."""
+        self._readiness.end()
+        self._in_loop(self._drain())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+        self._front.stop()
+        self._watcher.stop(ENDED_SECONDS)
+        self._request_log.stop()
+        self._access_log.close()
 
     def run(self) -> None:
-        """Serves until the process is asked to end, by SIGTERM or SIGINT. Only for the main thread, which has the signals."""
+        """Serves until the process is asked to end, by SIGTERM or SIGINT. Only for the main thread, which has the signals.
+
+        A model that still runs after the drain is not waited for: the process ends without it.
+        """
+        sys.setswitchinterval(SWITCH_SECONDS)
         asked = threading.Event()
 
         def ask(number: int, _: FrameType | None) -> None:
@@ -111,36 +148,117 @@ class EmbeddedServer:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing runs any more that would hold up the end of the process."""
+        return self._front.running == 0 and not self._watcher.is_alive()
 
-class _RestThread:
-    """The REST side, whose event loop has a thread of its own."""
+    def _load(self, name: str, version: int, folder: Path) -> Servable:
+        share = self._settings.config.unknown_ids_share
+        vocabularies = Vocabularies(folder, self._settings.tables if share and name in QUERIED else {})
 
-    def __init__(self, api: Api, versions: Versions, settings: ServerSettings) -> None:
-        self._workers = ThreadPoolExecutor(WORKERS, "rest")
-        self._loop = asyncio.new_event_loop()
-        app = rest.application(api, lambda: versions.live is not None, self._workers, LARGEST_MESSAGE)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=DRAIN_SECONDS)
-        self._loop.run_until_complete(self._runner.setup())
-        site = web.TCPSite(self._runner, settings.host, settings.rest_port, reuse_port=False)
+        def count_ids(inputs: Arrays) -> Counts:
+            return vocabularies.count(inputs) if random.random() < share else {}
+
+        servable = Servable(
+            name,
+            version,
+            folder,
+            self._settings.config.limits,
+            self._settings.max_batch_rows,
+            self.metrics.observe_batch,
+            count_ids,
+        )
+        replay(servable, folder)
+        return servable
+
+    def _observe(self, record: Record) -> None:
+        self.metrics.observe(record)
+        self._access_log.observe(record)
+        self._request_log.observe(record)
+
+    async def _bind_grpc(self, api: Api) -> int:
+        settings, limits = self._settings, self._settings.config.limits
+        options = [
+            ("grpc.so_reuseport", 0),  # or a second server would take half of the first one's requests
+            ("grpc.max_receive_message_length", limits.request_bytes),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.max_allowed_incoming_connections", limits.connections),
+            ("grpc.max_concurrent_streams", limits.calls),
+            ("grpc.server_handshake_timeout_ms", int(1000 * limits.receive_seconds)),
+            # A client that is gone without a word is noticed, and its calls end.
+            ("grpc.keepalive_time_ms", int(1000 * limits.idle_seconds)),
+            ("grpc.keepalive_timeout_ms", int(1000 * limits.receive_seconds)),
+        ]
+        self._grpc = grpc.aio.server(handlers=grpc_service.handlers(api, self._front), options=options)
+        address = f"{_bracketed(settings.host)}:{settings.port}"
         try:
-            self._loop.run_until_complete(site.start())
+            if settings.config.tls is None:
+                return self._grpc.add_insecure_port(address)
+            return self._grpc.add_secure_port(address, _grpc_credentials(settings.config.tls))
+        except RuntimeError as error:
+            raise port_taken(settings.port, "--port") from error
+
+    async def _bind_rest(self, app: web.Application) -> int:
+        settings, limits = self._settings, self._settings.config.limits
+        self._runner = web.AppRunner(
+            app,
+            access_log=None,
+            auto_decompress=False,
+            keepalive_timeout=limits.idle_seconds,
+            lingering_time=LINGERING_SECONDS,
+            shutdown_timeout=limits.drain_seconds,
+        )
+        await self._runner.setup()
+        serve: Callable[[], asyncio.Protocol] = self._runner.server  # type: ignore[assignment]
+        context = _rest_context(settings.config.tls) if settings.config.tls else None
+        try:
+            self._rest = await self._loop.create_server(
+                Connections(serve, limits.connections, limits.receive_seconds),
+                settings.host,
+                settings.rest_port,
+                ssl=context,
+                ssl_handshake_timeout=limits.receive_seconds if context else None,
+                reuse_port=False,
+                start_serving=False,
+            )
         except OSError as error:
             raise port_taken(settings.rest_port, "--rest-port") from error
-        self.port: int = self._runner.addresses[0][1]
-        self._thread = threading.Thread(target=self._loop.run_forever, name="rest", daemon=True)
+        port: int = self._rest.sockets[0].getsockname()[1]
+        return port
 
-    def start(self) -> None:
-        self._thread.start()
+    async def _drain(self) -> None:
+        self._rest.close()
+        await asyncio.gather(self._grpc.stop(self._settings.config.limits.drain_seconds), self._runner.cleanup())
 
-    def stop(self) -> None:
-        asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self._loop).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-        self._workers.shutdown()
+    def _in_loop(self, work: Coroutine[Any, Any, Any]) -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
 
-def _load(name: str, version: int, folder: Path, max_batch_rows: int | None) -> Servable:
-    servable = Servable(name, version, folder, max_batch_rows)
-    replay(servable, folder)
-    return servable
+def _bracketed(host: str) -> str:
+    """A host as it stands before a port."""
+    return f"[{host}]" if ":" in host else host
+
+
+def _grpc_credentials(tls: TlsSettings) -> grpc.ServerCredentials:
+    _rest_context(tls)  # says what is wrong with a file; gRPC would only log it
+    client_ca = tls.read("client_ca") if tls.client_ca else None
+    return grpc.ssl_server_credentials(
+        [(tls.read("key"), tls.read("certificate"))], client_ca, require_client_auth=client_ca is not None
+    )
+
+
+def _rest_context(tls: TlsSettings) -> ssl.SSLContext:
+    for name in ("certificate", "key", *(["client_ca"] if tls.client_ca else [])):
+        tls.read(name)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(tls.certificate, tls.key, password="")
+        if tls.client_ca:
+            context.load_verify_locations(tls.client_ca)
+            context.verify_mode = ssl.CERT_REQUIRED
+    except (ssl.SSLError, OSError) as error:
+        raise UserError(
+            f"server.tls: expected a certificate and its private key without a passphrase, as PEM, found something else: {error}."
+        ) from error
+    return context

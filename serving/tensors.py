@@ -1,6 +1,7 @@
 """NumPy arrays as TensorFlow's TensorProto and back, for both ends of the wire; text is an array of bytes objects."""
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 from tensorflow.core.framework import tensor_pb2, types_pb2
 
 from serving.errors import invalid
+from serving.settings import Limits
 
 # For each dtype, NumPy's, and the field that holds its values where they are not packed.
 _FORMS: dict[int, tuple[np.dtype[Any], str]] = {
@@ -19,7 +21,38 @@ _FORMS: dict[int, tuple[np.dtype[Any], str]] = {
     types_pb2.DT_BOOL: (np.dtype(np.bool_), "bool_val"),
 }
 _DTYPES = {form[0]: dtype for dtype, form in _FORMS.items()}
-MOST_VALUES = 1 << 26  # a few bytes may claim any shape, and the last value then stands for all that are missing
+MOST_DIMENSIONS = 32  # NumPy's limit is twice that
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a signature declares of an input.
+
+    Attributes:
+        dtype: NumPy's.
+        shape: -1 for any size; None for any rank.
+    """
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...] | None
+
+    def check(self, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+        """Compares what came with what is declared.
+
+        Raises:
+            RequestError: INVALID_ARGUMENT, they differ.
+        """
+        if dtype != self.dtype:
+            raise invalid(f"{name}: expected the dtype {_named(self.dtype)}, received {_named(dtype)}")
+        declared = self.shape
+        if declared is None:
+            fits = len(shape) <= MOST_DIMENSIONS
+        else:
+            fits = len(shape) == len(declared) and all(d in (-1, size) for size, d in zip(shape, declared, strict=True))
+        if not fits:
+            wanted = "any" if declared is None else ", ".join("?" if size < 0 else str(size) for size in declared)
+            found = list(shape) if len(shape) <= MOST_DIMENSIONS else f"{len(shape)} dimensions"
+            raise invalid(f"{name}: expected the shape [{wanted}], received {found}")
 
 
 def dtype_of(code: int) -> np.dtype[Any]:
@@ -47,33 +80,50 @@ def to_proto(array: NDArray[Any]) -> tensor_pb2.TensorProto:
     return proto
 
 
-def from_proto(proto: tensor_pb2.TensorProto, name: str) -> NDArray[Any]:
-    """Unpacks an array, which may be read-only.
+def from_proto(proto: tensor_pb2.TensorProto, name: str, spec: Spec, limits: Limits) -> NDArray[Any]:
+    """Unpacks an array, which may be read-only. Nothing is unpacked before its dtype, shape and size are found right.
 
     Args:
         proto: values packed, listed, or fewer than the shape asks for, the last of which then stands for the rest.
         name: what the tensor is called in errors.
+        spec: what the signature declares.
+        limits: of a request.
 
     Raises:
-        RequestError: INVALID_ARGUMENT, shape, dtype and values do not agree.
+        RequestError: INVALID_ARGUMENT, shape, dtype and values do not agree with each other, with the signature or with the limits.
     """
     dtype, field = dtype_of(proto.dtype), _FORMS[proto.dtype][1]
     shape = tuple(dim.size for dim in proto.tensor_shape.dim)
+    if proto.tensor_shape.unknown_rank or any(size < 0 for size in shape):
+        raise invalid(f"tensor parsing error: {name}: expected a shape of known sizes, received {list(shape)[:8]}")
+    spec.check(name, dtype, shape)
     count = math.prod(shape)
-    if proto.tensor_shape.unknown_rank or any(size < 0 for size in shape) or count > MOST_VALUES:
+    if count > limits.values:
         raise invalid(
-            f"tensor parsing error: {name}: expected a shape of at most {MOST_VALUES} values, received {shape}"
+            f"tensor parsing error: {name}: expected a shape of at most {limits.values} values, received {list(shape)}"
         )
     if proto.tensor_content:
         if dtype.hasobject or len(proto.tensor_content) != count * dtype.itemsize:
             raise _disagree(name, shape, f"{len(proto.tensor_content)} bytes")
         return np.frombuffer(proto.tensor_content, dtype).reshape(shape)
     given = list(getattr(proto, field))
-    if len(given) > count:
+    missing = count - len(given)
+    if missing < 0:
         raise _disagree(name, shape, f"{len(given)} values")
-    missing = given[-1:] or [b"" if dtype.hasobject else dtype.type(0)]
-    return np.array(given + missing * (count - len(given)), dtype).reshape(shape)
+    last: Any = given[-1] if given else b"" if dtype.hasobject else 0
+    if dtype.hasobject and missing * len(last) > limits.request_bytes:
+        raise invalid(
+            f"tensor parsing error: {name}: expected texts of at most {limits.request_bytes} bytes, each repetition counted"
+        )
+    array = np.empty(count, dtype)
+    array[: len(given)] = given
+    array[len(given) :] = last
+    return array.reshape(shape)
 
 
 def _disagree(name: str, shape: tuple[int, ...], received: str) -> Exception:
     return invalid(f"tensor parsing error: {name}: expected what the shape {list(shape)} holds, received {received}")
+
+
+def _named(dtype: np.dtype[Any]) -> str:
+    return "string" if dtype.hasobject else dtype.name

@@ -59,6 +59,7 @@ class Versions:
         push_folder: see `components.pusher.versions`.
         load: takes a model's name, version and folder, and raises where the model cannot be loaded.
         clock: gives monotonic seconds.
+        observe_load: is told of each attempt whether it succeeded, and its seconds.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Versions:
         push_folder: Path,
         load: Callable[[str, int, Path], Servable],
         clock: Callable[[], float] = time.monotonic,
+        observe_load: Callable[[bool, float], None] = lambda succeeded, seconds: None,
     ) -> None:
         self._manifests = Manifests(push_folder)
         self._config = push_folder / tf_serving.MODEL_CONFIG
@@ -74,6 +76,8 @@ class Versions:
         self._labels: dict[str, int] = {}
         self._load = load
         self._clock = clock
+        self.observe_load = observe_load
+        self._pushed_at: dict[int, float] = {}
         self._served: dict[int, dict[str, Servable]] = {}  # never changed, only replaced: a request sees one of them
         self._failures: dict[int, _Failure] = {}
         self._states: dict[str, dict[int, State]] = {}
@@ -96,6 +100,23 @@ class Versions:
         """For how long a newer version than the live one has been in the push folder; 0 where the live one is the newest."""
         since = self._stale_since
         return 0.0 if since is None else self._clock() - since
+
+    @property
+    def fault(self) -> str | None:
+        """Why the newest version could not be loaded when it was last tried; None where it was not tried or is loaded."""
+        failure = self._failures.get(self._newest or 0)
+        return failure.reason if failure else None
+
+    @property
+    def live_pushed_at(self) -> float | None:
+        """When the live version was pushed, in seconds since 1970; None before the first is loaded."""
+        live = self.live
+        return None if live is None else self._pushed_at.get(live)
+
+    def waiting(self) -> dict[str, dict[str, int]]:
+        """By model and signature of the live version, the requests that wait for it."""
+        served = self._served
+        return {name: servable.waiting for name, servable in served[max(served)].items()} if served else {}
 
     def get(self, model: str, version: int | None) -> Servable:
         """What answers a request.
@@ -137,6 +158,7 @@ class Versions:
             OSError: the push folder cannot be read; what is served stays served.
         """
         pushed = self._manifests.read()
+        self._note_staleness(pushed)
         self._read_labels()
         labelled = set(self._configured_labels.values())
         self._failures = {
@@ -179,12 +201,15 @@ class Versions:
         return failure is None or self._clock() >= failure.next_try or _files(pushed) != failure.files
 
     def _try_to_load(self, pushed: Pushed) -> None:
-        files = _files(pushed)
+        files, begun = _files(pushed), self._clock()
         try:
             models = self._load_all(pushed)
         except Exception as error:  # whatever TensorFlow makes of a damaged model
+            self.observe_load(False, self._clock() - begun)
             self._note_failure(pushed, files, error)
             return
+        self.observe_load(True, self._clock() - begun)
+        self._pushed_at[pushed.version] = pushed.pushed_at
         self._failures.pop(pushed.version, None)
         self._served = {**self._served, pushed.version: models}
         self._move_labels()
@@ -231,6 +256,7 @@ class Versions:
         models = self._served[version]
         self._set_state(models, version, State("UNLOADING"))
         self._served = {number: each for number, each in self._served.items() if number != version}
+        self._pushed_at.pop(version, None)
         self._set_state(models, version, State("END"))
         _log.info("version %d is unloaded, as %s; version %d is live", version, reason, self.live)
 
@@ -277,10 +303,10 @@ class Watcher(threading.Thread):
                 reported = str(error)
             self._stopped.wait(self._poll_seconds)
 
-    def stop(self) -> None:
-        """Ends after the present read."""
+    def stop(self, seconds: float | None = None) -> None:
+        """Ends after the present read, which is waited for, `seconds` at most."""
         self._stopped.set()
-        self.join()
+        self.join(seconds)
 
 
 def _is_there(pushed: Pushed) -> bool:

@@ -222,8 +222,9 @@ def _failures(validation: tfma.ValidationResult) -> list[tuple[Any, Any]]:
 
 
 def _is_of_nothing(failure: Any) -> bool:
-    """Whether there was no interaction to measure, as where none is with an item as new."""
-    return math.isnan(failure.metric_value.double_value.value)
+    """Whether no interaction was with an item as new; any other metric that is NaN meets no limit."""
+    is_as_new = failure.metric_key.name.endswith(f"_by_{AS_NEW}")
+    return is_as_new and math.isnan(failure.metric_value.double_value.value)
 
 
 def _words_as_new(slice_key: Any) -> str:

@@ -34,11 +34,15 @@ from ndr_client import Client
 from ndr_client.served import EMBEDDING, ITEM_TOWER, QUERY_TOWER
 from schemas.features import FeatureSpec
 from serving.server import EmbeddedServer, ServerSettings
+from serving.settings import Limits, ServerConfig
 
 REFUSED_PROPERTY = "refused"
 BATCH = 256
 CHECKED_ITEMS = 2048  # of the catalogue; every one was embedded by the same tower in the same way
 RETRIEVED = 100
+UNBOUNDED = ServerConfig(
+    limits=Limits(request_bytes=1 << 30, values=1 << 30, comparisons=1 << 40, receive_seconds=600.0)
+)
 TIMEOUT_SECONDS = 600.0  # a batch over a large catalogue, on a machine with other work
 
 
@@ -143,7 +147,7 @@ def _faults(input_dict: dict[str, list[types.Artifact]], exec_properties: dict[s
     PushFolder(str(folder)).push(
         sources, date.fromisoformat(exec_properties["day"]), run="", model=model.uri, metrics={}
     )
-    with EmbeddedServer(folder, ServerSettings(host="localhost", port=0, rest_port=0)) as server:
+    with EmbeddedServer(folder, ServerSettings(port=0, rest_port=0, config=UNBOUNDED)) as server:
         server.versions.refresh()
         if server.versions.live is None:
             return sorted({state.message for part in sources for state in server.versions.states(part).values()})
@@ -156,7 +160,7 @@ def _faults(input_dict: dict[str, list[types.Artifact]], exec_properties: dict[s
             warm_start_folder(model.uri),
         )
         k = min(RETRIEVED, described.items)
-        with Client(f"localhost:{server.port}", timeout=TIMEOUT_SECONDS) as client:
+        with Client(f"127.0.0.1:{server.port}", timeout=TIMEOUT_SECONDS) as client:
             progress("asks for every held-out query", 0.4)
             for examples in _batches(input_dict["examples"], EVAL_SPLIT):
                 queries = trained.embed_queries(examples)

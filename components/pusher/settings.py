@@ -24,6 +24,8 @@ class PusherSettings(Declaration):
     @field_validator("destination")
     @classmethod
     def _is_a_path_or_an_address(cls, destination: str) -> str:
+        if "://" in destination and "@" in destination.partition("://")[2].partition("/")[0]:
+            raise ValueError("expected an address without credentials, which are the environment's matter")
         if "://" in destination and not ADDRESS.fullmatch(destination):
             raise ValueError(f"expected a path or an address such as gs://bucket/serving, received {destination!r}")
         return destination.rstrip("/") or "/"

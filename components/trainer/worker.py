@@ -19,6 +19,7 @@ import os
 import sys
 
 from schemas.errors import PassingError, UserError
+from schemas.visible import visible
 
 USER_FAULT, PASSING_FAULT = 1, 75
 
@@ -39,7 +40,7 @@ def main() -> None:
 
 
 def _told(status: int, error: UserError) -> int:
-    sys.stderr.write(f"{error}\n")
+    sys.stderr.write(f"{visible(str(error))}\n")
     return status
 
 

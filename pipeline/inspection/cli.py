@@ -179,11 +179,9 @@ def _write(content: Any) -> None:
 
 
 def _print(content: Sequence[Any]) -> None:
-    from rich.console import Console
-
-    from pipeline.terminal import UNKNOWN_WIDTH
+    from pipeline.terminal import UNKNOWN_WIDTH, TextConsole
 
     is_known = sys.stdout.isatty() or "COLUMNS" in os.environ
-    console = Console(markup=False, width=None if is_known else UNKNOWN_WIDTH)
+    console = TextConsole(width=None if is_known else UNKNOWN_WIDTH)
     for each in content:
         console.print(each)

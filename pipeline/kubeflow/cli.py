@@ -19,11 +19,13 @@ from pipeline.arguments import (
     reported,
 )
 from pipeline.missed import DAYS_BACK, MAKE_UP_DAYS, today
+from schemas.errors import PassingError
 
 if TYPE_CHECKING:
     from pipeline.kubeflow.client import Client
 
 INTERRUPTED = 130
+PASSING_FAULT = 75
 
 app = typer.Typer(
     help="Runs the pipeline on Kubeflow Pipelines 2. Where a token is asked for, the environment variable NDR_KUBEFLOW_TOKEN holds "
@@ -164,6 +166,11 @@ def backfill(
                     typer.echo(f"{day} is done: run {run}")
             if missed and not as_json:
                 typer.echo(f"{read.name}: no day up to {newest} is missing")
+        except PassingError as error:
+            _say(str(error))
+            raise typer.Exit(
+                PASSING_FAULT
+            ) from error  # the CronJob of deploy/ tries again, as it does not after a day that failed
         except KeyboardInterrupt as error:
             typer.echo("Interrupted. A run that was started continues; the same command waits for it.", err=True)
             raise typer.Exit(INTERRUPTED) from error

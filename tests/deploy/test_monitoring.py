@@ -127,8 +127,8 @@ CASES = {
     },
     "nobody serves": {
         "interval": "1m",
-        "input_series": [{"series": f'up{{{JOB}, instance="a"}}', "values": "1 1 0x10"}],
-        "alert_rule_test": [alert("NdrServingDown", "2m"), alert("NdrServingDown", "8m", {})],
+        "input_series": [{"series": f'up{{{JOB}, instance="a"}}', "values": "1x10 0x20"}],
+        "alert_rule_test": [alert("NdrServingDown", "10m"), alert("NdrServingDown", "20m", {})],
     },
     "requests fail": {
         "interval": "1m",
@@ -143,10 +143,11 @@ CASES = {
     "requests are slow": {
         "interval": "1m",
         "input_series": [
-            {"series": f':tensorflow:serving:request_latency_bucket{{{JOB}, le="{limit}"}}', "values": f"0+{count}x30"}
-            for limit, count in (("100000", 95), ("1000000", 100), ("+Inf", 100))
+            # All below 100 ms for 20 minutes, then 95 of a hundred; the others below a second.
+            {"series": f':tensorflow:serving:request_latency_bucket{{{JOB}, le="{limit}"}}', "values": values}
+            for limit, values in (("100000", "0+100x20 2095+95x29"), ("1000000", "0+100x50"), ("+Inf", "0+100x50"))
         ],
-        "alert_rule_test": [alert("NdrServingSlow", "5m"), alert("NdrServingSlow", "20m", {})],
+        "alert_rule_test": [alert("NdrServingSlow", "20m"), alert("NdrServingSlow", "45m", {})],
     },
     "a load fails": {
         "interval": "5m",

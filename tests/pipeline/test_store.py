@@ -296,7 +296,7 @@ def test_an_encrypted_connection_is_one_that_a_server_takes_which_takes_no_other
 
 def test_the_password_is_asked_for_by_name_and_never_shown(monkeypatch: MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("NO_SUCH", raising=False)
-    with pytest.raises(UserError, match="the environment variable NO_SUCH, found nothing"):
+    with pytest.raises(UserError, match=r"the environment variable that metadata\.password\.env names, found nothing"):
         PasswordSource(env="NO_SUCH").read()
     monkeypatch.setenv("NO_SUCH", "word\n with more lines")
     assert PasswordSource(env="NO_SUCH").read() == "word\n with more lines"

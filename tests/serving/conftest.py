@@ -1,12 +1,15 @@
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 from tiny import ANY_PORT, Pushes, write_template
 
 from serving.server import EmbeddedServer
+from serving.settings import ServerConfig
 
 
 @pytest.fixture(scope="session")
@@ -21,7 +24,7 @@ def pushes(template: Path, tmp_path: Path) -> Pushes:
 
 @pytest.fixture
 def until() -> Callable[..., None]:
-    def wait(condition: Callable[[], object], seconds: float = 10.0) -> None:
+    def wait(condition: Callable[[], object], seconds: float = 60.0) -> None:
         end = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < end, "it did not come about"
@@ -35,8 +38,9 @@ def serve(until) -> Iterator[Callable[[Path], EmbeddedServer]]:
     """Starts servers that end with the test."""
     started = []
 
-    def start(root: Path, wait: bool = True) -> EmbeddedServer:
-        server = EmbeddedServer(root, ANY_PORT)
+    def start(root: Path, wait: bool = True, tables: Mapping[str, str] | None = None, **config: Any) -> EmbeddedServer:
+        settings = replace(ANY_PORT, root=root.parent, tables=tables or {}, config=ServerConfig(**config))
+        server = EmbeddedServer(root, settings)
         server.__enter__()
         started.append(server)
         if wait:

@@ -8,7 +8,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.batching import Batcher
+from serving import batching, extent
+from serving.settings import Limits
+
+
+class Batcher(batching.Batcher):
+    """With ample limits, and asked as a signature asks."""
+
+    def __init__(self, run, max_rows: int, limits: Limits = Limits()) -> None:  # noqa: B008
+        super().__init__(run, max_rows, limits)
+
+    def __call__(self, inputs):
+        return super().__call__(inputs, extent.of(inputs))
 
 
 class Model:
@@ -58,6 +69,14 @@ def test_a_batch_has_no_more_rows_than_it_may_and_a_larger_request_goes_by_itsel
     assert [len(answer.result()["y"]) for answer in answers] == [3, 2, 9, 1]
     # 3 rows and the 1 that still fits behind them; then 2, as 9 do not fit beside them; then 9.
     assert model.batches == [(1,), (4,), (2,), (9,)]
+
+
+def test_a_long_row_is_not_merged_where_it_would_lengthen_too_many() -> None:
+    # Three rows of 4 values each are 12 values, two of them 8: the first two may share a batch, and the third may not.
+    model = Model()
+    requests = [np.ones([1, 4]), np.ones([1, 4]), np.ones([1, 4])]
+    while_busy(model, Batcher(model, 8, Limits(values=8)), requests)
+    assert model.batches == [(1,), (2, 4), (1, 4)]
 
 
 def test_rows_of_other_sizes_are_not_stacked() -> None:

@@ -56,7 +56,7 @@ def test_64_clients_see_20_pushes_and_5_rollbacks_without_a_failure_or_a_mixture
             pushes.retain(3)
             back = labels[number - 1]
             expected[pushes.push(back)] = back
-        until(lambda: server.versions.live == max(expected), seconds=20.0)
+        until(lambda: server.versions.live == max(expected), seconds=60.0)
         answered = len(load.answers)
         until(lambda answered=answered: len(load.answers) > answered + CLIENTS)
     load.ended.set()

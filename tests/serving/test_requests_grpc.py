@@ -92,7 +92,7 @@ def test_only_the_outputs_that_are_asked_for_are_sent(stub) -> None:
 
 
 def test_a_k_beyond_the_catalogue_gives_all_of_it(stub) -> None:
-    response = stub.Predict(request("retriever", DEFAULT, **retrieval(k=(1_000_000,))))
+    response = stub.Predict(request("retriever", DEFAULT, **retrieval(k=(10_000,))))
     assert array(response, "item_ids")[0].tolist() == [b"one-%d" % n for n, _ in nearest(0.6, ITEMS)]
 
 
@@ -166,7 +166,7 @@ BAD = {
     ),
     "a shape that fills the memory": (
         request("item_tower", DEFAULT, number=packed(1, [1 << 40], float_val=[1.0])), "INVALID_ARGUMENT",
-        "tensor parsing error: number: expected a shape of at most 67108864 values, received (1099511627776,)",
+        "tensor parsing error: number: expected a shape of at most 1048576 values, received [1099511627776]",
     ),
     "a shape below 0": (
         request("item_tower", DEFAULT, number=packed(1, [-1, -1], float_val=[1.0])), "INVALID_ARGUMENT",
@@ -203,7 +203,7 @@ def test_a_message_that_is_too_large_is_refused(served) -> None:
     options = [("grpc.max_send_message_length", -1)]
     with grpc.insecure_channel(f"127.0.0.1:{served.port}", options) as wide:
         stub = prediction_service_pb2_grpc.PredictionServiceStub(wide)
-        code, words = refused(stub.Predict, request("item_tower", EXAMPLES, examples=[MEGABYTE * 65]))
+        code, words = refused(stub.Predict, request("item_tower", EXAMPLES, examples=[MEGABYTE * 5]))
         assert code == grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in words
         assert stub.Predict(request("item_tower", DEFAULT, number=[1.0]), timeout=5)
 

@@ -141,8 +141,8 @@ def test_what_cannot_be_answered_is_refused_by_tf_servings_status(ask, case: str
 
 
 def test_a_body_that_is_too_large_is_refused(ask) -> None:
-    status, answer = ask(P, b" " * ((64 << 20) + 1))
-    assert (status, answer["error"]) == (413, "expected a body of at most 67108864 bytes")
+    status, answer = ask(P, b" " * ((4 << 20) + 1))
+    assert (status, answer["error"]) == (413, "expected a body of at most 4194304 bytes")
     assert ask(P, {"instances": [1.0]})[0] == 200
 
 

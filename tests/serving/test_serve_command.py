@@ -10,12 +10,15 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import IO
 
 import pytest
 from tiny import Pushes, example
 
 from ndr_client import Client
 from pipeline import lock
+from serving import launch
+from serving.settings import ServerConfig, TokenSource
 
 NDR = [sys.executable, "-m", "pipeline.cli", "serve"]
 
@@ -26,10 +29,13 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def serve(root: Path, *arguments: str, path: str = "/nowhere") -> subprocess.Popen[str]:
+def serve(root: Path, *arguments: str, path: str = "/nowhere", error: IO[str] | None = None) -> subprocess.Popen[str]:
+    """Starts the command; its log goes to `error`, or to where its output does."""
     command = ["env", "--default-signal=INT", *NDR, "--set", f"root={root}", *arguments]
     environment = {**os.environ, "PATH": f"{path}:/usr/bin:/bin"}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=error or subprocess.STDOUT, text=True, env=environment
+    )
 
 
 @pytest.mark.parametrize(
@@ -49,7 +55,7 @@ def test_a_port_that_cannot_be_is_a_usage_error(tmp_path: Path, arguments: tuple
 
 def test_a_port_in_use_is_named_at_once(tmp_path: Path) -> None:
     with socket.socket() as taken:
-        taken.bind(("", 0))
+        taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
         process = serve(tmp_path, "--rest-port", str(port), "--port", str(free_port()))
@@ -63,7 +69,8 @@ def test_the_embedded_server_waits_for_a_push_serves_it_and_ends_when_told(
 ) -> None:
     pushes = Pushes(template, tmp_path)
     port, rest_port = free_port(), free_port()
-    process = serve(tmp_path, "--port", str(port), "--rest-port", str(rest_port))
+    log = (tmp_path / "stderr").open("w")
+    process = serve(tmp_path, "--port", str(port), "--rest-port", str(rest_port), error=log)
     health = f"http://127.0.0.1:{rest_port}/healthz"
 
     def status() -> int:
@@ -85,9 +92,28 @@ def test_the_embedded_server_waits_for_a_push_serves_it_and_ends_when_told(
     assert process.returncode == 0
     assert said.splitlines() == [
         f"Nothing was pushed to {tmp_path}/serving yet: waits for a first version.",
-        f"Embedded server (no tensorflow_model_server on the PATH): gRPC at localhost:{port}, REST at "
-        f"http://localhost:{rest_port}/v1/models. Ctrl-C ends it.",
+        f"Embedded server (no tensorflow_model_server on the PATH): gRPC at 127.0.0.1:{port}, REST at 127.0.0.1:{rest_port}. "
+        "Ctrl-C ends it.",
     ]
+    # What an operator reads, `kubectl logs` too, is on standard error, and in a file that is rotated.
+    log.close()
+    logged = (tmp_path / "stderr").read_text()
+    assert "INFO serving.versions: version" in logged and "asked to end by SIGTERM" in logged
+    assert "asked to end by SIGTERM" in (tmp_path / "logs" / "serve.log").read_text()
+
+
+def test_a_request_in_flight_is_answered_within_the_drain_and_one_that_never_ends_does_not_hold_up_the_end(
+    template: Path, tmp_path: Path, until
+) -> None:
+    """Once with a model that ends, once with one that does not: the process ends either way."""
+    Pushes(template, tmp_path).push("one")
+    for seconds, answered in ((2.0, True), (600.0, False)):
+        done = subprocess.run(
+            [sys.executable, str(Path(__file__).parent / "slow_server.py"), str(tmp_path / "serving"), str(seconds)],
+            capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == ("answered\n" if answered else "UNAVAILABLE\n")
 
 
 @pytest.fixture
@@ -106,7 +132,8 @@ def test_tf_serving_takes_the_place_of_the_process_where_it_is_installed(
     template: Path, tmp_path: Path, tf_serving: Path, until
 ) -> None:
     port, rest_port = free_port(), free_port()
-    process = serve(tmp_path, "--port", str(port), "--rest-port", str(rest_port), path=str(tf_serving))
+    ports = ("--port", str(port), "--rest-port", str(rest_port))
+    process = serve(tmp_path, "--host", "0.0.0.0", *ports, path=str(tf_serving))
     time.sleep(1.5)  # it waits for something to serve
     assert process.poll() is None and not (tmp_path / "started").exists()
     Pushes(template, tmp_path).push("one")
@@ -137,13 +164,26 @@ def test_an_address_that_nothing_here_can_serve_is_refused(tmp_path: Path) -> No
     assert said.startswith("gs://bucket/serving: expected a folder") and "Install tensorflow_model_server" in said
 
 
-def test_the_embedded_server_can_be_asked_for_where_tf_serving_is_installed(
-    template: Path, tmp_path: Path, tf_serving: Path
+@pytest.mark.parametrize(
+    ("host", "embedded", "config", "why"),
+    [
+        ("0.0.0.0", True, ServerConfig(), "as asked"),
+        ("127.0.0.1", False, ServerConfig(), "tensorflow_model_server would listen on every address: --host 0.0.0.0"),
+        (
+            "0.0.0.0", False, ServerConfig(token=TokenSource(env="TOKEN")),
+            "tensorflow_model_server has no TLS and no token for REST",
+        ),
+    ],
+)  # fmt: skip
+def test_the_embedded_server_is_started_where_tf_serving_would_not_do(
+    monkeypatch, tf_serving: Path, host: str, embedded: bool, config: ServerConfig, why: str
 ) -> None:
-    Pushes(template, tmp_path).push("one")
-    ports = ("--port", str(free_port()), "--rest-port", str(free_port()))
-    process = serve(tmp_path, "--embedded", *ports, path=str(tf_serving))
-    time.sleep(3)  # TF Serving would have been started in one; the embedded server itself is waited for by another test
-    assert process.poll() is None and not (tmp_path / "started").exists()
-    process.kill()
-    process.communicate()
+    monkeypatch.setenv("PATH", str(tf_serving))
+    assert launch._tf_serving(host, embedded, config) == (None, why)
+    assert launch._tf_serving("0.0.0.0", False, ServerConfig()) == (str(tf_serving / "tensorflow_model_server"), "")
+
+
+def test_where_a_server_listens_is_said() -> None:
+    assert str(launch.Where("127.0.0.1", 1, 2)) == "gRPC at 127.0.0.1:1, REST at 127.0.0.1:2"
+    every = "gRPC at [::]:1, REST at [::]:2, which is every address of this machine"
+    assert str(launch.Where("::", 1, 2)) == every

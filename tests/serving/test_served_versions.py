@@ -63,7 +63,7 @@ def test_a_port_that_another_server_has_is_refused(serve, pushes, name: str) -> 
 
 def test_a_push_is_seen_within_a_second(pushes, until) -> None:
     pushes.push("one")
-    with EmbeddedServer(pushes.root, ServerSettings(host="127.0.0.1", port=0, rest_port=0)) as server:
+    with EmbeddedServer(pushes.root, ServerSettings(port=0, rest_port=0)) as server:
         until(lambda: server.versions.live)
         pushes.model("two")
         pushed = pushes.push("two")

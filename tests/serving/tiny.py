@@ -20,7 +20,7 @@ from components.pusher.versions import PushFolder
 from ndr_client import served
 from serving.server import ServerSettings
 
-ANY_PORT = ServerSettings(host="127.0.0.1", port=0, rest_port=0, poll_seconds=0.05)
+ANY_PORT = ServerSettings(port=0, rest_port=0, poll_seconds=0.05)
 DAY = date(2026, 11, 24)
 ITEMS = 5
 PARTS = (served.QUERY_TOWER, served.ITEM_TOWER, served.RETRIEVER, served.INDEX)

@@ -283,6 +283,9 @@ def test_a_backfill_outlasts_a_server_that_restarts_but_not_one_that_is_gone(api
     failures[0] = 3
     with pytest.raises(PassingError, match=r"2026-11-22: .*answered 503"):
         list(made_up.backfill(to, read, iter(days), (), say))
+    # A status of its own, by which the CronJob tells it from a day that failed.
+    api.failing = 100
+    assert "answered 503" in ndr(api, "backfill", package, "--from", "2026-11-22", "--to", "2026-11-22", status=75)
 
 
 @pytest.fixture

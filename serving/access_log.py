@@ -1,0 +1,70 @@
+"""The access log: a line of JSON for each request, or for a share of them."""
+
+import json
+import logging
+import random
+import sys
+from datetime import UTC, datetime
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+
+import grpc
+
+from serving.record import Record
+from serving.settings import AccessLogSettings
+
+# What is logged whatever the share: the server's faults, not the client's.
+FAULTS = {
+    grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DATA_LOSS, grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+}  # fmt: skip
+PRIVATE_FILE = 0o600
+
+
+class AccessLog:
+    """Writes about requests.
+
+    Args:
+        settings: which, and where to.
+        root: what a path is relative to.
+    """
+
+    def __init__(self, settings: AccessLogSettings, root: Path) -> None:
+        self._share = settings.share
+        self._random = random.Random()
+        self._handler: logging.Handler
+        if settings.path is None:
+            self._handler = logging.StreamHandler(sys.stderr)
+        else:
+            path = root / settings.path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch(PRIVATE_FILE)
+            self._handler = RotatingFileHandler(
+                path, maxBytes=settings.file_bytes, backupCount=settings.files - 1, encoding="utf-8"
+            )
+        self._logger = logging.Logger("access", logging.INFO)  # of its own: neither the root's handlers nor its level
+        self._logger.addHandler(self._handler)
+
+    def observe(self, record: Record) -> None:
+        """Writes a line about a request that was answered or refused, by chance; about each that met a fault of the server's."""
+        if not self._share or (record.code not in FAULTS and self._random.random() >= self._share):
+            return
+        line = {
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "peer": record.peer,
+            "api": record.api,
+            "method": record.method,
+            "model": record.model,
+            "version": record.version,
+            "signature": record.signature,
+            "rows": record.extent.rows if record.extent else None,
+            "k": record.extent.items if record.extent else None,
+            "bytes": record.received_bytes,
+            "code": record.code.name,
+            "ms": round(1000 * record.seconds, 3),
+        }
+        self._logger.info(json.dumps(line))
+
+    def close(self) -> None:
+        """Ends the file."""
+        self._handler.close()

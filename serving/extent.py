@@ -1,0 +1,107 @@
+"""How much a request asks for, so that it is held against the limits before any of it is unpacked to arrays."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+
+from ndr_client import served
+from serving.errors import invalid
+from serving.settings import Limits
+
+_SHOWN = 40  # bytes of an Example that is none, in an error
+
+
+@dataclass(frozen=True)
+class Extent:
+    """What a request makes a model compute.
+
+    Attributes:
+        rows: of the request.
+        width: values of the longest feature of its rows.
+        items: the largest k.
+        excluded: the most items that a row excludes.
+    """
+
+    rows: int
+    width: int = 0
+    items: int = 0
+    excluded: int = 0
+
+    def __or__(self, other: "Extent") -> "Extent":
+        """Of both in one batch: every row is padded to the longest, and as wide as the largest k."""
+        return Extent(
+            self.rows + other.rows,
+            max(self.width, other.width),
+            max(self.items, other.items),
+            max(self.excluded, other.excluded),
+        )
+
+    def excess(self, limits: Limits) -> str | None:
+        """Which limit is exceeded, in words; None where none is."""
+        comparisons = self.rows * (self.items + self.excluded) * (self.excluded + 1)
+        for what, asked, limit in (
+            ("rows", self.rows, limits.rows),
+            ("values, each row having as many as the longest", self.rows * self.width, limits.values),
+            ("for k", self.items, limits.items),
+            ("comparisons, rows x (k + excluded) x (excluded + 1)", comparisons, limits.comparisons),
+        ):
+            if asked > limit:
+                return f"expected at most {limit} {what}, received {asked}"
+        return None
+
+
+def of(inputs: Mapping[str, NDArray[Any]]) -> Extent:
+    """The extent of inputs whose first dimension is the batch.
+
+    Raises:
+        RequestError: INVALID_ARGUMENT, an Example is none.
+    """
+    rows = max((len(array) for array in inputs.values() if array.ndim), default=1)
+    items = int(inputs[served.K].max(initial=0)) if served.K in inputs else 0
+    excluded = inputs[served.EXCLUDE].shape[1] if served.EXCLUDE in inputs and inputs[served.EXCLUDE].ndim == 2 else 0
+    width = max((array[0].size for array in inputs.values() if array.ndim > 1 and len(array)), default=1)
+    if served.EXAMPLES in inputs:
+        lengths = [_lengths(each) for each in parse_examples(inputs[served.EXAMPLES].ravel())]
+        width = max((max(each.values(), default=0) for each in lengths), default=0)
+        excluded = max((each.get(served.EXCLUDE, 0) for each in lengths), default=0)
+    return Extent(rows, width, items, excluded)
+
+
+def parse_examples(serialized: Iterable[bytes]) -> list[Any]:
+    """The tf.Examples that a request has.
+
+    Raises:
+        RequestError: INVALID_ARGUMENT, one of them is none.
+    """
+    examples = []
+    for content in serialized:
+        try:
+            examples.append(tf.train.Example.FromString(content))
+        except DecodeError as error:
+            raise invalid(f"examples: expected serialised tf.Examples, received {content[:_SHOWN]!r}") from error
+    return examples
+
+
+def values(feature: Any) -> Any:
+    """The values of a feature of an Example, of whichever kind they are."""
+    kind = feature.WhichOneof("kind")
+    return getattr(feature, kind).value if kind else ()
+
+
+def _lengths(example: Any) -> dict[str, int]:
+    return {name: len(values(feature)) for name, feature in example.features.feature.items()}
+
+
+def text(value: Any) -> bytes:
+    """A value of a feature as bytes, as ids are."""
+    return value if isinstance(value, bytes) else str(value).encode()
+
+
+def is_text(array: NDArray[Any]) -> bool:
+    """Whether an array has texts, as bytes objects."""
+    return array.dtype == np.dtype(object)

@@ -1,0 +1,106 @@
+"""What gRPC and REST share: who may ask, how much is taken on, the threads that answer, and what is recorded of each request."""
+
+import asyncio
+import hmac
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TypeVar
+
+import grpc
+
+from serving.errors import RequestError, unauthenticated, unavailable
+from serving.record import Record
+from serving.settings import Limits
+
+Result = TypeVar("Result")
+_log = logging.getLogger(__name__)
+
+
+class Front:
+    """Takes requests on, or refuses them at once.
+
+    Reading a request, running the model and writing the answer are for worker threads: the event loop, which serves all
+    connections, only moves bytes.
+
+    Args:
+        limits: how much is taken on.
+        token: that each request must carry; None asks for none.
+        observe: is told of each request once it is answered or refused.
+    """
+
+    def __init__(self, limits: Limits, token: str | None, observe: Callable[[Record], None]) -> None:
+        self.limits = limits
+        self._token = token
+        self._observe = observe
+        self._workers = ThreadPoolExecutor(limits.running, "worker")
+        self._running = 0
+        self._lock = threading.Lock()
+        self._calls: dict[str, int] = {}
+
+    @property
+    def running(self) -> int:
+        """Requests that wait for a model or run."""
+        return self._running
+
+    def authorize(self, header: str | None) -> None:
+        """Compares the header `authorization` with the token.
+
+        Raises:
+            RequestError: UNAUTHENTICATED.
+        """
+        if self._token is not None and not hmac.compare_digest(
+            (header or "").encode(errors="replace"), f"Bearer {self._token}".encode()
+        ):
+            raise unauthenticated()
+
+    @contextmanager
+    def call(self, record: Record) -> Iterator[None]:
+        """Around a request, from its headers to its answer: bounds how many there are, and records it.
+
+        Raises:
+            RequestError: UNAVAILABLE, there are too many; INTERNAL for a fault of ours, which is logged.
+        """
+        open_calls = self._calls.get(record.api, 0)
+        self._calls[record.api] = open_calls + 1
+        code = grpc.StatusCode.CANCELLED  # what it is left with where the client goes away
+        try:
+            if open_calls >= self.limits.calls:
+                raise unavailable(f"overloaded: expected at most {self.limits.calls} calls at a time. Try again later.")
+            yield
+            code = grpc.StatusCode.OK
+        except RequestError as error:
+            code = error.code
+            raise
+        except Exception as error:
+            code = grpc.StatusCode.INTERNAL
+            _log.exception("a request failed")
+            raise RequestError(code, f"{type(error).__name__}: {error}") from error
+        finally:
+            self._calls[record.api] -= 1
+            record.end(code)
+            self._observe(record)
+
+    async def run(self, work: Callable[[], Result]) -> Result:
+        """Runs work in a thread.
+
+        Raises:
+            RequestError: UNAVAILABLE, too many requests wait or run; or what the work raises.
+        """
+        with self._lock:
+            if self._running >= self.limits.running:
+                raise unavailable(f"overloaded: {self._running} requests wait or run. Try again later.")
+            self._running += 1
+        job = self._workers.submit(work)
+        job.add_done_callback(self._done)
+        return await asyncio.wrap_future(job)
+
+    def stop(self) -> None:
+        """Takes on nothing more; work that has begun is not waited for."""
+        self._workers.shutdown(wait=False, cancel_futures=True)
+
+    def _done(self, _: Future[Result]) -> None:
+        with self._lock:
+            self._running -= 1

@@ -1,0 +1,37 @@
+"""Whether a server should be sent requests, in words."""
+
+from serving.versions import Versions
+
+
+class Readiness:
+    """What a readiness probe is told.
+
+    Args:
+        versions: what is served.
+        stale_seconds: for how long a newer version may not be loaded before the server is not ready; None for ever.
+    """
+
+    def __init__(self, versions: Versions, stale_seconds: float | None) -> None:
+        self._versions = versions
+        self._stale_seconds = stale_seconds
+        self._is_ending = False
+
+    def end(self) -> None:
+        """The server is asked to end."""
+        self._is_ending = True
+
+    def __call__(self) -> tuple[bool, str]:
+        """Whether the server is ready, and why, or what is stale."""
+        live, newest, stale = self._versions.live, self._versions.newest, self._versions.stale_seconds
+        if self._is_ending:
+            return False, "the server is about to end"
+        if live is None:
+            return False, f"no version is loaded yet{self._fault()}"
+        if not stale:
+            return True, f"ok: version {live} is live"
+        words = f"stale: version {live} is live, and version {newest} is not, for {stale:.0f} s{self._fault()}"
+        return self._stale_seconds is None or stale <= self._stale_seconds, words
+
+    def _fault(self) -> str:
+        fault = self._versions.fault
+        return f": {fault}" if fault else ""

@@ -1,0 +1,162 @@
+"""How versions are served: limits, who may ask, and what is recorded. Nothing heavy is imported."""
+
+import os
+import re
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+
+from schemas.errors import UserError
+from schemas.features import Declaration
+
+
+class Limits(Declaration):
+    """What the embedded server takes on. More is refused at once, before anything is unpacked or run.
+
+    Attributes:
+        request_bytes: of a gRPC message or an unpacked REST body; gRPC's own default.
+        rows: of a request.
+        values: of a request: over all inputs, and rows times the values of the longest feature, as rows are padded to one length.
+        items: the largest k.
+        comparisons: of a batch: rows x (k + excluded) x (excluded + 1), the bytes that the retriever needs to exclude items.
+        calls: requests that are received or answered at the same time, by gRPC and by REST each.
+        running: requests that wait for a model or run, by gRPC and REST together.
+        connections: open at the same time, by gRPC and by REST each.
+        receive_seconds: for a TLS handshake, for the headers, and for the body of a request.
+        idle_seconds: until a REST connection without a request is closed.
+        drain_seconds: how long requests that have begun are waited for once the server is asked to end.
+    """
+
+    request_bytes: PositiveInt = 4 << 20
+    rows: PositiveInt = 4096
+    values: PositiveInt = 1 << 20
+    items: PositiveInt = 10_000
+    comparisons: PositiveInt = 1 << 28
+    calls: PositiveInt = 256
+    running: PositiveInt = 128
+    connections: PositiveInt = 1024
+    receive_seconds: PositiveFloat = 10.0
+    idle_seconds: PositiveFloat = 75.0
+    drain_seconds: NonNegativeFloat = 10.0
+
+
+class TlsSettings(Declaration):
+    """TLS for gRPC and REST. Files are PEM.
+
+    Attributes:
+        certificate: the server's, and those that sign it up to the root's.
+        key: its private key.
+        client_ca: who signs the certificates that clients must show; None asks for none.
+    """
+
+    certificate: Path
+    key: Path
+    client_ca: Path | None = None
+
+    def read(self, name: str) -> bytes:
+        """The content of one of the files.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        path: Path = getattr(self, name)
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise UserError(f"server.tls.{name}: {path} cannot be read: {error.strerror}.") from error
+
+
+class TokenSource(Declaration):
+    """Where the token is read from that a request must carry, as `authorization: Bearer TOKEN`; one of the two.
+
+    Attributes:
+        env: an environment variable that holds it.
+        file: a file whose first line it is, such as a mounted secret.
+    """
+
+    env: str | None = None
+    file: Path | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.env is None) == (self.file is None):
+            raise ValueError("expected one of env, the name of an environment variable, and file, the path of a file")
+        return self
+
+    def read(self) -> str:
+        """The token.
+
+        Raises:
+            UserError: it is not there, or has characters that no header can carry.
+        """
+        if self.env is not None:
+            token, source = os.environ.get(self.env, ""), "the environment variable that server.token.env names"
+        else:
+            source = "the file that server.token.file names"
+            try:
+                token = (self.file or Path()).read_text(encoding="ascii").partition("\n")[0].strip()
+            except (OSError, UnicodeDecodeError) as error:
+                raise UserError(f"server.token: {source} cannot be read as ASCII text.") from error
+        if not re.fullmatch(r"[!-~]+", token):
+            raise UserError(f"server.token: expected printable ASCII without spaces in {source}, found nothing of it.")
+        return token
+
+
+class AccessLogSettings(Declaration):
+    """A line of JSON for each request, or for a share of them; errors of the server's are always logged.
+
+    Attributes:
+        share: of the requests that are logged, from 0 (none) to 1.
+        path: the file, relative to the root; rotated. None writes to standard error.
+        file_bytes: of a file; the newest `files` of them are kept.
+        files: that are kept.
+    """
+
+    share: float = Field(default=0.0, ge=0.0, le=1.0)
+    path: Path | None = None
+    file_bytes: PositiveInt = 64 << 20
+    files: PositiveInt = 5
+
+
+class RequestLogSettings(Declaration):
+    """A sample of the queries that were answered, as tf.Examples; see `serving.request_log`.
+
+    Attributes:
+        share: of the requests whose queries are kept, from 0 (none) to 1.
+        path: the folder, relative to the root.
+        file_bytes: after which a file is complete.
+        file_seconds: after which a file with at least one query is complete.
+        total_bytes: of all complete files; the oldest are removed first.
+        days: after which a file is removed.
+    """
+
+    share: float = Field(default=0.0, ge=0.0, le=1.0)
+    path: Path = Path("requests")
+    file_bytes: PositiveInt = 16 << 20
+    file_seconds: PositiveFloat = 60.0
+    total_bytes: PositiveInt = 1 << 30
+    days: PositiveFloat = 7.0
+
+
+class ServerConfig(Declaration):
+    """How `ndr serve` answers, where the embedded server does.
+
+    Attributes:
+        limits: what it takes on.
+        tls: None serves without.
+        token: that requests must carry; None asks for none.
+        stale_seconds: for how long a newer version may be in the push folder, and not be loaded, before the server says that it is
+            not ready. None never says so: an old version is better than none, where all replicas met the same fault.
+        unknown_ids_share: of the requests whose ids are looked up in the vocabularies, for the metric of unknown ones.
+        access_log: a line for each request.
+        request_log: a sample of queries.
+    """
+
+    limits: Limits = Limits()
+    tls: TlsSettings | None = None
+    token: TokenSource | None = None
+    stale_seconds: PositiveFloat | None = None
+    unknown_ids_share: float = Field(default=0.1, ge=0.0, le=1.0)
+    access_log: AccessLogSettings = AccessLogSettings()
+    request_log: RequestLogSettings = RequestLogSettings()

@@ -1,0 +1,50 @@
+"""Which ids of a query its model knows: those in the vocabularies that it was exported with. All others share hash buckets."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.analysis.files import VOCABULARY_PREFIX
+from ndr_client import served
+from serving.extent import parse_examples, values
+
+Counts = dict[str, tuple[int, int]]
+
+
+class Vocabularies:
+    """The vocabularies in a model's assets. Of an id a 64-bit hash is kept.
+
+    Args:
+        folder: of the SavedModel.
+        tables: the embedding table of each feature that is measured; those without a vocabulary are left out.
+    """
+
+    def __init__(self, folder: Path, tables: Mapping[str, str]) -> None:
+        paths = {name: folder / "assets" / f"{VOCABULARY_PREFIX}{table}" for name, table in tables.items()}
+        known = {path: _hashes(path.read_bytes().splitlines()) for path in {*paths.values()} if path.is_file()}
+        self._known = {name: known[path] for name, path in paths.items() if path in known}
+
+    def count(self, inputs: Mapping[str, NDArray[Any]]) -> Counts:
+        """By feature, how many ids a request's queries have, and how many of them are unknown."""
+        if not self._known:
+            return {}
+        if served.EXAMPLES in inputs:
+            features = [example.features.feature for example in parse_examples(inputs[served.EXAMPLES])]
+            ids = {
+                name: [id_ for each in features if name in each for id_ in values(each[name])] for name in self._known
+            }
+        else:
+            ids = {name: [id_ for id_ in inputs[name].ravel() if id_] for name in self._known if name in inputs}
+        return {name: (len(each), self._unknown(name, each)) for name, each in ids.items() if each}
+
+    def _unknown(self, name: str, ids: list[bytes]) -> int:
+        known, hashes = self._known[name], _hashes(ids)
+        places = np.minimum(np.searchsorted(known, hashes), max(len(known) - 1, 0))
+        return len(ids) - int(np.count_nonzero(known[places] == hashes)) if len(known) else len(ids)
+
+
+def _hashes(ids: Iterable[bytes]) -> NDArray[np.int64]:
+    return np.sort(np.fromiter(map(hash, ids), np.int64))

@@ -1,0 +1,109 @@
+"""Who may ask: TLS, certificates of clients, a token; and a server listens on this machine alone unless it is told otherwise."""
+
+import http.client
+import json
+import ssl
+from pathlib import Path
+
+import grpc
+import pytest
+from certificates import self_signed
+from tensorflow_serving.apis import prediction_service_pb2_grpc
+from test_requests_grpc import DEFAULT, refused, request
+
+from schemas.errors import UserError
+from serving.server import EmbeddedServer, ServerSettings
+
+ROWS = json.dumps({"instances": [1.0]})
+ASKED = request("item_tower", DEFAULT, number=[1.0])
+TOKEN = "correct-horse"
+
+
+def status(connection: http.client.HTTPConnection, path: str = "/v1/models/item_tower", **headers: str) -> int:
+    connection.request("GET", path, headers=headers)
+    response = connection.getresponse()
+    response.read()
+    return response.status
+
+
+@pytest.fixture
+def pem(tmp_path: Path) -> Path:
+    (tmp_path / "pem").mkdir()
+    return self_signed(tmp_path / "pem")
+
+
+def stub_of(server, credentials: grpc.ChannelCredentials):
+    return prediction_service_pb2_grpc.PredictionServiceStub(
+        grpc.secure_channel(f"127.0.0.1:{server.port}", credentials, [("grpc.use_local_subchannel_pool", 1)])
+    )
+
+
+def test_both_sides_are_encrypted_and_nothing_answers_in_the_clear(serve, pushes, pem) -> None:
+    pushes.push("one")
+    server = serve(pushes.root, tls={"certificate": pem, "key": pem})
+    trusted = grpc.ssl_channel_credentials(pem.read_bytes())
+    assert stub_of(server, trusted).Predict(ASKED, timeout=60).model_spec.name == "item_tower"
+    context = ssl.create_default_context(cafile=str(pem))
+    assert status(http.client.HTTPSConnection("127.0.0.1", server.rest_port, context=context, timeout=60)) == 200
+    with pytest.raises((http.client.HTTPException, OSError)):
+        status(http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=60))
+    plain = prediction_service_pb2_grpc.PredictionServiceStub(grpc.insecure_channel(f"127.0.0.1:{server.port}"))
+    assert refused(plain.Predict, ASKED)[0] == grpc.StatusCode.UNAVAILABLE
+
+
+def test_a_client_shows_a_certificate_where_one_is_asked_for(serve, pushes, pem) -> None:
+    pushes.push("one")
+    server = serve(pushes.root, tls={"certificate": pem, "key": pem, "client_ca": pem})
+    content = pem.read_bytes()
+    assert stub_of(server, grpc.ssl_channel_credentials(content, content, content)).Predict(ASKED, timeout=60)
+    assert (
+        refused(stub_of(server, grpc.ssl_channel_credentials(content)).Predict, ASKED)[0] == grpc.StatusCode.UNAVAILABLE
+    )
+    context = ssl.create_default_context(cafile=str(pem))
+    with pytest.raises(OSError):
+        status(http.client.HTTPSConnection("127.0.0.1", server.rest_port, context=context, timeout=60))
+    context.load_cert_chain(pem)
+    assert status(http.client.HTTPSConnection("127.0.0.1", server.rest_port, context=context, timeout=60)) == 200
+
+
+def test_a_token_is_asked_for_everywhere_but_by_the_probes(serve, pushes, tmp_path: Path) -> None:
+    pushes.push("one")
+    (tmp_path / "token").write_text(f"{TOKEN}\n")
+    server = serve(pushes.root, token={"file": tmp_path / "token"})
+    connection = http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=60)
+    for path in ("/v1/models/item_tower", "/monitoring/prometheus/metrics"):
+        assert status(connection, path) == 401
+        assert status(connection, path, Authorization="Bearer wrong") == 401
+        assert status(connection, path, Authorization=f"Bearer {TOKEN}") == 200
+    assert [status(connection, path) for path in ("/livez", "/readyz")] == [200, 200]
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        assert refused(stub.Predict, ASKED)[0] == grpc.StatusCode.UNAUTHENTICATED
+        assert stub.Predict(ASKED, timeout=60, metadata=[("authorization", f"Bearer {TOKEN}")])
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"tls": {"certificate": "none.pem", "key": "none.pem"}}, "server.tls.certificate: none.pem cannot be read"),
+        ({"tls": {"certificate": __file__, "key": __file__}}, "expected a certificate and its private key"),
+        ({"token": {"env": "hunter2"}}, "the environment variable that server.token.env names"),
+        ({"token": {"file": "hunter2"}}, "the file that server.token.file names cannot be read"),
+    ],
+)
+def test_a_certificate_or_a_token_that_cannot_be_read_is_said_without_showing_it(
+    serve, pushes, config: dict, words: str
+) -> None:
+    with pytest.raises(UserError, match=words) as refusal:
+        serve(pushes.root, wait=False, **config)
+    assert "hunter2" not in str(refusal.value)
+
+
+def test_a_server_listens_on_this_machine_alone() -> None:
+    assert ServerSettings().host == "127.0.0.1"
+    with EmbeddedServer(Path("nothing"), ServerSettings(port=0, rest_port=0)) as server:
+        tables = [Path(f"/proc/net/{name}").read_text().splitlines()[1:] for name in ("tcp", "tcp6")]
+        local = [fields[1].split(":") for table in tables for fields in map(str.split, table) if fields[3] == "0A"]
+        for port in (server.port, server.rest_port):
+            # 127.0.0.1 as the kernel writes it, or as an IPv6 address.
+            assert {host[-8:] for host, number in local if int(number, 16) == port} == {"0100007F"}

@@ -1,0 +1,268 @@
+"""What one request, or many, may take from all others: nothing is unpacked before it is held against the limits."""
+
+import gzip
+import http.client
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from tensorflow_serving.apis import prediction_service_pb2_grpc
+from test_requests_grpc import DEFAULT, EXAMPLES, packed, refused, request, retrieval
+from tiny import example
+
+PATH = "/v1/models/item_tower:predict"
+METHOD = "/tensorflow.serving.PredictionService/Predict"
+STRING, FLOAT = 7, 1
+MEGABYTE = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def stub(channel) -> prediction_service_pb2_grpc.PredictionServiceStub:
+    return prediction_service_pb2_grpc.PredictionServiceStub(channel)
+
+
+def resident() -> int:
+    """Bytes of memory that this process, in which the server is, has."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+def texts(shape: list[int], *values: bytes):
+    return packed(STRING, shape, string_val=values)
+
+
+def many_examples(count: int, exclude: int):
+    return np.array([example(0.6, tuple(b"x" for _ in range(exclude)))] + [example(0.6)] * (count - 1), object)
+
+
+NUMBER = np.array([1.0], np.float32)
+ANGLE = np.array([0.6], np.float32)
+TOO_MUCH = {
+    "a few bytes that claim 60 million texts": (
+        request("query_tower", DEFAULT, angle=ANGLE, past=texts([1, 60_000_000], b"a")),
+        "past: expected a shape of at most 1048576 values",
+    ),
+    "a text that is repeated": (
+        request("query_tower", DEFAULT, angle=ANGLE, past=texts([1, 1000], b"a" * 100_000)),
+        "past: expected texts of at most 4194304 bytes, each repetition counted",
+    ),
+    "a dtype that is not declared, of a size that is not looked at": (
+        request("item_tower", DEFAULT, number=texts([60_000_000], b"a")),
+        "number: expected the dtype float32, received string",
+    ),
+    "65 dimensions": (
+        request("item_tower", DEFAULT, number=packed(FLOAT, [1] * 65, float_val=[1.0])),
+        "number: expected the shape [?], received 65 dimensions",
+    ),
+    "dimensions whose product is beyond 64 bits": (
+        request("query_tower", DEFAULT, angle=ANGLE, past=texts([1 << 62, 1 << 62], b"a")),
+        "past: expected a shape of at most 1048576 values",
+    ),
+    "negative dimensions whose product is positive": (
+        request("query_tower", DEFAULT, angle=ANGLE, past=texts([-1, -1], b"a")),
+        "past: expected a shape of known sizes, received [-1, -1]",
+    ),
+    "more rows than are taken": (
+        request("item_tower", DEFAULT, number=np.zeros([4097], np.float32)),
+        "expected at most 4096 rows, received 4097",
+    ),
+    "more items than are taken": (
+        request("retriever", DEFAULT, **retrieval(k=(10_001,))),
+        "expected at most 10000 for k, received 10001",
+    ),
+    "one long row that would lengthen all others": (
+        request("retriever", EXAMPLES, examples=many_examples(2048, 600), k=np.ones([2048], np.int32)),
+        "expected at most 1048576 values, each row having as many as the longest, received 1228800",
+    ),
+    "exclusions that are compared with every item": (
+        request("retriever", DEFAULT, **retrieval(k=(10_000,), exclude=[["x"] * 20_000])),
+        "expected at most 268435456 comparisons",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", TOO_MUCH)
+def test_a_request_that_asks_for_too_much_is_refused_before_it_takes_memory(stub, caplog, case: str) -> None:
+    asked, words = TOO_MUCH[case]
+    before = resident()
+    code, found = refused(stub.Predict, asked)
+    assert code == grpc.StatusCode.INVALID_ARGUMENT and words in found
+    assert resident() - before < 200 * MEGABYTE
+    assert not caplog.records  # no traceback in the log for a client's mistake
+
+
+def post(port: int, body: bytes, **headers: str) -> tuple[int, str]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.request("POST", PATH, body, {name.replace("_", "-"): value for name, value in headers.items()})
+    response = connection.getresponse()
+    text = response.read().decode()
+    connection.close()
+    return response.status, json.loads(text)["error"] if response.status != 200 else text
+
+
+def alive(port: int, seconds: float = 10.0) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=seconds)
+    connection.request("GET", "/healthz")
+    return connection.getresponse().status
+
+
+ROWS = b'{"instances": [1.0, 2.0]}'
+
+
+def test_a_body_that_is_compressed_is_unpacked(served) -> None:
+    import zlib
+
+    for encoding, packed_body in (("gzip", gzip.compress(ROWS)), ("deflate", zlib.compress(ROWS))):
+        status, text = post(served.rest_port, packed_body, Content_Encoding=encoding)
+        assert status == 200 and len(json.loads(text)["predictions"]) == 2
+
+
+BAD_BODIES = {
+    "a gigabyte in a megabyte": (
+        lambda: gzip.compress(b" " * (1 << 30), 1)[: 4 * MEGABYTE], "gzip", 413,
+        "expected a body of at most 4194304 bytes, unpacked",
+    ),
+    "no gzip": (lambda: ROWS, "gzip", 400, "expected a body in gzip, received something else"),
+    "gzip that was cut short": (lambda: gzip.compress(ROWS)[:-9], "gzip", 400, "received one that was cut short"),
+    "an encoding that nobody has": (lambda: ROWS, "x" * 100, 415, "expected a Content-Encoding of gzip, deflate"),
+    "many small lists": (
+        lambda: b'{"instances": [' + b"[]," * 1_300_000 + b"[]]}", "identity", 400,
+        "expected a body with at most 1048576 of the signs , [ and {, received 2600003",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD_BODIES)
+def test_a_body_that_would_hold_everyone_up_is_refused_while_others_are_answered(served, case: str) -> None:
+    make, encoding, status, words = BAD_BODIES[case]
+    body = make()
+    threads = [threading.Thread(target=post, args=(served.rest_port, body), kwargs={"Content_Encoding": encoding})]
+    threads[0].start()
+    found, text = post(served.rest_port, body, Content_Encoding=encoding)
+    assert (found, words in text) == (status, True), text
+    assert alive(served.rest_port) == 200
+    threads[0].join()
+
+
+@pytest.fixture
+def impatient(serve, pushes):
+    """A server that waits a moment for headers and bodies, and takes on next to nothing."""
+    pushes.push("one")
+    return serve(
+        pushes.root, limits={"receive_seconds": 0.5, "idle_seconds": 2.0, "connections": 3, "calls": 2, "running": 1}
+    )
+
+
+def read_all(connection: socket.socket) -> bytes:
+    connection.settimeout(60)
+    content = b""
+    while chunk := connection.recv(4096):
+        content += chunk
+    return content
+
+
+def test_headers_and_bodies_that_do_not_come_end_their_connection(impatient) -> None:
+    with socket.create_connection(("127.0.0.1", impatient.rest_port)) as silent:
+        assert read_all(silent) == b""
+    with socket.create_connection(("127.0.0.1", impatient.rest_port)) as slow:
+        slow.sendall(b"POST /v1/models/item_tower:predict HTTP/1.1\r\nHost: x\r\nContent-")
+        assert read_all(slow) == b""
+    with socket.create_connection(("127.0.0.1", impatient.rest_port)) as bodiless:
+        bodiless.sendall(b"POST /v1/models/item_tower:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{")
+        answer = read_all(bodiless)
+    assert b" 408 " in answer and b"expected the body within 0.5 s" in answer
+
+
+class Half:
+    """gRPC calls whose message never comes."""
+
+    def __init__(self, port: int, count: int) -> None:
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        self._channel = grpc.insecure_channel(f"127.0.0.1:{port}", options)
+        self._end = threading.Event()
+        self.calls = [self._channel.stream_unary(METHOD).future(self._messages()) for _ in range(count)]
+
+    def _messages(self) -> Iterator[bytes]:
+        self._end.wait(60)
+        yield from ()
+
+    def close(self) -> None:
+        self._end.set()
+        self._channel.close()
+
+
+def test_a_grpc_call_whose_message_does_not_come_is_ended(impatient) -> None:
+    half = Half(impatient.port, 1)
+    assert half.calls[0].exception(timeout=60).code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    assert "expected a message within 0.5 s" in half.calls[0].details()
+    half.close()
+
+
+def test_connections_are_bounded(serve, pushes, until) -> None:
+    pushes.push("one")
+    server = serve(pushes.root, limits={"connections": 3})
+    held = [socket.create_connection(("127.0.0.1", server.rest_port)) for _ in range(3)]
+    with socket.create_connection(("127.0.0.1", server.rest_port)) as refused_one:
+        assert read_all(refused_one).startswith(b"HTTP/1.1 503 ")
+    for connection in held:
+        connection.close()
+
+    def answers() -> bool:
+        try:
+            return alive(server.rest_port, 60) == 200
+        except (OSError, http.client.HTTPException):
+            return False
+
+    until(answers, seconds=60)
+
+
+class Held:
+    """A model that does not end before it is told to."""
+
+    def __init__(self, server, model: str = "item_tower", signature: str = DEFAULT) -> None:
+        batcher = server.versions.get(model, None).signature(signature)._batcher
+        self.begun, self.go, run = threading.Event(), threading.Event(), batcher._run
+
+        def slow(inputs):
+            self.begun.set()
+            self.go.wait(60)
+            return run(inputs)
+
+        batcher._run = slow
+
+
+def test_what_there_is_no_room_for_is_refused_at_once(impatient, until: Callable[..., None]) -> None:
+    held = Held(impatient)
+    first = threading.Thread(target=post, args=(impatient.rest_port, ROWS))
+    first.start()
+    held.begun.wait(60)
+    begun = time.monotonic()
+    status, words = post(impatient.rest_port, ROWS)
+    assert status == 503 and "overloaded: 1 requests wait or run" in words
+    with grpc.insecure_channel(f"127.0.0.1:{impatient.port}") as channel:
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        code, words = refused(stub.Predict, request("item_tower", DEFAULT, number=NUMBER))
+        assert code == grpc.StatusCode.UNAVAILABLE and "overloaded" in words
+        assert first.is_alive() and time.monotonic() - begun < 50  # nobody waited for the model
+        held.go.set()
+        first.join()
+        until(lambda: impatient._front.running == 0, seconds=60)
+        assert stub.Predict(request("item_tower", DEFAULT, number=NUMBER), timeout=60)
+
+
+def test_calls_that_are_received_are_bounded(serve, pushes, until) -> None:
+    pushes.push("one")
+    server = serve(pushes.root, limits={"calls": 2})
+    half = [Half(server.port, 1) for _ in range(2)]  # a connection each, as one has no more streams than that
+    until(lambda: server._front._calls.get("grpc") == 2, seconds=60)
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}", [("grpc.use_local_subchannel_pool", 1)]) as channel:
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        code, words = refused(stub.Predict, request("item_tower", DEFAULT, number=NUMBER))
+    assert code == grpc.StatusCode.UNAVAILABLE and "expected at most 2 calls at a time" in words
+    for each in half:
+        each.close()
