@@ -245,7 +245,7 @@ def test_days_are_inspected(shop: Shop) -> None:
 
 
 def test_a_backfill_stops_at_the_first_fault_and_goes_on_where_it_stopped(shop: Shop) -> None:
-    before, (first, missing, last) = shop.newest(), shop.next_days(3)
+    first, missing, last = shop.next_days(3)
     for day in (first, last):
         write_sales(shop.folder, day)
     command = ("backfill", "--from", str(first), "--to", str(last))
