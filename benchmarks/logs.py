@@ -7,9 +7,9 @@
 - The reward is the share that was watched, whatever the item is; of one interaction in ten it is 0.
 - `Motion` says how fast the world changes from day to day: items are born and die, users replace their topics.
 
-So every probability is known: the chance of a topic, given the user and the interaction before, times the item's share of the topic
-in that hour. `World.probabilities` gives it, `World.true_ranks` where a scorer that knows all of it ranks each interaction's item, and
-`World.expected_recall` the recall that such a scorer is expected to reach: none can reach more.
+So every probability is known: the chance of a topic, given the user and the interaction before, times the item's share of the
+topic in that hour. `World.probabilities` gives it, `World.true_ranks` the places of the items by it, and `World.expected_recall`
+the recall that a scorer which knows it is expected to reach: none can be expected to reach more.
 """
 
 import argparse
@@ -51,8 +51,7 @@ class Motion:
     Attributes:
         born: the share of all items that is born on each day.
         fresh_days: after how many days an item's first popularity is down to 1 / e.
-        lifetime_days: mean days until an item leaves the catalogue; exponential, so that of those that are there on the first day as
-            many leave as of later ones.
+        lifetime_days: mean days until an item leaves the catalogue; exponential, so that old items leave no sooner than new ones.
         taste_days: mean days until a user replaces a topic by another.
     """
 
@@ -97,8 +96,8 @@ class World:
         released: [items] float64, seconds from the first day's beginning; below 0 what was there before.
         gone: [items] float64, the same of the moment when it leaves.
         activity: [users], shares of all sessions.
-        interests: for each day [users, TOPICS], each user's chance of each topic, which are its latent vector; an item's is its topic
-            alone, as long as its share of it in that hour.
+        interests: for each day [users, TOPICS], each user's chance of each topic, which are its latent vector; an item's is its
+            topic alone, as long as its share of it in that hour.
         clocks: [2, items], the length of the cycle of each item's popularity in hours, and its phase.
     """
 
@@ -144,9 +143,7 @@ class World:
         for name, values in made.items():
             object.__setattr__(self, name, values)
 
-    def _interests(
-        self, favourites: NDArray[np.int64], shares: NDArray[np.float64]
-    ) -> tuple[NDArray[np.float32], ...]:
+    def _interests(self, favourites: NDArray[np.int64], shares: NDArray[np.float64]) -> tuple[NDArray[np.float32], ...]:
         """Each day's, where of [users, TOPICS_A_USER] favourites some are replaced every night."""
         rows = np.arange(self.users)[:, np.newaxis]
         replaced = -np.expm1(-1 / self.motion.taste_days)
@@ -303,7 +300,7 @@ def write(world: World, interactions: list[int], folder: Path) -> list[Log]:
         name = str(FIRST_DAY + timedelta(days=day))
         log = world.log(day, count)
         _write_log(day, log, folder / "interactions" / name)
-        _write_catalogue(world, day, folder / "catalogue" / name)
+        write_catalogue(world, world.in_catalogue(day), folder / "catalogue" / name)
         logs.append(log)
     return logs
 
@@ -324,14 +321,20 @@ def _write_log(day: int, log: Log, folder: Path) -> None:
         parquet.write_table(table.slice(start, ROWS_A_FILE), folder / f"part-{part:05d}.parquet")
 
 
-def _write_catalogue(world: World, day: int, folder: Path) -> None:
+def write_catalogue(world: World, there: NDArray[np.int64], folder: Path) -> None:
+    """Writes a catalogue.
+
+    Args:
+        world: whose.
+        there: the items that are in it.
+        folder: destination.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     chance = np.random.default_rng([world.seed, 2])
     creators = chance.integers(max(1, int(CREATORS_AN_ITEM * world.items)), size=world.items)
     categories = world.topics * CATEGORIES_A_TOPIC + chance.integers(CATEGORIES_A_TOPIC, size=world.items)
     noise = chance.integers(TOPICS * CATEGORIES_A_TOPIC, size=world.items)  # one that says nothing
     seconds = chance.lognormal(5.0, 1.0, world.items)
-    there = world.in_catalogue(day)
     lists = pa.ListArray.from_arrays(
         pa.array(np.arange(len(there) + 1) * 2, pa.int32()),
         _named("c", np.stack([categories[there], noise[there]], axis=1).reshape(-1)),
