@@ -20,11 +20,11 @@ from components.example_gen.catalogue import CatalogueExecutor
 from components.example_gen.day_driver import Request
 from components.example_gen.interactions import InteractionExecutor
 from components.indexer.embedding import LoadedTower
+from ndr_client.served import ITEM_TOWER, QUERY_TOWER
 from pipeline import config as configuration
 from pipeline.metadata import Records
 from pipeline.store import connection
 from schemas.features import CANDIDATE_ID, QUERY_ID, REWARD, TIMESTAMP
-from schemas.served import ITEM_TOWER, QUERY_TOWER
 
 EPOCH = date(1970, 1, 1)
 MICROSECONDS_A_DAY = 86_400_000_000
@@ -181,7 +181,7 @@ def interactions(serialized: Sequence[bytes], history: str | None) -> Interactio
 
 
 def embeddings(
-    day: Day, asked: Interactions, catalogue: Sequence[bytes]
+    day: Day, asked: Interactions, catalogue: list[bytes]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """[interactions, width] and [items, width] by the towers that a day trained, as they are served.
 

@@ -33,6 +33,7 @@ def interval(values: NDArray[np.float64], groups: NDArray[np.int64]) -> Interval
         groups: [interactions], of the users.
     """
     counts = np.bincount(groups, minlength=USER_GROUPS).astype(np.float64)
-    mean = Mean.of(np.bincount(groups, values, USER_GROUPS), counts)
+    sums = np.bincount(groups, values, USER_GROUPS).astype(np.float64)
+    mean = Mean.of(sums, counts)
     half = np.nan if mean.error is None else mean.error * stats.t.ppf(0.975, mean.groups - 1)
     return Interval(mean.value, mean.value - half, mean.value + half)

@@ -205,7 +205,7 @@ def judge(stream: Stream) -> Judged:
                     found[number][FROZEN] = days.ranks(number, model, transform)
             for name, window in WINDOWS.items():
                 since = days.start(tomorrow) - window * MICROSECONDS_A_DAY if window else 0
-                model, transform = train(stream, days, since, tomorrow, f"{of_evening}/anew", None)
+                model, transform = train(stream, days, since, tomorrow, f"{of_evening}/{name}", None)
                 found[tomorrow][name] = days.ranks(tomorrow, model, transform)
             asked = days.asked[tomorrow]
             there = days.ids.filter(pa.array(days.there[tomorrow]))
@@ -227,7 +227,8 @@ def train(
         days: the stream's.
         since: microseconds since 1970-01-01.
         number: of the day, of which nothing is known yet.
-        folder: destination of the vocabularies, and in MODEL of what the next training resumes from.
+        folder: destination of the vocabularies, and in MODEL of what the next training resumes from; another for each model, as
+            TensorFlow shares lookup tables of the same file.
         base: the folder of the model that training resumes from; None where it starts anew.
     """
     examples = days.examples(since, days.start(number))

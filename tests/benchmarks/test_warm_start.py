@@ -1,14 +1,34 @@
 """The benchmark of warm start: what it says of ranks that are known, and that the truth finds its interactions again."""
 
+from collections.abc import Sequence
+from datetime import date
+
 import numpy as np
 import pyarrow as pa
 import pytest
+import tensorflow as tf
+from numpy.typing import NDArray
 
 from benchmarks import warm_start
+from benchmarks.baselines import POPULARITY
 from benchmarks.days import Interactions
 from benchmarks.logs import FIRST_DAY, Log, World
-from benchmarks.warm_start import FROZEN, SHOWN, TRUTH, WARM, by_truth, figures, headline, together, verdict
+from benchmarks.warm_start import (
+    FROZEN,
+    SHOWN,
+    TRUTH,
+    WARM,
+    Stream,
+    by_truth,
+    figures,
+    headline,
+    judge,
+    together,
+    verdict,
+)
 from components.evaluator.ranking import Ranks
+from components.trainer.settings import TrainerSettings
+from schemas.features import CANDIDATE_ID, QUERY_ID, REWARD, TIMESTAMP, FeatureSpec
 
 
 def asked(users: list[bytes]) -> Interactions:
@@ -82,3 +102,62 @@ def test_the_truth_ranks_the_interactions_that_the_pipeline_read() -> None:
     np.testing.assert_array_equal(ranks.above, above[rows])
     np.testing.assert_array_equal(ranks.tied, tied[rows])
     assert TRUTH not in warm_start.AGES
+
+
+SPEC = FeatureSpec.model_validate(
+    {
+        "interactions": {"user": "user", "item": "item", "time": "at", "reward": "liked"},
+        "catalogue": {"item": "item"},
+        "tables": {
+            "item": {"width": 8, "vocabulary": {"min_count": 1}, "hash_buckets": 4},
+            "user": {"width": 8, "vocabulary": {"min_count": 1}, "hash_buckets": 4},
+        },
+        "query": {"user": {"kind": "id", "table": "user"}, "past": {"kind": "history", "table": "item", "last": 3}},
+        "item": {"item": {"kind": "id", "table": "item"}},
+    }
+)
+SETTINGS = TrainerSettings.model_validate(
+    {"towers": {"query": [8], "item": [8]}, "batch_size": 64, "epochs": 8, "learning_rate": 0.1}
+)
+
+
+def example(item: bytes, user: bytes = b"", at: int = 0, past: Sequence[bytes] = ()) -> bytes:
+    made = tf.train.Example()
+    values = {CANDIDATE_ID: [item], "item": [item], QUERY_ID: [user], "user": [user], "past": list(past)}
+    for name, of_name in values.items():
+        made.features.feature[name].bytes_list.value.extend(of_name)
+    made.features.feature[TIMESTAMP].int64_list.value.append(at)
+    made.features.feature[REWARD].float_list.value.append(1.0)
+    return made.SerializeToString(deterministic=True)
+
+
+def test_two_days_are_judged_before_they_are_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Two groups of users, each with 20 items of its own: by chance a quarter is among the first 10 of 40 items, and half of those
+    # of the user's own group. What a user took the days before says which group it is.
+    anew = "anew on all days"
+    monkeypatch.setattr(warm_start, "WINDOWS", {"anew on 1 day": 1, anew: None})
+    chance = np.random.default_rng(0)
+    first = date(2026, 11, 24)
+    examples = []
+    for day in range(-1, 3):
+        begun = ((first - date(1970, 1, 1)).days + day - 1) * 86_400_000_000
+        for user in range(40):
+            taken = [b"i%d" % (20 * (user % 2) + n) for n in chance.permutation(20)[:8]]
+            for number, item in enumerate(taken):
+                time = begun + number * 1_000_000
+                examples.append(example(item, b"u%d" % user, time, taken[max(0, number - 3) : number]))
+    catalogue = [example(b"i%d" % n) for n in range(40)]
+
+    def there(number: int, ids: pa.Array) -> NDArray[np.bool_]:
+        return np.ones(len(ids), bool)
+
+    judged = judge(Stream("groups", SPEC, SETTINGS, examples, catalogue, first, 2, there))
+    assert np.bincount(judged.days).tolist() == [0, 320, 320]
+    recall = {scorer: by_cutoff[10].reshape(2, -1).mean(axis=1) for scorer, by_cutoff in judged.hits.items()}
+    assert (recall[WARM] > 0.4).all() and (recall[WARM] < 0.6).all()
+    assert recall[FROZEN][0] == recall[WARM][0]  # nothing was learnt since
+    assert (judged.hits[anew][10][:320] == judged.hits[WARM][10][:320]).all()  # nor was there another day to start from
+    assert recall[FROZEN][1] != recall[WARM][1] != recall[anew][1]
+    assert (recall[POPULARITY] < 0.35).all()
+    assert np.isnan(judged.hits["2 days old"][10][:320]).all()
+    assert recall["2 days old"][1] == recall[FROZEN][1]  # on the second day it is the same model
