@@ -7,17 +7,20 @@ pipeline carries.
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from scipy import sparse
 
-from components.evaluator import facts
-from components.evaluator.cooccurrence import ONE, rank_by_cooccurrence
-from components.evaluator.ranking import Ranks, rank_by_score
+from components.evaluator.cooccurrence import Neighbours
+from components.evaluator.positions import positions
+from components.evaluator.ranking import Excluded, Ranks, rank_by_score
+from components.evaluator.ranking_entries import rank_by_entries
+from components.evaluator.settings import EvaluatorSettings
 
 POPULARITY, RECENT, TAKEN, COOCCURRENCE = "popularity", "recent popularity", "taken before", "co-occurrence"
 RECENT_DAYS = 7
 MICROSECONDS_A_DAY = 86_400_000_000
-NEWEST, FADES = 1 << 10, 0.9  # what the newest item of a history weighs, and each older one beside the next newer
+NEIGHBOURS = EvaluatorSettings().neighbours  # of each item, as the pipeline keeps by default
 
 
 class Known:
@@ -50,7 +53,11 @@ class Known:
         targets = sparse.csr_array(
             (np.ones(len(rows), np.int64), (np.arange(len(rows)), rows)), shape=(len(rows), len(self._ids))
         )
-        self._pairs = self._pairs + self._seen(histories, by_age=False).T @ targets
+        seen = self._seen(histories, self._ids)
+        sources = sparse.csr_array(
+            (np.ones(len(seen.rows), np.int64), seen.rows, seen.offsets), shape=(len(rows), len(self._ids))
+        )
+        self._pairs = self._pairs + sources.T @ targets
 
     def ranks(
         self,
@@ -70,22 +77,20 @@ class Known:
             start: of the day that is ranked, in microseconds since 1970-01-01; the recent days end there.
         """
         size, columns = len(self._ids), self._rows(catalogue)
-        true_rows = facts.positions(pa.array(items, pa.binary()), catalogue)
+        true_rows = positions(pa.array(items, pa.binary()), catalogue)
         taken = self._taken
         counts = np.bincount(taken["item"].astype(np.int64), minlength=size)
         recent = taken[taken["time"] >= start - RECENT_DAYS * MICROSECONDS_A_DAY]
         of_recent = np.bincount(recent["item"].astype(np.int64), minlength=size)
         popularity = counts[columns]
-        totals = np.maximum(self._pairs.sum(axis=1), 1)
-        weights = sparse.coo_array(self._pairs)
-        weights.data = np.rint(ONE * (weights.data / totals[weights.coords[0]])).astype(np.int64)
-        led_to = self._seen(histories, by_age=True) @ weights.tocsr()
-        led_to.eliminate_zeros()
+        pairs = self._pairs[columns][:, columns]
+        neighbours = Neighbours.build(pairs, self._pairs.sum(axis=1)[columns], popularity, NEIGHBOURS)
+        led_to = neighbours.scores(self._seen(histories, catalogue))
         return {
             POPULARITY: rank_by_score(popularity.astype(np.float64), true_rows),
             RECENT: rank_by_score((of_recent[columns] * (counts.sum() + 1) + popularity).astype(np.float64), true_rows),
-            TAKEN: rank_by_cooccurrence(self._taken_by(users)[:, columns], popularity, true_rows),
-            COOCCURRENCE: rank_by_cooccurrence(sparse.csr_array(led_to)[:, columns], popularity, true_rows),
+            TAKEN: rank_by_entries(self._taken_by(users)[:, columns], popularity, true_rows),
+            COOCCURRENCE: rank_by_entries(led_to, popularity, true_rows),
         }
 
     def _taken_by(self, users: NDArray[np.object_]) -> sparse.csr_array:
@@ -99,20 +104,13 @@ class Known:
         table = sparse.csr_array((scores, at), shape=(len(known) + 1, len(self._ids)))
         return table[known.get_indexer(pd.Index(users)) % (len(known) + 1)]
 
-    def _seen(self, histories: pa.ListArray, by_age: bool) -> sparse.csr_array:
-        """[queries, items] int64: 1 for each time that an item is in the history, or a weight that is less the older it is."""
-        offsets = histories.offsets.to_numpy().astype(np.int64)
-        values = histories.values
-        if len(offsets) and (offsets[0] or offsets[-1] != len(values)):  # a slice
-            values = values.slice(offsets[0], offsets[-1] - offsets[0])
-            offsets = offsets - offsets[0]
-        rows = self._rows(values)
-        queries = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-        age = offsets[1:][queries] - 1 - np.arange(len(rows))  # 0 for the newest
-        weight = np.rint(NEWEST * FADES**age).astype(np.int64) if by_age else np.ones(len(rows), np.int64)
-        there = rows >= 0
-        at = queries[there], rows[there]
-        return sparse.csr_array((weight[there], at), shape=(len(offsets) - 1, len(self._ids)))
+    @staticmethod
+    def _seen(histories: pa.ListArray, ids: pa.Array) -> Excluded:
+        """The rows of the items of each history, oldest first, of those that there are."""
+        lengths = pc.list_value_length(histories).to_numpy()
+        rows = positions(pc.list_flatten(histories), ids)
+        queries = np.repeat(np.arange(len(lengths)), lengths)[rows >= 0]
+        return Excluded(np.searchsorted(queries, np.arange(len(lengths) + 1)), rows[rows >= 0])
 
     def _rows(self, ids: "NDArray[np.object_] | pa.Array") -> NDArray[np.int64]:
-        return facts.positions(pa.array(ids, pa.binary()) if isinstance(ids, np.ndarray) else ids, self._ids)
+        return positions(pa.array(ids, pa.binary()) if isinstance(ids, np.ndarray) else ids, self._ids)

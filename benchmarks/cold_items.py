@@ -2,10 +2,11 @@
 
 The pipeline runs twice (`ndr run`): on all of the logs, and on a copy of them in which nobody has rated the chosen films before the
 two weeks that judge: they are in no training interaction, in no history of one and in no vocabulary. So they are served as any new
-item is, by their features and an id that was never seen. Which films they are is a digest's choice.
+item is, by their features and an id that was never seen. They are the films that the evaluator draws on that day, by a digest, to
+rank them *as new*: so the first run's figure is what the evaluator says of a new item, and the second run shows how close it is.
 
-Beside them stand the other films, before and after the removal, and the proxy, *as new*: the model that knows the films, asked with
-their ids replaced by ids that nobody has seen. Intervals are 95 %, from a jackknife over users.
+Beside them stand the other films, before and after the removal, and what is nearest by content alone. Intervals are 95 %, from a
+jackknife over users.
 """
 
 from collections.abc import Sequence
@@ -16,41 +17,46 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import tensorflow as tf
 from numpy.typing import NDArray
 from pyarrow import parquet
 
 from benchmarks import common
-from benchmarks.days import Interactions, Pipeline, embeddings, interactions
+from benchmarks.days import EPOCH, Pipeline, Ranked
 from benchmarks.intervals import groups_of, interval
+from components.evaluator.as_new import is_drawn
 from components.evaluator.expectation import hit_probability
-from components.evaluator.facts import positions, user_part
-from components.evaluator.ranking import Ranks, rank_by_embedding
+from components.evaluator.names import AS_NEW, CANDIDATE, CONTENT_NEIGHBOURS
 from pipeline import config as configuration
-from schemas.features import FeatureSpec, IdFeature
 
 CONFIG = Path(configuration.__file__).parent / "configs" / "movielens.yaml"
 DAY, HELD_OUT_DAYS = date(1998, 4, 22), 14
 ITEM_COLUMN = "movie_id"
-ONE_IN = 10
+SHARE = 0.1
+DRAWN = [f"evaluator.as_new.least={SHARE}", f"evaluator.as_new.most={SHARE}"]
 CUTOFFS = (10, 50, 100)
 SHOWN = 50
-REMOVED, EVERYTHING, AS_NEW = "kept from training", "trained on", "trained on, asked as new"
+COLD, WARM = "cold", "warm"
+REMOVED, EVERYTHING, AS_IF_NEW, CONTENT = (
+    "kept from training",
+    "trained on",
+    "trained on, ranked as new",
+    "content alone",
+)
 
 
 class Figure(NamedTuple):
     """A row of the table.
 
     Attributes:
-        items: `cold` or `warm`, the others.
-        model: what it was trained on.
+        items: COLD or WARM.
+        scorer: what was done with them.
         interactions: how many were ranked.
         recall: by cutoff, with its interval.
         median_place: of the true item, from 1; chance has it in the middle of the catalogue.
     """
 
     items: str
-    model: str
+    scorer: str
     interactions: int
     recall: dict[int, tuple[float, float, float]]
     median_place: float
@@ -58,7 +64,7 @@ class Figure(NamedTuple):
 
 def is_cold(item: bytes) -> bool:
     """Whether an item is one of those that are kept from training."""
-    return user_part(b"cold " + item, ONE_IN) == 0
+    return is_drawn(item, (DAY - EPOCH).days, SHARE)
 
 
 def without_cold(source: Path, target: Path, until: date) -> int:
@@ -88,112 +94,84 @@ def without_cold(source: Path, target: Path, until: date) -> int:
     return left_out
 
 
-def asked_as_new(catalogue: Sequence[bytes], ids: Sequence[bytes], spec: FeatureSpec) -> list[bytes]:
-    """The examples of a catalogue, those of cold items with an id that nobody has seen.
+def figures(everything: Ranked, removed: Ranked) -> list[Figure]:
+    """What both runs found of the cold items and of the others.
 
     Args:
-        catalogue: serialised tf.Examples.
-        ids: of the items.
-        spec: says which features are the item's id.
+        everything: what the run on all of the logs held out.
+        removed: what the run without the cold items held out.
     """
-    of_item = [
-        name
-        for name, feature in spec.item.items()
-        if isinstance(feature, IdFeature) and (feature.column or name) == spec.catalogue.item
-    ]
     found = []
-    for serialized, item in zip(catalogue, ids, strict=True):
-        if is_cold(item):
-            example = tf.train.Example.FromString(serialized)
-            for name in of_item:
-                example.features.feature[name].bytes_list.value[:] = [b"never seen " + item]
-            serialized = example.SerializeToString()
-        found.append(serialized)
+    for items, scorer, ranked, by in (
+        (COLD, REMOVED, removed, CANDIDATE),
+        (COLD, AS_IF_NEW, everything, AS_NEW),
+        (COLD, CONTENT, removed, CONTENT_NEIGHBOURS),
+        (COLD, EVERYTHING, everything, CANDIDATE),
+        (WARM, REMOVED, removed, CANDIDATE),
+        (WARM, EVERYTHING, everything, CANDIDATE),
+    ):
+        cold = np.array([is_cold(item) for item in ranked.items], bool)
+        found.append(_figure(items, scorer, ranked, by, cold if items == COLD else ~cold))
     return found
 
 
-def figure(items: str, model: str, asked: Interactions, ranks: Ranks, chosen: NDArray[np.bool_]) -> Figure:
-    """What some of the interactions come to."""
-    groups = groups_of(asked.users[chosen])
-    recall = {k: interval(hit_probability(ranks.above[chosen], ranks.tied[chosen], k), groups) for k in CUTOFFS}
-    places = 1 + ranks.above[chosen] + ranks.tied[chosen] / 2
-    return Figure(items, model, int(chosen.sum()), dict(recall), float(np.median(places)))
-
-
-def measure(everything: Pipeline, removed: Pipeline) -> list[Figure]:
-    """Ranks what both runs held out.
-
-    Args:
-        everything: a pipeline whose day was run on all of the logs.
-        removed: one whose day was run without the cold items.
-    """
-    found = []
-    known, cold_day = everything.day(DAY), removed.day(DAY)
-    spec = everything.resolved.feature_spec()
-    new = asked_as_new(known.catalogue, known.ids.to_pylist(), spec)
-    for name, day, catalogue in (
-        (REMOVED, cold_day, cold_day.catalogue), (EVERYTHING, known, known.catalogue), (AS_NEW, known, new)
-    ):  # fmt: skip
-        asked = interactions(day.held_out, spec.history_feature)
-        ranks = rank_by_embedding(
-            *embeddings(day, asked, catalogue), positions(pa.array(asked.items, pa.binary()), day.ids)
-        )
-        cold = np.array([is_cold(item) for item in asked.items], bool)
-        for items, chosen in (("cold", cold), ("warm", ~cold)):
-            found.append(figure(items, name, asked, ranks, chosen))
-    return found
+def _figure(items: str, scorer: str, ranked: Ranked, by: str, chosen: NDArray[np.bool_]) -> Figure:
+    above, tied = ranked.ranks[by].above[chosen], ranked.ranks[by].tied[chosen]
+    groups = groups_of(ranked.users[chosen])
+    recall = {k: tuple(interval(hit_probability(above, tied, k), groups)) for k in CUTOFFS}
+    return Figure(items, scorer, len(above), recall, float(np.median(1 + above + tied / 2)))
 
 
 def headline(found: Sequence[Figure]) -> dict[str, float]:
     """The named numbers."""
-    of = {(each.items, each.model): each.recall[SHOWN][0] for each in found}
+    of = {(each.items, each.scorer): each.recall[SHOWN][0] for each in found}
     return {
-        "cold_recall_at_50": of["cold", REMOVED],
-        "cold_recall_at_50_before": of["cold", EVERYTHING],
-        "warm_recall_at_50": of["warm", REMOVED],
-        "warm_recall_at_50_before": of["warm", EVERYTHING],
-        "as_new_recall_at_50": of["cold", AS_NEW],
+        "cold_recall_at_50": of[COLD, REMOVED],
+        "as_new_recall_at_50": of[COLD, AS_IF_NEW],
+        "cold_content_neighbours": of[COLD, CONTENT],
+        "cold_recall_at_50_before": of[COLD, EVERYTHING],
+        "warm_recall_at_50": of[WARM, REMOVED],
+        "warm_recall_at_50_before": of[WARM, EVERYTHING],
     }
 
 
 def main() -> None:
     """The command line."""
     arguments = common.parser(__doc__ or "")
-    arguments.add_argument("--root", type=Path, default=Path("var"), help="of the run on everything")
-    arguments.add_argument("--removed", type=Path, default=Path("var/benchmarks/cold_items"), help="root of the other")
+    arguments.add_argument("--root", type=Path, default=Path("var/benchmarks/cold_items"), help="of both runs")
+    arguments.add_argument("--data", type=Path, default=Path("var/data/movielens"), help="of `ndr data movielens`")
     options = arguments.parse_args()
-    everything = Pipeline(CONFIG, [f"root={options.root.absolute()}"])
-    everything.command("data", "movielens")
-    logs = options.root.absolute() / "data" / "movielens"
-    removed_root = options.removed.absolute()
-    target = removed_root / "interactions"
-    left_out = without_cold(logs / "interactions", target, DAY - timedelta(days=HELD_OUT_DAYS - 1))
-    settings = [
-        f"root={removed_root}",
-        f"data.interactions.path={target}/{{YYYY}}-{{MM}}-{{DD}}",
-        f"data.catalogue.path={logs}/catalogue/{{YYYY}}-{{MM}}-{{DD}}",
-    ]
-    removed = Pipeline(CONFIG, settings)
-    for pipeline in (everything, removed):
+    root, data = options.root.absolute(), options.data.absolute()
+    target = root / "interactions"
+    left_out = without_cold(data / "interactions", target, DAY - timedelta(days=HELD_OUT_DAYS - 1))
+    found = {}
+    for name, logs in (("everything", data / "interactions"), ("removed", target)):
+        places = [
+            f"root={root / name}",
+            f"data.interactions.path={logs}/{{YYYY}}-{{MM}}-{{DD}}",
+            f"data.catalogue.path={data}/catalogue/{{YYYY}}-{{MM}}-{{DD}}",
+        ]
+        pipeline = Pipeline(CONFIG, [*places, *DRAWN])
         pipeline.command("run", "--date", str(DAY))
-    found = measure(everything, removed)
+        found[name] = pipeline.ranked(DAY)
+    of_both = figures(found["everything"], found["removed"])
     rows = [
         [
             each.items,
-            each.model,
+            each.scorer,
             f"{each.interactions:,}",
             *(f"{mean:.4f} [{low:.3f}, {high:.3f}]" for mean, low, high in each.recall.values()),
             f"{each.median_place:.0f}",
         ]
-        for each in found
+        for each in of_both
     ]
-    columns = ["films", "by a model that they were", "interactions", *(f"recall@{k}" for k in CUTOFFS), "median place"]
+    columns = ["films", "", "interactions", *(f"recall@{k}" for k in CUTOFFS), "median place"]
     common.show(f"{left_out:,} interactions with cold films left out of training", columns, rows)
     common.conclude(
         options.json,
-        {"one_in": ONE_IN, "left_out": left_out, "day": str(DAY)},
-        [each._asdict() for each in found],
-        headline(found),
+        {"share": SHARE, "left_out": left_out, "day": str(DAY)},
+        [each._asdict() for each in of_both],
+        headline(of_both),
     )
 
 

@@ -22,8 +22,8 @@ from benchmarks.days import MICROSECONDS_A_DAY, Pipeline, interactions
 from benchmarks.in_memory import Transform, embedded, trained
 from benchmarks.intervals import groups_of, interval
 from components.evaluator.expectation import hit_probability
-from components.evaluator.facts import positions
 from components.evaluator.names import ITEM_POPULARITY, SLICES
+from components.evaluator.positions import positions
 from components.evaluator.ranking import Ranks, rank_by_embedding
 from components.evaluator.slices import popularity_parts
 from components.trainer.settings import TrainerSettings

@@ -10,17 +10,16 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import tensorflow as tf
 from numpy.typing import NDArray
-from tfx.types import standard_artifacts
-from tfx.utils import path_utils
 
-from components.evaluator import facts
+from components.decoded import decode, lists, single
+from components.evaluator.ranked import rank_feature
+from components.evaluator.ranking import Ranks
 from components.example_gen.catalogue import CatalogueExecutor
 from components.example_gen.day_driver import Request
 from components.example_gen.interactions import InteractionExecutor
-from components.indexer.embedding import LoadedTower
-from ndr_client.served import ITEM_TOWER, QUERY_TOWER
 from pipeline import config as configuration
 from pipeline.metadata import Records
 from pipeline.store import connection
@@ -28,7 +27,7 @@ from schemas.features import CANDIDATE_ID, QUERY_ID, REWARD, TIMESTAMP
 
 EPOCH = date(1970, 1, 1)
 MICROSECONDS_A_DAY = 86_400_000_000
-BATCH = 4096
+NOT_RANKED = -1
 
 
 class Interactions(NamedTuple):
@@ -59,6 +58,20 @@ class Interactions(NamedTuple):
         )
 
 
+class Ranked(NamedTuple):
+    """Held-out interactions as the pipeline ranked them.
+
+    Attributes:
+        users: [interactions] bytes.
+        items: [interactions] bytes.
+        ranks: by scorer, where it ranks each one's item; NOT_RANKED where it does not.
+    """
+
+    users: NDArray[np.object_]
+    items: NDArray[np.object_]
+    ranks: dict[str, Ranks]
+
+
 class Day(NamedTuple):
     """A day's run.
 
@@ -67,7 +80,6 @@ class Day(NamedTuple):
         held_out: the serialised examples of its other split.
         ids: of the catalogue's items.
         catalogue: the serialised examples of the items.
-        model: the folder of the towers that it trained.
         analysis: the folder of the vocabularies.
     """
 
@@ -75,7 +87,6 @@ class Day(NamedTuple):
     held_out: list[bytes]
     ids: pa.Array
     catalogue: list[bytes]
-    model: str
     analysis: str
 
 
@@ -114,23 +125,43 @@ class Pipeline(NamedTuple):
 
     def day(self, day: date) -> Day:
         """Reads what a day's last complete run left."""
-        records = self.records
-        run = records.last_complete(self.resolved.name, day)
-        assert run is not None, f"{day} is not complete"
-
-        def made(artifact_type: str, by: str) -> str:
-            return next(uri for uri in records.artifact_uris(run.run, artifact_type) if f"/{by}/" in uri)
-
-        uris = records.example_uris(run.run)
+        uris = self.records.example_uris(self._run(day))
         catalogue = read(f"{uris['catalogue']}/Split-catalogue/*")
         return Day(
             read(f"{uris['interactions']}/Split-train/*"),
             read(f"{uris['interactions']}/Split-eval/*"),
-            facts.single(facts.decode(catalogue).column(CANDIDATE_ID)).cast(pa.binary()),
+            single(decode(catalogue).column(CANDIDATE_ID)).cast(pa.binary()),
             catalogue,
-            path_utils.serving_model_path(made("Model", "Trainer")),
-            made("Analysis", "Analyzer"),
+            self._made(day, "Analysis", "Analyzer"),
         )
+
+    def ranked(self, day: date) -> Ranked:
+        """Reads how a day's last complete run ranked what it held out."""
+        return read_ranked(self._made(day, "Examples", "Ranker"))
+
+    def _run(self, day: date) -> str:
+        run = self.records.last_complete(self.resolved.name, day)
+        assert run is not None, f"{day} is not complete"
+        return run.run
+
+    def _made(self, day: date, artifact_type: str, by: str) -> str:
+        uris = self.records.artifact_uris(self._run(day), artifact_type)
+        return next(uri for uri in uris if f"/{by}/" in uri)
+
+
+def read_ranked(folder: str) -> Ranked:
+    """Ranked examples; see `components.evaluator.ranked`."""
+    rows = decode(read(f"{folder}/Split-eval/*"))
+    prefix = rank_feature("")
+    ranks = {}
+    for name in (name for name in rows.schema.names if name.startswith(prefix)):
+        places = np.full((rows.num_rows, 2), NOT_RANKED)
+        column = rows.column(name)
+        there = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False) > 0
+        places[there] = pc.list_flatten(column).to_numpy().reshape(-1, 2)
+        ranks[name.removeprefix(prefix)] = Ranks(places[:, 0], np.maximum(places[:, 1], 0))
+    users, items = (single(rows.column(name)).to_numpy(zero_copy_only=False) for name in (QUERY_ID, CANDIDATE_ID))
+    return Ranked(users, items, ranks)
 
 
 def ingest(config: configuration.Config, day: date, folder: Path) -> tuple[list[bytes], list[bytes]]:
@@ -169,29 +200,12 @@ def interactions(serialized: Sequence[bytes], history: str | None) -> Interactio
         serialized: raw tf.Examples.
         history: the feature that holds the query's history.
     """
-    whole = facts.decode(serialized)
-    kept = np.flatnonzero(facts.single(whole.column(REWARD)).to_numpy() > 0.0)
+    whole = decode(serialized)
+    kept = np.flatnonzero(single(whole.column(REWARD)).to_numpy() > 0.0)
     rows = whole.take(pa.array(kept))
     users, items, times = (
-        facts.single(rows.column(name)).to_numpy(zero_copy_only=False) for name in (QUERY_ID, CANDIDATE_ID, TIMESTAMP)
+        single(rows.column(name)).to_numpy(zero_copy_only=False) for name in (QUERY_ID, CANDIDATE_ID, TIMESTAMP)
     )
     examples = [serialized[row] for row in kept.tolist()]
-    everything = Interactions(examples, users, items, times, facts.lists(rows, history))
+    everything = Interactions(examples, users, items, times, lists(rows, history))
     return everything.chosen(np.array(sorted(range(len(kept)), key=lambda n: (users[n], times[n], items[n])), np.int64))
-
-
-def embeddings(
-    day: Day, asked: Interactions, catalogue: list[bytes]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """[interactions, width] and [items, width] by the towers that a day trained, as they are served.
-
-    Args:
-        day: whose towers.
-        asked: the queries.
-        catalogue: serialised examples of the items.
-    """
-    found = []
-    for tower, examples in ((QUERY_TOWER, asked.examples), (ITEM_TOWER, catalogue)):
-        served = LoadedTower(f"{day.model}/{tower}")
-        found.append(np.concatenate([served.embed(examples[n : n + BATCH]) for n in range(0, len(examples), BATCH)]))
-    return found[0], found[1]

@@ -31,9 +31,9 @@ from benchmarks.days import EPOCH, MICROSECONDS_A_DAY, Interactions, ingest, int
 from benchmarks.in_memory import Transform, analyse, embedded, trained
 from benchmarks.intervals import groups_of, interval
 from benchmarks.logs import FIRST_DAY, Log, Motion, World, write, write_catalogue
-from components.evaluator import facts
+from components.decoded import decode, single
 from components.evaluator.expectation import hit_probability
-from components.evaluator.facts import positions
+from components.evaluator.positions import positions
 from components.evaluator.ranking import Ranks, rank_by_embedding
 from components.trainer.model import TwoTowerModel
 from components.trainer.settings import TrainerSettings
@@ -150,8 +150,8 @@ class Days:
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
-        self.ids = facts.single(facts.decode(stream.catalogue).column(CANDIDATE_ID)).cast(pa.binary())
-        times = facts.single(facts.decode(stream.examples).column(TIMESTAMP)).to_numpy()
+        self.ids = single(decode(stream.catalogue).column(CANDIDATE_ID)).cast(pa.binary())
+        times = single(decode(stream.examples).column(TIMESTAMP)).to_numpy()
         # The steps write examples in an order of their own; in this one a seed is a model.
         order = sorted(range(len(times)), key=lambda row: (times[row], stream.examples[row]))
         self._examples, self._times = [stream.examples[row] for row in order], times[order]
@@ -184,8 +184,13 @@ class Days:
         return rank_by_embedding(*embedded(model, transform(asked.examples), transform(items)), true_rows)
 
 
-def judge(stream: Stream) -> Judged:
-    """Trains day after day, and ranks each day by what was there the evening before."""
+def judge(stream: Stream, anew_every: int = 1) -> Judged:
+    """Trains day after day, and ranks each day by what was there the evening before.
+
+    Args:
+        stream: the days.
+        anew_every: models are trained from nothing for the first day and every so many days.
+    """
     days = Days(stream)
     found: list[dict[str, Ranks]] = [{} for _ in range(stream.days + 1)]
     known = Known(days.ids)
@@ -203,7 +208,7 @@ def judge(stream: Stream) -> Judged:
             if not evening:
                 for number in range(1, stream.days + 1):
                     found[number][FROZEN] = days.ranks(number, model, transform)
-            for name, window in WINDOWS.items():
+            for name, window in WINDOWS.items() if evening % anew_every == 0 else ():
                 since = days.start(tomorrow) - window * MICROSECONDS_A_DAY if window else 0
                 model, transform = train(stream, days, since, tomorrow, f"{of_evening}/{name}", None)
                 found[tomorrow][name] = days.ranks(tomorrow, model, transform)
@@ -360,6 +365,9 @@ def main() -> None:
     arguments.add_argument("--root", type=Path, default=Path("var/benchmarks/warm_start"), help="of the examples")
     arguments.add_argument("--data", type=Path, default=Path("var/data/movielens"), help="of `ndr data movielens`")
     arguments.add_argument("--days", type=int, default=DAYS, help="that are judged, of each stream")
+    arguments.add_argument(
+        "--anew-every", type=int, default=1, help="days; models trained from nothing take most of the time"
+    )
     arguments.add_argument("--interactions", type=int, default=10_000, help="of each invented day")
     arguments.add_argument("--streams", nargs="+", choices=["movielens", "invented"], default=["movielens", "invented"])
     options = arguments.parse_args()
@@ -372,12 +380,13 @@ def main() -> None:
     named: dict[str, float] = {}
     for name in options.streams:
         stream = made[name]()
-        judged = judge(stream)
+        judged = judge(stream, options.anew_every)
         kept[stream.name] = rows = figures(judged)
         show(stream.name, judged, rows)
         named |= headline(stream.name, rows)
     settings = {
         "days": options.days,
+        "anew_every": options.anew_every,
         "interactions": options.interactions,
         "motion": MOTION.__dict__,
         "users": USERS,

@@ -1,4 +1,4 @@
-"""The benchmark of new items: what is kept from training, what is asked, and what is said of ranks that are known."""
+"""The benchmark of new items: what is kept from training, and what is said of ranks that are known."""
 
 from datetime import date
 from pathlib import Path
@@ -6,18 +6,22 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-import tensorflow as tf
 from pyarrow import parquet
 
-from benchmarks.cold_items import AS_NEW, EVERYTHING, REMOVED, Figure, asked_as_new, headline, is_cold, without_cold
-from pipeline import config as configuration
-from schemas.features import FeatureSpec
-
-
-@pytest.fixture(scope="module")
-def spec() -> FeatureSpec:
-    folder = Path(configuration.__file__).parent / "configs" / "movielens.yaml"
-    return configuration.load(folder, []).feature_spec()
+from benchmarks.cold_items import (
+    AS_IF_NEW,
+    COLD,
+    CONTENT,
+    EVERYTHING,
+    REMOVED,
+    WARM,
+    figures,
+    headline,
+    is_cold,
+    without_cold,
+)
+from benchmarks.days import Ranked
+from components.evaluator.ranking import Ranks
 
 
 def test_a_tenth_of_the_items_is_cold() -> None:
@@ -43,34 +47,30 @@ def test_nobody_has_taken_a_cold_item_before_the_day_from_which_it_is_judged(tmp
     assert parquet.read_table(source / "1998-04-08" / "part-0.parquet").num_rows == 300
 
 
-def test_only_cold_items_are_asked_as_new_and_by_nothing_but_another_id(spec: FeatureSpec) -> None:
-    ids = [b"%d" % item for item in range(1, 60)]
-    catalogue = []
-    for item in ids:
-        example = tf.train.Example()
-        for name, value in {"candidate_id": item, "movie_id": item, "genres": b"Drama"}.items():
-            example.features.feature[name].bytes_list.value.append(value)
-        catalogue.append(example.SerializeToString(deterministic=True))
-    for item, before, after in zip(ids, catalogue, asked_as_new(catalogue, ids, spec), strict=True):
-        features = tf.train.Example.FromString(after).features.feature
-        assert features["candidate_id"].bytes_list.value[0] == item
-        assert features["genres"].bytes_list.value[0] == b"Drama"
-        assert (features["movie_id"].bytes_list.value[0] == item) == (not is_cold(item))
-        assert is_cold(item) or after == before
+def test_each_figure_is_of_its_run_and_of_its_items() -> None:
+    # Four interactions with cold films, four with others; the cold ones are on place 1 where the model knows them, on 61 where they
+    # are new to it, on 31 as the evaluator ranks them as new and on 11 by content; the others on place 6 before and 7 after.
+    films = [str(film).encode() for film in range(1, 200)]
+    cold, warm = ([film for film in films if is_cold(film) == kind][:4] for kind in (True, False))
+    users = np.array([b"u%d" % user for user in range(8)], object)
+    items = np.array([*cold, *warm], object)
 
+    def places(of_cold: int, of_warm: int) -> Ranks:
+        return Ranks(np.array([of_cold] * 4 + [of_warm] * 4), np.zeros(8, np.int64))
 
-def test_the_headline_has_each_figure_by_its_name() -> None:
-    def of(items: str, model: str, value: float) -> Figure:
-        return Figure(items, model, 1, {50: (value, 0.0, 1.0)}, 1.0)
-
-    found = [
-        of("cold", REMOVED, 0.1), of("warm", REMOVED, 0.2), of("cold", EVERYTHING, 0.3),
-        of("warm", EVERYTHING, 0.4), of("cold", AS_NEW, 0.5), of("warm", AS_NEW, 0.6),
+    everything = Ranked(users, items, {"candidate": places(0, 5), "as_new": places(30, -1)})
+    removed = Ranked(users, items, {"candidate": places(60, 6), "content_neighbours": places(10, -1)})
+    found = figures(everything, removed)
+    assert [(each.items, each.scorer, each.interactions, each.median_place) for each in found] == [
+        (COLD, REMOVED, 4, 61), (COLD, AS_IF_NEW, 4, 31), (COLD, CONTENT, 4, 11), (COLD, EVERYTHING, 4, 1),
+        (WARM, REMOVED, 4, 7), (WARM, EVERYTHING, 4, 6),
     ]  # fmt: skip
     assert headline(found) == {
-        "cold_recall_at_50": 0.1,
-        "cold_recall_at_50_before": 0.3,
-        "warm_recall_at_50": 0.2,
-        "warm_recall_at_50_before": 0.4,
-        "as_new_recall_at_50": 0.5,
+        "cold_recall_at_50": 0.0,
+        "as_new_recall_at_50": 1.0,
+        "cold_content_neighbours": 1.0,
+        "cold_recall_at_50_before": 1.0,
+        "warm_recall_at_50": 1.0,
+        "warm_recall_at_50_before": 1.0,
     }
+    assert found[1].recall[10][0] == 0.0 and found[2].recall[10][0] == 0.0
