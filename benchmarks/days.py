@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import tensorflow as tf
 from numpy.typing import NDArray
+from tfx.types import standard_artifacts
 
 from components.decoded import decode, lists, single
 from components.evaluator.ranked import rank_feature

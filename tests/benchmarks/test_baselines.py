@@ -60,8 +60,8 @@ def test_what_a_user_took_most_often_comes_first_then_the_newest_then_popularity
 
 
 def test_cooccurrence_weighs_the_newer_items_of_a_history_more(known: Known) -> None:
-    # a led to b three times, to c once and to "gone" once, b to c twice and to a once; a was taken four times, b three, c two. So a's
-    # cosine with b is 3 / sqrt(5 * 3) = .77 and with c 1 / sqrt(5 * 2) = .32; that of b with c 2 / sqrt(3 * 2) = .82 and with a
+    # a led to b three times, to c once and to "gone" once, b to c twice and to a once; a was taken four times, b three, c two. So
+    # a's cosine with b is 3 / sqrt(5 * 3) = .77 and with c 1 / sqrt(5 * 2) = .32; that of b with c 2 / sqrt(3 * 2) = .82 and with a
     # 1 / sqrt(3 * 4) = .29.
     assert ranked(known, b"x", b"b", [b"a"])[COOCCURRENCE] == (0, 0)
     assert ranked(known, b"x", b"c", [b"a"])[COOCCURRENCE] == (1, 0)
