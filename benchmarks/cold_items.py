@@ -22,7 +22,7 @@ from pyarrow import parquet
 
 from benchmarks import common
 from benchmarks.days import EPOCH, Pipeline, Ranked
-from benchmarks.intervals import groups_of, interval
+from benchmarks.intervals import Interval, groups_of, interval
 from components.evaluator.as_new import is_drawn
 from components.evaluator.expectation import hit_probability
 from components.evaluator.names import AS_NEW, CANDIDATE, CONTENT_NEIGHBOURS
@@ -58,7 +58,7 @@ class Figure(NamedTuple):
     items: str
     scorer: str
     interactions: int
-    recall: dict[int, tuple[float, float, float]]
+    recall: dict[int, Interval]
     median_place: float
 
 
@@ -118,7 +118,7 @@ def figures(everything: Ranked, removed: Ranked) -> list[Figure]:
 def _figure(items: str, scorer: str, ranked: Ranked, by: str, chosen: NDArray[np.bool_]) -> Figure:
     above, tied = ranked.ranks[by].above[chosen], ranked.ranks[by].tied[chosen]
     groups = groups_of(ranked.users[chosen])
-    recall = {k: tuple(interval(hit_probability(above, tied, k), groups)) for k in CUTOFFS}
+    recall = {k: interval(hit_probability(above, tied, k), groups) for k in CUTOFFS}
     return Figure(items, scorer, len(above), recall, float(np.median(1 + above + tied / 2)))
 
 

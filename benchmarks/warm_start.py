@@ -16,7 +16,7 @@ over users; what one scorer leads by is measured on the same interactions.
 """
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,17 +27,19 @@ from numpy.typing import NDArray
 
 from benchmarks import common
 from benchmarks.baselines import COOCCURRENCE, POPULARITY, RECENT, TAKEN, Known
-from benchmarks.days import EPOCH, MICROSECONDS_A_DAY, Interactions, ingest, interactions
+from benchmarks.days import EPOCH, MICROSECONDS_A_DAY, Interactions, Pipeline, ingest, interactions
 from benchmarks.in_memory import Transform, analyse, embedded, trained
 from benchmarks.intervals import groups_of, interval
 from benchmarks.logs import FIRST_DAY, Log, Motion, World, write, write_catalogue
 from components.decoded import decode, single
 from components.evaluator.expectation import hit_probability
+from components.evaluator.names import BASELINES
 from components.evaluator.positions import positions
 from components.evaluator.ranking import Ranks, rank_by_embedding
 from components.trainer.model import TwoTowerModel
 from components.trainer.settings import TrainerSettings
 from pipeline import config as configuration
+from pipeline.runs import EARLIER_MODEL, Run
 from schemas.features import CANDIDATE_ID, TIMESTAMP, FeatureSpec
 
 MOVIELENS = Path(configuration.__file__).parent / "configs" / "movielens-daily.yaml"
@@ -49,6 +51,7 @@ MOTION = Motion(born=0.02, fresh_days=2.0, lifetime_days=25.0, taste_days=20.0)
 LEARNT_BEFORE = 7  # invented days that the first model learns from
 TUNED = ["trainer.batch_size=512", "trainer.epochs=3", "trainer.softmax.temperature=0.1"]
 MODEL = "model"
+SCORERS = (EARLIER_MODEL, *BASELINES)  # of `ndr runs`
 CUTOFFS = (10, 50, 100)
 SHOWN = 50
 WARM, FROZEN, TRUTH = "warm start", "frozen before the first day", "the truth"
@@ -359,6 +362,29 @@ def headline(name: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     return found
 
 
+def reported(runs: Iterable[Run], first: date, days: int) -> dict[str, float]:
+    """recall@50 by scorer as runs of the pipeline report it of their next days: the mean over the interactions of all days.
+
+    Args:
+        runs: of several of one day the last counts.
+        first: the first day.
+        days: how many; those without a model to judge are left out, and scorers that are not there on every other one.
+    """
+    names = {str(first + timedelta(days=number)) for number in range(days)}
+    of_days = {run.date: run.next_day for run in runs if run.date in names and run.next_day is not None}
+    metric = f"recall_at_{SHOWN}"
+    recalls = [
+        {
+            "model": of_day[metric],
+            **{name: each[metric] for name, each in of_day.items() if name in SCORERS and metric in each},
+        }
+        for of_day in of_days.values()
+    ]
+    weights = [of_day["ranked"] for of_day in of_days.values()]
+    kept = [name for name in (recalls[0] if recalls else {}) if all(name in each for each in recalls)]
+    return {name: float(np.average([each[name] for each in recalls], weights=weights)) for name in kept}
+
+
 def main() -> None:
     """The command line."""
     arguments = common.parser(__doc__ or "")
@@ -370,6 +396,9 @@ def main() -> None:
     )
     arguments.add_argument("--interactions", type=int, default=10_000, help="of each invented day")
     arguments.add_argument("--streams", nargs="+", choices=["movielens", "invented"], default=["movielens", "invented"])
+    arguments.add_argument(
+        "--runs", type=Path, help="root of a backfill of MovieLens, whose own next days are shown too"
+    )
     options = arguments.parse_args()
     root = options.root.absolute()
     made: Mapping[str, Callable[[], Stream]] = {
@@ -384,6 +413,14 @@ def main() -> None:
         kept[stream.name] = rows = figures(judged)
         show(stream.name, judged, rows)
         named |= headline(stream.name, rows)
+    if options.runs:
+        pipeline = Pipeline(MOVIELENS, [f"root={options.runs.absolute()}"])
+        of_runs = reported(pipeline.records.runs(), MOVIELENS_FIRST, options.days)
+        rows_of_runs = [[name, f"{value:.4f}"] for name, value in of_runs.items()]
+        common.show(
+            f"MovieLens: recall@{SHOWN} of the next day as the pipeline reports it", ["", "recall"], rows_of_runs
+        )
+        named |= {f"pipeline_{name}": value for name, value in of_runs.items()}
     settings = {
         "days": options.days,
         "anew_every": options.anew_every,

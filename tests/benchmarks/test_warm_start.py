@@ -23,11 +23,14 @@ from benchmarks.warm_start import (
     figures,
     headline,
     judge,
+    reported,
     together,
     verdict,
 )
 from components.evaluator.ranking import Ranks
+from components.next_day.record import Judgement
 from components.trainer.settings import TrainerSettings
+from pipeline.runs import Run
 from schemas.features import CANDIDATE_ID, QUERY_ID, REWARD, TIMESTAMP, FeatureSpec
 
 
@@ -102,6 +105,22 @@ def test_the_truth_ranks_the_interactions_that_the_pipeline_read() -> None:
     np.testing.assert_array_equal(ranks.above, above[rows])
     np.testing.assert_array_equal(ranks.tied, tied[rows])
     assert TRUTH not in warm_start.AGES
+
+
+def test_what_runs_report_is_a_mean_over_interactions() -> None:
+    def run(day: str, name: str, ranked: int, model: float, popularity: float) -> Run:
+        metrics = {"candidate": {"recall_at_50": [model, 0, 1]}, "popularity": {"recall_at_50": [popularity, 0, 1]}}
+        judged = Judgement(model=1, model_span=1, interactions=ranked, ranked=ranked, not_in_catalogue=0)
+        return Run(name, day, "complete", judgement=judged, next_day_metrics={"all": metrics})
+
+    runs = [
+        run("1998-03-26", "before", 1000, 1.0, 1.0),
+        run("1998-03-27", "first", 1000, 0.9, 0.9),
+        run("1998-03-27", "again", 300, 0.5, 0.1),  # the last of a day counts
+        run("1998-03-28", "second", 100, 0.1, 0.5),
+        Run("no model", "1998-03-29", "complete"),
+    ]
+    assert reported(runs, date(1998, 3, 27), 14) == pytest.approx({"model": 0.4, "popularity": 0.2})
 
 
 SPEC = FeatureSpec.model_validate(
