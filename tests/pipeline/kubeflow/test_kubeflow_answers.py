@@ -129,7 +129,9 @@ def test_without_a_day_kubeflow_starts_nothing_behind_begin(tag: str, package: c
     while more := {task for task, before in behind.items() if before & left_out} - left_out:
         left_out |= more
     assert left_out == TASKS.keys() - {"begin"}
-    # Drivers of the whole, of Begin and of the first behind it, and Begin.
-    assert package.pods_when_done == 4
-    assert package.pods == sum(answer["pods"].values()) == 1 + 2 * len(TASKS)
+    # A driver of the whole, and for each task a driver and a pod; without a day: the first, Begin's two, and the next one's driver.
+    assert sum(answer["pods"].values()) == 1 + 2 * len(TASKS)
+    mine = yaml.safe_load(package.text.split("\n---\n")[0])["root"]["dag"]["tasks"]
+    assert (package.pods, package.pods_when_done) == (1 + 2 * len(mine), 1 + 2 + 1)
+    assert [task for task, spec in mine.items() if "triggerPolicy" in spec] == [first]
     assert answer["workflow_bytes"] < 70_000
