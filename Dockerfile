@@ -14,16 +14,17 @@ FROM base AS build
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends python3-venv \
     && rm -rf /var/lib/apt/lists/* \
-    && python3 -m venv /build \
-    && /build/bin/pip install --no-cache-dir uv==0.13.9 \
-    && /build/bin/uv venv /opt/venv
+    && python3 -m venv /build
 WORKDIR /opt/ndr
+COPY tools/installers.lock tools/
+RUN /build/bin/pip install --no-cache-dir --require-hashes --requirement tools/installers.lock \
+    && /build/bin/uv venv /opt/venv
 COPY pyproject.toml requirements.lock requirements-gpu.lock ./
 ARG DEVICE=cpu
-# What the project needs, at the versions of the lock; what only its developers need is left out.
-RUN case "$DEVICE" in cpu) extra= ;; gpu) extra=--extra=gpu ;; *) echo "DEVICE: expected cpu or gpu, received $DEVICE" >&2; exit 1 ;; esac \
+# What the project needs, by the hashes of the lock; what only its developers need is left out.
+RUN case "$DEVICE" in cpu) gpu= ;; gpu) gpu=--requirements=requirements-gpu.lock ;; *) echo "DEVICE: expected cpu or gpu, received $DEVICE" >&2; exit 1 ;; esac \
     && /build/bin/uv pip install --python /opt/venv/bin/python --no-cache --compile-bytecode \
-        --constraints requirements.lock --constraints requirements-gpu.lock --requirements pyproject.toml $extra
+        --require-hashes --no-deps --requirements requirements.lock $gpu
 # The code lies as in a checkout: configurations are found by the same relative paths, and Beam's --setup_file is there.
 COPY setup.py README.md LICENSE ./
 COPY schemas schemas

@@ -1,9 +1,9 @@
 # `make run` and `make test` do whatever set-up is missing. CONTRIBUTING.md says more.
 PYTHON ?= python3
 NDR = .venv/bin/ndr
-BENCHMARKS = loss training large_tables frequency correction cooccurrence warm_start evaluation retrieval serving inspection pipeline gowalla
+BENCHMARKS = loss training large_tables frequency correction cooccurrence warm_start cold_items evaluation retrieval serving inspection pipeline gowalla
 
-.PHONY: setup run test lint bench clean lock protocol
+.PHONY: setup run test lint bench clean lock protocol sbom
 
 setup:
 	@$(PYTHON) tools/setup_env.py
@@ -27,6 +27,11 @@ clean:
 
 lock:
 	@$(PYTHON) tools/setup_env.py lock
+
+# CycloneDX, of what the image installs by pip; what it has of Debian, docker buildx build --sbom=true lists beside it.
+sbom: setup
+	@mkdir -p var && .venv/bin/uv tool run --quiet --from cyclonedx-bom==7.5.0 cyclonedx-py requirements requirements.lock \
+		--pyproject pyproject.toml --output-reproducible --output-format JSON --output-file var/sbom.json
 
 # mypy is strict about what protoc leaves open. protobuf reads code of its own major version and of the one before.
 protocol: setup

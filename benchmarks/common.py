@@ -72,6 +72,11 @@ def interleaved(calls: Mapping[str, Callable[[], Any]], rounds: int, warm_up: in
     return seconds
 
 
+def key(words: str) -> str:
+    """Words as a key of the headline: `co-occurrence` to `co_occurrence`."""
+    return "_".join(words.lower().replace(",", "").replace("-", " ").split())
+
+
 def median(values: Sequence[float]) -> float:
     """The median."""
     return statistics.median(values)

@@ -2,7 +2,7 @@
 
 Each variant ranks every interaction of a day among all films by what was counted through the day before; what an item weighs falls
 by a factor with each newer item of the history. Beside it what is left when films that the person has rated before are not ranked.
-Intervals are 95 %, from a bootstrap over people.
+Intervals are 95 %, from a jackknife over people.
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ from pyarrow import parquet
 from scipy import sparse
 
 from benchmarks import common
-from benchmarks.correction import interval
+from benchmarks.intervals import groups_of, interval
 from components.evaluator import cooccurrence
 from components.evaluator.cooccurrence import ONE, Neighbours
 from components.evaluator.expectation import hit_probability
@@ -94,7 +94,7 @@ def main() -> None:
         np.add.at(pairs, (histories.rows, targets), 1)
         np.add.at(totals, histories.rows, 1)
         np.add.at(counts, log.items[rows], 1)
-    who = np.concatenate(people)
+    who = groups_of(str(person).encode() for person in np.concatenate(people).tolist())
     table: list[list[str]] = []
     figures: list[dict[str, Any]] = []
     for (factor, is_unseen), of_days in hits.items():

@@ -5,13 +5,16 @@
 - Users are active by a power law too, and each has a few topics. A log is made of sessions, most of them in the evening; in one, an
   interaction often keeps to the topic of the one before.
 - The reward is the share that was watched, whatever the item is; of one interaction in ten it is 0.
+- `Motion` says how fast the world changes from day to day: items are born and die, users replace their topics.
 
-So every probability is known: the chance of a topic, given the user and the interaction before, times the item's share of the topic
-in that hour. `World.probabilities` gives it, `World.expected_recall` what a scorer reaches that knows all of it.
+So every probability is known: the chance of a topic, given the user and the interaction before, times the item's share of the
+topic in that hour. `World.probabilities` gives it, `World.true_ranks` the places of the items by it, and `World.expected_recall`
+the recall that a scorer which knows it is expected to reach: none can be expected to reach more.
 """
 
 import argparse
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
 from datetime import date, timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -29,11 +32,7 @@ TOPICS, TOPICS_A_USER = 64, 4
 HOURS, HOUR_SECONDS, DAY_SECONDS = 24, 3600.0, 86_400.0
 STEEPNESS = 0.8  # of popularity and activity by rank
 DRIFT, CLOCK_HOURS = 0.7, (12.0, 96.0)  # of the logarithm of popularity, and how long its cycles take
-FRESH_SHARE, FRESH_FACTOR, FRESH_DAYS = (
-    0.02,
-    10.0,
-    1.0,
-)  # of the items a day; how much more popular at first, and how long
+FRESH_FACTOR = 10.0  # how much more popular an item is at first
 SESSION, GAP_SECONDS = 5.0, 40.0  # interactions a session and seconds between them, on average
 STAY = 0.5  # the chance to keep to the topic
 WITHOUT_REWARD = 0.1
@@ -41,6 +40,25 @@ DEVICES, DEVICE_SHARES = ("phone", "tablet", "computer", "television"), (0.55, 0
 CREATORS_AN_ITEM, CATEGORIES_A_TOPIC = 0.1, 3
 ROWS_A_FILE = 250_000
 NO_TOPIC = -1
+FOR_EVER = 1e9  # seconds or days
+QUERIES_AT_ONCE = 1024
+
+
+@dataclass(frozen=True)
+class Motion:
+    """How fast a world changes. By default it is that of `benchmarks.pipeline`, in which nothing ends.
+
+    Attributes:
+        born: the share of all items that is born on each day.
+        fresh_days: after how many days an item's first popularity is down to 1 / e.
+        lifetime_days: mean days until an item leaves the catalogue; exponential, so that old items leave no sooner than new ones.
+        taste_days: mean days until a user replaces a topic by another.
+    """
+
+    born: float = 0.02
+    fresh_days: float = 1.0
+    lifetime_days: float = FOR_EVER
+    taste_days: float = FOR_EVER
 
 
 class Log(NamedTuple):
@@ -69,26 +87,31 @@ class World:
 
     Attributes:
         users: how many.
-        items: how many there are at the end of the last day.
+        items: how many there have been by the end of the last day.
         days: from FIRST_DAY on.
         seed: the same gives the same world and the same logs.
+        motion: how fast all of this changes.
         topics: [items], each item's.
         popularity: [items], before drift and freshness.
         released: [items] float64, seconds from the first day's beginning; below 0 what was there before.
+        gone: [items] float64, the same of the moment when it leaves.
         activity: [users], shares of all sessions.
-        interests: [users, TOPICS], each user's chance of each topic, which are its latent vector; an item's is its topic alone, as
-            long as its share of it in that hour.
+        interests: for each day [users, TOPICS], each user's chance of each topic, which are its latent vector; an item's is its
+            topic alone, as long as its share of it in that hour.
+        clocks: [2, items], the length of the cycle of each item's popularity in hours, and its phase.
     """
 
     users: int
     items: int
     days: int = 1
     seed: int = 0
+    motion: Motion = Motion()
     topics: NDArray[np.int64] = field(init=False, repr=False)
     popularity: NDArray[np.float64] = field(init=False, repr=False)
     released: NDArray[np.float64] = field(init=False, repr=False)
+    gone: NDArray[np.float64] = field(init=False, repr=False)
     activity: NDArray[np.float64] = field(init=False, repr=False)
-    interests: NDArray[np.float32] = field(init=False, repr=False)
+    interests: tuple[NDArray[np.float32], ...] = field(init=False, repr=False)
     clocks: NDArray[np.float64] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -98,34 +121,58 @@ class World:
         # The first item of each topic has always been there, so that none is ever empty.
         topics = np.concatenate([np.arange(TOPICS), chance.integers(TOPICS, size=self.items - TOPICS)])
         released = np.where(
-            chance.random(self.items) < FRESH_SHARE * self.days,
+            chance.random(self.items) < self.motion.born * self.days,
             chance.random(self.items) * self.days * DAY_SECONDS,
-            -1e9,
+            -FOR_EVER,
         )
-        released[:TOPICS] = -1e9
-        interests = np.zeros((self.users, TOPICS), np.float32)
+        released[:TOPICS] = -FOR_EVER
+        lifetimes = np.random.default_rng([self.seed, 3]).exponential(self.motion.lifetime_days, self.items)
+        gone = np.maximum(released, 0.0) + lifetimes * DAY_SECONDS
+        gone[:TOPICS] = FOR_EVER * DAY_SECONDS
         favourites = chance.integers(TOPICS, size=(self.users, TOPICS_A_USER))
         shares = chance.dirichlet(np.ones(TOPICS_A_USER), self.users)
-        np.add.at(interests, (np.arange(self.users)[:, np.newaxis], favourites), shares)
         made = {
             "topics": topics,
             "popularity": _power_law(self.items, chance),
             "released": released,
+            "gone": gone,
             "activity": _power_law(self.users, chance),
-            "interests": interests,
+            "interests": self._interests(favourites, shares),
             "clocks": np.stack([chance.uniform(*CLOCK_HOURS, self.items), chance.uniform(0, 2 * np.pi, self.items)]),
         }
         for name, values in made.items():
             object.__setattr__(self, name, values)
 
+    def _interests(self, favourites: NDArray[np.int64], shares: NDArray[np.float64]) -> tuple[NDArray[np.float32], ...]:
+        """Each day's, where of [users, TOPICS_A_USER] favourites some are replaced every night."""
+        rows = np.arange(self.users)[:, np.newaxis]
+        replaced = -np.expm1(-1 / self.motion.taste_days)
+        interests: list[NDArray[np.float32]] = []
+        for day in range(self.days):
+            if day and self.motion.taste_days >= FOR_EVER:
+                interests.append(interests[0])  # not a copy a day
+                continue
+            if day:
+                chance = np.random.default_rng([self.seed, 4, day])
+                others = chance.integers(TOPICS, size=favourites.shape)
+                favourites = np.where(chance.random(favourites.shape) < replaced, others, favourites)
+            of_day = np.zeros((self.users, TOPICS), np.float32)
+            np.add.at(of_day, (rows, favourites), shares)
+            interests.append(of_day)
+        return tuple(interests)
+
+    def in_catalogue(self, day: int) -> NDArray[np.int64]:
+        """The items that are there at any time of a day, ascending."""
+        return np.flatnonzero((self.released < (day + 1) * DAY_SECONDS) & (self.gone > day * DAY_SECONDS))
+
     def item_shares(self, day: int, hour: int) -> NDArray[np.float64]:
-        """[items], each item's share of its topic in an hour; 0 before it is there."""
+        """[items], each item's share of its topic in an hour; 0 while it is not there."""
         now = day * DAY_SECONDS + hour * HOUR_SECONDS
         cycle, phase = self.clocks
         drift = DRIFT * np.sin(2 * np.pi * now / HOUR_SECONDS / cycle + phase)
         age = (now - self.released) / DAY_SECONDS
-        fresh = 1 + (FRESH_FACTOR - 1) * np.exp(-np.maximum(age, 0.0) / FRESH_DAYS)
-        weights = np.where(age >= 0, self.popularity * np.exp(drift) * fresh, 0.0)
+        fresh = 1 + (FRESH_FACTOR - 1) * np.exp(-np.maximum(age, 0.0) / self.motion.fresh_days)
+        weights = np.where((age >= 0) & (self.gone > now), self.popularity * np.exp(drift) * fresh, 0.0)
         shares: NDArray[np.float64] = weights / np.bincount(self.topics, weights, TOPICS)[self.topics]
         return shares
 
@@ -140,7 +187,7 @@ class World:
             users: [queries].
             previous: [queries], the topic of the interaction before in the session, or NO_TOPIC.
         """
-        chances = self.interests[users].astype(np.float64)
+        chances = self.interests[day][users].astype(np.float64)
         stays = previous != NO_TOPIC
         chances[stays] *= 1 - STAY
         chances[np.flatnonzero(stays), previous[stays]] += STAY
@@ -149,13 +196,26 @@ class World:
 
     def expected_recall(self, day: int, log: Log, k: int) -> float:
         """The recall@k over a day's interactions, as expected of the scorer that knows the truth."""
+        found = sum(np.partition(likely, -k, axis=1)[:, -k:].sum() for _, likely in self._likely(day, log))
+        return float(found) / len(log.items)
+
+    def true_ranks(self, day: int, log: Log) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """For each of a day's interactions, how many items are likelier than its own, and how many others are as likely."""
+        above, tied = (np.zeros(len(log.items), np.int64) for _ in range(2))
+        for chosen, likely in self._likely(day, log):
+            true = likely[np.arange(len(chosen)), log.items[chosen]][:, np.newaxis]
+            above[chosen] = (likely > true).sum(axis=1)
+            tied[chosen] = (likely == true).sum(axis=1) - 1
+        return above, tied
+
+    def _likely(self, day: int, log: Log) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]:
+        """Some of a day's interactions, and [these, items] how likely each item is; all of them by and by."""
         hours = (log.seconds // HOUR_SECONDS).astype(int)
-        found = 0.0
         for hour in np.unique(hours):
-            chosen = hours == hour
-            likely = self.probabilities(day, hour, log.users[chosen], log.previous[chosen])
-            found += np.partition(likely, -k, axis=1)[:, -k:].sum()
-        return found / len(hours)
+            of_hour = np.flatnonzero(hours == hour)
+            for start in range(0, len(of_hour), QUERIES_AT_ONCE):
+                chosen = of_hour[start : start + QUERIES_AT_ONCE]
+                yield chosen, self.probabilities(day, hour, log.users[chosen], log.previous[chosen])
 
     def log(self, day: int, interactions: int) -> Log:
         """A day's interactions.
@@ -187,7 +247,7 @@ class World:
 
         # An interaction that does not stay takes a topic of the user's; one that does, that of the last which did not.
         draws = begins | (chance.random(interactions) >= STAY)
-        cumulative = np.cumsum(self.interests, axis=1, dtype=np.float64)
+        cumulative = np.cumsum(self.interests[day], axis=1, dtype=np.float64)
         drawn = np.empty(interactions, np.int64)
         for start in range(0, interactions, ROWS_A_FILE):  # [rows, topics] at once
             rows = cumulative[users[start : start + ROWS_A_FILE]]
@@ -240,7 +300,7 @@ def write(world: World, interactions: list[int], folder: Path) -> list[Log]:
         name = str(FIRST_DAY + timedelta(days=day))
         log = world.log(day, count)
         _write_log(day, log, folder / "interactions" / name)
-        _write_catalogue(world, day, folder / "catalogue" / name)
+        write_catalogue(world, world.in_catalogue(day), folder / "catalogue" / name)
         logs.append(log)
     return logs
 
@@ -261,15 +321,20 @@ def _write_log(day: int, log: Log, folder: Path) -> None:
         parquet.write_table(table.slice(start, ROWS_A_FILE), folder / f"part-{part:05d}.parquet")
 
 
-def _write_catalogue(world: World, day: int, folder: Path) -> None:
-    """The items that are there by the day's end."""
+def write_catalogue(world: World, there: NDArray[np.int64], folder: Path) -> None:
+    """Writes a catalogue.
+
+    Args:
+        world: whose.
+        there: the items that are in it.
+        folder: destination.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     chance = np.random.default_rng([world.seed, 2])
     creators = chance.integers(max(1, int(CREATORS_AN_ITEM * world.items)), size=world.items)
     categories = world.topics * CATEGORIES_A_TOPIC + chance.integers(CATEGORIES_A_TOPIC, size=world.items)
     noise = chance.integers(TOPICS * CATEGORIES_A_TOPIC, size=world.items)  # one that says nothing
     seconds = chance.lognormal(5.0, 1.0, world.items)
-    there = np.flatnonzero(world.released < (day + 1) * DAY_SECONDS)
     lists = pa.ListArray.from_arrays(
         pa.array(np.arange(len(there) + 1) * 2, pa.int32()),
         _named("c", np.stack([categories[there], noise[there]], axis=1).reshape(-1)),
@@ -310,9 +375,12 @@ def main() -> None:
     arguments.add_argument("--users", type=int, default=20_000)
     arguments.add_argument("--items", type=int, default=50_000)
     arguments.add_argument("--seed", type=int, default=0)
+    for of_motion in fields(Motion):
+        arguments.add_argument(f"--{of_motion.name.replace('_', '-')}", type=float, default=of_motion.default)
     options = arguments.parse_args()
+    motion = Motion(**{of_motion.name: getattr(options, of_motion.name) for of_motion in fields(Motion)})
     write(
-        World(options.users, options.items, len(options.interactions), options.seed),
+        World(options.users, options.items, len(options.interactions), options.seed, motion),
         options.interactions,
         options.folder,
     )

@@ -1,6 +1,7 @@
 """What all commands share: options, and how a fault is told."""
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,6 +34,15 @@ def a_day(text: str) -> date:
     if day.isoformat() != text or day.year < EARLIEST_YEAR:
         raise typer.BadParameter(f"expected a UTC day as YYYY-MM-DD, {EARLIEST_YEAR} or later, received {text!r}")
     return day
+
+
+def a_duration(text: str) -> timedelta:
+    """A duration, as a command is given it: a number and s, m, h or d."""
+    found = re.fullmatch(r"(\d{1,6}(?:\.\d{1,3})?)([smhd])", text)
+    if not found or not float(found[1]):
+        raise typer.BadParameter(f"expected a duration such as 90m, 30h or 2d, received {text!r}")
+    units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+    return timedelta(**{units[found[2]]: float(found[1])})
 
 
 FirstDayOption = Annotated[Any, typer.Option("--from", parser=a_day, metavar="YYYY-MM-DD", help="The first UTC day.")]

@@ -22,6 +22,7 @@ from pipeline.arguments import (
     LastDayOption,
     SetOption,
     a_day,
+    a_duration,
     days_between,
     discard,
     reported,
@@ -212,6 +213,102 @@ def report(
 
 
 @app.command()
+def check(
+    within: Annotated[
+        Any,
+        typer.Option("--newest-within", parser=a_duration, metavar="DURATION", help="Such as 30h, 2d or 90m."),
+    ],
+    config: ConfigOption = MOVIELENS_CONFIG,
+    settings: SetOption = None,
+) -> None:
+    """For alerts: status 0 where the last successful run ended within a duration, else 1 and the reason."""
+    with _session("check", config, settings, writes=False) as (console, loaded):
+        from datetime import UTC, datetime
+
+        from pipeline import standing
+
+        verdict = standing.check(standing.read(loaded), within, datetime.now(UTC))
+        if not verdict.is_good:
+            raise UserError("\n".join([verdict.sentence, *verdict.reasons]))
+        console.print(verdict.sentence, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def skew(
+    last: Annotated[
+        Any, typer.Option("--last", parser=a_duration, metavar="DURATION", help="Queries that were served since then.")
+    ] = "24h",
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    config: ConfigOption = MOVIELENS_CONFIG,
+    settings: SetOption = None,
+) -> None:
+    """Measures how far served queries are from what the live version was trained on; status 1 beyond validation.skew."""
+    with _session("skew", config, settings, writes=False) as (console, loaded):
+        from datetime import UTC, datetime
+
+        with console.status("loading TFDV"):
+            from pipeline import requests
+            from pipeline import skew as measurement
+        queries = requests.read(loaded.root / loaded.server.request_log.path, datetime.now(UTC) - last)
+        measured = measurement.measure(loaded, queries)
+        measurement.write(loaded, measured)
+        if as_json:
+            console.file.write(json.dumps(asdict(measured), indent=2) + "\n")
+        else:
+            console.print(measurement.table(measured))
+        if faults := measured.faults():
+            raise UserError("\n".join(faults))
+
+
+@app.command()
+def shadow(
+    one: Annotated[str, typer.Argument(metavar="A", help="A version's number or label, such as stable.")],
+    other: Annotated[str, typer.Argument(metavar="B", help="Another's, such as canary.")],
+    server: Annotated[str, typer.Option(metavar="HOST:PORT", help="That has both; gRPC.")] = "127.0.0.1:8500",
+    authorities: Annotated[
+        Path | None,
+        typer.Option("--ca", exists=True, dir_okay=False, help="PEM of who signed its certificate, for TLS."),
+    ] = None,
+    last: Annotated[
+        Any, typer.Option("--last", parser=a_duration, metavar="DURATION", help="Queries that were served since then.")
+    ] = "24h",
+    most: Annotated[int, typer.Option(min=1, help="The newest so many queries.")] = 1000,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    config: ConfigOption = MOVIELENS_CONFIG,
+    settings: SetOption = None,
+) -> None:
+    """Asks two versions what was asked before, and compares their items, scores and latency."""
+    with _session("shadow", config, settings, writes=False) as (console, loaded):
+        from datetime import UTC, datetime
+
+        with console.status("reading the queries"):
+            from pipeline import asking, requests
+            from pipeline import shadow as comparison
+
+            queries = requests.read(loaded.root / loaded.server.request_log.path, datetime.now(UTC) - last)[-most:]
+        with asking.client(loaded, server, authorities) as client, console.status("asking"):
+            result = comparison.compare(client, queries, asking.version(one), asking.version(other))
+        if as_json:
+            console.file.write(json.dumps(asdict(result), indent=2) + "\n")
+        else:
+            console.print(comparison.table(result))
+
+
+@app.command()
+def metrics(config: ConfigOption = MOVIELENS_CONFIG, settings: SetOption = None) -> None:
+    """Prints the pipeline's metrics in Prometheus' form, and writes them to where the configuration says."""
+    with _session("metrics", config, settings, writes=False) as (console, loaded):
+        from prometheus_client import generate_latest
+
+        from pipeline import metrics as exporter
+        from pipeline import standing
+
+        console.file.write(generate_latest(exporter.registry(loaded, standing.read(loaded))).decode())
+        if faults := exporter.export(loaded):
+            raise UserError("\n".join(faults))
+
+
+@app.command()
 def push(
     rollback: Annotated[
         bool, typer.Option("--rollback", help="Makes the content of the version before live again, under a new number.")
@@ -243,6 +340,7 @@ def push(
         with console.status("loading TFX"):
             from components.pusher import labels
             from components.pusher.versions import PushFolder
+            from pipeline import metrics as exporter
             from pipeline import pushed
         folder = PushFolder(loaded.serving)
         if rollback:
@@ -258,6 +356,8 @@ def push(
             console.file.write(pushed.as_json(loaded.serving))
         else:
             console.print(pushed.table(loaded.serving), soft_wrap=True)
+        if rollback or label or unlabel:
+            exporter.export(loaded)
 
 
 @app.command()
@@ -272,10 +372,12 @@ def promote(
         with console.status("loading TFX"):
             from components.pusher import labels
             from components.pusher.versions import PushFolder
+            from pipeline import metrics as exporter
             from pipeline import pushed
         folder = PushFolder(loaded.serving)
         given = labels.assign(folder, target, labels.resolve(folder, source))
         console.print(pushed.label_words(given), highlight=False)
+        exporter.export(loaded)
 
 
 @app.command()

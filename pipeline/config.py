@@ -17,6 +17,7 @@ from components.trainer.settings import TrainerSettings
 from pipeline.beam_settings import BeamSettings
 from pipeline.kubeflow.settings import KubeflowSettings
 from pipeline.metadata_settings import MetadataSettings, SqliteSettings
+from pipeline.monitoring_settings import MonitoringSettings
 from schemas import features, located_yaml
 from schemas.errors import UserError
 from schemas.features import Declaration, FeatureSpec
@@ -52,6 +53,7 @@ class Config(Declaration):
         server: how `ndr serve` answers, where it is not TF Serving.
         retention: what stays on the disk.
         metadata: where ML Metadata is kept.
+        monitoring: where metrics of the days go.
         kubeflow: how the steps run on Kubeflow; not needed elsewhere.
         beam: how Apache Beam runs the steps that it runs.
     """
@@ -69,6 +71,7 @@ class Config(Declaration):
     server: ServerConfig = ServerConfig()
     retention: RetentionSettings = RetentionSettings()
     metadata: MetadataSettings = Field(default=SqliteSettings(), discriminator="store")
+    monitoring: MonitoringSettings = MonitoringSettings()
     kubeflow: KubeflowSettings | None = None
     beam: BeamSettings = BeamSettings()
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from datetime import date
 
-from pipeline import day_run
+from pipeline import day_run, metrics
 from pipeline.config import Config
 from pipeline.metadata import Records
 from pipeline.runs import Run, Step, new_run_id
@@ -31,6 +31,13 @@ def run_locally(
     Raises:
         schemas.errors.UserError: a step found fault with the data or the configuration.
     """
+    try:
+        return _run(config, day, started, ended)
+    finally:
+        metrics.export(config)
+
+
+def _run(config: Config, day: date, started: Callable[[str, int, int], None], ended: StepListener) -> tuple[Run, bool]:
     to = connection(config)
     records = Records(to)
     run_id = new_run_id(day)

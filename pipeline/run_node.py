@@ -221,6 +221,7 @@ def _begun(config: "Config", suffix: str, asked: date | None, days_back: int, ma
 
 def _end(config: "Config", run_id: str) -> None:
     """What came of the run, and what no later one needs is removed."""
+    from pipeline import metrics
     from pipeline.metadata import Records
     from pipeline.retention import collect
     from pipeline.runs import PASSED_OVER
@@ -236,12 +237,13 @@ def _end(config: "Config", run_id: str) -> None:
     for table in tables(run):
         TextConsole(width=UNKNOWN_WIDTH).print(table)
     collect(config)
+    metrics.export(config)
 
 
 def _run_node(config: "Config", day: date, run_id: str, node: str) -> None:
     from ml_metadata.proto import metadata_store_pb2 as mlmd
 
-    from pipeline import day_run
+    from pipeline import day_run, metrics
     from pipeline.metadata import Records
     from pipeline.runs import PASSED_OVER
     from pipeline.store import connection
@@ -276,6 +278,7 @@ def _run_node(config: "Config", day: date, run_id: str, node: str) -> None:
         raise
     except UserError as error:
         records.note_fault(run_id, f"{node}: {error}")
+        metrics.export(config)
         raise DataError(str(error)) from error
     if not any(map(_is_done, records.attempts(run_id, node))):
         upstream = ", ".join(day_run.node_of(compiled, node).upstream_nodes)

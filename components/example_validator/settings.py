@@ -26,11 +26,14 @@ class ValidationSettings(Declaration):
             None is no limit. Choose it below the quietest day of the week after the busiest.
         most_volume: the most examples, as a share of the previous span's: 2 stops when they more than double, as rows
             that were logged twice would. None is no limit.
+        skew: by query feature, the largest distance of what is served from what was trained on, measured as `drift` is; beyond it
+            `ndr skew` ends with status 1. No run stops for it.
     """
 
     drift: dict[str, PositiveFloat] = {}
     least_volume: float | None = Field(default=None, ge=0)
     most_volume: float | None = Field(default=None, gt=0)
+    skew: dict[str, PositiveFloat] = {}
 
     @model_validator(mode="after")
     def _leaves_room_between_the_volumes(self) -> Self:

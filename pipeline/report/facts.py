@@ -13,13 +13,14 @@ from google.protobuf.message import DecodeError
 from tensorflow_metadata.proto.v0 import anomalies_pb2
 
 from components.trainer.names import COUNTED, ESTIMATED, FREQUENCIES, LOSS_CURVE
-from pipeline import store
+from pipeline import skew_file, store
 from pipeline.config import Config
 from pipeline.lineage import Artifact, Graph, Lineage
 from pipeline.metadata import Records
 from pipeline.report.embedding_map import ItemMap, read_map
 from pipeline.report.outcome import day_runs
 from pipeline.runs import Run
+from pipeline.skew_file import Skew
 from schemas.errors import UserError
 
 MOST_DAYS = 30
@@ -64,6 +65,7 @@ class Facts:
         graphs: by run, of those in `days`, what it used and made.
         losses: by run, of those in `days`, the mean loss of each epoch.
         drift: by run, of those in `days`, by feature, what was measured.
+        skew: of what is served, as `ndr skew` measured it last.
         frequencies: by day, of `seen_in` and of the day with the most to train on: on a quiet one there is little to compare.
         items: of `seen_in`.
         seen_in: the last of `days` that trained a model; None where none did.
@@ -76,6 +78,7 @@ class Facts:
     graphs: Mapping[str, Graph]
     losses: Mapping[str, list[float] | Missing]
     drift: Mapping[str, dict[str, Distance] | Missing]
+    skew: Skew | Missing
     frequencies: Mapping[str, Frequencies | Missing]
     items: ItemMap | Missing
     seen_in: Run | None
@@ -107,6 +110,7 @@ def gather(config: Config, first: date | None, last: date | None) -> Facts:
         graphs=graphs,
         losses={run: or_missing("The loss", partial(read_losses, graph)) for run, graph in graphs.items()},
         drift={run: or_missing("The drift", partial(read_drift, graph)) for run, graph in graphs.items()},
+        skew=or_missing("The skew", lambda: skew_file.read(config.root)),
         frequencies={
             run.date: or_missing("The frequencies", partial(read_frequencies, graphs[run.run]))
             for run in (seen_in, max(trained, key=_training_examples, default=None))

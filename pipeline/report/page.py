@@ -19,6 +19,7 @@ from pipeline.report import lineage_graph, trends
 from pipeline.report.facts import Distance, Facts, Missing
 from pipeline.report.outcome import outcome, reasons, verdict
 from pipeline.runs import Run
+from pipeline.skew_file import Skew
 from pipeline.summary import (
     SCORERS,
     chosen_cutoff,
@@ -103,6 +104,7 @@ def render(facts: Facts, config: Config) -> str:
         oov=trends.oov_chart(days),
         tables=tables(config.feature_spec()),
         drift=trends.drift_chart(days, facts.drift),
+        skew=facts.skew if isinstance(facts.skew, Missing) else skew_table(facts.skew),
         losses=trends.loss_chart(days, facts.losses),
         frequencies={
             day: found if isinstance(found, Missing) else trends.frequency_chart(found)
@@ -143,6 +145,21 @@ def figures(run: Run, facts: Facts, k: int) -> list[Figure]:
 def _interval_words(metrics: Mapping[str, Any], k: int) -> str:
     _, low, high = metrics[ALL][CANDIDATE][f"recall_at_{k}"]
     return "" if low is None or high is None else f"95 % interval {low:.3f} to {high:.3f}"
+
+
+def skew_table(skew: Skew) -> Rows:
+    """A row a query feature, the furthest first."""
+    rows = tuple(
+        (
+            name,
+            "" if each.distance is None else f"{each.distance:.4f}",
+            "" if each.limit is None else f"{each.limit:g}{', beyond it' if each.is_beyond else ''}",
+            f"{each.trained:.1%}",
+            f"{each.served:.1%}",
+        )
+        for name, each in skew.furthest_first()
+    )
+    return Rows(("feature", "distance", "limit", "present in training", "present when served"), rows)
 
 
 def _furthest(drift: dict[str, Distance] | Missing | None) -> tuple[str, Distance] | None:

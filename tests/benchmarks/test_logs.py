@@ -9,7 +9,7 @@ import pytest
 from pyarrow import parquet
 
 from benchmarks import logs
-from benchmarks.logs import HOUR_SECONDS, NO_TOPIC, STAY, Log, World, write
+from benchmarks.logs import DAY_SECONDS, HOUR_SECONDS, NO_TOPIC, STAY, TOPICS, Log, Motion, World, write
 from schemas.errors import UserError
 
 ROWS = 40_000
@@ -23,6 +23,11 @@ def world() -> World:
 @pytest.fixture(scope="module")
 def log(world: World) -> Log:
     return world.log(1, ROWS)
+
+
+@pytest.fixture(scope="module")
+def moving() -> World:
+    return World(users=2000, items=4000, days=10, seed=3, motion=Motion(0.03, 2.0, lifetime_days=20.0, taste_days=10.0))
 
 
 def of_hour(log: Log, hour: int) -> Log:
@@ -40,7 +45,7 @@ def test_an_interaction_stays_with_its_topic_as_often_as_its_probability_says(wo
     # By definition it stays with STAY, and otherwise comes back to the topic by the user's interest in it.
     within = log.previous != NO_TOPIC
     stayed = world.topics[log.items[within]] == log.previous[within]
-    interest = world.interests[log.users[within], log.previous[within]]
+    interest = world.interests[1][log.users[within], log.previous[within]]
     expected = (STAY + (1 - STAY) * interest).mean()
     assert stayed.mean() == pytest.approx(expected, abs=4 * np.sqrt(0.25 / within.sum()))
 
@@ -54,18 +59,6 @@ def test_items_are_drawn_as_their_probabilities_say(world: World, log: Log) -> N
     assert (counts[expected == 0] == 0).all()
     # A sum of independent draws varies by no more than its expectation; chance alone gives 4 deviations once in 16,000.
     assert (np.abs(counts - expected)[likely] < 4.5 * np.sqrt(expected[likely])).all()
-
-
-def test_the_scorer_that_knows_the_truth_finds_what_is_expected_of_it(world: World, log: Log) -> None:
-    k, found = 10, []
-    for hour in range(24):
-        chosen = of_hour(log, hour)
-        best = np.argsort(-world.probabilities(1, hour, chosen.users, chosen.previous), axis=1)[:, :k]
-        found.append((best == chosen.items[:, np.newaxis]).any(axis=1))
-    hits = np.concatenate(found)
-    expected = world.expected_recall(1, log, k)
-    assert 0.1 < expected < 0.9
-    assert hits.mean() == pytest.approx(expected, abs=4 * np.sqrt(0.25 / ROWS))
 
 
 def test_nothing_is_chosen_before_it_is_there_and_new_items_come_during_the_day(world: World, log: Log) -> None:
@@ -104,6 +97,53 @@ def test_rewards_are_shares_and_some_are_nothing(log: Log) -> None:
     assert log.rewards.max() <= 1.0
     # Beta(2, 1) has the mean 2/3.
     assert log.rewards[log.rewards > 0].mean() == pytest.approx(2 / 3, abs=0.01)
+
+
+def test_items_are_born_and_die_as_the_motion_says(moving: World) -> None:
+    # .03 of 4,000 items a day are 120 a day (+- 4 deviations of 10.5). Of what is there, exp(-1 / 20) is left a day later: of those
+    # that were there at first exp(-9 / 20) = .638 after nine days.
+    first = moving.released < 0
+    born = [int(((moving.released // DAY_SECONDS) == day).sum()) for day in range(10)]
+    assert all(78 < number < 162 for number in born)
+    left = (moving.gone > 9 * DAY_SECONDS)[first].mean()
+    assert left == pytest.approx(np.exp(-9 / 20), abs=4 * np.sqrt(0.25 / first.sum()))
+    lived = ((moving.gone - moving.released) / DAY_SECONDS)[~first]
+    assert lived.mean() == pytest.approx(20.0, abs=4 * 20 / np.sqrt(len(lived)))
+
+
+def test_what_is_gone_is_neither_taken_nor_in_the_catalogue(moving: World) -> None:
+    log = moving.log(9, ROWS)
+    begun_hour = 9 * DAY_SECONDS + log.seconds // HOUR_SECONDS * HOUR_SECONDS
+    assert (moving.gone[log.items] > begun_hour).all()
+    assert (moving.gone < 9 * DAY_SECONDS).sum() > 500
+    assert np.isin(log.items, moving.in_catalogue(9)).all()
+    assert not np.intersect1d(moving.in_catalogue(9), np.flatnonzero(moving.gone < 9 * DAY_SECONDS)).size
+    np.testing.assert_allclose(np.bincount(moving.topics, moving.item_shares(9, 12), TOPICS), 1.0)
+
+
+def test_users_replace_their_topics_as_often_as_the_motion_says(moving: World, world: World) -> None:
+    # A topic survives a night by exp(-1 / 10), or where another draw brings it again; what a user has of a topic on both days is
+    # the sum over topics of the smaller of the two shares: at least the share that nobody touched, exp(-1 / 10) = .905.
+    def kept(days: int) -> float:
+        return float(np.minimum(moving.interests[0], moving.interests[days]).sum(axis=1).mean())
+
+    assert 0.905 - 0.02 < kept(1) < 0.905 + 0.03
+    assert np.exp(-0.9) - 0.02 < kept(9) < np.exp(-0.9) + 0.1
+    np.testing.assert_allclose(moving.interests[9].sum(axis=1), 1.0, rtol=1e-5)
+    assert world.interests[0] is world.interests[1]  # by default they keep them
+
+
+def test_the_scorer_that_knows_the_truth_finds_what_is_expected_of_it(moving: World) -> None:
+    rows, k = 2000, 50
+    log = moving.log(5, rows)
+    above, tied = moving.true_ranks(5, log)
+    expected = moving.expected_recall(5, log, k)
+    assert 0.1 < expected < 0.9
+    assert (above < k).mean() == pytest.approx(expected, abs=4 * np.sqrt(0.25 / rows))
+    # By definition: the items that are likelier than the first interaction's.
+    likely = moving.probabilities(5, int(log.seconds[0] // HOUR_SECONDS), log.users[:1], log.previous[:1])[0]
+    assert above[0] == (likely > likely[log.items[0]]).sum()
+    assert tied[0] == (likely == likely[log.items[0]]).sum() - 1
 
 
 def test_a_seed_is_a_log(world: World, log: Log) -> None:

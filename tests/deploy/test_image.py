@@ -28,6 +28,16 @@ def tool(name: str) -> ModuleType:
     return loaded
 
 
+def requirements(lock: str) -> list[Requirement]:
+    """The packages of a lock, each of which has hashes."""
+    entries = tool("setup_env").entries(PROJECT / lock)
+    assert len(entries) == sum(line[:1] not in (" ", "") for line in (PROJECT / lock).read_text().split("\n"))
+    for entry in entries:
+        first, *hashes = entry.split("\\\n")
+        assert hashes and all(re.fullmatch(r" +--hash=sha256:[0-9a-f]{64} ?", each) for each in hashes), first
+    return [Requirement(entry.split("\\\n")[0].strip()) for entry in entries]
+
+
 @pytest.fixture(scope="module")
 def stages() -> list[list[tuple[str, str]]]:
     """The instructions of each stage, each in its order."""
@@ -71,16 +81,16 @@ def test_the_lock_is_installed_before_the_code_is_there_and_the_code_without_a_n
     stages: list[list[tuple[str, str]]],
 ) -> None:
     steps = [(word, rest) for word, rest in stages[1] if word in ("COPY", "RUN")]
-    _, (_, locks), (_, install), *copies, (_, package) = steps
+    _, (_, installers), (_, tools), (_, locks), (_, install), *copies, (_, package) = steps
+    assert installers.split() == ["tools/installers.lock", "tools/"]
+    assert "--require-hashes --requirement tools/installers.lock" in tools
     assert set(locks.split()[:-1]) == {"pyproject.toml", "requirements.lock", "requirements-gpu.lock"}
-    assert (
-        "--constraints requirements.lock --constraints requirements-gpu.lock --requirements pyproject.toml" in install
-    )
+    assert "--require-hashes --no-deps --requirements requirements.lock $gpu" in install
     assert "--offline --no-deps --no-build-isolation --editable ." in package
     copied = {source for _, words in copies for source in words.split()[:-1]}
     packages = find_packages(str(PROJECT), include=["components*", "ndr_client*", "pipeline*", "schemas*", "serving*"])
     assert copied >= {each for each in packages if "." not in each}
-    for source in {*copied, *locks.split()[:-1]}:
+    for source in {*copied, *locks.split()[:-1], installers.split()[0]}:
         assert (PROJECT / source).exists()
         assert f"!{source}" in (PROJECT / ".dockerignore").read_text().split()
     assert (PROJECT / ".dockerignore").read_text().split("\n")[1] == "*"  # all else stays out
@@ -89,12 +99,23 @@ def test_the_lock_is_installed_before_the_code_is_there_and_the_code_without_a_n
 def test_its_versions_are_the_projects(stages: list[list[tuple[str, str]]]) -> None:
     arguments = dict(each.split("=", 1) for stage in stages for each in given(stage, "ARG"))
     assert arguments == {"DEVICE": "cpu", "VERSION": PROJECT_FILE["project"]["version"], "REVISION": "unknown"}
-    (uv,) = [each for each in tool("setup_env").INSTALLERS if each.startswith("uv==")]
-    assert f" {uv} " in given(stages[1], "RUN")[0]
+
+
+def test_every_package_is_locked_by_its_hashes_and_this_environment_is_what_was_locked() -> None:
+    """Of the tools that install the others, too: nothing comes into an environment or an image by its name alone."""
+    setup = tool("setup_env")
+    assert {str(each).partition(";")[0].strip() for each in requirements("tools/installers.lock")} == set(
+        setup.INSTALLERS
+    )
+    locked = [*requirements("requirements.lock"), *requirements("requirements-dev.lock")]
+    assert len(locked) > 200
+    for each in locked:
+        if each.marker is None or each.marker.evaluate():
+            assert metadata.version(each.name) == next(iter(each.specifier)).version, each.name
 
 
 def test_the_lock_of_gpus_has_all_that_this_tensorflow_wants() -> None:
-    locked = [Requirement(line) for line in (PROJECT / "requirements-gpu.lock").read_text().splitlines()]
+    locked = requirements("requirements-gpu.lock")
     pins = {each.name: next(iter(each.specifier)).version for each in locked}
     wanted = [Requirement(each) for each in metadata.requires("tensorflow") or [] if "and-cuda" in each]
     assert len(wanted) > 10 and {each.name for each in wanted} == pins.keys()

@@ -1,13 +1,13 @@
 """The Trainer's step on several machines: the processes know each other, and what the manifest starts is there."""
 
 import importlib.util
-import inspect
 import re
 from collections.abc import Iterator
 from typing import Any
 
 import kubernetes_validate
 import pytest
+import typer
 from rendered import EXAMPLE, KUBERNETES, Resource, copy, of_kind, render
 
 from components.trainer import strategies
@@ -87,5 +87,7 @@ def test_what_the_pods_start_is_there(jobs: dict[str, Any]) -> None:
         assert importlib.util.find_spec(container["command"][2])
     given = dict(part.removeprefix("--").split("=", 1) for part in chief["command"][3:] + chief["args"])
     assert given["node"] == TRAINER
-    options = {name.replace("_", "-") for name in inspect.signature(run_node.step).parameters} - {"day"} | {"date"}
+    app = typer.Typer()
+    app.command()(run_node.step)
+    options = {word.removeprefix("--") for each in typer.main.get_command(app).params for word in each.opts}
     assert {"node", "run-id", "date", "config"} <= given.keys() <= options

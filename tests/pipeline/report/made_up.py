@@ -8,7 +8,7 @@ from typing import Any
 from components.next_day.record import Judgement
 from pipeline.lineage import Artifact, Edge, Execution, Graph
 from pipeline.report.embedding_map import ItemMap, Spot
-from pipeline.report.facts import Distance, Facts, Frequencies
+from pipeline.report.facts import Distance, Facts, Frequencies, Missing
 from pipeline.report.outcome import day_runs
 from pipeline.runs import Run, Step
 
@@ -110,6 +110,7 @@ def facts(runs: Sequence[Run], title: str = "Item") -> Facts:
         live=(newest.version or 1, newest.date),
         graphs={run.run: graph(run.run, title) for run in days},
         losses={run.run: [3.0, 2.5 - 0.01 * number] for number, run in enumerate(days)},
+        skew=Missing("What is served was not compared with what was trained on: ndr skew."),
         drift={run.run: {"price": Distance(0.1 * (number % 5), 0.3)} for number, run in enumerate(days)},
         frequencies={newest.date: Frequencies([0.01, 0.1, 1.0], [0.02, 0.1, 0.9])},
         items=ItemMap(

@@ -1,0 +1,48 @@
+"""The command line as a client of a server."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc
+
+from ndr_client import Client, Tls
+from ndr_client.client import Version
+from pipeline.config import Config
+from schemas.errors import PassingError, UserError
+
+TIMEOUT_SECONDS = 60.0
+
+
+@contextmanager
+def client(config: Config, address: str, authorities: Path | None) -> Iterator[Client]:
+    """Connects to a server, by the token of the configuration where it has one.
+
+    Args:
+        config: of the pipeline.
+        address: HOST:PORT of gRPC.
+        authorities: a PEM file with those who signed the server's certificate; None for a connection in the clear.
+
+    Raises:
+        PassingError: the server cannot be reached, or does not answer in time.
+        UserError: the server refuses a call, or a token would be sent in the clear.
+    """
+    token = config.server.token.read() if config.server.token else None
+    if token is not None and authorities is None:
+        raise UserError("server.token: expected --ca beside it, as the token would be sent in the clear.")
+    tls = Tls(authorities) if authorities else None
+    try:
+        with Client(address, timeout=TIMEOUT_SECONDS, tls=tls, token=token) as connected:
+            yield connected
+    except grpc.RpcError as error:
+        words = f"{address}: {error.code().name}: {error.details()}"
+        if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+            raise PassingError(
+                f"{words}. See that a server runs there: ndr serve, or name another: --server."
+            ) from error
+        raise UserError(words) from error
+
+
+def version(text: str) -> Version:
+    """A version's number or label, as a command is given it."""
+    return int(text) if text.isdecimal() else text

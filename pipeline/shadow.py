@@ -1,0 +1,131 @@
+"""Asks two versions what was asked of a server before, and compares their answers: what a canary would change."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from rich.table import Table
+
+from ndr_client import Client, Found
+from ndr_client.client import Version
+from pipeline.requests import Query
+
+FIRST = 10
+K = 100  # where the log has only an embedding
+
+
+@dataclass(frozen=True)
+class Side:
+    """How one of the versions answered.
+
+    Attributes:
+        asked: by which number or label.
+        version: that answered last.
+        p50_ms, p99_ms: of the time until an answer, one query at a time.
+        empty: queries without an item.
+        best_score: the mean score of the first items.
+    """
+
+    asked: str
+    version: int
+    p50_ms: float
+    p99_ms: float
+    empty: int
+    best_score: float
+
+
+@dataclass(frozen=True)
+class Shadow:
+    """Two versions, on the same queries.
+
+    Attributes:
+        queries: their number.
+        one: of them.
+        other: of them.
+        overlap_at_10: the mean share of the first ten items (all, of a query that asked for fewer) that both have.
+        overlap_at_k: the same of all items that were asked for.
+        same_first: the share of queries with the same first item.
+        score_shift: the mean change of the score of the first item, from one to the other.
+        score_shift_p99: the 99th percentile of the size of that change.
+    """
+
+    queries: int
+    one: Side
+    other: Side
+    overlap_at_10: float
+    overlap_at_k: float
+    same_first: float
+    score_shift: float
+    score_shift_p99: float
+
+
+def compare(client: Client, queries: Sequence[Query], one: Version, other: Version) -> Shadow:
+    """Asks both for every query, in turns, so that what else the machine does meets both.
+
+    Args:
+        client: of the server that has both.
+        queries: not empty.
+        one: a version's number or label.
+        other: a version's number or label.
+
+    Raises:
+        grpc.RpcError: the server does not have a version, or cannot answer.
+    """
+    answers: dict[int, list[Found]] = {0: [], 1: []}
+    seconds: dict[int, list[float]] = {0: [], 1: []}
+    for number, query in enumerate(queries):
+        for side in (0, 1) if number % 2 else (1, 0):
+            begun = time.perf_counter()
+            found = client.retrieve([query.example], query.k or K, version=(one, other)[side])
+            seconds[side].append(time.perf_counter() - begun)
+            answers[side].append(found)
+    pairs = list(zip(answers[0], answers[1], strict=True))
+    shifts = [b.scores[0, 0] - a.scores[0, 0] for a, b in pairs if _ids(a) and _ids(b)] or [np.nan]
+    return Shadow(
+        queries=len(queries),
+        one=_side(one, answers[0], seconds[0]),
+        other=_side(other, answers[1], seconds[1]),
+        overlap_at_10=float(np.mean([overlap(_ids(a)[:FIRST], _ids(b)[:FIRST]) for a, b in pairs])),
+        overlap_at_k=float(np.mean([overlap(_ids(a), _ids(b)) for a, b in pairs])),
+        same_first=float(np.mean([_ids(a)[:1] == _ids(b)[:1] for a, b in pairs])),
+        score_shift=float(np.mean(shifts)),
+        score_shift_p99=float(np.quantile(np.abs(shifts), 0.99)),
+    )
+
+
+def overlap(one: Sequence[bytes], other: Sequence[bytes]) -> float:
+    """The share of the longer list that both have; 1 where both are empty."""
+    return len({*one} & {*other}) / max(len(one), len(other)) if one or other else 1.0
+
+
+def table(shadow: Shadow) -> Table:
+    """Both sides beside each other, and how far they agree."""
+    shown = Table("", shadow.one.asked, shadow.other.asked, title=f"{shadow.queries:,} queries", title_justify="left")
+    for name, value in asdict(shadow.one).items():
+        if name != "asked":
+            shown.add_row(name.replace("_", " "), _number(value), _number(getattr(shadow.other, name)))
+    shown.add_section()
+    for name in ("overlap_at_10", "overlap_at_k", "same_first", "score_shift", "score_shift_p99"):
+        shown.add_row(name.replace("_at_", "@").replace("_", " "), "", f"{getattr(shadow, name):.4f}")
+    return shown
+
+
+def _side(asked: Version, answers: Sequence[Found], seconds: Sequence[float]) -> Side:
+    best = [answer.scores[0, 0] for answer in answers if _ids(answer)]
+    return Side(
+        asked=str(asked),
+        version=answers[-1].version,
+        p50_ms=1000 * float(np.quantile(seconds, 0.5)),
+        p99_ms=1000 * float(np.quantile(seconds, 0.99)),
+        empty=len(answers) - len(best),
+        best_score=float(np.mean(best)) if best else float("nan"),
+    )
+
+
+def _ids(answer: Found) -> list[bytes]:
+    return [item for item in answer.item_ids[0] if item]
+
+
+def _number(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.4f}"

@@ -1,0 +1,133 @@
+"""How far the queries that are served are from those that the served model was trained on, measured by TFDV."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import tensorflow_data_validation as tfdv
+from rich.table import Table
+from tensorflow_data_validation.statistics import stats_impl
+from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
+from tfx_bsl.coders import example_coder
+
+from components.example_gen.interactions import TRAIN_SPLIT
+from components.pusher.manifest import find
+from components.pusher.versions import PushFolder
+from pipeline import store
+from pipeline.config import Config
+from pipeline.lineage import Lineage
+from pipeline.report.facts import place
+from pipeline.requests import Query
+from pipeline.skew_file import FILE, FeatureSkew, Skew
+from schemas.errors import UserError
+from schemas.features import Feature, FeatureSpec, NumberFeature
+
+STATISTICS_NODE = "InteractionStatistics"
+STATISTICS_FILE = "FeatureStats.pb"
+SMALLEST = 1e-9  # a limit below which TFDV would not measure
+
+
+def measure(config: Config, queries: Sequence[Query]) -> Skew:
+    """Compares served queries with the statistics of the training split of the live version's run.
+
+    Args:
+        config: of the pipeline; `validation.skew` has the limits.
+        queries: not empty.
+
+    Raises:
+        UserError: nothing was pushed, or the statistics of its run are gone.
+    """
+    spec = config.feature_spec()
+    manifests = PushFolder(config.serving).manifests()
+    if not manifests or not store.has_begun(config):
+        raise UserError(f"Nothing was pushed to {config.serving} yet. First: ndr run --config ... --date ...")
+    live = manifests[-1]
+    graph = Lineage(store.connection(config)).of_run(find(manifests, live.version).run)
+    path = place(graph, "ExampleStatistics", STATISTICS_NODE) / f"Split-{TRAIN_SPLIT}" / STATISTICS_FILE
+    training = tfdv.load_stats_binary(str(path))
+    served = statistics(queries, spec)
+    distances = _distances(training, served, spec.query)
+    return Skew(
+        measured=datetime.now(UTC).isoformat(timespec="seconds"),
+        version=live.version,
+        queries=len(queries),
+        features={
+            name: FeatureSkew(
+                distance=distances.get(name),
+                limit=config.validation.skew.get(name),
+                trained=_present(training, name),
+                served=_present(served, name),
+            )
+            for name in spec.query
+        },
+    )
+
+
+def statistics(queries: Sequence[Query], spec: FeatureSpec) -> statistics_pb2.DatasetFeatureStatisticsList:
+    """TFDV's statistics of the query features of served queries."""
+    batch = example_coder.ExamplesToRecordBatchDecoder().DecodeBatch([query.example for query in queries])
+    known = [name for name in spec.query if name in batch.schema.names]
+    return stats_impl.generate_statistics_in_memory(
+        pa.RecordBatch.from_arrays([batch.column(batch.schema.names.index(name)) for name in known], known)
+    )
+
+
+def write(config: Config, skew: Skew) -> Path:
+    """Keeps the measurement for the report; the file has its name once it is whole."""
+    path = config.root / FILE
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.write_text(json.dumps(asdict(skew), indent=2) + "\n", encoding="utf-8")
+    aside.replace(path)
+    return path
+
+
+def table(skew: Skew) -> Table:
+    """A row a feature, the furthest first."""
+    shown = Table("feature", "distance", "limit", "present in training", "present when served",
+                  title=f"{skew.queries:,} served queries against what version {skew.version} was trained on",
+                  title_justify="left")  # fmt: skip
+    for name, each in skew.furthest_first():
+        shown.add_row(
+            name,
+            "" if each.distance is None else f"{each.distance:.4f}",
+            "" if each.limit is None else f"{each.limit:g}",
+            f"{each.trained:.1%}",
+            f"{each.served:.1%}",
+        )
+    return shown
+
+
+def _distances(
+    training: statistics_pb2.DatasetFeatureStatisticsList,
+    served: statistics_pb2.DatasetFeatureStatisticsList,
+    features: Mapping[str, Feature],
+) -> dict[str, float]:
+    """By feature that both have, TFDV's distance: Jensen-Shannon divergence for numbers, the L-infinity norm for all others."""
+    schema = schema_pb2.Schema()
+    for name, feature in features.items():
+        if not (_present(training, name) and _present(served, name)):
+            continue
+        is_number = isinstance(feature, NumberFeature)
+        added = schema.feature.add(name=name, type=schema_pb2.FLOAT if is_number else schema_pb2.BYTES)
+        comparator = added.skew_comparator
+        (comparator.jensen_shannon_divergence if is_number else comparator.infinity_norm).threshold = SMALLEST
+    anomalies = tfdv.validate_statistics(training, schema, serving_statistics=served)
+    return {
+        ".".join(each.path.step): measured.value
+        for each in anomalies.drift_skew_info
+        for measured in each.skew_measurements
+    }
+
+
+def _present(statistics: statistics_pb2.DatasetFeatureStatisticsList, name: str) -> float:
+    """The share of examples that have a value of a feature."""
+    (dataset,) = statistics.datasets
+    for feature in dataset.features:
+        if list(feature.path.step) == [name] and dataset.num_examples:
+            common = getattr(feature, feature.WhichOneof("stats")).common_stats
+            return float(common.num_non_missing / dataset.num_examples)
+    return 0.0
