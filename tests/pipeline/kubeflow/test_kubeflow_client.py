@@ -412,6 +412,17 @@ def test_a_token_is_read_from_its_file_at_every_request(api: Api, package: str, 
     assert "No such file" in ndr(api, "list", status=1, token=None, token_file=f"{file}.gone")
 
 
+def test_a_token_that_expires_in_the_middle_of_a_backfill_leaves_the_run_at_work(api: Api, package: str) -> None:
+    def expire(words: str) -> None:
+        if "at work" in words:
+            api.token = "another"
+
+    with pytest.raises(UserError) as refused:
+        list(made_up.backfill(opened(api), read_package(Path(package)), iter([date(2026, 11, 22)]), (), expire))
+    assert "2026-11-22: " in str(refused.value) and "has expired: set NDR_KUBEFLOW_TOKEN anew" in str(refused.value)
+    assert "repeat it from 2026-11-22 on; a run that is at work continues" in str(refused.value)
+
+
 def test_a_session_is_shown_by_its_cookie(api: Api) -> None:
     api.token = ""
     ndr(api, "list", token=None, cookie="authservice_session=abc")
