@@ -134,4 +134,4 @@ def test_without_a_day_kubeflow_starts_nothing_behind_begin(tag: str, package: c
     mine = yaml.safe_load(package.text.split("\n---\n")[0])["root"]["dag"]["tasks"]
     assert (package.pods, package.pods_when_done) == (1 + 2 * len(mine), 1 + 2 + 1)
     assert [task for task, spec in mine.items() if "triggerPolicy" in spec] == [first]
-    assert answer["workflow_bytes"] < 70_000
+    assert answer["workflow_bytes"] < 100_000, "etcd takes 1.5 MB, of a workflow with its status"
