@@ -52,6 +52,9 @@ def write(folder: Path, scratch: Path, items: int, width: int) -> None:
         seed=0,
     )
     tower = Tower(SPEC.query, tables, (2 * width, width), 1, served.QUERY_TOWER)
+    tower(
+        {"user": tf.zeros([1], tf.int64), "past": tf.zeros([1, HISTORY], tf.int64)}
+    )  # which makes its layers' weights
     export_tower(tower, SPEC.query, transform, str(scratch))
     embeddings = np.random.default_rng(2).normal(size=(items, width)).astype(np.float32)
     embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)

@@ -14,6 +14,7 @@ import shutil
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnContext
@@ -33,8 +34,14 @@ SOURCE, PUSHED = "source", "pushed"
 BATCHED, ALONE = "batched", "each alone"
 
 
-def push(folder: Path, items: int, requests: Any) -> None:
-    """Makes a push folder with a retriever in it, and requests for it; a process of its own, as it takes TFX's libraries."""
+def prepare(folder: Path, items: int, context: SpawnContext) -> list[bytes]:
+    """Makes a push folder with a retriever in it, and requests for it; in a process of its own, as it takes TFX's libraries."""
+    with ProcessPoolExecutor(1, context) as pool:
+        return pool.submit(push, folder, items).result()
+
+
+def push(folder: Path, items: int) -> list[bytes]:
+    """As `prepare`, in this process."""
     from benchmarks import attacks, served_model
     from components.pusher import files
     from components.pusher.files import Source
@@ -57,7 +64,7 @@ def push(folder: Path, items: int, requests: Any) -> None:
         inputs: dict[str, Any] = {served.EXAMPLES: [example], served.K: np.array([K], np.int32)}
         request = predict_request(served.RETRIEVER, served.EXAMPLES_SIGNATURE, inputs)
         made.append(request.SerializeToString())
-    requests.put(made)
+    return made
 
 
 def serve(folder: Path, batched: bool, control: Connection) -> None:
@@ -156,11 +163,7 @@ def main() -> None:
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        queue = context.Queue()
-        maker = context.Process(target=push, args=(folder, options.items, queue))
-        maker.start()
-        requests = queue.get()
-        maker.join()
+        requests = prepare(folder, options.items, context)
         figures = {way: measure(folder, requests, way == BATCHED, options, context) for way in (BATCHED, ALONE)}
         opened = measure_open(folder, requests, options, context)
     common.show(

@@ -163,6 +163,10 @@ def serve(
     port: Annotated[int, typer.Option(min=1, max=HIGHEST_PORT, help="Of gRPC.")] = 8500,
     rest_port: Annotated[int, typer.Option(min=1, max=HIGHEST_PORT, help="Of REST.")] = 8501,
     embedded: Annotated[bool, typer.Option("--embedded", help="Even where TF Serving is installed.")] = False,
+    histories: Annotated[
+        bool,
+        typer.Option("--histories", help="Keeps each user's last items, so that a request may be a user's id alone."),
+    ] = False,
     config: ConfigOption = MOVIELENS_CONFIG,
     settings: SetOption = None,
 ) -> None:
@@ -178,8 +182,13 @@ def serve(
         def say(words: str) -> None:
             console.print(words, highlight=False, soft_wrap=True)
 
-        where, tables = Where(host, port, rest_port), loaded.feature_spec().query_tables
-        launch(loaded.serving, where, embedded, loaded.root, loaded.server, tables, say)
+        def log_of(version: int) -> str | None:
+            from pipeline.recommend import interactions_of
+
+            return interactions_of(loaded, version)
+
+        where, spec = Where(host, port, rest_port), loaded.feature_spec()
+        launch(loaded.serving, where, embedded, loaded.root, loaded.server, spec, log_of if histories else None, say)
 
 
 @app.command()

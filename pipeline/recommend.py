@@ -87,6 +87,15 @@ def recommend(config: Config, user: str, k: int) -> Answer:
     )
 
 
+def interactions_of(config: Config, version: int) -> str | None:
+    """The folder of the interactions that a pushed version's run read; None where they are gone."""
+    manifest = next((each for each in PushFolder(config.serving).manifests() if each.version == version), None)
+    if manifest is None or not store.has_begun(config):
+        return None
+    uri = Records(store.connection(config)).example_uris(manifest.run).get("interactions")
+    return uri if uri and tf.io.gfile.exists(uri) else None
+
+
 def _query(spec: FeatureSpec, user: str, interactions: str) -> tuple[Any, bool]:
     """The user's newest features, with a history up to and including the newest interaction; and whether there are any."""
     mine = [

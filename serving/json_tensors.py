@@ -42,24 +42,35 @@ class JsonRequest:
     by_rows: bool
 
 
-def read(body: bytes, signature_of: Callable[[str], Signature], limits: Limits) -> JsonRequest:
-    """Reads a request. Its values are counted before they are parsed, which would hold up every other thread.
+def parse(body: bytes, limits: Limits) -> Any:
+    """Reads JSON. Its values are counted before they are parsed, which would hold up every other thread.
 
     Args:
-        body: its JSON; NaN, Infinity and -Infinity are numbers.
-        signature_of: finds a signature by its name, which may be empty.
+        body: NaN, Infinity and -Infinity are numbers.
         limits: of a request.
 
     Raises:
-        RequestError: INVALID_ARGUMENT, and says where.
+        RequestError: INVALID_ARGUMENT, it has too many values or is not JSON.
     """
     values = sum(map(body.count, (b",", b"[", b"{")))  # at least as many as there are values
     if values > limits.values:
         raise invalid(f"expected a body with at most {limits.values} of the signs , [ and {{, received {values}")
     try:
-        content = json.loads(body)
+        return json.loads(body)
     except (ValueError, RecursionError) as error:
         raise invalid(f"JSON Parse error: {error}") from error
+
+
+def read(content: Any, signature_of: Callable[[str], Signature]) -> JsonRequest:
+    """Reads a request.
+
+    Args:
+        content: its JSON.
+        signature_of: finds a signature by its name, which may be empty.
+
+    Raises:
+        RequestError: INVALID_ARGUMENT, and says where.
+    """
     if not isinstance(content, dict):
         raise invalid(f"JSON Value: {_shown(content)} Is not object")
     name = content.get("signature_name", "")

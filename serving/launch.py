@@ -4,15 +4,20 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from components.pusher.tf_serving import BATCHING_CONFIG, MODEL_CONFIG
 from ndr_client.manifests import Manifests
 from schemas.errors import UserError
+from schemas.features import FeatureSpec
 from serving import ports
 from serving.settings import ServerConfig
+
+if TYPE_CHECKING:
+    from serving.histories import Histories
 
 TF_SERVING = "tensorflow_model_server"
 EVERY_ADDRESS = ("0.0.0.0", "::")
@@ -46,7 +51,8 @@ def serve(
     embedded: bool,
     root: Path,
     config: ServerConfig,
-    tables: Mapping[str, str],
+    spec: FeatureSpec,
+    log_of: Callable[[int], str | None] | None,
     say: Callable[[str], None],
 ) -> None:
     """Serves a push folder until the process is asked to end.
@@ -60,7 +66,8 @@ def serve(
         embedded: takes the embedded server even where TF Serving is installed.
         root: what the paths of the embedded server's logs are relative to.
         config: how the embedded server is run.
-        tables: the embedding table of each id feature of a query.
+        spec: the dataset's features.
+        log_of: finds the folder of the log that a version's run read; None keeps no histories.
         say: is told what is going on, a sentence at a time.
 
     Raises:
@@ -71,6 +78,8 @@ def serve(
             where.host, number, option
         )  # the servers tell late of one that is taken, TF Serving in its log alone
     program, why = _tf_serving(where.host, embedded, config)
+    if log_of and program:
+        program, why = None, f"{TF_SERVING} keeps no histories"
     if "://" in push_folder:
         if program is None:
             raise UserError(
@@ -83,10 +92,11 @@ def serve(
         _become_tf_serving(program, push_folder, where, say)
     from serving.server import EmbeddedServer, ServerSettings  # TensorFlow, which TF Serving's start need not wait for
 
-    server = EmbeddedServer(
-        Path(push_folder),
-        ServerSettings(where.host, where.port, where.rest_port, tables=tables, root=root, config=config),
+    histories = _histories(root, config, spec, log_of) if log_of else None
+    settings = ServerSettings(
+        where.host, where.port, where.rest_port, tables=spec.query_tables, histories=histories, root=root, config=config
     )
+    server = EmbeddedServer(Path(push_folder), settings)
     encrypted = " by TLS" if config.tls else ""
     say(f"Embedded server ({why}): {where}{encrypted}. Ctrl-C ends it.")
     server.run()
@@ -94,6 +104,15 @@ def serve(
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)
+
+
+def _histories(root: Path, config: ServerConfig, spec: FeatureSpec, log_of: Callable[[int], str | None]) -> "Histories":
+    from serving.histories import Histories
+
+    try:
+        return Histories(root / config.histories.path, spec, config.histories, log_of)
+    except ValueError as error:
+        raise UserError(f"--histories: {error}. Serve without.") from error
 
 
 def _tf_serving(host: str, embedded: bool, config: ServerConfig) -> tuple[str | None, str]:

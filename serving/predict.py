@@ -62,6 +62,7 @@ def run(
     if signature is None:
         raise ValueError(f"expected a signature of {servable.name}, received {name}")
     record.version, record.signature = servable.version, name
+    inputs = servable.complete(inputs)
     record.inputs, record.extent = inputs, extent.of(inputs)
     record.outputs = signature(inputs, record.extent)
     if served.K in inputs and served.ITEM_IDS in record.outputs:

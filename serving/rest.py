@@ -1,8 +1,10 @@
 """The REST side, at TF Serving's addresses, and what those who operate it ask.
 
-POST /v1/models/NAME[/versions/V|/labels/L]:predict     see `serving.json_tensors`; gzip and deflate are unpacked
+POST /v1/models/NAME[/versions/V|/labels/L]:predict     see `serving.json_tensors`; gzip and deflate are unpacked. Where histories
+                                                        are kept, {"users": [ID, ...], "k": N, "exclude_seen": true} too
 GET  /v1/models/NAME[/versions/V|/labels/L]             how far its versions have come
 GET  /v1/models/NAME[/versions/V|/labels/L]/metadata    its signatures
+POST /v1/events                                         {"events": [{"user": ID, "item": ID}, ...]}, where histories are kept
 GET  /monitoring/prometheus/metrics                     see `serving.metrics`
 GET  /livez                                             200 while the server answers at all
 GET  /readyz, /healthz                                  200 once all models of a version are loaded, 503 before, and once the
@@ -13,21 +15,25 @@ import asyncio
 import json
 import zlib
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import grpc
+import numpy as np
 from aiohttp import web
 from google.protobuf import json_format
+from numpy.typing import NDArray
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, model_pb2
 
-from ndr_client.served import TENSORS_SIGNATURE
+from ndr_client.served import EXAMPLES, EXAMPLES_SIGNATURE, RETRIEVER, TENSORS_SIGNATURE, K
 from serving import json_tensors, metrics
 from serving.api import SIGNATURE_DEF, Api
 from serving.errors import RequestError, invalid
 from serving.front import Front
+from serving.histories import Histories, events_of
 from serving.predict import run
 from serving.readiness import Readiness
 from serving.record import REST, Record
-from serving.servable import Signature
+from serving.servable import Servable, Signature
 from serving.settings import Limits
 
 MODEL = r"/v1/models/{model:[^/:]+}"
@@ -56,7 +62,9 @@ class _BodyError(RequestError):
         self.status = status
 
 
-def application(api: Api, front: Front, readiness: Readiness, exposed: Callable[[], bytes]) -> web.Application:
+def application(
+    api: Api, front: Front, readiness: Readiness, exposed: Callable[[], bytes], histories: Histories | None
+) -> web.Application:
     """The routes.
 
     Args:
@@ -64,6 +72,7 @@ def application(api: Api, front: Front, readiness: Readiness, exposed: Callable[
         front: takes requests on.
         readiness: what the probes tell.
         exposed: the metrics as Prometheus reads them.
+        histories: of the users; None where they are not kept.
     """
     app = web.Application()
     limits = front.limits
@@ -90,9 +99,14 @@ def application(api: Api, front: Front, readiness: Readiness, exposed: Callable[
         encoding = request.headers.get("Content-Encoding", "identity").lower()
 
         def work() -> str:
-            return _predict(api, spec, _unpacked(body, encoding, limits.request_bytes), record, limits)
+            return _predict(api, spec, _unpacked(body, encoding, limits.request_bytes), record, limits, histories)
 
         return await front.run(work)
+
+    async def events(request: web.Request, record: Record) -> str:
+        body = await _body(request, limits.request_bytes, limits.receive_seconds)
+        record.received_bytes = len(body)
+        return await front.run(lambda: _events(histories, body, limits))
 
     async def status(request: web.Request, record: Record) -> str:
         spec = _spec(request)
@@ -123,6 +137,7 @@ def application(api: Api, front: Front, readiness: Readiness, exposed: Callable[
         app.router.add_post(f"{model}:predict", answered("Predict", predict))
         app.router.add_get(model, answered("GetModelStatus", status))
         app.router.add_get(f"{model}/metadata", answered("GetModelMetadata", metadata))
+    app.router.add_post("/v1/events", answered("Events", events))
     app.router.add_get("/livez", live)
     for path in ("/readyz", "/healthz"):
         app.router.add_get(path, ready)
@@ -184,7 +199,17 @@ def _unpacked(body: bytes, encoding: str, largest: int) -> bytes:
     return content
 
 
-def _predict(api: Api, spec: model_pb2.ModelSpec, body: bytes, record: Record, limits: Limits) -> str:
+def _events(histories: Histories | None, body: bytes, limits: Limits) -> str:
+    if histories is None:
+        raise RequestError(grpc.StatusCode.FAILED_PRECONDITION, "no histories are kept: ndr serve --histories")
+    events = events_of(json_tensors.parse(body, limits), limits.rows)
+    histories.add(events)
+    return json.dumps({"taken": len(events)})
+
+
+def _predict(
+    api: Api, spec: model_pb2.ModelSpec, body: bytes, record: Record, limits: Limits, histories: Histories | None
+) -> str:
     servable = api.servable(spec, record)
 
     def signature_of(name: str) -> Signature:
@@ -193,9 +218,29 @@ def _predict(api: Api, spec: model_pb2.ModelSpec, body: bytes, record: Record, l
             raise invalid(f'Serving signature name: "{name or TENSORS_SIGNATURE}" not found in signature def')
         return signature
 
-    request = json_tensors.read(body, signature_of, limits)
+    content = json_tensors.parse(body, limits)
+    if isinstance(content, dict) and "users" in content:
+        outputs = run(servable, EXAMPLES_SIGNATURE, _of_users(content, servable, histories, limits), record)
+        return json_tensors.write(outputs, by_rows=True)
+    request = json_tensors.read(content, signature_of)
     outputs = run(servable, request.signature or TENSORS_SIGNATURE, request.inputs, record)
     return json_tensors.write(outputs, request.by_rows)
+
+
+def _of_users(content: Any, servable: Servable, histories: Histories | None, limits: Limits) -> dict[str, NDArray[Any]]:
+    """The inputs of `{"users": [ID, ...], "k": N, "exclude_seen": true}`."""
+    if histories is None or servable.name != RETRIEVER:
+        raise invalid(f"expected `users` only of the {RETRIEVER}, with histories: ndr serve --histories")
+    users, k, exclude_seen = content["users"], content.get("k", 10), content.get("exclude_seen", True)
+    is_valid = isinstance(users, list) and users and all(isinstance(user, str) and user for user in users)
+    if not is_valid or type(k) is not int or not 1 <= k <= limits.items or type(exclude_seen) is not bool:
+        raise invalid(
+            f"expected `users`, a list of texts, `k` from 1 to {limits.items}, and `exclude_seen`, true or false"
+        )
+    if len(users) > limits.rows:
+        raise invalid(f"expected at most {limits.rows} users, received {len(users)}")
+    examples = histories.queries([user.encode(errors="replace") for user in users], exclude_seen)
+    return {EXAMPLES: np.array(examples, object), K: np.full(len(users), k, np.int32)}
 
 
 def _status(api: Api, spec: model_pb2.ModelSpec, record: Record) -> str:

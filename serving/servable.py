@@ -132,6 +132,7 @@ class Servable:
         max_batch_rows: of a batch of concurrent requests; None runs each by itself.
         observe_batch: is told the model, the signature and the rows of each batch that is run.
         count_ids: counts the ids of a request, and those of them that are unknown.
+        complete: fills in what a request leaves out.
 
     Raises:
         OSError, ValueError, tf.errors.OpError: the SavedModel is not whole.
@@ -145,9 +146,11 @@ class Servable:
         limits: Limits,
         max_batch_rows: int | None,
         observe_batch: Callable[[str, str, int], None],
-        count_ids: Callable[[Arrays], Counts] = lambda inputs: {},
+        count_ids: Callable[[Arrays], Counts],
+        complete: Callable[[Arrays], Arrays],
     ) -> None:
-        self._count_ids = count_ids
+        self.count_ids = count_ids
+        self.complete = complete
         self.name = name
         self.version = version
         content = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
@@ -167,10 +170,6 @@ class Servable:
     def waiting(self) -> dict[str, int]:
         """By signature, the requests that wait for the model."""
         return {key: signature.waiting for key, signature in self._signatures.items()}
-
-    def count_ids(self, inputs: Arrays) -> Counts:
-        """By feature, how many ids a request's queries have, and how many of them are unknown; of a sample of requests."""
-        return self._count_ids(inputs)
 
     def signature(self, name: str) -> Signature | None:
         """The signature of a name, `serving_default` where that is empty; None where there is none."""

@@ -24,6 +24,7 @@ from serving.api import Api
 from serving.batching import Arrays
 from serving.connections import Connections
 from serving.front import Front
+from serving.histories import Histories
 from serving.metrics import Metrics
 from serving.ports import port_taken
 from serving.readiness import Readiness
@@ -53,6 +54,7 @@ class ServerSettings:
         poll_seconds: the pause between two reads of the push folder.
         max_batch_rows: of a batch of concurrent requests; None runs each by itself.
         tables: the embedding table of each id feature of a query, for the metric of unknown ids.
+        histories: what each user did last, for requests that are a user's id alone; None answers those as they are.
         root: what the paths of logs are relative to.
         config: its limits, who may ask, and what is recorded.
     """
@@ -63,6 +65,7 @@ class ServerSettings:
     poll_seconds: float = 0.25
     max_batch_rows: int | None = MAX_BATCH_ROWS
     tables: Mapping[str, str] = field(default_factory=dict)
+    histories: Histories | None = None
     root: Path = Path()
     config: ServerConfig = field(default_factory=ServerConfig)
 
@@ -90,6 +93,8 @@ class EmbeddedServer:
         self._settings = settings
         config = settings.config
         self.versions = Versions(push_folder, self._load)
+        if settings.histories:
+            self.versions.observe_live = self._load_histories
         self._watcher = Watcher(self.versions, settings.poll_seconds)
         self._readiness = Readiness(self.versions, config.stale_seconds)
         self._access_log = AccessLog(config.access_log, settings.root)
@@ -100,7 +105,7 @@ class EmbeddedServer:
         api = Api(self.versions)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="connections", daemon=True)
-        app = rest.application(api, self._front, self._readiness, self.metrics.exposed)
+        app = rest.application(api, self._front, self._readiness, self.metrics.exposed, settings.histories)
         try:
             self.port = self._loop.run_until_complete(self._bind_grpc(api))
             self.rest_port = self._loop.run_until_complete(self._bind_rest(app))
@@ -154,7 +159,7 @@ class EmbeddedServer:
         return self._front.running == 0 and not self._watcher.is_alive()
 
     def _load(self, name: str, version: int, folder: Path) -> Servable:
-        share = self._settings.config.unknown_ids_share
+        share, histories = self._settings.config.unknown_ids_share, self._settings.histories
         vocabularies = Vocabularies(folder, self._settings.tables if share and name in QUERIED else {})
 
         def count_ids(inputs: Arrays) -> Counts:
@@ -168,9 +173,22 @@ class EmbeddedServer:
             self._settings.max_batch_rows,
             self.metrics.observe_batch,
             count_ids,
+            histories.complete if histories and name in QUERIED else lambda inputs: inputs,
         )
         replay(servable, folder)
         return servable
+
+    def _load_histories(self, version: int) -> None:
+        histories = self._settings.histories
+
+        def load() -> None:
+            try:
+                if histories:
+                    histories.load(version)
+            except Exception:  # the answers are of older histories then
+                _log.exception("the histories of version %d's log cannot be read", version)
+
+        threading.Thread(target=load, name="histories", daemon=True).start()
 
     def _observe(self, record: Record) -> None:
         self.metrics.observe(record)

@@ -139,6 +139,18 @@ class RequestLogSettings(Declaration):
     days: PositiveFloat = 7.0
 
 
+class HistorySettings(Declaration):
+    """Where `ndr serve --histories` keeps what each user did last.
+
+    Attributes:
+        path: the SQLite file, relative to the root.
+        users: that are kept, those with the newest interactions.
+    """
+
+    path: Path = Path("histories.sqlite")
+    users: PositiveInt = 1_000_000
+
+
 class ServerConfig(Declaration):
     """How `ndr serve` answers, where the embedded server does.
 
@@ -151,6 +163,7 @@ class ServerConfig(Declaration):
         unknown_ids_share: of the requests whose ids are looked up in the vocabularies, for the metric of unknown ones.
         access_log: a line for each request.
         request_log: a sample of queries.
+        histories: of each user, where `ndr serve --histories` asks for them.
     """
 
     limits: Limits = Limits()
@@ -160,3 +173,4 @@ class ServerConfig(Declaration):
     unknown_ids_share: float = Field(default=0.1, ge=0.0, le=1.0)
     access_log: AccessLogSettings = AccessLogSettings()
     request_log: RequestLogSettings = RequestLogSettings()
+    histories: HistorySettings = HistorySettings()

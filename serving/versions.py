@@ -77,6 +77,8 @@ class Versions:
         self._load = load
         self._clock = clock
         self.observe_load = observe_load
+        self.observe_live: Callable[[int], None] = lambda version: None  # is told each version that becomes live
+        self._last_live: int | None = None
         self._pushed_at: dict[int, float] = {}
         self._served: dict[int, dict[str, Servable]] = {}  # never changed, only replaced: a request sees one of them
         self._failures: dict[int, _Failure] = {}
@@ -175,6 +177,9 @@ class Versions:
             if version not in {*labelled, *self._labels.values()}:
                 self._drop(version, "newer versions took its place")
         self._note_staleness(pushed)
+        if self.live is not None and self.live != self._last_live:
+            self.observe_live(self.live)
+        self._last_live = self.live
 
     def _read_labels(self) -> None:
         try:

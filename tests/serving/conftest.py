@@ -8,6 +8,7 @@ import grpc
 import pytest
 from tiny import ANY_PORT, Pushes, write_template
 
+from serving.histories import Histories
 from serving.server import EmbeddedServer
 from serving.settings import ServerConfig
 
@@ -38,8 +39,15 @@ def serve(until) -> Iterator[Callable[[Path], EmbeddedServer]]:
     """Starts servers that end with the test."""
     started = []
 
-    def start(root: Path, wait: bool = True, tables: Mapping[str, str] | None = None, **config: Any) -> EmbeddedServer:
-        settings = replace(ANY_PORT, root=root.parent, tables=tables or {}, config=ServerConfig(**config))
+    def start(
+        root: Path,
+        wait: bool = True,
+        tables: Mapping[str, str] | None = None,
+        histories: Histories | None = None,
+        **config: Any,
+    ) -> EmbeddedServer:
+        own = {"tables": tables or {}, "histories": histories, "config": ServerConfig(**config)}
+        settings = replace(ANY_PORT, root=root.parent, **own)
         server = EmbeddedServer(root, settings)
         server.__enter__()
         started.append(server)
