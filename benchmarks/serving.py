@@ -34,10 +34,49 @@ SOURCE, PUSHED = "source", "pushed"
 BATCHED, ALONE = "batched", "each alone"
 
 
-def prepare(folder: Path, items: int, context: SpawnContext) -> list[bytes]:
-    """Makes a push folder with a retriever in it, and requests for it; in a process of its own, as it takes TFX's libraries."""
+def prepare(folder: Path, options: Any, context: SpawnContext) -> list[bytes]:
+    """Makes a push folder with a retriever in it, and requests for it; in a process of its own, as it takes TensorFlow.
+
+    Args:
+        folder: an empty one.
+        options: `push_folder`, whose newest version is taken, or None for one over a random catalogue of `items`.
+        context: of the process.
+    """
     with ProcessPoolExecutor(1, context) as pool:
-        return pool.submit(push, folder, items).result()
+        made = (
+            pool.submit(take, folder, options.push_folder)
+            if options.push_folder
+            else pool.submit(push, folder, options.items)
+        )
+        return made.result()
+
+
+def take(folder: Path, push_folder: Path) -> list[bytes]:
+    """As `prepare`, in this process: asks for K items by the retriever's own warm-up requests of one query."""
+    import tensorflow as tf
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    from benchmarks import attacks
+    from components.trainer.warmup import REQUESTS_FILE
+    from ndr_client import served
+    from ndr_client.manifests import Manifests
+
+    newest = Manifests(push_folder).read()[-1]
+    for part, place in newest.parts.items():
+        shutil.copytree(place, folder / SOURCE / part)
+    digests = {
+        part: {name: {"size": size, "sha256": sha256} for name, (size, sha256) in files.items()}
+        for part, files in newest.files.items()
+    }
+    (folder / SOURCE / "files.json").write_text(json.dumps(digests))
+    attacks.push(folder / SOURCE, folder / PUSHED, 1)
+    records = tf.data.TFRecordDataset(str(folder / SOURCE / served.RETRIEVER / REQUESTS_FILE)).as_numpy_iterator()
+    requests = [prediction_log_pb2.PredictionLog.FromString(record).predict_log.request for record in records]
+    alone = [each for each in requests if each.inputs[served.K].tensor_shape.dim[0].size == 1]
+    for request in alone:
+        request.inputs[served.K].ClearField("tensor_content")
+        request.inputs[served.K].int_val[:] = [K]
+    return [each.SerializeToString() for each in alone if each.model_spec.signature_name == served.EXAMPLES_SIGNATURE]
 
 
 def push(folder: Path, items: int) -> list[bytes]:
@@ -151,6 +190,7 @@ def main() -> None:
     """The command line."""
     arguments = common.parser(__doc__ or "")
     arguments.add_argument("--items", type=int, default=20_000)
+    arguments.add_argument("--push-folder", type=Path, help="serves its newest version instead of a random catalogue")
     arguments.add_argument("--seconds", type=float, default=6.0, help="of each measurement")
     arguments.add_argument("--clients", type=int, nargs="+", default=[1, 8, 64])
     arguments.add_argument("--rate", type=float, default=200.0, help="requests a second of the open loop")
@@ -163,7 +203,7 @@ def main() -> None:
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        requests = prepare(folder, options.items, context)
+        requests = prepare(folder, options, context)
         figures = {way: measure(folder, requests, way == BATCHED, options, context) for way in (BATCHED, ALONE)}
         opened = measure_open(folder, requests, options, context)
     common.show(

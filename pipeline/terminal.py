@@ -21,6 +21,7 @@ from pipeline.runs import Step
 from schemas.visible import visible
 
 LOG_BYTES, LOG_FILES = 10 << 20, 5  # of a command that runs for ever
+KEPT_LOGS = 100  # of a command that ends, the newest
 PRIVATE_FILE = 0o600
 UNKNOWN_WIDTH = 120  # columns, where standard output is no terminal
 
@@ -69,6 +70,9 @@ def quiet_terminal(log_folder: Path, command: str) -> Iterator[tuple[Console, Pa
     """
     log_folder.mkdir(parents=True, exist_ok=True)
     path = log_folder / f"{command}-{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}.log"
+    path.touch(PRIVATE_FILE)
+    for old in sorted(log_folder.glob(f"{command}-*.log"))[:-KEPT_LOGS]:
+        old.unlink(missing_ok=True)
     sys.stdout.flush()
     sys.stderr.flush()
     kept = {descriptor: os.dup(descriptor) for descriptor in (1, 2)}

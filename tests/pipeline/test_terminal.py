@@ -2,16 +2,18 @@
 
 import io
 import logging
+import stat
 import subprocess
 import sys
 import unicodedata
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.table import Table
 
-from pipeline.terminal import TextConsole, VisibleFormatter
+from pipeline.terminal import KEPT_LOGS, TextConsole, VisibleFormatter, quiet_terminal
 from schemas.visible import visible
 
 TITLE = "Toy\x1b]0;owned\x07 \x1b[2J\x9b31m\u202estory"
@@ -55,6 +57,17 @@ def test_an_error_that_quotes_an_escape_sequence_is_shown() -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 1
     assert f"{SHOWN}.yaml: no such file" in done.stderr and "\x1b" not in done.stderr
+
+
+def test_the_newest_logs_of_a_command_are_kept_and_are_nobody_elses(tmp_path: Path) -> None:
+    for number in range(KEPT_LOGS + 5):
+        (tmp_path / f"run-20260101T000000-{number:04d}.log").touch()
+    (tmp_path / "serve.log").touch()
+    with quiet_terminal(tmp_path, "run") as (_, path):
+        pass
+    kept = sorted(each.name for each in tmp_path.glob("run-*"))
+    assert len(kept) == KEPT_LOGS and kept[0] == "run-20260101T000000-0006.log" and kept[-1] == path.name
+    assert (tmp_path / "serve.log").exists() and stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 @given(st.text())
