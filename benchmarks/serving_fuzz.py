@@ -193,6 +193,7 @@ def _fuzz(
     codes: Counter[str] = Counter()
     faults: list[dict[str, Any]] = []
     longest, controls, first = 0.0, 0, resident_mb()
+    slowest: dict[str, Any] = {}
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         expected = ask_grpc(channel, METHOD, good[0])
         for number in range(1, count + 1):
@@ -204,7 +205,8 @@ def _fuzz(
             else:
                 asked = draw.rest()
                 code, answer = ask_rest(rest_port, *asked)
-            longest = max(longest, time.perf_counter() - begun)
+            if (took := time.perf_counter() - begun) > longest:
+                longest, slowest = took, {"number": number, "asked": str(asked)[:1000], "code": code}
             codes[("gRPC " if number % 2 else "REST ") + code] += 1
             if code.partition(":")[0] in FAULTS:
                 faults.append({"number": number, "code": code, "answer": answer[:300], "asked": str(asked)[:1000]})
@@ -214,7 +216,7 @@ def _fuzz(
                     faults.append({"number": number, "code": "control", "answer": b"", "asked": str(asked)[:1000]})
     shown = [{key: str(value) for key, value in fault.items()} for fault in faults]
     return {
-        "codes": dict(codes), "faults": shown, "controls": controls, "longest_s": longest,
+        "codes": dict(codes), "faults": shown, "controls": controls, "longest_s": longest, "slowest": slowest,
         "rss_growth_mb": resident_mb() - first,
     }  # fmt: skip
 
