@@ -180,7 +180,8 @@ def _kebab(name: str) -> str:
 
 def _configure(task: Any, given: KubeflowSettings, pod: Pod) -> None:
     """What Kubernetes is to know of a pod."""
-    task.set_display_name(", ".join(pod.steps if pod.reading == (END,) else pod.reading))
+    if pod.reading != (BEGIN,):  # Kubeflow 2.5 looks for what a task hands on under the name that it is displayed by
+        task.set_display_name(", ".join(pod.steps if pod.reading == (END,) else pod.reading))
     task.set_caching_options(False)  # TFX's own cache knows what a step's data are; Kubeflow's does not
     retries = given.retries
     task.set_retry(
