@@ -163,12 +163,17 @@ def _metrics(run: Run) -> Table:
 def _metric_table(title: str, whole: Mapping[str, Any], words: Mapping[str, str]) -> Table:
     scorers = {key: heading for key, heading in words.items() if key in whole}
     table = Table(title=title, title_justify="left")
-    table.add_column("")
-    for heading in scorers.values():
-        table.add_column(heading, justify="right")
+    table.add_column("", no_wrap=True)
+    _add_scorers(table, scorers)
     for name in (n for n in whole.get(CANDIDATE, {}) if "_over_" not in n):
         table.add_row(metric_words(name), *(with_interval(whole[key].get(name), key) for key in scorers))
     return table
+
+
+def _add_scorers(table: Table, scorers: Mapping[str, str]) -> None:
+    """A column a scorer; what has an interval is not wrapped, as its ends are read together."""
+    for key, heading in scorers.items():
+        table.add_column(heading.replace(" ", "\n"), justify="right", no_wrap=key not in BASELINES)
 
 
 def _aside(run: Run) -> Table:
@@ -191,8 +196,9 @@ def _slices(run: Run) -> Table:
     table = Table(title=f"recall@{k} by slice, among {_candidates(run)}", title_justify="left")
     there = run.metrics.get("all", {})
     scorers = {key: title for key, title in SCORERS.items() if key in there}
-    for heading in ("", "interactions", *scorers.values()):
-        table.add_column(heading, justify="right" if heading else "left")
+    table.add_column("", no_wrap=True, min_width=max((len(name) for name in run.metrics), default=0))
+    table.add_column("inter-\nactions", justify="right")
+    _add_scorers(table, scorers)
     for name in sorted(run.metrics.keys() - {"all"}, key=slice_order):
         found = run.metrics[name]
         recalls = (with_interval(found.get(key, {}).get(f"recall_at_{k}"), key) for key in scorers)

@@ -265,6 +265,7 @@ def test_a_backfill_stops_at_the_first_fault_and_goes_on_where_it_stopped(shop: 
     assert shop.served() == [version(last)]
     assert len(list((shop.folder / "pipeline_root" / "Trainer" / "model").iterdir())) == 3
     # The model that the first of these days went on from is gone. The day is done all the same, until its data changes.
+    before = next(base_day(run) for run in shop.runs() if run["date"] == str(first))
     assert "is done with the same input" in shop.ndr("run", "--date", str(first)).stdout
     write_sales(shop.folder, first, seed=1)
     answer = shop.ndr("run", "--date", str(first))
