@@ -173,7 +173,9 @@ def test_serving_never_has_fewer_servers_and_reads_what_a_push_writes(
     # The very arguments that `ndr serve` starts TF Serving with, and metrics. It does not wait for a push to an address.
     started: list[list[str]] = []
     monkeypatch.setattr(launch.os, "execv", lambda _, words: started.append(words))
-    launch._become_tf_serving("tensorflow_model_server", "gs://ndr/serving", 8500, 8501, lambda _: None)
+    launch._become_tf_serving(
+        "tensorflow_model_server", "gs://ndr/serving", launch.Where("0.0.0.0", 8500, 8501), lambda _: None
+    )
     (words,) = started
     assert [word.replace("gs://", "/") for word in words] == [*server["command"], *server["args"][:-1]]
     assert server["args"][-1] == "--monitoring_config_file=/etc/ndr/monitoring.config"
