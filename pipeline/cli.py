@@ -130,17 +130,28 @@ def movielens(config: ConfigOption = MOVIELENS_CONFIG, settings: SetOption = Non
 def recommend(
     user: Annotated[Any, typer.Option(parser=_user, metavar="ID", help="The user's id, as in the interactions.")],
     k: Annotated[int, typer.Option("--k", min=1, help="How many items.")] = 10,
+    server: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="That is asked over gRPC; else one is started for the question."),
+    ] = None,
+    label: Annotated[
+        str | None, typer.Option(metavar="LABEL", help="Of the version that is asked, such as stable.")
+    ] = None,
+    authorities: Annotated[
+        Path | None,
+        typer.Option("--ca", exists=True, dir_okay=False, help="PEM of who signed its certificate, for TLS."),
+    ] = None,
     config: ConfigOption = MOVIELENS_CONFIG,
     settings: SetOption = None,
 ) -> None:
-    """Shows what the live version recommends to a user."""
+    """Shows what the newest version, or that of a label, recommends to a user."""
     with _session("recommend", config, settings, writes=False) as (console, loaded):
         from rich.table import Table
 
         with console.status("loading the retriever"):
             from pipeline import recommend as recommender
 
-            answer = recommender.recommend(loaded, user, k)
+            answer = recommender.recommend(loaded, user, k, server, label, authorities)
         if answer.known:
             console.print(f"{user} saw last: {'; '.join(answer.history[-5:])}", highlight=False)
         else:

@@ -1,16 +1,17 @@
-"""A person's top K, from the retriever that was pushed last."""
+"""A person's top K, asked of a server as any client asks."""
 
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
 from components.pusher.versions import PushFolder
-from ndr_client.served import EXAMPLES_SIGNATURE, EXCLUDE, ITEM_IDS, RETRIEVER, SCORES
-from pipeline import store
+from ndr_client.served import EXCLUDE, RETRIEVER
+from pipeline import asking, store
 from pipeline.config import Config
 from pipeline.metadata import Records
 from schemas.errors import UserError
@@ -37,7 +38,7 @@ class Answer:
     """What is recommended to a user.
 
     Attributes:
-        version: of the retriever.
+        version: that answered.
         known: whether the user has an interaction in the window of the version's run.
         history: titles (or ids) of the newest items of the user's history, oldest first.
         items: the recommendations, best first, without items of the history.
@@ -49,14 +50,30 @@ class Answer:
     items: list[Recommendation]
 
 
-def recommend(config: Config, user: str, k: int) -> Answer:
+def recommend(
+    config: Config,
+    user: str,
+    k: int,
+    server: str | None = None,
+    label: str | None = None,
+    authorities: Path | None = None,
+) -> Answer:
     """Recommends items of the catalogue of the newest pushed version's run.
 
     A user that the run's window has never seen gets an answer too: the query then has an id from an OOV bucket, no
     history, and the present hour.
 
+    Args:
+        config: of the pipeline.
+        user: the id.
+        k: the number of items.
+        server: HOST:PORT of a server's gRPC side; without it the embedded server is started for this one question.
+        label: of the version that is asked; None for the newest.
+        authorities: see `pipeline.asking.client`.
+
     Raises:
-        UserError: nothing was pushed yet.
+        UserError: nothing was pushed yet, or the server refuses.
+        PassingError: the server cannot be reached.
     """
     manifests = PushFolder(config.serving).manifests()
     if not manifests:
@@ -75,12 +92,12 @@ def recommend(config: Config, user: str, k: int) -> Answer:
     titles = {_values(e, CANDIDATE_ID)[0]: (_values(e, TITLE) or [b""])[0].decode() for e in catalogue}
     past = {item for name, f in spec.query.items() if isinstance(f, HistoryFeature) for item in _values(query, name)}
     _set(query, EXCLUDE, sorted(past))
-    retriever = tf.saved_model.load(folders[RETRIEVER]).signatures[EXAMPLES_SIGNATURE]
-    found = retriever(examples=tf.constant([query.SerializeToString()]), k=tf.constant([k]))
-    best = zip(found[ITEM_IDS][0].numpy(), found[SCORES][0].numpy(), strict=True)
+    with asking.client(config, server, authorities) if server else asking.own_server(config) as client:
+        found = client.retrieve([query.SerializeToString()], k, version=label)
+    best = zip(found.item_ids[0], found.scores[0], strict=True)
     shown = _values(query, spec.history[0]) if spec.history else []
     return Answer(
-        newest.version,
+        found.version,
         known,
         [titles.get(item) or item.decode(errors="replace") for item in shown],
         [Recommendation(item.decode(), titles.get(item, ""), float(score)) for item, score in best if item],
