@@ -97,19 +97,6 @@ def missing() -> str:
     )
 
 
-@dataclass(frozen=True)
-class Started:
-    """What a workflow came to, every pod of which succeeded.
-
-    Attributes:
-        pods: names of the nodes that had one, in the order in which Argo started them.
-        phase: of the workflow; with Argo's words where it has any.
-    """
-
-    pods: Sequence[str]
-    phase: str
-
-
 def ask(questions: Sequence[Question]) -> list[Answer]:
     """What becomes of steps whose attempts fail; one answer for each question."""
     asked = [{"retryStrategy": each.strategy, "attempts": [asdict(a) for a in each.attempts]} for each in questions]
@@ -117,17 +104,6 @@ def ask(questions: Sequence[Question]) -> list[Answer]:
         Answer([Verdict(**verdict) for verdict in each["verdicts"]], each["phase"], each["message"])
         for each in _answers("TestNdrSteps", asked)
     ]
-
-
-def run(workflow: Mapping[str, Any], conditions: Mapping[str, str]) -> Started:
-    """Which pods a workflow of Kubeflow's starts.
-
-    Args:
-        workflow: as Kubeflow compiled it.
-        conditions: by task, `true` or `false` where its driver finds a condition.
-    """
-    (answer,) = _answers("TestNdrWorkflows", [{"workflow": workflow, "conditions": conditions}])
-    return Started(**answer)
 
 
 def _answers(test: str, questions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

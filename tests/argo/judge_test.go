@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"strings"
 	"testing"
 	"time"
 
@@ -46,24 +45,8 @@ const stepWorkflow = `{
   "spec": {"entrypoint": "step", "templates": [{"name": "step", "retryStrategy": %s,
            "container": {"image": "ndr", "command": ["python"]}}]}}`
 
-// workflowRun: a whole workflow, and what Kubeflow's drivers put out.
-type workflowRun struct {
-	Workflow   json.RawMessage   `json:"workflow"`
-	Conditions map[string]string `json:"conditions"` // by task; others have none
-}
-
-// started: what a workflow came to, every pod of which succeeded.
-type started struct {
-	Pods  []string `json:"pods"` // names of the nodes that had one, in their order
-	Phase string   `json:"phase"`
-}
-
-func TestNdrSteps(t *testing.T) { answerAll(t, judge) }
-
-func TestNdrWorkflows(t *testing.T) { answerAll(t, runWhole) }
-
-func answerAll[Q, A any](t *testing.T, judged func(*testing.T, Q) A) {
-	var questions []Q
+func TestNdrSteps(t *testing.T) {
+	var questions []question
 	read, err := os.ReadFile(os.Getenv("NDR_QUESTIONS"))
 	if err == nil {
 		err = json.Unmarshal(read, &questions)
@@ -71,9 +54,9 @@ func answerAll[Q, A any](t *testing.T, judged func(*testing.T, Q) A) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	answers := []A{}
+	answers := []answer{}
 	for _, q := range questions {
-		answers = append(answers, judged(t, q))
+		answers = append(answers, judge(t, q))
 	}
 	written, err := json.Marshal(answers)
 	if err == nil {
@@ -82,52 +65,6 @@ func answerAll[Q, A any](t *testing.T, judged func(*testing.T, Q) A) {
 	if err != nil {
 		t.Fatal(err)
 	}
-}
-
-// runWhole lets every pod succeed as soon as Argo has started it.
-func runWhole(t *testing.T, r workflowRun) started {
-	ctx := logging.TestContext(t.Context())
-	wf := wfv1.MustUnmarshalWorkflow(string(r.Workflow))
-	wf.Name, wf.GenerateName, wf.Namespace, wf.Spec.ServiceAccountName = "day", "", "default", ""
-	cancel, controller := newController(ctx, wf, defaultServiceAccount)
-	defer cancel()
-	woc := newWorkflowOperationCtx(ctx, wf, controller)
-	result := started{Pods: []string{}}
-	for {
-		woc = newWorkflowOperationCtx(ctx, woc.wf, controller)
-		woc.operate(ctx)
-		syncPodsInformer(ctx, woc)
-		before := len(result.Pods)
-		makePodsPhase(ctx, woc, apiv1.PodSucceeded, func(pod *apiv1.Pod, woc *wfOperationCtx) {
-			node := pod.Annotations["workflows.argoproj.io/node-name"]
-			result.Pods = append(result.Pods, strings.TrimPrefix(node, "day."))
-			task := strings.TrimSuffix(node[strings.LastIndex(node, ".")+1:], "-driver")
-			withOutputs(ctx, driven(r.Conditions[task]))(pod, woc)
-		})
-		if woc.wf.Status.Phase.Completed() || len(result.Pods) == before {
-			break
-		}
-	}
-	result.Phase = string(woc.wf.Status.Phase)
-	if woc.wf.Status.Message != "" {
-		result.Phase += ": " + woc.wf.Status.Message
-	}
-	return result
-}
-
-// driven is what Kubeflow's drivers put out.
-func driven(condition string) wfv1.Outputs {
-	if condition == "" {
-		condition = "nil"
-	}
-	outputs := wfv1.Outputs{}
-	for name, value := range map[string]string{
-		"execution-id": "1", "iteration-count": "0", "cached-decision": "false", "condition": condition,
-		"pod-spec-patch": `{"containers": [{"name": "main", "image": "ndr", "command": ["python"]}]}`,
-	} {
-		outputs.Parameters = append(outputs.Parameters, wfv1.Parameter{Name: name, Value: wfv1.AnyStringPtr(value)})
-	}
-	return outputs
 }
 
 func judge(t *testing.T, q question) answer {
