@@ -197,17 +197,13 @@ def _fuzz(
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         expected = ask_grpc(channel, METHOD, good[0])
         for number in range(1, count + 1):
+            over_grpc = number % 2 == 1
+            asked: tuple[Any, ...] = draw.grpc() if over_grpc else draw.rest()
             begun = time.perf_counter()
-            asked: tuple[Any, ...]
-            if number % 2:
-                asked = draw.grpc()
-                code, answer = ask_grpc(channel, *asked)
-            else:
-                asked = draw.rest()
-                code, answer = ask_rest(rest_port, *asked)
+            code, answer = ask_grpc(channel, *asked) if over_grpc else ask_rest(rest_port, *asked)
             if (took := time.perf_counter() - begun) > longest:
                 longest, slowest = took, {"number": number, "asked": str(asked)[:1000], "code": code}
-            codes[("gRPC " if number % 2 else "REST ") + code] += 1
+            codes[("gRPC " if over_grpc else "REST ") + code] += 1
             if code.partition(":")[0] in FAULTS:
                 faults.append({"number": number, "code": code, "answer": answer[:300], "asked": str(asked)[:1000]})
             if number % EVERY == 0:
