@@ -139,9 +139,9 @@ def main() -> None:
     """The command line."""
     arguments = common.parser(__doc__ or "")
     arguments.add_argument("--root", type=Path, default=Path("var/benchmarks/cold_items"), help="of both runs")
-    arguments.add_argument("--data", type=Path, default=Path("var/data/movielens"), help="of `ndr data movielens`")
+    common.movielens_argument(arguments)
     options = arguments.parse_args()
-    root, data = options.root.absolute(), options.data.absolute()
+    root, data = options.root.absolute(), options.data
     target = root / "interactions"
     left_out = without_cold(data / "interactions", target, DAY - timedelta(days=HELD_OUT_DAYS - 1))
     found = {}

@@ -24,6 +24,21 @@ def parser(description: str) -> argparse.ArgumentParser:
     return arguments
 
 
+def movielens_argument(arguments: argparse.ArgumentParser) -> None:
+    """Adds `--data`, a folder of `ndr data movielens`, which has to be there."""
+
+    def folder(text: str) -> Path:
+        path = Path(text).absolute()
+        if not (path / "interactions").is_dir():
+            raise argparse.ArgumentTypeError(
+                f"expected MovieLens below {path}, found no folder `interactions`. First: ndr data movielens --set root=DIR, "
+                "and --data DIR/data/movielens"
+            )
+        return path
+
+    arguments.add_argument("--data", type=folder, default="var/data/movielens", help="of `ndr data movielens`")
+
+
 def conclude(path: Path | None, settings: Mapping[str, Any], figures: Any, headline: Mapping[str, float]) -> None:
     """Shows the headline, and writes all of it where a path was given."""
     show("headline", ["", "value"], [[name, f"{value:.4g}"] for name, value in headline.items()])

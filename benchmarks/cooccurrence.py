@@ -65,7 +65,7 @@ def read(folder: Path) -> Log:
 def main() -> None:
     """The command line."""
     arguments = common.parser(__doc__ or "")
-    arguments.add_argument("--data", type=Path, default=Path("var/data/movielens"), help="of `ndr data movielens`")
+    common.movielens_argument(arguments)
     options = arguments.parse_args()
     log = read(options.data)
     size = int(log.items.max()) + 1
