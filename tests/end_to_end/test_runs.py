@@ -112,7 +112,8 @@ def test_the_report_shows_all_of_a_run(shop: list[str], tmp_path: Path) -> None:
         assert f'<text class="title" x="8" y="16">{node}</text>' in html
     sentences = re.findall(r'<p class="missing">(.*?)</p>', html)
     no_model = "No model of an earlier day was there to be judged by these days."  # at each K
-    assert sentences == [no_model, no_model, "No row was dropped.", "There was no day before to compare with."]
+    no_skew = "What is served was not compared with what was trained on: ndr skew."
+    assert sentences == [no_model, no_model, "No row was dropped.", "There was no day before to compare with.", no_skew]
 
 
 def test_a_report_says_what_was_removed(shop: list[str]) -> None:

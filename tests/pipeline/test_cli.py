@@ -151,7 +151,7 @@ def test_a_users_mistake_has_no_traceback(tmp_path: Path) -> None:
     ("text", "sentence"),
     [
         ("name: x\nroot: 2026-02-30\n", "bad.yaml:2: not valid YAML: '2026-02-30': day is out of range"),
-        ("a: &x [*x]\n", "bad.yaml: a part of it holds itself"),
+        ("a: &x [*x]\n", "bad.yaml:1: not valid YAML: a part of it holds itself"),
         ("base: &b {x: 1}\nname: {<<: *b}\n", "bad.yaml"),
     ],
 )

@@ -467,7 +467,9 @@ def test_a_host_that_is_not_kubeflow_is_an_error_that_helps(
     api: Api, package: str, command: tuple[str, ...], answer: tuple[int, str, str] | None, location: str, sentence: str
 ) -> None:
     api.answer, api.location = answer, location
-    said = ndr(api, *(package if word == "PACKAGE" else word for word in command), status=1)
+    passing = command[0] == "backfill" and sentence in ("cannot reach Kubeflow's API server", "answered 500: a page")
+    status = 75 if passing else 1  # sysexits' EX_TEMPFAIL: the CronJob that makes up for missed days tries again
+    said = ndr(api, *(package if word == "PACKAGE" else word for word in command), status=status)
     assert f"{api.host}" in said and sentence in said and "None" not in said
     if "sign in" in sentence:
         assert "NDR_KUBEFLOW_TOKEN" in said and "add the path, such as /pipeline" in said
