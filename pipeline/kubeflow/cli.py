@@ -20,6 +20,7 @@ from pipeline.arguments import (
 )
 from pipeline.missed import DAYS_BACK, MAKE_UP_DAYS, today
 from schemas.errors import PassingError
+from schemas.visible import visible
 
 if TYPE_CHECKING:
     from pipeline.kubeflow.client import Client
@@ -70,7 +71,7 @@ def compile_package(
         unfinished = output.with_name(f"{output.name}.unfinished")
         unfinished.write_text(compiled.text, encoding="utf-8")
         unfinished.rename(output)
-        typer.echo(
+        _echo(
             f"wrote {output}: {compiled.steps} steps, for which {compiled.pods} pods are started, or {compiled.pods_when_done} "
             f"where the day is done; a workflow of about {round(compiled.workflow_bytes, -3) // 1000} kB (the limit is 1500)"
         )
@@ -90,7 +91,7 @@ def upload(
 
         read = read_package(package)
         pipeline, _, is_new = _client(host, certificates, namespace, plain_http).upload(read)
-        typer.echo(
+        _echo(
             f"{'uploaded' if is_new else 'there was already'} version {read.version} of {read.name} ({pipeline})"
         )
 
@@ -111,7 +112,7 @@ def submit(
 
         read = read_package(package)
         run = _client(host, certificates, namespace, plain_http).submit(read, day, settings or [])
-        typer.echo(f"submitted {read.name} for {day}: run {run}")
+        _echo(f"submitted {read.name} for {day}: run {run}")
 
 
 @app.command()
@@ -163,16 +164,16 @@ def backfill(
             for day, run in made_up.backfill(client, read, days, settings or [], _say):
                 done.append({"date": str(day), "run": run})
                 if not as_json:
-                    typer.echo(f"{day} is done: run {run}")
+                    _echo(f"{day} is done: run {run}")
             if missed and not as_json:
-                typer.echo(f"{read.name}: no day up to {newest} is missing")
+                _echo(f"{read.name}: no day up to {newest} is missing")
         except PassingError as error:
             _say(str(error))
             raise typer.Exit(
                 PASSING_FAULT
             ) from error  # the CronJob of deploy/ tries again, as it does not after a day that failed
         except KeyboardInterrupt as error:
-            typer.echo("Interrupted. A run that was started continues; the same command waits for it.", err=True)
+            _echo("Interrupted. A run that was started continues; the same command waits for it.", err=True)
             raise typer.Exit(INTERRUPTED) from error
         finally:
             if as_json:
@@ -202,10 +203,10 @@ def schedule(
         try:
             was = client.schedule(read, wanted)
         except KeyboardInterrupt as error:
-            typer.echo(f"Interrupted. {read.name} is paused until the same command is completed.", err=True)
+            _echo(f"Interrupted. {read.name} is paused until the same command is completed.", err=True)
             raise typer.Exit(INTERRUPTED) from error
         same = f"{read.name} is already scheduled this way; nothing to do"
-        typer.echo(same if was == "the same" else f"{read.name} is scheduled at {cron}")
+        _echo(same if was == "the same" else f"{read.name} is scheduled at {cron}")
 
 
 @app.command("list")
@@ -219,7 +220,7 @@ def list_schedules(
     with reported():
         for each in _client(host, certificates, namespace, plain_http).schedules():
             cron = each.trigger.cron_schedule.cron if each.trigger and each.trigger.cron_schedule else "at intervals"
-            typer.echo(f"{each.display_name}  {cron}{'  paused' if each.mode == 'DISABLE' else ''}")
+            _echo(f"{each.display_name}  {cron}{'  paused' if each.mode == 'DISABLE' else ''}")
 
 
 @app.command()
@@ -262,7 +263,12 @@ def delete(
 
 
 def _say(words: str) -> None:
-    typer.echo(words, err=True)
+    _echo(words, err=True)
+
+
+def _echo(words: str, err: bool = False) -> None:
+    """Prints; a server's names and ids are among the words."""
+    typer.echo(visible(words), err=err)
 
 
 def _client(host: str, certificates: Path | None, namespace: str, plain_http: bool) -> "Client":

@@ -227,6 +227,13 @@ def test_schedules_are_listed_paused_resumed_and_deleted_by_name(api: Api, packa
     assert "has no schedule radio" in ndr(api, "pause", "radio", status=1)
 
 
+def test_a_name_of_the_servers_reaches_no_terminal_as_an_escape_sequence(api: Api, package: str) -> None:
+    ndr(api, "schedule", package, *DAILY)
+    api.named("recurringruns", "shop")[0]["display_name"] = "shop\x1b]0;owned\x07"
+    listed = ndr(api, "list")
+    assert "shop\N{SYMBOL FOR ESCAPE}]0;owned\N{SYMBOL FOR BELL}" in listed and "\x1b" not in listed
+
+
 def asked(api: Api) -> list[str]:
     """The days in the order in which they were submitted, with a full stop each time a run was asked for its state."""
     days = [run["display_name"].removeprefix("shop ") for run in api.kept["runs"].values()]
