@@ -11,7 +11,6 @@ import asyncio
 import json
 import multiprocessing
 import shutil
-import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -108,10 +107,10 @@ def push(folder: Path, items: int) -> list[bytes]:
 
 def serve(folder: Path, batched: bool, control: Connection) -> None:
     """The server's process: tells its ports, and ends when it is told anything."""
-    from serving.server import SWITCH_SECONDS, EmbeddedServer, ServerSettings
+    from serving.server import EmbeddedServer, ServerSettings, prefer_requests
 
     settings = ServerSettings("127.0.0.1", 0, 0)
-    sys.setswitchinterval(SWITCH_SECONDS)
+    prefer_requests()
     with EmbeddedServer(folder / PUSHED, settings if batched else replace(settings, max_batch_rows=None)) as server:
         while server.versions.live is None:
             time.sleep(0.05)

@@ -1,6 +1,7 @@
 """The embedded server: TF Serving's interfaces over a push folder, for machines that have no TF Serving."""
 
 import asyncio
+import gc
 import logging
 import random
 import signal
@@ -138,7 +139,7 @@ class EmbeddedServer:
 
         A model that still runs after the drain is not waited for: the process ends without it.
         """
-        sys.setswitchinterval(SWITCH_SECONDS)
+        prefer_requests()
         asked = threading.Event()
 
         def ask(number: int, _: FrameType | None) -> None:
@@ -251,6 +252,17 @@ class EmbeddedServer:
 
     def _in_loop(self, work: Coroutine[Any, Any, Any]) -> None:
         asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+
+def prefer_requests() -> None:
+    """Sets this process's interpreter up for answers that do not wait: for a version that is loaded, or for the garbage collector.
+
+    A collection looks through 370,000 objects of TensorFlow and its like, which stay until the process ends, and holds all threads
+    meanwhile: 150 ms. They are left out from here on, so that it looks through what versions and requests made.
+    """
+    sys.setswitchinterval(SWITCH_SECONDS)
+    gc.collect()
+    gc.freeze()
 
 
 def _bracketed(host: str) -> str:
