@@ -305,14 +305,19 @@ def write(world: World, interactions: list[int], folder: Path) -> list[Log]:
     return logs
 
 
+def milliseconds(day: int, log: Log) -> NDArray[np.int64]:
+    """[interactions] a day's times as they are written, since 1970-01-01."""
+    begun = (FIRST_DAY - date(1970, 1, 1) + timedelta(days=day)).total_seconds()
+    return ((begun + log.seconds) * 1000).astype(np.int64)
+
+
 def _write_log(day: int, log: Log, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    begun = (FIRST_DAY - date(1970, 1, 1) + timedelta(days=day)).total_seconds()
     table = pa.table(
         {
             "user": _named("u", log.users),
             "item": _named("i", log.items),
-            "time": pa.array(((begun + log.seconds) * 1000).astype(np.int64)).cast(pa.timestamp("ms", "UTC")),
+            "time": pa.array(milliseconds(day, log)).cast(pa.timestamp("ms", "UTC")),
             "reward": pa.array(log.rewards),
             "device": pa.array(DEVICES).take(pa.array(log.devices)),
         }

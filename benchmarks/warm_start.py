@@ -30,7 +30,7 @@ from benchmarks.baselines import COOCCURRENCE, POPULARITY, RECENT, TAKEN, Known
 from benchmarks.days import EPOCH, MICROSECONDS_A_DAY, Interactions, Pipeline, ingest, interactions
 from benchmarks.in_memory import Transform, analyse, embedded, trained
 from benchmarks.intervals import groups_of, interval
-from benchmarks.logs import FIRST_DAY, Log, Motion, World, write, write_catalogue
+from benchmarks.logs import FIRST_DAY, Log, Motion, World, milliseconds, write, write_catalogue
 from components.decoded import decode, single
 from components.evaluator.expectation import hit_probability
 from components.evaluator.names import BASELINES
@@ -259,11 +259,10 @@ def by_truth(world: World, number: int, logs: Sequence[Log], asked: Interactions
     """
     log = logs[number]
     above, tied = world.true_ranks(number, log)
-    milliseconds = (log.seconds * 1000).astype(np.int64) + ((FIRST_DAY - date(1970, 1, 1)).days + number) * 86_400_000
     at = {
         (b"u%d" % user, b"i%d" % item, time): row
         for row, (user, item, time) in enumerate(
-            zip(log.users.tolist(), log.items.tolist(), milliseconds.tolist(), strict=True)
+            zip(log.users.tolist(), log.items.tolist(), milliseconds(number, log).tolist(), strict=True)
         )
     }
     keys = zip(asked.users, asked.items, (asked.times // 1000).tolist(), strict=True)

@@ -91,9 +91,7 @@ def upload(
 
         read = read_package(package)
         pipeline, _, is_new = _client(host, certificates, namespace, plain_http).upload(read)
-        _echo(
-            f"{'uploaded' if is_new else 'there was already'} version {read.version} of {read.name} ({pipeline})"
-        )
+        _echo(f"{'uploaded' if is_new else 'there was already'} version {read.version} of {read.name} ({pipeline})")
 
 
 @app.command()

@@ -1,18 +1,20 @@
 """The benchmark of warm start: what it says of ranks that are known, and that the truth finds its interactions again."""
 
 from collections.abc import Sequence
-from datetime import date
+from datetime import date, timedelta
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import tensorflow as tf
 from numpy.typing import NDArray
+from pyarrow import parquet
 
 from benchmarks import warm_start
 from benchmarks.baselines import POPULARITY
 from benchmarks.days import Interactions
-from benchmarks.logs import FIRST_DAY, Log, World
+from benchmarks.logs import FIRST_DAY, World, write
 from benchmarks.warm_start import (
     FROZEN,
     SHOWN,
@@ -85,23 +87,18 @@ def test_each_scorer_is_compared_with_warm_start_on_what_both_ranked() -> None:
     }  # fmt: skip
 
 
-def test_the_truth_ranks_the_interactions_that_the_pipeline_read() -> None:
+def test_the_truth_ranks_the_interactions_that_the_pipeline_read(tmp_path: Path) -> None:
+    """Of 30,000 times some are a millisecond apart by the order in which a day's beginning is added and they are rounded."""
     world = World(users=50, items=200, days=2, seed=1)
-    logs = [world.log(day, 300) for day in range(2)]
-    log: Log = logs[1]
-    rows = np.random.default_rng(0).permutation(300)[:200]  # those with a reward, say, in the order of the users
-    begun = (
-        (FIRST_DAY.toordinal() - 719_163) + 1
-    ) * 86_400_000  # of the second day, in milliseconds; 719,163 is 1970-01-01
-    read = Interactions(
-        [b""] * 200,
-        np.array([b"u%d" % user for user in log.users[rows]], object),
-        np.array([b"i%d" % item for item in log.items[rows]], object),
-        (begun + (log.seconds[rows] * 1000).astype(np.int64)) * 1000,
-        pa.array([[]] * 200, pa.list_(pa.binary())),
-    )
-    ranks = by_truth(world, 1, logs, read)
-    above, tied = world.true_ranks(1, log)
+    logs = write(world, [300, 30_000], tmp_path)
+    files = sorted((tmp_path / "interactions" / str(FIRST_DAY + timedelta(days=1))).iterdir())
+    table = pa.concat_tables([parquet.read_table(file) for file in files])
+    rows = np.random.default_rng(0).permutation(30_000)[:20_000]  # those with a reward, say, in the order of the users
+    users, items = (table[name].cast(pa.binary()).to_numpy()[rows] for name in ("user", "item"))
+    times = table["time"].cast(pa.timestamp("us", "UTC")).cast(pa.int64()).to_numpy()[rows]
+    empty = pa.array([[]] * len(rows), pa.list_(pa.binary()))
+    ranks = by_truth(world, 1, logs, Interactions([b""] * len(rows), users, items, times, empty))
+    above, tied = world.true_ranks(1, logs[1])
     np.testing.assert_array_equal(ranks.above, above[rows])
     np.testing.assert_array_equal(ranks.tied, tied[rows])
     assert TRUTH not in warm_start.AGES
