@@ -486,10 +486,12 @@ def _session(
     from contextlib import nullcontext
 
     from pipeline import config as configuration
-    from pipeline import disk, lock, terminal
+    from pipeline import disk, lock, rights, terminal
 
     with reported():
         loaded = configuration.load(config, settings or [])
+        if writes:
+            rights.check(loaded)
         try:
             with (
                 lock.exclusive(loaded.root) if writes else nullcontext(),

@@ -133,7 +133,7 @@ def load(path: Path, settings: Sequence[str] = ()) -> Config:
         raise UserError(
             f"{located.where(('root',))}: root: expected a path without *, ? or [, received {str(config.root)!r}."
         )
-    root = config.root.absolute()
+    root = Path(os.path.realpath(config.root))  # by whatever links it is named, it is one root
     data = config.data.model_copy(
         update={
             name: source.model_copy(update={"path": _below(root, source.path)})

@@ -14,6 +14,7 @@ from typing import Literal
 
 from packaging.requirements import Requirement
 
+from pipeline import rights
 from pipeline.config import Config
 from pipeline.run_node import Status
 from schemas.errors import PassingError, UserError
@@ -55,6 +56,7 @@ def examine(config: Config) -> Iterator[Finding]:
         ("packages", _packages),
         ("root", lambda: _folder("root", config.root)),
         ("root's disk", lambda: _disk("root's disk", config.root)),
+        ("files", lambda: _files(config)),
     ]
     if "://" not in config.serving:
         checks.append(("push folder", lambda: _folder("push folder", Path(config.serving))))
@@ -143,6 +145,14 @@ def _folder(check: str, folder: Path) -> Finding:
         )  # fmt: skip
     is_made = "" if there == folder else "; made by the first run"
     return Finding(check, "ok", f"{folder}: can be written, renamed and locked{is_made}")
+
+
+def _files(config: Config) -> Finding:
+    """That what earlier runs left can be written, whoever ran them."""
+    if faults := rights.not_writable(config):
+        more = f" ... and {len(faults) - 1} more" if len(faults) > 1 else ""
+        return _failed("files", faults[0] + more, rights.advice())
+    return Finding("files", "ok", "what earlier runs left can be written")
 
 
 def _disk(check: str, folder: Path) -> Finding:

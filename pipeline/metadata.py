@@ -13,7 +13,7 @@ from ml_metadata.proto import metadata_store_pb2 as mlmd
 from pipeline import executions
 from pipeline.executions import RUN_CONTEXT
 from pipeline.origin import Origin
-from pipeline.runs import FAULT, GIVEN_PREFIX, ORIGIN, PASSED_OVER_FOR, Given, Run, properties, read_run
+from pipeline.runs import FAULT, GIVEN_PREFIX, ORIGIN, PASSED_OVER_FOR, Given, Run, origin_of, properties, read_run
 from pipeline.store import Store
 from schemas.errors import UserError
 
@@ -80,6 +80,14 @@ class Records:
             day, _, rest = context.name.partition(".")
             if rest == suffix and self._is_of(context, pipeline):
                 return date.fromisoformat(day)
+        return None
+
+    def last_root(self, pipeline: str) -> tuple[str, str] | None:
+        """The root of the last run of a pipeline that recorded it, and the run's id."""
+        contexts = sorted(self._store.get_contexts_by_type(RUN_CONTEXT), key=lambda context: context.id)
+        for context in reversed(contexts):
+            if self._is_of(context, pipeline) and (origin := origin_of(context)):
+                return str(origin.configuration["root"]), context.name
         return None
 
     def is_removed(self, artifact: int) -> bool:

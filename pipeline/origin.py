@@ -6,11 +6,16 @@ import os
 import subprocess
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pipeline import digests
 from pipeline.config import Config
 from schemas import contract
+from schemas.errors import UserError
+
+if TYPE_CHECKING:
+    from pipeline.metadata import Records
 
 PACKAGE = "ndr"
 COMMIT_VARIABLE = "NDR_COMMIT"  # for an image, which has no checkout: set when it is built
@@ -62,6 +67,21 @@ def of(config: Config) -> Origin:
         code=digests.code((*digests.STEP_CODE, *digests.WIRING)),
         configuration=configuration,
     )
+
+
+def check_root(config: Config, records: "Records") -> None:
+    """ML Metadata knows what the steps made by its full path: a root that was moved away from there has lost it.
+
+    Raises:
+        schemas.errors.UserError: nothing is left at the root that the last run had.
+    """
+    last = records.last_root(config.name)
+    if last and last[0] != str(config.root) and not (Path(last[0]) / config.pipeline_root.name).exists():
+        root, run = last
+        raise UserError(
+            f"The root was {root} when run {run} was made, and is {config.root} now; ML Metadata knows what was made by the old "
+            f"path. Move it back, link it (ln -s {config.root} {root}), or begin anew under another root or another name."
+        )
 
 
 def commit() -> tuple[str, bool]:

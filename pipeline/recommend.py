@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from components.pusher.versions import PushFolder
 from ndr_client.served import EXCLUDE, RETRIEVER
-from pipeline import asking, store
+from pipeline import asking, origin, store
 from pipeline.config import Config
 from pipeline.metadata import Records
 from schemas.errors import UserError
@@ -83,7 +83,9 @@ def recommend(
     gone = f"What version {newest.version} was made from or consists of is gone. Run its day, {newest.day}, again."
     if not store.has_begun(config):
         raise UserError(gone)
-    uris = Records(store.connection(config)).example_uris(newest.run)
+    records = Records(store.connection(config))
+    origin.check_root(config, records)
+    uris = records.example_uris(newest.run)
     folders = PushFolder(config.serving).places(newest)
     if RETRIEVER not in folders or not all(tf.io.gfile.exists(place) for place in (*uris.values(), *folders.values())):
         raise UserError(gone)

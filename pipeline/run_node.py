@@ -41,6 +41,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipeline import rights
 from pipeline.missed import DAYS_BACK, MAKE_UP_DAYS
 from schemas.errors import PassingError, UserError
 from schemas.visible import visible
@@ -116,6 +117,7 @@ def step(
     signal.signal(signal.SIGTERM, lambda *_: os._exit(Status.TERMINATED))  # the first process of a container ignores it
     try:
         loaded = _load(config, settings, definition)
+        rights.check(loaded)
         for node in nodes:
             logging.info("%s of run %s", node, run_id)
             with _faults_of_the_machine(loaded), _lock_of(node)(loaded.root):

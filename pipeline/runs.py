@@ -276,7 +276,7 @@ def read_run(
         },
         turnover=json.loads(properties(artifacts.get("Analysis")).get("turnover", "{}")),
         given=_given(context),
-        origin=_origin(context),
+        origin=origin_of(context),
         passed_over_for=done_by,
         fault=_text(context, FAULT),
         steps=steps,
@@ -292,7 +292,8 @@ def _given(context: mlmd.Context) -> Given | None:
     return Given(**values) if values else None
 
 
-def _origin(context: mlmd.Context) -> Origin | None:
+def origin_of(context: mlmd.Context) -> Origin | None:
+    """The code and the configuration that a run was made from, where that was noted."""
     kept = _text(context, ORIGIN)
     return Origin(**json.loads(kept)) if kept else None
 

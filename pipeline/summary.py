@@ -110,6 +110,13 @@ def _rows(run: Run) -> Table:
         table.add_row(kind, f"{rows['rows']:,}", f"{lost:,}", splits)
         for reason, found in rows["dropped"].items():
             table.add_row(f"  {reason} ({found['first'][0]})", "", f"{found['rows']:,}", "")
+        # Runs of older code did not count these.
+        if other := rows.get("other_days"):
+            table.add_row("  rows of days that are not read", f"{other:,}", "", "")
+        if (passed := rows.get("passed_over")) and passed["files"]:
+            table.add_row(
+                f"  files whose names begin with _ or . ({passed['first'][0]})", f"{passed['files']:,}", "", ""
+            )
     return table
 
 

@@ -136,7 +136,7 @@ class InteractionColumns(Declaration):
     """The columns of an interaction that are not features by themselves.
 
     Attributes:
-        time_unit: how the time column is written: `s`, `ms` or `us` since 1970-01-01 UTC, or `iso` for ISO 8601 text
+        time_unit: how the time column is written: `s`, `ms`, `us` or `ns` since 1970-01-01 UTC, or `iso` for ISO 8601 text
             (UTC where it names no zone). A timestamp column of Parquet needs none.
         reward: the example weight in [0, 1]; None gives every interaction weight 1.
     """
@@ -144,7 +144,7 @@ class InteractionColumns(Declaration):
     user: str
     item: str
     time: str
-    time_unit: Literal["s", "ms", "us", "iso"] = "s"
+    time_unit: Literal["s", "ms", "us", "ns", "iso"] = "s"
     reward: str | None = None
 
 

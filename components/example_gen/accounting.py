@@ -1,8 +1,10 @@
 """How many rows came, how many were dropped, and why: what a run says of its data."""
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 import apache_beam as beam
@@ -21,8 +23,14 @@ class Accounting:
     """Rows of one source.
 
     Attributes:
-        rows: how many were read.
-        dropped: by reason, how many were dropped, and where the first few of them stand.
+        rows: how many were read that are of the window's days, or of no day that can be.
+        dropped: by reason, how many of these were dropped, and where the first few of them stand.
+        ways_out: by reason, what may be done about it.
+        dayless: of the dropped ones of a log of many days, those without a time that can be.
+        other_days: of a log of many days, how many rows are of days outside the window.
+        first_other: the earliest time of these, in microseconds since 1970-01-01 UTC.
+        last_other: the latest.
+        passed_over: how many files were not read, as their names begin with `_` or `.`, and the first few of them.
         rows_of_day: how many of the clean rows are of the run's own day.
         splits: how many examples each split has.
         rewarded: how many of those have a reward above 0.
@@ -33,6 +41,12 @@ class Accounting:
 
     rows: int = 0
     dropped: dict[str, tuple[int, list[str]]] = field(default_factory=dict)
+    ways_out: dict[str, str] = field(default_factory=dict)
+    dayless: int = 0
+    other_days: int = 0
+    first_other: int | None = None
+    last_other: int | None = None
+    passed_over: tuple[int, list[str]] = (0, [])
     rows_of_day: int = 0
     splits: dict[str, int] = field(default_factory=dict)
     rewarded: dict[str, int] = field(default_factory=dict)
@@ -40,17 +54,28 @@ class Accounting:
     first_user: int | None = None
     faults: list[str] = field(default_factory=list)
 
-    def drop(self, reason: str, rows: int, places: Iterable[str]) -> None:
-        """Counts dropped rows; `places` says where the first of them stand."""
+    def drop(self, reason: str, rows: int, places: Iterable[str], way_out: str = "") -> None:
+        """Counts dropped rows; `places` says where the first of them stand, `way_out` what may be done about it."""
         if rows:
             known, shown = self.dropped.get(reason, (0, []))
             self.dropped[reason] = known + rows, sorted([*shown, *places], key=_in_order)[:SHOWN_EXAMPLES]
+            if way_out:
+                self.ways_out[reason] = min(way_out, self.ways_out.get(reason, way_out))
+
+    def of_other_days(self, rows: int, first: int, last: int) -> None:
+        """Counts rows of days outside the window, from one time to another."""
+        self.other_days += rows
+        self.first_other = min(first, first if self.first_other is None else self.first_other)
+        self.last_other = max(last, last if self.last_other is None else self.last_other)
 
     def add(self, other: "Accounting") -> None:
         """Adds what another part of the data counted."""
         self.rows += other.rows
         for reason, (rows, places) in other.dropped.items():
-            self.drop(reason, rows, places)
+            self.drop(reason, rows, places, other.ways_out.get(reason, ""))
+        self.dayless += other.dayless
+        if other.first_other is not None and other.last_other is not None:
+            self.of_other_days(other.other_days, other.first_other, other.last_other)
         for split, examples in other.splits.items():
             self.splits[split] = self.splits.get(split, 0) + examples
         for split, examples in other.rewarded.items():
@@ -80,6 +105,8 @@ class Accounting:
                 "kind": kind,
                 "rows": self.rows,
                 "rows_of_day": self.rows_of_day,
+                "other_days": self.other_days,
+                "passed_over": {"files": self.passed_over[0], "first": self.passed_over[1]},
                 "dropped": dropped,
                 "splits": dict(sorted(self.splits.items())),
             }
@@ -93,26 +120,46 @@ class Accounting:
         """
         if self.faults:
             raise UserError("\n".join(sorted(self.faults)))
-        lost = sum(rows for rows, _ in self.dropped.values())
-        if lost > max_dropped_share * self.rows:
-            found = f"{lost} of {self.rows} rows of the {kind} are at fault, more than data.max_dropped_share allows"
-            hint = "Mend the data, or raise the limit where that is what the data is like."
-            raise UserError("\n".join([f"{found} ({max_dropped_share:g}):", *self._lines(), hint]))
+        lost = sum(rows for rows, _ in self.dropped.values()) - self.dayless
+        # A row without a time may be of any day of the log, and would else count against each.
+        for faulty, of in ((lost, self.rows - self.dayless), (self.dayless, self.rows + self.other_days)):
+            if faulty > max_dropped_share * of:
+                found = f"{faulty} of {of} rows of the {kind} are at fault, more than data.max_dropped_share allows"
+                hint = "Fix the data, or raise the limit where that is what the data is like."
+                raise UserError("\n".join([f"{found} ({max_dropped_share:g}):", *self.in_words(), hint]))
         if not sum(self.splits.values()):
             read = ", ".join([*paths[:SHOWN_EXAMPLES], *(["..."] if len(paths) > SHOWN_EXAMPLES else [])])
             raise UserError(
-                "\n".join([f"No row of the {kind} is left to work with; {self.rows} came from {read}", *self._lines()])
+                "\n".join(
+                    [f"No row of the {kind} is left to work with; {self.rows} came from {read}", *self.in_words()]
+                )
             )
 
-    def _lines(self) -> list[str]:
-        by_count = sorted(self.dropped.items(), key=lambda item: -item[1][0])
-        return [f"  {rows} {reason} (first: {'; '.join(places)})" for reason, (rows, places) in by_count[:SHOWN_FAULTS]]
+    def in_words(self) -> list[str]:
+        """A line for each reason for which something was left out, the most frequent first."""
+        lines = []
+        for reason, (rows, places) in sorted(self.dropped.items(), key=lambda item: -item[1][0])[:SHOWN_FAULTS]:
+            lines.append(f"  {rows} {reason} (first: {'; '.join(places)})")
+            if reason in self.ways_out:
+                lines.append(f"    {self.ways_out[reason]}")
+        if self.first_other is not None and self.last_other is not None:
+            lines.append(f"  {self.other_days} of other days, from {_day(self.first_other)} to {_day(self.last_other)}")
+        if self.passed_over[0]:
+            files, first = self.passed_over
+            lines.append(
+                f"  {files} files were passed over, as their names begin with _ or . (first: {'; '.join(first)})"
+            )
+        return lines
 
 
-def _in_order(place: str) -> tuple[str, int]:
-    """Sorts `FILE row N` by file, then by number."""
-    file, _, row = place.rpartition(" row ")
-    return file, int(row)
+def _day(microseconds: int) -> str:
+    return f"{datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds):%Y-%m-%d}"
+
+
+def _in_order(place: str) -> tuple[str, int, str]:
+    """Sorts `FILE line N: VALUE` by file, then by number."""
+    found = re.fullmatch(r"(.*?) (?:row|line) (\d+)(: .*)?", place, re.DOTALL)
+    return (found[1], int(found[2]), place) if found else (place, 0, place)
 
 
 class Sum(beam.CombineFn):

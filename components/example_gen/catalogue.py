@@ -19,7 +19,7 @@ from tfx_bsl.coders import example_coder
 
 from components.example_gen import sources
 from components.example_gen.accounting import SHOWN_EXAMPLES, Accounting
-from components.example_gen.cleaning import ACCOUNTING, FILE, ROW, Cleaning, from_bytes, place
+from components.example_gen.cleaning import ACCOUNTING, FILE, ROW, Cleaning, before_rows, from_bytes
 from components.example_gen.columns import BLOCKED, catalogue_columns
 from components.example_gen.day_driver import DayDriver, Request
 from components.example_gen.examples import check_files, conclude, generate, partitions, serialized_examples
@@ -44,7 +44,7 @@ class CatalogueSpec(component_spec.ComponentSpec):
 class CatalogueDriver(DayDriver):
     """The driver of the CatalogueExampleGen."""
 
-    def files(self, request: Request, inputs: Mapping[str, Sequence[types.Artifact]]) -> list[sources.SourceFile]:
+    def files(self, request: Request, inputs: Mapping[str, Sequence[types.Artifact]]) -> sources.Found:
         """The files of the day's catalogue."""
         return sources.catalogue_files(request.settings, request.day)
 
@@ -66,7 +66,8 @@ class CatalogueExecutor(base_beam_executor.BaseBeamExecutor):
         self._log_startup(input_dict, output_dict, exec_properties)
         request = Request(exec_properties)
         examples = artifact_utils.get_single_instance(output_dict["examples"])
-        files = sources.catalogue_files(request.settings, request.day)
+        found = sources.catalogue_files(request.settings, request.day)
+        files = found.files
         cleaning = Cleaning(
             request.settings.catalogue,
             catalogue_columns(request.spec),
@@ -76,10 +77,10 @@ class CatalogueExecutor(base_beam_executor.BaseBeamExecutor):
         )
         check_files(files, cleaning)
         with self._make_beam_pipeline() as pipeline:
-            finish = FinishCatalogue([file.path for file in files], request.spec.catalogue.item)
+            finish = FinishCatalogue(before_rows(files, request.settings.catalogue), request.spec.catalogue.item)
             blocked = [BLOCKED_SPLIT] if request.spec.catalogue.blocked else []
             generate(pipeline, files, cleaning, finish, [CATALOGUE_SPLIT, *blocked], examples)
-        conclude(examples, "catalogue", request.settings.max_dropped_share, files)
+        conclude(examples, "catalogue", request.settings.max_dropped_share, found)
 
 
 class CatalogueExampleGen(base_beam_component.BaseBeamComponent):
@@ -108,12 +109,12 @@ class FinishCatalogue(beam.DoFn):
     """(partition, parts of it) to serialised examples; of entries with the same id the first is kept.
 
     Args:
-        paths: of the files, by number.
+        files: what the place of a row begins with, by the number of its file.
         id_column: the data's name of the item id, for the accounting.
     """
 
-    def __init__(self, paths: list[str], id_column: str) -> None:
-        self._paths = paths
+    def __init__(self, files: list[str], id_column: str) -> None:
+        self._files = files
         self._id_column = id_column
 
     def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[Any]:
@@ -128,7 +129,7 @@ class FinishCatalogue(beam.DoFn):
         accounting.drop(
             f"{self._id_column}: an id that an earlier row has",
             repeated.num_rows,
-            places(repeated, self._paths),
+            places(repeated, self._files),
         )
         rows = rows.filter(kept)
         for split, chosen in _splits(rows):
@@ -195,8 +196,8 @@ def _read(folder: str) -> list[bytes]:
     return list(tf.data.TFRecordDataset(sorted(files), compression_type="GZIP").as_numpy_iterator()) if files else []
 
 
-def places(rows: pa.Table, paths: list[str]) -> list[str]:
-    """Where the first few of some rows stand."""
+def places(rows: pa.Table, files: list[str]) -> list[str]:
+    """Where the first few of some rows stand, given what the place of a row begins with by the number of its file."""
     few = rows.slice(0, SHOWN_EXAMPLES)
     numbers = zip(few.column(FILE).to_pylist(), few.column(ROW).to_pylist(), strict=True)
-    return [place(paths[file], row) for file, row in numbers]
+    return [f"{files[file]} {row}" for file, row in numbers]

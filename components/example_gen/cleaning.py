@@ -1,7 +1,7 @@
 """Files to clean rows: what is at fault is dropped, counted and named."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from components.example_gen import columns, conversion, reading
+from components.example_gen import columns, conversion, csv_lines, reading, ways_out
 from components.example_gen.accounting import SHOWN_EXAMPLES, Accounting
 from components.example_gen.columns import Column
 from components.example_gen.settings import SourceSettings
@@ -21,6 +21,10 @@ from schemas.features import REWARD, TIMESTAMP, WEIGHTS_SUFFIX
 FILE = "_file"
 ROW = "_row"
 ACCOUNTING = "accounting"
+MISSING = "missing"
+EXAMINED = 100  # values at fault from which a way out is guessed
+SHOWN_CHARACTERS = 40  # of a value at fault
+EARLIEST = int(ways_out.EARLIEST.timestamp()) * 1_000_000
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,8 @@ class Cleaning:
         max_id_bytes: a longer id is a fault.
         time_range: microseconds since 1970-01-01, from the first (included) to the second; rows outside belong to no
             day of the window. None for rows without a time.
+        latest: microseconds since 1970-01-01; a time in a log of many days that is not before it, or that is before 1990, can be
+            of no day.
     """
 
     source: SourceSettings
@@ -43,6 +49,12 @@ class Cleaning:
     partitions: int
     max_id_bytes: int
     time_range: tuple[int, int] | None = None
+    latest: int = 0
+
+    @property
+    def form(self) -> conversion.Form:
+        """How values are written."""
+        return conversion.Form(self.max_id_bytes, self.source.null_values, self.source.trim)
 
 
 def file_faults(files: Sequence[SourceFile], cleaning: Cleaning) -> list[str]:
@@ -51,7 +63,7 @@ def file_faults(files: Sequence[SourceFile], cleaning: Cleaning) -> list[str]:
     for file in files:
         try:
             found = reading.column_types(file.path, cleaning.source)
-        except reading.FileFaultError as error:
+        except csv_lines.FileFaultError as error:
             faults.append(f"{file.path}: {error}.")
             continue
         wrong = columns.type_faults(cleaning.columns, found, as_text=cleaning.source.format == "csv")
@@ -81,7 +93,7 @@ class CleanFiles(beam.DoFn):
                 clean = cleaner.clean(batch)
                 files = pa.array(np.full(clean.num_rows, number, np.int32))
                 yield from _parted(clean.append_column(FILE, files), self._cleaning)
-        except reading.FileFaultError as error:
+        except csv_lines.FileFaultError as error:
             accounting.faults.append(f"{file.path}: {error}.")
         yield beam.pvalue.TaggedOutput(ACCOUNTING, accounting)
 
@@ -93,61 +105,120 @@ class _Cleaner:
     cleaning: Cleaning
     file: SourceFile
     accounting: Accounting
-    ragged_rows: set[int] = field(default_factory=set)
 
     def ragged(self, row: int, expected: int, came: int) -> None:
         """Counts a row with too many or too few columns."""
         self.accounting.rows += 1
-        self.accounting.drop(f"rows with {came} columns instead of {expected}", 1, [place(self.file.path, row)])
+        self.accounting.drop(f"rows with {came} columns instead of {expected}", 1, [self._place(row)])
 
     def clean(self, batch: reading.RawBatch) -> pa.Table:
         """The rows that keep to what is declared."""
-        faults: dict[str, NDArray[np.bool_]] = {}
+        faults: list[_Fault] = []
         values: dict[str, pa.Array] = {}
+        if self.cleaning.source.format == "csv":
+            faults.append(_Fault("the header once more", _are_headers(batch)))
         for column in self.cleaning.columns:
-            converted = conversion.convert(column, batch.columns[column.source], self.cleaning.max_id_bytes)
+            converted = conversion.convert(column, batch.columns[column.source], self.cleaning.form)
             values[column.name] = converted.values
-            faults |= {f"{column.source}: {reason}": mask for reason, mask in converted.faults.items()}
-        faults |= self._faults_between(values)
-        is_kept = self._is_in_window(values, len(batch.rows))
+            faults += [_Fault(reason, mask, column) for reason, mask in converted.faults.items()]
+        faults += self._faults_between(values)
+        is_kept = self._is_in_window(values, faults, len(batch.rows))
         self.accounting.rows += int(is_kept.sum())
-        for reason, mask in faults.items():
-            at_fault = batch.rows[mask & is_kept]
-            places = [place(self.file.path, row) for row in at_fault[:SHOWN_EXAMPLES]]
-            self.accounting.drop(reason, len(at_fault), places)
-            is_kept &= ~mask
+        for fault in faults:
+            self._drop(fault, np.flatnonzero(fault.mask & is_kept), batch)
+            is_kept &= ~fault.mask
         return pa.table({**values, ROW: pa.array(batch.rows)}).filter(pa.array(is_kept))
 
-    def _faults_between(self, values: dict[str, pa.Array]) -> dict[str, NDArray[np.bool_]]:
-        faults = {}
+    def _drop(self, fault: "_Fault", at_fault: NDArray[np.int64], batch: reading.RawBatch) -> None:
+        if not len(at_fault):
+            return
+        column, shown = fault.column, batch.rows[at_fault[:SHOWN_EXAMPLES]]
+        if column is None:
+            self.accounting.drop(fault.reason, len(at_fault), map(self._place, shown))
+            return
+        if fault.reason == MISSING:
+            self.accounting.drop(f"{column.source}: {MISSING}", len(at_fault), map(self._place, shown))
+            return
+        raw = batch.columns[column.source].take(pa.array(at_fault[:EXAMINED]))
+        texts = [_text(value) for value in raw.to_pylist()]
+        places = [f"{self._place(row)}: {_shown(text)}" for row, text in zip(shown, texts, strict=False)]
+        way_out = ways_out.way_out(column, fault.reason, texts)
+        self.accounting.drop(f"{column.source}: {fault.reason}", len(at_fault), places, way_out)
+
+    def _place(self, row: int) -> str:
+        return f"{before_rows([self.file], self.cleaning.source)[0]} {row}"
+
+    def _faults_between(self, values: dict[str, pa.Array]) -> "list[_Fault]":
+        faults = []
         if REWARD in values:
             reward = values[REWARD].fill_null(0.0).to_numpy(zero_copy_only=False)
-            source = next(column.source for column in self.cleaning.columns if column.name == REWARD)
-            faults[f"{source}: outside [0, 1]"] = (reward < 0.0) | (reward > 1.0)
-        for name in values:
-            if name.endswith(WEIGHTS_SUFFIX) and name.removesuffix(WEIGHTS_SUFFIX) in values:
-                ids = name.removesuffix(WEIGHTS_SUFFIX)
-                faults[f"{name}: another number than of {ids}"] = _lengths(values[name]) != _lengths(values[ids])
+            faults.append(_Fault("outside [0, 1]", (reward < 0.0) | (reward > 1.0), self._column(REWARD)))
+        for name, lists in values.items():
+            if not pa.types.is_list(lists.type) or name.removesuffix(WEIGHTS_SUFFIX) != name:
+                continue
+            weights = name + WEIGHTS_SUFFIX
+            if weights in values:
+                values[name], values[weights], wrong = conversion.aligned(lists, values[weights])
+                faults.append(_Fault(f"{weights}: another number than of {name}", wrong))
+            else:
+                values[name] = conversion.without_nulls(lists)
         if TIMESTAMP in values and self.file.day is not None:
             start = microseconds(self.file.day)
             times = values[TIMESTAMP].fill_null(start).to_numpy(zero_copy_only=False)
-            source = next(column.source for column in self.cleaning.columns if column.name == TIMESTAMP)
-            faults[f"{source}: not within its folder's day"] = (times < start) | (times >= start + MICROSECONDS_A_DAY)
+            is_outside = (times < start) | (times >= start + MICROSECONDS_A_DAY)
+            faults.append(_Fault("not within its folder's day", is_outside, self._column(TIMESTAMP)))
         return faults
 
-    def _is_in_window(self, values: dict[str, pa.Array], rows: int) -> NDArray[np.bool_]:
-        """In a log of many days, rows of other days are no part of the run; rows without a time are faults."""
+    def _column(self, name: str) -> Column:
+        return next(column for column in self.cleaning.columns if column.name == name)
+
+    def _is_in_window(self, values: dict[str, pa.Array], faults: "list[_Fault]", rows: int) -> NDArray[np.bool_]:
+        """In a log of many days, rows of other days are no part of the run; rows without a time that can be are faults."""
         if self.cleaning.time_range is None or self.file.day is not None:
             return np.ones(rows, bool)
         first, after = self.cleaning.time_range
         times = values[TIMESTAMP].fill_null(first).to_numpy(zero_copy_only=False)
-        within: NDArray[np.bool_] = (times >= first) & (times < after)
-        return within
+        is_missing = values[TIMESTAMP].is_null().to_numpy(zero_copy_only=False)
+        is_impossible = ~is_missing & ((times < EARLIEST) | (times >= max(self.cleaning.latest, after)))
+        faults.append(_Fault("of no day that can be", is_impossible, self._column(TIMESTAMP)))
+        self.accounting.dayless += int((is_missing | is_impossible).sum())
+        is_within: NDArray[np.bool_] = (times >= first) & (times < after)
+        other = times[~is_within & ~is_impossible]
+        if len(other):
+            self.accounting.of_other_days(len(other), int(other.min()), int(other.max()))
+        return is_within | is_impossible
 
 
-def place(path: str, row: int) -> str:
-    """Where a row stands."""
-    return f"{path} row {row}"
+@dataclass(frozen=True)
+class _Fault:
+    """Rows at fault for a reason, and the column whose values are to be shown; None where it is not one value's."""
+
+    reason: str
+    mask: NDArray[np.bool_]
+    column: Column | None = None
+
+
+def _are_headers(batch: reading.RawBatch) -> NDArray[np.bool_]:
+    """Where files were put behind each other, their headers stand among the rows."""
+    are = np.ones(len(batch.rows), bool)
+    for name, values in batch.columns.items():
+        are &= pc.equal(values, name.encode()).fill_null(False).to_numpy(zero_copy_only=False)
+        if not are.any():
+            break
+    return are
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "...")
+
+
+def before_rows(files: Sequence[SourceFile], source: SourceSettings) -> list[str]:
+    """What the place of a row begins with, a file each; its number follows."""
+    return [f"{file.path} {source.counted_by}" for file in files]
 
 
 def partition(ids: pa.Array, partitions: int) -> NDArray[np.int64]:
@@ -176,8 +247,3 @@ def _parted(rows: pa.Table, cleaning: Cleaning) -> Iterator[tuple[int, bytes]]:
     parts = partition(rows.column(cleaning.key), cleaning.partitions)
     for part in np.unique(parts):
         yield int(part), to_bytes(rows.filter(pa.array(parts == part)))
-
-
-def _lengths(lists: pa.ListArray) -> NDArray[np.int64]:
-    lengths: NDArray[np.int64] = pc.list_value_length(lists).fill_null(0).to_numpy(zero_copy_only=False)
-    return lengths

@@ -24,13 +24,14 @@ from schemas.features import (
 
 BLOCKED = "_blocked"  # a number; not part of an example
 
-Kind = Literal["id", "ids", "number", "numbers", "time"]
+Kind = Literal["id", "ids", "number", "numbers", "time", "title"]
 TYPES: dict[Kind, pa.DataType] = {
     "id": pa.binary(),
     "ids": pa.list_(pa.binary()),
     "number": pa.float32(),
     "numbers": pa.list_(pa.float32()),
     "time": pa.int64(),
+    "title": pa.binary(),
 }
 EXPECTED: dict[Kind, str] = {
     "id": "text or whole numbers",
@@ -38,7 +39,14 @@ EXPECTED: dict[Kind, str] = {
     "number": "numbers",
     "numbers": "numbers, lists of them, or text",
     "time": "a timestamp",
+    "title": "text or numbers",
 }
+LARGEST = (
+    2.0**63
+)  # of a number: what INT64_MIN and FLT_MAX stand for is no number, and the square of what is larger is not finite
+LARGEST_UNSCALED = (
+    1e15  # of a number that feeds a tower as it is: the squares of what becomes of a larger one are not finite
+)
 
 
 @dataclass(frozen=True)
@@ -53,6 +61,7 @@ class Column:
         time_unit: of times that are numbers; `iso` for text.
         required: whether a row without it is at fault.
         minimum: of a number; a lower one is at fault.
+        largest: of a number's magnitude; a larger one is at fault.
     """
 
     name: str
@@ -62,6 +71,7 @@ class Column:
     time_unit: str = "s"
     required: bool = False
     minimum: float | None = None
+    largest: float = LARGEST
 
     @property
     def unit(self) -> str:
@@ -86,7 +96,7 @@ def catalogue_columns(spec: FeatureSpec) -> list[Column]:
     """What is read of a catalogue entry."""
     columns = [Column(CANDIDATE_ID, spec.catalogue.item, "id", required=True)]
     if spec.catalogue.title:
-        columns.append(Column(TITLE, spec.catalogue.title, "id"))
+        columns.append(Column(TITLE, spec.catalogue.title, "title"))
     if spec.catalogue.blocked:
         columns.append(Column(BLOCKED, spec.catalogue.blocked, "number"))
     return columns + _feature_columns(spec.item)
@@ -105,12 +115,30 @@ def type_faults(columns: list[Column], found: Mapping[str, pa.DataType], as_text
         if column.source not in found:
             near = difflib.get_close_matches(column.source, found, n=1)
             hint = f" (did you mean {near[0]}?)" if near else ""
+            if near and near[0].strip() == column.source:
+                hint = " without blanks around it; say `trim: true`, or write it so"
             faults.append(f"expected a column {column.source}{hint}, found {', '.join(found)}")
     for column in columns:
         kind = found.get(column.source)
         if kind is not None and not as_text and not _is_readable(column, kind):
-            faults.append(f"expected {EXPECTED[column.kind]}{column.unit} in column {column.source}, found {kind}")
+            faults.append(
+                f"expected {EXPECTED[column.kind]}{column.unit} in column {column.source}, found {kind}{_way_out(column, kind)}"
+            )
     return faults
+
+
+def _way_out(column: Column, kind: pa.DataType) -> str:
+    if column.kind == "time" and is_text(kind):
+        return "; say `time_unit: iso` where it is ISO 8601"
+    if column.kind == "time":
+        return "; write a timestamp, or a number of the time_unit"
+    if column.kind == "id" and is_list(kind):
+        return "; a feature of kind `ids` has several values"
+    if column.kind == "number" and is_text(kind):
+        return "; write numbers as such in Parquet"
+    if pa.types.is_fixed_size_binary(kind):
+        return "; write it as text, a UUID in its usual form"
+    return ""
 
 
 def _feature_columns(features: Mapping[str, Feature]) -> list[Column]:
@@ -119,7 +147,9 @@ def _feature_columns(features: Mapping[str, Feature]) -> list[Column]:
         source = feature.column or name
         match feature:
             case NumberFeature():
-                columns.append(Column(name, source, "number", minimum=0.0 if feature.scale == "log" else None))
+                largest = LARGEST_UNSCALED if feature.scale == "none" else LARGEST
+                minimum = 0.0 if feature.scale == "log" else None
+                columns.append(Column(name, source, "number", minimum=minimum, largest=largest))
             case IdFeature() if not feature.derive:
                 columns.append(Column(name, source, "id"))
             case IdsFeature():
@@ -142,7 +172,9 @@ def is_text(kind: pa.DataType) -> bool:
 
 
 def _is_id(kind: pa.DataType) -> bool:
-    return is_text(kind) or bool(pa.types.is_integer(kind))
+    """Floats are what pandas makes of whole numbers of which some are missing."""
+    types = pa.types
+    return is_text(kind) or bool(types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind))
 
 
 def _is_number(kind: pa.DataType) -> bool:
@@ -169,8 +201,10 @@ def _is_readable(column: Column, kind: pa.DataType) -> bool:
             if pa.types.is_timestamp(kind):
                 return True
             return is_text(kind) if column.time_unit == "iso" else _is_number(kind)
+        case "title":
+            return is_text(kind) or _is_number(kind)
 
 
 def is_list(kind: pa.DataType) -> bool:
     """Whether an Arrow type holds lists."""
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))

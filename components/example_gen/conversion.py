@@ -1,6 +1,7 @@
 """Raw columns to typed ones; a value that cannot be one is a fault of its row, not of the run."""
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,7 +14,26 @@ from numpy.typing import NDArray
 
 from components.example_gen.columns import Column, is_list, is_text
 
-MICROSECONDS = {"s": 1_000_000, "ms": 1_000, "us": 1}
+MICROSECONDS = {"s": 1_000_000.0, "ms": 1_000.0, "us": 1.0, "ns": 0.001}
+EXACT = 2.0**53  # floats below it are exact where they are whole
+NULL_SPELLINGS = ("\\N", "NULL", "null", "(null)", "None", "NaN", "nan", "<NA>", "#N/A", "NaT")
+SPELLING = "a usual spelling of a missing value"
+TRUTHS = {"true": "1", "True": "1", "TRUE": "1", "t": "1", "false": "0", "False": "0", "FALSE": "0", "f": "0"}
+
+
+@dataclass(frozen=True)
+class Form:
+    """How values are written, whatever their column.
+
+    Attributes:
+        max_id_bytes: a longer id is a fault.
+        null_values: texts that stand for a missing value; None where that is not said.
+        trim: whether blanks around ids are removed.
+    """
+
+    max_id_bytes: int
+    null_values: tuple[str, ...] | None = None
+    trim: bool = False
 
 
 @dataclass(frozen=True)
@@ -29,66 +49,147 @@ class Converted:
     faults: dict[str, NDArray[np.bool_]]
 
 
-def convert(column: Column, raw: pa.Array, max_id_bytes: int) -> Converted:
-    """Makes a typed column of a raw one.
+def convert(column: Column, raw: pa.Array, form: Form) -> Converted:
+    """Makes a typed column of a raw one. Lists still hold nulls, so that weights stay beside their ids: see `aligned`.
 
     Args:
         column: what is wanted.
         raw: [rows], binary where it comes from CSV, else of a type without `type_faults`.
-        max_id_bytes: a longer id is a fault.
+        form: how values are written.
     """
     if pa.types.is_dictionary(raw.type):
         raw = raw.dictionary_decode()
     if pa.types.is_null(raw.type):  # how Parquet has a column of nothing
         raw = raw.cast(pa.binary())
-    raw = _without_blanks(raw)
+    raw = _without_nothing(raw, form)
     match column.kind:
         case "id":
-            values, wrong = _ids(raw)
-            faults = {"not UTF-8": wrong, f"longer than {max_id_bytes} bytes": _longer(values, max_id_bytes)}
+            values, faults = _ids(raw, form)
         case "ids":
-            values, faults = _several(raw, column.separator, _ids, "not UTF-8")
-            faults[f"longer than {max_id_bytes} bytes"] = _any_in_list(values, _longer(values.values, max_id_bytes))
+            values, faults = _several(raw, column.separator, form, lambda each: _ids(each, form))
         case "number":
-            values, wrong = _numbers(raw)
-            faults = {"not a number": wrong}
+            values, faults = _numbers(raw, column.largest)
             if column.minimum is not None:
-                below = pc.less(values, pa.scalar(column.minimum, pa.float32())).fill_null(False)
-                faults[f"below {column.minimum:g}"] = below.to_numpy(zero_copy_only=False)
+                faults[f"below {column.minimum:g}"] = _mask(pc.less(values, pa.scalar(column.minimum, pa.float32())))
         case "numbers":
-            values, faults = _several(raw, column.separator, _numbers, "not a number")
+            values, faults = _several(raw, column.separator, form, lambda each: _numbers(each, column.largest))
         case "time":
             values, wrong = _times(raw, column.time_unit)
             faults = {f"not a time{column.unit}": wrong}
+        case "title":
+            values, faults = _titles(raw, form.max_id_bytes), {}
     if column.required:
         faulty = np.logical_or.reduce(list(faults.values()))
         faults["missing"] = pc.is_null(values).to_numpy(zero_copy_only=False) & ~faulty
     return Converted(values, faults)
 
 
+def aligned(ids: pa.ListArray, weights: pa.ListArray) -> tuple[pa.ListArray, pa.ListArray, NDArray[np.bool_]]:
+    """Ids and their weights without the places where there is no id.
+
+    Returns:
+        Both, of the same lengths where nothing is at fault; and the mask of rows that have another number of weights than of ids,
+        or an id without a weight.
+    """
+    lengths = [pc.list_value_length(each).fill_null(0).to_numpy(zero_copy_only=False) for each in (ids, weights)]
+    wrong = lengths[0] != lengths[1]
+    if wrong.any():
+        ids, weights = (
+            _rebuilt(pc.if_else(pa.array(wrong), pa.scalar(None, each.type), each)) for each in (ids, weights)
+        )
+    is_present = pc.is_valid(ids.values).to_numpy(zero_copy_only=False)
+    lacking = is_present & pc.is_null(weights.values).to_numpy(zero_copy_only=False)
+    wrong = wrong | _any_in_list(ids, lacking)
+    return _chosen(ids, is_present), _chosen(weights, is_present), wrong
+
+
+def without_nulls(lists: pa.ListArray) -> pa.ListArray:
+    """Lists without the places where there is no value."""
+    if not lists.values.null_count:
+        return lists
+    return _chosen(lists, pc.is_valid(lists.values).to_numpy(zero_copy_only=False))
+
+
+def _chosen(lists: pa.ListArray, mask: NDArray[np.bool_]) -> pa.ListArray:
+    offsets = np.concatenate([[0], np.cumsum(mask)])[lists.offsets.to_numpy()].astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), lists.values.filter(pa.array(mask)), mask=pc.is_null(lists))
+
+
+def _mask(values: pa.Array) -> NDArray[np.bool_]:
+    """Booleans to numpy; nothing is False."""
+    mask: NDArray[np.bool_] = pc.fill_null(values, False).to_numpy(zero_copy_only=False)
+    return mask
+
+
 def _none(values: pa.Array) -> NDArray[np.bool_]:
     return np.zeros(len(values), bool)
 
 
-def _without_blanks(raw: pa.Array) -> pa.Array:
-    """An empty text is a missing value."""
+def _without_nothing(raw: pa.Array, form: Form) -> pa.Array:
+    """An empty text is a missing value, and so is one that is declared to be."""
     if not is_text(raw.type):
         return raw
-    return pc.if_else(pc.equal(pc.binary_length(raw), 0), pa.scalar(None, raw.type), raw)
+    nothing = pc.equal(pc.binary_length(raw), 0)
+    if form.null_values:
+        words = pa.array([word.encode() for word in form.null_values]).cast(raw.type)
+        nothing = pc.or_(nothing, pc.is_in(raw, words))
+    return pc.if_else(nothing, pa.scalar(None, raw.type), raw)
 
 
-def _longer(values: pa.Array, limit: int) -> NDArray[np.bool_]:
-    longer: NDArray[np.bool_] = (
-        pc.greater(pc.binary_length(values), limit).fill_null(False).to_numpy(zero_copy_only=False)
-    )
-    return longer
-
-
-def _ids(raw: pa.Array) -> tuple[pa.Array, NDArray[np.bool_]]:
+def _ids(raw: pa.Array, form: Form) -> tuple[pa.Array, dict[str, NDArray[np.bool_]]]:
     if pa.types.is_integer(raw.type):
-        return raw.cast(pa.string()).cast(pa.binary()), _none(raw)
+        return raw.cast(pa.string()).cast(pa.binary()), {}
+    if pa.types.is_floating(raw.type) or pa.types.is_decimal(raw.type):
+        return _whole_ids(raw)
+    values, wrong = _each(
+        raw.cast(pa.binary()), lambda values: values.cast(pa.string()).cast(pa.binary()), _checked_utf8, pa.binary()
+    )
+    faults = {"not UTF-8": wrong}
+    trimmed = pc.utf8_trim_whitespace(values.cast(pa.string())).cast(pa.binary())
+    if form.trim:
+        values = _without_nothing(trimmed, form)
+    else:
+        faults["blanks around it"] = _mask(pc.not_equal(pc.binary_length(trimmed), pc.binary_length(values)))
+    if form.null_values is None:
+        faults[SPELLING] = _mask(pc.is_in(values, pa.array([word.encode() for word in NULL_SPELLINGS])))
+    faults[f"longer than {form.max_id_bytes} bytes"] = _mask(pc.greater(pc.binary_length(values), form.max_id_bytes))
+    return values, faults
+
+
+def _whole_ids(raw: pa.Array) -> tuple[pa.Array, dict[str, NDArray[np.bool_]]]:
+    """Ids that are floats or decimals, as pandas and databases write whole numbers: 13.0 is 13, NaN is missing."""
+    if pa.types.is_decimal(raw.type):
+        whole = pc.equal(pc.floor(raw), raw)
+        texts = pc.replace_substring_regex(raw.cast(pa.string()), r"\.0*$", "")
+    else:
+        raw = raw.cast(pa.float64())
+        raw = pc.if_else(pc.is_nan(raw), pa.scalar(None, pa.float64()), raw)
+        whole = pc.and_(pc.equal(pc.floor(raw), raw), pc.less(pc.abs(raw), EXACT))
+        texts = pc.if_else(whole, raw, pa.scalar(None, pa.float64())).cast(pa.int64()).cast(pa.string())
+    wrong = _mask(pc.invert(whole))
+    return pc.if_else(pa.array(wrong), pa.scalar(None, pa.binary()), texts.cast(pa.binary())), {
+        "not a whole number": wrong
+    }
+
+
+def _titles(raw: pa.Array, max_bytes: int) -> pa.Array:
+    """What is only shown to people never costs its row: it is cut, and what is no UTF-8 is replaced."""
+    if pa.types.is_boolean(raw.type) or not is_text(raw.type):
+        return raw.cast(pa.string()).cast(pa.binary())
     raw = raw.cast(pa.binary())
-    return _each(raw, lambda values: values.cast(pa.string()).cast(pa.binary()), _checked_utf8, pa.binary())
+    try:
+        raw.cast(pa.string())
+        if not pc.any(pc.greater(pc.binary_length(raw), max_bytes)).as_py():
+            return raw
+    except pa.ArrowInvalid:
+        pass
+    shown = [
+        None
+        if title is None
+        else title.decode("utf-8", "replace").encode()[:max_bytes].decode("utf-8", "ignore").encode()
+        for title in raw.to_pylist()
+    ]
+    return pa.array(shown, pa.binary())
 
 
 def _checked_utf8(value: bytes) -> bytes:
@@ -96,17 +197,27 @@ def _checked_utf8(value: bytes) -> bytes:
     return value
 
 
-def _numbers(raw: pa.Array) -> tuple[pa.Array, NDArray[np.bool_]]:
+def _numbers(raw: pa.Array, largest: float) -> tuple[pa.Array, dict[str, NDArray[np.bool_]]]:
     if is_text(raw.type):
-        values, wrong = _each(
-            raw.cast(pa.binary()), lambda v: v.cast(pa.string()).cast(pa.float32()), _float, pa.float32()
-        )
+        values, wrong = _each(raw.cast(pa.binary()), _fast_numbers, _float, pa.float32())
     else:
         values, wrong = raw.cast(pa.float32(), safe=False), _none(raw)  # past 2^24 to the nearest
     # NaN is how pandas writes a missing number; infinity is nobody's number.
     values = pc.if_else(pc.is_nan(values), pa.scalar(None, pa.float32()), values)
-    infinite: NDArray[np.bool_] = pc.is_inf(values).fill_null(False).to_numpy(zero_copy_only=False)
-    return values, wrong | infinite
+    wrong = wrong | _mask(pc.is_inf(values))
+    return values, {
+        "not a number": wrong,
+        f"beyond {largest:.3g}": ~wrong & _mask(pc.greater_equal(pc.abs(values), pa.scalar(largest, pa.float32()))),
+    }
+
+
+def _fast_numbers(raw: pa.Array) -> pa.Array:
+    texts = raw.cast(pa.string())
+    try:
+        return texts.cast(pa.float32())
+    except pa.ArrowInvalid:
+        truths = pc.index_in(texts, value_set=pa.array(list(TRUTHS)))
+        return pc.coalesce(pa.array(list(TRUTHS.values())).take(truths), texts).cast(pa.float32())
 
 
 def _times(raw: pa.Array, unit: str) -> tuple[pa.Array, NDArray[np.bool_]]:
@@ -115,27 +226,40 @@ def _times(raw: pa.Array, unit: str) -> tuple[pa.Array, NDArray[np.bool_]]:
         zone = raw.type.tz
         return raw.cast(pa.timestamp("us", zone), safe=False).cast(pa.int64()), _none(raw)
     if unit == "iso":
-        zoned = pa.timestamp("us", "UTC")
-        return _each(
-            raw.cast(pa.binary()), lambda v: v.cast(pa.string()).cast(zoned).cast(pa.int64()), _iso, pa.int64()
-        )
+        return _each(raw.cast(pa.binary()), _fast_iso, iso_microseconds, pa.int64())
     factor = MICROSECONDS[unit]
 
     def scaled(values: pa.Array) -> pa.Array:
         whole = (values.cast(pa.string()) if is_text(values.type) else values).cast(pa.int64())
-        return pc.multiply_checked(whole, factor)
+        return pc.multiply_checked(whole, int(factor)) if factor >= 1.0 else pc.divide(whole, int(1.0 / factor))
 
     return _each(raw, scaled, lambda value: _whole(_float(value) * factor), pa.int64())
 
 
+def _fast_iso(raw: pa.Array) -> pa.Array:
+    texts, zoned = raw.cast(pa.string()), pa.timestamp("us", "UTC")
+    try:
+        return texts.cast(zoned).cast(pa.int64())
+    except pa.ArrowInvalid:  # as BigQuery writes it, or without a zone
+        texts = pc.replace_substring_regex(texts, r"( UTC)?$", "Z")
+        return texts.cast(zoned).cast(pa.int64())
+
+
 def _float(value: Any) -> float:
+    if isinstance(value, bytes) and value.decode("utf-8", "replace") in TRUTHS:
+        return float(TRUTHS[value.decode()])
     if isinstance(value, bytes) and b"_" in value:  # which Python allows
         raise ValueError(f"{value!r} is no number")
     return float(value)
 
 
-def _iso(value: bytes) -> int:
-    moment = datetime.fromisoformat(value.decode("utf-8").strip())
+def iso_microseconds(value: bytes) -> int:
+    """ISO 8601, with blanks around it or UTC behind it, to microseconds since 1970-01-01 UTC.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    moment = datetime.fromisoformat(re.sub(" UTC$", "Z", value.decode("utf-8").strip().upper()))
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     return round(moment.timestamp() * MICROSECONDS["s"])
@@ -172,8 +296,8 @@ def _each(
 def _several(
     raw: pa.Array,
     separator: str,
-    convert_values: Callable[[pa.Array], tuple[pa.Array, NDArray[np.bool_]]],
-    reason: str,
+    form: Form,
+    convert_values: Callable[[pa.Array], tuple[pa.Array, dict[str, NDArray[np.bool_]]]],
 ) -> tuple[pa.Array, dict[str, NDArray[np.bool_]]]:
     """A list column from lists, from texts of several values, or from single values."""
     if is_list(raw.type):
@@ -183,18 +307,14 @@ def _several(
     else:
         single = pa.ListArray.from_arrays(np.arange(len(raw) + 1, dtype=np.int32), raw)
         lists = pc.if_else(pc.is_null(raw), pa.scalar(None, single.type), single)
-    lists = pa.ListArray.from_arrays(*_offsets_and_values(lists), mask=pc.is_null(lists))
-    values, wrong = convert_values(_without_blanks(lists.values))
+    lists = _rebuilt(lists)
+    values, faults = convert_values(_without_nothing(lists.values, form))
     typed = pa.ListArray.from_arrays(lists.offsets, values, mask=pc.is_null(lists))
-    return _without_null_values(typed), {reason: _any_in_list(typed, wrong)}
+    return typed, {reason: _any_in_list(typed, wrong) for reason, wrong in faults.items()}
 
 
-def _without_null_values(lists: pa.ListArray) -> pa.ListArray:
-    if not lists.values.null_count:
-        return lists
-    present = pc.is_valid(lists.values).to_numpy(zero_copy_only=False)
-    offsets = np.concatenate([[0], np.cumsum(present)])[lists.offsets.to_numpy()].astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), lists.values.drop_null(), mask=pc.is_null(lists))
+def _rebuilt(lists: pa.ListArray) -> pa.ListArray:
+    return pa.ListArray.from_arrays(*_offsets_and_values(lists), mask=pc.is_null(lists))
 
 
 def _offsets_and_values(lists: pa.ListArray) -> tuple[pa.Array, pa.Array]:

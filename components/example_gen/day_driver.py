@@ -48,9 +48,10 @@ class DayDriver(driver.Driver):
         request = Request(execution_info.exec_properties)
         found: list[sources.SourceFile] = []
 
-        def find() -> list[sources.SourceFile]:
-            found.extend(self.files(request, execution_info.input_dict))
-            return found
+        def find() -> sources.Found:
+            of_day = self.files(request, execution_info.input_dict)
+            found.extend(of_day.files)
+            return of_day
 
         fingerprint = sources.fingerprint_of(find)
         output = driver_output_pb2.DriverOutput()
@@ -67,5 +68,5 @@ class DayDriver(driver.Driver):
         return output
 
     @abc.abstractmethod
-    def files(self, request: Request, inputs: Mapping[str, Sequence[types.Artifact]]) -> list[sources.SourceFile]:
+    def files(self, request: Request, inputs: Mapping[str, Sequence[types.Artifact]]) -> sources.Found:
         """The files of the day, given the step's input artifacts."""

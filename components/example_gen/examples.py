@@ -12,10 +12,10 @@ from tfx.types import artifact_utils
 from tfx.utils import io_utils
 from tfx_bsl.coders import example_coder
 
-from components.example_gen.accounting import ROWS_PROPERTY, Accounting, Kind, Sum
+from components.example_gen.accounting import ROWS_PROPERTY, SHOWN_EXAMPLES, Accounting, Kind, Sum
 from components.example_gen.cleaning import ACCOUNTING, CleanFiles, Cleaning, file_faults
 from components.example_gen.ordered import WriteInOrder
-from components.example_gen.sources import SourceFile
+from components.example_gen.sources import Found, SourceFile
 from schemas.errors import UserError
 
 ACCOUNTING_FILE = "rows.json"
@@ -91,7 +91,7 @@ def check_files(files: Sequence[SourceFile], cleaning: Cleaning) -> None:
         raise UserError("\n".join(shown))
 
 
-def conclude(examples: types.Artifact, kind: Kind, max_dropped_share: float, files: Sequence[SourceFile]) -> Accounting:
+def conclude(examples: types.Artifact, kind: Kind, max_dropped_share: float, found: Found) -> Accounting:
     """Once the pipeline has run: the accounting of what was read, which is also left on the artifact.
 
     Raises:
@@ -100,7 +100,8 @@ def conclude(examples: types.Artifact, kind: Kind, max_dropped_share: float, fil
     path = os.path.join(examples.uri, ACCOUNTING_FILE)
     accounting = Accounting.from_text(io_utils.read_string_file(path))
     fileio.remove(path)
-    accounting.check(kind, max_dropped_share, [file.path for file in files])
+    accounting.passed_over = len(found.passed_over), found.passed_over[:SHOWN_EXAMPLES]
+    accounting.check(kind, max_dropped_share, [file.path for file in found.files])
     examples.set_string_custom_property(ROWS_PROPERTY, accounting.to_json(kind))
     return accounting
 

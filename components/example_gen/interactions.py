@@ -1,5 +1,6 @@
 """The interactions of a day's window as examples: each with its item's features and its user's history."""
 
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
@@ -18,7 +19,7 @@ from tfx.types import artifact_utils, component_spec, standard_artifacts
 from components.example_gen import sources
 from components.example_gen.accounting import Accounting
 from components.example_gen.catalogue import CatalogueTable, places
-from components.example_gen.cleaning import ACCOUNTING, FILE, ROW, Cleaning, from_bytes
+from components.example_gen.cleaning import ACCOUNTING, FILE, ROW, Cleaning, before_rows, from_bytes
 from components.example_gen.columns import interaction_columns
 from components.example_gen.day_driver import DayDriver, Request
 from components.example_gen.examples import check_files, conclude, generate, partitions, serialized_examples
@@ -43,6 +44,7 @@ TRAIN_SPLIT = "train"
 EVAL_SPLIT = "eval"
 HELD_OUT_BLOCKED = "held out, but blocked"  # in the accounting: neither trained on nor asked for
 THURSDAY = 3  # 1970-01-01 was one
+SECONDS_A_DAY = 86_400.0
 
 
 class InteractionSpec(component_spec.ComponentSpec):
@@ -62,7 +64,7 @@ class InteractionSpec(component_spec.ComponentSpec):
 class InteractionDriver(DayDriver):
     """The driver of the InteractionExampleGen."""
 
-    def files(self, request: Request, inputs: Mapping[str, Sequence[types.Artifact]]) -> list[sources.SourceFile]:
+    def files(self, request: Request, inputs: Mapping[str, Sequence[types.Artifact]]) -> sources.Found:
         """The files of the window's days."""
         return sources.interaction_files(request.settings, _window(request, inputs))
 
@@ -85,7 +87,8 @@ class InteractionExecutor(base_beam_executor.BaseBeamExecutor):
         request = Request(exec_properties)
         examples = artifact_utils.get_single_instance(output_dict["examples"])
         window = _window(request, input_dict)
-        files = sources.interaction_files(request.settings, window)
+        found = sources.interaction_files(request.settings, window)
+        files = found.files
         cleaning = Cleaning(
             request.settings.interactions,
             interaction_columns(request.spec),
@@ -93,15 +96,17 @@ class InteractionExecutor(base_beam_executor.BaseBeamExecutor):
             partitions=partitions(files),
             max_id_bytes=request.settings.max_id_bytes,
             time_range=(microseconds(window.history_start), window.end_microseconds),
+            latest=int((time.time() + SECONDS_A_DAY) * 1_000_000),
         )
         check_files(files, cleaning)
         catalogue = artifact_utils.get_single_instance(input_dict["catalogue"])
 
         def ingest(held_out: HeldOut) -> Accounting:
-            finish = FinishInteractions(held_out, request.spec, window, [f.path for f in files], catalogue.uri)
+            places_in = before_rows(files, request.settings.interactions)
+            finish = FinishInteractions(held_out, request.spec, window, places_in, catalogue.uri)
             with self._make_beam_pipeline() as pipeline:
                 generate(pipeline, files, cleaning, finish, [TRAIN_SPLIT, EVAL_SPLIT], examples)
-            return conclude(examples, "interactions", request.settings.max_dropped_share, files)
+            return conclude(examples, "interactions", request.settings.max_dropped_share, found)
 
         held_out = HeldOut(request.settings.split, sources.span(window.day), window.end_microseconds)
         accounting = ingest(held_out)
@@ -115,8 +120,13 @@ class InteractionExecutor(base_beam_executor.BaseBeamExecutor):
             accounting = ingest(replace(held_out, only=only, newest=only is None))
         if not accounting.rows_of_day:
             raise UserError(
-                f"{request.day} is empty: {accounting.rows} rows were read from {window.history_start} on, none of them "
-                f"of that day. Is its log written yet?"
+                "\n".join(
+                    [
+                        f"{request.day} is empty: {accounting.rows} rows were read from {window.history_start} on, none of them "
+                        f"of that day. Is its log written yet?",
+                        *accounting.in_words(),
+                    ]
+                )
             )
         for split in (TRAIN_SPLIT, EVAL_SPLIT):
             if not accounting.splits.get(split):
@@ -177,17 +187,17 @@ class FinishInteractions(beam.DoFn):
         held_out: says what is held out.
         spec: says what is derived.
         window: the days.
-        paths: of the files, by number.
+        files: what the place of a row begins with, by the number of its file.
         catalogue_uri: of the catalogue's Examples artifact.
     """
 
     def __init__(
-        self, held_out: HeldOut, spec: FeatureSpec, window: Window, paths: list[str], catalogue_uri: str
+        self, held_out: HeldOut, spec: FeatureSpec, window: Window, files: list[str], catalogue_uri: str
     ) -> None:
         self._held_out = held_out
         self._spec = spec
         self._window = window
-        self._paths = paths
+        self._files = files
         self._catalogue = Kept(lambda: CatalogueTable.load(catalogue_uri))
 
     def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[Any]:
@@ -230,7 +240,7 @@ class FinishInteractions(beam.DoFn):
         unknown = pc.is_null(catalogue.positions(rows.column(CANDIDATE_ID).combine_chunks()))
         dropped = rows.filter(unknown)
         reason = f"{self._spec.interactions.item}: an item that the catalogue lacks"
-        accounting.drop(reason, dropped.num_rows, places(dropped, self._paths))
+        accounting.drop(reason, dropped.num_rows, places(dropped, self._files))
         return rows.filter(pc.invert(unknown))
 
     def _distinct(self, rows: pa.Table, accounting: Accounting) -> pa.Table:
@@ -243,7 +253,7 @@ class FinishInteractions(beam.DoFn):
         dropped = rows.take(pa.array(order[repeated]))
         reason = "rows with the user, item and time of another"
         accounting.drop(
-            reason, dropped.num_rows, places(dropped.sort_by([(FILE, "ascending"), (ROW, "ascending")]), self._paths)
+            reason, dropped.num_rows, places(dropped.sort_by([(FILE, "ascending"), (ROW, "ascending")]), self._files)
         )
         return rows.take(pa.array(order[~repeated])).combine_chunks()
 

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO
@@ -15,15 +15,26 @@ from numpy.typing import NDArray
 from pyarrow import csv as arrow_csv
 from pyarrow import parquet
 
+from components.example_gen.csv_lines import CsvLines, FileFaultError
 from components.example_gen.settings import SourceSettings
 
 BATCH_ROWS = 65_536
 BLOCK_BYTES = 16 << 20
-COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
-
-
-class FileFaultError(Exception):
-    """A file that cannot be read, or not to its end. The text says why, without the file's name."""
+# By their first bytes: a file is what it holds, whatever its name.
+COMPRESSIONS = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zstd"}
+OTHERS = {
+    b"PAR1": "is a Parquet file. Say `format: parquet`",
+    b"PK\x03\x04": "is a zip archive or a workbook of Excel. Unpack it, or save it as CSV",
+    b"\xd0\xcf\x11\xe0": "is a workbook of Excel. Save it as CSV",
+    b"\xfd7zXZ": "is packed by xz. Unpack it, or pack it by gzip",
+    b"7z\xbc\xaf": "is a 7-Zip archive. Unpack it",
+    b"ORC": "is an ORC file. Write it as Parquet or CSV",
+    b"Obj\x01": "is an Avro file. Write it as Parquet or CSV",
+    b"ARROW1": "is an Arrow file. Write it as Parquet or CSV",
+    b"SQLite format 3": "is an SQLite database. Write its table as CSV",
+    b"\xff\xfe": "is in UTF-16, as Excel's Unicode text is. Save it as CSV UTF-8",
+    b"\xfe\xff": "is in UTF-16. Save it in UTF-8",
+}
 
 
 @dataclass(frozen=True)
@@ -32,7 +43,7 @@ class RawBatch:
 
     Attributes:
         columns: by the data's own names. CSV gives binary; Parquet its own types.
-        rows: [rows] int64, each row's number in the file, from 1; the header of CSV is not counted.
+        rows: [rows] int64, where each row stands in the file, from 1: its line in CSV, its number in Parquet.
     """
 
     columns: dict[str, pa.Array]
@@ -40,7 +51,7 @@ class RawBatch:
 
 
 RaggedRow = Callable[[int, int, int], None]
-"""Told the number of a row with too many or too few columns, how many were expected, and how many came."""
+"""Told the line of a row with too many or too few columns, how many were expected, and how many came."""
 
 
 def column_types(path: str, source: SourceSettings) -> dict[str, pa.DataType]:
@@ -58,16 +69,25 @@ def column_types(path: str, source: SourceSettings) -> dict[str, pa.DataType]:
     return dict.fromkeys(names, pa.binary())
 
 
+def _names_as_written(path: str, source: SourceSettings) -> dict[str, str]:
+    """The names of a CSV's columns in the file by what they are called here."""
+    with _opened(path, source) as file:
+        written = _csv_header(file, source.model_copy(update={"trim": False}))
+    return {name.strip(): name for name in written}
+
+
 def read(path: str, source: SourceSettings, columns: Sequence[str], ragged: RaggedRow) -> Iterator[RawBatch]:
     """Reads the columns of a file, a batch at a time.
 
     Raises:
         FileFaultError: the file is truncated or corrupt.
     """
+    written = _names_as_written(path, source) if source.format == "csv" and source.trim else {}
     with _opened(path, source) as file:
-        yield from (
-            _read_parquet(file, columns) if source.format == "parquet" else _read_csv(file, source, columns, ragged)
-        )
+        if source.format == "parquet":
+            yield from _read_parquet(file, columns)
+        else:
+            yield from _read_csv(file, source, {written.get(name, name): name for name in columns}, ragged)
 
 
 @contextmanager
@@ -77,11 +97,18 @@ def _opened(path: str, source: SourceSettings) -> Iterator[pa.NativeFile]:
         raw: IO[bytes] = FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
     except (BeamIOError, OSError) as error:
         raise FileFaultError(f"cannot be opened: {error}") from error
-    compression = next((name for suffix, name in COMPRESSIONS.items() if path.endswith(suffix)), None)
     with raw:
-        file = pa.PythonFile(raw, mode="r")
         try:
-            yield pa.CompressedInputStream(file, compression) if compression and source.format == "csv" else file
+            file = pa.PythonFile(raw, mode="r")
+            if source.format == "parquet":
+                yield file
+                return
+            first = raw.read(max(map(len, OTHERS)))
+            raw.seek(0)
+            if other := next((words for magic, words in OTHERS.items() if first.startswith(magic)), None):
+                raise FileFaultError(other)
+            compression = next((name for magic, name in COMPRESSIONS.items() if first.startswith(magic)), None)
+            yield pa.CompressedInputStream(file, compression) if compression else file
         except (pa.ArrowException, OSError, EOFError) as error:
             raise FileFaultError(f"cannot be read to its end as {source.format}: {error}") from error
 
@@ -95,22 +122,28 @@ def _read_parquet(file: pa.NativeFile, columns: Sequence[str]) -> Iterator[RawBa
 
 
 def _read_csv(
-    file: pa.NativeFile, source: SourceSettings, columns: Sequence[str], ragged: RaggedRow
+    file: pa.NativeFile, source: SourceSettings, columns: Mapping[str, str], ragged: RaggedRow
 ) -> Iterator[RawBatch]:
+    """Columns by their names in the file, and what they are called here."""
+    lines = CsvLines(file, source)
     skipped: list[int] = []
+    widths: list[tuple[int, int]] = []
 
     def skip(row: arrow_csv.InvalidRow) -> str:
-        number = row.number - 1  # Arrow counts the header
-        skipped.append(number)
-        ragged(number, row.expected_columns, row.actual_columns)
+        skipped.append(row.number - 1)  # Arrow counts the header
+        widths.append((row.expected_columns, row.actual_columns))
         return "skip"
 
     reader = arrow_csv.open_csv(
-        file if source.quoted_newlines else pa.PythonFile(_ClosedQuotes(file), mode="r"),
+        pa.PythonFile(lines, mode="r"),
         # Only one thread knows the numbers of the rows that it skips.
         read_options=arrow_csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES),
         parse_options=arrow_csv.ParseOptions(
-            delimiter=source.delimiter, newlines_in_values=True, invalid_row_handler=skip
+            delimiter=source.delimiter,
+            quote_char=False if source.quoting == "none" else '"',
+            escape_char="\\" if source.quoting == "backslash" else False,
+            newlines_in_values=source.quoted_newlines,
+            invalid_row_handler=skip,
         ),
         convert_options=arrow_csv.ConvertOptions(
             check_utf8=False, include_columns=list(columns), column_types=dict.fromkeys(columns, pa.binary())
@@ -122,51 +155,34 @@ def _read_csv(
         kept_rows += batch.num_rows
         # The n-th skipped row shifts every kept row from its own number less n on.
         shifts = np.array(skipped, np.int64) - np.arange(len(skipped))
-        yield RawBatch(
-            {name: batch.column(name) for name in columns}, kept + np.searchsorted(shifts, kept, side="right")
-        )
-
-
-class _ClosedQuotes:
-    """A CSV stream as it is, read by Arrow; a line with an odd number of quotes is a fault: it would swallow rows behind it."""
-
-    closed = False
-
-    def __init__(self, file: pa.NativeFile) -> None:
-        self._file = file
-        self._lines = 0
-        self._rest = b""
-
-    def read(self, size: int) -> bytes:
-        """The next bytes.
-
-        Raises:
-            FileFaultError: a quote is not closed in its line.
-        """
-        block: bytes = self._file.read(size)
-        *lines, self._rest = (self._rest + block).split(b"\n") if block else (self._rest, b"")
-        for number, line in enumerate(lines, self._lines + 1):
-            if line.count(b'"') % 2:
-                raise FileFaultError(
-                    f"has a quote in line {number} that this line does not close. Mend it, or set quoted_newlines where "
-                    "values do span lines"
-                )
-        self._lines += len(lines)
-        return block
-
-    def close(self) -> None:
-        """Called by Arrow."""
-        self.closed = True
+        records = kept + np.searchsorted(shifts, kept, side="right")
+        yield RawBatch({name: batch.column(written) for written, name in columns.items()}, lines.line_of(records))
+    for line, (expected, came) in zip(lines.line_of(np.array(skipped, np.int64)).tolist(), widths, strict=True):
+        ragged(line, expected, came)
 
 
 def _csv_header(file: pa.NativeFile, source: SourceSettings) -> list[str]:
     # Rows behind the header come along in the buffer; what is not UTF-8 in those is their own fault.
     with io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
-        names = next(csv.reader(text, delimiter=source.delimiter), None)
+        records = csv.reader(
+            text,
+            delimiter=source.delimiter,
+            quoting=csv.QUOTE_NONE if source.quoting == "none" else csv.QUOTE_MINIMAL,
+            doublequote=source.quoting == "double",
+            escapechar="\\" if source.quoting == "backslash" else None,
+        )
+        try:
+            names = next((record for record in records if record), None)
+        except csv.Error as error:
+            raise FileFaultError(f"does not begin with a header of CSV: {error}") from error
     if not names:
         raise FileFaultError("is empty; expected a header with the names of the columns")
     if not all(name.isprintable() for name in names):
         raise FileFaultError(f"has a header that is not UTF-8 text: {names!r}")
+    while names and not names[-1]:  # as Excel leaves them
+        names.pop()
+    if source.trim:
+        names = [name.strip() for name in names]
     _check_distinct(names)
     return names
 

@@ -13,31 +13,61 @@ DATE_PARTS = ("{YYYY}", "{MM}", "{DD}")
 
 
 class SourceSettings(Declaration):
-    """Files of one kind.
+    r"""Files of one kind.
 
     Attributes:
         path: a file, a folder or a glob; `{YYYY}`, `{MM}` and `{DD}` stand for the UTC day. Interactions at a path without
             them are one log, of which the window's days are taken by their time. A catalogue at a path with them is
-            the newest that is not after the day. Files whose names begin with `_` or `.` are passed over.
-        format: `csv` (with a header; `.gz`, `.bz2` and `.zst` are unpacked) or `parquet`.
+            the newest that is not after the day. Files whose names begin with `_` or `.` are passed over, and counted. A folder
+            in a folder is a fault, but where the path ends in `/**`: then files are read at any depth.
+        format: `csv` (with a header; gzip, bzip2 and Zstandard are unpacked) or `parquet`.
         delimiter: between the columns of CSV.
+        quoting: how CSV writes a quote within a quoted value: doubled (`double`, as RFC 4180 and Excel), behind a backslash
+            (`backslash`, as Spark), or not at all, as values are never quoted and a quote is a character like any other
+            (`none`, as Hive).
         quoted_newlines: whether a quoted value of CSV may span lines. Without them a quote that its line does not close is a
             fault, with the line; with them, a stray quote takes the rows up to the next one into its value, which nothing
             can tell from a long text.
+        null_values: texts that stand for a missing value, such as `\N` (Hive, MySQL), `NULL` or `NaN` (pandas), beside the empty
+            one. Where the key is absent, an id that is one of the usual spellings is a fault of its row; where it is there,
+            what it does not list is an id.
+        trim: whether blanks around ids and around the names of CSV's columns are removed. Without it an id with blanks around
+            is a fault of its row. Whoever asks for recommendations then has to send ids without them.
         success_marker: the name of a file that whoever writes the data leaves beside it when all of it is there. Data
             without it is not read.
     """
 
     path: str
     format: Literal["csv", "parquet"]
-    delimiter: str = Field(default=",", min_length=1, max_length=1)
+    delimiter: str = Field(default=",", pattern=r"^[\x01-\x7f]$")
+    quoting: Literal["double", "backslash", "none"] = "double"
     quoted_newlines: bool = False
+    null_values: tuple[str, ...] | None = None
+    trim: bool = False
     success_marker: str | None = None
 
     @property
     def is_daily(self) -> bool:
         """Whether every day has a path of its own."""
         return DATE_PARTS[0] in self.path
+
+    @property
+    def counted_by(self) -> str:
+        """What the numbers of rows count: `line` of a file of text, or `row`."""
+        return "line" if self.format == "csv" else "row"
+
+    @model_validator(mode="after")
+    def _delimits(self) -> Self:
+        if self.delimiter in '"\\\r\n':
+            raise FaultsError(
+                [
+                    (
+                        ("delimiter",),
+                        f"expected a character that is no quote and no line's end, received {self.delimiter!r}",
+                    )
+                ]
+            )
+        return self
 
     @model_validator(mode="after")
     def _names_whole_dates(self) -> Self:

@@ -3,17 +3,16 @@
 import hashlib
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path, PurePosixPath
 
-from apache_beam.io.filesystem import BeamIOError, FileMetadata
-from apache_beam.io.filesystems import FileSystems
-
+from components.example_gen import listing
 from components.example_gen.settings import DATE_PARTS, ExampleGenSettings, SourceSettings
 from schemas.errors import UserError
 
 FILES_PROPERTY = "input_files"
+SUCCESS = "_SUCCESS"
 EPOCH = date(1970, 1, 1)
 MICROSECONDS_A_DAY = 86_400_000_000
 MICROSECONDS_AN_HOUR = 3_600_000_000
@@ -34,6 +33,19 @@ class SourceFile:
     size: int
     modified: float
     day: date | None
+
+
+@dataclass(frozen=True)
+class Found:
+    """The files of a source.
+
+    Attributes:
+        files: those that are read, by path within a day.
+        passed_over: the paths of those that are not, as their names begin with `_` or `.`; not of markers and checksums.
+    """
+
+    files: list[SourceFile] = field(default_factory=list)
+    passed_over: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -87,7 +99,7 @@ def microseconds(day: date) -> int:
     return span(day) * MICROSECONDS_A_DAY
 
 
-def interaction_files(settings: ExampleGenSettings, window: Window) -> list[SourceFile]:
+def interaction_files(settings: ExampleGenSettings, window: Window) -> Found:
     """The files of a run's window.
 
     Raises:
@@ -98,11 +110,13 @@ def interaction_files(settings: ExampleGenSettings, window: Window) -> list[Sour
         raise UserError(f"There is no log of {window.day}: data.first_day is {settings.first_day}.")
     if not source.is_daily:
         return _files(source, source.path, None)
-    found: list[SourceFile] = []
+    found = Found()
     faults: list[str] = []
     for each in window.days:
         try:
-            found += _files(source, _dated(source.path, each), each)
+            of_day = _files(source, _dated(source.path, each), each)
+            found.files.extend(of_day.files)
+            found.passed_over.extend(of_day.passed_over)
         except UserError as error:
             faults.append(f"{each}: {error}")
     if faults:
@@ -110,11 +124,13 @@ def interaction_files(settings: ExampleGenSettings, window: Window) -> list[Sour
             "Wait until they are written, or set data.first_day, data.window_days or data.catch_up_days where there never was "
             "such a day."
         )
-        raise UserError("\n".join([f"Interactions of {len(faults)} day(s) are missing:", *_first_few(faults), hint]))
+        raise UserError(
+            "\n".join([f"Interactions of {len(faults)} day(s) are missing or unfit:", *_first_few(faults), hint])
+        )
     return found
 
 
-def catalogue_files(settings: ExampleGenSettings, day: date) -> list[SourceFile]:
+def catalogue_files(settings: ExampleGenSettings, day: date) -> Found:
     """The files of the newest catalogue that is not after a day.
 
     Raises:
@@ -136,10 +152,10 @@ def fingerprint(files: list[SourceFile]) -> str:
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def fingerprint_of(find: Callable[[], list[SourceFile]]) -> str:
-    """The fingerprint of what is found, or the fault where something is missing."""
+def fingerprint_of(find: Callable[[], Found]) -> str:
+    """The fingerprint of the files that are found, or the fault where something is missing."""
     try:
-        return fingerprint(find())
+        return fingerprint(find().files)
     except UserError as error:
         return f"missing: {error}"
 
@@ -157,35 +173,41 @@ def summary(files: Iterable[SourceFile]) -> dict[str, str | int]:
     }
 
 
-def _files(source: SourceSettings, path: str, day: date | None) -> list[SourceFile]:
-    matches = _match(path.rstrip("/") + "/*") or _match(path)
-    folder_of = {PurePosixPath(match.path).parent for match in matches}
-    data = [match for match in matches if not PurePosixPath(match.path).name.startswith(("_", "."))]
+def _files(source: SourceSettings, path: str, day: date | None) -> Found:
+    entries = listing.listed(path)
+    data = [entry for entry in entries if not entry.is_hidden]
     if not data:
         raise UserError(f"expected at least one {source.format} file at {path}, found none.")
-    unreadable = sorted(repr(match.path) for match in data if match.path.encode(errors="ignore").decode() != match.path)
-    if unreadable:
-        raise UserError(f"expected names in UTF-8, found {', '.join(unreadable)}. Rename it.")
-    nested = (match.path for match in _match(path.rstrip("/") + "/*/*"))
-    deeper = [found for found in nested if not re.search("/[_.]", found.removeprefix(path))]
-    if deeper:
-        raise UserError(f"expected files, found a folder that nothing would be read from: {deeper[0]}. Move it up.")
-    marker = source.success_marker
-    without = sorted(str(folder) for folder in folder_of if marker and not _match(f"{folder}/{marker}"))
-    if without:
+    half_written = [entry.path for entry in data if entry.path.endswith(listing.HALF_WRITTEN)]
+    if half_written:
         raise UserError(
-            f"expected the success marker {marker} in {', '.join(without)}, found none: not all is there yet."
+            f"expected whole files, found {', '.join(half_written[:3])}, half-written by the name. Wait, or remove it."
         )
-    files = [SourceFile(m.path, m.size_in_bytes, m.last_updated_in_seconds, day) for m in data]
-    return sorted(files, key=lambda file: file.path)
+    deeper = [entry.path for entry in data if entry.depth > 1]
+    if deeper and not path.endswith(listing.ANY_DEPTH):
+        raise UserError(
+            f"expected files, found a folder that nothing would be read from: {deeper[0]}. Move it up, or end the path in "
+            f"{listing.ANY_DEPTH}, and files are read at any depth."
+        )
+    marker = source.success_marker
+    if marker:
+        marked = {PurePosixPath(entry.path).parent for entry in entries if PurePosixPath(entry.path).name == marker}
+        folders = {PurePosixPath(entry.path).parent for entry in data}
+        unmarked = sorted(str(folder) for folder in folders if not marked & {folder, *folder.parents})
+        # A path that names files does not name their marker.
+        if without := [folder for folder in unmarked if not listing.listed(f"{folder}/{marker}")]:
+            raise UserError(
+                f"expected the success marker {marker} in {', '.join(without)}, found none: not all is there yet."
+            )
+    hidden = [
+        entry.path for entry in entries if entry.is_hidden and not _is_mark(PurePosixPath(entry.path).name, marker)
+    ]
+    return Found([SourceFile(entry.path, entry.size, entry.modified, day) for entry in data], hidden)
 
 
-def _match(pattern: str) -> list[FileMetadata]:
-    try:
-        found = FileSystems.match([pattern])[0].metadata_list
-    except (BeamIOError, ValueError) as error:
-        raise UserError(f"{pattern}: cannot be listed: {error}.") from error
-    return [metadata for metadata in found if not Path(metadata.path).is_dir()]
+def _is_mark(name: str, marker: str | None) -> bool:
+    """Whether a file is known to hold no data: a marker, or a checksum of Hadoop's."""
+    return name in (marker, SUCCESS) or name.endswith(".crc")
 
 
 def _dated(path: str, day: date) -> str:
@@ -196,15 +218,21 @@ def _dated(path: str, day: date) -> str:
 
 def _days_on_disk(path: str) -> set[date]:
     """The days for which something matches a path with date parts."""
-    pattern, glob = re.escape(path.rstrip("/")), path.rstrip("/")
+    glob = path.removesuffix(listing.ANY_DEPTH).rstrip("/")
+    pattern = re.escape(glob)
     for part, name, digits in zip(DATE_PARTS, "ymd", (4, 2, 2), strict=True):
         first, *others = pattern.split(re.escape(part))
         pattern = first + f"(?P<{name}>\\d{{{digits}}})" + f"(?P={name})".join(others)
         glob = glob.replace(part, "*")
     pattern = pattern.replace(r"\*", "[^/]*").replace(r"\?", "[^/]")
+    if "://" in glob:
+        present = [entry.path for entry in listing.listed(glob)]
+    else:
+        # A folder without anything in it is no catalogue yet; a link that leads nowhere is one that cannot be read.
+        present = [each for each in listing.expanded(glob) if not Path(each).is_dir() or any(Path(each).iterdir())]
     days = set()
-    for match in _match(glob) + _match(glob + "/*"):
-        named = re.match(pattern, match.path)
+    for each in present:
+        named = re.match(pattern, each)
         if named:
             try:
                 days.add(date(int(named["y"]), int(named["m"]), int(named["d"])))

@@ -167,27 +167,28 @@ def test_every_format_gives_the_same_examples(tmp_path: Path, name: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("row", "reason"),
+    ("row", "reason", "shown"),
     [
-        ("u,A,2026-11-24T04:00:00Z,1.5,30", "liked: outside [0, 1]"),
-        ("u,A,2026-11-24T04:00:00Z,much,30", "liked: not a number"),
-        ("u,A,2026-11-24T04:00:00Z,,30", "liked: missing"),
-        ("u,A,yesterday,1,30", "at: not a time in iso"),
-        ("u,A,2026-11-23T04:00:00Z,1,30", "at: not within its folder's day"),
-        ("u,A,2026-11-24T04:00:00Z,1,old", "age: not a number"),
-        (",A,2026-11-24T04:00:00Z,1,30", "user: missing"),
-        ("u,Z,2026-11-24T04:00:00Z,1,30", "sku: an item that the catalogue lacks"),
-        (GOOD[0], "rows with the user, item and time of another"),
-        ("u,A,2026-11-24T04:00:00Z,1", "rows with 4 columns instead of 5"),
-        ("\udcff,A,2026-11-24T04:00:00Z,1,30", "user: not UTF-8"),
-        ("u" * 10_240 + ",A,2026-11-24T04:00:00Z,1,30", "user: longer than 1024 bytes"),
+        ("u,A,2026-11-24T04:00:00Z,1.5,30", "liked: outside [0, 1]", ": '1.5'"),
+        ("u,A,2026-11-24T04:00:00Z,much,30", "liked: not a number", ": 'much'"),
+        ("u,A,2026-11-24T04:00:00Z,,30", "liked: missing", ""),
+        ("u,A,yesterday,1,30", "at: not a time in iso", ": 'yesterday'"),
+        ("u,A,2026-11-23T04:00:00Z,1,30", "at: not within its folder's day", ": '2026-11-23T04:00:00Z'"),
+        ("u,A,2026-11-24T04:00:00Z,1,old", "age: not a number", ": 'old'"),
+        (",A,2026-11-24T04:00:00Z,1,30", "user: missing", ""),
+        ("u,Z,2026-11-24T04:00:00Z,1,30", "sku: an item that the catalogue lacks", ""),
+        (GOOD[0], "rows with the user, item and time of another", ""),
+        ("u,A,2026-11-24T04:00:00Z,1", "rows with 4 columns instead of 5", ""),
+        ("\udcff,A,2026-11-24T04:00:00Z,1,30", "user: not UTF-8", r": '\\xff'"),
+        ("u" * 10_240 + ",A,2026-11-24T04:00:00Z,1,30", "user: longer than 1024 bytes", f": '{'u' * 40}...'"),
     ],
 )
-def test_a_bad_row_is_dropped_counted_and_named(tmp_path: Path, row: str, reason: str) -> None:
+def test_a_bad_row_is_dropped_counted_and_named(tmp_path: Path, row: str, reason: str, shown: str) -> None:
     shop = Shop(tmp_path)
     path = shop.log([*GOOD, row, "w,A,2026-11-24T05:00:00Z,1,30"])
     _splits, rows = shop.ingest()
-    assert rows["dropped"] == {reason: {"rows": 1, "first": [f"{path} row 5"]}}
+    # The header is line 1, the good rows are lines 2 to 5.
+    assert rows["dropped"] == {reason: {"rows": 1, "first": [f"{path} line 6{shown}"]}}
     assert rows["rows"] == 6
     assert sum(rows["splits"].values()) == 5
 
@@ -222,7 +223,7 @@ def test_quotes_that_their_line_closes_are_no_fault(tmp_path: Path) -> None:
 def test_a_number_below_zero_has_no_logarithm() -> None:
     """Regression: it became 0 without a word."""
     column = columns.Column("price", "price", "number", minimum=0.0)
-    converted = conversion.convert(column, pa.array([-5.0, 0.0, None, 3.0]), 10)
+    converted = conversion.convert(column, pa.array([-5.0, 0.0, None, 3.0]), conversion.Form(10))
     assert {reason: mask.tolist() for reason, mask in converted.faults.items()} == {
         "not a number": [False] * 4,
         "below 0": [True, False, False, False],
@@ -232,7 +233,7 @@ def test_a_number_below_zero_has_no_logarithm() -> None:
 
 
 def test_whole_numbers_too_long_for_a_float_are_rounded() -> None:
-    converted = conversion.convert(columns.Column("n", "n", "number"), pa.array([20_000_001]), 10)
+    converted = conversion.convert(columns.Column("n", "n", "number"), pa.array([20_000_001]), conversion.Form(10))
     assert converted.values.to_pylist() == [20_000_000.0]
 
 
@@ -248,7 +249,7 @@ def test_a_feature_that_no_item_has_is_missing_everywhere(tmp_path: Path) -> Non
 def test_too_many_bad_rows_stop_the_run(tmp_path: Path) -> None:
     shop = Shop(tmp_path, max_dropped_share=0.1)
     shop.log([*GOOD, "u,Z,2026-11-24T04:00:00Z,1,30"])
-    with pytest.raises(UserError, match=r"1 of 5 rows .* data.max_dropped_share allows \(0.1\)(.|\n)*row 5"):
+    with pytest.raises(UserError, match=r"1 of 5 rows .* data.max_dropped_share allows \(0.1\)(.|\n)*line 6"):
         shop.ingest()
 
 
@@ -383,12 +384,12 @@ def test_a_split_without_a_reward_is_an_error(tmp_path: Path, split: str) -> Non
 
 
 def test_the_first_places_are_the_first(tmp_path: Path) -> None:
-    """Regression: they were sorted as text, row 10 before row 9."""
+    """Regression: they were sorted as text, line 10 before line 9."""
     shop = Shop(tmp_path)
-    items = "AAAAZZZZ"  # behind the four good rows: the unknown item is in rows 9 to 12
+    items = "AAAAZZZZ"  # behind the header and the four good rows: the unknown item is in lines 10 to 13
     path = shop.log([*GOOD, *(f"w,{item},2026-11-24T05:00:{second:02d}Z,1,30" for second, item in enumerate(items))])
     first = shop.ingest()[1]["dropped"]["sku: an item that the catalogue lacks"]["first"]
-    assert first == [f"{path} row {row}" for row in (9, 10, 11)]
+    assert first == [f"{path} line {line}" for line in (10, 11, 12)]
 
 
 def test_a_parquet_file_with_two_columns_of_one_name_is_an_error(tmp_path: Path) -> None:

@@ -251,7 +251,7 @@ def test_a_backfill_stops_at_the_first_fault_and_goes_on_where_it_stopped(shop: 
     command = ("backfill", "--from", str(first), "--to", str(last))
     answer = shop.ndr(*command)
     assert answer.returncode == 1
-    assert answer.stderr.startswith(f"{missing}: Interactions of 1 day(s) are missing:")
+    assert answer.stderr.startswith(f"{missing}: Interactions of 1 day(s) are missing or unfit:")
     assert f"the same command goes on with {missing}" in answer.stderr
     assert [run["date"] for run in shop.runs()[-2:]] == [str(first), str(missing)]  # nothing behind it was tried
     write_sales(shop.folder, missing)

@@ -2,8 +2,10 @@
 
 import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -11,10 +13,11 @@ from tfx.dsl.io import fileio
 from typer.testing import CliRunner
 
 from pipeline import config as configuration
-from pipeline import doctor, store
+from pipeline import doctor, rights, store
 from pipeline.cli import app
 from pipeline.metadata import Records
 from pipeline.run_node import Status
+from schemas.errors import UserError
 
 SHOP = Path(__file__).parents[1] / "end_to_end" / "shop" / "shop.yaml"
 Examine = Callable[..., dict[str, doctor.Finding]]
@@ -38,8 +41,8 @@ def statuses(found: dict[str, doctor.Finding]) -> dict[str, Status]:
 def test_this_machine_has_what_it_needs_and_nothing_is_left_behind(examine: Examine, tmp_path: Path) -> None:
     found = examine()
     assert list(found) == [
-        "Python", "C library", "packages", "root", "root's disk", "push folder", "push folder's disk", "metadata", "memory",
-        "Keras", "devices",
+        "Python", "C library", "packages", "root", "root's disk", "files", "push folder", "push folder's disk", "metadata",
+        "memory", "Keras", "devices",
     ]  # fmt: skip
     assert statuses(found) == {} and doctor.verdict(list(found.values())) == Status.DONE
     assert all(bool(finding.advice) == (finding.state != "ok") for finding in found.values())
@@ -146,3 +149,34 @@ def test_the_command_tells_each_line_or_json_and_ends_with_the_worst(
     assert lines[0].startswith("ok    Python             3.")
     assert CliRunner().invoke(app, [*command[:-2], "--json"]).exit_code == 0
     assert {each["state"] for each in json.loads(capfd.readouterr().out)} <= {"ok", "warn"}
+
+
+@pytest.mark.parametrize("name", ["metadata.sqlite", "pipeline_root/Trainer/model/7/", ".lock", "serving/index/"])
+def test_files_of_another_user_are_named_before_anything_is_begun(name: str) -> None:
+    """Regression: SQLite and TFX said in the middle of a run that they may not write, as a fault of ours."""
+    if os.getuid():
+        pytest.skip("only root can make a file that belongs to someone else")
+    with TemporaryDirectory() as folder:
+        root = Path(folder)
+        config = configuration.load(SHOP, [f"root={root}"])
+        path = root / name
+        (path if name.endswith("/") else path.parent).mkdir(parents=True, exist_ok=True)
+        if not name.endswith("/"):
+            path.touch()
+        for each in (root, *root.rglob("*")):
+            os.chown(each, 65534, 65534)
+        os.chown(path, 0, 0)
+        os.seteuid(65534)
+        try:
+            with pytest.raises(UserError, match=rf"{path} cannot be written by user 65534: it belongs to root\."):
+                rights.check(config)
+            finding = next(each for each in doctor.examine(config) if each.check == "files")
+            assert (finding.state, finding.status) == ("FAIL", Status.USER_FAULT) and str(path) in finding.found
+            answer = CliRunner().invoke(
+                app, ["run", "--date", "2026-11-24", "--config", str(SHOP), "--set", f"root={root}"]
+            )
+            assert answer.exit_code == 1 and f"{path} cannot be written by user 65534" in answer.stderr
+        finally:
+            os.seteuid(0)
+        os.chown(path, 65534, 65534)
+        rights.check(config)

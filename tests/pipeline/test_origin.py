@@ -4,14 +4,19 @@ import json
 import shutil
 import subprocess
 from dataclasses import asdict, replace
+from datetime import date
 from pathlib import Path
 
 import pytest
 from pytest import MonkeyPatch
+from work import Work
 
 from pipeline import config as configuration
-from pipeline import digests, origin
+from pipeline import day_run, digests, origin
+from pipeline.metadata import Records
 from pipeline.origin import Origin
+from pipeline.store import connection
+from schemas.errors import UserError
 
 SHOP = Path(__file__).parents[1] / "end_to_end" / "shop" / "shop.yaml"
 MOVIELENS = Path(configuration.__file__).parent / "configs" / "movielens.yaml"
@@ -49,6 +54,36 @@ def test_no_password_is_recorded(monkeypatch: MonkeyPatch) -> None:
     server = "metadata={store: mysql, host: db, user: ndr, password: {env: SECRET}}"
     text = json.dumps(asdict(origin.of(configuration.load(SHOP, [server]))))
     assert "SECRET" in text and "p4ssw0rd" not in text
+
+
+def test_a_root_is_one_by_whatever_link_it_is_named(tmp_path: Path) -> None:
+    """Regression: by a link to its root a day was run again, and pushed as another version."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    linked, named = (configuration.load(SHOP, [f"root={tmp_path}/{name}/own"]) for name in ("link", "disk"))
+    assert linked == named and str(linked.root) == f"{tmp_path}/disk/own"
+
+
+def test_a_root_that_was_moved_is_refused_until_it_is_where_it_was(tmp_path: Path) -> None:
+    """Regression: the run failed in the middle with a file of the old root that TensorFlow did not find."""
+    old, new = (configuration.load(SHOP, [f"root={tmp_path}/{name}"]) for name in ("old", "new"))
+    old.pipeline_root.mkdir(parents=True)
+    work = Work(old.root)
+    work.run("2026-11-23", "another")
+    run = work.run("2026-11-24")
+    Records(connection(work.places)).note_origin(run.name, origin.of(old))
+    work.run("2026-11-25")  # of older code, or killed before it was noted
+    origin.check_root(old, Records(connection(old)))
+    old.root.rename(new.root)
+    moved = Records(connection(new))
+    with pytest.raises(
+        UserError, match=rf"The root was {old.root} when run {run.name} was made, and is {new.root} now"
+    ):
+        origin.check_root(new, moved)
+    with pytest.raises(UserError, match=rf"link it \(ln -s {new.root} {old.root}\)"):
+        day_run.begin(new, date(2026, 11, 26), "2026-11-26.a", moved, connection(new))
+    old.root.symlink_to(new.root)
+    origin.check_root(new, moved)
 
 
 @pytest.fixture

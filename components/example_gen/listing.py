@@ -1,0 +1,159 @@
+"""What lies at a path: every file, and what is in the way of reading all of it. Nothing is left out without a word."""
+
+import fnmatch
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from apache_beam.io.filesystem import BeamIOError
+from apache_beam.io.filesystems import FileSystems
+
+from schemas.errors import UserError
+
+ANY_DEPTH = "/**"
+HIDDEN = ("_", ".")
+HALF_WRITTEN = (
+    "._COPYING_",
+    ".tmp",
+    ".temp",
+    ".part",
+    ".partial",
+    ".filepart",
+    ".crdownload",
+    ".inprogress",
+    ".pending",
+    "~",
+)
+MAGIC = frozenset("*?[")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Something that lies at a path.
+
+    Attributes:
+        path: its path.
+        size: bytes.
+        modified: seconds since 1970-01-01 UTC.
+        depth: how many folders below what the path names; 0 is named by it.
+    """
+
+    path: str
+    size: int
+    modified: float
+    depth: int
+
+    @property
+    def is_hidden(self) -> bool:
+        """Whether its name says that it is no data."""
+        return PurePosixPath(self.path).name.startswith(HIDDEN)
+
+
+def listed(path: str) -> list[Entry]:
+    """The files at a path: a file, a folder or a glob, sorted; a hidden folder is an entry of its own, and not looked into.
+
+    Raises:
+        UserError: a folder may not be entered, a link leads nowhere, something is no file, or a name is not UTF-8.
+    """
+    path = path.removesuffix(ANY_DEPTH).rstrip("/") or "/"
+    found = (
+        _of_object_store(path) if "://" in path else [entry for each in expanded(path) for entry in _below(each, 0, ())]
+    )
+    unreadable = sorted(
+        repr(entry.path) for entry in found if entry.path.encode(errors="ignore").decode() != entry.path
+    )
+    if unreadable:
+        raise UserError(f"expected names in UTF-8, found {', '.join(unreadable)}. Rename it.")
+    return sorted(found, key=lambda entry: entry.path)
+
+
+def expanded(path: str) -> list[str]:
+    """The paths on this machine that a glob matches, dead links too; `*` matches no slash.
+
+    Raises:
+        UserError: a folder may not be entered.
+    """
+    found = ["/" if path.startswith("/") else ""]
+    for part in PurePosixPath(path).parts:
+        if part == "/":
+            continue
+        if MAGIC & set(part):
+            found = [
+                os.path.join(folder, name)
+                for folder in found
+                if Path(folder or ".").is_dir()
+                for name in sorted(entry.name for entry in _entries(folder or "."))
+                if fnmatch.fnmatchcase(name, part)
+            ]
+        else:
+            found = [joined for folder in found if _is_there(joined := os.path.join(folder, part))]
+    return found
+
+
+def _is_there(path: str) -> bool:
+    """As `os.path.lexists`, which takes what may not be looked at for missing."""
+    try:
+        os.lstat(path)
+    except PermissionError as error:
+        raise _refused(path) from error
+    except OSError:
+        return False
+    return True
+
+
+def _below(path: str, depth: int, above: tuple[str, ...]) -> Iterator[Entry]:
+    name = PurePosixPath(path).name
+    try:
+        found = Path(path).stat()
+    except PermissionError as error:
+        raise _refused(path) from error
+    except OSError as error:
+        if depth and name.startswith(HIDDEN):
+            yield Entry(path, 0, 0.0, depth)
+            return
+        where = f" to {Path(path).readlink()}" if Path(path).is_symlink() else ""
+        raise UserError(
+            f"{path} is a link{where}, which leads nowhere. Mount what it leads to, or remove it."
+        ) from error
+    if stat.S_ISREG(found.st_mode) or (depth and name.startswith(HIDDEN)):
+        yield Entry(path, found.st_size, found.st_mtime, depth)
+        return
+    if not stat.S_ISDIR(found.st_mode):
+        raise UserError(f"{path} is neither a file nor a folder. Move it away.")
+    real = os.path.realpath(path)
+    if real in above:
+        raise UserError(f"{path} is a link to a folder that it lies in. Remove it.")
+    for entry in sorted(_entries(path), key=lambda entry: entry.name):
+        yield from _below(entry.path, depth + 1, (*above, real))
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError as error:
+        raise _refused(folder) from error
+
+
+def _refused(path: str) -> UserError:
+    return UserError(
+        f"{path} may not be looked into by user {os.geteuid()}. Give this user the right to, or move it away."
+    )
+
+
+def _of_object_store(path: str) -> list[Entry]:
+    try:
+        named, direct, deeper = (
+            {each.path: each for each in result.metadata_list}
+            for result in FileSystems.match([path, f"{path}/*", f"{path}/**"])
+        )
+    except (BeamIOError, ValueError) as error:
+        raise UserError(f"{path}: cannot be listed: {error}.") from error
+    depths = {**dict.fromkeys(deeper, 2), **dict.fromkeys(direct, 1), **dict.fromkeys(named, 0)}
+    metadata = {**deeper, **direct, **named}
+    return [
+        Entry(each, metadata[each].size_in_bytes, metadata[each].last_updated_in_seconds, depth)
+        for each, depth in depths.items()
+    ]

@@ -1,0 +1,61 @@
+"""What to do about values that are at fault, guessed from the values themselves."""
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from components.example_gen.columns import Column
+from components.example_gen.conversion import MICROSECONDS, NULL_SPELLINGS, SPELLING, iso_microseconds
+
+# A time that is read in the right unit lies between these.
+EARLIEST = datetime(1990, 1, 1, tzinfo=UTC)
+LATEST = datetime(2100, 1, 1, tzinfo=UTC)
+NUMBER = re.compile(r"-?\d+(\.\d*)?")
+
+
+def way_out(column: Column, reason: str, values: Sequence[str]) -> str:
+    """A sentence for whoever has rows that were dropped for a reason; empty where nothing can be guessed.
+
+    Args:
+        column: of the values.
+        reason: as the accounting has it.
+        values: some of those that are at fault.
+    """
+    spellings = sorted(set(values) & set(NULL_SPELLINGS))
+    if reason == SPELLING or (spellings and column.kind in ("number", "numbers", "time")):
+        quoted = ", ".join(f"'{each}'" for each in spellings)
+        return f"Say `null_values: [{quoted}]` where these stand for a missing value" + (
+            ", `null_values: []` where they are ids." if reason == SPELLING else "."
+        )
+    if reason == "blanks around it":
+        return "Say `trim: true`, or write it without blanks."
+    if column.kind == "time" and (units := {unit_of(value) for value in values} - {None, column.time_unit}):
+        (unit, *others) = sorted(str(each) for each in units)
+        looks = "ISO 8601" if unit == "iso" else f"{unit} since 1970"
+        return (
+            f"Several units are mixed: {', '.join([unit, *others])} beside {column.time_unit}."
+            if others
+            else f"'{next(v for v in values if unit_of(v) == unit)}' looks like {looks}; where all are, say `time_unit: {unit}`."
+        )
+    if column.kind == "time" and column.time_unit == "iso":
+        return "ISO 8601 is read, such as 2026-11-24T01:00:00Z, 2026-11-24 01:00:00+01:00 or 2026-11-24 01:00:00 UTC."
+    if column.kind == "number" and any(re.fullmatch(r"-?\d+,\d+", value) for value in values):
+        return "Write a decimal point, not a comma."
+    if reason.startswith("beyond"):
+        return "A missing number is an empty value or NaN; or name what stands for it in `null_values`."
+    return ""
+
+
+def unit_of(value: str) -> str | None:
+    """The unit in which a time seems to be written: that in which it is of our age."""
+    if NUMBER.fullmatch(value):
+        seconds = float(value)
+        for unit, microseconds in MICROSECONDS.items():
+            if EARLIEST.timestamp() <= seconds * microseconds / MICROSECONDS["s"] < LATEST.timestamp():
+                return unit
+        return None
+    try:
+        iso_microseconds(value.encode())
+    except ValueError:
+        return None
+    return "iso"
