@@ -96,6 +96,9 @@ def backfill(
         results = []
         try:
             for day in days:
+                if loaded.data.is_closed(day):
+                    console.print(f"  {day} is closed (data.closed)", highlight=False)
+                    continue
                 try:
                     with terminal.step_progress(console, lines=False) as (started, ended):
                         result, is_new = run_locally(loaded, day, started, ended)
@@ -247,7 +250,7 @@ def check(
 
         from pipeline import standing
 
-        verdict = standing.check(standing.read(loaded), within, datetime.now(UTC))
+        verdict = standing.check(standing.read(loaded), within, datetime.now(UTC), loaded.data.is_closed)
         if not verdict.is_good:
             raise UserError("\n".join([verdict.sentence, *verdict.reasons]))
         console.print(verdict.sentence, highlight=False, soft_wrap=True)

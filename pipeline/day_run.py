@@ -66,10 +66,11 @@ def begin(
         there is nothing to do, and nothing was noted.
 
     Raises:
-        schemas.errors.UserError: the configuration, the dataset or the push folder is at fault, the root was moved, or the model
-            that the day went on from was removed.
+        schemas.errors.UserError: the configuration, the dataset or the push folder is at fault, the day is closed, the root was
+            moved, or the model that the day went on from was removed.
     """
     _check_runners(config.beam)
+    config.data.check_open(day)
     origin.check_root(config, records)
     # A push that was killed between its renames must not wait for the next blessed model to be put right.
     PushFolder(config.serving).recover()

@@ -124,6 +124,8 @@ def _add_day(gauges: _Gauges, run: Run) -> None:
     for kind, rows in run.rows.items():
         dropped = sum(each["rows"] for each in rows["dropped"].values())
         gauges.add("ndr_day_rows", "Rows that were read.", rows["rows"], {"kind": kind})
+        filtered = sum(rows.get("filtered", {}).values())
+        gauges.add("ndr_day_filtered_rows", "Rows that were read and not asked for.", filtered, {"kind": kind})
         gauges.add("ndr_day_dropped_rows", "Rows that were read and dropped.", dropped, {"kind": kind})
     if run.turnover:
         gauges.add("ndr_day_oov_ratio", "The share of ids that are outside the vocabularies.", oov_share(run))

@@ -1,5 +1,6 @@
 """Which days were missed: those that no run completed, whoever started it. TensorFlow and TFX are not imported."""
 
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,13 @@ def today() -> date:
     return datetime.now(UTC).date()
 
 
-def oldest_missed(records: "Records", pipeline: str, newest: date, make_up_days: int) -> date | None:
+def oldest_missed(
+    records: "Records",
+    pipeline: str,
+    newest: date,
+    make_up_days: int,
+    is_closed: Callable[[date], bool] = lambda day: False,
+) -> date | None:
     """The oldest day that no run completed, of those from the first on that was ever begun.
 
     A day that a run completed is done, also where its input has changed since: who wants it done again says so by its date.
@@ -25,13 +32,14 @@ def oldest_missed(records: "Records", pipeline: str, newest: date, make_up_days:
         pipeline: its name in ML Metadata.
         newest: the last day that may be chosen.
         make_up_days: how many days before it may be chosen.
+        is_closed: whether a day does not exist; it is never chosen.
 
     Returns:
-        The day, or None where every one is done. Of a pipeline that never ran it is the newest.
+        The day, or None where every one is done. Of a pipeline that never ran it is the newest, if that exists.
     """
     first = min(records.first_day(pipeline) or newest, newest)
     for back in range(min((newest - first).days, make_up_days), -1, -1):
         day = newest - timedelta(days=back)
-        if records.last_complete(pipeline, day) is None:
+        if not is_closed(day) and records.last_complete(pipeline, day) is None:
             return day
     return None

@@ -49,6 +49,7 @@ from schemas.visible import visible
 if TYPE_CHECKING:
     from pipeline.config import Config
 
+CLOSED = "closed"  # in place of the run that did a day: the day does not exist
 BEGIN = "Begin"
 END = "End"
 
@@ -189,14 +190,18 @@ def _begin(
 ) -> None:
     """Notes what the run is given, and hands on its day, or nothing where there is nothing to do."""
     day, run = _begun(config, suffix, asked, days_back, make_up_days)
-    print(f"{day} is done by run {run}: nothing to do." if run else f"The run is of {day}.")
+    why = "closed (data.closed)" if run == CLOSED else f"done by run {run}"
+    print(f"{day} is {why}: nothing to do." if run else f"The run is of {day}.")
     if day_file:
         day_file.parent.mkdir(parents=True, exist_ok=True)
         day_file.write_text("" if run else str(day), encoding="utf-8")
 
 
 def _begun(config: "Config", suffix: str, asked: date | None, days_back: int, make_up_days: int) -> tuple[date, str]:
-    """The day of a run, and the run that did it before, or nothing. An attempt before this one has settled both."""
+    """The day of a run, and what makes it one with nothing to do: the run that did it before, CLOSED, or else nothing.
+
+    An attempt before this one has settled both.
+    """
     from pipeline import day_run
     from pipeline.metadata import Records
     from pipeline.missed import oldest_missed, today
@@ -208,17 +213,19 @@ def _begun(config: "Config", suffix: str, asked: date | None, days_back: int, ma
     if earlier and (done_by := records.run(f"{earlier}.{suffix}").passed_over_for):
         return earlier, done_by
     newest = today() - timedelta(days=days_back)
-    chosen = asked or earlier or oldest_missed(records, config.name, newest, make_up_days)
+    chosen = asked or earlier or oldest_missed(records, config.name, newest, make_up_days, config.data.is_closed)
     day = chosen or newest
-    if chosen:
+    is_closed = config.data.is_closed(day)
+    if chosen and not is_closed:
         compiled, before = day_run.begin(config, day, f"{day}.{suffix}", records, to)
     else:
         compiled, before = day_run.compile_pipeline(config, day), records.last_complete(config.name, day)
         day_run.name_run(compiled, f"{day}.{suffix}")
-    if before:
+    why = before.run if before else CLOSED if is_closed else ""
+    if why:
         day_run.register(compiled, to)
-        records.note_passed_over(f"{day}.{suffix}", before.run)
-    return day, before.run if before else ""
+        records.note_passed_over(f"{day}.{suffix}", why)
+    return day, why
 
 
 def _end(config: "Config", run_id: str) -> None:

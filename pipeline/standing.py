@@ -1,7 +1,7 @@
 """How the pipeline stands: its newest day, what is live, and when a day last succeeded. TensorFlow and TFX are not imported."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -15,6 +15,7 @@ from pipeline.report.outcome import Outcome, Verdict, day_runs, outcome, reasons
 from pipeline.runs import Run
 
 NEWEST_RUNS = 200
+DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -68,13 +69,16 @@ def read(config: Config) -> Standing:
     )
 
 
-def check(standing: Standing, within: timedelta, now: datetime) -> Verdict:
+def check(
+    standing: Standing, within: timedelta, now: datetime, is_closed: Callable[[date], bool] = lambda day: False
+) -> Verdict:
     """Whether a version was pushed lately; a verdict that is not good says what became of the newest day.
 
     Args:
         standing: of the pipeline.
         within: the age that the last success may have.
         now: UTC.
+        is_closed: whether a day does not exist; the age may be a day more for each since the last success.
     """
     serving = (
         f"Version {standing.live.version} of {standing.live.day} is live." if standing.live else "Nothing is live."
@@ -83,6 +87,8 @@ def check(standing: Standing, within: timedelta, now: datetime) -> Verdict:
         why, is_good = "No day was pushed yet", False
     else:
         age = now - standing.succeeded
+        since = range((now.date() - standing.succeeded.date()).days)
+        within += sum((DAY for n in since if is_closed(standing.succeeded.date() + n * DAY)), timedelta())
         why, is_good = f"The last day that was pushed ended {in_words(age)} ago", age <= within
     if is_good:
         return Verdict(True, f"{why}. {serving}")

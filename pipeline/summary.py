@@ -102,7 +102,7 @@ def oov_share(run: Run) -> float:
 
 def _rows(run: Run) -> Table:
     table = Table(title=f"Rows of {run.date}", title_justify="left")
-    for column in ("", "read", "dropped", "examples"):
+    for column in ("", "read", "filtered", "dropped", "examples"):
         table.add_column(column, justify="left" if not column else "right")
     for kind, rows in sorted(run.rows.items(), reverse=True):
         lost = sum(reason["rows"] for reason in rows["dropped"].values())

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
@@ -24,7 +24,8 @@ class Accounting:
 
     Attributes:
         rows: how many were read that are of the window's days, or of no day that can be.
-        dropped: by reason, how many of these were dropped, and where the first few of them stand.
+        filtered: by reason, how many of these were not asked for: they do not meet a condition of `where`.
+        dropped: by reason, how many of the others were dropped, and where the first few of them stand.
         ways_out: by reason, what may be done about it.
         dayless: of the dropped ones of a log of many days, those without a time that can be.
         other_days: of a log of many days, how many rows are of days outside the window.
@@ -40,6 +41,7 @@ class Accounting:
     """
 
     rows: int = 0
+    filtered: dict[str, int] = field(default_factory=dict)
     dropped: dict[str, tuple[int, list[str]]] = field(default_factory=dict)
     ways_out: dict[str, str] = field(default_factory=dict)
     dayless: int = 0
@@ -62,6 +64,11 @@ class Accounting:
             if way_out:
                 self.ways_out[reason] = min(way_out, self.ways_out.get(reason, way_out))
 
+    def filter(self, reason: str, rows: int) -> None:
+        """Counts rows that are not asked for."""
+        if rows:
+            self.filtered[reason] = self.filtered.get(reason, 0) + rows
+
     def of_other_days(self, rows: int, first: int, last: int) -> None:
         """Counts rows of days outside the window, from one time to another."""
         self.other_days += rows
@@ -73,6 +80,8 @@ class Accounting:
         self.rows += other.rows
         for reason, (rows, places) in other.dropped.items():
             self.drop(reason, rows, places, other.ways_out.get(reason, ""))
+        for reason, rows in other.filtered.items():
+            self.filter(reason, rows)
         self.dayless += other.dayless
         if other.first_other is not None and other.last_other is not None:
             self.of_other_days(other.other_days, other.first_other, other.last_other)
@@ -107,26 +116,44 @@ class Accounting:
                 "rows_of_day": self.rows_of_day,
                 "other_days": self.other_days,
                 "passed_over": {"files": self.passed_over[0], "first": self.passed_over[1]},
+                "filtered": dict(sorted(self.filtered.items())),
                 "dropped": dropped,
                 "splits": dict(sorted(self.splits.items())),
             }
         )
 
-    def check(self, kind: Kind, max_dropped_share: float, paths: Sequence[str]) -> None:
+    def check(
+        self, kind: Kind, max_dropped_share: float, paths: Sequence[str], by_reason: Mapping[str, float] | None = None
+    ) -> None:
         """Stops on files that cannot be read, on too many dropped rows, and on nothing left.
+
+        Args:
+            kind: of the source.
+            max_dropped_share: the limit for all reasons together that have none of their own.
+            paths: of the files.
+            by_reason: the limits for single reasons.
 
         Raises:
             UserError: with what was found and where.
         """
         if self.faults:
             raise UserError("\n".join(sorted(self.faults)))
-        lost = sum(rows for rows, _ in self.dropped.values()) - self.dayless
+        by_reason = by_reason or {}
+        counted = {reason: rows for reason, (rows, _) in self.dropped.items()}
+        asked_for = self.rows - sum(self.filtered.values())
+        lost = sum(rows for reason, rows in counted.items() if reason not in by_reason) - self.dayless
+        key = "data.max_dropped_share"
         # A row without a time may be of any day of the log, and would else count against each.
-        for faulty, of in ((lost, self.rows - self.dayless), (self.dayless, self.rows + self.other_days)):
-            if faulty > max_dropped_share * of:
-                found = f"{faulty} of {of} rows of the {kind} are at fault, more than data.max_dropped_share allows"
+        limits = [(lost, asked_for - self.dayless, "", key, max_dropped_share)]
+        limits += [(self.dayless, asked_for + self.other_days, "", key, max_dropped_share)]
+        limits += [
+            (counted.get(reason, 0), asked_for, f" ({reason})", f"{key}s", share) for reason, share in by_reason.items()
+        ]
+        for faulty, of, why, name, share in limits:
+            if faulty > share * of:
+                found = f"{faulty} of {of} rows of the {kind} are at fault{why}, more than {name} allows ({share:g}):"
                 hint = "Fix the data, or raise the limit where that is what the data is like."
-                raise UserError("\n".join([f"{found} ({max_dropped_share:g}):", *self.in_words(), hint]))
+                raise UserError("\n".join([found, *self.in_words(), hint]))
         if not sum(self.splits.values()):
             read = ", ".join([*paths[:SHOWN_EXAMPLES], *(["..."] if len(paths) > SHOWN_EXAMPLES else [])])
             raise UserError(
@@ -137,7 +164,7 @@ class Accounting:
 
     def in_words(self) -> list[str]:
         """A line for each reason for which something was left out, the most frequent first."""
-        lines = []
+        lines = [f"  {rows} filtered, {reason}" for reason, rows in sorted(self.filtered.items())]
         for reason, (rows, places) in sorted(self.dropped.items(), key=lambda item: -item[1][0])[:SHOWN_FAULTS]:
             lines.append(f"  {rows} {reason} (first: {'; '.join(places)})")
             if reason in self.ways_out:

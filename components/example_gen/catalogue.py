@@ -80,7 +80,7 @@ class CatalogueExecutor(base_beam_executor.BaseBeamExecutor):
             finish = FinishCatalogue(before_rows(files, request.settings.catalogue), request.spec.catalogue.item)
             blocked = [BLOCKED_SPLIT] if request.spec.catalogue.blocked else []
             generate(pipeline, files, cleaning, finish, [CATALOGUE_SPLIT, *blocked], examples)
-        conclude(examples, "catalogue", request.settings.max_dropped_share, found)
+        conclude(examples, "catalogue", request.settings, found)
 
 
 class CatalogueExampleGen(base_beam_component.BaseBeamComponent):

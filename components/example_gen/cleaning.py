@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from components.example_gen import columns, conversion, csv_lines, reading, ways_out
 from components.example_gen.accounting import SHOWN_EXAMPLES, Accounting
 from components.example_gen.columns import Column
+from components.example_gen.filters import PREFIX, filter_columns, is_met
 from components.example_gen.settings import SourceSettings
 from components.example_gen.sources import MICROSECONDS_A_DAY, SourceFile, microseconds
 from schemas.features import REWARD, TIMESTAMP, WEIGHTS_SUFFIX
@@ -41,6 +42,7 @@ class Cleaning:
             day of the window. None for rows without a time.
         latest: microseconds since 1970-01-01; a time in a log of many days that is not before it, or that is before 1990, can be
             of no day.
+        closed: spans (days since 1970-01-01) of the window that do not exist.
     """
 
     source: SourceSettings
@@ -50,6 +52,12 @@ class Cleaning:
     max_id_bytes: int
     time_range: tuple[int, int] | None = None
     latest: int = 0
+    closed: tuple[int, ...] = ()
+
+    @property
+    def all_columns(self) -> list[Column]:
+        """What is read, for rows and for the conditions that they must meet."""
+        return [*self.columns, *filter_columns(self.source.where)]
 
     @property
     def form(self) -> conversion.Form:
@@ -66,7 +74,7 @@ def file_faults(files: Sequence[SourceFile], cleaning: Cleaning) -> list[str]:
         except csv_lines.FileFaultError as error:
             faults.append(f"{file.path}: {error}.")
             continue
-        wrong = columns.type_faults(cleaning.columns, found, as_text=cleaning.source.format == "csv")
+        wrong = columns.type_faults(cleaning.all_columns, found, as_text=cleaning.source.format == "csv")
         faults += [f"{file.path}: {sentence}." for sentence in wrong]
     return faults
 
@@ -88,7 +96,7 @@ class CleanFiles(beam.DoFn):
         cleaner = _Cleaner(self._cleaning, file, accounting)
         try:
             for batch in reading.read(
-                file.path, self._cleaning.source, sorted({c.source for c in self._cleaning.columns}), cleaner.ragged
+                file.path, self._cleaning.source, sorted({c.source for c in self._cleaning.all_columns}), cleaner.ragged
             ):
                 clean = cleaner.clean(batch)
                 files = pa.array(np.full(clean.num_rows, number, np.int32))
@@ -117,17 +125,32 @@ class _Cleaner:
         values: dict[str, pa.Array] = {}
         if self.cleaning.source.format == "csv":
             faults.append(_Fault("the header once more", _are_headers(batch)))
-        for column in self.cleaning.columns:
+        for column in self.cleaning.all_columns:
             converted = conversion.convert(column, batch.columns[column.source], self.cleaning.form)
             values[column.name] = converted.values
             faults += [_Fault(reason, mask, column) for reason, mask in converted.faults.items()]
         faults += self._faults_between(values)
-        is_kept = self._is_in_window(values, faults, len(batch.rows))
+        is_kept, has_day = self._is_in_window(values, faults, len(batch.rows))
         self.accounting.rows += int(is_kept.sum())
+        is_kept = self._filter(values, faults, is_kept)
+        self.accounting.dayless += int((is_kept & ~has_day).sum())
         for fault in faults:
             self._drop(fault, np.flatnonzero(fault.mask & is_kept), batch)
             is_kept &= ~fault.mask
         return pa.table({**values, ROW: pa.array(batch.rows)}).filter(pa.array(is_kept))
+
+    def _filter(
+        self, values: dict[str, pa.Array], faults: "list[_Fault]", is_kept: NDArray[np.bool_]
+    ) -> NDArray[np.bool_]:
+        """Leaves out what does not meet the conditions, and the columns that were read for them alone."""
+        for number, condition in enumerate(self.cleaning.source.where):
+            met = is_met(condition, values.pop(f"{PREFIX}{number}"))
+            for fault in faults:  # of a value that is at fault nothing is known
+                if fault.column is not None and fault.column.name == f"{PREFIX}{number}":
+                    met |= fault.mask
+            self.accounting.filter(condition.reason, int((is_kept & ~met).sum()))
+            is_kept = is_kept & met
+        return is_kept
 
     def _drop(self, fault: "_Fault", at_fault: NDArray[np.int64], batch: reading.RawBatch) -> None:
         if not len(at_fault):
@@ -152,7 +175,7 @@ class _Cleaner:
         faults = []
         if REWARD in values:
             reward = values[REWARD].fill_null(0.0).to_numpy(zero_copy_only=False)
-            faults.append(_Fault("outside [0, 1]", (reward < 0.0) | (reward > 1.0), self._column(REWARD)))
+            faults.append(_Fault(ways_out.OUTSIDE, (reward < 0.0) | (reward > 1.0), self._column(REWARD)))
         for name, lists in values.items():
             if not pa.types.is_list(lists.type) or name.removesuffix(WEIGHTS_SUFFIX) != name:
                 continue
@@ -172,21 +195,29 @@ class _Cleaner:
     def _column(self, name: str) -> Column:
         return next(column for column in self.cleaning.columns if column.name == name)
 
-    def _is_in_window(self, values: dict[str, pa.Array], faults: "list[_Fault]", rows: int) -> NDArray[np.bool_]:
-        """In a log of many days, rows of other days are no part of the run; rows without a time that can be are faults."""
+    def _is_in_window(
+        self, values: dict[str, pa.Array], faults: "list[_Fault]", rows: int
+    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """[rows], which are of the run's days or of none; and which are of any. Rows of no day are faults.
+
+        In a log of many days, rows of other days are no part of the run.
+        """
+        everything = np.ones(rows, bool)
         if self.cleaning.time_range is None or self.file.day is not None:
-            return np.ones(rows, bool)
+            return everything, everything
         first, after = self.cleaning.time_range
         times = values[TIMESTAMP].fill_null(first).to_numpy(zero_copy_only=False)
         is_missing = values[TIMESTAMP].is_null().to_numpy(zero_copy_only=False)
         is_impossible = ~is_missing & ((times < EARLIEST) | (times >= max(self.cleaning.latest, after)))
         faults.append(_Fault("of no day that can be", is_impossible, self._column(TIMESTAMP)))
-        self.accounting.dayless += int((is_missing | is_impossible).sum())
-        is_within: NDArray[np.bool_] = (times >= first) & (times < after)
+        is_within = (times >= first) & (times < after)
+        if self.cleaning.closed:
+            is_closed = is_within & ~is_missing & np.isin(times // MICROSECONDS_A_DAY, self.cleaning.closed)
+            faults.append(_Fault("of a day that data.closed names", is_closed, self._column(TIMESTAMP)))
         other = times[~is_within & ~is_impossible]
         if len(other):
             self.accounting.of_other_days(len(other), int(other.min()), int(other.max()))
-        return is_within | is_impossible
+        return is_within | is_impossible, ~(is_missing | is_impossible)
 
 
 @dataclass(frozen=True)

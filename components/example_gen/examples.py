@@ -15,6 +15,7 @@ from tfx_bsl.coders import example_coder
 from components.example_gen.accounting import ROWS_PROPERTY, SHOWN_EXAMPLES, Accounting, Kind, Sum
 from components.example_gen.cleaning import ACCOUNTING, CleanFiles, Cleaning, file_faults
 from components.example_gen.ordered import WriteInOrder
+from components.example_gen.settings import ExampleGenSettings
 from components.example_gen.sources import Found, SourceFile
 from schemas.errors import UserError
 
@@ -91,7 +92,7 @@ def check_files(files: Sequence[SourceFile], cleaning: Cleaning) -> None:
         raise UserError("\n".join(shown))
 
 
-def conclude(examples: types.Artifact, kind: Kind, max_dropped_share: float, found: Found) -> Accounting:
+def conclude(examples: types.Artifact, kind: Kind, settings: ExampleGenSettings, found: Found) -> Accounting:
     """Once the pipeline has run: the accounting of what was read, which is also left on the artifact.
 
     Raises:
@@ -101,7 +102,8 @@ def conclude(examples: types.Artifact, kind: Kind, max_dropped_share: float, fou
     accounting = Accounting.from_text(io_utils.read_string_file(path))
     fileio.remove(path)
     accounting.passed_over = len(found.passed_over), found.passed_over[:SHOWN_EXAMPLES]
-    accounting.check(kind, max_dropped_share, [file.path for file in found.files])
+    paths = [file.path for file in found.files]
+    accounting.check(kind, settings.max_dropped_share, paths, settings.max_dropped_shares)
     examples.set_string_custom_property(ROWS_PROPERTY, accounting.to_json(kind))
     return accounting
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
-from typing import Any
+from typing import Any, Literal
 
 import apache_beam as beam
 import numpy as np
@@ -96,6 +96,7 @@ class InteractionExecutor(base_beam_executor.BaseBeamExecutor):
             partitions=partitions(files),
             max_id_bytes=request.settings.max_id_bytes,
             time_range=(microseconds(window.history_start), window.end_microseconds),
+            closed=tuple(sorted(map(sources.span, window.closed))),
             latest=int((time.time() + SECONDS_A_DAY) * 1_000_000),
         )
         check_files(files, cleaning)
@@ -103,10 +104,12 @@ class InteractionExecutor(base_beam_executor.BaseBeamExecutor):
 
         def ingest(held_out: HeldOut) -> Accounting:
             places_in = before_rows(files, request.settings.interactions)
-            finish = FinishInteractions(held_out, request.spec, window, places_in, catalogue.uri)
+            finish = FinishInteractions(
+                held_out, request.spec, window, places_in, catalogue.uri, request.settings.repeated
+            )
             with self._make_beam_pipeline() as pipeline:
                 generate(pipeline, files, cleaning, finish, [TRAIN_SPLIT, EVAL_SPLIT], examples)
-            return conclude(examples, "interactions", request.settings.max_dropped_share, found)
+            return conclude(examples, "interactions", request.settings, found)
 
         held_out = HeldOut(request.settings.split, sources.span(window.day), window.end_microseconds)
         accounting = ingest(held_out)
@@ -189,15 +192,23 @@ class FinishInteractions(beam.DoFn):
         window: the days.
         files: what the place of a row begins with, by the number of its file.
         catalogue_uri: of the catalogue's Examples artifact.
+        repeated: what becomes of rows with the same user, item and time.
     """
 
     def __init__(
-        self, held_out: HeldOut, spec: FeatureSpec, window: Window, files: list[str], catalogue_uri: str
+        self,
+        held_out: HeldOut,
+        spec: FeatureSpec,
+        window: Window,
+        files: list[str],
+        catalogue_uri: str,
+        repeated: Literal["drop", "add_up", "keep"],
     ) -> None:
         self._held_out = held_out
         self._spec = spec
         self._window = window
         self._files = files
+        self._repeated = repeated
         self._catalogue = Kept(lambda: CatalogueTable.load(catalogue_uri))
 
     def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[Any]:
@@ -244,18 +255,28 @@ class FinishInteractions(beam.DoFn):
         return rows.filter(pc.invert(unknown))
 
     def _distinct(self, rows: pa.Table, accounting: Accounting) -> pa.Table:
-        """Interactions by user and time, the same one only once."""
+        """Interactions by user and time; of the same user, item and time as it is declared."""
         users, items = (_codes(rows.column(name)) for name in (QUERY_ID, CANDIDATE_ID))
         times = rows.column(TIMESTAMP).to_numpy()
-        order = np.lexsort((items, times, users))
+        rewards = rows.column(REWARD).to_numpy() if REWARD in rows.column_names else np.ones(len(times), np.float32)
+        order = np.lexsort((-rewards, items, times, users))
         repeated = np.zeros(len(order), bool)
         repeated[1:] = np.logical_and.reduce([np.diff(key[order]) == 0 for key in (users, times, items)])
+        if self._repeated == "keep":
+            return rows.take(pa.array(order)).combine_chunks()
+        first = rows.take(pa.array(order[~repeated])).combine_chunks()
+        if self._repeated == "add_up":
+            accounting.filter("added to another of the same user, item and time", int(repeated.sum()))
+            if REWARD not in rows.column_names or not len(order):
+                return first
+            sums = np.minimum(np.add.reduceat(rewards[order], np.flatnonzero(~repeated)), np.float32(1))
+            return first.set_column(first.column_names.index(REWARD), REWARD, pa.array(sums, pa.float32()))
         dropped = rows.take(pa.array(order[repeated]))
         reason = "rows with the user, item and time of another"
         accounting.drop(
             reason, dropped.num_rows, places(dropped.sort_by([(FILE, "ascending"), (ROW, "ascending")]), self._files)
         )
-        return rows.take(pa.array(order[~repeated])).combine_chunks()
+        return first
 
     def _derive(self, rows: pa.Table, held_out: NDArray[np.bool_]) -> pa.Table:
         """Adds what the specification derives, and a reward of 1 where the data has none."""

@@ -1,15 +1,75 @@
 """Where the data lies, how it is read, and which interactions are held out."""
 
 from datetime import date
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, PositiveInt, model_validator
 
+from schemas.errors import UserError
 from schemas.features import Declaration
 from schemas.located_yaml import FaultsError
 
 MOST_DAYS = 36_500
+Weekday = Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
+WEEKDAYS: tuple[Weekday, ...] = get_args(Weekday)
+Scalar = bool | int | float | str
 DATE_PARTS = ("{YYYY}", "{MM}", "{DD}")
+
+
+class Condition(Declaration):
+    """What a row must meet to be read; the others are counted as filtered.
+
+    Attributes:
+        column: of the data; it need not be declared as a feature.
+        equals: the value, as text or number; exactly one of this and of what follows is given.
+        not_equals: any other value, or none.
+        one_of: one of these values.
+        none_of: none of these values.
+        above: a greater number.
+        at_least: this number or a greater one.
+        below: a smaller number.
+        at_most: this number or a smaller one.
+        starts_with: a text that begins so.
+        missing: whether there is no value; `missing: false` asks for rows that have one. A missing value meets neither the
+            comparisons nor `equals`, `one_of` and `starts_with`.
+    """
+
+    column: str
+    equals: Scalar | None = None
+    not_equals: Scalar | None = None
+    one_of: Annotated[tuple[Scalar, ...], Field(min_length=1)] | None = None
+    none_of: Annotated[tuple[Scalar, ...], Field(min_length=1)] | None = None
+    above: float | None = None
+    at_least: float | None = None
+    below: float | None = None
+    at_most: float | None = None
+    starts_with: str | None = None
+    missing: bool | None = None
+
+    @property
+    def operator(self) -> str:
+        """Which of them is given."""
+        return next(name for name in type(self).model_fields if name != "column" and getattr(self, name) is not None)
+
+    @property
+    def value(self) -> Any:
+        """What it is given with."""
+        return getattr(self, self.operator)
+
+    @property
+    def reason(self) -> str:
+        """Why a row is left out that does not meet it, as the accounting has it."""
+        value = ", ".join(map(str, self.value)) if isinstance(self.value, tuple) else str(self.value)
+        return f"{self.column}: not {self.operator} {value}"
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        names = [name for name in type(self).model_fields if name != "column"]
+        given = [name for name in names if getattr(self, name) is not None]
+        if len(given) != 1:
+            reason = f"expected one of {', '.join(names)}, received {' and '.join(given) or 'none'}; each is a condition of its own"
+            raise FaultsError([((), reason)])
+        return self
 
 
 class SourceSettings(Declaration):
@@ -33,6 +93,7 @@ class SourceSettings(Declaration):
             what it does not list is an id.
         trim: whether blanks around ids and around the names of CSV's columns are removed. Without it an id with blanks around
             is a fault of its row. Whoever asks for recommendations then has to send ids without them.
+        where: conditions, all of which a row must meet to be read.
         success_marker: the name of a file that whoever writes the data leaves beside it when all of it is there. Data
             without it is not read.
     """
@@ -44,6 +105,7 @@ class SourceSettings(Declaration):
     quoted_newlines: bool = False
     null_values: tuple[str, ...] | None = None
     trim: bool = False
+    where: tuple[Condition, ...] = ()
     success_marker: str | None = None
 
     @property
@@ -131,24 +193,51 @@ class ExampleGenSettings(Declaration):
         catalogue: the items that may be retrieved.
         first_day: the first day there is a log of; days of the window before it are not expected. Every other day of
             the window must be there.
+        closed: days that do not exist: of the week (`saturday`), or dates. They are not run, nor expected or counted in any window;
+            the day behind them follows the one before them.
         window_days: how many days, up to and including the run's, become examples where training goes on from an earlier
             model: 1 is the paper's way, more is a rolling window.
         catch_up_days: the same where it starts anew; `window_days` by default.
         history_days: how many days before those are read only for what users did in them.
         split: which interactions are held out of training to judge the model on.
+        repeated: what becomes of rows with the same user, item and time: `drop` counts all but one, that with the greatest
+            reward, as faults; `add_up` makes one of them, whose reward is their sum, at most 1; `keep` leaves them, as a basket that
+            names an item twice.
         max_dropped_share: when more than this share of a source's rows is at fault, the run stops.
+        max_dropped_shares: a limit for a reason of its own, which then does not count towards the other; the reason as a run
+            has it, such as `sku: an item that the catalogue lacks`.
         max_id_bytes: a longer id is a fault.
     """
 
     interactions: SourceSettings
     catalogue: SourceSettings
     first_day: date | None = None
+    closed: tuple[Weekday | date, ...] = ()
     window_days: int = Field(default=1, ge=1, le=MOST_DAYS)
     catch_up_days: int | None = Field(default=None, ge=1, le=MOST_DAYS)
     history_days: int = Field(default=0, ge=0, le=MOST_DAYS)
     split: Annotated[UserSplit | TimeSplit | HashSplit, Field(discriminator="by")] = UserSplit(by="user")
+    repeated: Literal["drop", "add_up", "keep"] = "drop"
     max_dropped_share: float = Field(default=0.01, ge=0, le=1)
+    max_dropped_shares: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
     max_id_bytes: PositiveInt = 1024
+
+    def is_closed(self, day: date) -> bool:
+        """Whether a UTC day is one that does not exist."""
+        return day in self.closed or WEEKDAYS[day.weekday()] in self.closed
+
+    def check_open(self, day: date) -> None:
+        """Raises a UserError where a day does not exist."""
+        if self.is_closed(day):
+            raise UserError(
+                f"{day}, a {WEEKDAYS[day.weekday()].title()}, is closed: data.closed says that it has no data."
+            )
+
+    @model_validator(mode="after")
+    def _has_days(self) -> Self:
+        if set(WEEKDAYS) <= set(self.closed):
+            raise FaultsError([(("closed",), "expected a day of the week that is not closed, received all seven")])
+        return self
 
     @model_validator(mode="after")
     def _leaves_something_to_train_on(self) -> Self:

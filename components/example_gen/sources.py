@@ -56,11 +56,13 @@ class Window:
         history_start: the first day that is read.
         start: the first day whose interactions become examples.
         day: the last day, the run's own.
+        closed: the days between the first and the last that do not exist.
     """
 
     history_start: date
     start: date
     day: date
+    closed: frozenset[date] = frozenset()
 
     @classmethod
     def of(cls, settings: ExampleGenSettings, day: date, goes_on: bool) -> "Window":
@@ -72,21 +74,29 @@ class Window:
             goes_on: whether training goes on from an earlier model.
         """
         days = settings.window_days if goes_on else settings.catch_up_days or settings.window_days
-        start = day - timedelta(days=days - 1)
-        history_start = start - timedelta(days=settings.history_days)
-        if settings.first_day:
-            start, history_start = max(start, settings.first_day), max(history_start, settings.first_day)
-        return cls(history_start, start, day)
+        start = _open_days_before(settings, day, days - 1)
+        history_start = _open_days_before(settings, start, settings.history_days)
+        between = [history_start + timedelta(days=n) for n in range((day - history_start).days + 1)]
+        return cls(history_start, start, day, frozenset(filter(settings.is_closed, between)))
 
     @property
     def days(self) -> list[date]:
         """Every day that is read, oldest first."""
-        return [self.history_start + timedelta(days=n) for n in range((self.day - self.history_start).days + 1)]
+        between = (self.history_start + timedelta(days=n) for n in range((self.day - self.history_start).days + 1))
+        return [day for day in between if day not in self.closed]
 
     @property
     def end_microseconds(self) -> int:
         """The first instant after the window."""
         return microseconds(self.day) + MICROSECONDS_A_DAY
+
+
+def _open_days_before(settings: ExampleGenSettings, day: date, days: int) -> date:
+    """The day so many existing days before another, no earlier than the first there is a log of."""
+    while days and day > (settings.first_day or date.min):
+        day -= timedelta(days=1)
+        days -= not settings.is_closed(day)
+    return day
 
 
 def span(day: date) -> int:

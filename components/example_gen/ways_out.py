@@ -10,6 +10,7 @@ from components.example_gen.conversion import MICROSECONDS, NULL_SPELLINGS, SPEL
 # A time that is read in the right unit lies between these.
 EARLIEST = datetime(1990, 1, 1, tzinfo=UTC)
 LATEST = datetime(2100, 1, 1, tzinfo=UTC)
+OUTSIDE = "outside [0, 1]"  # of a reward
 NUMBER = re.compile(r"-?\d+(\.\d*)?")
 
 
@@ -26,6 +27,11 @@ def way_out(column: Column, reason: str, values: Sequence[str]) -> str:
         quoted = ", ".join(f"'{each}'" for each in spellings)
         return f"Say `null_values: [{quoted}]` where these stand for a missing value" + (
             ", `null_values: []` where they are ids." if reason == SPELLING else "."
+        )
+    if reason == OUTSIDE:
+        return (
+            "A reward is the weight of an interaction in training: 0 trains nothing, 1 is a whole one. Divide by the largest "
+            "there can be, as seconds watched by the length."
         )
     if reason == "blanks around it":
         return "Say `trim: true`, or write it without blanks."

@@ -74,5 +74,6 @@ def missed_days(package: Package, newest: date, make_up_days: int) -> Iterator[d
         UserError: the configuration is not that of the package, or ML Metadata cannot be reached.
     """
     config = package.configuration()
-    while (day := oldest_missed(Records(connection(config)), config.name, newest, make_up_days)) is not None:
+    is_closed = config.data.is_closed
+    while (day := oldest_missed(Records(connection(config)), config.name, newest, make_up_days, is_closed)) is not None:
         yield day

@@ -130,7 +130,9 @@ def figures(run: Run, facts: Facts, k: int) -> list[Figure]:
     if "interactions" in run.rows:
         rows = run.rows["interactions"]
         lost = sum(reason["rows"] for reason in rows["dropped"].values())
-        found.append(Figure("rows of the day", f"{rows['rows_of_day']:,}", f"{rows['rows']:,} read, {lost:,} dropped"))
+        filtered = sum(rows.get("filtered", {}).values())
+        words = f"{rows['rows']:,} read, {f'{filtered:,} filtered, ' if filtered else ''}{lost:,} dropped"
+        found.append(Figure("rows of the day", f"{rows['rows_of_day']:,}", words))
     if run.turnover:
         admitted = sum(int(each["admitted"]) for each in run.turnover.values())
         found.append(Figure("OOV share", f"{oov_share(run):.1%}", f"{admitted:,} ids admitted"))

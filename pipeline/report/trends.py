@@ -137,17 +137,22 @@ def volume_chart(days: Sequence[Run]) -> Chart:
 
 
 def dropped_chart(days: Sequence[Run]) -> Chart | Missing:
-    """How many rows were dropped, by why."""
-    why = sorted({reason for run in days for rows in run.rows.values() for reason in rows["dropped"]})
+    """How many rows were dropped, or filtered, by why."""
+    why = sorted({reason for run in days for rows in run.rows.values() for reason in _left_out(rows)})
     if not why:
         return Missing("No row was dropped.")
 
     def dropped(reason: str, run: Run) -> Value | None:
-        count = sum(rows["dropped"].get(reason, {"rows": 0})["rows"] for rows in run.rows.values())
-        return Value(count, f"{run.date}: {count:,} rows dropped: {reason}") if run.rows else None
+        count = sum(_left_out(rows).get(reason, 0) for rows in run.rows.values())
+        return Value(count, f"{run.date}: {count:,} rows left out: {reason}") if run.rows else None
 
     parts = {reason: _by_day(days, partial(dropped, reason)) for reason in why}
     return bar_chart("Dropped rows by day", _short(days), parts, _count_words)
+
+
+def _left_out(rows: Mapping[str, Any]) -> dict[str, int]:
+    filtered = {f"filtered, {reason}": count for reason, count in rows.get("filtered", {}).items()}
+    return filtered | {reason: found["rows"] for reason, found in rows["dropped"].items()}
 
 
 def oov_chart(days: Sequence[Run]) -> Chart | Missing:

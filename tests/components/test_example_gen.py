@@ -193,6 +193,28 @@ def test_a_bad_row_is_dropped_counted_and_named(tmp_path: Path, row: str, reason
     assert sum(rows["splits"].values()) == 5
 
 
+@pytest.mark.parametrize(
+    ("repeated", "rewards", "dropped", "filtered"),
+    [
+        ("drop", [0.5], {"rows with the user, item and time of another": 2}, {}),  # the greatest stays
+        ("add_up", [1.0], {}, {"added to another of the same user, item and time": 2}),  # .25 + .5 + .375, at most 1
+        ("keep", [0.5, 0.375, 0.25], {}, {}),
+    ],
+)
+def test_the_same_item_twice_in_a_basket(
+    tmp_path: Path, repeated: str, rewards: list[float], dropped: dict[str, int], filtered: dict[str, int]
+) -> None:
+    shop = Shop(tmp_path, repeated=repeated)
+    shop.log([*(f"w,A,2026-11-24T05:00:00Z,{reward},30" for reward in (0.25, 0.5, 0.375)), *GOOD])
+    splits, rows = shop.ingest()
+    basket = [example for example in splits["train"] if example["query_id"] == [b"w"]]
+    assert sorted(example["reward"][0] for example in basket) == sorted(rewards) and all(
+        e["past"] == [] for e in basket
+    )
+    assert {reason: found["rows"] for reason, found in rows["dropped"].items()} == dropped
+    assert rows["filtered"] == filtered
+
+
 def test_strange_ids_are_ids(tmp_path: Path) -> None:
     path = f"{tmp_path}/log/{{YYYY}}-{{MM}}-{{DD}}"
     shop = Shop(tmp_path, interactions={"path": path, "format": "csv", "quoted_newlines": True})
@@ -227,6 +249,7 @@ def test_a_number_below_zero_has_no_logarithm() -> None:
     assert {reason: mask.tolist() for reason, mask in converted.faults.items()} == {
         "not a number": [False] * 4,
         "below 0": [True, False, False, False],
+        "beyond 9.22e+18": [False] * 4,
     }
     spec = SPEC.model_copy(update={"item": {"price": NumberFeature(kind="number", scale="log")}})
     assert columns.catalogue_columns(spec)[-1].minimum == 0.0

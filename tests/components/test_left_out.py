@@ -54,11 +54,16 @@ def clean(
     day: date | None,
     time_range: tuple[int, int] | None = (microseconds(DAY), microseconds(date(2026, 11, 25))),
     form: str = "csv",
+    window: Window | None = None,
     **settings: Any,
 ) -> tuple[pa.Table, Accounting]:
     """The clean rows of a file, and what was counted; a fault of the whole file raises."""
     source = SourceSettings(path=str(path), format=form, **settings)
-    cleaning = Cleaning(source, columns, "candidate_id", 1, 1024, time_range, latest=microseconds(date(2027, 1, 1)))
+    if window:
+        time_range = microseconds(window.history_start), window.end_microseconds
+    closed = tuple(map(sources.span, window.closed)) if window else ()
+    latest = microseconds(date(2027, 1, 1))
+    cleaning = Cleaning(source, columns, "candidate_id", 1, 1024, time_range, latest, closed)
     file = SourceFile(str(path), path.stat().st_size, 0.0, day)
     if faults := file_faults([file], cleaning):
         raise UserError("\n".join(faults))

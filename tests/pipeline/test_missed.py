@@ -60,3 +60,15 @@ def test_the_day_of_a_run_is_found_by_the_rest_of_its_name(work: Work) -> None:
     assert records.day_of("shop", name.partition(".")[2]) == date(2026, 11, 23)
     assert records.day_of("radio", name.partition(".")[2]) is None
     assert records.day_of("shop", "another") is None
+
+
+def test_a_day_that_does_not_exist_is_never_missed(work: Work) -> None:
+    complete(work, 20)
+    records = Records(connection(work.places))
+
+    def is_closed(day: date) -> bool:
+        return day.day in (21, 22)
+
+    assert oldest_missed(records, "shop", date(2026, 11, 22), 7, is_closed) is None
+    assert oldest_missed(records, "shop", date(2026, 11, 24), 7, is_closed) == date(2026, 11, 23)
+    assert oldest_missed(records, "never", date(2026, 11, 22), 7, is_closed) is None

@@ -117,7 +117,7 @@ def test_rows_are_counted_by_day_and_dropped_ones_by_reason() -> None:
     volume = trends.volume_chart(days)
     assert len(volume.bars) == 12 and volume.bars[0].tip == "2026-11-01: 500 rows of the day; 1,000 read"
     dropped = trends.dropped_chart(days)
-    assert isinstance(dropped, Chart) and dropped.bars[0].tip == "2026-11-01: 10 rows dropped: no item"
+    assert isinstance(dropped, Chart) and dropped.bars[0].tip == "2026-11-01: 10 rows left out: no item"
     clean = {"interactions": {"rows": 1, "rows_of_day": 1, "splits": {}, "dropped": {}}}
     assert trends.dropped_chart([a_run(rows=clean)]) == Missing("No row was dropped.")
 

@@ -1,0 +1,69 @@
+"""Which rows of a source are asked for at all: the conditions of `where`."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from components.example_gen.columns import Column
+from components.example_gen.conversion import TRUTHS
+from components.example_gen.settings import Condition, Scalar
+
+PREFIX = "_where_"
+COMPARISONS = {"above": "greater", "at_least": "greater_equal", "below": "less", "at_most": "less_equal"}
+
+
+def filter_columns(where: Sequence[Condition]) -> list[Column]:
+    """What is read for conditions, one column each; its values are no part of an example."""
+    return [
+        Column(
+            f"{PREFIX}{number}",
+            condition.column,
+            "number" if condition.operator in COMPARISONS else "title",
+            largest=float("inf"),
+        )
+        for number, condition in enumerate(where)
+    ]
+
+
+def is_met(condition: Condition, values: pa.Array) -> NDArray[np.bool_]:
+    """[rows], whether a condition is met. A missing value meets `missing: true`, `not_equals` and `none_of` alone.
+
+    Args:
+        condition: of `where`.
+        values: [rows] of its column: float32 for a comparison, else binary.
+    """
+    wanted = condition.value
+    if condition.operator in COMPARISONS:
+        return _mask(getattr(pc, COMPARISONS[condition.operator])(values, pa.scalar(wanted, pa.float32())))
+    match condition.operator:
+        case "missing":
+            return _mask(pc.equal(pc.is_null(values), wanted))
+        case "starts_with":
+            return _mask(pc.starts_with(values, str(wanted)))
+        case "equals" | "not_equals":
+            found = _is_one_of(values, [wanted])
+        case _:
+            found = _is_one_of(values, wanted)
+    return ~found if condition.operator in ("not_equals", "none_of") else found
+
+
+def _is_one_of(values: pa.Array, wanted: Sequence[Scalar]) -> NDArray[np.bool_]:
+    spellings = [text.encode() for each in wanted for text in _spellings(each)]
+    return _mask(pc.is_in(values, pa.array(spellings, pa.binary())))
+
+
+def _spellings(value: Scalar) -> list[str]:
+    """The texts that a value of YAML may have in data."""
+    if isinstance(value, bool):
+        return [text for text, number in TRUTHS.items() if number == str(int(value))] + [str(int(value))]
+    if isinstance(value, float) and value.is_integer():
+        return [str(value), str(int(value))]
+    return [str(value), f"{value}.0"] if isinstance(value, int) else [str(value)]
+
+
+def _mask(values: pa.Array) -> NDArray[np.bool_]:
+    mask: NDArray[np.bool_] = pc.fill_null(values, False).to_numpy(zero_copy_only=False)
+    return mask
