@@ -201,8 +201,8 @@ class ExampleGenSettings(Declaration):
         history_days: how many days before those are read only for what users did in them.
         split: which interactions are held out of training to judge the model on.
         repeated: what becomes of rows with the same user, item and time: `drop` counts all but one, that with the greatest
-            reward, as faults; `add_up` makes one of them, whose reward is their sum, at most 1; `keep` leaves them, as a basket that
-            names an item twice.
+            reward, as faults; `add_up` makes one of them, whose reward is their sum, at most 1; `keep` leaves them, as a
+            basket that names an item twice.
         max_dropped_share: when more than this share of a source's rows is at fault, the run stops.
         max_dropped_shares: a limit for a reason of its own, which then does not count towards the other; the reason as a run
             has it, such as `sku: an item that the catalogue lacks`.

@@ -10,7 +10,9 @@ import typer
 from pytest import MonkeyPatch
 from typer.testing import CliRunner
 
+from pipeline import config as configuration
 from pipeline import lock, run_node, store
+from pipeline.metadata import Records
 
 SHOP = Path(__file__).parents[1] / "end_to_end" / "shop" / "shop.yaml"
 APP = typer.Typer()
@@ -53,6 +55,17 @@ def test_a_fault_of_the_configuration_is_1(tmp_path: Path) -> None:
 def test_an_image_with_other_code_than_was_compiled_is_1(tmp_path: Path) -> None:
     status, said = step(f"root={tmp_path}", definition="0123456789abcdef")
     assert status == 1 and "compiled from other code or another configuration (0123456789abcdef)" in said
+
+
+def test_a_day_that_does_not_exist_has_nothing_to_do(tmp_path: Path) -> None:
+    """2026-11-28 is a Saturday: a schedule that asks for it succeeds, and its other steps do nothing."""
+    settings, day = ("data.closed=[saturday]", f"root={tmp_path}/root"), tmp_path / "day"
+    assert step(*settings, node="Begin", date="2026-11-28", day_file=str(day)) == (0, "")
+    assert day.read_text() == ""
+    assert step(*settings, node="Catalogue", date="2026-11-28") == (0, "")
+    config = configuration.load(SHOP, settings)
+    (run,) = Records(store.connection(config)).runs()
+    assert (run.state, run.passed_over_for, run.steps) == ("passed over", "closed", ())
 
 
 def test_a_node_that_is_not_there_is_1(tmp_path: Path) -> None:
