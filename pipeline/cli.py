@@ -99,6 +99,7 @@ def backfill(
                 if loaded.data.is_closed(day):
                     console.print(f"  {day} is closed (data.closed)", highlight=False)
                     continue
+                console.print(f"  {day} begins", highlight=False)
                 try:
                     with terminal.step_progress(console, lines=False) as (started, ended):
                         result, is_new = run_locally(loaded, day, started, ended)
@@ -445,7 +446,7 @@ def _outcome(result: Any) -> str:
     if result.withdrawn:
         return f"version {result.version or 'none'}, withdrawn by a rollback"
     if result.version:
-        return f"version {result.version}"
+        return f"version {result.version}{', though a baseline is ahead of its model' if result.waived else ''}"
     return f"{'not pushed' if result.blessed else 'not blessed'}: {'; '.join(result.refused)}"
 
 

@@ -86,7 +86,8 @@ class Records:
         """The root of the last run of a pipeline that recorded it, and the run's id."""
         contexts = sorted(self._store.get_contexts_by_type(RUN_CONTEXT), key=lambda context: context.id)
         for context in reversed(contexts):
-            if self._is_of(context, pipeline) and (origin := origin_of(context)):
+            origin = origin_of(context)
+            if origin and "root" in origin.configuration and self._is_of(context, pipeline):
                 return str(origin.configuration["root"]), context.name
         return None
 

@@ -49,7 +49,6 @@ from schemas.visible import visible
 if TYPE_CHECKING:
     from pipeline.config import Config
 
-CLOSED = "closed"  # in place of the run that did a day: the day does not exist
 BEGIN = "Begin"
 END = "End"
 
@@ -189,6 +188,8 @@ def _begin(
     config: "Config", suffix: str, asked: date | None, days_back: int, make_up_days: int, day_file: Path | None
 ) -> None:
     """Notes what the run is given, and hands on its day, or nothing where there is nothing to do."""
+    from pipeline.runs import CLOSED
+
     day, run = _begun(config, suffix, asked, days_back, make_up_days)
     why = "closed (data.closed)" if run == CLOSED else f"done by run {run}"
     print(f"{day} is {why}: nothing to do." if run else f"The run is of {day}.")
@@ -205,6 +206,7 @@ def _begun(config: "Config", suffix: str, asked: date | None, days_back: int, ma
     from pipeline import day_run
     from pipeline.metadata import Records
     from pipeline.missed import oldest_missed, today
+    from pipeline.runs import CLOSED
     from pipeline.store import connection
 
     to = connection(config)

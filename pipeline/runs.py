@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -22,6 +22,8 @@ GIVEN_PREFIX = "given_"
 ORIGIN = "origin"
 FAULT = "fault"
 PASSED_OVER_FOR = "passed_over_for"
+CLOSED = "closed"  # there, in place of a run: the day does not exist
+AT_WORK = "at work"
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class Run:
         run: the run's id.
         date: its UTC day, ISO 8601.
         state: `complete` when its last step is, `failed` when a step has, `passed over` when its day was done with the same
-            input, else `unfinished`.
+            input or does not exist, else `unfinished`; of these the newest is `at work` while a command holds the root.
         version: the pushed version, or None.
         blessed: whether the model reached its limits, or None where it was not judged.
         withdrawn: whether a rollback took the model back since.
@@ -88,7 +90,7 @@ class Run:
         turnover: for each embedding table, what the day did to its vocabulary.
         given: what it was given; unknown of runs of older code that did not end.
         origin: the code and the configuration that it was made from; unknown of runs of older code.
-        passed_over_for: the run that did its day before with the same input, or empty.
+        passed_over_for: the run that did its day before with the same input, CLOSED where the day does not exist, or empty.
         fault: what a step found fault with, where one did; it may have been mended since.
         steps: its steps, in the order in which they ran; of several attempts at one the last.
     """
@@ -120,6 +122,23 @@ class Run:
     def recall(self) -> dict[int, float]:
         """The model's recall@K by K, over all held-out interactions."""
         return recalls(self.metrics, CANDIDATE)
+
+    @property
+    def waived(self) -> tuple[str, ...]:
+        """A sentence for each K of a blessed model at which a baseline is ahead: `below_popularity: bless` waives that limit."""
+        settings = self.origin.configuration.get("evaluator", {}) if self.origin else {}
+        if not self.blessed or settings.get("below_popularity") != "bless":
+            return ()
+        found = []
+        for k, own in self.recall.items():
+            strongest = max(settings["beat"], key=lambda name: recalls(self.metrics, name).get(k, -1.0))
+            value = recalls(self.metrics, strongest).get(k, -1.0)
+            if value > own:
+                name = strongest.replace("_", " ")
+                found.append(
+                    f"recall@{k} is {own:.4f}, that of {name} {value:.4f}: evaluator.below_popularity waived this limit."
+                )
+        return tuple(found)
 
     @property
     def baseline_recall(self) -> dict[int, float]:
@@ -190,6 +209,13 @@ def recalls(metrics: Mapping[str, Any], scorer: str) -> dict[int, float]:
     found = metrics.get(ALL, {}).get(scorer, {})
     cutoffs = {name.removeprefix("recall_at_"): value for name, (value, *_) in found.items()}
     return {int(k): value for k, value in cutoffs.items() if k.isdecimal()}
+
+
+def at_work(runs: Sequence[Run], is_held: bool) -> list[Run]:
+    """The same runs, oldest first; the newest, where it has not ended, is at work while the root is held."""
+    if is_held and runs and runs[-1].state == "unfinished":
+        return [*runs[:-1], replace(runs[-1], state=AT_WORK)]
+    return list(runs)
 
 
 def run_json(run: Run) -> dict[str, Any]:

@@ -229,6 +229,8 @@ def blessing_words(run: Run) -> str:
     """Whether a run's model was blessed, and still is one to go on from."""
     if run.withdrawn:
         return "withdrawn"
+    if run.waived:
+        return "yes, below a baseline"
     return {None: "", True: "yes", False: "no"}[run.blessed]
 
 
@@ -260,6 +262,8 @@ def _outcome(run: Run) -> Table:
         table.add_row("blessed", blessing_words(run) if run.blessed else "no: the last good model keeps serving")
     if run.servable is not None:
         table.add_row("servable", "yes: it answers as it was trained" if run.servable else "no: nothing was pushed")
+    for sentence in run.waived:
+        table.add_row("", sentence)
     for refusal in run.refused:
         table.add_row("", refusal)
     for name in run.not_judged:

@@ -3,7 +3,8 @@
     {"signature_name": NAME, "instances": [{INPUT: VALUE, ...}, ...]}   a row an entry, answered with {"predictions": [...]}
     {"signature_name": NAME, "inputs": {INPUT: [VALUE, ...], ...}}      a column an entry, answered with {"outputs": ...}
 
-A model's only input or output needs no name. Bytes are {"b64": TEXT}; an output whose name ends in `_bytes` is answered so.
+A list of texts, such as `exclude`, may be left out, in a row too; it is then empty, which TF Serving does not grant. A model's only
+input or output needs no name. Bytes are {"b64": TEXT}; an output whose name ends in `_bytes` is answered so.
 """
 
 import base64
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from serving.errors import RequestError, invalid
 from serving.servable import Signature
 from serving.settings import Limits
+from serving.tensors import Spec
 
 BASE64 = "b64"
 BYTES_SUFFIX = "_bytes"
@@ -106,28 +108,40 @@ def _from_rows(instances: Any, signature: Signature) -> dict[str, NDArray[Any]]:
         raise invalid(f"JSON Value: {_shown(instances)} Expecting 'instances' to be an list/array")
     if not instances:
         raise invalid("No values in 'instances' array")
-    names = sorted(signature.inputs)
+    required = sorted(name for name, spec in signature.inputs.items() if not _is_optional(spec))
     if not _is_named(instances[0]):
         return {_only_input(signature, "instances"): _column(_only_input(signature, "instances"), instances, signature)}
     for number, row in enumerate(instances):
-        if not _is_named(row) or sorted(row) != names:
+        if not _is_named(row) or not set(required) <= row.keys() <= signature.inputs.keys():
             raise invalid(
                 f"Failed to process element: {number} of 'instances' list. JSON object: {_shown(row)} "
-                f"keys must be equal to: {','.join(names)}"
+                f"keys must be equal to: {','.join(sorted(signature.inputs))}"
             )
-    return {name: _column(name, [row[name] for row in instances], signature) for name in names}
+    return {name: _column(name, _with_empty(name, instances), signature) for name in sorted(signature.inputs)}
+
+
+def _is_optional(spec: Spec) -> bool:
+    """Whether it is a list of texts in each row, which may be empty."""
+    return spec.dtype == object and spec.shape == (-1, -1)
+
+
+def _with_empty(name: str, rows: list[Any]) -> list[Any]:
+    """A column of rows, of which some may lack it: these have as many empty texts as the others have values."""
+    first: list[Any] = next((row[name] for row in rows if name in row), [])
+    return [row[name] if name in row else [""] * len(first) for row in rows]
 
 
 def _from_columns(inputs: Any, signature: Signature) -> dict[str, NDArray[Any]]:
     if not _is_named(inputs):
         return {_only_input(signature, "inputs"): _column(_only_input(signature, "inputs"), inputs, signature)}
-    for name in signature.inputs:
-        if name not in inputs:
+    for name, spec in signature.inputs.items():
+        if name not in inputs and not _is_optional(spec):
             raise invalid(f"Missing named input: {name} in 'inputs' object.")
     for name in inputs:
         if name not in signature.inputs:
             raise invalid(f"JSON object: does not have named input: {name}")
-    return {name: _column(name, inputs[name], signature) for name in signature.inputs}
+    rows = max((len(column) for column in inputs.values() if isinstance(column, list)), default=0)
+    return {name: _column(name, inputs.get(name, [[]] * rows), signature) for name in signature.inputs}
 
 
 def _only_input(signature: Signature, key: str) -> str:

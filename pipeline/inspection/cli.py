@@ -37,8 +37,9 @@ def runs(
     """Lists the runs."""
     with _reading(config, settings) as to:
         from pipeline.metadata import Records
+        from pipeline.runs import at_work
 
-        found = Records(to).runs(_rows(last, as_json)) if to else []
+        found = at_work(Records(to).runs(_rows(last, as_json)), _is_held(config, settings)) if to else []
         if as_json:
             from pipeline.runs import run_json
 
@@ -59,9 +60,12 @@ def show(
         from pipeline.inspection.find import find_run
         from pipeline.lineage import Lineage
         from pipeline.metadata import Records
+        from pipeline.runs import at_work
 
         records = Records(to)
         found = records.run(find_run(records, run))
+        if found.run == records.run_ids()[-1]:
+            (found,) = at_work([found], _is_held(config, settings))
         graph = Lineage(to).of_run(found.run)
         if as_json:
             _write(show.shown_json(found, graph))
@@ -162,6 +166,14 @@ def _reading(config: Any, settings: list[str] | None, needed: bool = False) -> I
             )
         else:
             yield None
+
+
+def _is_held(config: Any, settings: list[str] | None) -> bool:
+    """Whether a command works below the configuration's root."""
+    from pipeline import config as configuration
+    from pipeline import lock
+
+    return lock.is_held(configuration.load(config, settings or []).root)
 
 
 def _rows(last: int | None, as_json: bool) -> int | None:

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from pipeline.lineage import Artifact, Graph
 from pipeline.origin import Origin
-from pipeline.runs import Run, run_json
+from pipeline.runs import CLOSED, Run, run_json
 from pipeline.summary import blessing_words, from_here, tables
 
 
@@ -99,7 +99,9 @@ def _made_from(run: Run) -> Table:
     table = Table(title=f"What {run.run} was made from", title_justify="left", show_header=False)
     table.add_column()
     table.add_column(overflow="fold")
-    if run.passed_over_for:
+    if run.passed_over_for == CLOSED:
+        table.add_row("closed", "data.closed names the day: it does not exist")
+    elif run.passed_over_for:
         table.add_row("done before", f"by {run.passed_over_for}, with the same input")
     if run.origin:
         table.add_row("code", code_words(run.origin))

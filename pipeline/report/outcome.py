@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from pipeline.runs import PASSED_OVER, Run
+from pipeline.runs import CLOSED, PASSED_OVER, Run
 from pipeline.summary import metric_words
 
 
@@ -58,7 +58,7 @@ def outcome(run: Run) -> Outcome:
 
 def reasons(run: Run) -> list[str]:
     """Why it was not pushed, or what else a person has to know of it; a sentence each."""
-    found = [metric_words(each) for each in run.refused]
+    found = [*map(metric_words, run.refused), *run.waived]
     found += [f"Limits on {name} were not judged: no held-out interaction is in it." for name in run.not_judged]
     match outcome(run):
         case Outcome.WITHDRAWN:
@@ -69,7 +69,8 @@ def reasons(run: Run) -> list[str]:
         case Outcome.UNFINISHED:
             found.append(f"It ended after {run.steps[-1].node}, or still runs." if run.steps else "No step has run.")
         case Outcome.PASSED_OVER:
-            found.append("The day was done with the same input.")
+            is_closed = run.passed_over_for == CLOSED
+            found.append("The day does not exist." if is_closed else "The day was done with the same input.")
         case Outcome.NOT_JUDGED:
             found.append("Its model was not judged.")
     return found
@@ -111,4 +112,5 @@ def verdict(run: Run, live: tuple[int, str] | None) -> Verdict:
         return Verdict(
             False, f"{run.date} is not good: its version {run.version} was pushed, but is not live. {serving}"
         )
-    return Verdict(True, f"{run.date} is good: its model was blessed. {serving}", tuple(reasons(run)))
+    blessed = "its model was blessed, though a baseline is ahead of it" if run.waived else "its model was blessed"
+    return Verdict(True, f"{run.date} is good: {blessed}. {serving}", tuple(reasons(run)))

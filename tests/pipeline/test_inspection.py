@@ -13,6 +13,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 from work import Day, Work
 
+from pipeline import lock
 from pipeline.cli import app
 from pipeline.inspection import cli
 from pipeline.inspection.differences import apart, difference_tables, differences, flat
@@ -338,6 +339,23 @@ def test_a_day_that_was_done_before_says_by_which_run(tmp_path: Path) -> None:
     shown = json.loads(shop.ndr("show", again.name, "--json"))
     assert (shown["state"], shown["passed_over_for"]) == ("passed over", done.name)
     assert f"by {done.name}, with the same input" in shop.ndr("show", again.name)
+
+
+def test_a_run_at_work_is_not_called_unfinished(tmp_path: Path) -> None:
+    """Regression: nothing told a run that goes on from one that was killed."""
+    work = Work(tmp_path)
+    shop = Shop(work, *[None] * 3, 0)  # type: ignore[arg-type]
+    work.run(FIRST)  # killed, as another was begun after it
+    begun = work.run(SECOND).name
+
+    def states() -> list[str]:
+        return [each["state"] for each in json.loads(shop.ndr("runs", "--json"))]
+
+    assert states() == ["unfinished", "unfinished"]
+    with lock.exclusive(tmp_path):
+        assert states() == ["unfinished", "at work"]
+        assert json.loads(shop.ndr("show", begun, "--json"))["state"] == "at work"
+    assert states() == ["unfinished", "unfinished"]
 
 
 def test_two_runs_are_compared(shop: Shop) -> None:

@@ -52,6 +52,20 @@ def test_columns_are_answered_by_columns(ask) -> None:
     assert (status, answer["outputs"]["item_ids"]) == (200, [["one-2"]])
 
 
+def test_lists_of_texts_may_be_left_out(ask) -> None:
+    """Regression: a request without `exclude`, which few need, was refused."""
+    bare = {"angle": 0.6, "k": 2}
+    status, answer = ask("/v1/models/retriever:predict", {"instances": [bare, bare]})
+    assert (status, [row["item_ids"] for row in answer["predictions"]]) == (200, [["one-1", "one-2"]] * 2)
+    # Beside a row that has them, too.
+    status, answer = ask("/v1/models/retriever:predict", {"instances": [bare, {**ROW, "exclude": ["one-1"]}]})
+    assert (status, [row["item_ids"][0] for row in answer["predictions"]]) == (200, ["one-1", "one-2"])
+    status, answer = ask("/v1/models/retriever:predict", {"inputs": {"angle": [0.6], "k": [1]}})
+    assert (status, answer["outputs"]["item_ids"]) == (200, [["one-1"]])
+    status, _ = ask("/v1/models/retriever:predict", {"instances": [{**bare, "exlude": ["one-1"]}]})
+    assert status == 400
+
+
 def test_an_only_input_and_output_needs_no_name(ask) -> None:
     packed = {"b64": base64.b64encode(example(2.0, feature="number")).decode()}
     for form, answers in (("instances", "predictions"), ("inputs", "outputs")):
@@ -96,12 +110,12 @@ BAD = {
     "wrong shape": (P, {"instances": [[1.0]]}, 400, "number: expected the shape [?], received [1, 1]"),
     "null": (P, {"instances": [None]}, 400, "number: JSON Value: null is not of expected type: float32"),
     "missing feature": (
-        "/v1/models/query_tower:predict", {"instances": [{"angle": 1.0}]}, 400,
+        "/v1/models/query_tower:predict", {"instances": [{"past": ["a"]}]}, 400,
         "Failed to process element: 0 of 'instances' list. JSON object: a dict of 1 keys must be equal to: angle,past",
     ),
     "missing column": (
-        "/v1/models/query_tower:predict", {"inputs": {"angle": [1.0]}}, 400,
-        "Missing named input: past in 'inputs' object.",
+        "/v1/models/query_tower:predict", {"inputs": {"past": [["a"]]}}, 400,
+        "Missing named input: angle in 'inputs' object.",
     ),
     "unknown column": (P, {"inputs": {"number": [1.0], "x": []}}, 400, "JSON object: does not have named input: x"),
     "no names": (

@@ -1,11 +1,14 @@
 """What became of a run, why, and whether the day is good."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from made_up import BY_DAY, FAILED, REFUSED, a_run
 
+from pipeline.origin import Origin
 from pipeline.report.outcome import Outcome, day_runs, outcome, reasons, verdict
+from pipeline.summary import blessing_words
 
 PASSED_OVER = {"state": "passed over", "version": None, "blessed": None}
 
@@ -46,6 +49,26 @@ def test_a_run_has_one_outcome(changes: dict[str, Any], expected: Outcome) -> No
 )
 def test_a_run_says_why(changes: dict[str, Any], expected: list[str]) -> None:
     assert reasons(a_run(**changes)) == expected
+
+
+def test_a_limit_that_was_waived_is_said_with_what_is_good() -> None:
+    """Regression: a model below popularity was blessed, as configured, and called good without a word."""
+    waiving = {"evaluator": {"below_popularity": "bless", "beat": ["popularity", "recent_popularity"]}}
+    run = a_run(origin=Origin("1", "", False, "", waiving))
+    assert run.waived == ()  # the made-up model is ahead of popularity
+    own = run.metrics["all"]["candidate"]
+    behind = {**run.metrics, "all": {**run.metrics["all"], "popularity": {**own, "recall_at_10": [0.9, None, None]}}}
+    run = replace(run, metrics=behind)
+    (sentence,) = run.waived
+    assert sentence == (
+        f"recall@10 is {own['recall_at_10'][0]:.4f}, that of popularity 0.9000: evaluator.below_popularity waived this limit."
+    )
+    found = verdict(run, (20261101001, "2026-11-01"))
+    assert found.is_good and found.reasons == (sentence,)
+    assert found.sentence.startswith("2026-11-01 is good: its model was blessed, though a baseline is ahead of it.")
+    assert blessing_words(run) == "yes, below a baseline"
+    refusing = {"evaluator": {**waiving["evaluator"], "below_popularity": "refuse"}}
+    assert replace(run, origin=Origin("1", "", False, "", refusing)).waived == ()
 
 
 def test_of_a_day_the_last_run_counts_that_had_anything_to_do() -> None:
