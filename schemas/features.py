@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
 from ndr_client.served import EXCLUDE, K
 from schemas import located_yaml
@@ -132,20 +132,60 @@ Embedded = IdFeature | IdsFeature | HistoryFeature
 Fault = tuple[located_yaml.KeyPath, str]
 
 
+class RewardColumn(Declaration):
+    """A column of which a reward is made.
+
+    Attributes:
+        scale: `linear`: the value over `over`; `log`: log(1 + value) over log(1 + `over`), for values that few have much of.
+        over: what is worth a whole reward of 1: a number, or the name of a column, such as the length of what was watched.
+        clip: whether a value beyond `over` is worth 1; without it that is a fault of its row, as a value below 0 always is.
+    """
+
+    column: str
+    scale: Literal["linear", "log"] = "linear"
+    over: PositiveFloat | str = 1.0
+    clip: bool = False
+
+    @property
+    def whole(self) -> float:
+        """`over` where it is a number."""
+        return 1.0 if isinstance(self.over, str) else self.over
+
+
+class EventColumn(Declaration):
+    """Kinds of events, such as views and purchases.
+
+    Attributes:
+        weights: in [0, 1], by kind; the reward is multiplied by it. A kind that is not named is a fault of its row.
+        zero_in_history: whether what weighs nothing stands in histories. By default it is counted as filtered, and read no further.
+    """
+
+    column: str
+    weights: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(min_length=1)
+    zero_in_history: bool = False
+
+
 class InteractionColumns(Declaration):
     """The columns of an interaction that are not features by themselves.
 
     Attributes:
         time_unit: how the time column is written: `s`, `ms`, `us` or `ns` since 1970-01-01 UTC, or `iso` for ISO 8601 text
             (UTC where it names no zone). A timestamp column of Parquet needs none.
-        reward: the example weight in [0, 1]; None gives every interaction weight 1.
+        reward: the column of the example weight in [0, 1], or how it is made of a column; None gives every interaction weight 1.
+        event: the kind of event, which has a weight of its own.
     """
 
     user: str
     item: str
     time: str
     time_unit: Literal["s", "ms", "us", "ns", "iso"] = "s"
-    reward: str | None = None
+    reward: str | RewardColumn | None = None
+    event: EventColumn | None = None
+
+    @property
+    def reward_rule(self) -> RewardColumn:
+        """How the reward is made, where there is one."""
+        return RewardColumn(column=self.reward or "") if not isinstance(self.reward, RewardColumn) else self.reward
 
 
 class CatalogueColumns(Declaration):

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from components.example_gen import columns, conversion, csv_lines, reading, ways_out
 from components.example_gen.accounting import SHOWN_EXAMPLES, Accounting
-from components.example_gen.columns import Column
+from components.example_gen.columns import EVENT, OVER, Column
 from components.example_gen.filters import PREFIX, filter_columns, is_met
+from components.example_gen.rewards import rewarded
 from components.example_gen.settings import SourceSettings
 from components.example_gen.sources import MICROSECONDS_A_DAY, SourceFile, microseconds
-from schemas.features import REWARD, TIMESTAMP, WEIGHTS_SUFFIX
+from schemas.features import REWARD, TIMESTAMP, WEIGHTS_SUFFIX, InteractionColumns
 
 FILE = "_file"
 ROW = "_row"
@@ -43,6 +44,7 @@ class Cleaning:
         latest: microseconds since 1970-01-01; a time in a log of many days that is not before it, or that is before 1990, can be
             of no day.
         closed: spans (days since 1970-01-01) of the window that do not exist.
+        keys: say how the reward is made; None for rows without one.
     """
 
     source: SourceSettings
@@ -53,6 +55,7 @@ class Cleaning:
     time_range: tuple[int, int] | None = None
     latest: int = 0
     closed: tuple[int, ...] = ()
+    keys: InteractionColumns | None = None
 
     @property
     def all_columns(self) -> list[Column]:
@@ -133,6 +136,7 @@ class _Cleaner:
         is_kept, has_day = self._is_in_window(values, faults, len(batch.rows))
         self.accounting.rows += int(is_kept.sum())
         is_kept = self._filter(values, faults, is_kept)
+        is_kept = self._reward(values, faults, is_kept)
         self.accounting.dayless += int((is_kept & ~has_day).sum())
         for fault in faults:
             self._drop(fault, np.flatnonzero(fault.mask & is_kept), batch)
@@ -151,6 +155,23 @@ class _Cleaner:
             self.accounting.filter(condition.reason, int((is_kept & ~met).sum()))
             is_kept = is_kept & met
         return is_kept
+
+    def _reward(
+        self, values: dict[str, pa.Array], faults: "list[_Fault]", is_kept: NDArray[np.bool_]
+    ) -> NDArray[np.bool_]:
+        """Puts the reward in the place of what it is made of, and leaves out events that weigh nothing."""
+        keys = self.cleaning.keys
+        if keys is None or not (keys.reward or keys.event):
+            return is_kept
+        made = rewarded(keys, values, len(is_kept))
+        faults += [_Fault(reason, mask, self._column(name)) for (name, reason), mask in made.faults.items()]
+        values[REWARD] = made.values
+        for name in (OVER, EVENT):
+            values.pop(name, None)
+        if keys.event:
+            reason = f"{keys.event.column}: weighs nothing"
+            self.accounting.filter(reason, int((is_kept & made.weighs_nothing).sum()))
+        return is_kept & ~made.weighs_nothing
 
     def _drop(self, fault: "_Fault", at_fault: NDArray[np.int64], batch: reading.RawBatch) -> None:
         if not len(at_fault):
@@ -173,9 +194,6 @@ class _Cleaner:
 
     def _faults_between(self, values: dict[str, pa.Array]) -> "list[_Fault]":
         faults = []
-        if REWARD in values:
-            reward = values[REWARD].fill_null(0.0).to_numpy(zero_copy_only=False)
-            faults.append(_Fault(ways_out.OUTSIDE, (reward < 0.0) | (reward > 1.0), self._column(REWARD)))
         for name, lists in values.items():
             if not pa.types.is_list(lists.type) or name.removesuffix(WEIGHTS_SUFFIX) != name:
                 continue

@@ -22,6 +22,7 @@ from schemas.features import (
     NumberFeature,
 )
 
+OVER, EVENT = "_over", "_event"  # what the reward is made of; not part of an example
 BLOCKED = "_blocked"  # a number; not part of an example
 
 Kind = Literal["id", "ids", "number", "numbers", "time", "title"]
@@ -88,7 +89,12 @@ def interaction_columns(spec: FeatureSpec) -> list[Column]:
         Column(TIMESTAMP, keys.time, "time", time_unit=keys.time_unit, required=True),
     ]
     if keys.reward:
-        columns.append(Column(REWARD, keys.reward, "number", required=True))
+        rule = keys.reward_rule
+        columns.append(Column(REWARD, rule.column, "number", required=True))
+        if isinstance(rule.over, str):
+            columns.append(Column(OVER, rule.over, "number", required=True))
+    if keys.event:
+        columns.append(Column(EVENT, keys.event.column, "id", required=True))
     return columns + _feature_columns(spec.query)
 
 

@@ -96,6 +96,7 @@ class InteractionExecutor(base_beam_executor.BaseBeamExecutor):
             partitions=partitions(files),
             max_id_bytes=request.settings.max_id_bytes,
             time_range=(microseconds(window.history_start), window.end_microseconds),
+            keys=request.spec.interactions,
             closed=tuple(sorted(map(sources.span, window.closed))),
             latest=int((time.time() + SECONDS_A_DAY) * 1_000_000),
         )
@@ -141,7 +142,7 @@ class InteractionExecutor(base_beam_executor.BaseBeamExecutor):
                 raise UserError(
                     f"The {split} split has no reward above 0 in {accounting.splits[split]} interactions: nothing could be "
                     f"{'learned from' if split == TRAIN_SPLIT else 'judged by'} it. Is "
-                    f"{request.spec.interactions.reward} the reward's column?"
+                    f"{request.spec.interactions.reward_rule.column} the reward's column?"
                 )
 
 

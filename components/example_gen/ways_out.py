@@ -30,8 +30,8 @@ def way_out(column: Column, reason: str, values: Sequence[str]) -> str:
         )
     if reason == OUTSIDE:
         return (
-            "A reward is the weight of an interaction in training: 0 trains nothing, 1 is a whole one. Divide by the largest "
-            "there can be, as seconds watched by the length."
+            "A reward is the weight of an interaction in training: 0 trains nothing, 1 is a whole one. Say in "
+            "features.yaml what is worth 1, `reward: {column: ..., over: 100, clip: true}`, with `scale: log` where few have much."
         )
     if reason == "blanks around it":
         return "Say `trim: true`, or write it without blanks."

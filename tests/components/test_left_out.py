@@ -23,7 +23,7 @@ from components.example_gen.columns import Column, catalogue_columns, interactio
 from components.example_gen.settings import ExampleGenSettings, SourceSettings
 from components.example_gen.sources import Found, SourceFile, Window, microseconds
 from schemas.errors import UserError
-from schemas.features import FeatureSpec
+from schemas.features import FeatureSpec, InteractionColumns
 
 DAY = date(2026, 11, 24)
 NINE = microseconds(DAY) + 9 * 3_600_000_000
@@ -41,7 +41,8 @@ def spec(**changed: dict[str, Any]) -> FeatureSpec:
 
 
 def log_of(path: Path, time_unit: str = "iso", day: date | None = DAY, **settings: Any) -> tuple[pa.Table, Accounting]:
-    return clean(path, interaction_columns(spec(interactions={"time_unit": time_unit})), day, **settings)
+    keys = spec(interactions={"time_unit": time_unit})
+    return clean(path, interaction_columns(keys), day, keys=keys.interactions, **settings)
 
 
 def catalogue_of(path: Path, specification: FeatureSpec | None = None, **settings: Any) -> tuple[pa.Table, Accounting]:
@@ -55,6 +56,7 @@ def clean(
     time_range: tuple[int, int] | None = (microseconds(DAY), microseconds(date(2026, 11, 25))),
     form: str = "csv",
     window: Window | None = None,
+    keys: InteractionColumns | None = None,
     **settings: Any,
 ) -> tuple[pa.Table, Accounting]:
     """The clean rows of a file, and what was counted; a fault of the whole file raises."""
@@ -63,7 +65,7 @@ def clean(
         time_range = microseconds(window.history_start), window.end_microseconds
     closed = tuple(map(sources.span, window.closed)) if window else ()
     latest = microseconds(date(2027, 1, 1))
-    cleaning = Cleaning(source, columns, "candidate_id", 1, 1024, time_range, latest, closed)
+    cleaning = Cleaning(source, columns, "candidate_id", 1, 1024, time_range, latest, closed, keys)
     file = SourceFile(str(path), path.stat().st_size, 0.0, day)
     if faults := file_faults([file], cleaning):
         raise UserError("\n".join(faults))

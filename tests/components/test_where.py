@@ -135,10 +135,7 @@ def test_rows_of_a_day_that_does_not_exist_are_at_fault_in_a_log_of_many_days(tm
 def test_a_reward_that_is_none_says_what_a_reward_is(tmp_path: Path) -> None:
     path = written(tmp_path, LOG.replace("01:00:00Z,1", "01:00:00Z,250"))
     way_out = log_of(path)[1].ways_out["liked: outside [0, 1]"]
-    assert (
-        way_out.startswith("A reward is the weight of an interaction in training")
-        and "Divide by the largest" in way_out
-    )
+    assert way_out.startswith("A reward is the weight of an interaction in training") and "over: 100" in way_out
 
 
 def test_a_reason_may_have_a_limit_of_its_own(tmp_path: Path) -> None:

@@ -1,0 +1,57 @@
+"""The weight of an interaction in training: of its reward's column and of its kind of event."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from components.example_gen.columns import EVENT, OVER
+from components.example_gen.ways_out import OUTSIDE
+from schemas.features import REWARD, InteractionColumns
+
+NO_WEIGHT = "an event that has no weight"
+NOT_ABOVE = "not above 0"
+
+
+@dataclass(frozen=True)
+class Rewarded:
+    """The rewards of rows.
+
+    Attributes:
+        values: [rows] float32 in [0, 1] where nothing is at fault.
+        faults: by the name of the column that is at fault and the reason, the mask of rows.
+        weighs_nothing: [rows], whether the kind of event is of those that are not asked for.
+    """
+
+    values: pa.Array
+    faults: dict[tuple[str, str], NDArray[np.bool_]]
+    weighs_nothing: NDArray[np.bool_]
+
+
+def rewarded(keys: InteractionColumns, values: dict[str, pa.Array], rows: int) -> Rewarded:
+    """The rewards of rows, given their converted columns REWARD, OVER and EVENT, those of them that are declared."""
+    faults: dict[tuple[str, str], NDArray[np.bool_]] = {}
+    found = np.ones(rows)
+    if REWARD in values:
+        found = values[REWARD].fill_null(0.0).to_numpy(zero_copy_only=False).astype(np.float64)
+        rule = keys.reward_rule
+        over = values[OVER].fill_null(1.0).to_numpy(zero_copy_only=False) if OVER in values else np.float64(rule.whole)
+        is_positive = np.broadcast_to(over > 0.0, rows)
+        if OVER in values:
+            faults[OVER, NOT_ABOVE] = ~is_positive
+        with np.errstate(all="ignore"):  # of what is at fault, the rest is as it may be
+            found = np.log1p(found) / np.log1p(over) if rule.scale == "log" else found / over
+        outside = (found < 0.0) | (found > 1.0) & (not rule.clip) | np.isnan(found)
+        faults[REWARD, OUTSIDE] = outside & is_positive
+        found = np.clip(np.where(np.isnan(found), 0.0, found), 0.0, 1.0)
+    nothing = np.zeros(rows, bool)
+    if keys.event:
+        kinds = pc.index_in(values[EVENT], value_set=pa.array([kind.encode() for kind in keys.event.weights]))
+        is_known = pc.is_valid(kinds).to_numpy(zero_copy_only=False)
+        faults[EVENT, NO_WEIGHT] = ~is_known & pc.is_valid(values[EVENT]).to_numpy(zero_copy_only=False)
+        weights = np.array(list(keys.event.weights.values()))[kinds.fill_null(0).to_numpy(zero_copy_only=False)]
+        nothing = is_known & (weights == 0.0) & (not keys.event.zero_in_history)
+        found = found * weights
+    return Rewarded(pa.array(found.astype(np.float32)), faults, nothing)

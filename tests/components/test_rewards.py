@@ -1,0 +1,76 @@
+"""What an interaction weighs in training: of its reward's column and of its kind of event."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+from test_left_out import DAY, clean, dropped, spec, texts, written
+
+from components.example_gen.accounting import Accounting
+from components.example_gen.columns import interaction_columns
+
+HEADER = "user,sku,at,seconds,length,revenue,kind,dev\n"
+
+
+def log(folder: Path, rows: list[str], **interactions: Any) -> tuple[dict[str, float], Accounting]:
+    """By user, the reward of each row of `seconds,length,revenue,kind`."""
+    lines = [f"u{n},A,2026-11-24T05:00:00Z,{row},p" for n, row in enumerate(rows)]
+    found = spec(interactions={"reward": None, **interactions})
+    path = written(folder, HEADER + "\n".join(lines))
+    table, accounting = clean(path, interaction_columns(found), DAY, keys=found.interactions)
+    if not table.num_rows:
+        return {}, accounting
+    assert not {"_over", "_event"} & set(table.column_names)
+    return dict(zip(texts(table, "query_id"), table.column("reward").to_pylist(), strict=True)), accounting
+
+
+def test_seconds_watched_are_rewarded_by_the_length(tmp_path: Path) -> None:
+    rows = ["30,120,0,v", "120,120,0,v", "130,120,0,v", "5,0,0,v", "5,,0,v", "-1,120,0,v"]
+    reward, accounting = log(tmp_path, rows, reward={"column": "seconds", "over": "length"})
+    assert reward == {"u0": 0.25, "u1": 1.0}  # 30 / 120, 120 / 120
+    # 130 of 120 and -1 are outside; a length of 0 is none.
+    assert dropped(accounting) == {"seconds: outside [0, 1]": 2, "length: not above 0": 1, "length: missing": 1}
+    reward, accounting = log(tmp_path, rows, reward={"column": "seconds", "over": "length", "clip": True})
+    assert reward == {"u0": 0.25, "u1": 1.0, "u2": 1.0}
+    assert dropped(accounting)["seconds: outside [0, 1]"] == 1
+
+
+def test_revenue_is_rewarded_by_its_logarithm(tmp_path: Path) -> None:
+    rule = {"column": "revenue", "scale": "log", "over": 99, "clip": True}
+    reward, accounting = log(tmp_path, ["0,0,9,v", "0,0,99,v", "0,0,5000,v", "0,0,0,v", "0,0,-5,v"], reward=rule)
+    # log(1 + 9) / log(1 + 99) is a half; refunds have no logarithm.
+    assert reward == pytest.approx({"u0": 0.5, "u1": 1.0, "u2": 1.0, "u3": 0.0})
+    assert dropped(accounting) == {"revenue: outside [0, 1]": 1}
+
+
+def test_kinds_of_events_weigh_as_declared_and_what_weighs_nothing_is_not_read(tmp_path: Path) -> None:
+    rows = ["1,1,0,view", "1,1,0,purchase", "1,1,0,impression", "1,1,0,refund", "1,1,0,"]
+    event = {"column": "kind", "weights": {"view": 0.25, "purchase": 1, "impression": 0}}
+    reward, accounting = log(tmp_path, rows, event=event)
+    assert reward == {"u0": 0.25, "u1": 1.0}
+    assert accounting.filtered == {"kind: weighs nothing": 1}
+    assert dropped(accounting) == {"kind: an event that has no weight": 1, "kind: missing": 1}
+    reward, accounting = log(tmp_path, rows, event={**event, "zero_in_history": True})
+    assert reward == {"u0": 0.25, "u1": 1.0, "u2": 0.0} and not accounting.filtered
+
+
+def test_reward_and_event_multiply(tmp_path: Path) -> None:
+    event = {"column": "kind", "weights": {"view": 0.5, "purchase": 1}}
+    reward, _ = log(
+        tmp_path, ["50,0,0,view", "50,0,0,purchase"], reward={"column": "seconds", "over": 100}, event=event
+    )
+    assert reward == {"u0": 0.25, "u1": 0.5}
+
+
+@pytest.mark.parametrize(
+    "interactions",
+    [
+        {"reward": {"column": "seconds", "over": 0}},
+        {"event": {"column": "kind", "weights": {}}},
+        {"event": {"column": "kind", "weights": {"view": 2}}},
+    ],
+)
+def test_what_cannot_be_a_reward_is_refused(interactions: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        spec(interactions=interactions)
