@@ -74,6 +74,7 @@ def run(
             return
         for table in tables(result):
             console.print(table)
+        _say_lost_rows(console, loaded, result)
         _collect(console, loaded)
 
 
@@ -114,6 +115,7 @@ def backfill(
                     soft_wrap=True,
                 )
                 if is_new:
+                    _say_lost_rows(console, loaded, result)
                     _collect(console, loaded)
         finally:
             if results:
@@ -452,6 +454,16 @@ def _outcome(result: Any) -> str:
 
 def _done_before(result: Any) -> str:
     return f"{result.date} is done with the same input ({_outcome(result)}, by run {result.run}): nothing to do."
+
+
+def _say_lost_rows(console: Console, loaded: Any, result: Any) -> None:
+    from pipeline.metadata import Records
+    from pipeline.runs import lost_rows
+    from pipeline.store import connection
+
+    before = Records(connection(loaded)).complete_before(result, loaded.name)
+    if sentence := lost_rows(result, before):
+        console.print(f"  {sentence}", highlight=False, soft_wrap=True)
 
 
 def _collect(console: Console, loaded: Any) -> None:

@@ -66,6 +66,16 @@ class Records:
                 return run
         return None
 
+    def complete_before(self, run: Run, pipeline: str) -> Run | None:
+        """The last complete run of a pipeline and of a run's day that was begun before that run."""
+        names = self.run_ids()
+        for name in reversed(names[: names.index(run.run)]):
+            if name.startswith(f"{run.date}.") and self._is_of(self._context(name), pipeline):
+                found = self.run(name)
+                if found.state == "complete":
+                    return found
+        return None
+
     def first_day(self, pipeline: str) -> date | None:
         """The oldest day of which a pipeline has a run, whatever became of it."""
         contexts = sorted(self._store.get_contexts_by_type(RUN_CONTEXT), key=lambda context: str(context.name))

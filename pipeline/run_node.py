@@ -235,18 +235,21 @@ def _end(config: "Config", run_id: str) -> None:
     from pipeline import metrics
     from pipeline.metadata import Records
     from pipeline.retention import collect
-    from pipeline.runs import PASSED_OVER
+    from pipeline.runs import PASSED_OVER, lost_rows
     from pipeline.store import connection
     from pipeline.summary import tables
     from pipeline.terminal import UNKNOWN_WIDTH, TextConsole
 
-    run = Records(connection(config)).run(run_id)
+    records = Records(connection(config))
+    run = records.run(run_id)
     if run.state == PASSED_OVER:
         return
     if run.state != "complete":
         raise UserError(f"Run {run_id} is {run.state}. {END} comes behind all other steps.")
     for table in tables(run):
         TextConsole(width=UNKNOWN_WIDTH).print(table)
+    if sentence := lost_rows(run, records.complete_before(run, config.name)):
+        print(sentence)
     collect(config)
     metrics.export(config)
 

@@ -24,6 +24,7 @@ FAULT = "fault"
 PASSED_OVER_FOR = "passed_over_for"
 CLOSED = "closed"  # there, in place of a run: the day does not exist
 AT_WORK = "at work"
+LEAST_REDELIVERED = 0.95  # of the rows that a day had before
 
 
 @dataclass(frozen=True)
@@ -216,6 +217,16 @@ def at_work(runs: Sequence[Run], is_held: bool) -> list[Run]:
     if is_held and runs and runs[-1].state == "unfinished":
         return [*runs[:-1], replace(runs[-1], state=AT_WORK)]
     return list(runs)
+
+
+def lost_rows(run: Run, before: Run | None) -> str:
+    """A sentence where a day that was delivered again has markedly fewer rows than a run of it before read; else nothing."""
+    if before is None or "interactions" not in run.rows or "interactions" not in before.rows:
+        return ""
+    now, then = (each.rows["interactions"]["rows_of_day"] for each in (run, before))
+    if now >= LEAST_REDELIVERED * then:
+        return ""
+    return f"{run.date} has {now:,} rows now, and had {then:,} when run {before.run} read it: {1 - now / then:.0%} are gone."
 
 
 def run_json(run: Run) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from schemas.located_yaml import FaultsError
 class ValidationSettings(Declaration):
     """Limits for the change from the previous span to this one, of the train split and of the eval split each.
 
-    Without any, nothing is compared. A span's statistics are those of its whole window: with `window_days: 7` a day whose
-    values are all new moves a share by a seventh only, and the limits must be as much lower.
+    But for `least_volume` nothing is compared unless it is asked for. A span's statistics are those of its whole window: with
+    `window_days: 7` a day whose values are all new moves a share by a seventh only, and the limits must be as much lower.
 
     Attributes:
         drift: by feature, the largest distance of its distribution from the previous span's; from 0 (the same) to 1
@@ -23,7 +23,8 @@ class ValidationSettings(Declaration):
             that become 6 to 4 are 0.007 apart, 9 to 1 is 0.15, all in one is 0.31. Examples without a value count for
             neither; the schema's `min_fraction` is for those. Choose it above the most that days known to be good differ by.
         least_volume: the fewest examples, as a share of the previous span's: 0.5 stops when more than half are missing.
-            None is no limit. Choose it below the quietest day of the week after the busiest.
+            None is no limit. Choose it below the quietest day of the week after the busiest. By default a day with less than a
+            twentieth stops, which is a delivery that broke off rather than a quiet day.
         most_volume: the most examples, as a share of the previous span's: 2 stops when they more than double, as rows
             that were logged twice would. None is no limit.
         skew: by query feature, the largest distance of what is served from what was trained on, measured as `drift` is; beyond it
@@ -31,7 +32,7 @@ class ValidationSettings(Declaration):
     """
 
     drift: dict[str, PositiveFloat] = {}
-    least_volume: float | None = Field(default=None, ge=0)
+    least_volume: float | None = Field(default=0.05, ge=0)
     most_volume: float | None = Field(default=None, gt=0)
     skew: dict[str, PositiveFloat] = {}
 

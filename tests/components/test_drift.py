@@ -275,3 +275,12 @@ def test_tfx_runs_the_step_on_a_first_day(tmp_path: Path) -> None:
 def test_tfx_runs_the_step_without_limits(tmp_path: Path) -> None:
     passed = Spans(tmp_path, ValidationSettings()).run(share(b"a", 5), share(b"a", 8))
     assert passed == {"train_train": 1, "eval_eval": 1}
+
+
+def test_a_delivery_that_broke_off_stops_the_run_by_default(tmp_path: Path) -> None:
+    few, many = HALVES[:4], HALVES * 10  # 4 of 100 are less than a twentieth, 5 are not
+    with pytest.raises(UserError, match="There are 4 examples in the current span, 100 in the previous"):
+        validate(tmp_path, statistics(tmp_path, TODAY, few), statistics(tmp_path, YESTERDAY, many))
+    (tmp_path / "enough").mkdir()
+    enough = statistics(tmp_path / "enough", TODAY, HALVES[:5]), statistics(tmp_path / "enough", YESTERDAY, many)
+    validate(tmp_path / "enough", *enough)

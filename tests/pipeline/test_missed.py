@@ -1,5 +1,6 @@
 """Which day a run takes that is given none: by ML Metadata, whoever did the others."""
 
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from work import Work
 
 from pipeline.metadata import Records
 from pipeline.missed import oldest_missed
+from pipeline.runs import Run, lost_rows
 from pipeline.store import connection
 
 
@@ -72,3 +74,25 @@ def test_a_day_that_does_not_exist_is_never_missed(work: Work) -> None:
     assert oldest_missed(records, "shop", date(2026, 11, 22), 7, is_closed) is None
     assert oldest_missed(records, "shop", date(2026, 11, 24), 7, is_closed) == date(2026, 11, 23)
     assert oldest_missed(records, "never", date(2026, 11, 22), 7, is_closed) is None
+
+
+def test_a_day_that_was_delivered_again_with_fewer_rows_says_so(work: Work) -> None:
+    complete(work, 23)
+    complete(work, 24, pipeline="another")
+    complete(work, 24)
+    work.run("2026-11-24")  # killed
+    complete(work, 24)
+    records = Records(connection(work.places))
+    first, of_another, read, _, again = records.run_ids()
+    before = records.complete_before(records.run(again), "shop")
+    assert before and before.run == read != of_another
+    assert records.complete_before(records.run(first), "shop") is None
+
+    def of(rows: int) -> Run:
+        return replace(before, rows={"interactions": {"rows_of_day": rows}})
+
+    assert (
+        lost_rows(of(800), of(1000))
+        == f"2026-11-24 has 800 rows now, and had 1,000 when run {read} read it: 20% are gone."
+    )
+    assert lost_rows(of(950), of(1000)) == lost_rows(of(2000), of(1000)) == lost_rows(of(1), None) == ""
