@@ -171,12 +171,17 @@ def fingerprint_of(find: Callable[[], Found]) -> str:
 
 
 def summary(files: Iterable[SourceFile]) -> dict[str, str | int]:
-    """What is recorded of files: how many `folders`, the `first` and the `last` of them by name, how many `files` and `bytes`."""
+    """What is recorded of files: how many `folders`, the `first` and the `last` by name, how many `files` and `bytes`.
+
+    First and last are folders; of one folder with a file a day they are files.
+    """
     found = list(files)
     folders = sorted({file.path.rpartition("/")[0] for file in found})
+    has_a_file_a_day = len(folders) == 1 and len({file.day for file in found if file.day}) > 1
+    named = sorted(file.path for file in found) if has_a_file_a_day else folders
     return {
-        "first": folders[0] if folders else "",
-        "last": folders[-1] if folders else "",
+        "first": named[0] if named else "",
+        "last": named[-1] if named else "",
         "folders": len(folders),
         "files": len(found),
         "bytes": sum(file.size for file in found),

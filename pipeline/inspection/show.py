@@ -86,9 +86,10 @@ def seconds_words(seconds: float | None) -> str:
 def files_words(files: dict[str, Any]) -> str:
     """What `components.example_gen.sources.summary` recorded of the files that examples were read from."""
     count = f"{files['files']:,} file{'s'[: files['files'] != 1]}, {filesize.decimal(files['bytes'])}"
-    if files["folders"] < 2:
+    if files["first"] == files["last"]:
         return f"{from_here(files['first'])} ({count})"
-    return f"{from_here(files['first'])} to {from_here(files['last'])} ({files['folders']:,} folders, {count})"
+    folders = f"{files['folders']:,} folders, " if files["folders"] > 1 else ""  # else a file a day
+    return f"{from_here(files['first'])} to {from_here(files['last'])} ({folders}{count})"
 
 
 def _exists(artifact: Artifact) -> bool | None:

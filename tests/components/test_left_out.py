@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
+from pydantic import ValidationError
 
 from components.example_gen import sources
 from components.example_gen.accounting import Accounting
@@ -671,3 +672,18 @@ def test_a_marker_beside_files_that_are_named_one_by_one_counts(tmp_path: Path) 
         day_files(tmp_path, path=path, success_marker="_SUCCESS")
     written(folder, "", "_SUCCESS")
     assert names(day_files(tmp_path, path=path, success_marker="_SUCCESS").files) == ["part.csv"]
+
+
+def test_with_a_file_a_day_the_days_are_recorded() -> None:
+    """Regression: `ndr show` and `lineage` said the folder, and nothing of the days."""
+    days = [SourceFile(f"/log/2026-11-{day}.csv", 5, 0.0, date(2026, 11, day)) for day in (22, 23, 24)]
+    found = sources.summary(days)
+    assert (found["first"], found["last"], found["folders"]) == ("/log/2026-11-22.csv", "/log/2026-11-24.csv", 1)
+    parts = sources.summary(replace(file, day=DAY) for file in days)
+    assert (parts["first"], parts["last"], parts["files"]) == ("/log", "/log", 3)
+
+
+@pytest.mark.parametrize("delimiter", ['"', "\\", "\n", "é", "||", ""])
+def test_what_delimits_nothing_is_refused(delimiter: str) -> None:
+    with pytest.raises(ValidationError):
+        SourceSettings(path="x", format="csv", delimiter=delimiter)

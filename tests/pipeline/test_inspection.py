@@ -18,6 +18,7 @@ from pipeline.cli import app
 from pipeline.inspection import cli
 from pipeline.inspection.differences import apart, difference_tables, differences, flat
 from pipeline.inspection.find import find_artifact, find_run
+from pipeline.inspection.show import files_words
 from pipeline.inspection.tree import lineage_tree
 from pipeline.lineage import Artifact, Edge, Execution, Graph, Lineage
 from pipeline.metadata import Records
@@ -329,6 +330,12 @@ def test_what_a_person_asks_of_an_artifact_is_told(kind: str, properties: dict[s
     artifact = Artifact(1, kind, "/", "live", "", "", "", properties)
     tree = lineage_tree(Graph({1: artifact}, {}, ()), 1, {})
     assert tree.label == f"{kind} 1, {fact}, /"
+
+
+def test_a_file_a_day_is_told_as_days() -> None:
+    files = {"first": "/log/22.csv", "last": "/log/24.csv", "folders": 1, "files": 3, "bytes": 2000}
+    assert files_words(files) == "/log/22.csv to /log/24.csv (3 files, 2.0 kB)"
+    assert files_words({**files, "last": "/log/22.csv", "files": 1}) == "/log/22.csv (1 file, 2.0 kB)"
 
 
 def test_a_day_that_was_done_before_says_by_which_run(tmp_path: Path) -> None:
