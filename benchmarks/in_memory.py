@@ -19,7 +19,7 @@ from tensorflow_transform.graph_context import TFGraphContext
 from components.analysis import files, vocabulary
 from components.analysis.statistics import MOMENTS, Measure, Moments, count
 from components.trainer import warm_start
-from components.trainer.inputs import Inputs, uniform_draws, with_uniform_items
+from components.trainer.inputs import uniform_draws, with_uniform_items
 from components.trainer.model import TwoTowerModel, build_model
 from components.trainer.optimizers import build_optimizer
 from components.trainer.settings import TrainerSettings
@@ -27,6 +27,7 @@ from components.trainer.state import TrainingState
 from components.trainer.strategies import one_device
 from components.trainer.training import Training, train
 from components.transform import raw_features
+from components.transform.catalogue_lookup import Inputs
 from components.transform.preprocessing import preprocessing_fn
 from schemas.features import CANDIDATE_ID, QUERY_ID, REWARD, TIMESTAMP, FeatureSpec
 

@@ -16,6 +16,7 @@ from components.indexer.search import ExactSearch
 from components.trainer.export import export_tower
 from components.trainer.towers import Tower, build_tables
 from components.transform import raw_features
+from components.transform.model_inputs import ModelInputs
 from components.transform.preprocessing import preprocessing_fn
 from ndr_client import served
 from schemas.features import CANDIDATE_ID, QUERY_ID, REWARD, TIMESTAMP, FeatureSpec
@@ -51,11 +52,11 @@ def write(folder: Path, scratch: Path, items: int, width: int) -> None:
         {name: table.width for name, table in SPEC.tables.items()},
         seed=0,
     )
-    tower = Tower(SPEC.query, tables, (2 * width, width), 1, served.QUERY_TOWER)
+    tower = Tower(SPEC.query_inputs, tables, (2 * width, width), 1, served.QUERY_TOWER)
     tower(
         {"user": tf.zeros([1], tf.int64), "past": tf.zeros([1, HISTORY], tf.int64)}
     )  # which makes its layers' weights
-    export_tower(tower, SPEC.query, transform, str(scratch))
+    export_tower(tower, SPEC.raw_query, ModelInputs(SPEC, transform), str(scratch))
     embeddings = np.random.default_rng(2).normal(size=(items, width)).astype(np.float32)
     embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
     ids = [b"item %d" % number for number in range(items)]

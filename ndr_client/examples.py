@@ -1,6 +1,7 @@
 """tf.train.Examples without TensorFlow."""
 
 from collections.abc import Mapping, Sequence
+from numbers import Real
 
 from ndr_client import protocol_pb2 as protocol
 
@@ -26,7 +27,7 @@ def example(features: Mapping[str, Value | Sequence[Value]]) -> bytes:
         feature = message.features.feature[name]
         if all(isinstance(value, str | bytes) for value in values):
             feature.texts.value.extend(value.encode() if isinstance(value, str) else value for value in values)
-        elif all(isinstance(value, int | float) for value in values):
+        elif all(isinstance(value, Real) for value in values):  # NumPy's too, as vectors have
             feature.floats.value.extend(values)
         else:
             kinds = ", ".join(sorted({type(value).__name__ for value in values}))

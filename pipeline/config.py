@@ -137,7 +137,8 @@ def load(path: Path, settings: Sequence[str] = ()) -> Config:
     data = config.data.model_copy(
         update={
             name: source.model_copy(update={"path": _below(root, source.path)})
-            for name, source in (("interactions", config.data.interactions), ("catalogue", config.data.catalogue))
+            for name in ("interactions", "catalogue", "users")
+            if (source := getattr(config.data, name)) is not None
         }
     )
     resolved = config.model_copy(update={"root": root, "dataset": path.parent / config.dataset, "data": data})

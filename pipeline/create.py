@@ -18,6 +18,7 @@ from components.evaluator.ranker import Ranker
 from components.example_gen import sources
 from components.example_gen.catalogue import BLOCKED_SPLIT, CatalogueExampleGen
 from components.example_gen.interactions import InteractionExampleGen
+from components.example_gen.users import UserExampleGen
 from components.example_validator.drift import StoppingDistributionValidator
 from components.example_validator.stopping import StoppingExampleValidator
 from components.indexer.component import Indexer
@@ -85,9 +86,10 @@ def create_pipeline(config: Config, day: date) -> tfx.dsl.Pipeline:
 
     # The day's data; interactions come joined with their items' features and their users' histories.
     catalogue = CatalogueExampleGen(config.data, spec, day).with_id("Catalogue")
-    interactions = InteractionExampleGen(config.data, spec, day, catalogue.outputs["examples"], base_model).with_id(
-        "Interactions"
-    )
+    users = UserExampleGen(config.data, spec, day).with_id("Users") if spec.users else None
+    interactions = InteractionExampleGen(
+        config.data, spec, day, catalogue.outputs["examples"], base_model, users and users.outputs["examples"]
+    ).with_id("Interactions")
 
     # Nothing is trained on data that does not keep to the declared schema.
     interaction_checks = _Checks("Interaction", interactions, str(declared.interactions))
@@ -226,6 +228,7 @@ def create_pipeline(config: Config, day: date) -> tfx.dsl.Pipeline:
         base,
         counts_before,
         catalogue,
+        *([users] if users else []),
         interactions,
         *interaction_checks.nodes,
         *catalogue_checks.nodes,

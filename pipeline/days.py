@@ -53,6 +53,8 @@ def given(
         sources.fingerprint_of(lambda: sources.catalogue_files(config.data, day)),
         sources.fingerprint_of(lambda: sources.interaction_files(config.data, window)),
     ]
+    if (users := config.data.users) is not None:
+        parts.append(sources.fingerprint_of(lambda: sources.newest_files(users, day, "users")))
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
     return Given(digest, base_model, base_day, baseline_model, base_counts)
 

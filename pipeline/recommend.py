@@ -60,8 +60,8 @@ def recommend(
 ) -> Answer:
     """Recommends items of the catalogue of the newest pushed version's run.
 
-    A user that the run's window has never seen gets an answer too: the query then has an id from an OOV bucket, no
-    history, and the present hour.
+    A user that the run's window has never seen gets an answer too: the query then has an id from an OOV bucket, what a users'
+    table says, no history, and the present hour.
 
     Args:
         config: of the pipeline.
@@ -90,7 +90,7 @@ def recommend(
     if RETRIEVER not in folders or not all(tf.io.gfile.exists(place) for place in (*uris.values(), *folders.values())):
         raise UserError(gone)
     catalogue = [tf.train.Example.FromString(s) for s in _read(uris["catalogue"])]
-    query, known = _query(spec, user, uris["interactions"])
+    query, known = _query(spec, user, uris["interactions"], uris.get("users"))
     titles = {_values(e, CANDIDATE_ID)[0]: (_values(e, TITLE) or [b""])[0].decode() for e in catalogue}
     past = {item for name, f in spec.query.items() if isinstance(f, HistoryFeature) for item in _values(query, name)}
     _set(query, EXCLUDE, sorted(past))
@@ -115,7 +115,7 @@ def interactions_of(config: Config, version: int) -> str | None:
     return uri if uri and tf.io.gfile.exists(uri) else None
 
 
-def _query(spec: FeatureSpec, user: str, interactions: str) -> tuple[Any, bool]:
+def _query(spec: FeatureSpec, user: str, interactions: str, users: str | None) -> tuple[Any, bool]:
     """The user's newest features, with a history up to and including the newest interaction; and whether there are any."""
     mine = [
         example
@@ -140,8 +140,11 @@ def _query(spec: FeatureSpec, user: str, interactions: str) -> tuple[Any, bool]:
             _set(query, name, history)
             derived["last_in_history"] = history[-1:]
     else:
+        for example in map(tf.train.Example.FromString, _read(users) if users else []):
+            if _values(example, QUERY_ID) == [user.encode()]:
+                query.CopyFrom(example)
         columns: Mapping[str, str] = {
-            n: f.column or n for n, f in spec.query.items() if not isinstance(f, HistoryFeature)
+            n: getattr(f, "column", None) or n for n, f in spec.raw_query.items() if not isinstance(f, HistoryFeature)
         }
         for name, column in columns.items():
             if column == spec.interactions.user:

@@ -24,7 +24,7 @@ from pipeline.report.facts import place
 from pipeline.requests import Query
 from pipeline.skew_file import FILE, FeatureSkew, Skew
 from schemas.errors import UserError
-from schemas.features import Feature, FeatureSpec, NumberFeature
+from schemas.features import Feature, FeatureSpec, Numeric
 
 STATISTICS_NODE = "InteractionStatistics"
 STATISTICS_FILE = "FeatureStats.pb"
@@ -50,7 +50,7 @@ def measure(config: Config, queries: Sequence[Query]) -> Skew:
     path = place(graph, "ExampleStatistics", STATISTICS_NODE) / f"Split-{TRAIN_SPLIT}" / STATISTICS_FILE
     training = tfdv.load_stats_binary(str(path))
     served = statistics(queries, spec)
-    distances = _distances(training, served, spec.query)
+    distances = _distances(training, served, spec.raw_query)
     return Skew(
         measured=datetime.now(UTC).isoformat(timespec="seconds"),
         version=live.version,
@@ -62,7 +62,7 @@ def measure(config: Config, queries: Sequence[Query]) -> Skew:
                 trained=_present(training, name),
                 served=_present(served, name),
             )
-            for name in spec.query
+            for name in spec.raw_query
         },
     )
 
@@ -70,7 +70,7 @@ def measure(config: Config, queries: Sequence[Query]) -> Skew:
 def statistics(queries: Sequence[Query], spec: FeatureSpec) -> statistics_pb2.DatasetFeatureStatisticsList:
     """TFDV's statistics of the query features of served queries."""
     batch = example_coder.ExamplesToRecordBatchDecoder().DecodeBatch([query.example for query in queries])
-    known = [name for name in spec.query if name in batch.schema.names]
+    known = [name for name in spec.raw_query if name in batch.schema.names]
     return stats_impl.generate_statistics_in_memory(
         pa.RecordBatch.from_arrays([batch.column(batch.schema.names.index(name)) for name in known], known)
     )
@@ -111,7 +111,7 @@ def _distances(
     for name, feature in features.items():
         if not (_present(training, name) and _present(served, name)):
             continue
-        is_number = isinstance(feature, NumberFeature)
+        is_number = isinstance(feature, Numeric)
         added = schema.feature.add(name=name, type=schema_pb2.FLOAT if is_number else schema_pb2.BYTES)
         comparator = added.skew_comparator
         (comparator.jensen_shannon_divergence if is_number else comparator.infinity_norm).threshold = SMALLEST

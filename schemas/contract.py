@@ -24,6 +24,9 @@ from schemas.features import (
     IdFeature,
     IdsFeature,
     NumberFeature,
+    Numeric,
+    TextFeature,
+    VectorFeature,
 )
 
 INTERACTIONS_FILE = "interactions.pbtxt"
@@ -114,8 +117,11 @@ def _types(schema: schema_pb2.Schema) -> dict[str, str]:
 
 def _add_features(schema: schema_pb2.Schema, features: Mapping[str, Feature]) -> None:
     for name, feature in features.items():
-        kind = schema_pb2.FLOAT if isinstance(feature, NumberFeature) else schema_pb2.BYTES
-        _add(schema, name, kind, required=False, several=not isinstance(feature, IdFeature | NumberFeature))
+        kind = schema_pb2.FLOAT if isinstance(feature, Numeric) else schema_pb2.BYTES
+        several = not isinstance(feature, IdFeature | NumberFeature | TextFeature)
+        added = _add(schema, name, kind, required=False, several=several)
+        if isinstance(feature, VectorFeature):
+            added.value_count.min = added.value_count.max = feature.size
         if isinstance(feature, IdsFeature) and feature.weights:
             _add(schema, name + WEIGHTS_SUFFIX, schema_pb2.FLOAT, required=False, several=True)
 

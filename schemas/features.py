@@ -22,6 +22,7 @@ RESERVED = (CANDIDATE_ID, QUERY_ID, TIMESTAMP, REWARD, TITLE, K, EXCLUDE)
 retriever, how many items it wants and which it does not."""
 
 WEIGHTS_SUFFIX = "_weights"
+FINGERPRINT_SUFFIX = "_fingerprint"
 FILE_NAME = "features.yaml"
 NAME_EXPECTED = (
     "expected a name of the letters a to z, digits and underscores, a letter first, that is no word of Python's"
@@ -127,8 +128,66 @@ class NumberFeature(Declaration):
     scale: Literal["zscore", "log", "none"] = "zscore"
 
 
-Feature = Annotated[IdFeature | IdsFeature | HistoryFeature | NumberFeature, Field(discriminator="kind")]
-Embedded = IdFeature | IdsFeature | HistoryFeature
+class VectorFeature(Declaration):
+    """Numbers that belong together, such as the embedding of a text or an image, or none (then zeros stand in, with a flag).
+
+    Attributes:
+        size: how many numbers; a row with another number of them is at fault.
+        separator: between the numbers in a column of text, which may be in brackets; a list column of Parquet needs none.
+        normalise: `l2` divides by the length, so that only the direction counts; `none` takes the numbers as they are.
+    """
+
+    kind: Literal["vector"]
+    size: PositiveInt
+    column: str | None = None
+    separator: str = Field(default="|", min_length=1, max_length=1)
+    normalise: Literal["l2", "none"] = "l2"
+
+
+class TextFeature(Declaration):
+    """A text, or none: its words and their character n-grams, hashed to rows of a table and pooled like ids.
+
+    Texts are alike however Unicode spells them: upper and lower case, composed and compatible characters are the same. A word is
+    what stands between characters that are no letters, marks or digits.
+
+    Attributes:
+        table: the embedding table, without a vocabulary.
+        words: whether whole words are among the tokens.
+        ngrams: lengths of the character n-grams, of words with a mark at each end; none of them for an empty list.
+        max_values: tokens beyond this many are cut off; the words come first.
+        pooling: as of `ids`, each token with weight 1.
+    """
+
+    kind: Literal["text"]
+    table: str
+    column: str | None = None
+    words: bool = True
+    ngrams: tuple[Annotated[int, Field(ge=1, le=16)], ...] = (3,)
+    max_values: PositiveInt = 64
+    pooling: Literal["sum", "mean"] = "mean"
+
+
+class LookedUpFeature(Declaration):
+    """A feature of the items that another feature of the query names by their ids, looked up in the catalogue.
+
+    Rows and requests carry the ids alone. An item that the catalogue does not have gives the zero vector.
+
+    Attributes:
+        of: a feature of the query whose ids are items: of kind `id`, such as the seed, or `history`, over
+            whose items the mean is taken.
+        feature: the item's; of any kind. Its table is shared.
+    """
+
+    kind: Literal["looked_up"]
+    of: str
+    feature: str
+
+
+_Raw = IdFeature | IdsFeature | HistoryFeature | NumberFeature | VectorFeature | TextFeature
+Feature = Annotated[_Raw, Field(discriminator="kind")]
+QueryFeature = Annotated[_Raw | LookedUpFeature, Field(discriminator="kind")]
+Embedded = IdFeature | IdsFeature | HistoryFeature | TextFeature
+Numeric = NumberFeature | VectorFeature
 Fault = tuple[located_yaml.KeyPath, str]
 
 
@@ -202,13 +261,26 @@ class CatalogueColumns(Declaration):
     blocked: str | None = None
 
 
+class UserColumns(Declaration):
+    """The users' table.
+
+    Attributes:
+        user: the column of the user's id, as in the interactions.
+        features: those of the query whose columns are in this table; interactions get them by the user's id.
+    """
+
+    user: str
+    features: tuple[str, ...] = Field(min_length=1)
+
+
 class FeatureSpec(Declaration):
     """What a row is, and what becomes of each column."""
 
     interactions: InteractionColumns
     catalogue: CatalogueColumns
+    users: UserColumns | None = None
     tables: dict[str, Table]
-    query: dict[str, Feature] = Field(min_length=1)
+    query: dict[str, QueryFeature] = Field(min_length=1)
     item: dict[str, Feature] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -220,13 +292,60 @@ class FeatureSpec(Declaration):
 
     @property
     def features(self) -> dict[str, Feature]:
-        """Both towers' features by name."""
-        return {**self.query, **self.item}
+        """Both towers' features by name, but for what is looked up."""
+        return {**self.raw_query, **self.item}
+
+    @property
+    def raw_query(self) -> dict[str, Feature]:
+        """The query's features that rows and requests carry."""
+        return {name: f for name, f in self.query.items() if not isinstance(f, LookedUpFeature)}
+
+    @property
+    def logged_query(self) -> dict[str, Feature]:
+        """The query's features that the log has columns of, or that come from it."""
+        return {name: f for name, f in self.raw_query.items() if name not in self.user_features}
+
+    @property
+    def user_features(self) -> dict[str, Feature]:
+        """The query's features that the users' table has columns of."""
+        names = self.users.features if self.users else ()
+        return {name: f for name, f in self.raw_query.items() if name in names}
+
+    @property
+    def looked_up(self) -> dict[str, LookedUpFeature]:
+        """The query's features that are looked up in the catalogue."""
+        return {name: f for name, f in self.query.items() if isinstance(f, LookedUpFeature)}
+
+    @property
+    def query_inputs(self) -> dict[str, Feature]:
+        """The query's features as its tower is given them: what is looked up, as what it then is.
+
+        Of the items of a history, ids and tokens of all of them stand side by side, with weights that make their sum the mean.
+        """
+        return {name: self._as_input(f) if isinstance(f, LookedUpFeature) else f for name, f in self.query.items()}
+
+    def _as_input(self, feature: LookedUpFeature) -> Feature:
+        of, item = self.query[feature.of], self.item[feature.feature]
+        if not isinstance(of, HistoryFeature) or not isinstance(item, Embedded):
+            return item
+        values = 1 if isinstance(item, IdFeature | HistoryFeature) else item.max_values
+        return IdsFeature(kind="ids", table=item.table, max_values=of.last * values, pooling="sum")
+
+    @property
+    def kept_in_catalogue(self) -> dict[str, VectorFeature | TextFeature]:
+        """The item's vectors and texts, by name: interactions do not repeat them, training looks them up by the item's id."""
+        return {name: f for name, f in self.item.items() if isinstance(f, VectorFeature | TextFeature)}
+
+    @property
+    def of_interactions(self) -> dict[str, Feature]:
+        """The features that an interaction has values of: the query's, and the item's that are joined."""
+        return {name: f for name, f in self.features.items() if name not in self.kept_in_catalogue}
 
     @property
     def query_tables(self) -> dict[str, str]:
-        """The embedding table of each feature of the query that has one."""
-        return {name: feature.table for name, feature in self.query.items() if isinstance(feature, Embedded)}
+        """The embedding table of each feature of the query that is ids."""
+        embedded = {name: f for name, f in self.query.items() if isinstance(f, Embedded)}
+        return {name: f.table for name, f in embedded.items() if not isinstance(f, TextFeature)}
 
     @property
     def history(self) -> tuple[str, HistoryFeature] | None:
@@ -254,9 +373,13 @@ class FeatureSpec(Declaration):
         """The features whose values make a table's vocabulary.
 
         Histories and what is derived from them repeat the candidates of other interactions, so they are looked up in
-        the table but not counted where another feature feeds it.
+        the table but not counted where another feature feeds it. Texts are hashed; there is nothing to count.
         """
-        sharing = {n: f for n, f in self.features.items() if isinstance(f, Embedded) and f.table == table}
+        sharing = {
+            n: f
+            for n, f in self.features.items()
+            if isinstance(f, Embedded) and not isinstance(f, TextFeature) and f.table == table
+        }
         primary = [
             n
             for n, f in sharing.items()
@@ -284,6 +407,11 @@ def _faults(spec: FeatureSpec) -> Iterator[Fault]:
     for tower, features in (("query", spec.query), ("item", spec.item)):
         for name, feature in features.items():
             yield from (((tower, name), reason) for reason in _feature_faults(spec, tower, name, feature))
+    for number, name in enumerate(spec.users.features if spec.users else ()):
+        of_user = spec.query.get(name)
+        if not isinstance(of_user, IdFeature | IdsFeature | Numeric | TextFeature) or getattr(of_user, "derive", None):
+            reason = "expected a feature of the query of kind id, ids, number, vector or text that is not derived"
+            yield ("users", "features", number), f"{reason}, received {name!r}"
     derived = [n for n, f in spec.query.items() if isinstance(f, HistoryFeature) and f.column is None]
     for name in derived[1:]:
         yield ("query", name), f"{derived[0]} is derived already; name the `column` in which this history was logged"
@@ -294,15 +422,28 @@ def _is_name(name: str) -> bool:
     return re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name) is not None and not keyword.iskeyword(name)
 
 
-def _feature_faults(spec: FeatureSpec, tower: str, name: str, feature: Feature) -> Iterator[str]:
-    weights = [other + WEIGHTS_SUFFIX for other, f in spec.features.items() if isinstance(f, IdsFeature)]
-    if name in (*RESERVED, *weights):
+def _feature_faults(spec: FeatureSpec, tower: str, name: str, feature: Feature | LookedUpFeature) -> Iterator[str]:
+    weighted = {
+        n: f
+        for n, f in {**spec.query, **spec.item}.items()
+        if isinstance(f, IdsFeature | TextFeature | LookedUpFeature)
+    }
+    weights = [other + WEIGHTS_SUFFIX for other in weighted]
+    fingerprints = [each.of + FINGERPRINT_SUFFIX for each in spec.looked_up.values()]
+    if name in (*RESERVED, *weights, *fingerprints):
         yield "this name is taken by the pipeline itself; choose another, with `column` for the data's name"
     if not _is_name(name):
         yield f"{NAME_EXPECTED}; `column` can give the data's name"
+    if isinstance(feature, LookedUpFeature):
+        yield from _looked_up_faults(spec, feature)
     if isinstance(feature, Embedded) and feature.table not in spec.tables:
         known = ", ".join(sorted(spec.tables)) or "none"
         yield f"the table {feature.table!r} is not declared under `tables` (there: {known})"
+    if isinstance(feature, TextFeature):
+        if not (feature.words or feature.ngrams):
+            yield "expected `words`, `ngrams` or both, found neither"
+        if feature.table in spec.tables and spec.tables[feature.table].vocabulary:
+            yield f"words and n-grams are hashed; name a table without `vocabulary` instead of {feature.table!r}"
     if isinstance(feature, HistoryFeature) and tower == "item":
         yield "a history belongs to the query; move it there"
     if isinstance(feature, IdFeature) and feature.derive:
@@ -312,3 +453,16 @@ def _feature_faults(spec: FeatureSpec, tower: str, name: str, feature: Feature) 
             yield f"`derive: {feature.derive}` belongs to the query; move the feature there"
         if feature.derive == "last_in_history" and spec.history is None:
             yield "`derive: last_in_history` needs a feature of kind history without a `column`"
+
+
+def _looked_up_faults(spec: FeatureSpec, feature: LookedUpFeature) -> Iterator[str]:
+    of_items = [
+        name
+        for name, f in spec.query.items()
+        if isinstance(f, HistoryFeature) or (isinstance(f, IdFeature) and f.derive in (None, "last_in_history"))
+    ]
+    if feature.of not in of_items:
+        known = ", ".join(of_items) or "none"
+        yield f"of: expected a feature of the query whose ids are items, of kind id or history ({known}), received {feature.of!r}"
+    if feature.feature not in spec.item:
+        yield f"feature: expected a feature of the item ({', '.join(spec.item)}), received {feature.feature!r}"

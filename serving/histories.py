@@ -73,13 +73,13 @@ class Histories:
     ) -> None:
         history = spec.history_feature
         self._user_features = [
-            n for n, f in spec.query.items() if (getattr(f, "column", None) or n) == spec.interactions.user
+            n for n, f in spec.raw_query.items() if (getattr(f, "column", None) or n) == spec.interactions.user
         ]
         if history is None or not self._user_features:
             raise ValueError("expected a query with the user's id and a history among its features")
         self._history = history
         self._last: int = getattr(spec.query[history], "last")  # noqa: B009  # a HistoryFeature
-        self._query = spec.query
+        self._query = spec.raw_query
         self._settings = settings
         self._log_of = log_of
         self._lock = threading.Lock()

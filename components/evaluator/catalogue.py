@@ -83,7 +83,7 @@ class Catalogue:
         has_rows = self._ids_with_rows(self.spec.id_table(self.spec.item, self.spec.catalogue.item))
         self.is_known = self.known.first < self.span * MICROSECONDS_A_DAY
         self.is_known |= np.array([item in has_rows for item in items[CANDIDATE].ids], bool)
-        self.known_users = self._ids_with_rows(self.spec.id_table(self.spec.query, self.spec.interactions.user))
+        self.known_users = self._ids_with_rows(self.spec.id_table(self.spec.raw_query, self.spec.interactions.user))
         self.facts = facts.read(self.places.facts)
         drawn = item_files.read(self.places.as_new)
         rows = positions(pa.array(drawn.ids, pa.binary()), self.ids)

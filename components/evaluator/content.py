@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import tensorflow as tf
 from numpy.typing import NDArray
 from scipy import sparse
 
@@ -15,7 +16,8 @@ from components.evaluator.cooccurrence import weights_by_age
 from components.evaluator.positions import positions
 from components.evaluator.ranking import TIE, Excluded, Ranks, not_counted
 from components.indexer.embedding import read_serialized
-from schemas.features import CANDIDATE_ID, FeatureSpec, NumberFeature
+from components.transform.text import tokens
+from schemas.features import CANDIDATE_ID, FeatureSpec, NumberFeature, TextFeature, VectorFeature
 
 BLOCK_VALUES = 1 << 24  # of queries times items, or features
 MOST_QUERIES = 256
@@ -25,17 +27,20 @@ class Content(NamedTuple):
     """What items are like.
 
     Attributes:
-        vectors: [items, features] float32, rows of length 1, or 0 where an item has no feature but its id.
+        vectors: [items, features] float32, of ids, words and numbers.
+        dense: [items, values] float32, of the features that are vectors. A row of both together has the length 1, or 0 where an
+            item has no feature but its id.
     """
 
     vectors: sparse.csr_array
+    dense: NDArray[np.float32]
 
     @classmethod
     def read(cls, catalogue: Sequence[str], ids: pa.Array, spec: FeatureSpec) -> "Content":
         """From the features of the item tower but the id.
 
-        A value of an id or of a list of ids is a feature of its own, which weighs log(items / items that have it); a number is one,
-        standardised, 0 where it is missing.
+        A value of an id or of a list of ids, and a word of a text, is a feature of its own, which weighs log(items / items that
+        have it); a number is one, standardised, 0 where it is missing. A vector weighs as much as a value that one item has.
 
         Args:
             catalogue: patterns of gzipped TFRecords of tf.Examples, an item an example.
@@ -46,24 +51,40 @@ class Content(NamedTuple):
         rows = np.concatenate([positions(batch.column(CANDIDATE_ID), ids) for batch in batches])
         size, width = len(ids), 0
         entries = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))]
+        dense = [np.zeros((size, 0), np.float32)]
         for name in content_features(spec):
-            values = pa.concat_arrays([lists(batch, name) for batch in batches if batch.num_rows])
+            values = _together([lists(batch, name) for batch in batches if batch.num_rows])
             of_row, feature = rows[pc.list_parent_indices(values).to_numpy()], spec.item[name]
             if isinstance(feature, NumberFeature):
                 numbers = _standardised(pc.list_flatten(values).to_numpy(zero_copy_only=False), feature)
                 entries.append((of_row, np.full(len(of_row), width), numbers))
                 width += 1
                 continue
-            encoded = pc.list_flatten(values).dictionary_encode()
+            if isinstance(feature, VectorFeature):
+                numbers = pc.list_flatten(values).to_numpy(zero_copy_only=False).reshape(-1, feature.size)
+                found = np.zeros((size, feature.size), np.float32)
+                found[of_row[:: feature.size]] = np.log(size) * _unit(numbers)
+                dense.append(found)
+                continue
+            flat = pc.list_flatten(values)
+            if isinstance(feature, TextFeature):
+                found_words = tokens(tf.constant(flat.to_pylist(), tf.string), words=True, ngrams=())
+                of_row = of_row[found_words.indices.numpy()[:, 0]]
+                flat = pa.array(found_words.values.numpy(), pa.binary())
+            encoded = flat.dictionary_encode()
             pairs = np.unique(of_row * len(encoded.dictionary) + encoded.indices.to_numpy(zero_copy_only=False))
             of_row, codes = np.divmod(pairs, max(1, len(encoded.dictionary)))
             weight = np.log(size / np.maximum(1, np.bincount(codes, minlength=len(encoded.dictionary))))
             entries.append((of_row, width + codes, weight[codes]))
             width += len(encoded.dictionary)
         of_rows, columns, values = (np.concatenate(each) for each in zip(*entries, strict=True))
-        length = np.sqrt(np.bincount(of_rows, np.square(values), minlength=size))
-        unit = values / np.where(length > 0, length, 1.0)[of_rows]
-        return cls(sparse.csr_array((unit.astype(np.float32), (of_rows, columns)), shape=(size, max(1, width))))
+        together = np.concatenate(dense, axis=1)
+        squares = np.bincount(of_rows, np.square(values), minlength=size) + np.square(together).sum(axis=1)
+        length = np.where(squares > 0, np.sqrt(squares), 1.0)
+        unit = (values / length[of_rows]).astype(np.float32)
+        vectors = sparse.csr_array((unit, (of_rows, columns)), shape=(size, max(1, width)))
+        unit_dense: NDArray[np.float32] = (together / length[:, np.newaxis]).astype(np.float32)
+        return cls(vectors, unit_dense)
 
     def rank(self, histories: Excluded, true_rows: NDArray[np.int64], excluded: Excluded | None) -> Ranks:
         """Ranks each query's true item by its likeness to the history, the mean of whose items is the query.
@@ -80,18 +101,34 @@ class Content(NamedTuple):
         weights = weights_by_age(histories)
         shares = weights / np.bincount(np.repeat(np.arange(number), lengths), weights, minlength=number).repeat(lengths)
         seen = sparse.csr_array((shares.astype(np.float32), histories.rows, histories.offsets), shape=(number, size))
-        queries = seen @ self.vectors
+        queries, dense_queries = seen @ self.vectors, seen @ self.dense
         left_out = not_counted(true_rows, size, excluded)
         counts = np.zeros((2, number), np.int64)
-        block = max(1, min(MOST_QUERIES, BLOCK_VALUES // max(size, width)))
+        block = max(1, min(MOST_QUERIES, BLOCK_VALUES // max(size, width, self.dense.shape[1])))
         for start in range(0, number, block):
             end = min(start + block, number)
-            scores = self.vectors @ queries[start:end].T.toarray()
+            scores = self.vectors @ queries[start:end].T.toarray() + self.dense @ dense_queries[start:end].T
             true = scores[true_rows[start:end], np.arange(end - start)]
             scores[left_out.of(start, end)] = -np.inf
             counts[0, start:end] = np.count_nonzero(scores > true + np.float32(TIE), axis=0)
             counts[1, start:end] = np.count_nonzero(scores >= true - np.float32(TIE), axis=0)
         return Ranks(counts[0], counts[1] - counts[0])
+
+
+def _together(parts: Sequence[pa.ListArray]) -> pa.ListArray:
+    """Several lists as one; those of a batch without any value come without a type."""
+    kind = next((part.type for part in parts if len(part.values)), pa.list_(pa.binary()))
+    nothing = pa.array([], kind.value_type)
+    typed = [part if len(part.values) else pa.ListArray.from_arrays(part.offsets, nothing) for part in parts]
+    return pa.concat_arrays(typed)
+
+
+def _unit(numbers: NDArray[np.float32]) -> NDArray[np.float64]:
+    """[rows, values] to rows of length 1; a row of zeros stays."""
+    wide = numbers.astype(np.float64)
+    lengths = np.sqrt(np.square(wide).sum(axis=1, keepdims=True))
+    unit: NDArray[np.float64] = wide / np.where(lengths > 0, lengths, 1.0)
+    return unit
 
 
 def _standardised(numbers: NDArray[np.float32], feature: NumberFeature) -> NDArray[np.float64]:

@@ -137,7 +137,7 @@ class ScoreGroup:
         return Group(
             rows,
             Scored.concatenate(scored, batches),
-            _sets(rows, list(self._spec.query)),
+            _sets(rows, list(self._spec.raw_query)),
             self._slices(rows, asked, taken, catalogue),
             gone,
         )

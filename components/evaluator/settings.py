@@ -14,7 +14,7 @@ from components.evaluator.names import (
     Statistics,
     gain_name,
 )
-from schemas.features import Declaration, FeatureSpec, NumberFeature
+from schemas.features import Declaration, FeatureSpec, NumberFeature, TextFeature, VectorFeature
 from schemas.located_yaml import FaultsError, KeyPath
 
 
@@ -193,6 +193,8 @@ class EvaluatorSettings(Declaration):
             feature = spec.features.get(name)
             if feature is None:
                 found.append((("slices", name), f"no such feature (there: {', '.join(spec.features)})"))
+            elif isinstance(feature, VectorFeature | TextFeature):
+                found.append((("slices", name), f"{name} is a {feature.kind}; slices are of ids or numbers"))
             elif isinstance(feature, NumberFeature) != bool(each.edges):
                 need = (
                     "a number: give its edges" if isinstance(feature, NumberFeature) else "no number: it has no edges"

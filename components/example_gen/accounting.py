@@ -15,7 +15,7 @@ ROWS_PROPERTY = "rows"
 SHOWN_EXAMPLES = 3
 SHOWN_FAULTS = 10
 
-Kind = Literal["interactions", "catalogue"]
+Kind = Literal["interactions", "catalogue", "users"]
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """The items that may be retrieved on a day, as examples; and as a table to join interactions with."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from typing import Any
 
@@ -110,19 +110,23 @@ class FinishCatalogue(beam.DoFn):
 
     Args:
         files: what the place of a row begins with, by the number of its file.
-        id_column: the data's name of the item id, for the accounting.
+        id_column: the data's name of the id, for the accounting.
+        key: the output column that is the id.
+        split: of what is not blocked.
     """
 
-    def __init__(self, files: list[str], id_column: str) -> None:
+    def __init__(self, files: list[str], id_column: str, key: str = CANDIDATE_ID, split: str = CATALOGUE_SPLIT) -> None:
         self._files = files
         self._id_column = id_column
+        self._key = key
+        self._split = split
 
     def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[Any]:
         """Called by Beam."""
         rows = from_bytes(list(element[1]))
         accounting = Accounting()
         first = (
-            rows.append_column("_at", pa.array(range(rows.num_rows))).group_by(CANDIDATE_ID).aggregate([("_at", "min")])
+            rows.append_column("_at", pa.array(range(rows.num_rows))).group_by(self._key).aggregate([("_at", "min")])
         )
         kept = pc.is_in(pa.array(range(rows.num_rows)), first.column("_at_min"))
         repeated = rows.filter(pc.invert(kept))
@@ -132,20 +136,20 @@ class FinishCatalogue(beam.DoFn):
             places(repeated, self._files),
         )
         rows = rows.filter(kept)
-        for split, chosen in _splits(rows):
+        for split, chosen in _splits(rows, self._split):
             accounting.splits[split] = chosen.num_rows
             for example in serialized_examples(chosen):
                 yield beam.pvalue.TaggedOutput(split, example)
         yield beam.pvalue.TaggedOutput(ACCOUNTING, accounting)
 
 
-def _splits(rows: pa.Table) -> Iterator[tuple[str, pa.Table]]:
-    """Clean catalogue entries by split."""
+def _splits(rows: pa.Table, split: str) -> Iterator[tuple[str, pa.Table]]:
+    """Clean entries by split, those that are not blocked in `split`."""
     if BLOCKED not in rows.column_names:
-        yield CATALOGUE_SPLIT, rows
+        yield split, rows
         return
     blocked = pc.not_equal(pc.fill_null(rows.column(BLOCKED), 0.0), 0.0)
-    yield CATALOGUE_SPLIT, rows.filter(pc.invert(blocked))
+    yield split, rows.filter(pc.invert(blocked))
     yield BLOCKED_SPLIT, rows.filter(blocked)
 
 
@@ -162,25 +166,16 @@ class CatalogueTable:
         self.blocked = blocked
 
     @classmethod
-    def load(cls, examples_uri: str) -> "CatalogueTable":
+    def load(cls, examples_uri: str, without: Collection[str] = ()) -> "CatalogueTable":
         """Reads the examples that CatalogueExampleGen wrote.
 
         Args:
             examples_uri: of the Examples artifact.
+            without: features that are not kept in memory.
         """
-        retrievable, blocked = (
-            _read(os.path.join(examples_uri, f"Split-{split}")) for split in (CATALOGUE_SPLIT, BLOCKED_SPLIT)
-        )
-        serialized = [*retrievable, *blocked]
-        batch = example_coder.ExamplesToRecordBatchDecoder().DecodeBatch(serialized)
-        # A feature that no item has comes without a type; interactions then come without it too.
-        batch = batch.select([field.name for field in batch.schema if not pa.types.is_null(field.type)])
-        value_types = {pa.large_binary(): pa.binary(), pa.float32(): pa.float32()}
-        lists = [pa.list_(value_types[field.type.value_type]) for field in batch.schema]
-        rows = pa.Table.from_batches([batch]).cast(pa.schema(list(zip(batch.schema.names, lists, strict=True))))
-        ids = pa.array(rows.column(CANDIDATE_ID).combine_chunks().flatten()).cast(pa.binary())
-        is_blocked = np.arange(len(serialized)) >= len(retrievable)
-        return cls(rows.set_column(rows.column_names.index(CANDIDATE_ID), CANDIDATE_ID, ids), is_blocked)
+        rows, sizes = read_rows(examples_uri, CANDIDATE_ID, [CATALOGUE_SPLIT, BLOCKED_SPLIT])
+        rows = rows.drop_columns([name for name in rows.column_names if name in without])
+        return cls(rows, np.arange(rows.num_rows) >= sizes[0])
 
     def positions(self, ids: pa.Array) -> pa.Array:
         """[rows] binary ids to [rows] int32 rows of the table; null where the catalogue has no such item."""
@@ -189,6 +184,28 @@ class CatalogueTable:
     def features(self, positions: pa.Array, names: list[str]) -> pa.Table:
         """The named features of the items at [rows] positions."""
         return self.rows.select([name for name in names if name in self.rows.column_names]).take(positions)
+
+
+def read_rows(examples_uri: str, key: str, splits: Sequence[str]) -> tuple[pa.Table, list[int]]:
+    """Examples as a table, with one value a row of the key and a list of each other feature.
+
+    Args:
+        examples_uri: of the Examples artifact.
+        key: the feature that is the id.
+        splits: which are read; one that is not there has no rows.
+
+    Returns:
+        The rows, and how many there are of each split.
+    """
+    parts = [_read(os.path.join(examples_uri, f"Split-{split}")) for split in splits]
+    batch = example_coder.ExamplesToRecordBatchDecoder().DecodeBatch([each for part in parts for each in part])
+    # A feature that no entry has comes without a type; interactions then come without it too.
+    batch = batch.select([field.name for field in batch.schema if not pa.types.is_null(field.type)])
+    value_types = {pa.large_binary(): pa.binary(), pa.float32(): pa.float32()}
+    lists = [pa.list_(value_types[field.type.value_type]) for field in batch.schema]
+    rows = pa.Table.from_batches([batch]).cast(pa.schema(list(zip(batch.schema.names, lists, strict=True))))
+    ids = pa.array(rows.column(key).combine_chunks().flatten()).cast(pa.binary())
+    return rows.set_column(rows.column_names.index(key), key, ids), [len(part) for part in parts]
 
 
 def _read(folder: str) -> list[bytes]:

@@ -20,25 +20,31 @@ from schemas.features import (
     IdFeature,
     IdsFeature,
     NumberFeature,
+    TextFeature,
+    VectorFeature,
 )
 
 OVER, EVENT = "_over", "_event"  # what the reward is made of; not part of an example
 BLOCKED = "_blocked"  # a number; not part of an example
 
-Kind = Literal["id", "ids", "number", "numbers", "time", "title"]
+Kind = Literal["id", "ids", "text", "number", "numbers", "vector", "time", "title"]
 TYPES: dict[Kind, pa.DataType] = {
     "id": pa.binary(),
     "ids": pa.list_(pa.binary()),
+    "text": pa.binary(),
     "number": pa.float32(),
     "numbers": pa.list_(pa.float32()),
+    "vector": pa.list_(pa.float32()),
     "time": pa.int64(),
     "title": pa.binary(),
 }
 EXPECTED: dict[Kind, str] = {
     "id": "text or whole numbers",
     "ids": "text, whole numbers, or lists of them",
+    "text": "text or whole numbers",
     "number": "numbers",
     "numbers": "numbers, lists of them, or text",
+    "vector": "lists of numbers, or text",
     "time": "a timestamp",
     "title": "text or numbers",
 }
@@ -63,6 +69,7 @@ class Column:
         required: whether a row without it is at fault.
         minimum: of a number; a lower one is at fault.
         largest: of a number's magnitude; a larger one is at fault.
+        size: of a vector; another number of values is at fault.
     """
 
     name: str
@@ -73,6 +80,7 @@ class Column:
     required: bool = False
     minimum: float | None = None
     largest: float = LARGEST
+    size: int = 0
 
     @property
     def unit(self) -> str:
@@ -95,7 +103,14 @@ def interaction_columns(spec: FeatureSpec) -> list[Column]:
             columns.append(Column(OVER, rule.over, "number", required=True))
     if keys.event:
         columns.append(Column(EVENT, keys.event.column, "id", required=True))
-    return columns + _feature_columns(spec.query)
+    return columns + _feature_columns(spec.logged_query)
+
+
+def user_columns(spec: FeatureSpec) -> list[Column]:
+    """What is read of a user; nothing where the specification has no users' table."""
+    if spec.users is None:
+        return []
+    return [Column(QUERY_ID, spec.users.user, "id", required=True), *_feature_columns(spec.user_features)]
 
 
 def catalogue_columns(spec: FeatureSpec) -> list[Column]:
@@ -162,6 +177,10 @@ def _feature_columns(features: Mapping[str, Feature]) -> list[Column]:
                 columns.append(Column(name, source, "ids", feature.separator))
                 if feature.weights:
                     columns.append(Column(name + WEIGHTS_SUFFIX, feature.weights, "numbers", feature.separator))
+            case TextFeature():
+                columns.append(Column(name, source, "text"))
+            case VectorFeature():
+                columns.append(Column(name, source, "vector", feature.separator, size=feature.size))
             case HistoryFeature() if feature.column:
                 columns.append(Column(name, source, "ids", feature.separator))
             case _:  # derived
@@ -195,7 +214,7 @@ def _is_readable(column: Column, kind: pa.DataType) -> bool:
         return True
     inner = kind.value_type if is_list(kind) else None
     match column.kind:
-        case "id":
+        case "id" | "text":
             return _is_id(kind)
         case "ids":
             return _is_id(kind if inner is None else inner)
@@ -203,6 +222,8 @@ def _is_readable(column: Column, kind: pa.DataType) -> bool:
             return _is_number(kind)
         case "numbers":
             return _is_number(kind) or is_text(kind) or (inner is not None and _is_number(inner))
+        case "vector":
+            return is_text(kind) or (inner is not None and _is_number(inner))
         case "time":
             if pa.types.is_timestamp(kind):
                 return True

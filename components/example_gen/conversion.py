@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from components.example_gen.columns import Column, is_list, is_text
 
+FLOAT32_MAX = float(np.finfo(np.float32).max)
+BRACKETS = "[](){} \t"  # around a vector that is written as text
 MICROSECONDS = {"s": 1_000_000.0, "ms": 1_000.0, "us": 1.0, "ns": 0.001}
 EXACT = 2.0**53  # floats below it are exact where they are whole
 NULL_SPELLINGS = ("\\N", "NULL", "null", "(null)", "None", "NaN", "nan", "<NA>", "#N/A", "NaT")
@@ -73,6 +75,11 @@ def convert(column: Column, raw: pa.Array, form: Form) -> Converted:
                 faults[f"below {column.minimum:g}"] = _mask(pc.less(values, pa.scalar(column.minimum, pa.float32())))
         case "numbers":
             values, faults = _several(raw, column.separator, form, lambda each: _numbers(each, column.largest))
+        case "text":
+            values, wrong = _texts(raw)
+            faults = {"not UTF-8": wrong}
+        case "vector":
+            values, faults = _vectors(raw, column, form)
         case "time":
             values, wrong = _times(raw, column.time_unit)
             faults = {f"not a time{column.unit}": wrong}
@@ -133,7 +140,8 @@ def _without_nothing(raw: pa.Array, form: Form) -> pa.Array:
     if form.null_values:
         words = pa.array([word.encode() for word in form.null_values]).cast(raw.type)
         nothing = pc.or_(nothing, pc.is_in(raw, words))
-    return pc.if_else(nothing, pa.scalar(None, raw.type), raw)
+    # Not `if_else`, which gives invalid offsets for a slice of texts (pyarrow 18).
+    return pc.replace_with_mask(raw, pc.fill_null(nothing, False), pa.scalar(None, raw.type))
 
 
 def _ids(raw: pa.Array, form: Form) -> tuple[pa.Array, dict[str, NDArray[np.bool_]]]:
@@ -141,9 +149,7 @@ def _ids(raw: pa.Array, form: Form) -> tuple[pa.Array, dict[str, NDArray[np.bool
         return raw.cast(pa.string()).cast(pa.binary()), {}
     if pa.types.is_floating(raw.type) or pa.types.is_decimal(raw.type):
         return _whole_ids(raw)
-    values, wrong = _each(
-        raw.cast(pa.binary()), lambda values: values.cast(pa.string()).cast(pa.binary()), _checked_utf8, pa.binary()
-    )
+    values, wrong = _texts(raw)
     faults = {"not UTF-8": wrong}
     trimmed = pc.utf8_trim_whitespace(values.cast(pa.string())).cast(pa.binary())
     if form.trim:
@@ -154,6 +160,15 @@ def _ids(raw: pa.Array, form: Form) -> tuple[pa.Array, dict[str, NDArray[np.bool
         faults[SPELLING] = _mask(pc.is_in(values, pa.array([word.encode() for word in NULL_SPELLINGS])))
     faults[f"longer than {form.max_id_bytes} bytes"] = _mask(pc.greater(pc.binary_length(values), form.max_id_bytes))
     return values, faults
+
+
+def _texts(raw: pa.Array) -> tuple[pa.Array, NDArray[np.bool_]]:
+    """Binary, and the mask of what is not UTF-8."""
+    if not is_text(raw.type):
+        return raw.cast(pa.string()).cast(pa.binary()), _none(raw)
+    return _each(
+        raw.cast(pa.binary()), lambda values: values.cast(pa.string()).cast(pa.binary()), _checked_utf8, pa.binary()
+    )
 
 
 def _whole_ids(raw: pa.Array) -> tuple[pa.Array, dict[str, NDArray[np.bool_]]]:
@@ -311,6 +326,27 @@ def _several(
     values, faults = convert_values(_without_nothing(lists.values, form))
     typed = pa.ListArray.from_arrays(lists.offsets, values, mask=pc.is_null(lists))
     return typed, {reason: _any_in_list(typed, wrong) for reason, wrong in faults.items()}
+
+
+def _vectors(raw: pa.Array, column: Column, form: Form) -> tuple[pa.Array, dict[str, NDArray[np.bool_]]]:
+    """Lists of exactly as many numbers as the column has, whose squares add up to a number too; an empty one is a missing value."""
+    wrong = _none(raw)
+    if is_text(raw.type):
+        texts, wrong = _texts(raw)
+        texts = pc.ascii_trim(texts.cast(pa.string()), BRACKETS)
+        # Any run of blanks is one separator, as NumPy prints columns side by side.
+        is_blank = column.separator == " "
+        raw = pc.ascii_split_whitespace(texts) if is_blank else pc.split_pattern(texts, column.separator)
+        raw = pc.if_else(pc.equal(pc.binary_length(texts), 0), pa.scalar(None, raw.type), raw)
+    largest = math.sqrt(FLOAT32_MAX / column.size)
+    values, faults = _several(raw, column.separator, form, lambda each: _numbers(each, largest))
+    faults["not UTF-8"] = wrong
+    faulty = np.logical_or.reduce(list(faults.values()))
+    lacking = _any_in_list(values, pc.is_null(values.values).to_numpy(zero_copy_only=False)) & ~faulty
+    lengths = np.diff(values.offsets.to_numpy())
+    faults["a number is missing"] = lacking
+    faults[f"another length than {column.size}"] = (lengths != column.size) & (lengths > 0) & ~lacking & ~faulty
+    return pa.ListArray.from_arrays(values.offsets, values.values, mask=pa.array(lengths == 0)), faults
 
 
 def _rebuilt(lists: pa.ListArray) -> pa.ListArray:

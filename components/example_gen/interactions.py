@@ -27,6 +27,7 @@ from components.example_gen.held_out import HeldOut, user_hashes
 from components.example_gen.histories import histories
 from components.example_gen.settings import ExampleGenSettings, UserSplit
 from components.example_gen.sources import MICROSECONDS_A_DAY, MICROSECONDS_AN_HOUR, Window, microseconds
+from components.example_gen.users import UserTable
 from components.kept import Kept
 from schemas.errors import UserError
 from schemas.features import (
@@ -43,6 +44,7 @@ from schemas.features import (
 TRAIN_SPLIT = "train"
 EVAL_SPLIT = "eval"
 HELD_OUT_BLOCKED = "held out, but blocked"  # in the accounting: neither trained on nor asked for
+USER_UNKNOWN = "of a user whom the users' table lacks"  # in the accounting, of those in the other splits
 THURSDAY = 3  # 1970-01-01 was one
 SECONDS_A_DAY = 86_400.0
 
@@ -56,6 +58,7 @@ class InteractionSpec(component_spec.ComponentSpec):
     }
     INPUTS = {
         "catalogue": component_spec.ChannelParameter(type=standard_artifacts.Examples),
+        "users": component_spec.ChannelParameter(type=standard_artifacts.Examples, optional=True),
         "base_model": component_spec.ChannelParameter(type=standard_artifacts.Model, optional=True),
     }
     OUTPUTS = {"examples": component_spec.ChannelParameter(type=standard_artifacts.Examples)}
@@ -102,11 +105,12 @@ class InteractionExecutor(base_beam_executor.BaseBeamExecutor):
         )
         check_files(files, cleaning)
         catalogue = artifact_utils.get_single_instance(input_dict["catalogue"])
+        (users,) = [each.uri for each in input_dict.get("users") or []] or [None]
 
         def ingest(held_out: HeldOut) -> Accounting:
             places_in = before_rows(files, request.settings.interactions)
             finish = FinishInteractions(
-                held_out, request.spec, window, places_in, catalogue.uri, request.settings.repeated
+                held_out, request.spec, window, places_in, catalogue.uri, request.settings.repeated, users
             )
             with self._make_beam_pipeline() as pipeline:
                 generate(pipeline, files, cleaning, finish, [TRAIN_SPLIT, EVAL_SPLIT], examples)
@@ -155,6 +159,8 @@ class InteractionExampleGen(base_beam_component.BaseBeamComponent):
         day: the UTC day.
         catalogue: the examples of CatalogueExampleGen; an interaction with an item that it lacks is dropped.
         base_model: the model that training goes on from; where the channel has none, the window is that of a first run.
+        users: the examples of UserExampleGen, where the specification has a users' table; a user that it lacks has none of its
+            features, and is counted.
 
     Output `examples`, splits `train` and `eval`: an example an interaction with `candidate_id`, `query_id`, `timestamp`
     (int64, microseconds since 1970-01-01 UTC), `reward`, and the raw features of both towers.
@@ -171,12 +177,14 @@ class InteractionExampleGen(base_beam_component.BaseBeamComponent):
         day: date,
         catalogue: types.BaseChannel,
         base_model: types.BaseChannel,
+        users: types.BaseChannel | None = None,
     ) -> None:
         super().__init__(
             InteractionSpec(
                 **Request.parameters(settings, spec, day),
                 catalogue=catalogue,
                 base_model=base_model,
+                users=users,
                 examples=types.Channel(type=standard_artifacts.Examples),
             )
         )
@@ -194,6 +202,7 @@ class FinishInteractions(beam.DoFn):
         files: what the place of a row begins with, by the number of its file.
         catalogue_uri: of the catalogue's Examples artifact.
         repeated: what becomes of rows with the same user, item and time.
+        users_uri: of the users'; None without.
     """
 
     def __init__(
@@ -204,13 +213,15 @@ class FinishInteractions(beam.DoFn):
         files: list[str],
         catalogue_uri: str,
         repeated: Literal["drop", "add_up", "keep"],
+        users_uri: str | None = None,
     ) -> None:
         self._held_out = held_out
         self._spec = spec
         self._window = window
         self._files = files
         self._repeated = repeated
-        self._catalogue = Kept(lambda: CatalogueTable.load(catalogue_uri))
+        self._catalogue = Kept(lambda: CatalogueTable.load(catalogue_uri, spec.kept_in_catalogue))
+        self._users = Kept(lambda: UserTable(users_uri)) if users_uri else None
 
     def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[Any]:
         """Called by Beam."""
@@ -229,6 +240,12 @@ class FinishInteractions(beam.DoFn):
         positions = catalogue.positions(rows.column(CANDIDATE_ID).combine_chunks())
         for name, column in _columns(catalogue.features(positions, self._item_features())):
             rows = rows.append_column(name, column)
+        if self._users:
+            known = self._users.get().positions(rows.column(QUERY_ID).combine_chunks())
+            for name, column in _columns(self._users.get().features(known)):
+                rows = rows.append_column(name, column)
+            if known.null_count:
+                accounting.splits[USER_UNKNOWN] = known.null_count
         blocked = catalogue.blocked[positions.to_numpy()]
         if (held_out & blocked).any():
             accounting.splits[HELD_OUT_BLOCKED] = int((held_out & blocked).sum())
@@ -302,10 +319,12 @@ class FinishInteractions(beam.DoFn):
         return rows
 
     def _item_features(self) -> list[str]:
+        """Those that are joined; vectors and texts would make an interaction many times as large."""
+        joined = [name for name in self._spec.item if name not in self._spec.kept_in_catalogue]
         weights = [
             name + WEIGHTS_SUFFIX for name, f in self._spec.item.items() if isinstance(f, IdsFeature) and f.weights
         ]
-        return [*self._spec.item, *weights]
+        return [*joined, *weights]
 
 
 def _has_empty_split(accounting: Accounting) -> bool:

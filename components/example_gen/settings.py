@@ -191,6 +191,8 @@ class ExampleGenSettings(Declaration):
     Attributes:
         interactions: the logs.
         catalogue: the items that may be retrieved.
+        users: the users' table, where the feature specification has `users`; at a path with a day, the newest that is not after the
+            run's.
         first_day: the first day there is a log of; days of the window before it are not expected. Every other day of
             the window must be there.
         closed: days that do not exist: of the week (`saturday`), or dates. They are not run, nor expected or counted in any window;
@@ -211,6 +213,7 @@ class ExampleGenSettings(Declaration):
 
     interactions: SourceSettings
     catalogue: SourceSettings
+    users: SourceSettings | None = None
     first_day: date | None = None
     closed: tuple[Weekday | date, ...] = ()
     window_days: int = Field(default=1, ge=1, le=MOST_DAYS)

@@ -141,17 +141,26 @@ def interaction_files(settings: ExampleGenSettings, window: Window) -> Found:
 
 
 def catalogue_files(settings: ExampleGenSettings, day: date) -> Found:
-    """The files of the newest catalogue that is not after a day.
+    """The files of the newest catalogue that is not after a day; see `newest_files`."""
+    return newest_files(settings.catalogue, day, "catalogue")
+
+
+def newest_files(source: SourceSettings, day: date, what: str) -> Found:
+    """The files of the newest snapshot that is not after a day.
+
+    Args:
+        source: where snapshots lie.
+        day: the run's.
+        what: they are of, for the error.
 
     Raises:
         UserError: there is none, or it is without its success marker.
     """
-    source = settings.catalogue
     if not source.is_daily:
         return _files(source, source.path, None)
     snapshots = [each for each in _days_on_disk(source.path) if each <= day]
     if not snapshots:
-        raise UserError(f"No catalogue of {day} or before at {source.path}.")
+        raise UserError(f"No {what} of {day} or before at {source.path}.")
     newest = max(snapshots)
     return _files(source, _dated(source.path, newest), newest)
 

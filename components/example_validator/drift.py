@@ -18,18 +18,18 @@ from components.example_gen.sources import EPOCH
 from components.example_validator.settings import ValidationSettings
 from components.example_validator.stopping import describe
 from schemas.errors import UserError
-from schemas.features import Fault, FeatureSpec, NumberFeature
+from schemas.features import Fault, FeatureSpec, Numeric
 
 SPLITS = (TRAIN_SPLIT, EVAL_SPLIT)
 
 
 def drift_faults(settings: ValidationSettings, spec: FeatureSpec) -> list[Fault]:
     """A key path below `settings` and a reason for each limit of a feature that the specification lacks."""
-    known = ", ".join(sorted(spec.features))
+    known = ", ".join(sorted(spec.of_interactions))
     return [
-        (("drift", name), f"expected a feature of the specification ({known}), received {name!r}")
+        (("drift", name), f"expected a feature of the interactions ({known}), received {name!r}")
         for name in settings.drift
-        if name not in spec.features
+        if name not in spec.of_interactions
     ]
 
 
@@ -49,7 +49,7 @@ def distribution_config(
         feature = config.default_slice_config.feature.add()
         feature.path.step.append(name)
         comparator = feature.distribution_comparator
-        is_number = isinstance(spec.features[name], NumberFeature)
+        is_number = isinstance(spec.features[name], Numeric)
         (comparator.jensen_shannon_divergence if is_number else comparator.infinity_norm).threshold = limit
     if settings.least_volume is not None:
         config.default_slice_config.num_examples_comparator.min_fraction_threshold = settings.least_volume

@@ -19,7 +19,7 @@ import tensorflow as tf
 from components.indexer.search import Found, Search
 from components.trainer.export import load_tower
 from components.trainer.warmup import write_warmup
-from components.transform.preprocessing import fingerprint
+from components.transform.preprocessing import NO_ITEM, fingerprint
 from ndr_client.served import (
     EMBEDDING,
     EMBEDDINGS_SIGNATURE,
@@ -32,8 +32,6 @@ from ndr_client.served import (
     TENSORS_SIGNATURE,
     K,
 )
-
-NO_ITEM = -1  # fingerprints are not negative
 
 
 class Retriever(tf.Module):

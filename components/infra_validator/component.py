@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import tensorflow as tf
+import tensorflow_transform as tft
 from tfx import types
 from tfx.components.infra_validator import executor as tfx_infra_validator
 from tfx.dsl.components.base import base_component, base_executor, executor_spec
@@ -28,8 +29,10 @@ from components.infra_validator.parity import Parity
 from components.progress import progress
 from components.pusher.joint import sources_of
 from components.pusher.versions import PushFolder
+from components.trainer.inputs import catalogue_inputs, lookup_for_queries
 from components.trainer.settings import TrainerSettings
 from components.trainer.trained import TrainedTowers
+from components.transform.catalogue_lookup import CatalogueLookup
 from ndr_client import Client
 from ndr_client.served import EMBEDDING, ITEM_TOWER, QUERY_TOWER
 from schemas.features import FeatureSpec
@@ -153,11 +156,14 @@ def _faults(input_dict: dict[str, list[types.Artifact]], exec_properties: dict[s
             return sorted({state.message for part in sources for state in server.versions.states(part).values()})
         described = files.read_description(index)
         parity = Parity(files.read(index), described.kind == "flat", described.settings["vectors"])
+        spec = FeatureSpec.model_validate_json(exec_properties["feature_spec"])
+        transform_graph = artifact_utils.get_single_uri(input_dict["transform_graph"])
         trained = TrainedTowers(
-            FeatureSpec.model_validate_json(exec_properties["feature_spec"]),
+            spec,
             TrainerSettings.model_validate_json(exec_properties["trainer"]),
-            artifact_utils.get_single_uri(input_dict["transform_graph"]),
+            transform_graph,
             warm_start_folder(model.uri),
+            _lookup(spec, artifact_utils.get_single_instance(input_dict["catalogue"]), transform_graph),
         )
         k = min(RETRIEVED, described.items)
         with Client(f"127.0.0.1:{server.port}", timeout=TIMEOUT_SECONDS) as client:
@@ -171,6 +177,15 @@ def _faults(input_dict: dict[str, list[types.Artifact]], exec_properties: dict[s
                 served = client.embed(ITEM_TOWER, examples).outputs[EMBEDDING]
                 parity.items([candidate_id(each) for each in examples], served, trained.embed_items(examples))
     return parity.faults()
+
+
+def _lookup(spec: FeatureSpec, catalogue: types.Artifact, transform_graph: str) -> CatalogueLookup | None:
+    """What the trained query tower looks up, read from the catalogue again."""
+    if not spec.looked_up:
+        return None
+    splits = artifact_utils.decode_split_names(catalogue.split_names)
+    files = [io_utils.all_files_pattern(artifact_utils.get_split_uri([catalogue], split)) for split in splits]
+    return lookup_for_queries(spec, catalogue_inputs(files, spec, tft.TFTransformOutput(transform_graph)))
 
 
 def _batches(examples: list[types.Artifact], split: str) -> Iterator[list[bytes]]:

@@ -14,10 +14,11 @@ from tfx.types.standard_component_specs import TrainerSpec
 from tfx.utils import io_utils, json_utils
 
 from components.artifacts import GOES_ON_PROPERTY, SHAPE_PROPERTY, SPAN_PROPERTY, Analysis, warm_start_folder
-from components.example_gen.catalogue import CATALOGUE_SPLIT
+from components.example_gen.catalogue import BLOCKED_SPLIT, CATALOGUE_SPLIT
 
 CATALOGUE_KEY = "catalogue"
 CATALOGUE_FILES = "catalogue_files"
+BLOCKED_FILES = "blocked_files"
 ANALYSIS_KEY = "analysis"
 WARM_START = "warm_start"
 UNFINISHED = "unfinished"
@@ -40,6 +41,7 @@ class RetrievalTrainerExecutor(executor.GenericExecutor):
     """TFX's executor, which tells the user function by `custom_config` what else the step has.
 
     - `catalogue_files`: the patterns of the catalogue's files.
+    - `blocked_files`: those of items that are known, but blocked.
     - `analysis`: the folder of `components.analysis.files`.
     - `warm_start`: the folder that the next day's training goes on from, to be written.
     - `unfinished`: a folder that is the same for every attempt at the same training, for checkpoints on the way.
@@ -72,12 +74,17 @@ class RetrievalTrainerExecutor(executor.GenericExecutor):
         exec_properties: dict[str, Any],
     ) -> fn_args_utils.FnArgs:
         arguments = super()._GetFnArgs(input_dict, output_dict, exec_properties)
-        folders = artifact_utils.get_split_uris(input_dict[CATALOGUE_KEY], CATALOGUE_SPLIT)
+        (catalogue,) = input_dict[CATALOGUE_KEY]
+        files = {
+            split: [io_utils.all_files_pattern(artifact_utils.get_split_uri([catalogue], split))]
+            for split in artifact_utils.decode_split_names(catalogue.split_names)
+        }
         base = input_dict.get(standard_component_specs.BASE_MODEL_KEY)
         arguments.base_model = warm_start_folder(base[0].uri) if base else None
         arguments.custom_config = {
             **arguments.custom_config,
-            CATALOGUE_FILES: [io_utils.all_files_pattern(folder) for folder in folders],
+            CATALOGUE_FILES: files[CATALOGUE_SPLIT],
+            BLOCKED_FILES: files.get(BLOCKED_SPLIT, []),
             ANALYSIS_KEY: artifact_utils.get_single_uri(input_dict[ANALYSIS_KEY]),
             WARM_START: warm_start_folder(
                 artifact_utils.get_single_uri(output_dict[standard_component_specs.MODEL_KEY])

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from pathlib import PurePath
 
 import tensorflow as tf
-import tensorflow_transform as tft
 
 from components.trainer.towers import Tower
 from components.trainer.warmup import write_warmup
 from components.transform import raw_features
+from components.transform.model_inputs import ModelInputs
 from ndr_client.served import EMBEDDING, EXAMPLES_SIGNATURE, TENSORS_SIGNATURE
 from schemas.errors import UserError
 from schemas.features import Feature
@@ -24,11 +24,11 @@ class ServedTower(tf.Module):
     - `serving_examples`: `examples`, [batch] serialised tf.Examples.
     """
 
-    def __init__(self, tower: Tower, features: Mapping[str, Feature], transform_output: tft.TFTransformOutput) -> None:
+    def __init__(self, tower: Tower, features: Mapping[str, Feature], transform: ModelInputs) -> None:
         super().__init__(name=tower.name)
         # Not the tower: of a Keras model that it finds, TensorFlow writes every layer's calls once more.
         self.weights = tower.weights
-        self.transform = transform_output.transform_features_layer()
+        self.transform = transform
         specs = raw_features.tensor_specs(features)
 
         def embed(raw: dict[str, tf.SparseTensor]) -> dict[str, tf.Tensor]:
@@ -48,11 +48,16 @@ class ServedTower(tf.Module):
         }
 
 
-def export_tower(
-    tower: Tower, features: Mapping[str, Feature], transform_output: tft.TFTransformOutput, folder: str
-) -> None:
-    """Writes a tower's SavedModel, warm-up requests included, to `folder/TOWER_NAME`."""
-    served = ServedTower(tower, features, transform_output)
+def export_tower(tower: Tower, features: Mapping[str, Feature], transform: ModelInputs, folder: str) -> None:
+    """Writes a tower's SavedModel, warm-up requests included, to `folder/TOWER_NAME`.
+
+    Args:
+        tower: trained.
+        features: what a request may have.
+        transform: makes the tower's inputs of them.
+        folder: destination.
+    """
+    served = ServedTower(tower, features, transform)
     target = str(PurePath(folder) / tower.name)
     tf.saved_model.save(served, target, signatures=served.served)
     write_warmup(target, tower.name, served.served)

@@ -1,24 +1,28 @@
 """Transformed examples to batches, and the catalogue to draws from it."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
 import tensorflow_transform as tft
 
 from components.transform import raw_features
+from components.transform.catalogue_lookup import (
+    CatalogueLookup,
+    Inputs,
+    inputs_of_candidates,
+    inputs_of_query_items,
+)
+from components.transform.model_inputs import ModelInputs
 from components.transform.preprocessing import fingerprint
-from schemas.features import CANDIDATE_ID, REWARD, Feature
+from schemas.features import CANDIDATE_ID, REWARD, FeatureSpec
 
 WINDOW_EXAMPLES = 100_000
 WINDOWS_SHUFFLED = 1_000  # of those that are kept
 EXAMPLES_PARSED = 1024  # at once
 FILES_SIDE_BY_SIDE = 16
 CATALOGUE_BATCH = 4096
-
-Inputs = Mapping[str, tf.Tensor]
-"""Model inputs by name, each [rows, ...]; see `components.transform.preprocessing`."""
 
 
 class Batch(NamedTuple):
@@ -42,7 +46,7 @@ class TrainingExamples:
 
     Args:
         file_patterns: gzipped TFRecords of transformed tf.Examples.
-        transform_output: says what is in them; every feature has a fixed shape.
+        transform_output: says what is in them; features without a fixed shape are not read, as interactions lack them.
         batch_size: rows a batch.
         kept: whether the first epoch leaves them in memory for the others; see `parsed_bytes`.
         window: examples that are shuffled among each other, or somewhat more.
@@ -57,7 +61,7 @@ class TrainingExamples:
         window: int = WINDOW_EXAMPLES,
     ) -> None:
         self._patterns = list(file_patterns)
-        self._spec = transform_output.transformed_feature_spec()
+        self._spec = fixed_features(transform_output)
         self._batch_size = batch_size
         self._window = -(-window // batch_size) * batch_size  # whole batches, so that each is a slice
         self._kept = self._windows(seed=0).cache() if kept else None
@@ -96,36 +100,41 @@ class TrainingExamples:
         return parsed.rebatch(self._window)
 
 
+def fixed_features(transform_output: tft.TFTransformOutput) -> dict[str, tf.io.FixedLenFeature]:
+    """What of transformed examples has a fixed shape: all that interactions have."""
+    spec = transform_output.transformed_feature_spec()
+    return {name: each for name, each in spec.items() if isinstance(each, tf.io.FixedLenFeature)}
+
+
 def parsed_bytes(transform_output: tft.TFTransformOutput) -> int:
     """What an example takes in memory, in bytes."""
-    spec = transform_output.transformed_feature_spec().values()
-    return sum(math.prod(feature.shape) * feature.dtype.size for feature in spec)
+    return sum(math.prod(each.shape) * each.dtype.size for each in fixed_features(transform_output).values())
 
 
 def catalogue_inputs(
-    file_patterns: Sequence[str], features: Mapping[str, Feature], transform_output: tft.TFTransformOutput
+    file_patterns: Sequence[str], spec: FeatureSpec, transform_output: tft.TFTransformOutput
 ) -> dict[str, tf.Tensor]:
-    """The item tower's inputs for the whole catalogue, in memory.
+    """The item tower's inputs for all items of a catalogue, in memory.
 
     Args:
         file_patterns: gzipped TFRecords of raw catalogue examples.
-        features: the item tower's.
+        spec: the dataset's features.
         transform_output: the graph that the interactions went through.
 
     Returns:
         Model inputs by name, and `candidate_id`, each [items, ...].
     """
-    transform = transform_output.transform_features_layer()
+    transform = ModelInputs(spec, transform_output)
 
     @tf.function(autograph=False, input_signature=[tf.TensorSpec([None], tf.string)])
     def transformed(examples: tf.Tensor) -> dict[str, tf.Tensor]:
         ids = tf.io.parse_example(examples, {CANDIDATE_ID: tf.io.FixedLenFeature([], tf.string)})
-        inputs = transform(raw_features.parse_examples(examples, features))
+        inputs = transform(raw_features.parse_examples(examples, spec.item))
         return {**inputs, CANDIDATE_ID: fingerprint(ids[CANDIDATE_ID])}
 
-    files = tf.data.Dataset.list_files(list(file_patterns), shuffle=False)
+    files = [path for pattern in file_patterns for path in sorted(tf.io.gfile.glob(pattern))]
     batches = tf.data.TFRecordDataset(files, compression_type="GZIP").batch(CATALOGUE_BATCH)
-    parts = [transformed(batch) for batch in batches]
+    parts = [transformed(batch) for batch in batches] or [transformed(tf.constant([], tf.string))]
     return {name: tf.concat([part[name] for part in parts], axis=0) for name in parts[0]}
 
 
@@ -144,6 +153,33 @@ def uniform_draws(catalogue: Inputs, draws: int, seed: int) -> tf.data.Dataset:
         return {name: tf.gather(values, rows) for name, values in catalogue.items()}
 
     return tf.data.Dataset.random(seed=seed).batch(draws, drop_remainder=True).map(drawn)
+
+
+def lookup_for_training(spec: FeatureSpec, items: Inputs) -> CatalogueLookup:
+    """What interactions do not repeat of their items.
+
+    Args:
+        spec: the dataset's features.
+        items: see `catalogue_inputs`; all that are known, blocked ones too.
+    """
+    return CatalogueLookup({*inputs_of_candidates(spec), *inputs_of_query_items(spec)}, items)
+
+
+def lookup_for_queries(spec: FeatureSpec, items: Inputs) -> CatalogueLookup | None:
+    """What the exported query tower looks up, in variables of its own; None where that is nothing. For `items` see above."""
+    names = inputs_of_query_items(spec)
+    return CatalogueLookup(names, items, lambda values: tf.Variable(values, trainable=False)) if names else None
+
+
+def looked_up(spec: FeatureSpec, batches: tf.data.Dataset, lookup: CatalogueLookup | None) -> tf.data.Dataset:
+    """Batches of interactions with all inputs of both towers, those from the catalogue too."""
+    if lookup is None:
+        return batches
+
+    def complete(batch: Inputs) -> dict[str, tf.Tensor]:
+        return {**batch, **lookup(batch[CANDIDATE_ID], inputs_of_candidates(spec)), **lookup.of_query(spec, batch)}
+
+    return batches.map(complete)
 
 
 def with_uniform_items(batches: tf.data.Dataset, draws: tf.data.Dataset | None) -> tf.data.Dataset:

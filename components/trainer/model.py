@@ -8,10 +8,11 @@ import tf_keras
 
 from components.trainer import replicas
 from components.trainer.frequency import FrequencyEstimator
-from components.trainer.inputs import Batch, Inputs
+from components.trainer.inputs import Batch
 from components.trainer.loss import InBatchSoftmax, Items
 from components.trainer.settings import TrainerSettings
 from components.trainer.towers import Parts, Tower, build_tables, undivided
+from components.transform.catalogue_lookup import Inputs
 from schemas.features import CANDIDATE_ID, REWARD, FeatureSpec
 
 
@@ -101,7 +102,7 @@ def build_model(
     """
     tables = build_tables(rows, {name: table.width for name, table in spec.tables.items()}, settings.seed, parts)
     towers, mixed = settings.towers, settings.mixed_precision
-    query_tower = Tower(spec.query, tables, towers.query, settings.seed + 1, "query_tower", mixed)
+    query_tower = Tower(spec.query_inputs, tables, towers.query, settings.seed + 1, "query_tower", mixed)
     item_tower = Tower(spec.item, tables, towers.item, settings.seed + 2, "item_tower", mixed)
     softmax, frequency = settings.softmax, settings.frequency
     loss = InBatchSoftmax(softmax.correction, softmax.temperature, softmax.learn_temperature, softmax.block_rows)

@@ -11,11 +11,14 @@ from tfx import v1 as tfx
 from components.analysis import files
 from components.artifacts import SHAPE_PROPERTY
 from components.trainer import arguments, frequencies, strategies, warm_start
-from components.trainer.component import ANALYSIS_KEY, CATALOGUE_FILES, UNFINISHED, WARM_START
+from components.trainer.component import ANALYSIS_KEY, BLOCKED_FILES, CATALOGUE_FILES, UNFINISHED, WARM_START
 from components.trainer.export import export_tower
 from components.trainer.inputs import (
     TrainingExamples,
     catalogue_inputs,
+    looked_up,
+    lookup_for_queries,
+    lookup_for_training,
     parsed_bytes,
     uniform_draws,
     with_uniform_items,
@@ -26,6 +29,7 @@ from components.trainer.settings import TrainerSettings
 from components.trainer.state import TrainingState
 from components.trainer.trained import TrainedTowers
 from components.trainer.training import Training, train
+from components.transform.model_inputs import ModelInputs
 from schemas.errors import PassingError, UserError
 from schemas.features import CANDIDATE_ID, FeatureSpec
 
@@ -71,9 +75,12 @@ def train_and_export(fn_args: tfx.components.FnArgs, devices: strategies.Devices
     examples = fn_args.num_examples["train"]
     batch_size = _shared_evenly("examples", min(settings.batch_size, examples), devices)
     uniform_negatives = _shared_evenly("softmax.uniform_negatives", settings.softmax.uniform_negatives, devices)
-    catalogue = None
+    catalogue = items = None
     if uniform_negatives:
-        catalogue = catalogue_inputs(config[CATALOGUE_FILES], spec.item, transform_output)
+        catalogue = catalogue_inputs(config[CATALOGUE_FILES], spec, transform_output)
+    if spec.kept_in_catalogue or spec.looked_up:
+        items = catalogue_inputs([*config[CATALOGUE_FILES], *config[BLOCKED_FILES]], spec, transform_output)
+    lookup = lookup_for_training(spec, items) if items else None
 
     fits = examples * parsed_bytes(transform_output) <= settings.kept_gib * GIB
     kept = settings.epochs > 1 and fits and devices.has_weights  # else they are read elsewhere
@@ -84,7 +91,7 @@ def train_and_export(fn_args: tfx.components.FnArgs, devices: strategies.Devices
         draws = None
         if catalogue is not None:
             draws = uniform_draws(catalogue, uniform_negatives, seed).skip(skip)
-        return with_uniform_items(training_examples.batches(seed, skip), draws)
+        return with_uniform_items(looked_up(spec, training_examples.batches(seed, skip), lookup), draws)
 
     with devices.strategy.scope():
         rows = files.table_rows(config[ANALYSIS_KEY], spec)
@@ -99,13 +106,19 @@ def train_and_export(fn_args: tfx.components.FnArgs, devices: strategies.Devices
     with devices.written(config[WARM_START]) as folder:
         warm_start.save(state, config[SHAPE_PROPERTY], config[ANALYSIS_KEY], folder)
     if devices.is_chief:
+        query_lookup = lookup_for_queries(spec, items) if items else None
         if not devices.has_weights:
-            model = TrainedTowers(spec, settings, fn_args.transform_output, config[WARM_START]).model
+            transform_graph = fn_args.transform_output
+            model = TrainedTowers(spec, settings, transform_graph, config[WARM_START], query_lookup).model
         frequencies.write(
             fn_args.model_run_dir, model.frequency, fn_args.train_files, examples, batch_size, settings.seed
         )
-        for tower, features in ((model.query_tower, spec.query), (model.item_tower, spec.item)):
-            export_tower(tower, features, transform_output, fn_args.serving_model_dir)
+        for tower, features, looked_up_by in (
+            (model.query_tower, spec.raw_query, query_lookup),
+            (model.item_tower, spec.item, None),
+        ):
+            transform = ModelInputs(spec, transform_output, looked_up_by)
+            export_tower(tower, features, transform, fn_args.serving_model_dir)
     devices.part()
 
 

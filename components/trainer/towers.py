@@ -6,7 +6,16 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
-from schemas.features import WEIGHTS_SUFFIX, Feature, HistoryFeature, IdFeature, IdsFeature, NumberFeature
+from schemas.features import (
+    WEIGHTS_SUFFIX,
+    Feature,
+    HistoryFeature,
+    IdFeature,
+    IdsFeature,
+    NumberFeature,
+    TextFeature,
+    VectorFeature,
+)
 
 TABLE = "table"  # the name of a table's weights
 
@@ -107,11 +116,13 @@ class Tower(tf_keras.Model):
         match feature:
             case NumberFeature():
                 return values[:, tf.newaxis]
+            case VectorFeature():
+                return values
             case IdFeature():
                 return self.tables[feature.table](values)
             case HistoryFeature():
                 return pool(self.tables[feature.table](values), tf.cast(values >= 0, tf.float32), "mean")
-            case IdsFeature():
+            case IdsFeature() | TextFeature():
                 return pool(self.tables[feature.table](values), inputs[name + WEIGHTS_SUFFIX], feature.pooling)
 
 

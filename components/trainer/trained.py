@@ -17,6 +17,8 @@ from components.trainer.state import TrainingState
 from components.trainer.towers import Tower
 from components.trainer.warm_start import CHECKPOINT
 from components.transform import raw_features
+from components.transform.catalogue_lookup import CatalogueLookup
+from components.transform.model_inputs import ModelInputs
 from schemas.features import Feature, FeatureSpec
 
 
@@ -28,17 +30,25 @@ class TrainedTowers:
         settings: the trainer's.
         transform_graph: the folder of Transform's graph.
         folder: what `components.trainer.warm_start.save` wrote.
+        lookup: what queries are looked up in, where features of theirs are.
 
     Attributes:
         model: with all its weights, on one device.
     """
 
-    def __init__(self, spec: FeatureSpec, settings: TrainerSettings, transform_graph: str, folder: str) -> None:
-        self._transform = tft.TFTransformOutput(transform_graph).transform_features_layer()
+    def __init__(
+        self,
+        spec: FeatureSpec,
+        settings: TrainerSettings,
+        transform_graph: str,
+        folder: str,
+        lookup: CatalogueLookup | None = None,
+    ) -> None:
+        transform_output = tft.TFTransformOutput(transform_graph)
         self.model = build_model(spec, files.table_rows(folder, spec), settings)
         self.model.compile(optimizer=build_optimizer(settings))
-        self._queries = self._in_a_graph(self.model.query_tower, spec.query)
-        self._items = self._in_a_graph(self.model.item_tower, spec.item)
+        self._queries = _in_a_graph(self.model.query_tower, spec.raw_query, ModelInputs(spec, transform_output, lookup))
+        self._items = _in_a_graph(self.model.item_tower, spec.item, ModelInputs(spec, transform_output))
         nothing = tf.constant([tf.train.Example().SerializeToString()])
         for embed in (self._queries, self._items):
             embed.python_function(nothing)  # makes the layers' weights
@@ -56,10 +66,11 @@ class TrainedTowers:
         embeddings: NDArray[np.float32] = self._items(tf.constant(examples)).numpy()
         return embeddings
 
-    def _in_a_graph(self, tower: Tower, features: Mapping[str, Feature]) -> Any:
-        # Called as it is, Transform's graph writes its arguments out as text, which takes longer than all else.
-        @tf.function(autograph=False, input_signature=[tf.TensorSpec([None], tf.string)])
-        def embed(examples: tf.Tensor) -> tf.Tensor:
-            return tower(self._transform(raw_features.parse_examples(examples, features)))
 
-        return embed
+def _in_a_graph(tower: Tower, features: Mapping[str, Feature], transform: ModelInputs) -> Any:
+    # Called as it is, Transform's graph writes its arguments out as text, which takes longer than all else.
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec([None], tf.string)])
+    def embed(examples: tf.Tensor) -> tf.Tensor:
+        return tower(transform(raw_features.parse_examples(examples, features)))
+
+    return embed

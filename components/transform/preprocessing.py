@@ -8,6 +8,14 @@ Every model input is dense and of fixed width, so that a step has static shapes:
 | ids | int64 rows, and float32 weights under `NAME_weights` | [batch, max_values] | -1, 0.0 |
 | history | int64 rows, oldest first | [batch, last] | -1 |
 | number | float32 | [batch] | 0.0, the training mean once scaled |
+| text | as ids, a row a token | [batch, max_values] | -1, 0.0 |
+| vector | float32, and 1.0 behind the numbers | [batch, size + 1] | 0.0, also behind the numbers |
+
+Where features are looked up of an id or a history, there are fingerprints of its ids too, int64 under `NAME_fingerprint`, in the
+shape of its rows; -1 where there is none. `components.transform.catalogue_lookup` makes the inputs of what is looked up.
+
+The graph leaves the item's vectors and texts sparse, a vector as it is and a text as rows: interactions lack them, so that they
+cost nothing there. `components.transform.model_inputs` makes them dense where items are embedded or looked up.
 
 A row is that of the vocabulary, or behind it one of the table's hash buckets: an id unseen in training lands in the
 same bucket wherever it appears.
@@ -20,21 +28,27 @@ import tensorflow as tf
 import tensorflow_transform as tft
 
 from components.analysis import files
+from components.transform.text import tokens
 from schemas.features import (
     CANDIDATE_ID,
+    FINGERPRINT_SUFFIX,
     QUERY_ID,
     REWARD,
     TIMESTAMP,
     WEIGHTS_SUFFIX,
+    Feature,
     FeatureSpec,
     HistoryFeature,
     IdFeature,
     IdsFeature,
     NumberFeature,
     Table,
+    TextFeature,
+    VectorFeature,
 )
 
 NO_ROW = -1
+NO_ITEM = -1  # fingerprints are not negative
 FINGERPRINTS = 2**63 - 1
 
 
@@ -53,6 +67,7 @@ def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, Any]) -> d
     analysis = custom_config["analysis"]
     lookups = {name: _lookup(name, table, analysis) for name, table in spec.tables.items()}
     scales = files.read_scales(analysis)
+    looked_up_of = {each.of for each in spec.looked_up.values()}
     outputs = {
         CANDIDATE_ID: fingerprint(_single(inputs[CANDIDATE_ID], "")),
         QUERY_ID: fingerprint(_single(inputs[QUERY_ID], "")),
@@ -63,7 +78,16 @@ def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, Any]) -> d
         if isinstance(feature, NumberFeature):
             outputs[name] = _number(inputs[name], feature, scales.get(name, (0.0, 1.0)))
             continue
+        if isinstance(feature, VectorFeature | TextFeature):
+            values = inputs[name]
+            if isinstance(feature, TextFeature):
+                values = lookups[feature.table](tokens(_single(values, ""), feature.words, feature.ngrams))
+            is_sparse = name in spec.kept_in_catalogue
+            outputs |= {name: values} if is_sparse else dense(name, feature, values)
+            continue
         rows = lookups[feature.table](inputs[name])
+        if name in looked_up_of:
+            outputs[name + FINGERPRINT_SUFFIX] = _fingerprints(inputs[name], feature)
         match feature:
             case IdFeature():
                 outputs[name] = _single(rows, NO_ROW)
@@ -76,9 +100,28 @@ def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, Any]) -> d
     return outputs
 
 
+def dense(name: str, feature: VectorFeature | TextFeature, values: tf.SparseTensor) -> dict[str, tf.Tensor]:
+    """Makes a vector's numbers or a text's rows dense, as the table above says."""
+    if isinstance(feature, TextFeature):
+        return {
+            name: _first(values, feature.max_values, NO_ROW),
+            name + WEIGHTS_SUFFIX: _first(_ones(values), feature.max_values, 0.0),
+        }
+    numbers, present = (_first(each, feature.size, 0.0) for each in (values, _ones(values)))
+    if feature.normalise == "l2":
+        # In double precision: the square of a number may be too small or too large for a float32.
+        numbers = tf.cast(tf.math.l2_normalize(tf.cast(numbers, tf.float64), axis=1, epsilon=1e-300), tf.float32)
+    return {name: tf.concat([numbers, present[:, :1]], axis=1)}
+
+
 def fingerprint(ids: tf.Tensor) -> tf.Tensor:
     """63-bit fingerprints: [batch] strings to [batch] int64, so that no step of the model handles a string."""
     return tf.strings.to_hash_bucket_fast(ids, FINGERPRINTS)
+
+
+def _fingerprints(ids: tf.SparseTensor, feature: Feature) -> tf.Tensor:
+    values = tf.SparseTensor(ids.indices, fingerprint(ids.values), ids.dense_shape)
+    return _last(values, feature.last, NO_ITEM) if isinstance(feature, HistoryFeature) else _single(values, NO_ITEM)
 
 
 def _lookup(name: str, table: Table, analysis: str) -> Callable[[tf.SparseTensor], tf.SparseTensor]:

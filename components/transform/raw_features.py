@@ -5,7 +5,17 @@ from typing import Any
 
 import tensorflow as tf
 
-from schemas.features import WEIGHTS_SUFFIX, Feature, HistoryFeature, IdFeature, IdsFeature, NumberFeature
+from schemas.features import (
+    WEIGHTS_SUFFIX,
+    Feature,
+    HistoryFeature,
+    IdFeature,
+    IdsFeature,
+    NumberFeature,
+    Numeric,
+    TextFeature,
+    VectorFeature,
+)
 
 FLOATS = tf.float32
 TEXT = tf.string
@@ -13,7 +23,7 @@ TEXT = tf.string
 
 def dtypes(features: Mapping[str, Feature]) -> dict[str, tf.DType]:
     """The raw feature names of a tower, weights included, with their dtypes."""
-    types = {name: FLOATS if isinstance(feature, NumberFeature) else TEXT for name, feature in features.items()}
+    types = {name: FLOATS if isinstance(feature, Numeric) else TEXT for name, feature in features.items()}
     weights = {name + WEIGHTS_SUFFIX: FLOATS for name, f in features.items() if isinstance(f, IdsFeature) and f.weights}
     return types | weights
 
@@ -25,18 +35,24 @@ def parse_examples(serialized: tf.Tensor, features: Mapping[str, Feature]) -> di
 
 
 def tensor_specs(features: Mapping[str, Feature]) -> dict[str, tf.TensorSpec]:
-    """Named tensors: [batch] for an id or a number, [batch, values] for what may have several."""
+    """Named tensors: [batch] for an id, a number or a text, [batch, size] for a vector, [batch, values] for all others."""
     specs = {}
     for name, dtype in dtypes(features).items():
-        several = not isinstance(features.get(name), IdFeature | NumberFeature)
-        specs[name] = tf.TensorSpec([None, None] if several else [None], dtype, name=name)
+        match features.get(name):
+            case IdFeature() | NumberFeature() | TextFeature():
+                shape: list[int | None] = [None]
+            case VectorFeature(size=size):
+                shape = [None, size]
+            case _:
+                shape = [None, None]
+        specs[name] = tf.TensorSpec(shape, dtype, name=name)
     return specs
 
 
 def from_tensors(tensors: dict[str, tf.Tensor], features: Mapping[str, Feature]) -> dict[str, tf.SparseTensor]:
     """Named tensors to raw features: an empty text and a NaN stand for a missing value, as padding does.
 
-    A history may be padded on either side.
+    A history may be padded on either side. A vector is missing where all of it is NaN.
     """
     raw = {}
     for name, feature in features.items():
@@ -49,7 +65,10 @@ def from_tensors(tensors: dict[str, tf.Tensor], features: Mapping[str, Feature])
                     raw[name + WEIGHTS_SUFFIX] = _sparse(tensors[name + WEIGHTS_SUFFIX], present)
             case HistoryFeature():
                 raw[name] = _sparse(values, tf.not_equal(values, ""))
-            case IdFeature():
+            case VectorFeature():
+                missing = tf.reduce_all(tf.math.is_nan(values), axis=1, keepdims=True)
+                raw[name] = _sparse(values, tf.broadcast_to(~missing, tf.shape(values)))
+            case IdFeature() | TextFeature():
                 raw[name] = _sparse(values[:, tf.newaxis], tf.not_equal(values, "")[:, tf.newaxis])
             case NumberFeature():
                 raw[name] = _sparse(values[:, tf.newaxis], tf.math.is_finite(values)[:, tf.newaxis])

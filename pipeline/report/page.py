@@ -224,7 +224,9 @@ def tables(spec: FeatureSpec) -> dict[str, list[str]]:
     """By embedding table that has a vocabulary, the features that share it."""
     return {
         table: [
-            name for name, feature in spec.features.items() if isinstance(feature, Embedded) and feature.table == table
+            name
+            for name, feature in {**spec.query_inputs, **spec.item}.items()
+            if isinstance(feature, Embedded) and feature.table == table
         ]
         for table, settings in spec.tables.items()
         if settings.vocabulary

@@ -17,11 +17,13 @@ from components.analysis.vocabulary import entries
 from components.artifacts import warm_start_folder
 from components.trainer import warm_start
 from components.trainer.export import export_tower
+from components.trainer.inputs import catalogue_inputs, lookup_for_queries
 from components.trainer.model import TwoTowerModel, build_model
 from components.trainer.optimizers import build_optimizer
 from components.trainer.settings import TrainerSettings
 from components.trainer.state import TrainingState
 from components.transform import raw_features
+from components.transform.model_inputs import ModelInputs
 from components.transform.preprocessing import preprocessing_fn
 from schemas.features import CANDIDATE_ID, QUERY_ID, REWARD, TIMESTAMP, FeatureSpec
 
@@ -37,8 +39,14 @@ Adjust = Callable[[TwoTowerModel, Callable[[dict[str, Any]], dict[str, Any]]], N
 
 
 def export(
-    spec: FeatureSpec, towers: dict[str, list[int]], folder: Path, seed: int = 0, adjust: Adjust | None = None
+    spec: FeatureSpec,
+    towers: dict[str, list[int]],
+    folder: Path,
+    seed: int = 0,
+    adjust: Adjust | None = None,
+    catalogue: str = "",
 ) -> types.Artifact:
+    """Of the catalogue, the pattern of its files: what queries are looked up in, where features of theirs are."""
     nothing = {name: entries([], [], []) for name in spec.tables}
     analysis_files.write(str(folder / "analysis"), nothing, {})
     dtypes = {**raw_features.dtypes(spec.features), **FIXED}
@@ -52,14 +60,17 @@ def export(
     settings = trainer_settings(towers, seed)
     model = build_model(spec, rows, settings)
     transform = tft.TFTransformOutput(str(folder / "transform"))
-    transformed = transform.transform_features_layer()
+    transformed = ModelInputs(spec, transform)
     parsed = {name: tf.io.VarLenFeature(dtype) for name, dtype in dtypes.items()}
     inputs = transformed(tf.io.parse_example([tf.train.Example().SerializeToString()], parsed))
-    model.query_tower(inputs), model.item_tower(inputs)  # makes the layers' weights
+    lookup = lookup_for_queries(spec, catalogue_inputs([catalogue], spec, transform)) if catalogue else None
+    queries = ModelInputs(spec, transform, lookup)
+    model.query_tower(lookup.of_query(spec, inputs) | inputs if lookup else inputs)  # makes the layers' weights
+    model.item_tower(inputs)
     if adjust:
         adjust(model, transformed)
-    for tower, features in ((model.query_tower, spec.query), (model.item_tower, spec.item)):
-        export_tower(tower, features, transform, str(folder / "Format-Serving"))
+    export_tower(model.query_tower, spec.raw_query, queries, str(folder / "Format-Serving"))
+    export_tower(model.item_tower, spec.item, transformed, str(folder / "Format-Serving"))
     model.compile(optimizer=build_optimizer(settings))
     shape = warm_start.shape(spec, settings)
     warm_start.save(TrainingState(model), shape, str(folder / "analysis"), warm_start_folder(str(folder)))

@@ -157,6 +157,33 @@ def test_content_worked_out_by_hand(tmp_path: Path) -> None:
     same(content.rank(excluded_of([[0, 2]]), np.array([2]), None), Ranks(np.array([0]), np.array([0])))
 
 
+def test_content_of_vectors_and_texts_worked_out_by_hand(tmp_path: Path) -> None:
+    declared = CONTENT.model_dump()
+    declared["item"] = {
+        "sound": {"kind": "vector", "size": 2},
+        "name": {"kind": "text", "table": "tag"},
+    }
+    features: list[dict[str, list[Any]]] = [
+        {"sound": [3.0, 4.0], "name": [b"Red Bus"]},
+        {"sound": [0.0, 0.0], "name": [b"red car, CAR"]},
+        {"name": [b""]},
+    ]
+    ids = [b"a", b"b", b"c"]
+    catalogue = [example({CANDIDATE_ID: [i], **each}) for i, each in zip(ids, features, strict=True)]
+    write(tmp_path, "catalogue", catalogue)
+    paths, spec = [f"{tmp_path}/Split-catalogue/*"], FeatureSpec.model_validate(declared)
+    content = Content.read(paths, pa.array(ids, pa.binary()), spec)
+    # Of three items two have red, which weighs log(3 / 2); bus, car and a vector, whatever its length, weigh log(3).
+    red, one = np.log(1.5), np.log(3)
+    length = (red**2 + 2 * one**2) ** 0.5, (red**2 + one**2) ** 0.5
+    assert content.dense == pytest.approx(np.array([[0.6, 0.8], [0, 0], [0, 0]]) * one / length[0], abs=1e-6)
+    words = np.sort(content.vectors.toarray(), axis=1)
+    expected = [[0, red / length[0], one / length[0]], [0, red / length[1], one / length[1]], [0, 0, 0]]
+    assert words == pytest.approx(np.array(expected), abs=1e-6)
+    # Like a is b, by red, before c, which is like nothing.
+    same(content.rank(excluded_of([[0]]), np.array([1]), excluded_of([[0]])), Ranks(np.array([0]), np.array([0])))
+
+
 def test_without_a_feature_but_the_id_all_items_are_alike(tmp_path: Path) -> None:
     own = CONTENT.model_copy(update={"item": {"item": CONTENT.item["item"]}})
     write(tmp_path, "catalogue", [example({CANDIDATE_ID: [i], "item": [i]}) for i in ITEMS])

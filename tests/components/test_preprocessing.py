@@ -104,3 +104,46 @@ def test_every_input_is_dense_and_of_fixed_width(tmp_path: Path) -> None:
     assert found["parts_weights"] == [[0, 0], [1, 2], [4, 5], [9, 0]]
     assert found["item"] == [-1, row["a"], row["b"], row["c"]]
     assert (found["age"], found[REWARD], found[TIMESTAMP]) == ([0, 5, 6, 0], [0.5, 0, 1, 2], [7] * 4)
+
+
+def test_vectors_and_texts_of_the_query_are_dense_and_those_of_the_item_are_left_sparse(tmp_path: Path) -> None:
+    files.write(str(tmp_path), {}, {})
+    query = {
+        "mood": {"kind": "vector", "size": 2},
+        "stats": {"kind": "vector", "size": 2, "normalise": "none"},
+        "words": {"kind": "text", "table": "word", "ngrams": [], "max_values": 3},
+    }
+    item = {"sound": {"kind": "vector", "size": 2}, "name": {"kind": "text", "table": "word", "words": False}}
+    spec = FeatureSpec.model_validate(
+        {
+            "interactions": {"user": "user", "item": "item", "time": "at"},
+            "catalogue": {"item": "item"},
+            "tables": {"word": {"width": 4, "hash_buckets": 1000}},
+            "query": query,
+            "item": item,
+        }
+    )
+    vectors = tf.ragged.constant([[], [3, 4], [0, 0], [1e-30, 0]], tf.float32, ragged_rank=1)
+    texts = tf.ragged.constant([[], [b"O\xcc\x88l, OK go go"], [b"!"], [b"ok"]], tf.string, ragged_rank=1)
+    ids = tf.ragged.constant([[b"a"]] * 4, tf.string)
+    raw = {
+        **{CANDIDATE_ID: ids, QUERY_ID: ids, "words": texts, "name": texts},
+        **dict.fromkeys(("mood", "stats", "sound"), vectors),
+        TIMESTAMP: tf.ragged.constant([[7]] * 4, tf.int64),
+        REWARD: tf.ragged.constant([[1.0]] * 4, tf.float32),
+    }
+    config = {"feature_spec": spec.model_dump_json(), "analysis": str(tmp_path)}
+    graph = tf.function(lambda ragged: preprocessing_fn({n: v.to_sparse() for n, v in ragged.items()}, config))
+    found = graph(raw)
+    # Behind the numbers 1 where there is a vector, which tells a vector of zeros from none. 3, 4 has the length 5.
+    expected = [[0, 0, 0], [0.6, 0.8, 1], [0, 0, 1], [1, 0, 1]]
+    assert found["mood"].numpy() == pytest.approx(np.array(expected))
+    assert found["stats"].numpy().tolist()[:3] == [[0, 0, 0], [3, 4, 1], [0, 0, 1]]
+    # Folded: an o with two dots and an l, ok, go, go, of which three are kept; an exclamation mark is no word.
+    ol, ok, go = hash_rows(["o\u0308l".encode(), b"ok", b"go"], 1000).tolist()
+    assert found["words"].numpy().tolist() == [[-1, -1, -1], [ol, ok, go], [-1, -1, -1], [ok, -1, -1]]
+    assert found["words_weights"].numpy().tolist() == [[0, 0, 0], [1, 1, 1], [0, 0, 0], [1, 0, 0]]
+    assert tf.sparse.to_dense(found["sound"]).numpy().tolist()[:3] == [[0, 0], [3, 4], [0, 0]]
+    # The n-grams of <ok>: <ok and ok>.
+    grams = hash_rows([b" <ok", b" ok>"], 1000).tolist()
+    assert tf.sparse.to_dense(found["name"], default_value=-1).numpy().tolist()[3][:3] == [*grams, -1]

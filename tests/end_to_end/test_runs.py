@@ -94,6 +94,9 @@ def test_another_shape_of_data_needs_no_python(shop: list[str]) -> None:
     parts = [run["metrics"][f"item_popularity={part}"]["interactions"] for part in ("head", "torso", "tail")]
     assert sum(parts) == found["interactions"]
     assert run["rows"]["interactions"]["rows"] == 9000
+    members = run["rows"]["users"]
+    assert (members["rows"], members["splits"]) == (151, {"users": 151})
+    assert 0 < run["rows"]["interactions"]["splits"]["of a user whom the users' table lacks"] < 9000
 
 
 def test_the_report_shows_all_of_a_run(shop: list[str], tmp_path: Path) -> None:
@@ -138,16 +141,22 @@ def test_a_report_says_what_was_removed(shop: list[str]) -> None:
 
 def test_plain_tensorflow_calls_the_towers(shop: list[str]) -> None:
     pushed = runs(shop)[0]["pushed"]
-    query = embed(pushed["query_tower"], bought=[["", "s1", "s2"]], latest=["s2"], weekday=["1"])
-    item = embed(pushed["item_tower"], sku=["s3"], tags=[["kind0", "new"]], price=[3.5])
+    query = embed(pushed["query_tower"], bought=[["", "s1", "s2"]], latest=["s2"], weekday=["1"], club=["gold"])
+    item = embed(
+        pushed["item_tower"],
+        sku=["s3"],
+        tags=[["kind0", "new"]],
+        price=[3.5],
+        looks=[[0.0, 3.0, 1.0]],
+        words=["Item 3"],
+    )
     for answer in (query, item):
         assert answer["norm"] == pytest.approx(1.0, abs=1e-5)
         assert answer["apart"] < 1e-6  # both signatures agree
-    padded = embed(pushed["query_tower"], bought=[["s1", "s2", "", ""]], latest=["s2"], weekday=["1"])
+    padded = embed(pushed["query_tower"], bought=[["s1", "s2", "", ""]], latest=["s2"], weekday=["1"], club=["gold"])
     assert padded["embedding"] == pytest.approx(query["embedding"], abs=1e-6)
-    assert embed(pushed["item_tower"], sku=["never seen"], tags=[["kind0"]], price=[3.5])["norm"] == pytest.approx(
-        1.0, abs=1e-5
-    )
+    features = {"tags": [["kind0"]], "price": [3.5], "looks": [[0.0, 3.0, 1.0]], "words": [""]}
+    assert embed(pushed["item_tower"], sku=["never seen"], **features)["norm"] == pytest.approx(1.0, abs=1e-5)
 
 
 def test_plain_tensorflow_and_plain_faiss_find_the_same_items(shop: list[str]) -> None:
@@ -170,6 +179,9 @@ def test_recommendations_are_of_the_visitors_kind_and_strangers_get_some(shop: l
     assert sum(item // ITEMS_A_KIND == 3 for item in items) >= 5
     stranger = ndr("recommend", "--user", "nobody", "--k", "3", *shop)
     assert stranger.returncode == 0 and "Item" in stranger.stdout
+    # A member without an interaction is found in the users' table, and asked for otherwise than a stranger.
+    member = ndr("recommend", "--user", "new member", "--k", "3", *shop)
+    assert member.returncode == 0 and member.stdout.partition("score")[2] != stranger.stdout.partition("score")[2]
 
 
 def test_the_same_command_again_does_nothing_and_says_so(shop: list[str]) -> None:

@@ -93,6 +93,11 @@ def test_examples_are_what_tensorflow_reads(features: dict[str, list[Any]]) -> N
             assert list(getattr(read[name], kind).value) == values
 
 
+def test_an_embedding_is_taken_as_numpy_has_it() -> None:
+    embedding = np.array([0.5, -2.0], np.float32)
+    assert example({"sound": embedding.tolist()}) == example({"sound": list(embedding)})
+
+
 def test_an_example_takes_single_values_and_refuses_a_mixture() -> None:
     read = tf.train.Example.FromString(example({"user": "ü", "age": 25, "past": []})).features.feature
     assert read["user"].bytes_list.value == ["ü".encode()]

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+from tensorflow_metadata.proto.v0 import schema_pb2
 
 from schemas import contract, features
 from schemas.errors import UserError
@@ -37,6 +38,39 @@ def test_the_seed_the_history_and_the_candidate_share_one_table() -> None:
         ("  year: {kind: number}", "  class: {kind: number}", "40", "no word of Python's"),
         ("  year: {kind: number}", "  année: {kind: number}", "40", "the letters a to z"),
         ("  hour: {width: 4", "  an hour: {width: 4", "26", "the letters a to z"),
+        (
+            "derive: hour_of_day}",
+            "derive: hour_of_day}\n  x: {kind: looked_up, of: hour, feature: year}",
+            "36",
+            "ids are items",
+        ),
+        (
+            "derive: hour_of_day}",
+            "derive: hour_of_day}\n  x: {kind: looked_up, of: seed, feature: age}",
+            "36",
+            "a feature of the item",
+        ),
+        (
+            "derive: hour_of_day}",
+            "derive: hour_of_day}\n  x: {kind: looked_up, of: seed, feature: year}\n  seed_fingerprint: {kind: number}",
+            "37",
+            "taken by the pipeline",
+        ),
+        ("  year: {kind: number}", "  year: {kind: looked_up, of: seed, feature: genres}", "40", "looked_up"),
+        ("  year: {kind: number}", "  sound: {kind: vector}", "40", "size: is missing"),
+        (
+            "  year: {kind: number}",
+            "  name: {kind: text, table: genre, words: false, ngrams: []}",
+            "40",
+            "found neither",
+        ),
+        ("  year: {kind: number}", "  name: {kind: text, table: film}", "40", "a table without `vocabulary`"),
+        (
+            "  year: {kind: number}",
+            "  name: {kind: text, table: genre, ngrams: [0]}",
+            "40",
+            "greater than or equal to 1",
+        ),
     ],
 )
 def test_a_bad_specification_is_refused_with_line_and_reason(
@@ -63,6 +97,16 @@ def test_the_drafted_schema_says_what_the_specification_implies() -> None:
     assert {feature.name for feature in drafted.catalogue.feature} == {
         "candidate_id", "title", "movie_id", "genres", "year",
     }  # fmt: skip
+
+
+def test_vectors_and_texts_in_the_drafted_schema_and_in_no_vocabulary(tmp_path: Path) -> None:
+    new = "  sound: {kind: vector, size: 3}\n  name: {kind: text, table: genre}"
+    spec = features.load(edited(tmp_path, "  year: {kind: number}", new))
+    sound, name = (feature for feature in contract.draft(spec).catalogue.feature if feature.name in ("sound", "name"))
+    assert (sound.type, sound.value_count.min, sound.value_count.max) == (schema_pb2.FLOAT, 3, 3)
+    assert (name.type, name.value_count.max) == (schema_pb2.BYTES, 1)
+    assert spec.counted_features("genre") == ["genres"]
+    assert not {"sound", "name"} & set(spec.of_interactions)
 
 
 def test_a_schema_that_disagrees_with_the_specification_is_refused(tmp_path: Path) -> None:

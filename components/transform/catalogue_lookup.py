@@ -1,0 +1,138 @@
+"""The catalogue's model inputs by item id: where a feature of an item is known by the item's id alone.
+
+Which features these are:
+
+- of the candidate, in training: its vectors and texts (`FeatureSpec.kept_in_catalogue`);
+- of the query, also where it is served: what is declared as `looked_up`, of the seed or as the mean over a history.
+
+Training, the reference that the InfraValidator compares with, and the exported query tower look features up by this one class,
+behind Transform's graph: what is looked up is a model input already, so nothing is transformed twice, and no example repeats it.
+Written into every interaction instead, the vectors of a history's items would take a hundred times the space of all else, and pass
+through statistics, Transform and every epoch. Training looks up in its input pipeline, on whatever device the towers are.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from components.transform.preprocessing import NO_ITEM, NO_ROW
+from schemas.features import (
+    CANDIDATE_ID,
+    FINGERPRINT_SUFFIX,
+    WEIGHTS_SUFFIX,
+    Feature,
+    FeatureSpec,
+    HistoryFeature,
+    IdsFeature,
+    Numeric,
+    TextFeature,
+)
+
+Inputs = Mapping[str, tf.Tensor]
+"""Model inputs by name, each [rows, ...]; see `components.transform.preprocessing`."""
+
+
+def input_names(features: Iterable[tuple[str, Feature]]) -> list[str]:
+    """The model inputs of features, weights included."""
+    return [
+        each
+        for name, feature in features
+        for each in ([name, name + WEIGHTS_SUFFIX] if isinstance(feature, IdsFeature | TextFeature) else [name])
+    ]
+
+
+def inputs_of_candidates(spec: FeatureSpec) -> list[str]:
+    """The model inputs that interactions lack of their items."""
+    return input_names(spec.kept_in_catalogue.items())
+
+
+def inputs_of_query_items(spec: FeatureSpec) -> list[str]:
+    """The model inputs of items that the query's are made of."""
+    names = {feature.feature for feature in spec.looked_up.values()}
+    return input_names((name, feature) for name, feature in spec.item.items() if name in names)
+
+
+class CatalogueLookup(tf.Module):
+    """Model inputs of items, by the fingerprints of their ids.
+
+    Ids are found by a binary search in sorted fingerprints, which are numbers: a hash table of TensorFlow's has to be initialised
+    wherever a graph runs, and takes no TPU.
+
+    Args:
+        names: the inputs that are looked up.
+        items: those of all items that are known, and `candidate_id`, each [items, ...]; at least one item.
+        keep: how they are kept: constants in memory, or the variables of a SavedModel.
+    """
+
+    def __init__(self, names: Iterable[str], items: Inputs, keep: Callable[[Any], Any] = tf.identity) -> None:
+        super().__init__()
+        order = tf.argsort(items[CANDIDATE_ID], stable=True)
+        self._fingerprints = keep(tf.gather(items[CANDIDATE_ID], order))
+        self._inputs = {name: keep(tf.gather(items[name], order)) for name in names}
+
+    def __call__(self, ids: tf.Tensor, names: Iterable[str]) -> dict[str, tf.Tensor]:
+        """The inputs of items.
+
+        Args:
+            ids: [...] int64 fingerprints; NO_ITEM is none.
+            names: of the inputs.
+
+        Returns:
+            [..., ...] by name; rows of -1 and zeros for an item that is not known.
+        """
+        known = tf.convert_to_tensor(self._fingerprints)
+        places = tf.minimum(tf.searchsorted(known, tf.reshape(ids, [-1])), tf.size(known) - 1)
+        places = tf.ensure_shape(tf.reshape(places, tf.shape(ids)), ids.shape)
+        is_known = tf.gather(known, places) == ids
+        found = {}
+        for name in names:
+            values = tf.gather(self._inputs[name], places)
+            missing = NO_ROW if values.dtype == tf.int64 else 0
+            there = is_known[(..., *[tf.newaxis] * (values.shape.rank - ids.shape.rank))]
+            found[name] = tf.where(there, values, tf.constant(missing, values.dtype))
+        return found
+
+    def of_query(self, spec: FeatureSpec, inputs: Inputs) -> dict[str, tf.Tensor]:
+        """The query tower's inputs that are looked up.
+
+        Args:
+            spec: the dataset's features.
+            inputs: Transform's, with the fingerprints of the items that are looked up.
+        """
+        found: dict[str, tf.Tensor] = {}
+        for name, feature in spec.looked_up.items():
+            item, ids = spec.item[feature.feature], inputs[feature.of + FINGERPRINT_SUFFIX]
+            values = self(ids, input_names([(feature.feature, item)]))
+            if isinstance(spec.query[feature.of], HistoryFeature):
+                values = _mean(feature.feature, item, values, tf.cast(ids != NO_ITEM, tf.float32))
+            found |= {name + each.removeprefix(feature.feature): value for each, value in values.items()}
+        return found
+
+
+def _mean(name: str, feature: Feature, values: Inputs, there: tf.Tensor) -> dict[str, tf.Tensor]:
+    """The mean over the items of histories.
+
+    Args:
+        name: the item's feature.
+        feature: says what it is.
+        values: [batch, last, ...] its inputs.
+        there: [batch, last] 1 where there is an item, known or not.
+
+    Returns:
+        The inputs of `FeatureSpec.query_inputs`.
+    """
+    shares = tf.math.divide_no_nan(there, tf.reduce_sum(there, axis=1, keepdims=True))
+    rows = values[name]
+    if isinstance(feature, Numeric):
+        return {name: tf.einsum("bl...,bl->b...", rows, shares)}
+    if not isinstance(feature, IdsFeature | TextFeature):  # an id
+        return {name: rows, name + WEIGHTS_SUFFIX: shares * tf.cast(rows != NO_ROW, tf.float32)}
+    weights = values[name + WEIGHTS_SUFFIX]
+    if feature.pooling == "mean":
+        weights = tf.math.divide_no_nan(weights, tf.reduce_sum(tf.abs(weights), axis=2, keepdims=True))
+    flat = [-1, rows.shape[1] * rows.shape[2]]
+    return {
+        name: tf.reshape(rows, flat),
+        name + WEIGHTS_SUFFIX: tf.reshape(weights * shares[:, :, tf.newaxis], flat),
+    }

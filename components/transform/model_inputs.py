@@ -1,0 +1,54 @@
+"""Raw features to model inputs: Transform's graph, and behind it what it leaves sparse and what is looked up in the catalogue."""
+
+from collections.abc import Mapping
+
+import tensorflow as tf
+import tensorflow_transform as tft
+
+from components.transform.catalogue_lookup import CatalogueLookup
+from components.transform.preprocessing import dense
+from schemas.features import FeatureSpec, VectorFeature
+
+
+class ModelInputs(tf.Module):
+    """The transform that a tower is trained and served behind.
+
+    A vector of another length than declared, or with a number that is not finite, is an error of the graph that this is called in.
+
+    Args:
+        spec: the dataset's features.
+        transform_output: Transform's graph.
+        lookup: for queries, where features of theirs are looked up.
+    """
+
+    def __init__(
+        self, spec: FeatureSpec, transform_output: tft.TFTransformOutput, lookup: CatalogueLookup | None = None
+    ) -> None:
+        super().__init__()
+        self._layer = transform_output.transform_features_layer()
+        self._vectors = {name: f for name, f in spec.features.items() if isinstance(f, VectorFeature)}
+        self._sparse = spec.kept_in_catalogue
+        self._spec = spec
+        self._lookup = lookup
+
+    def __call__(self, raw: Mapping[str, tf.SparseTensor]) -> dict[str, tf.Tensor]:
+        """Raw features (see `components.transform.raw_features`) to the inputs that can be made of them."""
+        # Checked here: Transform's layer runs its whole graph, with made-up values for features that it is not given.
+        checked = {name: _checked(name, self._vectors[name], raw[name]) for name in self._vectors if name in raw}
+        found: dict[str, tf.Tensor] = self._layer({**raw, **checked})
+        for name, feature in self._sparse.items():
+            if name in raw:
+                found |= dense(name, feature, found[name])
+        return found | self._lookup.of_query(self._spec, found) if self._lookup else found
+
+
+def _checked(name: str, feature: VectorFeature, values: tf.SparseTensor) -> tf.SparseTensor:
+    rows = values.indices[:, 0]
+    lengths = tf.math.unsorted_segment_sum(tf.ones_like(rows), rows, values.dense_shape[0])
+    is_right = tf.reduce_all((lengths == 0) | (lengths == feature.size))
+    checks = [
+        tf.debugging.Assert(is_right, [f"{name}: expected {feature.size} numbers or none in each row"]),
+        tf.debugging.assert_all_finite(values.values, f"{name}: expected finite numbers"),
+    ]
+    with tf.control_dependencies(checks):
+        return tf.SparseTensor(values.indices, tf.identity(values.values), values.dense_shape)

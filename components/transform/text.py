@@ -1,0 +1,123 @@
+"""Texts to words and character n-grams, in nothing but TensorFlow's own operations: the same in training and in serving.
+
+TensorFlow has no operation that normalises Unicode. Here every character is replaced by its compatibility decomposition (NFKD)
+folded to lower case, and the marks behind a letter are brought into their canonical order: equivalent spellings become equal texts.
+The tables for it come from Python's Unicode database and become constants of the graph.
+"""
+
+import functools
+import sys
+import unicodedata
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+NO_WORD = r"[^\p{L}\p{M}\p{N}]+"
+# A letter with its marks, or a Korean syllable of its parts: what n-grams count as a character.
+LETTER = r"([\x{1100}-\x{115F}][\x{1160}-\x{11A7}][\x{11A8}-\x{11FF}]?|.\p{M}*)"
+FIRST, LAST = "<", ">"  # around a word, in n-grams
+NGRAM = " "  # before an n-gram, so that none is a word
+SURROGATES = range(0xD800, 0xE000)
+CLASSES = 256  # more than there are canonical combining classes
+
+
+class Folding(NamedTuple):
+    """What characters are replaced by, and where marks belong.
+
+    Attributes:
+        characters: [replaced] int32, sorted: the characters that are not replaced by themselves.
+        starts: [replaced + 1] int32; the n-th is replaced by `replacements[starts[n]:starts[n + 1]]`.
+        replacements: int32 characters.
+        marks: [marks] int32, sorted: the characters with a combining class above 0.
+        classes: [marks] int64, their combining classes.
+    """
+
+    characters: NDArray[np.int32]
+    starts: NDArray[np.int32]
+    replacements: NDArray[np.int32]
+    marks: NDArray[np.int32]
+    classes: NDArray[np.int64]
+
+
+@functools.cache
+def folding() -> Folding:
+    """The tables of this Python's Unicode version."""
+    replaced: dict[int, str] = {}
+    classes: dict[int, int] = {}
+    for code in range(sys.maxunicode + 1):
+        if code in SURROGATES:
+            continue
+        character = chr(code)
+        folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", character).casefold())
+        if folded != character:
+            replaced[code] = folded
+        if unicodedata.combining(character):
+            classes[code] = unicodedata.combining(character)
+    lengths = [len(folded) for folded in replaced.values()]
+    return Folding(
+        np.array(list(replaced), np.int32),
+        np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32),
+        np.array([ord(character) for folded in replaced.values() for character in folded], np.int32),
+        np.array(list(classes), np.int32),
+        np.array(list(classes.values()), np.int64),
+    )
+
+
+def tokens(texts: tf.Tensor, words: bool, ngrams: Sequence[int]) -> tf.SparseTensor:
+    """The tokens of texts: their words, then the n-grams of each word.
+
+    Args:
+        texts: [batch] UTF-8; an empty one has no token.
+        words: whether words are tokens.
+        ngrams: the lengths of n-grams, in letters with their marks.
+
+    Returns:
+        [batch, tokens] strings.
+    """
+    found = tf.strings.split(tf.strings.regex_replace(fold(texts), NO_WORD, " "))
+    parts = [found] if words else []
+    if ngrams:
+        marked = found.with_flat_values(tf.strings.join([FIRST, found.flat_values, LAST]))
+        characters = tf.strings.split(tf.strings.regex_replace(marked, LETTER, r"\1 "))
+        grams = tf.strings.ngrams(characters, tuple(ngrams), separator="").merge_dims(1, 2)
+        parts.append(grams.with_flat_values(tf.strings.join([NGRAM, grams.flat_values])))
+    return tf.concat(parts, axis=1).to_sparse()
+
+
+def fold(texts: tf.Tensor) -> tf.Tensor:
+    """Normalises [batch] UTF-8 texts; what is not UTF-8 becomes the replacement character.
+
+    Equal to NFKD(casefold(NFKD(text))), but for a mark behind a Greek iota subscript, which becomes a letter here before marks are
+    ordered.
+    """
+    table = folding()
+    decoded = tf.strings.unicode_decode(texts, "UTF-8", errors="replace")
+    codes, text = decoded.flat_values, decoded.value_rowids()
+    row, is_replaced = _find(codes, table.characters)
+    starts = tf.gather(tf.constant(table.starts), row)
+    counts = tf.where(is_replaced, tf.gather(tf.constant(table.starts), row + 1) - starts, 1)
+    # Every character as often as its replacement is long, and the place of each in the replacement.
+    source = tf.repeat(tf.range(tf.size(codes)), counts)
+    place = tf.range(tf.size(source)) - tf.gather(tf.cumsum(counts, exclusive=True), source)
+    place = tf.where(tf.gather(is_replaced, source), tf.gather(starts, source) + place, 0)
+    replacements = tf.gather(tf.constant(table.replacements), place)
+    folded = tf.where(tf.gather(is_replaced, source), replacements, tf.gather(codes, source))
+    of_text = tf.gather(text, source)
+    mark, is_mark = _find(folded, table.marks)
+    classes = tf.where(is_mark, tf.gather(tf.constant(table.classes), mark), 0)
+    # Marks are sorted by class within the run behind a letter; a run ends where its text does.
+    run = tf.cumsum(tf.cast(~is_mark, tf.int64)) + of_text
+    order = tf.argsort(run * CLASSES + classes, stable=True)
+    ordered = tf.RaggedTensor.from_value_rowids(
+        tf.gather(folded, order), of_text, nrows=decoded.nrows(), validate=False
+    )
+    return tf.strings.unicode_encode(ordered, "UTF-8")
+
+
+def _find(codes: tf.Tensor, table: NDArray[np.int32]) -> tuple[tf.Tensor, tf.Tensor]:
+    """Where characters stand in a sorted table, [characters] int32, and whether they do."""
+    place = tf.minimum(tf.searchsorted(tf.constant(table), codes), len(table) - 1)
+    return place, tf.gather(tf.constant(table), place) == codes
