@@ -147,7 +147,8 @@ def _configuration(run: Run) -> dict[str, Any]:
 
 
 def _data(run: Run) -> dict[str, Any]:
-    given = {"digest": run.given.digest[:16], "goes on from": run.given.base_day} if run.given else {}
+    # Not the digest of the input: it is of code and configuration too, which have parts of their own.
+    given = {"goes on from": run.given.base_day} if run.given else {}
     rows = {kind: {name: value for name, value in each.items() if name != "kind"} for kind, each in run.rows.items()}
     sources = {kind: {**each, "fingerprint": each["fingerprint"][:16]} for kind, each in run.sources.items()}
     return {**given, **flat(sources), **flat(rows), **flat({"ids": run.turnover})}
