@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from components.example_gen.columns import Column
-from components.example_gen.conversion import MICROSECONDS, NULL_SPELLINGS, SPELLING, iso_microseconds
+from components.example_gen.conversion import BRACKETS, MICROSECONDS, NULL_SPELLINGS, SPELLING, iso_microseconds
 
 # A time that is read in the right unit lies between these.
 EARLIEST = datetime(1990, 1, 1, tzinfo=UTC)
@@ -47,9 +47,34 @@ def way_out(column: Column, reason: str, values: Sequence[str]) -> str:
         return "ISO 8601 is read, such as 2026-11-24T01:00:00Z, 2026-11-24 01:00:00+01:00 or 2026-11-24 01:00:00 UTC."
     if column.kind == "number" and any(re.fullmatch(r"-?\d+,\d+", value) for value in values):
         return "Write a decimal point, not a comma."
+    shapes = sorted({shape for value in values if (shape := shape_of(value))}) if column.kind == "vector" else []
+    if shapes:
+        separator, size = shapes[0]
+        if reason.startswith("another length") and len(shapes) == 1 and size != column.size:
+            return f"These have {size} numbers; say `size: {size}` where all have."
+        if reason == "not a number" and separator != column.separator:
+            return f'Say `separator: "{separator}"` where numbers are divided so.'
     if reason.startswith("beyond"):
         return "A missing number is an empty value or NaN; or name what stands for it in `null_values`."
     return ""
+
+
+def shape_of(value: str) -> tuple[str, int] | None:
+    """What divides the numbers of a vector that is written as text, and how many there are; None where it is no vector."""
+    inner = value.strip(BRACKETS)
+    for separator in ("|", ";", ",", " "):
+        numbers = inner.split() if separator == " " else inner.split(separator)
+        if len(numbers) > 1 and all(map(_is_number, numbers)):
+            return separator, len(numbers)
+    return None
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def unit_of(value: str) -> str | None:

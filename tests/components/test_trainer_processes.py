@@ -14,7 +14,7 @@ from tfx import v1 as tfx
 
 from components.artifacts import SHAPE_PROPERTY
 from components.trainer import arguments, warm_start
-from components.trainer.component import ANALYSIS_KEY, CATALOGUE_FILES, UNFINISHED, WARM_START
+from components.trainer.component import ANALYSIS_KEY, BLOCKED_FILES, CATALOGUE_FILES, UNFINISHED, WARM_START
 from components.trainer.run import run_fn
 from components.trainer.settings import TrainerSettings
 from components.trainer.training import LOSS_CURVE
@@ -30,8 +30,12 @@ SPEC = FeatureSpec.model_validate(
         "interactions": {"user": "user", "item": "item", "time": "at"},
         "catalogue": {"item": "item"},
         "tables": {"user": {"width": 4, "hash_buckets": 7}, "item": {"width": 4, "hash_buckets": 9}},
-        "query": {"user": {"kind": "id", "table": "user"}},
-        "item": {"item": {"kind": "id", "table": "item"}},
+        "query": {
+            "user": {"kind": "id", "table": "user"},
+            "latest": {"kind": "id", "table": "item"},
+            "latest_sound": {"kind": "looked_up", "of": "latest", "feature": "sound"},
+        },
+        "item": {"item": {"kind": "id", "table": "item"}, "sound": {"kind": "vector", "size": 2}},
     }
 )
 TOWERS = {"query": [8, 4], "item": [4]}
@@ -44,11 +48,13 @@ def raw(number: int) -> tf.train.Example:
     example = tf.train.Example()
     for name, value in (
         ("user", number % 11),
+        ("latest", number * 7 % ITEMS),
         ("item", number % ITEMS),
         (CANDIDATE_ID, number % ITEMS),
         (QUERY_ID, number),
     ):
         example.features.feature[name].bytes_list.value.append(b"%d" % value)
+    example.features.feature["sound"].float_list.value.extend([number % ITEMS, 1.0])
     example.features.feature[TIMESTAMP].int64_list.value.append(number)
     example.features.feature[REWARD].float_list.value.append(0.5 + number % 2 / 2)
     return example
@@ -58,17 +64,21 @@ def raw(number: int) -> tf.train.Example:
 def arguments_of(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """What the step is told, by the strategy's kind; each in a folder of its own, over the same transformed examples."""
     root = tmp_path_factory.mktemp("processes")
-    export(SPEC, TOWERS, root / "before")
-    transform = tft.TFTransformOutput(str(root / "before" / "transform"))
     examples = [raw(number).SerializeToString() for number in range(EXAMPLES)]
     with tf.io.TFRecordWriter(str(root / "catalogue.gz"), "GZIP") as writer:
         for example in examples[:ITEMS]:
             writer.write(example)
+    export(SPEC, TOWERS, root / "before", catalogue=str(root / "catalogue.gz"))
+    transform = tft.TFTransformOutput(str(root / "before" / "transform"))
     dtypes = {**raw_features.dtypes(SPEC.features), CANDIDATE_ID: tf.string, QUERY_ID: tf.string, TIMESTAMP: tf.int64}
     parsed = tf.io.parse_example(
         examples, {n: tf.io.VarLenFeature(d) for n, d in {**dtypes, REWARD: tf.float32}.items()}
     )
-    transformed = {name: values.numpy() for name, values in transform.transform_features_layer()(parsed).items()}
+    transformed = {
+        name: values.numpy()
+        for name, values in transform.transform_features_layer()(parsed).items()
+        if name not in SPEC.kept_in_catalogue  # which interactions lack
+    }
     with tf.io.TFRecordWriter(str(root / "train.gz"), "GZIP") as writer:
         for row in range(EXAMPLES):
             example = tf.train.Example()
@@ -100,6 +110,7 @@ def arguments_of(tmp_path_factory: pytest.TempPathFactory) -> Run:
             SHAPE_PROPERTY: warm_start.shape(SPEC, settings),
             ANALYSIS_KEY: str(root / "before" / "analysis"),
             CATALOGUE_FILES: [str(root / "catalogue.gz")],
+            BLOCKED_FILES: [],
             WARM_START: str(root / kind / "kept"),
             UNFINISHED: str(root / kind / "unfinished"),
         }

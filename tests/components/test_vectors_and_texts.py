@@ -11,6 +11,7 @@ from test_example_gen import GOOD, SPEC, Shop
 
 from components.example_gen.columns import Column, type_faults
 from components.example_gen.conversion import Form, convert
+from components.example_gen.ways_out import way_out
 from schemas.features import CANDIDATE_ID, FeatureSpec
 
 PAIR = Column("sound", "sound", "vector", separator=" ", size=2)
@@ -69,6 +70,24 @@ def test_a_vector_that_is_none_is_a_fault_of_its_row_alone(raw: Any, reason: str
     good: Any = b"1 2" if isinstance(raw, bytes) else [1.0, 2.0]
     _, faults = converted(pa.array([good, raw, good, None]))
     assert faults == {reason: [False, True, False, False]}
+
+
+@pytest.mark.parametrize(
+    ("reason", "values", "expected"),
+    [
+        ("another length than 2", ["1 2 3", "[4 5 6]"], "These have 3 numbers; say `size: 3` where all have."),
+        (
+            "another length than 2",
+            ["[1.0, 2.0, 3.0]"],
+            "These have 3 numbers; say `size: 3` where all have.",
+        ),  # of Parquet
+        ("another length than 2", ["1 2 3", "4 5 6 7"], ""),
+        ("not a number", ["[0.1, 0.2]"], 'Say `separator: ","` where numbers are divided so.'),
+        ("not a number", ["one 2"], ""),
+    ],
+)
+def test_a_vector_in_another_form_names_the_way_out(reason: str, values: list[str], expected: str) -> None:
+    assert way_out(PAIR, reason, values) == expected
 
 
 def test_a_column_of_another_type_is_a_fault_of_the_file() -> None:
