@@ -9,7 +9,7 @@ Beside them stand the other films, before and after the removal, and what is nea
 jackknife over users.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date, timedelta
 from pathlib import Path
 from shutil import copytree, rmtree
@@ -67,13 +67,14 @@ def is_cold(item: bytes) -> bool:
     return is_drawn(item, (DAY - EPOCH).days, SHARE)
 
 
-def without_cold(source: Path, target: Path, until: date) -> int:
+def without_cold(source: Path, target: Path, until: date, is_cold: Callable[[bytes], bool] = is_cold) -> int:
     """Copies a folder of interactions a day, less those with cold items before a day.
 
     Args:
         source: has a folder of Parquet files a day, named by it.
         target: gets the same; written anew.
         until: from then on everything stays.
+        is_cold: which items are left out.
 
     Returns:
         How many interactions were left out.

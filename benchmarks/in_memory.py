@@ -19,7 +19,7 @@ from tensorflow_transform.graph_context import TFGraphContext
 from components.analysis import files, vocabulary
 from components.analysis.statistics import MOMENTS, Measure, Moments, count
 from components.trainer import warm_start
-from components.trainer.inputs import uniform_draws, with_uniform_items
+from components.trainer.inputs import known_items, masked, masks_of, uniform_draws, with_uniform_items
 from components.trainer.model import TwoTowerModel, build_model
 from components.trainer.optimizers import build_optimizer
 from components.trainer.settings import TrainerSettings
@@ -113,21 +113,25 @@ def trained(
         base: the folder of the model that training resumes from; None where it starts anew.
         kept: the folder that the next day's training resumes from, to be written.
     """
+    settings = settings.of_run(goes_on=base is not None)
     tf_keras.backend.clear_session()  # else the graphs and tables of every model before stay in memory
     gc.collect()
     tf_keras.utils.set_random_seed(settings.seed)
-    model = build_model(spec, files.table_rows(analysis, spec), settings, catalogue[CANDIDATE_ID].shape[0])
+    tables = files.table_rows(analysis, spec)
+    masks = masks_of(spec, tables)
+    known = known_items(catalogue, training[CANDIDATE_ID].numpy(), masks, spec.id_features)
+    model = build_model(spec, tables, settings, known[CANDIDATE_ID].shape[0])
     examples = training[CANDIDATE_ID].shape[0]
     batch_size = min(settings.batch_size, examples)
 
     def batches(epoch: int, skip: int) -> tf.data.Dataset:
         seed = settings.seed + epoch
         rows = np.random.default_rng(seed).permutation(examples)[: examples - examples % batch_size]
-        epoch_inputs = {name: tf.gather(values, rows) for name, values in training.items()}
+        epoch_inputs = masked({name: tf.gather(values, rows) for name, values in training.items()}, masks, seed, 0)
         order = tf.data.Dataset.from_tensor_slices(epoch_inputs).batch(batch_size, drop_remainder=True)
         draws = None
         if settings.softmax.uniform_negatives:
-            draws = uniform_draws(catalogue, settings.softmax.uniform_negatives, seed)
+            draws = uniform_draws(known, settings.softmax.uniform_negatives, seed, masks)
         return with_uniform_items(order.skip(skip), draws)
 
     model.compile(optimizer=build_optimizer(settings))

@@ -44,7 +44,7 @@ SPEC = FeatureSpec.model_validate(
         "catalogue": {"item": "item"},
         "tables": {
             "user": {"width": WIDTH, "hash_buckets": USERS},
-            "item": {"width": WIDTH, "hash_buckets": BUCKETS, "vocabulary": {}},
+            "item": {"width": WIDTH, "hash_buckets": BUCKETS, "vocabulary": {}, "masked": 0},
         },
         "query": {"user": {"kind": "id", "table": "user"}, "past": {"kind": "history", "table": "item", "last": 10}},
         "item": {"item": {"kind": "id", "table": "item"}},

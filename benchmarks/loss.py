@@ -53,7 +53,9 @@ class TfrsModel(TwoTowerModel):
     """The same towers, trained by TFRS's task with probabilities that it is given."""
 
     def __init__(self, towers: TwoTowerModel, probabilities: tf.Tensor, remove_accidental_hits: bool) -> None:
-        super().__init__(towers.query_tower, towers.item_tower, towers.retrieval_loss, towers.frequency, 0)
+        super().__init__(
+            towers.query_tower, towers.item_tower, towers.retrieval_loss, towers.frequency, 0, {}, 1.0, True
+        )
         self._task = tfrs.tasks.Retrieval(temperature=TEMPERATURE, remove_accidental_hits=remove_accidental_hits)
         self._probabilities = probabilities
 

@@ -31,7 +31,7 @@ from benchmarks import common  # noqa: E402
 from benchmarks.logs import FIRST_DAY, World, write  # noqa: E402
 from benchmarks.pipeline import CONFIG, INTERACTIONS_A_USER  # noqa: E402
 from components.analysis import files as analysis_files  # noqa: E402
-from components.trainer.inputs import WINDOW_EXAMPLES, TrainingExamples, with_uniform_items  # noqa: E402
+from components.trainer.inputs import WINDOW_EXAMPLES, TrainingExamples, masks_of, with_uniform_items  # noqa: E402
 from components.trainer.model import TwoTowerModel, build_model  # noqa: E402
 from components.trainer.optimizers import build_optimizer  # noqa: E402
 from components.trainer.settings import TrainerSettings  # noqa: E402
@@ -92,7 +92,13 @@ class Examples:
 
     def from_files(self, seed: int) -> tf.data.Dataset:
         """An epoch as the Trainer reads it."""
-        return TrainingExamples(self.files, self.transform, BATCH).batches(seed)
+        return self.split().batches(seed)
+
+    def split(self, kept: bool = False) -> TrainingExamples:
+        """The examples as the Trainer has them."""
+        masks = masks_of(self.spec, analysis_files.table_rows(self.analysis, self.spec))
+        whole = BATCH  # as many as fill their batches: here the last one is left out
+        return TrainingExamples(self.files, self.transform, BATCH, whole, kept, masks=masks)
 
     def as_tfrs(self, seed: int) -> tf.data.Dataset:
         """An epoch, example by example."""
@@ -131,7 +137,7 @@ def measure(examples: Examples, rounds: int) -> dict[str, dict[str, list[float]]
     stacked = {name: np.stack([batch[name] for batch in in_memory]) for name in in_memory[0]}
     memory = tf.data.Dataset.from_tensor_slices({name: tf.constant(values) for name, values in stacked.items()})
     del in_memory, stacked
-    kept = TrainingExamples(examples.files, examples.transform, BATCH, kept=True)
+    kept = examples.split(kept=True)
     stepping = Stepping(examples.model())
     feeds: dict[str, tuple[Callable[[int], tf.data.Dataset], int]] = {
         "memory": (lambda seed: memory, steps),

@@ -64,7 +64,7 @@ def run(
         from pipeline import terminal
         from pipeline.summary import tables
 
-        loaded.feature_spec()  # a fault of the specification is told at once
+        _caution(console, loaded)  # a fault of the specification is told at once
         with console.status("loading TFX"):
             from pipeline.local import run_locally
         with terminal.step_progress(console) as (started, ended):
@@ -91,7 +91,7 @@ def backfill(
         from pipeline import terminal
         from pipeline.summary import day_table
 
-        loaded.feature_spec()
+        _caution(console, loaded)
         with console.status("loading TFX"):
             from pipeline.local import run_locally
         results = []
@@ -454,6 +454,11 @@ def _outcome(result: Any) -> str:
 
 def _done_before(result: Any) -> str:
     return f"{result.date} is done with the same input ({_outcome(result)}, by run {result.run}): nothing to do."
+
+
+def _caution(console: Console, loaded: Any) -> None:
+    for caution in loaded.cautions():
+        console.print(caution, style="yellow", highlight=False, soft_wrap=True)
 
 
 def _say_lost_rows(console: Console, loaded: Any, result: Any) -> None:

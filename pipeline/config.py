@@ -95,6 +95,19 @@ class Config(Declaration):
         """A log file a command."""
         return self.root / "logs"
 
+    def cautions(self) -> list[str]:
+        """What the configuration allows and its author may not have meant, a sentence each.
+
+        Raises:
+            UserError: as `feature_spec`.
+        """
+        if self.feature_spec().content_features:
+            return []
+        return [
+            f"{self.dataset / features.FILE_NAME}: item: the items have no feature but their id, so a new item cannot be found "
+            "before it is seen. Give the item tower what is known of an item when it arrives, such as its kind or its maker."
+        ]
+
     def feature_spec(self) -> FeatureSpec:
         """Reads the dataset's feature specification.
 

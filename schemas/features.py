@@ -23,6 +23,8 @@ retriever, how many items it wants and which it does not."""
 
 WEIGHTS_SUFFIX = "_weights"
 FINGERPRINT_SUFFIX = "_fingerprint"
+MASKED_ITEMS = 0.1
+"""The share of items that training shows without their id, by default; see benchmarks/README.md for what others do."""
 FILE_NAME = "features.yaml"
 NAME_EXPECTED = (
     "expected a name of the letters a to z, digits and underscores, a letter first, that is no word of Python's"
@@ -57,11 +59,16 @@ class Table(Declaration):
         width: values a row.
         vocabulary: the ids with rows of their own; None hashes every id.
         hash_buckets: rows shared by hash: all ids where there is no vocabulary, else the ids outside it.
+        masked: the share of ids that training hides, each time others, where a feature of kind `id` has a column of the table. The
+            model then learns to do without them, by a further row, the mask; and an id without a row of its own, such as a new
+            item's, is served by that row too. 0 has no mask. By default `MASKED_ITEMS` for the table of the items' own ids, if it
+            has a vocabulary, and 0 for others. Histories and derived ids are not masked.
     """
 
     width: PositiveInt
     vocabulary: Vocabulary | None = None
     hash_buckets: PositiveInt
+    masked: float | None = Field(default=None, ge=0.0, lt=1.0)
 
 
 class IdFeature(Declaration):
@@ -342,6 +349,39 @@ class FeatureSpec(Declaration):
         return {name: f for name, f in self.features.items() if name not in self.kept_in_catalogue}
 
     @property
+    def id_features(self) -> list[str]:
+        """The item tower's features that are the item's own id."""
+        return [
+            name
+            for name, feature in self.item.items()
+            if isinstance(feature, IdFeature | IdsFeature) and (feature.column or name) == self.catalogue.item
+        ]
+
+    @property
+    def content_features(self) -> list[str]:
+        """The item tower's other features, which say what an item is."""
+        return [name for name in self.item if name not in self.id_features]
+
+    @property
+    def masked_tables(self) -> dict[str, float]:
+        """The tables that have a mask, with the share of ids that training hides."""
+        own = self.id_table(self.item, self.catalogue.item)
+        shares = {}
+        for name, table in self.tables.items():
+            by_default = MASKED_ITEMS if name == own and table.vocabulary else 0.0
+            shares[name] = by_default if table.masked is None else table.masked
+        return {name: share for name, share in shares.items() if share > 0.0}
+
+    @property
+    def masked_features(self) -> dict[str, str]:
+        """The features whose ids are masked, with the table of each."""
+        return {
+            name: feature.table
+            for name, feature in self.features.items()
+            if isinstance(feature, IdFeature) and not feature.derive and feature.table in self.masked_tables
+        }
+
+    @property
     def query_tables(self) -> dict[str, str]:
         """The embedding table of each feature of the query that is ids."""
         embedded = {name: f for name, f in self.query.items() if isinstance(f, Embedded)}
@@ -402,6 +442,12 @@ def _faults(spec: FeatureSpec) -> Iterator[Fault]:
     for table in sorted(set(spec.tables) - used):
         yield ("tables", table), "feeds no feature; remove it or name it in a feature's `table`"
     yield from ((("tables", name), NAME_EXPECTED) for name in spec.tables if not _is_name(name))
+    for name, declared in spec.tables.items():
+        if declared.masked and declared.vocabulary is None:
+            reason = "needs a vocabulary: without one no id has a row of its own that could be hidden"
+            yield ("tables", name, "masked"), reason
+        elif declared.masked and name not in spec.masked_features.values():
+            yield ("tables", name, "masked"), "no feature of kind `id` with a column of its own has this table"
     for name in sorted(set(spec.query) & set(spec.item)):
         yield ("item", name), f"the query has a feature {name} too; name one of them otherwise, with `column: {name}`"
     for tower, features in (("query", spec.query), ("item", spec.item)):

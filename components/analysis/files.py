@@ -50,8 +50,13 @@ def has_table(folder: str, table: str) -> bool:
 
 
 def table_rows(folder: str, spec: FeatureSpec) -> dict[str, int]:
-    """The number of rows of each embedding table: of its vocabulary, and of its hash buckets behind."""
-    return {name: len(read_vocabulary(folder, name)) + table.hash_buckets for name, table in spec.tables.items()}
+    """The number of rows of each embedding table: of its vocabulary, of its hash buckets, and of its mask if it has one."""
+    return {name: mask_row(folder, name, spec) + (name in spec.masked_tables) for name in spec.tables}
+
+
+def mask_row(folder: str, table: str, spec: FeatureSpec) -> int:
+    """The row of a table's mask, behind all others."""
+    return len(read_vocabulary(folder, table)) + spec.tables[table].hash_buckets
 
 
 def read_scales(folder: str) -> dict[str, tuple[float, float]]:

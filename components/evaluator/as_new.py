@@ -6,23 +6,9 @@ from collections.abc import Iterator
 import tensorflow as tf
 
 from components.indexer.embedding import Item, candidate_id
-from schemas.features import FeatureSpec, IdFeature, IdsFeature
+from schemas.features import FeatureSpec
 
 SPAN_BYTES = 8
-
-
-def id_features(spec: FeatureSpec) -> list[str]:
-    """The item tower's features that are the item's own id."""
-    return [
-        name
-        for name, feature in spec.item.items()
-        if isinstance(feature, IdFeature | IdsFeature) and (feature.column or name) == spec.catalogue.item
-    ]
-
-
-def content_features(spec: FeatureSpec) -> list[str]:
-    """The item tower's other features."""
-    return [name for name in spec.item if name not in id_features(spec)]
 
 
 def is_drawn(item: bytes, span: int, share: float) -> bool:
@@ -40,7 +26,7 @@ class AsNew:
     """
 
     def __init__(self, spec: FeatureSpec, span: int, share: float) -> None:
-        self._features = id_features(spec)
+        self._features = spec.id_features
         self._span = span
         self._share = share
 

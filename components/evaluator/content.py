@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from components.decoded import decode, lists
-from components.evaluator.as_new import content_features
 from components.evaluator.cooccurrence import weights_by_age
 from components.evaluator.positions import positions
 from components.evaluator.ranking import TIE, Excluded, Ranks, not_counted
@@ -52,7 +51,7 @@ class Content(NamedTuple):
         size, width = len(ids), 0
         entries = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))]
         dense = [np.zeros((size, 0), np.float32)]
-        for name in content_features(spec):
+        for name in spec.content_features:
             values = _together([lists(batch, name) for batch in batches if batch.num_rows])
             of_row, feature = rows[pc.list_parent_indices(values).to_numpy()], spec.item[name]
             if isinstance(feature, NumberFeature):

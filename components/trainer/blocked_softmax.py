@@ -27,11 +27,13 @@ class Candidates(NamedTuple):
         embeddings: [candidates, width] float32.
         ids: [candidates] int64. Where a row's own id occurs in another column it is an accidental hit, and left out.
         bias: [candidates] float32, added to the logits of a column: minus the log of its expected count. Not differentiated.
+        users: [candidates] int64, who took it. A column of the row's own user is left out too; None leaves none out for that.
     """
 
     embeddings: tf.Tensor
     ids: tf.Tensor
     bias: tf.Tensor
+    users: tf.Tensor | None = None
 
 
 def cross_entropy(
@@ -42,10 +44,12 @@ def cross_entropy(
     inverse_temperature: tf.Tensor,
     positive_left_out: bool,
     block_rows: int,
+    negatives_weight: float | None = None,
 ) -> tf.Tensor:
     """The weighted sum of the rows' cross-entropies; differentiable once.
 
-    With logits s_ij = <u_i, v_j> * inverse_temperature, and C_i the columns without accidental hits of row i's positive p:
+    With logits s_ij = <u_i, v_j> * inverse_temperature, and C_i the columns without accidental hits of row i's positive p, and
+    without those of the row's user but p where the columns have users:
 
     - with the positive in the softmax (paper, section 3):
       loss_i = log sum_{j in C_i} exp(s_ij + bias_j) - s_ip - bias_p.
@@ -53,6 +57,8 @@ def cross_entropy(
       negatives estimate the rest of the full softmax's sum, and the row weighs as much as the full softmax would move it:
       loss_i = stop_gradient(1 - P_i) * (log Z_i - s_ip), where P_i = sigmoid(s_ip - log Z_i) and
       Z_i = (1 - Q_p) / |C_i - p| * sum_{j in C_i - p} exp(s_ij) / Q_j, with Q_j = exp(-bias_j) / columns.
+    - with a weight w of the negatives (BSL; Wu et al., ICDE 2024), which is the ratio of the positives' temperature to theirs:
+      loss_i = w * log sum_{j in C_i - p} exp(s_ij + bias_j) - s_ip - bias_p.
 
     A row without negatives has loss 0.
 
@@ -62,8 +68,9 @@ def cross_entropy(
         positives: [queries] int32, the column of each row's positive.
         weights: [queries] float32, at least 0.
         inverse_temperature: scalar float32.
-        positive_left_out: which of the two losses.
+        positive_left_out: which of the first two losses.
         block_rows: rows a block.
+        negatives_weight: w of the third loss; None for one of the others.
 
     Returns:
         Scalar float32.
@@ -72,7 +79,13 @@ def cross_entropy(
     @tf.custom_gradient
     def scalar(u: tf.Tensor, v: tf.Tensor, scale: tf.Tensor):  # type: ignore[no-untyped-def]
         loss, u_gradient, v_gradient = _forward_and_backward(
-            u * scale, Candidates(v, candidates.ids, candidates.bias), positives, weights, positive_left_out, block_rows
+            u * scale,
+            candidates._replace(embeddings=v),
+            positives,
+            weights,
+            positive_left_out,
+            block_rows,
+            negatives_weight,
         )
 
         def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -94,6 +107,7 @@ class _Rows(NamedTuple):
         queries: [rows, width] float32, times the inverse temperature.
         positive_embeddings: [rows, width] float32.
         places: [rows] int32, the same for equal ids of positives.
+        users: [rows] int32, the same for equal users; without users those of one user.
         biases: [rows] float32, of the positives.
         negatives: [rows] float32, how many columns are neither the positive nor an accidental hit.
         weights: [rows] float32.
@@ -102,6 +116,7 @@ class _Rows(NamedTuple):
     queries: tf.Tensor
     positive_embeddings: tf.Tensor
     places: tf.Tensor
+    users: tf.Tensor
     biases: tf.Tensor
     negatives: tf.Tensor
     weights: tf.Tensor
@@ -124,20 +139,20 @@ def _forward_and_backward(
     weights: tf.Tensor,
     positive_left_out: bool,
     block_rows: int,
+    negatives_weight: float | None,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """The loss, and its gradients by the queries (already times the inverse temperature) and by the candidates."""
     count, width = queries.shape[0] or tf.shape(queries)[0], queries.shape[1]
     columns = candidates.ids.shape[0] or tf.shape(candidates.ids)[0]
     block = min(block_rows, queries.shape[0] or block_rows)
     blocks = -(-count // block)
-    # Equal ids have equal places in ascending order; 32 bits are compared faster than 64.
-    ascending = tf.sort(candidates.ids)
-    places = tf.searchsorted(ascending, candidates.ids, side="left")
-    equal = tf.searchsorted(ascending, candidates.ids, side="right") - places
+    places, equal = _places(candidates.ids)
+    users = tf.zeros_like(places) if candidates.users is None else _places(candidates.users)[0]
     rows = _Rows(
         queries=queries,
         positive_embeddings=tf.gather(candidates.embeddings, positives),
         places=tf.gather(places, positives),
+        users=tf.gather(users, positives),
         biases=tf.gather(candidates.bias, positives),
         negatives=tf.cast(columns - tf.gather(equal, positives), tf.float32),
         weights=weights,
@@ -149,23 +164,34 @@ def _forward_and_backward(
     def step(number: tf.Tensor, total: tf.Tensor, by_candidates: tf.Tensor, by_rows: tf.TensorArray) -> tuple[Any, ...]:
         own = rows.block(number)
         # The positive is left out with its accidental hits, and comes back by itself where it belongs to the softmax.
-        is_positive = own.places[:, tf.newaxis] == places
-        logits = tf.where(is_positive, tf.float32.min, tf.matmul(_with_ones(own.queries), biased, transpose_b=True))
+        left_out = own.places[:, tf.newaxis] == places
+        if candidates.users is not None:
+            left_out |= own.users[:, tf.newaxis] == users
+            own = own._replace(negatives=tf.reduce_sum(tf.cast(~left_out, tf.float32), axis=1))
+        logits = tf.where(left_out, tf.float32.min, tf.matmul(_with_ones(own.queries), biased, transpose_b=True))
         similarity = tf.reduce_sum(own.queries * own.positive_embeddings, axis=1)
         corrected = similarity + own.biases - shift
+        # Beside a positive that is not in the sum, all negatives may be too small to be added up.
+        lower_bound = corrected if negatives_weight is None else tf.where(own.negatives > 0.0, tf.float32.min, 0.0)
         highest, logits = tf.cond(
-            is_narrow, lambda: (tf.zeros([block]), logits), lambda: _below_highest(logits, corrected)
+            is_narrow, lambda: (tf.zeros([block]), logits), lambda: _below_highest(logits, lower_bound)
         )
         exponentials = tf.exp(logits)
         sums = tf.matmul(exponentials, summed)  # [block, width + 1], the softmax's own sums in the last column
-        if positive_left_out:
+        weight = 1.0
+        if negatives_weight is not None:
+            of_positive, weight = tf.zeros([block]), negatives_weight
+            has_negatives = own.negatives > 0.0
+            log_sum = tf.math.log(tf.where(has_negatives, sums[:, width], 1.0)) + highest + shift
+            losses, effective = weight * log_sum - corrected - shift, tf.where(has_negatives, own.weights, 0.0)
+        elif positive_left_out:
             of_positive = tf.zeros([block])
             losses, effective = _without_positive(own, similarity, sums[:, width], shift + highest, columns)
         else:
             of_positive = tf.exp(corrected - highest)
             losses = tf.math.log(sums[:, width] + of_positive) - (corrected - highest)
             effective = own.weights
-        shares = tf.math.divide_no_nan(effective, sums[:, width] + of_positive)
+        shares = tf.math.divide_no_nan(weight * effective, sums[:, width] + of_positive)
         by_positive = shares * of_positive - effective
         by_queries = shares[:, tf.newaxis] * sums[:, :width] + by_positive[:, tf.newaxis] * own.positive_embeddings
         return (
@@ -188,6 +214,16 @@ def _forward_and_backward(
     return total, by_rows[:, :width], by_candidates
 
 
+def _places(ids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """[ids] int32, the place of each among all in ascending order, and how many are equal to it.
+
+    Equal ids have equal places; 32 bits are compared faster than 64.
+    """
+    ascending = tf.sort(ids)
+    places = tf.searchsorted(ascending, ids, side="left")
+    return places, tf.searchsorted(ascending, ids, side="right") - places
+
+
 def _without_positive(
     rows: _Rows, similarity: tf.Tensor, sums: tf.Tensor, shift: tf.Tensor, columns: int | tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
@@ -208,9 +244,9 @@ def _shift(queries: tf.Tensor, candidates: Candidates) -> tuple[tf.Tensor, tf.Te
     return bound + highest - LARGEST_EXPONENT, 2.0 * bound + highest - lowest < WIDEST_RANGE
 
 
-def _below_highest(logits: tf.Tensor, positive: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """[rows] the highest logit of each row, the positive's included, and the logits less that."""
-    highest = tf.maximum(tf.reduce_max(logits, axis=1), positive)
+def _below_highest(logits: tf.Tensor, lower_bound: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """[rows] the highest logit of each row, at least the lower bound, and the logits less that."""
+    highest = tf.maximum(tf.reduce_max(logits, axis=1), lower_bound)
     return highest, logits - highest[:, tf.newaxis]
 
 

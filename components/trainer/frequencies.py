@@ -24,7 +24,7 @@ def write(
 ) -> None:
     """Leaves `frequencies.parquet`: `counted` and `estimated`, how many of a batch are of an item, a row an item.
 
-    Of large splits every n-th example is counted, 2^20 at most. The most frequent items are in it, and others drawn at random.
+    Of large splits every n-th example is counted. The most frequent items are in it, and others drawn at random.
 
     Args:
         folder: where to.
@@ -34,7 +34,7 @@ def write(
         batch_size: rows of the batches that it was trained on.
         seed: of the draw.
     """
-    ids, counts = count_items(file_patterns, step=-(-examples // MOST_EXAMPLES))
+    ids, counts = count_items(file_patterns, step(examples))
     kept = head_and_sample(counts, HEAD, SAMPLE, seed)
     frame = pd.DataFrame(
         {
@@ -45,6 +45,11 @@ def write(
     content = io.BytesIO()
     frame.to_parquet(content, index=False)
     io_utils.write_bytes_file(os.path.join(folder, FREQUENCIES), content.getvalue())
+
+
+def step(examples: int) -> int:
+    """Of a split of so many examples every n-th is counted, `MOST_EXAMPLES` at most."""
+    return -(-examples // MOST_EXAMPLES)
 
 
 def count_items(file_patterns: Sequence[str], step: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -12,6 +12,9 @@ from components.trainer import replicas
 
 Counting = Literal["occurrences", "batches"]
 
+IMPROBABLE = 3.0
+"""Mean gaps: an open gap is longer by chance in one case of twenty, so that a third of it lowers what is live by a hundredth."""
+
 _MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 
 
@@ -32,6 +35,10 @@ class FrequencyEstimator(tf_keras.layers.Layer):
     - *A rate of alpha alone* leaves a rare item at its start value for 1 / alpha hits. Here the n-th batch with a hit moves the
       means by max(alpha, 1/n): plain means until there are 1 / alpha of them.
 
+    - *An item whose last hit is long ago*, which a draw from the catalogue may read, has its open gap counted as one more; where
+      that is longer than `IMPROBABLE` mean gaps, a share of it is the gap, so that the estimate of an item that is gone falls. What
+      was never hit is no more frequent than once in the stream's age.
+
     A batch is counted before it is read. A rare item's newest gap is then part of its estimate at the one step where that is used;
     and the gap that a hit ends is as long as any other, so reading behind it adds no bias.
 
@@ -42,7 +49,7 @@ class FrequencyEstimator(tf_keras.layers.Layer):
         buckets: H, rows of each table.
         hashes: m, how many tables.
         alpha: the slowest rate at which a mean moves, in (0, 1].
-        initial_gap: steps; the estimate for what was never seen is 1 / initial_gap.
+        initial_gap: steps; the estimate for what was never seen is 1 / initial_gap in a stream that is younger than that.
         counting: `occurrences` for the expected count in a batch, `batches` for the probability of a hit.
         seed: of the hashes.
         id_dtype: tf.int64 or tf.string; int32 ids may be given for int64.
@@ -107,10 +114,11 @@ class FrequencyEstimator(tf_keras.layers.Layer):
         tf.raw_ops.ResourceScatterAdd(resource=self.marks.handle, indices=rows, updates=one_hit)
         hits = _gather(self.marks, rows)[:, 2]
         count = tf.cast(hits - marks[:, 2], tf.float32)
-        age = tf.cast(step - marks[:, 0], tf.float32)  # of the stream, where there was no hit yet
+        # Of the stream, where there was no hit yet. Of workers that do not wait for each other one may come behind a later hit.
+        age = tf.cast(tf.maximum(step - marks[:, 0], 1), tf.float32)
         gap = tf.where(marks[:, 1] == 0, tf.minimum(age, self.initial_gap), age)
         batches = marks[:, 1] + 1
-        rate = tf.maximum(self.alpha, 1.0 / tf.cast(batches, tf.float32))[:, tf.newaxis]
+        rate = self._rate(batches)[:, tf.newaxis]
         # A row that is hit several times is written several times, with the same values.
         _scatter(self.means, rows, means + rate * (tf.stack([gap, count], axis=1) - means))
         _scatter(self.marks, rows, tf.stack([tf.fill(tf.shape(rows), step), batches, hits], axis=1))
@@ -124,9 +132,20 @@ class FrequencyEstimator(tf_keras.layers.Layer):
         Returns:
             [...] float32, the expected count of each id in a global batch (or its probability of a hit).
         """
-        means = _gather(self.means, self._rows(ids))
-        gap, count = means[..., 0], means[..., 1]
+        rows = self._rows(ids)
+        marks, means = _gather(self.marks, rows), _gather(self.means, rows)
+        step = tf.raw_ops.ReadVariableOp(resource=self.step.handle, dtype=tf.int64)
+        open_gap = tf.cast(
+            tf.maximum(step - marks[..., 0], 0), tf.float32
+        )  # the age of the stream where there was no hit
+        aged = tf.maximum(means[..., 0] + self._rate(marks[..., 1]) * open_gap, open_gap / IMPROBABLE)
+        gap = tf.where(marks[..., 1] == 0, tf.maximum(open_gap, self.initial_gap), aged)
+        count = means[..., 1]
         return tf.reduce_min((count if self.counting == "occurrences" else 1.0) / gap, axis=0)
+
+    def _rate(self, batches: tf.Tensor) -> tf.Tensor:
+        """By how much the n-th batch with a hit moves the means."""
+        return tf.maximum(self.alpha, 1.0 / tf.cast(tf.maximum(batches, 1), tf.float32))
 
     def _state(self, name: str, shape: tuple[int, ...], dtype: tf.DType, start: Any) -> tf.Variable:
         return self.add_weight(

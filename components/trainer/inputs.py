@@ -1,11 +1,13 @@
 """Transformed examples to batches, and the catalogue to draws from it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_transform as tft
+from numpy.typing import NDArray
 
 from components.transform import raw_features
 from components.transform.catalogue_lookup import (
@@ -23,6 +25,8 @@ WINDOWS_SHUFFLED = 1_000  # of those that are kept
 EXAMPLES_PARSED = 1024  # at once
 FILES_SIDE_BY_SIDE = 16
 CATALOGUE_BATCH = 4096
+OF_DRAWS = 1 << 62  # added to the seed of what hides the ids of draws
+SEED_STRIDE = 1 << 33  # between the seeds of two features' draws; an epoch's is below it
 
 
 class Batch(NamedTuple):
@@ -37,6 +41,47 @@ class Batch(NamedTuple):
     uniform_items: Inputs
 
 
+class Mask(NamedTuple):
+    """How a feature's ids are hidden in training; see `schemas.features.Table`.
+
+    Attributes:
+        row: of the embedding table, that takes the place of a hidden id's.
+        share: of the ids that are hidden.
+    """
+
+    row: int
+    share: float
+
+
+Masks = Mapping[str, Mask]
+"""Of the features that are masked, by name."""
+
+
+def masks_of(spec: FeatureSpec, rows: Mapping[str, int]) -> dict[str, Mask]:
+    """The masks of a model whose embedding tables have so many rows."""
+    shares = spec.masked_tables
+    return {name: Mask(rows[table] - 1, shares[table]) for name, table in spec.masked_features.items()}
+
+
+def masked(inputs: Inputs, masks: Masks, seed: int, number: int | tf.Tensor) -> dict[str, tf.Tensor]:
+    """Model inputs with some of their ids hidden; a missing id stays missing.
+
+    Args:
+        inputs: [rows, ...] each.
+        masks: of features that may be among the inputs.
+        seed: of the draw; another for each epoch.
+        number: of the draw, in the epoch; int64. The same seed and number hide the same rows' ids.
+    """
+    hidden = dict(inputs)
+    for position, (name, mask) in enumerate(sorted(masks.items())):
+        if name in inputs:
+            rows = tf.convert_to_tensor(inputs[name])
+            of_feature = tf.constant(seed + position * SEED_STRIDE, tf.int64)
+            drawn = tf.random.stateless_uniform(tf.shape(rows), tf.stack([of_feature, tf.cast(number, tf.int64)]))
+            hidden[name] = tf.where((drawn < mask.share) & (rows >= 0), tf.constant(mask.row, rows.dtype), rows)
+    return hidden
+
+
 class TrainingExamples:
     """The training split, in shuffled batches of model inputs by name.
 
@@ -48,8 +93,10 @@ class TrainingExamples:
         file_patterns: gzipped TFRecords of transformed tf.Examples.
         transform_output: says what is in them; features without a fixed shape are not read, as interactions lack them.
         batch_size: rows a batch.
+        examples: how many there are, at least `batch_size`.
         kept: whether the first epoch leaves them in memory for the others; see `parsed_bytes`.
         window: examples that are shuffled among each other, or somewhat more.
+        masks: of the features whose ids are hidden now and then.
     """
 
     def __init__(
@@ -57,20 +104,24 @@ class TrainingExamples:
         file_patterns: Sequence[str],
         transform_output: tft.TFTransformOutput,
         batch_size: int,
+        examples: int,
         kept: bool = False,
         window: int = WINDOW_EXAMPLES,
+        masks: Masks | None = None,
     ) -> None:
         self._patterns = list(file_patterns)
         self._spec = fixed_features(transform_output)
         self._batch_size = batch_size
+        self._missing = -examples % batch_size
+        self._masks = masks or {}
         self._window = -(-window // batch_size) * batch_size  # whole batches, so that each is a slice
         self._kept = self._windows(seed=0).cache() if kept else None
 
     def batches(self, seed: int, skip: int = 0) -> tf.data.Dataset:
         """An epoch's batches; the same seed always gives the same ones.
 
-        Every batch has exactly `batch_size` rows, as a smaller last one would have fewer negatives; which examples are left over is
-        another matter each epoch.
+        Every batch has exactly `batch_size` rows, as a smaller last one would have fewer negatives. The last one is filled up with
+        some of the epoch's examples, whose reward is then 0: they are negatives of the others, and nothing is learnt of them twice.
 
         Args:
             seed: of the order; another for each epoch.
@@ -80,9 +131,17 @@ class TrainingExamples:
 
         def shuffled(number: tf.Tensor, window: Inputs) -> dict[str, tf.Tensor]:
             order = tf.random.experimental.stateless_shuffle(tf.range(tf.shape(window[REWARD])[0]), [seed, number])
-            return {name: tf.gather(values, order) for name, values in window.items()}
+            rows = {name: tf.gather(values, order) for name, values in window.items()}
+            return masked(rows, self._masks, seed, number)
 
-        return windows.enumerate().map(shuffled).rebatch(self._batch_size, drop_remainder=True).skip(skip)
+        def filling(window: Inputs) -> dict[str, tf.Tensor]:
+            rows = {name: values[: self._missing] for name, values in window.items()}
+            return {**rows, REWARD: tf.zeros_like(rows[REWARD])}
+
+        epoch = windows.enumerate().map(shuffled)
+        if self._missing:
+            epoch = epoch.concatenate(epoch.take(1).map(filling))
+        return epoch.rebatch(self._batch_size, drop_remainder=True).skip(skip)
 
     def _windows(self, seed: int) -> tf.data.Dataset:
         files = tf.data.Dataset.list_files(self._patterns, shuffle=True, seed=seed)
@@ -138,21 +197,42 @@ def catalogue_inputs(
     return {name: tf.concat([part[name] for part in parts], axis=0) for name in parts[0]}
 
 
-def uniform_draws(catalogue: Inputs, draws: int, seed: int) -> tf.data.Dataset:
+def known_items(catalogue: Inputs, seen: NDArray[np.int64], masks: Masks, own: Sequence[str]) -> dict[str, tf.Tensor]:
+    """What uniform negatives are drawn from: the items that have been seen, or have a row of their own; all if there is none.
+
+    An item that nobody could have taken yet is no negative: drawn as often as any other, it would only be pushed down.
+
+    Args:
+        catalogue: see `catalogue_inputs`.
+        seen: the `candidate_id`s of the training split.
+        masks: of the features that are masked.
+        own: the features that are an item's own id.
+    """
+    is_known = np.isin(catalogue[CANDIDATE_ID].numpy(), seen)
+    for name in own:
+        if name in masks:
+            is_known |= catalogue[name].numpy() != masks[name].row
+    rows = np.flatnonzero(is_known) if is_known.any() else np.arange(len(is_known))
+    return {name: tf.gather(values, rows) for name, values in catalogue.items()}
+
+
+def uniform_draws(catalogue: Inputs, draws: int, seed: int, masks: Masks | None = None) -> tf.data.Dataset:
     """An endless stream of items drawn uniformly, with replacement.
 
     Args:
         catalogue: see `catalogue_inputs`.
         draws: items an element.
         seed: of the draws.
+        masks: of the features whose ids are hidden now and then.
     """
     items = tf.cast(tf.shape(catalogue[CANDIDATE_ID])[0], tf.int64)
 
-    def drawn(random: tf.Tensor) -> dict[str, tf.Tensor]:
+    def drawn(number: tf.Tensor, random: tf.Tensor) -> dict[str, tf.Tensor]:
         rows = tf.bitwise.right_shift(random * items, tf.constant(32, tf.int64))  # random is uniform below 2^32
-        return {name: tf.gather(values, rows) for name, values in catalogue.items()}
+        items_drawn = {name: tf.gather(values, rows) for name, values in catalogue.items()}
+        return masked(items_drawn, masks or {}, seed + OF_DRAWS, number)
 
-    return tf.data.Dataset.random(seed=seed).batch(draws, drop_remainder=True).map(drawn)
+    return tf.data.Dataset.random(seed=seed).batch(draws, drop_remainder=True).enumerate().map(drawn)
 
 
 def lookup_for_training(spec: FeatureSpec, items: Inputs) -> CatalogueLookup:

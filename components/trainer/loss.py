@@ -1,6 +1,7 @@
 """The retrieval loss: which columns the softmax has, and how their sampling is corrected (paper, section 3)."""
 
 import math
+from statistics import NormalDist
 from typing import Literal, NamedTuple
 
 import tensorflow as tf
@@ -11,6 +12,8 @@ from components.trainer.blocked_softmax import Candidates, cross_entropy
 
 Correction = Literal["none", "logq", "logq_positive_left_out"]
 
+NOBODY = -1  # fingerprints of users are not negative
+
 
 class Items(NamedTuple):
     """Items that are columns of the softmax.
@@ -19,11 +22,31 @@ class Items(NamedTuple):
         embeddings: [items, width] float, L2-normalised.
         ids: [items] int64.
         expected_counts: [items] float32, how often each is expected among the columns that the stream brings (a global batch).
+        boosts: [items] float32 or scalar, what the expected counts are multiplied by once they are those of all columns. Where
+            the loss is corrected, a boost of b trains scores that are log b higher: as if the item were b times as popular.
     """
 
     embeddings: tf.Tensor
     ids: tf.Tensor
     expected_counts: tf.Tensor
+    boosts: tf.Tensor | float = 1.0
+
+
+class Top(NamedTuple):
+    """Which rows weigh more: those whose positive is close to the first of the catalogue, or among them (after SL@K, KDD 2025).
+
+    SL@K weighs a row by sigmoid((s_p - b) / temperature), where b is the score from which on an item is among a user's first K: a
+    quantile of the scores of sampled items, taken again now and then. Here it is at each step the quantile of a normal distribution
+    with the mean and the variance that the row's scores have over the catalogue. They follow from the means of the columns'
+    embeddings and of their products, each column weighed by the inverse of its expected count. The weight has no gradient.
+
+    Attributes:
+        share: of the catalogue that counts as the first: K over its items, in (0, 1).
+        temperature: of the weight, in units of the inner product.
+    """
+
+    share: float
+    temperature: float
 
 
 class InBatchSoftmax(tf_keras.layers.Layer):
@@ -47,6 +70,9 @@ class InBatchSoftmax(tf_keras.layers.Layer):
         temperature: divides the inner products; the start value where it is learned.
         learn_temperature: whether the temperature is trained with the towers, by its logarithm so that it stays positive.
         block_rows: rows of the batch whose logits are in memory at once.
+        strength: of `logq`, in [0, 1]: what the log of the expected count is multiplied by.
+        negatives_weight: of BSL; see `components.trainer.blocked_softmax`. None for the softmax.
+        top: which rows weigh more; None weighs all alike.
 
     Raises:
         ValueError: an argument is outside its range.
@@ -58,6 +84,9 @@ class InBatchSoftmax(tf_keras.layers.Layer):
         temperature: float = 0.05,
         learn_temperature: bool = False,
         block_rows: int = 512,
+        strength: float = 1.0,
+        negatives_weight: float | None = None,
+        top: Top | None = None,
         name: str = "in_batch_softmax",
     ) -> None:
         super().__init__(name=name)
@@ -67,7 +96,16 @@ class InBatchSoftmax(tf_keras.layers.Layer):
             raise ValueError(f"expected a finite temperature above 0, received {temperature!r}")
         if block_rows < 1:
             raise ValueError(f"expected block_rows of at least 1, received {block_rows!r}")
+        if not 0.0 <= strength <= 1.0:
+            raise ValueError(f"expected a strength in [0, 1], received {strength!r}")
+        if negatives_weight is not None and not 0.0 < negatives_weight < float("inf"):
+            raise ValueError(f"expected a finite negatives_weight above 0, received {negatives_weight!r}")
+        if top is not None and not (0.0 < top.share < 1.0 and 0.0 < top.temperature < float("inf")):
+            raise ValueError(f"expected a share of the top in (0, 1) and a finite temperature above 0, received {top}")
         self.correction = correction
+        self.negatives_weight = negatives_weight
+        self.top = top
+        self.strength = strength
         self.block_rows = block_rows
         self.log_temperature = self.add_weight(
             "log_temperature",
@@ -88,6 +126,7 @@ class InBatchSoftmax(tf_keras.layers.Layer):
         rewards: tf.Tensor,
         uniform_items: Items | None = None,
         catalogue_size: int = 0,
+        users: tf.Tensor | None = None,
     ) -> tf.Tensor:
         """The loss of a batch, or of a replica's share of it.
 
@@ -97,31 +136,56 @@ class InBatchSoftmax(tf_keras.layers.Layer):
             rewards: [batch] float, the paper's r_i.
             uniform_items: [draws] items drawn uniformly from the catalogue, as many on each replica.
             catalogue_size: how many items they were drawn from.
+            users: [batch] int64, who took the positives: what the same user took is then no negative. None asks nobody.
 
         Returns:
             Scalar float32.
         """
         batch = queries.shape[0] or tf.shape(queries)[0]
         columns = _gathered(items)
+        if users is not None:
+            users = replicas.gather(users)
         counts = columns.expected_counts
         if uniform_items is not None:
             drawn = _gathered(uniform_items)
             columns = Items(*(tf.concat(pair, axis=0) for pair in zip(columns, drawn, strict=True)))
             draws = tf.cast(tf.shape(drawn.ids)[0], tf.float32)
+            if users is not None:  # nobody's, so everybody's negatives
+                nobody = tf.fill(tf.shape(drawn.ids), tf.constant(NOBODY, tf.int64))
+                users = tf.concat([tf.cast(users, tf.int64), nobody], axis=0)
             counts = columns.expected_counts + draws / tf.cast(catalogue_size, tf.float32)
-        bias = tf.zeros_like(counts) if self.correction == "none" else -tf.math.log(counts)
+        counts *= columns.boosts
+        bias = tf.zeros_like(counts) if self.correction == "none" else -self.strength * tf.math.log(counts)
         rewards = tf.cast(rewards, tf.float32)
         weighing = (rewards > 0.0) & tf.math.is_finite(rewards)
+        queries, positives = tf.cast(queries, tf.float32), replicas.first_row(batch) + tf.range(batch)
+        weights = tf.where(weighing, rewards, 0.0)
+        if self.top is not None:
+            weights *= _top_weights(queries, columns.embeddings, 1.0 / counts, positives, self.top)
         total = cross_entropy(
-            tf.cast(queries, tf.float32),
-            Candidates(columns.embeddings, columns.ids, bias),
-            positives=replicas.first_row(batch) + tf.range(batch),
-            weights=tf.where(weighing, rewards, 0.0),
+            queries,
+            Candidates(columns.embeddings, columns.ids, bias, users),
+            positives=positives,
+            weights=weights,
             inverse_temperature=1.0 / self.temperature,
             positive_left_out=self.correction == "logq_positive_left_out",
             block_rows=self.block_rows,
+            negatives_weight=self.negatives_weight,
         )
         return total / tf.cast(batch * replicas.count(), tf.float32)
+
+
+def _top_weights(
+    queries: tf.Tensor, embeddings: tf.Tensor, weights: tf.Tensor, positives: tf.Tensor, top: Top
+) -> tf.Tensor:
+    """[batch] float32, see `Top`."""
+    shares = (weights / tf.reduce_sum(weights))[:, tf.newaxis]
+    mean = tf.linalg.matvec(queries, tf.reduce_sum(shares * embeddings, axis=0))
+    products = tf.matmul(embeddings, shares * embeddings, transpose_a=True)
+    variance = tf.reduce_sum(tf.matmul(queries, products) * queries, axis=1) - tf.square(mean)
+    first = mean + tf.sqrt(tf.maximum(variance, 0.0)) * NormalDist().inv_cdf(1.0 - top.share)
+    similarity = tf.reduce_sum(queries * tf.gather(embeddings, positives), axis=1)
+    return tf.stop_gradient(tf.sigmoid((similarity - first) / top.temperature))
 
 
 def _gathered(items: Items) -> Items:
@@ -130,4 +194,5 @@ def _gathered(items: Items) -> Items:
         replicas.gather(tf.cast(items.embeddings, tf.float32)),
         replicas.gather(items.ids),
         replicas.gather(items.expected_counts),
+        replicas.gather(tf.broadcast_to(items.boosts, tf.shape(items.expected_counts))),
     )

@@ -8,12 +8,12 @@ import tf_keras
 
 from components.trainer import replicas
 from components.trainer.frequency import FrequencyEstimator
-from components.trainer.inputs import Batch
-from components.trainer.loss import InBatchSoftmax, Items
+from components.trainer.inputs import Batch, masks_of
+from components.trainer.loss import InBatchSoftmax, Items, Top
 from components.trainer.settings import TrainerSettings
 from components.trainer.towers import Parts, Tower, build_tables, undivided
 from components.transform.catalogue_lookup import Inputs
-from schemas.features import CANDIDATE_ID, REWARD, FeatureSpec
+from schemas.features import CANDIDATE_ID, QUERY_ID, REWARD, FeatureSpec
 
 
 class TwoTowerModel(tfrs.Model):
@@ -28,6 +28,9 @@ class TwoTowerModel(tfrs.Model):
         loss: of a batch.
         frequency: how often items occur in a global batch.
         catalogue_size: how many items uniform negatives are drawn from.
+        masks: the row that hides an item's own id, by feature.
+        new_item_boost: see `components.trainer.settings.SoftmaxSettings`.
+        same_user_negatives: the same.
     """
 
     def __init__(
@@ -37,6 +40,9 @@ class TwoTowerModel(tfrs.Model):
         loss: InBatchSoftmax,
         frequency: FrequencyEstimator,
         catalogue_size: int,
+        masks: Mapping[str, int],
+        new_item_boost: float,
+        same_user_negatives: bool,
     ) -> None:
         super().__init__()
         self.query_tower = query_tower
@@ -44,6 +50,9 @@ class TwoTowerModel(tfrs.Model):
         self.retrieval_loss = loss
         self.frequency = frequency
         self._catalogue_size = catalogue_size
+        self._masks = dict(masks)
+        self._new_item_boost = new_item_boost
+        self._same_user_negatives = same_user_negatives
         self._mean_loss = tf_keras.metrics.Mean("loss")
 
     def compute_loss(self, batch: Batch, training: bool = False) -> tf.Tensor:
@@ -52,10 +61,11 @@ class TwoTowerModel(tfrs.Model):
         counts = self.frequency(ids) if training else self.frequency.estimate(ids)
         return self.retrieval_loss(
             self.query_tower(batch.interactions, training=training),
-            Items(self.item_tower(batch.interactions, training=training), ids, counts),
+            self._items(batch.interactions, counts, training),
             rewards=batch.interactions[REWARD],
             uniform_items=self._uniform_items(batch.uniform_items, training) if batch.uniform_items else None,
             catalogue_size=self._catalogue_size,
+            users=None if self._same_user_negatives else batch.interactions[QUERY_ID],
         )
 
     def make_weights(self, batch: Batch) -> None:
@@ -80,8 +90,13 @@ class TwoTowerModel(tfrs.Model):
         return {"loss": self._mean_loss.result()}
 
     def _uniform_items(self, inputs: Inputs, training: bool) -> Items:
-        ids = inputs[CANDIDATE_ID]
-        return Items(self.item_tower(inputs, training=training), ids, self.frequency.estimate(ids))
+        return self._items(inputs, self.frequency.estimate(inputs[CANDIDATE_ID]), training)
+
+    def _items(self, inputs: Inputs, expected_counts: tf.Tensor, training: bool) -> Items:
+        boosts = tf.ones_like(expected_counts)
+        for feature, mask in self._masks.items():
+            boosts = tf.where(tf.equal(inputs[feature], mask), self._new_item_boost, boosts)
+        return Items(self.item_tower(inputs, training=training), inputs[CANDIDATE_ID], expected_counts, boosts)
 
 
 def build_model(
@@ -105,8 +120,26 @@ def build_model(
     query_tower = Tower(spec.query_inputs, tables, towers.query, settings.seed + 1, "query_tower", mixed)
     item_tower = Tower(spec.item, tables, towers.item, settings.seed + 2, "item_tower", mixed)
     softmax, frequency = settings.softmax, settings.frequency
-    loss = InBatchSoftmax(softmax.correction, softmax.temperature, softmax.learn_temperature, softmax.block_rows)
+    loss = InBatchSoftmax(
+        softmax.correction,
+        softmax.temperature,
+        softmax.learn_temperature,
+        softmax.block_rows,
+        softmax.strength,
+        softmax.negatives_weight,
+        Top(softmax.top_share, softmax.top_temperature) if softmax.top_share else None,
+    )
     estimator = FrequencyEstimator(
         frequency.buckets, frequency.hashes, frequency.alpha, frequency.initial_gap, frequency.counting, settings.seed
     )
-    return TwoTowerModel(query_tower, item_tower, loss, estimator, catalogue_size)
+    masks = {name: mask.row for name, mask in masks_of(spec, rows).items() if name in spec.id_features}
+    return TwoTowerModel(
+        query_tower,
+        item_tower,
+        loss,
+        estimator,
+        catalogue_size,
+        masks,
+        softmax.new_item_boost,
+        softmax.same_user_negatives,
+    )

@@ -16,9 +16,11 @@ from components.trainer.export import export_tower
 from components.trainer.inputs import (
     TrainingExamples,
     catalogue_inputs,
+    known_items,
     looked_up,
     lookup_for_queries,
     lookup_for_training,
+    masks_of,
     parsed_bytes,
     uniform_draws,
     with_uniform_items,
@@ -68,40 +70,43 @@ def train_and_export(fn_args: tfx.components.FnArgs, devices: strategies.Devices
     """
     config = fn_args.custom_config
     spec = FeatureSpec.model_validate_json(config["feature_spec"])
-    settings = TrainerSettings.model_validate_json(config["trainer"])
+    settings = TrainerSettings.model_validate_json(config["trainer"]).of_run(goes_on=bool(fn_args.base_model))
     transform_output = tft.TFTransformOutput(fn_args.transform_output)
     tf_keras.backend.clear_session()  # a backfill trains a model a day in one process
     tf_keras.utils.set_random_seed(settings.seed)
     examples = fn_args.num_examples["train"]
     batch_size = _shared_evenly("examples", min(settings.batch_size, examples), devices)
     uniform_negatives = _shared_evenly("softmax.uniform_negatives", settings.softmax.uniform_negatives, devices)
+    rows = files.table_rows(config[ANALYSIS_KEY], spec)
+    masks = masks_of(spec, rows)
     catalogue = items = None
     if uniform_negatives:
-        catalogue = catalogue_inputs(config[CATALOGUE_FILES], spec, transform_output)
+        whole = catalogue_inputs(config[CATALOGUE_FILES], spec, transform_output)
+        seen, _ = frequencies.count_items(fn_args.train_files, frequencies.step(examples))
+        catalogue = known_items(whole, seen, masks, spec.id_features)
     if spec.kept_in_catalogue or spec.looked_up:
         items = catalogue_inputs([*config[CATALOGUE_FILES], *config[BLOCKED_FILES]], spec, transform_output)
     lookup = lookup_for_training(spec, items) if items else None
 
     fits = examples * parsed_bytes(transform_output) <= settings.kept_gib * GIB
     kept = settings.epochs > 1 and fits and devices.has_weights  # else they are read elsewhere
-    training_examples = TrainingExamples(fn_args.train_files, transform_output, batch_size, kept)
+    training_examples = TrainingExamples(fn_args.train_files, transform_output, batch_size, examples, kept, masks=masks)
 
     def batches(epoch: int, skip: int) -> tf.data.Dataset:
         seed = settings.seed + epoch
         draws = None
         if catalogue is not None:
-            draws = uniform_draws(catalogue, uniform_negatives, seed).skip(skip)
+            draws = uniform_draws(catalogue, uniform_negatives, seed, masks).skip(skip)
         return with_uniform_items(looked_up(spec, training_examples.batches(seed, skip), lookup), draws)
 
     with devices.strategy.scope():
-        rows = files.table_rows(config[ANALYSIS_KEY], spec)
         model = build_model(spec, rows, settings, catalogue[CANDIDATE_ID].shape[0] if catalogue else 0, devices.parts)
         model.compile(optimizer=build_optimizer(settings), jit_compile=settings.jit_compile)
         model.make_weights(next(iter(batches(0, 0))))
         state = TrainingState(model)
         if fn_args.base_model:
             warm_start.restore(state, spec, config[SHAPE_PROPERTY], config[ANALYSIS_KEY], fn_args.base_model)
-    training = Training(batches, examples // batch_size, settings, config[UNFINISHED])
+    training = Training(batches, -(-examples // batch_size), settings, config[UNFINISHED])
     train(model, state, training, fn_args.model_run_dir, devices)
     with devices.written(config[WARM_START]) as folder:
         warm_start.save(state, config[SHAPE_PROPERTY], config[ANALYSIS_KEY], folder)

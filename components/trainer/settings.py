@@ -34,10 +34,21 @@ class SoftmaxSettings(Declaration):
         correction: `logq` is the paper's; `none` is the plain softmax; `logq_positive_left_out` is RecSys 2025's.
         temperature: divides the inner product of the L2-normalised embeddings. The best one is another once the loss is corrected.
         learn_temperature: trains it, from that value on.
-        uniform_negatives: items drawn uniformly from the catalogue that join each batch's; they show the model items that the
-            stream seldom brings. 0 for none; as many as the batch is a good first choice.
+        uniform_negatives: items drawn uniformly from those of the catalogue that have been seen, which join each batch's; they show
+            the model items that the stream seldom brings. 0 for none; as many as the batch is a good first choice.
         block_rows: rows of the batch whose logits are in memory at once; fewer take less memory, about 4 bytes a row and
             column.
+        strength: of `logq`, in [0, 1]: what log Q is multiplied by before it is subtracted. 1 is the paper's, and finds most; less
+            leaves rare items some of what the plain softmax, 0, spends on them.
+        negatives_weight: leaves the positive out of the sum, and weighs the log of the negatives' sum against the positive's logit
+            (BSL, ICDE 2024); 1.22 was best on Gowalla by its authors' logs. None for the softmax.
+        top_share: weighs an interaction the more the closer its item is to the first of the catalogue (after SL@K, KDD 2025; see
+            `components.trainer.loss.Top`): K over the number of items. None weighs all alike.
+        top_temperature: of that weight; the smaller, the less is learnt of items that are far behind.
+        same_user_negatives: whether what the same user took, in another row of the batch, is a negative of the row.
+        new_item_boost: of a corrected loss: how many times as popular as the mean of the items like it an item without its id is
+            taken to be (`schemas.features.Table.masked`). At 1 a new item stands where that mean stands, which is seldom among the
+            first; more finds more of the new items and less of the others. benchmarks/README.md has the curve.
     """
 
     correction: Literal["none", "logq", "logq_positive_left_out"] = "logq"
@@ -45,6 +56,22 @@ class SoftmaxSettings(Declaration):
     learn_temperature: bool = False
     uniform_negatives: NonNegativeInt = 0
     block_rows: PositiveInt = 512
+    strength: float = Field(default=1.0, ge=0.0, le=1.0)
+    negatives_weight: PositiveFloat | None = None
+    top_share: float | None = Field(default=None, gt=0.0, lt=1.0)
+    top_temperature: PositiveFloat = 0.5
+    same_user_negatives: bool = True
+    new_item_boost: PositiveFloat = 1.8
+
+    @model_validator(mode="after")
+    def _weakens_a_correction(self) -> Self:
+        if self.strength < 1.0 and self.correction != "logq":
+            reason = f"expected correction logq, of which it is a share; received {self.correction}"
+            raise FaultsError([(("strength",), reason)])
+        if self.negatives_weight is not None and self.correction == "logq_positive_left_out":
+            reason = "expected correction logq or none: logq_positive_left_out has a weight of its own"
+            raise FaultsError([(("negatives_weight",), reason)])
+        return self
 
 
 class FrequencySettings(Declaration):
@@ -54,7 +81,7 @@ class FrequencySettings(Declaration):
         buckets: H; 32 bytes each, for each hash. Several times the catalogue's items, or fewer with more hashes.
         hashes: m.
         alpha: how fast an estimate follows a change: it forgets over about 1 / alpha hits.
-        initial_gap: steps; 1 / initial_gap is the estimate for what was never seen.
+        initial_gap: steps; 1 / initial_gap is the estimate for what was never seen, and less once the stream is older than that.
         counting: `occurrences` for the expected count in a batch; `batches` for the probability of a hit, to compare.
     """
 
@@ -83,6 +110,18 @@ class StrategySettings(Declaration):
     tpu: str = ""
 
 
+class CatchUpSettings(Declaration):
+    """What is another matter where there is no earlier model: a first run over many days is not a day's step.
+
+    Attributes:
+        epochs: passes over the window of a first run; None for those of any day.
+        learning_rate: of a first run; None for that of any day.
+    """
+
+    epochs: PositiveInt | None = None
+    learning_rate: PositiveFloat | None = None
+
+
 class TrainerSettings(Declaration):
     """How the towers are trained.
 
@@ -91,6 +130,7 @@ class TrainerSettings(Declaration):
         strategy: the devices that are trained on.
         batch_size: interactions a step, of all devices together; each is a negative for the others.
         epochs: passes over the window's training split.
+        catch_up: of a run that starts anew, its epochs and learning rate.
         optimizer: `adagrad` is the paper's; `rowwise_adagrad` keeps one number a row of a table, for large ones.
         learning_rate: of the optimizer; Adagrad's first step moves every weight by about as much, if it starts from nearly nothing.
         adagrad_start: what Adagrad's sums of squared gradients start from. From nearly nothing, the loss's scale has no say, and
@@ -114,6 +154,7 @@ class TrainerSettings(Declaration):
     strategy: StrategySettings = StrategySettings()
     batch_size: PositiveInt = 1024
     epochs: PositiveInt = 1
+    catch_up: CatchUpSettings = CatchUpSettings()
     optimizer: Literal["adagrad", "rowwise_adagrad", "adam"] = "adagrad"
     learning_rate: PositiveFloat = 0.03
     adagrad_start: PositiveFloat = 1e-12
@@ -126,3 +167,7 @@ class TrainerSettings(Declaration):
     jit_compile: bool = False
     checkpoint_steps: PositiveInt = 500
     seed: int = Field(default=0, ge=0, lt=2**32)
+
+    def of_run(self, goes_on: bool) -> "TrainerSettings":
+        """The settings of a run that goes on from an earlier model, or of one that starts anew."""
+        return self if goes_on else self.model_copy(update=self.catch_up.model_dump(exclude_none=True))

@@ -1,7 +1,8 @@
 """Training goes on from an earlier day's model: its rows move, by id, to where today's vocabularies have them.
 
-A newly admitted id starts from the row of the hash bucket that it lived in, optimizer slots included; what expired falls away.
-All other weights, the frequency estimator with its step, and a learned temperature are carried as they are.
+A newly admitted id starts from the row that it lived in, which is the mask's where the table has one, else that of its hash bucket.
+Its optimizer slots start anew, as those of a row that many ids shared would hold it back. What expired falls away. All other
+weights, the frequency estimator with its step, and a learned temperature are carried as they are.
 """
 
 import json
@@ -26,6 +27,7 @@ from schemas.features import FeatureSpec
 CHECKPOINT = "checkpoint/state"
 SETTINGS = "settings.json"
 ROWS_AT_ONCE = 1 << 18
+STARTS_ANEW = -1
 FREE = {"column", "separator", "max_values", "last"}  # what no weight depends on
 
 
@@ -78,13 +80,15 @@ def restore(state: TrainingState, spec: FeatureSpec, model_shape: str, analysis:
     state.fixed.read(path).assert_existing_objects_matched().expect_partial()
     reader = tf.train.load_checkpoint(path)
     for table, variables in state.rows.items():
-        sources = moved_rows(
-            files.read_vocabulary(folder, table),
-            files.read_vocabulary(analysis, table),
-            spec.tables[table].hash_buckets,
-        )
+        before, after = files.read_vocabulary(folder, table), files.read_vocabulary(analysis, table)
+        buckets, has_mask = spec.tables[table].hash_buckets, table in spec.masked_tables
         for position, variable in enumerate(variables):
-            _fill(parts_of(variable), reader.get_tensor(row_key(table, position)), sources)
+            earlier = reader.get_tensor(row_key(table, position))
+            had_mask = len(earlier) > len(before) + buckets
+            sources = moved_rows(before, after, buckets, had_mask, has_mask)
+            if position > 0:
+                sources[np.flatnonzero(~after.index.isin(before.index))] = STARTS_ANEW
+            _fill(parts_of(variable), earlier, sources)
 
 
 def _fill(parts: Sequence[tf.Variable], earlier: NDArray[Any], sources: NDArray[np.int64]) -> None:
@@ -94,26 +98,33 @@ def _fill(parts: Sequence[tf.Variable], earlier: NDArray[Any], sources: NDArray[
     for part in parts:
         for begin in range(0, part.shape[0], ROWS_AT_ONCE):
             rows = np.arange(begin, min(begin + ROWS_AT_ONCE, part.shape[0]))
+            rows = rows[sources[first + rows] != STARTS_ANEW]
             written = tf.IndexedSlices(tf.constant(earlier[sources[first + rows]]), tf.constant(rows))
             strategy.extended.update(part, lambda one, new: one.scatter_update(new), args=(written,))
         first += part.shape[0]
 
 
-def moved_rows(before: pd.DataFrame, after: pd.DataFrame, hash_buckets: int) -> NDArray[np.int64]:
+def moved_rows(
+    before: pd.DataFrame, after: pd.DataFrame, hash_buckets: int, had_mask: bool = False, has_mask: bool = False
+) -> NDArray[np.int64]:
     """Where each row of a table comes from.
 
     Args:
-        before: the earlier vocabulary, in the order of its rows; the hash buckets' rows follow.
+        before: the earlier vocabulary, in the order of its rows; the hash buckets' rows follow, and that of the mask.
         after: the new one.
         hash_buckets: of both.
+        had_mask: whether the earlier table had a mask.
+        has_mask: whether the new one has.
 
     Returns:
-        [rows of the new table] int64 rows of the earlier one.
+        [rows of the new table] int64 rows of the earlier one; STARTS_ANEW where it has none, for a mask that is new.
     """
     rows = before.index.get_indexer(after.index).astype(np.int64)
     is_new = rows < 0
-    rows[is_new] = len(before) + hash_rows(after.index[is_new].tolist(), hash_buckets)
-    return np.concatenate([rows, len(before) + np.arange(hash_buckets)])
+    mask = len(before) + hash_buckets
+    rows[is_new] = mask if had_mask else len(before) + hash_rows(after.index[is_new].tolist(), hash_buckets)
+    of_mask = [mask if had_mask else STARTS_ANEW] if has_mask else []
+    return np.concatenate([rows, len(before) + np.arange(hash_buckets), np.array(of_mask, np.int64)])
 
 
 def _check_shape(now: str, before: str) -> None:

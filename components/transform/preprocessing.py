@@ -18,7 +18,8 @@ The graph leaves the item's vectors and texts sparse, a vector as it is and a te
 cost nothing there. `components.transform.model_inputs` makes them dense where items are embedded or looked up.
 
 A row is that of the vocabulary, or behind it one of the table's hash buckets: an id unseen in training lands in the
-same bucket wherever it appears.
+same bucket wherever it appears. Where a feature is masked (`schemas.features.Table`), such an id has the table's last row instead,
+the mask, from which the model knows that the id says nothing.
 """
 
 from collections.abc import Callable
@@ -66,6 +67,10 @@ def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, Any]) -> d
     spec = FeatureSpec.model_validate_json(custom_config["feature_spec"])
     analysis = custom_config["analysis"]
     lookups = {name: _lookup(name, table, analysis) for name, table in spec.tables.items()}
+    known = {
+        name: (len(files.read_vocabulary(analysis, name)), files.mask_row(analysis, name, spec))
+        for name in spec.masked_tables
+    }
     scales = files.read_scales(analysis)
     looked_up_of = {each.of for each in spec.looked_up.values()}
     outputs = {
@@ -90,7 +95,8 @@ def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, Any]) -> d
             outputs[name + FINGERPRINT_SUFFIX] = _fingerprints(inputs[name], feature)
         match feature:
             case IdFeature():
-                outputs[name] = _single(rows, NO_ROW)
+                single = _single(rows, NO_ROW)
+                outputs[name] = _or_mask(single, *known[feature.table]) if name in spec.masked_features else single
             case HistoryFeature():
                 outputs[name] = _last(rows, feature.last, NO_ROW)
             case IdsFeature():
@@ -149,6 +155,11 @@ def _lookup(name: str, table: Table, analysis: str) -> Callable[[tf.SparseTensor
         vocabulary, name=f"vocabulary_{name}"
     ).lookup
     return lookup
+
+
+def _or_mask(rows: tf.Tensor, ids: int, mask: int) -> tf.Tensor:
+    """The rows of the `ids` with one of their own as they are, and the mask's in the place of a hash bucket's."""
+    return tf.where(rows < ids, rows, tf.constant(mask, tf.int64))
 
 
 def _number(values: tf.SparseTensor, feature: NumberFeature, scale: tuple[float, float]) -> tf.Tensor:

@@ -62,6 +62,8 @@ def compile_package(
 
     with reported():
         loaded = configuration.load(config, settings or [])
+        for caution in loaded.cautions():
+            _say(caution)
         from pipeline.terminal import quiet_terminal
 
         with TemporaryDirectory() as folder, quiet_terminal(Path(folder), "compile"):

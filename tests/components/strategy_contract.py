@@ -21,7 +21,7 @@ from components.trainer.inputs import uniform_draws, with_uniform_items
 from components.trainer.model import build_model
 from components.trainer.optimizers import build_optimizer
 from components.trainer.settings import StrategySettings, TrainerSettings
-from components.trainer.state import TrainingState
+from components.trainer.state import TrainingState, parts_of
 from components.trainer.training import Training, train
 from schemas.features import CANDIDATE_ID, REWARD, FeatureSpec
 
@@ -53,7 +53,7 @@ SPEC = FeatureSpec.model_validate(
         "catalogue": {"item": "item"},
         "tables": {
             "user": {"width": 4, "hash_buckets": USERS},
-            "item": {"width": 3, "hash_buckets": BUCKETS, "vocabulary": {}},
+            "item": {"width": 3, "hash_buckets": BUCKETS, "vocabulary": {}, "masked": 0},
         },
         "query": {"user": {"kind": "id", "table": "user"}, "past": {"kind": "history", "table": "item", "last": 2}},
         "item": {"item": {"kind": "id", "table": "item"}},
@@ -124,6 +124,10 @@ class Day:
 
     def go_on_from(self, kept: Path) -> None:
         with self.devices.strategy.scope():
+            # As in a model that has not been trained: the optimizer's slots of new ids stay as they are.
+            for _, *slots in self.state.rows.values():
+                for part in (part for slot in slots for part in parts_of(slot)):
+                    part.assign(tf.fill(part.shape, self.settings.adagrad_start))
             warm_start.restore(self.state, SPEC, self.shape, self.analysis, str(kept))
 
     def save(self, folder: Path) -> None:

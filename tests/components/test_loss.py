@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from components.trainer.blocked_softmax import Candidates, cross_entropy
-from components.trainer.loss import InBatchSoftmax, Items
+from components.trainer.loss import InBatchSoftmax, Items, Top
 
 TEMPERATURE = 0.5
 # exp(<u_i, v_j> / temperature) of the worked examples; the positives are on the diagonal.
@@ -68,6 +68,85 @@ def test_mixed_negatives() -> None:
     assert found == pytest.approx((log(7 / 4) + 0.5 * log(12 / 6)) / 3, rel=1e-5)
 
 
+def test_a_strength_is_what_log_q_is_multiplied_by() -> None:
+    # Odds over the roots of the counts 2, 1 and 1/2: a = 1.41421; [4/a, 1, a], [2/a, 6, 2a] and [1/a, 3, 2a].
+    a = 2**0.5
+    expected = log((4 / a + 1 + a) / (4 / a)) + 0.5 * log((2 / a + 6 + 2 * a) / 6)
+    queries, items = embeddings(ODDS)
+    own = Items(items, tf.constant([7, 8, 9], tf.int64), tf.constant(COUNTS))
+
+    def at(strength: float) -> float:
+        return float(InBatchSoftmax("logq", TEMPERATURE, strength=strength)(queries, own, tf.constant(REWARDS)))
+
+    assert at(0.5) == pytest.approx(expected / 3, rel=1e-5)
+    assert at(1.0) == pytest.approx(loss_of("logq"), rel=1e-6)
+    assert at(0.0) == pytest.approx(loss_of("none"), rel=1e-6)
+
+
+def test_a_boost_is_a_count_that_is_as_much_larger() -> None:
+    queries, items = embeddings(ODDS)
+    ids, rewards = tf.constant([7, 8, 9], tf.int64), tf.constant(REWARDS)
+    layer = InBatchSoftmax("logq", TEMPERATURE)
+    boosted = Items(items, ids, tf.constant(COUNTS), tf.constant([1.0, 4.0, 1.0]))
+    # Odds over the counts [2, 4, 1/2]: [2, .25, 2] gives 2 of 4.25; [1, 1.5, 4] gives 1.5 of 6.5.
+    found = float(layer(queries, boosted, rewards))
+    assert found == pytest.approx((log(4.25 / 2) + 0.5 * log(6.5 / 1.5)) / 3, rel=1e-5)
+    # Of the mixture: (.5 + 1/4) * 4 is 3, as a count of 2.75 and the same draw are.
+    _, uniform = embeddings(UNIFORM_ODDS)
+    drawn = Items(uniform, tf.constant([6], tf.int64), tf.constant(UNIFORM_COUNT))
+    pair = [
+        Items(items, ids, tf.constant([2.0, 1.0, 0.5]), tf.constant([1.0, 1.0, 4.0])),
+        Items(items, ids, tf.constant([2.0, 1.0, 2.75])),
+    ]
+    found, expected = (float(layer(queries, each, rewards, drawn, 4)) for each in pair)
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_weight_of_the_negatives() -> None:
+    queries, items = embeddings(ODDS)
+    own = Items(items, tf.constant([7, 8, 9], tf.int64), tf.constant(COUNTS))
+
+    def at(correction: Any) -> float:
+        layer = InBatchSoftmax(correction, TEMPERATURE, block_rows=2, negatives_weight=1.5)
+        return float(layer(queries, own, tf.constant(REWARDS)))
+
+    # The negatives' odds add up to 2 and 4; over the counts, [1, 2] and [1, 4] to 3 and 5, and the positives' are 2 and 6.
+    assert at("none") == pytest.approx((1.5 * log(2) - log(4) + 0.5 * (1.5 * log(4) - log(6))) / 3, abs=1e-5)
+    assert at("logq") == pytest.approx((1.5 * log(3) - log(2) + 0.5 * (1.5 * log(5) - log(6))) / 3, abs=1e-5)
+
+
+def test_what_the_same_user_took_is_no_negative() -> None:
+    users = tf.constant([5, 6, 5], tf.int64)
+    # Rows 0 and 2 are one user's: row 0 is without column 2, 4 of 5; row 2 without column 0, 2 of 5. Row 1 has all, 6 of 10.
+    assert loss_of("none", users=users) == pytest.approx((log(5 / 4) + 0.5 * log(10 / 6)) / 3, rel=1e-5)
+    assert loss_of("none", users=users, rewards=[0.0, 0.0, 1.0]) == pytest.approx(log(5 / 2) / 3, rel=1e-5)
+    # Left out, row 0 has one negative as with an accidental hit: Z = (1 - 2/3) / 1 * 1 / (1/3) = 1, P = 4/5.
+    found = loss_of("logq_positive_left_out", users=users, rewards=[1.0, 0.0, 0.0])
+    assert found == pytest.approx(1 / 5 * log(1 / 4) / 3, rel=1e-5)
+    # A draw from the catalogue is nobody's: 4 of 4 + 1 + 1.
+    _, uniform = embeddings(UNIFORM_ODDS)
+    drawn = Items(uniform, tf.constant([6], tf.int64), tf.constant(UNIFORM_COUNT))
+    found = loss_of("none", users=users, rewards=[1.0, 0.0, 0.0], uniform_items=drawn, catalogue_size=4)
+    assert found == pytest.approx(log(6 / 4) / 3, rel=1e-5)
+
+
+def test_rows_whose_positive_is_close_to_the_first_weigh_more() -> None:
+    queries, items = embeddings(ODDS)
+    counts = tf.constant(COUNTS)
+    # A row's scores over the catalogue, in which a column stands for as many items as its count is rare.
+    scores, shares = TEMPERATURE * np.log(ODDS), (1 / np.array(COUNTS)) / (1 / np.array(COUNTS)).sum()
+    mean = scores @ shares
+    deviation = np.sqrt(scores**2 @ shares - mean**2)
+    # Of a normal distribution a tenth is above 1.28155 deviations.
+    weights = 1 / (1 + np.exp(-(np.diag(scores) - mean - 1.28155 * deviation) / 0.3))
+    for row in range(3):
+        rewards = [float(row == other) for other in range(3)]
+        layer = InBatchSoftmax("logq", TEMPERATURE, block_rows=2, top=Top(share=0.1, temperature=0.3))
+        found = float(layer(queries, Items(items, tf.constant([7, 8, 9], tf.int64), counts), tf.constant(rewards)))
+        assert found == pytest.approx(weights[row] * loss_of("logq", rewards=rewards), rel=1e-4)
+    assert weights.max() > 1.2 * weights.min()
+
+
 def test_accidental_hits_are_left_out() -> None:
     # Rows 0 and 2 have the same item: row 0 is without column 2, 4 of 5; row 2 without column 0, 2 of 5.
     assert loss_of("none", ids=(7, 8, 7), rewards=[1.0, 0.0, 0.0]) == pytest.approx(log(5 / 4) / 3, rel=1e-5)
@@ -97,24 +176,37 @@ def definition(
     weights: tf.Tensor,
     scale: tf.Tensor,
     left_out: bool,
+    negatives_weight: float | None = None,
 ) -> tf.Tensor:
     """The loss as `cross_entropy` documents it, written plainly."""
     logits = tf.matmul(queries, candidates.embeddings, transpose_b=True) * scale
     columns = len(candidates.ids)
     own = tf.gather(candidates.ids, positives)[:, tf.newaxis] == candidates.ids
     is_positive = positives[:, tf.newaxis] == tf.range(columns)
+    if candidates.users is not None:
+        own |= tf.gather(candidates.users, positives)[:, tf.newaxis] == candidates.users
     positive = tf.reduce_sum(tf.where(is_positive, logits, 0.0), axis=1)
+    negatives = tf.reduce_sum(tf.cast(~own, tf.float32), axis=1)
+
+    def log_sum_of_negatives(biased: tf.Tensor) -> tf.Tensor:
+        # A row without negatives must not make the gradients of others NaN.
+        masked = tf.where(negatives[:, tf.newaxis] > 0.0, tf.where(own, -np.inf, biased), 0.0)
+        return tf.reduce_logsumexp(masked, axis=1)
+
+    if negatives_weight is not None:
+        of_negatives = log_sum_of_negatives(logits + candidates.bias)
+        rows = negatives_weight * of_negatives - positive - tf.gather(candidates.bias, positives)
+        return tf.reduce_sum(tf.where(negatives > 0.0, weights * rows, 0.0))
     if not left_out:
         corrected = tf.where(own & ~is_positive, -np.inf, logits + candidates.bias)
         return tf.reduce_sum(
             weights * (tf.reduce_logsumexp(corrected, axis=1) - positive - tf.gather(candidates.bias, positives))
         )
     share = tf.exp(-candidates.bias) / columns
-    negatives = tf.reduce_sum(tf.cast(~own, tf.float32), axis=1)
     log_rest = (
         tf.math.log(1.0 - tf.gather(share, positives))
-        - tf.math.log(negatives)
-        + tf.reduce_logsumexp(tf.where(own, -np.inf, logits - tf.math.log(share)), axis=1)
+        - tf.math.log(tf.maximum(negatives, 1.0))
+        + log_sum_of_negatives(logits - tf.math.log(share))
     )
     rows = tf.stop_gradient(1.0 - tf.sigmoid(positive - log_rest)) * (log_rest - positive)
     return tf.reduce_sum(tf.where(negatives > 0.0, weights * rows, 0.0))
@@ -129,10 +221,21 @@ def definition(
     block=st.integers(1, 25),
     temperature=st.sampled_from([1.0, 0.05, 0.004]),  # the last has logits that exp() cannot take as they are
     left_out=st.booleans(),
+    negatives_weight=st.sampled_from([None, None, 1.0, 1.4]),
+    some_users=st.sampled_from([None, 3, 100]),
 )
 def test_value_and_gradients_are_those_of_the_definition(
-    seed: int, rows: int, more_columns: int, distinct: int, block: int, temperature: float, left_out: bool
+    seed: int,
+    rows: int,
+    more_columns: int,
+    distinct: int,
+    block: int,
+    temperature: float,
+    left_out: bool,
+    negatives_weight: float | None,
+    some_users: int | None,
 ) -> None:
+    left_out &= negatives_weight is None
     random = np.random.default_rng(seed)
     columns = rows + more_columns
     queries = tf.Variable(tf.math.l2_normalize(random.normal(size=(rows, 6)).astype(np.float32), axis=1))
@@ -144,10 +247,13 @@ def test_value_and_gradients_are_those_of_the_definition(
     weights = tf.constant(random.random(rows).astype(np.float32))
     bias = tf.maximum(bias, -np.log(0.9 * columns))  # an expected count is below the number of columns
 
+    users = None if some_users is None else tf.constant(random.integers(0, some_users, columns))
+    candidates = Candidates(items, ids, bias, users)
+
     results = []
     for loss in (
-        lambda: definition(queries, Candidates(items, ids, bias), positives, weights, scale, left_out),
-        lambda: cross_entropy(queries, Candidates(items, ids, bias), positives, weights, scale, left_out, block),
+        lambda: definition(queries, candidates, positives, weights, scale, left_out, negatives_weight),
+        lambda: cross_entropy(queries, candidates, positives, weights, scale, left_out, block, negatives_weight),
     ):
         with tf.GradientTape() as tape:
             value = loss()
@@ -232,6 +338,9 @@ def test_a_batch_without_negatives_has_no_loss_and_no_gradient(correction: Any, 
         ({"temperature": float("nan")}, "temperature above 0, received nan"),
         ({"correction": "log"}, "received 'log'"),
         ({"block_rows": 0}, "block_rows of at least 1"),
+        ({"negatives_weight": 0.0}, "negatives_weight above 0, received 0.0"),
+        ({"top": Top(share=1.0, temperature=0.1)}, r"top in \(0, 1\)"),
+        ({"strength": 1.5}, r"strength in \[0, 1\], received 1.5"),
     ],
 )
 def test_arguments_outside_their_range_are_refused(arguments: dict[str, Any], sentence: str) -> None:

@@ -10,7 +10,7 @@ import tf_keras
 from components.trainer.inputs import Batch, uniform_draws, with_uniform_items
 from components.trainer.model import TwoTowerModel, build_model
 from components.trainer.optimizers import build_optimizer
-from components.trainer.settings import TrainerSettings
+from components.trainer.settings import CatchUpSettings, TrainerSettings
 from components.trainer.state import TrainingState
 from components.trainer.strategies import one_device
 from components.trainer.training import Training, train
@@ -141,6 +141,16 @@ def test_batches_without_draws_have_no_uniform_items() -> None:
     batch = next(iter(batches()))
     assert isinstance(batch, Batch) and not batch.uniform_items
     assert set(next(iter(batches(uniform=4))).uniform_items) == {"item", CANDIDATE_ID}
+
+
+def test_a_first_run_has_epochs_and_a_rate_of_its_own_where_they_are_set() -> None:
+    day = settings().model_copy(update={"epochs": 1, "learning_rate": 0.01})
+    assert day.of_run(goes_on=False) == day
+    both = day.model_copy(update={"catch_up": CatchUpSettings(epochs=6, learning_rate=0.03)})
+    assert both.of_run(goes_on=True) == both
+    first = both.of_run(goes_on=False)
+    assert (first.epochs, first.learning_rate) == (6, 0.03)
+    assert CatchUpSettings(epochs=6).learning_rate is None and both.epochs == 1
 
 
 def test_adagrad_starts_from_what_is_set() -> None:

@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from test_ranker import example
 
+from benchmarks.in_memory import Transform
 from components.analysis import files
-from components.analysis.vocabulary import hash_rows
+from components.analysis.vocabulary import entries, hash_rows
 from components.transform.preprocessing import preprocessing_fn
 from schemas.features import CANDIDATE_ID, QUERY_ID, REWARD, TIMESTAMP, FeatureSpec
 
@@ -147,3 +149,36 @@ def test_vectors_and_texts_of_the_query_are_dense_and_those_of_the_item_are_left
     # The n-grams of <ok>: <ok and ok>.
     grams = hash_rows([b" <ok", b" ok>"], 1000).tolist()
     assert tf.sparse.to_dense(found["name"], default_value=-1).numpy().tolist()[3][:3] == [*grams, -1]
+
+
+def test_an_id_without_a_row_of_its_own_is_the_mask_where_the_feature_is_masked(tmp_path: Path) -> None:
+    spec = FeatureSpec.model_validate(
+        {
+            "interactions": {"user": "user", "item": "item", "time": "at"},
+            "catalogue": {"item": "item"},
+            "tables": {
+                "item": {"width": 4, "hash_buckets": 3, "vocabulary": {}},
+                "user": {"width": 4, "hash_buckets": 5, "vocabulary": {}, "masked": 0.2},
+            },
+            "query": {
+                "user": {"kind": "id", "table": "user"},
+                "past": {"kind": "history", "table": "item", "last": 2},
+            },
+            "item": {"item": {"kind": "id", "table": "item"}},
+        }
+    )
+    vocabularies = {"item": entries([b"a", b"b"], [1, 1], [0, 0]), "user": entries([], [], [])}
+    files.write(str(tmp_path), vocabularies, {})
+    rows = [
+        {"item": [b"b"], "user": [b"u"], "past": [b"a", b"c"]},
+        {"item": [b"c"], "user": [b"v"], "past": [b"c"]},
+        {},
+    ]
+    transform = Transform(spec, str(tmp_path))
+    found = {name: values.numpy().tolist() for name, values in transform([example(row) for row in rows]).items()}
+    # Two ids, three buckets, and the mask behind them; no user, five buckets, and the mask.
+    assert found["item"] == [1, 5, -1]
+    assert found["user"] == [5, 5, -1]
+    bucket = 2 + int(hash_rows([b"c"], 3)[0])
+    assert found["past"] == [[0, bucket], [bucket, -1], [-1, -1]]
+    assert files.table_rows(str(tmp_path), spec) == {"item": 6, "user": 6}

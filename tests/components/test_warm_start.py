@@ -59,8 +59,7 @@ class Day:
         self.settings = SETTINGS.model_copy(update={"optimizer": optimizer})
         known = entries(tokens(vocabulary), [1] * len(vocabulary), [0] * len(vocabulary))
         files.write(self.analysis, {"user": entries([], [], []), "item": known}, SCALES)
-        rows = {"user": spec.tables["user"].hash_buckets, "item": len(vocabulary) + BUCKETS}
-        self.model = build_model(spec, rows, self.settings)
+        self.model = build_model(spec, files.table_rows(self.analysis, spec), self.settings)
         self.model.compile(optimizer=build_optimizer(self.settings))
         self.model.make_weights(self.batch("abcd"))
         self.state = TrainingState(self.model)
@@ -82,6 +81,10 @@ class Day:
                 for one, bucket in zip(ids, behind, strict=True)
             ]
         )
+
+    def own_rows(self, ids: list[str]) -> list[int]:
+        """The rows of ids of the vocabulary."""
+        return [self.vocabulary.index(one) for one in ids]
 
     def batch(self, ids: str) -> Batch:
         """As many interactions as there are ids; user n had item n - 1 before item n."""
@@ -135,6 +138,20 @@ def days(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Day]:
 def test_where_each_row_comes_from(before: str, after: str, sources: list[int]) -> None:
     earlier, today = (entries(tokens(ids), [1] * len(ids), [0] * len(ids)) for ids in (before, after))
     assert warm_start.moved_rows(earlier, today, BUCKETS).tolist() == sources
+    # A mask that is new has no earlier row; one that goes leaves nothing behind.
+    assert warm_start.moved_rows(earlier, today, BUCKETS, has_mask=True).tolist() == [*sources, warm_start.STARTS_ANEW]
+
+
+@pytest.mark.parametrize(
+    ("has_mask", "sources"),
+    [
+        (True, [5, 0, 1, 5, 2, 3, 4, 5]),  # two ids, three buckets, then the mask at 5: d and f were served by it
+        (False, [5, 0, 1, 5, 2, 3, 4]),
+    ],
+)
+def test_a_new_id_comes_from_the_mask_where_there_was_one(has_mask: bool, sources: list[int]) -> None:
+    earlier, today = (entries(tokens(ids), [1] * len(ids), [0] * len(ids)) for ids in ("ab", "dabf"))
+    assert warm_start.moved_rows(earlier, today, BUCKETS, had_mask=True, has_mask=has_mask).tolist() == sources
 
 
 def test_a_million_ids_move_at_once() -> None:
@@ -188,12 +205,19 @@ def test_all_that_training_changes_is_carried(days: Callable[..., Day], optimize
 def test_rows_and_slots_follow_their_ids(days: Callable[..., Day], optimizer: str, vocabulary: str) -> None:
     yesterday, today = days("abcd", optimizer), days(vocabulary, optimizer)
     yesterday.train_and_save()
+    untrained = [variable.numpy() for variable in today.state.rows["item"]]
     today.go_on_from(yesterday)
-    for was, now in zip(yesterday.state.rows["item"], today.state.rows["item"], strict=True):
+    known, new = (
+        today.own_rows([one for one in vocabulary if (one in "abcd") == is_known]) for is_known in (True, False)
+    )
+    known_before = yesterday.own_rows([one for one in vocabulary if one in "abcd"])
+    for position, (was, now) in enumerate(zip(yesterday.state.rows["item"], today.state.rows["item"], strict=True)):
         was, now = was.numpy(), now.numpy()
-        # A known id has its earlier row, one that is new the row of the bucket that it was in.
-        assert np.array_equal(now[today.rows(vocabulary)], was[yesterday.rows(vocabulary)])
-        assert np.array_equal(now[-BUCKETS:], was[-BUCKETS:])
+        assert np.array_equal(now[known], was[known_before])
+        # One that is new was served by the mask, the last row; its optimizer's slots are those of a row without a step.
+        expected = was[-1:] if position == 0 else untrained[position][new]
+        assert np.array_equal(now[new], np.broadcast_to(expected, (len(new), *now.shape[1:])))
+        assert np.array_equal(now[-1 - BUCKETS :], was[-1 - BUCKETS :])
     for was, now in zip(yesterday.state.rows["user"], today.state.rows["user"], strict=True):
         assert np.array_equal(now.numpy(), was.numpy())
 
@@ -214,6 +238,20 @@ def test_what_is_kept_has_yesterdays_vocabulary_and_scales(days: Callable[..., D
     yesterday.save()  # a repeated attempt
     assert files.read_vocabulary(yesterday.kept, "item").index.tolist() == [b"c", b"a"]
     assert files.read_scales(yesterday.kept) == SCALES
+
+
+def test_a_model_from_before_its_table_had_a_mask_is_gone_on_from(days: Callable[..., Day]) -> None:
+    unmasked = changed(
+        tables={**SPEC.model_dump()["tables"], "item": {**SPEC.tables["item"].model_dump(), "masked": 0}}
+    )
+    yesterday, today = days("abcd", "adagrad", unmasked), days("abf")
+    yesterday.train_and_save()
+    mask = today.state.rows["item"][0].numpy()[-1]
+    today.go_on_from(yesterday)
+    was, now = (day.state.rows["item"][0].numpy() for day in (yesterday, today))
+    # The mask is as it was made; f lived in bucket 0, behind four ids.
+    assert np.array_equal(now[-1], mask)
+    assert np.array_equal(now[[0, 1, 2]], was[[0, 1, 4]])
 
 
 def changed(**declared: Any) -> FeatureSpec:

@@ -142,6 +142,18 @@ def test_the_push_folder_is_below_the_root_or_at_an_address(destination: str, fo
     assert config.load(MOVIELENS, ["root=/shop"]).serving == "/shop/serving"
 
 
+def test_items_that_have_no_feature_but_their_id_are_spoken_of(tmp_path: Path) -> None:
+    assert config.load(MOVIELENS).cautions() == []
+    features = (MOVIELENS.parent / "../../schemas/movielens/features.yaml").read_text()
+    own, _, content = features.partition("  movie_id: {kind: id, table: film}\n")
+    (tmp_path / "features.yaml").write_text(
+        own.replace("  genre: {width: 8, hash_buckets: 64}\n", "") + "  movie_id: {kind: id, table: film}\n"
+    )
+    assert "genres" in content
+    (caution,) = config.load(MOVIELENS, [f"dataset={tmp_path}"]).cautions()
+    assert caution.startswith(f"{tmp_path}/features.yaml: item: the items have no feature but their id")
+
+
 def test_a_users_mistake_has_no_traceback(tmp_path: Path) -> None:
     answer = ndr("runs", "--config", str(tmp_path / "none.yaml"))
     assert (answer.returncode, answer.stderr) == (1, f"{tmp_path}/none.yaml: no such file.\n")

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,44 @@ def test_a_bad_specification_is_refused_with_line_and_reason(
         features.load(edited(tmp_path, old, new))
     assert reason in str(refusal.value)
     assert f"features.yaml:{line}" in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("table", "masked", "reason"),
+    [
+        ("genre: {width: 8, ", "0.1", "tables.genre.masked: needs a vocabulary"),
+        ("film: {width: 32, vocabulary: {}, ", "1.0", "tables.film.masked: input should be less than 1"),
+        # Nothing but the genres of an item, which are a list, feeds it.
+        ("genre: {width: 8, vocabulary: {}, ", "0.1", "tables.genre.masked: no feature of kind `id`"),
+    ],
+)
+def test_a_table_that_cannot_be_masked_is_refused(tmp_path: Path, table: str, masked: str, reason: str) -> None:
+    name = table.partition(":")[0]
+    text = (MOVIELENS / features.FILE_NAME).read_text()
+    declared = re.compile(rf"^  {name}:(\n    .*)+|^  {name}: .*hash_buckets.*", re.MULTILINE)
+    text, edits = declared.subn(f"  {table}hash_buckets: 8, masked: {masked}}}", text)
+    assert edits == 1
+    (tmp_path / features.FILE_NAME).write_text(text)
+    with pytest.raises(UserError) as refusal:
+        features.load(tmp_path)
+    assert reason in str(refusal.value)
+
+
+def test_the_items_own_ids_are_masked_unless_they_have_no_vocabulary() -> None:
+    spec = features.load(MOVIELENS)
+    # The person, the genre and the others only where `masked` says so; the seed and the history are derived.
+    assert spec.masked_tables == {"film": features.MASKED_ITEMS}
+    assert spec.masked_features == {"movie_id": "film"}
+    tables = {name: table.model_dump() for name, table in spec.tables.items()}
+
+    def changed(**declared: dict[str, object]) -> features.FeatureSpec:
+        return features.FeatureSpec.model_validate({**spec.model_dump(), "tables": tables | declared})
+
+    assert changed(film={"width": 32, "hash_buckets": 8}).masked_tables == {}
+    assert changed(film=tables["film"] | {"masked": 0.0}).masked_tables == {}
+    both = changed(film=tables["film"] | {"masked": 0.3}, person=tables["person"] | {"masked": 0.2})
+    assert both.masked_tables == {"film": 0.3, "person": 0.2}
+    assert both.masked_features == {"movie_id": "film", "user_id": "person"}
 
 
 def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:
