@@ -3,6 +3,8 @@
 import json
 import logging
 import os
+import re
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -429,6 +431,42 @@ def doctor(
             if as_json:
                 console.file.write(json.dumps([asdict(each) for each in findings], indent=2) + "\n")
         raise typer.Exit(examiner.verdict(findings))
+
+
+@app.command()
+def init(
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            exists=True, file_okay=False, help="With a log of interactions and a catalogue, CSV or Parquet."
+        ),
+    ],
+    name: Annotated[str | None, typer.Option(help="Of the dataset; by default the folder's.")] = None,
+    into: Annotated[Path | None, typer.Option(help="The folder to write to; by default the name.")] = None,
+    interactions: Annotated[str | None, typer.Option(metavar="PATH", help="The log, below the folder.")] = None,
+    catalogue: Annotated[str | None, typer.Option(metavar="PATH", help="The items, below the folder.")] = None,
+    user: Annotated[str | None, typer.Option(metavar="COLUMN", help="The log's column of the user.")] = None,
+    item: Annotated[str | None, typer.Option(metavar="COLUMN", help="The log's column of the item.")] = None,
+    time: Annotated[str | None, typer.Option(metavar="COLUMN", help="The log's column of the time.")] = None,
+    reward: Annotated[str | None, typer.Option(metavar="COLUMN", help="The log's column of the reward.")] = None,
+) -> None:
+    """Drafts features.yaml and the configuration from files that you have, with a comment for each guess."""
+    called = re.sub(r"[^A-Za-z0-9_-]+", "-", name or folder.resolve().name).strip("-") or "dataset"
+    if name is not None and called != name:
+        raise typer.BadParameter(f"expected --name of letters, digits, _ and -, received {name!r}")
+    with reported():
+        from pipeline.init import drafts
+        from pipeline.init.roles import Declared
+
+        declared = Declared(interactions, catalogue, user, item, time, reward)
+        draft = drafts.draft(str(folder), into or Path(called), called, declared)
+        for path in draft.paths:
+            typer.echo(f"wrote {path}")
+        for other, reason in draft.others.items():
+            typer.echo(f"not used: {other}: {reason}")
+        typer.echo(
+            f"Look at their comments, then: ndr run --config {shlex.quote(str(draft.paths[1]))} --date {draft.day}"
+        )
 
 
 @app.command()

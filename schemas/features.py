@@ -441,7 +441,7 @@ def _faults(spec: FeatureSpec) -> Iterator[Fault]:
     used = {f.table for f in spec.features.values() if isinstance(f, Embedded)}
     for table in sorted(set(spec.tables) - used):
         yield ("tables", table), "feeds no feature; remove it or name it in a feature's `table`"
-    yield from ((("tables", name), NAME_EXPECTED) for name in spec.tables if not _is_name(name))
+    yield from ((("tables", name), NAME_EXPECTED) for name in spec.tables if not is_name(name))
     for name, declared in spec.tables.items():
         if declared.masked and declared.vocabulary is None:
             reason = "needs a vocabulary: without one no id has a row of its own that could be hidden"
@@ -463,7 +463,7 @@ def _faults(spec: FeatureSpec) -> Iterator[Fault]:
         yield ("query", name), f"{derived[0]} is derived already; name the `column` in which this history was logged"
 
 
-def _is_name(name: str) -> bool:
+def is_name(name: str) -> bool:
     """Whether TensorFlow takes it for a signature's argument and a scope; the pipeline's own names begin with an underscore."""
     return re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name) is not None and not keyword.iskeyword(name)
 
@@ -478,7 +478,7 @@ def _feature_faults(spec: FeatureSpec, tower: str, name: str, feature: Feature |
     fingerprints = [each.of + FINGERPRINT_SUFFIX for each in spec.looked_up.values()]
     if name in (*RESERVED, *weights, *fingerprints):
         yield "this name is taken by the pipeline itself; choose another, with `column` for the data's name"
-    if not _is_name(name):
+    if not is_name(name):
         yield f"{NAME_EXPECTED}; `column` can give the data's name"
     if isinstance(feature, LookedUpFeature):
         yield from _looked_up_faults(spec, feature)

@@ -90,6 +90,19 @@ def read(path: str, source: SourceSettings, columns: Sequence[str], ragged: Ragg
             yield from _read_csv(file, source, {written.get(name, name): name for name in columns}, ragged)
 
 
+def beginning(path: str, size: int) -> bytes:
+    """The first whole lines of a file of text, unpacked, of at most `size` bytes; all of it where it is no longer.
+
+    Raises:
+        FileFaultError: the file is truncated or corrupt, or no text.
+    """
+    with _opened(path, SourceSettings(path=path, format="csv")) as file:
+        text = b""
+        while len(text) < size and (block := file.read(size - len(text))):
+            text += block
+    return text[: text.rfind(b"\n") + 1] if len(text) == size else text
+
+
 @contextmanager
 def _opened(path: str, source: SourceSettings) -> Iterator[pa.NativeFile]:
     """A file as Arrow reads it, unpacked; what goes wrong meanwhile is a fault of the file."""

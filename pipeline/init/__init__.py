@@ -1,0 +1,1 @@
+"""Drafts a dataset's feature specification and configuration from the files that somebody has."""

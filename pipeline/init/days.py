@@ -1,0 +1,96 @@
+"""Which UTC days a log has."""
+
+import time
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+
+import numpy as np
+import pyarrow as pa
+
+from components.example_gen import sources
+from components.example_gen.columns import Column
+from components.example_gen.conversion import convert
+from components.example_gen.settings import DATE_PARTS, WEEKDAYS
+from pipeline.init.profiles import form
+from pipeline.init.tables import Table, values
+from schemas.errors import UserError
+
+OWN_DAY = 0.5  # of the rows of a day's file are of that day
+WEEKS = 2  # without one of its days, and that day of the week is closed
+
+
+@dataclass(frozen=True)
+class Days:
+    """The days of a log.
+
+    Attributes:
+        first, last: UTC days.
+        is_daily: whether every day has files of its own.
+        closed: values of `data.closed`: days of the week and dates that have no file.
+        why: from what that was found.
+    """
+
+    first: date
+    last: date
+    is_daily: bool
+    closed: list[str | date]
+    why: str
+
+    @property
+    def number(self) -> int:
+        """How many days from the first to the last."""
+        return (self.last - self.first).days + 1
+
+
+def days_of(table: Table, column: str, unit: str | None) -> Days:
+    """The days of a log, by the names of its files where each holds its own day, else by the times of all of its rows.
+
+    Raises:
+        UserError: no time can be read, or a file cannot.
+    """
+    group = table.group
+    if group.days:
+        times = _days(table, column, unit, table.columns[column])
+        of_file = sources.span(group.days[-1])
+        share = times[of_file] / max(1, times.total())
+        if share >= OWN_DAY:
+            why = f"the names of {len(group.files):,} files; {share:.0%} of the rows read of the newest are of its day"
+            return Days(group.days[0], group.days[-1], True, _closed(group.days), why)
+    latest = datetime.fromtimestamp(time.time(), UTC).date() + timedelta(days=1)
+    counted: Counter[int] = Counter()
+    for raw in values(table, column):
+        counted += _days(table, column, unit, raw)
+    there = sorted(day for day in counted if sources.span(date(1990, 1, 1)) <= day <= sources.span(latest))
+    if not there:
+        raise UserError(
+            f"{table.group.name}: looked for the days of {column}, found no time from 1990 to {latest}. Say which column has the "
+            "time: --time COLUMN."
+        )
+    first, last = (sources.EPOCH + timedelta(days=day) for day in (there[0], there[-1]))
+    return Days(first, last, False, [], f"the times of {counted.total():,} rows")
+
+
+def undated(path: str) -> str:
+    """A path that matches every day's files at once."""
+    for part in DATE_PARTS:
+        path = path.replace(part, "*")
+    return path
+
+
+def _days(table: Table, column: str, unit: str | None, raw: pa.Array) -> Counter[int]:
+    """How many rows each day has, by its span."""
+    times = convert(Column("", column, "time", time_unit=unit or "s"), raw, form(table)).values.drop_null()
+    found, counts = np.unique(times.to_numpy() // sources.MICROSECONDS_A_DAY, return_counts=True)
+    return Counter(dict(zip(found.tolist(), counts.tolist(), strict=True)))
+
+
+def _closed(days: list[date]) -> list[str | date]:
+    """The days of the week that no file is of, and the other days that are missing between the first and the last."""
+    span = (days[-1] - days[0]).days + 1
+    weekdays = {day.weekday() for day in days}
+    closed = [n for n in range(7) if n not in weekdays] if span >= 7 * WEEKS else []
+    between = (days[0] + timedelta(days=n) for n in range(span))
+    there = set(days)
+    dates = [day for day in between if day not in there and day.weekday() not in closed]
+    return [*(WEEKDAYS[n] for n in closed), *dates]

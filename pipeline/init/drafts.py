@@ -1,0 +1,303 @@
+"""The two files: a feature specification and a configuration, with a comment for each guess."""
+
+import math
+import re
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import yaml
+
+from components.example_gen import sources
+from components.example_gen.sources import Window
+from pipeline import config as configuration
+from pipeline.init.days import Days, days_of, undated
+from pipeline.init.groups import groups
+from pipeline.init.profiles import Profile
+from pipeline.init.roles import EVENTS, TITLES, Declared, Known, Roles, has_word, roles
+from schemas import features
+from schemas.errors import UserError
+
+MOST_WINDOW_DAYS = 28
+MOST_VALUES = 32  # of a list
+FEW = 1_000  # distinct values of what an interaction was like, such as a device
+COMMENT_AT = 56
+
+
+@dataclass
+class Features:
+    """Features by tower, each with why, and the tables that they need."""
+
+    spec: dict[str, dict[str, Any]] = field(default_factory=lambda: {"query": {}, "item": {}})
+    why: dict[str, str] = field(default_factory=dict)
+    tables: dict[str, dict[str, Any]] = field(default_factory=dict)
+    left_out: dict[str, list[str]] = field(default_factory=lambda: {"query": [], "item": []})
+
+    def add(
+        self, tower: str, column: str, why: str, feature: dict[str, Any], table: dict[str, Any] | None = None
+    ) -> str:
+        """Adds a feature, and a table of its own where one is given; returns its name."""
+        name = self.name(column)
+        if table is not None:
+            feature = {**feature, "table": name}
+            self.tables[name] = table
+        if name != column and feature["kind"] not in ("history", "looked_up") and "derive" not in feature:
+            feature = {**feature, "column": column}
+        self.spec[tower][name] = feature
+        self.why[name] = why
+        return name
+
+    def name(self, column: str) -> str:
+        """A name for a column that no other feature has, and that may be one."""
+        base = re.sub(r"[^A-Za-z0-9]+", "_", column).strip("_")
+        if not base or not base[0].isalpha():
+            base = f"column_{base}".rstrip("_")
+        taken = {*features.RESERVED, *self.spec["query"], *self.spec["item"]}
+        while base in taken or not features.is_name(base) or base.endswith(features.WEIGHTS_SUFFIX):
+            base += "_1"
+        return base
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What was written.
+
+    Attributes:
+        paths: of the files.
+        day: the newest UTC day of the log.
+        others: the sources that are not used, each with why.
+    """
+
+    paths: list[Path]
+    day: date
+    others: dict[str, str]
+
+
+def draft(folder: str, into: Path, name: str, declared: Declared) -> Draft:
+    """Looks at the files of a folder and writes `features.yaml` and the configuration.
+
+    Args:
+        folder: with the log and the catalogue.
+        into: where the two are written.
+        name: of the dataset.
+        declared: what is said rather than guessed.
+
+    Raises:
+        UserError: something cannot be guessed, a file is there already, or the data cannot be read as a run would.
+    """
+    folder = str(Path(folder).absolute())
+    paths = [into / features.FILE_NAME, into / f"{name}.yaml"]
+    if there := [str(path) for path in paths if path.exists() or path.is_symlink()]:
+        raise UserError(
+            f"{', '.join(there)}: is there already, and nothing is overwritten. Name another folder: --into FOLDER."
+        )
+    found = roles(folder, groups(folder), declared)
+    days = days_of(found.log.table, found.time.value, found.log.columns[found.time.value].unit)
+    drafted = _features(found)
+    texts = [_features_text(found, drafted), _configuration_text(found, drafted, days, name)]
+    with TemporaryDirectory() as trial:
+        for path, text in zip(paths, texts, strict=True):
+            (Path(trial) / path.name).write_text(text, encoding="utf-8")
+        loaded = configuration.load(Path(trial) / paths[1].name)
+        loaded.feature_spec()
+    sources.interaction_files(loaded.data, Window.of(loaded.data, days.last, goes_on=False))
+    sources.catalogue_files(loaded.data, days.last)
+    into.mkdir(parents=True, exist_ok=True)
+    for path, text in zip(paths, texts, strict=True):
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    return Draft(paths, days.last, found.others)
+
+
+def _features(found: Roles) -> Features:
+    drafted = Features()
+    key, user = found.key.value, found.user.value
+    item = drafted.add("item", key, "the item's own id", {"kind": "id"}, _table(32, 64, {"min_count": 3}))
+    for column in found.catalogue.columns.values():
+        if column.name != key:
+            _add_item_feature(drafted, column)
+    drafted.add(
+        "query", "history", "the ten items before, strictly earlier", {"kind": "history", "table": item, "last": 10}
+    )
+    last = drafted.add(
+        "query", "last_item", "the newest of them", {"kind": "id", "table": item, "derive": "last_in_history"}
+    )
+    for name, feature in list(drafted.spec["item"].items()):
+        if name != item and feature["kind"] in ("id", "ids", "vector"):
+            why = "of the newest item, from the catalogue: requests have its id alone"
+            drafted.add("query", f"last_{name}", why, {"kind": "looked_up", "of": last, "feature": name})
+    drafted.add("query", user, f"the user: {found.user.why}", {"kind": "id"}, _table(16, 64, {"min_count": 5}))
+    reward = found.reward.value if found.reward else None
+    taken = {user, found.item.value, found.time.value, reward["column"] if isinstance(reward, dict) else reward}
+    for column in found.log.columns.values():
+        if column.name not in taken:
+            _add_query_feature(drafted, column, found)
+    return drafted
+
+
+def _add_item_feature(drafted: Features, column: Profile) -> None:
+    if column.looks in ("nothing", "unknown", "time") or column.distinct == 1:
+        only = "one value in all rows" if column.distinct == 1 and column.looks != "time" else column.why
+        return drafted.left_out["item"].append(f"{column.name}: {only}")
+    if column.looks == "id" and column.is_unique:
+        return drafted.left_out["item"].append(f"{column.name}: {column.why}; every item has another")
+    feature, table = _feature(column)
+    drafted.add("item", column.name, column.why, feature, table)
+    return None
+
+
+def _add_query_feature(drafted: Features, column: Profile, found: Roles) -> None:
+    """What an interaction was like, where few values come again and again; all else may not be known when one is asked for."""
+    if column.name in found.of_items:
+        reason = "says what the item is, and would give it away"
+    elif has_word(column.name, EVENTS):
+        reason = "a kind of event is no query; give its kinds weights as `event` in `interactions`"
+    elif column.looks in ("id", "ids") and 1 < column.distinct <= FEW and column.distinct < column.values / 4:
+        feature, table = _feature(column)
+        drafted.add(
+            "query",
+            column.name,
+            f"{column.why}; has to be known when items are asked for, else remove it",
+            feature,
+            table,
+        )
+        return
+    else:
+        reason = "declare it where it is known when items are asked for"
+    drafted.left_out["query"].append(f"{column.name}: {column.why}; {reason}")
+
+
+def _feature(column: Profile) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    separator = {"separator": column.separator} if column.separator not in ("", "|") else {}
+    match column.looks:
+        case "number":
+            return {"kind": "number", **({"scale": "log"} if column.is_skewed else {})}, None
+        case "vector":
+            return {"kind": "vector", "size": column.size, **separator}, None
+        case "text":
+            return {"kind": "text"}, _table(16, 4096)
+        case "ids":
+            return {"kind": "ids", "max_values": min(column.size, MOST_VALUES), **separator}, _table_for(column)
+        case _:
+            return {"kind": "id"}, _table_for(column)
+
+
+def _table_for(column: Profile) -> dict[str, Any]:
+    """Hashed: some four buckets an id that was seen, in powers of two."""
+    bits = min(16, max(4, math.ceil(math.log2(4 * max(1, column.distinct)))))
+    return _table(4 if bits <= 6 else 8 if bits <= 9 else 16, 1 << bits)
+
+
+def _table(width: int, buckets: int, vocabulary: dict[str, Any] | None = None) -> dict[str, Any]:
+    return {"width": width, **({"vocabulary": vocabulary} if vocabulary else {}), "hash_buckets": buckets}
+
+
+def _features_text(found: Roles, drafted: Features) -> str:
+    time = found.log.columns[found.time.value]
+    lines = [
+        "# Drafted by `ndr init`. docs/features.md says what else a row can say. Guessed from",
+        *(
+            f"# the first {each.table.rows:,} rows of {_one_line(each.table.group.files[-1].path)}"
+            for each in (found.log, found.catalogue)
+        ),
+        "interactions:",
+        _line("  user", found.user.value, found.user.why),
+        _line("  item", found.item.value, found.item.why),
+        _line("  time", found.time.value, found.time.why),
+    ]
+    if time.unit:
+        lines.append(_line("  time_unit", time.unit, time.why))
+    if found.reward:
+        lines.append(
+            _line("  reward", found.reward.value, f"{found.reward.why}; remove it, and every interaction has weight 1")
+        )
+    else:
+        lines.append("  # no reward was recognised: every interaction has weight 1")
+    lines += ["", "catalogue:", _line("  item", found.key.value, found.key.why)]
+    if title := _title(found.catalogue):
+        lines.append(_line("  title", title, "shown beside the id"))
+    lines += ["", "tables:  # features that name the same table share its rows; without a vocabulary ids are hashed"]
+    lines += [_line(f"  {_scalar(name)}", table, None) for name, table in drafted.tables.items()]
+    for tower in ("query", "item"):
+        lines += ["", f"{tower}:"]
+        lines += [_line(f"  {name}", feature, drafted.why[name]) for name, feature in drafted.spec[tower].items()]
+        lines += [f"  # left out: {_one_line(reason)}" for reason in drafted.left_out[tower]]
+    return "\n".join(lines) + "\n"
+
+
+def _title(catalogue: Known) -> str | None:
+    texts = [column for column in catalogue.columns.values() if column.looks in ("text", "id") and column.distinct > 1]
+    titles = [column.name for column in texts if has_word(column.name, TITLES)]
+    return next(iter([*titles, *(column.name for column in texts if column.looks == "text")]), None)
+
+
+def _configuration_text(found: Roles, drafted: Features, days: Days, name: str) -> str:
+    window = min(days.number, MOST_WINDOW_DAYS)
+    root = f"var/{name}"
+    lines = [
+        f"# Drafted by `ndr init`. The newest day of the log is {days.last}, the first {days.first}: by {days.why}.",
+        _line("name", name, None),
+        _line("dataset", ".", "the folder of features.yaml, from here"),
+        _line("root", root, "all that runs leave is kept there; paths below are relative to it"),
+        "data:",
+        *_source_lines("interactions", found.log, found.user.value, days.is_daily, drafted),
+        *_source_lines("catalogue", found.catalogue, None, True, drafted),
+    ]
+    if days.is_daily:
+        lines.append(_line("  first_day", days.first, "the first that there are files of"))
+    if days.closed:
+        lines.append(_line("  closed", days.closed, "no files are there of these"))
+    lines += [
+        _line(
+            "  window_days",
+            window,
+            f"of {days.number} that the log has; the days before the run's that it trains on, with its own",
+        ),
+        _line("  split", {"by": "user", "share": 0.1}, "what a tenth of the users did on the day judges the model"),
+        "trainer:",
+        _line("  towers", {"query": [64, 32], "item": [64, 32]}, "of any dataset: sizes to begin with"),
+        "  batch_size: 512",
+        "  epochs: 3",
+        "evaluator:",
+        _line("  recall_at", [10, 50], "a model below popularity is not pushed"),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _source_lines(kind: str, known: Known, user: str | None, is_daily: bool, drafted: Features) -> list[str]:
+    table = known.table
+    path = table.source.path if is_daily else undated(table.source.path)
+    declared = table.source.model_copy(update={"path": str(Path(path).absolute())})
+    updates, reasons = {}, dict(table.reasons)
+    if any(column.has_blanks for column in known.columns.values()):
+        updates["trim"], reasons["trim"] = True, "blanks stand around ids"
+    keys = ("path", "format", "delimiter", "quoting", "quoted_newlines", "null_values", "trim", "success_marker")
+    declared = declared.model_copy(update=updates)
+    said = {key: value for key in keys if (value := getattr(declared, key)) != type(declared).model_fields[key].default}
+    reasons["success_marker"] = "lies beside every file"
+    lines = [f"  {kind}:", *(_line(f"    {key}", value, reasons.get(key)) for key, value in said.items())]
+    missing = known.columns[user].missing if user else 0
+    if missing:
+        where = [{"column": user, "missing": False}]
+        lines.append(
+            _line("    where", where, f"{missing:,} of {table.rows:,} rows have no {user}, which is no fault then")
+        )
+    return lines
+
+
+def _line(key: str, value: Any, why: str | None) -> str:
+    text = f"{key}: {_scalar(value)}"
+    return text if why is None else f"{text.ljust(COMMENT_AT)}  # {_one_line(why)}"
+
+
+def _scalar(value: Any) -> str:
+    """A value as YAML in one line."""
+    value = list(value) if isinstance(value, tuple) else value
+    dumped = yaml.safe_dump(value, default_flow_style=True, width=math.inf, sort_keys=False, allow_unicode=True)
+    return dumped.removesuffix("\n").removesuffix("\n...")
+
+
+def _one_line(text: str) -> str:
+    return "".join(character if character.isprintable() else " " for character in text)

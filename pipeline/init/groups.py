@@ -1,0 +1,130 @@
+"""The files below a folder as the sources that they may be: a path of the configuration each."""
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import PurePosixPath
+
+from components.example_gen import listing, reading
+from components.example_gen.csv_lines import FileFaultError
+from components.example_gen.listing import Entry
+from components.example_gen.settings import SourceSettings
+from components.example_gen.sources import SUCCESS
+from schemas.errors import UserError
+
+# 2026-11-24, 2026_11_24, 2026/11/24, 20261124, year=2026/month=11/day=24
+DATE = re.compile(
+    r"(?<!\d)(?P<before>year=)?(?P<y>(?:19|20)\d{2})(?P<one>[-_./]?)(?:month=)?(?P<m>\d{2})(?P=one)(?:day=)?(?P<d>\d{2})(?!\d)"
+)
+NUMBERED = re.compile(
+    r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|\d+"
+)  # a UUID, or a number: of the parts of one table
+HEADER_BYTES = 1 << 16
+EARLIEST_YEAR = 1990
+
+
+@dataclass(frozen=True)
+class Group:
+    """Files that may be one source.
+
+    Attributes:
+        name: its path below the folder.
+        path: its path, as `SourceSettings` has it.
+        files: oldest first.
+        days: the UTC days that the names have, oldest first; none where the path has no day.
+        success_marker: the marker that lies beside every file.
+    """
+
+    name: str
+    path: str
+    files: list[Entry]
+    days: list[date]
+    success_marker: str | None = None
+
+
+def groups(folder: str) -> list[Group]:
+    """The sources that may lie below a folder.
+
+    Raises:
+        UserError: there is no such folder, it holds no file, or something in it cannot be listed.
+    """
+    entries = listing.listed(folder)
+    below = [(entry, str(PurePosixPath(entry.path).relative_to(folder))) for entry in entries]
+    marked = {str(PurePosixPath(entry.path).parent) for entry, name in below if PurePosixPath(name).name == SUCCESS}
+    found: dict[str, list[tuple[Entry, date | None]]] = defaultdict(list)
+    by_template: dict[str, list[tuple[Entry, str, date | None]]] = defaultdict(list)
+    for entry, name in below:
+        if any(part.startswith(listing.HIDDEN) for part in PurePosixPath(name).parts):
+            continue
+        template, day = _template(name)
+        by_template[NUMBERED.sub("*", template)].append((entry, template, day))
+    if not by_template:
+        hidden = f", but {len(entries)} whose names begin with _ or ." if entries else ""
+        raise UserError(
+            f"{folder}: looked for a log of interactions and a catalogue in CSV or Parquet, found no file{hidden}. "
+            "Name the folder that they lie in: ndr init FOLDER."
+        )
+    in_folder_a_day: dict[str, set[object]] = defaultdict(set)
+    for pattern, members in by_template.items():
+        if (day_folder := _day_folder(pattern)) is not None:
+            in_folder_a_day[day_folder].add(_columns(max(entry.path for entry, _, _ in members)))
+    for pattern, members in by_template.items():
+        templates = {template for _, template, _ in members}
+        path = pattern if len(templates) > 1 else templates.pop()
+        day_folder = _day_folder(pattern)
+        if day_folder is not None and len(in_folder_a_day[day_folder]) == 1:  # one table, in as many files as it likes
+            path = day_folder
+        found[path] += [(entry, day) for entry, _, day in members]
+    return [_group(folder, path, members, marked) for path, members in sorted(found.items())]
+
+
+def _group(folder: str, path: str, members: Sequence[tuple[Entry, date | None]], marked: set[str]) -> Group:
+    ordered = sorted(members, key=lambda each: (each[1] or date.min, each[0].path))
+    files = [entry for entry, _ in ordered]
+    has_marker = all(str(PurePosixPath(file.path).parent) in marked for file in files)
+    return Group(
+        path,
+        f"{folder.rstrip('/')}/{path}",
+        files,
+        sorted({day for _, day in ordered if day}),
+        SUCCESS if has_marker else None,
+    )
+
+
+def _day_folder(template: str) -> str | None:
+    """The path of a folder a day; None where a file's own name has the day, or nothing has."""
+    parts = PurePosixPath(template).parts
+    dated = [number for number, part in enumerate(parts[:-1]) if "{DD}" in part]
+    if not dated:
+        return None
+    return "/".join(parts[: dated[0] + 1]) + (listing.ANY_DEPTH if len(parts) > dated[0] + 2 else "")
+
+
+def _columns(path: str) -> object:
+    """What tells tables apart: the names of the columns, or a text's first line."""
+    try:
+        return tuple(reading.column_types(path, SourceSettings(path=path, format="parquet")))
+    except FileFaultError:
+        pass
+    try:
+        return reading.beginning(path, HEADER_BYTES).partition(b"\n")[0]
+    except FileFaultError as error:
+        return str(error)
+
+
+def _template(name: str) -> tuple[str, date | None]:
+    """A path with the parts of its first date replaced, wherever it stands, and the date."""
+    for found in DATE.finditer(name):
+        try:
+            day = date(int(found["y"]), int(found["m"]), int(found["d"]))
+        except ValueError:
+            continue
+        if day.year >= EARLIEST_YEAR:
+            head, between, behind = (
+                found["before"] or "",
+                *(name[found.end(one) : found.start(other)] for one, other in (("y", "m"), ("m", "d"))),
+            )
+            return name.replace(found[0], f"{head}{{YYYY}}{between}{{MM}}{behind}{{DD}}"), day
+    return name, None

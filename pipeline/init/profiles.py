@@ -1,0 +1,201 @@
+"""What the values of a column look like, by the reading that a run would give them."""
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from components.example_gen.columns import Column, Kind, is_list, is_text
+from components.example_gen.conversion import BRACKETS, Converted, Form, convert
+from components.example_gen.ways_out import shape_of, unit_of
+from pipeline.init.tables import Table
+
+MAX_ID_BYTES = 1024
+MOST = 0.99  # of the values have to be alike
+SEPARATORS = ("|", ";", ",")  # of lists; vectors may be divided by blanks too
+SEVERAL = 0.1  # of the values hold a separator, where it is one
+LOOKED_AT = 5_000  # values, where they are looked at one by one
+SKEWED = 5.0  # a greatest number of so many means asks for a logarithm
+WORDS = 1.5  # in the mean, of a text
+
+Looks = Literal["nothing", "time", "vector", "ids", "number", "text", "id", "unknown"]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A column, as its sample is.
+
+    Attributes:
+        name: of the column.
+        looks: what it seems to be.
+        why: from what that was guessed.
+        values: how many are not missing.
+        missing: how many are.
+        distinct: how many differ.
+        unit: of a time; None of a timestamp, which needs none.
+        separator: of a vector or a list in text; empty for one of Parquet.
+        size: of a vector its numbers, of a list the most values.
+        numbers: of a number, all that came.
+        is_whole: whether a number may be an id.
+        has_blanks: whether blanks stand around ids.
+    """
+
+    name: str
+    looks: Looks
+    why: str
+    values: int
+    missing: int
+    distinct: int
+    unit: str | None = None
+    separator: str = ""
+    size: int = 0
+    numbers: tuple[float, ...] = ()
+    is_whole: bool = False
+    has_blanks: bool = False
+
+    @property
+    def may_be_key(self) -> bool:
+        """Whether the values may be ids."""
+        return self.looks in ("id", "text") or (self.looks == "number" and self.is_whole)
+
+    @property
+    def is_unique(self) -> bool:
+        """Whether every row has a value that no other has."""
+        return self.values > 1 and not self.missing and self.distinct == self.values
+
+    @property
+    def is_skewed(self) -> bool:
+        """Whether a few are much greater than the rest, and none is below zero."""
+        return min(self.numbers) >= 0 and max(self.numbers) > SKEWED * float(np.mean(self.numbers))
+
+
+def form(table: Table) -> Form:
+    """How the values of a table are written, as far as that is known."""
+    return Form(MAX_ID_BYTES, table.source.null_values or (), trim=True)
+
+
+def as_ids(table: Table, raw: pa.Array) -> pa.Array:
+    """The ids that a column's values would be: binary, null where there is none."""
+    return convert(Column("", "", "id"), raw, form(table)).values
+
+
+def profiles(table: Table) -> dict[str, Profile]:
+    """The profile of each column."""
+    return {name: _profile(table, name, raw) for name, raw in table.columns.items()}
+
+
+def _profile(table: Table, name: str, raw: pa.Array) -> Profile:
+    if pa.types.is_dictionary(raw.type):
+        raw = raw.dictionary_decode()
+    if is_list(raw.type):
+        return _list_profile(name, raw)
+    if not (is_text(raw.type) or _is_numeric(raw.type) or pa.types.is_timestamp(raw.type)):
+        missing = raw.null_count
+        looks: Looks = "nothing" if missing == len(raw) else "unknown"
+        return Profile(name, looks, f"a column of {raw.type}", len(raw) - missing, missing, 0)
+    texts = _texts(table, raw)
+    present = texts.drop_null()
+    missing, distinct = texts.null_count, pc.count_distinct(present).as_py()
+
+    def profile(looks: Looks, why: str, **more: object) -> Profile:
+        return Profile(name, looks, why, len(present), missing, distinct, **more)  # type: ignore[arg-type]
+
+    if not len(present):
+        return profile("nothing", "no value in any row that was read")
+    if pa.types.is_timestamp(raw.type):
+        return profile("time", "a timestamp by its type")
+    shown: list[str] = present.slice(0, LOOKED_AT).to_pylist()
+    example = f"such as {shown[0][:40]!r}"
+    if unit := _alike(Counter(unit_of(value) for value in shown), len(shown)):
+        looks_like = "ISO 8601" if unit == "iso" else f"{unit} since 1970"
+        return profile("time", f"{looks_like}, {example}", unit=unit, is_whole=unit != "iso")
+    numbers = _converted(table, raw, "number")
+    if _fits(numbers):
+        found = tuple(numbers.values.drop_null().to_pylist())
+        whole = _fits(_converted(table, raw, "id")) and all(value == int(value) for value in found)
+        return profile("number", f"numbers, {min(found):g} to {max(found):g}", numbers=found, is_whole=whole)
+    if is_text(raw.type):
+        shape = _alike(Counter(map(shape_of, shown)), len(shown))
+        if shape and (shape[1] > 2 or any("." in value for value in shown)):
+            why = f"{shape[1]} numbers in each, {example}"
+            return profile("vector", why, separator=shape[0], size=shape[1])
+        for separator in SEPARATORS:
+            if found_list := _several(shown, separator):
+                size, has_blanks = found_list
+                why = f"a list: {separator!r} divides values that come again, {example}"
+                return profile("ids", why, separator=separator, size=size, has_blanks=has_blanks)
+        words = float(np.mean([len(re.findall(r"\w+", value)) for value in shown]))
+        if words > WORDS and distinct > len(present) / 2:
+            return profile("text", f"{words:.1f} words in the mean, {example}")
+    has_blanks = any(value != value.strip() for value in shown)
+    return profile("id", f"{distinct:,} distinct values, {example}", has_blanks=has_blanks)
+
+
+def _list_profile(name: str, raw: pa.Array) -> Profile:
+    inner = raw.type.value_type
+    lengths = pc.list_value_length(raw).drop_null()
+    lengths = lengths.filter(pc.greater(lengths, 0))
+    missing, rows = len(raw) - len(lengths), len(lengths)
+    if not rows:
+        return Profile(name, "nothing", "no value in any row that was read", 0, missing, 0)
+    size = pc.max(lengths).as_py()
+    distinct = pc.count_distinct(raw.flatten()).as_py() if is_text(inner) or _is_numeric(inner) else 0
+    if pa.types.is_floating(inner):
+        if pc.min(lengths).as_py() == size:
+            return Profile(name, "vector", f"lists of {size} {inner} each", rows, missing, distinct, size=size)
+        return Profile(name, "unknown", f"lists of {inner} of several lengths", rows, missing, distinct)
+    if distinct:
+        return Profile(name, "ids", f"lists of {inner}, at most {size}", rows, missing, distinct, size=size)
+    return Profile(name, "unknown", f"lists of {inner}", rows, missing, 0)
+
+
+def _several(shown: list[str], separator: str) -> tuple[int, bool] | None:
+    """How many values the longest list has, and whether blanks stand around them; None where they are no lists."""
+    several = [value for value in shown if separator in value]
+    if len(several) < SEVERAL * len(shown):
+        return None
+    pieces = [piece for value in shown for piece in value.strip(BRACKETS).split(separator)]
+    distinct = len({piece.strip() for piece in pieces})
+    # A list's values are short and come again, with others beside them; a sentence's clauses do not.
+    is_list_of_ids = distinct < len(pieces) / 2 and distinct < len(set(shown)) + len(several)
+    if not is_list_of_ids:
+        return None
+    return max(value.count(separator) + 1 for value in shown), any(piece != piece.strip() for piece in pieces)
+
+
+def _alike(counted: Counter[Any], among: int) -> Any:
+    """What nearly all are."""
+    ((most, times),) = counted.most_common(1)
+    return most if times >= MOST * among else None
+
+
+def _converted(table: Table, raw: pa.Array, kind: Kind) -> Converted:
+    return convert(Column("", "", kind), raw, form(table))
+
+
+def _fits(converted: Converted) -> bool:
+    faults = sum(int(mask.sum()) for mask in converted.faults.values())
+    return faults <= (1 - MOST) * len(converted.values) and converted.values.null_count < len(converted.values)
+
+
+def _texts(table: Table, raw: pa.Array) -> pa.Array:
+    """The values as text, null where missing."""
+    if not is_text(raw.type):
+        return as_ids(table, raw).cast(pa.string()) if pa.types.is_integer(raw.type) else raw.cast(pa.string())
+    raw = raw.cast(pa.binary())
+    shown = [None if value is None else value.decode("utf-8", "replace") for value in raw.to_pylist()]
+    nothing = {"", *(table.source.null_values or ())}
+    return pa.array([None if value is None or value.strip() in nothing else value for value in shown], pa.string())
+
+
+def _is_numeric(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_integer(kind)
+        or pa.types.is_floating(kind)
+        or pa.types.is_boolean(kind)
+        or pa.types.is_decimal(kind)
+    )

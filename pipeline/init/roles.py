@@ -1,0 +1,373 @@
+"""Which of the sources is the log, which the catalogue, and which columns are the user, the item, the time and the reward."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from components.example_gen.csv_lines import FileFaultError
+from pipeline.init.groups import Group
+from pipeline.init.profiles import Profile, as_ids, profiles
+from pipeline.init.tables import Table, sampled, values
+from schemas.errors import UserError
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+USERS = _words(
+    "user uid userid username customer client visitor listener viewer reader member person account household shopper buyer player"
+    " subscriber patron guest"
+)
+ITEMS = _words(
+    "item itemid product track movie film video article song sku asin book news listing content recipe game podcast"
+)
+TIMES = _words("time timestamp datetime date ts at when epoch started created")
+TITLES = _words("title name song label headline")
+SHARES = _words("reward share fraction ratio completion weight score heard watched rating")  # of numbers in [0, 1]
+RATINGS = _words("rating ratings stars score")
+AMOUNTS = _words("revenue amount sales price value spend total seconds duration dwell watch playtime quantity qty")
+EVENTS = _words("event action eventtype activity")
+CATALOGUE_BATCHES = 32  # of the reader's, in which ids are looked for
+CONTAINED = 0.9  # of the log's ids are the catalogue's
+SAME_NAME_CONTAINED = 0.5  # the same, where the columns have one name
+OF_ITEM = 0.98  # of the items have one value of a column that is the item's own
+
+
+@dataclass(frozen=True)
+class Known:
+    """A sampled source."""
+
+    table: Table
+    columns: dict[str, Profile]
+
+    @property
+    def name(self) -> str:
+        """Its path below the folder."""
+        return self.table.group.name
+
+    def described(self) -> str:
+        """Its columns, for an error."""
+        shown = ", ".join(f"{column.name} ({column.looks}: {column.why})" for column in self.columns.values())
+        return f"  {self.name}: {shown}"
+
+
+@dataclass(frozen=True)
+class Declared:
+    """What is said rather than guessed: paths below the folder, columns of the log; None where it is to be guessed."""
+
+    interactions: str | None = None
+    catalogue: str | None = None
+    user: str | None = None
+    item: str | None = None
+    time: str | None = None
+    reward: str | None = None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Something that was chosen.
+
+    Attributes:
+        value: what.
+        why: from what.
+    """
+
+    value: Any
+    why: str
+
+
+@dataclass(frozen=True)
+class Roles:
+    """What everything is.
+
+    Attributes:
+        log: the interactions.
+        catalogue: the items.
+        others: the names of the sources that are neither, each with why.
+        user, item, key, time: columns; `key` is the catalogue's.
+        reward: a value of `interactions.reward`; None where every interaction has weight 1.
+        of_items: columns of the log that say what the item is, not what is known when one is asked for.
+    """
+
+    log: Known
+    catalogue: Known
+    others: dict[str, str]
+    user: Choice
+    item: Choice
+    key: Choice
+    time: Choice
+    reward: Choice | None
+    of_items: list[str]
+
+
+def tokens(name: str) -> list[str]:
+    """The words of a column's name, in lower case."""
+    return re.findall(r"[a-z]+|\d+", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower())
+
+
+def roles(folder: str, groups: Iterable[Group], declared: Declared) -> Roles:
+    """Finds out what everything is.
+
+    Raises:
+        UserError: something cannot be guessed: what was looked for, what was found, and how to declare it.
+    """
+    known, others = {}, {}
+    for group in groups:
+        try:
+            table = sampled(group)
+        except (FileFaultError, pa.ArrowException) as error:
+            others[group.name] = f"{group.files[-1].path} {error}"
+            continue
+        if table.rows:
+            known[group.name] = Known(table, profiles(table))
+        else:
+            others[group.name] = "has no row"
+    for option, name in (("interactions", declared.interactions), ("catalogue", declared.catalogue)):
+        if name is not None and name not in known:
+            reason = f" ({others[name]})" if name in others else ""
+            raise UserError(
+                f"--{option} {name}: expected one of {', '.join(known) or 'nothing that can be read'}{reason}."
+            )
+    logs = [known[declared.interactions]] if declared.interactions else _logs(known.values(), declared)
+    if not logs:
+        raise UserError(_no_log(folder, known.values(), others))
+    pairs = [(log, *found) for log in logs if (found := _catalogue(log, known.values(), declared))]
+    if not pairs:
+        raise UserError(_no_catalogue(folder, logs, known.values(), others, declared))
+    if len(pairs) > 1:
+        names = ", ".join(log.name for log, *_ in pairs)
+        raise UserError(
+            f"{folder}: looked for the log of interactions, found several that may be it: {names}. Say which: --interactions PATH "
+            "(a day's files of several folders are one log where they lie in one folder a day)."
+        )
+    ((log, catalogue, item, key),) = pairs
+    time = _time(log, {item.value}, declared)
+    user = _user(log, {item.value, time.value}, declared)
+    taken = {item.value, time.value, user.value}
+    of_items = [name for name in log.columns if name not in taken and _is_of_item(log, item.value, name)]
+    unused = {each.name: _unused(each, user.value) for each in known.values() if each not in (log, catalogue)}
+    reward = _reward(log, taken | set(of_items), declared)
+    return Roles(log, catalogue, {**others, **unused}, user, item, key, time, reward, of_items)
+
+
+def has_word(name: str, words: frozenset[str]) -> bool:
+    """Whether a column's name has one of the words, or is one of them with blanks or lines between."""
+    return bool(words & set(tokens(name))) or "".join(tokens(name)) in words
+
+
+def _logs(known: Iterable[Known], declared: Declared) -> list[Known]:
+    """The sources that have a time, and no column that every row has another value of but perhaps an event's own id."""
+    found = []
+    for each in known:
+        times = [column for column in each.columns.values() if column.looks == "time"]
+        named = [declared.user, declared.item, declared.time]
+        if any(name is not None and name not in each.columns for name in named):
+            continue
+        keys = [
+            column
+            for column in each.columns.values()
+            if column.may_be_key and not column.is_unique and column.looks != "time"
+        ]
+        if (times or declared.time) and len(keys) > 1:
+            found.append(each)
+    return found
+
+
+def _catalogue(log: Known, known: Iterable[Known], declared: Declared) -> tuple[Known, Choice, Choice] | None:
+    """The catalogue, the log's column of the item, and the catalogue's."""
+    candidates: list[tuple[tuple[bool, bool, float], Known, str, str, float]] = []
+    for other in known:
+        if other is log or (declared.catalogue and other.name != declared.catalogue):
+            continue
+        keys = [column.name for column in other.columns.values() if column.may_be_key and column.is_unique]
+        # Of a users' table the key is the user.
+        keys = [name for name in keys if not has_word(name, USERS)]
+        for key in keys:
+            there = _all_ids(other.table, key)
+            for name, column in log.columns.items():
+                if declared.item and name != declared.item:
+                    continue
+                if not column.may_be_key or (not declared.item and (column.is_unique or has_word(name, USERS))):
+                    continue
+                share = _contained(as_ids(log.table, log.table.columns[name]), there)
+                same = tokens(name) == tokens(key)
+                if share >= (SAME_NAME_CONTAINED if same or declared.item else CONTAINED):
+                    candidates.append(((same, has_word(name, ITEMS), share), other, name, key, share))
+    if not candidates:
+        return None
+    best = max(rank[:2] for rank, *_ in candidates)
+    chosen = [each for each in candidates if each[0][:2] == best]
+    if len(chosen) > 1:
+        shown = "; ".join(f"{name} as {key} of {other.name} ({share:.0%})" for _, other, name, key, share in chosen)
+        raise UserError(
+            f"{log.name}: looked for the item of an interaction, whose ids a catalogue has one row of each; found {shown}. "
+            "Say which: --item COLUMN, --catalogue PATH."
+        )
+    ((_, other, name, key, share),) = chosen
+    why = f"{share:.0%} of its values are in {key} of {other.name}"
+    return (
+        other,
+        Choice(name, why),
+        Choice(key, f"every row has another value, and {share:.0%} of {name} of {log.name} are there"),
+    )
+
+
+def _all_ids(table: Table, column: str) -> pa.Array:
+    batches = [as_ids(table, raw) for raw in islice(values(table, column), CATALOGUE_BATCHES)]
+    return pa.chunked_array(batches, pa.binary()).unique()
+
+
+def _contained(ids: pa.Array, there: pa.Array) -> float:
+    distinct = ids.drop_null().unique()
+    return float(pc.mean(pc.is_in(distinct, there)).as_py() or 0.0) if len(distinct) else 0.0
+
+
+def _time(log: Known, taken: set[str], declared: Declared) -> Choice:
+    times = {name: column for name, column in log.columns.items() if column.looks == "time" and name not in taken}
+    if declared.time:
+        if declared.time not in times:
+            raise UserError(_not_so(log, "--time", declared.time, "a time", log.columns.get(declared.time)))
+        return Choice(declared.time, "as declared")
+    named = {name: column for name, column in times.items() if has_word(name, TIMES) or column.unit in (None, "iso")}
+    chosen = named if named else times
+    if len(chosen) != 1:
+        raise UserError(_ambiguous(log, "the time of an interaction", chosen, "--time COLUMN"))
+    ((name, column),) = chosen.items()
+    return Choice(name, column.why)
+
+
+def _user(log: Known, taken: set[str], declared: Declared) -> Choice:
+    keys = {
+        name: column
+        for name, column in log.columns.items()
+        if column.may_be_key and name not in taken and column.looks != "time"
+    }
+    if declared.user:
+        if declared.user not in log.columns or not log.columns[declared.user].may_be_key:
+            raise UserError(_not_so(log, "--user", declared.user, "ids", log.columns.get(declared.user)))
+        return Choice(declared.user, "as declared")
+    named = {name: column for name, column in keys.items() if has_word(name, USERS)}
+    chosen = named or {name: column for name, column in keys.items() if tokens(name)[-1:] == ["id"]} or keys
+    chosen = {name: column for name, column in chosen.items() if not column.is_unique}
+    if len(chosen) != 1:
+        raise UserError(_ambiguous(log, "the user of an interaction", chosen, "--user COLUMN"))
+    ((name, column),) = chosen.items()
+    by_name = "its name, and " if named else "it is the one column left that may be, with "
+    return Choice(name, f"{by_name}{column.distinct:,} distinct values in {column.values:,} rows")
+
+
+def _is_of_item(log: Known, item: str, name: str) -> bool:
+    """Whether nearly every item that comes again has one value of a column."""
+    column = log.columns[name]
+    if column.distinct < 2 or column.looks in ("nothing", "unknown"):
+        return False
+    ids = as_ids(log.table, log.table.columns[item])
+    raw = log.table.columns[name]
+    if not pa.types.is_list(raw.type):
+        texts = raw if pa.types.is_binary(raw.type) else raw.cast(pa.string())
+        grouped = pa.table({"item": ids, "value": texts}).group_by("item")
+        counted = grouped.aggregate([("value", "count_distinct"), ("value", "count")])
+        again = counted.filter(pc.greater(counted["value_count"], 1))
+        if again.num_rows:
+            return bool(pc.mean(pc.less_equal(again["value_count_distinct"], 1)).as_py() >= OF_ITEM)
+    return False
+
+
+def _reward(log: Known, taken: set[str], declared: Declared) -> Choice | None:
+    numbers = {name: column for name, column in log.columns.items() if column.numbers and name not in taken}
+    if declared.reward:
+        if declared.reward not in numbers:
+            raise UserError(_not_so(log, "--reward", declared.reward, "numbers", log.columns.get(declared.reward)))
+        numbers = {declared.reward: numbers[declared.reward]}
+    rewards = {name: found for name, column in numbers.items() if (found := _as_reward(column, bool(declared.reward)))}
+    if len(rewards) > 1:
+        raise UserError(
+            _ambiguous(log, "the reward of an interaction", {n: numbers[n] for n in rewards}, "--reward COLUMN")
+        )
+    return next(iter(rewards.values()), None)
+
+
+def _as_reward(column: Profile, is_declared: bool) -> Choice | None:
+    least, most, name = min(column.numbers), max(column.numbers), column.name
+    if least < 0 or most <= 0 or (column.missing and not is_declared):  # a row without a reward is at fault
+        return None
+    said = "as declared" if is_declared else "its name"
+    if most <= 1 and (is_declared or has_word(name, SHARES)):
+        return Choice(name, f"{said}, and numbers from {least:g} to {most:g}")
+    if has_word(name, RATINGS):
+        value = {"column": name, "over": float(most), "clip": True}
+        return Choice(
+            value, f"{said}, and {most:g} is the greatest of {column.values:,}, which is worth a whole reward of 1"
+        )
+    if is_declared or has_word(name, AMOUNTS):
+        whole = sorted(column.numbers)[int(0.95 * (len(column.numbers) - 1))] or most
+        value = {"column": name, "scale": "log", "over": float(f"{whole:.3g}"), "clip": True}
+        return Choice(
+            value, f"{said}, and {whole:.3g} is more than 95 % of {column.values:,} rows have, which is worth a whole 1"
+        )
+    return None
+
+
+def _unused(each: Known, user: str) -> str:
+    keys = [name for name, column in each.columns.items() if column.may_be_key and column.is_unique]
+    if any(has_word(name, USERS) or name == user for name in keys):
+        return "looks like a users' table, which init does not declare: see `users` in docs/features.md"
+    return "is neither the log nor the catalogue"
+
+
+def _not_so(log: Known, option: str, name: str, expected: str, column: Profile | None) -> str:
+    if column is None:
+        return f"{option} {name}: expected a column of {log.name} ({', '.join(log.columns)})."
+    return f"{option} {name}: expected {expected} in {log.name}, found {column.looks}: {column.why}."
+
+
+def _ambiguous(log: Known, wanted: str, chosen: Mapping[str, Profile], option: str) -> str:
+    found = "; ".join(f"{name} ({column.why})" for name, column in chosen.items())
+    all_columns = "" if found else f"\n{log.described()}"
+    return f"{log.name}: looked for {wanted}, found {found or 'none'}. Say which it is: {option}.{all_columns}"
+
+
+def _no_log(folder: str, known: Iterable[Known], others: Mapping[str, str]) -> str:
+    return "\n".join(
+        [
+            f"{folder}: looked for a log of interactions: rows with a user, an item and a time, in s, ms, us or ns since 1970, in "
+            "ISO 8601 or as a timestamp. Found none in:",
+            *(each.described() for each in known),
+            *(f"  {name}: {reason}" for name, reason in others.items()),
+            "Say which it is, --interactions PATH with --user, --item and --time COLUMN, or name another folder.",
+        ]
+    )
+
+
+def _no_catalogue(
+    folder: str, logs: list[Known], known: Iterable[Known], others: Mapping[str, str], declared: Declared
+) -> str:
+    log = logs[0]
+    items = [declared.item] if declared.item else [name for name in log.columns if has_word(name, ITEMS)]
+    of_items = [
+        name
+        for item in items[:1]
+        for name, column in log.columns.items()
+        if name not in items and column.looks != "time" and _is_of_item(log, item, name)
+    ]
+    in_log = (
+        f" {', '.join(of_items)} of {log.name} seem to belong to the item, but a catalogue is not made from the log: write "
+        f"one, a row of {', '.join([items[0], *of_items])} for each {items[0]}."
+        if of_items
+        else ""
+    )
+    return "\n".join(
+        [
+            f"{folder}: looked for a catalogue, a table with one row for each item of {', '.join(each.name for each in logs)}; "
+            f"found none.{in_log}",
+            *(each.described() for each in known),
+            *(f"  {name}: {reason}" for name, reason in others.items()),
+            "Lay it into the folder, or say which it is: --catalogue PATH with --item COLUMN of the log.",
+        ]
+    )

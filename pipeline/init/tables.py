@@ -1,0 +1,140 @@
+"""A bounded sample of a source, and how its files are written."""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pyarrow as pa
+
+from components.example_gen import reading
+from components.example_gen.columns import is_text
+from components.example_gen.conversion import NULL_SPELLINGS
+from components.example_gen.csv_lines import FileFaultError
+from components.example_gen.settings import SourceSettings
+from pipeline.init.groups import Group
+from schemas.errors import UserError
+
+SAMPLE_BYTES = 4 << 20  # of text, unpacked
+SAMPLE_ROWS = 20_000
+DELIMITERS = {",": "a comma", "\t": "a tab", ";": "a semicolon", "|": "a bar"}
+QUOTINGS: tuple[dict[str, Any], ...] = ({}, {"quoting": "backslash"}, {"quoted_newlines": True}, {"quoting": "none"})
+RAGGED = 0.01  # more rows with another number of columns, and the delimiter is another
+
+
+@dataclass(frozen=True)
+class Table:
+    """What is known of a source before anything is declared.
+
+    Attributes:
+        group: its files.
+        source: how they are read.
+        columns: the newest file's first rows, raw, by name; those that cannot be features are left out.
+        rows: how many.
+        reasons: why the source is read so: a comment by the key of SourceSettings.
+    """
+
+    group: Group
+    source: SourceSettings
+    columns: dict[str, pa.Array]
+    rows: int
+    reasons: dict[str, str]
+
+    def with_source(self, reason: dict[str, str], **update: Any) -> "Table":
+        """The same with further keys of its source, and why."""
+        return replace(self, source=self.source.model_copy(update=update), reasons={**self.reasons, **reason})
+
+
+def sampled(group: Group) -> Table:
+    """Reads the first rows of the newest file.
+
+    Raises:
+        FileFaultError: it is no table.
+    """
+    path = group.files[-1].path
+    source = SourceSettings(path=group.path, format="parquet", success_marker=group.success_marker)
+    try:
+        types = reading.column_types(path, source)
+    except FileFaultError:
+        return _sampled_csv(group, path)
+    flat = [name for name, kind in types.items() if not (pa.types.is_struct(kind) or pa.types.is_map(kind))]
+    batch = next(reading.read(path, source, flat, _passed_over), None)
+    columns = {name: batch.columns[name].slice(0, SAMPLE_ROWS) for name in flat} if batch else {}
+    reason = {"format": f"as {Path(path).name} begins"}
+    return Table(group, source, columns, len(next(iter(columns.values()), [])), reason)
+
+
+def values(table: Table, column: str) -> Iterator[pa.Array]:
+    """All of a column, as much at a time as the reader gives.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
+    for file in table.group.files:
+        try:
+            for batch in reading.read(file.path, table.source, [column], _passed_over):
+                yield batch.columns[column]
+        except (FileFaultError, pa.ArrowException) as error:
+            raise UserError(f"{file.path}: {error}.") from error
+
+
+def _sampled_csv(group: Group, path: str) -> Table:
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "sample"
+        file.write_bytes(reading.beginning(path, SAMPLE_BYTES))
+        best: tuple[tuple[bool, int], SourceSettings, dict[str, pa.Array]] | None = None
+        fault = FileFaultError(f"has one column; looked for {', '.join(DELIMITERS.values())} between several")
+        for delimiter in DELIMITERS:
+            for quoting in QUOTINGS:
+                marker = group.success_marker
+                source = SourceSettings(
+                    path=group.path, format="csv", delimiter=delimiter, success_marker=marker, **quoting
+                )
+                try:
+                    columns, ragged = _read_whole(str(file), source)
+                except (FileFaultError, pa.ArrowException) as error:
+                    fault = FileFaultError(str(error))
+                    continue
+                rows = len(next(iter(columns.values()), []))
+                rank = (ragged > RAGGED * (rows + ragged), -len(columns))
+                if len(columns) > 1 and (best is None or rank < best[0]):
+                    best = (rank, source, columns)
+                break
+    if best is None:
+        raise fault
+    _, source, columns = best
+    name = Path(path).name
+    reasons = {
+        "format": f"as {name} begins",
+        "delimiter": f"{DELIMITERS[source.delimiter]}: the header of {name} has {len(columns)} columns by it",
+        "quoting": f"otherwise quotes of {name} are not closed",
+        "quoted_newlines": f"otherwise quotes of {name} are not closed",
+    }
+    columns = {column: array.slice(0, SAMPLE_ROWS) for column, array in columns.items()}
+    table = Table(group, source, columns, len(next(iter(columns.values()))), reasons)
+    spellings = _spellings(columns)
+    if not spellings:
+        return table
+    return table.with_source({"null_values": f"found in {name}"}, null_values=spellings)
+
+
+def _read_whole(path: str, source: SourceSettings) -> tuple[dict[str, pa.Array], int]:
+    """The columns of a small file, and how many rows have another number of them."""
+    ragged = []
+    names = [name for name in reading.column_types(path, source) if name]
+    batches = [batch.columns for batch in reading.read(path, source, names, lambda *row: ragged.append(row))]
+    arrays = {name: pa.chunked_array([batch[name] for batch in batches], pa.binary()) for name in names}
+    return {name: array.combine_chunks() for name, array in arrays.items()}, len(ragged)
+
+
+def _spellings(columns: dict[str, pa.Array]) -> tuple[str, ...]:
+    """The usual spellings of a missing value that are there."""
+    there = {value for array in columns.values() if is_text(array.type) for value in array.unique().to_pylist()}
+    return tuple(word for word in NULL_SPELLINGS if word.encode() in there)
+
+
+def _passed_over(line: int, expected: int, came: int) -> None:
+    """Ragged rows are the run's to count."""
+    logging.getLogger(__name__).debug("line %d: %d columns, expected %d", line, came, expected)

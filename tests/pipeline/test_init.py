@@ -1,0 +1,315 @@
+"""`ndr init`: what it makes of files as people have them, and what it says where it cannot."""
+
+import gzip
+import random
+import re
+import subprocess
+import sys
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from pipeline import config
+from pipeline.init.drafts import Draft, draft
+from pipeline.init.groups import groups
+from pipeline.init.roles import Declared
+from schemas.errors import UserError
+from schemas.features import (
+    FeatureSpec,
+    IdFeature,
+    IdsFeature,
+    LookedUpFeature,
+    NumberFeature,
+    RewardColumn,
+    TextFeature,
+    VectorFeature,
+)
+
+FIRST = datetime(2026, 11, 3, tzinfo=UTC)
+
+
+def drafted(folder: Path, **declared: str) -> tuple[Draft, config.Config, FeatureSpec]:
+    """What init writes, as a run loads it."""
+    into = folder.parent / "dataset"
+    written = draft(str(folder), into, "mine", Declared(**declared))
+    assert written.paths == [into / "features.yaml", into / "mine.yaml"]
+    loaded = config.load(into / "mine.yaml")
+    return written, loaded, loaded.feature_spec()
+
+
+def readme_radio(root: Path) -> Path:
+    """Writes the radio of the README by the README's own program."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    (program,) = re.findall(r"python3 - <<'END'\n(import random\n.*?)END\n", readme, re.DOTALL)
+    (root / "var/data/radio").mkdir(parents=True)
+    subprocess.run([sys.executable, "-c", program], cwd=root, check=True)
+    return root / "var/data/radio"
+
+
+def write_catalogue(folder: Path, number: int = 40, **more: Any) -> None:
+    kinds = ["drama", "jazz", "news", "talk"]
+    items = [f"i{n}" for n in range(number)]
+    table = {"item_id": items, "kind": [kinds[n % 4] for n in range(number)], **more}
+    parquet.write_table(pa.table(table), folder / "items.parquet")
+
+
+def test_the_readme_s_radio(tmp_path: Path) -> None:
+    written, loaded, spec = drafted(readme_radio(tmp_path))
+    # 30,000 plays, one each 20.16 s: 604,800 s, which are the seven days from 2026-11-19.
+    assert (written.day, loaded.data.window_days) == (date(2026, 11, 25), 7)
+    assert loaded.data.interactions.path.endswith("var/data/radio/plays.csv")
+    keys = spec.interactions
+    assert (keys.user, keys.item, keys.time, keys.time_unit, keys.reward) == (
+        "listener",
+        "track",
+        "started_ms",
+        "ms",
+        "share_heard",
+    )
+    assert (spec.catalogue.item, spec.catalogue.title) == ("track", "song")
+    artists, sound = spec.item["artists"], spec.item["sound"]
+    assert isinstance(artists, IdsFeature)
+    assert (artists.separator, artists.max_values) == (";", 2)
+    assert isinstance(sound, VectorFeature)
+    assert (sound.separator, sound.size) == (" ", 4)
+    assert isinstance(spec.item["song"], TextFeature)
+    assert isinstance(spec.item["seconds"], NumberFeature)
+    assert isinstance(spec.query["device"], IdFeature)
+    seed = spec.query["last_artists"]
+    assert isinstance(seed, LookedUpFeature)
+    assert (seed.of, seed.feature) == ("last_item", "artists")
+    # Every guess says what it was guessed from.
+    lines = written.paths[0].read_text().splitlines()
+    assert any("ms since 1970, such as '1795046400000'" in line for line in lines if line.startswith("  time_unit: ms"))
+    assert any("800 distinct values" in line for line in lines if line.startswith("  user: listener"))
+    assert any("';' divides values" in line for line in lines if line.startswith("  artists: {kind: ids"))
+
+
+def test_nothing_is_overwritten(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for name in ("features.yaml", "mine.yaml"):
+        into = tmp_path / name.removesuffix(".yaml")
+        into.mkdir()
+        (into / name).write_text("mine\n")
+        with pytest.raises(UserError, match=f"{name}: is there already, and nothing is overwritten"):
+            draft(str(folder), into, "mine", Declared())
+        assert [path.name for path in into.iterdir()] == [name]
+        assert (into / name).read_text() == "mine\n"
+
+
+def test_tsv_with_iso_times_gzipped_with_missing_users(tmp_path: Path) -> None:
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    rng = random.Random(2)
+    lines = ["orderedAt\tcustomerId\tproductId\tchannel\trevenue"]
+    for n in range(600):
+        user = "NULL" if n % 6 == 0 else f"c{rng.randrange(50)}"
+        at = FIRST + timedelta(hours=n)
+        lines.append(
+            f"{at:%Y-%m-%d %H:%M:%S}\t{user}\tp{rng.randrange(40)}\t{rng.choice(['app', 'web'])}\t{n % 90 + 1}.5"
+        )
+    (folder / "orders.tsv.gz").write_bytes(gzip.compress(("\n".join(lines) + "\n").encode()))
+    goods = ["sku\tgroup\tsupplier\tstock"] + [f"p{n}\t{'abcd'[n % 4]}\tthe one\t{n % 9 - 4}" for n in range(40)]
+    (folder / "goods.tsv").write_text("\n".join(goods) + "\n")
+    written, loaded, spec = drafted(folder)
+    keys, log = spec.interactions, loaded.data.interactions
+    assert (keys.user, keys.item, keys.time, keys.time_unit) == ("customerId", "productId", "orderedAt", "iso")
+    assert spec.catalogue.item == "sku"
+    assert (log.format, log.delimiter, log.null_values) == ("csv", "\t", ("NULL",))
+    # A sixth of the rows is without a user: that is declared to be no fault.
+    assert [(each.column, each.missing) for each in log.where] == [("customerId", False)]
+    # 600 hours from midnight are 25 days: the last is 3 + 24 = 27 November.
+    assert (written.day, loaded.data.window_days) == (date(2026, 11, 27), 25)
+    # Of 600 values, 1.5 to 90.5 in turn, that at 0.95 * 599 = 569 in order: six full turns of 90 and 60 more, so the first 60
+    # values come seven times (420), the others six: the (569 - 420) // 6 = 24th after them, 61.5 + 24.
+    assert keys.reward == RewardColumn(column="revenue", scale="log", over=85.5, clip=True)
+    # The supplier is one for all; the text says so rather than passing it over.
+    assert set(spec.item) == {"sku", "group", "stock"}
+    assert "# left out: supplier: one value in all rows" in written.paths[0].read_text()
+
+
+def test_parquet_with_a_file_a_day(tmp_path: Path) -> None:
+    folder = tmp_path / "lake"
+    (folder / "views").mkdir(parents=True)
+    rng = random.Random(3)
+    # Three weeks from a Tuesday, without Sundays and without Friday the 13th.
+    for n in range(21):
+        start = FIRST + timedelta(days=n)
+        if start.weekday() == 6 or start.day == 13:
+            continue
+        items = [rng.randrange(40) for _ in range(100)]
+        table = {
+            "viewed": pa.array([start + timedelta(minutes=m) for m in range(100)], pa.timestamp("us", "UTC")),
+            "user_id": [rng.randrange(30) for _ in range(100)],
+            "item_id": [f"i{item}" for item in items],
+            "kind": [["drama", "jazz", "news", "talk"][item % 4] for item in items],
+        }
+        parquet.write_table(pa.table(table), folder / "views" / f"views_{start:%Y%m%d}.parquet")
+    vectors = pa.array([[0.5 * n, 1.0, 2.0] for n in range(40)], pa.list_(pa.float32(), 3))
+    write_catalogue(folder, embedding=vectors, tags=[["a", "b"], ["b"], ["c", "a"], []] * 10)
+    written, loaded, spec = drafted(folder)
+    assert loaded.data.interactions.path.endswith("lake/views/views_{YYYY}{MM}{DD}.parquet")
+    # 3 November and 20 days.
+    assert (loaded.data.first_day, written.day) == (date(2026, 11, 3), date(2026, 11, 23))
+    assert loaded.data.closed == ("sunday", date(2026, 11, 13))
+    keys = spec.interactions
+    assert (keys.user, keys.item, keys.time, keys.reward) == ("user_id", "item_id", "viewed", None)
+    vector, tags = spec.item["embedding"], spec.item["tags"]
+    assert isinstance(vector, VectorFeature)
+    assert vector.size == 3
+    assert isinstance(tags, IdsFeature)
+    assert tags.max_values == 2
+    # What the item is, is no feature of the query: it would give away what is to be predicted.
+    assert "kind" in spec.item
+    assert not any(getattr(feature, "column", None) == "kind" or name == "kind" for name, feature in spec.query.items())
+    assert "left out: kind: 4 distinct values, such as" in written.paths[0].read_text()
+
+
+def test_ambiguous_columns_are_named_and_can_be_declared(tmp_path: Path) -> None:
+    folder = tmp_path / "post"
+    folder.mkdir()
+    write_catalogue(folder)
+    rng = random.Random(4)
+    rows = ["user,item_id,ordered_at,delivered_at"]
+    for n in range(300):
+        at = FIRST + timedelta(hours=n)
+        rows.append(
+            f"u{rng.randrange(30)},i{rng.randrange(40)},{at.isoformat()},{(at + timedelta(days=2)).isoformat()}"
+        )
+    (folder / "orders.csv").write_text("\n".join(rows) + "\n")
+    with pytest.raises(UserError) as caught:
+        drafted(folder)
+    assert re.search(
+        r"orders\.csv: looked for the time of an interaction, found ordered_at \(ISO 8601, such as '2026-11-03T00.*'\); "
+        r"delivered_at \(.*\)\. Say which it is: --time COLUMN",
+        str(caught.value),
+    )
+    assert not (tmp_path / "dataset").exists()
+    _, _, spec = drafted(folder, time="ordered_at")
+    assert spec.interactions.time == "ordered_at"
+
+
+def test_wrong_declarations_are_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "post"
+    folder.mkdir()
+    write_catalogue(folder)
+    rows = ["user,item_id,at"] + [f"u{n % 30},i{n % 40},{(FIRST + timedelta(hours=n)).isoformat()}" for n in range(300)]
+    (folder / "orders.csv").write_text("\n".join(rows) + "\n")
+    for declared, sentence in (
+        ({"interactions": "order.csv"}, "--interactions order.csv: expected one of items.parquet, orders.csv"),
+        ({"time": "user"}, "--time user: expected a time in orders.csv, found id: 30 distinct values"),
+        ({"reward": "price"}, r"--reward price: expected a column of orders.csv \(user, item_id, at\)"),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            drafted(folder, **declared)
+
+
+def test_an_empty_folder_and_one_without_a_log(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    with pytest.raises(
+        UserError, match="looked for a log of interactions and a catalogue in CSV or Parquet, found no file"
+    ):
+        drafted(folder)
+    (folder / "_SUCCESS").write_text("")
+    with pytest.raises(UserError, match="found no file, but 1 whose names begin with _ or"):
+        drafted(folder)
+    write_catalogue(folder)
+    (folder / "photo.png").write_bytes(b"\x89PNG\r\n\x1a\n\x00\x00")
+    with pytest.raises(
+        UserError, match=r"looked for a log of interactions: rows with a user(.|\n)*photo\.png has"
+    ) as caught:
+        drafted(folder)
+    assert "items.parquet: item_id (id: 40 distinct values" in str(caught.value)
+
+
+def test_without_a_catalogue_the_log_s_columns_of_the_item_are_named(tmp_path: Path) -> None:
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    rows = ["user,product,brand,at"]
+    rows += [f"u{n % 30},p{n % 40},b{n % 40 % 7},{1_790_000_000 + 60 * n}" for n in range(300)]
+    (folder / "sales.csv").write_text("\n".join(rows) + "\n")
+    with pytest.raises(UserError) as caught:
+        drafted(folder)
+    assert "looked for a catalogue, a table with one row for each item of sales.csv; found none" in str(caught.value)
+    assert "brand of sales.csv seem to belong to the item, but a catalogue is not made from the log" in str(
+        caught.value
+    )
+
+
+@pytest.mark.parametrize(
+    ("names", "path", "days"),
+    [
+        (["log/2026-11-24/a.csv", "log/2026-11-25/a.csv", "log/2026-11-25/b.csv"], "log/{YYYY}-{MM}-{DD}", 2),
+        (["year=2026/month=11/day=24/h=1/a.csv"], "year={YYYY}/month={MM}/day={DD}/**", 1),
+        (["2026/11/24/x.csv", "2026/11/25/x.csv"], "{YYYY}/{MM}/{DD}", 2),
+        (["x.20261124.csv.gz", "x.20261125.csv.gz"], "x.{YYYY}{MM}{DD}.csv.gz", 2),
+        (["x-2026-11-24-1.csv", "x-2026-11-24-2.csv"], "x-{YYYY}-{MM}-{DD}-*.csv", 1),
+        (["part-00000.csv", "part-00001.csv"], "part-*.csv", 0),
+        (["x-2026-13-24.csv"], "x-2026-13-24.csv", 0),
+    ],
+)
+def test_names_of_files_are_one_path(tmp_path: Path, names: list[str], path: str, days: int) -> None:
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("a,b\n")
+    (group,) = groups(str(tmp_path))
+    assert (group.name, len(group.days), len(group.files)) == (path, days, len(names))
+
+
+def test_tables_side_by_side_in_a_day_s_folder_are_two(tmp_path: Path) -> None:
+    for day in ("2026-11-24", "2026-11-25"):
+        (tmp_path / day).mkdir()
+        (tmp_path / day / "views.csv").write_text("user,item,at\n")
+        (tmp_path / day / "items.csv").write_text("item,kind\n")
+    assert [group.name for group in groups(str(tmp_path))] == [
+        "{YYYY}-{MM}-{DD}/items.csv",
+        "{YYYY}-{MM}-{DD}/views.csv",
+    ]
+
+
+def test_a_day_in_the_name_of_a_log_of_many_days_is_no_file_a_day(tmp_path: Path) -> None:
+    folder = tmp_path / "dump"
+    folder.mkdir()
+    write_catalogue(folder)
+    at = [(FIRST + timedelta(hours=n)).isoformat() for n in range(240)]
+    rows = ["user,item_id,at,event"] + [f"u{n % 30},i{n % 40},{at[n]},{'view' if n % 7 else 'buy'}" for n in range(240)]
+    (folder / "export-2026-11-20.csv").write_text("\n".join(rows) + "\n")
+    written, loaded, spec = drafted(folder)
+    # 240 hours are ten days, of which none is the 20th: the name tells when it was written.
+    assert (written.day, loaded.data.window_days) == (date(2026, 11, 12), 10)
+    assert loaded.data.interactions.path.endswith("export-*-*-*.csv")
+    assert not loaded.data.interactions.is_daily
+    # What somebody will do is not known when something is recommended.
+    assert "event" not in spec.query
+    assert "give its kinds weights as `event`" in written.paths[0].read_text()
+
+
+def test_the_command(tmp_path: Path) -> None:
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    write_catalogue(folder)
+    rows = ["user,item_id,at"] + [f"u{n % 30},i{n % 40},{(FIRST + timedelta(hours=n)).isoformat()}" for n in range(240)]
+    (folder / "log.csv").write_text("\n".join(rows) + "\n")
+    (folder / "people.csv").write_text("user,age\n" + "".join(f"u{n},{20 + n % 9}\n" for n in range(30)))
+    program = "import sys; from pipeline import cli; import atexit; "
+    program += "atexit.register(lambda: print('tensorflow' in sys.modules)); cli.main()"
+    cwd = tmp_path / "elsewhere"
+    cwd.mkdir()
+    command = [sys.executable, "-c", program, "init", str(folder)]
+    answer = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.splitlines() == [
+        "wrote shop/features.yaml",
+        "wrote shop/shop.yaml",
+        "not used: people.csv: looks like a users' table, which init does not declare: see `users` in docs/features.md",
+        "Look at their comments, then: ndr run --config shop/shop.yaml --date 2026-11-12",
+        "False",
+    ]
+    again = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    assert (again.returncode, "nothing is overwritten" in again.stderr) == (1, True)
