@@ -35,13 +35,12 @@ DAY = date(1998, 4, 22)
 WEEK_MICROSECONDS = 7 * MICROSECONDS_A_DAY
 FORMS: dict[str, dict[str, Any]] = {
     "plain": {"correction": "none"},
+    "half corrected": {"correction": "logq", "strength": 0.5},
     "corrected": {"correction": "logq"},
     "corrected, positive left out": {"correction": "logq_positive_left_out"},
     "corrected, mixed negatives": {"correction": "logq", "uniform_negatives": 1024},
 }
 BASELINES = (POPULARITY, RECENT, COOCCURRENCE)
-TEMPERATURES = (0.05, 0.1, 0.2, 0.4, 0.8)
-SEEDS = 3
 CUTOFFS = (10, 50, 100)
 TUNED_BY = 50
 
@@ -132,6 +131,8 @@ def main() -> None:
     """The command line."""
     arguments = common.parser(__doc__ or "")
     arguments.add_argument("--root", default="var", help="of the pipeline's run (made where it is missing)")
+    arguments.add_argument("--temperatures", type=float, nargs="+", default=[0.05, 0.1, 0.2, 0.4, 0.8])
+    arguments.add_argument("--seeds", type=int, default=3, help="models of each form and temperature")
     options = arguments.parse_args()
     data = prepare(options.root)
     parts = parts_of(data.popularity)
@@ -140,8 +141,8 @@ def main() -> None:
     best: dict[str, float] = {}
     for form, softmax in FORMS.items():
         at: dict[float, NDArray[np.float64]] = {}
-        for temperature in TEMPERATURES:
-            tried = [found(ranks_of(data, softmax, temperature, seed)) for seed in range(SEEDS)]
+        for temperature in options.temperatures:
+            tried = [found(ranks_of(data, softmax, temperature, seed)) for seed in range(options.seeds)]
             at[temperature] = np.mean(tried, axis=0)
             recalls = at[temperature][:, ~data.is_reported].mean(axis=1)
             tuning.setdefault(form, {})[str(temperature)] = float(recalls[CUTOFFS.index(TUNED_BY)])
@@ -180,8 +181,8 @@ def main() -> None:
         options.json,
         {
             "trainer": data.settings.model_dump(mode="json"),
-            "temperatures": TEMPERATURES,
-            "seeds": SEEDS,
+            "temperatures": options.temperatures,
+            "seeds": options.seeds,
             "day": str(DAY),
         },
         {"tuning_recall_at_50": tuning, "chosen": best, "reported": figures},

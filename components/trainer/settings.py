@@ -61,7 +61,7 @@ class SoftmaxSettings(Declaration):
     top_share: float | None = Field(default=None, gt=0.0, lt=1.0)
     top_temperature: PositiveFloat = 0.5
     same_user_negatives: bool = True
-    new_item_boost: PositiveFloat = 1.8
+    new_item_boost: PositiveFloat = 1.5
 
     @model_validator(mode="after")
     def _weakens_a_correction(self) -> Self:
