@@ -105,18 +105,21 @@ def _rows(run: Run) -> Table:
     for column in ("", "read", "filtered", "dropped", "examples"):
         table.add_column(column, justify="left" if not column else "right")
     for kind, rows in sorted(run.rows.items(), reverse=True):
+        filtered = rows.get(
+            "filtered", {}
+        )  # which, as other days and files passed over, runs of older code did not count
         lost = sum(reason["rows"] for reason in rows["dropped"].values())
         splits = ", ".join(f"{split} {examples:,}" for split, examples in rows["splits"].items())
-        table.add_row(kind, f"{rows['rows']:,}", f"{lost:,}", splits)
+        table.add_row(kind, f"{rows['rows']:,}", f"{sum(filtered.values()):,}", f"{lost:,}", splits)
+        for reason, number in filtered.items():
+            table.add_row(f"  {reason}", "", f"{number:,}", "", "")
         for reason, found in rows["dropped"].items():
-            table.add_row(f"  {reason} ({found['first'][0]})", "", f"{found['rows']:,}", "")
-        # Runs of older code did not count these.
+            table.add_row(f"  {reason} ({found['first'][0]})", "", "", f"{found['rows']:,}", "")
         if other := rows.get("other_days"):
-            table.add_row("  rows of days that are not read", f"{other:,}", "", "")
+            table.add_row("  rows of days that are not read", f"{other:,}", "", "", "")
         if (passed := rows.get("passed_over")) and passed["files"]:
-            table.add_row(
-                f"  files whose names begin with _ or . ({passed['first'][0]})", f"{passed['files']:,}", "", ""
-            )
+            name = f"  files whose names begin with _ or . ({passed['first'][0]})"
+            table.add_row(name, f"{passed['files']:,}", "", "", "")
     return table
 
 
