@@ -134,6 +134,16 @@ def movielens(config: ConfigOption = MOVIELENS_CONFIG, settings: SetOption = Non
         console.print(f"MovieLens 100K is in {target}")
 
 
+@data_app.command()
+def completejourney(config: ConfigOption = MOVIELENS_CONFIG, settings: SetOption = None) -> None:
+    """Fetches a grocer's year and writes it as daily sales, products and households."""
+    with _session("data", config, settings) as (console, loaded):
+        from pipeline.completejourney import prepare
+
+        target = prepare(loaded.root / "data", lambda words: console.print(f"  {words}"))
+        console.print(f"The grocer's year is in {target}")
+
+
 @app.command()
 def recommend(
     user: Annotated[Any, typer.Option(parser=_user, metavar="ID", help="The user's id, as in the interactions.")],

