@@ -43,7 +43,8 @@ class FrequencyEstimator(tf_keras.layers.Layer):
     and the gap that a hit ends is as long as any other, so reading behind it adds no bias.
 
     Every replica must be given the same number of ids. The ids of all replicas are gathered and each replica updates its own copy
-    of the state with all of them, so the copies stay equal and the estimates are of the global batch, at the global step.
+    of the state with all of them, so the copies stay equal and the estimates are of the global batch, at the global step. Workers
+    of parameter servers share one state and count one after the other: a batch of any worker is a step.
 
     Args:
         buckets: H, rows of each table.
@@ -82,9 +83,13 @@ class FrequencyEstimator(tf_keras.layers.Layer):
         # Without these the tables cannot be read; the other settings may change from day to day.
         self.fixed_settings = FixedSettings(buckets=buckets, hashes=hashes, seed=seed, id_dtype=id_dtype.name)
         self.step = self._state("step", (), tf.int64, 0)
-        # A row's numbers lie side by side, so that it is fetched once.
-        self.marks = self._state("marks", (hashes * buckets, 3), tf.int64, 0)  # last step hit, batches with a hit, hits
-        self.means = self._state("means", (hashes * buckets, 2), tf.float32, (initial_gap, 1.0))  # gap, count
+        with tf.distribute.get_strategy().extended.colocate_vars_with(self.step):  # as one lock is on one server
+            # A row's numbers lie side by side, so that it is fetched once.
+            self.marks = self._state(
+                "marks", (hashes * buckets, 3), tf.int64, 0
+            )  # last step hit, batches with a hit, hits
+            self.means = self._state("means", (hashes * buckets, 2), tf.float32, (initial_gap, 1.0))  # gap, count
+        self._in_turn = replicas.Turns(self.step)
 
     def call(self, ids: tf.Tensor) -> tf.Tensor:
         """Counts a batch as the next step, then reads the estimates for it.
@@ -95,8 +100,13 @@ class FrequencyEstimator(tf_keras.layers.Layer):
         Returns:
             [batch] float32, the expected count of each id in a global batch (or its probability of a hit).
         """
-        self.update(ids)
-        return self.estimate(ids)
+        counted, read = self._rows(replicas.gather(ids)), self._rows(ids)
+
+        def count_and_read() -> tf.Tensor:
+            with tf.control_dependencies(self._count(counted)):
+                return self._read(read)
+
+        return self._in_turn.run(count_and_read)
 
     def update(self, ids: tf.Tensor) -> None:
         """Counts a batch as the next step.
@@ -104,24 +114,30 @@ class FrequencyEstimator(tf_keras.layers.Layer):
         Args:
             ids: [batch] item ids, a replica's share of the global batch.
         """
-        rows = tf.reshape(self._rows(replicas.gather(ids)), [-1])
-        # At once, so that of workers that do not wait for each other none takes back another's step.
-        tf.raw_ops.AssignAddVariableOp(resource=self.step.handle, value=tf.constant(1, tf.int64))
-        step = tf.raw_ops.ReadVariableOp(resource=self.step.handle, dtype=tf.int64)
-        marks, means = _gather(self.marks, rows), _gather(self.means, rows)
-        # Rows that are hit several times are added up by the table itself.
-        one_hit = tf.broadcast_to(tf.constant([0, 0, 1], tf.int64), tf.shape(marks))
-        tf.raw_ops.ResourceScatterAdd(resource=self.marks.handle, indices=rows, updates=one_hit)
-        hits = _gather(self.marks, rows)[:, 2]
-        count = tf.cast(hits - marks[:, 2], tf.float32)
-        # Of the stream, where there was no hit yet. Of workers that do not wait for each other one may come behind a later hit.
-        age = tf.cast(tf.maximum(step - marks[:, 0], 1), tf.float32)
-        gap = tf.where(marks[:, 1] == 0, tf.minimum(age, self.initial_gap), age)
-        batches = marks[:, 1] + 1
-        rate = self._rate(batches)[:, tf.newaxis]
-        # A row that is hit several times is written several times, with the same values.
-        _scatter(self.means, rows, means + rate * (tf.stack([gap, count], axis=1) - means))
-        _scatter(self.marks, rows, tf.stack([tf.fill(tf.shape(rows), step), batches, hits], axis=1))
+        rows = self._rows(replicas.gather(ids))
+        self._in_turn.run(lambda: self._count(rows))
+
+    def count_batches_of(self, rows: int) -> None:
+        """Says how many rows a global batch has from now on, before the first is counted and behind a restored checkpoint.
+
+        What was learnt of batches of another size is changed to what these would have taught: steps are as many times shorter as
+        batches are larger, and the expected counts as many times larger. A gap that is a step already cannot be shorter, nor the
+        count of a batch with a hit be less than one; the other of the two means then takes what is left.
+
+        Args:
+            rows: of all replicas together.
+        """
+        before, self.fixed_settings.batch_rows = self.fixed_settings.restored_batch_rows, rows
+        if before is None or before == rows:
+            return
+        larger = rows / before
+        gap, count = tf.unstack(tf.convert_to_tensor(self.means), axis=1)
+        expected = count / gap * larger
+        new_gap = tf.maximum(gap / larger, 1.0) if larger > 1.0 else tf.maximum(count * larger, 1.0) / expected
+        marks = tf.convert_to_tensor(self.marks)
+        self.means.assign(tf.stack([new_gap, expected * new_gap], axis=1))
+        self.marks.assign(tf.concat([_scaled(marks[:, :1], 1.0 / larger), marks[:, 1:]], axis=1))
+        self.step.assign(_scaled(tf.convert_to_tensor(self.step), 1.0 / larger))
 
     def estimate(self, ids: tf.Tensor) -> tf.Tensor:
         """Reads the estimates without counting anything.
@@ -132,12 +148,36 @@ class FrequencyEstimator(tf_keras.layers.Layer):
         Returns:
             [...] float32, the expected count of each id in a global batch (or its probability of a hit).
         """
-        rows = self._rows(ids)
+        return self._read(self._rows(ids))
+
+    def _count(self, rows: tf.Tensor) -> list[tf.Operation]:
+        """Counts a batch's rows [hashes, batch] of the tables as the next step; returns what writes that."""
+        rows = tf.reshape(rows, [-1])
+        tf.raw_ops.AssignAddVariableOp(resource=self.step.handle, value=tf.constant(1, tf.int64))
+        step = tf.raw_ops.ReadVariableOp(resource=self.step.handle, dtype=tf.int64)
+        marks, means = _gather(self.marks, rows), _gather(self.means, rows)
+        # Rows that are hit several times are added up by the table itself.
+        one_hit = tf.broadcast_to(tf.constant([0, 0, 1], tf.int64), tf.shape(marks))
+        tf.raw_ops.ResourceScatterAdd(resource=self.marks.handle, indices=rows, updates=one_hit)
+        hits = _gather(self.marks, rows)[:, 2]
+        count = tf.cast(hits - marks[:, 2], tf.float32)
+        # Of the stream, where there was no hit yet. A server that came back without its last steps may be behind a hit.
+        age = tf.cast(tf.maximum(step - marks[:, 0], 1), tf.float32)
+        gap = tf.where(marks[:, 1] == 0, tf.minimum(age, self.initial_gap), age)
+        batches = marks[:, 1] + 1
+        rate = self._rate(batches)[:, tf.newaxis]
+        # A row that is hit several times is written several times, with the same values.
+        return [
+            _scatter(self.means, rows, means + rate * (tf.stack([gap, count], axis=1) - means)),
+            _scatter(self.marks, rows, tf.stack([tf.fill(tf.shape(rows), step), batches, hits], axis=1)),
+        ]
+
+    def _read(self, rows: tf.Tensor) -> tf.Tensor:
+        """The estimates of rows [hashes, ...] of the tables."""
         marks, means = _gather(self.marks, rows), _gather(self.means, rows)
         step = tf.raw_ops.ReadVariableOp(resource=self.step.handle, dtype=tf.int64)
-        open_gap = tf.cast(
-            tf.maximum(step - marks[..., 0], 0), tf.float32
-        )  # the age of the stream where there was no hit
+        # The age of the stream where there was no hit. What is only read may be hit by another worker meanwhile.
+        open_gap = tf.cast(tf.maximum(step - marks[..., 0], 0), tf.float32)
         aged = tf.maximum(means[..., 0] + self._rate(marks[..., 1]) * open_gap, open_gap / IMPROBABLE)
         gap = tf.where(marks[..., 1] == 0, tf.maximum(open_gap, self.initial_gap), aged)
         count = means[..., 1]
@@ -184,15 +224,22 @@ class FrequencyEstimator(tf_keras.layers.Layer):
 
 
 class FixedSettings(tf.train.experimental.PythonState):
-    """Settings that a checkpoint keeps, and that whoever restores it must have too."""
+    """Settings that a checkpoint keeps, and that whoever restores it must have too; and what its numbers speak of.
+
+    Attributes:
+        batch_rows: of the batches that are counted; None before that is said.
+        restored_batch_rows: of the batches that the restored checkpoint speaks of; None without one, or where it does not say.
+    """
 
     def __init__(self, **settings: int | str) -> None:
         super().__init__()
         self._settings = settings
+        self.batch_rows: int | None = None
+        self.restored_batch_rows: int | None = None
 
     def serialize(self) -> str:
         """Called by TensorFlow when it saves."""
-        return json.dumps(self._settings)
+        return json.dumps({**self._settings, "batch_rows": self.batch_rows})
 
     def deserialize(self, text: str) -> None:
         """Called by TensorFlow when it restores.
@@ -211,6 +258,7 @@ class FixedSettings(tf.train.experimental.PythonState):
                 "expected the frequency estimator's settings to be those of the checkpoint, received "
                 f"{', '.join(differing)}. Restore with the checkpoint's settings, or start without the checkpoint."
             )
+        self.restored_batch_rows = kept.get("batch_rows")
 
 
 def _mix(keys: tf.Tensor) -> tf.Tensor:
@@ -225,12 +273,16 @@ def _hash_seeds(seed: int, hashes: int) -> NDArray[np.uint64]:
     return np.random.SeedSequence(seed).generate_state(hashes, np.uint64).astype(np.uint64)
 
 
+def _scaled(steps: tf.Tensor, factor: float) -> tf.Tensor:
+    return tf.cast(tf.round(tf.cast(steps, tf.float64) * factor), tf.int64)
+
+
 def _gather(table: tf.Variable, rows: tf.Tensor) -> tf.Tensor:
     return tf.raw_ops.ResourceGather(resource=table.handle, indices=rows, dtype=table.dtype)
 
 
-def _scatter(table: tf.Variable, rows: tf.Tensor, values: tf.Tensor) -> None:
-    tf.raw_ops.ResourceScatterUpdate(resource=table.handle, indices=rows, updates=values)
+def _scatter(table: tf.Variable, rows: tf.Tensor, values: tf.Tensor) -> tf.Operation:
+    return tf.raw_ops.ResourceScatterUpdate(resource=table.handle, indices=rows, updates=values)
 
 
 def _check(is_met: bool, expected: str, received: object) -> None:

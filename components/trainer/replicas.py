@@ -1,5 +1,8 @@
 """What a replica needs of the others: with one replica, nothing."""
 
+from collections.abc import Callable
+from typing import Any
+
 import tensorflow as tf
 
 
@@ -31,3 +34,32 @@ def first_row(rows: int | tf.Tensor) -> int | tf.Tensor:
     if context is None or count() == 1:
         return 0
     return tf.cast(context.replica_id_in_sync_group, tf.int32) * rows
+
+
+class Turns:
+    """Lets the workers of parameter servers change a state that they share one after the other, each as a whole.
+
+    Two that read before either has written would take back one of the two changes, the more often the more workers there are.
+    Where replicas train in step each has a state of its own, and changes it at once.
+
+    Args:
+        state: a variable of the state, made in the strategy's scope; all that is changed lies on its device.
+    """
+
+    def __init__(self, state: tf.Variable) -> None:
+        self._section: tf.CriticalSection | None = None
+        if isinstance(tf.distribute.get_strategy(), tf.distribute.ParameterServerStrategy):
+            self._device = state.device
+            with tf.init_scope(), tf.device(self._device):
+                self._section = tf.CriticalSection(shared_name=f"turns_of_{state.name}")
+
+    def run(self, change: Callable[[], Any]) -> Any:
+        """Makes a change when it is this worker's turn.
+
+        Args:
+            change: reads and writes the state, and returns what must have run by its end.
+        """
+        if self._section is None:
+            return change()
+        with tf.device(self._device):  # all on the server, so that nobody waits for a worker's network
+            return self._section.execute(change)

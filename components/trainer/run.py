@@ -106,6 +106,7 @@ def train_and_export(fn_args: tfx.components.FnArgs, devices: strategies.Devices
         state = TrainingState(model)
         if fn_args.base_model:
             warm_start.restore(state, spec, config[SHAPE_PROPERTY], config[ANALYSIS_KEY], fn_args.base_model)
+        model.frequency.count_batches_of(batch_size)
     training = Training(batches, -(-examples // batch_size), settings, config[UNFINISHED])
     train(model, state, training, fn_args.model_run_dir, devices)
     with devices.written(config[WARM_START]) as folder:

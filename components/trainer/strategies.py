@@ -8,8 +8,8 @@ With `parameter_server` every worker trains on a batch of its own and does not w
 
 - a step is one worker's, of `batch_size` rows, and its negatives are its own rows' items;
 - a worker reads weights that others may be about to change, so with several the loss curve is not that of one device;
-- the estimator's tables are on the parameter servers, shared by all workers, and its steps are those of all workers together. Two
-  workers that count the same bucket at once may lose one of the counts;
+- the estimator's tables are on one parameter server, shared by all workers, which count one after the other: its steps are those of
+  all workers together, and its estimates those of a batch of one worker;
 - in an epoch each worker draws from a share of the batches. A fast one begins its share again where a slow one has not ended its
   own; so does one that was lost and came back.
 

@@ -16,6 +16,7 @@ from typing import Any
 
 def run(request: dict[str, Any]) -> None:
     """In the fork; does not return."""
+    from benchmarks import workers
     from components.trainer import arguments, worker
     from components.trainer.run import run_fn
     from schemas.errors import PassingError
@@ -36,6 +37,8 @@ def run(request: dict[str, Any]) -> None:
                 strategy_contract.at_their_own_pace(Path(root))
             case ["step", file]:
                 run_fn(arguments.from_json(Path(file).read_text()))
+            case ["estimates", file]:
+                workers.write_ratios(Path(file), batches=1500)
     except SystemExit as end:
         status = int(end.code or 0)
     except PassingError:

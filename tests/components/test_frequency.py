@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from components.trainer.frequency import FrequencyEstimator
 
@@ -239,6 +240,70 @@ def test_a_checkpoint_carries_on_as_if_nothing_had_been(tmp_path: Path) -> None:
     assert int(second.step) == 60
     everything = tf.range(50, dtype=tf.int64)
     assert second.estimate(everything).numpy().tolist() == through.estimate(everything).numpy().tolist()
+
+
+def after_batches(rows: int, batches: int, earlier: str | None, folder: Path) -> tuple[NDArray[np.float64], str]:
+    """Estimates over expected counts of items with shares of 1/rank, after so many batches more; and a checkpoint of it."""
+    weights = 1.0 / np.arange(1, 2001)
+    shares = weights / weights.sum()
+    estimator = FrequencyEstimator(ROOMY, hashes=2)  # as some of 2,000 collide even here
+    checkpoint = tf.train.Checkpoint(frequency=estimator)
+    if earlier:
+        checkpoint.read(earlier).assert_consumed()
+    estimator.count_batches_of(rows)
+
+    @tf.function
+    def count(ids: tf.Tensor) -> None:
+        for batch in ids:
+            estimator.update(batch)
+
+    count(tf.constant(np.random.default_rng(batches).choice(2000, (batches, rows), p=shares)))
+    found = estimator.estimate(tf.range(2000, dtype=tf.int64)).numpy() / (shares * rows)
+    return found, checkpoint.write(str(folder / f"of_{rows}_{batches}"))
+
+
+@pytest.mark.parametrize(("before", "after"), [(512, 4096), (3000, 1000)])
+def test_what_was_learnt_of_batches_of_one_size_holds_for_another(tmp_path: Path, before: int, after: int) -> None:
+    _, earlier = after_batches(before, 400, None, tmp_path)
+    for batches in (0, 50):
+        ratios, _ = after_batches(after, batches, earlier, tmp_path)
+        # Chance: the first ten have thousands of hits, ranks 100 to 500 some tens each, together thousands.
+        assert ratios[:10].mean() == pytest.approx(1.0, abs=0.05)
+        assert ratios[100:500].mean() == pytest.approx(1.0, abs=0.05)
+
+
+def test_a_changed_batch_size_worked_out_by_hand(tmp_path: Path) -> None:
+    estimator = FrequencyEstimator(ROOMY, alpha=0.01)
+    estimator.count_batches_of(8)
+    for step in range(12):  # 7 three times in each batch, 8 once in every fourth: gaps of 1 and 4, counts of 3 and 1
+        estimator.update(int_ids(7, 7, 7, 8 if step % 4 == 3 else 9))
+    path = tf.train.Checkpoint(frequency=estimator).write(str(tmp_path / "of_8"))
+
+    def changed(rows: int) -> tuple[list[Any], int]:
+        """Gap, count, and steps since the last hit of 7 and of 8; and the step."""
+        other = FrequencyEstimator(ROOMY, alpha=0.01)
+        tf.train.Checkpoint(frequency=other).read(path).assert_consumed()
+        other.count_batches_of(rows)
+        at = [int(other._rows(int_ids(item))[0, 0]) for item in (7, 8)]
+        step = int(other.step)
+        return [[*other.means.numpy()[row], step - other.marks.numpy()[row, 0]] for row in at], step
+
+    # As many rows: nothing is changed.
+    assert changed(8) == ([[1, 3, 0], [4, 1, 0]], 12)
+    # Twice as many: 7 is in each batch six times. 8 is in every second batch.
+    assert changed(16) == ([[1, 6, 0], [2, 1, 0]], 6)
+    # A quarter: .75 of 7 a batch, of which one is there in every 1 / .75 batches. 8 is in every sixteenth.
+    assert changed(2) == ([pytest.approx([1 / 0.75, 1, 0]), pytest.approx([16, 1, 0])], 48)
+
+
+def test_a_checkpoint_that_does_not_say_its_batch_size_is_taken_as_it_is(tmp_path: Path) -> None:
+    estimator = FrequencyEstimator(ROOMY)
+    estimator.update(int_ids(7, 7))
+    path = tf.train.Checkpoint(frequency=estimator).write(str(tmp_path / "of_an_earlier_release"))
+    other = FrequencyEstimator(ROOMY)
+    tf.train.Checkpoint(frequency=other).read(path).assert_consumed()
+    other.count_batches_of(16)
+    assert other.estimate(int_ids(7)).numpy() == pytest.approx([2.0])
 
 
 @pytest.mark.parametrize(

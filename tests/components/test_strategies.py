@@ -1,6 +1,7 @@
 """One contract for every strategy: trained as on one device, and what one leaves every other goes on from."""
 
 import contextlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -164,6 +165,20 @@ def test_several_workers_of_parameter_servers_train_at_their_own_pace_and_withou
     gap, count = alone[means].T
     often = gap < 2  # steps
     np.testing.assert_allclose((taken[means][:, 1] / taken[means][:, 0])[often], (count / gap)[often], rtol=0.3)
+
+
+def test_four_workers_of_parameter_servers_estimate_what_is_true_from_head_to_tail(
+    forks: Forks, tmp_path: Path
+) -> None:
+    # Without turns, of two workers that read a bucket before either has written, one is lost: .52 of the head.
+    found = tmp_path / "ratios.json"
+    jobs = {"chief": [["estimates", str(found)]], "worker": [["worker"]] * 4, "ps": [["worker"]]}
+    cluster = Cluster(forks, jobs, tmp_path / "estimates")
+    try:
+        wait_for([found], [cluster])
+    finally:
+        cluster.end()
+    assert json.loads(found.read_text()) == {group: pytest.approx(1.0, abs=0.03) for group in ("head", "torso", "tail")}
 
 
 def checkpoint_number(folder: Path) -> int:
