@@ -76,21 +76,25 @@ def analyse(spec: FeatureSpec, training: Sequence[bytes], base: str | None, span
     """
     counted: dict[str, list[object]] = {}
     moments: dict[str, Moments] = {}
+    counted_through = (files.read_span(base) if base else None) or -1
+    measure = Measure(spec, span, counted_through + 1)
     for start in range(0, len(training), BATCH):
-        for measured in Measure(spec).process(list(training[start : start + BATCH])):
+        for measured in measure.process(list(training[start : start + BATCH])):
             if getattr(measured, "tag", None) == MOMENTS:
                 name, of_batch = measured.value
                 moments[name] = moments.get(name, Moments()) + of_batch
             else:
-                counted.setdefault(measured[0], []).append(measured[1])
-    nothing = vocabulary.entries([], [], [])
-    vocabularies = {}
+                (table, _), part = measured
+                counted.setdefault(table, []).append(part)
+    nothing = vocabulary.entries([], []).assign(**{vocabulary.LOOKUPS: 0})
+    known = {}
     for name, table in spec.tables.items():
-        previous = files.read_vocabulary(base, name) if base else nothing
+        previous = files.read_known(base, name) if base else vocabulary.Known()
         ids = count(counted[name]).to_pandas().set_index("token") if name in counted else nothing
-        vocabularies[name], _ = vocabulary.admit(previous, ids, table.vocabulary, table.hash_buckets, span)
+        days = span - counted_through
+        known[name], _ = vocabulary.admit(previous, days, ids, nothing, table.vocabulary, table.hash_buckets)
     scales = {name: (each.mean, each.deviation) for name, each in moments.items()}
-    files.write(folder, vocabularies, scales | (files.read_scales(base) if base else {}))
+    files.write(folder, known, scales | (files.read_scales(base) if base else {}), span)
 
 
 def trained(

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from benchmarks import common
 from components.analysis import files
-from components.analysis.vocabulary import entries
+from components.analysis.vocabulary import Known, entries
 from components.trainer import warm_start
 from components.trainer.inputs import Batch
 from components.trainer.model import TwoTowerModel, build_model
@@ -130,8 +130,8 @@ def train(model: TwoTowerModel, items: int, steps: int) -> dict[str, float]:
 
 def write_analysis(folder: Path, ids: NDArray[np.int64]) -> str:
     """The vocabulary of a day, an id a row."""
-    tokens, zeros = [b"%d" % one for one in ids], np.zeros(len(ids), np.int64).tolist()
-    files.write(str(folder), {"user": entries([], [], []), "item": entries(tokens, zeros, zeros)}, {})
+    known = entries([b"%d" % one for one in ids], [1.0] * len(ids))
+    files.write(str(folder), {"user": Known(), "item": Known(known)}, {}, span=0)
     return str(folder)
 
 

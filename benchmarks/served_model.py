@@ -73,7 +73,7 @@ def example(user: int, items: NDArray[np.int64]) -> bytes:
 
 def _transform(scratch: Path) -> tft.TFTransformOutput:
     """The transform of a dataset without a vocabulary: every id is hashed."""
-    analysis_files.write(str(scratch / "analysis"), {}, {})
+    analysis_files.write(str(scratch / "analysis"), {}, {}, span=0)
     dtypes = {**raw_features.dtypes(SPEC.features), **FIXED}
     schema = schema_utils.schema_from_feature_spec({n: tf.io.VarLenFeature(dtype) for n, dtype in dtypes.items()})
     config = {"feature_spec": SPEC.model_dump_json(), "analysis": str(scratch / "analysis")}

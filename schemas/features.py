@@ -38,18 +38,19 @@ class Declaration(BaseModel):
 
 
 class Vocabulary(Declaration):
-    """Which ids get a row of their own.
+    """Which ids get a row of their own: by how often they occurred on all days so far, of which older ones count less.
 
     Attributes:
-        min_count: an id that no vocabulary had is admitted once it is seen this often in the training window; until then it
-            lives in an out-of-vocabulary bucket.
-        max_size: at most this many ids, the most frequent first; each id's frequency is that in the newest window that had it.
-        expire_after_days: an id that was not seen for so many days goes back to its bucket, so that tables do not grow for ever.
+        min_count: an id is admitted once it counts so much, rounded; until then it lives in an out-of-vocabulary bucket, or is
+            served by the mask. It goes back there when it counts less than half of that, so that tables do not grow for ever.
+        max_size: at most this many ids, the most frequent first. As many others are counted beside them.
+        half_life_days: after how many days an occurrence counts half, by the data's days. None: for ever the same, so nothing goes
+            but what has no place.
     """
 
     min_count: PositiveInt = 1
     max_size: PositiveInt = 1_000_000
-    expire_after_days: PositiveInt = 90
+    half_life_days: PositiveFloat | None = 90.0
 
 
 class Table(Declaration):

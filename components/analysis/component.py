@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 import apache_beam as beam
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 from pyarrow import parquet
@@ -21,9 +22,10 @@ from tfx.utils import io_utils
 
 from components.analysis import files
 from components.analysis.statistics import MOMENTS, AddMoments, Count, Measure
-from components.analysis.vocabulary import admit, entries
+from components.analysis.vocabulary import LOOKUPS, Known, admit, entries
 from components.artifacts import Analysis, warm_start_folder
-from components.example_gen.interactions import TRAIN_SPLIT
+from components.decoded import ReadExamples
+from components.example_gen.interactions import EVAL_SPLIT, TRAIN_SPLIT
 from schemas.features import FeatureSpec
 
 BATCH = 4096
@@ -47,7 +49,7 @@ class AnalyzerSpec(component_spec.ComponentSpec):
 
 
 class AnalyzerExecutor(base_beam_executor.BaseBeamExecutor):
-    """Counts, then decides who is admitted and who expires."""
+    """Counts what is new, adds it to what earlier days left, and decides who is admitted and who goes."""
 
     def Do(  # noqa: N802
         self,
@@ -60,39 +62,44 @@ class AnalyzerExecutor(base_beam_executor.BaseBeamExecutor):
         spec = FeatureSpec.model_validate_json(exec_properties["feature_spec"])
         analysis = artifact_utils.get_single_instance(output_dict["analysis"])
         base = [warm_start_folder(model.uri) for model in input_dict.get("base_model") or []]
-        patterns = [
-            io_utils.all_files_pattern(uri)
-            for uri in artifact_utils.get_split_uris(input_dict["examples"], TRAIN_SPLIT)
-        ]
+        day = exec_properties["day"]
+        # Counts that older code left are of the newest window that had each id.
+        counted_through = (files.read_span(base[0]) or day - 1) if base else -1
         counts = os.path.join(analysis.uri, COUNTS)
         fileio.makedirs(counts)
         with self._make_beam_pipeline() as pipeline:
-            measured = (
-                pipeline
-                | "Files" >> beam.Create(patterns)
-                | "Read" >> beam.io.ReadAllFromTFRecord()
-                | "Batch" >> beam.BatchElements(min_batch_size=BATCH, max_batch_size=BATCH)
-                | "Measure" >> beam.ParDo(Measure(spec)).with_outputs(MOMENTS, main="ids")
-            )
+            measured = {
+                split: pipeline
+                | f"Read[{split}]" >> ReadExamples(_patterns(input_dict, split))
+                | f"Batch[{split}]" >> beam.BatchElements(min_batch_size=BATCH, max_batch_size=BATCH)
+                | f"Measure[{split}]"
+                >> beam.ParDo(Measure(spec, day, counted_through + 1, split)).with_outputs(MOMENTS, main="ids")
+                for split in (TRAIN_SPLIT, EVAL_SPLIT)
+            }
             _ = (
-                measured["ids"]
+                [each["ids"] for each in measured.values()]
+                | "OfBoth" >> beam.Flatten()
                 | "Count" >> beam.CombinePerKey(Count())
                 | "WriteCounts" >> beam.Map(_write_counts, counts)
             )
             _ = (
-                measured[MOMENTS]
+                measured[TRAIN_SPLIT][MOMENTS]
                 | "AddMoments" >> beam.CombinePerKey(AddMoments())
                 | "AsText" >> beam.MapTuple(lambda name, moments: json.dumps([name, moments.mean, moments.deviation]))
                 | "WriteMoments" >> beam.io.WriteToText(os.path.join(counts, MOMENTS_FILE), shard_name_template="")
             )
-        vocabularies, turnover = {}, {}
+        known, turnover = {}, {}
         for name, table in spec.tables.items():
             # A table that is new starts empty; whether training may go on from that model is the Trainer's to say.
-            is_known = bool(base) and files.has_table(base[0], name)
-            previous = files.read_vocabulary(base[0], name) if is_known else entries([], [], [])
-            counted = _read_counts(counts, name)
-            vocabularies[name], turnover[name] = admit(
-                previous, counted, table.vocabulary, table.hash_buckets, exec_properties["day"]
+            has_table = bool(base) and files.has_table(base[0], name)
+            previous = files.read_known(base[0], name) if has_table else Known()
+            known[name], turnover[name] = admit(
+                previous,
+                day - counted_through,
+                _read_counts(counts, name, TRAIN_SPLIT),
+                _read_counts(counts, name, EVAL_SPLIT),
+                table.vocabulary,
+                table.hash_buckets,
             )
         scales = {
             name: (mean, deviation)
@@ -102,7 +109,7 @@ class AnalyzerExecutor(base_beam_executor.BaseBeamExecutor):
         }
         # What the weights were learnt at stays: a scale that moved with every day's data would move all embeddings.
         scales |= files.read_scales(base[0]) if base else {}
-        files.write(analysis.uri, vocabularies, scales)
+        files.write(analysis.uri, known, scales, day)
         fileio.rmtree(counts)
         analysis.set_string_custom_property(
             TURNOVER_PROPERTY, json.dumps({name: asdict(each) for name, each in sorted(turnover.items())})
@@ -113,8 +120,9 @@ class Analyzer(base_beam_component.BaseBeamComponent):
     """Vocabularies and scales of a day.
 
     Args:
-        examples: interactions; the `train` split is analysed.
-        base_model: the model that training goes on from; its vocabularies and scales are carried on. None of them on a first day.
+        examples: interactions. The split `train` is analysed; of `eval` ids are counted for the next days.
+        base_model: the model that training goes on from; its vocabularies, counts and scales are carried on. On a first day there
+            is none.
         spec: says which features' ids make which vocabulary, and by which rules.
         day: the run's, in days since 1970-01-01.
 
@@ -136,19 +144,23 @@ class Analyzer(base_beam_component.BaseBeamComponent):
         )
 
 
-def _write_counts(counts: tuple[str, pa.Table], folder: str) -> None:
-    table, counted = counts
+def _patterns(input_dict: dict[str, list[types.Artifact]], split: str) -> list[str]:
+    return [io_utils.all_files_pattern(uri) for uri in artifact_utils.get_split_uris(input_dict["examples"], split)]
+
+
+def _write_counts(counts: tuple[tuple[str, str], pa.Table], folder: str) -> None:
+    (table, split), counted = counts
     sink = pa.BufferOutputStream()
     parquet.write_table(counted, sink)
-    path = os.path.join(folder, table)
+    path = os.path.join(folder, f"{split}_{table}")
     io_utils.write_bytes_file(f"{path}.unfinished", sink.getvalue().to_pybytes())
     fileio.rename(f"{path}.unfinished", path, overwrite=True)
 
 
-def _read_counts(folder: str, table: str) -> pd.DataFrame:
-    path = os.path.join(folder, table)
+def _read_counts(folder: str, table: str, split: str) -> pd.DataFrame:
+    path = os.path.join(folder, f"{split}_{table}")
     if not fileio.exists(path):  # no interaction has such an id
-        return entries([], [], [])
+        return entries([], []).assign(**{LOOKUPS: np.zeros(0, np.int64)})
     with fileio.open(path, "rb") as file:
         counted: pd.DataFrame = parquet.read_table(pa.BufferReader(file.read())).to_pandas().set_index("token")
     return counted

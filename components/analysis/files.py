@@ -1,7 +1,9 @@
 """What an analysis is on disk: in its artifact, and beside the model that was trained behind it.
 
 vocabulary_TABLE          an id a line, in the order of the embedding table's rows; part of Transform's graph
-vocabulary_TABLE.parquet  the same ids with `count` and `last_seen`
+vocabulary_TABLE.parquet  the same ids with `count`
+waiting_TABLE.parquet     ids without a row, with `count`
+counted.json              `span`: the day that the counts are of, in days since 1970-01-01
 scales.json               [mean, deviation] of each number
 """
 
@@ -10,16 +12,20 @@ import json
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 
+import numpy as np
 import pandas as pd
 from tfx.dsl.io import fileio
 from tfx.utils import io_utils
 
+from components.analysis.vocabulary import COUNT, Known
 from schemas.features import FeatureSpec
 
 Scales = Mapping[str, tuple[float, float]]
 """The mean and the standard deviation of each number."""
 
 VOCABULARY_PREFIX = "vocabulary_"
+WAITING_PREFIX = "waiting_"
+COUNTED = "counted.json"
 SCALES = "scales.json"
 
 
@@ -28,20 +34,39 @@ def vocabulary_path(folder: str, table: str) -> str:
     return str(PurePosixPath(folder) / f"{VOCABULARY_PREFIX}{table}")
 
 
-def write(folder: str, vocabularies: Mapping[str, pd.DataFrame], scales: Scales) -> None:
-    """Writes an analysis; see `components.analysis.vocabulary.entries` for what a vocabulary is."""
-    for table, vocabulary in vocabularies.items():
-        io_utils.write_bytes_file(vocabulary_path(folder, table), b"".join(token + b"\n" for token in vocabulary.index))
-        content = io.BytesIO()
-        vocabulary.reset_index().to_parquet(content, index=False)
-        io_utils.write_bytes_file(f"{vocabulary_path(folder, table)}.parquet", content.getvalue())
+def write(folder: str, known: Mapping[str, Known], scales: Scales, span: int) -> None:
+    """Writes an analysis.
+
+    Args:
+        folder: destination.
+        known: the ids of each table.
+        scales: of each number.
+        span: the day that the counts are of, in days since 1970-01-01.
+    """
+    for table, ids in known.items():
+        io_utils.write_bytes_file(vocabulary_path(folder, table), b"".join(token + b"\n" for token in ids.own.index))
+        _write_ids(f"{vocabulary_path(folder, table)}.parquet", ids.own)
+        _write_ids(_waiting_path(folder, table), ids.waiting)
     io_utils.write_string_file(str(PurePosixPath(folder) / SCALES), json.dumps(scales, sort_keys=True))
+    io_utils.write_string_file(str(PurePosixPath(folder) / COUNTED), json.dumps({"span": span}))
 
 
 def read_vocabulary(folder: str, table: str) -> pd.DataFrame:
-    """A table's vocabulary; without rows where every id is hashed."""
-    with fileio.open(f"{vocabulary_path(folder, table)}.parquet", "rb") as file:
-        return pd.read_parquet(io.BytesIO(file.read())).set_index("token")
+    """A table's ids with a row of their own; without rows where every id is hashed."""
+    return _read_ids(f"{vocabulary_path(folder, table)}.parquet")
+
+
+def read_known(folder: str, table: str) -> Known:
+    """The ids that are counted for a table."""
+    own = read_vocabulary(folder, table)[[COUNT]].astype(np.float64)
+    path = _waiting_path(folder, table)
+    return Known(own, _read_ids(path)) if fileio.exists(path) else Known(own)  # older code kept none waiting
+
+
+def read_span(folder: str) -> int | None:
+    """The day that the counts are of, in days since 1970-01-01; None where older code wrote them."""
+    path = str(PurePosixPath(folder) / COUNTED)
+    return int(json.loads(io_utils.read_string_file(path))["span"]) if fileio.exists(path) else None
 
 
 def has_table(folder: str, table: str) -> bool:
@@ -63,3 +88,18 @@ def read_scales(folder: str) -> dict[str, tuple[float, float]]:
     """The scale of each number."""
     kept = json.loads(io_utils.read_string_file(str(PurePosixPath(folder) / SCALES)))
     return {name: (mean, deviation) for name, (mean, deviation) in kept.items()}
+
+
+def _waiting_path(folder: str, table: str) -> str:
+    return str(PurePosixPath(folder) / f"{WAITING_PREFIX}{table}.parquet")
+
+
+def _write_ids(path: str, ids: pd.DataFrame) -> None:
+    content = io.BytesIO()
+    ids.reset_index().to_parquet(content, index=False)
+    io_utils.write_bytes_file(path, content.getvalue())
+
+
+def _read_ids(path: str) -> pd.DataFrame:
+    with fileio.open(path, "rb") as file:
+        return pd.read_parquet(io.BytesIO(file.read())).set_index("token")

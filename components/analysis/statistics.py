@@ -13,6 +13,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from tfx_bsl.coders import example_coder
 
+from components.analysis.vocabulary import COUNT, LOOKUPS, weighed
+from components.counts.files import factor
+from components.example_gen.interactions import TRAIN_SPLIT
 from components.example_gen.sources import MICROSECONDS_A_DAY
 from schemas.features import TIMESTAMP, FeatureSpec, NumberFeature
 
@@ -80,11 +83,27 @@ def exact_sum(values: NDArray[np.float64]) -> Fraction:
 
 
 class Measure(beam.DoFn):
-    """Batches of serialised interactions to (table, ids counted), and (feature, `Moments`) in the output MOMENTS."""
+    """Batches of serialised interactions to ((table, split), ids counted), and (feature, `Moments`) in the output MOMENTS.
 
-    def __init__(self, spec: FeatureSpec) -> None:
-        self._counted = {table: spec.counted_features(table) for table in spec.tables}
-        self._numbers = {n: f for n, f in spec.features.items() if isinstance(f, NumberFeature) and f.scale != "none"}
+    Args:
+        spec: says what is counted and measured.
+        day: the run's, in days since 1970-01-01.
+        since: the first day that is counted; of older ones the counts so far know.
+        split: `train` or `eval`; of what is held out, nothing but what may stand in a vocabulary one day is counted.
+    """
+
+    def __init__(self, spec: FeatureSpec, day: int, since: int = 0, split: str = TRAIN_SPLIT) -> None:
+        self._day = day
+        self._since = since
+        self._split = split
+        tables = {name: table for name, table in spec.tables.items() if split == TRAIN_SPLIT or table.vocabulary}
+        self._half_lives = {n: t.vocabulary.half_life_days if t.vocabulary else None for n, t in tables.items()}
+        self._counted = {table: spec.counted_features(table) for table in tables}
+        self._numbers = {
+            name: feature
+            for name, feature in spec.features.items()
+            if split == TRAIN_SPLIT and isinstance(feature, NumberFeature) and feature.scale != "none"
+        }
 
     def process(self, examples: list[bytes]) -> Iterator[Any]:
         """Called by Beam."""
@@ -93,11 +112,13 @@ class Measure(beam.DoFn):
         columns = {
             f.name: column for f, column in zip(batch.schema, batch, strict=True) if not pa.types.is_null(f.type)
         }
-        days = pc.divide(columns[TIMESTAMP].flatten(), MICROSECONDS_A_DAY)
+        days = columns[TIMESTAMP].flatten().to_numpy() // MICROSECONDS_A_DAY
+        weights = {each: self._weights(days, each) for each in set(self._half_lives.values())}
         for table, features in self._counted.items():
-            parts = [_occurrences(columns[name], days) for name in features if name in columns]
+            of_table = weights[self._half_lives[table]]
+            parts = [_occurrences(columns[name], of_table) for name in features if name in columns]
             if parts:
-                yield table, count(parts)
+                yield (table, self._split), count(parts)
         for name, feature in self._numbers.items():
             if name in columns:
                 values = columns[name].flatten().to_numpy().astype(np.float64)
@@ -105,11 +126,17 @@ class Measure(beam.DoFn):
                     values = np.log1p(values)
                 yield beam.pvalue.TaggedOutput(MOMENTS, (name, Moments.of(values)))
 
+    def _weights(self, days: NDArray[np.int64], half_life_days: float | None) -> pa.Array:
+        """[rows] what an interaction of each day counts today."""
+        different, positions = np.unique(days, return_inverse=True)
+        factors = [factor(half_life_days, self._day - day) if day >= self._since else 0.0 for day in different.tolist()]
+        return pa.array(weighed(np.array(factors), 1.0)[positions])
+
 
 def count(parts: Iterable[pa.Table]) -> pa.Table:
-    """Adds up tables with `token`, `count` and `last_seen`."""
-    added = pa.concat_tables(parts).group_by("token").aggregate([("count", "sum"), ("last_seen", "max")])
-    return added.select(["token", "count_sum", "last_seen_max"]).rename_columns(["token", "count", "last_seen"])
+    """Adds up tables with `token`, `lookups` and `count`."""
+    added = pa.concat_tables(parts).group_by("token").aggregate([(LOOKUPS, "sum"), (COUNT, "sum")])
+    return added.select(["token", f"{LOOKUPS}_sum", f"{COUNT}_sum"]).rename_columns(["token", LOOKUPS, COUNT])
 
 
 class Count(beam.CombineFn):
@@ -158,12 +185,12 @@ class AddMoments(beam.CombineFn):
         return accumulator
 
 
-def _occurrences(column: pa.Array, days: pa.Array) -> pa.Table:
+def _occurrences(column: pa.Array, weights: pa.Array) -> pa.Table:
     tokens = column.flatten().cast(pa.binary())
     return pa.table(
         {
             "token": tokens,
-            "count": pa.array(np.ones(len(tokens), np.int64)),
-            "last_seen": days.take(pc.list_parent_indices(column)),
+            LOOKUPS: pa.array(np.ones(len(tokens), np.int64)),
+            COUNT: weights.take(pc.list_parent_indices(column)),
         }
     )

@@ -1,16 +1,22 @@
-"""Which ids get a row of their own today: yesterday's, less those unseen for long, and the new ones that are frequent enough."""
+"""Which ids get a row of their own today: by counts of all days, of which an older one counts less.
 
-from dataclasses import dataclass
+What a window holds is nobody's measure: an id that comes twice a day is admitted as one that came as often in a single day, and a
+first run over a year weighs as the days themselves would have.
+"""
+
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from components.counts.files import ONE, factor
 from schemas.features import Vocabulary
 
 COUNT = "count"
-LAST_SEEN = "last_seen"
+LOOKUPS = "lookups"
+LEAST = 0.5  # of an interaction: what counts less is forgotten
 
 
 @dataclass(frozen=True)
@@ -36,57 +42,94 @@ class Turnover:
     fullest_bucket_ids: int
 
 
-def entries(tokens: list[bytes], counts: list[int], last_seen: list[int]) -> pd.DataFrame:
-    """A vocabulary's state: for each id, indexed by it, `count` and `last_seen`.
+@dataclass(frozen=True)
+class Known:
+    """The ids that are counted for a table; see `entries` for what is known of each.
+
+    Attributes:
+        own: those with a row of their own, in the order of the embedding table's rows.
+        waiting: those without, the most frequent first.
+    """
+
+    own: pd.DataFrame = field(default_factory=lambda: entries([], []))
+    waiting: pd.DataFrame = field(default_factory=lambda: entries([], []))
+
+
+def entries(tokens: list[bytes], counts: list[float]) -> pd.DataFrame:
+    """Ids, and as the column `count` how often each occurred, of which an older occurrence counts less.
 
     Args:
-        tokens: the ids.
-        counts: occurrences in the newest window that had the id.
-        last_seen: days since 1970-01-01.
+        tokens: the ids, which become the index.
+        counts: in interactions, float64; multiples of 1 / ONE, whose sums do not depend on the order of their terms.
     """
     index = pd.Index(np.array([*tokens, None], object)[:-1], name="token")
-    return pd.DataFrame({COUNT: np.array(counts, np.int64), LAST_SEEN: np.array(last_seen, np.int64)}, index)
+    return pd.DataFrame({COUNT: np.array(counts, np.float64)}, index)
 
 
 def admit(
-    previous: pd.DataFrame, counted: pd.DataFrame, rules: Vocabulary | None, hash_buckets: int, day: int
-) -> tuple[pd.DataFrame, Turnover]:
+    previous: Known,
+    days: int,
+    training: pd.DataFrame,
+    held_out: pd.DataFrame,
+    rules: Vocabulary | None,
+    hash_buckets: int,
+) -> tuple[Known, Turnover]:
     """The vocabulary of a day.
 
+    An id comes once it counts `min_count`, rounded, and stays while it counts half of that.
+
     Args:
-        previous: the vocabulary that the model knows which training goes on from; without rows where it starts anew. See `entries`.
-        counted: the ids of the window that is trained on.
-        rules: who is admitted and who expires; None gives no id a row of its own.
+        previous: what the model knows that training goes on from; nothing where it starts anew.
+        days: how many days ago that was.
+        training: of each id of the window that is trained on, `lookups`, its occurrences, and `count`, those that the counts so
+            far do not have, by age.
+        held_out: `count` of what is held out today. It counts from tomorrow on; today it only keeps an id.
+        rules: who is admitted and who goes; None gives no id a row of its own.
         hash_buckets: rows that all other ids share.
-        day: the run's, in days since 1970-01-01.
 
     Returns:
-        The new vocabulary, the most frequent id first, equally frequent ones by their bytes; a row is an id's row in its embedding
-        table. And what changed.
+        Today's ids, the most frequent first, equally frequent ones by their bytes. And what changed.
     """
-    known = previous[~previous.index.isin(counted.index)]
-    both = pd.concat([counted, known])
-    is_known = both.index.isin(previous.index)
-    if rules is None:
-        kept = both[:0]
-    else:
-        is_fresh = (day - both[LAST_SEEN] < rules.expire_after_days).to_numpy()
-        comes = (both[COUNT] >= rules.min_count).to_numpy() & _fits_a_line(both.index)
-        kept = both[is_fresh & (is_known | comes)]
-        kept = kept.iloc[np.lexsort((kept.index.to_numpy(), -kept[COUNT].to_numpy()))][: rules.max_size]
-    outside = counted[~counted.index.isin(kept.index)]
+    known = _counted(previous, days, training, held_out, rules) if rules else Known()
+    outside = training[~training.index.isin(known.own.index)]
     loads = np.bincount(hash_rows(outside.index.tolist(), hash_buckets), minlength=hash_buckets)
-    lookups = int(counted[COUNT].sum())
-    oov_share = float(outside[COUNT].sum() / lookups) if lookups else 0.0
-    return kept, Turnover(
-        ids=len(kept),
-        admitted=int((~kept.index.isin(previous.index)).sum()),
-        expired=int((~previous.index.isin(kept.index)).sum()),
+    lookups = int(training[LOOKUPS].sum())
+    oov_share = float(outside[LOOKUPS].sum() / lookups) if lookups else 0.0
+    return known, Turnover(
+        ids=len(known.own),
+        admitted=int((~known.own.index.isin(previous.own.index)).sum()),
+        expired=int((~previous.own.index.isin(known.own.index)).sum()),
         lookups=lookups,
         oov_share=oov_share if rules else None,
         bucket_ids=float(loads.mean()),
         fullest_bucket_ids=int(loads.max()),
     )
+
+
+def _counted(previous: Known, days: int, training: pd.DataFrame, held_out: pd.DataFrame, rules: Vocabulary) -> Known:
+    carried = pd.concat([previous.own[COUNT], previous.waiting[COUNT]])
+    # Not a sum of indices, which would sort.
+    ids = carried.index
+    for more in (training.index, held_out.index):
+        ids = ids.append(more[~more.isin(ids)])
+    by_training = weighed(carried.reindex(ids, fill_value=0.0).to_numpy(), factor(rules.half_life_days, days))
+    by_training += training[COUNT].reindex(ids, fill_value=0.0).to_numpy()
+    counts = by_training + held_out[COUNT].reindex(ids, fill_value=0.0).to_numpy()
+    had_row = np.arange(len(ids)) < len(previous.own)
+    stays = had_row & (counts >= rules.min_count / 2)
+    comes = ~had_row & (by_training >= rules.min_count - 0.5) & _fits_a_line(ids)
+    order = np.lexsort((ids.to_numpy(), -counts))
+    own = order[(stays | comes)[order]][: rules.max_size]
+    others = np.ones(len(ids), bool)
+    others[own] = False
+    waiting = order[(others & (counts >= LEAST))[order]][: rules.max_size]
+    both = pd.DataFrame({COUNT: counts}, ids.rename("token"))
+    return Known(both.iloc[own], both.iloc[waiting])
+
+
+def weighed(counts: NDArray[np.float64], by: float) -> NDArray[np.float64]:
+    """Counts times a factor, to the nearest 1 / ONE."""
+    return np.rint(counts * by * ONE) / ONE
 
 
 def hash_rows(tokens: list[bytes], hash_buckets: int) -> NDArray[np.int64]:

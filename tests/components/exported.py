@@ -13,7 +13,7 @@ from tfx import types
 from tfx.types import standard_artifacts
 
 from components.analysis import files as analysis_files
-from components.analysis.vocabulary import entries
+from components.analysis.vocabulary import Known
 from components.artifacts import warm_start_folder
 from components.trainer import warm_start
 from components.trainer.export import export_tower
@@ -47,8 +47,7 @@ def export(
     catalogue: str = "",
 ) -> types.Artifact:
     """Of the catalogue, the pattern of its files: what queries are looked up in, where features of theirs are."""
-    nothing = {name: entries([], [], []) for name in spec.tables}
-    analysis_files.write(str(folder / "analysis"), nothing, {})
+    analysis_files.write(str(folder / "analysis"), {name: Known() for name in spec.tables}, {}, span=0)
     dtypes = {**raw_features.dtypes(spec.features), **FIXED}
     schema = schema_utils.schema_from_feature_spec({n: tf.io.VarLenFeature(dtype) for n, dtype in dtypes.items()})
     config = {"feature_spec": spec.model_dump_json(), "analysis": str(folder / "analysis")}

@@ -15,7 +15,7 @@ import tf_keras
 
 import components
 from components.analysis import files
-from components.analysis.vocabulary import entries, hash_rows
+from components.analysis.vocabulary import Known, entries, hash_rows
 from components.trainer import strategies, warm_start
 from components.trainer.inputs import uniform_draws, with_uniform_items
 from components.trainer.model import build_model
@@ -87,10 +87,8 @@ class Day:
         self.analysis = str(folder / "analysis")
         known = [letter.encode() for letter in vocabulary]
         if writes:
-            nothing = entries([], [], [])
-            files.write(
-                self.analysis, {"user": nothing, "item": entries(known, [1] * len(known), [0] * len(known))}, {}
-            )
+            ids = {"user": Known(), "item": Known(entries(known, [1.0] * len(known)))}
+            files.write(self.analysis, ids, {}, span=0)
         letters = [chr(ord("a") + number).encode() for number in range(26)]
         hashed = len(known) + hash_rows(letters, BUCKETS)
         self.item_rows = tf.constant(

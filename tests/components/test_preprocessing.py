@@ -9,7 +9,7 @@ from test_ranker import example
 
 from benchmarks.in_memory import Transform
 from components.analysis import files
-from components.analysis.vocabulary import entries, hash_rows
+from components.analysis.vocabulary import Known, entries, hash_rows
 from components.transform.preprocessing import preprocessing_fn
 from schemas.features import CANDIDATE_ID, QUERY_ID, REWARD, TIMESTAMP, FeatureSpec
 
@@ -29,7 +29,7 @@ SPEC = FeatureSpec.model_validate(
 
 def scaled(folder: Path, visits: list[float]) -> list[float]:
     """What the graph makes of a batch of visits."""
-    files.write(str(folder), {}, {"visits": (2.5, 0.75)})
+    files.write(str(folder), {}, {"visits": (2.5, 0.75)}, span=0)
 
     def column(values: object, dtype: tf.DType) -> tf.SparseTensor:
         return tf.sparse.from_dense(tf.expand_dims(tf.constant(values, dtype), 1))
@@ -59,7 +59,7 @@ def test_a_number_is_the_same_wherever_in_a_batch_it_stands(tmp_path: Path) -> N
 
 
 def test_every_input_is_dense_and_of_fixed_width(tmp_path: Path) -> None:
-    files.write(str(tmp_path), {}, {})
+    files.write(str(tmp_path), {}, {}, span=0)
     spec = FeatureSpec.model_validate(
         {
             "interactions": {"user": "user", "item": "item", "time": "at"},
@@ -109,7 +109,7 @@ def test_every_input_is_dense_and_of_fixed_width(tmp_path: Path) -> None:
 
 
 def test_vectors_and_texts_of_the_query_are_dense_and_those_of_the_item_are_left_sparse(tmp_path: Path) -> None:
-    files.write(str(tmp_path), {}, {})
+    files.write(str(tmp_path), {}, {}, span=0)
     query = {
         "mood": {"kind": "vector", "size": 2},
         "stats": {"kind": "vector", "size": 2, "normalise": "none"},
@@ -167,8 +167,8 @@ def test_an_id_without_a_row_of_its_own_is_the_mask_where_the_feature_is_masked(
             "item": {"item": {"kind": "id", "table": "item"}},
         }
     )
-    vocabularies = {"item": entries([b"a", b"b"], [1, 1], [0, 0]), "user": entries([], [], [])}
-    files.write(str(tmp_path), vocabularies, {})
+    known = {"item": Known(entries([b"a", b"b"], [1.0, 1.0])), "user": Known()}
+    files.write(str(tmp_path), known, {}, span=0)
     rows = [
         {"item": [b"b"], "user": [b"u"], "past": [b"a", b"c"]},
         {"item": [b"c"], "user": [b"v"], "past": [b"c"]},

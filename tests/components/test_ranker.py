@@ -18,7 +18,7 @@ from tfx.dsl.components.base import base_beam_executor
 from tfx.types import standard_artifacts
 
 from components.analysis import files as analysis_files
-from components.analysis.vocabulary import entries
+from components.analysis.vocabulary import Known, entries
 from components.artifacts import Counts, ItemIndex, Retriever, warm_start_folder
 from components.counts.files import THROUGH, TRAINING
 from components.evaluator import ranked, slices
@@ -219,7 +219,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     models = [export(SPEC, towers, folder / f"model{seed}", seed) for seed in (0, 1)]
     # The last blessed model knows the item that only the day's training has.
     for model in models:
-        analysis_files.write(warm_start_folder(model.uri), {"item": entries([ITEMS[39]], [1], [1])}, {})
+        analysis_files.write(warm_start_folder(model.uri), {"item": Known(entries([ITEMS[39]], [1.0]))}, {}, 0)
     index, retriever = ItemIndex(), Retriever()
     index.uri, retriever.uri = str(folder / "index"), str(folder / "retriever")
     settings = IndexerSettings(kind="ivf", lists=8, probes=1).model_dump_json()

@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 from numpy.typing import NDArray
 
 from components.analysis import files
-from components.analysis.vocabulary import entries, hash_rows
+from components.analysis.vocabulary import Known, entries, hash_rows
 from components.trainer import warm_start
 from components.trainer.inputs import Batch
 from components.trainer.model import build_model
@@ -50,6 +51,11 @@ def tokens(ids: str) -> list[bytes]:
     return [letter.encode() for letter in ids]
 
 
+def letters(ids: str) -> pd.DataFrame:
+    """A vocabulary."""
+    return entries(tokens(ids), [1.0] * len(ids))
+
+
 class Day:
     """A model behind the analysis that gives each letter of `vocabulary` a row of its own, in that order."""
 
@@ -57,8 +63,7 @@ class Day:
         self.spec, self.vocabulary, self.kept = spec, vocabulary, str(folder / "warm_start")
         self.analysis = str(folder / "analysis")
         self.settings = SETTINGS.model_copy(update={"optimizer": optimizer})
-        known = entries(tokens(vocabulary), [1] * len(vocabulary), [0] * len(vocabulary))
-        files.write(self.analysis, {"user": entries([], [], []), "item": known}, SCALES)
+        files.write(self.analysis, {"user": Known(), "item": Known(letters(vocabulary))}, SCALES, span=0)
         self.model = build_model(spec, files.table_rows(self.analysis, spec), self.settings)
         self.model.compile(optimizer=build_optimizer(self.settings))
         self.model.make_weights(self.batch("abcd"))
@@ -136,7 +141,7 @@ def days(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Day]:
     ],
 )
 def test_where_each_row_comes_from(before: str, after: str, sources: list[int]) -> None:
-    earlier, today = (entries(tokens(ids), [1] * len(ids), [0] * len(ids)) for ids in (before, after))
+    earlier, today = letters(before), letters(after)
     assert warm_start.moved_rows(earlier, today, BUCKETS).tolist() == sources
     # A mask that is new has no earlier row; one that goes leaves nothing behind.
     assert warm_start.moved_rows(earlier, today, BUCKETS, has_mask=True).tolist() == [*sources, warm_start.STARTS_ANEW]
@@ -150,7 +155,7 @@ def test_where_each_row_comes_from(before: str, after: str, sources: list[int]) 
     ],
 )
 def test_a_new_id_comes_from_the_mask_where_there_was_one(has_mask: bool, sources: list[int]) -> None:
-    earlier, today = (entries(tokens(ids), [1] * len(ids), [0] * len(ids)) for ids in ("ab", "dabf"))
+    earlier, today = letters("ab"), letters("dabf")
     assert warm_start.moved_rows(earlier, today, BUCKETS, had_mask=True, has_mask=has_mask).tolist() == sources
 
 
@@ -159,8 +164,8 @@ def test_a_million_ids_move_at_once() -> None:
     ids, new, width, buckets = 1_000_000, 100_000, 64, 1000
     named = [b"%d" % number for number in range(ids + new)]
     order = np.random.default_rng(0).permutation(np.arange(new, ids + new))
-    zeros = [0] * ids
-    before, after = entries(named[:ids], zeros, zeros), entries([named[number] for number in order], zeros, zeros)
+    zeros = [0.0] * ids
+    before, after = entries(named[:ids], zeros), entries([named[number] for number in order], zeros)
     rows = np.broadcast_to(np.arange(ids + buckets, dtype=np.float32)[:, np.newaxis], (ids + buckets, width)).copy()
     moved = rows[warm_start.moved_rows(before, after, buckets)]
     known = order < ids
