@@ -448,7 +448,9 @@ def init(
     folder: Annotated[
         Path,
         typer.Argument(
-            exists=True, file_okay=False, help="With a log of interactions and a catalogue, CSV or Parquet."
+            exists=True,
+            file_okay=False,
+            help="With a log of interactions, and a catalogue and a users' table if there are: CSV or Parquet.",
         ),
     ],
     name: Annotated[str | None, typer.Option(help="Of the dataset; by default the folder's.")] = None,
@@ -474,9 +476,12 @@ def init(
             typer.echo(f"wrote {path}")
         for other, reason in draft.others.items():
             typer.echo(f"not used: {other}: {reason}")
-        typer.echo(
-            f"Look at their comments, then: ndr run --config {shlex.quote(str(draft.paths[1]))} --date {draft.day}"
-        )
+        config = shlex.quote(str(draft.paths[1]))
+        typer.echo(f"Look at their comments, then: ndr run --config {config} --date {draft.day}")
+        if draft.week < draft.day:
+            typer.echo(
+                f"Or its last days, one by one: ndr backfill --config {config} --from {draft.week} --to {draft.day}"
+            )
 
 
 @app.command()

@@ -9,7 +9,7 @@ from pydantic import Field, PositiveInt
 
 from components.counts.settings import CountsSettings
 from components.evaluator.settings import EvaluatorSettings
-from components.example_gen.settings import ExampleGenSettings
+from components.example_gen.settings import FROM_LOG, ExampleGenSettings, SourceSettings
 from components.example_validator.settings import ValidationSettings
 from components.indexer.settings import IndexerSettings
 from components.pusher.settings import PusherSettings
@@ -115,6 +115,11 @@ class Config(Declaration):
             UserError: it is at fault, or does not have what this configuration names.
         """
         spec = features.load(self.dataset)
+        if self.data.catalogue == FROM_LOG and spec.catalogue.item != spec.interactions.item:
+            raise UserError(
+                f"{self.dataset / features.FILE_NAME}: catalogue.item: expected {spec.interactions.item}, the log's column of the "
+                f"item, as data.catalogue is {FROM_LOG}, received {spec.catalogue.item}."
+            )
         if faults := self.evaluator.faults(spec):
             raise UserError("\n".join(f"evaluator.{'.'.join(map(str, path))}: {reason}." for path, reason in faults))
         return spec
@@ -151,7 +156,7 @@ def load(path: Path, settings: Sequence[str] = ()) -> Config:
         update={
             name: source.model_copy(update={"path": _below(root, source.path)})
             for name in ("interactions", "catalogue", "users")
-            if (source := getattr(config.data, name)) is not None
+            if isinstance(source := getattr(config.data, name), SourceSettings)
         }
     )
     resolved = config.model_copy(update={"root": root, "dataset": path.parent / config.dataset, "data": data})

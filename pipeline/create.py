@@ -18,6 +18,8 @@ from components.evaluator.ranker import Ranker
 from components.example_gen import sources
 from components.example_gen.catalogue import BLOCKED_SPLIT, CatalogueExampleGen
 from components.example_gen.interactions import InteractionExampleGen
+from components.example_gen.log_catalogue import LogCatalogueExampleGen
+from components.example_gen.settings import FROM_LOG
 from components.example_gen.users import UserExampleGen
 from components.example_validator.drift import StoppingDistributionValidator
 from components.example_validator.stopping import StoppingExampleValidator
@@ -26,12 +28,14 @@ from components.infra_validator.component import InfraValidator
 from components.next_day.component import NextDay
 from components.pusher.joint import JointPusher
 from components.resolver.earlier import (
+    BASE_CATALOGUE_KEY,
     BASE_COUNTS_KEY,
     BLESSING_KEY,
     COUNTS_BEFORE_KEY,
     MODEL_KEY,
     STATISTICS_KEY,
     BlessedBefore,
+    CatalogueBefore,
     CountedBefore,
     TrainedBefore,
 )
@@ -43,7 +47,10 @@ from pipeline.beam_settings import BeamSettings
 from pipeline.config import Config
 from schemas import contract
 from schemas.errors import UserError
+from schemas.features import FeatureSpec
 
+CATALOGUE = "Catalogue"
+CATALOGUE_BEFORE = "CatalogueBefore"
 COUNTER = "Counter"
 NEXT_DAY = "NextDay"
 TRAINER = "Trainer"
@@ -85,7 +92,7 @@ def create_pipeline(config: Config, day: date) -> tfx.dsl.Pipeline:
     ).with_id(COUNTS_BEFORE)
 
     # The day's data; interactions come joined with their items' features and their users' histories.
-    catalogue = CatalogueExampleGen(config.data, spec, day).with_id("Catalogue")
+    catalogue_before, catalogue = _catalogue(config, spec, day)
     users = UserExampleGen(config.data, spec, day).with_id("Users") if spec.users else None
     interactions = InteractionExampleGen(
         config.data, spec, day, catalogue.outputs["examples"], base_model, users and users.outputs["examples"]
@@ -227,6 +234,7 @@ def create_pipeline(config: Config, day: date) -> tfx.dsl.Pipeline:
         before_baseline,
         base,
         counts_before,
+        *([catalogue_before] if catalogue_before else []),
         catalogue,
         *([users] if users else []),
         interactions,
@@ -263,6 +271,21 @@ def _set_runners(components: Sequence[BaseNode], beam: BeamSettings) -> None:
         )
     for name, step in steps.items():
         step.with_beam_pipeline_args(beam.of(name).arguments)
+
+
+def _catalogue(config: Config, spec: FeatureSpec, day: date) -> tuple[BaseNode | None, BaseComponent]:
+    """The step that makes the day's catalogue; and what finds an earlier day's, where it is made from the log."""
+    if config.data.catalogue != FROM_LOG:
+        return None, CatalogueExampleGen(config.data, spec, day).with_id(CATALOGUE)
+    before = tfx.dsl.Resolver(
+        strategy_class=CatalogueBefore,
+        config={"span": sources.span(day)},
+        **{
+            BASE_CATALOGUE_KEY: tfx.dsl.Channel(type=standard_artifacts.Examples, producer_component_id=CATALOGUE),
+        },
+    ).with_id(CATALOGUE_BEFORE)
+    base = before.outputs[BASE_CATALOGUE_KEY]
+    return before, LogCatalogueExampleGen(config.data, spec, day, base).with_id(CATALOGUE)
 
 
 def _blessed_before(day: date, node: str, shape: str = "", skipped: int = 0) -> tfx.dsl.Resolver:

@@ -1,7 +1,7 @@
 """What a day's run is given, and whether the day is done: the same input is not worked on twice."""
 
 import hashlib
-from datetime import date, timedelta
+from datetime import date
 
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 from tfx.orchestration.portable import inputs_utils
@@ -9,11 +9,12 @@ from tfx.proto.orchestration import pipeline_pb2
 
 from components.artifacts import SPAN_PROPERTY
 from components.example_gen import sources
-from components.example_gen.sources import EPOCH, Window
+from components.example_gen.settings import FROM_LOG
+from components.example_gen.sources import Window
 from components.pusher.versions import PushFolder
-from components.resolver.earlier import BASE_COUNTS_KEY, MODEL_KEY
+from components.resolver.earlier import BASE_CATALOGUE_KEY, BASE_COUNTS_KEY, MODEL_KEY
 from pipeline.config import Config
-from pipeline.create import BASELINE, COUNTS_BEFORE, WARM_START
+from pipeline.create import BASELINE, CATALOGUE_BEFORE, COUNTS_BEFORE, WARM_START
 from pipeline.handle import PatientMetadata
 from pipeline.metadata import Records
 from pipeline.runs import Given, Run
@@ -46,6 +47,11 @@ def given(
         baseline_model = before.baseline_model
     if not base_counts and records.is_removed(before.base_counts):
         base_counts = before.base_counts
+    base_catalogue = 0
+    if config.data.catalogue == FROM_LOG:
+        base_catalogue, _ = _earlier(compiled, CATALOGUE_BEFORE, connection, BASE_CATALOGUE_KEY)
+        if not base_catalogue and records.is_removed(before.base_catalogue):
+            base_catalogue = before.base_catalogue
     window = Window.of(config.data, day, goes_on=base_model != 0)
     parts = [
         # Not the deployment: TFX packs it in another order in each process, and the digest of the code covers it.
@@ -56,7 +62,7 @@ def given(
     if (users := config.data.users) is not None:
         parts.append(sources.fingerprint_of(lambda: sources.newest_files(users, day, "users")))
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
-    return Given(digest, base_model, base_day, baseline_model, base_counts)
+    return Given(digest, base_model, base_day, baseline_model, base_counts, base_catalogue)
 
 
 def done(config: Config, day: date, now: Given, records: Records) -> Run | None:
@@ -90,4 +96,4 @@ def _earlier(
     found = resolved[0][key]
     if not found:
         return 0, ""
-    return found[0].id, (EPOCH + timedelta(days=found[0].get_int_custom_property(SPAN_PROPERTY))).isoformat()
+    return found[0].id, sources.day_of(found[0].get_int_custom_property(SPAN_PROPERTY)).isoformat()

@@ -55,6 +55,7 @@ class Given:
         base_day: the UTC day of that model, ISO 8601; empty where training started anew.
         baseline_model: the id of the model that was to be beaten; 0 where there was none.
         base_counts: the id of the counts of an earlier day that were carried on; 0 where counting began anew.
+        base_catalogue: the id of the catalogue of an earlier day that was carried on; 0 where it began anew, or lies in files.
     """
 
     digest: str
@@ -62,6 +63,7 @@ class Given:
     base_day: str
     baseline_model: int
     base_counts: int = 0
+    base_catalogue: int = 0
 
 
 @dataclass(frozen=True)

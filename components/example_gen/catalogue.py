@@ -1,7 +1,7 @@
 """The items that may be retrieved on a day, as examples; and as a table to join interactions with."""
 
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import date
 from typing import Any
 
@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 import tensorflow as tf
 from numpy.typing import NDArray
 from tfx import types
-from tfx.dsl.components.base import base_beam_component, base_beam_executor, executor_spec
-from tfx.types import artifact_utils, component_spec, standard_artifacts
+from tfx.dsl.components.base import base_beam_component, executor_spec
+from tfx.types import component_spec, standard_artifacts
 from tfx.utils import io_utils
 from tfx_bsl.coders import example_coder
 
@@ -21,8 +21,9 @@ from components.example_gen import sources
 from components.example_gen.accounting import SHOWN_EXAMPLES, Accounting
 from components.example_gen.cleaning import ACCOUNTING, FILE, ROW, Cleaning, before_rows, from_bytes
 from components.example_gen.columns import BLOCKED, catalogue_columns
-from components.example_gen.day_driver import DayDriver, Request
-from components.example_gen.examples import check_files, conclude, generate, partitions, serialized_examples
+from components.example_gen.day_driver import Request
+from components.example_gen.examples import partitions, serialized_examples
+from components.example_gen.keyed import OUTPUTS, PARAMETERS, Ingestion, Inputs, KeyedDriver, KeyedExecutor
 from components.example_gen.settings import ExampleGenSettings
 from schemas.features import CANDIDATE_ID, FeatureSpec
 
@@ -33,54 +34,40 @@ BLOCKED_SPLIT = "blocked"
 class CatalogueSpec(component_spec.ComponentSpec):
     """Parameters and outputs of the CatalogueExampleGen."""
 
-    PARAMETERS = {
-        name: component_spec.ExecutionParameter(type=str)
-        for name in (Request.SETTINGS, Request.FEATURE_SPEC, Request.DAY)
-    }
+    PARAMETERS = PARAMETERS
     INPUTS: dict[str, Any] = {}
-    OUTPUTS = {"examples": component_spec.ChannelParameter(type=standard_artifacts.Examples)}
+    OUTPUTS = OUTPUTS
 
 
-class CatalogueDriver(DayDriver):
-    """The driver of the CatalogueExampleGen."""
+class OfCatalogue:
+    """How the catalogue becomes examples."""
 
-    def files(self, request: Request, inputs: Mapping[str, Sequence[types.Artifact]]) -> sources.Found:
-        """The files of the day's catalogue."""
-        return sources.catalogue_files(request.settings, request.day)
-
-
-class CatalogueExecutor(base_beam_executor.BaseBeamExecutor):
-    """Reads, cleans and writes the catalogue."""
-
-    def Do(  # noqa: N802
-        self,
-        input_dict: dict[str, list[types.Artifact]],
-        output_dict: dict[str, list[types.Artifact]],
-        exec_properties: dict[str, Any],
-    ) -> None:
-        """Called by TFX.
+    @staticmethod
+    def ingestion(request: Request, inputs: Inputs) -> Ingestion:
+        """How the catalogue of a day becomes examples.
 
         Raises:
-            UserError: the catalogue is missing, cannot be read, or too much of it is at fault.
+            UserError: there is none.
         """
-        self._log_startup(input_dict, output_dict, exec_properties)
-        request = Request(exec_properties)
-        examples = artifact_utils.get_single_instance(output_dict["examples"])
-        found = sources.catalogue_files(request.settings, request.day)
-        files = found.files
+        source = request.settings.catalogue_source
+        found = sources.newest_files(source, request.day, "catalogue")
         cleaning = Cleaning(
-            request.settings.catalogue,
+            source,
             catalogue_columns(request.spec),
             key=CANDIDATE_ID,
-            partitions=partitions(files),
+            partitions=partitions(found.files),
             max_id_bytes=request.settings.max_id_bytes,
         )
-        check_files(files, cleaning)
-        with self._make_beam_pipeline() as pipeline:
-            finish = FinishCatalogue(before_rows(files, request.settings.catalogue), request.spec.catalogue.item)
-            blocked = [BLOCKED_SPLIT] if request.spec.catalogue.blocked else []
-            generate(pipeline, files, cleaning, finish, [CATALOGUE_SPLIT, *blocked], examples)
-        conclude(examples, "catalogue", request.settings, found)
+        finish = FinishCatalogue(before_rows(found.files, source), request.spec.catalogue.item)
+        return Ingestion("catalogue", found, cleaning, finish, splits_of(request.spec))
+
+
+class CatalogueDriver(OfCatalogue, KeyedDriver):
+    """The driver of the CatalogueExampleGen."""
+
+
+class CatalogueExecutor(OfCatalogue, KeyedExecutor):
+    """Reads, cleans and writes the catalogue."""
 
 
 class CatalogueExampleGen(base_beam_component.BaseBeamComponent):
@@ -136,11 +123,21 @@ class FinishCatalogue(beam.DoFn):
             places(repeated, self._files),
         )
         rows = rows.filter(kept)
-        for split, chosen in _splits(rows, self._split):
-            accounting.splits[split] = chosen.num_rows
-            for example in serialized_examples(chosen):
-                yield beam.pvalue.TaggedOutput(split, example)
-        yield beam.pvalue.TaggedOutput(ACCOUNTING, accounting)
+        yield from entries(rows, accounting, self._split)
+
+
+def splits_of(spec: FeatureSpec) -> list[str]:
+    """The splits that a catalogue has."""
+    return [CATALOGUE_SPLIT, *([BLOCKED_SPLIT] if spec.catalogue.blocked else [])]
+
+
+def entries(rows: pa.Table, accounting: Accounting, split: str = CATALOGUE_SPLIT) -> Iterator[Any]:
+    """Clean rows, one an id, as Beam's outputs: examples by split, those that are not blocked in `split`, and the accounting."""
+    for name, chosen in _splits(rows, split):
+        accounting.splits[name] = chosen.num_rows
+        for example in serialized_examples(chosen):
+            yield beam.pvalue.TaggedOutput(name, example)
+    yield beam.pvalue.TaggedOutput(ACCOUNTING, accounting)
 
 
 def _splits(rows: pa.Table, split: str) -> Iterator[tuple[str, pa.Table]]:

@@ -103,7 +103,7 @@ class CleanFiles(beam.DoFn):
             ):
                 clean = cleaner.clean(batch)
                 files = pa.array(np.full(clean.num_rows, number, np.int32))
-                yield from _parted(clean.append_column(FILE, files), self._cleaning)
+                yield from parted(clean.append_column(FILE, files), self._cleaning)
         except csv_lines.FileFaultError as error:
             accounting.faults.append(f"{file.path}: {error}.")
         yield beam.pvalue.TaggedOutput(ACCOUNTING, accounting)
@@ -290,7 +290,8 @@ def from_bytes(parts: Sequence[bytes]) -> pa.Table:
     return rows.sort_by([(FILE, "ascending"), (ROW, "ascending")]).combine_chunks()
 
 
-def _parted(rows: pa.Table, cleaning: Cleaning) -> Iterator[tuple[int, bytes]]:
+def parted(rows: pa.Table, cleaning: Cleaning) -> Iterator[tuple[int, bytes]]:
+    """(partition, Arrow IPC) of rows, by the key's hash."""
     if not rows.num_rows:
         return
     parts = partition(rows.column(cleaning.key), cleaning.partitions)

@@ -44,6 +44,7 @@ def generate(
     finish: beam.DoFn,
     splits: Sequence[str],
     examples: types.Artifact,
+    carried: beam.PTransform | None = None,
 ) -> None:
     """Adds to a Beam pipeline: read and clean files, bring together what belongs together, write examples.
 
@@ -55,6 +56,7 @@ def generate(
             output ACCOUNTING.
         splits: the splits that are written.
         examples: the artifact they are written to.
+        carried: brings further rows, as (partition, Arrow IPC); None for none.
     """
     examples.split_names = artifact_utils.encode_split_names(list(splits))
     clean = (
@@ -63,10 +65,11 @@ def generate(
         | "Spread" >> beam.Reshuffle()
         | "Clean" >> beam.ParDo(CleanFiles(cleaning)).with_outputs(ACCOUNTING, main="rows")
     )
+    rows = clean["rows"]
+    if carried is not None:
+        rows = (rows, pipeline | "Carried" >> carried) | "WithCarried" >> beam.Flatten()
     finished = (
-        clean["rows"]
-        | "BringTogether" >> beam.GroupByKey()
-        | "Finish" >> beam.ParDo(finish).with_outputs(ACCOUNTING, *splits)
+        rows | "BringTogether" >> beam.GroupByKey() | "Finish" >> beam.ParDo(finish).with_outputs(ACCOUNTING, *splits)
     )
     for split in splits:
         folder = artifact_utils.get_split_uri([examples], split)

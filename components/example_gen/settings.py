@@ -3,7 +3,7 @@
 from datetime import date
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Discriminator, Field, PositiveInt, Tag, model_validator
 
 from schemas.errors import UserError
 from schemas.features import Declaration
@@ -185,12 +185,20 @@ class HashSplit(Declaration):
     hours: PositiveInt = 24
 
 
+FROM_LOG: Literal["from_log"] = "from_log"
+Catalogue = Annotated[
+    Annotated[SourceSettings, Tag("[files]")] | Annotated[Literal["from_log"], Tag("[log]")],
+    Discriminator(lambda value: "[log]" if isinstance(value, str) else "[files]"),
+]
+
+
 class ExampleGenSettings(Declaration):
     """What becomes the examples of a run.
 
     Attributes:
         interactions: the logs.
-        catalogue: the items that may be retrieved.
+        catalogue: the items that may be retrieved. `from_log` makes it from the log itself: every item that the log has had since
+            the window of the first run, each column with the newest value that is not missing; carried on from day to day.
         users: the users' table, where the feature specification has `users`; at a path with a day, the newest that is not after the
             run's.
         first_day: the first day there is a log of; days of the window before it are not expected. Every other day of
@@ -212,7 +220,7 @@ class ExampleGenSettings(Declaration):
     """
 
     interactions: SourceSettings
-    catalogue: SourceSettings
+    catalogue: Catalogue
     users: SourceSettings | None = None
     first_day: date | None = None
     closed: tuple[Weekday | date, ...] = ()
@@ -224,6 +232,17 @@ class ExampleGenSettings(Declaration):
     max_dropped_share: float = Field(default=0.01, ge=0, le=1)
     max_dropped_shares: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
     max_id_bytes: PositiveInt = 1024
+
+    @property
+    def catalogue_source(self) -> SourceSettings:
+        """Where the catalogue lies.
+
+        Raises:
+            ValueError: it is made from the log.
+        """
+        if not isinstance(self.catalogue, SourceSettings):
+            raise ValueError("a catalogue that is made from the log lies nowhere")
+        return self.catalogue
 
     def is_closed(self, day: date) -> bool:
         """Whether a UTC day is one that does not exist."""

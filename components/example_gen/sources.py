@@ -8,7 +8,7 @@ from datetime import date, timedelta
 from pathlib import Path, PurePosixPath
 
 from components.example_gen import listing
-from components.example_gen.settings import DATE_PARTS, ExampleGenSettings, SourceSettings
+from components.example_gen.settings import DATE_PARTS, FROM_LOG, ExampleGenSettings, SourceSettings
 from schemas.errors import UserError
 
 FILES_PROPERTY = "input_files"
@@ -99,6 +99,11 @@ def _open_days_before(settings: ExampleGenSettings, day: date, days: int) -> dat
     return day
 
 
+def day_of(span: int) -> date:
+    """The UTC day of a span."""
+    return EPOCH + timedelta(days=span)
+
+
 def span(day: date) -> int:
     """TFX's span: days since 1970-01-01."""
     return (day - EPOCH).days
@@ -140,9 +145,34 @@ def interaction_files(settings: ExampleGenSettings, window: Window) -> Found:
     return found
 
 
+def log_files(settings: ExampleGenSettings, first: date, day: date) -> Found:
+    """The files of the log that a catalogue made from it reads: of the days from one to another that there are files of.
+
+    That none of a window's days is missing is for `interaction_files` to see to; but the run's own day has to be there.
+
+    Raises:
+        UserError: files are unfit, or of the last day there are none.
+    """
+    source = settings.interactions
+    if not source.is_daily:
+        return _files(source, source.path, None)
+    found = Found()
+    for each in sorted({day, *(each for each in _days_on_disk(source.path) if first <= each < day)}):
+        if not settings.is_closed(each):
+            try:
+                of_day = _files(source, _dated(source.path, each), each)
+            except UserError as error:
+                raise UserError(f"{each}: {error}") from error
+            found.files.extend(of_day.files)
+            found.passed_over.extend(of_day.passed_over)
+    return found
+
+
 def catalogue_files(settings: ExampleGenSettings, day: date) -> Found:
-    """The files of the newest catalogue that is not after a day; see `newest_files`."""
-    return newest_files(settings.catalogue, day, "catalogue")
+    """The files of the newest catalogue that is not after a day, see `newest_files`; none where it is made from the log."""
+    if settings.catalogue == FROM_LOG:
+        return Found()
+    return newest_files(settings.catalogue_source, day, "catalogue")
 
 
 def newest_files(source: SourceSettings, day: date, what: str) -> Found:

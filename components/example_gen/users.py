@@ -1,21 +1,21 @@
 """What is known of users on a day, as examples; and as a table to join interactions with."""
 
-from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from tfx import types
-from tfx.dsl.components.base import base_beam_component, base_beam_executor, executor_spec
-from tfx.types import artifact_utils, component_spec, standard_artifacts
+from tfx.dsl.components.base import base_beam_component, executor_spec
+from tfx.types import component_spec, standard_artifacts
 
 from components.example_gen import sources
 from components.example_gen.catalogue import FinishCatalogue, read_rows
 from components.example_gen.cleaning import Cleaning, before_rows
 from components.example_gen.columns import user_columns
-from components.example_gen.day_driver import DayDriver, Request
-from components.example_gen.examples import check_files, conclude, generate, partitions
+from components.example_gen.day_driver import Request
+from components.example_gen.examples import partitions
+from components.example_gen.keyed import OUTPUTS, PARAMETERS, Ingestion, Inputs, KeyedDriver, KeyedExecutor
 from components.example_gen.settings import ExampleGenSettings, SourceSettings
 from schemas.errors import UserError
 from schemas.features import QUERY_ID, FeatureSpec
@@ -26,55 +26,40 @@ USERS_SPLIT = "users"
 class UserSpec(component_spec.ComponentSpec):
     """Parameters and outputs of the UserExampleGen."""
 
-    PARAMETERS = {
-        name: component_spec.ExecutionParameter(type=str)
-        for name in (Request.SETTINGS, Request.FEATURE_SPEC, Request.DAY)
-    }
+    PARAMETERS = PARAMETERS
     INPUTS: dict[str, Any] = {}
-    OUTPUTS = {"examples": component_spec.ChannelParameter(type=standard_artifacts.Examples)}
+    OUTPUTS = OUTPUTS
 
 
-class UserDriver(DayDriver):
-    """The driver of the UserExampleGen."""
+class OfUsers:
+    """How the users' table becomes examples."""
 
-    def files(self, request: Request, inputs: Mapping[str, Sequence[types.Artifact]]) -> sources.Found:
-        """The files of the day's users."""
-        return sources.newest_files(source_of(request), request.day, "users")
-
-
-class UserExecutor(base_beam_executor.BaseBeamExecutor):
-    """Reads, cleans and writes the users."""
-
-    def Do(  # noqa: N802
-        self,
-        input_dict: dict[str, list[types.Artifact]],
-        output_dict: dict[str, list[types.Artifact]],
-        exec_properties: dict[str, Any],
-    ) -> None:
-        """Called by TFX.
+    @staticmethod
+    def ingestion(request: Request, inputs: Inputs) -> Ingestion:
+        """How the users' table of a day becomes examples.
 
         Raises:
-            UserError: the users' table is missing, cannot be read, or too much of it is at fault.
+            UserError: there is none, or the configuration does not say where it lies.
         """
-        self._log_startup(input_dict, output_dict, exec_properties)
-        request = Request(exec_properties)
-        examples = artifact_utils.get_single_instance(output_dict["examples"])
         source = source_of(request)
         found = sources.newest_files(source, request.day, "users")
-        files = found.files
         cleaning = Cleaning(
             source,
             user_columns(request.spec),
             key=QUERY_ID,
-            partitions=partitions(files),
+            partitions=partitions(found.files),
             max_id_bytes=request.settings.max_id_bytes,
         )
-        check_files(files, cleaning)
-        column = cleaning.columns[0].source
-        with self._make_beam_pipeline() as pipeline:
-            finish = FinishCatalogue(before_rows(files, source), column, QUERY_ID, USERS_SPLIT)
-            generate(pipeline, files, cleaning, finish, [USERS_SPLIT], examples)
-        conclude(examples, "users", request.settings, found)
+        finish = FinishCatalogue(before_rows(found.files, source), cleaning.columns[0].source, QUERY_ID, USERS_SPLIT)
+        return Ingestion("users", found, cleaning, finish, [USERS_SPLIT])
+
+
+class UserDriver(OfUsers, KeyedDriver):
+    """The driver of the UserExampleGen."""
+
+
+class UserExecutor(OfUsers, KeyedExecutor):
+    """Reads, cleans and writes the users."""
 
 
 class UserExampleGen(base_beam_component.BaseBeamComponent):

@@ -12,6 +12,7 @@ from components.artifacts import GOES_ON_PROPERTY, SHAPE_PROPERTY, SPAN_PROPERTY
 MODEL_KEY = "model"
 BLESSING_KEY = "model_blessing"
 STATISTICS_KEY = "statistics"
+BASE_CATALOGUE_KEY = "base_catalogue"
 BASE_COUNTS_KEY = "base_counts"
 COUNTS_BEFORE_KEY = "counts_before"
 
@@ -82,6 +83,23 @@ class TrainedBefore(resolver.ResolverStrategy):
         earlier = [s for s in input_dict[STATISTICS_KEY] if s.span < self._span and s.span in trained]
         newest = max(earlier, key=lambda statistics: (statistics.span, statistics.id), default=None)
         return {STATISTICS_KEY: [newest] if newest else [], MODEL_KEY: []}
+
+
+class CatalogueBefore(resolver.ResolverStrategy):
+    """The catalogue of the newest day before a day, of several runs of that day the last; nothing where there is none.
+
+    Args:
+        span: the day, in days since 1970-01-01.
+    """
+
+    def __init__(self, span: int) -> None:
+        self._span = span
+
+    def resolve_artifacts(self, store: mlmd.MetadataStore, input_dict: Artifacts) -> Artifacts:
+        """Called by TFX with all catalogues under `base_catalogue`."""
+        earlier = [examples for examples in input_dict[BASE_CATALOGUE_KEY] if examples.span < self._span]
+        newest = max(earlier, key=lambda examples: (examples.span, examples.id), default=None)
+        return {BASE_CATALOGUE_KEY: [newest] if newest else []}
 
 
 class CountedBefore(resolver.ResolverStrategy):

@@ -16,7 +16,7 @@ from pipeline.init.profiles import form
 from pipeline.init.tables import Table, values
 from schemas.errors import UserError
 
-OWN_DAY = 0.5  # of the rows of a day's file are of that day
+OWN_DAY = 0.5  # of the rows read are of the days that the names of the files have
 WEEKS = 2  # without one of its days, and that day of the week is closed
 
 
@@ -52,10 +52,9 @@ def days_of(table: Table, column: str, unit: str | None) -> Days:
     group = table.group
     if group.days:
         times = _days(table, column, unit, table.columns[column])
-        of_file = sources.span(group.days[-1])
-        share = times[of_file] / max(1, times.total())
+        share = sum(times[sources.span(day)] for day in group.days) / max(1, times.total())
         if share >= OWN_DAY:
-            why = f"the names of {len(group.files):,} files; {share:.0%} of the rows read of the newest are of its day"
+            why = f"the names of {len(group.files):,} files; {share:.0%} of the rows read are of these days"
             return Days(group.days[0], group.days[-1], True, _closed(group.days), why)
     latest = datetime.fromtimestamp(time.time(), UTC).date() + timedelta(days=1)
     counted: Counter[int] = Counter()

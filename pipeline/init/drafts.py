@@ -8,21 +8,26 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import yaml
 
 from components.example_gen import sources
+from components.example_gen.settings import FROM_LOG
 from components.example_gen.sources import Window
 from pipeline import config as configuration
 from pipeline.init.days import Days, days_of, undated
 from pipeline.init.groups import groups
 from pipeline.init.profiles import Profile
-from pipeline.init.roles import EVENTS, TITLES, Declared, Known, Roles, has_word, roles
+from pipeline.init.roles import EVENTS, TITLES, Choice, Declared, Known, Roles, has_word, roles
 from schemas import features
 from schemas.errors import UserError
 
 MOST_WINDOW_DAYS = 28
 MOST_VALUES = 32  # of a list
 FEW = 1_000  # distinct values of what an interaction was like, such as a device
+WEEK = 7  # days
+BASKETS = 0.5  # of the rows have the user and the time of another, and the log has baskets
 COMMENT_AT = 56
 
 
@@ -33,6 +38,7 @@ class Features:
     spec: dict[str, dict[str, Any]] = field(default_factory=lambda: {"query": {}, "item": {}})
     why: dict[str, str] = field(default_factory=dict)
     tables: dict[str, dict[str, Any]] = field(default_factory=dict)
+    of_users: list[str] = field(default_factory=list)
     left_out: dict[str, list[str]] = field(default_factory=lambda: {"query": [], "item": []})
 
     def add(
@@ -67,11 +73,13 @@ class Draft:
     Attributes:
         paths: of the files.
         day: the newest UTC day of the log.
+        week: the first day of the last week of it, days that do not exist left out; the newest where the log has fewer days.
         others: the sources that are not used, each with why.
     """
 
     paths: list[Path]
     day: date
+    week: date
     others: dict[str, str]
 
 
@@ -104,11 +112,14 @@ def draft(folder: str, into: Path, name: str, declared: Declared) -> Draft:
         loaded.feature_spec()
     sources.interaction_files(loaded.data, Window.of(loaded.data, days.last, goes_on=False))
     sources.catalogue_files(loaded.data, days.last)
+    if loaded.data.users:
+        sources.newest_files(loaded.data.users, days.last, "users")
     into.mkdir(parents=True, exist_ok=True)
     for path, text in zip(paths, texts, strict=True):
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
-    return Draft(paths, days.last, found.others)
+    week = Window.of(loaded.data.model_copy(update={"window_days": WEEK}), days.last, goes_on=True).start
+    return Draft(paths, days.last, max(week, days.first), found.others)
 
 
 def _features(found: Roles) -> Features:
@@ -129,6 +140,8 @@ def _features(found: Roles) -> Features:
             why = "of the newest item, from the catalogue: requests have its id alone"
             drafted.add("query", f"last_{name}", why, {"kind": "looked_up", "of": last, "feature": name})
     drafted.add("query", user, f"the user: {found.user.why}", {"kind": "id"}, _table(16, 64, {"min_count": 5}))
+    if found.users:
+        _add_user_features(drafted, *found.users)
     reward = found.reward.value if found.reward else None
     taken = {user, found.item.value, found.time.value, reward["column"] if isinstance(reward, dict) else reward}
     for column in found.log.columns.values():
@@ -146,6 +159,18 @@ def _add_item_feature(drafted: Features, column: Profile) -> None:
     feature, table = _feature(column)
     drafted.add("item", column.name, column.why, feature, table)
     return None
+
+
+def _add_user_features(drafted: Features, users: Known, key: Choice) -> None:
+    for column in users.columns.values():
+        if column.name == key.value:
+            continue
+        of_few = column.looks in ("id", "ids") and 1 < column.distinct <= FEW and not column.is_unique
+        if of_few or (column.looks == "number" and column.distinct > 1):
+            feature, table = _feature(column)
+            drafted.of_users.append(drafted.add("query", column.name, f"of the user: {column.why}", feature, table))
+        else:
+            drafted.left_out["query"].append(f"{column.name} of {users.name}: {column.why}")
 
 
 def _add_query_feature(drafted: Features, column: Profile, found: Roles) -> None:
@@ -196,12 +221,10 @@ def _table(width: int, buckets: int, vocabulary: dict[str, Any] | None = None) -
 
 def _features_text(found: Roles, drafted: Features) -> str:
     time = found.log.columns[found.time.value]
+    sampled = [found.log, *([] if found.is_from_log else [found.catalogue]), *([found.users[0]] if found.users else [])]
     lines = [
         "# Drafted by `ndr init`. docs/features.md says what else a row can say. Guessed from",
-        *(
-            f"# the first {each.table.rows:,} rows of {_one_line(each.table.group.files[-1].path)}"
-            for each in (found.log, found.catalogue)
-        ),
+        *(f"# {each.table.rows:,} rows of {_one_line(each.name)}, the newest file first" for each in sampled),
         "interactions:",
         _line("  user", found.user.value, found.user.why),
         _line("  item", found.item.value, found.item.why),
@@ -218,6 +241,9 @@ def _features_text(found: Roles, drafted: Features) -> str:
     lines += ["", "catalogue:", _line("  item", found.key.value, found.key.why)]
     if title := _title(found.catalogue):
         lines.append(_line("  title", title, "shown beside the id"))
+    if found.users:
+        users = {"user": found.users[1].value, "features": drafted.of_users}
+        lines += ["", _line("users", users, found.users[1].why)]
     lines += ["", "tables:  # features that name the same table share its rows; without a vocabulary ids are hashed"]
     lines += [_line(f"  {_scalar(name)}", table, None) for name, table in drafted.tables.items()]
     for tower in ("query", "item"):
@@ -242,13 +268,21 @@ def _configuration_text(found: Roles, drafted: Features, days: Days, name: str) 
         _line("dataset", ".", "the folder of features.yaml, from here"),
         _line("root", root, "all that runs leave is kept there; paths below are relative to it"),
         "data:",
-        *_source_lines("interactions", found.log, found.user.value, days.is_daily, drafted),
-        *_source_lines("catalogue", found.catalogue, None, True, drafted),
+        *_source_lines("interactions", found.log, found.user.value, days.is_daily),
     ]
+    if found.is_from_log:
+        lines.append(_line("  catalogue", FROM_LOG, "every item that the log has had, with its columns' newest values"))
+    else:
+        lines += _source_lines("catalogue", found.catalogue, None, True)
+    if found.users:
+        lines += _source_lines("users", found.users[0], None, True)
     if days.is_daily:
         lines.append(_line("  first_day", days.first, "the first that there are files of"))
     if days.closed:
         lines.append(_line("  closed", days.closed, "no files are there of these"))
+    if share := _share_in_baskets(found):
+        why = f"{share:.0%} of the rows are of baskets: of one user and time. An item that is twice in one is one row"
+        lines.append(_line("  repeated", "add_up", why))
     lines += [
         _line(
             "  window_days",
@@ -266,7 +300,16 @@ def _configuration_text(found: Roles, drafted: Features, days: Days, name: str) 
     return "\n".join(lines) + "\n"
 
 
-def _source_lines(kind: str, known: Known, user: str | None, is_daily: bool, drafted: Features) -> list[str]:
+def _share_in_baskets(found: Roles) -> float:
+    """The share of the rows that have the user and the time of another; 0 where the log has no baskets."""
+    columns = found.log.table.columns
+    rows = pa.table({"user": columns[found.user.value], "time": columns[found.time.value]}).drop_null()
+    sizes = rows.group_by(["user", "time"]).aggregate([([], "count_all")])["count_all"]
+    share = float(pc.sum(sizes.filter(pc.greater(sizes, 1))).as_py() or 0) / max(1, rows.num_rows)
+    return share if share >= BASKETS else 0.0
+
+
+def _source_lines(kind: str, known: Known, user: str | None, is_daily: bool) -> list[str]:
     table = known.table
     path = table.source.path if is_daily else undated(table.source.path)
     declared = table.source.model_copy(update={"path": str(Path(path).absolute())})

@@ -73,6 +73,11 @@ class Profile:
         return min(self.numbers) >= 0 and max(self.numbers) > SKEWED * float(np.mean(self.numbers))
 
 
+def tokens(name: str) -> list[str]:
+    """The words of a column's name, in lower case."""
+    return re.findall(r"[a-z]+|\d+", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower())
+
+
 def form(table: Table) -> Form:
     """How the values of a table are written, as far as that is known."""
     return Form(MAX_ID_BYTES, table.source.null_values or (), trim=True)
@@ -116,6 +121,8 @@ def _profile(table: Table, name: str, raw: pa.Array) -> Profile:
     numbers = _converted(table, raw, "number")
     if _fits(numbers):
         found = tuple(numbers.values.drop_null().to_pylist())
+        if tokens(name)[-1:] == ["id"] and _fits(_converted(table, raw, "id")):
+            return profile("id", f"{distinct:,} distinct values, {example}")
         whole = _fits(_converted(table, raw, "id")) and all(value == int(value) for value in found)
         return profile("number", f"numbers, {min(found):g} to {max(found):g}", numbers=found, is_whole=whole)
     if is_text(raw.type):

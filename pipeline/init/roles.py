@@ -1,8 +1,7 @@
 """Which of the sources is the log, which the catalogue, and which columns are the user, the item, the time and the reward."""
 
-import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -11,7 +10,7 @@ import pyarrow.compute as pc
 
 from components.example_gen.csv_lines import FileFaultError
 from pipeline.init.groups import Group
-from pipeline.init.profiles import Profile, as_ids, profiles
+from pipeline.init.profiles import Profile, as_ids, profiles, tokens
 from pipeline.init.tables import Table, sampled, values
 from schemas.errors import UserError
 
@@ -31,11 +30,13 @@ TIMES = _words("time timestamp datetime date ts at when epoch started created")
 TITLES = _words("title name song label headline")
 SHARES = _words("reward share fraction ratio completion weight score heard watched rating")  # of numbers in [0, 1]
 RATINGS = _words("rating ratings stars score")
-AMOUNTS = _words("revenue amount sales price value spend total seconds duration dwell watch playtime quantity qty")
+QUANTITIES = _words("quantity qty")
+AMOUNTS = QUANTITIES | _words("revenue amount sales price value spend total seconds duration dwell watch playtime")
 EVENTS = _words("event action eventtype activity")
 CATALOGUE_BATCHES = 32  # of the reader's, in which ids are looked for
 CONTAINED = 0.9  # of the log's ids are the catalogue's
 SAME_NAME_CONTAINED = 0.5  # the same, where the columns have one name
+USERS_CONTAINED = 0.1  # of the log's users are in the users' table, where the columns have one name
 OF_ITEM = 0.98  # of the items have one value of a column that is the item's own
 
 
@@ -88,8 +89,10 @@ class Roles:
 
     Attributes:
         log: the interactions.
-        catalogue: the items.
-        others: the names of the sources that are neither, each with why.
+        catalogue: the items; where there is no such file, the log's columns that are theirs, an item a row.
+        is_from_log: whether it is that.
+        users: the users' table and its column of the user; None without one.
+        others: the names of the sources that are none of these, each with why.
         user, item, key, time: columns; `key` is the catalogue's.
         reward: a value of `interactions.reward`; None where every interaction has weight 1.
         of_items: columns of the log that say what the item is, not what is known when one is asked for.
@@ -97,6 +100,8 @@ class Roles:
 
     log: Known
     catalogue: Known
+    is_from_log: bool
+    users: tuple[Known, Choice] | None
     others: dict[str, str]
     user: Choice
     item: Choice
@@ -104,11 +109,6 @@ class Roles:
     time: Choice
     reward: Choice | None
     of_items: list[str]
-
-
-def tokens(name: str) -> list[str]:
-    """The words of a column's name, in lower case."""
-    return re.findall(r"[a-z]+|\d+", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower())
 
 
 def roles(folder: str, groups: Iterable[Group], declared: Declared) -> Roles:
@@ -138,8 +138,11 @@ def roles(folder: str, groups: Iterable[Group], declared: Declared) -> Roles:
     if not logs:
         raise UserError(_no_log(folder, known.values(), others))
     pairs = [(log, *found) for log in logs if (found := _catalogue(log, known.values(), declared))]
+    is_from_log = not pairs and declared.catalogue is None
+    if is_from_log:
+        pairs = [(log, *found) for log in logs if (found := _from_log(log, declared))]
     if not pairs:
-        raise UserError(_no_catalogue(folder, logs, known.values(), others, declared))
+        raise UserError(_no_catalogue(folder, logs, known.values(), others))
     if len(pairs) > 1:
         names = ", ".join(log.name for log, *_ in pairs)
         raise UserError(
@@ -151,9 +154,15 @@ def roles(folder: str, groups: Iterable[Group], declared: Declared) -> Roles:
     user = _user(log, {item.value, time.value}, declared)
     taken = {item.value, time.value, user.value}
     of_items = [name for name in log.columns if name not in taken and _is_of_item(log, item.value, name)]
-    unused = {each.name: _unused(each, user.value) for each in known.values() if each not in (log, catalogue)}
+    if is_from_log:
+        catalogue = _items_of(log, [item.value, *of_items])
+    users = _users(log, user.value, [each for each in known.values() if each not in (log, catalogue)])
+    used = [log, catalogue, *([users[0]] if users else [])]
+    unused = {
+        each.name: "is neither the log, the catalogue nor a users' table" for each in known.values() if each not in used
+    }
     reward = _reward(log, taken | set(of_items), declared)
-    return Roles(log, catalogue, {**others, **unused}, user, item, key, time, reward, of_items)
+    return Roles(log, catalogue, is_from_log, users, {**others, **unused}, user, item, key, time, reward, of_items)
 
 
 def has_word(name: str, words: frozenset[str]) -> bool:
@@ -218,6 +227,47 @@ def _catalogue(log: Known, known: Iterable[Known], declared: Declared) -> tuple[
     )
 
 
+def _from_log(log: Known, declared: Declared) -> tuple[Known, Choice, Choice] | None:
+    """The log itself, where one of its columns is the item by its name."""
+    items = [
+        name
+        for name, column in log.columns.items()
+        if column.may_be_key
+        and not column.is_unique
+        and (name == declared.item if declared.item else has_word(name, ITEMS))
+    ]
+    if len(items) != 1:
+        return None
+    why = "as declared" if declared.item else f"its name, and {log.columns[items[0]].distinct:,} distinct values"
+    return log, Choice(items[0], why), Choice(items[0], "the log's own: no file has one row for each")
+
+
+def _items_of(log: Known, names: list[str]) -> Known:
+    """The item's columns of a log, of the first row of each item."""
+    ids = as_ids(log.table, log.table.columns[names[0]])
+    first = pa.table({"item": ids, "at": pa.array(range(len(ids)))}).group_by("item").aggregate([("at", "min")])
+    rows = first.filter(pc.is_valid(first["item"]))["at_min"].combine_chunks().sort()
+    columns = {name: log.table.columns[name].take(rows) for name in names}
+    table = replace(log.table, columns=columns, rows=len(rows))
+    return Known(table, profiles(table))
+
+
+def _users(log: Known, user: str, others: Iterable[Known]) -> tuple[Known, Choice] | None:
+    """The users' table, of several the one that has most of the log's users."""
+    ids, found = as_ids(log.table, log.table.columns[user]), []
+    for other in others:
+        for key, column in other.columns.items():
+            same = tokens(key) == tokens(user)
+            if not (column.may_be_key and column.is_unique and (same or has_word(key, USERS))):
+                continue
+            share = _contained(ids, _all_ids(other.table, key))
+            if share >= (USERS_CONTAINED if same else CONTAINED):
+                found.append(
+                    (share, other, Choice(key, f"every row has another value; {share:.0%} of {user} are there"))
+                )
+    return max(found, key=lambda each: each[0])[1:] if found else None
+
+
 def _all_ids(table: Table, column: str) -> pa.Array:
     batches = [as_ids(table, raw) for raw in islice(values(table, column), CATALOGUE_BATCHES)]
     return pa.chunked_array(batches, pa.binary()).unique()
@@ -263,20 +313,22 @@ def _user(log: Known, taken: set[str], declared: Declared) -> Choice:
 
 
 def _is_of_item(log: Known, item: str, name: str) -> bool:
-    """Whether nearly every item that comes again has one value of a column."""
+    """Whether nearly every item that comes again has one value of a column, or nearly every value that comes again one item."""
     column = log.columns[name]
-    if column.distinct < 2 or column.looks in ("nothing", "unknown"):
+    raw = log.table.columns[name]
+    if column.distinct < 2 or column.looks in ("nothing", "unknown") or pa.types.is_list(raw.type):
         return False
     ids = as_ids(log.table, log.table.columns[item])
-    raw = log.table.columns[name]
-    if not pa.types.is_list(raw.type):
-        texts = raw if pa.types.is_binary(raw.type) else raw.cast(pa.string())
-        grouped = pa.table({"item": ids, "value": texts}).group_by("item")
-        counted = grouped.aggregate([("value", "count_distinct"), ("value", "count")])
-        again = counted.filter(pc.greater(counted["value_count"], 1))
-        if again.num_rows:
-            return bool(pc.mean(pc.less_equal(again["value_count_distinct"], 1)).as_py() >= OF_ITEM)
-    return False
+    texts = raw if pa.types.is_binary(raw.type) else raw.cast(pa.string())
+    rows = pa.table({"item": ids, "value": texts}).drop_null()
+    return _has_one(rows, "item", "value") or _has_one(rows, "value", "item")
+
+
+def _has_one(rows: pa.Table, key: str, of: str) -> bool:
+    """Whether nearly all keys that come again have one value of another column; False where none comes again."""
+    counted = rows.group_by(key).aggregate([(of, "count_distinct"), (of, "count")])
+    again = counted.filter(pc.greater(counted[f"{of}_count"], 1))
+    return bool(again.num_rows) and pc.mean(pc.less_equal(again[f"{of}_count_distinct"], 1)).as_py() >= OF_ITEM
 
 
 def _reward(log: Known, taken: set[str], declared: Declared) -> Choice | None:
@@ -286,6 +338,11 @@ def _reward(log: Known, taken: set[str], declared: Declared) -> Choice | None:
             raise UserError(_not_so(log, "--reward", declared.reward, "numbers", log.columns.get(declared.reward)))
         numbers = {declared.reward: numbers[declared.reward]}
     rewards = {name: found for name, column in numbers.items() if (found := _as_reward(column, bool(declared.reward)))}
+    others = {name for name in rewards if not has_word(name, QUANTITIES)}
+    if len(rewards) > 1 and len(others) == 1:  # what was paid says more than how many were bought
+        (name,) = others
+        counts = ", ".join(each for each in rewards if each != name)
+        return Choice(rewards[name].value, f"{rewards[name].why} ({counts} may be one too)")
     if len(rewards) > 1:
         raise UserError(
             _ambiguous(log, "the reward of an interaction", {n: numbers[n] for n in rewards}, "--reward COLUMN")
@@ -314,13 +371,6 @@ def _as_reward(column: Profile, is_declared: bool) -> Choice | None:
     return None
 
 
-def _unused(each: Known, user: str) -> str:
-    keys = [name for name, column in each.columns.items() if column.may_be_key and column.is_unique]
-    if any(has_word(name, USERS) or name == user for name in keys):
-        return "looks like a users' table, which init does not declare: see `users` in docs/features.md"
-    return "is neither the log nor the catalogue"
-
-
 def _not_so(log: Known, option: str, name: str, expected: str, column: Profile | None) -> str:
     if column is None:
         return f"{option} {name}: expected a column of {log.name} ({', '.join(log.columns)})."
@@ -345,29 +395,14 @@ def _no_log(folder: str, known: Iterable[Known], others: Mapping[str, str]) -> s
     )
 
 
-def _no_catalogue(
-    folder: str, logs: list[Known], known: Iterable[Known], others: Mapping[str, str], declared: Declared
-) -> str:
-    log = logs[0]
-    items = [declared.item] if declared.item else [name for name in log.columns if has_word(name, ITEMS)]
-    of_items = [
-        name
-        for item in items[:1]
-        for name, column in log.columns.items()
-        if name not in items and column.looks != "time" and _is_of_item(log, item, name)
-    ]
-    in_log = (
-        f" {', '.join(of_items)} of {log.name} seem to belong to the item, but a catalogue is not made from the log: write "
-        f"one, a row of {', '.join([items[0], *of_items])} for each {items[0]}."
-        if of_items
-        else ""
-    )
+def _no_catalogue(folder: str, logs: list[Known], known: Iterable[Known], others: Mapping[str, str]) -> str:
     return "\n".join(
         [
-            f"{folder}: looked for a catalogue, a table with one row for each item of {', '.join(each.name for each in logs)}; "
-            f"found none.{in_log}",
+            f"{folder}: looked for a catalogue, a table with one row for each item of {', '.join(each.name for each in logs)}, or "
+            "for a column of the log that is the item by its name; found neither.",
             *(each.described() for each in known),
             *(f"  {name}: {reason}" for name, reason in others.items()),
-            "Lay it into the folder, or say which it is: --catalogue PATH with --item COLUMN of the log.",
+            "Say which column of the log is the item (--item COLUMN), and a catalogue is made from the log; or lay one into the "
+            "folder (--catalogue PATH).",
         ]
     )

@@ -31,7 +31,8 @@ class Table:
     Attributes:
         group: its files.
         source: how they are read.
-        columns: the newest file's first rows, raw, by name; those that cannot be features are left out.
+        columns: the newest file's first rows, raw, by name; those that cannot be features are left out. Where they are few, those
+            of the files before it follow.
         rows: how many.
         reasons: why the source is read so: a comment by the key of SourceSettings.
     """
@@ -48,11 +49,28 @@ class Table:
 
 
 def sampled(group: Group) -> Table:
-    """Reads the first rows of the newest file.
+    """Reads the first rows of the newest file, and where these are few, as of a day that has only begun, those of earlier ones.
 
     Raises:
         FileFaultError: it is no table.
     """
+    table = _sampled_newest(group)
+    columns, rows = {name: [array] for name, array in table.columns.items()}, table.rows
+    for file in reversed(group.files[:-1]):
+        if not columns or rows >= SAMPLE_ROWS:
+            break
+        try:
+            batch = next(reading.read(file.path, table.source, list(columns), _passed_over), None)
+        except (FileFaultError, pa.ArrowException):  # a run will name it
+            continue
+        if batch is not None and all(batch.columns[name].type == table.columns[name].type for name in columns):
+            for name, arrays in columns.items():
+                arrays.append(batch.columns[name].slice(0, SAMPLE_ROWS - rows))
+            rows += min(len(batch.rows), SAMPLE_ROWS - rows)
+    return replace(table, columns={name: pa.concat_arrays(arrays) for name, arrays in columns.items()}, rows=rows)
+
+
+def _sampled_newest(group: Group) -> Table:
     path = group.files[-1].path
     source = SourceSettings(path=group.path, format="parquet", success_marker=group.success_marker)
     try:

@@ -228,18 +228,69 @@ def test_an_empty_folder_and_one_without_a_log(tmp_path: Path) -> None:
     assert "items.parquet: item_id (id: 40 distinct values" in str(caught.value)
 
 
-def test_without_a_catalogue_the_log_s_columns_of_the_item_are_named(tmp_path: Path) -> None:
+def test_a_log_alone_is_the_catalogue_too(tmp_path: Path) -> None:
     folder = tmp_path / "shop"
     folder.mkdir()
-    rows = ["user,product,brand,at"]
-    rows += [f"u{n % 30},p{n % 40},b{n % 40 % 7},{1_790_000_000 + 60 * n}" for n in range(300)]
+    # Half-way all titles change: they still say what the item is, and are no feature of the query.
+    titles = [f"{'The' if n < 150 else 'Our'} {n % 40} of it" for n in range(300)]
+    rows = ["user,product,brand,title,at"]
+    rows += [f"u{n % 30},p{n % 40},b{n % 40 % 7},{titles[n]},{1_790_000_000 + 60 * n}" for n in range(300)]
     (folder / "sales.csv").write_text("\n".join(rows) + "\n")
-    with pytest.raises(UserError) as caught:
-        drafted(folder)
-    assert "looked for a catalogue, a table with one row for each item of sales.csv; found none" in str(caught.value)
-    assert "brand of sales.csv seem to belong to the item, but a catalogue is not made from the log" in str(
-        caught.value
-    )
+    _, loaded, spec = drafted(folder)
+    assert loaded.data.catalogue == "from_log"
+    assert (spec.interactions.item, spec.catalogue.item, spec.catalogue.title) == ("product", "product", "title")
+    # What every item has one value of is the item's. Of the 40 items every title is another, though not of the 300 rows: a text.
+    assert {name: feature.kind for name, feature in spec.item.items()} == {
+        "product": "id",
+        "brand": "id",
+        "title_1": "text",
+    }
+    assert "brand" not in spec.query
+    (folder / "sales.csv").write_text("\n".join([rows[0].replace("product", "what"), *rows[1:]]) + "\n")
+    with pytest.raises(
+        UserError, match=r"or for a column of the log that is the item by its name; found neither(.|\n)*--item"
+    ):
+        draft(str(folder), tmp_path / "other", "mine", Declared())
+    draft(str(folder), tmp_path / "other", "mine", Declared(item="what"))
+
+
+def test_a_grocer_s_day_files_with_baskets_and_households(tmp_path: Path) -> None:
+    folder = tmp_path / "grocer"
+    (folder / "sales").mkdir(parents=True)
+    header = "household_id,store_id,basket_id,product_id,quantity,sales_value,at"
+    for n in range(10):
+        day = FIRST + timedelta(days=n)
+        baskets = 2 if n == 9 else 40  # the newest day has only begun
+        rows = [
+            f"{basket % 25},{300 + basket % 3},{n}{basket:02},{100 + (7 * basket + item) % 40},1,{item + 1}.5,"
+            f"{day:%Y-%m-%dT10:}{basket:02}:00Z"
+            for basket in range(baskets)
+            for item in range(3)
+        ]
+        (folder / "sales" / f"{day:%Y-%m-%d}.csv").write_text("\n".join([header, *rows, ""]))
+    goods = [f"{100 + n},{n % 5},{'AB'[n % 2]}" for n in range(40)]
+    (folder / "products.csv").write_text("\n".join(["product_id,maker_id,department", *goods, ""]))
+    people = [f"{n},{20 + n}-,{n % 4}" for n in range(8)]
+    (folder / "households.csv").write_text("\n".join(["household_id,age,children", *people, ""]))
+    written, loaded, spec = drafted(folder)
+    assert written.others == {}
+    # 3 November and nine days; the last seven of them begin with the 6th.
+    assert (written.day, written.week) == (date(2026, 11, 12), date(2026, 11, 6))
+    assert loaded.data.repeated == "add_up"
+    # Of 9 * 40 * 3 + 6 rows each third is 1.5, 2.5 and 3.5; more than 95 % have nothing above 3.5. What was paid is preferred.
+    assert spec.interactions.reward == RewardColumn(column="sales_value", scale="log", over=3.5, clip=True)
+    assert "quantity may be one too" in written.paths[0].read_text()
+    # By the 2 baskets of the newest day alone, there would be two households and two shops.
+    assert "25 distinct values in 1,086 rows" in written.paths[0].read_text()
+    assert loaded.data.users is not None
+    assert loaded.data.users.path.endswith("grocer/households.csv")
+    assert spec.users is not None
+    # Every household has an age of its own, which would be its name once more.
+    assert (spec.users.user, spec.users.features) == ("household_id", ("children",))
+    # Numbers that are called ids are ids; a basket's is another each time.
+    assert isinstance(spec.item["maker_id"], IdFeature)
+    assert isinstance(spec.query["store_id"], IdFeature)
+    assert "basket_id" not in spec.query
 
 
 @pytest.mark.parametrize(
@@ -297,6 +348,7 @@ def test_the_command(tmp_path: Path) -> None:
     rows = ["user,item_id,at"] + [f"u{n % 30},i{n % 40},{(FIRST + timedelta(hours=n)).isoformat()}" for n in range(240)]
     (folder / "log.csv").write_text("\n".join(rows) + "\n")
     (folder / "people.csv").write_text("user,age\n" + "".join(f"u{n},{20 + n % 9}\n" for n in range(30)))
+    (folder / "places.csv").write_text("place,sells\nX,1\nY,2\n")
     program = "import sys; from pipeline import cli; import atexit; "
     program += "atexit.register(lambda: print('tensorflow' in sys.modules)); cli.main()"
     cwd = tmp_path / "elsewhere"
@@ -307,8 +359,9 @@ def test_the_command(tmp_path: Path) -> None:
     assert answer.stdout.splitlines() == [
         "wrote shop/features.yaml",
         "wrote shop/shop.yaml",
-        "not used: people.csv: looks like a users' table, which init does not declare: see `users` in docs/features.md",
+        "not used: places.csv: is neither the log, the catalogue nor a users' table",
         "Look at their comments, then: ndr run --config shop/shop.yaml --date 2026-11-12",
+        "Or its last days, one by one: ndr backfill --config shop/shop.yaml --from 2026-11-06 --to 2026-11-12",
         "False",
     ]
     again = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)

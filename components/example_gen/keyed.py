@@ -1,0 +1,90 @@
+"""A step that ingests a table with one row for each id: what the catalogue's and the users' have in common."""
+
+import abc
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+from tfx import types
+from tfx.dsl.components.base import base_beam_executor
+from tfx.types import artifact_utils, component_spec, standard_artifacts
+
+from components.example_gen.accounting import Kind
+from components.example_gen.cleaning import Cleaning
+from components.example_gen.day_driver import DayDriver, Request
+from components.example_gen.examples import check_files, conclude, generate
+from components.example_gen.sources import Found
+
+PARAMETERS = {
+    name: component_spec.ExecutionParameter(type=str) for name in (Request.SETTINGS, Request.FEATURE_SPEC, Request.DAY)
+}
+OUTPUTS = {"examples": component_spec.ChannelParameter(type=standard_artifacts.Examples)}
+
+Inputs = Mapping[str, Sequence[types.Artifact]]
+
+
+@dataclass(frozen=True)
+class Ingestion:
+    """How a table becomes examples.
+
+    Attributes:
+        kind: of the source, for the accounting.
+        found: its files.
+        cleaning: what is read of them, and what a row must be.
+        finish: rows to examples; see `components.example_gen.examples.generate`.
+        splits: the splits that are written.
+        carried: what an earlier day's step is read by, to (partition, Arrow IPC of its rows); None without one.
+    """
+
+    kind: Kind
+    found: Found
+    cleaning: Cleaning
+    finish: beam.DoFn
+    splits: Sequence[str]
+    carried: beam.PTransform | None = None
+
+
+class Keyed(abc.ABC):
+    """What the driver and the executor of such a step both know."""
+
+    @staticmethod
+    @abc.abstractmethod
+    def ingestion(request: Request, inputs: Inputs) -> Ingestion:
+        """How the table becomes examples, given the step's input artifacts.
+
+        Raises:
+            UserError: it is missing.
+        """
+
+
+class KeyedDriver(Keyed, DayDriver):
+    """The driver of such a step."""
+
+    def files(self, request: Request, inputs: Inputs) -> Found:
+        """The table's files."""
+        return self.ingestion(request, inputs).found
+
+
+class KeyedExecutor(Keyed, base_beam_executor.BaseBeamExecutor):
+    """Reads, cleans and writes such a table."""
+
+    def Do(  # noqa: N802
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """Called by TFX.
+
+        Raises:
+            UserError: the table is missing, cannot be read, or too much of it is at fault.
+        """
+        self._log_startup(input_dict, output_dict, exec_properties)
+        request = Request(exec_properties)
+        examples = artifact_utils.get_single_instance(output_dict["examples"])
+        table = self.ingestion(request, input_dict)
+        check_files(table.found.files, table.cleaning)
+        with self._make_beam_pipeline() as pipeline:
+            generate(pipeline, table.found.files, table.cleaning, table.finish, table.splits, examples, table.carried)
+        conclude(examples, table.kind, request.settings, table.found)
