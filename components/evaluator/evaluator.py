@@ -35,7 +35,7 @@ from components.evaluator.names import (
 )
 from components.evaluator.ranked import sums_feature
 from components.evaluator.settings import EvaluatorSettings, Limit
-from components.evaluator.sums import pairs_of_new_items, within_a_share
+from components.evaluator.sums import Interval, pairs_of_new_items, within_a_share
 
 METRICS_PROPERTY = "metrics"
 REFUSED_PROPERTY = "refused"
@@ -89,6 +89,8 @@ def limits(settings: EvaluatorSettings) -> tuple[Limit, ...]:
     own = [Limit(metric=settings.statistics.index_recall, at_least=settings.minimum_index_recall)]
     if settings.below_popularity == "refuse":
         own += [Limit(metric=gain_name(name, STRONGEST), at_least=0.0) for name in settings.statistics.recalls]
+    if settings.below_last_blessed == "refuse":
+        own += [Limit(metric=name, fall_at_most=0.0, beyond_noise=True) for name in settings.statistics.recalls]
     return (*own, *settings.limits)
 
 
@@ -97,7 +99,8 @@ class EvaluatorExecutor(executor.Executor):
 
     All of the metrics are in its `metrics.json` (see `read_metrics`); the property `metrics` has those of all interactions, and
     recall@K of each slice. The property `refused` has a sentence for each limit that was missed, `not_judged` the slices that have
-    a limit and no interaction, items as new among them: TFX would not bless a model for that, and here it is.
+    a limit and no interaction, items as new among them: TFX would not bless a model for that, nor for a change within its noise
+    where the limit asks for one beyond it (`Limit.beyond_noise`), and here it is.
     """
 
     def Do(  # noqa: N802
@@ -115,14 +118,20 @@ class EvaluatorExecutor(executor.Executor):
         io_utils.write_string_file(os.path.join(evaluation.uri, METRICS_FILE), json.dumps(metrics))
         evaluation.set_string_custom_property(METRICS_PROPERTY, json.dumps(in_short(metrics)))
         validation = tfma.load_validation_result(evaluation.uri)
-        refused = _refusals(validation)
+        failures = _failures(validation)
+        within_noise = [each for each in failures if _is_within_noise(*each, metrics, _described(config))]
+        refused = [
+            _refusal(of_slice, failure, metrics, _described(config))
+            for of_slice, failure in failures
+            if not _is_of_nothing(failure) and (of_slice, failure) not in within_noise
+        ]
         evaluation.set_string_custom_property(REFUSED_PROPERTY, json.dumps(refused))
         empty = sorted(
             {_slice_words(dict(spec.feature_values)) for spec in validation.missing_slices}
-            | {_words_as_new(each.slice_key) for each, failure in _failures(validation) if _is_of_nothing(failure)}
+            | {_words_as_new(each.slice_key) for each, failure in failures if _is_of_nothing(failure)}
         )
         evaluation.set_string_custom_property(NOT_JUDGED_PROPERTY, json.dumps(empty))
-        if empty and not refused and not validation.missing_thresholds:
+        if (empty or within_noise) and not refused and not validation.missing_thresholds:
             blessing = artifact_utils.get_single_instance(output_dict[standard_component_specs.BLESSING_KEY])
             fileio.rename(
                 os.path.join(blessing.uri, constants.NOT_BLESSED_FILE_NAME),
@@ -149,11 +158,7 @@ def read_metrics(folder: str, config: tfma.EvalConfig) -> dict[str, Any]:
         the baseline, each statistic's `[value, lower, upper]`, the ends of its 95 % interval, or null where there is none. `all`
         also says which `candidates` were ranked.
     """
-    described = {
-        json.loads(metric.config)["name"]: json.loads(metric.config)
-        for spec in config.metrics_specs
-        for metric in spec.metrics
-    }
+    described = _described(config)
     found: dict[str, Any] = {}
     for metrics in tfma.load_metrics(folder):
         of_slice: dict[str, Any] = found.setdefault(_slice_name(metrics.slice_key), {})
@@ -208,13 +213,42 @@ def _slice_words(values: Mapping[str, str]) -> str:
     return ", ".join(f"{name.removeprefix(prefix)}={value}" for name, value in sorted(values.items())) or ALL
 
 
-def _refusals(validation: tfma.ValidationResult) -> list[str]:
-    """A sentence for each limit that the model does not reach."""
-    return [
-        f"{failure.metric_key.name}{_where(each.slice_key)}: {_limit(failure)}"
-        for each, failure in _failures(validation)
-        if not _is_of_nothing(failure)
-    ]
+def _described(config: tfma.EvalConfig) -> dict[str, Any]:
+    """The arguments of each metric, by its name in TFMA."""
+    metrics = (json.loads(metric.config) for spec in config.metrics_specs for metric in spec.metrics)
+    return {each["name"]: each for each in metrics}
+
+
+def _refusal(of_slice: Any, failure: Any, metrics: dict[str, Any], described: dict[str, Any]) -> str:
+    """A sentence for a limit that the model does not reach."""
+    interval = ""
+    if failure.metric_key.is_diff and _asks_for_noise(of_slice, failure, described):
+        _, lower, upper = _change(of_slice, failure, metrics, described)
+        interval = f" (95 %: {lower:+.4f} to {upper:+.4f})"
+    return f"{failure.metric_key.name}{_where(of_slice.slice_key)}: {_limit(failure)}{interval}"
+
+
+def _is_within_noise(of_slice: Any, failure: Any, metrics: dict[str, Any], described: dict[str, Any]) -> bool:
+    """Whether a limit of change asks for one beyond its noise, and the interval reaches to what is allowed."""
+    if not failure.metric_key.is_diff or not _asks_for_noise(of_slice, failure, described):
+        return False
+    _, lower, upper = _change(of_slice, failure, metrics, described)
+    if lower is None or upper is None:
+        return True
+    allowed = failure.metric_threshold.change_threshold
+    is_fall = allowed.direction == tfma.MetricDirection.HIGHER_IS_BETTER
+    return bool(upper >= allowed.absolute.value if is_fall else lower <= allowed.absolute.value)
+
+
+def _asks_for_noise(of_slice: Any, failure: Any, described: dict[str, Any]) -> bool:
+    place = [_slice_name(of_slice.slice_key), failure.metric_threshold.change_threshold.absolute.value]
+    return place in described[failure.metric_key.name]["beyond_noise"]
+
+
+def _change(of_slice: Any, failure: Any, metrics: dict[str, Any], described: dict[str, Any]) -> Interval:
+    changes = metrics[_slice_name(of_slice.slice_key)]["change"]
+    interval: Interval = changes[described[failure.metric_key.name]["statistic"]]
+    return interval
 
 
 def _failures(validation: tfma.ValidationResult) -> list[tuple[Any, Any]]:
@@ -256,7 +290,7 @@ def _limit(failure: Any) -> str:
 
 def _metric(settings: EvaluatorSettings, statistic: str, scorer: str = "", over: str = "") -> tfma.MetricConfig:
     """A metric, whose name says what was ranked, with the limits that the settings give it."""
-    arguments = {
+    arguments: dict[str, Any] = {
         "name": metric_name(settings, statistic, scorer, over),
         "statistic": statistic,
         "statistics": asdict(settings.statistics),
@@ -265,17 +299,30 @@ def _metric(settings: EvaluatorSettings, statistic: str, scorer: str = "", over:
         "beat": settings.beat if over == STRONGEST else (),
     }
     of_limits = gain_name(statistic, over) if over else statistic
+    own = [
+        limit
+        for limit in limits(settings)
+        if limit.metric == of_limits and scorer == (AS_NEW if limit.of_new_items else "")
+    ]
+    # A limit that asks for noise gives way to one that is as strict and does not.
+    places = [(_slice_words(limit.slice), _change_allowed(limit)) for limit in own]
+    strict = [place for place, limit in zip(places, own, strict=True) if not limit.beyond_noise]
+    arguments["beyond_noise"] = [place for place in places if place not in strict]
     metric = tfma.MetricConfig(
         class_name=RankingMetric.__name__, module=RankingMetric.__module__, config=json.dumps(arguments)
     )
-    for limit in limits(settings):
-        if limit.metric == of_limits and scorer == (AS_NEW if limit.of_new_items else ""):
-            # One that names no slice would hold for each of them; it is given the slice of all interactions, which names nothing.
-            values = {slices.feature(name): value for name, value in _of_interactions(limit).items()}
-            metric.per_slice_thresholds.add(
-                slicing_specs=[tfma.SlicingSpec(feature_values=values)], threshold=_threshold(limit)
-            )
+    for limit in own:
+        # One that names no slice would hold for each of them; it is given the slice of all interactions, which names nothing.
+        values = {slices.feature(name): value for name, value in _of_interactions(limit).items()}
+        metric.per_slice_thresholds.add(
+            slicing_specs=[tfma.SlicingSpec(feature_values=values)], threshold=_threshold(limit)
+        )
     return metric
+
+
+def _change_allowed(limit: Limit) -> float | None:
+    """The least or the most change that a limit allows, signed."""
+    return limit.rise_at_most if limit.fall_at_most is None else -limit.fall_at_most
 
 
 def _of_interactions(limit: Limit) -> dict[str, str]:
@@ -297,10 +344,8 @@ def _threshold(limit: Limit) -> tfma.MetricThreshold:
         threshold.value_threshold.lower_bound.value = limit.at_least
     if limit.at_most is not None:
         threshold.value_threshold.upper_bound.value = limit.at_most
-    if limit.fall_at_most is not None:
-        threshold.change_threshold.direction = tfma.MetricDirection.HIGHER_IS_BETTER
-        threshold.change_threshold.absolute.value = -limit.fall_at_most
-    if limit.rise_at_most is not None:
-        threshold.change_threshold.direction = tfma.MetricDirection.LOWER_IS_BETTER
-        threshold.change_threshold.absolute.value = limit.rise_at_most
+    if (allowed := _change_allowed(limit)) is not None:
+        better = "HIGHER_IS_BETTER" if limit.rise_at_most is None else "LOWER_IS_BETTER"
+        threshold.change_threshold.direction = getattr(tfma.MetricDirection, better)
+        threshold.change_threshold.absolute.value = allowed
     return threshold

@@ -93,6 +93,8 @@ class RankingMetric(tfma.metrics.Metric):
         scorer: whose ranking; empty for that of the model under evaluation.
         over: whose is taken off, on the same interactions; empty for none.
         beat: the baselines that the strongest is one of.
+        beyond_noise: which of the limits of change are missed beyond their noise only, each a slice and the change that is allowed;
+            what is measured does not depend on it.
     """
 
     def __init__(
@@ -103,6 +105,7 @@ class RankingMetric(tfma.metrics.Metric):
         scorer: str = "",
         over: str = "",
         beat: Sequence[str] = (),
+        beyond_noise: Sequence[tuple[str, float]] = (),
     ) -> None:
         super().__init__(
             _computations,

@@ -67,9 +67,9 @@ class AsNewSettings(Declaration):
 class Limit(Declaration):
     """What a metric must reach over all held-out interactions, or on a slice of them.
 
-    It is judged on the estimate, not on its interval. Where no interaction falls into the slice, there is nothing to judge: that is
-    said with the run, and does not keep a model from being blessed. Limits of change are not looked at where there is no last
-    blessed model.
+    It is judged on the estimate, not on its interval, unless it says `beyond_noise`. Where no interaction falls into the slice,
+    there is nothing to judge: that is said with the run, and does not keep a model from being blessed. Limits of change are not
+    looked at where there is no last blessed model.
 
     Attributes:
         metric: a name that `components.evaluator.names` lists, such as `recall_at_50`.
@@ -79,6 +79,8 @@ class Limit(Declaration):
         at_most: the ceiling.
         fall_at_most: by how much it may be below that of the last blessed model on the same interactions and catalogue.
         rise_at_most: by how much it may be above.
+        beyond_noise: of a change: whether only the whole 95 % interval beyond the limit misses it. A change of which there is no
+            interval, as the interactions are of a single group of users, misses nothing.
     """
 
     metric: str
@@ -87,6 +89,7 @@ class Limit(Declaration):
     at_most: FiniteFloat | None = None
     fall_at_most: NonNegativeFloat | None = None
     rise_at_most: NonNegativeFloat | None = None
+    beyond_noise: bool = False
 
     @property
     def of_new_items(self) -> bool:
@@ -104,6 +107,9 @@ class Limit(Declaration):
             raise FaultsError([((), "expected at_least, at_most, fall_at_most or rise_at_most; received none of them")])
         if self.fall_at_most is not None and self.rise_at_most is not None:
             raise FaultsError([((), "give fall_at_most and rise_at_most in a limit each")])
+        if self.beyond_noise and not self.changes:
+            reason = "expected fall_at_most or rise_at_most, as it is of a change; received neither"
+            raise FaultsError([(("beyond_noise",), reason)])
         return self
 
 
@@ -122,6 +128,8 @@ class EvaluatorSettings(Declaration):
         beat: the baselines to beat; the strongest of them on a slice is the one with the greatest value of the metric there.
         below_popularity: what becomes of a model whose recall@K is below that of the strongest baseline of `beat` for any K of
             `recall_at`.
+        below_last_blessed: what becomes of a model whose recall@K on the same interactions is below that of the last blessed model,
+            and the whole 95 % interval of the difference with it, for any K of `recall_at`: training on must make no model worse.
         as_new: which items are ranked as if they had just arrived.
         next_day_interactions: by about how many interactions of the next day a model is judged; of a day with more, whole users are
             drawn by a digest.
@@ -138,6 +146,7 @@ class EvaluatorSettings(Declaration):
         default=("popularity", "recent_popularity"), min_length=1
     )
     below_popularity: Literal["refuse", "bless"] = "refuse"
+    below_last_blessed: Literal["refuse", "bless"] = "refuse"
     minimum_index_recall: float = Field(default=0.9, ge=0.0, le=1.0)
     limits: tuple[Limit, ...] = ()
     as_new: AsNewSettings = AsNewSettings()
@@ -164,6 +173,9 @@ class EvaluatorSettings(Declaration):
             if limit.metric == self.statistics.index_recall and limit.changes:
                 reason = "the last blessed model has no index of today's catalogue to compare with; give at_least"
                 faults.append(((*place, "metric"), reason))
+            if limit.beyond_noise and limit.metric not in (*statistics.by_interaction, *statistics.by_query):
+                reason = f"the change of {limit.metric} has no interval; expected a limit without beyond_noise"
+                faults.append(((*place, "beyond_noise"), reason))
             if limit.of_new_items and limit.changes:
                 reason = "the last blessed model does not rank items as new; give at_least or at_most"
                 faults.append(((*place, "slice", ITEM_AGE), reason))

@@ -287,6 +287,27 @@ def test_change_against_the_last_blessed_model(tmp_path: Path) -> None:
     assert rise.blessed
 
 
+def test_a_model_that_training_on_made_worse_beyond_noise_is_not_blessed(tmp_path: Path) -> None:
+    # Of ten users five are no longer served: a fall of 1/2. The differences' deviation is (10 / 4 / 9)^.5, the error of their mean
+    # that over 10^.5, 1/6; of 9 degrees of freedom, 2.262 of it is .377.
+    worse = crowd([0] * 5 + [9] * 5, baseline=[0] * 10)
+    found = judge(tmp_path / "1", worse)
+    assert not found.blessed
+    assert found.refused == [
+        f"recall_at_{k}_of_catalogue: 0.5000 below that of the last blessed model; 0.0000 below is allowed "
+        "(95 %: -0.8770 to -0.1230)"
+        for k in (1, 5)
+    ]
+    assert judge(tmp_path / "2", worse, below_last_blessed="bless").blessed
+    # One of ten that falls is noise: 1/10, of an error of 1/10. Of it a limit that asks for none knows nothing.
+    noise = crowd([0] * 9 + [9], baseline=[0] * 10)
+    assert judge(tmp_path / "3", noise).blessed
+    strict = judge(tmp_path / "4", noise, limits=[{"metric": "recall_at_1", "fall_at_most": 0.0}])
+    assert strict.refused == [
+        "recall_at_1_of_catalogue: 0.1000 below that of the last blessed model; 0.0000 below is allowed"
+    ]
+
+
 def test_change_limits_are_not_looked_at_on_a_first_run(tmp_path: Path) -> None:
     limits = [{"metric": "recall_at_1", "fall_at_most": 0.0}]
     found = judge(tmp_path, crowd([0, 9]), limits=limits)
@@ -358,6 +379,14 @@ def test_several_workers_say_the_same(tmp_path: Path) -> None:
         ({"limits": [{"metric": "mrr", "slice": {"user": "old"}, "at_least": 0.1}]}, "expected one of new, known"),
         ({"limits": [{"metric": "mrr"}]}, "received none of them"),
         ({"limits": [{"metric": "mrr", "fall_at_most": 0, "rise_at_most": 0}]}, "in a limit each"),
+        (
+            {"limits": [{"metric": "mrr", "at_least": 0, "beyond_noise": True}]},
+            "as it is of a change; received neither",
+        ),
+        (
+            {"limits": [{"metric": "coverage_at_50", "fall_at_most": 0, "beyond_noise": True}]},
+            "the change of coverage_at_50 has no interval",
+        ),
         ({"limits": [{"metric": "index_recall_at_50", "fall_at_most": 0.1}]}, "no index of today's catalogue"),
         (
             {"limits": [{"metric": "ndcg_at_10", "slice": {"item_age": "as_new"}, "at_least": 0}]},
