@@ -29,7 +29,8 @@ class RetentionSettings(Declaration):
 
     Attributes:
         days: the artifacts of the newest so many days that have runs stay. Days without a run do not count.
-        versions: the newest so many pushed versions stay, and those that have a label.
+        versions: of the newest so many days that were pushed, the newest version stays, so that a day that is run again takes none
+            from another; besides, from 2 on, what was live before the last, and always those that have a label.
     """
 
     days: PositiveInt = 14

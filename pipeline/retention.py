@@ -60,23 +60,23 @@ def collect(config: Config) -> Collected:
     Args:
         config: where everything is, and what stays. Nothing may run there: the caller holds the root's lock.
     """
-    from components.pusher import labels  # imports TFX
+    from components.pusher import labels, manifest  # imports TFX
     from components.pusher.versions import PushFolder
 
     folder = PushFolder(config.serving)
     folder.recover()
     if unreadable := folder.unreadable():
         return Collected(unreadable=unreadable)
-    known, labelled = folder.manifests(), set(labels.read(folder).values())
-    staying = [each for each in known if each in known[-config.retention.versions :] or each.version in labelled]
+    labelled = set(labels.read(folder).values())
+    kept = manifest.staying(folder.manifests(), config.retention.versions, labelled)
     history = _History(Store(connection(config)))
     newest = history.runs_of_newest_days(config.retention.days)
     if not newest:  # ML Metadata was moved away: nothing here says what is needed
         return Collected()
-    runs = newest | history.last_runs() | history.runs_behind(staying) | history.runs_behind_newest_blessed()
+    runs = newest | history.last_runs() | history.runs_behind(kept) | history.runs_behind_newest_blessed()
     root = Path(os.path.realpath(config.pipeline_root))
     marked = history.mark_deleted(root, needed=history.artifacts_of(runs))
-    removable = _Removable(root, [*history.live_places(), *(manifest.model for manifest in staying)])
+    removable = _Removable(root, [*history.live_places(), *(version.model for version in kept)])
     found = _folders(root, before=history.started(newest))
     removed = sum(_remove(path) for path in removable.among([*found, *history.deleted_places()]))
     return Collected(marked, removed, folder.retain(config.retention.versions, labelled))

@@ -1,6 +1,6 @@
 """What a pushed version is, and which versions are in force."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import PurePosixPath
 
 from pydantic import Field, field_validator
@@ -10,6 +10,7 @@ from schemas.errors import UserError
 from schemas.features import Declaration
 
 HIGHEST_VERSION = (1 << 63) - 1  # TF Serving's, an int64
+REVISIONS_A_DAY = 1000
 
 
 class Manifest(Declaration):
@@ -65,6 +66,25 @@ def in_force(manifests: Sequence[Manifest]) -> list[Manifest]:
             found = [each for each in found if each.content < manifest.content]
         found.append(manifest)
     return found
+
+
+def staying(manifests: Sequence[Manifest], days: int, labelled: Collection[int] = ()) -> list[Manifest]:
+    """The versions that retention keeps: one of each of the newest days, so that a day that is run again takes none from another.
+
+    Args:
+        manifests: every version, oldest first.
+        days: of how many days, at least 1, the newest version stays. With two or more stays besides what was live before the last,
+            of whichever day, for a rollback.
+        labelled: versions that stay besides.
+
+    Raises:
+        ValueError: `days` is less than 1.
+    """
+    if days < 1:
+        raise ValueError(f"days: expected at least 1, received {days}")
+    of_days = {each.version // REVISIONS_A_DAY: each.version for each in manifests}
+    kept = {*sorted(of_days.values())[-days:], *(each.version for each in manifests[-min(days, 2) :]), *labelled}
+    return [each for each in manifests if each.version in kept]
 
 
 def withdrawn_by(restored: Manifest, manifests: Sequence[Manifest]) -> list[Manifest]:

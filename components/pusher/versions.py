@@ -34,14 +34,13 @@ from tfx.utils import io_utils
 from components.indexer.files import write_whole
 from components.pusher import files
 from components.pusher.files import Digest, Source
-from components.pusher.manifest import Manifest, find
+from components.pusher.manifest import REVISIONS_A_DAY, Manifest, find, staying
 from schemas.errors import UserError
 
 MANIFESTS = "manifests"
 MANIFEST = "manifest.json"
 STAGING = ".staging"
 TRASH = ".trash"
-REVISIONS_A_DAY = 1000
 VERSION_FILE = re.compile(r"\d{11}\.json")
 _log = logging.getLogger(__name__)
 
@@ -143,25 +142,25 @@ class PushFolder:
                 faults += [f"{place}/{sentence}" for sentence in files.differences(manifest.files[part], found)]
         return faults
 
-    def retain(self, newest: int, labelled: Collection[int] = ()) -> list[int]:
+    def retain(self, days: int, labelled: Collection[int] = ()) -> list[int]:
         """Removes all but the newest versions; the highest, which is live, is always one of those that stay.
 
         What a rollback brought back may go: the rollback has a copy of its own.
 
         Args:
-            newest: how many stay, at least 1.
+            days: of how many of the newest days a version stays, at least 1; see `components.pusher.manifest.staying`.
             labelled: versions that stay besides; see `components.pusher.labels`.
 
         Returns:
             The versions that were removed, oldest first.
 
         Raises:
-            ValueError: `newest` is less than 1.
+            ValueError: `days` is less than 1.
         """
-        if newest < 1:
-            raise ValueError(f"newest: expected at least 1, received {newest}")
         self.recover()
-        going = [each for each in self.manifests()[:-newest] if each.version not in labelled]
+        known = self.manifests()
+        kept = staying(known, days, labelled)
+        going = [each for each in known if each not in kept]
         for manifest in going:
             self._remove(manifest)
         return [manifest.version for manifest in going]
