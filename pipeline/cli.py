@@ -185,6 +185,35 @@ def recommend(
 
 
 @app.command()
+def tune(
+    day: Annotated[
+        Any, typer.Option("--date", parser=a_day, metavar="YYYY-MM-DD", help="The UTC day, of a complete run.")
+    ],
+    time_given: Annotated[
+        Any, typer.Option("--for", parser=a_duration, metavar="DURATION", help="Of all trials, such as 30m.")
+    ] = "30m",
+    config: ConfigOption = MOVIELENS_CONFIG,
+    settings: SetOption = None,
+) -> None:
+    """Searches for better settings of the trainer over a day's data, judged by its held-out users; goes on where it was ended."""
+    with _session("tune", config, settings, writes=False) as (console, loaded):
+        from pipeline import terminal
+
+        with console.status("loading TensorFlow"):
+            from pipeline.tuning import tune as search
+
+        def say(words: str) -> None:
+            console.print(f"  {words}", highlight=False, soft_wrap=True)
+
+        with terminal.step_progress(console, lines=False):
+            found = search.tune(loaded, day, time_given.total_seconds(), say)
+        console.print(search.table(found))
+        console.print(found.verdict, highlight=False, soft_wrap=True)
+        for line in search.difference(found):
+            console.print(f"  {line}", highlight=False, soft_wrap=True)
+
+
+@app.command()
 def serve(
     host: Annotated[
         str, typer.Option(metavar="ADDRESS", help="The address to listen on; 0.0.0.0 for every one.")

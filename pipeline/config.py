@@ -14,6 +14,7 @@ from components.example_validator.settings import ValidationSettings
 from components.indexer.settings import IndexerSettings
 from components.pusher.settings import PusherSettings
 from components.trainer.settings import TrainerSettings
+from components.tuner.settings import TunerSettings
 from pipeline.beam_settings import BeamSettings
 from pipeline.kubeflow.settings import KubeflowSettings
 from pipeline.metadata_settings import MetadataSettings, SqliteSettings
@@ -47,6 +48,7 @@ class Config(Declaration):
         data: where interactions and the catalogue lie, and how they are read and split; paths relative to the root.
         validation: how far a day may be from the one before.
         trainer: the model and its training.
+        tuner: what `ndr tune` searches through.
         indexer: the index over the catalogue.
         counts: what is remembered of earlier days for the baselines.
         evaluator: what is measured, and what must be reached to be pushed.
@@ -65,6 +67,7 @@ class Config(Declaration):
     data: ExampleGenSettings
     validation: ValidationSettings = ValidationSettings()
     trainer: TrainerSettings
+    tuner: TunerSettings = TunerSettings()
     indexer: IndexerSettings = IndexerSettings()
     counts: CountsSettings = CountsSettings()
     evaluator: EvaluatorSettings = EvaluatorSettings()

@@ -36,7 +36,14 @@ class Training:
     unfinished: str
 
 
-def train(model: TwoTowerModel, state: TrainingState, training: Training, log_folder: str, devices: Devices) -> None:
+def train(
+    model: TwoTowerModel,
+    state: TrainingState,
+    training: Training,
+    log_folder: str,
+    devices: Devices,
+    is_enough: Callable[[int], bool] = lambda epoch: False,
+) -> None:
     """Fits the model, or goes on where a killed attempt was; the loss of every epoch is reported, and written to `log_folder`.
 
     Not by Keras's `fit`, which with parameter servers says nothing between epochs.
@@ -47,6 +54,7 @@ def train(model: TwoTowerModel, state: TrainingState, training: Training, log_fo
         training: what to train on, and how long.
         log_folder: where the chief writes.
         devices: what to train on.
+        is_enough: asked behind each epoch, by its number from 0, whether it was the last.
 
     Raises:
         UserError: the loss or the weights are no longer finite.
@@ -78,6 +86,8 @@ def train(model: TwoTowerModel, state: TrainingState, training: Training, log_fo
                     manager.save(checkpoint_number=int(model.optimizer.iterations.numpy()))
             curve.report(epoch)
             skip = 0
+            if is_enough(epoch):
+                break
         if not all(tf.reduce_all(tf.math.is_finite(weights)) for weights in model.trainable_variables):
             raise _diverged(settings)
     if devices.is_chief:

@@ -15,6 +15,7 @@ from pipeline.arguments import (
     ConfigOption,
     SetOption,
     a_day,
+    a_duration,
     days_between,
     reported,
 )
@@ -54,10 +55,17 @@ PlainHttpOption = Annotated[
 @app.command("compile")
 def compile_package(
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")],
+    tune: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DURATION", help="Instead, the pipeline of one step: ndr tune --for DURATION, of the day `date`."
+        ),
+    ] = None,
     config: ConfigOption = MOVIELENS_CONFIG,
     settings: SetOption = None,
 ) -> None:
     """Writes the pipeline as Kubeflow takes it."""
+    seconds = a_duration(tune).total_seconds() if tune else 0.0
     from pipeline import config as configuration
 
     with reported():
@@ -69,7 +77,10 @@ def compile_package(
         with TemporaryDirectory() as folder, quiet_terminal(Path(folder), "compile"):
             from pipeline.kubeflow import compiler
 
-            compiled = compiler.compile_pipeline(loaded, config, settings or [])
+            if tune:
+                compiled = compiler.compile_tuning(loaded, config, settings or [], tune, seconds)
+            else:
+                compiled = compiler.compile_pipeline(loaded, config, settings or [])
         unfinished = output.with_name(f"{output.name}.unfinished")
         unfinished.write_text(compiled.text, encoding="utf-8")
         unfinished.rename(output)

@@ -23,6 +23,7 @@ from tfx.types import standard_artifacts
 
 from pipeline import day_run, digests
 from pipeline.config import Config
+from pipeline.create import TRAINER
 from pipeline.kubeflow.pods import Pod, share_pods
 from pipeline.kubeflow.settings import KubeflowSettings, Machine
 from pipeline.missed import DAYS_BACK, MAKE_UP_DAYS
@@ -76,9 +77,7 @@ def compile_pipeline(config: Config, path: Path, settings: Sequence[str]) -> Com
     Raises:
         UserError: there is no `kubeflow` section, or it names a step that the pipeline does not have.
     """
-    given = config.kubeflow
-    if given is None:
-        raise UserError(f"{path}: kubeflow: is missing. It says at least which image the steps run in: {{image: ...}}.")
+    given = _section(config, path)
     pipeline = day_run.compile_pipeline(config, ANY_DAY)
     upstream = _upstream(pipeline)
     if unknown := sorted(given.steps.keys() - upstream.keys()):
@@ -112,16 +111,63 @@ def compile_pipeline(config: Config, path: Path, settings: Sequence[str]) -> Com
             _configure(task, given, pod)
 
     behind_begin = [_kebab(pod.reading[0]) for pod in pods if BEGIN in pod.behind]
-    for name, task in daily.pipeline_spec.root.dag.tasks.items():
+    text = _written(daily, behind_begin)
+    # A driver for the whole, and for each task a driver and a pod; of those that are left out, the driver finds that out.
+    return Compiled(text, len(upstream), 1 + 2 * (1 + len(pods)), 1 + 2 + len(behind_begin))
+
+
+def compile_tuning(config: Config, path: Path, settings: Sequence[str], duration: str, seconds: float) -> Compiled:
+    """Compiles the pipeline of one step that searches for better settings over a day's data, on the Trainer's machine.
+
+    Args:
+        config: the configuration.
+        path: its file, as the step finds it in the image.
+        settings: what was set over the file's values; a run cannot give others.
+        duration: of all trials, as `ndr tune --for` takes it.
+        seconds: the same as a number.
+
+    Raises:
+        UserError: there is no `kubeflow` section, or the step would be ended before the trials are.
+    """
+    given = _section(config, path)
+    minutes = given.machine_of(TRAINER).timeout_minutes
+    if seconds >= 60 * minutes:
+        raise UserError(
+            f"--tune: expected less than the {minutes} minutes behind which kubeflow ends the Trainer's step, received {duration}. "
+            f"Raise kubeflow.steps.{TRAINER}.timeout_minutes, or search for a shorter time: a search goes on where it ended."
+        )
+    options = [word for setting in settings for word in ("--set", setting)]
+
+    def tune(date: str) -> dsl.ContainerSpec:
+        arguments = ["tune", "--config", str(path), "--date", date, "--for", duration, *options]
+        return dsl.ContainerSpec(image=given.image, command=["ndr"], args=arguments)
+
+    @dsl.pipeline(name=f"{_kebab(config.name)}-tune", description=f"Searches for better settings of {config.name}.")
+    def searching(date: str) -> None:
+        task = dsl.container_component(tune)(date=date)
+        _configure(task, given, Pod((TRAINER,), (TRAINER,), ()))
+        task.set_display_name("Tune")
+
+    text = _written(searching, ())
+    return Compiled(text, 1, 3, 3)
+
+
+def _section(config: Config, path: Path) -> KubeflowSettings:
+    if config.kubeflow is None:
+        raise UserError(f"{path}: kubeflow: is missing. It says at least which image the steps run in: {{image: ...}}.")
+    return config.kubeflow
+
+
+def _written(pipeline: Any, behind_begin: Sequence[str]) -> str:
+    """A pipeline's YAML; of the tasks named, only where there is something to do."""
+    for name, task in pipeline.pipeline_spec.root.dag.tasks.items():
         task.retry_policy.backoff_max_duration.seconds = NO_END_OF_RETRIES
         if name in behind_begin:  # what comes behind a step that was left out is left out, too
             task.trigger_policy.condition = IS_TO_DO
     with TemporaryDirectory() as folder:
         target = Path(folder) / "pipeline.yaml"
-        compiler.Compiler().compile(daily, str(target))
-        text = target.read_text(encoding="utf-8")
-    # A driver for the whole, and for each task a driver and a pod; of those that are left out, the driver finds that out.
-    return Compiled(text, len(upstream), 1 + 2 * (1 + len(pods)), 1 + 2 + len(behind_begin))
+        compiler.Compiler().compile(pipeline, str(target))
+        return target.read_text(encoding="utf-8")
 
 
 def _upstream(pipeline: pipeline_pb2.Pipeline) -> Mapping[str, Sequence[str]]:

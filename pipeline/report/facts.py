@@ -21,6 +21,8 @@ from pipeline.report.embedding_map import ItemMap, read_map
 from pipeline.report.outcome import day_runs
 from pipeline.runs import Run
 from pipeline.skew_file import Skew
+from pipeline.tuning import file as tuning_file
+from pipeline.tuning.file import Tuning
 from schemas.errors import UserError
 
 MOST_DAYS = 30
@@ -66,6 +68,7 @@ class Facts:
         losses: by run, of those in `days`, the mean loss of each epoch.
         drift: by run, of those in `days`, by feature, what was measured.
         skew: of what is served, as `ndr skew` measured it last.
+        tuning: the last search for settings, by `ndr tune`.
         frequencies: by day, of `seen_in` and of the day with the most to train on: on a quiet one there is little to compare.
         items: of `seen_in`.
         seen_in: the last of `days` that trained a model; None where none did.
@@ -79,6 +82,7 @@ class Facts:
     losses: Mapping[str, list[float] | Missing]
     drift: Mapping[str, dict[str, Distance] | Missing]
     skew: Skew | Missing
+    tuning: Tuning | Missing
     frequencies: Mapping[str, Frequencies | Missing]
     items: ItemMap | Missing
     seen_in: Run | None
@@ -111,6 +115,7 @@ def gather(config: Config, first: date | None, last: date | None) -> Facts:
         losses={run: or_missing("The loss", partial(read_losses, graph)) for run, graph in graphs.items()},
         drift={run: or_missing("The drift", partial(read_drift, graph)) for run, graph in graphs.items()},
         skew=or_missing("The skew", lambda: skew_file.read(config.root)),
+        tuning=or_missing("The search for settings", lambda: tuning_file.read(config.root)),
         frequencies={
             run.date: or_missing("The frequencies", partial(read_frequencies, graphs[run.run]))
             for run in (seen_in, max(trained, key=_training_examples, default=None))

@@ -29,6 +29,7 @@ from pipeline.summary import (
     strongest_baseline,
     with_interval,
 )
+from pipeline.tuning.file import Tuning
 from schemas.features import Embedded, FeatureSpec
 
 HERE = Path(__file__).parent
@@ -106,6 +107,8 @@ def render(facts: Facts, config: Config) -> str:
         drift=trends.drift_chart(days, facts.drift),
         skew=facts.skew if isinstance(facts.skew, Missing) else skew_table(facts.skew),
         losses=trends.loss_chart(days, facts.losses),
+        tuning=facts.tuning if isinstance(facts.tuning, Missing) else trends.tuning_chart(facts.tuning),
+        tuning_table=None if isinstance(facts.tuning, Missing) else tuning_table(facts.tuning),
         frequencies={
             day: found if isinstance(found, Missing) else trends.frequency_chart(found)
             for day, found in facts.frequencies.items()
@@ -162,6 +165,21 @@ def skew_table(skew: Skew) -> Rows:
         for name, each in skew.furthest_first()
     )
     return Rows(("feature", "distance", "limit", "present in training", "present when served"), rows)
+
+
+def tuning_table(tuning: Tuning) -> Rows:
+    """A row a trial, the best first."""
+    rows = tuple(
+        (
+            str(trial.number),
+            "" if trial.best is None else f"{trial.best:.4f}",
+            str(len(trial.curve)),
+            trial.state,
+            trial.words,
+        )
+        for trial in tuning.best_first(trends.TRIALS_DRAWN)
+    )
+    return Rows(("trial", f"recall@{tuning.k}", "epochs", "outcome", "settings"), rows)
 
 
 def _furthest(drift: dict[str, Distance] | Missing | None) -> tuple[str, Distance] | None:

@@ -14,9 +14,11 @@ from pipeline.report.facts import Distance, Frequencies, Missing
 from pipeline.report.outcome import Outcome, outcome, reasons
 from pipeline.runs import Run
 from pipeline.summary import ASIDE, NEXT_DAY_SCORERS, SCORERS
+from pipeline.tuning.file import Tuning
 
 MOST_EMPTY_DAYS = 62
 MOST_LINES = 6
+TRIALS_DRAWN = 5
 ALL = "all"
 
 
@@ -221,6 +223,25 @@ def loss_chart(days: Sequence[Run], losses: Mapping[str, list[float] | Missing])
     }
     names = [f"epoch {number}" for number in range(1, epochs + 1)]
     return line_chart("Loss by epoch, a line a day", names, series, _short_words, from_zero=False)
+
+
+def tuning_chart(tuning: Tuning) -> Chart:
+    """Recall@K behind each epoch, of the settings as they were and of the best trials."""
+    drawn = [trial for trial in tuning.best_first(TRIALS_DRAWN) if trial.curve]
+    chosen = sorted(drawn, key=lambda trial: trial.number != 0)
+    epochs = max(len(trial.curve) for trial in chosen)
+    series: dict[str, list[Value | None]] = {
+        f"trial {trial.number}" if trial.number else "as they are": [
+            *(
+                Value(value, f"trial {trial.number}, epoch {n}: {value:.4f}\n{trial.words}")
+                for n, value in enumerate(trial.curve, 1)
+            ),
+            *[None] * (epochs - len(trial.curve)),
+        ]
+        for trial in chosen
+    }
+    names = [f"epoch {number}" for number in range(1, epochs + 1)]
+    return line_chart(f"Recall@{tuning.k} behind each epoch, by trial", names, series, _short_words, from_zero=False)
 
 
 def frequency_chart(found: Frequencies) -> Chart:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ml_metadata.metadata_store.metadata_store import MetadataStore
+from ml_metadata.proto import metadata_store_pb2
 from shops import DAY, ITEMS_A_KIND, SHOP, ndr, runs, write_shop
 
 PLAIN_TENSORFLOW = """
@@ -97,6 +99,25 @@ def test_another_shape_of_data_needs_no_python(shop: list[str]) -> None:
     members = run["rows"]["users"]
     assert (members["rows"], members["splits"]) == (151, {"users": 151})
     assert 0 < run["rows"]["interactions"]["splits"]["of a user whom the users' table lacks"] < 9000
+
+
+def test_settings_are_searched_for_over_the_days_data(shop: list[str]) -> None:
+    # Within a second there is one trial, of the settings as they are.
+    answer = ndr("tune", "--date", DAY.isoformat(), "--for", "1s", *shop)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert "trial   0 complete" in answer.stdout and "as they are" in answer.stdout
+    root = Path(next(word for word in shop if word.startswith("root=")).removeprefix("root="))
+    (trial,) = json.loads((root / "tuning.json").read_text())["trials"]
+    # It is in ML Metadata, with the day's examples as what it used, and those who read that are not put out by it.
+    where = metadata_store_pb2.ConnectionConfig()
+    where.sqlite.filename_uri = str(root / "metadata.sqlite")
+    metadata = MetadataStore(where)
+    (kept,) = metadata.get_executions_by_type("ndr.Trial")
+    assert kept.properties["recall"].double_value == pytest.approx(max(trial["curve"]))
+    used = [event.artifact_id for event in metadata.get_events_by_execution_ids([kept.id])]
+    examples = [each for each in metadata.get_artifacts_by_id(used) if "/Transform/transformed_examples/" in each.uri]
+    lineage = ndr("lineage", str(examples[0].id), *shop)
+    assert lineage.returncode == 0, lineage.stderr
 
 
 def test_the_report_shows_all_of_a_run(shop: list[str], tmp_path: Path) -> None:

@@ -281,3 +281,25 @@ def test_a_setting_that_kubernetes_would_refuse_is_refused_before(setting: str, 
     with pytest.raises(UserError) as refused:
         configuration.load(SHOP, ["kubeflow.image=x", setting])
     assert sentence in str(refused.value)
+
+
+def test_a_search_for_settings_is_a_step_of_a_pipeline_of_its_own_on_the_trainers_machine() -> None:
+    made = compiler.compile_tuning(configuration.load(SHOP, SETTINGS), SHOP, ["root=/ndr"], "2h", 7200.0)
+    pipeline, platform = yaml.safe_load_all(made.text)
+    (task,) = pipeline["root"]["dag"]["tasks"].values()
+    assert task["inputs"]["parameters"] == {"date": {"componentInputParameter": "date"}}
+    (executor,) = pipeline["deploymentSpec"]["executors"].values()
+    container = executor["container"]
+    date = "{{$.inputs.parameters['date']}}"
+    assert [*container["command"], *container["args"]] == [
+        "ndr", "tune", "--config", str(SHOP), "--date", date, "--for", "2h", "--set", "root=/ndr",
+    ]  # fmt: skip
+    assert container["resources"]["resourceCpuLimit"] == "8"
+    (kubernetes,) = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values()
+    assert kubernetes["pvcMount"][0]["mountPath"] == "/ndr"
+    assert task["retryPolicy"]["maxRetryCount"] == 5
+
+
+def test_a_search_that_kubeflow_would_end_is_refused() -> None:
+    with pytest.raises(UserError, match="expected less than the 600 minutes behind which kubeflow ends the Trainer"):
+        compiler.compile_tuning(configuration.load(SHOP, SETTINGS), SHOP, [], "10h", 36_000.0)

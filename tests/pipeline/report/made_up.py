@@ -11,6 +11,7 @@ from pipeline.report.embedding_map import ItemMap, Spot
 from pipeline.report.facts import Distance, Facts, Frequencies, Missing
 from pipeline.report.outcome import day_runs
 from pipeline.runs import Run, Step
+from pipeline.tuning.file import Tried, Tuning
 
 FIRST = date(2026, 11, 1)
 
@@ -111,6 +112,7 @@ def facts(runs: Sequence[Run], title: str = "Item") -> Facts:
         graphs={run.run: graph(run.run, title) for run in days},
         losses={run.run: [3.0, 2.5 - 0.01 * number] for number, run in enumerate(days)},
         skew=Missing("What is served was not compared with what was trained on: ndr skew."),
+        tuning=Missing("No better settings were searched for yet: ndr tune."),
         drift={run.run: {"price": Distance(0.1 * (number % 5), 0.3)} for number, run in enumerate(days)},
         frequencies={newest.date: Frequencies([0.01, 0.1, 1.0], [0.02, 0.1, 0.9])},
         items=ItemMap(
@@ -142,3 +144,17 @@ def graph(run: str, uri: str = "/nowhere") -> Graph:
         {id: Execution(id, node, run, "complete", "", 1.0) for id, node in steps.items()},
         tuple(Edge(artifact, execution, kind, kind) for artifact, execution, kind in edges),  # type: ignore[arg-type]
     )
+
+
+def tuning(words: str = "linear") -> Tuning:
+    """A search of three trials, of which the second is better beyond chance and the last diverged."""
+    trials = (
+        Tried(0, {"trainer.towers": "configured"}, "complete", (0.2, 0.3, 0.28), 10.0),
+        Tried(1, {"trainer.towers": words}, "complete", (0.25, 0.31, 0.36), 11.5),
+        Tried(2, {"trainer.towers": "[128]"}, "diverged", (), 1.0),
+    )
+    return Tuning(
+        date="2026-11-14", run="2026-11-14.a", ended="2026-11-15T01:02:03+00:00", k=50, interactions=(1000, 1100), trials=trials,
+        best=1, epochs=3, before=0.3, after=0.35, difference=0.05, lower=0.01, upper=0.09,
+        changes={"trainer.towers.query": [8]},
+    )  # fmt: skip

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from browser import CHROMIUM, look
-from made_up import FAILED, a_run, facts, fortnight, metrics
+from made_up import FAILED, a_run, facts, fortnight, metrics, tuning
 
 from pipeline import config
 from pipeline.lineage import Artifact
@@ -61,7 +61,9 @@ def hostile() -> Facts:
     found = facts([run, a_run(**{**FAILED, "date": "2026-11-02", "fault": HOSTILE})], title=HOSTILE)
     items = found.items
     assert not isinstance(items, Missing)
-    return replace(found, pipeline=HOSTILE, items=replace(items, groups=(HOSTILE, WIDE), feature=HOSTILE))
+    return replace(
+        found, pipeline=HOSTILE, tuning=tuning(HOSTILE), items=replace(items, groups=(HOSTILE, WIDE), feature=HOSTILE)
+    )
 
 
 def test_everything_is_there() -> None:
@@ -93,6 +95,22 @@ def test_everything_is_there() -> None:
     assert {f"#run-{run.run}" for run in found.days} <= links
     assert all(each.get("aria-label") for each in parsed.elements["svg"] if each.get("role") == "img")
     assert len([each for each in parsed.elements["circle"] if each.get("data-tip", "").startswith("Item ")]) == 25
+
+
+def test_settings_that_were_tried_are_shown_with_what_they_are_worth() -> None:
+    parsed = Parsed(page.render(replace(facts(fortnight()), tuning=tuning()), CONFIG))
+    for told in (
+        "Trial 1 is better than the settings as they are: recall@50 0.3500, +0.0500 [+0.0100, +0.0900]",
+        "3 trials over the data of 2026-11-14, by the 1,000 held-out",
+        "0.3600",
+        "towers linear",
+        "diverged",
+    ):
+        assert told in parsed.text
+    (drawn,) = (
+        each for each in parsed.elements["svg"] if each.get("aria-label") == "Recall@50 behind each epoch, by trial"
+    )
+    assert drawn["role"] == "img"
 
 
 def test_what_is_missing_leaves_a_sentence() -> None:

@@ -1,0 +1,143 @@
+"""What a day gives to training, read once for however many models are trained on it."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import tensorflow as tf
+import tensorflow_transform as tft
+
+from components.analysis import files
+from components.trainer import frequencies
+from components.trainer.inputs import (
+    TrainingExamples,
+    catalogue_inputs,
+    known_items,
+    looked_up,
+    lookup_for_training,
+    masks_of,
+    parsed_bytes,
+    uniform_draws,
+    with_uniform_items,
+)
+from components.trainer.model import TwoTowerModel, build_model
+from components.trainer.optimizers import build_optimizer
+from components.trainer.settings import TrainerSettings
+from components.trainer.state import TrainingState
+from components.trainer.strategies import Devices
+from components.trainer.training import Training
+from components.transform.catalogue_lookup import CatalogueLookup, Inputs
+from schemas.errors import UserError
+from schemas.features import CANDIDATE_ID, FeatureSpec
+
+GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a day's data for training lies.
+
+    Attributes:
+        transform_graph: the folder of Transform's graph.
+        analysis: the folder of `components.analysis.files`.
+        train: patterns of the transformed interactions' files.
+        catalogue: patterns of the catalogue's files, raw.
+        blocked: of the items that are known, but blocked.
+        examples: how many interactions there are.
+    """
+
+    transform_graph: str
+    analysis: str
+    train: tuple[str, ...]
+    catalogue: tuple[str, ...]
+    blocked: tuple[str, ...]
+    examples: int
+
+
+class TrainingDay:
+    """A day's data for training.
+
+    Args:
+        places: where it lies.
+        spec: the dataset's features.
+    """
+
+    def __init__(self, places: Places, spec: FeatureSpec) -> None:
+        self.places = places
+        self.spec = spec
+        self.transform_output = tft.TFTransformOutput(places.transform_graph)
+        self.rows = files.table_rows(places.analysis, spec)
+
+    @cached_property
+    def catalogue(self) -> Inputs:
+        """The item tower's inputs of all items that may be retrieved."""
+        return catalogue_inputs(self.places.catalogue, self.spec, self.transform_output)
+
+    @cached_property
+    def known(self) -> Inputs:
+        """What uniform negatives are drawn from."""
+        seen, _ = frequencies.count_items(self.places.train, frequencies.step(self.places.examples))
+        return known_items(self.catalogue, seen, masks_of(self.spec, self.rows), self.spec.id_features)
+
+    @cached_property
+    def items(self) -> Inputs | None:
+        """The inputs of all items that queries and interactions look something up of; None where they look nothing up."""
+        if not (self.spec.kept_in_catalogue or self.spec.looked_up):
+            return None
+        return catalogue_inputs([*self.places.catalogue, *self.places.blocked], self.spec, self.transform_output)
+
+    @cached_property
+    def lookup(self) -> CatalogueLookup | None:
+        """What interactions do not repeat of their items."""
+        return lookup_for_training(self.spec, self.items) if self.items else None
+
+    def training(
+        self, spec: FeatureSpec, settings: TrainerSettings, unfinished: str, devices: Devices
+    ) -> tuple[TwoTowerModel, TrainingState, Training]:
+        """An untrained model, made in the scope of the devices' strategy, and what it is trained on.
+
+        Args:
+            spec: the day's, but for how much training hides of the ids.
+            settings: the trainer's.
+            unfinished: where checkpoints on the way are.
+            devices: what is trained on.
+
+        Raises:
+            UserError: the devices cannot share a batch evenly.
+        """
+        examples = self.places.examples
+        batch_size = shared_evenly("examples", min(settings.batch_size, examples), devices)
+        uniform_negatives = shared_evenly("softmax.uniform_negatives", settings.softmax.uniform_negatives, devices)
+        masks = masks_of(spec, self.rows)
+        fits = examples * parsed_bytes(self.transform_output) <= settings.kept_gib * GIB
+        kept = settings.epochs > 1 and fits and devices.has_weights  # else they are read elsewhere
+        source = TrainingExamples(self.places.train, self.transform_output, batch_size, examples, kept, masks=masks)
+
+        def batches(epoch: int, skip: int) -> tf.data.Dataset:
+            seed = settings.seed + epoch
+            draws = None
+            if uniform_negatives:
+                draws = uniform_draws(self.known, uniform_negatives, seed, masks).skip(skip)
+            return with_uniform_items(looked_up(spec, source.batches(seed, skip), self.lookup), draws)
+
+        with devices.strategy.scope():
+            catalogue_size = self.known[CANDIDATE_ID].shape[0] if uniform_negatives else 0
+            model = build_model(spec, self.rows, settings, catalogue_size, devices.parts)
+            model.compile(optimizer=build_optimizer(settings), jit_compile=settings.jit_compile)
+            model.make_weights(next(iter(batches(0, 0))))
+            model.frequency.count_batches_of(batch_size)
+            state = TrainingState(model)
+        return model, state, Training(batches, -(-examples // batch_size), settings, unfinished)
+
+
+def shared_evenly(name: str, rows: int, devices: Devices) -> int:
+    """So many rows, or somewhat fewer, so that each replica has as many.
+
+    Raises:
+        UserError: there are fewer than replicas.
+    """
+    shared = rows - rows % devices.replicas
+    if rows and not shared:
+        raise UserError(
+            f"trainer.strategy: expected at least one of {rows} {name} for each of {devices.replicas} replicas."
+        )
+    return shared

@@ -1,0 +1,341 @@
+"""A search for better settings over one day's data: Optuna's sampler proposes, successive halving stops what does not lead.
+
+A trial trains a model anew on the day's training split and is ranked on the held-out users behind each epoch, so that the best
+number of epochs is found on the way. What ended is in a journal, beside the trials' hits: a search that was killed goes on behind
+the last trial that ended, and a trial that was killed is begun again with the same settings.
+"""
+
+import gc
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import optuna
+import tf_keras
+from numpy.typing import NDArray
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+
+from components.evaluator.ranked import USER_GROUPS
+from components.evaluator.statistics import Mean
+from components.progress import progress
+from components.trainer.day import TrainingDay
+from components.trainer.model import TwoTowerModel
+from components.trainer.settings import TrainerSettings
+from components.trainer.strategies import one_device
+from components.trainer.training import train
+from components.tuner.held_out import HeldOut
+from components.tuner.settings import LINEAR, TunerSettings
+from schemas.errors import UserError
+from schemas.features import FeatureSpec
+
+JOURNAL = "journal.log"
+CONFIGURED = "configured"
+CURRENT = 0  # the trial of the settings as they are
+SEEDED = 10  # trials that are drawn at random before the sampler learns from them
+MASKED = "tables.*.masked"
+TEMPERATURE, STRENGTH = "trainer.softmax.temperature", "trainer.softmax.strength"
+LEARNING_RATE, NEGATIVES = "trainer.learning_rate", "trainer.softmax.uniform_negatives"
+LAYERS = "trainer.towers"
+Values = dict[str, float | int | str]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trial.
+
+    Attributes:
+        number: from 0, which is that of the settings as they are.
+        values: what was chosen, by the name of the setting.
+        state: `complete`; `stopped`, by successive halving; or `diverged`.
+        curve: recall@K of the choosing half behind each epoch.
+        seconds: how long it took.
+    """
+
+    number: int
+    values: Values
+    state: str
+    curve: tuple[float, ...]
+    seconds: float
+
+    @property
+    def best(self) -> tuple[float, int]:
+        """The highest recall@K, and behind how many epochs; -inf where there is none."""
+        return max(
+            ((value, epoch + 1) for epoch, value in enumerate(self.curve)),
+            default=(-math.inf, 0),
+            key=lambda each: each[0],
+        )
+
+
+@dataclass(frozen=True)
+class Gain:
+    """By how much the best trial is above the settings as they are, on the users that had no part in the choice.
+
+    Attributes:
+        trial: the best trial's number.
+        epochs: behind which it was best.
+        before: recall@K of the settings as they are, with their own epochs.
+        after: the best trial's.
+        difference: between both.
+        lower: end of the 95 % interval of the difference; None where all users are of one group.
+        upper: the other end.
+    """
+
+    trial: int
+    epochs: int
+    before: float
+    after: float
+    difference: float
+    lower: float | None
+    upper: float | None
+
+
+class Search:
+    """A search, begun or gone on with.
+
+    Args:
+        day: what is trained on.
+        held_out: what is judged by.
+        trainer: the settings as they are, of a run that starts anew.
+        settings: what is searched for.
+        k: of recall@K.
+        folder: where it is kept; the same for the same search.
+    """
+
+    def __init__(
+        self,
+        day: TrainingDay,
+        held_out: HeldOut,
+        trainer: TrainerSettings,
+        settings: TunerSettings,
+        k: int,
+        folder: Path,
+    ) -> None:
+        self._day, self._held_out, self._trainer, self._settings, self._k = day, held_out, trainer, settings, k
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self._study = optuna.create_study(
+            storage=JournalStorage(JournalFileBackend(str(folder / JOURNAL))),
+            study_name=CONFIGURED,
+            direction="maximize",
+            load_if_exists=True,
+            pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=settings.reduction),
+        )
+        # Of another seed than before, or what was drawn first would be drawn again.
+        self._study.sampler = optuna.samplers.TPESampler(
+            seed=trainer.seed + len(self._study.trials), n_startup_trials=SEEDED
+        )
+        if not self._study.trials:
+            self._study.enqueue_trial(self._current())
+        for trial in self._study.get_trials(states=[TrialState.RUNNING]):  # it was killed
+            self._study.tell(trial.number, state=TrialState.FAIL)
+            self._study.enqueue_trial(trial.params, user_attrs={"instead_of": trial.number})
+
+    @property
+    def trials(self) -> list[Trial]:
+        """Those that ended, oldest first."""
+        return [_read(trial) for trial in self._study.trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+
+    def run(self, seconds: float, ended: Callable[[Trial], None]) -> None:
+        """Tries until the time is over; that of earlier attempts counts. The settings as they are are tried whatever it takes.
+
+        Args:
+            seconds: of all trials together.
+            ended: told of each trial at its end.
+        """
+        while (left := seconds - sum(trial.seconds for trial in self.trials)) > 0 or not self.trials:
+            progress(f"{len(self.trials)} trials", max(0.0, 1.0 - left / seconds))
+            number = self._try(self._study.ask(), time.monotonic() + left)
+            ended(_read(self._study.trials[number]))
+
+    def _try(self, trial: optuna.Trial, deadline: float) -> int:
+        """A trial, up to its end or somewhat behind the deadline; returns its number."""
+        started = time.monotonic()
+        values = self._chosen(trial)
+        is_current = values == self._current()
+        curve: list[float] = []
+
+        def is_enough(epoch: int, model: TwoTowerModel) -> bool:
+            hits = self._held_out.hits(model, self._k)
+            _write(self._hits_file(trial.number, epoch + 1), hits[~self._held_out.chooses])
+            curve.append(float(hits[self._held_out.chooses].mean()))
+            trial.set_user_attr("curve", curve)
+            trial.report(curve[-1], epoch + 1)
+            if is_current and epoch + 1 < self._trainer.epochs:
+                return False
+            return time.monotonic() > deadline or (not is_current and trial.should_prune())
+
+        try:
+            self._train(values, is_enough)
+        except UserError:  # it diverged, which is an answer
+            trial.set_user_attr("diverged", True)
+            curve.clear()
+        trial.set_user_attr("seconds", time.monotonic() - started)
+        is_whole = bool(curve) and (is_current or len(curve) == self._epochs)
+        self._study.tell(
+            trial, max(curve) if is_whole else None, TrialState.COMPLETE if is_whole else TrialState.PRUNED
+        )
+        return trial.number
+
+    def gain(self) -> Gain:
+        """What the best trial gains over the settings as they are."""
+        current = next(trial for trial in self.trials if trial.values == self._current())
+        best = max(self.trials, key=lambda trial: (trial.best[0], -trial.number))
+        before = self._hits(current.number, min(self._trainer.epochs, len(current.curve)))
+        after = self._hits(best.number, best.best[1])
+        groups = self._held_out.groups[~self._held_out.chooses]
+        counts = np.bincount(groups, minlength=USER_GROUPS).astype(np.float64)
+        sums = np.bincount(groups, after - before, USER_GROUPS).astype(np.float64)
+        difference, lower, upper = Mean.of(sums, counts).interval()
+        assert difference is not None
+        return Gain(best.number, best.best[1], float(before.mean()), float(after.mean()), difference, lower, upper)
+
+    def configured(self, values: Values, epochs: int) -> dict[str, Any]:
+        """What of a trial's values differs from the settings as they are, by the name of the setting, as YAML would say it."""
+        spec, trainer = self._applied(values)
+        found: dict[str, Any] = {}
+        softmax, own = trainer.softmax, self._trainer.softmax
+        for name, now, before in (
+            (TEMPERATURE, softmax.temperature, own.temperature),
+            (STRENGTH, softmax.strength, own.strength),
+            (NEGATIVES, softmax.uniform_negatives, own.uniform_negatives),
+            (LEARNING_RATE, trainer.learning_rate, self._trainer.learning_rate),
+            (f"{LAYERS}.query", list(trainer.towers.query), list(self._trainer.towers.query)),
+            (f"{LAYERS}.item", list(trainer.towers.item), list(self._trainer.towers.item)),
+            ("trainer.catch_up.epochs", epochs, self._trainer.epochs),
+        ):
+            if now != before:
+                found[name] = now
+        for name, share in spec.masked_tables.items():
+            if share != self._day.spec.masked_tables[name]:
+                found[f"tables.{name}.masked"] = share
+        return found
+
+    @property
+    def current_epochs(self) -> int:
+        """Of the settings as they are."""
+        return self._trainer.epochs
+
+    @property
+    def _epochs(self) -> int:
+        return max(self._settings.epochs, self._trainer.epochs)
+
+    def _train(self, values: Values, is_enough: Callable[[int, TwoTowerModel], bool]) -> None:
+        spec, trainer = self._applied(values)
+        tf_keras.backend.clear_session()
+        gc.collect()
+        tf_keras.utils.set_random_seed(trainer.seed)
+        devices = one_device()
+        with TemporaryDirectory(dir=self._folder) as folder:
+            unfinished = os.path.join(folder, "unfinished")
+            model, state, training = self._day.training(spec, trainer, unfinished, devices)
+            train(model, state, training, folder, devices, lambda epoch: is_enough(epoch, model))
+
+    def _applied(self, values: Values) -> tuple[FeatureSpec, TrainerSettings]:
+        trainer, spec = self._trainer, self._day.spec
+        softmax = {
+            name.rpartition(".")[2]: values[name] for name in (TEMPERATURE, STRENGTH, NEGATIVES) if name in values
+        }
+        changed: dict[str, Any] = {"softmax": trainer.softmax.model_copy(update=softmax), "epochs": self._epochs}
+        changed["checkpoint_steps"] = 1 << 40  # a trial that is killed is begun again
+        if LEARNING_RATE in values:
+            changed["learning_rate"] = values[LEARNING_RATE]
+        layers = values.get(LAYERS, CONFIGURED)
+        if layers != CONFIGURED:
+            hidden = () if layers == LINEAR else tuple(json.loads(str(layers)))
+            last = trainer.towers.query[-1:]
+            changed["towers"] = trainer.towers.model_copy(update={"query": hidden + last, "item": hidden + last})
+        if MASKED in values:
+            tables = {
+                name: table.model_copy(update={"masked": values[MASKED]}) if name in spec.masked_tables else table
+                for name, table in spec.tables.items()
+            }
+            spec = spec.model_copy(update={"tables": tables})
+        return spec, trainer.model_copy(update=changed)
+
+    def _current(self) -> Values:
+        trainer, found = self._trainer, self._settings
+        values: Values = {}
+        if _is_range(found.temperature):
+            values[TEMPERATURE] = trainer.softmax.temperature
+        if self._has_strength:
+            values[STRENGTH] = trainer.softmax.strength
+        if _is_range(found.learning_rate):
+            values[LEARNING_RATE] = trainer.learning_rate
+        if self._has_masks:
+            values[MASKED] = max(self._day.spec.masked_tables.values())
+        if found.uniform_negatives:
+            values[NEGATIVES] = trainer.softmax.uniform_negatives
+        if found.layers:
+            values[LAYERS] = CONFIGURED
+        return values
+
+    def _chosen(self, trial: optuna.Trial) -> Values:
+        found, current = self._settings, self._current()
+        values: Values = {}
+        for name, (low, high), by_logarithm in (
+            (TEMPERATURE, found.temperature, True),
+            (STRENGTH, found.strength, False),
+            (LEARNING_RATE, tuple(each * self._trainer.learning_rate for each in found.learning_rate), True),
+            (MASKED, found.masked, False),
+        ):
+            if name in current:  # whose own value may be outside the range
+                ends = min(low, float(current[name])), max(high, float(current[name]))
+                values[name] = trial.suggest_float(name, *ends, log=by_logarithm)
+        if NEGATIVES in current:
+            values[NEGATIVES] = trial.suggest_categorical(
+                NEGATIVES, sorted({*found.uniform_negatives, self._trainer.softmax.uniform_negatives})
+            )
+        if LAYERS in current:
+            own = {(*self._trainer.towers.query[:-1],), (*self._trainer.towers.item[:-1],)}
+            others = [each for each in found.layers if own != {each}]
+            names = [json.dumps(list(each)) if each else LINEAR for each in others]
+            values[LAYERS] = trial.suggest_categorical(LAYERS, [CONFIGURED, *names])
+        return values
+
+    @property
+    def _has_strength(self) -> bool:
+        return _is_range(self._settings.strength) and self._trainer.softmax.correction == "logq"
+
+    @property
+    def _has_masks(self) -> bool:
+        return _is_range(self._settings.masked) and bool(self._day.spec.masked_features)
+
+    def _hits_file(self, trial: int, epoch: int) -> Path:
+        return self._folder / f"hits-{trial}-{epoch}.npy"
+
+    def _hits(self, trial: int, epoch: int) -> NDArray[np.float64]:
+        found: NDArray[np.float64] = np.load(self._hits_file(trial, epoch))
+        return found
+
+
+def _is_range(ends: tuple[float, float]) -> bool:
+    return ends[0] < ends[1]
+
+
+def _read(trial: FrozenTrial) -> Trial:
+    attributes = trial.user_attrs
+    state = "complete" if trial.state == TrialState.COMPLETE else "stopped"
+    return Trial(
+        trial.number,
+        dict(trial.params),
+        "diverged" if attributes.get("diverged") else state,
+        tuple(attributes.get("curve", ())),
+        float(attributes.get("seconds", 0.0)),
+    )
+
+
+def _write(path: Path, values: NDArray[np.float64]) -> None:
+    aside = path.with_name(f".{path.name}")
+    np.save(aside, values)
+    aside.rename(path)

@@ -1,0 +1,53 @@
+"""Trials in ML Metadata: an execution each, which used the day's transformed examples and its graph."""
+
+import json
+from collections.abc import Sequence
+
+from ml_metadata import errors
+from ml_metadata.proto import metadata_store_pb2 as mlmd
+
+from components.tuner.search import Trial
+from pipeline.store import connect
+
+TRIAL, TUNING = "ndr.Trial", "ndr.Tuning"
+TRIAL_PROPERTIES = {"trial": mlmd.INT, "settings": mlmd.STRING, "outcome": mlmd.STRING, "recall": mlmd.DOUBLE,
+                    "epochs": mlmd.INT, "k": mlmd.INT, "seconds": mlmd.DOUBLE}  # fmt: skip
+
+
+class TrialRecords:
+    """Writes the trials of one search.
+
+    Args:
+        to: where ML Metadata is.
+        search: its name, such as `2026-11-25.3f2c`; the context that the trials are in.
+        inputs: the ids of the artifacts that all of them use.
+        k: of recall@K.
+    """
+
+    def __init__(self, to: mlmd.ConnectionConfig, search: str, inputs: Sequence[int], k: int) -> None:
+        self._to, self._search, self._inputs, self._k = to, search, inputs, k
+
+    def note(self, trial: Trial) -> None:
+        """Leaves a trial that ended; one that is there already stays."""
+        store = connect(self._to)
+        kind = store.put_execution_type(mlmd.ExecutionType(name=TRIAL, properties=TRIAL_PROPERTIES))
+        group = store.put_context_type(mlmd.ContextType(name=TUNING))
+        name = f"{self._search}.{trial.number}"
+        recall, epochs = trial.best
+        execution = mlmd.Execution(type_id=kind, name=name, last_known_state=mlmd.Execution.COMPLETE)
+        execution.properties["trial"].int_value = trial.number
+        execution.properties["settings"].string_value = json.dumps(trial.values, sort_keys=True)
+        execution.properties["outcome"].string_value = trial.state
+        execution.properties["k"].int_value = self._k
+        execution.properties["epochs"].int_value = epochs
+        execution.properties["seconds"].double_value = trial.seconds
+        if trial.curve:
+            execution.properties["recall"].double_value = recall
+        used = [
+            (artifact, mlmd.Event(type=mlmd.Event.INPUT, artifact_id=artifact.id))
+            for artifact in store.get_artifacts_by_id(self._inputs)
+        ]
+        try:
+            store.put_execution(execution, used, [mlmd.Context(type_id=group, name=self._search)], True)
+        except errors.AlreadyExistsError:
+            return

@@ -1,0 +1,162 @@
+"""A search for better settings over the data of a day that a run has prepared."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import tensorflow as tf
+from rich.table import Table
+
+import components
+from components.example_gen.catalogue import BLOCKED_SPLIT, CATALOGUE_SPLIT
+from components.example_gen.interactions import EVAL_SPLIT, TRAIN_SPLIT
+from components.trainer.day import Places, TrainingDay
+from components.tuner.held_out import HeldOut
+from components.tuner.search import Gain, Search, Trial
+from pipeline import digests, lock, store
+from pipeline.config import Config
+from pipeline.lineage import Graph, Lineage
+from pipeline.metadata import Records
+from pipeline.report.facts import place
+from pipeline.summary import chosen_cutoff
+from pipeline.tuning import file
+from pipeline.tuning.file import Tried, Tuning, in_words
+from pipeline.tuning.records import TrialRecords
+from schemas.errors import UserError
+
+assert components  # which chooses Keras 2
+FOLDER = "tuning"
+SHOWN = 10
+
+
+def tune(config: Config, day: date, seconds: float, say: Callable[[str], None]) -> Tuning:
+    """Searches, or goes on with a search of the same data, code and settings that was ended.
+
+    Args:
+        config: `tuner` says what is searched through.
+        day: whose data is trained on and judged by.
+        seconds: of all trials together, those of earlier attempts included.
+        say: told of each trial that ends.
+
+    Raises:
+        UserError: no run has completed the day, what it made is gone, or it holds nothing out.
+    """
+    run = Records(store.connection(config)).last_complete(config.name, day) if store.has_begun(config) else None
+    if run is None:
+        raise UserError(f"No run has completed {day}, whose data could be searched over. First: ndr run --date {day}.")
+    graph = Lineage(store.connection(config)).of_run(run.run)
+    spec, trainer = config.feature_spec(), config.trainer.of_run(goes_on=False)
+    places, held_out_files, used = _places(graph)
+    k = chosen_cutoff(config.evaluator.recall_at)
+    told = [
+        places,
+        trainer,
+        config.tuner,
+        spec,
+        config.evaluator.exclude_history,
+        k,
+        digests.code(("components", "schemas")),
+    ]
+    digest = hashlib.sha256("\n".join(map(repr, told)).encode()).hexdigest()[:8]
+    folder = config.root / FOLDER / f"{day}.{digest}"
+    folder.mkdir(parents=True, exist_ok=True)
+    with lock.exclusive(folder):
+        training = TrainingDay(places, spec)
+        held_out = HeldOut(training, held_out_files, config.tuner.interactions, bool(config.evaluator.exclude_history))
+        search = Search(training, held_out, trainer, config.tuner, k, folder)
+        records = TrialRecords(store.connection(config), f"{config.name}.{folder.name}", used, k)
+        if search.trials:
+            say(f"Goes on behind trial {search.trials[-1].number} of a search that was ended.")
+        for trial in search.trials:
+            records.note(trial)
+
+        def ended(trial: Trial) -> None:
+            records.note(trial)
+            say(_line(trial, k))
+
+        search.run(seconds, ended)
+        chosen = int(held_out.chooses.sum())
+        found = _found(config, run.run, day, search, k, (chosen, len(held_out.chooses) - chosen))
+        file.write(config.root, found)
+        return found
+
+
+def table(tuning: Tuning) -> Table:
+    """The best trials, the best first, and the settings as they are."""
+    shown = Table("trial", f"recall@{tuning.k}", "epochs", "", "settings", title=f"{len(tuning.trials)} trials over {tuning.date}",
+                  title_justify="left")  # fmt: skip
+    for trial in tuning.best_first(SHOWN):
+        best = "" if trial.best is None else f"{trial.best:.4f}"
+        shown.add_row(str(trial.number), best, str(len(trial.curve)), trial.state, trial.words)
+    return shown
+
+
+def difference(tuning: Tuning) -> list[str]:
+    """The changes as lines that a person copies: `--set` for the configuration, the key for features.yaml."""
+    lines = []
+    for name, value in tuning.changes.items():
+        words = f"{value:.4g}" if isinstance(value, float) else json.dumps(value)
+        lines.append(f"features.yaml: {name}: {words}" if name.startswith("tables.") else f"--set '{name}={words}'")
+    return lines
+
+
+def _places(graph: Graph) -> tuple[Places, list[str], list[int]]:
+    """Where the day's data lies: for training; the held-out interactions; and the ids of what trials use."""
+    transformed = place(graph, "Examples", "Transform")
+    catalogue = place(graph, "Examples", "Catalogue")
+    interactions = place(graph, "Examples", "Interactions")
+    transform_graph, analysis = place(graph, "TransformGraph"), place(graph, "Analysis")
+    train = _files(transformed, TRAIN_SPLIT)
+    examples = tf.data.TFRecordDataset(tf.io.gfile.glob(train), compression_type="GZIP").reduce(0, lambda n, _: n + 1)
+    used = {str(path) for path in (transformed, catalogue, interactions, transform_graph, analysis)}
+    return (
+        Places(
+            str(transform_graph),
+            str(analysis),
+            (train,),
+            (_files(catalogue, CATALOGUE_SPLIT),),
+            (_files(catalogue, BLOCKED_SPLIT),),
+            int(examples),
+        ),
+        [_files(interactions, EVAL_SPLIT)],
+        [artifact.id for artifact in graph.artifacts.values() if artifact.uri in used],
+    )
+
+
+def _files(folder: Path, split: str) -> str:
+    return str(folder / f"Split-{split}" / "*")
+
+
+def _found(config: Config, run: str, day: date, search: Search, k: int, interactions: tuple[int, int]) -> Tuning:
+    gain: Gain = search.gain()
+    trials = search.trials
+    best = next(trial for trial in trials if trial.number == gain.trial)
+    is_current = best.number == 0 and gain.epochs == search.current_epochs
+    return Tuning(
+        date=day.isoformat(),
+        run=run,
+        ended=datetime.now(UTC).isoformat(timespec="seconds"),
+        k=k,
+        interactions=interactions,
+        trials=tuple(Tried(each.number, each.values, each.state, each.curve, each.seconds) for each in trials),
+        best=gain.trial,
+        epochs=gain.epochs,
+        before=gain.before,
+        after=gain.after,
+        difference=gain.difference,
+        lower=gain.lower,
+        upper=gain.upper,
+        changes={} if is_current else search.configured(best.values, gain.epochs),
+    )
+
+
+def _line(trial: Trial, k: int) -> str:
+    recall = (
+        f"recall@{k} {trial.best[0]:.4f} behind {trial.best[1]} of {len(trial.curve)} epochs"
+        if trial.curve
+        else "no epoch"
+    )
+    words = "the settings as they are" if trial.number == 0 else in_words(trial.values)
+    return f"trial {trial.number:>3} {trial.state:<9}{recall}, {trial.seconds:.0f} s: {words}"
