@@ -323,6 +323,8 @@ def skew(
             console.file.write(json.dumps(asdict(measured), indent=2) + "\n")
         else:
             console.print(measurement.table(measured))
+            for caution in measured.cautions():
+                console.print(caution, style="yellow", highlight=False, soft_wrap=True)
         if faults := measured.faults():
             raise UserError("\n".join(faults))
 

@@ -105,12 +105,19 @@ class Config(Declaration):
         Raises:
             UserError: as `feature_spec`.
         """
-        if self.feature_spec().content_features:
-            return []
-        return [
-            f"{self.dataset / features.FILE_NAME}: item: the items have no feature but their id, so a new item cannot be found "
-            "before it is seen. Give the item tower what is known of an item when it arrives, such as its kind or its maker."
-        ]
+        spec, found = self.feature_spec(), []
+        if not spec.content_features:
+            found.append(
+                f"{self.dataset / features.FILE_NAME}: item: the items have no feature but their id, so a new item cannot be found "
+                "before it is seen. Give the item tower what is known of an item when it arrives, such as its kind or its maker."
+            )
+        if spec.history and self.data.window_days + self.data.history_before(self.data.window_days) == 1:
+            name, feature = spec.history
+            found.append(
+                f"data.history_days: with 0 and data.window_days: 1 {name} has in training what came before on the same day, "
+                f"in a request the last {feature.last} of whatever day. Leave history_days out, and a week is read for histories."
+            )
+        return found
 
     def feature_spec(self) -> FeatureSpec:
         """Reads the dataset's feature specification.

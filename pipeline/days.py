@@ -52,7 +52,8 @@ def given(
         base_catalogue, _ = _earlier(compiled, CATALOGUE_BEFORE, connection, BASE_CATALOGUE_KEY)
         if not base_catalogue and records.is_removed(before.base_catalogue):
             base_catalogue = before.base_catalogue
-    window = Window.of(config.data, day, goes_on=base_model != 0)
+    has_history = config.feature_spec().history is not None
+    window = Window.of(config.data, day, goes_on=base_model != 0, has_history=has_history)
     parts = [
         # Not the deployment: TFX packs it in another order in each process, and the digest of the code covers it.
         *(node.SerializeToString(deterministic=True).hex() for node in compiled.nodes),

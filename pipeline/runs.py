@@ -10,6 +10,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 from components.evaluator.names import ALL, AS_NEW, BASELINE, BASELINES, CANDIDATE, CONTENT_NEIGHBOURS
+from components.example_validator.lengths import HISTORIES_PROPERTY
 from components.next_day.record import JUDGEMENT_PROPERTY, Judgement
 from pipeline import executions
 from pipeline.origin import Origin
@@ -90,6 +91,7 @@ class Run:
         rows: the accounting of rows read and dropped.
         sources: for each of these, what the examples were read from: the `fingerprint` of all files, and the `files` as
             `components.example_gen.sources.summary` has them.
+        histories: how long histories are, as `components.example_validator.lengths` has it; empty where there are none.
         turnover: for each embedding table, what the day did to its vocabulary.
         given: what it was given; unknown of runs of older code that did not end.
         origin: the code and the configuration that it was made from; unknown of runs of older code.
@@ -114,6 +116,7 @@ class Run:
     index: dict[str, Any] = field(default_factory=dict)
     rows: dict[str, Any] = field(default_factory=dict)
     sources: dict[str, dict[str, Any]] = field(default_factory=dict)
+    histories: dict[str, Any] = field(default_factory=dict)
     turnover: dict[str, dict[str, float]] = field(default_factory=dict)
     given: Given | None = None
     origin: Origin | None = None
@@ -287,6 +290,9 @@ def read_run(
         for kind, artifact in made
         if kind == "Examples" and "rows" in (found := properties(artifact))
     }
+    histories = [
+        found[HISTORIES_PROPERTY] for _, artifact in made if HISTORIES_PROPERTY in (found := properties(artifact))
+    ]
     done_by = (
         context.custom_properties[PASSED_OVER_FOR].string_value if PASSED_OVER_FOR in context.custom_properties else ""
     )
@@ -313,6 +319,7 @@ def read_run(
             }
             for kind, found in examples.items()
         },
+        histories=json.loads(histories[-1]) if histories else {},
         turnover=json.loads(properties(artifacts.get("Analysis")).get("turnover", "{}")),
         given=_given(context),
         origin=origin_of(context),

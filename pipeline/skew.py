@@ -15,6 +15,7 @@ from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 from tfx_bsl.coders import example_coder
 
 from components.example_gen.interactions import TRAIN_SPLIT
+from components.example_validator.lengths import mean_length
 from components.pusher.manifest import find
 from components.pusher.versions import PushFolder
 from pipeline import store
@@ -24,7 +25,7 @@ from pipeline.report.facts import place
 from pipeline.requests import Query
 from pipeline.skew_file import FILE, FeatureSkew, Skew
 from schemas.errors import UserError
-from schemas.features import Feature, FeatureSpec, Numeric
+from schemas.features import Feature, FeatureSpec, HistoryFeature, Numeric
 
 STATISTICS_NODE = "InteractionStatistics"
 STATISTICS_FILE = "FeatureStats.pb"
@@ -61,9 +62,12 @@ def measure(config: Config, queries: Sequence[Query]) -> Skew:
                 limit=config.validation.skew.get(name),
                 trained=_present(training, name),
                 served=_present(served, name),
+                trained_items=_items(training, name, feature),
+                served_items=_items(served, name, feature),
             )
-            for name in spec.raw_query
+            for name, feature in spec.raw_query.items()
         },
+        least_history=config.validation.least_history,
     )
 
 
@@ -87,7 +91,7 @@ def write(config: Config, skew: Skew) -> Path:
 
 def table(skew: Skew) -> Table:
     """A row a feature, the furthest first."""
-    shown = Table("feature", "distance", "limit", "present in training", "present when served",
+    shown = Table("feature", "distance", "limit", "present in training", "present when served", "items in training, when served",
                   title=f"{skew.queries:,} served queries against what version {skew.version} was trained on",
                   title_justify="left")  # fmt: skip
     for name, each in skew.furthest_first():
@@ -97,6 +101,7 @@ def table(skew: Skew) -> Table:
             "" if each.limit is None else f"{each.limit:g}",
             f"{each.trained:.1%}",
             f"{each.served:.1%}",
+            each.items_words,
         )
     return shown
 
@@ -121,6 +126,10 @@ def _distances(
         for each in anomalies.drift_skew_info
         for measured in each.skew_measurements
     }
+
+
+def _items(statistics: statistics_pb2.DatasetFeatureStatisticsList, name: str, feature: Feature) -> float | None:
+    return mean_length(statistics.datasets[0], name) if isinstance(feature, HistoryFeature) else None
 
 
 def _present(statistics: statistics_pb2.DatasetFeatureStatisticsList, name: str) -> float:

@@ -19,12 +19,21 @@ class FeatureSkew:
         limit: the largest that is allowed; None for no limit.
         trained: the share of training examples that have a value.
         served: the share of served queries that have one.
+        trained_items: of a history, the mean number of items in training; None of what is no history.
+        served_items: the same when it is served.
     """
 
     distance: float | None
     limit: float | None
     trained: float
     served: float
+    trained_items: float | None = None
+    served_items: float | None = None
+
+    @property
+    def items_words(self) -> str:
+        """The mean numbers of items of a history."""
+        return "" if self.trained_items is None else f"{self.trained_items:.1f}, {self.served_items:.1f}"
 
     @property
     def is_beyond(self) -> bool:
@@ -53,18 +62,30 @@ class Skew:
         version: the live one.
         queries: that were served.
         features: of the query tower.
+        least_history: the limit below which training's histories are too short; see `components.example_validator.settings`.
     """
 
     measured: str
     version: int
     queries: int
     features: dict[str, FeatureSkew]
+    least_history: float | None = None
 
     def furthest_first(self) -> list[tuple[str, FeatureSkew]]:
         """The features, those without a distance last."""
         return sorted(
             self.features.items(), key=lambda each: -(each[1].distance if each[1].distance is not None else -1.0)
         )
+
+    def cautions(self) -> list[str]:
+        """A sentence for each history that is much shorter in training than when it is served."""
+        return [
+            f"{name}: in training histories have {each.trained_items:.1f} items on average, served ones {each.served_items:.1f}. "
+            "Let more days be read for them (data.history_days, data.window_days)."
+            for name, each in self.features.items()
+            if each.trained_items is not None and each.served_items is not None
+            if self.least_history is not None and each.trained_items < self.least_history * each.served_items
+        ]
 
     def faults(self) -> list[str]:
         """A sentence for each feature that is beyond its limit."""

@@ -115,6 +115,12 @@ def _rows(run: Run) -> Table:
             table.add_row(f"  {reason}", "", f"{number:,}", "", "")
         for reason, found in rows["dropped"].items():
             table.add_row(f"  {reason} ({found['first'][0]})", "", "", f"{found['rows']:,}", "")
+        if before := rows.get("before"):
+            table.add_row("  rows of days before the window, for histories alone", f"{before:,}", "", "", "")
+        if absent := rows.get("absent"):
+            table.add_row(
+                f"  days before, that histories lack ({absent[0]} to {absent[-1]})", f"{len(absent):,}", "", "", ""
+            )
         if other := rows.get("other_days"):
             table.add_row("  rows of days that are not read", f"{other:,}", "", "", "")
         if (passed := rows.get("passed_over")) and passed["files"]:
@@ -237,6 +243,11 @@ def blessing_words(run: Run) -> str:
     return {None: "", True: "yes", False: "no"}[run.blessed]
 
 
+def history_words(histories: Mapping[str, Any]) -> str:
+    """How long they are; see `components.example_validator.lengths`."""
+    return f"{histories['train']:.1f} of {histories['last']} items on average in training, {histories['eval']:.1f} held out"
+
+
 def metric_words(name: str) -> str:
     """A metric's name as it is spoken of: `recall_at_50` is recall@50."""
     return name.replace("_at_", "@").replace("_", " ")
@@ -265,6 +276,10 @@ def _outcome(run: Run) -> Table:
         table.add_row("blessed", blessing_words(run) if run.blessed else "no: the last good model keeps serving")
     if run.servable is not None:
         table.add_row("servable", "yes: it answers as it was trained" if run.servable else "no: nothing was pushed")
+    if run.histories:
+        table.add_row("histories", history_words(run.histories))
+    for sentence in run.histories.get("cautions", ()):
+        table.add_row("", sentence)
     for sentence in run.waived:
         table.add_row("", sentence)
     for refusal in run.refused:

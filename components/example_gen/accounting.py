@@ -33,6 +33,10 @@ class Accounting:
         last_other: the latest.
         passed_over: how many files were not read, as their names begin with `_` or `.`, and the first few of them.
         rows_of_day: how many of the clean rows are of the run's own day.
+        before: how many of the rows that were asked for are of days before the window, read for histories alone. They were judged
+            when their days were run, and count towards no limit.
+        dropped_before: by reason, how many of the dropped rows are among these.
+        absent: days before the window that are not there, ISO 8601.
         splits: how many examples each split has.
         rewarded: how many of those have a reward above 0.
         users: how many users have an interaction with a reward above 0 in the hours that are held out.
@@ -50,14 +54,22 @@ class Accounting:
     last_other: int | None = None
     passed_over: tuple[int, list[str]] = (0, [])
     rows_of_day: int = 0
+    before: int = 0
+    dropped_before: dict[str, int] = field(default_factory=dict)
+    absent: list[str] = field(default_factory=list)
     splits: dict[str, int] = field(default_factory=dict)
     rewarded: dict[str, int] = field(default_factory=dict)
     users: int = 0
     first_user: int | None = None
     faults: list[str] = field(default_factory=list)
 
-    def drop(self, reason: str, rows: int, places: Iterable[str], way_out: str = "") -> None:
-        """Counts dropped rows; `places` says where the first of them stand, `way_out` what may be done about it."""
+    def drop(self, reason: str, rows: int, places: Iterable[str], way_out: str = "", before: int = 0) -> None:
+        """Counts dropped rows, of which so many are of days before the window.
+
+        `places` says where the first of them stand, `way_out` what may be done about it.
+        """
+        if before:
+            self.dropped_before[reason] = self.dropped_before.get(reason, 0) + before
         if rows:
             known, shown = self.dropped.get(reason, (0, []))
             self.dropped[reason] = known + rows, sorted([*shown, *places], key=_in_order)[:SHOWN_EXAMPLES]
@@ -79,7 +91,7 @@ class Accounting:
         """Adds what another part of the data counted."""
         self.rows += other.rows
         for reason, (rows, places) in other.dropped.items():
-            self.drop(reason, rows, places, other.ways_out.get(reason, ""))
+            self.drop(reason, rows, places, other.ways_out.get(reason, ""), other.dropped_before.get(reason, 0))
         for reason, rows in other.filtered.items():
             self.filter(reason, rows)
         self.dayless += other.dayless
@@ -90,6 +102,7 @@ class Accounting:
         for split, examples in other.rewarded.items():
             self.rewarded[split] = self.rewarded.get(split, 0) + examples
         self.rows_of_day += other.rows_of_day
+        self.before += other.before
         self.users += other.users
         known = [each for each in (self.first_user, other.first_user) if each is not None]
         self.first_user = min(known, default=None)
@@ -114,6 +127,8 @@ class Accounting:
                 "kind": kind,
                 "rows": self.rows,
                 "rows_of_day": self.rows_of_day,
+                "before": self.before,
+                "absent": self.absent,
                 "other_days": self.other_days,
                 "passed_over": {"files": self.passed_over[0], "first": self.passed_over[1]},
                 "filtered": dict(sorted(self.filtered.items())),
@@ -139,8 +154,8 @@ class Accounting:
         if self.faults:
             raise UserError("\n".join(sorted(self.faults)))
         by_reason = by_reason or {}
-        counted = {reason: rows for reason, (rows, _) in self.dropped.items()}
-        asked_for = self.rows - sum(self.filtered.values())
+        counted = {reason: rows - self.dropped_before.get(reason, 0) for reason, (rows, _) in self.dropped.items()}
+        asked_for = self.rows - self.before - sum(self.filtered.values())
         lost = sum(rows for reason, rows in counted.items() if reason not in by_reason) - self.dayless
         key = "data.max_dropped_share"
         # A row without a time may be of any day of the log, and would else count against each.
@@ -154,7 +169,7 @@ class Accounting:
                 found = f"{faulty} of {of} rows of the {kind} are at fault{why}, more than {name} allows ({share:g}):"
                 hint = "Fix the data, or raise the limit where that is what the data is like."
                 raise UserError("\n".join([found, *self.in_words(), hint]))
-        if not sum(self.splits.values()):
+        if not sum(self.splits.values()) and not self.before:
             read = ", ".join([*paths[:SHOWN_EXAMPLES], *(["..."] if len(paths) > SHOWN_EXAMPLES else [])])
             raise UserError(
                 "\n".join(
@@ -171,6 +186,11 @@ class Accounting:
                 lines.append(f"    {self.ways_out[reason]}")
         if self.first_other is not None and self.last_other is not None:
             lines.append(f"  {self.other_days} of other days, from {_day(self.first_other)} to {_day(self.last_other)}")
+        if self.before:
+            lines.append(f"  {self.before} of days before the window, for histories alone")
+        if self.absent:
+            oldest, newest = self.absent[0], self.absent[-1]
+            lines.append(f"  {len(self.absent)} days before the window are not there, from {oldest} to {newest}")
         if self.passed_over[0]:
             files, first = self.passed_over
             lines.append(

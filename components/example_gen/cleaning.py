@@ -45,6 +45,7 @@ class Cleaning:
             of no day.
         closed: spans (days since 1970-01-01) of the window that do not exist.
         keys: say how the reward is made; None for rows without one.
+        start: the first microsecond of the days that become examples; rows before it are read for histories alone. None has none.
     """
 
     source: SourceSettings
@@ -56,6 +57,7 @@ class Cleaning:
     latest: int = 0
     closed: tuple[int, ...] = ()
     keys: InteractionColumns | None = None
+    start: int | None = None
 
     @property
     def all_columns(self) -> list[Column]:
@@ -119,8 +121,11 @@ class _Cleaner:
 
     def ragged(self, row: int, expected: int, came: int) -> None:
         """Counts a row with too many or too few columns."""
+        before = int(self._is_before({}, 1)[0]) if self.file.day is not None else 0
         self.accounting.rows += 1
-        self.accounting.drop(f"rows with {came} columns instead of {expected}", 1, [self._place(row)])
+        self.accounting.before += before
+        reason = f"rows with {came} columns instead of {expected}"
+        self.accounting.drop(reason, 1, [self._place(row)], before=before)
 
     def clean(self, batch: reading.RawBatch) -> pa.Table:
         """The rows that keep to what is declared."""
@@ -138,8 +143,11 @@ class _Cleaner:
         is_kept = self._filter(values, faults, is_kept)
         is_kept = self._reward(values, faults, is_kept)
         self.accounting.dayless += int((is_kept & ~has_day).sum())
+        is_before = self._is_before(values, len(is_kept))
+        self.accounting.before += int((is_kept & is_before).sum())
         for fault in faults:
-            self._drop(fault, np.flatnonzero(fault.mask & is_kept), batch)
+            at_fault = fault.mask & is_kept
+            self._drop(fault, np.flatnonzero(at_fault), batch, int((at_fault & is_before).sum()))
             is_kept &= ~fault.mask
         return pa.table({**values, ROW: pa.array(batch.rows)}).filter(pa.array(is_kept))
 
@@ -173,21 +181,32 @@ class _Cleaner:
             self.accounting.filter(reason, int((is_kept & made.weighs_nothing).sum()))
         return is_kept & ~made.weighs_nothing
 
-    def _drop(self, fault: "_Fault", at_fault: NDArray[np.int64], batch: reading.RawBatch) -> None:
+    def _is_before(self, values: dict[str, pa.Array], rows: int) -> NDArray[np.bool_]:
+        """[rows], which are of days before the window: by the file's day, or by the time where a file has many."""
+        if self.cleaning.start is None:
+            return np.zeros(rows, bool)
+        if self.file.day is not None:
+            return np.full(rows, microseconds(self.file.day) < self.cleaning.start)
+        is_before: NDArray[np.bool_] = (
+            values[TIMESTAMP].fill_null(self.cleaning.start).to_numpy(zero_copy_only=False) < self.cleaning.start
+        )
+        return is_before
+
+    def _drop(self, fault: "_Fault", at_fault: NDArray[np.int64], batch: reading.RawBatch, before: int) -> None:
         if not len(at_fault):
             return
         column, shown = fault.column, batch.rows[at_fault[:SHOWN_EXAMPLES]]
         if column is None:
-            self.accounting.drop(fault.reason, len(at_fault), map(self._place, shown))
+            self.accounting.drop(fault.reason, len(at_fault), map(self._place, shown), before=before)
             return
         if fault.reason == MISSING:
-            self.accounting.drop(f"{column.source}: {MISSING}", len(at_fault), map(self._place, shown))
+            self.accounting.drop(f"{column.source}: {MISSING}", len(at_fault), map(self._place, shown), before=before)
             return
         raw = batch.columns[column.source].take(pa.array(at_fault[:EXAMINED]))
         texts = [_text(value) for value in raw.to_pylist()]
         places = [f"{self._place(row)}: {_shown(text)}" for row, text in zip(shown, texts, strict=False)]
         way_out = ways_out.way_out(column, fault.reason, texts)
-        self.accounting.drop(f"{column.source}: {fault.reason}", len(at_fault), places, way_out)
+        self.accounting.drop(f"{column.source}: {fault.reason}", len(at_fault), places, way_out, before)
 
     def _place(self, row: int) -> str:
         return f"{before_rows([self.file], self.cleaning.source)[0]} {row}"

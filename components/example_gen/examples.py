@@ -105,6 +105,7 @@ def conclude(examples: types.Artifact, kind: Kind, settings: ExampleGenSettings,
     accounting = Accounting.from_text(io_utils.read_string_file(path))
     fileio.remove(path)
     accounting.passed_over = len(found.passed_over), found.passed_over[:SHOWN_EXAMPLES]
+    accounting.absent = [day.isoformat() for day in found.absent]
     paths = [file.path for file in found.files]
     accounting.check(kind, settings.max_dropped_share, paths, settings.max_dropped_shares)
     examples.set_string_custom_property(ROWS_PROPERTY, accounting.to_json(kind))

@@ -99,6 +99,7 @@ class InteractionExecutor(base_beam_executor.BaseBeamExecutor):
             partitions=partitions(files),
             max_id_bytes=request.settings.max_id_bytes,
             time_range=(microseconds(window.history_start), window.end_microseconds),
+            start=microseconds(window.start),
             keys=request.spec.interactions,
             closed=tuple(sorted(map(sources.span, window.closed))),
             latest=int((time.time() + SECONDS_A_DAY) * 1_000_000),
@@ -269,8 +270,12 @@ class FinishInteractions(beam.DoFn):
         unknown = pc.is_null(catalogue.positions(rows.column(CANDIDATE_ID).combine_chunks()))
         dropped = rows.filter(unknown)
         reason = f"{self._spec.interactions.item}: an item that the catalogue lacks"
-        accounting.drop(reason, dropped.num_rows, places(dropped, self._files))
+        accounting.drop(reason, dropped.num_rows, places(dropped, self._files), before=self._before(dropped))
         return rows.filter(pc.invert(unknown))
+
+    def _before(self, rows: pa.Table) -> int:
+        """How many rows are of days before the window."""
+        return int((rows.column(TIMESTAMP).to_numpy() < microseconds(self._window.start)).sum())
 
     def _distinct(self, rows: pa.Table, accounting: Accounting) -> pa.Table:
         """Interactions by user and time; of the same user, item and time as it is declared."""
@@ -291,9 +296,8 @@ class FinishInteractions(beam.DoFn):
             return first.set_column(first.column_names.index(REWARD), REWARD, pa.array(sums, pa.float32()))
         dropped = rows.take(pa.array(order[repeated]))
         reason = "rows with the user, item and time of another"
-        accounting.drop(
-            reason, dropped.num_rows, places(dropped.sort_by([(FILE, "ascending"), (ROW, "ascending")]), self._files)
-        )
+        first_few = places(dropped.sort_by([(FILE, "ascending"), (ROW, "ascending")]), self._files)
+        accounting.drop(reason, dropped.num_rows, first_few, before=self._before(dropped))
         return first
 
     def _derive(self, rows: pa.Table, held_out: NDArray[np.bool_]) -> pa.Table:
@@ -332,7 +336,8 @@ def _has_empty_split(accounting: Accounting) -> bool:
 
 
 def _window(request: Request, inputs: Mapping[str, Sequence[types.Artifact]]) -> Window:
-    return Window.of(request.settings, request.day, goes_on=bool(inputs.get("base_model")))
+    has_history = request.spec.history is not None
+    return Window.of(request.settings, request.day, goes_on=bool(inputs.get("base_model")), has_history=has_history)
 
 
 def _codes(column: pa.ChunkedArray) -> NDArray[np.int64]:

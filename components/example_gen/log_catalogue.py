@@ -52,7 +52,7 @@ class OfLog:
         """
         settings, spec = request.settings, request.spec
         base: Sequence[types.Artifact] = inputs.get(BASE_CATALOGUE_KEY) or []
-        first = Window.of(settings, request.day, goes_on=False).history_start
+        first = Window.of(settings, request.day, goes_on=False, has_history=spec.history is not None).history_start
         if base:
             first = sources.day_of(base[0].span + 1)
         found = sources.log_files(settings, first, request.day)

@@ -10,6 +10,7 @@ from schemas.features import Declaration
 from schemas.located_yaml import FaultsError
 
 MOST_DAYS = 36_500
+HISTORY_DAYS = 7  # a week: who comes every Saturday has a history
 Weekday = Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
 WEEKDAYS: tuple[Weekday, ...] = get_args(Weekday)
 Scalar = bool | int | float | str
@@ -208,7 +209,10 @@ class ExampleGenSettings(Declaration):
         window_days: how many days, up to and including the run's, become examples where training goes on from an earlier
             model: 1 is the paper's way, more is a rolling window.
         catch_up_days: the same where it starts anew; `window_days` by default.
-        history_days: how many days before those are read only for what users did in them.
+        history_days: how many days before those are read only for what users did in them. By default, where a history is derived,
+            so many that the run's own day has the seven days before it: none behind a window of eight days, seven behind one of a
+            single day. Of these the days that are not there yet are left out, and the run says which; days that are asked for by
+            a number must be there. Each is read again every day: seven cost eight times the reading of one, and nothing behind it.
         split: which interactions are held out of training to judge the model on.
         repeated: what becomes of rows with the same user, item and time: `drop` counts all but one, that with the greatest
             reward, as faults; `add_up` makes one of them, whose reward is their sum, at most 1; `keep` leaves them, as a
@@ -226,7 +230,7 @@ class ExampleGenSettings(Declaration):
     closed: tuple[Weekday | date, ...] = ()
     window_days: int = Field(default=1, ge=1, le=MOST_DAYS)
     catch_up_days: int | None = Field(default=None, ge=1, le=MOST_DAYS)
-    history_days: int = Field(default=0, ge=0, le=MOST_DAYS)
+    history_days: int | None = Field(default=None, ge=0, le=MOST_DAYS)
     split: Annotated[UserSplit | TimeSplit | HashSplit, Field(discriminator="by")] = UserSplit(by="user")
     repeated: Literal["drop", "add_up", "keep"] = "drop"
     max_dropped_share: float = Field(default=0.01, ge=0, le=1)
@@ -243,6 +247,10 @@ class ExampleGenSettings(Declaration):
         if not isinstance(self.catalogue, SourceSettings):
             raise ValueError("a catalogue that is made from the log lies nowhere")
         return self.catalogue
+
+    def history_before(self, days: int) -> int:
+        """How many days before a window of so many are read for histories, where a history is derived."""
+        return max(0, HISTORY_DAYS - (days - 1)) if self.history_days is None else self.history_days
 
     def is_closed(self, day: date) -> bool:
         """Whether a UTC day is one that does not exist."""

@@ -42,10 +42,16 @@ class Found:
     Attributes:
         files: those that are read, by path within a day.
         passed_over: the paths of those that are not, as their names begin with `_` or `.`; not of markers and checksums.
+        absent: days that would be read for histories, if they were there.
     """
 
     files: list[SourceFile] = field(default_factory=list)
     passed_over: list[str] = field(default_factory=list)
+    absent: list[date] = field(default_factory=list)
+
+
+class NotYetThereError(UserError):
+    """Data that is missing, or not yet written to its end."""
 
 
 @dataclass(frozen=True)
@@ -65,17 +71,18 @@ class Window:
     closed: frozenset[date] = frozenset()
 
     @classmethod
-    def of(cls, settings: ExampleGenSettings, day: date, goes_on: bool) -> "Window":
+    def of(cls, settings: ExampleGenSettings, day: date, goes_on: bool, has_history: bool) -> "Window":
         """The window that ends with a day.
 
         Args:
             settings: say how long it is.
             day: the run's.
             goes_on: whether training goes on from an earlier model.
+            has_history: whether users' histories are derived from the interactions, so that earlier days are read for them.
         """
         days = settings.window_days if goes_on else settings.catch_up_days or settings.window_days
         start = _open_days_before(settings, day, days - 1)
-        history_start = _open_days_before(settings, start, settings.history_days)
+        history_start = _open_days_before(settings, start, settings.history_before(days) if has_history else 0)
         between = [history_start + timedelta(days=n) for n in range((day - history_start).days + 1)]
         return cls(history_start, start, day, frozenset(filter(settings.is_closed, between)))
 
@@ -117,8 +124,10 @@ def microseconds(day: date) -> int:
 def interaction_files(settings: ExampleGenSettings, window: Window) -> Found:
     """The files of a run's window.
 
+    Days of histories that nobody asked for by a number (`history_days`) are left out where they are not there.
+
     Raises:
-        UserError: one line for each day without files or without its success marker.
+        UserError: one line for each other day without files or without its success marker.
     """
     source = settings.interactions
     if settings.first_day and window.day < settings.first_day:
@@ -133,11 +142,14 @@ def interaction_files(settings: ExampleGenSettings, window: Window) -> Found:
             found.files.extend(of_day.files)
             found.passed_over.extend(of_day.passed_over)
         except UserError as error:
-            faults.append(f"{each}: {error}")
+            if isinstance(error, NotYetThereError) and settings.history_days is None and each < window.start:
+                found.absent.append(each)
+            else:
+                faults.append(f"{each}: {error}")
     if faults:
         hint = (
-            "Wait until they are written, or set data.first_day, data.window_days or data.catch_up_days where there never was "
-            "such a day."
+            "Wait until they are written, or set data.first_day, data.window_days, data.catch_up_days or data.history_days where "
+            "there never was such a day."
         )
         raise UserError(
             "\n".join([f"Interactions of {len(faults)} day(s) are missing or unfit:", *_first_few(faults), hint])
@@ -162,6 +174,9 @@ def log_files(settings: ExampleGenSettings, first: date, day: date) -> Found:
             try:
                 of_day = _files(source, _dated(source.path, each), each)
             except UserError as error:
+                if isinstance(error, NotYetThereError) and each < day:
+                    found.absent.append(each)
+                    continue
                 raise UserError(f"{each}: {error}") from error
             found.files.extend(of_day.files)
             found.passed_over.extend(of_day.passed_over)
@@ -231,10 +246,10 @@ def _files(source: SourceSettings, path: str, day: date | None) -> Found:
     entries = listing.listed(path)
     data = [entry for entry in entries if not entry.is_hidden]
     if not data:
-        raise UserError(f"expected at least one {source.format} file at {path}, found none.")
+        raise NotYetThereError(f"expected at least one {source.format} file at {path}, found none.")
     half_written = [entry.path for entry in data if entry.path.endswith(listing.HALF_WRITTEN)]
     if half_written:
-        raise UserError(
+        raise NotYetThereError(
             f"expected whole files, found {', '.join(half_written[:3])}, half-written by the name. Wait, or remove it."
         )
     deeper = [entry.path for entry in data if entry.depth > 1]
@@ -250,7 +265,7 @@ def _files(source: SourceSettings, path: str, day: date | None) -> Found:
         unmarked = sorted(str(folder) for folder in folders if not marked & {folder, *folder.parents})
         # A path that names files does not name their marker.
         if without := [folder for folder in unmarked if not listing.listed(f"{folder}/{marker}")]:
-            raise UserError(
+            raise NotYetThereError(
                 f"expected the success marker {marker} in {', '.join(without)}, found none: not all is there yet."
             )
     hidden = [

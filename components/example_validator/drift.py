@@ -1,26 +1,42 @@
 """TFX's DistributionValidator, which reports how a span differs from the previous one, made to stop the run on it."""
 
+import json
 import os
 from datetime import timedelta
 from typing import Any
 
 from tensorflow_metadata.proto.v0 import anomalies_pb2, statistics_pb2
 from tfx import types
-from tfx.components.distribution_validator import component, executor
+from tfx.components.distribution_validator import executor
 from tfx.components.statistics_gen import stats_artifact_utils
-from tfx.dsl.components.base import executor_spec
+from tfx.dsl.components.base import base_component, executor_spec
 from tfx.proto import distribution_validator_pb2
-from tfx.types import artifact_utils, standard_component_specs
-from tfx.utils import io_utils
+from tfx.types import artifact_utils, component_spec, standard_artifacts, standard_component_specs
+from tfx.types.standard_component_specs import DistributionValidatorSpec
+from tfx.utils import io_utils, json_utils
 
 from components.example_gen.interactions import EVAL_SPLIT, TRAIN_SPLIT
 from components.example_gen.sources import EPOCH
+from components.example_validator import lengths
 from components.example_validator.settings import ValidationSettings
 from components.example_validator.stopping import describe
 from schemas.errors import UserError
-from schemas.features import Fault, FeatureSpec, Numeric
+from schemas.features import Fault, FeatureSpec, HistoryFeature, Numeric
 
 SPLITS = (TRAIN_SPLIT, EVAL_SPLIT)
+HISTORY_KEY = "history"
+
+
+class StoppingDistributionValidatorSpec(component_spec.ComponentSpec):
+    """TFX's, and the history whose lengths are compared: its name, its `last` and `least_history`, as JSON."""
+
+    PARAMETERS = {
+        **DistributionValidatorSpec.PARAMETERS,
+        HISTORY_KEY: component_spec.ExecutionParameter(type=str, optional=True),
+    }
+    INPUTS = DistributionValidatorSpec.INPUTS
+    OUTPUTS = DistributionValidatorSpec.OUTPUTS
+    TYPE_ANNOTATION = DistributionValidatorSpec.TYPE_ANNOTATION
 
 
 def drift_faults(settings: ValidationSettings, spec: FeatureSpec) -> list[Fault]:
@@ -59,7 +75,10 @@ def distribution_config(
 
 
 class StoppingDistributionExecutor(executor.Executor):
-    """TFX's executor; then a UserError that names every change beyond its limit in words."""
+    """TFX's executor; then a UserError that names every change beyond its limit in words.
+
+    The lengths of histories are left on the artifact, as `components.example_validator.lengths` has them.
+    """
 
     def Do(  # noqa: N802
         self,
@@ -72,12 +91,19 @@ class StoppingDistributionExecutor(executor.Executor):
         Raises:
             UserError: the span is further from the previous one than the limits allow, or cannot be compared with it.
         """
-        result = super().Do(input_dict, output_dict, exec_properties)
-        if not input_dict[standard_component_specs.BASELINE_STATISTICS_KEY]:
-            return result
         anomalies = artifact_utils.get_single_instance(output_dict[standard_component_specs.ANOMALIES_KEY])
         current = artifact_utils.get_single_instance(input_dict[standard_component_specs.STATISTICS_KEY])
-        previous = artifact_utils.get_single_instance(input_dict[standard_component_specs.BASELINE_STATISTICS_KEY])
+        (previous,) = input_dict[standard_component_specs.BASELINE_STATISTICS_KEY] or [None]
+        if history := exec_properties.get(HISTORY_KEY):
+            name, last, least = json.loads(history)
+            train, held_out = (_load(current, split) for split in SPLITS)
+            before = _load(previous, TRAIN_SPLIT) if previous else None
+            found_lengths = lengths.compare(name, last, least, train, held_out, before)
+            anomalies.set_string_custom_property(lengths.HISTORIES_PROPERTY, found_lengths.to_json())
+        # TFX records the artifact as it is at the end of this; what is set later is lost.
+        result = super().Do(input_dict, output_dict, exec_properties)
+        if previous is None:
+            return result
         config = exec_properties[standard_component_specs.DISTRIBUTION_VALIDATOR_CONFIG_KEY]
         found = []
         for split in SPLITS:
@@ -94,7 +120,7 @@ class StoppingDistributionExecutor(executor.Executor):
         return result
 
 
-class StoppingDistributionValidator(component.DistributionValidator):
+class StoppingDistributionValidator(base_component.BaseComponent):
     """TFX's DistributionValidator with the executor above, for the train and the eval split.
 
     Args:
@@ -107,6 +133,7 @@ class StoppingDistributionValidator(component.DistributionValidator):
         UserError: a limit is for a feature that the specification lacks.
     """
 
+    SPEC_CLASS = StoppingDistributionValidatorSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(StoppingDistributionExecutor)
 
     def __init__(
@@ -116,12 +143,20 @@ class StoppingDistributionValidator(component.DistributionValidator):
         settings: ValidationSettings,
         spec: FeatureSpec,
     ) -> None:
+        name = spec.history_feature
+        history = spec.query.get(name) if name else None
         super().__init__(
-            statistics=statistics,
-            # TFX's executor passes a first day, but TFX's specification wants an artifact before it is called.
-            baseline_statistics=baseline_statistics.as_optional(),
-            config=distribution_config(settings, spec),
-            include_split_pairs=[(split, split) for split in SPLITS],
+            StoppingDistributionValidatorSpec(
+                statistics=statistics,
+                # TFX's executor passes a first day, but TFX's specification wants an artifact before it is called.
+                baseline_statistics=baseline_statistics.as_optional(),
+                distribution_validator_config=distribution_config(settings, spec),
+                include_split_pairs=json_utils.dumps([(split, split) for split in SPLITS]),
+                history=json.dumps([name, history.last, settings.least_history])
+                if isinstance(history, HistoryFeature)
+                else None,
+                anomalies=types.Channel(type=standard_artifacts.ExampleAnomalies),
+            )
         )
 
 

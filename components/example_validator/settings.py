@@ -27,6 +27,8 @@ class ValidationSettings(Declaration):
             twentieth stops, which is a delivery that broke off rather than a quiet day.
         most_volume: the most examples, as a share of the previous span's: 2 stops when they more than double, as rows
             that were logged twice would. None is no limit.
+        least_history: the shortest mean length of training's histories, as a share of that of the held-out ones, of the previous
+            span's, and of those that are served. Below it the run, and `ndr skew`, say so; nothing stops. None says nothing.
         skew: by query feature, the largest distance of what is served from what was trained on, measured as `drift` is; beyond it
             `ndr skew` ends with status 1. No run stops for it.
     """
@@ -34,6 +36,7 @@ class ValidationSettings(Declaration):
     drift: dict[str, PositiveFloat] = {}
     least_volume: float | None = Field(default=0.05, ge=0)
     most_volume: float | None = Field(default=None, gt=0)
+    least_history: float | None = Field(default=0.5, ge=0, le=1)
     skew: dict[str, PositiveFloat] = {}
 
     @model_validator(mode="after")

@@ -110,7 +110,7 @@ def draft(folder: str, into: Path, name: str, declared: Declared) -> Draft:
             (Path(trial) / path.name).write_text(text, encoding="utf-8")
         loaded = configuration.load(Path(trial) / paths[1].name)
         loaded.feature_spec()
-    sources.interaction_files(loaded.data, Window.of(loaded.data, days.last, goes_on=False))
+    sources.interaction_files(loaded.data, Window.of(loaded.data, days.last, goes_on=False, has_history=True))
     sources.catalogue_files(loaded.data, days.last)
     if loaded.data.users:
         sources.newest_files(loaded.data.users, days.last, "users")
@@ -118,7 +118,7 @@ def draft(folder: str, into: Path, name: str, declared: Declared) -> Draft:
     for path, text in zip(paths, texts, strict=True):
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
-    week = Window.of(loaded.data.model_copy(update={"window_days": WEEK}), days.last, goes_on=True).start
+    week = Window.of(loaded.data.model_copy(update={"window_days": WEEK}), days.last, True, has_history=False).start
     return Draft(paths, days.last, max(week, days.first), found.others)
 
 

@@ -136,6 +136,11 @@ def figures(run: Run, facts: Facts, k: int) -> list[Figure]:
         filtered = sum(rows.get("filtered", {}).values())
         words = f"{rows['rows']:,} read, {f'{filtered:,} filtered, ' if filtered else ''}{lost:,} dropped"
         found.append(Figure("rows of the day", f"{rows['rows_of_day']:,}", words))
+    if run.histories:
+        words = "; ".join(
+            [f"of {run.histories['feature']}, at most {run.histories['last']}", *run.histories["cautions"]]
+        )
+        found.append(Figure("items in a history", f"{run.histories['train']:.1f}", words))
     if run.turnover:
         admitted = sum(int(each["admitted"]) for each in run.turnover.values())
         found.append(Figure("OOV share", f"{oov_share(run):.1%}", f"{admitted:,} ids admitted"))
@@ -161,10 +166,21 @@ def skew_table(skew: Skew) -> Rows:
             "" if each.limit is None else f"{each.limit:g}{', beyond it' if each.is_beyond else ''}",
             f"{each.trained:.1%}",
             f"{each.served:.1%}",
+            each.items_words,
         )
         for name, each in skew.furthest_first()
     )
-    return Rows(("feature", "distance", "limit", "present in training", "present when served"), rows)
+    return Rows(
+        (
+            "feature",
+            "distance",
+            "limit",
+            "present in training",
+            "present when served",
+            "items in training, when served",
+        ),
+        rows,
+    )
 
 
 def tuning_table(tuning: Tuning) -> Rows:

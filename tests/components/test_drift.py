@@ -1,5 +1,6 @@
 """A span's interactions against the previous span's, by TFX's own component on statistics of examples made here."""
 
+import json
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from tfx_bsl.coders import example_coder
 
 from components.example_gen import sources
 from components.example_validator.drift import (
+    HISTORY_KEY,
     SPLITS,
     StoppingDistributionExecutor,
     StoppingDistributionValidator,
@@ -84,6 +86,7 @@ def validate(folder: Path, current: types.Artifact, previous: types.Artifact | N
                 ValidationSettings.model_validate(settings), SPEC
             ),
             standard_component_specs.INCLUDE_SPLIT_PAIRS_KEY: json_utils.dumps([(s, s) for s in SPLITS]),
+            HISTORY_KEY: json.dumps(["past", 3, ValidationSettings.model_validate(settings).least_history]),
         },
     )
     return anomalies
@@ -250,6 +253,7 @@ class Spans:
             )
         )
         (anomalies,) = metadata_store.MetadataStore(connection).get_artifacts_by_type("ExampleAnomalies")
+        assert json.loads(anomalies.custom_properties["histories"].string_value)["last"] == 3
         return json_format.MessageToDict(anomalies.custom_properties["blessed"].struct_value)
 
     def _import(self, node: str, day: date, rows: Rows) -> Any:
@@ -259,6 +263,33 @@ class Spans:
             artifact_type=standard_artifacts.ExampleStatistics,
             properties={"span": made.span, "split_names": made.split_names},
         ).with_id(node)
+
+
+def histories(*lengths: int) -> Rows:
+    """Examples with so many items in the history each."""
+    return [{"device": [b"a"], **({"past": [b"x"] * length} if length else {})} for length in lengths]
+
+
+def test_the_lengths_of_histories_are_compared(tmp_path: Path) -> None:
+    # Training: (0 + 1 + 1 + 0) / 4 = .5 items, an example without a history counted as one of none. Held out: (3 + 1) / 2 = 2.
+    # The span before: (2 + 2) / 2 = 2. A half of either would be 1.
+    current = statistics(tmp_path, TODAY, histories(0, 1, 1, 0), held_out=histories(3, 1))
+    previous = statistics(tmp_path, YESTERDAY, histories(2, 2))
+    found = json.loads(validate(tmp_path, current, previous).get_string_custom_property("histories"))
+    assert {**found, "cautions": len(found["cautions"])} == {
+        "feature": "past", "last": 3, "train": 0.5, "eval": 2.0, "previous": 2.0, "cautions": 2,
+    }  # fmt: skip
+    of_held_out, of_previous = found["cautions"]
+    assert (
+        "in training histories have 0.5 items on average, held out 2.0" in of_held_out and "history_days" in of_held_out
+    )
+    assert "on the span before 2.0" in of_previous
+    # A quarter is allowed: nothing is said. Nor of a first day that has none before it.
+    found = validate(tmp_path, current, previous, least_history=0.25).get_string_custom_property("histories")
+    assert json.loads(found)["cautions"] == []
+    alike = statistics(tmp_path / "alike", TODAY, histories(1, 1))
+    found = json.loads(validate(tmp_path, alike, None).get_string_custom_property("histories"))
+    assert (found["train"], found["previous"], found["cautions"]) == (1.0, None, [])
 
 
 def test_tfx_runs_the_step(tmp_path: Path) -> None:

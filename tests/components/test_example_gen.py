@@ -4,7 +4,7 @@ import bz2
 import gzip
 import json
 import sys
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,7 @@ class Shop:
                 **settings,
             }
         )
+        folder.mkdir(exist_ok=True)
         (folder / "catalogue.csv").write_text(CATALOGUE)
 
     def log(self, rows: list[str], name: str = "part.csv", day: date = DAY, header: str = HEADER) -> Path:
@@ -302,6 +303,81 @@ def test_a_day_that_is_empty_beside_full_ones_is_an_error(tmp_path: Path) -> Non
     shop.log([row.replace("11-24", "11-23") for row in GOOD], day=date(2026, 11, 23))
     shop.log([])
     with pytest.raises(UserError, match="2026-11-24 is empty"):
+        shop.ingest()
+
+
+def days_before(days: int, rows: list[str]) -> list[str]:
+    """Rows of the day as they would have been logged so many days before."""
+    return [row.replace("2026-11-24", str(DAY - timedelta(days=days))) for row in rows]
+
+
+def test_a_week_before_the_day_is_read_for_histories(tmp_path: Path) -> None:
+    shop = Shop(tmp_path)
+    shop.log(["u,A,2026-11-24T01:00:00Z,1,", "u,B,2026-11-24T23:30:00Z,1,"])
+    for days, item in ((1, "C"), (7, "B"), (8, "A")):  # eight days before is a day too far
+        shop.log(days_before(days, [f"u,{item},2026-11-24T05:00:00Z,1,"]), day=DAY - timedelta(days=days))
+    splits, rows = shop.ingest()
+    assert [example["past"] for example in splits["train"]] == [[b"B", b"C"]]
+    assert (rows["rows"], rows["before"], rows["rows_of_day"], rows["splits"]) == (4, 2, 2, {"train": 1, "eval": 1})
+    # Of the days that nobody asked for, five are not there, which is said and stops nothing.
+    assert rows["absent"] == [f"2026-11-{day}" for day in (18, 19, 20, 21, 22)]
+    none = Shop(tmp_path / "none", history_days=0)
+    none.log(["u,A,2026-11-24T01:00:00Z,1,", "u,B,2026-11-24T23:30:00Z,1,"])
+    none.log(days_before(1, ["u,C,2026-11-24T05:00:00Z,1,"]), day=DAY - timedelta(days=1))
+    splits, rows = none.ingest()
+    assert [example["past"] for example in splits["train"]] == [[]]
+    assert (rows["rows"], rows["before"], rows["absent"]) == (2, 0, [])
+
+
+def test_a_day_of_histories_that_is_being_written_is_left_out_and_one_that_cannot_be_read_is_an_error(
+    tmp_path: Path,
+) -> None:
+    shop = Shop(tmp_path)
+    shop.log(GOOD)
+    before = DAY - timedelta(days=1)
+    half = shop.log(days_before(1, GOOD), name="part.csv.tmp", day=before)
+    assert str(before) in shop.ingest()[1]["absent"]
+    half.rename(half.with_name("part.csv"))
+    assert str(before) not in shop.ingest()[1]["absent"]
+    half.with_name("part.csv").write_text("user,item\n")
+    with pytest.raises(UserError, match="expected a column sku"):
+        shop.ingest()
+    # What is asked for by a number has to be there.
+    asked = Shop(tmp_path / "asked", history_days=2)
+    asked.log(GOOD)
+    with pytest.raises(UserError, match=r"(?s)of 2 day\(s\) are missing .*data\.history_days"):
+        asked.ingest()
+
+
+def test_what_is_read_for_histories_alone_counts_towards_no_limit(tmp_path: Path) -> None:
+    # A bad row of two is a half. Neither do the twenty good rows of the day before hide it, nor do their bad ones add to it.
+    good = [f"w{n},A,2026-11-24T0{n % 9}:30:00Z,1," for n in range(20)]
+    shop = Shop(tmp_path, max_dropped_share=0.3)
+    shop.log([GOOD[0], "u,nothing,2026-11-24T02:00:00Z,1,"])
+    shop.log(days_before(1, good), day=DAY - timedelta(days=1))
+    with pytest.raises(UserError, match="1 of 2 rows of the interactions are at fault"):
+        shop.ingest()
+    other = Shop(tmp_path / "other", max_dropped_share=0.3)
+    other.log(GOOD)
+    bad = [
+        "x,nothing,2026-11-24T02:00:00Z,1,",
+        ",A,2026-11-24T02:00:00Z,1,",
+        "x,A,2026-11-24T02:00:00Z,1,,,",
+        GOOD[0],
+        GOOD[0],
+    ]
+    other.log(days_before(1, bad), day=DAY - timedelta(days=1))
+    _, rows = other.ingest()
+    assert (rows["rows"], rows["before"], sum(each["rows"] for each in rows["dropped"].values())) == (9, 5, 4)
+
+
+def test_a_day_that_is_empty_behind_days_of_histories_is_an_error(tmp_path: Path) -> None:
+    shop = Shop(tmp_path)
+    shop.log([])
+    shop.log(days_before(1, GOOD), day=DAY - timedelta(days=1))
+    with pytest.raises(
+        UserError, match="2026-11-24 is empty: 4 rows were read from 2026-11-17 on, none of them of that day"
+    ):
         shop.ingest()
 
 

@@ -101,14 +101,14 @@ def settings(**changed: Any) -> ExampleGenSettings:
 def test_a_window_passes_over_days_that_do_not_exist() -> None:
     # 2026-11-24 is a Tuesday. Three days that exist, with 23 November closed: Tuesday, Friday, Thursday; before them Wednesday.
     found = settings(closed=["saturday", "sunday", "2026-11-23"], window_days=3, history_days=1)
-    window = Window.of(found, DAY, goes_on=True)
+    window = Window.of(found, DAY, goes_on=True, has_history=True)
     assert (window.history_start, window.start, window.day) == (date(2026, 11, 18), date(2026, 11, 19), DAY)
     assert [day.day for day in window.days] == [18, 19, 20, 24]
     assert found == ExampleGenSettings.model_validate_json(found.model_dump_json())
     first = settings(closed=["saturday"], first_day="2026-11-20", window_days=400)
-    assert [day.day for day in Window.of(first, DAY, goes_on=True).days] == [20, 22, 23, 24]
+    assert [day.day for day in Window.of(first, DAY, goes_on=True, has_history=True).days] == [20, 22, 23, 24]
     # Without closed days: as many as there are.
-    assert Window.of(settings(window_days=2, history_days=3), DAY, True).days == [
+    assert Window.of(settings(window_days=2, history_days=3), DAY, True, True).days == [
         DAY - timedelta(days=n) for n in (4, 3, 2, 1, 0)
     ]
 
@@ -125,7 +125,7 @@ def test_closed_days_are_checked() -> None:
 def test_rows_of_a_day_that_does_not_exist_are_at_fault_in_a_log_of_many_days(tmp_path: Path) -> None:
     lines = [f"u{day},A,2026-11-{day}T05:00:00Z,1,p" for day in (22, 23, 24)]
     path = written(tmp_path, "\n".join(["user,sku,at,liked,dev", *lines]))
-    window = Window.of(settings(closed=["monday"], window_days=2), DAY, goes_on=True)
+    window = Window.of(settings(closed=["monday"], window_days=2, history_days=0), DAY, True, True)
     rows, accounting = log_of(path, day=None, window=window)
     assert texts(rows, "query_id") == ["u22", "u24"]
     reason, place = "at: of a day that data.closed names", f"{path} line 3: '2026-11-23T05:00:00Z'"

@@ -72,6 +72,12 @@ class Shop:
         return [self.newest() + timedelta(days=number) for number in range(1, count + 1)]
 
 
+def examples_of(run: dict[str, Any]) -> int:
+    """The rows that became examples: not those of days before, which are read for histories alone."""
+    rows = run["rows"]["interactions"]
+    return int(rows["rows"] - rows["before"])
+
+
 def version(day: date, revision: int = 1) -> int:
     return int(f"{day:%Y%m%d}{revision:03d}")
 
@@ -86,7 +92,10 @@ def shop(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Shop:
     started = Shop(tmp_path_factory.mktemp("days"), forks)
     first = started.run(DAY)
     # With nothing to go on from, a first run has the two days of catch_up_days.
-    assert (base_day(first), first["rows"]["interactions"]["rows"]) == ("", 6000)
+    assert (base_day(first), examples_of(first)) == ("", 6000)
+    # The third day that there is was read for histories. Those of training lack what is held out, a fifth of the second day's.
+    assert first["rows"]["interactions"]["before"] == 3000 and len(first["rows"]["interactions"]["absent"]) == 5
+    assert first["histories"]["feature"] == "bought" and first["histories"]["cautions"] == []
     assert first["rows"]["interactions"]["rows_of_day"] == 3000
     assert (first["version"], first["turnover"]["sku"]["admitted"]) == (version(DAY), 200)
     assert (first["next_day"], first["next_day_reason"]) == (None, "no model of an earlier day was blessed")
@@ -98,13 +107,13 @@ def test_a_late_and_an_empty_day_are_refused_until_the_day_is_there(shop: Shop) 
     before, (day,) = shop.newest(), shop.next_days(1)
     assert f"{day}: expected at least one csv file at" in shop.refusal(day)
     write_sales(shop.folder, day, rows=0)
-    assert "No row of the interactions is left to work with; 0 came from" in shop.refusal(day)
+    assert f"{day} is empty: 9000 rows were read from" in shop.refusal(day)
     assert not shop.steps() & {"Analyzer", "Trainer", "Pusher"}
     assert shop.newest() == before
     write_sales(shop.folder, day)
     last = shop.run(day)
     # The new day alone, on top of yesterday's model; no id is new.
-    assert (base_day(last), last["rows"]["interactions"]["rows"]) == (str(before), 3000)
+    assert (base_day(last), examples_of(last)) == (str(before), 3000)
     assert {k: last["turnover"]["sku"][k] for k in ("ids", "admitted", "expired")} == {
         "ids": 200,
         "admitted": 0,
@@ -282,6 +291,6 @@ def test_another_shape_is_refused_or_starts_anew_as_configured(shop: Shop) -> No
     said = shop.refusal(day, **narrow)
     assert "towers.query: [32, 16] before, [8] now" in said and "trainer.on_other_shape=restart" in said
     restarted = shop.run(day, **narrow, trainer__on_other_shape="restart")
-    assert (base_day(restarted), restarted["rows"]["interactions"]["rows"]) == ("", 6000)
+    assert (base_day(restarted), examples_of(restarted)) == ("", 6000)
     # Though there is nothing to go on from, there is a model to beat.
     assert restarted["metrics"]["all"]["baseline"]["recall_at_20"][0] > 0.3

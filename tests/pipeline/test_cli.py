@@ -144,6 +144,10 @@ def test_the_push_folder_is_below_the_root_or_at_an_address(destination: str, fo
 
 def test_items_that_have_no_feature_but_their_id_are_spoken_of(tmp_path: Path) -> None:
     assert config.load(MOVIELENS).cautions() == []
+    # A day without days before it: histories are of that day, requests are not.
+    (caution,) = config.load(MOVIELENS, ["data.window_days=1", "data.history_days=0", "data.split.hours=12"]).cautions()
+    assert "history_days: with 0 and data.window_days: 1" in caution and "the last 20" in caution
+    assert config.load(MOVIELENS, ["data.window_days=1", "data.split.hours=12"]).cautions() == []
     features = (MOVIELENS.parent / "../../schemas/movielens/features.yaml").read_text()
     own, _, content = features.partition("  movie_id: {kind: id, table: film}\n")
     (tmp_path / "features.yaml").write_text(

@@ -77,10 +77,21 @@ def test_the_same_traffic_is_no_distance_away(config: Config) -> None:
 
 def test_a_feature_that_is_served_without_values_is_beyond_any_limit(config: Config) -> None:
     measured = skew.measure(limited(config, heard=0.9), queries(50, 50, 50, 50, heard=False))
-    assert measured.features["heard"] == skew_file.FeatureSkew(None, 0.9, 1.0, 0.0)
+    assert measured.features["heard"] == skew_file.FeatureSkew(None, 0.9, 1.0, 0.0, 2.0, 0.0)
     assert measured.faults() == [
         "heard: expected values on both sides, found them in 100.0% of the training examples and 0.0% of the served queries."
     ]
+
+
+def test_histories_that_are_longer_when_they_are_served_are_said(config: Config) -> None:
+    # In training two items each. Served: five, more than twice as many.
+    longer = [Query(example({"device": "phone", "age": 20.0, "track": "t", "heard": list("abcde")}), 10)] * 4
+    measured = skew.measure(config, longer)
+    heard = measured.features["heard"]
+    assert (heard.trained_items, heard.served_items, measured.features["device"].trained_items) == (2.0, 5.0, None)
+    (caution,) = measured.cautions()
+    assert caution.startswith("heard: in training histories have 2.0 items on average, served ones 5.0.")
+    assert skew.measure(config, queries(50, 50, 50, 50)).cautions() == []
 
 
 def test_the_measurement_is_kept_for_the_report(config: Config) -> None:

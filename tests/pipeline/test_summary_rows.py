@@ -13,6 +13,8 @@ def test_each_number_stands_below_its_heading() -> None:
         "filtered": {"event is not play": 200},
         "dropped": {"listener: missing": {"rows": 30, "first": ["plays.csv line 7"]}},
         "splits": {"train": 700, "eval": 70},
+        "before": 90,
+        "absent": ["2026-11-18", "2026-11-19"],
         "other_days": 5,
         "passed_over": {"files": 2, "first": ["_SUCCESS"]},
     }
@@ -29,6 +31,8 @@ def test_each_number_stands_below_its_heading() -> None:
         ["interactions", "1,000", "200", "30", "train 700, eval 70"],
         ["event is not play", "", "200", "", ""],
         ["listener: missing (plays.csv line 7)", "", "", "30", ""],
+        ["rows of days before the window, for histories alone", "90", "", "", ""],
+        ["days before, that histories lack (2026-11-18 to 2026-11-19)", "2", "", "", ""],
         ["rows of days that are not read", "5", "", "", ""],
         ["files whose names begin with _ or . (_SUCCESS)", "2", "", "", ""],
         ["catalogue", "40", "0", "0", "catalogue 40"],

@@ -1,0 +1,79 @@
+"""How long histories are: of training, of what is held out, of the day before and of what is served.
+
+A model that was trained on short histories is asked with long ones, and nothing else in a run would say so.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+
+from tensorflow_metadata.proto.v0 import statistics_pb2
+
+HISTORIES_PROPERTY = "histories"
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """The mean lengths of histories, over all examples, those without one included.
+
+    Attributes:
+        feature: the history.
+        last: the most items that it has.
+        train: of the training split.
+        eval: of what is held out.
+        previous: of the previous span's training split; None where there is none.
+        cautions: a sentence for each that training's are much shorter than.
+    """
+
+    feature: str
+    last: int
+    train: float
+    eval: float
+    previous: float | None
+    cautions: tuple[str, ...] = ()
+
+    def to_json(self) -> str:
+        """What is kept with the anomalies."""
+        return json.dumps(asdict(self))
+
+
+def compare(
+    feature: str,
+    last: int,
+    least: float | None,
+    train: statistics_pb2.DatasetFeatureStatistics,
+    held_out: statistics_pb2.DatasetFeatureStatistics,
+    previous: statistics_pb2.DatasetFeatureStatistics | None,
+) -> Lengths:
+    """Compares the lengths of histories.
+
+    Args:
+        feature: the history.
+        last: the most items that it has.
+        least: training's shortest mean length, as a share of another's; None cautions of nothing.
+        train: the statistics of the training split.
+        held_out: those of the eval split.
+        previous: those of the previous span's training split, if there is one.
+    """
+    of_train, of_eval = mean_length(train, feature), mean_length(held_out, feature)
+    of_previous = None if previous is None else mean_length(previous, feature)
+    found = []
+    if least is not None and of_train < least * of_eval:
+        found.append(
+            f"{feature}: in training histories have {of_train:.1f} items on average, held out {of_eval:.1f}. As served ones are as "
+            "long as those, or longer, let more days be read for them (data.history_days, data.window_days)."
+        )
+    if least is not None and of_previous is not None and of_train < least * of_previous:
+        found.append(
+            f"{feature}: in training histories have {of_train:.1f} items on average, on the span before {of_previous:.1f}. Are the "
+            "logs of earlier days still there?"
+        )
+    return Lengths(feature, last, of_train, of_eval, of_previous, tuple(found))
+
+
+def mean_length(statistics: statistics_pb2.DatasetFeatureStatistics, name: str) -> float:
+    """How many values a feature has in an example on average; 0 where there is none."""
+    for feature in statistics.features:
+        if list(feature.path.step) == [name] and statistics.num_examples:
+            common = getattr(feature, feature.WhichOneof("stats")).common_stats
+            return float(common.tot_num_values / statistics.num_examples)
+    return 0.0
