@@ -27,7 +27,7 @@ from schemas.features import (
 OVER, EVENT = "_over", "_event"  # what the reward is made of; not part of an example
 BLOCKED = "_blocked"  # a number; not part of an example
 
-Kind = Literal["id", "ids", "text", "number", "numbers", "vector", "time", "title"]
+Kind = Literal["id", "ids", "text", "number", "numbers", "vector", "time", "title", "compared"]
 TYPES: dict[Kind, pa.DataType] = {
     "id": pa.binary(),
     "ids": pa.list_(pa.binary()),
@@ -37,6 +37,7 @@ TYPES: dict[Kind, pa.DataType] = {
     "vector": pa.list_(pa.float32()),
     "time": pa.int64(),
     "title": pa.binary(),
+    "compared": pa.struct([("whole", pa.int64()), ("real", pa.float64())]),
 }
 EXPECTED: dict[Kind, str] = {
     "id": "text or whole numbers",
@@ -47,6 +48,7 @@ EXPECTED: dict[Kind, str] = {
     "vector": "lists of numbers, or text",
     "time": "a timestamp",
     "title": "text or numbers",
+    "compared": "numbers",
 }
 LARGEST = (
     2.0**63
@@ -155,7 +157,7 @@ def _way_out(column: Column, kind: pa.DataType) -> str:
         return "; write a timestamp, or a number of the time_unit"
     if column.kind == "id" and is_list(kind):
         return "; a feature of kind `ids` has several values"
-    if column.kind == "number" and is_text(kind):
+    if column.kind in ("number", "compared") and is_text(kind):
         return "; write numbers as such in Parquet"
     if pa.types.is_fixed_size_binary(kind):
         return "; write it as text, a UUID in its usual form"
@@ -218,7 +220,7 @@ def _is_readable(column: Column, kind: pa.DataType) -> bool:
             return _is_id(kind)
         case "ids":
             return _is_id(kind if inner is None else inner)
-        case "number":
+        case "number" | "compared":
             return _is_number(kind)
         case "numbers":
             return _is_number(kind) or is_text(kind) or (inner is not None and _is_number(inner))

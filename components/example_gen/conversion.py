@@ -17,6 +17,7 @@ from components.example_gen.columns import Column, is_list, is_text
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 BRACKETS = "[](){} \t"  # around a vector that is written as text
 MICROSECONDS = {"s": 1_000_000.0, "ms": 1_000.0, "us": 1.0, "ns": 0.001}
+LONGEST_WHOLE = r"^-?\d{1,19}$"  # what int64 may hold
 EXACT = 2.0**53  # floats below it are exact where they are whole
 NULL_SPELLINGS = ("\\N", "NULL", "null", "(null)", "None", "NaN", "nan", "<NA>", "#N/A", "NaT")
 SPELLING = "a usual spelling of a missing value"
@@ -83,6 +84,8 @@ def convert(column: Column, raw: pa.Array, form: Form) -> Converted:
         case "time":
             values, wrong = _times(raw, column.time_unit)
             faults = {f"not a time{column.unit}": wrong}
+        case "compared":
+            values, faults = _compared(raw)
         case "title":
             values, faults = _titles(raw, form.max_id_bytes), {}
     if column.required:
@@ -187,10 +190,54 @@ def _whole_ids(raw: pa.Array) -> tuple[pa.Array, dict[str, NDArray[np.bool_]]]:
     }
 
 
+def _compared(raw: pa.Array) -> tuple[pa.Array, dict[str, NDArray[np.bool_]]]:
+    """Numbers to compare, none of them rounded that a file has whole: a time in nanoseconds is more than a float holds.
+
+    Returns:
+        Structs of `whole` (int64) or `real` (float64), both null where there is none.
+    """
+    wrong, kind = _none(raw), raw.type
+    if is_text(kind):
+        texts, wrong = _texts(raw)
+        texts = texts.cast(pa.string())
+        digits = pc.if_else(pc.match_substring_regex(texts, LONGEST_WHOLE), texts, pa.scalar(None, pa.string()))
+        whole, _ = _each(digits, lambda values: values.cast(pa.int64()), _int64, pa.int64())
+        others = pc.if_else(pc.is_valid(whole), pa.scalar(None, pa.binary()), texts.cast(pa.binary()))
+        real, wrong_too = _each(
+            others, lambda values: values.cast(pa.string()).cast(pa.float64()), _float, pa.float64()
+        )
+        wrong = wrong | wrong_too
+    elif pa.types.is_floating(kind):
+        whole, real = pa.nulls(len(raw), pa.int64()), raw.cast(pa.float64())
+    elif pa.types.is_decimal(kind):
+        is_whole = pc.and_(pc.equal(pc.floor(raw), raw), pc.less(pc.abs(raw.cast(pa.float64())), EXACT * 512))
+        whole = pc.if_else(is_whole, raw, pa.scalar(None, kind)).cast(pa.int64())
+        real = pc.if_else(is_whole, pa.scalar(None, kind), raw).cast(pa.float64())
+    else:  # truth values and whole numbers, of which unsigned ones may be more than int64 holds
+        whole, _ = _each(raw, lambda values: values.cast(pa.int64()), _int64, pa.int64())
+        real = pc.if_else(pc.is_valid(whole), pa.scalar(None, kind), raw).cast(pa.float64(), safe=False)
+    real = pc.if_else(pc.is_nan(real), pa.scalar(None, pa.float64()), real)
+    is_infinite = _mask(pc.is_inf(real))
+    real = pc.if_else(pa.array(is_infinite), pa.scalar(None, pa.float64()), real)
+    return pa.StructArray.from_arrays([whole, real], ["whole", "real"]), {"not a number": wrong | is_infinite}
+
+
+def _int64(value: Any) -> int:
+    whole = int(value)
+    if abs(whole) >= 2**63:
+        raise ValueError(f"{value!r} is more than int64 holds")
+    return whole
+
+
 def _titles(raw: pa.Array, max_bytes: int) -> pa.Array:
     """What is only shown to people never costs its row: it is cut, and what is no UTF-8 is replaced."""
-    if pa.types.is_boolean(raw.type) or not is_text(raw.type):
-        return raw.cast(pa.string()).cast(pa.binary())
+    if pa.types.is_floating(raw.type):  # a whole one without an exponent: 1795046400000, not 1.7950464e+12
+        raw = raw.cast(pa.float64())
+        is_whole = pc.and_(pc.equal(pc.floor(raw), raw), pc.less(pc.abs(raw), EXACT))
+        whole = pc.if_else(is_whole, raw, pa.scalar(None, pa.float64())).cast(pa.int64())
+        return pc.coalesce(whole.cast(pa.string()), raw.cast(pa.string())).cast(pa.binary())
+    if not is_text(raw.type):
+        return pc.replace_substring_regex(raw.cast(pa.string()), r"\.0*$", "").cast(pa.binary())  # of decimals
     raw = raw.cast(pa.binary())
     try:
         raw.cast(pa.string())
@@ -248,7 +295,7 @@ def _times(raw: pa.Array, unit: str) -> tuple[pa.Array, NDArray[np.bool_]]:
         whole = (values.cast(pa.string()) if is_text(values.type) else values).cast(pa.int64())
         return pc.multiply_checked(whole, int(factor)) if factor >= 1.0 else pc.divide(whole, int(1.0 / factor))
 
-    return _each(raw, scaled, lambda value: _whole(_float(value) * factor), pa.int64())
+    return _each(raw, scaled, lambda value: _microseconds(value, factor), pa.int64())
 
 
 def _fast_iso(raw: pa.Array) -> pa.Array:
@@ -278,6 +325,18 @@ def iso_microseconds(value: bytes) -> int:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     return round(moment.timestamp() * MICROSECONDS["s"])
+
+
+def _microseconds(value: Any, factor: float) -> int:
+    """Of a whole number the same as where all are converted at once, whatever its neighbours are."""
+    try:
+        whole = int(value) if not isinstance(value, float) and b"_" not in str(value).encode() else None
+    except ValueError:  # a fraction, or no number
+        whole = None
+    if whole is None:
+        return _whole(_float(value) * factor)
+    scaled = whole * int(factor) if factor >= 1.0 else abs(whole) // int(1.0 / factor) * (1 if whole >= 0 else -1)
+    return _int64(scaled)
 
 
 def _whole(value: float) -> int:

@@ -1,5 +1,6 @@
 """Which rows of a source are asked for at all: the conditions of `where`."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -21,8 +22,7 @@ def filter_columns(where: Sequence[Condition]) -> list[Column]:
         Column(
             f"{PREFIX}{number}",
             condition.column,
-            "number" if condition.operator in COMPARISONS else "title",
-            largest=float("inf"),
+            "compared" if condition.operator in COMPARISONS else "title",
         )
         for number, condition in enumerate(where)
     ]
@@ -33,11 +33,12 @@ def is_met(condition: Condition, values: pa.Array) -> NDArray[np.bool_]:
 
     Args:
         condition: of `where`.
-        values: [rows] of its column: float32 for a comparison, else binary.
+        values: [rows] of its column: for a comparison structs of `whole` (int64) and `real` (float64), else binary.
     """
     wanted = condition.value
     if condition.operator in COMPARISONS:
-        return _mask(getattr(pc, COMPARISONS[condition.operator])(values, pa.scalar(wanted, pa.float32())))
+        whole, real = values.flatten()
+        return _compare_whole(condition.operator, whole, wanted) | _compare_real(condition.operator, real, wanted)
     match condition.operator:
         case "missing":
             return _mask(pc.equal(pc.is_null(values), wanted))
@@ -48,6 +49,29 @@ def is_met(condition: Condition, values: pa.Array) -> NDArray[np.bool_]:
         case _:
             found = _is_one_of(values, wanted)
     return ~found if condition.operator in ("not_equals", "none_of") else found
+
+
+def _compare_whole(operator: str, values: pa.Array, bound: float) -> NDArray[np.bool_]:
+    """Compares int64 with a bound of any kind, exactly: above 1.5 is above 1, at least 1.5 is at least 2."""
+    if math.isinf(bound) or abs(bound) >= 2**63:
+        is_met = (bound < 0) == (operator in ("above", "at_least"))
+        return np.full(len(values), is_met) & values.is_valid().to_numpy(zero_copy_only=False)
+    edge = math.floor(bound) if operator in ("above", "at_most") else math.ceil(bound)
+    return _mask(getattr(pc, COMPARISONS[operator])(values, pa.scalar(edge, pa.int64())))
+
+
+def _compare_real(operator: str, values: pa.Array, bound: float) -> NDArray[np.bool_]:
+    """Compares float64 with a bound, exactly: of a whole one that lies between two floats, with the float on the right side."""
+    nearest = float(bound)
+    if nearest > bound and operator == "above":
+        operator = "at_least"
+    elif nearest > bound and operator == "at_most":
+        operator = "below"
+    elif nearest < bound and operator == "at_least":
+        operator = "above"
+    elif nearest < bound and operator == "below":
+        operator = "at_most"
+    return _mask(getattr(pc, COMPARISONS[operator])(values, pa.scalar(nearest, pa.float64())))
 
 
 def _is_one_of(values: pa.Array, wanted: Sequence[Scalar]) -> NDArray[np.bool_]:

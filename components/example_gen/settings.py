@@ -40,10 +40,10 @@ class Condition(Declaration):
     not_equals: Scalar | None = None
     one_of: Annotated[tuple[Scalar, ...], Field(min_length=1)] | None = None
     none_of: Annotated[tuple[Scalar, ...], Field(min_length=1)] | None = None
-    above: float | None = None
-    at_least: float | None = None
-    below: float | None = None
-    at_most: float | None = None
+    above: int | float | None = None
+    at_least: int | float | None = None
+    below: int | float | None = None
+    at_most: int | float | None = None
     starts_with: str | None = None
     missing: bool | None = None
 

@@ -64,7 +64,7 @@ def test_all_conditions_have_to_be_met_and_the_first_that_is_not_is_the_reason(t
     where = [{"column": "event", "missing": False}, {"column": "price", "at_least": 2}]
     rows, accounting = log_of(written(tmp_path, LOG), where=where)
     assert texts(rows, "query_id") == ["v"]
-    assert accounting.filtered == {"event: not missing False": 1, "price: not at_least 2.0": 1}
+    assert accounting.filtered == {"event: not missing False": 1, "price: not at_least 2": 1}
     # Of a price that is no number nothing is known: that row is at fault.
     assert dropped(accounting) == {"price: not a number": 1, "at: not a time in iso": 1}
 
@@ -85,6 +85,100 @@ def test_typed_columns_are_compared_as_they_are_written(tmp_path: Path) -> None:
         catalogue_of(path, form="parquet", where=[{"column": "name", "above": 1}])
     with pytest.raises(UserError, match=r"expected a column stok \(did you mean stock\?\)"):
         catalogue_of(path, form="parquet", where=[{"column": "stok", "above": 1}])
+
+
+NS = 1_795_046_400_000_000_000  # of a time in nanoseconds; float64 has every 256th number there, float32 every 2^37th
+
+
+@pytest.mark.parametrize("form", ["csv", "int64", "decimal"])
+@pytest.mark.parametrize(
+    ("condition", "kept"),
+    [
+        ({"above": NS}, "BC"),
+        ({"at_least": NS}, "ABC"),
+        ({"above": NS + 1}, "C"),
+        ({"below": NS + 2}, "ABD"),
+        ({"at_most": NS + 1}, "ABD"),
+        ({"above": 1.5}, "ABCD"),
+        ({"at_least": 2.5}, "ABC"),
+        ({"below": 2.5}, "D"),
+        ({"above": 1e30}, ""),
+        ({"below": 10**30}, "ABCD"),
+        ({"equals": NS + 1}, "B"),
+        ({"none_of": [NS, NS + 1]}, "CD"),
+    ],
+)
+def test_bounds_on_large_whole_numbers_are_exact(
+    tmp_path: Path, form: str, condition: dict[str, Any], kept: str
+) -> None:
+    values = [NS, NS + 1, NS + 2, 2, None]
+    if form == "csv":
+        lines = [f"{sku},{'' if at is None else at}" for sku, at in zip("ABCDE", values, strict=True)]
+        path = written(tmp_path, "\n".join(["sku,name,tags,at", *(line.replace(",", ",n,,") for line in lines), ""]))
+    else:
+        path = tmp_path / "part.parquet"
+        kind = pa.int64() if form == "int64" else pa.decimal128(30, 2)
+        column = pa.array(values, pa.int64()).cast(kind)
+        nothing = ["n"] * 5
+        parquet.write_table(pa.table({"sku": list("ABCDE"), "name": nothing, "tags": nothing, "at": column}), path)
+    rows, accounting = catalogue_of(
+        path, form="csv" if form == "csv" else "parquet", where=[{"column": "at", **condition}]
+    )
+    found = "".join(texts(rows, "candidate_id")) if rows.num_rows else ""
+    assert found == kept if "none_of" not in condition else found == f"{kept}E"
+    assert dropped(accounting) == {}
+    assert (
+        Condition.model_validate_json(Condition(column="at", **condition).model_dump_json()).value
+        == next(iter(condition.values()))
+        or "none_of" in condition
+    )
+
+
+def test_a_bound_between_two_floats_is_kept_to_by_floats(tmp_path: Path) -> None:
+    # At 2^60 floats are 256 apart: of 2^60, 2^60 + 256 and 2^60 + 512, two are above 2^60 + 1, whose nearest float is 2^60.
+    path, base = tmp_path / "part.parquet", 2**60
+    table = {
+        "sku": list("ABCD"),
+        "name": list("abcd"),
+        "tags": list("abcd"),
+        "at": [float(base), base + 256.0, base + 512.0, float("nan")],
+    }
+    parquet.write_table(pa.table({**table, "at": pa.array(table["at"], pa.float64())}), path)
+    for condition, kept in (
+        ({"above": base + 1}, "BC"),
+        ({"at_least": base + 1}, "BC"),
+        ({"below": base + 1}, "A"),
+        ({"at_most": base + 1}, "A"),
+        ({"above": base + 255}, "BC"),
+        ({"at_most": base + 255}, "A"),
+        ({"at_least": base + 256}, "BC"),
+        ({"above": base + 256}, "C"),
+    ):
+        rows = catalogue_of(path, form="parquet", where=[{"column": "at", **condition}])[0]
+        assert "".join(texts(rows, "candidate_id")) == kept, condition
+
+
+def test_a_whole_float_is_the_same_as_the_number_of_a_condition(tmp_path: Path) -> None:
+    # pandas makes floats of whole numbers of which some are missing; Arrow writes this one as 1.7950464e+12.
+    path = tmp_path / "part.parquet"
+    floats = pa.array([1795046400000.0, 1795046400001.0, None], pa.float64())
+    parquet.write_table(pa.table({"sku": list("ABC"), "name": list("abc"), "tags": list("abc"), "at": floats}), path)
+    for condition, kept in (
+        ({"equals": 1795046400000}, "A"),
+        ({"one_of": [1795046400001, 5]}, "B"),
+        ({"not_equals": 1795046400000}, "BC"),
+    ):
+        rows = catalogue_of(path, form="parquet", where=[{"column": "at", **condition}])[0]
+        assert "".join(texts(rows, "candidate_id")) == kept
+
+
+def test_a_time_is_the_same_whatever_its_neighbours_are(tmp_path: Path) -> None:
+    # One that is none makes the others of its file be read one by one: in nanoseconds a float would round them by a microsecond.
+    good = f"u,A,{1_795_478_400_123_456_789},1,p"
+    header = "user,sku,at,liked,dev"
+    alone = log_of(written(tmp_path, f"{header}\n{good}\n", "alone.csv"), "ns")[0]
+    beside = log_of(written(tmp_path, f"{header}\n{good}\nv,B,never,1,p\n", "beside.csv"), "ns")[0]
+    assert texts(alone, "timestamp") == texts(beside, "timestamp") == [1_795_478_400_123_456]
 
 
 @pytest.mark.parametrize("condition", [{}, {"equals": 1, "above": 2}, {"one_of": []}])
