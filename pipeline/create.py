@@ -3,11 +3,14 @@
 from collections.abc import Sequence
 from datetime import date
 
-from tfx import v1 as tfx
+from tfx.components import StatisticsGen
 from tfx.dsl.components.base.base_beam_component import BaseBeamComponent
 from tfx.dsl.components.base.base_component import BaseComponent
 from tfx.dsl.components.base.base_node import BaseNode
+from tfx.dsl.components.common.resolver import Resolver
+from tfx.orchestration.pipeline import Pipeline
 from tfx.types import standard_artifacts
+from tfx.types.channel import Channel
 
 from components.analysis.component import Analyzer
 from components.artifacts import SHAPE_PROPERTY, SPAN_PROPERTY, Counts
@@ -60,7 +63,7 @@ COUNTS_BEFORE = "CountsBefore"
 WARM_START = "WarmStart"
 
 
-def create_pipeline(config: Config, day: date) -> tfx.dsl.Pipeline:
+def create_pipeline(config: Config, day: date) -> Pipeline:
     """The steps that process one day.
 
     Args:
@@ -82,13 +85,10 @@ def create_pipeline(config: Config, day: date) -> tfx.dsl.Pipeline:
 
     # The one before it says, of a day that neither was trained on, whether the newer is better.
     before_baseline = _blessed_before(day, BEFORE_BASELINE, skipped=1)
-    counts_before = tfx.dsl.Resolver(
+    counts_before = Resolver(
         strategy_class=CountedBefore,
         config={"span": sources.span(day), "held_out_hours": config.data.split.hours},
-        **{
-            key: tfx.dsl.Channel(type=Counts, producer_component_id=COUNTER)
-            for key in (BASE_COUNTS_KEY, COUNTS_BEFORE_KEY)
-        },
+        **{key: Channel(type=Counts, producer_component_id=COUNTER) for key in (BASE_COUNTS_KEY, COUNTS_BEFORE_KEY)},
     ).with_id(COUNTS_BEFORE)
 
     # The day's data; interactions come joined with their items' features and their users' histories.
@@ -104,17 +104,17 @@ def create_pipeline(config: Config, day: date) -> tfx.dsl.Pipeline:
 
     # Nor on a day that is too far from the one before.
     has_other_window = config.data.catch_up_days not in (None, config.data.window_days)
-    day_before = tfx.dsl.Resolver(
+    day_before = Resolver(
         strategy_class=TrainedBefore,
         config={
             "span": sources.span(day),
             "after_first_run": config.trainer.warm_start and has_other_window,
         },
         **{
-            STATISTICS_KEY: tfx.dsl.Channel(
+            STATISTICS_KEY: Channel(
                 type=standard_artifacts.ExampleStatistics, producer_component_id=interaction_checks.statistics.id
             ),
-            MODEL_KEY: tfx.dsl.Channel(type=standard_artifacts.Model, producer_component_id=TRAINER),
+            MODEL_KEY: Channel(type=standard_artifacts.Model, producer_component_id=TRAINER),
         },
     ).with_id("DayBefore")
     drift = StoppingDistributionValidator(
@@ -254,7 +254,7 @@ def create_pipeline(config: Config, day: date) -> tfx.dsl.Pipeline:
         pusher,
     ]
     _set_runners(components, config.beam)
-    return tfx.dsl.Pipeline(
+    return Pipeline(
         pipeline_name=config.name,
         pipeline_root=str(config.pipeline_root),
         components=components,
@@ -277,27 +277,25 @@ def _catalogue(config: Config, spec: FeatureSpec, day: date) -> tuple[BaseNode |
     """The step that makes the day's catalogue; and what finds an earlier day's, where it is made from the log."""
     if config.data.catalogue != FROM_LOG:
         return None, CatalogueExampleGen(config.data, spec, day).with_id(CATALOGUE)
-    before = tfx.dsl.Resolver(
+    before = Resolver(
         strategy_class=CatalogueBefore,
         config={"span": sources.span(day)},
         **{
-            BASE_CATALOGUE_KEY: tfx.dsl.Channel(type=standard_artifacts.Examples, producer_component_id=CATALOGUE),
+            BASE_CATALOGUE_KEY: Channel(type=standard_artifacts.Examples, producer_component_id=CATALOGUE),
         },
     ).with_id(CATALOGUE_BEFORE)
     base = before.outputs[BASE_CATALOGUE_KEY]
     return before, LogCatalogueExampleGen(config.data, spec, day, base).with_id(CATALOGUE)
 
 
-def _blessed_before(day: date, node: str, shape: str = "", skipped: int = 0) -> tfx.dsl.Resolver:
+def _blessed_before(day: date, node: str, shape: str = "", skipped: int = 0) -> Resolver:
     """The newest blessed model of an earlier day, of any run of this pipeline."""
-    return tfx.dsl.Resolver(
+    return Resolver(
         strategy_class=BlessedBefore,
         config={"span": sources.span(day), "shape": shape, "skipped": skipped},
         **{
-            MODEL_KEY: tfx.dsl.Channel(type=standard_artifacts.Model, producer_component_id=TRAINER),
-            BLESSING_KEY: tfx.dsl.Channel(
-                type=standard_artifacts.ModelBlessing, producer_component_id="RetrievalEvaluator"
-            ),
+            MODEL_KEY: Channel(type=standard_artifacts.Model, producer_component_id=TRAINER),
+            BLESSING_KEY: Channel(type=standard_artifacts.ModelBlessing, producer_component_id="RetrievalEvaluator"),
         },
     ).with_id(node)
 
@@ -309,7 +307,7 @@ class _Checks:
         self, kind: str, example_gen: BaseComponent, schema_text: str, exclude_splits: Sequence[str] = ()
     ) -> None:
         self.schema = DeclaredSchema(text=schema_text).with_id(f"{kind}Schema")
-        self.statistics = tfx.components.StatisticsGen(
+        self.statistics = StatisticsGen(
             examples=example_gen.outputs["examples"], exclude_splits=list(exclude_splits)
         ).with_id(f"{kind}Statistics")
         self.validator = StoppingExampleValidator(

@@ -84,6 +84,7 @@ class Versions:
         self._failures: dict[int, _Failure] = {}
         self._states: dict[str, dict[int, State]] = {}
         self._states_lock = threading.Lock()
+        self._reading = threading.Lock()
         self._newest: int | None = None
         self._stale_since: float | None = None
 
@@ -156,9 +157,15 @@ class Versions:
     def refresh(self) -> None:
         """Reads the push folder once: loads what is new, the highest first, then drops what was removed and what is old.
 
+        One thread at a time: who comes while another loads a version waits for it, and does not load it again.
+
         Raises:
             OSError: the push folder cannot be read; what is served stays served.
         """
+        with self._reading:
+            self._refresh()
+
+    def _refresh(self) -> None:
         pushed = self._manifests.read()
         self._note_staleness(pushed)
         self._read_labels()

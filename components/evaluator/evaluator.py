@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorflow_model_analysis as tfma
 from tfx import types
-from tfx import v1 as tfx
+from tfx.components import Evaluator
 from tfx.components.evaluator import constants, executor
 from tfx.dsl.components.base import executor_spec
 from tfx.dsl.io import fileio
@@ -140,7 +140,7 @@ class EvaluatorExecutor(executor.Executor):
             blessing.set_int_custom_property(constants.ARTIFACT_PROPERTY_BLESSED_KEY, constants.BLESSED_VALUE)
 
 
-class RetrievalEvaluator(tfx.components.Evaluator):
+class RetrievalEvaluator(Evaluator):
     """TFX's Evaluator with the executor above."""
 
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(EvaluatorExecutor)

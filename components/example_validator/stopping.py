@@ -4,7 +4,7 @@ from typing import Any
 
 from tensorflow_metadata.proto.v0 import anomalies_pb2
 from tfx import types
-from tfx import v1 as tfx
+from tfx.components import ExampleValidator
 from tfx.components.example_validator import executor
 from tfx.dsl.components.base import executor_spec
 from tfx.types import artifact_utils, standard_component_specs
@@ -41,7 +41,7 @@ class StoppingExecutor(executor.Executor):
         return result
 
 
-class StoppingExampleValidator(tfx.components.ExampleValidator):
+class StoppingExampleValidator(ExampleValidator):
     """TFX's ExampleValidator with the executor above."""
 
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(StoppingExecutor)

@@ -157,13 +157,13 @@ def _faults(input_dict: dict[str, list[types.Artifact]], exec_properties: dict[s
         described = files.read_description(index)
         parity = Parity(files.read(index), described.kind == "flat", described.settings["vectors"])
         spec = FeatureSpec.model_validate_json(exec_properties["feature_spec"])
-        transform_graph = artifact_utils.get_single_uri(input_dict["transform_graph"])
+        transform_output = tft.TFTransformOutput(artifact_utils.get_single_uri(input_dict["transform_graph"]))
         trained = TrainedTowers(
             spec,
             TrainerSettings.model_validate_json(exec_properties["trainer"]),
-            transform_graph,
+            transform_output,
             warm_start_folder(model.uri),
-            _lookup(spec, artifact_utils.get_single_instance(input_dict["catalogue"]), transform_graph),
+            _lookup(spec, artifact_utils.get_single_instance(input_dict["catalogue"]), transform_output),
         )
         k = min(RETRIEVED, described.items)
         with Client(f"127.0.0.1:{server.port}", timeout=TIMEOUT_SECONDS) as client:
@@ -179,13 +179,15 @@ def _faults(input_dict: dict[str, list[types.Artifact]], exec_properties: dict[s
     return parity.faults()
 
 
-def _lookup(spec: FeatureSpec, catalogue: types.Artifact, transform_graph: str) -> CatalogueLookup | None:
+def _lookup(
+    spec: FeatureSpec, catalogue: types.Artifact, transform_output: tft.TFTransformOutput
+) -> CatalogueLookup | None:
     """What the trained query tower looks up, read from the catalogue again."""
     if not spec.looked_up:
         return None
     splits = artifact_utils.decode_split_names(catalogue.split_names)
     files = [io_utils.all_files_pattern(artifact_utils.get_split_uri([catalogue], split)) for split in splits]
-    return lookup_for_queries(spec, catalogue_inputs(files, spec, tft.TFTransformOutput(transform_graph)))
+    return lookup_for_queries(spec, catalogue_inputs(files, spec, transform_output))
 
 
 def _batches(examples: list[types.Artifact], split: str) -> Iterator[list[bytes]]:

@@ -7,9 +7,9 @@ from datetime import date
 from typing import Any
 
 from tfx import types
-from tfx import v1 as tfx
 from tfx.components.pusher import executor
 from tfx.dsl.components.base import base_component, executor_spec
+from tfx.proto import pusher_pb2
 from tfx.types import artifact_utils, component_spec, standard_artifacts, standard_component_specs
 from tfx.types.standard_component_specs import MODEL_BLESSING_KEY
 from tfx.utils import json_utils, proto_utils
@@ -57,7 +57,7 @@ class JointExecutor(executor.Executor):
         """Called by TFX."""
         self._log_startup(input_dict, output_dict, exec_properties)
         pushed = artifact_utils.get_single_instance(output_dict[standard_component_specs.PUSHED_MODEL_KEY])
-        destination = tfx.proto.PushDestination()
+        destination = pusher_pb2.PushDestination()
         proto_utils.json_to_proto(exec_properties[standard_component_specs.PUSH_DESTINATION_KEY], destination)
         folder = PushFolder(destination.filesystem.base_directory)
         folder.recover()  # whether or not there is something new to push
@@ -111,7 +111,7 @@ class JointPusher(base_component.BaseComponent):
         day: date,
         label: str | None,
     ) -> None:
-        filesystem = tfx.proto.PushDestination.Filesystem(base_directory=destination)
+        filesystem = pusher_pb2.PushDestination.Filesystem(base_directory=destination)
         super().__init__(
             JointPusherSpec(
                 model=model,
@@ -120,7 +120,7 @@ class JointPusher(base_component.BaseComponent):
                 index=index,
                 evaluation=evaluation,
                 infra_blessing=infra_blessing,
-                push_destination=tfx.proto.PushDestination(filesystem=filesystem),
+                push_destination=pusher_pb2.PushDestination(filesystem=filesystem),
                 custom_config=json_utils.dumps({DAY_KEY: day.isoformat(), LABEL_KEY: label}),
                 pushed_model=types.Channel(type=standard_artifacts.PushedModel),
             )

@@ -2,16 +2,18 @@
 
 import os
 
-from tfx import v1 as tfx
+from tfx.dsl.component.experimental.annotations import OutputArtifact, Parameter
+from tfx.dsl.component.experimental.decorators import component
+from tfx.types import standard_artifacts
 from tfx.utils import io_utils
 
 SCHEMA_FILE = "schema.pbtxt"
 
 
-@tfx.dsl.components.component
+@component
 def DeclaredSchema(  # noqa: N802
-    text: tfx.dsl.components.Parameter[str],
-    schema: tfx.dsl.components.OutputArtifact[tfx.types.standard_artifacts.Schema],
+    text: Parameter[str],
+    schema: OutputArtifact[standard_artifacts.Schema],
 ) -> None:
     """Writes a text proto of a TensorFlow Metadata schema.
 

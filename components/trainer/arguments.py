@@ -2,7 +2,7 @@
 
 import json
 
-from tfx import v1 as tfx
+from tfx.components.trainer.fn_args_utils import FnArgs
 
 FIELDS = (
     "train_files",
@@ -15,14 +15,14 @@ FIELDS = (
 )
 
 
-def to_json(fn_args: tfx.components.FnArgs) -> str:
+def to_json(fn_args: FnArgs) -> str:
     """What training reads of TFX's arguments."""
     return json.dumps({name: getattr(fn_args, name) for name in FIELDS})
 
 
-def from_json(text: str) -> tfx.components.FnArgs:
+def from_json(text: str) -> FnArgs:
     """The arguments that `to_json` was given, as far as training reads them."""
-    fn_args = tfx.components.FnArgs()
+    fn_args = FnArgs()
     for name, value in json.loads(text).items():
         setattr(fn_args, name, value)
     return fn_args

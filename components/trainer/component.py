@@ -5,10 +5,10 @@ import os
 from typing import Any
 
 from tfx import types
-from tfx import v1 as tfx
 from tfx.components.trainer import executor, fn_args_utils
 from tfx.dsl.components.base import base_component, executor_spec
 from tfx.dsl.io import fileio
+from tfx.proto import trainer_pb2
 from tfx.types import artifact_utils, component_spec, standard_artifacts, standard_component_specs
 from tfx.types.standard_component_specs import TrainerSpec
 from tfx.utils import io_utils, json_utils
@@ -144,8 +144,8 @@ class RetrievalTrainer(base_component.BaseComponent):
                 analysis=analysis,
                 base_model=base_model,
                 statistics=statistics,
-                train_args=tfx.proto.TrainArgs(splits=["train"]),
-                eval_args=tfx.proto.EvalArgs(splits=["train"]),
+                train_args=trainer_pb2.TrainArgs(splits=["train"]),
+                eval_args=trainer_pb2.EvalArgs(splits=["train"]),
                 custom_config=json_utils.dumps(custom_config),
                 model=types.Channel(type=standard_artifacts.Model),
                 model_run=types.Channel(type=standard_artifacts.ModelRun),

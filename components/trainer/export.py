@@ -31,6 +31,7 @@ class ServedTower(tf.Module):
         self.transform = transform
         specs = raw_features.tensor_specs(features)
 
+        @tf.autograph.experimental.do_not_convert  # which Keras does to each layer, unless told otherwise
         def embed(raw: dict[str, tf.SparseTensor]) -> dict[str, tf.Tensor]:
             return {EMBEDDING: tower(self.transform(raw))}
 

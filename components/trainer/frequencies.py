@@ -61,7 +61,8 @@ def count_items(file_patterns: Sequence[str], step: int) -> tuple[NDArray[np.int
     files = tf.data.Dataset.list_files(list(file_patterns), shuffle=False)
     batches = tf.data.TFRecordDataset(files, compression_type="GZIP").shard(step, 0).batch(READ_BATCH)
     spec = {CANDIDATE_ID: tf.io.FixedLenFeature([], tf.int64)}
-    ids = [batch[CANDIDATE_ID].numpy() for batch in batches.map(lambda records: tf.io.parse_example(records, spec))]
+    parsed = tf.autograph.experimental.do_not_convert(lambda records: tf.io.parse_example(records, spec))
+    ids = [batch[CANDIDATE_ID].numpy() for batch in batches.map(parsed)]
     return np.unique(np.concatenate(ids), return_counts=True)
 
 

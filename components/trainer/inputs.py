@@ -28,6 +28,9 @@ CATALOGUE_BATCH = 4096
 OF_DRAWS = 1 << 62  # added to the seed of what hides the ids of draws
 SEED_STRIDE = 1 << 33  # between the seeds of two features' draws; an epoch's is below it
 
+_as_it_is = tf.autograph.experimental.do_not_convert
+"""No Python branch below depends on a tensor, and AutoGraph would take longer to look for one than all else takes."""
+
 
 class Batch(NamedTuple):
     """What a training step is given.
@@ -129,11 +132,13 @@ class TrainingExamples:
         """
         windows = self._windows(seed) if self._kept is None else self._kept.shuffle(WINDOWS_SHUFFLED, seed=seed)
 
+        @_as_it_is
         def shuffled(number: tf.Tensor, window: Inputs) -> dict[str, tf.Tensor]:
             order = tf.random.experimental.stateless_shuffle(tf.range(tf.shape(window[REWARD])[0]), [seed, number])
             rows = {name: tf.gather(values, order) for name, values in window.items()}
             return masked(rows, self._masks, seed, number)
 
+        @_as_it_is
         def filling(window: Inputs) -> dict[str, tf.Tensor]:
             rows = {name: values[: self._missing] for name, values in window.items()}
             return {**rows, REWARD: tf.zeros_like(rows[REWARD])}
@@ -146,13 +151,13 @@ class TrainingExamples:
     def _windows(self, seed: int) -> tf.data.Dataset:
         files = tf.data.Dataset.list_files(self._patterns, shuffle=True, seed=seed)
         records = files.interleave(
-            lambda file: tf.data.TFRecordDataset(file, compression_type="GZIP").batch(EXAMPLES_PARSED),
+            _as_it_is(lambda file: tf.data.TFRecordDataset(file, compression_type="GZIP").batch(EXAMPLES_PARSED)),
             cycle_length=FILES_SIDE_BY_SIDE,
             num_parallel_calls=tf.data.AUTOTUNE,
             deterministic=True,
         )
         parsed = records.map(
-            lambda batch: tf.io.parse_example(batch, self._spec),
+            _as_it_is(lambda batch: tf.io.parse_example(batch, self._spec)),
             num_parallel_calls=tf.data.AUTOTUNE,
             deterministic=True,
         )
@@ -227,6 +232,7 @@ def uniform_draws(catalogue: Inputs, draws: int, seed: int, masks: Masks | None 
     """
     items = tf.cast(tf.shape(catalogue[CANDIDATE_ID])[0], tf.int64)
 
+    @_as_it_is
     def drawn(number: tf.Tensor, random: tf.Tensor) -> dict[str, tf.Tensor]:
         rows = tf.bitwise.right_shift(random * items, tf.constant(32, tf.int64))  # random is uniform below 2^32
         items_drawn = {name: tf.gather(values, rows) for name, values in catalogue.items()}
@@ -256,6 +262,7 @@ def looked_up(spec: FeatureSpec, batches: tf.data.Dataset, lookup: CatalogueLook
     if lookup is None:
         return batches
 
+    @_as_it_is
     def complete(batch: Inputs) -> dict[str, tf.Tensor]:
         return {**batch, **lookup(batch[CANDIDATE_ID], inputs_of_candidates(spec)), **lookup.of_query(spec, batch)}
 
@@ -265,5 +272,5 @@ def looked_up(spec: FeatureSpec, batches: tf.data.Dataset, lookup: CatalogueLook
 def with_uniform_items(batches: tf.data.Dataset, draws: tf.data.Dataset | None) -> tf.data.Dataset:
     """Batches of interactions, each with a draw beside it, as `Batch`."""
     if draws is None:
-        return batches.map(lambda interactions: Batch(interactions, {})).prefetch(tf.data.AUTOTUNE)
-    return tf.data.Dataset.zip(batches, draws).map(Batch).prefetch(tf.data.AUTOTUNE)
+        return batches.map(_as_it_is(lambda interactions: Batch(interactions, {}))).prefetch(tf.data.AUTOTUNE)
+    return tf.data.Dataset.zip(batches, draws).map(_as_it_is(Batch)).prefetch(tf.data.AUTOTUNE)

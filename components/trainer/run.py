@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import tensorflow as tf
 import tensorflow_transform as tft
 import tf_keras
-from tfx import v1 as tfx
+from tfx.components.trainer.fn_args_utils import FnArgs
 
 from components.analysis import files
 from components.artifacts import SHAPE_PROPERTY
@@ -38,7 +38,7 @@ from schemas.features import CANDIDATE_ID, FeatureSpec
 GIB = 1 << 30
 
 
-def run_fn(fn_args: tfx.components.FnArgs) -> None:
+def run_fn(fn_args: FnArgs) -> None:
     """Trains a two-tower model on the training split, from an earlier day's where there is one, and exports its towers.
 
     Args:
@@ -58,7 +58,7 @@ def run_fn(fn_args: tfx.components.FnArgs) -> None:
         train_and_export(fn_args, devices)
 
 
-def train_and_export(fn_args: tfx.components.FnArgs, devices: strategies.Devices) -> None:
+def train_and_export(fn_args: FnArgs, devices: strategies.Devices) -> None:
     """What every process of a training does; the chief writes what comes of it.
 
     Args:
@@ -114,8 +114,7 @@ def train_and_export(fn_args: tfx.components.FnArgs, devices: strategies.Devices
     if devices.is_chief:
         query_lookup = lookup_for_queries(spec, items) if items else None
         if not devices.has_weights:
-            transform_graph = fn_args.transform_output
-            model = TrainedTowers(spec, settings, transform_graph, config[WARM_START], query_lookup).model
+            model = TrainedTowers(spec, settings, transform_output, config[WARM_START], query_lookup).model
         frequencies.write(
             fn_args.model_run_dir, model.frequency, fn_args.train_files, examples, batch_size, settings.seed
         )

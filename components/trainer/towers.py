@@ -64,7 +64,7 @@ class EmbeddingTable(tf_keras.layers.Layer):
 
 
 def _in_a_graph(initializer: tf_keras.initializers.Initializer) -> Callable[..., tf.Tensor]:
-    compiled = tf.function(initializer)
+    compiled = tf.function(initializer, autograph=False)
     return lambda shape, dtype=None: compiled(shape, dtype)
 
 

@@ -28,7 +28,7 @@ class TrainedTowers:
     Args:
         spec: which feature feeds which tower.
         settings: the trainer's.
-        transform_graph: the folder of Transform's graph.
+        transform_output: of the day.
         folder: what `components.trainer.warm_start.save` wrote.
         lookup: what queries are looked up in, where features of theirs are.
 
@@ -40,18 +40,16 @@ class TrainedTowers:
         self,
         spec: FeatureSpec,
         settings: TrainerSettings,
-        transform_graph: str,
+        transform_output: tft.TFTransformOutput,
         folder: str,
         lookup: CatalogueLookup | None = None,
     ) -> None:
-        transform_output = tft.TFTransformOutput(transform_graph)
         self.model = build_model(spec, files.table_rows(folder, spec), settings)
         self.model.compile(optimizer=build_optimizer(settings))
         self._queries = _in_a_graph(self.model.query_tower, spec.raw_query, ModelInputs(spec, transform_output, lookup))
         self._items = _in_a_graph(self.model.item_tower, spec.item, ModelInputs(spec, transform_output))
-        nothing = tf.constant([tf.train.Example().SerializeToString()])
         for embed in (self._queries, self._items):
-            embed.python_function(nothing)  # makes the layers' weights
+            embed.get_concrete_function()  # makes the layers' weights
         state = TrainingState(self.model)
         read = state.checkpoint.read(os.path.join(folder, CHECKPOINT))
         read.assert_existing_objects_matched().expect_partial()
@@ -68,8 +66,8 @@ class TrainedTowers:
 
 
 def _in_a_graph(tower: Tower, features: Mapping[str, Feature], transform: ModelInputs) -> Any:
-    # Called as it is, Transform's graph writes its arguments out as text, which takes longer than all else.
     @tf.function(autograph=False, input_signature=[tf.TensorSpec([None], tf.string)])
+    @tf.autograph.experimental.do_not_convert
     def embed(examples: tf.Tensor) -> tf.Tensor:
         return tower(transform(raw_features.parse_examples(examples, features)))
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import apache_beam as beam
 from tfx import types
-from tfx import v1 as tfx
 from tfx.components.transform import executor
 from tfx.dsl.components.base import base_beam_component, executor_spec
 from tfx.dsl.io import fileio
+from tfx.proto import transform_pb2
 from tfx.types import artifact_utils, component_spec, standard_artifacts, standard_component_specs
 from tfx.types.standard_component_specs import TransformSpec
 from tfx.utils import io_utils
@@ -92,7 +92,7 @@ class AnalysedTransform(base_beam_component.BaseBeamComponent):
                 schema=schema,
                 analysis=analysis,
                 preprocessing_fn=preprocessing_fn,
-                splits_config=tfx.proto.SplitsConfig(analyze=[TRAIN_SPLIT], transform=[TRAIN_SPLIT]),
+                splits_config=transform_pb2.SplitsConfig(analyze=[TRAIN_SPLIT], transform=[TRAIN_SPLIT]),
                 disable_statistics=1,
                 force_tf_compat_v1=0,
                 custom_config=json.dumps(custom_config),

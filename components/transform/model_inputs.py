@@ -1,11 +1,13 @@
 """Raw features to model inputs: Transform's graph, and behind it what it leaves sparse and what is looked up in the catalogue."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import tensorflow as tf
 import tensorflow_transform as tft
 
 from components.transform.catalogue_lookup import CatalogueLookup
+from components.transform.graph import TransformGraph
 from components.transform.preprocessing import dense
 from schemas.features import FeatureSpec, VectorFeature
 
@@ -25,7 +27,9 @@ class ModelInputs(tf.Module):
         self, spec: FeatureSpec, transform_output: tft.TFTransformOutput, lookup: CatalogueLookup | None = None
     ) -> None:
         super().__init__()
-        self._layer = transform_output.transform_features_layer()
+        graph = TransformGraph.of(transform_output)
+        self._tables = graph.tables
+        self._transformed: Callable[[Mapping[str, tf.SparseTensor]], dict[str, Any]] = graph
         self._vectors = {name: f for name, f in spec.features.items() if isinstance(f, VectorFeature)}
         self._sparse = spec.kept_in_catalogue
         self._spec = spec
@@ -33,9 +37,12 @@ class ModelInputs(tf.Module):
 
     def __call__(self, raw: Mapping[str, tf.SparseTensor]) -> dict[str, tf.Tensor]:
         """Raw features (see `components.transform.raw_features`) to the inputs that can be made of them."""
-        # Checked here: Transform's layer runs its whole graph, with made-up values for features that it is not given.
+        if tf.executing_eagerly():
+            in_a_graph = tf.function(self.__call__, autograph=False)
+            made: dict[str, tf.Tensor] = in_a_graph(raw)
+            return made
         checked = {name: _checked(name, self._vectors[name], raw[name]) for name in self._vectors if name in raw}
-        found: dict[str, tf.Tensor] = self._layer({**raw, **checked})
+        found = self._transformed({**raw, **checked})
         for name, feature in self._sparse.items():
             if name in raw:
                 found |= dense(name, feature, found[name])

@@ -22,6 +22,7 @@ same bucket wherever it appears. Where a feature is masked (`schemas.features.Ta
 the mask, from which the model knows that the id says nothing.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -193,18 +194,29 @@ def _last(values: tf.SparseTensor, count: int, missing: str | int | float) -> tf
 
 
 def _dense(values: tf.SparseTensor, columns: tf.Tensor, count: int, missing: str | int | float) -> tf.Tensor:
-    """[batch, count] of those values whose new column, [values] int64, is one of these.
+    """[batch, count] of those values whose new column, [values] int64, is one of these."""
+    dense: tf.Tensor = _dense_function(values.dtype, count, missing)(values, columns)
+    return dense
 
-    Ragged tensors say the same in many more operations, and TensorFlow Transform traces every feature again and again.
-    """
-    kept = tf.where((columns >= 0) & (columns < count))
-    rows = tf.unstack(values.indices, num=2, axis=1)[0]
-    places = tf.gather_nd(tf.stack([rows, columns], axis=1), kept)
-    shape = tf.stack([values.dense_shape[0], count])
-    dense = tf.raw_ops.SparseToDense(
-        sparse_indices=places,
-        output_shape=shape,
-        sparse_values=tf.gather_nd(values.values, kept),
-        default_value=tf.constant(missing, values.dtype),
+
+@functools.cache
+def _dense_function(dtype: tf.DType, count: int, missing: str | int | float) -> Any:
+    """`_dense`, traced once a process: TensorFlow Transform traces every feature some ten times a day."""
+
+    @tf.function(
+        autograph=False,
+        input_signature=[tf.SparseTensorSpec([None, None], dtype), tf.TensorSpec([None], tf.int64)],
     )
-    return tf.ensure_shape(dense, [None, count])
+    def traced(values: tf.SparseTensor, columns: tf.Tensor) -> tf.Tensor:
+        kept = tf.where((columns >= 0) & (columns < count))
+        rows = tf.unstack(values.indices, num=2, axis=1)[0]
+        places = tf.gather_nd(tf.stack([rows, columns], axis=1), kept)
+        made = tf.raw_ops.SparseToDense(
+            sparse_indices=places,
+            output_shape=tf.stack([values.dense_shape[0], count]),
+            sparse_values=tf.gather_nd(values.values, kept),
+            default_value=tf.constant(missing, dtype),
+        )
+        return tf.ensure_shape(made, [None, count])
+
+    return traced

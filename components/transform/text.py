@@ -9,7 +9,7 @@ import functools
 import sys
 import unicodedata
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -77,14 +77,26 @@ def tokens(texts: tf.Tensor, words: bool, ngrams: Sequence[int]) -> tf.SparseTen
     Returns:
         [batch, tokens] strings.
     """
-    found = tf.strings.split(tf.strings.regex_replace(fold(texts), NO_WORD, " "))
-    parts = [found] if words else []
-    if ngrams:
-        marked = found.with_flat_values(tf.strings.join([FIRST, found.flat_values, LAST]))
-        characters = tf.strings.split(tf.strings.regex_replace(marked, LETTER, r"\1 "))
-        grams = tf.strings.ngrams(characters, tuple(ngrams), separator="").merge_dims(1, 2)
-        parts.append(grams.with_flat_values(tf.strings.join([NGRAM, grams.flat_values])))
-    return tf.concat(parts, axis=1).to_sparse()
+    found: tf.SparseTensor = _tokens_function(words, tuple(ngrams))(texts)
+    return found
+
+
+@functools.cache
+def _tokens_function(words: bool, ngrams: tuple[int, ...]) -> Any:
+    """`tokens`, traced once a process: hundreds of operations, which TensorFlow Transform would trace some ten times a day."""
+
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec([None], tf.string)])
+    def traced(texts: tf.Tensor) -> tf.SparseTensor:
+        found = tf.strings.split(tf.strings.regex_replace(fold(texts), NO_WORD, " "))
+        parts = [found] if words else []
+        if ngrams:
+            marked = found.with_flat_values(tf.strings.join([FIRST, found.flat_values, LAST]))
+            characters = tf.strings.split(tf.strings.regex_replace(marked, LETTER, r"\1 "))
+            grams = tf.strings.ngrams(characters, ngrams, separator="").merge_dims(1, 2)
+            parts.append(grams.with_flat_values(tf.strings.join([NGRAM, grams.flat_values])))
+        return tf.concat(parts, axis=1).to_sparse()
+
+    return traced
 
 
 def fold(texts: tf.Tensor) -> tf.Tensor:

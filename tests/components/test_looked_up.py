@@ -9,16 +9,29 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_transform as tft
 from exported import export
 from numpy.typing import NDArray
+from tensorflow.core.protobuf import saved_model_pb2
 from test_retriever import PROTO_ALONE
 
 from components.indexer.retriever import export_retriever
 from components.indexer.search import ExactSearch
 from components.trainer.export import load_tower
 from components.trainer.inputs import looked_up, lookup_for_training
+from components.transform import raw_features
 from components.transform.catalogue_lookup import CatalogueLookup
-from ndr_client.served import EMBEDDING, EXAMPLES_SIGNATURE, ITEM_IDS, QUERY_TOWER, RETRIEVER, SCORES, TENSORS_SIGNATURE
+from components.transform.graph import TransformGraph
+from ndr_client.served import (
+    EMBEDDING,
+    EXAMPLES_SIGNATURE,
+    ITEM_IDS,
+    ITEM_TOWER,
+    QUERY_TOWER,
+    RETRIEVER,
+    SCORES,
+    TENSORS_SIGNATURE,
+)
 from schemas.features import CANDIDATE_ID, FeatureSpec
 
 ITEM: dict[str, dict[str, Any]] = {
@@ -108,6 +121,38 @@ def in_full(seed: int, past: int) -> dict[str, list[Any]]:
             if name not in ("item", CANDIDATE_ID)
         }
     return said
+
+
+def test_a_tower_has_of_transforms_graph_what_its_own_features_need(folders: dict[str, Path]) -> None:
+    """Regression: the query tower ran, for every request, what an item's texts go through, on texts that were made up."""
+    saved = {
+        name: saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
+        for name, folder in {**folders, "items": folders["by_id"].with_name(ITEM_TOWER)}.items()
+    }
+    decodes = {
+        name: any(
+            "UnicodeDecode" in node.op for f in model.meta_graphs[0].graph_def.library.function for node in f.node_def
+        )
+        for name, model in saved.items()
+    }
+    # By ids alone, the query's words are rows of tables that stand in the tower; in full, they come as texts.
+    assert decodes == {"by_id": False, "in_full": True, "items": True}
+
+
+def test_a_part_of_transforms_graph_gives_what_the_whole_does(folders: dict[str, Path]) -> None:
+    transform = tft.TFTransformOutput(str(folders["in_full"].parents[1] / "transform"))
+    for features in (IN_FULL.raw_query, IN_FULL.item):
+        serialized = tf.constant([example(each) for each in CATALOGUE] + [example({"seed": [b"i3"], **in_full(3, 5)})])
+        raw = raw_features.parse_examples(serialized, features)
+        part = tf.function(TransformGraph.of(transform), autograph=False)(raw)
+        whole = transform.transform_features_layer()(raw)
+        assert part.keys() == whole.keys() >= features.keys()
+        for name, values in part.items():
+            expected = whole[name]
+            if isinstance(values, tf.SparseTensor):
+                np.testing.assert_array_equal(values.indices, expected.indices)
+                values, expected = values.values, expected.values
+            np.testing.assert_array_equal(values, expected)
 
 
 def test_a_query_by_id_and_by_all_that_the_catalogue_says_is_the_same(folders: dict[str, Path], tmp_path: Path) -> None:

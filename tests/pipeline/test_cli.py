@@ -35,6 +35,13 @@ def test_help_and_argument_errors_do_not_import_what_is_heavy() -> None:
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
+def test_a_run_does_not_import_what_nothing_uses() -> None:
+    """Regression: `tfx.v1` imports a client of Vertex AI: a sixth of what a run needs before its first step."""
+    script = "import sys, pipeline.config, pipeline.local; print('google.cloud.aiplatform' in sys.modules)"
+    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert answer.stdout == "False\n"
+
+
 def test_help_names_the_commands() -> None:
     answer = ndr("--help")
     assert answer.returncode == 0

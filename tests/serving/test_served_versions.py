@@ -360,6 +360,30 @@ def test_a_version_is_live_for_all_its_models_at_once(pushes) -> None:
     assert [versions.get(model, None) for model in models] == [f"{model} of {second}" for model in models]
 
 
+def test_a_version_that_another_thread_loads_is_waited_for_and_not_loaded_again(pushes) -> None:
+    """Regression: who started a server and asked it to read the folder loaded all models beside its watcher, each twice."""
+    pushes.push("one")
+    loaded, loading, go = list[str](), threading.Event(), threading.Event()
+
+    def load(name: str, version: int, folder: Path):
+        loaded.append(name)
+        loading.set()
+        go.wait(60)
+        return name
+
+    versions = Versions(pushes.root, load)
+    threads = [threading.Thread(target=versions.refresh) for _ in range(2)]
+    threads[0].start()
+    loading.wait(60)
+    threads[1].start()
+    threads[1].join(0.2)
+    assert threads[1].is_alive()
+    go.set()
+    for thread in threads:
+        thread.join()
+    assert sorted(loaded) == ["item_tower", "query_tower", "retriever"]
+
+
 def test_odd_files_among_the_manifests_are_logged_once_and_stop_nothing(pushes, caplog) -> None:
     first = pushes.push("one")
     write_odd_files(pushes.root / "manifests")

@@ -1,0 +1,122 @@
+"""What is paid however little there is to do: a toy day, a day with nothing to do, and one recommendation, in processor seconds.
+
+A toy day is the second of two (`benchmarks.logs`), so that it goes on from a model and has one to beat. It is run as
+`benchmarks/service` declares it, and with all that `benchmarks.row_features` adds: a vector, a text, what is looked up, a users'
+table. Then the same command again, which finds the day done, and `ndr recommend`. Each is a process of its own, as a person starts
+it; its children count.
+"""
+
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import yaml
+
+from benchmarks import common, logs, row_features
+from schemas.features import FILE_NAME
+
+CONFIG = row_features.SERVICE / "service.yaml"
+DAYS = 2
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a command took.
+
+    Attributes:
+        processor: seconds of the processor's cores, children included.
+        elapsed: seconds by the clock.
+    """
+
+    processor: float
+    elapsed: float
+
+
+def costs(kind: str, folder: Path, interactions: int, users: int, items: int) -> dict[str, Cost]:
+    """Runs the commands on an invented service.
+
+    Args:
+        kind: of `row_features.KINDS`.
+        folder: an empty one.
+        interactions: of each of the two days.
+        users: of the service.
+        items: of its catalogue.
+    """
+    row_features.write_data(folder / "data", interactions, users, items, DAYS)
+    spec = row_features.specification(kind)
+    (folder / FILE_NAME).write_text(yaml.safe_dump(spec.model_dump(mode="json")))
+    settings = [f"root={folder}", f"dataset={folder}"]
+    if spec.users:
+        settings.append("data.users={path: data/users.parquet, format: parquet}")
+    options = ["--config", str(CONFIG), *(part for each in settings for part in ("--set", each))]
+    first, second = (str(logs.FIRST_DAY + timedelta(days=number)) for number in range(DAYS))
+    ndr("run", "--date", first, *options)
+    return {
+        "toy day": ndr("run", "--date", second, *options),
+        "nothing to do": ndr("run", "--date", second, *options),
+        "recommend": ndr("recommend", "--user", "u0", *options),
+    }
+
+
+def ndr(*arguments: str) -> Cost:
+    """Runs a command to its end."""
+    before, begun = _children(), time.perf_counter()
+    subprocess.run([sys.executable, "-m", "pipeline.cli", *arguments], check=True, stdout=sys.stderr, env=os.environ)
+    return Cost(_children() - before, time.perf_counter() - begun)
+
+
+def headline(found: dict[str, dict[str, Cost]]) -> dict[str, float]:
+    """The named numbers: processor seconds, of the service as it is declared but for `toy_day_with_features_seconds`."""
+    plain, with_features = (found[kind] for kind in row_features.KINDS)
+    return {
+        "toy_day_seconds": plain["toy day"].processor,
+        "toy_day_with_features_seconds": with_features["toy day"].processor,
+        "nothing_to_do_seconds": plain["nothing to do"].processor,
+        "recommend_processor_seconds": plain["recommend"].processor,
+    }
+
+
+def _children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = common.parser(__doc__ or "")
+    parser.add_argument("--interactions", type=int, default=3000)
+    parser.add_argument("--users", type=int, default=300)
+    parser.add_argument("--items", type=int, default=200)
+    options = parser.parse_args(arguments)
+    sizes = {name: getattr(options, name) for name in ("interactions", "users", "items")}
+    found = {}
+    for kind in row_features.KINDS:
+        with tempfile.TemporaryDirectory() as folder:
+            found[kind] = costs(kind, Path(folder), **sizes)
+    common.show(
+        f"processor seconds (and seconds by the clock), {options.interactions:,} interactions a day",
+        ["command", *row_features.KINDS],
+        [
+            [
+                name,
+                *(
+                    f"{found[kind][name].processor:.1f} ({found[kind][name].elapsed:.1f})"
+                    for kind in row_features.KINDS
+                ),
+            ]
+            for name in found[row_features.KINDS[0]]
+        ],
+    )
+    figures = {kind: {name: vars(cost) for name, cost in each.items()} for kind, each in found.items()}
+    common.conclude(options.json, sizes, figures, headline(found))
+
+
+if __name__ == "__main__":
+    main()

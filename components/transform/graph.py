@@ -1,0 +1,136 @@
+"""Transform's graph as a part of others: of its operations, those that make what can be made of the features at hand.
+
+TensorFlow Transform's own layer calls the whole graph, with made-up values for the features that it is not given. So a query tower
+came with what an item's texts go through, ran it for every request, and took all of it along wherever it was traced, saved and
+loaded; and as a Keras model it was traced once more for each SavedModel.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import tensorflow as tf
+import tensorflow_transform as tft
+
+_loaded: "WeakKeyDictionary[tft.TFTransformOutput, TransformGraph]" = WeakKeyDictionary()
+_TABLES = ("resources", "initializers", "assets")  # as TensorFlow Transform names them in its SavedModel
+
+
+class TransformGraph:
+    """The graph of a Transform step, loaded.
+
+    Args:
+        folder: of the SavedModel.
+
+    Attributes:
+        tables: its vocabularies; whatever is saved with the graph in it has to hold them.
+    """
+
+    def __init__(self, folder: str) -> None:
+        root = tf.saved_model.load(folder)
+        function = root.transform_fn
+        graph = function.graph
+        ((specs,), _) = function.structured_input_signature
+        given = graph.inputs[: len(graph.inputs) - len(graph.internal_captures)]
+        self.tables = [getattr(root, name) for name in _TABLES]
+        self._inputs: Mapping[str, Any] = tf.nest.pack_sequence_as(specs, given, expand_composites=True)
+        self._outputs: Mapping[str, Any] = tf.nest.pack_sequence_as(
+            function.structured_outputs, graph.outputs, expand_composites=True
+        )
+        self._captures = list(zip(graph.internal_captures, function.captured_inputs, strict=True))
+        self._function = function  # its graph and its tables are there as long as it is
+        self._definition = graph.as_graph_def()
+        self._nodes = {node.name: node for node in self._definition.node}
+        self._library = {each.signature.name: each for each in self._definition.library.function}
+
+    @classmethod
+    def of(cls, output: tft.TFTransformOutput) -> "TransformGraph":
+        """The graph of a step's output, loaded once."""
+        if output not in _loaded:
+            _loaded[output] = cls(output.transform_savedmodel_dir)
+        return _loaded[output]
+
+    def __call__(self, raw: Mapping[str, tf.SparseTensor]) -> dict[str, Any]:
+        """What can be made of raw features, by name; to be called in a graph.
+
+        Raises:
+            KeyError: the step knows no such feature.
+        """
+        feeds: dict[str, tf.Tensor] = {}
+        for name, values in raw.items():
+            flat = (tf.nest.flatten(each, expand_composites=True) for each in (self._inputs[name], values))
+            feeds |= {placeholder.name: value for placeholder, value in zip(*flat, strict=True)}
+        graph = tf.compat.v1.get_default_graph()
+        feeds |= {placeholder.name: graph.capture(value) for placeholder, value in self._captures}
+        available = self._available(name.partition(":")[0] for name in feeds)
+        wanted = {
+            name: value
+            for name, value in self._outputs.items()
+            if all(each.op.name in available for each in tf.nest.flatten(value, expand_composites=True))
+        }
+        flat = tf.nest.flatten(wanted, expand_composites=True)
+        part = self._part([each.op.name for each in flat], available)
+        parts = {f"{node.name}:0" for node in part.node}
+        used = {name: value for name, value in feeds.items() if name in parts}
+        made = tf.graph_util.import_graph_def(part, used, [each.name for each in flat], name="transform")
+        for value, original in zip(made, flat, strict=True):
+            value.set_shape(original.shape)
+        found: dict[str, Any] = tf.nest.pack_sequence_as(wanted, made, expand_composites=True)
+        return found
+
+    def _available(self, fed: Iterable[str]) -> set[str]:
+        """The operations that need no feature but those that are fed."""
+        available = dict.fromkeys(fed, True)
+        for name in self._nodes:
+            stack = [name]  # not recursive: a graph may be deep
+            while stack:
+                current = stack[-1]
+                inputs = _inputs(self._nodes[current])
+                unknown = [] if current in available else [each for each in inputs if each not in available]
+                stack += unknown
+                if not unknown:
+                    is_fed = self._nodes[current].op != "Placeholder" and all(available[each] for each in inputs)
+                    available.setdefault(stack.pop(), is_fed)
+        return {name for name, is_available in available.items() if is_available}
+
+    def _part(self, wanted: Iterable[str], available: set[str]) -> tf.compat.v1.GraphDef:
+        """The operations that some need, with what they only wait for, as far as that is available."""
+        names, stack = set[str](), list(wanted)
+        while stack:
+            name = stack.pop()
+            if name not in names:
+                names.add(name)
+                stack += _inputs(self._nodes[name])
+                stack += [each for each in _waited_for(self._nodes[name]) if each in available]
+        part = tf.compat.v1.GraphDef(versions=self._definition.versions)
+        for node in self._definition.node:
+            if node.name in names:
+                added = part.node.add()
+                added.CopyFrom(node)
+                added.attr.pop("_class", None)  # what it is placed with may be left out
+                unavailable = {f"^{each}" for each in _waited_for(node) if each not in available}
+                added.input[:] = [each for each in node.input if each not in unavailable]
+        stack, called = _called(part.node), set[str]()
+        while stack:
+            name = stack.pop()
+            if name not in called:
+                called.add(name)
+                stack += _called(self._library[name].node_def)
+        part.library.function.extend(self._library[name] for name in sorted(called))
+        return part
+
+
+def _inputs(node: Any) -> list[str]:
+    """The operations whose results an operation takes."""
+    return [each.partition(":")[0] for each in node.input if not each.startswith("^")]
+
+
+def _waited_for(node: Any) -> list[str]:
+    """The operations that come before an operation, though it takes none of their results."""
+    return [each[1:] for each in node.input if each.startswith("^")]
+
+
+def _called(nodes: Iterable[Any]) -> list[str]:
+    """The functions that operations call."""
+    attributes = [attribute for node in nodes for attribute in node.attr.values()]
+    return [each.name for a in attributes for each in (a.func, *a.list.func) if each.name]
