@@ -3,10 +3,12 @@
 The folder has `train.txt` and `test.txt`; a line is a user and the user's items, separated by blanks; the last is taken as the
 newest. Both towers share one table of items. A query is the items that stand before the one that is to be found, the newer the more
 of it; an item is its own row and those of the items that it has most users in common with. Nothing but train says anything of them.
+With `--unordered` the order of a line means nothing: it is drawn anew in each epoch, and a query is the user's other items.
 
 The temperature and the number of epochs are chosen by Recall@20 on the last tenth of each user's items in train, which is left out
-of it for that. Then a model is trained on all of train with what was chosen, and judged by test. The protocol is the papers': all
-items that the user does not have in train are ranked, recall and NDCG are means over the users that have test items.
+of it for that; where lines have no order, by one that is drawn. Then a model is trained on all of train with what was chosen, and
+judged by test. The protocol is the papers': all items that the user does not have in train are ranked, recall and NDCG are means
+over the users that have test items.
 """
 
 import argparse
@@ -123,6 +125,13 @@ def _ones(rows: NDArray[np.int64], columns: NDArray[np.int64], shape: tuple[int,
     return sparse.csr_array((np.ones(len(order), np.float32), columns[order], ends), shape=shape)
 
 
+def shuffled(matrix: Matrix, random: np.random.Generator) -> Matrix:
+    """The same with the items of each user in an order that is drawn."""
+    rows, columns = _coordinates(matrix)
+    order = np.lexsort((random.random(len(rows)), rows))
+    return sparse.csr_array((matrix.data, columns[order], matrix.indptr), shape=matrix.shape)
+
+
 def cut(matrix: Matrix) -> Split:
     """Leaves the last of each user's items out, to choose by."""
     rows, columns = _coordinates(matrix)
@@ -166,10 +175,12 @@ class Inputs:
     Args:
         matrix: of what is trained on.
         seed: of the order of interactions.
+        ordered: whether a line is in the order of time.
     """
 
-    def __init__(self, matrix: Matrix, seed: int) -> None:
+    def __init__(self, matrix: Matrix, seed: int, ordered: bool = True) -> None:
         self.matrix = matrix
+        self._ordered = ordered
         self._random = np.random.default_rng(seed)
         self._users, self._items = _coordinates(matrix)
         self._lengths = np.diff(matrix.indptr)
@@ -193,6 +204,8 @@ class Inputs:
         return tf.data.Dataset.from_generator(lambda: self._epoch(size), output_signature=signature).prefetch(2)
 
     def _epoch(self, size: int) -> Iterator[Batch]:
+        if not self._ordered:
+            self._items = _coordinates(shuffled(self.matrix, self._random))[1]
         order = self._random.permutation(len(self._users))
         for start in range(0, len(order) - size + 1, size):
             chosen = order[start : start + size]
@@ -208,12 +221,21 @@ class Inputs:
             )
 
     def _before(self, users: NDArray[np.int64], ends: NDArray[np.int64], values: int) -> dict[str, NDArray[Any]]:
-        """The history of each user before a place in it: the newest first, weighed by how far back they are."""
+        """The history of each user before a place in it: the newest first, weighed by how far back they are.
+
+        Without an order, what stands behind the place comes behind what stands before it, and all weigh alike.
+        """
         ages = np.arange(1, values + 1)
-        places = ends[:, np.newaxis] - ages
+        places, lengths = ends[:, np.newaxis] - ages, self._lengths[users][:, np.newaxis]
         there = places >= 0
+        if not self._ordered:
+            there = ages < lengths + (
+                ends[:, np.newaxis] == lengths
+            )  # a place behind the line leaves nothing of it out
+            places %= np.maximum(lengths, 1)
         items = self._items[np.where(there, self.matrix.indptr[users][:, np.newaxis] + places, 0)]
-        weights = np.where(there, self._weights[items] * ages**RECENCY, 0.0).astype(np.float32)
+        recency = ages ** (RECENCY if self._ordered else 0.0)
+        weights = np.where(there, self._weights[items] * recency, 0.0).astype(np.float32)
         return {HISTORY: np.where(there, items, -1), HISTORY + WEIGHTS_SUFFIX: weights}
 
     def of_users(self, users: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
@@ -249,7 +271,7 @@ def settings(options: argparse.Namespace, temperature: float) -> TrainerSettings
             "batch_size": options.batch_size,
             "learning_rate": LEARNING_RATE,
             "adagrad_start": ADAGRAD_START / options.width,
-            "softmax": {"temperature": temperature},
+            "softmax": {"temperature": temperature, "negatives_weight": options.negatives_weight},
             "seed": options.seed,
         }
     )
@@ -338,10 +360,11 @@ class Choice(NamedTuple):
 
 def choose(matrix: Matrix, options: argparse.Namespace) -> tuple[Choice, dict[str, list[float]]]:
     """The temperature and the epochs with the best Recall@K on items left out of train; all that was tried."""
-    kept, left_out = cut(matrix)
+    ordered = matrix if options.ordered else shuffled(matrix, np.random.default_rng(options.seed))
+    kept, left_out = cut(ordered)
     if not left_out.nnz:
         raise UserError(f"No user has two items in {TRAIN}, of which one could be left out to choose by.")
-    inputs = Inputs(kept, options.seed)
+    inputs = Inputs(kept, options.seed, options.ordered)
     tried: dict[str, list[float]] = {}
     for temperature in options.temperatures:
         recalls = tried.setdefault(str(temperature), [])
@@ -393,7 +416,7 @@ def run(options: argparse.Namespace) -> None:
     split = read(options.folder)
     choice, tried = choose(split.train, options)
     say(f"chosen: temperature {choice.temperature}, {choice.epochs} epochs; now all of train")
-    inputs = Inputs(split.train, options.seed)
+    inputs = Inputs(split.train, options.seed, options.ordered)
     *_, model = fit(inputs, settings(options, choice.temperature), choice.epochs)
     ours = judge(model, inputs, split.test)
     seconds = time.monotonic() - begun
@@ -407,6 +430,7 @@ def run(options: argparse.Namespace) -> None:
             "counts": counts,
             "trainer": settings(options, choice.temperature).model_dump(mode="json"),
             "epochs": choice.epochs,
+            "ordered": options.ordered,
             "history_values": HISTORY_VALUES,
             "neighbour_values": NEIGHBOUR_VALUES,
             "powers": {"recency": RECENCY, "seen_by_many": SEEN_BY_MANY, "active": ACTIVE, "common": COMMON},
@@ -437,6 +461,10 @@ def main() -> None:
     arguments.add_argument("--width", type=positive_int, default=WIDTH, help="of the embeddings")
     arguments.add_argument("--batch-size", type=positive_int, default=2048)
     arguments.add_argument("--seed", type=int, default=0)
+    arguments.add_argument(
+        "--unordered", dest="ordered", action="store_false", help="the order of a line means nothing"
+    )
+    arguments.add_argument("--negatives-weight", type=positive, help="trainer.softmax.negatives_weight")
     try:
         run(arguments.parse_args())
     except UserError as error:

@@ -8,12 +8,11 @@ the last trial that ended, and a trial that was killed is begun again with the s
 import gc
 import json
 import math
-import os
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -38,6 +37,7 @@ from schemas.errors import UserError
 from schemas.features import FeatureSpec
 
 JOURNAL = "journal.log"
+SCRATCH = "scratch"
 CONFIGURED = "configured"
 CURRENT = 0  # the trial of the settings as they are
 SEEDED = 10  # trials that are drawn at random before the sampler learns from them
@@ -236,10 +236,11 @@ class Search:
         gc.collect()
         tf_keras.utils.set_random_seed(trainer.seed)
         devices = one_device()
-        with TemporaryDirectory(dir=self._folder) as folder:
-            unfinished = os.path.join(folder, "unfinished")
-            model, state, training = self._day.training(spec, trainer, unfinished, devices)
-            train(model, state, training, folder, devices, lambda epoch: is_enough(epoch, model))
+        scratch = self._folder / SCRATCH
+        shutil.rmtree(scratch, ignore_errors=True)  # of a trial that was killed
+        model, state, training = self._day.training(spec, trainer, str(scratch / "unfinished"), devices)
+        train(model, state, training, str(scratch), devices, lambda epoch: is_enough(epoch, model))
+        shutil.rmtree(scratch)
 
     def _applied(self, values: Values) -> tuple[FeatureSpec, TrainerSettings]:
         trainer, spec = self._trainer, self._day.spec

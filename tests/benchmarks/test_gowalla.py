@@ -100,10 +100,30 @@ def test_a_history_is_what_stands_before_in_the_line_the_newest_first(tmp_path: 
     assert whole[HISTORY + WEIGHTS_SUFFIX][1] == pytest.approx([1, 2**-0.25 * 2**-0.5, 3**-0.5])
 
 
+def test_without_an_order_a_query_is_the_users_other_items_which_weigh_alike(tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_text("1 d a c\n2 a\n")
+    (tmp_path / "test.txt").write_text("2 b\n")
+    inputs = Inputs(read(tmp_path).train, seed=0, ordered=False)
+    # Rows: a, b, c, d. Two users have a, so it weighs 2 ** -0.25 wherever it stands.
+    weights = {0: 2**-0.25, 2: 1.0, 3: 1.0}
+    for _ in range(2):  # in whatever order an epoch has drawn
+        found = {}
+        for batch in inputs.batches(1):
+            history, weighed = (batch.interactions[name][0].numpy() for name in (HISTORY, HISTORY + WEIGHTS_SUFFIX))
+            there = history[history >= 0].tolist()
+            assert weighed[: len(there)] == pytest.approx([weights[item] for item in there])
+            assert (weighed[len(there) :] == 0).all()
+            found.setdefault(int(batch.interactions[CANDIDATE_ID][0]), []).append(sorted(there))
+        assert {item: sorted(each) for item, each in found.items()} == {0: [[], [2, 3]], 2: [[0, 3]], 3: [[0, 2]]}
+        whole = inputs.of_users(np.array([1, 0]))[HISTORY]
+        assert [sorted(row[row >= 0].tolist()) for row in whole] == [[0], [0, 2, 3]]
+
+
 def test_an_epoch_has_every_interaction_once() -> None:
     whole = matrix([1, 1, 0, 1], [0, 1, 1, 0], [0, 0, 0, 1])
-    items = [int(batch.interactions[CANDIDATE_ID][0]) for batch in Inputs(whole, seed=0).batches(1)]
-    assert sorted(items) == [0, 1, 1, 2, 3, 3]
+    for ordered in (True, False):
+        batches = Inputs(whole, seed=0, ordered=ordered).batches(1)
+        assert sorted(int(batch.interactions[CANDIDATE_ID][0]) for batch in batches) == [0, 1, 1, 2, 3, 3]
 
 
 def test_ids_may_be_any_words_and_be_there_twice(tmp_path: Path) -> None:
