@@ -1,7 +1,7 @@
 """A person's top K, asked of a server as any client asks."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from components.pusher.versions import PushFolder
+from components.records import read_records
 from ndr_client.served import EXCLUDE, RETRIEVER
 from pipeline import asking, origin, store
 from pipeline.config import Config
@@ -117,11 +118,7 @@ def interactions_of(config: Config, version: int) -> str | None:
 
 def _query(spec: FeatureSpec, user: str, interactions: str, users: str | None) -> tuple[Any, bool]:
     """The user's newest features, with a history up to and including the newest interaction; and whether there are any."""
-    mine = [
-        example
-        for example in map(tf.train.Example.FromString, _read(interactions))
-        if _values(example, QUERY_ID) == [user.encode()]
-    ]
+    mine = _of(user, interactions)
     mine.sort(key=lambda example: example.features.feature[TIMESTAMP].int64_list.value[0])
     now = datetime.now(UTC)
     derived: dict[str, list[bytes]] = {"hour_of_day": [b"%d" % now.hour], "day_of_week": [b"%d" % now.weekday()]}
@@ -140,9 +137,8 @@ def _query(spec: FeatureSpec, user: str, interactions: str, users: str | None) -
             _set(query, name, history)
             derived["last_in_history"] = history[-1:]
     else:
-        for example in map(tf.train.Example.FromString, _read(users) if users else []):
-            if _values(example, QUERY_ID) == [user.encode()]:
-                query.CopyFrom(example)
+        for example in _of(user, users) if users else []:
+            query.CopyFrom(example)
         columns: Mapping[str, str] = {
             n: getattr(f, "column", None) or n for n, f in spec.raw_query.items() if not isinstance(f, HistoryFeature)
         }
@@ -155,9 +151,15 @@ def _query(spec: FeatureSpec, user: str, interactions: str, users: str | None) -
     return query, bool(mine)
 
 
-def _read(uri: str) -> list[bytes]:
-    files = sorted(tf.io.gfile.glob(os.path.join(uri, "Split-*", "*")))
-    return list(tf.data.TFRecordDataset(files, compression_type="GZIP").as_numpy_iterator())
+def _of(user: str, uri: str) -> list[Any]:
+    """A user's examples; only what has the id somewhere is parsed, as that takes longer than all else."""
+    id_ = user.encode()
+    some = (tf.train.Example.FromString(serialized) for serialized in _read(uri) if id_ in serialized)
+    return [example for example in some if _values(example, QUERY_ID) == [id_]]
+
+
+def _read(uri: str) -> Iterator[bytes]:
+    return read_records(sorted(tf.io.gfile.glob(os.path.join(uri, "Split-*", "*"))))
 
 
 def _values(example: Any, name: str) -> list[bytes]:

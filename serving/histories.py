@@ -19,6 +19,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from components.records import read_records
 from ndr_client import served
 from schemas.features import CANDIDATE_ID, QUERY_ID, REWARD, TIMESTAMP, FeatureSpec, IdFeature
 from serving.errors import invalid
@@ -254,8 +255,7 @@ def events_of(content: Any, most: int) -> list[Event]:
 
 
 def _records(folder: str) -> Iterator[bytes]:
-    files = sorted(tf.io.gfile.glob(f"{folder}/Split-*/*"))
-    yield from tf.data.TFRecordDataset(files, compression_type="GZIP").as_numpy_iterator()
+    return read_records(sorted(tf.io.gfile.glob(f"{folder}/Split-*/*")))
 
 
 def _set(example: Any, name: str, ids: Iterable[bytes]) -> None:

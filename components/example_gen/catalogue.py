@@ -25,6 +25,7 @@ from components.example_gen.day_driver import Request
 from components.example_gen.examples import partitions, serialized_examples
 from components.example_gen.keyed import OUTPUTS, PARAMETERS, Ingestion, Inputs, KeyedDriver, KeyedExecutor
 from components.example_gen.settings import ExampleGenSettings
+from components.records import read_records
 from schemas.features import CANDIDATE_ID, FeatureSpec
 
 CATALOGUE_SPLIT = "catalogue"
@@ -206,8 +207,7 @@ def read_rows(examples_uri: str, key: str, splits: Sequence[str]) -> tuple[pa.Ta
 
 
 def _read(folder: str) -> list[bytes]:
-    files = tf.io.gfile.glob(io_utils.all_files_pattern(folder))
-    return list(tf.data.TFRecordDataset(sorted(files), compression_type="GZIP").as_numpy_iterator()) if files else []
+    return list(read_records(sorted(tf.io.gfile.glob(io_utils.all_files_pattern(folder)))))
 
 
 def places(rows: pa.Table, files: list[str]) -> list[str]:

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from components.decoded import id_part
 from components.indexer import files
 from components.kept import Kept
+from components.records import read_batches
 from components.trainer.export import load_tower
 from ndr_client.served import EMBEDDING, EXAMPLES_SIGNATURE
 from schemas.features import CANDIDATE_ID
 
 BATCH = 512
-READ, READ_BYTES = 4096, 1 << 20
 PART_BYTES = 1 << 20  # of compressed examples: some ten thousand items, whose examples and embeddings a worker holds
 
 Item = tuple[bytes, bytes]
@@ -147,13 +147,8 @@ def candidate_id(serialized: bytes) -> bytes:
 
 
 def read_serialized(patterns: Sequence[str]) -> Iterator[list[bytes]]:
-    """The serialised examples of gzipped TFRecords, `READ` at a time.
-
-    TensorFlow reads them many times as fast as Beam, which takes them one by one.
-    """
-    for path in matching_paths(patterns):
-        records = tf.data.TFRecordDataset([path], compression_type="GZIP", buffer_size=READ_BYTES).batch(READ)
-        yield from (batch.tolist() for batch in records.as_numpy_iterator())
+    """The serialised examples of gzipped TFRecords, some thousands at a time, many times as fast as Beam reads them."""
+    return read_batches(matching_paths(patterns))
 
 
 def matching_paths(patterns: Sequence[str]) -> list[str]:

@@ -145,9 +145,11 @@ def _described(catalogue: Path, ids: list[bytes], feature: str) -> tuple[list[st
     """The titles of items and the first value that a feature has of them; empty where there is none."""
     import tensorflow as tf
 
+    from components.records import read_records
+
     titles, values = dict.fromkeys(ids, ""), dict.fromkeys(ids, "")
     files = sorted(str(path) for path in catalogue.glob("Split-*/*"))
-    for serialized in tf.data.TFRecordDataset(files, compression_type="GZIP").as_numpy_iterator():
+    for serialized in read_records(files):
         held = tf.train.Example.FromString(serialized).features.feature
         item = held[CANDIDATE_ID].bytes_list.value[0]
         if item in titles:
