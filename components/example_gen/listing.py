@@ -7,9 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from apache_beam.io.filesystem import BeamIOError
-from apache_beam.io.filesystems import FileSystems
-
 from schemas.errors import UserError
 
 ANY_DEPTH = "/**"
@@ -144,6 +141,10 @@ def _refused(path: str) -> UserError:
 
 
 def _of_object_store(path: str) -> list[Entry]:
+    # Here, as a server that knows the days imports this too, and Beam takes as long to import as half of TensorFlow.
+    from apache_beam.io.filesystem import BeamIOError
+    from apache_beam.io.filesystems import FileSystems
+
     try:
         named, direct, deeper = (
             {each.path: each for each in result.metadata_list}

@@ -21,6 +21,7 @@ LETTER = r"([\x{1100}-\x{115F}][\x{1160}-\x{11A7}][\x{11A8}-\x{11FF}]?|.\p{M}*)"
 FIRST, LAST = "<", ">"  # around a word, in n-grams
 NGRAM = " "  # before an n-gram, so that none is a word
 SURROGATES = range(0xD800, 0xE000)
+BLOCK = 256  # characters that are looked at together
 CLASSES = 256  # more than there are canonical combining classes
 
 
@@ -47,15 +48,16 @@ def folding() -> Folding:
     """The tables of this Python's Unicode version."""
     replaced: dict[int, str] = {}
     classes: dict[int, int] = {}
-    for code in range(sys.maxunicode + 1):
-        if code in SURROGATES:
-            continue
-        character = chr(code)
-        folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", character).casefold())
-        if folded != character:
-            replaced[code] = folded
-        if unicodedata.combining(character):
-            classes[code] = unicodedata.combining(character)
+    for start in range(0, sys.maxunicode + 1, BLOCK):
+        characters = [chr(code) for code in range(start, start + BLOCK) if code not in SURROGATES]
+        classes |= {ord(each): number for each in characters if (number := unicodedata.combining(each))}
+        text = "\n".join(characters)
+        if unicodedata.normalize("NFKD", text) == text == text.casefold():
+            continue  # as most are: one by one, a million characters would take half a second
+        for character in characters:
+            folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", character).casefold())
+            if folded != character:
+                replaced[ord(character)] = folded
     lengths = [len(folded) for folded in replaced.values()]
     return Folding(
         np.array(list(replaced), np.int32),
