@@ -8,8 +8,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
 import yaml
 
 from components.example_gen import sources
@@ -27,7 +25,7 @@ MOST_WINDOW_DAYS = 28
 MOST_VALUES = 32  # of a list
 FEW = 1_000  # distinct values of what an interaction was like, such as a device
 WEEK = 7  # days
-BASKETS = 0.5  # of the rows have the user and the time of another, and the log has baskets
+BASKETS = 0.5  # of the rows are of baskets
 COMMENT_AT = 56
 
 
@@ -129,9 +127,10 @@ def _features(found: Roles) -> Features:
     for column in found.catalogue.columns.values():
         if column.name != key:
             _add_item_feature(drafted, column)
-    drafted.add(
-        "query", "history", "the ten items before, strictly earlier", {"kind": "history", "table": item, "last": 10}
-    )
+    last, why = 10, "the ten items before, strictly earlier"
+    if found.share_in_baskets >= BASKETS:
+        last, why = 100, "the hundred items before, of earlier baskets"
+    drafted.add("query", "history", why, {"kind": "history", "table": item, "last": last})
     last = drafted.add(
         "query", "last_item", "the newest of them", {"kind": "id", "table": item, "derive": "last_in_history"}
     )
@@ -260,7 +259,7 @@ def _title(catalogue: Known) -> str | None:
 
 
 def _configuration_text(found: Roles, drafted: Features, days: Days, name: str) -> str:
-    window = min(days.number, MOST_WINDOW_DAYS)
+    catch_up = min(days.number, MOST_WINDOW_DAYS)
     root = f"var/{name}"
     lines = [
         f"# Drafted by `ndr init`. The newest day of the log is {days.last}, the first {days.first}: by {days.why}.",
@@ -280,33 +279,25 @@ def _configuration_text(found: Roles, drafted: Features, days: Days, name: str) 
         lines.append(_line("  first_day", days.first, "the first that there are files of"))
     if days.closed:
         lines.append(_line("  closed", days.closed, "no files are there of these"))
-    if share := _share_in_baskets(found):
-        why = f"{share:.0%} of the rows are of baskets: of one user and time. An item that is twice in one is one row"
+    if found.share_in_baskets >= BASKETS:
+        why = f"{found.share_in_baskets:.0%} of the rows are of baskets (one user and time); what is twice in one is one row"
         lines.append(_line("  repeated", "add_up", why))
     lines += [
+        _line("  catch_up_days", catch_up, f"of {days.number} that the log has; a first run trains on these"),
         _line(
-            "  window_days",
-            window,
-            f"of {days.number} that the log has; the days before the run's that it trains on, with its own",
+            "  window_days", 1, "each day behind it trains on its own interactions, from the model of the day before"
         ),
+        _line("  history_days", catch_up - 1, "the days before, which are read for what users did in them"),
         _line("  split", {"by": "user", "share": 0.1}, "what a tenth of the users did on the day judges the model"),
         "trainer:",
         _line("  towers", {"query": [64, 32], "item": [64, 32]}, "of any dataset: sizes to begin with"),
         "  batch_size: 512",
-        "  epochs: 3",
+        "  epochs: 1",
+        _line("  catch_up", {"epochs": 3}, "of a first run"),
         "evaluator:",
         _line("  recall_at", [10, 50], "a model below popularity is not pushed"),
     ]
     return "\n".join(lines) + "\n"
-
-
-def _share_in_baskets(found: Roles) -> float:
-    """The share of the rows that have the user and the time of another; 0 where the log has no baskets."""
-    columns = found.log.table.columns
-    rows = pa.table({"user": columns[found.user.value], "time": columns[found.time.value]}).drop_null()
-    sizes = rows.group_by(["user", "time"]).aggregate([([], "count_all")])["count_all"]
-    share = float(pc.sum(sizes.filter(pc.greater(sizes, 1))).as_py() or 0) / max(1, rows.num_rows)
-    return share if share >= BASKETS else 0.0
 
 
 def _source_lines(kind: str, known: Known, user: str | None, is_daily: bool) -> list[str]:

@@ -96,6 +96,7 @@ class Roles:
         user, item, key, time: columns; `key` is the catalogue's.
         reward: a value of `interactions.reward`; None where every interaction has weight 1.
         of_items: columns of the log that say what the item is, not what is known when one is asked for.
+        share_in_baskets: the share of the log's rows that have the user and the time of another.
     """
 
     log: Known
@@ -109,6 +110,7 @@ class Roles:
     time: Choice
     reward: Choice | None
     of_items: list[str]
+    share_in_baskets: float
 
 
 def roles(folder: str, groups: Iterable[Group], declared: Declared) -> Roles:
@@ -162,7 +164,9 @@ def roles(folder: str, groups: Iterable[Group], declared: Declared) -> Roles:
         each.name: "is neither the log, the catalogue nor a users' table" for each in known.values() if each not in used
     }
     reward = _reward(log, taken | set(of_items), declared)
-    return Roles(log, catalogue, is_from_log, users, {**others, **unused}, user, item, key, time, reward, of_items)
+    in_baskets = _share_in_baskets(log, user.value, time.value)
+    others |= unused
+    return Roles(log, catalogue, is_from_log, users, others, user, item, key, time, reward, of_items, in_baskets)
 
 
 def has_word(name: str, words: frozenset[str]) -> bool:
@@ -310,6 +314,12 @@ def _user(log: Known, taken: set[str], declared: Declared) -> Choice:
     ((name, column),) = chosen.items()
     by_name = "its name, and " if named else "it is the one column left that may be, with "
     return Choice(name, f"{by_name}{column.distinct:,} distinct values in {column.values:,} rows")
+
+
+def _share_in_baskets(log: Known, user: str, time: str) -> float:
+    rows = pa.table({"user": log.table.columns[user], "time": log.table.columns[time]}).drop_null()
+    sizes = rows.group_by(["user", "time"]).aggregate([([], "count_all")])["count_all"]
+    return float(pc.sum(sizes.filter(pc.greater(sizes, 1))).as_py() or 0) / max(1, rows.num_rows)
 
 
 def _is_of_item(log: Known, item: str, name: str) -> bool:

@@ -60,7 +60,7 @@ def write_catalogue(folder: Path, number: int = 40, **more: Any) -> None:
 def test_the_readme_s_radio(tmp_path: Path) -> None:
     written, loaded, spec = drafted(readme_radio(tmp_path))
     # 30,000 plays, one each 20.16 s: 604,800 s, which are the seven days from 2026-11-19.
-    assert (written.day, loaded.data.window_days) == (date(2026, 11, 25), 7)
+    assert (written.day, loaded.data.catch_up_days) == (date(2026, 11, 25), 7)
     assert loaded.data.interactions.path.endswith("var/data/radio/plays.csv")
     keys = spec.interactions
     assert (keys.user, keys.item, keys.time, keys.time_unit, keys.reward) == (
@@ -124,7 +124,7 @@ def test_tsv_with_iso_times_gzipped_with_missing_users(tmp_path: Path) -> None:
     # A sixth of the rows is without a user: that is declared to be no fault.
     assert [(each.column, each.missing) for each in log.where] == [("customerId", False)]
     # 600 hours from midnight are 25 days: the last is 3 + 24 = 27 November.
-    assert (written.day, loaded.data.window_days) == (date(2026, 11, 27), 25)
+    assert (written.day, loaded.data.catch_up_days) == (date(2026, 11, 27), 25)
     # Of 600 values, 1.5 to 90.5 in turn, that at 0.95 * 599 = 569 in order: six full turns of 90 and 60 more, so the first 60
     # values come seven times (420), the others six: the (569 - 420) // 6 = 24th after them, 61.5 + 24.
     assert keys.reward == RewardColumn(column="revenue", scale="log", over=85.5, clip=True)
@@ -333,7 +333,7 @@ def test_a_day_in_the_name_of_a_log_of_many_days_is_no_file_a_day(tmp_path: Path
     (folder / "export-2026-11-20.csv").write_text("\n".join(rows) + "\n")
     written, loaded, spec = drafted(folder)
     # 240 hours are ten days, of which none is the 20th: the name tells when it was written.
-    assert (written.day, loaded.data.window_days) == (date(2026, 11, 12), 10)
+    assert (written.day, loaded.data.catch_up_days) == (date(2026, 11, 12), 10)
     assert loaded.data.interactions.path.endswith("export-*-*-*.csv")
     assert not loaded.data.interactions.is_daily
     # What somebody will do is not known when something is recommended.
