@@ -167,7 +167,10 @@ class Accounting:
         for faulty, of, why, name, share in limits:
             if faulty > share * of:
                 found = f"{faulty} of {of} rows of the {kind} are at fault{why}, more than {name} allows ({share:g}):"
-                hint = "Fix the data, or raise the limit where that is what the data is like."
+                hint = (
+                    "Fix the data, or raise the limit where that is what the data is like; data.max_dropped_shares has limits for "
+                    "single reasons."
+                )
                 raise UserError("\n".join([found, *self.in_words(), hint]))
         if not sum(self.splits.values()) and not self.before:
             read = ", ".join([*paths[:SHOWN_EXAMPLES], *(["..."] if len(paths) > SHOWN_EXAMPLES else [])])

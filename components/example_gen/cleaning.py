@@ -23,7 +23,6 @@ from schemas.features import REWARD, TIMESTAMP, WEIGHTS_SUFFIX, InteractionColum
 FILE = "_file"
 ROW = "_row"
 ACCOUNTING = "accounting"
-MISSING = "missing"
 EXAMINED = 100  # values at fault from which a way out is guessed
 SHOWN_CHARACTERS = 40  # of a value at fault
 EARLIEST = int(ways_out.EARLIEST.timestamp()) * 1_000_000
@@ -199,8 +198,9 @@ class _Cleaner:
         if column is None:
             self.accounting.drop(fault.reason, len(at_fault), map(self._place, shown), before=before)
             return
-        if fault.reason == MISSING:
-            self.accounting.drop(f"{column.source}: {MISSING}", len(at_fault), map(self._place, shown), before=before)
+        if fault.reason == ways_out.MISSING:
+            places, way_out = [self._place(row) for row in shown], ways_out.way_out(column, ways_out.MISSING, [])
+            self.accounting.drop(f"{column.source}: {ways_out.MISSING}", len(at_fault), places, way_out, before)
             return
         raw = batch.columns[column.source].take(pa.array(at_fault[:EXAMINED]))
         texts = [_text(value) for value in raw.to_pylist()]

@@ -297,7 +297,10 @@ class FinishInteractions(beam.DoFn):
         dropped = rows.take(pa.array(order[repeated]))
         reason = "rows with the user, item and time of another"
         first_few = places(dropped.sort_by([(FILE, "ascending"), (ROW, "ascending")]), self._files)
-        accounting.drop(reason, dropped.num_rows, first_few, before=self._before(dropped))
+        way_out = (
+            "Where a basket names an item twice, say `data.repeated: add_up` for one row of it, or `keep` for both."
+        )
+        accounting.drop(reason, dropped.num_rows, first_few, way_out, self._before(dropped))
         return first
 
     def _derive(self, rows: pa.Table, held_out: NDArray[np.bool_]) -> pa.Table:

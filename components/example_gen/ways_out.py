@@ -10,6 +10,7 @@ from components.example_gen.conversion import BRACKETS, MICROSECONDS, NULL_SPELL
 # A time that is read in the right unit lies between these.
 EARLIEST = datetime(1990, 1, 1, tzinfo=UTC)
 LATEST = datetime(2100, 1, 1, tzinfo=UTC)
+MISSING = "missing"
 OUTSIDE = "outside [0, 1]"  # of a reward
 NUMBER = re.compile(r"-?\d+(\.\d*)?")
 
@@ -22,6 +23,9 @@ def way_out(column: Column, reason: str, values: Sequence[str]) -> str:
         reason: as the accounting has it.
         values: some of those that are at fault.
     """
+    if reason == MISSING:
+        condition = f"{{column: {column.source}, missing: false}}"
+        return f"Where this is no fault, say `where: [{condition}]`: such rows are then not asked for."
     spellings = sorted(set(values) & set(NULL_SPELLINGS))
     if reason == SPELLING or (spellings and column.kind in ("number", "numbers", "time")):
         quoted = ", ".join(f"'{each}'" for each in spellings)

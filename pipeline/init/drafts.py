@@ -127,10 +127,10 @@ def _features(found: Roles) -> Features:
     for column in found.catalogue.columns.values():
         if column.name != key:
             _add_item_feature(drafted, column)
-    last, why = 10, "the ten items before, strictly earlier"
+    length, why = 10, "the ten items before, strictly earlier"
     if found.share_in_baskets >= BASKETS:
-        last, why = 100, "the hundred items before, of earlier baskets"
-    drafted.add("query", "history", why, {"kind": "history", "table": item, "last": last})
+        length, why = 100, "the hundred items before, of earlier baskets"
+    drafted.add("query", "history", why, {"kind": "history", "table": item, "last": length})
     last = drafted.add(
         "query", "last_item", "the newest of them", {"kind": "id", "table": item, "derive": "last_in_history"}
     )

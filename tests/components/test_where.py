@@ -53,6 +53,7 @@ def test_rows_without_a_user_are_no_fault_where_they_are_not_asked_for(tmp_path:
     path = written(tmp_path, LOG)
     _, accounting = log_of(path)
     assert dropped(accounting) == {"user: missing": 1, "at: not a time in iso": 1}
+    assert "say `where: [{column: user, missing: false}]`" in accounting.ways_out["user: missing"]
     _, accounting = log_of(path, where=[{"column": "user", "missing": False}])
     assert accounting.filtered == {"user: not missing False": 1}
     assert dropped(accounting) == {"at: not a time in iso": 1}
