@@ -41,7 +41,7 @@ class Found:
 
     Attributes:
         item_ids: [batch, k] bytes objects; b"" where a row has no more.
-        scores: [batch, k] float32, inner products of unit vectors; -2 where a row has no more.
+        scores: [batch, k] float32, inner products of unit vectors, and what histories add to them; -2 where a row has no more.
         version: of everything that this came from.
         label: that it was asked by; None where it was asked by its number or by default.
     """

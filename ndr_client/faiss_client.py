@@ -35,12 +35,43 @@ class Index:
     Attributes:
         version: of the push.
         faiss: by inner product; its row n is the item `ids[n]`.
-        ids: [items] bytes objects.
+        ids: [items] bytes objects, ascending.
     """
 
     version: int
     faiss: faiss.Index
     ids: NDArray[Any]
+
+    def search(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """[queries, k] scores, the best first, and rows; -1 where there are no more."""
+        scores, rows = self.faiss.search(np.ascontiguousarray(queries), k)
+        return scores, rows
+
+    def rows(self, ids: NDArray[Any]) -> NDArray[np.int64]:
+        """The rows of ids, of any shape; -1 for what is not in the index."""
+        places = np.minimum(np.searchsorted(self.ids, ids.ravel()), len(self.ids) - 1)
+        return np.where(self.ids[places] == ids.ravel(), places, -1).reshape(ids.shape)
+
+    def with_repeated(
+        self, queries: NDArray[np.float32], k: int, repeated: NDArray[Any], bonuses: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """As `search`, with what histories add to the scores of their items, which are found whatever lists they are in.
+
+        Args:
+            queries: [queries, width].
+            k: how many.
+            repeated: [queries, entries] ids, each once; b"" for none.
+            bonuses: [queries, entries], what is added.
+        """
+        scores, rows = self.search(queries, k + repeated.shape[1])
+        own = self.rows(repeated)
+        vectors = self.faiss.reconstruct_batch(np.maximum(own, 0).ravel()).reshape(*own.shape, -1)
+        own_scores = np.where(own >= 0, np.einsum("qw,qew->qe", queries, vectors) + bonuses, -np.inf)
+        is_own = (rows[:, :, np.newaxis] == own[:, np.newaxis, :]).any(axis=2) | (rows < 0)
+        all_rows = np.concatenate([np.where(is_own, -1, rows), own], axis=1)
+        all_scores = np.concatenate([np.where(is_own, -np.inf, scores), own_scores], axis=1)
+        order = np.argsort(-all_scores, axis=1, kind="stable")[:, :k]
+        return np.take_along_axis(all_scores, order, axis=1), np.take_along_axis(all_rows, order, axis=1)
 
 
 class FaissClient:
@@ -69,7 +100,7 @@ class FaissClient:
         self._checked = -check_seconds
 
     def for_queries(self, rows: Rows, k: int) -> Found:
-        """The items nearest to queries.
+        """The items nearest to queries, with what their histories add to the scores, as the retriever finds them.
 
         Args:
             rows: the queries.
@@ -94,7 +125,12 @@ class FaissClient:
                 raise
             index = self._current(at_once=True)  # the server let that version go since it was last looked
             answer = self._client.embed(tower, rows, index.version)
-        scores, found = index.faiss.search(np.ascontiguousarray(answer.outputs[served.EMBEDDING]), k)
+        queries = answer.outputs[served.EMBEDDING]
+        if served.REPEATED in answer.outputs:
+            repeated = (answer.outputs[name] for name in (served.REPEATED, served.BONUSES))
+            scores, found = index.with_repeated(queries, k, *repeated)
+        else:
+            scores, found = index.search(queries, k)
         none = found < 0
         ids = np.where(none, served.NO_ITEM.encode(), index.ids[found])
         return Found(ids, np.where(none, np.float32(served.NO_SCORE), scores), index.version, self._label)
@@ -135,4 +171,6 @@ def _load(version: int, folder: Path) -> Index:
         raise VersionError(
             f"{folder}: expected an id for each of {index.ntotal} vectors, found {len(ids)}. Push again."
         )
+    if isinstance(index, faiss.IndexIVF):
+        index.make_direct_map()  # where the vector of each item is, for those of histories
     return Index(version, index, ids)

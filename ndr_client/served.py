@@ -14,8 +14,10 @@ EXAMPLES = "examples"
 K = "k"
 EXCLUDE = "exclude"
 EMBEDDING = "embedding"
+REPEATED = "repeated_items"
+BONUSES = "repeated_bonuses"
 ITEM_IDS = "item_ids"
 SCORES = "scores"
 
 NO_ITEM = ""  # pads a row that has fewer items than its answer is wide
-NO_SCORE = -2.0  # below every inner product of unit vectors
+NO_SCORE = -2.0  # below every inner product of unit vectors, and what a history may take from it

@@ -131,8 +131,10 @@ class Config(Declaration):
                 f"{self.dataset / features.FILE_NAME}: catalogue.item: expected {spec.interactions.item}, the log's column of the "
                 f"item, as data.catalogue is {FROM_LOG}, received {spec.catalogue.item}."
             )
-        if faults := self.evaluator.faults(spec):
-            raise UserError("\n".join(f"evaluator.{'.'.join(map(str, path))}: {reason}." for path, reason in faults))
+        faults = [(("evaluator", *path), reason) for path, reason in self.evaluator.faults(spec)]
+        faults += [(("trainer", *path), reason) for path, reason in self.trainer.faults(spec)]
+        if faults:
+            raise UserError("\n".join(f"{'.'.join(map(str, path))}: {reason}." for path, reason in faults))
         return spec
 
 

@@ -26,7 +26,7 @@ class Recommendation:
     Attributes:
         item: its id.
         title: what the catalogue calls it, or an empty text.
-        score: the inner product of the unit vectors, in [-1, 1].
+        score: the inner product of the unit vectors, in [-1, 1], and what the history adds to it.
     """
 
     item: str
@@ -42,7 +42,7 @@ class Answer:
         version: that answered.
         known: whether the user has an interaction in the window of the version's run.
         history: titles (or ids) of the newest items of the user's history, oldest first.
-        items: the recommendations, best first, without items of the history.
+        items: the recommendations, best first, without the items of histories, but for those whose items are taken again.
     """
 
     version: int
@@ -93,7 +93,9 @@ def recommend(
     catalogue = [tf.train.Example.FromString(s) for s in _read(uris["catalogue"])]
     query, known = _query(spec, user, uris["interactions"], uris.get("users"))
     titles = {_values(e, CANDIDATE_ID)[0]: (_values(e, TITLE) or [b""])[0].decode() for e in catalogue}
-    past = {item for name, f in spec.query.items() if isinstance(f, HistoryFeature) for item in _values(query, name)}
+    # Where the model has learnt how often items are taken again, it says whether they are recommended again.
+    left_out = [name for name, f in spec.query.items() if isinstance(f, HistoryFeature) and not f.repeats]
+    past = {item for name in left_out for item in _values(query, name)}
     _set(query, EXCLUDE, sorted(past))
     with asking.client(config, server, authorities) if server else asking.own_server(config) as client:
         found = client.retrieve([query.SerializeToString()], k, version=label)

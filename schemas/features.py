@@ -110,11 +110,16 @@ class IdsFeature(Declaration):
 class HistoryFeature(Declaration):
     """The last k items that the user interacted with, averaged (paper, section 5: the watch history).
 
+    There may be several, such as one of purchases and one of views.
+
     Attributes:
         last: k. Shorter histories are averaged over what there is; an empty one gives the zero vector.
         column: a column in which the history was logged, oldest first; None derives it from the user's interactions
             that are strictly earlier, within the window that the run reads.
         separator: between the values in a column of text.
+        half_life: in items: one that stands so many places further back weighs half as much in the mean. None weighs all alike.
+        repeats: whether the model learns how much more, or less, often items are taken that this history has; see
+            `components.trainer.repeats`. Evaluation, the retriever and whoever asks it add that to their scores.
     """
 
     kind: Literal["history"]
@@ -122,6 +127,8 @@ class HistoryFeature(Declaration):
     last: PositiveInt
     column: str | None = None
     separator: str = Field(default="|", min_length=1, max_length=1)
+    half_life: PositiveFloat | None = None
+    repeats: bool = False
 
 
 class NumberFeature(Declaration):
@@ -389,6 +396,16 @@ class FeatureSpec(Declaration):
         return {name: f.table for name, f in embedded.items() if not isinstance(f, TextFeature)}
 
     @property
+    def repeating(self) -> dict[str, HistoryFeature]:
+        """The histories whose items may be taken again, by name."""
+        return {name: f for name, f in self.query.items() if isinstance(f, HistoryFeature) and f.repeats}
+
+    @property
+    def fingerprinted(self) -> set[str]:
+        """The features of the query whose items are model inputs by their ids too, not by rows alone."""
+        return {each.of for each in self.looked_up.values()} | {*self.repeating}
+
+    @property
     def history(self) -> tuple[str, HistoryFeature] | None:
         """The derived history, of which there is at most one, with its name."""
         return next(((n, f) for n, f in self.query.items() if isinstance(f, HistoryFeature) and f.column is None), None)
@@ -476,7 +493,7 @@ def _feature_faults(spec: FeatureSpec, tower: str, name: str, feature: Feature |
         if isinstance(f, IdsFeature | TextFeature | LookedUpFeature)
     }
     weights = [other + WEIGHTS_SUFFIX for other in weighted]
-    fingerprints = [each.of + FINGERPRINT_SUFFIX for each in spec.looked_up.values()]
+    fingerprints = [each + FINGERPRINT_SUFFIX for each in spec.fingerprinted]
     if name in (*RESERVED, *weights, *fingerprints):
         yield "this name is taken by the pipeline itself; choose another, with `column` for the data's name"
     if not is_name(name):

@@ -25,12 +25,12 @@ from components.evaluator.names import (
     TAKEN_BEFORE,
 )
 from components.evaluator.positions import positions, rows_of_lists
-from components.evaluator.ranking import Excluded, Ranks, rank_by_embedding, rank_by_score, top_rows
+from components.evaluator.ranking import Bonuses, Excluded, Ranks, rank_by_embedding, rank_by_score, top_rows
 from components.evaluator.ranking_entries import rank_by_entries, top_by_entries, top_by_popularity
 from components.evaluator.settings import EvaluatorSettings
 from components.evaluator.taken import Taken
 from components.example_gen.sources import MICROSECONDS_A_DAY
-from components.indexer.embedding import LoadedTower
+from components.indexer.embedding import LoadedTower, Queries
 from components.kept import Kept
 from schemas.features import CANDIDATE_ID, QUERY_ID, REWARD, TIMESTAMP, FeatureSpec
 
@@ -143,14 +143,16 @@ class ScoreGroup:
         )
 
     def _score(self, asked: Asked, serialized: list[bytes], taken: Taken, catalogue: Catalogue) -> dict[str, Scored]:
-        queries = {name: tower.embed(serialized) for name, tower in self._towers.items()}
+        embedded = {name: tower.embed_queries(serialized) for name, tower in self._towers.items()}
+        queries = {name: each.embeddings for name, each in embedded.items()}
+        bonuses = {name: _bonuses(each, catalogue) for name, each in embedded.items()}
         scored = {}
-        for name, embedded in queries.items():
+        for name, by_model in queries.items():
             items = catalogue.embeddings[name]
-            ranks = rank_by_embedding(embedded, items, asked.true_rows, asked.excluded)
-            scored[name] = self._with_retrieved(ranks, name, embedded, asked, catalogue)
+            ranks = rank_by_embedding(by_model, items, asked.true_rows, asked.excluded, bonuses[name])
+            scored[name] = self._with_retrieved(ranks, name, by_model, asked, catalogue, bonuses[name])
         scored |= self._of_baselines(asked, taken, catalogue)
-        scored |= self._of_new_items(asked, queries[CANDIDATE], catalogue)
+        scored |= self._of_new_items(asked, queries[CANDIDATE], catalogue, bonuses[CANDIDATE])
         is_like = BASELINE in queries and queries[BASELINE].shape == queries[CANDIDATE].shape
         if self._places.retriever and is_like:  # how the towers go together matters where they are about to be served
             for name, of_queries, of_items in (
@@ -158,19 +160,26 @@ class ScoreGroup:
                 (OLD_QUERIES_NEW_ITEMS, BASELINE, CANDIDATE),
             ):
                 by = (queries[of_queries], catalogue.embeddings[of_items])
-                scored[name] = Scored.of_ranks(rank_by_embedding(*by, asked.true_rows, asked.excluded))
+                ranks = rank_by_embedding(*by, asked.true_rows, asked.excluded, bonuses[of_queries])
+                scored[name] = Scored.of_ranks(ranks)
         return scored
 
     def _with_retrieved(
-        self, ranks: Ranks, name: str, queries: NDArray[np.float32], asked: Asked, catalogue: Catalogue
+        self,
+        ranks: Ranks,
+        name: str,
+        queries: NDArray[np.float32],
+        asked: Asked,
+        catalogue: Catalogue,
+        bonuses: Bonuses | None,
     ) -> Scored:
         if not self._places.retriever:
             return Scored.of_ranks(ranks)
         k, items = self._settings.retrieved_at, catalogue.embeddings[name]
-        rows = top_rows(queries, items, k, asked.excluded)
+        rows = top_rows(queries, items, k, asked.excluded, bonuses)
         found = np.zeros(len(rows))
-        if name == CANDIDATE:
-            exact = rows if asked.excluded is None else top_rows(queries, items, k)
+        if name == CANDIDATE:  # the search by itself, which bonuses have no part in
+            exact = rows if asked.excluded is None and bonuses is None else top_rows(queries, items, k)
             found = catalogue.index_recall(queries, exact)
         return _measured(ranks, rows, found, catalogue)
 
@@ -196,14 +205,19 @@ class ScoreGroup:
         nothing = np.zeros(len(asked.true_rows))
         return {name: _measured(each, retrieved[name], nothing, catalogue) for name, each in ranks.items()}
 
-    def _of_new_items(self, asked: Asked, queries: NDArray[np.float32], catalogue: Catalogue) -> dict[str, Scored]:
+    def _of_new_items(
+        self, asked: Asked, queries: NDArray[np.float32], catalogue: Catalogue, bonuses: Bonuses | None
+    ) -> dict[str, Scored]:
         rows = np.flatnonzero(catalogue.is_new[asked.true_rows])
         if not len(rows):
             return {}
         some = asked.of(rows)
+        if bonuses is not None:  # what has just arrived is in no history
+            bonuses = bonuses.of(rows)
+            bonuses = bonuses._replace(values=np.where(catalogue.is_new[bonuses.rows], np.float32(0), bonuses.values))
         return {
             AS_NEW: Scored.of_ranks(
-                rank_by_embedding(queries[rows], catalogue.as_new, some.true_rows, some.excluded), rows
+                rank_by_embedding(queries[rows], catalogue.as_new, some.true_rows, some.excluded, bonuses), rows
             ),
             CONTENT_NEIGHBOURS: Scored.of_ranks(
                 catalogue.content.rank(some.histories, some.true_rows, some.excluded), rows
@@ -241,6 +255,14 @@ class ScoreGroup:
         identifiers = single(rows.column(QUERY_ID)).dictionary_encode().dictionary.to_pylist()
         known |= np.array([user in catalogue.known_users for user in identifiers], bool)
         return known[asked.users]
+
+
+def _bonuses(queries: Queries, catalogue: Catalogue) -> Bonuses | None:
+    """What histories add, by the catalogue's rows; None where they add nothing."""
+    if not queries.repeated.shape[1]:
+        return None
+    rows = positions(pa.array(queries.repeated.ravel(), pa.binary()), catalogue.ids)
+    return Bonuses.of_rows(rows.reshape(queries.repeated.shape), queries.bonuses)
 
 
 def _measured(ranks: Ranks, retrieved: NDArray[np.int64], found: NDArray[np.float64], catalogue: Catalogue) -> Scored:

@@ -3,7 +3,7 @@
 import hashlib
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 import numpy as np
@@ -15,7 +15,7 @@ from components.indexer import files
 from components.kept import Kept
 from components.records import read_batches
 from components.trainer.export import load_tower
-from ndr_client.served import EMBEDDING, EXAMPLES_SIGNATURE
+from ndr_client.served import BONUSES, EMBEDDING, EXAMPLES_SIGNATURE, REPEATED
 from schemas.features import CANDIDATE_ID
 
 BATCH = 512
@@ -23,6 +23,20 @@ PART_BYTES = 1 << 20  # of compressed examples: some ten thousand items, whose e
 
 Item = tuple[bytes, bytes]
 """An item's id and its serialised example."""
+
+
+class Queries(NamedTuple):
+    """Queries as their tower embeds them.
+
+    Attributes:
+        embeddings: [batch, width] float32.
+        repeated: [batch, entries] ids of items that the queries' histories add to the scores of, b"" for none; and
+        bonuses: [batch, entries] float32, what they add. No entries where histories add nothing.
+    """
+
+    embeddings: NDArray[np.float32]
+    repeated: NDArray[np.object_]
+    bonuses: NDArray[np.float32]
 
 
 class LoadedTower:
@@ -50,9 +64,20 @@ class LoadedTower:
         Raises:
             UserError: the tower cannot be loaded.
         """
-        model = self._tower.get()
-        embeddings: NDArray[np.float32] = model.signatures[EXAMPLES_SIGNATURE](tf.constant(examples))[EMBEDDING].numpy()
+        embeddings: NDArray[np.float32] = self._outputs(examples)[EMBEDDING].numpy()
         return embeddings
+
+    def embed_queries(self, examples: list[bytes]) -> Queries:
+        """As `embed`, with what the histories add."""
+        outputs = self._outputs(examples)
+        if REPEATED not in outputs:
+            nothing = np.zeros((len(examples), 0))
+            return Queries(outputs[EMBEDDING].numpy(), nothing.astype(object), nothing.astype(np.float32))
+        return Queries(*(outputs[name].numpy() for name in (EMBEDDING, REPEATED, BONUSES)))
+
+    def _outputs(self, examples: list[bytes]) -> dict[str, tf.Tensor]:
+        outputs: dict[str, tf.Tensor] = self._tower.get().signatures[EXAMPLES_SIGNATURE](tf.constant(examples))
+        return outputs
 
 
 class EmbedCatalogue(beam.PTransform):

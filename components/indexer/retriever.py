@@ -10,6 +10,9 @@ operations. Three signatures give `item_ids`, string [batch, k], and `scores`, f
 `k`, int32 [batch], is how many items each query wants, at least 1. `exclude`, string [batch, n], has the ids of items that it does
 not, such as those already watched; an empty text is none. Rows are as wide as the largest k of the batch asks for; what a query
 did not ask for, or there is not, is an empty id with the score -2.
+
+Where a query's history adds to the scores of its items (`components.trainer.repeats`), the first two signatures add it, and score
+these items whatever lists they are in. An embedding alone has no history, so `serving_embeddings` adds nothing.
 """
 
 import os
@@ -21,12 +24,14 @@ from components.trainer.export import load_tower
 from components.trainer.warmup import write_warmup
 from components.transform.preprocessing import NO_ITEM, fingerprint
 from ndr_client.served import (
+    BONUSES,
     EMBEDDING,
     EMBEDDINGS_SIGNATURE,
     EXAMPLES_SIGNATURE,
     EXCLUDE,
     ITEM_IDS,
     NO_SCORE,
+    REPEATED,
     RETRIEVER,
     SCORES,
     TENSORS_SIGNATURE,
@@ -52,18 +57,22 @@ class Retriever(tf.Module):
         by_tensors, by_examples = (tower.signatures[name] for name in (TENSORS_SIGNATURE, EXAMPLES_SIGNATURE))
         features = by_tensors.structured_input_signature[1]
         width = by_tensors.structured_outputs[EMBEDDING].shape[1]
+        if REPEATED in by_tensors.structured_outputs:
+            order = tf.argsort(self.fingerprints)
+            self.ascending = tf.Variable(tf.gather(self.fingerprints, order), trainable=False, name="ascending")
+            self.ascending_rows = tf.Variable(order, trainable=False, name="ascending_rows")
         k_spec = tf.TensorSpec([None], tf.int32, name=K)
         exclude_spec = tf.TensorSpec([None, None], tf.string, name=EXCLUDE)
 
         @tf.function(autograph=False, input_signature=[{**features, K: k_spec, EXCLUDE: exclude_spec}])
         def retrieve_by_tensors(tensors: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-            queries = by_tensors(**{name: tensors[name] for name in features})[EMBEDDING]
-            return self._retrieve(queries, tensors[K], tensors[EXCLUDE])
+            asked = by_tensors(**{name: tensors[name] for name in features})
+            return self._retrieve(asked, tensors[K], tensors[EXCLUDE])
 
         @tf.function(autograph=False, input_signature=[tf.TensorSpec([None], tf.string, name="examples"), k_spec])
         def retrieve_by_examples(examples: tf.Tensor, k: tf.Tensor) -> dict[str, tf.Tensor]:
             excluded = tf.io.parse_example(examples, {EXCLUDE: tf.io.VarLenFeature(tf.string)})[EXCLUDE]
-            return self._retrieve(by_examples(examples=examples)[EMBEDDING], k, tf.sparse.to_dense(excluded))
+            return self._retrieve(by_examples(examples=examples), k, tf.sparse.to_dense(excluded))
 
         @tf.function(
             autograph=False,
@@ -71,7 +80,7 @@ class Retriever(tf.Module):
         )
         def retrieve_by_embeddings(embedding: tf.Tensor, k: tf.Tensor, exclude: tf.Tensor) -> dict[str, tf.Tensor]:
             with tf.control_dependencies([tf.debugging.assert_all_finite(embedding, "embedding: expected numbers")]):
-                return self._retrieve(tf.identity(embedding), k, exclude)
+                return self._retrieve({EMBEDDING: tf.identity(embedding)}, k, exclude)
 
         self.served = {
             TENSORS_SIGNATURE: retrieve_by_tensors.get_concrete_function(),
@@ -79,7 +88,8 @@ class Retriever(tf.Module):
             EMBEDDINGS_SIGNATURE: retrieve_by_embeddings.get_concrete_function(),
         }
 
-    def _retrieve(self, queries: tf.Tensor, k: tf.Tensor, exclude: tf.Tensor) -> dict[str, tf.Tensor]:
+    def _retrieve(self, asked: dict[str, tf.Tensor], k: tf.Tensor, exclude: tf.Tensor) -> dict[str, tf.Tensor]:
+        queries = asked[EMBEDDING]
         checks = [
             tf.debugging.assert_positive(tf.shape(queries)[0], "expected at least one query"),
             tf.debugging.assert_positive(k, "k: expected at least 1"),
@@ -88,9 +98,16 @@ class Retriever(tf.Module):
         ]
         with tf.control_dependencies(checks):
             most = tf.minimum(tf.reduce_max(tf.concat([k, [1]], axis=0)), tf.shape(self.ids)[0])
-        # As many more as could be excluded: of those that are found, enough are left.
-        found = self.search(queries, tf.minimum(most + tf.shape(exclude)[1], tf.shape(self.ids)[0]))
-        scores, places = tf.math.top_k(self._without(found, exclude), most)
+        unwanted = _fingerprints(exclude)
+        repeated = _fingerprints(asked[REPEATED]) if REPEATED in asked else unwanted[:, :0]
+        apart = tf.concat([unwanted, repeated], axis=1)
+        # As many more as could be left out: of those that are found, enough are left.
+        found = self.search(queries, tf.minimum(most + tf.shape(apart)[1], tf.shape(self.ids)[0]))
+        found = self._without(found, apart)
+        if REPEATED in asked:
+            again = self._without(self._repeated(queries, repeated, asked[BONUSES]), unwanted)
+            found = Found(*(tf.concat(pair, axis=1) for pair in zip(found, again, strict=True)))
+        scores, places = tf.math.top_k(found.scores, most)
         rows = tf.gather(found.rows, places, batch_dims=1)
         there = (scores > NO_SCORE) & (tf.range(most) < k[:, tf.newaxis])
         ids = tf.gather(self.ids.read_value(), tf.maximum(rows, 0))
@@ -99,12 +116,25 @@ class Retriever(tf.Module):
             SCORES: tf.where(there, scores, NO_SCORE),
         }
 
-    def _without(self, found: Found, exclude: tf.Tensor) -> tf.Tensor:
-        """The scores of what was found, `NO_SCORE` for what is excluded."""
-        unwanted = tf.where(exclude == "", tf.constant(NO_ITEM, tf.int64), fingerprint(exclude))
+    def _without(self, found: Found, unwanted: tf.Tensor) -> Found:
+        """What was found, with `NO_SCORE` for items of these fingerprints, [batch, n]."""
         candidates = tf.gather(self.fingerprints.read_value(), tf.maximum(found.rows, 0))
         is_unwanted = tf.reduce_any(candidates[:, :, tf.newaxis] == unwanted[:, tf.newaxis, :], axis=2)
-        return tf.where(is_unwanted, NO_SCORE, found.scores)
+        return Found(tf.where(is_unwanted, NO_SCORE, found.scores), found.rows)
+
+    def _repeated(self, queries: tf.Tensor, repeated: tf.Tensor, bonuses: tf.Tensor) -> Found:
+        """The items of these fingerprints, [batch, n], with their bonuses; `NO_SCORE` for what the catalogue lacks."""
+        ascending = self.ascending.read_value()
+        places = tf.searchsorted(ascending, tf.reshape(repeated, [-1]))
+        places = tf.reshape(tf.minimum(places, tf.size(ascending) - 1), tf.shape(repeated))
+        is_known = tf.gather(ascending, places) == repeated
+        rows = tf.gather(self.ascending_rows.read_value(), places)
+        return Found(tf.where(is_known, self.search.scores(queries, rows) + bonuses, NO_SCORE), rows)
+
+
+def _fingerprints(ids: tf.Tensor) -> tf.Tensor:
+    """String ids to int64 fingerprints, `NO_ITEM` for an empty one."""
+    return tf.where(ids == "", tf.constant(NO_ITEM, tf.int64), fingerprint(ids))
 
 
 def export_retriever(query_tower: str, search: Search, ids: list[bytes], folder: str) -> None:

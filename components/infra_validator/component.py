@@ -172,7 +172,7 @@ def _faults(input_dict: dict[str, list[types.Artifact]], exec_properties: dict[s
                 queries = trained.embed_queries(examples)
                 parity.queries(client.embed(QUERY_TOWER, examples).outputs[EMBEDDING], queries)
                 found = client.retrieve(examples, k)
-                parity.retrieved(found.item_ids, found.scores, queries, k)
+                parity.retrieved(found.item_ids, found.scores, queries, k, trained.repeats_of(examples))
             for examples in islice(_batches(input_dict["catalogue"], CATALOGUE_SPLIT), CHECKED_ITEMS // BATCH):
                 served = client.embed(ITEM_TOWER, examples).outputs[EMBEDDING]
                 parity.items([candidate_id(each) for each in examples], served, trained.embed_items(examples))

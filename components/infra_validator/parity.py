@@ -2,13 +2,17 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+import tensorflow as tf
 from numpy.typing import NDArray
 
-from components.evaluator.ranking import TIE, top_rows
+from components.evaluator.ranking import TIE, Bonuses, top_rows
 from components.indexer.files import ItemEmbeddings
-from ndr_client.served import ITEM_TOWER, QUERY_TOWER
+from components.trainer.repeats import Repeats
+from components.transform.preprocessing import fingerprint
+from ndr_client.served import ITEM_TOWER, NO_SCORE, QUERY_TOWER
 
 EMBEDDING_ERROR = 1e-5
 """What two embeddings of the same example may differ by: sums of products end otherwise in their last bits with what else is in the
@@ -71,6 +75,9 @@ class Parity:
         }
         self._indexed = Differences("index: embeddings in the index and of the trained item tower")
         self._scores = Differences("retriever: scores and the inner products of the items that they are of")
+        self._repeated = Differences(
+            "retriever: items of histories that belong among those found, and the last that was found"
+        )
         self._exact = Differences("retriever: the scores of the items found and of exact search")
         self._strange = 0
 
@@ -85,7 +92,14 @@ class Parity:
         indexed = np.where((rows >= 0)[:, np.newaxis], self._items.embeddings[rows], np.nan)
         self._indexed.compare(indexed, trained, EMBEDDING_ERROR)
 
-    def retrieved(self, ids: NDArray[np.object_], scores: Embeddings, queries: Embeddings, k: int) -> None:
+    def retrieved(
+        self,
+        ids: NDArray[np.object_],
+        scores: Embeddings,
+        queries: Embeddings,
+        k: int,
+        repeats: Repeats | None = None,
+    ) -> None:
         """Takes in what was found for queries.
 
         Args:
@@ -93,6 +107,7 @@ class Parity:
             scores: [batch, k].
             queries: [batch, width], as trained.
             k: how many were asked for, not more than there are items.
+            repeats: what the trained model adds to the scores of the histories' items, in NumPy; None adds nothing.
         """
         rows = np.array([[self._rows.get(item, -1) for item in each] for each in ids.tolist()]).reshape(
             len(queries), -1
@@ -103,15 +118,49 @@ class Parity:
         twice = [len(set(row[each])) < each.sum() for row, each in zip(rows, there, strict=True)]
         short = self._is_exact & (there.sum(axis=1) < k)
         self._strange += int((strange.any(axis=1) | twice | short).sum())
-        products = np.where(there, np.einsum("qw,qkw->qk", queries, self._items.embeddings[rows]), 0.0)
+        bonuses = repeats and self._bonuses(repeats)
+        products = np.einsum("qw,qkw->qk", queries, self._items.embeddings[rows])
+        if bonuses:
+            products += bonuses.of_items(rows)
+            self._find_repeated(rows, products, queries, bonuses)
+        products = np.where(there, products, 0.0)
         self._scores.compare(np.where(there, scores, 0.0), products, self._score_error)
         if self._is_exact:
-            exact = self._items.embeddings[top_rows(queries, self._items.embeddings, k)]
-            best = np.einsum("qw,qkw->qk", queries, exact)
+            exact = top_rows(queries, self._items.embeddings, k, bonuses=bonuses)
+            best = np.einsum("qw,qkw->qk", queries, self._items.embeddings[exact])
+            if bonuses:
+                best += bonuses.of_items(exact)
             self._exact.compare(np.sort(products)[:, ::-1], best, 10 * TIE)
+
+    @cached_property
+    def _ascending(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The fingerprints of the items' ids, ascending, and the row of each."""
+        ids = fingerprint(tf.constant(self._items.ids)).numpy()
+        order = np.argsort(ids)
+        return ids[order], order
+
+    def _bonuses(self, repeats: Repeats) -> Bonuses:
+        ids, order = self._ascending
+        places = np.minimum(np.searchsorted(ids, repeats.ids), len(ids) - 1)
+        rows = np.where(ids[places] == repeats.ids, order[places], -1)
+        return Bonuses.of_rows(rows, np.asarray(repeats.bonuses))
+
+    def _find_repeated(
+        self, rows: NDArray[np.int64], products: Embeddings, queries: Embeddings, bonuses: Bonuses
+    ) -> None:
+        """Counts items of histories that belong among those found, whatever lists they are in, and are not there."""
+        number = bonuses.queries
+        scores = np.einsum("pw,pw->p", queries[number], self._items.embeddings[bonuses.rows]) + bonuses.values
+        last = np.where((rows >= 0).all(axis=1), products.min(axis=1), NO_SCORE)
+        size = len(self._rows)
+        found = (np.arange(len(rows))[:, np.newaxis] * size + rows)[rows >= 0]
+        above = np.where(np.isin(number * size + bonuses.rows, found), 0.0, scores - last[number]).astype(np.float32)
+        self._repeated.compare(
+            np.maximum(above, 0.0)[:, np.newaxis], np.zeros((len(above), 1), np.float32), 2 * self._score_error
+        )
 
     def faults(self) -> list[str]:
         """A sentence for each kind of difference; none where all is as it must be."""
         strange = f"retriever: {self._strange:,} answers have too few items, an item twice, or one that the index lacks"
-        kinds = (*self._served.values(), self._indexed, self._scores, self._exact)
+        kinds = (*self._served.values(), self._indexed, self._scores, self._repeated, self._exact)
         return [*(sentence for kind in kinds for sentence in kind.sentences()), *([strange] if self._strange else [])]

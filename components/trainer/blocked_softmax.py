@@ -14,10 +14,14 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from components.trainer.repeats import Repeats
+
 # A row's exponentials must neither overflow when they are summed, float32 ending at e^88, nor all vanish, at e^-87.
 LARGEST_EXPONENT = 60.0
 WIDEST_RANGE = 140.0
 LARGEST_SHARE = 0.999999
+NOTHING_LEFT = -1e30  # a bias, beside which a logit is nothing
+HIDDEN = -2  # in the place of an id, which is not negative, and of none, which is -1
 
 
 class Candidates(NamedTuple):
@@ -28,12 +32,14 @@ class Candidates(NamedTuple):
         ids: [candidates] int64. Where a row's own id occurs in another column it is an accidental hit, and left out.
         bias: [candidates] float32, added to the logits of a column: minus the log of its expected count. Not differentiated.
         users: [candidates] int64, who took it. A column of the row's own user is left out too; None leaves none out for that.
+        hidden: [candidates] bool, whether the embedding was made without the item's id; asked for beside repeats alone.
     """
 
     embeddings: tf.Tensor
     ids: tf.Tensor
     bias: tf.Tensor
     users: tf.Tensor | None = None
+    hidden: tf.Tensor | None = None
 
 
 def cross_entropy(
@@ -45,6 +51,7 @@ def cross_entropy(
     positive_left_out: bool,
     block_rows: int,
     negatives_weight: float | None = None,
+    repeats: Repeats | None = None,
 ) -> tf.Tensor:
     """The weighted sum of the rows' cross-entropies; differentiable once.
 
@@ -60,7 +67,10 @@ def cross_entropy(
     - with a weight w of the negatives (BSL; Wu et al., ICDE 2024), which is the ratio of the positives' temperature to theirs:
       loss_i = w * log sum_{j in C_i - p} exp(s_ij + bias_j) - s_ip - bias_p.
 
-    A row without negatives has loss 0.
+    A row without negatives has loss 0. With repeats, <u_i, v_j> is greater by the bonus that row i gives the item of column j,
+    unless the item's id is hidden there: it is then taken for a new one, which no history has. All other copies of an item in the
+    batch are one column, the first of them, that weighs as much as they do: the towers embed them alike, but for what is dropped
+    at random.
 
     Args:
         queries: [queries, width] float32.
@@ -71,14 +81,16 @@ def cross_entropy(
         positive_left_out: which of the first two losses.
         block_rows: rows a block.
         negatives_weight: w of the third loss; None for one of the others.
+        repeats: what the rows add to the scores of some items; None adds nothing. Not beside the columns' users, as copies of an
+            item are of several.
 
     Returns:
         Scalar float32.
     """
 
     @tf.custom_gradient
-    def scalar(u: tf.Tensor, v: tf.Tensor, scale: tf.Tensor):  # type: ignore[no-untyped-def]
-        loss, u_gradient, v_gradient = _forward_and_backward(
+    def scalar(u: tf.Tensor, v: tf.Tensor, scale: tf.Tensor, bonuses: tf.Tensor):  # type: ignore[no-untyped-def]
+        loss, u_gradient, v_gradient, bonus_gradient = _forward_and_backward(
             u * scale,
             candidates._replace(embeddings=v),
             positives,
@@ -86,18 +98,22 @@ def cross_entropy(
             positive_left_out,
             block_rows,
             negatives_weight,
+            repeats and Repeats(repeats.ids, bonuses * scale),
         )
 
-        def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+            by_scale = tf.reduce_sum(u * u_gradient) + tf.reduce_sum(bonuses * bonus_gradient)
             return (
                 upstream * scale * u_gradient,
                 upstream * v_gradient,
-                upstream * tf.reduce_sum(u * u_gradient),
+                upstream * by_scale,
+                upstream * scale * bonus_gradient,
             )
 
         return loss, gradient
 
-    return scalar(queries, candidates.embeddings, inverse_temperature)
+    bonuses = tf.zeros([queries.shape[0] or tf.shape(queries)[0], 0]) if repeats is None else repeats.bonuses
+    return scalar(queries, candidates.embeddings, inverse_temperature, bonuses)
 
 
 class _Rows(NamedTuple):
@@ -111,6 +127,9 @@ class _Rows(NamedTuple):
         biases: [rows] float32, of the positives.
         negatives: [rows] float32, how many columns are neither the positive nor an accidental hit.
         weights: [rows] float32.
+        bonuses: [rows, entries] float32, times the inverse temperature.
+        is_own: [rows, entries] float32, 1 where the entry is the row's positive.
+        columns: [rows, entries] int32, where the entry's item stands; -1 where it does not.
     """
 
     queries: tf.Tensor
@@ -120,6 +139,9 @@ class _Rows(NamedTuple):
     biases: tf.Tensor
     negatives: tf.Tensor
     weights: tf.Tensor
+    bonuses: tf.Tensor
+    is_own: tf.Tensor
+    columns: tf.Tensor
 
     def in_blocks(self, blocks: int | tf.Tensor, block: int) -> "_Rows":
         """As [blocks, block, ...], with rows that weigh nothing behind."""
@@ -140,14 +162,26 @@ def _forward_and_backward(
     positive_left_out: bool,
     block_rows: int,
     negatives_weight: float | None,
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """The loss, and its gradients by the queries (already times the inverse temperature) and by the candidates."""
+    repeats: Repeats | None,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+    """The loss, and its gradients by the queries, by the candidates and by the bonuses.
+
+    Queries and bonuses are already times the inverse temperature.
+    """
     count, width = queries.shape[0] or tf.shape(queries)[0], queries.shape[1]
     columns = candidates.ids.shape[0] or tf.shape(candidates.ids)[0]
     block = min(block_rows, queries.shape[0] or block_rows)
     blocks = -(-count // block)
     places, equal = _places(candidates.ids)
     users = tf.zeros_like(places) if candidates.users is None else _places(candidates.users)[0]
+    bias, bonuses, is_own = candidates.bias, tf.zeros([count, 0]), tf.zeros([count, 0])
+    of_entries = tf.zeros([count, 0], tf.int32)
+    if repeats is not None:
+        bias, of_entries = _merged(candidates, repeats.ids)
+        bonuses = repeats.bonuses
+        own_ids = tf.where(candidates.hidden, tf.constant(HIDDEN, tf.int64), candidates.ids)
+        is_own = tf.cast(repeats.ids == tf.gather(own_ids, positives)[:, tf.newaxis], tf.float32)
+    entries = bonuses.shape[1]
     rows = _Rows(
         queries=queries,
         positive_embeddings=tf.gather(candidates.embeddings, positives),
@@ -156,9 +190,12 @@ def _forward_and_backward(
         biases=tf.gather(candidates.bias, positives),
         negatives=tf.cast(columns - tf.gather(equal, positives), tf.float32),
         weights=weights,
+        bonuses=bonuses,
+        is_own=is_own,
+        columns=of_entries,
     ).in_blocks(blocks, block)
-    shift, is_narrow = _shift(queries, candidates)
-    biased = tf.concat([candidates.embeddings, (candidates.bias - shift)[:, tf.newaxis]], axis=1)
+    shift, is_narrow = _shift(queries, candidates.embeddings, bias, bonuses)
+    biased = tf.concat([candidates.embeddings, (bias - shift)[:, tf.newaxis]], axis=1)
     summed = _with_ones(candidates.embeddings)
 
     def step(number: tf.Tensor, total: tf.Tensor, by_candidates: tf.Tensor, by_rows: tf.TensorArray) -> tuple[Any, ...]:
@@ -168,8 +205,14 @@ def _forward_and_backward(
         if candidates.users is not None:
             left_out |= own.users[:, tf.newaxis] == users
             own = own._replace(negatives=tf.reduce_sum(tf.cast(~left_out, tf.float32), axis=1))
-        logits = tf.where(left_out, tf.float32.min, tf.matmul(_with_ones(own.queries), biased, transpose_b=True))
+        logits = tf.matmul(_with_ones(own.queries), biased, transpose_b=True)
         similarity = tf.reduce_sum(own.queries * own.positive_embeddings, axis=1)
+        if repeats is not None:
+            at, is_at = _entries_at(own.columns)
+            # In place, which `tf.tensor_scatter_nd_add` is not: a copy of a block costs as much as all the rest of this.
+            logits = tf.raw_ops.ScatterNdNonAliasingAdd(input=logits, indices=at, updates=is_at * own.bonuses)
+            similarity += tf.reduce_sum(own.is_own * own.bonuses, axis=1)
+        logits = tf.where(left_out, tf.float32.min, logits)
         corrected = similarity + own.biases - shift
         # Beside a positive that is not in the sum, all negatives may be too small to be added up.
         lower_bound = corrected if negatives_weight is None else tf.where(own.negatives > 0.0, tf.float32.min, 0.0)
@@ -194,24 +237,63 @@ def _forward_and_backward(
         shares = tf.math.divide_no_nan(weight * effective, sums[:, width] + of_positive)
         by_positive = shares * of_positive - effective
         by_queries = shares[:, tf.newaxis] * sums[:, :width] + by_positive[:, tf.newaxis] * own.positive_embeddings
+        by_bonuses = own.bonuses
+        if repeats is not None:
+            of_columns = is_at * tf.gather_nd(exponentials, at)
+            by_bonuses = shares[:, tf.newaxis] * of_columns + by_positive[:, tf.newaxis] * own.is_own
         return (
             number + 1,
             total + tf.reduce_sum(effective * losses),
             by_candidates + tf.matmul(exponentials, shares[:, tf.newaxis] * own.queries, transpose_a=True),
-            by_rows.write(number, tf.concat([by_queries, by_positive[:, tf.newaxis]], axis=1)),
+            by_rows.write(number, tf.concat([by_queries, by_positive[:, tf.newaxis], by_bonuses], axis=1)),
         )
 
-    by_rows = tf.TensorArray(tf.float32, blocks, element_shape=[block, width + 1])
+    by_rows = tf.TensorArray(tf.float32, blocks, element_shape=[block, width + 1 + entries])
     _, total, by_candidates, by_rows = tf.while_loop(
         lambda number, *_: number < blocks,
         step,
         (0, 0.0, tf.zeros_like(candidates.embeddings), by_rows),
         parallel_iterations=1,
     )
-    by_rows = tf.reshape(by_rows.stack(), [-1, width + 1])[:count]
-    towards_positives = by_rows[:, width:] * queries
+    by_rows = tf.reshape(by_rows.stack(), [-1, width + 1 + entries])[:count]
+    towards_positives = by_rows[:, width : width + 1] * queries
     by_candidates = tf.tensor_scatter_nd_add(by_candidates, positives[:, tf.newaxis], towards_positives)
-    return total, by_rows[:, :width], by_candidates
+    return total, by_rows[:, :width], by_candidates, by_rows[:, width + 1 :]
+
+
+def _merged(candidates: Candidates, entries: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Makes one column of an item's copies, but for those without its id.
+
+    Were the copies kept apart, a history with a popular item would have to find hundreds of columns in every row.
+
+    Args:
+        candidates: the columns.
+        entries: [rows, entries] int64 ids; -1 for none.
+
+    Returns:
+        The columns' biases, of the first copy with the log of their number, and so low for the others that nothing is left of them;
+        and [rows, entries] int32, the columns of the entries' items, -1 where there is none.
+    """
+    numbers = tf.range(tf.size(candidates.ids))
+    keys = tf.where(
+        candidates.hidden, HIDDEN - tf.cast(numbers, tf.int64), candidates.ids
+    )  # of hidden ones, each another
+    order = tf.argsort(keys, stable=True)
+    ascending = tf.gather(keys, order)
+    start = tf.searchsorted(ascending, ascending, side="left")
+    end = tf.searchsorted(ascending, ascending, side="right")
+    merged = tf.gather(candidates.bias, order) + tf.math.log(tf.cast(end - start, tf.float32))
+    bias = tf.gather(tf.where(start == numbers, merged, NOTHING_LEFT), tf.math.invert_permutation(order))
+    places = tf.minimum(tf.searchsorted(ascending, tf.reshape(entries, [-1])), tf.size(ascending) - 1)
+    places = tf.reshape(places, tf.shape(entries))
+    columns = tf.where(tf.gather(ascending, places) == entries, tf.gather(order, places), -1)
+    return bias, tf.ensure_shape(columns, entries.shape)
+
+
+def _entries_at(columns: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """[rows, entries] columns to their places in [rows, candidates], [rows, entries, 2], and 1 where there is one, else 0."""
+    numbers = tf.broadcast_to(tf.range(tf.shape(columns)[0])[:, tf.newaxis], tf.shape(columns))
+    return tf.stack([numbers, tf.maximum(columns, 0)], axis=2), tf.cast(columns >= 0, tf.float32)
 
 
 def _places(ids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -237,10 +319,14 @@ def _without_positive(
     return losses, rows.weights * has_negatives * tf.sigmoid(losses)  # 1 - sigmoid(-x) is sigmoid(x)
 
 
-def _shift(queries: tf.Tensor, candidates: Candidates) -> tuple[tf.Tensor, tf.Tensor]:
+def _shift(
+    queries: tf.Tensor, embeddings: tf.Tensor, bias: tf.Tensor, bonuses: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
     """What all logits can be lowered by at once; and whether that is enough, or rows need a maximum of their own."""
-    bound = tf.reduce_max(tf.norm(queries, axis=1)) * tf.reduce_max(tf.norm(candidates.embeddings, axis=1))
-    highest, lowest = tf.reduce_max(candidates.bias), tf.reduce_min(candidates.bias)
+    bound = tf.reduce_max(tf.norm(queries, axis=1)) * tf.reduce_max(tf.norm(embeddings, axis=1))
+    highest, lowest = tf.reduce_max(bias), tf.reduce_min(tf.where(bias > NOTHING_LEFT, bias, tf.float32.max))
+    if bonuses.shape[1]:
+        bound += tf.reduce_max(tf.abs(bonuses))
     return bound + highest - LARGEST_EXPONENT, 2.0 * bound + highest - lowest < WIDEST_RANGE
 
 

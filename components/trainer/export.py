@@ -5,11 +5,13 @@ from pathlib import PurePath
 
 import tensorflow as tf
 
+from components.trainer.repeats import RepeatBonus
 from components.trainer.towers import Tower
 from components.trainer.warmup import write_warmup
 from components.transform import raw_features
 from components.transform.model_inputs import ModelInputs
-from ndr_client.served import EMBEDDING, EXAMPLES_SIGNATURE, TENSORS_SIGNATURE
+from components.transform.preprocessing import NO_ITEM, last_values
+from ndr_client.served import BONUSES, EMBEDDING, EXAMPLES_SIGNATURE, REPEATED, TENSORS_SIGNATURE
 from schemas.errors import UserError
 from schemas.features import Feature
 
@@ -17,23 +19,38 @@ from schemas.features import Feature
 class ServedTower(tf.Module):
     """A tower behind the transform that it was trained behind.
 
-    Two signatures, both giving `embedding`, float32 [batch, width], L2-normalised:
+    Two signatures, both giving `embedding`, float32 [batch, width], L2-normalised. Where histories add to the scores of their items
+    (`components.trainer.repeats`), both also give these items' ids, `repeated_items`, string [batch, entries], each once, empty for
+    none, and `repeated_bonuses`, float32 [batch, entries].
 
     - `serving_default`: a named tensor for each raw feature, [batch] or, where there may be several values,
       [batch, values]; an empty text and a NaN stand for a missing value.
     - `serving_examples`: `examples`, [batch] serialised tf.Examples.
     """
 
-    def __init__(self, tower: Tower, features: Mapping[str, Feature], transform: ModelInputs) -> None:
+    def __init__(
+        self,
+        tower: Tower,
+        features: Mapping[str, Feature],
+        transform: ModelInputs,
+        repeat_bonus: RepeatBonus | None = None,
+    ) -> None:
         super().__init__(name=tower.name)
         # Not the tower: of a Keras model that it finds, TensorFlow writes every layer's calls once more.
-        self.weights = tower.weights
+        self.weights = [*tower.weights, *(repeat_bonus.weights if repeat_bonus else [])]
         self.transform = transform
         specs = raw_features.tensor_specs(features)
 
         @tf.autograph.experimental.do_not_convert  # which Keras does to each layer, unless told otherwise
         def embed(raw: dict[str, tf.SparseTensor]) -> dict[str, tf.Tensor]:
-            return {EMBEDDING: tower(self.transform(raw))}
+            inputs = self.transform(raw)
+            embedded = {EMBEDDING: tower(inputs)}
+            if repeat_bonus is None:
+                return embedded
+            found = repeat_bonus(inputs)
+            lasts = {name: getattr(features[name], "last") for name in repeat_bonus.histories}  # noqa: B009  # histories
+            ids = tf.concat([last_values(raw[name], last, "") for name, last in lasts.items()], axis=1)
+            return {**embedded, REPEATED: tf.where(found.ids == NO_ITEM, "", ids), BONUSES: found.bonuses}
 
         @tf.function(autograph=False, input_signature=[specs])
         def embed_tensors(tensors: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -49,7 +66,13 @@ class ServedTower(tf.Module):
         }
 
 
-def export_tower(tower: Tower, features: Mapping[str, Feature], transform: ModelInputs, folder: str) -> None:
+def export_tower(
+    tower: Tower,
+    features: Mapping[str, Feature],
+    transform: ModelInputs,
+    folder: str,
+    repeat_bonus: RepeatBonus | None = None,
+) -> None:
     """Writes a tower's SavedModel, warm-up requests included, to `folder/TOWER_NAME`.
 
     Args:
@@ -57,8 +80,9 @@ def export_tower(tower: Tower, features: Mapping[str, Feature], transform: Model
         features: what a request may have.
         transform: makes the tower's inputs of them.
         folder: destination.
+        repeat_bonus: of queries, where the model has one.
     """
-    served = ServedTower(tower, features, transform)
+    served = ServedTower(tower, features, transform, repeat_bonus)
     target = str(PurePath(folder) / tower.name)
     tf.saved_model.save(served, target, signatures=served.served)
     write_warmup(target, tower.name, served.served)

@@ -8,7 +8,8 @@ import tensorflow as tf
 import tf_keras
 
 from components.trainer import replicas
-from components.trainer.blocked_softmax import Candidates, cross_entropy
+from components.trainer.blocked_softmax import HIDDEN, Candidates, cross_entropy
+from components.trainer.repeats import Repeats
 
 Correction = Literal["none", "logq", "logq_positive_left_out"]
 
@@ -24,12 +25,14 @@ class Items(NamedTuple):
         expected_counts: [items] float32, how often each is expected among the columns that the stream brings (a global batch).
         boosts: [items] float32 or scalar, what the expected counts are multiplied by once they are those of all columns. Where
             the loss is corrected, a boost of b trains scores that are log b higher: as if the item were b times as popular.
+        hidden: [items] bool or scalar, whether the embedding was made without the item's id.
     """
 
     embeddings: tf.Tensor
     ids: tf.Tensor
     expected_counts: tf.Tensor
     boosts: tf.Tensor | float = 1.0
+    hidden: tf.Tensor | bool = False
 
 
 class Top(NamedTuple):
@@ -59,6 +62,7 @@ class InBatchSoftmax(tf_keras.layers.Layer):
     - Uniform draws from the catalogue may join the columns (Yang et al., "Mixed Negative Sampling", WWW 2020); the expected
       count is then that of the mixture.
     - Columns with the id of the row's own item are left out (accidental hits).
+    - What a query's history adds to the scores of its items is added to the inner products; see `components.trainer.repeats`.
     - The columns are those of all replicas, and a replica's loss is its rows' share of the mean over the global batch: the
       gradients that a strategy sums over replicas are those of the same batch on one device.
 
@@ -127,6 +131,7 @@ class InBatchSoftmax(tf_keras.layers.Layer):
         uniform_items: Items | None = None,
         catalogue_size: int = 0,
         users: tf.Tensor | None = None,
+        repeats: Repeats | None = None,
     ) -> tf.Tensor:
         """The loss of a batch, or of a replica's share of it.
 
@@ -137,10 +142,16 @@ class InBatchSoftmax(tf_keras.layers.Layer):
             uniform_items: [draws] items drawn uniformly from the catalogue, as many on each replica.
             catalogue_size: how many items they were drawn from.
             users: [batch] int64, who took the positives: what the same user took is then no negative. None asks nobody.
+            repeats: of the queries; None adds nothing.
 
         Returns:
             Scalar float32.
+
+        Raises:
+            ValueError: both users and repeats were given.
         """
+        if users is not None and repeats is not None:
+            raise ValueError("expected users or repeats, received both: copies of an item are of several users")
         batch = queries.shape[0] or tf.shape(queries)[0]
         columns = _gathered(items)
         if users is not None:
@@ -161,22 +172,31 @@ class InBatchSoftmax(tf_keras.layers.Layer):
         queries, positives = tf.cast(queries, tf.float32), replicas.first_row(batch) + tf.range(batch)
         weights = tf.where(weighing, rewards, 0.0)
         if self.top is not None:
-            weights *= _top_weights(queries, columns.embeddings, 1.0 / counts, positives, self.top)
+            own = (
+                0.0 if repeats is None else repeats.of(tf.where(items.hidden, tf.constant(HIDDEN, tf.int64), items.ids))
+            )
+            weights *= _top_weights(queries, columns.embeddings, 1.0 / counts, positives, self.top, own)
         total = cross_entropy(
             queries,
-            Candidates(columns.embeddings, columns.ids, bias, users),
+            Candidates(columns.embeddings, columns.ids, bias, users, columns.hidden),
             positives=positives,
             weights=weights,
             inverse_temperature=1.0 / self.temperature,
             positive_left_out=self.correction == "logq_positive_left_out",
             block_rows=self.block_rows,
             negatives_weight=self.negatives_weight,
+            repeats=repeats,
         )
         return total / tf.cast(batch * replicas.count(), tf.float32)
 
 
 def _top_weights(
-    queries: tf.Tensor, embeddings: tf.Tensor, weights: tf.Tensor, positives: tf.Tensor, top: Top
+    queries: tf.Tensor,
+    embeddings: tf.Tensor,
+    weights: tf.Tensor,
+    positives: tf.Tensor,
+    top: Top,
+    bonuses: tf.Tensor | float,
 ) -> tf.Tensor:
     """[batch] float32, see `Top`."""
     shares = (weights / tf.reduce_sum(weights))[:, tf.newaxis]
@@ -184,7 +204,7 @@ def _top_weights(
     products = tf.matmul(embeddings, shares * embeddings, transpose_a=True)
     variance = tf.reduce_sum(tf.matmul(queries, products) * queries, axis=1) - tf.square(mean)
     first = mean + tf.sqrt(tf.maximum(variance, 0.0)) * NormalDist().inv_cdf(1.0 - top.share)
-    similarity = tf.reduce_sum(queries * tf.gather(embeddings, positives), axis=1)
+    similarity = tf.reduce_sum(queries * tf.gather(embeddings, positives), axis=1) + bonuses
     return tf.stop_gradient(tf.sigmoid((similarity - first) / top.temperature))
 
 
@@ -195,4 +215,5 @@ def _gathered(items: Items) -> Items:
         replicas.gather(items.ids),
         replicas.gather(items.expected_counts),
         replicas.gather(tf.broadcast_to(items.boosts, tf.shape(items.expected_counts))),
+        replicas.gather(tf.broadcast_to(items.hidden, tf.shape(items.expected_counts))),
     )

@@ -10,6 +10,7 @@ from components.trainer import replicas
 from components.trainer.frequency import FrequencyEstimator
 from components.trainer.inputs import Batch, masks_of
 from components.trainer.loss import InBatchSoftmax, Items, Top
+from components.trainer.repeats import RepeatBonus
 from components.trainer.settings import TrainerSettings
 from components.trainer.towers import Parts, Tower, build_tables, undivided
 from components.transform.catalogue_lookup import Inputs
@@ -31,6 +32,7 @@ class TwoTowerModel(tfrs.Model):
         masks: the row that hides an item's own id, by feature.
         new_item_boost: see `components.trainer.settings.SoftmaxSettings`.
         same_user_negatives: the same.
+        repeat_bonus: what a query's history adds to the scores of its items; None where no history may be taken again.
     """
 
     def __init__(
@@ -43,10 +45,12 @@ class TwoTowerModel(tfrs.Model):
         masks: Mapping[str, int],
         new_item_boost: float,
         same_user_negatives: bool,
+        repeat_bonus: RepeatBonus | None = None,
     ) -> None:
         super().__init__()
         self.query_tower = query_tower
         self.item_tower = item_tower
+        self.repeat_bonus = repeat_bonus
         self.retrieval_loss = loss
         self.frequency = frequency
         self._catalogue_size = catalogue_size
@@ -66,6 +70,7 @@ class TwoTowerModel(tfrs.Model):
             uniform_items=self._uniform_items(batch.uniform_items, training) if batch.uniform_items else None,
             catalogue_size=self._catalogue_size,
             users=None if self._same_user_negatives else batch.interactions[QUERY_ID],
+            repeats=self.repeat_bonus(batch.interactions) if self.repeat_bonus else None,
         )
 
     def make_weights(self, batch: Batch) -> None:
@@ -93,10 +98,11 @@ class TwoTowerModel(tfrs.Model):
         return self._items(inputs, self.frequency.estimate(inputs[CANDIDATE_ID]), training)
 
     def _items(self, inputs: Inputs, expected_counts: tf.Tensor, training: bool) -> Items:
-        boosts = tf.ones_like(expected_counts)
+        hidden = tf.zeros_like(expected_counts, tf.bool)
         for feature, mask in self._masks.items():
-            boosts = tf.where(tf.equal(inputs[feature], mask), self._new_item_boost, boosts)
-        return Items(self.item_tower(inputs, training=training), inputs[CANDIDATE_ID], expected_counts, boosts)
+            hidden |= tf.equal(inputs[feature], mask)
+        boosts = tf.where(hidden, self._new_item_boost, 1.0)
+        return Items(self.item_tower(inputs, training=training), inputs[CANDIDATE_ID], expected_counts, boosts, hidden)
 
 
 def build_model(
@@ -142,4 +148,5 @@ def build_model(
         masks,
         softmax.new_item_boost,
         softmax.same_user_negatives,
+        RepeatBonus(spec.repeating) if spec.repeating else None,
     )

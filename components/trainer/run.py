@@ -118,12 +118,12 @@ def train_and_export(fn_args: FnArgs, devices: strategies.Devices) -> None:
         frequencies.write(
             fn_args.model_run_dir, model.frequency, fn_args.train_files, examples, batch_size, settings.seed
         )
-        for tower, features, looked_up_by in (
-            (model.query_tower, spec.raw_query, query_lookup),
-            (model.item_tower, spec.item, None),
+        for tower, features, looked_up_by, repeat_bonus in (
+            (model.query_tower, spec.raw_query, query_lookup, model.repeat_bonus),
+            (model.item_tower, spec.item, None, None),
         ):
             transform = ModelInputs(spec, transform_output, looked_up_by)
-            export_tower(tower, features, transform, fn_args.serving_model_dir)
+            export_tower(tower, features, transform, fn_args.serving_model_dir, repeat_bonus)
     devices.part()
 
 

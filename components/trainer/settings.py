@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from schemas.features import Declaration
+from schemas.features import Declaration, Fault, FeatureSpec
 from schemas.located_yaml import FaultsError
 
 
@@ -167,6 +167,22 @@ class TrainerSettings(Declaration):
     jit_compile: bool = False
     checkpoint_steps: PositiveInt = 500
     seed: int = Field(default=0, ge=0, lt=2**32)
+
+    def faults(self, spec: FeatureSpec) -> list[Fault]:
+        """What cannot be beside the features of a dataset."""
+        if not spec.repeating:
+            return []
+        reason = f"not beside a history with `repeats: true` ({', '.join(spec.repeating)})"
+        found: list[Fault] = []
+        if not self.softmax.same_user_negatives:
+            found.append(
+                (("softmax", "same_user_negatives"), f"{reason}: copies of an item in a batch are of several users")
+            )
+        if self.jit_compile:
+            found.append((("jit_compile",), f"{reason}: XLA lacks an operation of its loss"))
+        if self.strategy.kind == "tpu":
+            found.append((("strategy", "kind"), f"{reason}: XLA lacks an operation of its loss"))
+        return found
 
     def of_run(self, goes_on: bool) -> "TrainerSettings":
         """The settings of a run that goes on from an earlier model, or of one that starts anew."""

@@ -1,10 +1,14 @@
 """Everything that training goes on from, under names that outlive a vocabulary: weights, optimizer slots, frequencies."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import tensorflow as tf
 
 from components.trainer.model import TwoTowerModel
+
+REPEATS = "repeats"
+VALUE = ".ATTRIBUTES/VARIABLE_VALUE"  # what names a variable in a checkpoint ends in
 
 
 class TrainingState:
@@ -38,15 +42,22 @@ class TrainingState:
         self.rest["iterations"] = model.optimizer.iterations
         self.checkpoint = tf.train.Checkpoint(rows=self.rows, rest=self.rest, frequency=model.frequency)
 
-    @property
-    def fixed(self) -> tf.train.Checkpoint:
-        """What a checkpoint has in the same shape whatever the vocabularies are."""
-        return tf.train.Checkpoint(rest=self.rest, frequency=self.checkpoint.frequency)
+    def fixed(self, reader: Any) -> tf.train.Checkpoint:
+        """What a checkpoint has in the same shape whatever the vocabularies are.
+
+        What a history adds to scores is left out where the checkpoint is of a model that had not learnt it.
+        """
+        rest = {
+            name: variable
+            for name, variable in self.rest.items()
+            if name.partition(":")[0] != REPEATS or reader.has_tensor(f"rest/{name}/{VALUE}")
+        }
+        return tf.train.Checkpoint(rest=rest, frequency=self.checkpoint.frequency)
 
 
 def row_key(table: str, position: int) -> str:
     """The name under which a checkpoint of `TrainingState` keeps a table (position 0) or one of its slots."""
-    return f"rows/{table}/{position}/.ATTRIBUTES/VARIABLE_VALUE"
+    return f"rows/{table}/{position}/{VALUE}"
 
 
 def parts_of(variable: tf.Variable) -> list[tf.Variable]:
@@ -64,6 +75,9 @@ def _weights(model: TwoTowerModel) -> Iterator[tuple[str, tf.Variable]]:
     for tower in (model.query_tower, model.item_tower):
         for position, layer in enumerate(tower.dense_layers):
             yield from ((f"{tower.name}:{position}:{kind}", getattr(layer, kind)) for kind in ("kernel", "bias"))
+    if model.repeat_bonus:
+        for history, learned in model.repeat_bonus.learned.items():
+            yield from ((f"{REPEATS}:{history}:{kind}", weight) for kind, weight in learned.items())
     yield from (("loss", variable) for variable in model.retrieval_loss.trainable_variables)
 
 

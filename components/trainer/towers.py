@@ -6,6 +6,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
+from components.transform.recency import recency_weights
 from schemas.features import (
     WEIGHTS_SUFFIX,
     Feature,
@@ -121,7 +122,7 @@ class Tower(tf_keras.Model):
             case IdFeature():
                 return self.tables[feature.table](values)
             case HistoryFeature():
-                return pool(self.tables[feature.table](values), tf.cast(values >= 0, tf.float32), "mean")
+                return pool(self.tables[feature.table](values), recency_weights(values >= 0, feature.half_life), "mean")
             case IdsFeature() | TextFeature():
                 return pool(self.tables[feature.table](values), inputs[name + WEIGHTS_SUFFIX], feature.pooling)
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from components.analysis import files
 from components.trainer.model import build_model
 from components.trainer.optimizers import build_optimizer
+from components.trainer.repeats import RepeatBonus, Repeats
 from components.trainer.settings import TrainerSettings
 from components.trainer.state import TrainingState
 from components.trainer.towers import Tower
@@ -46,8 +47,11 @@ class TrainedTowers:
     ) -> None:
         self.model = build_model(spec, files.table_rows(folder, spec), settings)
         self.model.compile(optimizer=build_optimizer(settings))
-        self._queries = _in_a_graph(self.model.query_tower, spec.raw_query, ModelInputs(spec, transform_output, lookup))
-        self._items = _in_a_graph(self.model.item_tower, spec.item, ModelInputs(spec, transform_output))
+        queries, items = ModelInputs(spec, transform_output, lookup), ModelInputs(spec, transform_output)
+        self._queries = _in_a_graph(self.model.query_tower, spec.raw_query, queries)
+        self._items = _in_a_graph(self.model.item_tower, spec.item, items)
+        bonus = self.model.repeat_bonus
+        self._repeats = bonus and _in_a_graph(bonus, spec.raw_query, queries)
         for embed in (self._queries, self._items):
             embed.get_concrete_function()  # makes the layers' weights
         state = TrainingState(self.model)
@@ -59,13 +63,17 @@ class TrainedTowers:
         embeddings: NDArray[np.float32] = self._queries(tf.constant(examples)).numpy()
         return embeddings
 
+    def repeats_of(self, examples: list[bytes]) -> Repeats | None:
+        """[batch] serialised raw tf.Examples to what their histories add to scores, in NumPy; None where histories add nothing."""
+        return self._repeats and Repeats(*(each.numpy() for each in self._repeats(tf.constant(examples))))
+
     def embed_items(self, examples: list[bytes]) -> NDArray[np.float32]:
         """[batch] serialised raw tf.Examples to [batch, width]."""
         embeddings: NDArray[np.float32] = self._items(tf.constant(examples)).numpy()
         return embeddings
 
 
-def _in_a_graph(tower: Tower, features: Mapping[str, Feature], transform: ModelInputs) -> Any:
+def _in_a_graph(tower: Tower | RepeatBonus, features: Mapping[str, Feature], transform: ModelInputs) -> Any:
     @tf.function(autograph=False, input_signature=[tf.TensorSpec([None], tf.string)])
     @tf.autograph.experimental.do_not_convert
     def embed(examples: tf.Tensor) -> tf.Tensor:

@@ -2,7 +2,8 @@
 
 A newly admitted id starts from the row that it lived in, which is the mask's where the table has one, else that of its hash bucket.
 Its optimizer slots start anew, as those of a row that many ids shared would hold it back. What expired falls away. All other
-weights, the frequency estimator with its step, and a learned temperature are carried as they are.
+weights, the frequency estimator with its step, and a learned temperature are carried as they are. What a history adds to the scores
+of its items starts anew where the earlier model had not learnt it.
 """
 
 import json
@@ -28,7 +29,7 @@ CHECKPOINT = "checkpoint/state"
 SETTINGS = "settings.json"
 ROWS_AT_ONCE = 1 << 18
 STARTS_ANEW = -1
-FREE = {"column", "separator", "max_values", "last"}  # what no weight depends on
+FREE = {"column", "separator", "max_values", "last", "half_life", "repeats"}  # what no weight of a tower depends on
 
 
 def shape(spec: FeatureSpec, settings: TrainerSettings) -> str:
@@ -77,8 +78,8 @@ def restore(state: TrainingState, spec: FeatureSpec, model_shape: str, analysis:
     """
     _check_shape(model_shape, io_utils.read_string_file(os.path.join(folder, SETTINGS)))
     path = os.path.join(folder, CHECKPOINT)
-    state.fixed.read(path).assert_existing_objects_matched().expect_partial()
     reader = tf.train.load_checkpoint(path)
+    state.fixed(reader).read(path).assert_existing_objects_matched().expect_partial()
     for table, variables in state.rows.items():
         before, after = files.read_vocabulary(folder, table), files.read_vocabulary(analysis, table)
         buckets, has_mask = spec.tables[table].hash_buckets, table in spec.masked_tables

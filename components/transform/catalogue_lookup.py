@@ -17,6 +17,7 @@ from typing import Any
 import tensorflow as tf
 
 from components.transform.preprocessing import NO_ITEM, NO_ROW
+from components.transform.recency import recency_weights
 from schemas.features import (
     CANDIDATE_ID,
     FINGERPRINT_SUFFIX,
@@ -104,8 +105,9 @@ class CatalogueLookup(tf.Module):
         for name, feature in spec.looked_up.items():
             item, ids = spec.item[feature.feature], inputs[feature.of + FINGERPRINT_SUFFIX]
             values = self(ids, input_names([(feature.feature, item)]))
-            if isinstance(spec.query[feature.of], HistoryFeature):
-                values = _mean(feature.feature, item, values, tf.cast(ids != NO_ITEM, tf.float32))
+            of = spec.query[feature.of]
+            if isinstance(of, HistoryFeature):
+                values = _mean(feature.feature, item, values, recency_weights(ids != NO_ITEM, of.half_life))
             found |= {name + each.removeprefix(feature.feature): value for each, value in values.items()}
         return found
 
@@ -117,7 +119,7 @@ def _mean(name: str, feature: Feature, values: Inputs, there: tf.Tensor) -> dict
         name: the item's feature.
         feature: says what it is.
         values: [batch, last, ...] its inputs.
-        there: [batch, last] 1 where there is an item, known or not.
+        there: [batch, last] the weight of each item, known or not, and 0 where there is none.
 
     Returns:
         The inputs of `FeatureSpec.query_inputs`.

@@ -11,8 +11,9 @@ Every model input is dense and of fixed width, so that a step has static shapes:
 | text | as ids, a row a token | [batch, max_values] | -1, 0.0 |
 | vector | float32, and 1.0 behind the numbers | [batch, size + 1] | 0.0, also behind the numbers |
 
-Where features are looked up of an id or a history, there are fingerprints of its ids too, int64 under `NAME_fingerprint`, in the
-shape of its rows; -1 where there is none. `components.transform.catalogue_lookup` makes the inputs of what is looked up.
+Where features are looked up of an id or a history, or its items may be taken again, there are fingerprints of its ids too, int64
+under `NAME_fingerprint`, in the shape of its rows; -1 where there is none. `components.transform.catalogue_lookup` makes the inputs
+of what is looked up.
 
 The graph leaves the item's vectors and texts sparse, a vector as it is and a text as rows: interactions lack them, so that they
 cost nothing there. `components.transform.model_inputs` makes them dense where items are embedded or looked up.
@@ -73,7 +74,6 @@ def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, Any]) -> d
         for name in spec.masked_tables
     }
     scales = files.read_scales(analysis)
-    looked_up_of = {each.of for each in spec.looked_up.values()}
     outputs = {
         CANDIDATE_ID: fingerprint(_single(inputs[CANDIDATE_ID], "")),
         QUERY_ID: fingerprint(_single(inputs[QUERY_ID], "")),
@@ -92,14 +92,14 @@ def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, Any]) -> d
             outputs |= {name: values} if is_sparse else dense(name, feature, values)
             continue
         rows = lookups[feature.table](inputs[name])
-        if name in looked_up_of:
+        if name in spec.fingerprinted:
             outputs[name + FINGERPRINT_SUFFIX] = _fingerprints(inputs[name], feature)
         match feature:
             case IdFeature():
                 single = _single(rows, NO_ROW)
                 outputs[name] = _or_mask(single, *known[feature.table]) if name in spec.masked_features else single
             case HistoryFeature():
-                outputs[name] = _last(rows, feature.last, NO_ROW)
+                outputs[name] = last_values(rows, feature.last, NO_ROW)
             case IdsFeature():
                 outputs[name] = _first(rows, feature.max_values, NO_ROW)
                 weights = inputs[name + WEIGHTS_SUFFIX] if feature.weights else _ones(rows)
@@ -128,7 +128,9 @@ def fingerprint(ids: tf.Tensor) -> tf.Tensor:
 
 def _fingerprints(ids: tf.SparseTensor, feature: Feature) -> tf.Tensor:
     values = tf.SparseTensor(ids.indices, fingerprint(ids.values), ids.dense_shape)
-    return _last(values, feature.last, NO_ITEM) if isinstance(feature, HistoryFeature) else _single(values, NO_ITEM)
+    return (
+        last_values(values, feature.last, NO_ITEM) if isinstance(feature, HistoryFeature) else _single(values, NO_ITEM)
+    )
 
 
 def _lookup(name: str, table: Table, analysis: str) -> Callable[[tf.SparseTensor], tf.SparseTensor]:
@@ -187,7 +189,8 @@ def _first(values: tf.SparseTensor, count: int, missing: str | int | float) -> t
     return _dense(values, tf.unstack(values.indices, num=2, axis=1)[1], count, missing)
 
 
-def _last(values: tf.SparseTensor, count: int, missing: str | int | float) -> tf.Tensor:
+def last_values(values: tf.SparseTensor, count: int, missing: str | int | float) -> tf.Tensor:
+    """[batch, values] to the last ones of each row, [batch, count]; what is missing stands behind them."""
     rows, columns = tf.unstack(values.indices, num=2, axis=1)
     lengths = tf.math.unsorted_segment_max(columns + 1, rows, values.dense_shape[0])
     return _dense(values, columns - tf.maximum(tf.gather(lengths, rows) - count, 0), count, missing)

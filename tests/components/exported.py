@@ -68,7 +68,7 @@ def export(
     model.item_tower(inputs)
     if adjust:
         adjust(model, transformed)
-    export_tower(model.query_tower, spec.raw_query, queries, str(folder / "Format-Serving"))
+    export_tower(model.query_tower, spec.raw_query, queries, str(folder / "Format-Serving"), model.repeat_bonus)
     export_tower(model.item_tower, spec.item, transformed, str(folder / "Format-Serving"))
     model.compile(optimizer=build_optimizer(settings))
     shape = warm_start.shape(spec, settings)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
-from exported import export, trainer_settings
+from exported import Adjust, export, trainer_settings
 from numpy.typing import NDArray
 from tfx import types
 from tfx.types import standard_artifacts
@@ -19,6 +19,9 @@ from components.indexer.files import ItemEmbeddings
 from components.indexer.settings import IndexerSettings
 from components.infra_validator.component import InfraValidatorExecutor
 from components.infra_validator.parity import Parity
+from components.trainer.model import TwoTowerModel
+from components.trainer.repeats import Repeats
+from components.transform.preprocessing import fingerprint
 from schemas.features import CANDIDATE_ID, FeatureSpec
 
 SPEC = FeatureSpec.model_validate(
@@ -26,7 +29,10 @@ SPEC = FeatureSpec.model_validate(
         "interactions": {"user": "user", "item": "item", "time": "at"},
         "catalogue": {"item": "item"},
         "tables": {"item": {"width": 8, "hash_buckets": 500}},
-        "query": {"past": {"kind": "history", "table": "item", "last": 2}, "age": {"kind": "number", "scale": "none"}},
+        "query": {
+            "past": {"kind": "history", "table": "item", "last": 2, "repeats": True},
+            "age": {"kind": "number", "scale": "none"},
+        },
         "item": {"item": {"kind": "id", "table": "item"}},
     }
 )
@@ -98,9 +104,20 @@ class World:
         return refused
 
 
+def with_bonuses(level: float) -> Adjust:
+    """The items of a history are scored so much higher, and the newest more."""
+
+    def adjust(model: TwoTowerModel, _: Any) -> None:
+        assert model.repeat_bonus
+        model.repeat_bonus.learned["past"]["level"].assign(level)
+        model.repeat_bonus.learned["past"]["slope"].assign(0.2)
+
+    return adjust
+
+
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> list[types.Artifact]:
-    return [export(SPEC, TOWERS, tmp_path_factory.mktemp("model"), seed) for seed in (0, 1)]
+    return [export(SPEC, TOWERS, tmp_path_factory.mktemp("model"), seed, with_bonuses(0.5)) for seed in (0, 1)]
 
 
 @pytest.fixture(scope="module", params=["flat", "ivf"])
@@ -133,6 +150,17 @@ def test_a_tower_that_is_not_what_was_trained_is_found_out(world: World, tmp_pat
     ]
 
 
+def test_bonuses_that_are_not_those_that_were_learned_are_found_out(world: World, tmp_path: Path) -> None:
+    other = export(SPEC, TOWERS, tmp_path / "other", 0, with_bonuses(0.4))
+    served = standard_artifacts.Model()
+    served.uri = str(tmp_path / "served")
+    shutil.copytree(other.uri, served.uri)
+    shutil.rmtree(f"{served.uri}/Format-Serving")
+    shutil.copytree(f"{world.models[0].uri}/Format-Serving", f"{served.uri}/Format-Serving")
+    (words,) = [words for words in world.validate(served, 0, 0, tmp_path) if "inner products" in words]
+    assert ", by up to 0.1" in words
+
+
 @pytest.mark.parametrize("file", ["saved_model.pb", "variables/variables.index"])
 def test_what_cannot_be_loaded_is_refused(world: World, tmp_path: Path, file: str) -> None:
     broken = standard_artifacts.Model()
@@ -149,9 +177,15 @@ QUERY = np.array([[np.cos(np.radians(10)), np.sin(np.radians(10))]], np.float32)
 NEAR, FAR = float(QUERY[0, 0]), float(QUERY[0, 1])  # the products with `e` and with `n`
 
 
-def retrieved(ids: list[bytes], scores: list[float], is_exact: bool = True) -> list[str]:
+def retrieved(
+    ids: list[bytes], scores: list[float], is_exact: bool = True, bonuses: dict[bytes, float] | None = None
+) -> list[str]:
     parity = Parity(SQUARE, is_exact, "float32")
-    parity.retrieved(np.array([ids], object), np.array([scores], np.float32), QUERY, 2)
+    repeats = None
+    if bonuses:
+        of_items = fingerprint(tf.constant([list(bonuses)])).numpy()
+        repeats = Repeats(of_items, np.array([list(bonuses.values())], np.float32))
+    parity.retrieved(np.array([ids], object), np.array([scores], np.float32), QUERY, 2, repeats)
     return parity.faults()
 
 
@@ -168,6 +202,16 @@ def test_lists_may_find_others_or_fewer_but_not_score_them_otherwise() -> None:
     assert retrieved([b"e", b"s"], [NEAR, -FAR], is_exact=False) == []
     assert retrieved([b"e", b""], [NEAR, -2.0], is_exact=False) == []
     assert "inner products" in retrieved([b"e", b"s"], [NEAR, 0.0], is_exact=False)[0]
+
+
+@pytest.mark.parametrize("is_exact", [True, False])
+def test_items_of_histories_are_found_with_their_bonuses_whatever_lists_they_are_in(is_exact: bool) -> None:
+    # West is the farthest, and with 2.5 more the first; north has less than nothing; what the index lacks has no place.
+    bonuses = {b"w": 2.5, b"n": -0.9, b"gone": 5.0}
+    assert retrieved([b"w", b"e"], [2.5 - NEAR, NEAR], is_exact, bonuses) == []
+    assert "inner products" in retrieved([b"w", b"e"], [2.4 - NEAR, NEAR], is_exact, bonuses)[0]
+    forgotten = retrieved([b"e", b"s"], [NEAR, -FAR], is_exact, bonuses)
+    assert any("items of histories that belong among those found" in words for words in forgotten)
 
 
 def test_what_is_no_number_or_of_another_shape_differs() -> None:

@@ -49,6 +49,7 @@ from components.example_gen.sources import MICROSECONDS_A_DAY
 from components.indexer.component import IndexerExecutor
 from components.indexer.embedding import LoadedTower
 from components.indexer.settings import IndexerSettings
+from components.trainer.model import TwoTowerModel
 from ndr_client.served import ITEM_TOWER, QUERY_TOWER
 from schemas.features import CANDIDATE_ID, QUERY_ID, REWARD, TIMESTAMP, FeatureSpec
 
@@ -58,7 +59,7 @@ SPEC = FeatureSpec.model_validate(
         "catalogue": {"item": "item"},
         "tables": {"item": {"width": 8, "hash_buckets": 500}, "any": {"width": 4, "hash_buckets": 50}},
         "query": {
-            "past": {"kind": "history", "table": "item", "last": 3},
+            "past": {"kind": "history", "table": "item", "last": 3, "repeats": True},
             "device": {"kind": "id", "table": "any"},
             "age": {"kind": "number", "scale": "none"},
         },
@@ -67,6 +68,7 @@ SPEC = FeatureSpec.model_validate(
 )
 ITEMS = [b"i%02d" % number for number in range(40)]
 DAY = 20_000
+LEVEL, SLOPE = 0.3, 0.2
 START = DAY * MICROSECONDS_A_DAY
 SETTINGS: dict[str, Any] = {
     "retrieved_at": 5,
@@ -208,6 +210,13 @@ def examples_of(folder: Path) -> list[dict[str, list[Any]]]:
     return found
 
 
+def learned(model: TwoTowerModel, _: Any) -> None:
+    """Of the items of a history, the newest is scored LEVEL higher, what is n items further back LEVEL - SLOPE * log(n + 1)."""
+    assert model.repeat_bonus
+    for name, value in (("level", LEVEL), ("slope", SLOPE), ("decay", 1.0)):
+        model.repeat_bonus.learned["past"][name].assign(value)
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     folder = tmp_path_factory.mktemp("ranker")
@@ -216,7 +225,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     write(folder / "examples", "eval", [row.serialized() for row in held_out])
     catalogue = write(folder / "catalogue", "catalogue", [example(item_features(item)) for item in ITEMS])
     towers = {"query": [16, 6], "item": [16, 6]}
-    models = [export(SPEC, towers, folder / f"model{seed}", seed) for seed in (0, 1)]
+    models = [export(SPEC, towers, folder / f"model{seed}", seed, learned) for seed in (0, 1)]
     # The last blessed model knows the item that only the day's training has.
     for model in models:
         analysis_files.write(warm_start_folder(model.uri), {"item": Known(entries([ITEMS[39]], [1.0]))}, {}, 0)
@@ -246,10 +255,22 @@ def embedded(model: str) -> tuple[np.ndarray, dict[Row, np.ndarray]]:
     return items.embed([example(item_features(item)) for item in ITEMS]), queries
 
 
+def added(row: Row, are_new: bool = False) -> np.ndarray:
+    """[items] bonuses of a query; where items are ranked as new, of none that has just arrived."""
+    places: dict[bytes, list[int]] = {}
+    for place, item in enumerate(reversed(row.past), 1):
+        places.setdefault(item, []).append(place)
+    found = np.zeros(len(ITEMS), np.float32)
+    for item, at in places.items():
+        if item in ITEMS and not (are_new and is_drawn(item, DAY, 0.2)):
+            found[ITEMS.index(item)] = LEVEL + SLOPE * np.log(sum(1 / each for each in at))
+    return found
+
+
 def scores_of(model: types.Artifact, row: Row) -> np.ndarray:
     """[items] scores of a query."""
     items, queries = embedded(model.uri)
-    return items @ queries[row]
+    return items @ queries[row] + added(row)
 
 
 @cache
@@ -322,17 +343,19 @@ def expected_places(
     items, queries = embedded(world.model.uri)
     old_items, old_queries = embedded(world.baseline.uri)
     found = {
-        CANDIDATE: place(items @ queries[row], row.item, left_out, TIE),
-        BASELINE: place(old_items @ old_queries[row], row.item, left_out, TIE),
+        CANDIDATE: place(items @ queries[row] + added(row), row.item, left_out, TIE),
+        BASELINE: place(old_items @ old_queries[row] + added(row), row.item, left_out, TIE),
         POPULARITY: place([popularity[item] for item in ITEMS], row.item, left_out),
         RECENT_POPULARITY: place([popularity[item] for item in ITEMS], row.item, left_out),
         TAKEN_BEFORE: place([(*t, popularity[i]) for t, i in zip(taken, ITEMS, strict=True)], row.item, left_out),
         COOCCURRENCE: place([(s, popularity[i]) for s, i in zip(led_to, ITEMS, strict=True)], row.item, left_out),
-        NEW_QUERIES_OLD_ITEMS: place(old_items @ queries[row], row.item, left_out, TIE),
-        OLD_QUERIES_NEW_ITEMS: place(items @ old_queries[row], row.item, left_out, TIE),
+        NEW_QUERIES_OLD_ITEMS: place(old_items @ queries[row] + added(row), row.item, left_out, TIE),
+        OLD_QUERIES_NEW_ITEMS: place(items @ old_queries[row] + added(row), row.item, left_out, TIE),
     }
     if is_drawn(row.item, DAY, 0.2):
-        found[AS_NEW] = place(as_new(world.model.uri) @ queries[row], row.item, left_out, TIE)
+        found[AS_NEW] = place(
+            as_new(world.model.uri) @ queries[row] + added(row, are_new=True), row.item, left_out, TIE
+        )
         liked = sum(
             (w * content()[ITEMS.index(h)] for w, h in zip(weights, row.past, strict=True) if h in ITEMS), np.zeros(1)
         ) / max(1, sum(w for w, h in zip(weights, row.past, strict=True) if h in ITEMS))

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from components.evaluator import ranking
-from components.evaluator.ranking import Excluded, Ranks
+from components.evaluator.ranking import Bonuses, Excluded, Ranks
 
 
 def excluded_of(lists: list[list[int]]) -> Excluded:
@@ -42,6 +42,19 @@ def test_ranks_of_a_case_worked_out_by_hand() -> None:
     same(ranking.rank_by_embedding(queries, items, np.array([2, 1]), seen), Ranks(np.array([1, 1]), np.array([0, 0])))
 
 
+def test_ranks_with_bonuses_worked_out_by_hand() -> None:
+    items = np.array([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]], np.float32)
+    queries = np.array([[1.0, 0.0], [1.0, 0.0]], np.float32)
+    # Scores 1, 0, .6; the first query adds .5 to item 2, the second 2 to item 1 and takes .5 from item 0, which makes .5, 2, .6.
+    bonuses = Bonuses.of_rows(np.array([[2, -1], [1, 0]]), np.array([[0.5, 9.0], [2.0, -0.5]], np.float32))
+    assert bonuses.of_items(np.array([[2, 0], [0, -1]])).tolist() == [[0.5, 0.0], [-0.5, 0.0]]
+    same(
+        ranking.rank_by_embedding(queries, items, np.array([2, 0]), bonuses=bonuses),
+        Ranks(np.array([0, 2]), np.array([0, 0])),
+    )
+    assert ranking.top_rows(queries, items, 2, bonuses=bonuses).tolist() == [[2, 0], [1, 2]]
+
+
 @st.composite
 def cases(draw: st.DrawFn) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64], list[list[int]]]:
     """Whole numbers as coordinates, so that products are exact and ties are frequent; duplicates of items; some NaN."""
@@ -56,6 +69,18 @@ def cases(draw: st.DrawFn) -> tuple[NDArray[np.float32], NDArray[np.float32], ND
     return asked, vectors, random.integers(0, items, queries), lists
 
 
+def bonuses_of(true_rows: NDArray[np.int64], items: int) -> tuple[Bonuses, NDArray[np.float32]]:
+    """Whole numbers for some items of each query, its true one among them now and then; and the same as [queries, items]."""
+    random = np.random.default_rng(int(true_rows.sum()))
+    rows = np.array([random.permutation(items)[: min(4, items)] for _ in true_rows])
+    values = random.integers(-2, 3, rows.shape).astype(np.float32)
+    rows = np.where(random.random(rows.shape) < 0.2, -1, rows)
+    added = np.zeros((len(rows), items), np.float32)
+    for query, (of_query, own) in enumerate(zip(rows, values, strict=True)):
+        added[query, of_query[of_query >= 0]] = own[of_query >= 0]
+    return Bonuses.of_rows(rows, values), added
+
+
 @given(cases(), st.integers(1, 7), st.integers(1, 5), st.booleans())
 def test_ranks_are_those_by_definition(case: Any, block_items: int, block_queries: int, excludes: bool) -> None:
     queries, items, true_rows, lists = case
@@ -64,8 +89,12 @@ def test_ranks_are_those_by_definition(case: Any, block_items: int, block_querie
         patch.setattr(ranking, "BLOCK_ITEMS", block_items)
         patch.setattr(ranking, "BLOCK_QUERIES", block_queries)
         patch.setattr(ranking, "MOST_IN_A_BYTE", 3)
-        found = ranking.rank_by_embedding(queries, items, true_rows, excluded_of(lists) if excludes else None)
+        left_out = excluded_of(lists) if excludes else None
+        found = ranking.rank_by_embedding(queries, items, true_rows, left_out)
+        bonuses, added = bonuses_of(true_rows, len(items))
+        with_bonuses = ranking.rank_by_embedding(queries, items, true_rows, left_out, bonuses)
     same(found, by_definition(queries @ items.T, true_rows, lists))
+    same(with_bonuses, by_definition(queries @ items.T + added, true_rows, lists))
 
 
 def test_more_items_than_a_byte_counts() -> None:
@@ -115,11 +144,12 @@ def test_ranks_by_a_score_are_those_by_definition(case: Any, counts: list[int], 
 
 @given(cases(), st.integers(1, 50))
 def test_the_top_rows_are_those_of_the_highest_scores(case: Any, k: int) -> None:
-    queries, items, _, lists = case
+    queries, items, true_rows, lists = case
     items = np.nan_to_num(items)
-    scores = queries @ items.T
-    for seen in (lists, [[] for _ in lists]):
-        found = ranking.top_rows(queries, items, k, excluded_of(seen))
+    bonuses, added = bonuses_of(true_rows, len(items))
+    for seen, has_bonuses in ((lists, False), ([[] for _ in lists], False), (lists, True)):
+        scores = queries @ items.T + has_bonuses * added
+        found = ranking.top_rows(queries, items, k, excluded_of(seen), bonuses if has_bonuses else None)
         assert found.shape == (len(queries), k)
         for query, rows in enumerate(found):
             there = [row for row in range(len(items)) if row not in seen[query]]

@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from components.indexer.retriever import Retriever, export_retriever
 from components.indexer.search import ExactSearch, ListSearch, Search
 from components.indexer.settings import Plan
 from components.trainer.export import load_tower
+from components.trainer.model import TwoTowerModel
 from ndr_client.served import EMBEDDING, EXAMPLES_SIGNATURE, RETRIEVER, TENSORS_SIGNATURE
 from schemas.features import FeatureSpec
 
@@ -255,6 +258,47 @@ def test_more_than_there_are_gives_all_that_there_are(retriever: tf.Module) -> N
 def test_all_excluded_leaves_nothing(retriever: tf.Module) -> None:
     ids, scores = by_embeddings(retriever, unit(1, 6), [2], [IDS])
     assert ids == [[b"", b""]] and scores.tolist() == [[-2, -2]]
+
+
+@pytest.mark.parametrize("search", ["exact", "lists", "int8"])
+def test_items_of_histories_are_found_with_their_bonuses_whatever_lists_they_are_in(
+    search: str, tmp_path: Path
+) -> None:
+    spec = SPEC.model_copy(
+        update={"query": {**SPEC.query, "past": SPEC.query["past"].model_copy(update={"repeats": True})}}
+    )
+
+    def learned(model: TwoTowerModel, _: Any) -> None:
+        assert model.repeat_bonus
+        for name, value in (("level", 2.5), ("slope", 0.5), ("decay", 1.0)):
+            model.repeat_bonus.learned["past"][name].assign(value)
+
+    made = export(spec, {"query": [6], "item": [6]}, tmp_path / "model", adjust=learned)
+    tower = f"{made.uri}/Format-Serving/query_tower"
+    one_list = {"lists": "float32", "int8": "int8"}
+    export_retriever(
+        tower,
+        by_lists(ITEMS, 30, 1, one_list[search]) if search in one_list else ExactSearch(ITEMS),
+        IDS,
+        str(tmp_path),
+    )
+    retriever = tf.saved_model.load(str(tmp_path / RETRIEVER))
+    past = [IDS[3], b"gone", IDS[250]]
+    asked = [example(past, 0.3), example([], 0.3), example(past, 0.3, [IDS[250]])]
+    queries = load_tower(tower).signatures[EXAMPLES_SIGNATURE](tf.constant(asked))[EMBEDDING].numpy()
+    ids, scores = by_examples(retriever, asked, [3, 3, 3])
+    # The newest of the history has 2.5 more, the third 2.5 - log(3) / 2, and all others none.
+    bonuses = {IDS[250]: 2.5, IDS[3]: 2.5 - np.log(3) / 2}
+    expected = sorted(bonuses, key=lambda item: -(bonuses[item] + float(ITEMS[IDS.index(item)] @ queries[0])))
+    assert ids[0][:2] == expected and ids[2][0] == IDS[3] and IDS[250] not in ids[2]
+    for row, of_row, query in zip(ids[::2], scores[::2], queries[::2], strict=True):
+        products = [float(ITEMS[IDS.index(item)] @ query) + bonuses.get(item, 0.0) for item in row]
+        assert of_row == pytest.approx(products, abs=ERRORS[search])
+    assert len(set(ids[0])) == 3 and not {*ids[1]} & {IDS[3], IDS[250]} - {*nearest(queries[1], 3)}
+    tensors = retriever.signatures[TENSORS_SIGNATURE](
+        past=tf.constant([["", *past]]), age=tf.constant([0.3]), k=tf.constant([3]), exclude=tf.constant([[""]])
+    )
+    assert tensors["item_ids"].numpy().tolist() == ids[:1]
 
 
 @pytest.mark.parametrize(

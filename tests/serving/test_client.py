@@ -4,12 +4,14 @@ import math
 import threading
 from collections.abc import Iterator
 
+import faiss
 import grpc
 import numpy as np
 import pytest
 from tiny import ITEMS, example, nearest
 
 from ndr_client import Client, FaissClient, VersionError, served
+from ndr_client.faiss_client import Index
 
 
 @pytest.fixture
@@ -88,6 +90,32 @@ def test_faiss_finds_what_the_retriever_finds(serve, pushes) -> None:
         more = search.for_queries([example(0.6)], ITEMS + 1)
         assert more.item_ids[0].tolist() == [b"one-%d" % n for n, _ in nearest(0.6, ITEMS)] + [b""]
         assert more.scores[0, -1] == served.NO_SCORE
+
+
+@pytest.mark.parametrize("lists", [None, 20])
+def test_faiss_finds_items_of_histories_with_their_bonuses_whatever_lists_they_are_in(lists: int | None) -> None:
+    random = np.random.default_rng(0)
+    items, queries = (random.normal(size=(count, 8)).astype(np.float32) for count in (200, 3))
+    index = faiss.IndexFlatIP(8)
+    if lists:
+        index = faiss.IndexIVFFlat(index, 8, lists, faiss.METRIC_INNER_PRODUCT)
+        index.train(items)
+        index.make_direct_map()
+    index.add(items)
+    ids = np.array([b"%03d" % number for number in range(200)], object)
+    scores = queries @ items.T
+    # The last item of all with 90 more, the first with 90 less, and one that the index lacks.
+    last, first = scores.argmin(axis=1), scores.argmax(axis=1)
+    repeated = np.array([[ids[low], b"gone", ids[high], b""] for low, high in zip(last, first, strict=True)], object)
+    bonuses = np.tile(np.array([90, 90, -90, 0], np.float32), (3, 1))
+    scores[np.arange(3), last] += 90
+    scores[np.arange(3), first] -= 90
+    found_scores, rows = Index(1, index, ids).with_repeated(queries, 2, repeated, bonuses)
+    assert rows[:, 0].tolist() == last.tolist()
+    assert not (rows == first[:, np.newaxis]).any()
+    np.testing.assert_allclose(found_scores, np.take_along_axis(scores, rows, axis=1), rtol=1e-5)
+    if not lists:
+        assert rows.tolist() == np.argsort(-scores, axis=1)[:, :2].tolist()
 
 
 def test_the_index_is_of_the_version_that_the_server_has(serve, pushes, until) -> None:

@@ -1,0 +1,87 @@
+"""What a query's history adds to the scores of the items that it has, as people take the same items again.
+
+An item that stands at the places p = 1, 2, ... of a history, counted from the newest, is scored higher by
+
+    level + slope * log(sum over its places of p ** -decay)
+
+Level, slope and decay are learned, three numbers for each history whose items may be taken again
+(`schemas.features.HistoryFeature`). The logarithm is the base-level activation of ACT-R (Anderson and Schooler, "Reflections of the
+environment in memory", 1991), by places instead of times: a decay near 0 counts how often the item stands there, a large one looks
+at how recently it does. Where what was taken is not taken again, the level becomes negative.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import tensorflow as tf
+import tf_keras
+
+from components.transform.preprocessing import NO_ITEM
+from components.transform.recency import newer_items
+from schemas.features import FINGERPRINT_SUFFIX
+
+FIRST_DECAY = 0.5  # that of ACT-R
+LOWEST = -0.9
+"""A bonus is not lower, so that an inner product of unit vectors with it stays above what stands for no item (-2)."""
+WEIGHTS = ("level", "slope", "decay")
+
+
+class Repeats(NamedTuple):
+    """Items that queries score otherwise than by the inner product alone.
+
+    Attributes:
+        ids: [queries, entries] int64 fingerprints, each once in a query; NO_ITEM where there is none.
+        bonuses: [queries, entries] float32, added to the inner products of those items; 0 where there is none.
+    """
+
+    ids: tf.Tensor
+    bonuses: tf.Tensor
+
+    def of(self, items: tf.Tensor) -> tf.Tensor:
+        """[queries] int64, an item of each query, to [queries] float32, the item's bonus."""
+        return tf.reduce_sum(tf.where(self.ids == items[:, tf.newaxis], self.bonuses, 0.0), axis=1)
+
+
+class RepeatBonus(tf_keras.layers.Layer):
+    """Learns the bonuses; see the module.
+
+    Args:
+        histories: the names of the features, at least one.
+    """
+
+    def __init__(self, histories: Iterable[str], name: str = "repeat_bonus") -> None:
+        super().__init__(name=name)
+        self.histories = tuple(histories)
+        starts = dict(zip(WEIGHTS, (0.0, 0.0, FIRST_DECAY), strict=True))
+        self.learned = {
+            history: {
+                weight: self.add_weight(
+                    f"{history}_{weight}", shape=(), initializer=tf_keras.initializers.Constant(start)
+                )
+                for weight, start in starts.items()
+            }
+            for history in self.histories
+        }
+
+    def call(self, inputs: Mapping[str, tf.Tensor]) -> Repeats:
+        """Model inputs of queries, with the fingerprints of their histories, to all items of those histories."""
+        ids_of = [inputs[name + FINGERPRINT_SUFFIX] for name in self.histories]
+        ids = tf.concat(ids_of, axis=1)
+        there = ids != NO_ITEM
+        alike = (ids[:, :, tf.newaxis] == ids[:, tf.newaxis, :]) & there[:, :, tf.newaxis]
+        entries = ids.shape[1] or tf.shape(ids)[1]
+        earlier = tf.range(entries)[tf.newaxis, :] < tf.range(entries)[:, tf.newaxis]
+        is_first = there & ~tf.reduce_any(alike & earlier, axis=2)
+        total = tf.zeros_like(ids, tf.float32)
+        of_histories = tf.split(tf.cast(alike, tf.float32), [each.shape[1] for each in ids_of], axis=2)
+        for name, own, stands in zip(self.histories, ids_of, of_histories, strict=True):
+            learned = self.learned[name]
+            is_own = own != NO_ITEM
+            places = newer_items(is_own) + 1.0
+            activation = tf.linalg.matvec(stands, tf.cast(is_own, tf.float32) * places ** -learned["decay"])
+            is_in = activation > 0.0
+            logarithm = tf.math.log(tf.where(is_in, activation, 1.0))
+            total += tf.where(is_in, learned["level"] + learned["slope"] * logarithm, 0.0)
+        # The bound lets gradients through: a bonus that has fallen to it can rise again.
+        bounded = total + tf.stop_gradient(tf.maximum(total, LOWEST) - total)
+        return Repeats(tf.where(is_first, ids, NO_ITEM), tf.where(is_first, bounded, 0.0))

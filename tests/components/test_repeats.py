@@ -1,0 +1,221 @@
+"""What histories add to the scores of their items: worked out by hand, in the loss by its definition, and learned from data."""
+
+from math import log, sqrt
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from components.trainer.blocked_softmax import Candidates, cross_entropy
+from components.trainer.inputs import Batch
+from components.trainer.loss import InBatchSoftmax, Items, Top
+from components.trainer.model import build_model
+from components.trainer.optimizers import build_optimizer
+from components.trainer.repeats import LOWEST, RepeatBonus, Repeats
+from components.trainer.settings import TrainerSettings
+from components.transform.recency import recency_weights
+from schemas.features import CANDIDATE_ID, REWARD, FeatureSpec
+
+NONE = -1
+
+
+def learned(**values: tuple[float, float, float]) -> RepeatBonus:
+    layer = RepeatBonus(values)
+    for name, numbers in values.items():
+        for weight, number in zip(layer.learned[name].values(), numbers, strict=True):
+            weight.assign(number)
+    return layer
+
+
+def ids(*rows: list[int]) -> tf.Tensor:
+    return tf.constant(rows, tf.int64)
+
+
+def test_items_weigh_half_as_much_a_half_life_further_back() -> None:
+    there = ids([1, 1, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0]) > 0
+    # The newest is the last that is there: with a half-life of 2 items, 2 and 1 items back weigh 2^-1 and 2^-1/2.
+    expected = [[0.5, sqrt(0.5), 1, 0], [1, 0, 0, 0], [0, 0, 0, 0]]
+    np.testing.assert_allclose(recency_weights(there, 2.0), expected, rtol=1e-6)
+    np.testing.assert_array_equal(recency_weights(there, None), tf.cast(there, tf.float32))
+
+
+def test_a_bonus_is_of_how_often_and_how_recently_an_item_stands() -> None:
+    layer = learned(bought=(0.2, 0.1, 0.5))
+    found = layer({"bought_fingerprint": ids([7, 8, 7, 9], [5, NONE, NONE, NONE], [NONE] * 4)})
+    # Places from the newest: 9 at 1, 7 at 2 and 4, 8 at 3. Activations 1, 2^-1/2 + 4^-1/2 = 1.2071, 3^-1/2.
+    assert found.ids.numpy().tolist() == [[7, 8, NONE, 9], [5, NONE, NONE, NONE], [NONE] * 4]
+    first = [0.2 + 0.1 * log(1.2071068), 0.2 - 0.1 * log(sqrt(3)), 0, 0.2]
+    np.testing.assert_allclose(found.bonuses, [first, [0.2, 0, 0, 0], [0, 0, 0, 0]], rtol=1e-5)
+
+
+def test_several_histories_add_up_and_an_item_of_both_comes_once() -> None:
+    layer = learned(bought=(0.2, 0.0, 0.5), seen=(0.05, 0.1, 0.0))
+    found = layer({"bought_fingerprint": ids([7, 8]), "seen_fingerprint": ids([7, 7, 6])})
+    # 7 was seen twice, which a decay of 0 counts as 2: .2 + .05 + .1 log 2; 8 was only bought; 6 was seen once.
+    assert found.ids.numpy().tolist() == [[7, 8, NONE, NONE, 6]]
+    np.testing.assert_allclose(found.bonuses, [[0.25 + 0.1 * log(2), 0.2, 0, 0, 0.05]], rtol=1e-5)
+    assert found.of(ids([6])[0]).numpy() == pytest.approx([0.05])
+    assert found.of(ids([5])[0]).numpy() == pytest.approx([0.0])
+
+
+def test_a_bonus_has_a_bound_and_can_rise_from_it_again() -> None:
+    layer = learned(bought=(-3.0, 0.0, 0.5))
+    with tf.GradientTape() as tape:
+        found = tf.reduce_sum(layer({"bought_fingerprint": ids([7])}).bonuses)
+    assert float(found) == pytest.approx(LOWEST)
+    assert float(tape.gradient(found, layer.learned["bought"]["level"])) == 1.0
+
+
+def definition(
+    queries: tf.Tensor, candidates: Candidates, positives: Any, weights: Any, scale: Any, repeats: Repeats, form: Any
+) -> tf.Tensor:
+    """The losses of `cross_entropy`, with a bonus for each column that the history has, written plainly."""
+    # What hides its id is taken for a new item, which no history has.
+    alike = (repeats.ids[:, :, tf.newaxis] == candidates.ids[tf.newaxis, tf.newaxis, :]) & ~candidates.hidden
+    added = tf.reduce_sum(tf.where(alike, repeats.bonuses[:, :, tf.newaxis], 0.0), axis=1)
+    scores = scale * (tf.matmul(queries, candidates.embeddings, transpose_b=True) + added)
+    own = tf.gather(candidates.ids, positives)
+    negatives = own[:, tf.newaxis] != candidates.ids
+    rows = tf.range(len(positives))
+    of_positive = tf.gather_nd(scores, tf.stack([rows, positives], axis=1))
+    bias = tf.gather(candidates.bias, positives)
+    log_sum = tf.reduce_logsumexp(tf.where(negatives, scores + candidates.bias, -1e9), axis=1)
+    if form == "left_out":
+        columns = len(candidates.ids)
+        share = tf.exp(-bias) / columns
+        rest = log_sum + tf.math.log1p(-share) + tf.math.log(columns / tf.reduce_sum(tf.cast(negatives, tf.float32), 1))
+        losses = tf.stop_gradient(tf.sigmoid(rest - of_positive)) * (rest - of_positive)
+    elif form == "weighted":
+        losses = 1.22 * log_sum - of_positive - bias
+    else:
+        losses = tf.reduce_logsumexp(tf.stack([log_sum, of_positive + bias], axis=1), axis=1) - of_positive - bias
+    return tf.reduce_sum(weights * losses)
+
+
+@pytest.mark.parametrize("form", ["plain", "left_out", "weighted"])
+@pytest.mark.parametrize("scale", [3.0, 200.0])  # the larger one needs a maximum for each row
+def test_value_and_gradients_are_those_of_the_definition(form: str, scale: float) -> None:
+    random = np.random.default_rng(3)
+    rows, width, items = 23, 5, 6  # of few items, so that there are many copies
+    vectors = random.normal(size=(2, items, width)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=2, keepdims=True)
+    of_items, hidden = random.integers(0, items, rows + 9), random.random(rows + 9) < 0.3
+    biases = random.normal(size=(2, items)).astype(np.float32) * 0.3 + 0.5  # of an item with its id and without it
+    names = np.array([0, 1, 2**62, 2**62 + 1, 2**63 - 2, 2**63 - 3])  # fingerprints have 63 bits
+    past = np.array([random.permutation(items)[:3] for _ in range(rows)])
+    entries = np.where(random.random((rows, 3)) < 0.3, NONE, names[past])
+    entries[0] = [12345, names[of_items[0]], NONE]  # an item that no column has, and the row's own
+    queries = tf.Variable(random.normal(size=(rows, width)).astype(np.float32) / 3)
+    columns = tf.Variable(vectors[hidden.astype(int), of_items])
+    bonuses = tf.Variable(np.where(entries == NONE, 0.0, random.normal(size=entries.shape)).astype(np.float32) / 3)
+    inverse = tf.Variable(scale)
+    weights = tf.constant(random.random(rows).astype(np.float32))
+    bias = tf.constant(biases[hidden.astype(int), of_items])
+    positives = tf.range(rows)
+    arguments = {
+        "left_out": {"positive_left_out": True},
+        "weighted": {"positive_left_out": False, "negatives_weight": 1.22},
+        "plain": {"positive_left_out": False},
+    }[form]
+    found, gradients = [], []
+    for blocked in (True, False):
+        with tf.GradientTape() as tape:
+            candidates = Candidates(columns, tf.constant(names[of_items]), bias, None, tf.constant(hidden))
+            repeats = Repeats(tf.constant(entries), tf.convert_to_tensor(bonuses))
+            if blocked:
+                loss = cross_entropy(
+                    queries, candidates, positives, weights, inverse, block_rows=8, repeats=repeats, **arguments
+                )
+            else:
+                loss = definition(queries, candidates, positives, weights, inverse, repeats, form)
+        found.append(float(loss))
+        gradients.append(tape.gradient(loss, [queries, columns, bonuses, inverse]))
+    assert found[0] == pytest.approx(found[1], rel=1e-4)
+    by_item = of_items + items * hidden
+    for name, ours, theirs in zip(("queries", "columns", "bonuses", "scale"), *gradients, strict=True):
+        ours, theirs = (tf.convert_to_tensor(each).numpy() for each in (ours, theirs))
+        if name == "columns":  # copies of an item share what is learnt of it: compared by item, those with its id
+            ours, theirs = (
+                np.stack([each[by_item == item].sum(axis=0) for item in np.unique(by_item)]) for each in (ours, theirs)
+            )
+        np.testing.assert_allclose(ours, theirs, rtol=2e-3, atol=2e-3 * max(1.0, np.abs(theirs).max()), err_msg=name)
+
+
+def test_a_worked_example() -> None:
+    # One query, items 7 (its own) and 8, temperature 1/2, products 0: the history gives 8 a bonus of log(3)/2, so odds of 3 to 1.
+    items = Items(tf.zeros([2, 2]), tf.constant([7, 8], tf.int64), tf.ones([2]), hidden=tf.constant([False, False]))
+    repeats = Repeats(ids([8, NONE], [NONE, NONE]), tf.constant([[log(3) / 2, 0], [0, 0]], tf.float32))
+    layer = InBatchSoftmax("logq", 0.5)
+    found = layer(tf.zeros([2, 2]), items, tf.constant([1.0, 0.0]), repeats=repeats)
+    assert float(found) == pytest.approx(log(4) / 2)
+    # The same for its own: 3 to 1 for it.
+    own = Repeats(ids([7, NONE], [NONE, NONE]), repeats.bonuses)
+    assert float(layer(tf.zeros([2, 2]), items, tf.constant([1.0, 0.0]), repeats=own)) == pytest.approx(
+        log(4 / 3) / 2, rel=1e-5
+    )
+
+
+def test_rows_that_are_close_to_the_first_are_so_by_their_bonuses_too() -> None:
+    # All products are 0, and so is what is first; a bonus of 1/2 for the row's own item at a temperature of 1/2 weighs sigmoid(1).
+    items = Items(tf.zeros([2, 2]), tf.constant([7, 8], tf.int64), tf.ones([2]), hidden=tf.constant([False, False]))
+    repeats = Repeats(ids([7], [NONE]), tf.constant([[0.5], [0.0]]))
+    layer = InBatchSoftmax("logq", 0.5, top=Top(0.5, 0.5))
+    found = float(layer(tf.zeros([2, 2]), items, tf.constant([1.0, 0.0]), repeats=repeats))
+    assert found == pytest.approx(1 / (1 + np.exp(-1)) * log(1 + np.exp(-1)) / 2, rel=1e-5)
+
+
+def test_users_of_copies_cannot_be_told_apart() -> None:
+    items = Items(tf.zeros([1, 2]), tf.constant([7], tf.int64), tf.ones([1]))
+    repeats = Repeats(ids([7]), tf.zeros([1, 1]))
+    with pytest.raises(ValueError, match="users or repeats, received both"):
+        InBatchSoftmax()(tf.zeros([1, 2]), items, tf.ones([1]), users=tf.constant([1]), repeats=repeats)
+
+
+SPEC = FeatureSpec.model_validate(
+    {
+        "interactions": {"user": "user", "item": "item", "time": "at"},
+        "catalogue": {"item": "item"},
+        "tables": {"user": {"width": 4, "hash_buckets": 20}, "item": {"width": 4, "hash_buckets": 30}},
+        "query": {
+            "user": {"kind": "id", "table": "user"},
+            "past": {"kind": "history", "table": "item", "last": 3, "repeats": True},
+        },
+        "item": {"item": {"kind": "id", "table": "item"}},
+    }
+)
+TOWERS = {"towers": {"query": [4], "item": [4]}, "frequency": {"buckets": 256}}
+
+
+@pytest.mark.parametrize(("share", "sign"), [(0.8, 1.0), (0.0, -1.0)])
+def test_training_learns_whether_items_are_taken_again(share: float, sign: float) -> None:
+    random = np.random.default_rng(0)
+    settings = TrainerSettings.model_validate({**TOWERS, "softmax": {"temperature": 0.2}})
+    model = build_model(SPEC, {"user": 20, "item": 30}, settings)
+    model.compile(optimizer=build_optimizer(settings))
+    step = tf.function(model.train_step, autograph=False)
+    for _ in range(40):
+        past = np.array([random.permutation(30)[:3] for _ in range(64)])
+        item = np.array([random.choice(np.setdiff1d(np.arange(30), each)) for each in past])
+        item = np.where(random.random(64) < share, past[:, 2], item)
+        inputs = {
+            "user": random.integers(0, 20, 64),
+            "past": past,
+            "past_fingerprint": past,
+            "item": item,
+            CANDIDATE_ID: item,
+            REWARD: np.ones(64, np.float32),
+        }
+        step(Batch({name: tf.constant(values) for name, values in inputs.items()}, {}))
+    assert model.repeat_bonus
+    assert sign * float(model.repeat_bonus.learned["past"]["level"]) > 0.1
+
+
+def test_what_cannot_be_beside_repeats_is_named() -> None:
+    asked = {**TOWERS, "jit_compile": True, "strategy": {"kind": "tpu"}, "softmax": {"same_user_negatives": False}}
+    settings = TrainerSettings.model_validate(asked)
+    found = dict(settings.faults(SPEC))
+    assert found.keys() == {("softmax", "same_user_negatives"), ("jit_compile",), ("strategy", "kind")}
+    assert found["jit_compile",].startswith("not beside a history with `repeats: true` (past)")
+    past = SPEC.query["past"].model_copy(update={"repeats": False})
+    assert settings.faults(SPEC.model_copy(update={"query": {**SPEC.query, "past": past}})) == []
