@@ -16,7 +16,16 @@ from pipeline import asking, origin, store
 from pipeline.config import Config
 from pipeline.metadata import Records
 from schemas.errors import UserError
-from schemas.features import CANDIDATE_ID, QUERY_ID, TIMESTAMP, TITLE, FeatureSpec, HistoryFeature, IdFeature
+from schemas.features import (
+    CANDIDATE_ID,
+    EVENT_KIND,
+    QUERY_ID,
+    TIMESTAMP,
+    TITLE,
+    FeatureSpec,
+    HistoryFeature,
+    IdFeature,
+)
 
 
 @dataclass(frozen=True)
@@ -127,17 +136,16 @@ def _query(spec: FeatureSpec, user: str, interactions: str, users: str | None) -
     query = tf.train.Example()
     if mine:
         query.CopyFrom(mine[-1])
-        if spec.history:
-            name, feature = spec.history
-            newest_time = mine[-1].features.feature[TIMESTAMP].int64_list.value[0]
+        newest_time = mine[-1].features.feature[TIMESTAMP].int64_list.value[0]
+        newest = [e for e in mine if e.features.feature[TIMESTAMP].int64_list.value[0] == newest_time]
+        for name, feature in spec.derived_histories.items():
+            wanted = [kind.encode() for kind in feature.events]
             seen_last = [
-                _values(e, CANDIDATE_ID)[0]
-                for e in mine
-                if e.features.feature[TIMESTAMP].int64_list.value[0] == newest_time
+                _values(e, CANDIDATE_ID)[0] for e in newest if not wanted or _values(e, EVENT_KIND)[0] in wanted
             ]
             history = [*_values(query, name), *seen_last][-feature.last :]
             _set(query, name, history)
-            derived["last_in_history"] = history[-1:]
+            derived.setdefault("last_in_history", history[-1:])
     else:
         for example in _of(user, users) if users else []:
             query.CopyFrom(example)

@@ -14,6 +14,7 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 from schemas.errors import UserError
 from schemas.features import (
     CANDIDATE_ID,
+    EVENT_KIND,
     QUERY_ID,
     REWARD,
     TIMESTAMP,
@@ -54,6 +55,8 @@ def draft(spec: FeatureSpec) -> Contract:
     _add(interactions, TIMESTAMP, schema_pb2.INT, required=True, several=False)
     reward = _add(interactions, REWARD, schema_pb2.FLOAT, required=True, several=False)
     reward.float_domain.min, reward.float_domain.max = 0.0, 1.0
+    if spec.has_events:
+        _add(interactions, EVENT_KIND, schema_pb2.BYTES, required=True, several=False)
     _add_features(interactions, spec.features)
     catalogue = schema_pb2.Schema()
     _add(catalogue, CANDIDATE_ID, schema_pb2.BYTES, required=True, several=False)

@@ -16,10 +16,11 @@ QUERY_ID = "query_id"
 TIMESTAMP = "timestamp"
 REWARD = "reward"
 TITLE = "title"
+EVENT_KIND = "event_kind"
 RESERVED = (CANDIDATE_ID, QUERY_ID, TIMESTAMP, REWARD, TITLE, K, EXCLUDE)
 """Features that every interaction carries beside the declared ones: the raw item id, the raw user id, the time
-(int64, microseconds since 1970-01-01 UTC) and the example weight in [0, 1]. A catalogue entry carries its title; a request to the
-retriever, how many items it wants and which it does not."""
+(int64, microseconds since 1970-01-01 UTC) and the example weight in [0, 1]; and where a history is of some kinds of event,
+`EVENT_KIND`. A catalogue entry carries its title; a request to the retriever, how many items it wants and which it does not."""
 
 WEIGHTS_SUFFIX = "_weights"
 FINGERPRINT_SUFFIX = "_fingerprint"
@@ -117,6 +118,7 @@ class HistoryFeature(Declaration):
         column: a column in which the history was logged, oldest first; None derives it from the user's interactions
             that are strictly earlier, within the window that the run reads.
         separator: between the values in a column of text.
+        events: of a derived one, the kinds of event (`interactions.event`) whose items it has, such as purchases; empty for all.
         half_life: in items: one that stands so many places further back weighs half as much in the mean. None weighs all alike.
         repeats: whether the model learns how much more, or less, often items are taken that this history has; see
             `components.trainer.repeats`. Evaluation, the retriever and whoever asks it add that to their scores.
@@ -127,6 +129,7 @@ class HistoryFeature(Declaration):
     last: PositiveInt
     column: str | None = None
     separator: str = Field(default="|", min_length=1, max_length=1)
+    events: tuple[str, ...] = ()
     half_life: PositiveFloat | None = None
     repeats: bool = False
 
@@ -406,9 +409,20 @@ class FeatureSpec(Declaration):
         return {each.of for each in self.looked_up.values()} | {*self.repeating}
 
     @property
+    def derived_histories(self) -> dict[str, HistoryFeature]:
+        """The histories that are derived from the user's earlier interactions, by name; those of all kinds of event first."""
+        derived = {n: f for n, f in self.query.items() if isinstance(f, HistoryFeature) and f.column is None}
+        return dict(sorted(derived.items(), key=lambda each: bool(each[1].events)))
+
+    @property
+    def has_events(self) -> bool:
+        """Whether a history is of some kinds of event, which interactions then name (`EVENT_KIND`)."""
+        return any(feature.events for feature in self.derived_histories.values())
+
+    @property
     def history(self) -> tuple[str, HistoryFeature] | None:
-        """The derived history, of which there is at most one, with its name."""
-        return next(((n, f) for n, f in self.query.items() if isinstance(f, HistoryFeature) and f.column is None), None)
+        """The derived history, of several the first that is of all kinds of event, with its name."""
+        return next(iter(self.derived_histories.items()), None)
 
     @property
     def history_feature(self) -> str | None:
@@ -476,9 +490,13 @@ def _faults(spec: FeatureSpec) -> Iterator[Fault]:
         if not isinstance(of_user, IdFeature | IdsFeature | Numeric | TextFeature) or getattr(of_user, "derive", None):
             reason = "expected a feature of the query of kind id, ids, number, vector or text that is not derived"
             yield ("users", "features", number), f"{reason}, received {name!r}"
-    derived = [n for n, f in spec.query.items() if isinstance(f, HistoryFeature) and f.column is None]
-    for name in derived[1:]:
-        yield ("query", name), f"{derived[0]} is derived already; name the `column` in which this history was logged"
+    of_kinds: dict[frozenset[str], str] = {}
+    for name, history in spec.derived_histories.items():
+        kinds = frozenset(history.events)
+        if kinds in of_kinds:
+            reason = f"{of_kinds[kinds]} is derived already; name the `column` in which this history was logged, or other `events`"
+            yield ("query", name), reason
+        of_kinds.setdefault(kinds, name)
 
 
 def is_name(name: str) -> bool:
@@ -494,7 +512,8 @@ def _feature_faults(spec: FeatureSpec, tower: str, name: str, feature: Feature |
     }
     weights = [other + WEIGHTS_SUFFIX for other in weighted]
     fingerprints = [each + FINGERPRINT_SUFFIX for each in spec.fingerprinted]
-    if name in (*RESERVED, *weights, *fingerprints):
+    of_events = [EVENT_KIND] if spec.has_events else []
+    if name in (*RESERVED, *weights, *fingerprints, *of_events):
         yield "this name is taken by the pipeline itself; choose another, with `column` for the data's name"
     if not is_name(name):
         yield f"{NAME_EXPECTED}; `column` can give the data's name"
@@ -510,6 +529,8 @@ def _feature_faults(spec: FeatureSpec, tower: str, name: str, feature: Feature |
             yield f"words and n-grams are hashed; name a table without `vocabulary` instead of {feature.table!r}"
     if isinstance(feature, HistoryFeature) and tower == "item":
         yield "a history belongs to the query; move it there"
+    if isinstance(feature, HistoryFeature) and feature.events:
+        yield from _event_faults(spec, feature)
     if isinstance(feature, IdFeature) and feature.derive:
         if feature.column:
             yield "give either `column` or `derive`, not both"
@@ -517,6 +538,21 @@ def _feature_faults(spec: FeatureSpec, tower: str, name: str, feature: Feature |
             yield f"`derive: {feature.derive}` belongs to the query; move the feature there"
         if feature.derive == "last_in_history" and spec.history is None:
             yield "`derive: last_in_history` needs a feature of kind history without a `column`"
+
+
+def _event_faults(spec: FeatureSpec, feature: HistoryFeature) -> Iterator[str]:
+    if feature.column:
+        yield "give either `column` or `events`, not both: a logged history has what was logged"
+    event = spec.interactions.event
+    if event is None:
+        yield "`events` needs `interactions.event`, which says which column has the kind of event"
+        return
+    for kind in feature.events:
+        if kind not in event.weights:
+            known = ", ".join(event.weights)
+            yield f"events: expected kinds that `interactions.event` has a weight of ({known}), received {kind!r}"
+        elif event.weights[kind] == 0.0 and not event.zero_in_history:
+            yield f"events: {kind!r} weighs nothing, so it stands in no history; say `zero_in_history: true` beside its weight"
 
 
 def _looked_up_faults(spec: FeatureSpec, feature: LookedUpFeature) -> Iterator[str]:

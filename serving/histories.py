@@ -66,7 +66,7 @@ class Histories:
         log_of: finds the folder of the tf.Examples that a version's run read; None where they are gone.
 
     Raises:
-        ValueError: no feature of the query is the user's id or a history.
+        ValueError: no feature of the query is the user's id or a history, or one is of some kinds of event.
     """
 
     def __init__(
@@ -78,6 +78,10 @@ class Histories:
         ]
         if history is None or not self._user_features:
             raise ValueError("expected a query with the user's id and a history among its features")
+        if spec.has_events:
+            raise ValueError(
+                "expected no history with `events` among the query's features, as kinds of event are not posted"
+            )
         self._history = history
         self._last: int = getattr(spec.query[history], "last")  # noqa: B009  # a HistoryFeature
         self._query = spec.raw_query

@@ -45,6 +45,7 @@ class Cleaning:
         closed: spans (days since 1970-01-01) of the window that do not exist.
         keys: say how the reward is made; None for rows without one.
         start: the first microsecond of the days that become examples; rows before it are read for histories alone. None has none.
+        keep_event: whether rows keep their kind of event, under EVENT.
     """
 
     source: SourceSettings
@@ -57,6 +58,7 @@ class Cleaning:
     closed: tuple[int, ...] = ()
     keys: InteractionColumns | None = None
     start: int | None = None
+    keep_event: bool = False
 
     @property
     def all_columns(self) -> list[Column]:
@@ -174,7 +176,8 @@ class _Cleaner:
         faults += [_Fault(reason, mask, self._column(name)) for (name, reason), mask in made.faults.items()]
         values[REWARD] = made.values
         for name in (OVER, EVENT):
-            values.pop(name, None)
+            if name != EVENT or not self.cleaning.keep_event:
+                values.pop(name, None)
         if keys.event:
             reason = f"{keys.event.column}: weighs nothing"
             self.accounting.filter(reason, int((is_kept & made.weighs_nothing).sum()))

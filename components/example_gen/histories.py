@@ -9,37 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-class Spans(NamedTuple):
-    """For every interaction, which interactions are its history.
-
-    Attributes:
-        start: [rows] int64, the position of the oldest.
-        end: [rows] int64, the position after the newest.
-    """
-
-    start: NDArray[np.int64]
-    end: NDArray[np.int64]
-
-
-def history_spans(users: NDArray[np.int64], times: NDArray[np.int64], last: int) -> Spans:
-    """The last interactions before each one.
-
-    What happened in the same microsecond is not earlier: a history never holds the interaction's own item, nor one that
-    was logged with it.
-
-    Args:
-        users: [rows], a number for each user; rows are sorted by user, then time.
-        times: [rows], microseconds.
-        last: how many at most.
-    """
-    position = np.arange(len(users))
-    new_user = np.diff(users, prepend=users[:1] - 1) != 0
-    new_moment = new_user | (np.diff(times, prepend=times[:1] - 1) != 0)
-    user_start = np.maximum.accumulate(np.where(new_user, position, 0))
-    end = np.maximum.accumulate(np.where(new_moment, position, 0))
-    return Spans(np.maximum(user_start, end - last), end)
-
-
 class Histories(NamedTuple):
     """The history of every interaction, oldest item first.
 
@@ -64,23 +33,40 @@ class Histories(NamedTuple):
         return newest
 
 
-def histories(users: NDArray[np.int64], times: NDArray[np.int64], held_out: NDArray[np.bool_], last: int) -> Histories:
+def histories(
+    users: NDArray[np.int64],
+    times: NDArray[np.int64],
+    held_out: NDArray[np.bool_],
+    last: int,
+    enters: NDArray[np.bool_] | None = None,
+) -> Histories:
     """The history of every interaction.
 
     A held-out interaction has all that its user did before it, as it will be in serving; the others, only what is not held out.
+    What happened in the same microsecond is not earlier: a history never holds the interaction's own item, nor one that was logged
+    with it.
 
     Args:
         users: [rows], a number for each user; rows are sorted by user, then time.
         times: [rows], microseconds.
         held_out: [rows].
         last: how many items at most.
+        enters: [rows], which interactions stand in histories, such as those of a kind of event; None for all.
     """
-    training = np.flatnonzero(~held_out)
-    spans = history_spans(users, times, last)
-    of_training = history_spans(users[training], times[training], last)
-    # Those of training are spans of the training rows, which are numbered behind all rows.
-    spans.start[training], spans.end[training] = (ends + len(users) for ends in of_training)
-    lengths = spans.end - spans.start
+    position = np.arange(len(users))
+    new_user = np.diff(users, prepend=users[:1] - 1) != 0
+    new_moment = new_user | (np.diff(times, prepend=times[:1] - 1) != 0)
+    user_start = np.maximum.accumulate(np.where(new_user, position, 0))
+    end = np.maximum.accumulate(np.where(new_moment, position, 0))
+    enters = np.ones(len(users), bool) if enters is None else enters
+    # Of what enters, how many interactions stand before each: all of them, or those that are not held out.
+    known = [np.concatenate([[0], np.cumsum(each)]) for each in (enters, enters & ~held_out)]
+    starts, ends = (np.where(held_out, known[0][at], known[1][at]) for at in (user_start, end))
+    starts = np.maximum(starts, ends - last)
+    lengths = ends - starts
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    flat = np.arange(offsets[-1]) + np.repeat(spans.start - offsets[:-1], lengths)
-    return Histories(offsets.astype(np.int32), np.concatenate([np.arange(len(users)), training])[flat])
+    # Those of training are numbered behind all.
+    behind = np.where(held_out, 0, known[0][-1])
+    flat = np.arange(offsets[-1]) + np.repeat(starts + behind - offsets[:-1], lengths)
+    sources = np.concatenate([np.flatnonzero(enters), np.flatnonzero(enters & ~held_out)])
+    return Histories(offsets.astype(np.int32), sources[flat])

@@ -20,7 +20,7 @@ from components.example_gen import sources
 from components.example_gen.accounting import Accounting
 from components.example_gen.catalogue import CatalogueTable, places
 from components.example_gen.cleaning import ACCOUNTING, FILE, ROW, Cleaning, before_rows, from_bytes
-from components.example_gen.columns import interaction_columns
+from components.example_gen.columns import EVENT, interaction_columns
 from components.example_gen.day_driver import DayDriver, Request
 from components.example_gen.examples import check_files, conclude, generate, partitions, serialized_examples
 from components.example_gen.held_out import HeldOut, user_hashes
@@ -32,6 +32,7 @@ from components.kept import Kept
 from schemas.errors import UserError
 from schemas.features import (
     CANDIDATE_ID,
+    EVENT_KIND,
     QUERY_ID,
     REWARD,
     TIMESTAMP,
@@ -101,6 +102,7 @@ class InteractionExecutor(base_beam_executor.BaseBeamExecutor):
             time_range=(microseconds(window.history_start), window.end_microseconds),
             start=microseconds(window.start),
             keys=request.spec.interactions,
+            keep_event=request.spec.has_events,
             closed=tuple(sorted(map(sources.span, window.closed))),
             latest=int((time.time() + SECONDS_A_DAY) * 1_000_000),
         )
@@ -164,7 +166,8 @@ class InteractionExampleGen(base_beam_component.BaseBeamComponent):
             features, and is counted.
 
     Output `examples`, splits `train` and `eval`: an example an interaction with `candidate_id`, `query_id`, `timestamp`
-    (int64, microseconds since 1970-01-01 UTC), `reward`, and the raw features of both towers.
+    (int64, microseconds since 1970-01-01 UTC), `reward`, `event_kind` where a history is of some kinds of event, and the raw
+    features of both towers.
     """
 
     SPEC_CLASS = InteractionSpec
@@ -312,14 +315,16 @@ class FinishInteractions(beam.DoFn):
             "hour_of_day": _texts(times // MICROSECONDS_AN_HOUR % 24),
             "day_of_week": _texts((times // MICROSECONDS_A_DAY + THURSDAY) % 7),
         }
-        if self._spec.history:
-            name, feature = self._spec.history
-            found = histories(_codes(rows.column(QUERY_ID)), times, held_out, feature.last)
-            candidates = rows.column(CANDIDATE_ID).combine_chunks()
+        candidates, users = rows.column(CANDIDATE_ID).combine_chunks(), _codes(rows.column(QUERY_ID))
+        for name, feature in self._spec.derived_histories.items():
+            found = histories(users, times, held_out, feature.last, _is_of_kinds(rows, feature.events))
             nothing = pa.array(found.lengths == 0)
             items = candidates.take(pa.array(found.positions))
             rows = rows.append_column(name, pa.ListArray.from_arrays(pa.array(found.offsets), items, mask=nothing))
-            derived["last_in_history"] = candidates.take(pa.array(found.newest, mask=found.lengths == 0))
+            newest = candidates.take(pa.array(found.newest, mask=found.lengths == 0))
+            derived.setdefault("last_in_history", newest)
+        if self._spec.has_events:
+            rows = rows.append_column(EVENT_KIND, rows.column(EVENT))
         for name, query_feature in self._spec.query.items():
             if isinstance(query_feature, IdFeature) and query_feature.derive:
                 rows = rows.append_column(name, derived[query_feature.derive])
@@ -347,6 +352,15 @@ def _codes(column: pa.ChunkedArray) -> NDArray[np.int64]:
     """A number for each distinct value."""
     codes: NDArray[np.int64] = column.combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
     return codes
+
+
+def _is_of_kinds(rows: pa.Table, kinds: Sequence[str]) -> NDArray[np.bool_] | None:
+    """[rows], whether an interaction is of some kinds of event; None where no kind is asked for."""
+    if not kinds:
+        return None
+    wanted = pa.array([kind.encode() for kind in kinds], pa.binary())
+    found: NDArray[np.bool_] = pc.is_in(rows.column(EVENT).cast(pa.binary()), value_set=wanted).to_numpy()
+    return found
 
 
 def _texts(values: NDArray[np.int64]) -> pa.Array:

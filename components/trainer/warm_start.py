@@ -29,7 +29,15 @@ CHECKPOINT = "checkpoint/state"
 SETTINGS = "settings.json"
 ROWS_AT_ONCE = 1 << 18
 STARTS_ANEW = -1
-FREE = {"column", "separator", "max_values", "last", "half_life", "repeats"}  # what no weight of a tower depends on
+FREE = {
+    "column",
+    "separator",
+    "max_values",
+    "last",
+    "half_life",
+    "repeats",
+    "events",
+}  # what no weight of a tower depends on
 
 
 def shape(spec: FeatureSpec, settings: TrainerSettings) -> str:

@@ -79,9 +79,9 @@ class Shop:
         path.write_bytes(pack(content))
         return path
 
-    def ingest(self) -> tuple[dict[str, list[dict[str, list[Any]]]], dict[str, Any]]:
+    def ingest(self, spec: FeatureSpec = SPEC) -> tuple[dict[str, list[dict[str, list[Any]]]], dict[str, Any]]:
         """The examples of each split by time and user, and the accounting."""
-        parameters = Request.parameters(self.settings, SPEC, DAY)
+        parameters = Request.parameters(self.settings, spec, DAY)
         catalogue, interactions = standard_artifacts.Examples(), standard_artifacts.Examples()
         catalogue.uri, interactions.uri = f"{self.folder}/out/catalogue", f"{self.folder}/out/interactions"
         CatalogueExecutor().Do({}, {"examples": [catalogue]}, parameters)
@@ -117,6 +117,24 @@ def test_an_example_has_its_items_features_and_its_users_past(tmp_path: Path) ->
     assert held_out["past"] == [b"A", b"B"] and held_out["seed"] == [b"B"]
     assert held_out["hour"] == [b"23"] and held_out["weekday"] == [b"1"]
     assert held_out["timestamp"] == [1795563000 * 1_000_000]  # 2026-11-24T23:30:00Z
+
+
+def test_a_history_of_a_kind_of_event_has_what_is_of_it(tmp_path: Path) -> None:
+    declared = SPEC.model_dump()
+    declared["interactions"]["event"] = {"column": "kind", "weights": {"view": 0, "buy": 1}, "zero_in_history": True}
+    declared["query"] |= {
+        "bought": {"kind": "history", "table": "sku", "last": 5, "events": ["buy"]},
+        "seen": {"kind": "history", "table": "sku", "last": 5, "events": ["view"]},
+    }
+    shop = Shop(tmp_path)
+    hours = [(1, "A", "view"), (2, "B", "buy"), (3, "C", "view"), (4, "A", "buy"), (23, "B", "buy")]
+    shop.log([f"u,{sku},2026-11-24T{hour:02}:30:00Z,1,30,{kind}" for hour, sku, kind in hours], header=f"{HEADER},kind")
+    splits, _ = shop.ingest(FeatureSpec.model_validate(declared))
+    *_, fourth = splits["train"]
+    assert (fourth["bought"], fourth["seen"], fourth["past"]) == ([b"B"], [b"A", b"C"], [b"B", b"C"])
+    (last,) = splits["eval"]
+    assert (last["bought"], last["seen"], last["past"]) == ([b"B", b"A"], [b"A", b"C"], [b"C", b"A"])
+    assert last["event_kind"] == [b"buy"] and last["seed"] == [b"A"]
 
 
 def test_a_blocked_item_is_known_but_neither_retrieved_nor_judged_by(

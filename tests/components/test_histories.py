@@ -43,3 +43,14 @@ def test_nothing_has_no_history() -> None:
     nothing = np.array([], np.int64)
     found = histories(nothing, nothing, np.array([], bool), 3)
     assert found.positions.tolist() == [] and found.newest.tolist() == []
+
+
+def test_a_history_of_a_kind_of_event_holds_what_is_of_it() -> None:
+    users = np.array([7, 7, 7, 7, 7, 9])
+    times = np.array([1, 2, 3, 4, 5, 6])
+    held_out = np.array([False, False, True, False, False, True])
+    bought = np.array([True, False, True, True, False, True])
+    found = histories(users, times, held_out, 2, bought)
+    # Rows 1, 3 of training: row 0, as 2 is held out; row 4: 0 and 3. Row 2 is held out: row 0. User 9 has nothing before.
+    assert found.offsets.tolist() == [0, 0, 1, 2, 3, 5, 5]
+    assert found.positions.tolist() == [0, 0, 0, 0, 3]

@@ -57,6 +57,13 @@ def test_the_seed_the_history_and_the_candidate_share_one_table() -> None:
             "37",
             "taken by the pipeline",
         ),
+        ("last: 20", "last: 20, events: [view]", "33", "needs `interactions.event`"),
+        (
+            "last: 20}",
+            "last: 20}\n  liked: {kind: history, table: film, last: 5}",
+            "34",
+            "history is derived already",
+        ),
         ("  year: {kind: number}", "  year: {kind: looked_up, of: seed, feature: genres}", "40", "looked_up"),
         ("  year: {kind: number}", "  sound: {kind: vector}", "40", "size: is missing"),
         (
@@ -81,6 +88,24 @@ def test_a_bad_specification_is_refused_with_line_and_reason(
         features.load(edited(tmp_path, old, new))
     assert reason in str(refusal.value)
     assert f"features.yaml:{line}" in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("events", "reason"),
+    [
+        ("[buy], column: seen", "not both"),
+        ("[sale]", "a weight of (view, buy), received 'sale'"),
+        ("[buy, view]", "'view' weighs nothing, so it stands in no history"),
+    ],
+)
+def test_a_history_of_events_that_cannot_be_is_refused(tmp_path: Path, events: str, reason: str) -> None:
+    folder = edited(tmp_path, "last: 20", f"last: 20, events: {events}")
+    path = folder / "features.yaml"
+    event = "  reward: reward\n  event: {column: kind, weights: {view: 0, buy: 1}}\n"
+    path.write_text(path.read_text().replace("  reward: reward\n", event, 1))
+    with pytest.raises(UserError) as refusal:
+        features.load(folder)
+    assert reason in str(refusal.value) and "query.history" in str(refusal.value)
 
 
 @pytest.mark.parametrize(
