@@ -68,6 +68,14 @@ class Bonuses(NamedTuple):
         there = rows >= 0
         return cls(np.concatenate([[0], np.cumsum(there.sum(axis=1))]), rows[there], values[there].astype(np.float32))
 
+    @classmethod
+    def of_ids(
+        cls, ids: NDArray[np.int64], values: NDArray[np.float32], known: NDArray[np.int64], rows: NDArray[np.int64]
+    ) -> "Bonuses":
+        """Of [queries, n] ids and as many values, given all ids that are known, ascending, and the row of each."""
+        places = np.minimum(np.searchsorted(known, ids), len(known) - 1)
+        return cls.of_rows(np.where(known[places] == ids, rows[places], -1), values)
+
     def of(self, queries: NDArray[np.int64]) -> "Bonuses":
         """Those of some of the queries."""
         numbered = Excluded(self.offsets, np.arange(len(self.rows))).of(queries)

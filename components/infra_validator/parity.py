@@ -140,10 +140,7 @@ class Parity:
         return ids[order], order
 
     def _bonuses(self, repeats: Repeats) -> Bonuses:
-        ids, order = self._ascending
-        places = np.minimum(np.searchsorted(ids, repeats.ids), len(ids) - 1)
-        rows = np.where(ids[places] == repeats.ids, order[places], -1)
-        return Bonuses.of_rows(rows, np.asarray(repeats.bonuses))
+        return Bonuses.of_ids(np.asarray(repeats.ids), np.asarray(repeats.bonuses), *self._ascending)
 
     def _find_repeated(
         self, rows: NDArray[np.int64], products: Embeddings, queries: Embeddings, bonuses: Bonuses

@@ -1,6 +1,6 @@
 """Held-out interactions in memory, by which models of one day are compared while settings are searched for."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -11,11 +11,12 @@ from components.decoded import decode, id_part, rewarded, single
 from components.evaluator.expectation import hit_probability
 from components.evaluator.positions import positions, rows_of_lists
 from components.evaluator.ranked import USER_GROUPS
-from components.evaluator.ranking import Excluded, rank_by_embedding
+from components.evaluator.ranking import Bonuses, Excluded, rank_by_embedding
 from components.trainer.day import TrainingDay
 from components.trainer.inputs import lookup_for_queries
 from components.trainer.model import TwoTowerModel
 from components.transform import raw_features
+from components.transform.catalogue_lookup import Inputs
 from components.transform.model_inputs import ModelInputs
 from schemas.errors import UserError
 from schemas.features import CANDIDATE_ID, QUERY_ID
@@ -77,16 +78,26 @@ class HeldOut:
     def hits(self, model: TwoTowerModel, k: int) -> NDArray[np.float64]:
         """[interactions] the chance of each to have its item among the model's first k of the whole catalogue."""
         queries, items = (
-            np.concatenate(
-                [
-                    tower({name: values[start : start + BATCH] for name, values in inputs.items()}).numpy()
-                    for start in range(0, len(next(iter(inputs.values()))), BATCH)
-                ]
-            )
+            np.concatenate([tower(batch).numpy() for batch in _batches(inputs)])
             for tower, inputs in ((model.query_tower, self._queries), (model.item_tower, self._items))
         )
-        ranks = rank_by_embedding(queries, items, self._true_rows, self._excluded)
+        ranks = rank_by_embedding(queries, items, self._true_rows, self._excluded, self._bonuses(model))
         return hit_probability(ranks.above, ranks.tied, k)
+
+    def _bonuses(self, model: TwoTowerModel) -> Bonuses | None:
+        """What the queries' histories add to scores; None where they add nothing."""
+        if model.repeat_bonus is None:
+            return None
+        found = [model.repeat_bonus(batch) for batch in _batches(self._queries)]
+        ids, values = (np.concatenate([each.numpy() for each in parts]) for parts in zip(*found, strict=True))
+        known = self._items[CANDIDATE_ID].numpy()
+        order = np.argsort(known)
+        return Bonuses.of_ids(ids, values, known[order], order)
+
+
+def _batches(inputs: Inputs) -> Iterator[dict[str, tf.Tensor]]:
+    for start in range(0, len(next(iter(inputs.values()))), BATCH):
+        yield {name: values[start : start + BATCH] for name, values in inputs.items()}
 
 
 def _drawn(patterns: Sequence[str], most: int) -> list[bytes]:
