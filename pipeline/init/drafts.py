@@ -25,6 +25,7 @@ MOST_WINDOW_DAYS = 28
 MOST_VALUES = 32  # of a list
 FEW = 1_000  # distinct values of what an interaction was like, such as a device
 WEEK = 7  # days
+REPEATS = 0.02  # of the rows are of items that the user had before
 BASKETS = 0.5  # of the rows are of baskets
 COMMENT_AT = 56
 
@@ -130,7 +131,11 @@ def _features(found: Roles) -> Features:
     length, why = 10, "the ten items before, strictly earlier"
     if found.share_in_baskets >= BASKETS:
         length, why = 100, "the hundred items before, of earlier baskets"
-    drafted.add("query", "history", why, {"kind": "history", "table": item, "last": length})
+    history: dict[str, Any] = {"kind": "history", "table": item, "last": length}
+    if found.share_repeated >= REPEATS:
+        history["repeats"] = True
+        why += f"; {found.share_repeated:.0%} of the items were taken again, so what is in it gets a bonus"
+    drafted.add("query", "history", why, history)
     last = drafted.add(
         "query", "last_item", "the newest of them", {"kind": "id", "table": item, "derive": "last_in_history"}
     )

@@ -97,6 +97,7 @@ class Roles:
         reward: a value of `interactions.reward`; None where every interaction has weight 1.
         of_items: columns of the log that say what the item is, not what is known when one is asked for.
         share_in_baskets: the share of the log's rows that have the user and the time of another.
+        share_repeated: of the rows of users who came more than once, the share of items that the user took again.
     """
 
     log: Known
@@ -111,6 +112,7 @@ class Roles:
     reward: Choice | None
     of_items: list[str]
     share_in_baskets: float
+    share_repeated: float
 
 
 def roles(folder: str, groups: Iterable[Group], declared: Declared) -> Roles:
@@ -164,9 +166,9 @@ def roles(folder: str, groups: Iterable[Group], declared: Declared) -> Roles:
         each.name: "is neither the log, the catalogue nor a users' table" for each in known.values() if each not in used
     }
     reward = _reward(log, taken | set(of_items), declared)
-    in_baskets = _share_in_baskets(log, user.value, time.value)
     others |= unused
-    return Roles(log, catalogue, is_from_log, users, others, user, item, key, time, reward, of_items, in_baskets)
+    shares = _share_in_baskets(log, user.value, time.value), share_repeated(log, user.value, item.value, time.value)
+    return Roles(log, catalogue, is_from_log, users, others, user, item, key, time, reward, of_items, *shares)
 
 
 def has_word(name: str, words: frozenset[str]) -> bool:
@@ -320,6 +322,18 @@ def _share_in_baskets(log: Known, user: str, time: str) -> float:
     rows = pa.table({"user": log.table.columns[user], "time": log.table.columns[time]}).drop_null()
     sizes = rows.group_by(["user", "time"]).aggregate([([], "count_all")])["count_all"]
     return float(pc.sum(sizes.filter(pc.greater(sizes, 1))).as_py() or 0) / max(1, rows.num_rows)
+
+
+def share_repeated(log: Known, user: str, item: str, time: str) -> float:
+    """Of the items of users who came at several times, the share that the user had taken at another."""
+    rows = pa.table(
+        {name: log.table.columns[column] for name, column in (("user", user), ("item", item), ("time", time))}
+    )
+    times = rows.group_by("user").aggregate([("time", "count_distinct")])
+    several = times.filter(pc.greater(times["time_count_distinct"], 1))["user"]
+    rows = rows.drop_null().filter(pc.is_in(rows.drop_null()["user"], value_set=several.combine_chunks()))
+    taken = rows.group_by(["user", "item"]).aggregate([("time", "count_distinct")])["time_count_distinct"]
+    return 1.0 - len(taken) / (pc.sum(taken).as_py() or 1) if len(taken) else 0.0
 
 
 def _is_of_item(log: Known, item: str, name: str) -> bool:

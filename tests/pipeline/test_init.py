@@ -16,10 +16,13 @@ from pyarrow import parquet
 from pipeline import config
 from pipeline.init.drafts import Draft, draft
 from pipeline.init.groups import groups
-from pipeline.init.roles import Declared
+from pipeline.init.profiles import profiles
+from pipeline.init.roles import Declared, Known, share_repeated
+from pipeline.init.tables import sampled
 from schemas.errors import UserError
 from schemas.features import (
     FeatureSpec,
+    HistoryFeature,
     IdFeature,
     IdsFeature,
     LookedUpFeature,
@@ -164,6 +167,9 @@ def test_parquet_with_a_file_a_day(tmp_path: Path) -> None:
     assert vector.size == 3
     assert isinstance(tags, IdsFeature)
     assert tags.max_values == 2
+    history = spec.query["history"]
+    assert isinstance(history, HistoryFeature)
+    assert history.last == 10
     # What the item is, is no feature of the query: it would give away what is to be predicted.
     assert "kind" in spec.item
     assert not any(getattr(feature, "column", None) == "kind" or name == "kind" for name, feature in spec.query.items())
@@ -277,6 +283,10 @@ def test_a_grocer_s_day_files_with_baskets_and_households(tmp_path: Path) -> Non
     # 3 November and nine days; the last seven of them begin with the 6th.
     assert (written.day, written.week) == (date(2026, 11, 12), date(2026, 11, 6))
     assert loaded.data.repeated == "add_up"
+    # Of the 25 households every one buys some of the 40 products again. The ten items before would be three baskets.
+    history = spec.query["history"]
+    assert isinstance(history, HistoryFeature)
+    assert (history.last, history.repeats) == (100, True)
     # Of 9 * 40 * 3 + 6 rows each third is 1.5, 2.5 and 3.5; more than 95 % have nothing above 3.5. What was paid is preferred.
     assert spec.interactions.reward == RewardColumn(column="sales_value", scale="log", over=3.5, clip=True)
     assert "quantity may be one too" in written.paths[0].read_text()
@@ -339,6 +349,16 @@ def test_a_day_in_the_name_of_a_log_of_many_days_is_no_file_a_day(tmp_path: Path
     # What somebody will do is not known when something is recommended.
     assert "event" not in spec.query
     assert "give its kinds weights as `event`" in written.paths[0].read_text()
+
+
+@pytest.mark.parametrize(("again", "share"), [("x", 1 / 3), ("z", 0.0)])
+def test_the_share_of_what_is_taken_again(tmp_path: Path, again: str, share: float) -> None:
+    # u came twice, and took three items: x, y, and x again or z. v came once, and took x twice then: that is no coming again.
+    rows = ["u,x,2026-11-03", "u,y,2026-11-03", f"u,{again},2026-11-04", "v,x,2026-11-03", "v,x,2026-11-03"]
+    (tmp_path / "log.csv").write_text("\n".join(["user,item,at", *rows, ""]))
+    (group,) = groups(str(tmp_path))
+    table = sampled(group)
+    assert share_repeated(Known(table, profiles(table)), "user", "item", "at") == pytest.approx(share)
 
 
 def test_the_command(tmp_path: Path) -> None:
