@@ -9,7 +9,7 @@ from tfx.dsl.components.base.base_component import BaseComponent
 from tfx.dsl.components.base.base_node import BaseNode
 from tfx.dsl.components.common.resolver import Resolver
 from tfx.orchestration.pipeline import Pipeline
-from tfx.types import standard_artifacts
+from tfx.types import BaseChannel, standard_artifacts
 from tfx.types.channel import Channel
 
 from components.analysis.component import Analyzer
@@ -22,6 +22,7 @@ from components.example_gen import sources
 from components.example_gen.catalogue import BLOCKED_SPLIT, CatalogueExampleGen
 from components.example_gen.interactions import InteractionExampleGen
 from components.example_gen.log_catalogue import LogCatalogueExampleGen
+from components.example_gen.point_in_time import EARLIER_SPLIT, JUDGED_SPLIT
 from components.example_gen.settings import FROM_LOG
 from components.example_gen.users import UserExampleGen
 from components.example_validator.drift import StoppingDistributionValidator
@@ -54,6 +55,7 @@ from schemas.features import FeatureSpec
 
 CATALOGUE = "Catalogue"
 CATALOGUE_BEFORE = "CatalogueBefore"
+NOT_SERVED = (BLOCKED_SPLIT, EARLIER_SPLIT, JUDGED_SPLIT)
 COUNTER = "Counter"
 NEXT_DAY = "NextDay"
 TRAINER = "Trainer"
@@ -92,23 +94,25 @@ def create_pipeline(config: Config, day: date) -> Pipeline:
     ).with_id(COUNTS_BEFORE)
 
     # The day's data; interactions come joined with their items' features and their users' histories.
-    catalogue_before, catalogue = _catalogue(config, spec, day)
-    users = UserExampleGen(config.data, spec, day).with_id("Users") if spec.users else None
+    catalogue_before, catalogue = _catalogue(config, spec, day, base_model)
+    users = None
+    if spec.users:
+        of_window = base_model if config.data.has_other_window and spec.changing_user_features else None
+        users = UserExampleGen(config.data, spec, day, of_window).with_id("Users")
     interactions = InteractionExampleGen(
         config.data, spec, day, catalogue.outputs["examples"], base_model, users and users.outputs["examples"]
     ).with_id("Interactions")
 
     # Nothing is trained on data that does not keep to the declared schema.
     interaction_checks = _Checks("Interaction", interactions, str(declared.interactions))
-    catalogue_checks = _Checks("Catalogue", catalogue, str(declared.catalogue), exclude_splits=[BLOCKED_SPLIT])
+    catalogue_checks = _Checks("Catalogue", catalogue, str(declared.catalogue), exclude_splits=NOT_SERVED)
 
     # Nor on a day that is too far from the one before.
-    has_other_window = config.data.catch_up_days not in (None, config.data.window_days)
     day_before = Resolver(
         strategy_class=TrainedBefore,
         config={
             "span": sources.span(day),
-            "after_first_run": config.trainer.warm_start and has_other_window,
+            "after_first_run": config.trainer.warm_start and config.data.has_other_window,
         },
         **{
             STATISTICS_KEY: Channel(
@@ -273,10 +277,13 @@ def _set_runners(components: Sequence[BaseNode], beam: BeamSettings) -> None:
         step.with_beam_pipeline_args(beam.of(name).arguments)
 
 
-def _catalogue(config: Config, spec: FeatureSpec, day: date) -> tuple[BaseNode | None, BaseComponent]:
+def _catalogue(
+    config: Config, spec: FeatureSpec, day: date, base_model: BaseChannel | None
+) -> tuple[BaseNode | None, BaseComponent]:
     """The step that makes the day's catalogue; and what finds an earlier day's, where it is made from the log."""
     if config.data.catalogue != FROM_LOG:
-        return None, CatalogueExampleGen(config.data, spec, day).with_id(CATALOGUE)
+        of_window = base_model if config.data.has_other_window and spec.changing_item_features else None
+        return None, CatalogueExampleGen(config.data, spec, day, of_window).with_id(CATALOGUE)
     before = Resolver(
         strategy_class=CatalogueBefore,
         config={"span": sources.span(day)},

@@ -52,16 +52,20 @@ def given(
         base_catalogue, _ = _earlier(compiled, CATALOGUE_BEFORE, connection, BASE_CATALOGUE_KEY)
         if not base_catalogue and records.is_removed(before.base_catalogue):
             base_catalogue = before.base_catalogue
-    has_history = config.feature_spec().history is not None
-    window = Window.of(config.data, day, goes_on=base_model != 0, has_history=has_history)
+    spec, goes_on = config.feature_spec(), base_model != 0
+    window = Window.of(config.data, day, goes_on, has_history=spec.history is not None)
+    items, of_users = (
+        sources.first_to_see(config.data, day, goes_on, changing)
+        for changing in (spec.changing_item_features, spec.changing_user_features)
+    )
     parts = [
         # Not the deployment: TFX packs it in another order in each process, and the digest of the code covers it.
         *(node.SerializeToString(deterministic=True).hex() for node in compiled.nodes),
-        sources.fingerprint_of(lambda: sources.catalogue_files(config.data, day)),
+        sources.fingerprint_of(lambda: sources.catalogue_files(config.data, day, items)),
         sources.fingerprint_of(lambda: sources.interaction_files(config.data, window)),
     ]
     if (users := config.data.users) is not None:
-        parts.append(sources.fingerprint_of(lambda: sources.newest_files(users, day, "users")))
+        parts.append(sources.fingerprint_of(lambda: sources.newest_files(users, day, "users", of_users)))
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
     return Given(digest, base_model, base_day, baseline_model, base_counts, base_catalogue)
 

@@ -17,10 +17,12 @@ TIMESTAMP = "timestamp"
 REWARD = "reward"
 TITLE = "title"
 EVENT_KIND = "event_kind"
-RESERVED = (CANDIDATE_ID, QUERY_ID, TIMESTAMP, REWARD, TITLE, K, EXCLUDE)
+SEEN_THROUGH = "seen_through"
+RESERVED = (CANDIDATE_ID, QUERY_ID, TIMESTAMP, REWARD, TITLE, SEEN_THROUGH, K, EXCLUDE)
 """Features that every interaction carries beside the declared ones: the raw item id, the raw user id, the time
 (int64, microseconds since 1970-01-01 UTC) and the example weight in [0, 1]; and where a history is of some kinds of event,
-`EVENT_KIND`. A catalogue entry carries its title; a request to the retriever, how many items it wants and which it does not."""
+`EVENT_KIND`. A catalogue entry carries its title; a row of an earlier table, the last day that sees it
+(`components.example_gen.point_in_time`); a request to the retriever, how many items it wants and which it does not."""
 
 WEIGHTS_SUFFIX = "_weights"
 FINGERPRINT_SUFFIX = "_fingerprint"
@@ -81,11 +83,16 @@ class IdFeature(Declaration):
         column: the column of the data; by default the feature's own name.
         derive: instead of a column: `last_in_history` is the newest id of the history that shares the table;
             `hour_of_day` (0 to 23) and `day_of_week` (0 is Monday) come from the interaction's UTC time.
+        changes: of a feature of the catalogue or of the users' table: whether it may be another from table to table. An interaction
+            sees it as the newest table has it that does not know the interaction's own day. False takes it from the newest table of
+            the run, and where nothing else changes, earlier ones are not read. An item's own id never changes. The same of the
+            other kinds.
     """
 
     kind: Literal["id"]
     table: str
     column: str | None = None
+    changes: bool = True
     derive: Literal["last_in_history", "hour_of_day", "day_of_week"] | None = None
 
 
@@ -102,6 +109,7 @@ class IdsFeature(Declaration):
     kind: Literal["ids"]
     table: str
     column: str | None = None
+    changes: bool = True
     max_values: PositiveInt
     separator: str = Field(default="|", min_length=1, max_length=1)
     weights: str | None = None
@@ -143,6 +151,7 @@ class NumberFeature(Declaration):
 
     kind: Literal["number"]
     column: str | None = None
+    changes: bool = True
     scale: Literal["zscore", "log", "none"] = "zscore"
 
 
@@ -158,6 +167,7 @@ class VectorFeature(Declaration):
     kind: Literal["vector"]
     size: PositiveInt
     column: str | None = None
+    changes: bool = True
     separator: str = Field(default="|", min_length=1, max_length=1)
     normalise: Literal["l2", "none"] = "l2"
 
@@ -179,6 +189,7 @@ class TextFeature(Declaration):
     kind: Literal["text"]
     table: str
     column: str | None = None
+    changes: bool = True
     words: bool = True
     ngrams: tuple[Annotated[int, Field(ge=1, le=16)], ...] = (3,)
     max_values: PositiveInt = 64
@@ -374,6 +385,21 @@ class FeatureSpec(Declaration):
         return [name for name in self.item if name not in self.id_features]
 
     @property
+    def changing_item_features(self) -> list[str]:
+        """The item tower's features that may be others from catalogue to catalogue."""
+        return [name for name in self.content_features if getattr(self.item[name], "changes", False)]
+
+    @property
+    def changing_looked_up(self) -> list[str]:
+        """The query's features that are looked up and may change."""
+        return [name for name, each in self.looked_up.items() if each.feature in self.changing_item_features]
+
+    @property
+    def changing_user_features(self) -> list[str]:
+        """The features of the users' table that may be others from table to table."""
+        return [name for name, feature in self.user_features.items() if getattr(feature, "changes", False)]
+
+    @property
     def masked_tables(self) -> dict[str, float]:
         """The tables that have a mask, with the share of ids that training hides."""
         own = self.id_table(self.item, self.catalogue.item)
@@ -522,6 +548,8 @@ def _feature_faults(spec: FeatureSpec, tower: str, name: str, feature: Feature |
     if isinstance(feature, Embedded) and feature.table not in spec.tables:
         known = ", ".join(sorted(spec.tables)) or "none"
         yield f"the table {feature.table!r} is not declared under `tables` (there: {known})"
+    if not getattr(feature, "changes", True) and tower == "query" and name not in spec.user_features:
+        yield "`changes: false` is of features of the catalogue and of the users' table; leave it out"
     if isinstance(feature, TextFeature):
         if not (feature.words or feature.ngrams):
             yield "expected `words`, `ngrams` or both, found neither"

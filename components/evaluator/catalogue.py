@@ -39,6 +39,7 @@ class Places:
         as_new: the embeddings of the items that are ranked as new.
         has_rows: the model whose vocabularies say which ids were known before the day; None without one.
         retriever: the SavedModel of the candidate's search; None where what is retrieved is not measured.
+        index: the embeddings that it searches.
     """
 
     catalogue: tuple[str, ...]
@@ -49,6 +50,7 @@ class Places:
     as_new: str
     has_rows: str | None
     retriever: str | None
+    index: str | None = None
 
 
 @dataclass
@@ -103,6 +105,17 @@ class Catalogue:
         return Content.read(self.places.catalogue, self.ids, self.spec)
 
     @cached_property
+    def served(self) -> item_files.ItemEmbeddings:
+        """The candidate's items as they are searched; not as they are ranked, where they were others before the day."""
+        assert self.places.index is not None
+        return item_files.read(self.places.index)
+
+    @property
+    def is_served(self) -> bool:
+        """Whether the items that are ranked are those that are searched."""
+        return self.places.index == self.places.item_folders[CANDIDATE]
+
+    @cached_property
     def _retriever(self) -> tf.Module:
         assert self.places.retriever is not None
         return load_tower(self.places.retriever)
@@ -123,9 +136,10 @@ class Catalogue:
 
         Args:
             queries: [queries, width].
-            exact: [queries, k], the rows of `top_rows`.
+            exact: [queries, k], the rows of `top_rows` of `served`.
         """
-        items = self.embeddings[CANDIDATE]
+        items = self.embeddings[CANDIDATE] if self.is_served else self.served.embeddings
+        of_rows = self.ids if self.is_served else pa.array(self.served.ids, pa.binary())
         k = min(exact.shape[1], len(items))
         exact = exact[:, :k]
         retrieved = self._retriever.signatures[EMBEDDINGS_SIGNATURE](
@@ -134,7 +148,7 @@ class Catalogue:
             exclude=tf.zeros([len(queries), 0], tf.string),
         )[ITEM_IDS]
         ids = pa.array(tf.reshape(retrieved, [-1]).numpy(), pa.binary())
-        found = positions(ids, self.ids).reshape(len(queries), k)
+        found = positions(ids, of_rows).reshape(len(queries), k)
         last = np.einsum("qw,qw->q", queries, items[exact[:, -1]])
         scores = np.einsum("qw,qkw->qk", queries, items[found])
         right = (scores >= last[:, np.newaxis] - TIE) & (found >= 0)

@@ -35,8 +35,10 @@ class Task:
         spec: the dataset's features.
         window: which of the interactions are ranked.
         most: how many of them, at most; of more, whole users are drawn. None for all.
-        index: the folder of the candidate's embeddings, where it has an index; and
+        index: the folder of the candidate's embeddings of the items as they are served, where it has an index; and
         retriever: the SavedModel that searches it.
+        is_served: whether the items are those of `catalogue` as they are served, not as they were known before the day.
+        query_tower: what embeds the candidate's queries; None is what is served.
     """
 
     interactions: Sequence[str]
@@ -50,6 +52,8 @@ class Task:
     most: int | None = None
     index: str | None = None
     retriever: str | None = None
+    is_served: bool = True
+    query_tower: str | None = None
 
 
 class Prepared(NamedTuple):
@@ -79,17 +83,21 @@ def prepare(task: Task, make_pipeline: MakePipeline, working: str) -> Prepared:
     """
     settings, spec, window = task.settings, task.spec, task.window
     item_folders = {name: os.path.join(working, name) for name in task.models}
-    if task.index:
+    if task.index and task.is_served:
         item_folders[CANDIDATE] = task.index
+    query_towers = {name: os.path.join(folder, QUERY_TOWER) for name, folder in task.models.items()}
+    if task.query_tower:
+        query_towers[CANDIDATE] = task.query_tower
     places = Places(
         catalogue=tuple(task.catalogue),
         counts=tuple(task.counts),
         facts=os.path.join(working, "facts.json"),
         item_folders=item_folders,
-        query_towers={name: os.path.join(folder, QUERY_TOWER) for name, folder in task.models.items()},
+        query_towers=query_towers,
         as_new=os.path.join(working, "as_new"),
         has_rows=task.has_rows,
         retriever=task.retriever,
+        index=task.index,
     )
     catalogue = list(task.catalogue)
     towers = {name: os.path.join(folder, ITEM_TOWER) for name, folder in task.models.items()}

@@ -22,10 +22,11 @@ from components.evaluator.names import BASELINE, CANDIDATE
 from components.evaluator.preparing import Task, prepare
 from components.evaluator.ranked import SUMS_SPLIT, USER_GROUPS
 from components.evaluator.settings import EvaluatorSettings
-from components.example_gen.catalogue import CATALOGUE_SPLIT
+from components.example_gen.catalogue import CATALOGUE_SPLIT, judged_split
 from components.example_gen.interactions import EVAL_SPLIT
 from components.example_gen.ordered import WriteInOrder
 from components.progress import progress
+from components.trainer.export import judged_tower
 from ndr_client.served import RETRIEVER
 from schemas.features import FeatureSpec
 
@@ -94,7 +95,7 @@ class Ranker(base_beam_component.BaseBeamComponent):
 
     Args:
         examples: interactions, with an `eval` split.
-        catalogue: the catalogue of the day, split `catalogue`.
+        catalogue: the catalogue of the day, split `judged`, as it was known before the day, or where there is none `catalogue`.
         model: the Trainer's model, with both towers.
         index: the Indexer's, of that model and that catalogue.
         retriever: the Indexer's, whose search is judged by what an exact one finds.
@@ -147,11 +148,13 @@ class Ranker(base_beam_component.BaseBeamComponent):
 def _task(
     input_dict: Mapping[str, list[types.Artifact]], settings: EvaluatorSettings, spec: FeatureSpec, span: int
 ) -> Task:
+    judged = judged_split(artifact_utils.get_single_instance(input_dict["catalogue"]))
     interactions, catalogue = (
         [io_utils.all_files_pattern(uri) for uri in artifact_utils.get_split_uris(input_dict[key], split)]
-        for key, split in (("examples", EVAL_SPLIT), ("catalogue", CATALOGUE_SPLIT))
+        for key, split in (("examples", EVAL_SPLIT), ("catalogue", judged))
     )
     baseline = input_dict.get("baseline_model") or []
+    candidate = path_utils.serving_model_path(artifact_utils.get_single_uri(input_dict["model"]))
     models = dict(zip((CANDIDATE, BASELINE), [*input_dict["model"], *baseline], strict=False))
     return Task(
         interactions=interactions,
@@ -167,4 +170,6 @@ def _task(
         window=Window(span),
         index=artifact_utils.get_single_uri(input_dict["index"]),
         retriever=os.path.join(artifact_utils.get_single_uri(input_dict["retriever"]), RETRIEVER),
+        is_served=judged == CATALOGUE_SPLIT,
+        query_tower=judged_tower(candidate),
     )

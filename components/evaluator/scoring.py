@@ -179,7 +179,9 @@ class ScoreGroup:
         rows = top_rows(queries, items, k, asked.excluded, bonuses)
         found = np.zeros(len(rows))
         if name == CANDIDATE:  # the search by itself, which bonuses have no part in
-            exact = rows if asked.excluded is None and bonuses is None else top_rows(queries, items, k)
+            searched = items if catalogue.is_served else catalogue.served.embeddings
+            is_exact = asked.excluded is None and bonuses is None and catalogue.is_served
+            exact = rows if is_exact else top_rows(queries, searched, k)
             found = catalogue.index_recall(queries, exact)
         return _measured(ranks, rows, found, catalogue)
 

@@ -172,7 +172,9 @@ class Accounting:
                     "single reasons."
                 )
                 raise UserError("\n".join([found, *self.in_words(), hint]))
-        if not sum(self.splits.values()) and not self.before:
+        if not sum(self.splits.values()) and not (
+            self.before and kind == "interactions"
+        ):  # which say it better themselves
             read = ", ".join([*paths[:SHOWN_EXAMPLES], *(["..."] if len(paths) > SHOWN_EXAMPLES else [])])
             raise UserError(
                 "\n".join(

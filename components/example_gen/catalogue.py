@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 import apache_beam as beam
@@ -13,30 +13,31 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from tfx import types
 from tfx.dsl.components.base import base_beam_component, executor_spec
-from tfx.types import component_spec, standard_artifacts
+from tfx.types import artifact_utils, component_spec, standard_artifacts
 from tfx.utils import io_utils
 from tfx_bsl.coders import example_coder
 
 from components.example_gen import sources
 from components.example_gen.accounting import SHOWN_EXAMPLES, Accounting
 from components.example_gen.cleaning import ACCOUNTING, FILE, ROW, Cleaning, before_rows, from_bytes
-from components.example_gen.columns import BLOCKED, catalogue_columns
+from components.example_gen.columns import BLOCKED, catalogue_columns, columns_of
 from components.example_gen.day_driver import Request
 from components.example_gen.examples import partitions, serialized_examples
-from components.example_gen.keyed import OUTPUTS, PARAMETERS, Ingestion, Inputs, KeyedDriver, KeyedExecutor
+from components.example_gen.keyed import BASE_MODEL, OUTPUTS, PARAMETERS, Ingestion, Inputs, KeyedDriver, KeyedExecutor
+from components.example_gen.point_in_time import EARLIER_SPLIT, JUDGED_SPLIT, Tables, Versions, tell
 from components.example_gen.settings import ExampleGenSettings
 from components.records import read_records
-from schemas.features import CANDIDATE_ID, FeatureSpec
+from schemas.features import CANDIDATE_ID, SEEN_THROUGH, FeatureSpec
 
 CATALOGUE_SPLIT = "catalogue"
 BLOCKED_SPLIT = "blocked"
 
 
 class CatalogueSpec(component_spec.ComponentSpec):
-    """Parameters and outputs of the CatalogueExampleGen."""
+    """Parameters, inputs and outputs of the CatalogueExampleGen."""
 
     PARAMETERS = PARAMETERS
-    INPUTS: dict[str, Any] = {}
+    INPUTS = BASE_MODEL
     OUTPUTS = OUTPUTS
 
 
@@ -50,17 +51,26 @@ class OfCatalogue:
         Raises:
             UserError: there is none.
         """
-        source = request.settings.catalogue_source
-        found = sources.newest_files(source, request.day, "catalogue")
+        source, spec = request.settings.catalogue_source, request.spec
+        first = sources.first_to_see(
+            request.settings, request.day, bool(inputs.get("base_model")), spec.changing_item_features
+        )
+        found = sources.newest_files(source, request.day, "catalogue", first)
+        columns = catalogue_columns(spec)
         cleaning = Cleaning(
             source,
-            catalogue_columns(request.spec),
+            columns,
             key=CANDIDATE_ID,
             partitions=partitions(found.files),
             max_id_bytes=request.settings.max_id_bytes,
+            start=sources.start_of_newest(found.files),
         )
-        finish = FinishCatalogue(before_rows(found.files, source), request.spec.catalogue.item)
-        return Ingestion("catalogue", found, cleaning, finish, splits_of(request.spec))
+        held_out = request.day - timedelta(days=(request.settings.split.hours - 1) // 24)
+        judged = sources.span(max(first or request.day, held_out))
+        changing = columns_of(spec.changing_item_features, columns)
+        tables = Tables(sources.table_days(found.files), changing, judged)
+        finish = FinishCatalogue(before_rows(found.files, source), spec.catalogue.item, tables=tables)
+        return Ingestion("catalogue", found, cleaning, finish, [*splits_of(spec), *tables.splits], judged=judged)
 
 
 class CatalogueDriver(OfCatalogue, KeyedDriver):
@@ -78,19 +88,31 @@ class CatalogueExampleGen(base_beam_component.BaseBeamComponent):
         settings: where it lies.
         spec: which columns it has.
         day: the UTC day.
+        base_model: the model that training goes on from, where that decides how many days become examples.
 
     Output `examples`, split `catalogue`: an example an item with `candidate_id`, the item tower's raw features and,
     where the specification names it, `title`. Where it names a column that blocks, items that are blocked are in a split of their
-    own, `blocked`.
+    own, `blocked`. Where there are catalogues of earlier days and features change, the split `earlier` has the entries of these
+    that interactions see (`components.example_gen.point_in_time`), and `judged` those of `catalogue` as what is held out sees them.
     """
 
     SPEC_CLASS = CatalogueSpec
     DRIVER_CLASS = CatalogueDriver
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(CatalogueExecutor)
 
-    def __init__(self, settings: ExampleGenSettings, spec: FeatureSpec, day: date) -> None:
+    def __init__(
+        self, settings: ExampleGenSettings, spec: FeatureSpec, day: date, base_model: types.BaseChannel | None = None
+    ) -> None:
         examples = types.Channel(type=standard_artifacts.Examples)
-        super().__init__(CatalogueSpec(**Request.parameters(settings, spec, day), examples=examples))
+        super().__init__(
+            CatalogueSpec(**Request.parameters(settings, spec, day), base_model=base_model, examples=examples)
+        )
+
+
+def judged_split(catalogue: types.Artifact) -> str:
+    """The split with the items as what is held out sees them."""
+    splits = artifact_utils.decode_split_names(catalogue.split_names)
+    return JUDGED_SPLIT if JUDGED_SPLIT in splits else CATALOGUE_SPLIT
 
 
 class FinishCatalogue(beam.DoFn):
@@ -101,29 +123,51 @@ class FinishCatalogue(beam.DoFn):
         id_column: the data's name of the id, for the accounting.
         key: the output column that is the id.
         split: of what is not blocked.
+        tables: which files are of which table.
     """
 
-    def __init__(self, files: list[str], id_column: str, key: str = CANDIDATE_ID, split: str = CATALOGUE_SPLIT) -> None:
+    def __init__(
+        self,
+        files: list[str],
+        id_column: str,
+        key: str = CANDIDATE_ID,
+        split: str = CATALOGUE_SPLIT,
+        tables: Tables | None = None,
+    ) -> None:
         self._files = files
         self._id_column = id_column
         self._key = key
         self._split = split
+        self._tables = tables or Tables()
 
     def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[Any]:
         """Called by Beam."""
         rows = from_bytes(list(element[1]))
         accounting = Accounting()
+        days = self._tables.of(rows.column(FILE).to_numpy())
         first = (
-            rows.append_column("_at", pa.array(range(rows.num_rows))).group_by(self._key).aggregate([("_at", "min")])
+            rows.append_column("_at", pa.array(range(rows.num_rows)))
+            .append_column("_day", pa.array(days))
+            .group_by([self._key, "_day"])
+            .aggregate([("_at", "min")])
         )
         kept = pc.is_in(pa.array(range(rows.num_rows)), first.column("_at_min"))
+        is_kept = kept.to_numpy(zero_copy_only=False)
         repeated = rows.filter(pc.invert(kept))
         accounting.drop(
             f"{self._id_column}: an id that an earlier row has",
             repeated.num_rows,
             places(repeated, self._files),
+            before=int((days[~is_kept] < max(self._tables.days, default=0)).sum()),
         )
         rows = rows.filter(kept)
+        if self._tables.has_earlier:
+            told = tell(rows, days[is_kept], self._key, self._tables)
+            rows = told.newest
+            accounting.splits[EARLIER_SPLIT] = told.earlier.num_rows
+            yield from _examples(EARLIER_SPLIT, told.earlier)
+            if JUDGED_SPLIT in self._tables.splits:
+                yield from _examples(JUDGED_SPLIT, next(_splits(told.judged, self._split))[1])
         yield from entries(rows, accounting, self._split)
 
 
@@ -136,9 +180,13 @@ def entries(rows: pa.Table, accounting: Accounting, split: str = CATALOGUE_SPLIT
     """Clean rows, one an id, as Beam's outputs: examples by split, those that are not blocked in `split`, and the accounting."""
     for name, chosen in _splits(rows, split):
         accounting.splits[name] = chosen.num_rows
-        for example in serialized_examples(chosen):
-            yield beam.pvalue.TaggedOutput(name, example)
+        yield from _examples(name, chosen)
     yield beam.pvalue.TaggedOutput(ACCOUNTING, accounting)
+
+
+def _examples(split: str, rows: pa.Table) -> Iterator[Any]:
+    for example in serialized_examples(rows):
+        yield beam.pvalue.TaggedOutput(split, example)
 
 
 def _splits(rows: pa.Table, split: str) -> Iterator[tuple[str, pa.Table]]:
@@ -155,13 +203,13 @@ class CatalogueTable:
     """All items that are known, blocked ones too, in memory: their ids and what each one's features are.
 
     Attributes:
-        rows: an Arrow table with `candidate_id` and the item features, an item a row.
+        rows: an Arrow table with `candidate_id` and the item features, an item a row; behind them, those of earlier catalogues.
         blocked: [items] bool.
     """
 
     def __init__(self, rows: pa.Table, blocked: NDArray[np.bool_]) -> None:
-        self.rows = rows
         self.blocked = blocked
+        self.rows, self._ids, self._versions = versioned(rows, CANDIDATE_ID, len(blocked))
 
     @classmethod
     def load(cls, examples_uri: str, without: Collection[str] = ()) -> "CatalogueTable":
@@ -171,17 +219,37 @@ class CatalogueTable:
             examples_uri: of the Examples artifact.
             without: features that are not kept in memory.
         """
-        rows, sizes = read_rows(examples_uri, CANDIDATE_ID, [CATALOGUE_SPLIT, BLOCKED_SPLIT])
+        rows, sizes = read_rows(examples_uri, CANDIDATE_ID, [CATALOGUE_SPLIT, BLOCKED_SPLIT, EARLIER_SPLIT])
         rows = rows.drop_columns([name for name in rows.column_names if name in without])
-        return cls(rows, np.arange(rows.num_rows) >= sizes[0])
+        return cls(rows, np.arange(sizes[0] + sizes[1]) >= sizes[0])
 
     def positions(self, ids: pa.Array) -> pa.Array:
         """[rows] binary ids to [rows] int32 rows of the table; null where the catalogue has no such item."""
-        return pc.index_in(ids, value_set=self.rows.column(CANDIDATE_ID).combine_chunks())
+        return pc.index_in(ids, value_set=self._ids)
 
-    def features(self, positions: pa.Array, names: list[str]) -> pa.Table:
-        """The named features of the items at [rows] positions."""
-        return self.rows.select([name for name in names if name in self.rows.column_names]).take(positions)
+    def features(self, positions: pa.Array, names: list[str], days: NDArray[np.int64]) -> pa.Table:
+        """The named features of the items at [rows] positions, as interactions of [rows] days since 1970-01-01 see them."""
+        places = self._versions.places(positions.to_numpy().astype(np.int64), days)
+        return self.rows.select([name for name in names if name in self.rows.column_names]).take(pa.array(places))
+
+
+def versioned(rows: pa.Table, key: str, newest: int) -> tuple[pa.Table, pa.Array, Versions]:
+    """Rows of the newest table, earlier ones behind them, as they are looked up.
+
+    Args:
+        rows: with `SEEN_THROUGH` where there are earlier ones.
+        key: the column of the id.
+        newest: how many are of the newest table.
+
+    Returns:
+        The rows without `SEEN_THROUGH`; the newest's ids; and what finds the row that an interaction sees.
+    """
+    ids = rows.column(key).combine_chunks()
+    if SEEN_THROUGH not in rows.column_names:
+        return rows, ids, Versions(newest, np.zeros(0, np.int64), np.zeros(0, np.int64))
+    through = pc.list_flatten(rows.column(SEEN_THROUGH).combine_chunks()).to_numpy()
+    items = pc.index_in(ids.slice(newest), value_set=ids.slice(0, newest)).to_numpy().astype(np.int64)
+    return rows.drop_columns([SEEN_THROUGH]), ids.slice(0, newest), Versions(newest, items, through)
 
 
 def read_rows(examples_uri: str, key: str, splits: Sequence[str]) -> tuple[pa.Table, list[int]]:
@@ -199,7 +267,7 @@ def read_rows(examples_uri: str, key: str, splits: Sequence[str]) -> tuple[pa.Ta
     batch = example_coder.ExamplesToRecordBatchDecoder().DecodeBatch([each for part in parts for each in part])
     # A feature that no entry has comes without a type; interactions then come without it too.
     batch = batch.select([field.name for field in batch.schema if not pa.types.is_null(field.type)])
-    value_types = {pa.large_binary(): pa.binary(), pa.float32(): pa.float32()}
+    value_types = {pa.large_binary(): pa.binary(), pa.float32(): pa.float32(), pa.int64(): pa.int64()}
     lists = [pa.list_(value_types[field.type.value_type]) for field in batch.schema]
     rows = pa.Table.from_batches([batch]).cast(pa.schema(list(zip(batch.schema.names, lists, strict=True))))
     ids = pa.array(rows.column(key).combine_chunks().flatten()).cast(pa.binary())

@@ -1,7 +1,7 @@
 """Which columns are read, what each becomes, and whether a file has them in a type that can be."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -123,6 +123,11 @@ def catalogue_columns(spec: FeatureSpec) -> list[Column]:
     if spec.catalogue.blocked:
         columns.append(Column(BLOCKED, spec.catalogue.blocked, "number"))
     return columns + _feature_columns(spec.item)
+
+
+def columns_of(names: Collection[str], columns: list[Column]) -> list[str]:
+    """The output columns of features, weights included."""
+    return [each.name for each in columns if each.name.removesuffix(WEIGHTS_SUFFIX) in names or each.name in names]
 
 
 def type_faults(columns: list[Column], found: Mapping[str, pa.DataType], as_text: bool) -> list[str]:

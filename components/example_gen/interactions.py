@@ -242,11 +242,12 @@ class FinishInteractions(beam.DoFn):
         in_window = times >= microseconds(self._window.start)
         rows, held_out = rows.filter(pa.array(in_window)), held_out[in_window]
         positions = catalogue.positions(rows.column(CANDIDATE_ID).combine_chunks())
-        for name, column in _columns(catalogue.features(positions, self._item_features())):
+        days = rows.column(TIMESTAMP).to_numpy() // MICROSECONDS_A_DAY
+        for name, column in _columns(catalogue.features(positions, self._item_features(), days)):
             rows = rows.append_column(name, column)
         if self._users:
             known = self._users.get().positions(rows.column(QUERY_ID).combine_chunks())
-            for name, column in _columns(self._users.get().features(known)):
+            for name, column in _columns(self._users.get().features(known, days)):
                 rows = rows.append_column(name, column)
             if known.null_count:
                 accounting.splits[USER_UNKNOWN] = known.null_count

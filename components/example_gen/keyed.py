@@ -14,12 +14,15 @@ from components.example_gen.accounting import Kind
 from components.example_gen.cleaning import Cleaning
 from components.example_gen.day_driver import DayDriver, Request
 from components.example_gen.examples import check_files, conclude, generate
+from components.example_gen.point_in_time import JUDGED_DAY_PROPERTY
 from components.example_gen.sources import Found
 
 PARAMETERS = {
     name: component_spec.ExecutionParameter(type=str) for name in (Request.SETTINGS, Request.FEATURE_SPEC, Request.DAY)
 }
 OUTPUTS = {"examples": component_spec.ChannelParameter(type=standard_artifacts.Examples)}
+
+BASE_MODEL = {"base_model": component_spec.ChannelParameter(type=standard_artifacts.Model, optional=True)}
 
 Inputs = Mapping[str, Sequence[types.Artifact]]
 
@@ -35,6 +38,7 @@ class Ingestion:
         finish: rows to examples; see `components.example_gen.examples.generate`.
         splits: the splits that are written.
         carried: what an earlier day's step is read by, to (partition, Arrow IPC of its rows); None without one.
+        judged: the first day that is held out, in days since 1970-01-01, where what it sees is told apart.
     """
 
     kind: Kind
@@ -43,6 +47,7 @@ class Ingestion:
     finish: beam.DoFn
     splits: Sequence[str]
     carried: beam.PTransform | None = None
+    judged: int | None = None
 
 
 class Keyed(abc.ABC):
@@ -87,4 +92,6 @@ class KeyedExecutor(Keyed, base_beam_executor.BaseBeamExecutor):
         check_files(table.found.files, table.cleaning)
         with self._make_beam_pipeline() as pipeline:
             generate(pipeline, table.found.files, table.cleaning, table.finish, table.splits, examples, table.carried)
+        if table.judged is not None:
+            examples.set_int_custom_property(JUDGED_DAY_PROPERTY, table.judged)
         conclude(examples, table.kind, request.settings, table.found)

@@ -248,6 +248,11 @@ class ExampleGenSettings(Declaration):
             raise ValueError("a catalogue that is made from the log lies nowhere")
         return self.catalogue
 
+    @property
+    def has_other_window(self) -> bool:
+        """Whether a run that starts anew has another window than one that goes on from an earlier model."""
+        return self.catch_up_days not in (None, self.window_days)
+
     def history_before(self, days: int) -> int:
         """How many days before a window of so many are read for histories, where a history is derived."""
         return max(0, HISTORY_DAYS - (days - 1)) if self.history_days is None else self.history_days

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path, PurePosixPath
@@ -42,7 +42,7 @@ class Found:
     Attributes:
         files: those that are read, by path within a day.
         passed_over: the paths of those that are not, as their names begin with `_` or `.`; not of markers and checksums.
-        absent: days that would be read for histories, if they were there.
+        absent: days that would be read for histories, or for what was known before, if they were there.
     """
 
     files: list[SourceFile] = field(default_factory=list)
@@ -183,31 +183,74 @@ def log_files(settings: ExampleGenSettings, first: date, day: date) -> Found:
     return found
 
 
-def catalogue_files(settings: ExampleGenSettings, day: date) -> Found:
-    """The files of the newest catalogue that is not after a day, see `newest_files`; none where it is made from the log."""
-    if settings.catalogue == FROM_LOG:
-        return Found()
-    return newest_files(settings.catalogue_source, day, "catalogue")
-
-
-def newest_files(source: SourceSettings, day: date, what: str) -> Found:
-    """The files of the newest snapshot that is not after a day.
+def first_to_see(settings: ExampleGenSettings, day: date, goes_on: bool, changing: Collection[str]) -> date | None:
+    """The first day whose interactions see tables of items or users: that of the window; None where no feature changes.
 
     Args:
-        source: where snapshots lie.
+        settings: say how long the window is.
+        day: the run's.
+        goes_on: whether training goes on from an earlier model.
+        changing: the features that change.
+    """
+    return Window.of(settings, day, goes_on, has_history=False).start if changing else None
+
+
+def catalogue_files(settings: ExampleGenSettings, day: date, first: date | None = None) -> Found:
+    """The files of the newest catalogue that is not after a day, and of those before it, see `newest_files`.
+
+    None where it is made from the log.
+    """
+    if settings.catalogue == FROM_LOG:
+        return Found()
+    return newest_files(settings.catalogue_source, day, "catalogue", first)
+
+
+def newest_files(source: SourceSettings, day: date, what: str, first: date | None = None) -> Found:
+    """The files of the newest table that is not after a day, and of those that the interactions of days before see.
+
+    Of these, a table that is not there to its end is passed over for the one before it.
+
+    Args:
+        source: where tables lie.
         day: the run's.
         what: they are of, for the error.
+        first: the first day whose interactions see them; each day's see the newest of a day before. None for the newest alone.
+
+    Returns:
+        The files, those of newer tables first.
 
     Raises:
-        UserError: there is none, or it is without its success marker.
+        UserError: there is none, or the newest is without its success marker.
     """
     if not source.is_daily:
         return _files(source, source.path, None)
     snapshots = [each for each in _days_on_disk(source.path) if each <= day]
     if not snapshots:
         raise UserError(f"No {what} of {day} or before at {source.path}.")
-    newest = max(snapshots)
-    return _files(source, _dated(source.path, newest), newest)
+    oldest = max(snapshots)
+    found = _files(source, _dated(source.path, oldest), oldest)
+    for each in sorted(snapshots, reverse=True)[1:]:
+        if first is None or oldest < first:
+            break
+        try:
+            of_day = _files(source, _dated(source.path, each), each)
+        except NotYetThereError:
+            found.absent.append(each)
+            continue
+        found.files.extend(of_day.files)
+        found.passed_over.extend(of_day.passed_over)
+        oldest = each
+    return found
+
+
+def table_days(files: Sequence[SourceFile]) -> list[int]:
+    """Of each file, the day of the table that it is of, in days since 1970-01-01; 0 of a table without a day."""
+    return [0 if file.day is None else span(file.day) for file in files]
+
+
+def start_of_newest(files: Sequence[SourceFile]) -> int | None:
+    """The first microsecond of the day of the newest table; None of a table without a day."""
+    return max((microseconds(file.day) for file in files if file.day is not None), default=None)
 
 
 def fingerprint(files: list[SourceFile]) -> str:

@@ -16,7 +16,7 @@ from components.evaluator.evaluator import METRICS_FILE, METRICS_PROPERTY, in_sh
 from components.evaluator.next_day import judge_next_day
 from components.evaluator.ranker import JUDGED
 from components.evaluator.settings import EvaluatorSettings
-from components.example_gen.catalogue import CATALOGUE_SPLIT
+from components.example_gen.catalogue import judged_split
 from components.example_gen.interactions import EVAL_SPLIT, TRAIN_SPLIT
 from components.next_day.record import JUDGEMENT_PROPERTY, Judgement
 from components.progress import progress
@@ -78,7 +78,9 @@ class NextDayExecutor(base_beam_executor.BaseBeamExecutor):
         working = os.path.join(folder, WORKING)
         found = judge_next_day(
             interactions=_patterns(input_dict, "examples", TRAIN_SPLIT, EVAL_SPLIT),
-            catalogue=_patterns(input_dict, "catalogue", CATALOGUE_SPLIT),
+            catalogue=_patterns(
+                input_dict, "catalogue", judged_split(artifact_utils.get_single_instance(input_dict["catalogue"]))
+            ),
             model=models[0].uri,
             earlier_model=earlier[0].uri if earlier else None,
             counts=[counts] if counts else [],
@@ -106,7 +108,7 @@ class NextDay(base_beam_component.BaseBeamComponent):
 
     Args:
         examples: interactions, splits `train` and `eval`; those of earlier days are passed over.
-        catalogue: the catalogue of the day, split `catalogue`.
+        catalogue: the catalogue of the day, split `judged`, as it was known before the day, or where there is none `catalogue`.
         model: the last blessed model before the day; where the channel has none, there is nothing to judge, and the output says so.
         earlier_model: the one blessed before that, to see whether newer is better; none is needed.
         counts: those of the newest day before, which the baselines know.

@@ -15,9 +15,13 @@ from tfx.utils import io_utils, json_utils
 
 from components.artifacts import GOES_ON_PROPERTY, SHAPE_PROPERTY, SPAN_PROPERTY, Analysis, warm_start_folder
 from components.example_gen.catalogue import BLOCKED_SPLIT, CATALOGUE_SPLIT
+from components.example_gen.point_in_time import EARLIER_SPLIT, JUDGED_DAY_PROPERTY, JUDGED_SPLIT
 
 CATALOGUE_KEY = "catalogue"
 CATALOGUE_FILES = "catalogue_files"
+EARLIER_FILES = "earlier_files"
+JUDGED_FILES = "judged_files"
+JUDGED_DAY = "judged_day"
 BLOCKED_FILES = "blocked_files"
 ANALYSIS_KEY = "analysis"
 WARM_START = "warm_start"
@@ -42,6 +46,8 @@ class RetrievalTrainerExecutor(executor.GenericExecutor):
 
     - `catalogue_files`: the patterns of the catalogue's files.
     - `blocked_files`: those of items that are known, but blocked.
+    - `earlier_files`: those of earlier catalogues, where interactions see them.
+    - `judged_files`: the catalogue's as it was known before `judged_day` (days since 1970-01-01), the first that is held out.
     - `analysis`: the folder of `components.analysis.files`.
     - `warm_start`: the folder that the next day's training goes on from, to be written.
     - `unfinished`: a folder that is the same for every attempt at the same training, for checkpoints on the way.
@@ -85,6 +91,9 @@ class RetrievalTrainerExecutor(executor.GenericExecutor):
             **arguments.custom_config,
             CATALOGUE_FILES: files[CATALOGUE_SPLIT],
             BLOCKED_FILES: files.get(BLOCKED_SPLIT, []),
+            EARLIER_FILES: files.get(EARLIER_SPLIT, []),
+            JUDGED_FILES: files.get(JUDGED_SPLIT, files[CATALOGUE_SPLIT]),
+            JUDGED_DAY: catalogue.get_int_custom_property(JUDGED_DAY_PROPERTY),
             ANALYSIS_KEY: artifact_utils.get_single_uri(input_dict[ANALYSIS_KEY]),
             WARM_START: warm_start_folder(
                 artifact_utils.get_single_uri(output_dict[standard_component_specs.MODEL_KEY])

@@ -43,6 +43,9 @@ class Places:
         catalogue: patterns of the catalogue's files, raw.
         blocked: of the items that are known, but blocked.
         examples: how many interactions there are.
+        earlier: of earlier catalogues, where interactions see them; see `components.example_gen.point_in_time`.
+        judged: of the catalogue as it was known before `judged_day`, where that is told apart.
+        judged_day: the first day that is held out, in days since 1970-01-01.
     """
 
     transform_graph: str
@@ -51,6 +54,14 @@ class Places:
     catalogue: tuple[str, ...]
     blocked: tuple[str, ...]
     examples: int
+    earlier: tuple[str, ...] = ()
+    judged: tuple[str, ...] = ()
+    judged_day: int | None = None
+
+    @property
+    def ranked(self) -> tuple[str, ...]:
+        """Patterns of the catalogue's files as what is held out sees it."""
+        return self.judged or self.catalogue
 
 
 class TrainingDay:
@@ -69,8 +80,8 @@ class TrainingDay:
 
     @cached_property
     def catalogue(self) -> Inputs:
-        """The item tower's inputs of all items that may be retrieved."""
-        return catalogue_inputs(self.places.catalogue, self.spec, self.transform_output)
+        """The item tower's inputs of all items that may be retrieved, as what is held out sees them."""
+        return catalogue_inputs(self.places.ranked, self.spec, self.transform_output)
 
     @cached_property
     def known(self) -> Inputs:
@@ -83,7 +94,8 @@ class TrainingDay:
         """The inputs of all items that queries and interactions look something up of; None where they look nothing up."""
         if not (self.spec.kept_in_catalogue or self.spec.looked_up):
             return None
-        return catalogue_inputs([*self.places.catalogue, *self.places.blocked], self.spec, self.transform_output)
+        known = [*self.places.catalogue, *self.places.blocked, *self.places.earlier]
+        return catalogue_inputs(known, self.spec, self.transform_output, has_versions=bool(self.places.earlier))
 
     @cached_property
     def lookup(self) -> CatalogueLookup | None:

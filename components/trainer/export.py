@@ -1,5 +1,6 @@
 """Each tower as a SavedModel that takes raw features: Transform's graph and the tower's layers in one."""
 
+import os
 from collections.abc import Mapping
 from pathlib import PurePath
 
@@ -11,9 +12,11 @@ from components.trainer.warmup import write_warmup
 from components.transform import raw_features
 from components.transform.model_inputs import ModelInputs
 from components.transform.preprocessing import NO_ITEM, last_values
-from ndr_client.served import BONUSES, EMBEDDING, EXAMPLES_SIGNATURE, REPEATED, TENSORS_SIGNATURE
+from ndr_client.served import BONUSES, EMBEDDING, EXAMPLES_SIGNATURE, QUERY_TOWER, REPEATED, TENSORS_SIGNATURE
 from schemas.errors import UserError
 from schemas.features import Feature
+
+JUDGED = "judged"
 
 
 class ServedTower(tf.Module):
@@ -64,6 +67,16 @@ class ServedTower(tf.Module):
             TENSORS_SIGNATURE: embed_tensors.get_concrete_function(),
             EXAMPLES_SIGNATURE: embed_examples.get_concrete_function(),
         }
+
+
+def judged_tower(folder: str) -> str:
+    """The folder of the query tower that held-out queries are embedded by, of the folder with the towers.
+
+    It is another than the one that is served only where it looks up features that change: it has them as they were known before the
+    first day that is held out.
+    """
+    judged = os.path.join(folder, JUDGED, QUERY_TOWER)
+    return judged if tf.io.gfile.exists(judged) else os.path.join(folder, QUERY_TOWER)
 
 
 def export_tower(

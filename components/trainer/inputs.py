@@ -9,6 +9,8 @@ import tensorflow as tf
 import tensorflow_transform as tft
 from numpy.typing import NDArray
 
+from components.example_gen.point_in_time import NEWEST
+from components.example_gen.sources import MICROSECONDS_A_DAY
 from components.transform import raw_features
 from components.transform.catalogue_lookup import (
     CatalogueLookup,
@@ -18,7 +20,7 @@ from components.transform.catalogue_lookup import (
 )
 from components.transform.model_inputs import ModelInputs
 from components.transform.preprocessing import fingerprint
-from schemas.features import CANDIDATE_ID, REWARD, FeatureSpec
+from schemas.features import CANDIDATE_ID, REWARD, SEEN_THROUGH, TIMESTAMP, FeatureSpec
 
 WINDOW_EXAMPLES = 100_000
 WINDOWS_SHUFFLED = 1_000  # of those that are kept
@@ -176,7 +178,7 @@ def parsed_bytes(transform_output: tft.TFTransformOutput) -> int:
 
 
 def catalogue_inputs(
-    file_patterns: Sequence[str], spec: FeatureSpec, transform_output: tft.TFTransformOutput
+    file_patterns: Sequence[str], spec: FeatureSpec, transform_output: tft.TFTransformOutput, has_versions: bool = False
 ) -> dict[str, tf.Tensor]:
     """The item tower's inputs for all items of a catalogue, in memory.
 
@@ -184,17 +186,22 @@ def catalogue_inputs(
         file_patterns: gzipped TFRecords of raw catalogue examples.
         spec: the dataset's features.
         transform_output: the graph that the interactions went through.
+        has_versions: whether rows of earlier catalogues are among them.
 
     Returns:
-        Model inputs by name, and `candidate_id`, each [items, ...].
+        Model inputs by name, and `candidate_id`, each [items, ...]; with versions `seen_through` too, `NEWEST` in the
+        newest's rows.
     """
     transform = ModelInputs(spec, transform_output)
 
     @tf.function(autograph=False, input_signature=[tf.TensorSpec([None], tf.string)])
     def transformed(examples: tf.Tensor) -> dict[str, tf.Tensor]:
-        ids = tf.io.parse_example(examples, {CANDIDATE_ID: tf.io.FixedLenFeature([], tf.string)})
+        keys = {CANDIDATE_ID: tf.io.FixedLenFeature([], tf.string)}
+        if has_versions:
+            keys[SEEN_THROUGH] = tf.io.FixedLenFeature([], tf.int64, NEWEST)
+        found = tf.io.parse_example(examples, keys)
         inputs = transform(raw_features.parse_examples(examples, spec.item))
-        return {**inputs, CANDIDATE_ID: fingerprint(ids[CANDIDATE_ID])}
+        return {**inputs, **found, CANDIDATE_ID: fingerprint(found[CANDIDATE_ID])}
 
     files = [path for pattern in file_patterns for path in sorted(tf.io.gfile.glob(pattern))]
     batches = tf.data.TFRecordDataset(files, compression_type="GZIP").batch(CATALOGUE_BATCH)
@@ -241,6 +248,22 @@ def uniform_draws(catalogue: Inputs, draws: int, seed: int, masks: Masks | None 
     return tf.data.Dataset.random(seed=seed).batch(draws, drop_remainder=True).enumerate().map(drawn)
 
 
+def as_known_on(spec: FeatureSpec, items: Inputs, day: int | None) -> Inputs:
+    """What queries look up of each item once.
+
+    Args:
+        spec: the dataset's features.
+        items: see `catalogue_inputs`.
+        day: in days since 1970-01-01: as interactions of that day see the items; None is what the newest catalogue has.
+    """
+    if SEEN_THROUGH not in items:
+        return items
+    names = inputs_of_query_items(spec)
+    ids = tf.boolean_mask(items[CANDIDATE_ID], items[SEEN_THROUGH] == NEWEST)
+    days = None if day is None else tf.fill(tf.shape(ids), tf.constant(day, tf.int64))
+    return {CANDIDATE_ID: ids, **CatalogueLookup(names, items)(ids, names, days)}
+
+
 def lookup_for_training(spec: FeatureSpec, items: Inputs) -> CatalogueLookup:
     """What interactions do not repeat of their items.
 
@@ -264,7 +287,9 @@ def looked_up(spec: FeatureSpec, batches: tf.data.Dataset, lookup: CatalogueLook
 
     @_as_it_is
     def complete(batch: Inputs) -> dict[str, tf.Tensor]:
-        return {**batch, **lookup(batch[CANDIDATE_ID], inputs_of_candidates(spec)), **lookup.of_query(spec, batch)}
+        days = batch[TIMESTAMP] // MICROSECONDS_A_DAY if lookup.has_versions else None
+        of_items = lookup(batch[CANDIDATE_ID], inputs_of_candidates(spec), days)
+        return {**batch, **of_items, **lookup.of_query(spec, batch, days)}
 
     return batches.map(complete)
 

@@ -11,10 +11,20 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 from components.analysis import files
 from components.artifacts import SHAPE_PROPERTY
 from components.trainer import arguments, frequencies, strategies, warm_start
-from components.trainer.component import ANALYSIS_KEY, BLOCKED_FILES, CATALOGUE_FILES, UNFINISHED, WARM_START
-from components.trainer.export import export_tower
+from components.trainer.component import (
+    ANALYSIS_KEY,
+    BLOCKED_FILES,
+    CATALOGUE_FILES,
+    EARLIER_FILES,
+    JUDGED_DAY,
+    JUDGED_FILES,
+    UNFINISHED,
+    WARM_START,
+)
+from components.trainer.export import JUDGED, export_tower
 from components.trainer.inputs import (
     TrainingExamples,
+    as_known_on,
     catalogue_inputs,
     known_items,
     looked_up,
@@ -33,7 +43,7 @@ from components.trainer.trained import TrainedTowers
 from components.trainer.training import Training, train
 from components.transform.model_inputs import ModelInputs
 from schemas.errors import PassingError, UserError
-from schemas.features import CANDIDATE_ID, FeatureSpec
+from schemas.features import CANDIDATE_ID, SEEN_THROUGH, FeatureSpec
 
 GIB = 1 << 30
 
@@ -81,11 +91,13 @@ def train_and_export(fn_args: FnArgs, devices: strategies.Devices) -> None:
     masks = masks_of(spec, rows)
     catalogue = items = None
     if uniform_negatives:
-        whole = catalogue_inputs(config[CATALOGUE_FILES], spec, transform_output)
+        # As the newest interactions see them: else a count of the day would tell what is drawn from what was taken.
+        whole = catalogue_inputs(config[JUDGED_FILES], spec, transform_output)
         seen, _ = frequencies.count_items(fn_args.train_files, frequencies.step(examples))
         catalogue = known_items(whole, seen, masks, spec.id_features)
     if spec.kept_in_catalogue or spec.looked_up:
-        items = catalogue_inputs([*config[CATALOGUE_FILES], *config[BLOCKED_FILES]], spec, transform_output)
+        known = [*config[CATALOGUE_FILES], *config[BLOCKED_FILES], *config[EARLIER_FILES]]
+        items = catalogue_inputs(known, spec, transform_output, has_versions=bool(config[EARLIER_FILES]))
     lookup = lookup_for_training(spec, items) if items else None
 
     fits = examples * parsed_bytes(transform_output) <= settings.kept_gib * GIB
@@ -112,7 +124,7 @@ def train_and_export(fn_args: FnArgs, devices: strategies.Devices) -> None:
     with devices.written(config[WARM_START]) as folder:
         warm_start.save(state, config[SHAPE_PROPERTY], config[ANALYSIS_KEY], folder)
     if devices.is_chief:
-        query_lookup = lookup_for_queries(spec, items) if items else None
+        query_lookup = lookup_for_queries(spec, as_known_on(spec, items, None)) if items else None
         if not devices.has_weights:
             model = TrainedTowers(spec, settings, transform_output, config[WARM_START], query_lookup).model
         frequencies.write(
@@ -124,6 +136,11 @@ def train_and_export(fn_args: FnArgs, devices: strategies.Devices) -> None:
         ):
             transform = ModelInputs(spec, transform_output, looked_up_by)
             export_tower(tower, features, transform, fn_args.serving_model_dir, repeat_bonus)
+        if items and SEEN_THROUGH in items and spec.changing_looked_up:
+            judged = lookup_for_queries(spec, as_known_on(spec, items, config[JUDGED_DAY]))
+            transform = ModelInputs(spec, transform_output, judged)
+            folder = f"{fn_args.serving_model_dir}/{JUDGED}"
+            export_tower(model.query_tower, spec.raw_query, transform, folder, model.repeat_bonus)
     devices.part()
 
 

@@ -16,11 +16,13 @@ from typing import Any
 
 import tensorflow as tf
 
+from components.example_gen.point_in_time import DAYS, NEWEST
 from components.transform.preprocessing import NO_ITEM, NO_ROW
 from components.transform.recency import recency_weights
 from schemas.features import (
     CANDIDATE_ID,
     FINGERPRINT_SUFFIX,
+    SEEN_THROUGH,
     WEIGHTS_SUFFIX,
     Feature,
     FeatureSpec,
@@ -62,22 +64,34 @@ class CatalogueLookup(tf.Module):
 
     Args:
         names: the inputs that are looked up.
-        items: those of all items that are known, and `candidate_id`, each [items, ...]; at least one item.
+        items: those of all items that are known, and `candidate_id`, each [items, ...]; at least one item. With `seen_through`
+            there are rows of earlier catalogues among them; see `components.example_gen.point_in_time`.
         keep: how they are kept: constants in memory, or the variables of a SavedModel.
     """
 
     def __init__(self, names: Iterable[str], items: Inputs, keep: Callable[[Any], Any] = tf.identity) -> None:
         super().__init__()
+        self.has_versions = SEEN_THROUGH in items
         order = tf.argsort(items[CANDIDATE_ID], stable=True)
-        self._fingerprints = keep(tf.gather(items[CANDIDATE_ID], order))
+        if self.has_versions:
+            by_day = tf.argsort(items[SEEN_THROUGH], stable=True)
+            order = tf.gather(by_day, tf.argsort(tf.gather(items[CANDIDATE_ID], by_day), stable=True))
+        known = tf.gather(items[CANDIDATE_ID], order)
+        if self.has_versions:
+            is_first = tf.concat([[True], known[1:] != known[:-1]], axis=0)
+            self._versions = _key(tf.cumsum(tf.cast(is_first, tf.int64)) - 1, tf.gather(items[SEEN_THROUGH], order))
+            known = tf.boolean_mask(known, is_first)
+        self._fingerprints = keep(known)
         self._inputs = {name: keep(tf.gather(items[name], order)) for name in names}
 
-    def __call__(self, ids: tf.Tensor, names: Iterable[str]) -> dict[str, tf.Tensor]:
+    def __call__(self, ids: tf.Tensor, names: Iterable[str], days: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
         """The inputs of items.
 
         Args:
-            ids: [...] int64 fingerprints; NO_ITEM is none.
+            ids: [rows, ...] int64 fingerprints; NO_ITEM is none.
             names: of the inputs.
+            days: [rows] int64, days since 1970-01-01 whose interactions they are of, where there are earlier catalogues; None is
+                what the newest one has.
 
         Returns:
             [..., ...] by name; rows of -1 and zeros for an item that is not known.
@@ -86,6 +100,13 @@ class CatalogueLookup(tf.Module):
         places = tf.minimum(tf.searchsorted(known, tf.reshape(ids, [-1])), tf.size(known) - 1)
         places = tf.ensure_shape(tf.reshape(places, tf.shape(ids)), ids.shape)
         is_known = tf.gather(known, places) == ids
+        if self.has_versions:
+            seen = (
+                tf.constant(NEWEST, tf.int64) if days is None else tf.reshape(days, [-1, *[1] * (ids.shape.rank - 1)])
+            )
+            wanted = _key(tf.cast(places, tf.int64), seen)
+            places = tf.reshape(tf.searchsorted(self._versions, tf.reshape(wanted, [-1])), tf.shape(ids))
+            places = tf.ensure_shape(places, ids.shape)
         found = {}
         for name in names:
             values = tf.gather(self._inputs[name], places)
@@ -94,22 +115,28 @@ class CatalogueLookup(tf.Module):
             found[name] = tf.where(there, values, tf.constant(missing, values.dtype))
         return found
 
-    def of_query(self, spec: FeatureSpec, inputs: Inputs) -> dict[str, tf.Tensor]:
+    def of_query(self, spec: FeatureSpec, inputs: Inputs, days: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
         """The query tower's inputs that are looked up.
 
         Args:
             spec: the dataset's features.
             inputs: Transform's, with the fingerprints of the items that are looked up.
+            days: [rows] int64, as above.
         """
         found: dict[str, tf.Tensor] = {}
         for name, feature in spec.looked_up.items():
             item, ids = spec.item[feature.feature], inputs[feature.of + FINGERPRINT_SUFFIX]
-            values = self(ids, input_names([(feature.feature, item)]))
+            values = self(ids, input_names([(feature.feature, item)]), days)
             of = spec.query[feature.of]
             if isinstance(of, HistoryFeature):
                 values = _mean(feature.feature, item, values, recency_weights(ids != NO_ITEM, of.half_life))
             found |= {name + each.removeprefix(feature.feature): value for each, value in values.items()}
         return found
+
+
+def _key(items: tf.Tensor, days: tf.Tensor) -> tf.Tensor:
+    """Sorts by item, then by day."""
+    return items * tf.constant(DAYS, tf.int64) + days
 
 
 def _mean(name: str, feature: Feature, values: Inputs, there: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -13,7 +13,7 @@ from components.evaluator.positions import positions, rows_of_lists
 from components.evaluator.ranked import USER_GROUPS
 from components.evaluator.ranking import Bonuses, Excluded, rank_by_embedding
 from components.trainer.day import TrainingDay
-from components.trainer.inputs import lookup_for_queries
+from components.trainer.inputs import as_known_on, lookup_for_queries
 from components.trainer.model import TwoTowerModel
 from components.transform import raw_features
 from components.transform.catalogue_lookup import Inputs
@@ -46,9 +46,7 @@ class HeldOut:
 
     def __init__(self, day: TrainingDay, patterns: Sequence[str], most: int, excludes_history: bool) -> None:
         serialized = _drawn(patterns, most)
-        ids = pa.concat_arrays(
-            [single(decode(part).column(CANDIDATE_ID)) for part in _parts(_read(day.places.catalogue))]
-        )
+        ids = pa.concat_arrays([single(decode(part).column(CANDIDATE_ID)) for part in _parts(_read(day.places.ranked))])
         rows = decode(serialized)
         is_there = positions(rows.column(CANDIDATE_ID), ids) >= 0 if serialized else np.zeros(0, bool)
         if not is_there.any():
@@ -63,7 +61,8 @@ class HeldOut:
         self._excluded: Excluded | None = None
         if excludes_history:
             self._excluded = rows_of_lists(rows, day.spec.history_feature, ids)
-        lookup = lookup_for_queries(day.spec, day.items) if day.items else None
+        seen = as_known_on(day.spec, day.items, day.places.judged_day) if day.items else None
+        lookup = lookup_for_queries(day.spec, seen) if seen else None
         transform = ModelInputs(day.spec, day.transform_output, lookup)
 
         @tf.function(autograph=False, input_signature=[tf.TensorSpec([None], tf.string)])

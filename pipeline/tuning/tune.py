@@ -12,6 +12,7 @@ from rich.table import Table
 import components
 from components.example_gen.catalogue import BLOCKED_SPLIT, CATALOGUE_SPLIT
 from components.example_gen.interactions import EVAL_SPLIT, TRAIN_SPLIT
+from components.example_gen.point_in_time import EARLIER_SPLIT, JUDGED_DAY_PROPERTY, JUDGED_SPLIT
 from components.trainer.day import Places, TrainingDay
 from components.tuner.held_out import HeldOut
 from components.tuner.search import Gain, Search, Trial
@@ -119,10 +120,23 @@ def _places(graph: Graph) -> tuple[Places, list[str], list[int]]:
             (_files(catalogue, CATALOGUE_SPLIT),),
             (_files(catalogue, BLOCKED_SPLIT),),
             int(examples),
+            earlier=_there(catalogue, EARLIER_SPLIT),
+            judged=_there(catalogue, JUDGED_SPLIT),
+            judged_day=next(
+                int(artifact.properties.get(JUDGED_DAY_PROPERTY, 0)) or None
+                for artifact in graph.artifacts.values()
+                if artifact.uri == str(catalogue)
+            ),
         ),
         [_files(interactions, EVAL_SPLIT)],
         [artifact.id for artifact in graph.artifacts.values() if artifact.uri in used],
     )
+
+
+def _there(folder: Path, split: str) -> tuple[str, ...]:
+    """The pattern of a split's files, if it has any."""
+    pattern = _files(folder, split)
+    return (pattern,) if tf.io.gfile.glob(pattern) else ()
 
 
 def _files(folder: Path, split: str) -> str:

@@ -51,21 +51,30 @@ def towers(root: Path) -> dict[str, bytes]:
 def write_shop(root: Path) -> None:
     """Visitors who stick to one kind of item: what they bought tells what they buy next. Three days of them, up to DAY.
 
-    Two more items are blocked. Every second visitor is a member of a club.
+    Two more items are blocked. Every second visitor is a member of a club. On DAY every third item has become dearer, and some look
+    otherwise.
     """
     (root / "data").mkdir()
-    lines = ["sku;name;tags;price;gone;looks"]
-    for number in range(KINDS * ITEMS_A_KIND):
-        kind = number // ITEMS_A_KIND
-        looks = f"{kind} {number % 7} 1" if number % 11 else ""
-        lines.append(f"s{number};Item {number} 🐜;kind{kind} {'new' if number % 2 else 'old'};{number + 0.5};0;{looks}")
-    lines += ["gone 0;Item no more;kind0 old;1;1;1 2 3", "gone 1;Item no more;kind1 new;1;1;"]
-    (root / "data" / "items.csv").write_text("\n".join(lines) + "\n")
+    write_items(root, DAY - timedelta(days=2), dearer=0)
+    write_items(root, DAY, dearer=1)
     (root / "data" / "visitors").mkdir()
     members = "\n".join(["visitor,club", *(f"v {visitor},gold" for visitor in range(0, 300, 2)), "new member,gold", ""])
     (root / "data" / "visitors" / f"{DAY - timedelta(days=2)}.csv").write_text(members)
     for back in range(3):
         write_sales(root, DAY - timedelta(days=back))
+
+
+def write_items(root: Path, day: date, dearer: int) -> None:
+    """A day's catalogue."""
+    lines = ["sku;name;tags;price;gone;looks"]
+    for number in range(KINDS * ITEMS_A_KIND):
+        kind = number // ITEMS_A_KIND
+        looks = f"{kind} {number % 7} {1 + dearer}" if number % 11 else ""
+        price = number + 0.5 + (dearer if number % 3 == 0 else 0)
+        lines.append(f"s{number};Item {number} 🐜;kind{kind} {'new' if number % 2 else 'old'};{price};0;{looks}")
+    lines += ["gone 0;Item no more;kind0 old;1;1;1 2 3", "gone 1;Item no more;kind1 new;1;1;"]
+    (root / "data" / "items").mkdir(exist_ok=True)
+    (root / "data" / "items" / f"{day}.csv").write_text("\n".join(lines) + "\n")
 
 
 def write_sales(root: Path, day: date, rows: int = 3000, seed: int = 0) -> None:

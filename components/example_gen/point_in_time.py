@@ -1,0 +1,154 @@
+"""What was known when: a table's rows as interactions of each day see them.
+
+A table of a day, such as a catalogue with a count of views, knows that day, and would tell a model what it is to predict. So an
+interaction sees the newest table that does not know its own day: one of the day before or earlier that has the item (or the user),
+or, of an item that none of these has, the first that does. What is served is of the newest table, and is asked on days that it does
+not know.
+
+Of tables before the newest, only what differs is kept: a row that the next table repeats is left out. `SEEN_THROUGH` is the last
+day, in days since 1970-01-01, whose interactions see a row: the day of the next table that has the item. Of an item's rows, an
+interaction sees the one with the least `SEEN_THROUGH` that is not before its day, and the newest table's where there is none.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from schemas.features import SEEN_THROUGH
+
+EARLIER_SPLIT = "earlier"
+JUDGED_SPLIT = "judged"
+JUDGED_DAY_PROPERTY = "judged_day"
+DAYS = 1 << 21  # more than any day's number
+NEWEST = DAYS - 1
+"""`SEEN_THROUGH` of the newest table's rows."""
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The tables that are read together.
+
+    Attributes:
+        days: of each file, the day of its table, in days since 1970-01-01; all alike where there is one table.
+        changing: the columns that are taken from earlier tables; others are the newest's.
+        judged: the first day whose interactions are held out; None where nothing is judged by the table.
+    """
+
+    days: Sequence[int] = ()
+    changing: Collection[str] = ()
+    judged: int | None = None
+
+    @property
+    def has_earlier(self) -> bool:
+        """Whether there is more than one table."""
+        return len(set(self.days)) > 1
+
+    @property
+    def splits(self) -> list[str]:
+        """The splits that are written besides the newest table's."""
+        if not self.has_earlier:
+            return []
+        return [EARLIER_SPLIT, *([] if self.judged is None else [JUDGED_SPLIT])]
+
+    def of(self, files: NDArray[np.int32]) -> NDArray[np.int64]:
+        """[rows] numbers of files to the days of their tables."""
+        return np.asarray(self.days, np.int64)[files] if self.has_earlier else np.zeros(len(files), np.int64)
+
+
+class Told(NamedTuple):
+    """Rows by what they are for.
+
+    Attributes:
+        newest: those of the newest table.
+        earlier: those of earlier tables that something differs in, with `SEEN_THROUGH`.
+        judged: the newest's, as interactions of the first day that is held out see them.
+    """
+
+    newest: pa.Table
+    earlier: pa.Table
+    judged: pa.Table
+
+
+def tell(rows: pa.Table, days: NDArray[np.int64], key: str, tables: Tables) -> Told:
+    """Divides the rows of several tables.
+
+    Args:
+        rows: an id once in each table.
+        days: [rows], those of the tables.
+        key: the column of the id.
+        tables: what is wanted.
+    """
+    newest = rows.filter(pa.array(days == max(tables.days)))
+    items = pc.index_in(rows.column(key).combine_chunks(), value_set=newest.column(key).combine_chunks())
+    is_known = items.is_valid().to_numpy(zero_copy_only=False)  # with what is gone there are no interactions
+    known, days, items = rows.filter(pa.array(is_known)), days[is_known], items.drop_null().to_numpy().astype(np.int64)
+    order = np.lexsort((days, items))
+    known, days, items = known.take(pa.array(order)).combine_chunks(), days[order], items[order]
+    for place, name in enumerate(known.column_names):
+        if name not in tables.changing and name != key:
+            known = known.set_column(place, name, newest.column(name).take(pa.array(items)))
+    before = np.flatnonzero(items[:-1] == items[1:])  # the row behind it is the next of the same item
+    differs = np.zeros(len(before), bool)
+    for name in tables.changing:
+        column = known.column(name).combine_chunks()
+        differs |= _differ(column.take(pa.array(before)), column.take(pa.array(before + 1)))
+    before = before[differs]
+    through = days[before + 1]
+    earlier = known.take(pa.array(before))
+    judged = newest.slice(0, 0)
+    if tables.judged is not None:
+        versions = Versions(newest.num_rows, items[before], through)
+        places = versions.places(np.arange(newest.num_rows), np.full(newest.num_rows, tables.judged))
+        judged = pa.concat_tables([newest, earlier]).take(pa.array(places))
+    return Told(newest, earlier.append_column(SEEN_THROUGH, pa.array(through, pa.int64())), judged)
+
+
+class Versions:
+    """Finds the row that an interaction sees.
+
+    Args:
+        newest: how many rows the newest table has.
+        items: [earlier rows] int64, the row of the newest table that has the same id.
+        through: [earlier rows] int64, `SEEN_THROUGH`.
+    """
+
+    def __init__(self, newest: int, items: NDArray[np.int64], through: NDArray[np.int64]) -> None:
+        keys = items * DAYS + through
+        self._rows = newest + np.argsort(keys)
+        self._keys = np.sort(keys)
+
+    def places(self, items: NDArray[np.int64], days: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The rows, those of earlier tables behind the newest's.
+
+        Args:
+            items: [interactions], rows of the newest table.
+            days: [interactions], days since 1970-01-01.
+        """
+        if not len(self._keys):
+            return items
+        found = np.searchsorted(self._keys, items * DAYS + days)
+        at = np.minimum(found, len(self._keys) - 1)
+        is_earlier = (found < len(self._keys)) & (self._keys[at] // DAYS == items)
+        places: NDArray[np.int64] = np.where(is_earlier, self._rows[at], items)
+        return places
+
+
+def _differ(one: pa.Array, other: pa.Array) -> NDArray[np.bool_]:
+    """[rows], whether values differ, lists in any of their places; a missing one is like no other."""
+    differ: NDArray[np.bool_] = one.is_valid().to_numpy(zero_copy_only=False) != other.is_valid().to_numpy(
+        zero_copy_only=False
+    )
+    if not pa.types.is_list(one.type):
+        unequal: NDArray[np.bool_] = pc.fill_null(pc.not_equal(one, other), False).to_numpy(zero_copy_only=False)
+        return differ | unequal
+    lengths = [pc.fill_null(pc.list_value_length(each), 0).to_numpy(zero_copy_only=False) for each in (one, other)]
+    differ = differ | (lengths[0] != lengths[1])
+    alike = np.flatnonzero(~differ)
+    of_one, of_other = (pc.list_flatten(each.take(pa.array(alike))) for each in (one, other))
+    differ[np.repeat(alike, lengths[0][alike])[_differ(of_one, of_other)]] = True
+    return differ
