@@ -78,6 +78,7 @@ def create_pipeline(config: Config, day: date) -> Pipeline:
     spec = config.feature_spec()
     declared = contract.load(config.dataset, spec)
     spec_json = spec.model_dump_json()
+    evaluated = config.evaluator.of(spec)
     shape = warm_start.shape(spec, config.trainer)
 
     # What the day goes on from: the last model that was blessed before it, which is also the one to beat.
@@ -137,7 +138,7 @@ def create_pipeline(config: Config, day: date) -> Pipeline:
         model=baseline.outputs[MODEL_KEY],
         earlier_model=before_baseline.outputs[MODEL_KEY],
         counts=counts_before.outputs[COUNTS_BEFORE_KEY],
-        settings=config.evaluator,
+        settings=evaluated,
         spec=spec,
         day=sources.span(day),
     ).with_id(NEXT_DAY)
@@ -196,7 +197,7 @@ def create_pipeline(config: Config, day: date) -> Pipeline:
         baseline_model=baseline.outputs[MODEL_KEY],
         counts=counter.outputs["counts"],
         base_counts=counts_before.outputs[BASE_COUNTS_KEY],
-        settings=config.evaluator,
+        settings=evaluated,
         spec=spec,
         day=sources.span(day),
     )
@@ -205,7 +206,7 @@ def create_pipeline(config: Config, day: date) -> Pipeline:
         model=trainer.outputs["model"],
         baseline_model=baseline.outputs[MODEL_KEY],
         example_splits=[SUMS_SPLIT],
-        eval_config=eval_config(config.evaluator, has_history=spec.history_feature is not None),
+        eval_config=eval_config(evaluated, has_history=spec.history_feature is not None),
     )
 
     # What cannot be served, or answers otherwise than it was trained, is not pushed.

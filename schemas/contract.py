@@ -102,6 +102,9 @@ def _load(path: Path, drafted: schema_pb2.Schema) -> schema_pb2.Schema:
     except (text_format.ParseError, UnicodeDecodeError) as error:
         raise UserError(f"{path}:{error}: expected a TensorFlow Metadata schema as text proto.") from error
     expected, found = _types(drafted), _types(schema)
+    if EVENT_KIND in expected and EVENT_KIND not in found:  # a schema that was written before examples had it
+        schema.feature.extend(feature for feature in drafted.feature if feature.name == EVENT_KIND)
+        found = _types(schema)
     faults = [f"lacks the feature {name}" for name in expected if name not in found]
     faults += [f"has a feature {name}, which the specification does not" for name in found if name not in expected]
     faults += [

@@ -20,9 +20,9 @@ EVENT_KIND = "event_kind"
 SEEN_THROUGH = "seen_through"
 RESERVED = (CANDIDATE_ID, QUERY_ID, TIMESTAMP, REWARD, TITLE, SEEN_THROUGH, K, EXCLUDE)
 """Features that every interaction carries beside the declared ones: the raw item id, the raw user id, the time
-(int64, microseconds since 1970-01-01 UTC) and the example weight in [0, 1]; and where a history is of some kinds of event,
-`EVENT_KIND`. A catalogue entry carries its title; a row of an earlier table, the last day that sees it
-(`components.example_gen.point_in_time`); a request to the retriever, how many items it wants and which it does not."""
+(int64, microseconds since 1970-01-01 UTC) and the example weight in [0, 1]; and where there are kinds of events, `EVENT_KIND`. A
+catalogue entry carries its title; a row of an earlier table, the last day that sees it (`components.example_gen.point_in_time`); a
+request to the retriever, how many items it wants and which it does not."""
 
 WEIGHTS_SUFFIX = "_weights"
 FINGERPRINT_SUFFIX = "_fingerprint"
@@ -241,7 +241,7 @@ class RewardColumn(Declaration):
 
 
 class EventColumn(Declaration):
-    """Kinds of events, such as views and purchases.
+    """Kinds of events, such as views and purchases. Metrics are sliced by them, as `event_kind=purchase`.
 
     Attributes:
         weights: in [0, 1], by kind; the reward is multiplied by it. A kind that is not named is a fault of its row.
@@ -442,8 +442,8 @@ class FeatureSpec(Declaration):
 
     @property
     def has_events(self) -> bool:
-        """Whether a history is of some kinds of event, which interactions then name (`EVENT_KIND`)."""
-        return any(feature.events for feature in self.derived_histories.values())
+        """Whether interactions have a kind of event, which they then name (`EVENT_KIND`)."""
+        return self.interactions.event is not None
 
     @property
     def history(self) -> tuple[str, HistoryFeature] | None:

@@ -14,7 +14,7 @@ from components.evaluator.names import (
     Statistics,
     gain_name,
 )
-from schemas.features import Declaration, FeatureSpec, NumberFeature, TextFeature, VectorFeature
+from schemas.features import EVENT_KIND, Declaration, FeatureSpec, NumberFeature, TextFeature, VectorFeature
 from schemas.located_yaml import FaultsError, KeyPath
 
 
@@ -124,7 +124,8 @@ class EvaluatorSettings(Declaration):
             everything that the user is known to have had (all): for services that do not show what was seen. The names of the
             metrics say which of the candidate sets was ranked.
         neighbours: how many items the co-occurrence baseline keeps for each item.
-        slices: declared features by which metrics are sliced, besides those of `components.evaluator.names`.
+        slices: declared features by which metrics are sliced, besides those of `components.evaluator.names` and, where the
+            interactions have kinds of events, `event_kind`.
         beat: the baselines to beat; the strongest of them on a slice is the one with the greatest value of the metric there.
         below_popularity: what becomes of a model whose recall@K is below that of the strongest baseline of `beat` for any K of
             `recall_at`.
@@ -152,6 +153,13 @@ class EvaluatorSettings(Declaration):
     as_new: AsNewSettings = AsNewSettings()
     next_day_interactions: PositiveInt = 200_000
 
+    def of(self, spec: FeatureSpec) -> "EvaluatorSettings":
+        """These, with a slice for each kind of event where the dataset has kinds."""
+        if spec.interactions.event is None:
+            return self
+        of_events = self.slices.get(EVENT_KIND, SliceSettings(most=len(spec.interactions.event.weights)))
+        return self.model_copy(update={"slices": {**self.slices, EVENT_KIND: of_events}})
+
     @property
     def statistics(self) -> Statistics:
         """What is measured of each scorer."""
@@ -162,7 +170,7 @@ class EvaluatorSettings(Declaration):
         statistics = self.statistics
         gains = [gain_name(name, over) for name in statistics.recalls for over in (*BASELINES, STRONGEST)]
         of_all, of_new_items = [*statistics.names, *gains], statistics.by_interaction
-        known = {**names.SLICES, **dict.fromkeys(self.slices)}
+        known = {**names.SLICES, EVENT_KIND: None, **dict.fromkeys(self.slices)}
         faults: list[tuple[KeyPath, str]] = []
         for number, limit in enumerate(self.limits):
             place: KeyPath = ("limits", number)
@@ -201,8 +209,19 @@ class EvaluatorSettings(Declaration):
     def faults(self, spec: FeatureSpec) -> list[tuple[KeyPath, str]]:
         """What does not fit a dataset's features: the key path below `evaluator`, and the reason."""
         found: list[tuple[KeyPath, str]] = []
+        event = spec.interactions.event
+        for number, limit in enumerate(self.limits):
+            kind = limit.slice.get(EVENT_KIND)
+            if kind is not None and (event is None or not event.weights.get(kind)):
+                weighed = [each for each, weight in event.weights.items() if weight] if event else []
+                expected = (
+                    f"expected a kind of event that weighs something ({', '.join(weighed) or 'none is declared'})"
+                )
+                found.append((("limits", number, "slice", EVENT_KIND), f"{expected}, received {kind!r}"))
         for name, each in self.slices.items():
             feature = spec.features.get(name)
+            if name == EVENT_KIND and event and not each.edges:
+                continue
             if feature is None:
                 found.append((("slices", name), f"no such feature (there: {', '.join(spec.features)})"))
             elif isinstance(feature, VectorFeature | TextFeature):

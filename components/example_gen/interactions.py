@@ -166,7 +166,7 @@ class InteractionExampleGen(base_beam_component.BaseBeamComponent):
             features, and is counted.
 
     Output `examples`, splits `train` and `eval`: an example an interaction with `candidate_id`, `query_id`, `timestamp`
-    (int64, microseconds since 1970-01-01 UTC), `reward`, `event_kind` where a history is of some kinds of event, and the raw
+    (int64, microseconds since 1970-01-01 UTC), `reward`, `event_kind` where there are kinds of event, and the raw
     features of both towers.
     """
 

@@ -51,11 +51,16 @@ from components.indexer.embedding import LoadedTower
 from components.indexer.settings import IndexerSettings
 from components.trainer.model import TwoTowerModel
 from ndr_client.served import ITEM_TOWER, QUERY_TOWER
-from schemas.features import CANDIDATE_ID, QUERY_ID, REWARD, TIMESTAMP, FeatureSpec
+from schemas.features import CANDIDATE_ID, EVENT_KIND, QUERY_ID, REWARD, TIMESTAMP, FeatureSpec
 
 SPEC = FeatureSpec.model_validate(
     {
-        "interactions": {"user": "user", "item": "item", "time": "at"},
+        "interactions": {
+            "user": "user",
+            "item": "item",
+            "time": "at",
+            "event": {"column": "kind", "weights": {"view": 0.1, "purchase": 1}},
+        },
         "catalogue": {"item": "item"},
         "tables": {"item": {"width": 8, "hash_buckets": 500}, "any": {"width": 4, "hash_buckets": 50}},
         "query": {
@@ -72,7 +77,7 @@ LEVEL, SLOPE = 0.3, 0.2
 START = DAY * MICROSECONDS_A_DAY
 SETTINGS: dict[str, Any] = {
     "retrieved_at": 5,
-    "slices": {"age": {"edges": [30]}, "tags": {"most": 1}, "device": {}},
+    "slices": {"age": {"edges": [30]}, "tags": {"most": 1}, "device": {}, "event_kind": {"most": 2}},
 }
 
 
@@ -88,8 +93,16 @@ class Row:
     age: float = 20.0
     reward: float = 1.0
 
+    @property
+    def event(self) -> bytes:
+        return b"purchase" if self.age >= 40 else b"view"
+
     def serialized(self) -> bytes:
-        features = item_features(self.item) | {"past": list(self.past), "device": [self.device], "age": [self.age]}
+        features = (
+            {EVENT_KIND: [self.event]}
+            | item_features(self.item)
+            | {"past": list(self.past), "device": [self.device], "age": [self.age]}
+        )
         features |= {QUERY_ID: [self.user], TIMESTAMP: [self.time], REWARD: [self.reward]}
         return example(features)
 
@@ -404,6 +417,7 @@ def test_sets_and_slices(world: World) -> None:
         assert each[slices.feature("history_length")] == [b"1-4" if row.past else b"0"]
         assert each[slices.feature("age")] == [b">=30" if row.age >= 30 else b"<30"]
         assert each[slices.feature("device")] == [row.device]
+        assert each[slices.feature("event_kind")] == [row.event]
         tags = {tag if tag == commonest else b"(other)" for tag in item_features(item)["tags"]} or {b"(none)"}
         assert set(each[slices.feature("tags")]) == tags
         # The newcomer's one query has items 1, 2 (twice, which is one example here) and 39.
@@ -557,6 +571,9 @@ def test_tfma_says_the_same_of_the_same_rows(world: World, tmp_path: Path) -> No
     ).full
     of_numpy = judge(world, tmp_path).metrics
     assert of_numpy.keys() == of_tfma.keys() and len(of_numpy) > 10
+    # Each kind of event has its metrics, in the evaluation and in the judgement by the next day.
+    kinds = [of_numpy[f"event_kind={kind}"]["interactions"] for kind in ("view", "purchase")]
+    assert all(kinds) and sum(kinds) == of_numpy["all"]["interactions"]
     compared = 0
     for name, of_slice in of_numpy.items():
         for scorer, expected in of_slice.items():

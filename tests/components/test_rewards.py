@@ -4,11 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from google.protobuf import text_format
 from pydantic import ValidationError
 from test_left_out import DAY, clean, dropped, spec, texts, written
 
+from components.evaluator.settings import EvaluatorSettings
 from components.example_gen.accounting import Accounting
 from components.example_gen.columns import interaction_columns
+from schemas import contract
 
 HEADER = "user,sku,at,seconds,length,revenue,kind,dev\n"
 
@@ -53,6 +56,36 @@ def test_kinds_of_events_weigh_as_declared_and_what_weighs_nothing_is_not_read(t
     assert dropped(accounting) == {"kind: an event that has no weight": 1, "kind: missing": 1}
     reward, accounting = log(tmp_path, rows, event={**event, "zero_in_history": True})
     assert reward == {"u0": 0.25, "u1": 1.0, "u2": 0.0} and not accounting.filtered
+
+
+def test_examples_have_their_kind_of_event_and_an_older_schema_is_completed(tmp_path: Path) -> None:
+    found = spec(interactions={"reward": None, "event": {"column": "kind", "weights": {"view": 0.25, "purchase": 1}}})
+    (kind,) = (each for each in contract.draft(found).interactions.feature if each.name == "event_kind")
+    assert kind.presence.min_fraction == 1.0
+    older = contract.draft(spec(interactions={"reward": None})).interactions
+    (tmp_path / contract.INTERACTIONS_FILE).write_text(text_format.MessageToString(older))
+    loaded = contract.load(tmp_path, found).interactions
+    assert {each.name for each in loaded.feature} - {each.name for each in older.feature} == {"event_kind"}
+
+
+def test_metrics_are_sliced_by_kinds_of_events() -> None:
+    event = {"column": "kind", "weights": {"view": 0.25, "purchase": 1, "impression": 0}}
+    found = spec(interactions={"reward": None, "event": event})
+    settings = EvaluatorSettings.model_validate(
+        {
+            "limits": [
+                {"metric": "mrr", "slice": {"event_kind": kind}, "at_least": 0.1} for kind in ("purchase", "impression")
+            ]
+        }
+    )
+    assert settings.of(found).slices["event_kind"].most == 3
+    assert settings.of(spec()).slices == {}
+    expected = "expected a kind of event that weighs something (view, purchase), received 'impression'"
+    assert settings.faults(found) == [(("limits", 1, "slice", "event_kind"), expected)]
+    assert [path for path, _ in settings.faults(spec())] == [("limits", n, "slice", "event_kind") for n in (0, 1)]
+    every = EvaluatorSettings.model_validate({"slices": {"event_kind": {"most": 1}}})
+    assert (every.faults(found), every.of(found).slices["event_kind"].most) == ([], 1)
+    assert [path for path, _ in every.faults(spec())] == [("slices", "event_kind")]
 
 
 def test_reward_and_event_multiply(tmp_path: Path) -> None:
