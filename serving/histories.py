@@ -78,7 +78,7 @@ class Histories:
         ]
         if history is None or not self._user_features:
             raise ValueError("expected a query with the user's id and a history among its features")
-        if spec.has_events:
+        if any(feature.events for feature in spec.derived_histories.values()):
             raise ValueError(
                 "expected no history with `events` among the query's features, as kinds of event are not posted"
             )

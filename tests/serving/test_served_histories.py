@@ -174,3 +174,14 @@ def test_what_cannot_be_taken_is_refused(kept_server) -> None:
 def test_without_histories_nothing_is_taken(served) -> None:
     status, answer = post(served, "/v1/events", {"events": [{"user": "a", "item": "b"}]})
     assert status == 400 and "ndr serve --histories" in answer["error"]
+
+
+def test_a_history_of_some_kinds_of_event_is_refused_and_kinds_alone_are_not(tmp_path: Path) -> None:
+    declared = SPEC.model_dump()
+    declared["interactions"]["event"] = {"column": "kind", "weights": {"view": 0.1, "buy": 1}}
+    with_kinds = FeatureSpec.model_validate(declared)
+    Histories(tmp_path / "one.sqlite", with_kinds, HistorySettings(users=1), lambda version: None).close()
+    declared["query"]["bought"] = {"kind": "history", "table": "item", "last": 3, "events": ["buy"]}
+    of_kinds = FeatureSpec.model_validate(declared)
+    with pytest.raises(ValueError, match="no history with `events`"):
+        Histories(tmp_path / "two.sqlite", of_kinds, HistorySettings(users=1), lambda version: None)
