@@ -49,14 +49,14 @@ def specification(kind: str) -> FeatureSpec:
     return FeatureSpec.model_validate(declared)
 
 
-def write_data(folder: Path, interactions: int, users: int, items: int) -> None:
-    """A day's log, a catalogue with vectors, and a users' table."""
-    logs.write(logs.World(users, items), [interactions], folder)
-    chance, day = np.random.default_rng(0), str(logs.FIRST_DAY)
-    path = folder / "catalogue" / day / "items.parquet"
-    catalogue = parquet.read_table(path)
-    numbers = pa.array(chance.normal(size=catalogue.num_rows * SIZE).astype(np.float32))
-    parquet.write_table(catalogue.append_column("sound", pa.FixedSizeListArray.from_arrays(numbers, SIZE)), path)
+def write_data(folder: Path, interactions: int, users: int, items: int, days: int = 1) -> None:
+    """Days of logs, each with a catalogue with vectors; and a users' table."""
+    logs.write(logs.World(users, items, days), [interactions] * days, folder)
+    chance = np.random.default_rng(0)
+    for path in sorted((folder / "catalogue").glob("*/items.parquet")):
+        catalogue = parquet.read_table(path)
+        numbers = pa.array(chance.normal(size=catalogue.num_rows * SIZE).astype(np.float32))
+        parquet.write_table(catalogue.append_column("sound", pa.FixedSizeListArray.from_arrays(numbers, SIZE)), path)
     known = pa.table(
         {
             "user": pa.array([f"u{number}" for number in range(users)]),
