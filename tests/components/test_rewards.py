@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cleaned import DAY, clean, dropped, spec, texts, written
 from google.protobuf import text_format
 from pydantic import ValidationError
-from test_left_out import DAY, clean, dropped, spec, texts, written
 
 from components.evaluator.settings import EvaluatorSettings
 from components.example_gen.accounting import Accounting

@@ -6,9 +6,9 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from cleaned import DAY, catalogue_of, dropped, log_of, texts, written
 from pyarrow import parquet
 from pydantic import ValidationError
-from test_left_out import DAY, catalogue_of, dropped, log_of, texts, written
 
 from components.example_gen.settings import Condition, ExampleGenSettings
 from components.example_gen.sources import Window
