@@ -1,8 +1,9 @@
+import fcntl
+import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from shops import DAY, YESTERDAY, Forks, arguments, write_shop
+from shops import Forks, Undisturbed
 
 
 @pytest.fixture(scope="session")
@@ -13,11 +14,14 @@ def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A root on which the shop's two days were run."""
-    root = tmp_path_factory.mktemp("undisturbed")
-    write_shop(root)
-    for day in (YESTERDAY, DAY):
-        answer = forks("run", "--date", day.isoformat(), *arguments(root))
-        assert answer.returncode == 0, answer.stdout + answer.stderr
-    return root
+def undisturbed(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    """The shop's two days, run once for all workers of pytest-xdist, the others of which wait."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "two_days"
+    folder.mkdir(exist_ok=True)
+    found = Undisturbed(folder)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not found.is_made:
+            found.make(forks)
+    return found

@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,9 @@ from uuid import uuid4
 
 PROJECT = Path(__file__).resolve().parents[2]
 SHOP = Path(__file__).parent / "shop" / "shop.yaml"
+PLAIN = (
+    Path(__file__).parent / "plain_shop"
+)  # a dataset over the same files, without texts, vectors and what is looked up
 DAY = date(2026, 11, 24)
 YESTERDAY = DAY - timedelta(days=1)
 # What takes little time and leaves nothing out: two days are two runs, the second of which goes on from the first.
@@ -133,3 +137,47 @@ class Forks:
         self._server.stdin.write(json.dumps(request) + "\n")
         self._server.stdin.flush()
         return int(self._server.stdout.readline())
+
+
+class Undisturbed:
+    """What is left of the shop's two days, run one after the other; not to be changed.
+
+    Attributes:
+        root: where they were run. It has been moved away: whoever runs the second day once more, begins there with `begin_again`.
+        left: the root after the second day, for its files.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.root = folder / "root"
+        self.left = folder / "left"
+        self._first = folder / "first_day"
+        self._runs = folder / "runs.json"
+
+    @property
+    def is_made(self) -> bool:
+        return self._runs.exists()
+
+    @property
+    def runs(self) -> list[dict[str, Any]]:
+        """Of both days."""
+        found: list[dict[str, Any]] = json.loads(self._runs.read_text())
+        return found
+
+    def make(self, forks: Forks) -> None:
+        for folder in (self.root, self.left, self._first):  # of another attempt, which failed
+            shutil.rmtree(folder, ignore_errors=True)
+        self.root.mkdir()
+        write_shop(self.root)
+        for day in (YESTERDAY, DAY):
+            answer = forks("run", "--date", day.isoformat(), *arguments(self.root))
+            assert answer.returncode == 0, answer.stdout + answer.stderr
+            if day == YESTERDAY:
+                shutil.copytree(self.root, self._first, symlinks=True)
+        found = runs(arguments(self.root))
+        self.root.rename(self.left)
+        self._runs.write_text(json.dumps(found))
+
+    def begin_again(self) -> Path:
+        """The root as it was after the first day, at its place: a run's artifacts are known by their paths."""
+        shutil.copytree(self._first, self.root, symlinks=True)
+        return self.root

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from shops import DAY, SHOP, Forks, ndr, runs, write_sales, write_shop
+from shops import DAY, PLAIN, SHOP, Forks, ndr, write_sales, write_shop
 
 from components.counts import files
 
 SETTINGS = {
+    "dataset": PLAIN,
     "data.window_days": 1,
     "data.catch_up_days": 2,
     "trainer.epochs": 2,
@@ -34,6 +35,11 @@ class Shop:
         options = [part for name, value in values.items() for part in ("--set", f"{name}={value}")]
         return self._forks(*command, "--config", str(SHOP), *options)
 
+    @property
+    def options(self) -> list[str]:
+        """As any command takes them."""
+        return ["--config", str(SHOP), "--set", f"root={self.folder}", "--set", f"dataset={PLAIN}"]
+
     def run(self, day: date, **settings: Any) -> dict[str, Any]:
         """The record of a run that is expected to get to its end."""
         answer = self.ndr("run", "--date", str(day), **settings)
@@ -49,7 +55,8 @@ class Shop:
         return str(answer.stderr)
 
     def runs(self) -> list[dict[str, Any]]:
-        return runs(["--config", str(SHOP), "--set", f"root={self.folder}"])
+        found: list[dict[str, Any]] = json.loads(self.ndr("runs", "--json").stdout)
+        return found
 
     def steps(self) -> set[str]:
         """Those of the last run."""
@@ -211,7 +218,7 @@ def test_days_are_inspected(shop: Shop) -> None:
     """Each command over real runs; `tests/pipeline/test_inspection.py` has what they make of what."""
 
     def told(*command: str) -> Any:
-        answer = ndr(*command, "--json", "--config", str(SHOP), "--set", f"root={shop.folder}")
+        answer = ndr(*command, "--json", *shop.options)
         assert answer.returncode == 0, answer.stderr
         return json.loads(answer.stdout)
 

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from shops import DAY, TOWERS, YESTERDAY, Forks, arguments, runs, towers, write_shop
+import pytest
+from shops import DAY, TOWERS, YESTERDAY, Forks, Undisturbed, arguments, runs, towers
 
 # Resolved, or in the cache.
 UNEXECUTED = (
@@ -67,35 +68,55 @@ def watched(look: Callable[[], None]) -> Iterator[None]:
     assert not found
 
 
-def test_a_run_that_is_killed_anywhere_ends_as_one_that_is_not(forks: Forks, undisturbed: Path, tmp_path: Path) -> None:
-    write_shop(tmp_path)
-    command = ["run", "--date", DAY.isoformat(), *arguments(tmp_path)]
-    assert forks("run", "--date", YESTERDAY.isoformat(), *arguments(tmp_path)).returncode == 0
-    expected = towers(undisturbed)
-    sizes = {name: len(content) for name, content in expected.items()}
+@pytest.fixture(scope="module")
+def killed(forks: Forks, undisturbed: Undisturbed) -> tuple[Path, str]:
+    """A root on which the second day was killed at every moment, then ended; and what a run was told that came between."""
+    root = undisturbed.begin_again()
+    command = ["run", "--date", DAY.isoformat(), *arguments(root)]
+    sizes = {name: len(content) for name, content in towers(undisturbed.left).items()}
 
     def nothing_partial_is_visible() -> None:
         for tower in TOWERS:
-            for folder in (tmp_path / "serving" / tower).glob("*"):
-                files = {str(p.relative_to(tmp_path)): p.stat().st_size for p in folder.rglob("*") if p.is_file()}
+            for folder in (root / "serving" / tower).glob("*"):
+                files = {str(p.relative_to(root)): p.stat().st_size for p in folder.rglob("*") if p.is_file()}
                 whole = {name for name in sizes if Path(name).is_relative_to(f"serving/{tower}/{folder.name}")}
                 assert files.keys() == whole
                 assert all(size == sizes[name] for name, size in files.items() if not name.endswith(".pb"))
 
-    nodes = [step["node"] for step in runs(arguments(undisturbed))[-1]["steps"]]
     with watched(nothing_partial_is_visible):
-        for fault in faults(nodes):
+        for fault in faults([step["node"] for step in undisturbed.runs[-1]["steps"]]):
             answer = forks(*command, fault=fault)
             assert answer.returncode == -signal.SIGKILL, f"{fault}: {answer.stdout + answer.stderr}"
-        answer = forks(*command)
+        last = forks.start(*command, fault="stopped:Pusher")
+        while Path(f"/proc/{last}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+            assert not forks.has_ended(last)
+            time.sleep(0.05)
+        between = forks("run", "--date", YESTERDAY.isoformat(), *arguments(root))
+        os.kill(last, signal.SIGCONT)
+        answer = forks.end(last)
     assert answer.returncode == 0, answer.stdout + answer.stderr
-    last = runs(arguments(tmp_path))[-1]
+    assert between.returncode == 1
+    return root, between.stderr.replace(str(last), "LAST")
+
+
+def test_a_run_that_is_killed_anywhere_ends_as_one_that_is_not(
+    killed: tuple[Path, str], undisturbed: Undisturbed
+) -> None:
+    root, _ = killed
+    last = runs(arguments(root))[-1]
     assert (last["state"], last["blessed"], last["version"]) == ("complete", True, 20261124001)
     assert last["given"]["base_day"] == YESTERDAY.isoformat()
-    assert towers(tmp_path) == expected
+    assert towers(root) == towers(undisturbed.left)
     # What is carried to the next day, and how this one judged the model before it, are the same to the bit.
-    assert counts(tmp_path) == counts(undisturbed)
-    assert last["next_day_metrics"] == runs(arguments(undisturbed))[-1]["next_day_metrics"] != {}
+    assert counts(root) == counts(undisturbed.left)
+    assert last["next_day_metrics"] == undisturbed.runs[-1]["next_day_metrics"] != {}
+
+
+def test_two_runs_at_once_do_not_mix(killed: tuple[Path, str]) -> None:
+    """The one that came second is refused; above, the first ends as if it had been alone."""
+    root, said = killed
+    assert 'is in use by another run ({"pid": LAST' in said
+    assert [run["date"] for run in runs(arguments(root))].count(YESTERDAY.isoformat()) == 1
 
 
 def counts(root: Path) -> dict[str, bytes]:
@@ -104,19 +125,3 @@ def counts(root: Path) -> dict[str, bytes]:
     found = {str(path.relative_to(newest)): path.read_bytes() for path in newest.rglob("*") if path.is_file()}
     assert {"through/counts.json", "training/counts.json"} < found.keys()
     return found
-
-
-def test_two_runs_at_once_do_not_mix(forks: Forks, undisturbed: Path, tmp_path: Path) -> None:
-    write_shop(tmp_path)
-    command = ["run", "--date", YESTERDAY.isoformat(), *arguments(tmp_path)]
-    first = forks.start(*command, fault="stopped:Transform")
-    while Path(f"/proc/{first}/stat").read_text().rpartition(")")[2].split()[0] != "T":
-        time.sleep(0.05)
-    second = forks("run", "--date", DAY.isoformat(), *arguments(tmp_path))
-    assert second.returncode == 1
-    assert f'is in use by another run ({{"pid": {first}' in second.stderr
-    os.kill(first, signal.SIGCONT)
-    assert forks.end(first).returncode == 0
-    assert [run["version"] for run in runs(arguments(tmp_path))] == [20261123001]
-    expected = {name: content for name, content in towers(undisturbed).items() if "20261123001" in name}
-    assert towers(tmp_path) == expected

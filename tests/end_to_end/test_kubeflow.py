@@ -17,7 +17,7 @@ import kubeflow_judge
 import pytest
 import yaml
 from database_servers import PASSWORD, MariaDB
-from shops import DAY, SHOP, YESTERDAY, Forks, arguments, runs, towers, write_shop
+from shops import DAY, SHOP, YESTERDAY, Forks, Undisturbed, arguments, runs, towers, write_shop
 
 from pipeline import config as configuration
 from pipeline import lock, store
@@ -166,7 +166,7 @@ def back_to(day: date) -> int:
 
 
 def test_two_days_are_as_ndr_run_makes_them_though_steps_are_killed(
-    cluster: Cluster, root: Path, options: list[str], undisturbed: Path
+    cluster: Cluster, root: Path, options: list[str], undisturbed: Undisturbed
 ) -> None:
     cluster.run(date=str(YESTERDAY))
     faults: dict[str, list[tuple[str, int]]] = {}
@@ -196,8 +196,8 @@ def test_two_days_are_as_ndr_run_makes_them_though_steps_are_killed(
         (str(DAY), "complete", True, 20261124001),
     ]
     assert found[-1]["run"] == f"{DAY}.{run}" and found[-1]["given"]["base_day"] == str(YESTERDAY)
-    assert towers(root) == towers(undisturbed)
-    expected = runs(arguments(undisturbed))[-1]
+    assert towers(root) == towers(undisturbed.left)
+    expected = undisturbed.runs[-1]
     assert found[-1]["metrics"] == expected["metrics"]
     assert {step["node"] for step in found[-1]["steps"]} == {step["node"] for step in expected["steps"]}
     assert all(len(known.attempts(f"{DAY}.{run}", step["node"])) == 1 for step in found[-1]["steps"])

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from ml_metadata.metadata_store.metadata_store import MetadataStore
 from ml_metadata.proto import metadata_store_pb2
-from shops import DAY, ITEMS_A_KIND, SHOP, ndr, runs, write_shop
+from shops import DAY, ITEMS_A_KIND, PLAIN, SHOP, ndr, runs, write_shop
 
 PLAIN_TENSORFLOW = """
 import json, sys
@@ -294,7 +294,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk_is_named_and_the_same_command_goes_on_once_there_is_room(small_disk: Path) -> None:
     write_shop(small_disk)
     (small_disk / "rest").write_bytes(bytes(2 << 20))
-    command = ["run", "--date", DAY.isoformat(), "--config", str(SHOP), "--set", f"root={small_disk}"]
+    command = ["run", "--date", DAY.isoformat(), "--config", str(SHOP)]
+    command += ["--set", f"root={small_disk}", "--set", f"dataset={PLAIN}"]
     answer = ndr(*command)
     full = f"The disk that holds {small_disk} is full. Nothing was pushed. Make room and run again.\n"
     assert (answer.returncode, answer.stderr) == (1, full), answer.stdout
