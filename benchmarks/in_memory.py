@@ -138,7 +138,7 @@ def trained(
             draws = uniform_draws(known, settings.softmax.uniform_negatives, seed, masks)
         return with_uniform_items(order.skip(skip), draws)
 
-    model.compile(optimizer=build_optimizer(settings))
+    model.compile(optimizer=build_optimizer(settings, settings.epochs * (examples // batch_size)))
     model.make_weights(next(iter(batches(0, 0))))
     state, shape = TrainingState(model), warm_start.shape(spec, settings)
     if base:

@@ -179,6 +179,7 @@ def create_pipeline(config: Config, day: date) -> Pipeline:
             SHAPE_PROPERTY: shape,
             SPAN_PROPERTY: sources.span(day),
         },
+        held_out=interactions.outputs["examples"] if config.trainer.early_stopping else None,
     ).with_id(TRAINER)
 
     trainer.add_upstream_node(next_day)

@@ -15,6 +15,7 @@ from tfx.utils import io_utils, json_utils
 
 from components.artifacts import GOES_ON_PROPERTY, SHAPE_PROPERTY, SPAN_PROPERTY, Analysis, warm_start_folder
 from components.example_gen.catalogue import BLOCKED_SPLIT, CATALOGUE_SPLIT
+from components.example_gen.interactions import EVAL_SPLIT
 from components.example_gen.point_in_time import EARLIER_SPLIT, JUDGED_DAY_PROPERTY, JUDGED_SPLIT
 
 CATALOGUE_KEY = "catalogue"
@@ -24,6 +25,8 @@ JUDGED_FILES = "judged_files"
 JUDGED_DAY = "judged_day"
 BLOCKED_FILES = "blocked_files"
 ANALYSIS_KEY = "analysis"
+HELD_OUT_KEY = "held_out"
+HELD_OUT_FILES = "held_out_files"
 WARM_START = "warm_start"
 UNFINISHED = "unfinished"
 
@@ -36,6 +39,7 @@ class RetrievalTrainerSpec(component_spec.ComponentSpec):
         **TrainerSpec.INPUTS,
         CATALOGUE_KEY: component_spec.ChannelParameter(type=standard_artifacts.Examples),
         ANALYSIS_KEY: component_spec.ChannelParameter(type=Analysis),
+        HELD_OUT_KEY: component_spec.ChannelParameter(type=standard_artifacts.Examples, optional=True),
     }
     OUTPUTS = TrainerSpec.OUTPUTS
     TYPE_ANNOTATION = TrainerSpec.TYPE_ANNOTATION
@@ -45,6 +49,7 @@ class RetrievalTrainerExecutor(executor.GenericExecutor):
     """TFX's executor, which tells the user function by `custom_config` what else the step has.
 
     - `catalogue_files`: the patterns of the catalogue's files.
+    - `held_out_files`: the patterns of the raw held-out interactions' files, where training looks at them.
     - `blocked_files`: those of items that are known, but blocked.
     - `earlier_files`: those of earlier catalogues, where interactions see them.
     - `judged_files`: the catalogue's as it was known before `judged_day` (days since 1970-01-01), the first that is held out.
@@ -94,6 +99,10 @@ class RetrievalTrainerExecutor(executor.GenericExecutor):
             EARLIER_FILES: files.get(EARLIER_SPLIT, []),
             JUDGED_FILES: files.get(JUDGED_SPLIT, files[CATALOGUE_SPLIT]),
             JUDGED_DAY: catalogue.get_int_custom_property(JUDGED_DAY_PROPERTY),
+            HELD_OUT_FILES: [
+                io_utils.all_files_pattern(artifact_utils.get_split_uri([examples], EVAL_SPLIT))
+                for examples in input_dict.get(HELD_OUT_KEY) or []
+            ],
             ANALYSIS_KEY: artifact_utils.get_single_uri(input_dict[ANALYSIS_KEY]),
             WARM_START: warm_start_folder(
                 artifact_utils.get_single_uri(output_dict[standard_component_specs.MODEL_KEY])
@@ -127,6 +136,7 @@ class RetrievalTrainer(base_component.BaseComponent):
         analysis: the Analyzer's.
         base_model: the model that training goes on from; the channel may have none.
         statistics: of the interactions; says how many there are.
+        held_out: raw interactions, whose `eval` split ends training early; None where it does not.
         custom_config: what the user function is told; JSON can hold it. `span` and `shape` of it are left on the model.
     """
 
@@ -143,9 +153,11 @@ class RetrievalTrainer(base_component.BaseComponent):
         base_model: types.BaseChannel,
         statistics: types.BaseChannel,
         custom_config: dict[str, Any],
+        held_out: types.BaseChannel | None = None,
     ) -> None:
         super().__init__(
             RetrievalTrainerSpec(
+                held_out=held_out,
                 run_fn=run_fn,
                 examples=examples,
                 catalogue=catalogue,

@@ -16,6 +16,8 @@ from components.trainer.towers import Parts, Tower, build_tables, undivided
 from components.transform.catalogue_lookup import Inputs
 from schemas.features import CANDIDATE_ID, QUERY_ID, REWARD, FeatureSpec
 
+OF_QUERIES, OF_ITEMS, OF_UNIFORM_ITEMS = range(3)  # whose dropout: each leaves out others
+
 
 class TwoTowerModel(tfrs.Model):
     """Both towers, the loss that trains them, and the estimator that corrects it.
@@ -33,6 +35,7 @@ class TwoTowerModel(tfrs.Model):
         new_item_boost: see `components.trainer.settings.SoftmaxSettings`.
         same_user_negatives: the same.
         repeat_bonus: what a query's history adds to the scores of its items; None where no history may be taken again.
+        dropout_seed: of what the towers' dropout leaves out; None without dropout.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class TwoTowerModel(tfrs.Model):
         new_item_boost: float,
         same_user_negatives: bool,
         repeat_bonus: RepeatBonus | None = None,
+        dropout_seed: int | None = None,
     ) -> None:
         super().__init__()
         self.query_tower = query_tower
@@ -57,6 +61,7 @@ class TwoTowerModel(tfrs.Model):
         self._masks = dict(masks)
         self._new_item_boost = new_item_boost
         self._same_user_negatives = same_user_negatives
+        self._dropout_seed = dropout_seed
         self._mean_loss = tf_keras.metrics.Mean("loss")
 
     def compute_loss(self, batch: Batch, training: bool = False) -> tf.Tensor:
@@ -64,8 +69,8 @@ class TwoTowerModel(tfrs.Model):
         ids = batch.interactions[CANDIDATE_ID]
         counts = self.frequency(ids) if training else self.frequency.estimate(ids)
         return self.retrieval_loss(
-            self.query_tower(batch.interactions, training=training),
-            self._items(batch.interactions, counts, training),
+            self.query_tower(batch.interactions, noise=self._noise(OF_QUERIES, training)),
+            self._items(batch.interactions, counts, self._noise(OF_ITEMS, training)),
             rewards=batch.interactions[REWARD],
             uniform_items=self._uniform_items(batch.uniform_items, training) if batch.uniform_items else None,
             catalogue_size=self._catalogue_size,
@@ -95,14 +100,23 @@ class TwoTowerModel(tfrs.Model):
         return {"loss": self._mean_loss.result()}
 
     def _uniform_items(self, inputs: Inputs, training: bool) -> Items:
-        return self._items(inputs, self.frequency.estimate(inputs[CANDIDATE_ID]), training)
+        noise = self._noise(OF_UNIFORM_ITEMS, training)
+        return self._items(inputs, self.frequency.estimate(inputs[CANDIDATE_ID]), noise)
 
-    def _items(self, inputs: Inputs, expected_counts: tf.Tensor, training: bool) -> Items:
+    def _noise(self, of: int, training: bool) -> tf.Tensor | None:
+        """The seed of a step's dropout, on this replica."""
+        if not training or self._dropout_seed is None:
+            return None
+        replica = tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.int64)
+        own = self._dropout_seed + (of << 32) + replica * (1 << 34)
+        return tf.stack([own, tf.cast(self.optimizer.iterations, tf.int64)])
+
+    def _items(self, inputs: Inputs, expected_counts: tf.Tensor, noise: tf.Tensor | None) -> Items:
         hidden = tf.zeros_like(expected_counts, tf.bool)
         for feature, mask in self._masks.items():
             hidden |= tf.equal(inputs[feature], mask)
         boosts = tf.where(hidden, self._new_item_boost, 1.0)
-        return Items(self.item_tower(inputs, training=training), inputs[CANDIDATE_ID], expected_counts, boosts, hidden)
+        return Items(self.item_tower(inputs, noise=noise), inputs[CANDIDATE_ID], expected_counts, boosts, hidden)
 
 
 def build_model(
@@ -123,8 +137,10 @@ def build_model(
     """
     tables = build_tables(rows, {name: table.width for name, table in spec.tables.items()}, settings.seed, parts)
     towers, mixed = settings.towers, settings.mixed_precision
-    query_tower = Tower(spec.query_inputs, tables, towers.query, settings.seed + 1, "query_tower", mixed)
-    item_tower = Tower(spec.item, tables, towers.item, settings.seed + 2, "item_tower", mixed)
+    query_tower = Tower(
+        spec.query_inputs, tables, towers.query, settings.seed + 1, "query_tower", mixed, towers.dropout
+    )
+    item_tower = Tower(spec.item, tables, towers.item, settings.seed + 2, "item_tower", mixed, towers.dropout)
     softmax, frequency = settings.softmax, settings.frequency
     loss = InBatchSoftmax(
         softmax.correction,
@@ -149,4 +165,5 @@ def build_model(
         softmax.new_item_boost,
         softmax.same_user_negatives,
         RepeatBonus(spec.repeating) if spec.repeating else None,
+        settings.seed if towers.dropout else None,
     )

@@ -8,22 +8,92 @@ import tf_keras
 from components.trainer.settings import TrainerSettings
 from components.trainer.towers import TABLE
 
+ALL_BUT_KERNELS = r"^(?!.*kernel:\d+$)"  # by the names of weights, which Keras searches for this
 EPSILON = 1e-15  # added to the sums of squared gradients, so far below where they start
 
 
-def build_optimizer(settings: TrainerSettings) -> tf_keras.optimizers.Optimizer:
-    """The optimizer of a configuration."""
+class OfRun(tf_keras.optimizers.schedules.LearningRateSchedule):
+    """A schedule over the steps of one run, where the optimizer counts those of all days.
+
+    Args:
+        schedule: of the run's own steps.
+    """
+
+    def __init__(self, schedule: tf_keras.optimizers.schedules.LearningRateSchedule) -> None:
+        self._schedule = schedule
+        self.first_step = tf.Variable(0, trainable=False, dtype=tf.int64)
+
+    def __call__(self, step: tf.Tensor) -> tf.Tensor:
+        """The learning rate of a step, which is numbered over all days."""
+        return self._schedule(tf.cast(step, tf.int64) - self.first_step)
+
+
+def build_optimizer(settings: TrainerSettings, steps: int = 1) -> tf_keras.optimizers.Optimizer:
+    """The optimizer of a configuration.
+
+    Args:
+        settings: the trainer's.
+        steps: of the run, by which a schedule goes.
+    """
+    optimizer = _optimizer(settings, steps)
+    optimizer.exclude_from_weight_decay(var_names=[ALL_BUT_KERNELS])
+    return optimizer
+
+
+def begin_run(optimizer: tf_keras.optimizers.Optimizer) -> None:
+    """Tells a schedule that the step that the optimizer is at is the run's first."""
+    if isinstance(schedule := optimizer._learning_rate, OfRun):
+        schedule.first_step.assign(optimizer.iterations)
+
+
+def learning_rate(settings: TrainerSettings, steps: int) -> float | OfRun:
+    """The learning rate of a run of so many steps."""
+    rate, schedule = settings.learning_rate, settings.schedule
+    warmup = int(schedule.warmup_share * steps)
+    if schedule.kind == "constant" and not warmup:
+        return rate
+    of_warmup = {"warmup_target": rate, "warmup_steps": warmup} if warmup else {}
+    start = 0.0 if warmup else rate
+    falls = max(1, steps - warmup)
+    if schedule.kind == "cosine":
+        return OfRun(tf_keras.optimizers.schedules.CosineDecay(start, falls, schedule.end_share, **of_warmup))
+    return OfRun(Straight(rate, warmup, falls, schedule.end_share if schedule.kind == "linear" else 1.0))
+
+
+class Straight(tf_keras.optimizers.schedules.LearningRateSchedule):
+    """From nothing to the rate in a line, and from there to a share of it; Keras has a warm-up for its cosine alone.
+
+    Args:
+        rate: the highest.
+        warmup: the steps in which it rises.
+        falls: the steps in which it falls.
+        end_share: of the rate, where it ends.
+    """
+
+    def __init__(self, rate: float, warmup: int, falls: int, end_share: float) -> None:
+        self._fall = tf_keras.optimizers.schedules.PolynomialDecay(rate, falls, rate * end_share)
+        self._rate, self._warmup = rate, warmup
+
+    def __call__(self, step: tf.Tensor) -> tf.Tensor:
+        """The learning rate of a step, from 0."""
+        rises = self._rate * tf.cast(step, tf.float32) / max(1, self._warmup)
+        return tf.where(step < self._warmup, rises, self._fall(tf.maximum(step - self._warmup, 0)))
+
+
+def _optimizer(settings: TrainerSettings, steps: int) -> tf_keras.optimizers.Optimizer:
+    rate = learning_rate(settings, steps)
+    decay = settings.weight_decay or None  # None, not 0: Keras would still touch every weight for a decay of zero
     match settings.optimizer:
         case "adagrad":
             # Keras starts at 0.1, beside which the gradients of a mean over a batch are nothing: the rate would stay a hundredth of
             # what is set, and the more so the larger the batch.
             return tf_keras.optimizers.Adagrad(
-                settings.learning_rate, initial_accumulator_value=settings.adagrad_start, epsilon=EPSILON
+                rate, initial_accumulator_value=settings.adagrad_start, epsilon=EPSILON, weight_decay=decay
             )
         case "rowwise_adagrad":
-            return RowWiseAdagrad(settings.learning_rate, settings.adagrad_start)
+            return RowWiseAdagrad(rate, settings.adagrad_start, decay)
         case "adam":
-            return tf_keras.optimizers.Adam(settings.learning_rate)
+            return tf_keras.optimizers.Adam(rate, weight_decay=decay)
 
 
 class RowWiseAdagrad(tf_keras.optimizers.Optimizer):
@@ -39,12 +109,17 @@ class RowWiseAdagrad(tf_keras.optimizers.Optimizer):
     Args:
         learning_rate: see above.
         start: what the sums start from.
+        weight_decay: as Keras's optimizers have it; None for none.
     """
 
-    def __init__(self, learning_rate: float, start: float, name: str = "RowWiseAdagrad") -> None:
-        super().__init__(
-            name=name, weight_decay=None
-        )  # Keras's 0 would decay the whole table by nothing, at every step
+    def __init__(
+        self,
+        learning_rate: float | tf_keras.optimizers.schedules.LearningRateSchedule,
+        start: float,
+        weight_decay: float | None = None,
+        name: str = "RowWiseAdagrad",
+    ) -> None:
+        super().__init__(name=name, weight_decay=weight_decay)
         self._learning_rate = self._build_learning_rate(learning_rate)
         self._start = start
 

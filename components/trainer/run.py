@@ -16,6 +16,7 @@ from components.trainer.component import (
     BLOCKED_FILES,
     CATALOGUE_FILES,
     EARLIER_FILES,
+    HELD_OUT_FILES,
     JUDGED_DAY,
     JUDGED_FILES,
     UNFINISHED,
@@ -39,6 +40,7 @@ from components.trainer.model import build_model
 from components.trainer.optimizers import build_optimizer
 from components.trainer.settings import TrainerSettings
 from components.trainer.state import TrainingState
+from components.trainer.stopping import EarlyStopping, read_held_out
 from components.trainer.trained import TrainedTowers
 from components.trainer.training import Training, train
 from components.transform.model_inputs import ModelInputs
@@ -100,6 +102,7 @@ def train_and_export(fn_args: FnArgs, devices: strategies.Devices) -> None:
         items = catalogue_inputs(known, spec, transform_output, has_versions=bool(config[EARLIER_FILES]))
     lookup = lookup_for_training(spec, items) if items else None
 
+    steps_per_epoch = -(-examples // batch_size)
     fits = examples * parsed_bytes(transform_output) <= settings.kept_gib * GIB
     kept = settings.epochs > 1 and fits and devices.has_weights  # else they are read elsewhere
     training_examples = TrainingExamples(fn_args.train_files, transform_output, batch_size, examples, kept, masks=masks)
@@ -113,13 +116,23 @@ def train_and_export(fn_args: FnArgs, devices: strategies.Devices) -> None:
 
     with devices.strategy.scope():
         model = build_model(spec, rows, settings, catalogue[CANDIDATE_ID].shape[0] if catalogue else 0, devices.parts)
-        model.compile(optimizer=build_optimizer(settings), jit_compile=settings.jit_compile)
+        model.compile(
+            optimizer=build_optimizer(settings, settings.epochs * steps_per_epoch), jit_compile=settings.jit_compile
+        )
         model.make_weights(next(iter(batches(0, 0))))
         state = TrainingState(model)
         if fn_args.base_model:
             warm_start.restore(state, spec, config[SHAPE_PROPERTY], config[ANALYSIS_KEY], fn_args.base_model)
         model.frequency.count_batches_of(batch_size)
-    training = Training(batches, -(-examples // batch_size), settings, config[UNFINISHED])
+        stopping = None
+        if settings.early_stopping:
+            whole = catalogue_inputs(config[CATALOGUE_FILES], spec, transform_output)
+            query_lookup = lookup_for_queries(spec, items) if items else None
+            held_out = read_held_out(
+                config[HELD_OUT_FILES], spec, transform_output, query_lookup, whole, settings.early_stopping
+            )
+            stopping = EarlyStopping(settings.early_stopping, held_out, settings.epochs)
+    training = Training(batches, steps_per_epoch, settings, config[UNFINISHED], stopping)
     train(model, state, training, fn_args.model_run_dir, devices)
     with devices.written(config[WARM_START]) as folder:
         warm_start.save(state, config[SHAPE_PROPERTY], config[ANALYSIS_KEY], folder)

@@ -14,10 +14,13 @@ class TowerSettings(Declaration):
     Attributes:
         query: widths of the query tower's layers; all but the last are ReLU. The last is the embedding's width.
         item: the same of the item tower.
+        dropout: the share of what a layer gives to the next one that a step of training leaves out, in [0, 1); the rest is scaled
+            up. Embeddings, and the last layer's values, are left whole.
     """
 
     query: tuple[PositiveInt, ...] = Field(min_length=1)
     item: tuple[PositiveInt, ...] = Field(min_length=1)
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
 
     @model_validator(mode="after")
     def _meet_in_one_space(self) -> Self:
@@ -122,6 +125,37 @@ class CatchUpSettings(Declaration):
     learning_rate: PositiveFloat | None = None
 
 
+class ScheduleSettings(Declaration):
+    """How the learning rate changes over the steps of a run; each day begins anew.
+
+    Attributes:
+        kind: `constant`; `linear` or `cosine` falls from `learning_rate` to `end_share` of it at the last step.
+        warmup_share: the share of the steps, at the beginning, over which it rises from nothing to `learning_rate`, in [0, 1).
+        end_share: of `learning_rate`, where it falls.
+    """
+
+    kind: Literal["constant", "linear", "cosine"] = "constant"
+    warmup_share: float = Field(default=0.0, ge=0.0, lt=1.0)
+    end_share: float = Field(default=0.0, ge=0.0, le=1.0)
+
+
+class EarlyStoppingSettings(Declaration):
+    """When training ends before its epochs do: the model of the best epoch is kept, by recall on what is held out.
+
+    The same interactions judge the model afterwards, which the choice among a few epochs flatters a little; what the next day says
+    (`ndr report`) is free of it.
+
+    Attributes:
+        recall_at: K of the recall among the whole catalogue by which epochs are compared.
+        patience: training ends when so many epochs in a row were no better than the best before.
+        interactions: at most so many of the held-out ones are ranked after each epoch, drawn by a digest.
+    """
+
+    recall_at: PositiveInt = 50
+    patience: PositiveInt = 1
+    interactions: PositiveInt = 10_000
+
+
 class TrainerSettings(Declaration):
     """How the towers are trained.
 
@@ -137,6 +171,10 @@ class TrainerSettings(Declaration):
             the first steps of a row are as large whether its item is popular or rare. Where rare items are learnt by heart, raise
             it, and the learning rate with it: until a row's own sum is as large, it moves by learning_rate / sqrt(adagrad_start)
             times its gradient.
+        schedule: how the learning rate changes over a run's steps.
+        weight_decay: the share of the towers' layers' weights that a step takes off, times the learning rate (decoupled, as
+            AdamW's, ICLR 2019). Biases and embeddings are left alone. 0 for none.
+        early_stopping: ends training when what is held out says so, on `one_device` or `mirrored`. None trains all epochs.
         softmax: the loss.
         frequency: the estimator that corrects it.
         warm_start: whether training goes on from the last blessed model of an earlier day. Without, every day starts anew.
@@ -158,6 +196,9 @@ class TrainerSettings(Declaration):
     optimizer: Literal["adagrad", "rowwise_adagrad", "adam"] = "adagrad"
     learning_rate: PositiveFloat = 0.03
     adagrad_start: PositiveFloat = 1e-12
+    schedule: ScheduleSettings = ScheduleSettings()
+    weight_decay: NonNegativeFloat = 0.0
+    early_stopping: EarlyStoppingSettings | None = None
     softmax: SoftmaxSettings = SoftmaxSettings()
     frequency: FrequencySettings = FrequencySettings()
     warm_start: bool = True
@@ -182,7 +223,20 @@ class TrainerSettings(Declaration):
             found.append((("jit_compile",), f"{reason}: XLA lacks an operation of its loss"))
         if self.strategy.kind == "tpu":
             found.append((("strategy", "kind"), f"{reason}: XLA lacks an operation of its loss"))
+        if self.early_stopping:
+            found.append((("early_stopping",), f"{reason}: the recall that it goes by lacks their bonus"))
         return found
+
+    @model_validator(mode="after")
+    def _can_stop_early(self) -> Self:
+        if self.early_stopping is None:
+            return self
+        if self.strategy.kind not in ("one_device", "mirrored"):
+            reason = f"expected strategy.kind one_device or mirrored, where one process knows all; received {self.strategy.kind}"
+            raise FaultsError([(("early_stopping",), reason)])
+        if max(self.epochs, self.catch_up.epochs or 1) == 1:
+            raise FaultsError([(("early_stopping",), "expected more than one epoch, among which the best is kept")])
+        return self
 
     def of_run(self, goes_on: bool) -> "TrainerSettings":
         """The settings of a run that goes on from an earlier model, or of one that starts anew."""

@@ -18,6 +18,7 @@ from schemas.features import (
     VectorFeature,
 )
 
+LAYER_STRIDE = 1 << 40  # between the seeds of two layers' dropout
 TABLE = "table"  # the name of a table's weights
 
 Parts = Callable[[int, int], int]
@@ -79,6 +80,7 @@ class Tower(tf_keras.Model):
         seed: of the initial values.
         name: `query_tower` or `item_tower`.
         mixed_precision: computes the dense layers in bfloat16, with float32 weights.
+        dropout: the share of a hidden layer's values that training leaves out.
     """
 
     def __init__(
@@ -89,8 +91,10 @@ class Tower(tf_keras.Model):
         seed: int,
         name: str,
         mixed_precision: bool = False,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__(name=name)
+        self._dropout = dropout
         self.features = dict(features)
         self.tables = dict(tables)
         self.width = widths[-1]
@@ -104,11 +108,21 @@ class Tower(tf_keras.Model):
             for position, width in enumerate(widths)
         ]
 
-    def call(self, inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """Model inputs by name (see `components.transform.preprocessing`) to [batch, width] unit vectors."""
+    def call(self, inputs: Mapping[str, tf.Tensor], noise: tf.Tensor | None = None) -> tf.Tensor:
+        """Model inputs by name (see `components.transform.preprocessing`) to [batch, width] unit vectors.
+
+        Args:
+            inputs: see above.
+            noise: [2] int64, the seed of what dropout leaves out: another each step, and the same where the step is taken again.
+                None leaves out nothing.
+        """
         hidden = tf.concat([self._represent(name, feature, inputs) for name, feature in self.features.items()], axis=1)
-        for layer in self.dense_layers:
+        for position, layer in enumerate(self.dense_layers):
             hidden = layer(hidden)
+            if noise is not None and position < len(self.dense_layers) - 1:
+                hidden = tf.nn.experimental.stateless_dropout(
+                    hidden, self._dropout, noise + [position * LAYER_STRIDE, 0]
+                )
         return tf.math.l2_normalize(tf.cast(hidden, tf.float32), axis=1)
 
     @tf.autograph.experimental.do_not_convert  # AutoGraph cannot read a match statement; nothing here depends on a tensor

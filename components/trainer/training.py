@@ -3,7 +3,7 @@
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,8 +13,10 @@ from tfx.utils import io_utils
 from components.progress import progress
 from components.trainer.model import TwoTowerModel
 from components.trainer.names import LOSS_CURVE
+from components.trainer.optimizers import begin_run
 from components.trainer.settings import TrainerSettings
 from components.trainer.state import TrainingState
+from components.trainer.stopping import EarlyStopping
 from components.trainer.strategies import Devices
 from schemas.errors import UserError
 
@@ -28,12 +30,14 @@ class Training:
         steps_per_epoch: batches an epoch.
         settings: epochs, and the steps between checkpoints.
         unfinished: where the checkpoints on the way are; the same for every attempt at the same training.
+        stopping: ends training early, and says whose epoch's model is kept; None trains all epochs.
     """
 
     batches: Callable[[int, int], tf.data.Dataset]
     steps_per_epoch: int
     settings: TrainerSettings
     unfinished: str
+    stopping: EarlyStopping | None = None
 
 
 def train(
@@ -62,7 +66,10 @@ def train(
     settings = training.settings
     curve = LossCurve(training.steps_per_epoch, settings)
     first_step = int(model.optimizer.iterations.numpy())
-    checkpoint = tf.train.Checkpoint(state=state.checkpoint, losses=curve.totals)
+    begin_run(model.optimizer)
+    stopping = training.stopping
+    found = {"recalls": stopping.recalls} if stopping else {}
+    checkpoint = tf.train.Checkpoint(state=state.checkpoint, losses=curve.totals, **found)
     earlier = tf.train.latest_checkpoint(training.unfinished)
     with devices.strategy.scope(), devices.written(training.unfinished) as folder:
         manager = tf.train.CheckpointManager(checkpoint, folder, max_to_keep=1)
@@ -72,6 +79,9 @@ def train(
         start, skip = divmod(_steps(model, first_step), training.steps_per_epoch)
         step = model.make_train_function()
         for epoch in range(start, settings.epochs):
+            if stopping and stopping.is_over:
+                break
+            recall = None
             feed = devices.feed(partial(training.batches, epoch, skip))
             while skip < training.steps_per_epoch:
                 until_checkpoint = (
@@ -82,16 +92,22 @@ def train(
                 devices.run(step, feed, steps)
                 curve.add(epoch, model.mean_loss(), steps)
                 skip += steps
-                if steps == until_checkpoint:
+                if stopping and skip == training.steps_per_epoch:
+                    recall = stopping.judge(model, state, epoch, folder)
+                if steps == until_checkpoint or recall is not None:
                     manager.save(checkpoint_number=int(model.optimizer.iterations.numpy()))
-            curve.report(epoch)
+            if stopping:
+                stopping.forget_others(folder)
+            curve.report(epoch, recall)
             skip = 0
             if is_enough(epoch):
                 break
         if not all(tf.reduce_all(tf.math.is_finite(weights)) for weights in model.trainable_variables):
             raise _diverged(settings)
+        if stopping:
+            stopping.restore_best(state, folder)
     if devices.is_chief:
-        curve.write(log_folder)
+        curve.write(log_folder, stopping.recalls.numpy()[: stopping.epochs].tolist() if stopping else None)
 
 
 def _steps(model: TwoTowerModel, first_step: int) -> int:
@@ -125,17 +141,22 @@ class LossCurve:
             raise _diverged(self._settings)
         self.totals.scatter_add(tf.IndexedSlices(tf.constant(loss * steps, tf.float64), epoch))
 
-    def report(self, epoch: int) -> None:
-        """Tells whoever watches of an epoch's end."""
+    def report(self, epoch: int, recall: float | None = None) -> None:
+        """Tells whoever watches of an epoch's end, and of the recall of what is held out where it was measured."""
         epochs, elapsed = self._settings.epochs, time.monotonic() - self._started
+        of_held_out = "" if recall is None else f", held-out recall {recall:.4f}"
         progress(
-            f"epoch {epoch + 1} of {epochs}, loss {self._means()[epoch]:.4f}, {elapsed:.0f} s", (epoch + 1) / epochs
+            f"epoch {epoch + 1} of {epochs}, loss {self._means()[epoch]:.4f}{of_held_out}, {elapsed:.0f} s",
+            (epoch + 1) / epochs,
         )
 
-    def write(self, folder: str) -> None:
-        """Leaves `loss.csv` with a row an epoch."""
-        rows = [f"{epoch},{loss}" for epoch, loss in enumerate(self._means())]
-        io_utils.write_string_file(os.path.join(folder, LOSS_CURVE), "\n".join(["epoch,loss", *rows, ""]))
+    def write(self, folder: str, recalls: Sequence[float] | None = None) -> None:
+        """Leaves `loss.csv` with a row an epoch; with the recalls of the epochs that there were, where they were measured."""
+        losses = [f"{epoch},{loss}" for epoch, loss in enumerate(self._means())]
+        rows = ["epoch,loss", *losses]
+        if recalls is not None:
+            rows = ["epoch,loss,recall", *(f"{row},{recall}" for row, recall in zip(losses, recalls, strict=False))]
+        io_utils.write_string_file(os.path.join(folder, LOSS_CURVE), "\n".join([*rows, ""]))
 
     def _means(self) -> list[float]:
         means: list[float] = (self.totals.numpy() / self._steps_per_epoch).tolist()

@@ -48,7 +48,7 @@ def shape(spec: FeatureSpec, settings: TrainerSettings) -> str:
         "query": {name: feature.model_dump(exclude=FREE) for name, feature in spec.query.items()},
         "item": {name: feature.model_dump(exclude=FREE) for name, feature in spec.item.items()},
         "order": {"query": list(spec.query), "item": list(spec.item)},  # of the first layers' weights
-        "towers": settings.towers.model_dump(),
+        "towers": settings.towers.model_dump(include={"query", "item"}),
         "optimizer": settings.optimizer,
         "learn_temperature": settings.softmax.learn_temperature,
         "frequency": settings.frequency.model_dump(include={"buckets", "hashes"}) | {"seed": settings.seed},

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras
+from pydantic import ValidationError
 
 from components.trainer.inputs import Batch, uniform_draws, with_uniform_items
 from components.trainer.model import TwoTowerModel, build_model
 from components.trainer.optimizers import build_optimizer
-from components.trainer.settings import CatchUpSettings, TrainerSettings
+from components.trainer.settings import CatchUpSettings, TowerSettings, TrainerSettings
 from components.trainer.state import TrainingState
 from components.trainer.strategies import one_device
 from components.trainer.training import Training, train
@@ -151,6 +152,41 @@ def test_a_first_run_has_epochs_and_a_rate_of_its_own_where_they_are_set() -> No
     first = both.of_run(goes_on=False)
     assert (first.epochs, first.learning_rate) == (6, 0.03)
     assert CatchUpSettings(epochs=6).learning_rate is None and both.epochs == 1
+
+
+def test_dropout_leaves_out_others_each_step_and_nothing_where_a_model_is_asked() -> None:
+    chosen = settings().model_copy(update={"towers": TowerSettings(query=(64, 4), item=(4,), dropout=0.5)})
+    with_dropout, without = (
+        build_model(SPEC, ROWS, each, ITEMS)
+        for each in (chosen, chosen.model_copy(update={"towers": TowerSettings(query=(64, 4), item=(4,))}))
+    )
+    inputs = next(iter(batches())).interactions
+    first, second = tf.constant([3, 0], tf.int64), tf.constant([3, 1], tf.int64)
+    embedded = with_dropout.query_tower(inputs, noise=first)
+    assert np.array_equal(with_dropout.query_tower(inputs, noise=first), embedded)
+    assert not np.allclose(with_dropout.query_tower(inputs, noise=second), embedded)
+    # Of the item tower's single layer, which gives the embedding, nothing is left out.
+    assert np.array_equal(with_dropout.item_tower(inputs, noise=first), with_dropout.item_tower(inputs))
+    assert np.array_equal(with_dropout.query_tower(inputs), without.query_tower(inputs))
+    # Training does leave out.
+    losses = []
+    for model, each in ((with_dropout, chosen), (without, chosen)):
+        model.compile(optimizer=build_optimizer(each))
+        model.train_step(next(iter(batches())))
+        losses.append(model.mean_loss())
+    assert losses[0] != losses[1]
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"epochs": 2, "strategy": {"kind": "parameter_server"}}, "strategy.kind one_device or mirrored"),
+        ({"epochs": 1}, "expected more than one epoch"),
+    ],
+)
+def test_early_stopping_that_cannot_be_is_refused(changed: dict[str, object], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        TrainerSettings.model_validate({**settings().model_dump(), "early_stopping": {}, **changed})
 
 
 def test_adagrad_starts_from_what_is_set() -> None:

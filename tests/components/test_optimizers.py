@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from components.trainer.model import build_model
-from components.trainer.optimizers import RowWiseAdagrad, build_optimizer
+from components.trainer.optimizers import RowWiseAdagrad, begin_run, build_optimizer, learning_rate
 from components.trainer.settings import TrainerSettings
 from components.trainer.towers import EmbeddingTable
 from tests.components.test_model import ITEMS, SPEC, batches, settings
@@ -50,6 +50,52 @@ def test_other_weights_have_a_sum_each() -> None:
     optimizer = RowWiseAdagrad(0.5, start=7.0)
     optimizer.apply_gradients([(tf.constant([[3.0, 0.0]]), kernel)])  # 7 + 9 = 16
     np.testing.assert_allclose(kernel, [[1.0 - 1.5 / 4, 1.0]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("optimizer", ["adagrad", "rowwise_adagrad", "adam"])
+def test_only_the_layers_weights_decay(optimizer: str) -> None:
+    chosen = with_optimizer(optimizer).model_copy(update={"learning_rate": 0.5, "weight_decay": 0.1})
+    model = build_model(SPEC, {"user": 8, "item": 30}, chosen, ITEMS)
+    model.compile(optimizer=build_optimizer(chosen))
+    model.make_weights(next(iter(batches())))
+    weights = model.trainable_variables
+    before = [weight.numpy() for weight in weights]
+    model.optimizer.apply_gradients([(tf.zeros_like(weight), weight) for weight in weights])
+    decayed = ["kernel" in weight.name for weight in weights]
+    assert sum(decayed) == 3 < len(weights)  # of layers, beside as many biases and two tables
+    for weight, was, decays in zip(weights, before, decayed, strict=True):
+        np.testing.assert_allclose(weight, (1 - 0.5 * 0.1) * was if decays else was, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        # Of ten steps two are warm-up; the eight behind fall to a fifth, half of the way after four.
+        ("constant", [0.0, 0.5, 1.0, 1.0, 1.0]),
+        ("linear", [0.0, 0.5, 1.0, 0.6, 0.2]),
+        ("cosine", [0.0, 0.5, 1.0, 0.6, 0.2]),
+    ],
+)
+def test_a_schedule_is_of_the_runs_own_steps(kind: str, expected: list[float]) -> None:
+    schedule = {"kind": kind, "warmup_share": 0.2, "end_share": 0.2}
+    chosen = TrainerSettings.model_validate({**settings().model_dump(), "learning_rate": 1.0, "schedule": schedule})
+    optimizer, weight = build_optimizer(chosen, steps=10), tf.Variable([1.0], name="kernel")
+    optimizer.iterations.assign(100)  # of the days before
+    begin_run(optimizer)
+    found = []
+    for step in range(11):
+        optimizer.apply_gradients([(tf.constant([1.0]), weight)])
+        if step in (0, 1, 2, 6, 10):
+            found.append(float(optimizer.learning_rate))
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
+def test_without_a_warm_up_a_schedule_begins_at_the_rate() -> None:
+    for kind in ("linear", "cosine"):
+        chosen = TrainerSettings.model_validate({**settings().model_dump(), "schedule": {"kind": kind}})
+        rate = learning_rate(chosen, steps=4)
+        assert [float(rate(step)) for step in (0, 2, 4)] == pytest.approx([0.03, 0.015, 0.0], abs=1e-8)
+    assert learning_rate(settings(), steps=4) == 0.03
 
 
 def with_optimizer(name: str) -> TrainerSettings:

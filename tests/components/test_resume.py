@@ -9,14 +9,16 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 import tensorflow_transform as tft
+import tf_keras
 from numpy.typing import NDArray
 from tensorflow_transform.tf_metadata import dataset_metadata, metadata_io
 
 from components.trainer.inputs import Batch, TrainingExamples, uniform_draws, with_uniform_items
 from components.trainer.model import build_model
 from components.trainer.optimizers import build_optimizer
-from components.trainer.settings import TrainerSettings
+from components.trainer.settings import EarlyStoppingSettings, TrainerSettings
 from components.trainer.state import TrainingState
+from components.trainer.stopping import BEST, EarlyStopping, HeldOut
 from components.trainer.strategies import one_device
 from components.trainer.training import LOSS_CURVE, Training, train
 from schemas.features import CANDIDATE_ID, REWARD, FeatureSpec
@@ -38,6 +40,7 @@ FEATURES = {
 ROWS, BATCH = 18, 4  # 5 batches an epoch, the last of which has 2 rows and is filled up
 STEPS_PER_EPOCH, EPOCHS, CHECKPOINT_STEPS = 5, 3, 3
 STEPS_BEFORE = 7  # of the model that training goes on from
+STOPPING = EarlyStoppingSettings(recall_at=3, patience=1)
 CATALOGUE = {"item": tf.range(9, dtype=tf.int64), CANDIDATE_ID: tf.range(9, dtype=tf.int64)}
 
 
@@ -82,13 +85,23 @@ def test_batches_behind_skipped_ones_are_those_that_would_have_come(read: Read, 
 class Attempt:
     """At one and the same training, each time by a new model; asking for a batch may kill it."""
 
-    def __init__(self, folder: Path, read: Read, checkpoint_steps: int = CHECKPOINT_STEPS) -> None:
-        self._folder, self._read = folder, read
+    def __init__(
+        self,
+        folder: Path,
+        read: Read,
+        checkpoint_steps: int = CHECKPOINT_STEPS,
+        stops: bool = False,
+        epochs: int = EPOCHS,
+    ) -> None:
+        self._folder, self._read, self._stops = folder, read, stops
         self._settings = TrainerSettings.model_validate(
             {
-                "towers": {"query": [8, 4], "item": [4]},
+                "towers": {"query": [8, 4], "item": [4], "dropout": 0.25},
                 "optimizer": "adam",
-                "epochs": EPOCHS,
+                "weight_decay": 0.1,
+                # By the number of epochs, which another one would change.
+                "schedule": {"kind": "constant" if stops or epochs != EPOCHS else "cosine", "warmup_share": 0.0},
+                "epochs": epochs,
                 "softmax": {"learn_temperature": True, "uniform_negatives": 3},
                 "frequency": {"buckets": 64, "hashes": 2},
                 "checkpoint_steps": checkpoint_steps,
@@ -98,7 +111,7 @@ class Attempt:
     def train(self, killed_after: int = STEPS_PER_EPOCH * EPOCHS) -> None:
         self.asked: list[tuple[int, int]] = []
         model = build_model(SPEC, {"user": 7, "item": 9}, self._settings, 9)
-        model.compile(optimizer=build_optimizer(self._settings))
+        model.compile(optimizer=build_optimizer(self._settings, STEPS_PER_EPOCH * EPOCHS))
         model.make_weights(next(iter(self._batches(0, 0))))
         state = TrainingState(model)
         model.optimizer.iterations.assign(STEPS_BEFORE)
@@ -111,13 +124,20 @@ class Attempt:
             self.asked.append((epoch, skip))
             return self._batches(epoch, skip).enumerate(STEPS_PER_EPOCH * epoch + skip).map(check)
 
-        training = Training(mortal, STEPS_PER_EPOCH, self._settings, str(self._folder / "unfinished"))
+        stopping = None
+        if self._stops:
+            # Users want what they never took in training, so the longer it lasts, the less is found.
+            users, opposite = tf.range(7, dtype=tf.int64), (np.arange(7) + 4) % 9
+            held_out = HeldOut({"user": users}, {"item": CATALOGUE["item"]}, opposite, STOPPING.recall_at)
+            stopping = EarlyStopping(STOPPING, held_out, self._settings.epochs)
+        unfinished = str(self._folder / "unfinished")
+        training = Training(mortal, STEPS_PER_EPOCH, self._settings, unfinished, stopping)
         log = self._folder / f"log-{killed_after}"  # TFX gives every attempt another one
         train(model, state, training, str(log), one_device())
         tables = {f"{table}:{n}": v for table, variables in state.rows.items() for n, v in enumerate(variables)}
         estimator = {name: getattr(model.frequency, name) for name in ("step", "marks", "means")}
         self.changed = {name: v.numpy() for name, v in (tables | state.rest | estimator).items()}
-        self.losses = pd.read_csv(log / LOSS_CURVE)[["epoch", "loss"]]
+        self.losses = pd.read_csv(log / LOSS_CURVE)
 
     def _batches(self, epoch: int, skip: int) -> tf.data.Dataset:
         return with_uniform_items(self._read(epoch, skip), uniform_draws(CATALOGUE, 3, epoch).skip(skip))
@@ -171,6 +191,56 @@ def test_a_training_that_ended_is_not_trained_further(tmp_path: Path, read: Read
     attempt.train()
     assert attempt.asked == []
     assert_equal(attempt.changed, expected)
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory, read: Read) -> Attempt:
+    attempt = Attempt(tmp_path_factory.mktemp("stopped"), read, stops=True)
+    attempt.train()
+    return attempt
+
+
+def test_training_stops_when_an_epoch_is_no_better_and_the_best_ones_model_is_kept(
+    stopped: Attempt, read: Read, tmp_path: Path
+) -> None:
+    recalls = stopped.losses["recall"].tolist()
+    assert len(recalls) == 2 < EPOCHS and recalls[1] <= recalls[0]
+    assert stopped.asked == [(0, 0), (1, 0)]
+    first_epoch = Attempt(tmp_path, read, epochs=1)
+    first_epoch.train()
+    assert_equal(stopped.changed, first_epoch.changed)
+
+
+def test_a_training_that_stops_early_may_be_killed_too(tmp_path: Path, read: Read, stopped: Attempt) -> None:
+    attempt = Attempt(tmp_path, read, stops=True)
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        attempt.train(
+            killed_after=9
+        )  # in the second epoch, which is no better than the first: its third step is written down
+    for asked in ([(1, 3)], []):  # the second time there is nothing left to do
+        attempt.train()
+        assert attempt.asked == asked
+        assert_equal(attempt.changed, stopped.changed)
+        pd.testing.assert_frame_equal(attempt.losses, stopped.losses)
+    assert {path.name.partition(".")[0] for path in (tmp_path / "unfinished").glob(f"{BEST}*")} == {f"{BEST}0"}
+
+
+def test_recall_of_what_is_held_out_is_by_places_in_the_whole_catalogue() -> None:
+    # User n's vector is (cos n, sin n), as item n's, of 4 right angles: an item's own user has it first, its neighbours' second and
+    # third, as they tie, and the one across has it last.
+    class Model(tf_keras.Model):  # embeds by a table, as towers without a layer would
+        angles = tf.stack([tf.constant([1.0, 0.0, -1.0, 0.0]), tf.constant([0.0, 1.0, 0.0, -1.0])], axis=1)
+
+        def query_tower(self, inputs: dict[str, tf.Tensor]) -> tf.Tensor:
+            return tf.gather(self.angles, inputs["user"])
+
+        def item_tower(self, inputs: dict[str, tf.Tensor]) -> tf.Tensor:
+            return tf.gather(self.angles, inputs["item"])
+
+    users, items = {"user": tf.zeros(4, tf.int64)}, {"item": tf.range(4, dtype=tf.int64)}
+    recalls = [HeldOut(users, items, np.arange(4), k).recall(Model()) for k in (1, 2, 3, 4)]
+    # Of equal scores the true one is last, so the neighbours are third.
+    assert recalls == [0.25, 0.25, 0.75, 1.0]
 
 
 def assert_equal(found: dict[str, NDArray[Any]], expected: dict[str, NDArray[Any]]) -> None:

@@ -16,7 +16,7 @@ from components.trainer import warm_start
 from components.trainer.inputs import Batch
 from components.trainer.model import build_model
 from components.trainer.optimizers import build_optimizer
-from components.trainer.settings import TrainerSettings
+from components.trainer.settings import ScheduleSettings, TrainerSettings
 from components.trainer.state import TrainingState
 from schemas.errors import UserError
 from schemas.features import CANDIDATE_ID, REWARD, FeatureSpec
@@ -339,3 +339,11 @@ def test_where_a_features_values_come_from_is_no_matter_of_shape() -> None:
         }
     )
     assert warm_start.shape(renamed, SETTINGS) == warm_start.shape(SPEC, SETTINGS)
+
+
+def test_how_a_model_is_trained_is_no_matter_of_shape() -> None:
+    towers = SETTINGS.towers.model_copy(update={"dropout": 0.5})
+    otherwise = SETTINGS.model_copy(
+        update={"towers": towers, "weight_decay": 0.1, "schedule": ScheduleSettings(kind="linear")}
+    )
+    assert warm_start.shape(SPEC, otherwise) == warm_start.shape(SPEC, SETTINGS)
