@@ -215,5 +215,8 @@ def _gathered(items: Items) -> Items:
         replicas.gather(items.ids),
         replicas.gather(items.expected_counts),
         replicas.gather(tf.broadcast_to(items.boosts, tf.shape(items.expected_counts))),
-        replicas.gather(tf.broadcast_to(items.hidden, tf.shape(items.expected_counts))),
+        # As numbers: TensorFlow gathers no truth values.
+        tf.cast(
+            replicas.gather(tf.cast(tf.broadcast_to(items.hidden, tf.shape(items.expected_counts)), tf.int32)), tf.bool
+        ),
     )
