@@ -2,8 +2,8 @@
 
 As `benchmarks.cold_items`, whose films are left out here too, but each model is trained in this process, by the functions that the
 pipeline's steps call (`benchmarks.in_memory`): the logs go once through the steps that make examples of them, and the two weeks
-that judge are ranked by a model for each boost and seed. `--masked 0` shows what new items are without masks; `--day` moves the
-two weeks.
+that judge are ranked by a model for each boost and seed. `--masked 0` shows what new items are without masks; `--strength` is that of
+the correction, which the torso and the tail have a say in; `--day` moves the two weeks.
 """
 
 from datetime import date, timedelta
@@ -36,6 +36,7 @@ def main() -> None:
     arguments.add_argument("--day", type=date.fromisoformat, default=cold_items.DAY, help="the last of the two weeks")
     arguments.add_argument("--boosts", type=float, nargs="+", default=BOOSTS, help="each has its models")
     arguments.add_argument("--masked", type=float, default=None, help="tables.film.masked")
+    arguments.add_argument("--strength", type=float, default=1.0, help="trainer.softmax.strength")
     arguments.add_argument("--seeds", type=int, default=2, help="models a boost")
     common.movielens_argument(arguments)
     options = arguments.parse_args()
@@ -80,7 +81,7 @@ def main() -> None:
     training, items, queries = transform(learnt), transform(catalogue), transform(asked.examples)
     rows, figures = [], []
     for boost in options.boosts:
-        softmax = config.trainer.softmax.model_copy(update={"new_item_boost": boost})
+        softmax = config.trainer.softmax.model_copy(update={"new_item_boost": boost, "strength": options.strength})
         recalls, places = [], []
         for seed in range(options.seeds):
             settings = config.trainer.model_copy(update={"softmax": softmax, "seed": seed})
@@ -100,7 +101,12 @@ def main() -> None:
     common.show(f"{title}, mean of {options.seeds} seeds ± their standard deviation", columns, rows)
     common.conclude(
         options.json,
-        {"day": str(options.day), "masked": spec.masked_tables, "seeds": options.seeds},
+        {
+            "day": str(options.day),
+            "masked": spec.masked_tables,
+            "strength": options.strength,
+            "seeds": options.seeds,
+        },
         figures,
         {
             f"new_recall_at_50_boost_{each['boost']:g}": float(np.mean(each["recall_at_50"], axis=0)[0])
