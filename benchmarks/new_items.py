@@ -2,7 +2,7 @@
 
 As `benchmarks.cold_items`, whose films are left out here too, but each model is trained in this process, by the functions that the
 pipeline's steps call (`benchmarks.in_memory`): the logs go once through the steps that make examples of them, and the two weeks
-that judge are ranked by a model for each boost and seed. `--masked 0` shows what new items are without masks; `--strength` is that of
+that judge are ranked by a model for each boost and seed. `--masked 0` shows what new items are without masks; `--strength` is of
 the correction, which the torso and the tail have a say in; `--day` moves the two weeks.
 """
 
