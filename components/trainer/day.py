@@ -1,5 +1,6 @@
 """What a day gives to training, read once for however many models are trained on it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,9 +11,11 @@ from components.analysis import files
 from components.trainer import frequencies
 from components.trainer.inputs import (
     TrainingExamples,
+    as_known_on,
     catalogue_inputs,
     known_items,
     looked_up,
+    lookup_for_queries,
     lookup_for_training,
     masks_of,
     parsed_bytes,
@@ -80,7 +83,10 @@ class TrainingDay:
 
     @cached_property
     def catalogue(self) -> Inputs:
-        """The item tower's inputs of all items that may be retrieved, as what is held out sees them."""
+        """The item tower's inputs of all items that may be retrieved, as what is held out sees them.
+
+        Were they as the newest catalogue has them, a count of the day would tell uniform draws from what was taken.
+        """
         return catalogue_inputs(self.places.ranked, self.spec, self.transform_output)
 
     @cached_property
@@ -102,46 +108,68 @@ class TrainingDay:
         """What interactions do not repeat of their items."""
         return lookup_for_training(self.spec, self.items) if self.items else None
 
+    def lookup_of_queries(self, day: int | None) -> CatalogueLookup | None:
+        """What the query tower looks up, as interactions of a day see it; None is as the newest catalogue has it."""
+        return lookup_for_queries(self.spec, as_known_on(self.spec, self.items, day)) if self.items else None
+
+    def batch_size(self, settings: TrainerSettings, devices: Devices) -> int:
+        """The rows of a global batch: those that are asked for, or fewer where there are fewer.
+
+        Raises:
+            UserError: the devices cannot share them evenly.
+        """
+        return _shared_evenly("examples", min(settings.batch_size, self.places.examples), devices)
+
     def training(
-        self, spec: FeatureSpec, settings: TrainerSettings, unfinished: str, devices: Devices
+        self,
+        spec: FeatureSpec,
+        settings: TrainerSettings,
+        unfinished: str,
+        devices: Devices,
+        go_on: Callable[[TrainingState], None] = lambda state: None,
     ) -> tuple[TwoTowerModel, TrainingState, Training]:
-        """An untrained model, made in the scope of the devices' strategy, and what it is trained on.
+        """A model, made in the scope of the devices' strategy, and what it is trained on.
 
         Args:
             spec: the day's, but for how much training hides of the ids.
             settings: the trainer's.
             unfinished: where checkpoints on the way are.
             devices: what is trained on.
+            go_on: moves an earlier model's state into the untrained one.
 
         Raises:
             UserError: the devices cannot share a batch evenly.
         """
-        examples = self.places.examples
-        batch_size = shared_evenly("examples", min(settings.batch_size, examples), devices)
-        uniform_negatives = shared_evenly("softmax.uniform_negatives", settings.softmax.uniform_negatives, devices)
+        examples, batch_size = self.places.examples, self.batch_size(settings, devices)
+        steps_per_epoch = -(-examples // batch_size)
+        uniform_negatives = _shared_evenly("softmax.uniform_negatives", settings.softmax.uniform_negatives, devices)
         masks = masks_of(spec, self.rows)
         fits = examples * parsed_bytes(self.transform_output) <= settings.kept_gib * GIB
         kept = settings.epochs > 1 and fits and devices.has_weights  # else they are read elsewhere
+        known = self.known if uniform_negatives else None  # read before the strategy's scope, and kept
+        lookup = self.lookup
         source = TrainingExamples(self.places.train, self.transform_output, batch_size, examples, kept, masks=masks)
 
         def batches(epoch: int, skip: int) -> tf.data.Dataset:
             seed = settings.seed + epoch
             draws = None
-            if uniform_negatives:
-                draws = uniform_draws(self.known, uniform_negatives, seed, masks).skip(skip)
-            return with_uniform_items(looked_up(spec, source.batches(seed, skip), self.lookup), draws)
+            if known:
+                draws = uniform_draws(known, uniform_negatives, seed, masks).skip(skip)
+            return with_uniform_items(looked_up(spec, source.batches(seed, skip), lookup), draws)
 
         with devices.strategy.scope():
-            catalogue_size = self.known[CANDIDATE_ID].shape[0] if uniform_negatives else 0
+            catalogue_size = known[CANDIDATE_ID].shape[0] if known else 0
             model = build_model(spec, self.rows, settings, catalogue_size, devices.parts)
-            model.compile(optimizer=build_optimizer(settings), jit_compile=settings.jit_compile)
+            optimizer = build_optimizer(settings, settings.epochs * steps_per_epoch)
+            model.compile(optimizer=optimizer, jit_compile=settings.jit_compile)
             model.make_weights(next(iter(batches(0, 0))))
-            model.frequency.count_batches_of(batch_size)
             state = TrainingState(model)
-        return model, state, Training(batches, -(-examples // batch_size), settings, unfinished)
+            go_on(state)
+            model.frequency.count_batches_of(batch_size)
+        return model, state, Training(batches, steps_per_epoch, settings, unfinished)
 
 
-def shared_evenly(name: str, rows: int, devices: Devices) -> int:
+def _shared_evenly(name: str, rows: int, devices: Devices) -> int:
     """So many rows, or somewhat fewer, so that each replica has as many.
 
     Raises:

@@ -13,7 +13,6 @@ from components.evaluator.positions import positions, rows_of_lists
 from components.evaluator.ranked import USER_GROUPS
 from components.evaluator.ranking import Bonuses, Excluded, rank_by_embedding
 from components.trainer.day import TrainingDay
-from components.trainer.inputs import as_known_on, lookup_for_queries
 from components.trainer.model import TwoTowerModel
 from components.transform import raw_features
 from components.transform.catalogue_lookup import Inputs
@@ -61,8 +60,7 @@ class HeldOut:
         self._excluded: Excluded | None = None
         if excludes_history:
             self._excluded = rows_of_lists(rows, day.spec.history_feature, ids)
-        seen = as_known_on(day.spec, day.items, day.places.judged_day) if day.items else None
-        lookup = lookup_for_queries(day.spec, seen) if seen else None
+        lookup = day.lookup_of_queries(day.places.judged_day)
         transform = ModelInputs(day.spec, day.transform_output, lookup)
 
         @tf.function(autograph=False, input_signature=[tf.TensorSpec([None], tf.string)])
