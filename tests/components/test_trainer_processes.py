@@ -14,7 +14,16 @@ from tfx import v1 as tfx
 
 from components.artifacts import SHAPE_PROPERTY
 from components.trainer import arguments, warm_start
-from components.trainer.component import ANALYSIS_KEY, BLOCKED_FILES, CATALOGUE_FILES, UNFINISHED, WARM_START
+from components.trainer.component import (
+    ANALYSIS_KEY,
+    BLOCKED_FILES,
+    CATALOGUE_FILES,
+    EARLIER_FILES,
+    JUDGED_DAY,
+    JUDGED_FILES,
+    UNFINISHED,
+    WARM_START,
+)
 from components.trainer.run import run_fn
 from components.trainer.settings import TrainerSettings
 from components.trainer.training import LOSS_CURVE
@@ -111,6 +120,9 @@ def arguments_of(tmp_path_factory: pytest.TempPathFactory) -> Run:
             ANALYSIS_KEY: str(root / "before" / "analysis"),
             CATALOGUE_FILES: [str(root / "catalogue.gz")],
             BLOCKED_FILES: [],
+            EARLIER_FILES: [],
+            JUDGED_FILES: [str(root / "catalogue.gz")],
+            JUDGED_DAY: 0,
             WARM_START: str(root / kind / "kept"),
             UNFINISHED: str(root / kind / "unfinished"),
         }
