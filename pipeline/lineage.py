@@ -237,7 +237,12 @@ class Lineage:
         events = self._store.get_events_by_execution_ids(ids) if ids else []
         edges = sorted(
             (
-                Edge(event.artifact_id, event.execution_id, KINDS[event.type], event.path.steps[0].key)
+                Edge(
+                    event.artifact_id,
+                    event.execution_id,
+                    KINDS[event.type],
+                    event.path.steps[0].key if event.path.steps else "",
+                )
                 for event in events
                 if event.type in KINDS
                 and (

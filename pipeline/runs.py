@@ -89,7 +89,8 @@ class Run:
         not_judged: the slices that have limits and no interactions.
         index: what the index over the catalogue is.
         rows: the accounting of rows read and dropped.
-        sources: for each of these, what the examples were read from: the `fingerprint` of all files, and the `files` as
+        sources: for each of these, what the examples were read from: the `fingerprint` of all files, by name, size and time, the
+            digest of the examples' `content`, and the `files` as
             `components.example_gen.sources.summary` has them.
         histories: how long histories are, as `components.example_validator.lengths` has it; empty where there are none.
         turnover: for each embedding table, what the day did to its vocabulary.
@@ -315,6 +316,7 @@ def read_run(
         sources={
             kind: {
                 "fingerprint": found.get("input_fingerprint", ""),
+                "content": found.get("content", ""),
                 "files": json.loads(found.get("input_files", "{}")),
             }
             for kind, found in examples.items()

@@ -1,5 +1,6 @@
 """Clean rows to tf.Examples, and what a step that makes them does around its Beam pipeline."""
 
+import hashlib
 import os
 from collections.abc import Iterator, Sequence
 
@@ -12,7 +13,7 @@ from tfx.types import artifact_utils
 from tfx.utils import io_utils
 from tfx_bsl.coders import example_coder
 
-from components.example_gen.accounting import ROWS_PROPERTY, SHOWN_EXAMPLES, Accounting, Kind, Sum
+from components.example_gen.accounting import CONTENT_PROPERTY, ROWS_PROPERTY, SHOWN_EXAMPLES, Accounting, Kind, Sum
 from components.example_gen.cleaning import ACCOUNTING, CleanFiles, Cleaning, file_faults
 from components.example_gen.ordered import WriteInOrder
 from components.example_gen.settings import ExampleGenSettings
@@ -22,6 +23,7 @@ from schemas.errors import UserError
 ACCOUNTING_FILE = "rows.json"
 PARTITION_BYTES = 32 << 20
 ROWS_AT_ONCE = 8192
+READ_AT_ONCE = 1 << 20
 
 
 def partitions(files: Sequence[SourceFile]) -> int:
@@ -109,7 +111,19 @@ def conclude(examples: types.Artifact, kind: Kind, settings: ExampleGenSettings,
     paths = [file.path for file in found.files]
     accounting.check(kind, settings.max_dropped_share, paths, settings.max_dropped_shares)
     examples.set_string_custom_property(ROWS_PROPERTY, accounting.to_json(kind))
+    examples.set_string_custom_property(CONTENT_PROPERTY, _content(examples.uri))
     return accounting
+
+
+def _content(folder: str) -> str:
+    """A digest of all files of a folder: of examples, which are the same to the byte whoever wrote them from the same rows."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in sorted(os.path.join(found, name) for found, _, names in fileio.walk(folder) for name in names):
+        digest.update(os.path.relpath(path, folder).encode() + b"\0")
+        with fileio.open(path, "rb") as file:
+            while part := file.read(READ_AT_ONCE):
+                digest.update(part)
+    return digest.hexdigest()
 
 
 def _as_lists(column: pa.Array) -> pa.ListArray:

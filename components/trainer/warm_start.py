@@ -37,6 +37,7 @@ FREE = {
     "half_life",
     "repeats",
     "events",
+    "changes",
 }  # what no weight of a tower depends on
 
 

@@ -150,8 +150,14 @@ def _data(run: Run) -> dict[str, Any]:
     # Not the digest of the input: it is of code and configuration too, which have parts of their own.
     given = {"goes on from": run.given.base_day} if run.given else {}
     rows = {kind: {name: value for name, value in each.items() if name != "kind"} for kind, each in run.rows.items()}
-    sources = {kind: {**each, "fingerprint": each["fingerprint"][:16]} for kind, each in run.sources.items()}
+    sources = {kind: _source(each) for kind, each in run.sources.items()}
     return {**given, **flat(sources), **flat(rows), **flat({"ids": run.turnover})}
+
+
+def _source(source: Mapping[str, Any]) -> dict[str, Any]:
+    """What the examples are made of; the fingerprint is of the files' times too, and counts where older code left nothing else."""
+    shown = "content" if source.get("content") else "fingerprint"
+    return {shown: source[shown][:16], "files": source["files"]}
 
 
 def _metrics(run: Run) -> dict[str, Any]:

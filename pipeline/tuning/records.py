@@ -10,6 +10,7 @@ from components.tuner.search import Trial
 from pipeline.store import connect
 
 TRIAL, TUNING = "ndr.Trial", "ndr.Tuning"
+USED = mlmd.Event.Path(steps=[mlmd.Event.Path.Step(key="used"), mlmd.Event.Path.Step(index=0)])
 TRIAL_PROPERTIES = {"trial": mlmd.INT, "settings": mlmd.STRING, "outcome": mlmd.STRING, "recall": mlmd.DOUBLE,
                     "epochs": mlmd.INT, "k": mlmd.INT, "seconds": mlmd.DOUBLE}  # fmt: skip
 
@@ -44,7 +45,7 @@ class TrialRecords:
         if trial.curve:
             execution.properties["recall"].double_value = recall
         used = [
-            (artifact, mlmd.Event(type=mlmd.Event.INPUT, artifact_id=artifact.id))
+            (artifact, mlmd.Event(type=mlmd.Event.INPUT, artifact_id=artifact.id, path=USED))
             for artifact in store.get_artifacts_by_id(self._inputs)
         ]
         try:

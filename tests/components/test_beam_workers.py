@@ -129,7 +129,8 @@ def steps(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Steps]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(logs, "ROWS_A_FILE", 500)
         write(World(users=150, items=300, days=2), [500, 3000], root / "data")
-        size = sum(path.stat().st_size for path in (root / "data" / "interactions" / "2026-11-24").iterdir())
+        read = (root / "data" / "interactions").rglob("*.parquet")  # the day before too, for histories
+        size = sum(path.stat().st_size for path in read)
         patch.setattr(examples, "PARTITION_BYTES", -(-size // PARTITIONS))
         yield Steps(root)
 

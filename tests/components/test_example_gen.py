@@ -79,9 +79,9 @@ class Shop:
         path.write_bytes(pack(content))
         return path
 
-    def ingest(self, spec: FeatureSpec = SPEC) -> tuple[dict[str, list[dict[str, list[Any]]]], dict[str, Any]]:
-        """The examples of each split by time and user, and the accounting."""
-        parameters = Request.parameters(self.settings, spec, DAY)
+    def ingest(self, spec: FeatureSpec | None = None) -> tuple[dict[str, list[dict[str, list[Any]]]], dict[str, Any]]:
+        """The examples of each split by time and user, and the accounting; by default of `SPEC` as it is when this is called."""
+        parameters = Request.parameters(self.settings, spec or SPEC, DAY)
         catalogue, interactions = standard_artifacts.Examples(), standard_artifacts.Examples()
         catalogue.uri, interactions.uri = f"{self.folder}/out/catalogue", f"{self.folder}/out/interactions"
         CatalogueExecutor().Do({}, {"examples": [catalogue]}, parameters)

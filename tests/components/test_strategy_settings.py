@@ -10,8 +10,8 @@ import pytest
 import tensorflow as tf
 
 from components.trainer import strategies
+from components.trainer.day import _shared_evenly
 from components.trainer.inputs import Batch
-from components.trainer.run import _shared_evenly
 from components.trainer.settings import StrategySettings
 from schemas.errors import UserError
 

@@ -452,6 +452,16 @@ def test_only_what_differs_is_told() -> None:
     assert everything.data["interactions.files.files"] == (2, 2) and "kind" not in str(everything.data)
 
 
+def test_files_that_were_only_touched_are_no_difference_of_the_data() -> None:
+    def of(fingerprint: str, content: str) -> Run:
+        return run(sources={"interactions": {"fingerprint": fingerprint, "content": content, "files": {"files": 2}}})
+
+    assert differences(of("f1", "c"), of("f2", "c")).data == {}
+    assert differences(of("f1", "c1"), of("f2", "c2")).data == {"interactions.content": ("c1", "c2")}
+    # Of what older code made the files alone are known.
+    assert differences(of("f1", ""), of("f2", "")).data == {"interactions.fingerprint": ("f1", "f2")}
+
+
 def test_of_the_slices_metrics_the_table_has_those_that_are_apart() -> None:
     def judged(new: list[float], known: list[float]) -> Run:
         slices = {"user=known": {"candidate": {"mrr": known}}, "user=new": {"candidate": {"mrr": new}}}

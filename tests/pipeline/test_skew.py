@@ -8,6 +8,8 @@ import pytest
 import tensorflow as tf
 from work import Work
 
+from components.example_gen.settings import ExampleGenSettings
+from components.trainer.settings import TrainerSettings
 from ndr_client import example
 from pipeline import requests, skew, skew_file
 from pipeline.config import Config
@@ -42,7 +44,11 @@ def config(tmp_path: Path) -> Config:
     """A version that was pushed, and the statistics of its run: as many phones as cars, as many young as old."""
     work = Work(tmp_path / "var")
     (tmp_path / "features.yaml").write_text(FEATURES)
-    config = work.places.model_copy(update={"dataset": tmp_path})
+    data = ExampleGenSettings.model_validate(
+        {name: {"path": name, "format": "csv"} for name in ("interactions", "catalogue")}
+    )
+    trainer = TrainerSettings.model_validate({"towers": {"query": [2], "item": [2]}})
+    config = work.places.model_copy(update={"dataset": tmp_path, "data": data, "trainer": trainer})
     day = work.day("2026-11-22", blessed=True)
     artifact = work.step(day.run, skew.STATISTICS_NODE, "statistics", "ExampleStatistics")
     split = Path(artifact.uri) / "Split-train"
