@@ -94,8 +94,8 @@ class Graph:
     edges: tuple[Edge, ...]
 
     def runs(self) -> set[str]:
-        """The runs that the executions are of."""
-        return {execution.run for execution in self.executions.values()}
+        """The runs that the executions are of; a trial of `ndr tune` is of none."""
+        return {execution.run for execution in self.executions.values() if execution.run}
 
     def inputs(self, execution: int) -> list[Edge]:
         """What an execution used."""

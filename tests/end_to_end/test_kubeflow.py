@@ -245,7 +245,7 @@ def test_a_fault_of_the_data_of_the_user_and_of_the_moment_are_told_apart(
     cluster: Cluster, root: Path, options: list[str]
 ) -> None:
     tomorrow = DAY + timedelta(days=1)
-    assert f"{tomorrow}: expected at least one csv file" in tell(cluster, "interactions", 65, tomorrow)
+    assert f"{tomorrow}: expected at least one csv file" in tell(cluster, cluster.task_of("Interactions"), 65, tomorrow)
     other = [*configured(options), "trainer.towers={query: [8], item: [8]}"]
     cluster.step("begin", "other", date=str(DAY), settings=other)
     assert "ML Metadata knows no run" in cluster.step("ranker", "never-begun", 1, date=str(DAY))
