@@ -39,7 +39,6 @@ from schemas.features import FeatureSpec
 JOURNAL = "journal.log"
 SCRATCH = "scratch"
 CONFIGURED = "configured"
-CURRENT = 0  # the trial of the settings as they are
 SEEDED = 10  # trials that are drawn at random before the sampler learns from them
 MASKED = "tables.*.masked"
 TEMPERATURE, STRENGTH = "trainer.softmax.temperature", "trainer.softmax.strength"
