@@ -6,10 +6,12 @@ from typing import Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
+from pipeline import tls_tunnel
 from schemas.errors import UserError
 from schemas.features import Declaration
 
 PORTS = {"mysql": 3306, "postgresql": 5432}
+FILES = ("ca", "certificate", "key")
 
 
 class PasswordSource(Declaration):
@@ -56,6 +58,32 @@ class SqliteSettings(Declaration):
     store: Literal["sqlite"] = "sqlite"
 
 
+class TlsSettings(Declaration):
+    """How a database server is verified.
+
+    Attributes:
+        ca: PEM file of who signed the server's certificate; by default those whom the system trusts.
+        check_host: whether the certificate has to be one of `metadata.host`. A server that made its own has none.
+        certificate: PEM file that shows the server who we are, if it asks.
+        key: PEM file of its key, if that is not in the same file.
+    """
+
+    ca: Path | None = None
+    check_host: bool = True
+    certificate: Path | None = None
+    key: Path | None = None
+
+    @model_validator(mode="after")
+    def _key_has_its_certificate(self) -> Self:
+        if self.key and not self.certificate:
+            raise ValueError("expected a certificate beside key, found none")
+        return self
+
+    def files(self) -> tuple[Path | None, ...]:
+        """The files, in the order of `FILES`."""
+        return self.ca, self.certificate, self.key
+
+
 class ServerSettings(Declaration):
     """A database server, for steps on many machines. The database is there; its tables are made by the first to connect.
 
@@ -66,8 +94,8 @@ class ServerSettings(Declaration):
         database: its name.
         user: who may create tables in it, and read and write them.
         password: where the user's password is read from.
-        encrypted: whether the connection is, by TLS, without which it is refused then. Whether the server is the right one is
-            not checked: ml-metadata's driver accepts any certificate. Its driver of PostgreSQL has no TLS.
+        tls: for an encrypted connection to a server that proves who it is (`tls: {}` for a certificate that the system trusts);
+            without it the connection is in the clear.
     """
 
     store: Literal["mysql", "postgresql"]
@@ -76,16 +104,23 @@ class ServerSettings(Declaration):
     database: str = Field(default="metadata", min_length=1)
     user: str = Field(min_length=1)
     password: PasswordSource
-    encrypted: bool = False
+    tls: TlsSettings | None = None
 
-    @model_validator(mode="after")
-    def _driver_has_tls(self) -> Self:
-        if self.encrypted and self.store == "postgresql":
-            raise ValueError(
-                "expected store: mysql beside encrypted: true, as ml-metadata's driver of PostgreSQL has no TLS; use a network "
-                "that encrypts, or MariaDB"
-            )
-        return self
+    def way(self) -> tls_tunnel.Way:
+        """Where a tunnel to the server leads.
+
+        Raises:
+            UserError: a file of `tls` cannot be read, or holds no PEM.
+        """
+        assert self.tls
+        ca, certificate, key = (None if path is None else str(path.absolute()) for path in self.tls.files())
+        way = tls_tunnel.Way(self.store, self.host, self.port, ca, self.tls.check_host, certificate, key)
+        try:
+            way.context()
+        except OSError as error:  # ssl.SSLError is one
+            named = ", ".join(f"{name} {path}" for name, path in zip(FILES, self.tls.files(), strict=True) if path)
+            raise UserError(f"metadata.tls: expected PEM files ({named}), found: {error.strerror or error}.") from error
+        return way
 
 
 MetadataSettings = SqliteSettings | ServerSettings

@@ -9,6 +9,7 @@ from ml_metadata import errors
 from ml_metadata.metadata_store import metadata_store
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
+from pipeline import tls_tunnel
 from pipeline.config import Config
 from pipeline.metadata_settings import ServerSettings
 from schemas.errors import PassingError, UserError
@@ -18,19 +19,18 @@ PATIENCE = (0.5, 1.0, 2.0, 4.0, 8.0)
 DRIVER_TIMEOUT = 10  # seconds
 # What a call ends with whose server went away.
 GONE = (errors.InternalError, errors.AbortedError, errors.UnavailableError)
-STRONG_CIPHERS = "HIGH"  # as OpenSSL calls them
 BUSY_WORDS = "Concurrent writes aborted"
 SCHEMA_WORDS = "MLMD database version"
 # What MySQL's and PostgreSQL's drivers say where trying again cannot help: who may not, what is not there, TLS on one side only.
-MYSQL_REFUSALS = {1044, 1045, 1049, 1698, 2026, 3159}
-POSTGRESQL_REFUSALS = {"28000", "28P01", "3D000", "42501"}
+MYSQL_REFUSALS = {1044, 1045, 1049, 1698, 3159, tls_tunnel.MYSQL_TLS_REFUSED}
+POSTGRESQL_REFUSALS = {"28000", "28P01", "3D000", "42501", tls_tunnel.POSTGRESQL_TLS_REFUSED}
 
 
 def connection(config: Config) -> mlmd.ConnectionConfig:
     """How the ML Metadata of a configuration is reached. It holds the password: not to be logged, compiled or kept.
 
     Raises:
-        UserError: the password is not where the configuration says.
+        UserError: the password, or a certificate, is not where the configuration says.
     """
     made = mlmd.ConnectionConfig()
     settings = config.metadata
@@ -41,17 +41,18 @@ def connection(config: Config) -> mlmd.ConnectionConfig:
     # To a MySQL client "localhost" is a socket file, whatever the port; here it is a machine like any other.
     host = "127.0.0.1" if settings.host == "localhost" else settings.host
     password = settings.password.read()
+    port = settings.port
+    if settings.tls:
+        host, port = tls_tunnel.LOOPBACK, tls_tunnel.opened(settings.way())
     # A misspelt database must not be made: the day would start anew, with nothing to go on from.
     if settings.store == "mysql":
-        made.mysql.host, made.mysql.port, made.mysql.database = host, settings.port, settings.database
+        made.mysql.host, made.mysql.port, made.mysql.database = host, port, settings.database
         made.mysql.user, made.mysql.password, made.mysql.skip_db_creation = settings.user, password, True
-        if settings.encrypted:  # the driver asks for TLS where any of its options is set
-            made.mysql.ssl_options.cipher = STRONG_CIPHERS
     else:
         from pipeline.postgresql import quoted
 
         server = made.postgresql
-        server.host, server.port, server.dbname = host, str(settings.port), settings.database
+        server.host, server.port, server.dbname = host, str(port), settings.database
         server.user, server.password, server.skip_db_creation = settings.user, quoted(password), True
     return made
 
@@ -141,7 +142,7 @@ def _refusal(to: mlmd.ConnectionConfig, error: Exception) -> UserError:
     if is_final:
         return UserError(
             f"{place(to)} refuses: {reason}. Check metadata.user, metadata.database and the password, and that the database was "
-            "made and the user has all rights on it. metadata.encrypted is for a MySQL server that wants TLS."
+            "made and the user has all rights on it. metadata.tls is for a server that wants TLS."
         )
     return PassingError(
         f"{place(to)} cannot be reached: {reason or error}. Check metadata.host and metadata.port, and that the server runs."
@@ -152,28 +153,22 @@ def place(to: mlmd.ConnectionConfig) -> str:
     """The store in words, without the password."""
     match to.WhichOneof("config"):
         case "mysql":
-            return f"The MySQL server {to.mysql.host}:{to.mysql.port}, database {to.mysql.database},"
+            server = tls_tunnel.behind(to.mysql.host, to.mysql.port)
+            return f"The MySQL server {server}, database {to.mysql.database},"
         case "postgresql":
-            server = to.postgresql
-            return f"The PostgreSQL server {server.host}:{server.port}, database {server.dbname},"
+            server = tls_tunnel.behind(to.postgresql.host, int(to.postgresql.port))
+            return f"The PostgreSQL server {server}, database {to.postgresql.dbname},"
     return str(to.sqlite.filename_uri)
 
 
 def _ask_mysql(server: mlmd.MySQLDatabaseConfig) -> tuple[str, bool]:
     """What the server itself says to a connection, empty where it takes it; and whether it would say so again."""
-    import ssl
-
     import pymysql
-
-    tls = None
-    if server.HasField("ssl_options"):
-        tls = ssl.create_default_context()
-        tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE  # as the driver
 
     try:
         pymysql.connect(
             host=server.host, port=server.port, database=server.database, user=server.user, password=server.password,
-            connect_timeout=DRIVER_TIMEOUT, ssl=tls, ssl_disabled=tls is None,
+            connect_timeout=DRIVER_TIMEOUT, ssl_disabled=True,
         ).close()  # fmt: skip
     except pymysql.MySQLError as error:
         code, words = (*error.args, "")[:2]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pg8000.native
 import pymysql
 import pytest
-from certificates import CERTIFICATE, self_signed
+from certificates import self_signed
 
 PASSWORD = "p4ss w0rd'\"\\"
 UNPRIVILEGED = "nobody"
@@ -22,7 +22,7 @@ PROGRAMS = os.pathsep.join([*map(str, sorted(Path("/usr/lib/postgresql").glob("*
 
 
 class Server:
-    """A server with an empty database, whose user may also make others."""
+    """A server with an empty database, whose user may also make others. It speaks TLS to those who ask."""
 
     store: str
     needs: tuple[str, ...]
@@ -41,6 +41,10 @@ class Server:
             self.port: int = probe.getsockname()[1]
         self._process: subprocess.Popen[bytes] | None = None
         self.password_file = self._write("password", f"{PASSWORD}\n")
+        self.certificate = self_signed(self.folder)
+        self.certificate.chmod(0o600)  # PostgreSQL takes no key that others may read
+        if os.geteuid() == 0:
+            shutil.chown(self.certificate, self._user)
         self.make()
         self.start()
 
@@ -106,8 +110,6 @@ class Server:
 
 
 class MariaDB(Server):
-    """It speaks TLS to those who ask."""
-
     store = "mysql"
     needs = ("mariadbd", "mariadb-install-db")
 
@@ -119,15 +121,14 @@ class MariaDB(Server):
             f"CREATE USER IF NOT EXISTS {USER}@'%' IDENTIFIED BY '{quoted}';",
             f"GRANT ALL ON *.* TO {USER}@'%';",
         )
-        self_signed(self.folder)
         self._write("init.sql", "\n".join([*statements, ""]))
 
     def command(self) -> list[str]:
-        certificate = self.folder / CERTIFICATE
         return [
             "mariadbd", "--no-defaults", f"--datadir={self.folder}/data", f"--socket={self.folder}/socket",
             f"--port={self.port}", "--bind-address=127.0.0.1", f"--init-file={self.folder}/init.sql",
-            "--innodb-flush-log-at-trx-commit=0", f"--ssl-cert={certificate}", f"--ssl-key={certificate}",
+            "--innodb-flush-log-at-trx-commit=0", f"--ssl-cert={self.certificate}",
+            f"--ssl-key={self.certificate}",
         ]  # fmt: skip
 
     def execute(self, statement: str) -> None:
@@ -152,7 +153,10 @@ class PostgreSQL(Server):
         subprocess.run(single, input=statements.encode(), check=True, capture_output=True, cwd=self.folder)
 
     def command(self) -> list[str]:
-        return ["postgres", "-D", "data", "-h", "127.0.0.1", "-p", str(self.port), "-k", str(self.folder), "-F"]
+        return [
+            "postgres", "-D", "data", "-h", "127.0.0.1", "-p", str(self.port), "-k", str(self.folder), "-F",
+            "-c", "ssl=on", "-c", f"ssl_cert_file={self.certificate}", "-c", f"ssl_key_file={self.certificate}",
+        ]  # fmt: skip
 
     def execute(self, statement: str) -> None:
         connection = pg8000.native.Connection(

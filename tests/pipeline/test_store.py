@@ -16,7 +16,7 @@ from uuid import uuid4
 import pymysql
 import pytest
 import toy
-from certificates import CERTIFICATE
+from certificates import self_signed
 from database_servers import PASSWORD, SERVERS, USER, Server
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 from pydantic import ValidationError
@@ -272,26 +272,71 @@ def test_the_doctor_reaches_it_too(server: Server, tmp_path: Path) -> None:
     assert (found.state, f"127.0.0.1:{server.port}, database metadata: of" in found.found) == ("ok", True)
 
 
-def test_an_encrypted_connection_is_one_that_a_server_takes_which_takes_no_other(
-    servers: Callable[[str], Server], monkeypatch: MonkeyPatch
-) -> None:
+def test_a_server_that_takes_tls_only_is_told_of_and_reached_by_it(servers: Callable[[str], Server]) -> None:
     mariadb = servers("mysql")
     mariadb.execute("SET GLOBAL require_secure_transport = ON")
+    by_tls = {"tls": f"{{ca: {mariadb.certificate}}}"}
     try:
         said = refusal(mariadb)
-        assert not isinstance(said, PassingError) and "metadata.encrypted" in str(said)
-        Records(store.connection(configuration.load(SHOP, mariadb.settings(encrypted="true"))))
-        said = refusal(mariadb, encrypted="true", database="metdata")  # asked why in the same way
+        assert not isinstance(said, PassingError) and "metadata.tls" in str(said)
+        Records(store.connection(configuration.load(SHOP, mariadb.settings(**by_tls))))
+        said = refusal(mariadb, **by_tls, database="metdata")  # asked why in the same way
         assert "metdata" in str(said) and "the database was made" in str(said)
+        assert f"127.0.0.1:{mariadb.port} (by TLS)" in str(said)
     finally:
         connection = pymysql.connect(
-            host="127.0.0.1", port=mariadb.port, user=USER, password=PASSWORD, ssl={"ca": mariadb.folder / CERTIFICATE}
+            host="127.0.0.1", port=mariadb.port, user=USER, password=PASSWORD, ssl={"ca": mariadb.certificate}
         )
         connection.cursor().execute("SET GLOBAL require_secure_transport = OFF")
-    with pytest.raises(UserError, match="PostgreSQL has no TLS"):
-        configuration.load(
-            SHOP, ["metadata={store: postgresql, host: db, user: ndr, password: {env: A}, encrypted: true}"]
-        )
+
+
+def test_ml_metadata_passes_whole_through_tls(server: Server) -> None:
+    to = store.connection(configuration.load(SHOP, server.settings(tls=f"{{ca: {server.certificate}}}")))
+    connected = store.connect(to)
+    name = uuid4().hex
+    kind = connected.put_context_type(mlmd.ContextType(name=name, properties={"text": mlmd.STRING}))
+    long = "".join(random.Random(1).choices(string.ascii_letters, k=60_000))  # longer than what is passed on at once
+    context = mlmd.Context(type_id=kind, name=name, properties={"text": mlmd.Value(string_value=long)})
+    connected.put_contexts([context])
+    found = connected.get_context_by_type_and_name(name, name)
+    assert found and found.properties["text"].string_value == long
+    server.stop()
+    server.start()  # one tunnel carries every later connection
+    assert store.connect(to).get_context_by_type_and_name(name, name)
+
+
+def test_a_server_that_does_not_prove_who_it_is_is_refused(server: Server, tmp_path: Path) -> None:
+    foreign = self_signed(tmp_path)
+    said = refusal(server, tls=f"{{ca: {foreign}}}")
+    assert not isinstance(said, PassingError) and "self-signed certificate" in str(said)
+    said = refusal(server, tls="{}")  # nor does the system trust it
+    assert not isinstance(said, PassingError) and "self-signed certificate" in str(said)
+    own = {"host": "localhost"}  # its certificate is one of 127.0.0.1
+    said = refusal(server, **own, tls=f"{{ca: {server.certificate}}}")
+    assert not isinstance(said, PassingError) and "not valid for 'localhost'" in str(said)
+    anyhow = server.settings(**own, tls=f"{{ca: {server.certificate}, check_host: false}}")
+    Records(store.connection(configuration.load(SHOP, anyhow)))
+
+
+def test_a_server_that_is_not_there_is_waited_for_by_tls_too(server: Server, monkeypatch: MonkeyPatch) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(time, "sleep", waited.append)
+    said = refusal(server, port=1, tls=f"{{ca: {server.certificate}}}")
+    assert isinstance(said, PassingError) and "127.0.0.1:1 (by TLS)," in str(said) and "efused" in str(said)
+    assert waited == list(store.PATIENCE)
+
+
+def test_certificates_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    (tmp_path / "text.pem").write_text("no PEM")
+    server = "store: mysql, host: db, user: ndr, password: {env: HOME}"
+    for tls, found in (
+        (f"{{ca: {tmp_path}/none.pem}}", f"ca {tmp_path}/none.pem.*No such file"),
+        (f"{{ca: {tmp_path}/text.pem}}", f"ca {tmp_path}/text.pem.*NO_CERTIFICATE"),
+    ):
+        with pytest.raises(UserError, match=rf"metadata\.tls: expected PEM files \({found}"):
+            store.connection(configuration.load(SHOP, [f"metadata={{{server}, tls: {tls}}}"]))
+    with pytest.raises(UserError, match="expected a certificate beside key"):
+        configuration.load(SHOP, [f"metadata={{{server}, tls: {{key: a}}}}"])
 
 
 def test_the_password_is_asked_for_by_name_and_never_shown(monkeypatch: MonkeyPatch, tmp_path: Path) -> None:
