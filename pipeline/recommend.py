@@ -17,6 +17,7 @@ from pipeline.config import Config
 from pipeline.metadata import Records
 from schemas.errors import UserError
 from schemas.features import (
+    AGES_SUFFIX,
     CANDIDATE_ID,
     EVENT_KIND,
     QUERY_ID,
@@ -26,6 +27,8 @@ from schemas.features import (
     HistoryFeature,
     IdFeature,
 )
+
+MICROSECONDS = 1_000_000  # a second
 
 
 @dataclass(frozen=True)
@@ -137,14 +140,20 @@ def _query(spec: FeatureSpec, user: str, interactions: str, users: str | None) -
     if mine:
         query.CopyFrom(mine[-1])
         newest_time = mine[-1].features.feature[TIMESTAMP].int64_list.value[0]
+        since = now.timestamp() - newest_time / MICROSECONDS
         newest = [e for e in mine if e.features.feature[TIMESTAMP].int64_list.value[0] == newest_time]
         for name, feature in spec.derived_histories.items():
             wanted = [kind.encode() for kind in feature.events]
             seen_last = [
                 _values(e, CANDIDATE_ID)[0] for e in newest if not wanted or _values(e, EVENT_KIND)[0] in wanted
             ]
-            history = [*_values(query, name), *seen_last][-feature.last :]
+            earlier = _values(query, name)
+            history = [*earlier, *seen_last][-feature.last :]
             _set(query, name, history)
+            if feature.has_ages:
+                ages = query.features.feature[name + AGES_SUFFIX].float_list.value
+                known = ages if len(ages) == len(earlier) else [float("nan")] * len(earlier)
+                ages[:] = [since + age for age in (*known, *[0.0] * len(seen_last))][-feature.last :]
             derived.setdefault("last_in_history", history[-1:])
     else:
         for example in _of(user, users) if users else []:

@@ -13,6 +13,7 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 
 from schemas.errors import UserError
 from schemas.features import (
+    AGES_SUFFIX,
     CANDIDATE_ID,
     EVENT_KIND,
     QUERY_ID,
@@ -22,6 +23,7 @@ from schemas.features import (
     WEIGHTS_SUFFIX,
     Feature,
     FeatureSpec,
+    HistoryFeature,
     IdFeature,
     IdsFeature,
     NumberFeature,
@@ -89,22 +91,24 @@ def load(folder: Path, spec: FeatureSpec) -> Contract:
         UserError: a schema cannot be parsed, or disagrees with the specification.
     """
     drafted = draft(spec)
+    of_pipeline = {EVENT_KIND, *(name + AGES_SUFFIX for name in spec.aged_histories)}
     return Contract(
-        _load(folder / INTERACTIONS_FILE, drafted.interactions), _load(folder / CATALOGUE_FILE, drafted.catalogue)
+        _load(folder / INTERACTIONS_FILE, drafted.interactions, of_pipeline),
+        _load(folder / CATALOGUE_FILE, drafted.catalogue, set()),
     )
 
 
-def _load(path: Path, drafted: schema_pb2.Schema) -> schema_pb2.Schema:
+def _load(path: Path, drafted: schema_pb2.Schema, of_pipeline: set[str]) -> schema_pb2.Schema:
     if not path.exists():
         return drafted
     try:
         schema = text_format.Parse(path.read_text(encoding="utf-8"), schema_pb2.Schema())
     except (text_format.ParseError, UnicodeDecodeError) as error:
         raise UserError(f"{path}:{error}: expected a TensorFlow Metadata schema as text proto.") from error
+    # A schema may have been written before examples had what no column of the data is.
+    written = _types(schema)
+    schema.feature.extend(each for each in drafted.feature if each.name in of_pipeline - written.keys())
     expected, found = _types(drafted), _types(schema)
-    if EVENT_KIND in expected and EVENT_KIND not in found:  # a schema that was written before examples had it
-        schema.feature.extend(feature for feature in drafted.feature if feature.name == EVENT_KIND)
-        found = _types(schema)
     faults = [f"lacks the feature {name}" for name in expected if name not in found]
     faults += [f"has a feature {name}, which the specification does not" for name in found if name not in expected]
     faults += [
@@ -130,6 +134,8 @@ def _add_features(schema: schema_pb2.Schema, features: Mapping[str, Feature]) ->
             added.value_count.min = added.value_count.max = feature.size
         if isinstance(feature, IdsFeature) and feature.weights:
             _add(schema, name + WEIGHTS_SUFFIX, schema_pb2.FLOAT, required=False, several=True)
+        if isinstance(feature, HistoryFeature) and feature.has_ages:
+            _add(schema, name + AGES_SUFFIX, schema_pb2.FLOAT, required=False, several=True)
 
 
 def _add(

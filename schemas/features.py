@@ -26,6 +26,7 @@ request to the retriever, how many items it wants and which it does not."""
 
 WEIGHTS_SUFFIX = "_weights"
 FINGERPRINT_SUFFIX = "_fingerprint"
+AGES_SUFFIX = "_ages"
 MASKED_ITEMS = 0.1
 """The share of items that training shows without their id, by default; see benchmarks/README.md for what others do."""
 FILE_NAME = "features.yaml"
@@ -117,7 +118,7 @@ class IdsFeature(Declaration):
 
 
 class HistoryFeature(Declaration):
-    """The last k items that the user interacted with, averaged (paper, section 5: the watch history).
+    """The last k items that the user interacted with, averaged (paper, section 5: the watch history), or attended to.
 
     There may be several, such as one of purchases and one of views.
 
@@ -128,6 +129,8 @@ class HistoryFeature(Declaration):
         separator: between the values in a column of text.
         events: of a derived one, the kinds of event (`interactions.event`) whose items it has, such as purchases; empty for all.
         half_life: in items: one that stands so many places further back weighs half as much in the mean. None weighs all alike.
+        encoder: `mean`, or `attention`: a learned weight of each item, by what it is, its place, and how long ago it was taken; see
+            `components.trainer.history_attention`. A derived history then carries the items' ages under `NAME_ages`.
         repeats: whether the model learns how much more, or less, often items are taken that this history has; see
             `components.trainer.repeats`. Evaluation, the retriever and whoever asks it add that to their scores.
     """
@@ -139,7 +142,13 @@ class HistoryFeature(Declaration):
     separator: str = Field(default="|", min_length=1, max_length=1)
     events: tuple[str, ...] = ()
     half_life: PositiveFloat | None = None
+    encoder: Literal["mean", "attention"] = "mean"
     repeats: bool = False
+
+    @property
+    def has_ages(self) -> bool:
+        """Whether rows and requests may say how long ago each item was taken, in seconds, beside the items."""
+        return self.encoder == "attention" and self.column is None
 
 
 class NumberFeature(Declaration):
@@ -430,6 +439,11 @@ class FeatureSpec(Declaration):
         return {name: f for name, f in self.query.items() if isinstance(f, HistoryFeature) and f.repeats}
 
     @property
+    def aged_histories(self) -> list[str]:
+        """The histories whose items have ages beside them, under `NAME_ages`."""
+        return [name for name, f in self.query.items() if isinstance(f, HistoryFeature) and f.has_ages]
+
+    @property
     def fingerprinted(self) -> set[str]:
         """The features of the query whose items are model inputs by their ids too, not by rows alone."""
         return {each.of for each in self.looked_up.values()} | {*self.repeating}
@@ -538,8 +552,9 @@ def _feature_faults(spec: FeatureSpec, tower: str, name: str, feature: Feature |
     }
     weights = [other + WEIGHTS_SUFFIX for other in weighted]
     fingerprints = [each + FINGERPRINT_SUFFIX for each in spec.fingerprinted]
+    ages = [each + AGES_SUFFIX for each in spec.aged_histories]
     of_events = [EVENT_KIND] if spec.has_events else []
-    if name in (*RESERVED, *weights, *fingerprints, *of_events):
+    if name in (*RESERVED, *weights, *fingerprints, *ages, *of_events):
         yield "this name is taken by the pipeline itself; choose another, with `column` for the data's name"
     if not is_name(name):
         yield f"{NAME_EXPECTED}; `column` can give the data's name"

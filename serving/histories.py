@@ -6,6 +6,7 @@ interaction.
 """
 
 import logging
+import math
 import sqlite3
 import threading
 import time
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 
 from components.records import read_records
 from ndr_client import served
-from schemas.features import CANDIDATE_ID, QUERY_ID, REWARD, TIMESTAMP, FeatureSpec, IdFeature
+from schemas.features import AGES_SUFFIX, CANDIDATE_ID, QUERY_ID, REWARD, TIMESTAMP, FeatureSpec, IdFeature
 from serving.errors import invalid
 from serving.extent import parse_examples, values
 from serving.settings import HistorySettings
@@ -29,15 +30,19 @@ from serving.settings import HistorySettings
 PRIVATE_FILE = 0o600
 LOADED_AT_ONCE = 10_000  # users in a transaction, between which events are taken
 LONGEST_ID = 1000  # bytes
+MICROSECONDS = 1_000_000  # a second
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS users (
     id BLOB PRIMARY KEY,
     time INTEGER NOT NULL,  -- microseconds since 1970
     items BLOB NOT NULL,  -- a tf.train.BytesList, oldest first
-    features BLOB NOT NULL  -- a tf.train.Example of a query, without the history
+    features BLOB NOT NULL,  -- a tf.train.Example of a query, without the history
+    times BLOB NOT NULL DEFAULT x''  -- of the items, a tf.train.Int64List in microseconds since 1970; empty in rows of older files
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS by_time ON users (time);
 """
+ADD_TIMES = "ALTER TABLE users ADD COLUMN times BLOB NOT NULL DEFAULT x''"
+UNKNOWN = -1  # in the place of a time
 _log = logging.getLogger(__name__)
 
 
@@ -54,6 +59,22 @@ class Event:
     user: bytes
     item: bytes
     time: int
+
+
+class Past(NamedTuple):
+    """What is kept of a user.
+
+    Attributes:
+        newest: the time of the last interaction, microseconds since 1970-01-01 UTC.
+        items: ids, oldest first.
+        times: of the items; UNKNOWN where it is not known.
+        features: a serialised tf.Example of the query, without the history.
+    """
+
+    newest: int
+    items: list[bytes]
+    times: list[int]
+    features: bytes
 
 
 class Histories:
@@ -84,6 +105,7 @@ class Histories:
             )
         self._history = history
         self._last: int = getattr(spec.query[history], "last")  # noqa: B009  # a HistoryFeature
+        self._has_ages = history in spec.aged_histories
         self._query = spec.raw_query
         self._settings = settings
         self._log_of = log_of
@@ -94,6 +116,8 @@ class Histories:
         self._database.execute("PRAGMA journal_mode = WAL")
         self._database.execute("PRAGMA synchronous = NORMAL")
         self._database.executescript(_SCHEMA)
+        if "times" not in {column[1] for column in self._database.execute("PRAGMA table_info(users)")}:
+            self._database.execute(ADD_TIMES)
         self._count: int = self._database.execute("SELECT count(*) FROM users").fetchone()[0]
 
     def close(self) -> None:
@@ -106,12 +130,13 @@ class Histories:
         with self._lock, self._transaction():
             for event in events:
                 known = self._read(event.user)
-                newest, items, features = known or (0, [], b"")
-                if event.time >= newest:
-                    items = [*items, event.item]
-                else:  # late: its place among the others is unknown but for the newest, which stays so
-                    items = [*items[:-1], event.item, *items[-1:]]
-                self._write(event.user, max(newest, event.time), items, features, known is None)
+                newest, items, times, features = known or Past(0, [], [], b"")
+                # A late one stands before the newest, which stays so: its place among the others is not known.
+                place = len(items) if event.time >= newest else max(0, len(items) - 1)
+                items, times = [*items], [*times]
+                items.insert(place, event.item)
+                times.insert(place, event.time)
+                self._write(event.user, Past(max(newest, event.time), items, times, features), known is None)
             self._evict()
 
     def load(self, version: int) -> None:
@@ -121,14 +146,13 @@ class Histories:
             _log.warning("histories: the log of version %d is gone; they stay as they are", version)
             return
         begun, newest = time.monotonic(), self._newest_of(folder)
-        users = sorted(newest, key=lambda user: newest[user][0])[-self._settings.users :]
+        users = sorted(newest, key=lambda user: newest[user].newest)[-self._settings.users :]
         for start in range(0, len(users), LOADED_AT_ONCE):
             with self._lock, self._transaction():
                 for user in users[start : start + LOADED_AT_ONCE]:
-                    at, items, features = newest[user]
                     known = self._read(user)
-                    if known is None or known[0] <= at:
-                        self._write(user, at, items, features, known is None)
+                    if known is None or known.newest <= newest[user].newest:
+                        self._write(user, newest[user], known is None)
                 self._evict()
         _log.info("histories: %d users of version %d's log, in %.1f s", len(users), version, time.monotonic() - begun)
 
@@ -165,8 +189,8 @@ class Histories:
         user = bytes(next(each for each in ids if each)[0])
         with self._lock:
             known = self._read(user)
-        items = known[1] if known else []
-        filled = tf.train.Example.FromString(known[2] if known else b"")
+        items = known.items if known else []
+        filled = tf.train.Example.FromString(known.features if known else b"")
         filled.MergeFrom(example)  # what the request says takes the place of what is stored
         now = datetime.now(UTC)
         derived = {
@@ -177,37 +201,50 @@ class Histories:
         for name in self._user_features:
             _set(filled, name, [user])
         _set(filled, self._history, items)
+        if self._has_ages and known:
+            ages = [float("nan") if at == UNKNOWN else now.timestamp() - at / MICROSECONDS for at in known.times]
+            filled.features.feature[self._history + AGES_SUFFIX].float_list.value[:] = ages
         for name, declared in self._query.items():
             if isinstance(declared, IdFeature) and declared.derive and name not in feature:
                 _set(filled, name, derived[declared.derive])
         return filled
 
-    def _newest_of(self, folder: str) -> dict[bytes, tuple[int, list[bytes], bytes]]:
-        """By user, the time of the newest interaction, the items up to and with it, and the features of the query."""
-        found: dict[bytes, tuple[int, list[bytes], bytes]] = {}
+    def _newest_of(self, folder: str) -> dict[bytes, Past]:
+        """By user, what the newest interaction says, the items up to and with it."""
+        found: dict[bytes, Past] = {}
         kept = {*self._query} - {self._history}
         for example in map(tf.train.Example.FromString, _records(folder)):
             feature = example.features.feature
             (user,), (item,), (at,) = (values(feature[name]) for name in (QUERY_ID, CANDIDATE_ID, TIMESTAMP))
-            if user in found and found[user][0] > at:
+            if user in found and found[user].newest > at:
                 continue
-            if user in found and found[user][0] == at:
-                items = [*found[user][1], item]
+            if user in found and found[user].newest == at:
+                items, times = [*found[user].items, item], [*found[user].times, at]
             else:
-                items = [*values(feature[self._history]), item]
+                earlier = values(feature[self._history])
+                ages = values(feature[self._history + AGES_SUFFIX]) if self._has_ages else ()
+                items = [*earlier, item]
+                times = [*_times(at, ages, len(earlier)), at]
             for name in [name for name in feature if name not in kept or name in (REWARD, TIMESTAMP)]:
                 del feature[name]
-            found[user] = (at, items[-self._last :], example.SerializeToString())
+            found[user] = Past(at, items[-self._last :], times[-self._last :], example.SerializeToString())
         return found
 
-    def _read(self, user: bytes) -> tuple[int, list[bytes], bytes] | None:
-        row = self._database.execute("SELECT time, items, features FROM users WHERE id = ?", (user,)).fetchone()
-        return (row[0], list(tf.train.BytesList.FromString(row[1]).value), row[2]) if row else None
+    def _read(self, user: bytes) -> Past | None:
+        row = self._database.execute("SELECT time, items, times, features FROM users WHERE id = ?", (user,)).fetchone()
+        if row is None:
+            return None
+        items, times = tf.train.BytesList.FromString(row[1]).value, tf.train.Int64List.FromString(row[2]).value
+        return Past(row[0], list(items), list(times) or [UNKNOWN] * len(items), row[3])
 
-    def _write(self, user: bytes, at: int, items: list[bytes], features: bytes, is_new: bool) -> None:
+    def _write(self, user: bytes, past: Past, is_new: bool) -> None:
         self._count += is_new
-        kept = tf.train.BytesList(value=items[-self._last :]).SerializeToString()
-        self._database.execute("INSERT OR REPLACE INTO users VALUES (?, ?, ?, ?)", (user, at, kept, features))
+        items = tf.train.BytesList(value=past.items[-self._last :]).SerializeToString()
+        times = tf.train.Int64List(value=past.times[-self._last :]).SerializeToString()
+        row = (user, past.newest, items, past.features, times)
+        self._database.execute(
+            "INSERT OR REPLACE INTO users (id, time, items, features, times) VALUES (?, ?, ?, ?, ?)", row
+        )
 
     def _evict(self) -> None:
         """Removes those whose last interaction is the oldest."""
@@ -256,6 +293,12 @@ def events_of(content: Any, most: int) -> list[Event]:
             raise invalid(f"events[{number}]: expected microseconds since 1970, not later than now, as time")
         events.append(Event(ids[0], ids[1], at))
     return events
+
+
+def _times(at: int, ages: Sequence[float], items: int) -> list[int]:
+    """When each item of a history was taken, from their ages at a time; UNKNOWN where they have none."""
+    known = ages if len(ages) == items else [float("nan")] * items
+    return [UNKNOWN if math.isnan(age) else max(0, at - round(age * MICROSECONDS)) for age in known]
 
 
 def _records(folder: str) -> Iterator[bytes]:

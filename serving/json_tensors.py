@@ -3,8 +3,9 @@
     {"signature_name": NAME, "instances": [{INPUT: VALUE, ...}, ...]}   a row an entry, answered with {"predictions": [...]}
     {"signature_name": NAME, "inputs": {INPUT: [VALUE, ...], ...}}      a column an entry, answered with {"outputs": ...}
 
-A list of texts, such as `exclude`, may be left out, in a row too; it is then empty, which TF Serving does not grant. A model's only
-input or output needs no name. Bytes are {"b64": TEXT}; an output whose name ends in `_bytes` is answered so.
+A list of texts, such as `exclude`, may be left out, in a row too; it is then empty, which TF Serving does not grant. So may the
+ages of a history's items, which are then not known. A model's only input or output needs no name. Bytes are {"b64": TEXT}; an
+output whose name ends in `_bytes` is answered so.
 """
 
 import base64
@@ -18,6 +19,7 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
+from schemas.features import AGES_SUFFIX
 from serving.errors import RequestError, invalid
 from serving.servable import Signature
 from serving.settings import Limits
@@ -108,7 +110,7 @@ def _from_rows(instances: Any, signature: Signature) -> dict[str, NDArray[Any]]:
         raise invalid(f"JSON Value: {_shown(instances)} Expecting 'instances' to be an list/array")
     if not instances:
         raise invalid("No values in 'instances' array")
-    required = sorted(name for name, spec in signature.inputs.items() if not _is_optional(spec))
+    required = sorted(name for name, spec in signature.inputs.items() if not _is_optional(name, spec))
     if not _is_named(instances[0]):
         return {_only_input(signature, "instances"): _column(_only_input(signature, "instances"), instances, signature)}
     for number, row in enumerate(instances):
@@ -117,25 +119,29 @@ def _from_rows(instances: Any, signature: Signature) -> dict[str, NDArray[Any]]:
                 f"Failed to process element: {number} of 'instances' list. JSON object: {_shown(row)} "
                 f"keys must be equal to: {','.join(sorted(signature.inputs))}"
             )
-    return {name: _column(name, _with_empty(name, instances), signature) for name in sorted(signature.inputs)}
+    return {
+        name: _column(name, _with_empty(name, instances, spec), signature)
+        for name, spec in sorted(signature.inputs.items())
+    }
 
 
-def _is_optional(spec: Spec) -> bool:
-    """Whether it is a list of texts in each row, which may be empty."""
-    return spec.dtype == object and spec.shape == (-1, -1)
+def _is_optional(name: str, spec: Spec) -> bool:
+    """Whether it is a list in each row, which may be empty: of texts, or of ages."""
+    return spec.shape == (-1, -1) and (spec.dtype == object or name.endswith(AGES_SUFFIX))
 
 
-def _with_empty(name: str, rows: list[Any]) -> list[Any]:
-    """A column of rows, of which some may lack it: these have as many empty texts as the others have values."""
+def _with_empty(name: str, rows: list[Any], spec: Spec) -> list[Any]:
+    """A column of rows, of which some may lack it: these have as many empty texts, or NaN, as the others have values."""
     first: list[Any] = next((row[name] for row in rows if name in row), [])
-    return [row[name] if name in row else [""] * len(first) for row in rows]
+    empty: Any = "" if spec.dtype == object else float("nan")
+    return [row[name] if name in row else [empty] * len(first) for row in rows]
 
 
 def _from_columns(inputs: Any, signature: Signature) -> dict[str, NDArray[Any]]:
     if not _is_named(inputs):
         return {_only_input(signature, "inputs"): _column(_only_input(signature, "inputs"), inputs, signature)}
     for name, spec in signature.inputs.items():
-        if name not in inputs and not _is_optional(spec):
+        if name not in inputs and not _is_optional(name, spec):
             raise invalid(f"Missing named input: {name} in 'inputs' object.")
     for name in inputs:
         if name not in signature.inputs:

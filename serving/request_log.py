@@ -31,6 +31,7 @@ import numpy as np
 import tensorflow as tf
 
 from ndr_client import served
+from schemas.features import AGES_SUFFIX, WEIGHTS_SUFFIX
 from serving.extent import parse_examples
 from serving.record import Record
 from serving.settings import RequestLogSettings
@@ -190,7 +191,10 @@ def examples_of(record: Record, served_at: int) -> list[Any]:
 
 
 def _example(values: dict[str, Any]) -> Any:
-    """An Example of named tensors' rows; an empty text and a NaN stand for a missing value there."""
+    """An Example of named tensors' rows; an empty text and a NaN stand for a missing value there.
+
+    What stands beside ids, such as ages, stays beside them: it is padding where they are.
+    """
     example = tf.train.Example()
     for name, value in values.items():
         array = np.atleast_1d(value)
@@ -198,7 +202,10 @@ def _example(values: dict[str, Any]) -> Any:
         if array.dtype == np.dtype(object):
             feature.bytes_list.value[:] = [each for each in array.tolist() if each]
         elif array.dtype.kind == "f":
-            feature.float_list.value[:] = array[~np.isnan(array)].tolist()
+            beside = values.get(name.removesuffix(AGES_SUFFIX).removesuffix(WEIGHTS_SUFFIX), array)
+            is_beside = beside.dtype == np.dtype(object) and beside.shape == array.shape
+            is_there = beside != b"" if is_beside else ~np.isnan(array)
+            feature.float_list.value[:] = array[is_there].tolist()
         else:
             feature.int64_list.value[:] = array.tolist()
     return example

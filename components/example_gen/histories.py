@@ -8,6 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+MICROSECONDS = 1_000_000  # a second
+
 
 class Histories(NamedTuple):
     """The history of every interaction, oldest item first.
@@ -31,6 +33,11 @@ class Histories(NamedTuple):
         filled = np.append(self.positions, 0)
         newest: NDArray[np.int64] = np.where(self.lengths > 0, filled[self.offsets[1:] - 1], 0)
         return newest
+
+    def ages(self, times: NDArray[np.int64]) -> NDArray[np.float32]:
+        """How long before its row each of `positions` was: [rows] times in microseconds to float32 seconds."""
+        seconds = (np.repeat(times, self.lengths) - times[self.positions]) / MICROSECONDS
+        return seconds.astype(np.float32)
 
 
 def histories(

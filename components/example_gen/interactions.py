@@ -31,6 +31,7 @@ from components.example_gen.users import UserTable
 from components.kept import Kept
 from schemas.errors import UserError
 from schemas.features import (
+    AGES_SUFFIX,
     CANDIDATE_ID,
     EVENT_KIND,
     QUERY_ID,
@@ -321,7 +322,13 @@ class FinishInteractions(beam.DoFn):
             found = histories(users, times, held_out, feature.last, _is_of_kinds(rows, feature.events))
             nothing = pa.array(found.lengths == 0)
             items = candidates.take(pa.array(found.positions))
-            rows = rows.append_column(name, pa.ListArray.from_arrays(pa.array(found.offsets), items, mask=nothing))
+            beside = {name: items}
+            if feature.has_ages:
+                beside[name + AGES_SUFFIX] = pa.array(found.ages(times))
+            for column, values in beside.items():
+                rows = rows.append_column(
+                    column, pa.ListArray.from_arrays(pa.array(found.offsets), values, mask=nothing)
+                )
             newest = candidates.take(pa.array(found.newest, mask=found.lengths == 0))
             derived.setdefault("last_in_history", newest)
         if self._spec.has_events:

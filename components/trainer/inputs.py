@@ -19,8 +19,8 @@ from components.transform.catalogue_lookup import (
     inputs_of_query_items,
 )
 from components.transform.model_inputs import ModelInputs
-from components.transform.preprocessing import fingerprint
-from schemas.features import CANDIDATE_ID, REWARD, SEEN_THROUGH, TIMESTAMP, FeatureSpec
+from components.transform.preprocessing import NO_AGE, fingerprint
+from schemas.features import AGES_SUFFIX, CANDIDATE_ID, REWARD, SEEN_THROUGH, TIMESTAMP, FeatureSpec
 
 WINDOW_EXAMPLES = 100_000
 WINDOWS_SHUFFLED = 1_000  # of those that are kept
@@ -28,6 +28,7 @@ EXAMPLES_PARSED = 1024  # at once
 FILES_SIDE_BY_SIDE = 16
 CATALOGUE_BATCH = 4096
 OF_DRAWS = 1 << 62  # added to the seed of what hides the ids of draws
+HIDDEN_AGES = 0.1  # the share of queries whose histories training shows without ages
 SEED_STRIDE = 1 << 33  # between the seeds of two features' draws; an epoch's is below it
 
 _as_it_is = tf.autograph.experimental.do_not_convert
@@ -47,11 +48,11 @@ class Batch(NamedTuple):
 
 
 class Mask(NamedTuple):
-    """How a feature's ids are hidden in training; see `schemas.features.Table`.
+    """How a feature's ids are hidden in training (see `schemas.features.Table`), or the ages of a history's items.
 
     Attributes:
-        row: of the embedding table, that takes the place of a hidden id's.
-        share: of the ids that are hidden.
+        row: of the embedding table, that takes the place of a hidden id's; NO_AGE in the place of ages.
+        share: of the rows whose ids, or ages, are hidden.
     """
 
     row: int
@@ -63,13 +64,17 @@ Masks = Mapping[str, Mask]
 
 
 def masks_of(spec: FeatureSpec, rows: Mapping[str, int]) -> dict[str, Mask]:
-    """The masks of a model whose embedding tables have so many rows."""
+    """The masks of a model whose embedding tables have so many rows.
+
+    Ages are hidden too, so that a model is asked without them as it was trained.
+    """
     shares = spec.masked_tables
-    return {name: Mask(rows[table] - 1, shares[table]) for name, table in spec.masked_features.items()}
+    of_ids = {name: Mask(rows[table] - 1, shares[table]) for name, table in spec.masked_features.items()}
+    return of_ids | {name + AGES_SUFFIX: Mask(NO_AGE, HIDDEN_AGES) for name in spec.aged_histories}
 
 
 def masked(inputs: Inputs, masks: Masks, seed: int, number: int | tf.Tensor) -> dict[str, tf.Tensor]:
-    """Model inputs with some of their ids hidden; a missing id stays missing.
+    """Model inputs with some of their ids and ages hidden, a history's ages all at once; what is missing stays missing.
 
     Args:
         inputs: [rows, ...] each.
@@ -82,7 +87,8 @@ def masked(inputs: Inputs, masks: Masks, seed: int, number: int | tf.Tensor) -> 
         if name in inputs:
             rows = tf.convert_to_tensor(inputs[name])
             of_feature = tf.constant(seed + position * SEED_STRIDE, tf.int64)
-            drawn = tf.random.stateless_uniform(tf.shape(rows), tf.stack([of_feature, tf.cast(number, tf.int64)]))
+            drawn = tf.random.stateless_uniform(tf.shape(rows)[:1], tf.stack([of_feature, tf.cast(number, tf.int64)]))
+            drawn = tf.reshape(drawn, [-1, *[1] * (rows.shape.rank - 1)])
             hidden[name] = tf.where((drawn < mask.share) & (rows >= 0), tf.constant(mask.row, rows.dtype), rows)
     return hidden
 

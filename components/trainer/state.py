@@ -8,6 +8,7 @@ import tensorflow as tf
 from components.trainer.model import TwoTowerModel
 
 REPEATS = "repeats"
+ATTENTION = "attention"
 VALUE = ".ATTRIBUTES/VARIABLE_VALUE"  # what names a variable in a checkpoint ends in
 
 
@@ -45,12 +46,13 @@ class TrainingState:
     def fixed(self, reader: Any) -> tf.train.Checkpoint:
         """What a checkpoint has in the same shape whatever the vocabularies are.
 
-        What a history adds to scores is left out where the checkpoint is of a model that had not learnt it.
+        What a history adds to scores, and how its items are weighed, is left out where the checkpoint is of a model that had not
+        learnt it.
         """
         rest = {
             name: variable
             for name, variable in self.rest.items()
-            if name.partition(":")[0] != REPEATS or reader.has_tensor(f"rest/{name}/{VALUE}")
+            if name.partition(":")[0] not in (REPEATS, ATTENTION) or reader.has_tensor(f"rest/{name}/{VALUE}")
         }
         return tf.train.Checkpoint(rest=rest, frequency=self.checkpoint.frequency)
 
@@ -75,6 +77,8 @@ def _weights(model: TwoTowerModel) -> Iterator[tuple[str, tf.Variable]]:
     for tower in (model.query_tower, model.item_tower):
         for position, layer in enumerate(tower.dense_layers):
             yield from ((f"{tower.name}:{position}:{kind}", getattr(layer, kind)) for kind in ("kernel", "bias"))
+    for history, layer in model.query_tower.attentions.items():
+        yield from ((f"{ATTENTION}:{history}:{kind}", weight) for kind, weight in layer.learned.items())
     if model.repeat_bonus:
         for history, learned in model.repeat_bonus.learned.items():
             yield from ((f"{REPEATS}:{history}:{kind}", weight) for kind, weight in learned.items())

@@ -6,8 +6,10 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
+from components.trainer.history_attention import HistoryAttention
 from components.transform.recency import recency_weights
 from schemas.features import (
+    AGES_SUFFIX,
     WEIGHTS_SUFFIX,
     Feature,
     HistoryFeature,
@@ -98,6 +100,17 @@ class Tower(tf_keras.Model):
         self.features = dict(features)
         self.tables = dict(tables)
         self.width = widths[-1]
+        attending = {n: f for n, f in features.items() if isinstance(f, HistoryFeature) and f.encoder == "attention"}
+        self._seeds = {name: _seed(features, feature.table) for name, feature in attending.items()}
+        self.attentions = {
+            name: HistoryAttention(
+                tables[feature.table].width,
+                self._seeds[name] is not None,
+                feature.has_ages,
+                name,
+            )
+            for name, feature in attending.items()
+        }
         self.dense_layers = [
             tf_keras.layers.Dense(
                 width,
@@ -136,9 +149,23 @@ class Tower(tf_keras.Model):
             case IdFeature():
                 return self.tables[feature.table](values)
             case HistoryFeature():
-                return pool(self.tables[feature.table](values), recency_weights(values >= 0, feature.half_life), "mean")
+                vectors, prior = self.tables[feature.table](values), recency_weights(values >= 0, feature.half_life)
+                if name not in self.attentions:
+                    return pool(vectors, prior, "mean")
+                seed = self._seeds[name]
+                return self.attentions[name](
+                    vectors,
+                    prior,
+                    inputs[name + AGES_SUFFIX] if feature.has_ages else None,
+                    None if seed is None else self.tables[feature.table](inputs[seed]),
+                )
             case IdsFeature() | TextFeature():
                 return pool(self.tables[feature.table](values), inputs[name + WEIGHTS_SUFFIX], feature.pooling)
+
+
+def _seed(features: Mapping[str, Feature], table: str) -> str | None:
+    """The first feature that is an id of a table; None where there is none."""
+    return next((n for n, f in features.items() if isinstance(f, IdFeature) and f.table == table), None)
 
 
 def pool(vectors: tf.Tensor, weights: tf.Tensor, pooling: str) -> tf.Tensor:

@@ -3,7 +3,7 @@
 A newly admitted id starts from the row that it lived in, which is the mask's where the table has one, else that of its hash bucket.
 Its optimizer slots start anew, as those of a row that many ids shared would hold it back. What expired falls away. All other
 weights, the frequency estimator with its step, and a learned temperature are carried as they are. What a history adds to the scores
-of its items starts anew where the earlier model had not learnt it.
+of its items, and how an encoder weighs them, starts anew where the earlier model had not learnt it.
 """
 
 import json
@@ -35,6 +35,7 @@ FREE = {
     "max_values",
     "last",
     "half_life",
+    "encoder",
     "repeats",
     "events",
     "changes",

@@ -9,13 +9,14 @@ import tensorflow_transform as tft
 from components.transform.catalogue_lookup import CatalogueLookup
 from components.transform.graph import TransformGraph
 from components.transform.preprocessing import dense
-from schemas.features import FeatureSpec, VectorFeature
+from schemas.features import AGES_SUFFIX, FeatureSpec, VectorFeature
 
 
 class ModelInputs(tf.Module):
     """The transform that a tower is trained and served behind.
 
-    A vector of another length than declared, or with a number that is not finite, is an error of the graph that this is called in.
+    A vector of another length than declared or with a number that is not finite, and a history with another number of ages than of
+    items, are errors of the graph that this is called in.
 
     Args:
         spec: the dataset's features.
@@ -31,6 +32,7 @@ class ModelInputs(tf.Module):
         self._tables = graph.tables
         self._transformed: Callable[[Mapping[str, tf.SparseTensor]], dict[str, Any]] = graph
         self._vectors = {name: f for name, f in spec.features.items() if isinstance(f, VectorFeature)}
+        self._aged = spec.aged_histories
         self._sparse = spec.kept_in_catalogue
         self._spec = spec
         self._lookup = lookup
@@ -42,6 +44,7 @@ class ModelInputs(tf.Module):
             made: dict[str, tf.Tensor] = in_a_graph(raw)
             return made
         checked = {name: _checked(name, self._vectors[name], raw[name]) for name in self._vectors if name in raw}
+        checked |= {name + AGES_SUFFIX: _aligned(name, raw) for name in self._aged if name in raw}
         found = self._transformed({**raw, **checked})
         for name, feature in self._sparse.items():
             if name in raw:
@@ -49,9 +52,18 @@ class ModelInputs(tf.Module):
         return found | self._lookup.of_query(self._spec, found) if self._lookup else found
 
 
+def _aligned(name: str, raw: Mapping[str, tf.SparseTensor]) -> tf.SparseTensor:
+    """The ages of a history's items."""
+    ages = raw[name + AGES_SUFFIX]
+    items, known = (_lengths(each) for each in (raw[name], ages))
+    is_right = tf.reduce_all((known == 0) | (known == items))
+    reason = f"{name}{AGES_SUFFIX}: expected as many numbers as {name} has items, or none, in each row"
+    with tf.control_dependencies([tf.debugging.Assert(is_right, [reason])]):
+        return tf.SparseTensor(ages.indices, tf.identity(ages.values), ages.dense_shape)
+
+
 def _checked(name: str, feature: VectorFeature, values: tf.SparseTensor) -> tf.SparseTensor:
-    rows = values.indices[:, 0]
-    lengths = tf.math.unsorted_segment_sum(tf.ones_like(rows), rows, values.dense_shape[0])
+    lengths = _lengths(values)
     is_right = tf.reduce_all((lengths == 0) | (lengths == feature.size))
     checks = [
         tf.debugging.Assert(is_right, [f"{name}: expected {feature.size} numbers or none in each row"]),
@@ -59,3 +71,9 @@ def _checked(name: str, feature: VectorFeature, values: tf.SparseTensor) -> tf.S
     ]
     with tf.control_dependencies(checks):
         return tf.SparseTensor(values.indices, tf.identity(values.values), values.dense_shape)
+
+
+def _lengths(values: tf.SparseTensor) -> tf.Tensor:
+    """[batch] int64, how many values each row has."""
+    rows = values.indices[:, 0]
+    return tf.math.unsorted_segment_sum(tf.ones_like(rows), rows, values.dense_shape[0])

@@ -6,7 +6,7 @@ Every model input is dense and of fixed width, so that a step has static shapes:
 | --- | --- | --- | --- |
 | id | int64 row of the table | [batch] | -1 |
 | ids | int64 rows, and float32 weights under `NAME_weights` | [batch, max_values] | -1, 0.0 |
-| history | int64 rows, oldest first | [batch, last] | -1 |
+| history | int64 rows, oldest first; where it has ages, int64 classes of them under `NAME_ages` | [batch, last] | -1 |
 | number | float32 | [batch] | 0.0, the training mean once scaled |
 | text | as ids, a row a token | [batch, max_values] | -1, 0.0 |
 | vector | float32, and 1.0 behind the numbers | [batch, size + 1] | 0.0, also behind the numbers |
@@ -33,6 +33,7 @@ import tensorflow_transform as tft
 from components.analysis import files
 from components.transform.text import tokens
 from schemas.features import (
+    AGES_SUFFIX,
     CANDIDATE_ID,
     FINGERPRINT_SUFFIX,
     QUERY_ID,
@@ -52,6 +53,9 @@ from schemas.features import (
 
 NO_ROW = -1
 NO_ITEM = -1  # fingerprints are not negative
+NO_AGE = -1
+AGE_BOUNDS = [float(1 << power) for power in range(31)]  # seconds: below 1, from 1, 2, 4, ... up to 34 years and more
+AGE_CLASSES = len(AGE_BOUNDS) + 1
 FINGERPRINTS = 2**63 - 1
 
 
@@ -100,6 +104,10 @@ def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, Any]) -> d
                 outputs[name] = _or_mask(single, *known[feature.table]) if name in spec.masked_features else single
             case HistoryFeature():
                 outputs[name] = last_values(rows, feature.last, NO_ROW)
+                if feature.has_ages:
+                    outputs[name + AGES_SUFFIX] = last_values(
+                        _age_classes(inputs[name + AGES_SUFFIX]), feature.last, NO_AGE
+                    )
             case IdsFeature():
                 outputs[name] = _first(rows, feature.max_values, NO_ROW)
                 weights = inputs[name + WEIGHTS_SUFFIX] if feature.weights else _ones(rows)
@@ -175,6 +183,14 @@ def _number(values: tf.SparseTensor, feature: NumberFeature, scale: tuple[float,
         mean, deviation = scale
         numbers = (numbers - mean) / deviation
     return _single(tf.SparseTensor(values.indices, tf.cast(numbers, tf.float32), values.dense_shape), 0.0)
+
+
+def _age_classes(seconds: tf.SparseTensor) -> tf.SparseTensor:
+    """Ages to their classes; one that is not finite is not known, and one below 0, by clocks that differ, counts as 0."""
+    is_known = tf.math.is_finite(seconds.values)
+    classes = tf.raw_ops.Bucketize(input=tf.where(is_known, seconds.values, 0.0), boundaries=AGE_BOUNDS)
+    known = tf.where(is_known, tf.cast(classes, tf.int64), tf.constant(NO_AGE, tf.int64))
+    return tf.SparseTensor(seconds.indices, known, seconds.dense_shape)
 
 
 def _ones(values: tf.SparseTensor) -> tf.SparseTensor:

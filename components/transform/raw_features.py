@@ -6,6 +6,7 @@ from typing import Any
 import tensorflow as tf
 
 from schemas.features import (
+    AGES_SUFFIX,
     WEIGHTS_SUFFIX,
     Feature,
     HistoryFeature,
@@ -22,10 +23,11 @@ TEXT = tf.string
 
 
 def dtypes(features: Mapping[str, Feature]) -> dict[str, tf.DType]:
-    """The raw feature names of a tower, weights included, with their dtypes."""
+    """The raw feature names of a tower, weights and ages included, with their dtypes."""
     types = {name: FLOATS if isinstance(feature, Numeric) else TEXT for name, feature in features.items()}
     weights = {name + WEIGHTS_SUFFIX: FLOATS for name, f in features.items() if isinstance(f, IdsFeature) and f.weights}
-    return types | weights
+    ages = {name + AGES_SUFFIX: FLOATS for name, f in features.items() if isinstance(f, HistoryFeature) and f.has_ages}
+    return types | weights | ages
 
 
 def parse_examples(serialized: tf.Tensor, features: Mapping[str, Feature]) -> dict[str, tf.SparseTensor]:
@@ -52,7 +54,8 @@ def tensor_specs(features: Mapping[str, Feature]) -> dict[str, tf.TensorSpec]:
 def from_tensors(tensors: dict[str, tf.Tensor], features: Mapping[str, Feature]) -> dict[str, tf.SparseTensor]:
     """Named tensors to raw features: an empty text and a NaN stand for a missing value, as padding does.
 
-    A history may be padded on either side. A vector is missing where all of it is NaN.
+    A history may be padded on either side, and its ages with it; NaN is an age that is not known, and without a column of them none
+    is. A vector is missing where all of it is NaN.
     """
     raw = {}
     for name, feature in features.items():
@@ -64,7 +67,10 @@ def from_tensors(tensors: dict[str, tf.Tensor], features: Mapping[str, Feature])
                 if feature.weights:
                     raw[name + WEIGHTS_SUFFIX] = _sparse(tensors[name + WEIGHTS_SUFFIX], present)
             case HistoryFeature():
-                raw[name] = _sparse(values, tf.not_equal(values, ""))
+                present = tf.not_equal(values, "")
+                raw[name] = _sparse(values, present)
+                if feature.has_ages:
+                    raw[name + AGES_SUFFIX] = _sparse(_beside(values, tensors[name + AGES_SUFFIX]), present)
             case VectorFeature():
                 missing = tf.reduce_all(tf.math.is_nan(values), axis=1, keepdims=True)
                 raw[name] = _sparse(values, tf.broadcast_to(~missing, tf.shape(values)))
@@ -73,6 +79,11 @@ def from_tensors(tensors: dict[str, tf.Tensor], features: Mapping[str, Feature])
             case NumberFeature():
                 raw[name] = _sparse(values[:, tf.newaxis], tf.math.is_finite(values)[:, tf.newaxis])
     return raw
+
+
+def _beside(items: tf.Tensor, ages: tf.Tensor) -> tf.Tensor:
+    """The ages of [batch, values] items: as they are, or unknown where there is no column of them."""
+    return tf.cond(tf.shape(ages)[1] > 0, lambda: ages, lambda: tf.fill(tf.shape(items), float("nan")))
 
 
 def _sparse(values: Any, present: Any) -> tf.SparseTensor:

@@ -39,10 +39,17 @@ def test_no_history_holds_a_later_interaction(rows: list[tuple[int, int, bool]],
         assert found.positions[found.offsets[row] : found.offsets[row + 1]].tolist() == earlier
 
 
+def test_ages_are_seconds_before_the_row() -> None:
+    users, times = np.array([7, 7, 7, 7, 9]), np.array([1_000_000, 3_000_000, 3_000_000, 8_500_000, 9_000_000])
+    found = histories(users, times, np.zeros(5, bool), last=2)
+    # Rows 1 and 2 have row 0, two seconds before; row 3 has rows 1 and 2.
+    assert found.ages(times).tolist() == [2.0, 2.0, 5.5, 5.5]
+
+
 def test_nothing_has_no_history() -> None:
     nothing = np.array([], np.int64)
     found = histories(nothing, nothing, np.array([], bool), 3)
-    assert found.positions.tolist() == [] and found.newest.tolist() == []
+    assert found.positions.tolist() == found.ages(nothing).tolist() == [] and found.newest.tolist() == []
 
 
 def test_a_history_of_a_kind_of_event_holds_what_is_of_it() -> None:

@@ -19,9 +19,11 @@ from components.indexer.files import ItemEmbeddings
 from components.indexer.settings import IndexerSettings
 from components.infra_validator.component import InfraValidatorExecutor
 from components.infra_validator.parity import Parity
+from components.trainer.export import load_tower
 from components.trainer.model import TwoTowerModel
 from components.trainer.repeats import Repeats
 from components.transform.preprocessing import fingerprint
+from ndr_client.served import EMBEDDING, EXAMPLES_SIGNATURE, QUERY_TOWER, TENSORS_SIGNATURE
 from schemas.features import CANDIDATE_ID, FeatureSpec
 
 SPEC = FeatureSpec.model_validate(
@@ -30,7 +32,7 @@ SPEC = FeatureSpec.model_validate(
         "catalogue": {"item": "item"},
         "tables": {"item": {"width": 8, "hash_buckets": 500}},
         "query": {
-            "past": {"kind": "history", "table": "item", "last": 2, "repeats": True},
+            "past": {"kind": "history", "table": "item", "last": 2, "repeats": True, "encoder": "attention"},
             "age": {"kind": "number", "scale": "none"},
         },
         "item": {"item": {"kind": "id", "table": "item"}},
@@ -40,14 +42,15 @@ TOWERS = {"query": [6], "item": [6]}
 ITEMS = [b"item %03d" % number for number in range(400)]
 
 
-def write(folder: Path, split: str, features: list[dict[str, list[bytes]]]) -> types.Artifact:
+def write(folder: Path, split: str, features: list[dict[str, list[Any]]]) -> types.Artifact:
     target = folder / f"Split-{split}"
     target.mkdir(parents=True)
     with tf.io.TFRecordWriter(str(target / "0.gz"), "GZIP") as writer:
         for each in features:
             example = tf.train.Example()
             for name, values in each.items():
-                example.features.feature[name].bytes_list.value.extend(values)
+                kind = example.features.feature[name]
+                (kind.bytes_list if isinstance(values[0], bytes) else kind.float_list).value.extend(values)
             writer.write(example.SerializeToString(deterministic=True))
     made = standard_artifacts.Examples()
     made.uri, made.split_names = str(folder), json.dumps([split])
@@ -61,7 +64,7 @@ class World:
         self.folder = folder
         self.models = models
         self.catalogue = write(folder / "catalogue", "catalogue", [{CANDIDATE_ID: [i], "item": [i]} for i in ITEMS])
-        seen = [{"past": [ITEMS[n], ITEMS[2 * n]]} for n in range(150)]
+        seen = [{"past": [ITEMS[n], ITEMS[2 * n]], "past_ages": [3.0 ** (n % 12), 5.0]} for n in range(150)]
         self.training, self.held_out = write(folder / "t", "train", seen), write(folder / "e", "eval", seen)
         given = {"kind": kind} if kind == "flat" else {"kind": "ivf", "lists": 8, "probes": 2, "vectors": "int8"}
         self.made = [self._index(number, IndexerSettings.model_validate(given)) for number in (0, 1)]
@@ -105,12 +108,14 @@ class World:
 
 
 def with_bonuses(level: float) -> Adjust:
-    """The items of a history are scored so much higher, and the newest more."""
+    """The items of a history are scored so much higher, and the newest more; and they are weighed by their places and ages."""
 
     def adjust(model: TwoTowerModel, _: Any) -> None:
         assert model.repeat_bonus
         model.repeat_bonus.learned["past"]["level"].assign(level)
         model.repeat_bonus.learned["past"]["slope"].assign(0.2)
+        for weight in model.query_tower.attentions["past"].learned.values():
+            weight.assign(tf.random.stateless_normal(weight.shape, [3, 4]))
 
     return adjust
 
@@ -127,6 +132,39 @@ def world(request: pytest.FixtureRequest, models: list[types.Artifact], tmp_path
 
 def test_what_was_made_of_one_model_answers_as_it_was_trained(world: World, tmp_path: Path) -> None:
     assert world.validate(world.models[0], 0, 0, tmp_path) == []
+
+
+def test_a_request_has_an_age_for_each_item_of_a_history_or_none(models: list[types.Artifact]) -> None:
+    tower = load_tower(f"{models[0].uri}/Format-Serving/{QUERY_TOWER}")
+    items = [b"item 001", b"item 002"]
+
+    def by_example(*ages: float) -> NDArray[np.float32]:
+        example = tf.train.Example()
+        example.features.feature["past"].bytes_list.value.extend(items)
+        example.features.feature["past_ages"].float_list.value.extend(ages)
+        found = tower.signatures[EXAMPLES_SIGNATURE](tf.constant([example.SerializeToString()]))
+        return np.asarray(found[EMBEDDING])
+
+    def by_tensors(*ages: float) -> NDArray[np.float32]:
+        padded = {"past": [[b"", *items]], "past_ages": [[float("nan"), *ages]], "age": [float("nan")]}
+        found = tower.signatures[TENSORS_SIGNATURE](**{name: tf.constant(each) for name, each in padded.items()})
+        return np.asarray(found[EMBEDDING])
+
+    nan = float("nan")
+    for ages, alike in (
+        ((3, 900), (2, 1000)),
+        ((0, 900), (-5, 900)),
+        ((nan, 900), (nan, 600)),
+        ((nan, nan), (nan, nan)),
+    ):
+        np.testing.assert_allclose(by_example(*ages), by_tensors(*alike), atol=1e-6)
+    np.testing.assert_allclose(by_example(), by_example(nan, nan), atol=1e-6)
+    for ages in ((900, 3), (nan, 900), ()):
+        assert np.abs(by_example(*ages) - by_example(3, 900)).max() > 0.01
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match="past_ages: expected as many numbers as past has items, or none"
+    ):
+        by_example(3)
 
 
 def test_an_index_and_a_retriever_of_another_model_are_found_out(world: World, tmp_path: Path) -> None:

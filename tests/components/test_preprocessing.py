@@ -66,7 +66,7 @@ def test_every_input_is_dense_and_of_fixed_width(tmp_path: Path) -> None:
             "catalogue": {"item": "item"},
             "tables": {"item": {"width": 4, "hash_buckets": 1000}},
             "query": {
-                "past": {"kind": "history", "table": "item", "last": 3},
+                "past": {"kind": "history", "table": "item", "last": 3, "encoder": "attention"},
                 "age": {"kind": "number", "scale": "none"},
             },
             "item": {
@@ -91,6 +91,7 @@ def test_every_input_is_dense_and_of_fixed_width(tmp_path: Path) -> None:
         "age": tf.ragged.constant(numbers, tf.float32),
         **dict.fromkeys(("past", "tags", "parts"), text),
         "parts_weights": tf.ragged.constant(shares, tf.float32),
+        "past_ages": tf.ragged.constant([[], [1, 2, 3], [4, 5, float("nan"), 7, 1e12], [-3]], tf.float32),
     }
     config = {"feature_spec": spec.model_dump_json(), "analysis": str(tmp_path)}
     graph = tf.function(lambda ragged: preprocessing_fn({n: v.to_sparse() for n, v in ragged.items()}, config))
@@ -101,6 +102,8 @@ def test_every_input_is_dense_and_of_fixed_width(tmp_path: Path) -> None:
         return [[row.get(letter, -1) for letter in text] for text in texts]
 
     assert found["past"] == rows("...", "abc", "fgh", "i..")  # the last three, oldest first
+    # Powers of two: 1, from 2, up to 2^30 seconds and more; one that is not known is -1, and so is none; below 0 counts as 0.
+    assert found["past_ages"] == [[-1, -1, -1], [1, 2, 2], [-1, 3, 31], [0, -1, -1]]
     assert found["tags"] == found["parts"] == rows("..", "ab", "de", "i.")
     assert found["tags_weights"] == [[0, 0], [1, 1], [1, 1], [1, 0]]
     assert found["parts_weights"] == [[0, 0], [1, 2], [4, 5], [9, 0]]

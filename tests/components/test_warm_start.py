@@ -97,6 +97,7 @@ class Day:
         interactions = {
             "user": np.arange(len(ids)) % 5,
             "past": np.stack([np.full(len(ids), -1), np.roll(rows, 1)], axis=1),
+            "past_ages": np.tile([-1, 7], (len(ids), 1)),
             "past_fingerprint": np.array([[ord(one), -1] for one in np.roll(list(ids), 1)]),
             "item": rows,
             CANDIDATE_ID: np.array([ord(one) for one in ids]),
@@ -260,22 +261,28 @@ def test_a_model_from_before_its_table_had_a_mask_is_gone_on_from(days: Callable
     assert np.array_equal(now[[0, 1, 2]], was[[0, 1, 4]])
 
 
-def test_what_histories_add_to_scores_is_carried_or_starts_anew_where_nothing_was_learnt(
+def test_what_histories_say_is_carried_or_starts_anew_where_nothing_was_learnt(
     days: Callable[..., Day],
 ) -> None:
-    history = {**SPEC.query["past"].model_dump(), "repeats": True}
+    history = {**SPEC.query["past"].model_dump(), "repeats": True, "encoder": "attention"}
     repeating = changed(query={**SPEC.model_dump()["query"], "past": history})
     before, yesterday, today = days("abcd"), days("abcd", "adagrad", repeating), days("abcd", "adagrad", repeating)
-    anew = {name: value for name, value in today.everything().items() if name.startswith("repeats")}
+    anew = {name: value for name, value in today.everything().items() if name.startswith(("repeats", "attention"))}
     before.train_and_save()
     yesterday.go_on_from(before)
     found = yesterday.everything()
-    # Level, slope and decay of one history, each with its slot.
-    assert len(anew) == 6 and all(np.array_equal(found[name], value) for name, value in anew.items())
+    # Level, slope and decay of one history, and how its items are weighed: by a query, ages and places; each with its slot.
+    assert len(anew) == 12 and all(np.array_equal(found[name], value) for name, value in anew.items())
     assert all(np.array_equal(found[name], value) for name, value in before.everything().items())
-    yesterday.train_and_save()
+    yesterday.train(BATCHES)
+    yesterday.model.query_tower.attentions["past"].learned["query"].assign(
+        [1.0, 2.0, 3.0]
+    )  # of one item there is nothing to learn
+    yesterday.save()
     learnt = yesterday.everything()
-    assert not any(np.array_equal(learnt[name], value) for name, value in anew.items() if "level" in name)
+    assert not any(
+        np.array_equal(learnt[name], value) for name, value in anew.items() if "level:0" in name or "query:0" in name
+    )
     today.go_on_from(yesterday)
     assert all(np.array_equal(value, learnt[name]) for name, value in today.everything().items())
     before.go_on_from(yesterday)  # and back

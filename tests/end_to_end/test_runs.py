@@ -30,7 +30,7 @@ for name, value in tensors.items():
     if specs[name].dtype == tf.string:
         feature.bytes_list.value.extend(v.encode() for v in value if v)
     else:
-        feature.float_list.value.extend(value)
+        feature.float_list.value.extend(v for v in value if v == v)
 serialized = tf.constant([example.SerializeToString()])
 from_examples = tower.signatures["serving_examples"](examples=serialized)["embedding"].numpy()
 print(json.dumps({"norm": float(np.linalg.norm(from_tensors)), "apart": float(abs(from_tensors - from_examples).max()),
@@ -162,7 +162,9 @@ def test_a_report_says_what_was_removed(shop: list[str]) -> None:
 
 def test_plain_tensorflow_calls_the_towers(shop: list[str]) -> None:
     pushed = runs(shop)[0]["pushed"]
-    query = embed(pushed["query_tower"], bought=[["", "s1", "s2"]], latest=["s2"], weekday=["1"], club=["gold"])
+    known = {"latest": ["s2"], "weekday": ["1"], "club": ["gold"]}
+    nan, ages = float("nan"), [3600.0, 60.0]
+    query = embed(pushed["query_tower"], bought=[["", "s1", "s2"]], bought_ages=[[nan, *ages]], **known)
     item = embed(
         pushed["item_tower"],
         sku=["s3"],
@@ -174,8 +176,10 @@ def test_plain_tensorflow_calls_the_towers(shop: list[str]) -> None:
     for answer in (query, item):
         assert answer["norm"] == pytest.approx(1.0, abs=1e-5)
         assert answer["apart"] < 1e-6  # both signatures agree
-    padded = embed(pushed["query_tower"], bought=[["s1", "s2", "", ""]], latest=["s2"], weekday=["1"], club=["gold"])
+    padded = embed(pushed["query_tower"], bought=[["s1", "s2", "", ""]], bought_ages=[[*ages, nan, nan]], **known)
     assert padded["embedding"] == pytest.approx(query["embedding"], abs=1e-6)
+    unaged = embed(pushed["query_tower"], bought=[["s1", "s2"]], bought_ages=[[nan, nan]], **known)
+    assert unaged["norm"] == pytest.approx(1.0, abs=1e-5) and unaged["apart"] < 1e-6
     features = {"tags": [["kind0"]], "price": [3.5], "looks": [[0.0, 3.0, 1.0]], "words": [""]}
     assert embed(pushed["item_tower"], sku=["never seen"], **features)["norm"] == pytest.approx(1.0, abs=1e-5)
 

@@ -57,6 +57,8 @@ def test_the_seed_the_history_and_the_candidate_share_one_table() -> None:
             "37",
             "taken by the pipeline",
         ),
+        ("last: 20}", "last: 20, encoder: attention}\n  history_ages: {kind: number}", "34", "taken by the pipeline"),
+        ("last: 20", "last: 20, encoder: sum", "33", "'mean' or 'attention'"),
         ("last: 20", "last: 20, events: [view]", "33", "needs `interactions.event`"),
         (
             "last: 20}",
@@ -180,3 +182,12 @@ def test_a_schema_that_disagrees_with_the_specification_is_refused(tmp_path: Pat
     path.write_text(path.read_text().replace('name: "year"', 'name: "yaer"'))
     with pytest.raises(UserError, match=r"catalogue.pbtxt: lacks the feature year"):
         contract.load(tmp_path, spec)
+
+
+def test_ages_are_drafted_and_complete_a_schema_that_was_written_before(tmp_path: Path) -> None:
+    spec = features.load(edited(tmp_path, "last: 20", "last: 20, encoder: attention"))
+    (ages,) = (each for each in contract.load(MOVIELENS, spec).interactions.feature if each.name == "history_ages")
+    assert (ages.type, ages.presence.min_fraction) == (schema_pb2.FLOAT, 0.0) and not ages.value_count.HasField("max")
+    history = spec.query["history"].model_copy(update={"column": "seen"})
+    logged = spec.model_copy(update={"query": {"history": history}})
+    assert logged.aged_histories == []  # when the items of a logged history were taken is not known

@@ -14,6 +14,7 @@ from tiny import DAY, example
 
 from ndr_client import Client
 from serving import request_log
+from serving.extent import Extent
 from serving.record import GRPC, Record
 from serving.request_log import RequestLog
 from serving.settings import RequestLogSettings
@@ -56,6 +57,20 @@ def test_the_queries_of_both_forms_are_kept_with_what_was_answered(serve, pushes
     assert not list(folder.glob(".unfinished-*"))
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
+
+
+def test_ages_stay_beside_the_items_of_a_history() -> None:
+    """Regression: what was NaN or padding among them moved the others, and the query could not be asked again."""
+    made = Record(GRPC, "Predict", model="query_tower", signature=DEFAULT, version=VERSION)
+    made.inputs = {
+        "past": np.array([[b"", b"a", b"b"]], object),
+        "past_ages": np.array([[0.0, np.nan, 5.0]], np.float32),
+        "angle": np.array([np.nan], np.float32),
+    }
+    made.extent = Extent(rows=1)
+    (found,) = map(values, request_log.examples_of(made, 0))
+    assert found["past"] == [b"a", b"b"] and found["angle"] == []
+    assert found["past_ages"] == pytest.approx([np.nan, 5.0], nan_ok=True)
 
 
 def record(served_version: int) -> Record:

@@ -15,6 +15,8 @@ from tiny import DAY, example
 
 from serving import json_tensors
 from serving.errors import RequestError
+from serving.servable import Signature
+from serving.tensors import Spec
 
 VERSION = f"{DAY:%Y%m%d}001"
 ROW = {"angle": 0.6, "past": ["a"], "k": 2, "exclude": [""]}
@@ -187,3 +189,18 @@ def test_text_that_is_not_utf_8_has_no_form_in_json_unless_its_name_says_bytes()
 def test_a_float32_is_told_so_that_it_is_read_back_as_it_was(array: np.ndarray) -> None:
     told = json.loads(json_tensors.write({"x": array}, by_rows=True))["predictions"]
     assert np.array_equal(np.array(told, np.float32), array)
+
+
+def test_ages_that_are_left_out_are_not_known() -> None:
+    lists = (-1, -1)
+    inputs = {"past": Spec(np.dtype(object), lists), "past_ages": Spec(np.dtype(np.float32), lists)}
+    signature = Signature.__new__(Signature)
+    signature.inputs = inputs
+    rows = [{"past": ["a", "b"]}, {"past": ["c", "d"], "past_ages": [3, 2]}]
+    found = json_tensors.read({"instances": rows}, lambda name: signature).inputs["past_ages"]
+    assert found.tolist() == [[pytest.approx(np.nan, nan_ok=True)] * 2, [3.0, 2.0]]
+    by_columns = json_tensors.read({"inputs": {"past": [["a", "b"]]}}, lambda name: signature).inputs
+    assert by_columns["past_ages"].shape == (1, 0) and by_columns["past"].tolist() == [[b"a", b"b"]]
+    signature.inputs = {**inputs, "weights": Spec(np.dtype(np.float32), lists)}
+    with pytest.raises(RequestError, match="Missing named input: weights"):
+        json_tensors.read({"inputs": {"past": [["a"]]}}, lambda name: signature)

@@ -2,7 +2,9 @@
 
 import http.client
 import json
+import sqlite3
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -108,6 +110,30 @@ def test_the_users_that_are_kept_are_bounded(tmp_path: Path) -> None:
     kept.add([Event(b"u%d" % n, b"i", n) for n in range(1, 6)])
     pasts = [features(each)["past"] for each in kept.queries([b"u%d" % n for n in range(1, 6)], False)]
     assert pasts == [[], [], [], [b"i"], [b"i"]]
+
+
+def test_ages_are_as_of_now_and_unknown_where_a_file_is_from_before_they_were_kept(tmp_path: Path) -> None:
+    aged = SPEC.query["past"].model_copy(update={"encoder": "attention"})
+    spec = SPEC.model_copy(update={"query": {**SPEC.query, "past": aged}})
+    now = time.time_ns() // 1000
+    with sqlite3.connect(tmp_path / "histories.sqlite") as older:
+        older.execute("CREATE TABLE users (id BLOB PRIMARY KEY, time INTEGER, items BLOB, features BLOB) WITHOUT ROWID")
+        first = tf.train.BytesList(value=[b"first"]).SerializeToString()
+        older.execute("INSERT INTO users VALUES (?, ?, ?, ?)", (b"eve", now - 90_000_000, first, b""))
+    said = tf.train.Example.FromString(interaction(b"ann", b"one-4", now - 60_000_000, [b"one-2", b"one-3"], 0.0))
+    said.features.feature["past_ages"].float_list.value.extend([3600.0, 30.0])
+    (tmp_path / "log" / "Split-eval").mkdir(parents=True)
+    with tf.io.TFRecordWriter(str(tmp_path / "log" / "Split-eval" / "data.gz"), "GZIP") as writer:
+        writer.write(said.SerializeToString())
+    kept = Histories(tmp_path / "histories.sqlite", spec, HistorySettings(), lambda version: str(tmp_path / "log"))
+    kept.load(1)
+    kept.add([Event(b"ann", b"new", now - 10_000_000), Event(b"eve", b"then", now - 5_000_000)])
+    ann, eve, stranger = map(features, kept.queries([b"ann", b"eve", b"bob"], False))
+    # A minute before now there were 30 seconds since one-3; of ann only the last three are kept.
+    assert ann["past"] == [b"one-3", b"one-4", b"new"] and eve["past"] == [b"first", b"then"]
+    assert ann["past_ages"] == pytest.approx([90.0, 60.0, 10.0], abs=5.0)
+    assert eve["past_ages"] == pytest.approx([float("nan"), 5.0], abs=5.0, nan_ok=True)
+    assert "past_ages" not in stranger
 
 
 @settings(max_examples=20, deadline=None)
