@@ -97,9 +97,9 @@ def ingest(kind: str, folder: Path, made: Path) -> dict[str, float]:
     for name, executor in steps.items():
         examples = standard_artifacts.Examples()
         examples.uri = str(made / name)
-        before = _processor_seconds()
+        before = processor_seconds()
         executor().Do(inputs if name == "interactions" else {}, {"examples": [examples]}, parameters)
-        seconds[name] = _processor_seconds() - before
+        seconds[name] = processor_seconds() - before
         inputs[name] = [examples]
     return seconds
 
@@ -148,7 +148,8 @@ def _total(seconds: Mapping[str, float]) -> float:
     return sum(seconds.values())
 
 
-def _processor_seconds() -> float:
+def processor_seconds() -> float:
+    """Of this process and its children that have ended."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(each.ru_utime + each.ru_stime for each in used)
 

@@ -7,10 +7,10 @@ import tensorflow as tf
 READ, READ_BYTES = 4096, 1 << 20
 
 
-def read_batches(paths: Iterable[str]) -> Iterator[list[bytes]]:
-    """The records of files, in their order, at most `READ` at a time."""
+def read_batches(paths: Iterable[str], size: int = READ) -> Iterator[list[bytes]]:
+    """The records of files, in their order, at most `size` at a time."""
     for path in paths:
-        records = tf.data.TFRecordDataset([path], compression_type="GZIP", buffer_size=READ_BYTES).batch(READ)
+        records = tf.data.TFRecordDataset([path], compression_type="GZIP", buffer_size=READ_BYTES).batch(size)
         yield from (batch.tolist() for batch in records.as_numpy_iterator())
 
 

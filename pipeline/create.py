@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from datetime import date
 
-from tfx.components import StatisticsGen
 from tfx.dsl.components.base.base_beam_component import BaseBeamComponent
 from tfx.dsl.components.base.base_component import BaseComponent
 from tfx.dsl.components.base.base_node import BaseNode
@@ -44,6 +43,7 @@ from components.resolver.earlier import (
     TrainedBefore,
 )
 from components.schema_gen.declared import DeclaredSchema
+from components.statistics_gen.component import ColumnStatisticsGen
 from components.trainer import warm_start
 from components.trainer.component import RetrievalTrainer
 from components.transform.component import AnalysedTransform
@@ -161,8 +161,7 @@ def create_pipeline(config: Config, day: date) -> Pipeline:
         examples=interactions.outputs["examples"],
         schema=interaction_checks.schema.outputs["schema"],
         analysis=analyzer.outputs["analysis"],
-        preprocessing_fn="components.transform.preprocessing.preprocessing_fn",
-        custom_config={"feature_spec": spec_json},
+        spec=spec,
     ).with_id("Transform")
 
     trainer = RetrievalTrainer(
@@ -316,7 +315,7 @@ class _Checks:
         self, kind: str, example_gen: BaseComponent, schema_text: str, exclude_splits: Sequence[str] = ()
     ) -> None:
         self.schema = DeclaredSchema(text=schema_text).with_id(f"{kind}Schema")
-        self.statistics = StatisticsGen(
+        self.statistics = ColumnStatisticsGen(
             examples=example_gen.outputs["examples"], exclude_splits=list(exclude_splits)
         ).with_id(f"{kind}Statistics")
         self.validator = StoppingExampleValidator(

@@ -28,7 +28,6 @@ from components.decoded import ReadExamples
 from components.example_gen.interactions import EVAL_SPLIT, TRAIN_SPLIT
 from schemas.features import FeatureSpec
 
-BATCH = 4096
 TURNOVER_PROPERTY = "turnover"
 COUNTS = "counts"
 MOMENTS_FILE = "moments.json"
@@ -71,7 +70,6 @@ class AnalyzerExecutor(base_beam_executor.BaseBeamExecutor):
             measured = {
                 split: pipeline
                 | f"Read[{split}]" >> ReadExamples(_patterns(input_dict, split))
-                | f"Batch[{split}]" >> beam.BatchElements(min_batch_size=BATCH, max_batch_size=BATCH)
                 | f"Measure[{split}]"
                 >> beam.ParDo(Measure(spec, day, counted_through + 1, split)).with_outputs(MOMENTS, main="ids")
                 for split in (TRAIN_SPLIT, EVAL_SPLIT)

@@ -17,7 +17,7 @@ from components.counts import files
 from components.counts.counting import Carry, Count
 from components.counts.files import PARTS, THROUGH, TRAINING, Description
 from components.counts.settings import CountsSettings
-from components.decoded import ReadExamples, batches
+from components.decoded import ReadExamples
 from components.example_gen.interactions import EVAL_SPLIT, TRAIN_SPLIT
 from components.example_gen.sources import MICROSECONDS_A_DAY
 from schemas.features import FeatureSpec
@@ -64,7 +64,6 @@ class CounterExecutor(base_beam_executor.BaseBeamExecutor):
             counted = [
                 pipeline
                 | f"Read[{split}]" >> ReadExamples(_patterns(input_dict, split))
-                | f"Batch[{split}]" >> batches()
                 | f"Count[{split}]"
                 >> beam.ParDo(Count(folder, spec.history_feature, span, since, settings.half_life_days))
                 for split, folder in ((TRAIN_SPLIT, TRAINING), (EVAL_SPLIT, THROUGH))

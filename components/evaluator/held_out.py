@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 from apache_beam import pvalue
 from numpy.typing import NDArray
-from tfx_bsl.coders import example_coder
 
+from components.encoded import encode
 from components.evaluator import slices
 from components.evaluator.catalogue import Places
 from components.evaluator.cells import Scored, add_up
@@ -28,7 +28,7 @@ from schemas.features import CANDIDATE_ID, QUERY_ID, REWARD, TIMESTAMP, FeatureS
 
 
 class RankHeldOut(beam.DoFn):
-    """(group of users, lists of serialised interactions of theirs) to the serialised examples of `components.evaluator.ranked`.
+    """(group of users, lists of serialised interactions of theirs) to arrays of examples as `components.evaluator.ranked` says.
 
     The main output are the ranked interactions, the output `SUMS_SPLIT` their sums.
 
@@ -49,9 +49,8 @@ class RankHeldOut(beam.DoFn):
         group = self._score(number, [example for examples in several for example in examples])
         if not group.rows.num_rows:
             return
-        yield from _serialized(_ranked(group, number))
-        for example in _serialized(self._sums(group, number)):
-            yield pvalue.TaggedOutput(SUMS_SPLIT, example)
+        yield _serialized(_ranked(group, number))
+        yield pvalue.TaggedOutput(SUMS_SPLIT, _serialized(self._sums(group, number)))
 
     def _sums(self, group: Group, number: int) -> dict[str, pa.Array]:
         cells = add_up(self._settings.statistics, group.scored, group.sets, group.slices)
@@ -91,7 +90,5 @@ def _lists(values: NDArray[np.int64]) -> pa.ListArray:
     return pa.ListArray.from_arrays(pa.array(np.arange(rows + 1) * width, pa.int32()), pa.array(values.reshape(-1)))
 
 
-def _serialized(columns: dict[str, pa.Array]) -> Iterator[bytes]:
-    batch = pa.RecordBatch.from_arrays(list(columns.values()), list(columns))
-    examples: Iterator[bytes] = iter(example_coder.RecordBatchToExamples(batch))
-    return examples
+def _serialized(columns: dict[str, pa.Array]) -> pa.Array:
+    return encode(pa.RecordBatch.from_arrays(list(columns.values()), list(columns)))

@@ -185,8 +185,8 @@ def entries(rows: pa.Table, accounting: Accounting, split: str = CATALOGUE_SPLIT
 
 
 def _examples(split: str, rows: pa.Table) -> Iterator[Any]:
-    for example in serialized_examples(rows):
-        yield beam.pvalue.TaggedOutput(split, example)
+    for examples in serialized_examples(rows):
+        yield beam.pvalue.TaggedOutput(split, examples)
 
 
 def _splits(rows: pa.Table, split: str) -> Iterator[tuple[str, pa.Table]]:

@@ -6,13 +6,12 @@ from collections.abc import Iterator, Sequence
 
 import apache_beam as beam
 import pyarrow as pa
-import pyarrow.compute as pc
 from tfx import types
 from tfx.dsl.io import fileio
 from tfx.types import artifact_utils
 from tfx.utils import io_utils
-from tfx_bsl.coders import example_coder
 
+from components.encoded import encode
 from components.example_gen.accounting import CONTENT_PROPERTY, ROWS_PROPERTY, SHOWN_EXAMPLES, Accounting, Kind, Sum
 from components.example_gen.cleaning import ACCOUNTING, CleanFiles, Cleaning, file_faults
 from components.example_gen.ordered import WriteInOrder
@@ -22,7 +21,7 @@ from schemas.errors import UserError
 
 ACCOUNTING_FILE = "rows.json"
 PARTITION_BYTES = 32 << 20
-ROWS_AT_ONCE = 8192
+ROWS_AT_ONCE = 16_384
 READ_AT_ONCE = 1 << 20
 
 
@@ -31,12 +30,10 @@ def partitions(files: Sequence[SourceFile]) -> int:
     return max(2, -(-sum(file.size for file in files) // PARTITION_BYTES))
 
 
-def serialized_examples(rows: pa.Table) -> Iterator[bytes]:
-    """Rows to tf.Examples; a missing value is a feature without values."""
+def serialized_examples(rows: pa.Table) -> Iterator[pa.Array]:
+    """Rows to arrays of serialised tf.Examples, some thousands each; a missing value is a feature without values."""
     names = [name for name in rows.column_names if not name.startswith("_")]
-    for batch in rows.select(names).to_batches(max_chunksize=ROWS_AT_ONCE):
-        lists = [_as_lists(column) for column in batch.columns]
-        yield from example_coder.RecordBatchToExamples(pa.RecordBatch.from_arrays(lists, names))
+    yield from map(encode, rows.select(names).to_batches(max_chunksize=ROWS_AT_ONCE))
 
 
 def generate(
@@ -54,7 +51,7 @@ def generate(
         pipeline: Beam's.
         files: what is read.
         cleaning: how.
-        finish: (partition, parts of it) to serialised examples in an output for each split, and `Accounting` in the
+        finish: (partition, parts of it) to arrays of serialised examples in an output for each split, and `Accounting` in the
             output ACCOUNTING.
         splits: the splits that are written.
         examples: the artifact they are written to.
@@ -124,11 +121,3 @@ def _content(folder: str) -> str:
             while part := file.read(READ_AT_ONCE):
                 digest.update(part)
     return digest.hexdigest()
-
-
-def _as_lists(column: pa.Array) -> pa.ListArray:
-    if pa.types.is_list(column.type):
-        return column
-    present = pc.is_valid(column).to_numpy(zero_copy_only=False)
-    offsets = [0, *present.cumsum()]
-    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), column.drop_null(), mask=pc.is_null(column))

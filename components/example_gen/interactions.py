@@ -259,8 +259,8 @@ class FinishInteractions(beam.DoFn):
             chosen = rows.filter(pa.array(mask))
             accounting.splits[split] = chosen.num_rows
             accounting.rewarded[split] = pc.sum(pc.greater(chosen.column(REWARD), 0.0)).as_py() or 0
-            for example in serialized_examples(chosen.combine_chunks()):
-                yield beam.pvalue.TaggedOutput(split, example)
+            for examples in serialized_examples(chosen.combine_chunks()):
+                yield beam.pvalue.TaggedOutput(split, examples)
         yield beam.pvalue.TaggedOutput(ACCOUNTING, accounting)
 
     def _count_users(self, rows: pa.Table, accounting: Accounting) -> None:

@@ -4,19 +4,28 @@ Beam promises no order, and training on another order gives another model. A run
 of one that was not.
 """
 
-import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import apache_beam as beam
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 import tensorflow as tf
 from tfx.dsl.io import fileio
 
+from components.example_gen.cleaning import to_bytes
+
 PREFIX = "examples"
+COMPRESSION_LEVEL = 1
+HASH, EXAMPLE = "hash", "example"
 
 
 class WriteInOrder(beam.PTransform):
-    """Writes serialised examples as gzipped TFRecords, in the order of their digests, which also mixes what stood together.
+    """Writes serialised examples as gzipped TFRecords, in the order of their hashes, which also mixes what stood together.
+
+    Takes Arrow arrays of them (see `components.encoded`).
 
     Args:
         folder: where to; it need not be there.
@@ -32,29 +41,36 @@ class WriteInOrder(beam.PTransform):
         """Called by Beam."""
         return (
             examples
-            | "Part" >> beam.Map(_with_part, self._files)
+            | "Part" >> beam.FlatMap(_parted, self._files).with_output_types(beam.typehints.Tuple[int, bytes])
             | "BringTogether" >> beam.GroupByKey()
             | "Write" >> beam.Map(_write, self._folder, self._files)
         )
 
 
-def _with_part(example: bytes, files: int) -> tuple[int, bytes]:
-    # The encoders that write an example's features take them in another order in each process.
-    same = tf.train.Example.FromString(example).SerializeToString(deterministic=True)
-    return int.from_bytes(_digest(same)[:8], "big") % files, same
-
-
-def _digest(example: bytes) -> bytes:
-    return hashlib.blake2b(example, digest_size=16).digest()
+def _parted(examples: pa.Array, files: int) -> Iterator[tuple[int, bytes]]:
+    """(file, Arrow IPC of its examples with their hashes)."""
+    hashes = pd.util.hash_array(examples.to_numpy(zero_copy_only=False), categorize=False)
+    rows = pa.table({HASH: hashes, EXAMPLE: examples})
+    parts = hashes % np.uint64(files)
+    for part in np.unique(parts).tolist():
+        yield part, to_bytes(rows.filter(pa.array(parts == part)))
 
 
 def _write(element: tuple[int, Iterable[bytes]], folder: str, files: int) -> None:
-    """A worker may be killed and another do the same again: a file has its name once it is whole."""
-    part, examples = element
+    part, tables = element
+    rows = pa.concat_tables([pa.ipc.open_stream(table).read_all() for table in tables])
+    order = pc.sort_indices(rows, [(HASH, "ascending"), (EXAMPLE, "ascending")]).to_numpy()
+    examples = rows.column(EXAMPLE).to_pylist()
+    write_records(os.path.join(folder, f"{PREFIX}-{part:05d}-of-{files:05d}.gz"), (examples[at] for at in order))
+
+
+def write_records(path: str, records: Iterable[bytes]) -> None:
+    """Writes a gzipped TFRecord, which has its name once it is whole: a worker may be killed and another do the same again."""
+    folder, name = os.path.split(path)
     fileio.makedirs(folder)
-    path = os.path.join(folder, f"{PREFIX}-{part:05d}-of-{files:05d}.gz")
-    unfinished = os.path.join(folder, f".{part:05d}.unfinished")
-    with tf.io.TFRecordWriter(unfinished, options="GZIP") as writer:
-        for example in sorted(examples, key=_digest):
-            writer.write(example)
+    unfinished = os.path.join(folder, f".{name}.unfinished")
+    options = tf.io.TFRecordOptions(compression_type="GZIP", compression_level=COMPRESSION_LEVEL)
+    with tf.io.TFRecordWriter(unfinished, options) as writer:
+        for record in records:
+            writer.write(record)
     fileio.rename(unfinished, path, overwrite=True)

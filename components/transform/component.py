@@ -1,39 +1,47 @@
-"""TFX's Transform, given the analysis too: its graph looks ids up in vocabularies that outlive a window."""
+"""The step that makes the graph from raw features to model inputs, and takes the interactions to train on through it.
 
-import json
+The graph is TensorFlow Transform's. What it has to know of all the data is the Analyzer's, so it is made without a look at any;
+TFX's own Transform would read the interactions nonetheless, for what its graph might analyse.
+"""
+
+import os
+from functools import partial
 from typing import Any
 
 import apache_beam as beam
+import tensorflow as tf
+import tensorflow_transform as tft
+from tensorflow_transform import impl_helper
+from tensorflow_transform.tf_metadata import dataset_metadata, metadata_io, schema_utils
 from tfx import types
-from tfx.components.transform import executor
-from tfx.dsl.components.base import base_beam_component, executor_spec
-from tfx.dsl.io import fileio
-from tfx.proto import transform_pb2
-from tfx.types import artifact_utils, component_spec, standard_artifacts, standard_component_specs
-from tfx.types.standard_component_specs import TransformSpec
+from tfx.dsl.components.base import base_beam_component, base_beam_executor, executor_spec
+from tfx.types import artifact_utils, component_spec, standard_artifacts
 from tfx.utils import io_utils
 
 from components.artifacts import Analysis
 from components.example_gen.interactions import TRAIN_SPLIT
-from components.example_gen.ordered import WriteInOrder
-
-ANALYSIS_KEY = "analysis"
+from components.transform.examples import TransformFiles
+from components.transform.preprocessing import preprocessing_fn
+from schemas.features import FeatureSpec
 
 
 class AnalysedTransformSpec(component_spec.ComponentSpec):
-    """TFX's, and the analysis."""
+    """Parameters, inputs and outputs of the Transform."""
 
-    PARAMETERS = TransformSpec.PARAMETERS
-    INPUTS = {**TransformSpec.INPUTS, ANALYSIS_KEY: component_spec.ChannelParameter(type=Analysis)}
-    OUTPUTS = TransformSpec.OUTPUTS
-    TYPE_ANNOTATION = TransformSpec.TYPE_ANNOTATION
+    PARAMETERS = {"feature_spec": component_spec.ExecutionParameter(type=str)}
+    INPUTS = {
+        "examples": component_spec.ChannelParameter(type=standard_artifacts.Examples),
+        "schema": component_spec.ChannelParameter(type=standard_artifacts.Schema),
+        "analysis": component_spec.ChannelParameter(type=Analysis),
+    }
+    OUTPUTS = {
+        "transform_graph": component_spec.ChannelParameter(type=standard_artifacts.TransformGraph),
+        "transformed_examples": component_spec.ChannelParameter(type=standard_artifacts.Examples),
+    }
 
 
-class AnalysedTransformExecutor(executor.Executor):
-    """TFX's executor; `custom_config` tells the preprocessing function the folder of the analysis under `analysis`.
-
-    What TFX wrote in Beam's order is then brought into ours.
-    """
+class AnalysedTransformExecutor(base_beam_executor.BaseBeamExecutor):
+    """Makes the graph, then the model inputs."""
 
     def Do(  # noqa: N802
         self,
@@ -42,61 +50,65 @@ class AnalysedTransformExecutor(executor.Executor):
         exec_properties: dict[str, Any],
     ) -> None:
         """Called by TFX."""
-        key = standard_component_specs.CUSTOM_CONFIG_KEY
-        folder = artifact_utils.get_single_uri(input_dict[ANALYSIS_KEY])
-        config = json.dumps({**json.loads(exec_properties[key]), ANALYSIS_KEY: folder})
-        super().Do(input_dict, output_dict, {**exec_properties, key: config})
-        raw = artifact_utils.get_split_uri(input_dict[standard_component_specs.EXAMPLES_KEY], TRAIN_SPLIT)
-        written = artifact_utils.get_split_uri(
-            output_dict[standard_component_specs.TRANSFORMED_EXAMPLES_KEY], TRAIN_SPLIT
-        )
-        ordered = f"{written}.ordered"
+        self._log_startup(input_dict, output_dict, exec_properties)
+        graph = artifact_utils.get_single_uri(output_dict["transform_graph"])
+        analysis = artifact_utils.get_single_uri(input_dict["analysis"])
+        schema = io_utils.get_only_uri_in_dir(artifact_utils.get_single_uri(input_dict["schema"]))
+        write_graph(graph, schema, {"feature_spec": exec_properties["feature_spec"], "analysis": analysis})
+        transformed = artifact_utils.get_single_instance(output_dict["transformed_examples"])
+        transformed.split_names = artifact_utils.encode_split_names([TRAIN_SPLIT])
+        raw = artifact_utils.get_split_uri(input_dict["examples"], TRAIN_SPLIT)
+        written = artifact_utils.get_split_uri([transformed], TRAIN_SPLIT)
+        spec = FeatureSpec.model_validate_json(exec_properties["feature_spec"])
         with self._make_beam_pipeline() as pipeline:
             _ = (
                 pipeline
-                | beam.Create([io_utils.all_files_pattern(written)])
-                | beam.io.ReadAllFromTFRecord()
-                | WriteInOrder(ordered, len(fileio.listdir(raw)))
+                | "Files" >> beam.Create(sorted(tf.io.gfile.glob(io_utils.all_files_pattern(raw))))
+                | "Spread" >> beam.Reshuffle()
+                | "Transform" >> beam.ParDo(TransformFiles(graph, spec, written))
             )
-        fileio.rmtree(written)
-        fileio.rename(ordered, written)
 
 
 class AnalysedTransform(base_beam_component.BaseBeamComponent):
     """Transforms the `train` split of examples.
 
     Args:
-        examples: raw interactions; `transformed_examples` are as many files.
+        examples: raw interactions; `transformed_examples` are files of the same names.
         schema: of them.
         analysis: the Analyzer's.
-        preprocessing_fn: the import path of the user function.
-        custom_config: what the user function is told; JSON can hold it.
+        spec: the dataset's features.
+
+    Output `transform_graph` is as TFX's Transform leaves it, `transformed_examples` has the split `train`.
     """
 
     SPEC_CLASS = AnalysedTransformSpec
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(AnalysedTransformExecutor)
 
     def __init__(
-        self,
-        examples: types.BaseChannel,
-        schema: types.BaseChannel,
-        analysis: types.BaseChannel,
-        preprocessing_fn: str,
-        custom_config: dict[str, Any],
+        self, examples: types.BaseChannel, schema: types.BaseChannel, analysis: types.BaseChannel, spec: FeatureSpec
     ) -> None:
-        transformed_examples = types.Channel(type=standard_artifacts.Examples)
-        transformed_examples.matching_channel_name = standard_component_specs.EXAMPLES_KEY  # as many as come in
         super().__init__(
             AnalysedTransformSpec(
                 examples=examples,
                 schema=schema,
                 analysis=analysis,
-                preprocessing_fn=preprocessing_fn,
-                splits_config=transform_pb2.SplitsConfig(analyze=[TRAIN_SPLIT], transform=[TRAIN_SPLIT]),
-                disable_statistics=1,
-                force_tf_compat_v1=0,
-                custom_config=json.dumps(custom_config),
+                feature_spec=spec.model_dump_json(),
                 transform_graph=types.Channel(type=standard_artifacts.TransformGraph),
-                transformed_examples=transformed_examples,
+                transformed_examples=types.Channel(type=standard_artifacts.Examples),
             )
         )
+
+
+def write_graph(folder: str, schema: str, config: dict[str, Any]) -> None:
+    """Writes TensorFlow Transform's output.
+
+    Args:
+        folder: destination.
+        schema: the path of the raw features' schema.
+        config: what `components.transform.preprocessing` is told.
+    """
+    metadata = dataset_metadata.DatasetMetadata(io_utils.SchemaReader().read(schema))
+    metadata_io.write_metadata(metadata, os.path.join(folder, tft.TFTransformOutput.RAW_METADATA_DIR))
+    features = schema_utils.schema_as_feature_spec(metadata.schema).feature_spec
+    sparse = {name: tf.SparseTensorSpec([None, None], feature.dtype) for name, feature in features.items()}
+    impl_helper.analyze_in_place(partial(preprocessing_fn, custom_config=config), False, features, sparse, folder)

@@ -50,6 +50,11 @@ class TransformGraph:
             _loaded[output] = cls(output.transform_savedmodel_dir)
         return _loaded[output]
 
+    @property
+    def inputs(self) -> dict[str, tf.DType]:
+        """The raw features that the step knows, by name."""
+        return {name: values.dtype for name, values in self._inputs.items()}
+
     def __call__(self, raw: Mapping[str, tf.SparseTensor]) -> dict[str, Any]:
         """What can be made of raw features, by name; to be called in a graph.
 

@@ -3,7 +3,6 @@
 `test_indexer.py` and `test_ranker.py` have the same of theirs, `test_evaluator.py` of its metrics.
 """
 
-import json
 import subprocess
 import sys
 import tarfile
@@ -14,10 +13,8 @@ from typing import Any
 
 import pytest
 from tfx import types
-from tfx import v1 as tfx
 from tfx.dsl.components.base import base_beam_executor
 from tfx.types import standard_artifacts
-from tfx.utils import proto_utils
 
 from benchmarks import logs
 from benchmarks.logs import FIRST_DAY, World, write
@@ -73,14 +70,7 @@ class Steps:
         schema.uri = str(self._folder("schema"))
         declared = contract.load(self._config.dataset, self._spec).interactions
         (Path(schema.uri) / "schema.pbtxt").write_text(str(declared))
-        splits = tfx.proto.SplitsConfig(analyze=["train"], transform=["train"])
-        properties = {
-            "preprocessing_fn": "components.transform.preprocessing.preprocessing_fn",
-            "custom_config": json.dumps({"feature_spec": self._spec.model_dump_json()}),
-            "splits_config": proto_utils.proto_to_json(splits),
-            "disable_statistics": 1,
-            "force_tf_compat_v1": 0,
-        }
+        properties = {"feature_spec": self._spec.model_dump_json()}
         graph = standard_artifacts.TransformGraph()
         graph.uri = str(self._folder("graph"))
         inputs = {"examples": [interactions], "schema": [schema], "analysis": [analysis]}

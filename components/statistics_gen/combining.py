@@ -1,0 +1,140 @@
+"""TFDV's statistics of large Arrow batches.
+
+TFDV's Beam pipeline sends each distinct value of each batch through the runner to count it. Here a worker counts a batch's values
+by Arrow, and hands on one table a feature. The protos are TFDV's own, and so is all but that count.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import apache_beam as beam
+import pyarrow as pa
+import pyarrow.compute as pc
+from tensorflow_data_validation import FeaturePath, StatsOptions
+from tensorflow_data_validation.statistics import stats_impl
+from tensorflow_data_validation.statistics.generators.basic_stats_generator import BasicStatsGenerator
+from tensorflow_data_validation.statistics.generators.stats_generator import CombinerStatsGenerator
+from tensorflow_data_validation.utils.top_k_uniques_stats_util import (
+    FeatureValueCount,
+    make_feature_stats_proto_topk_uniques,
+)
+from tensorflow_metadata.proto.v0 import statistics_pb2
+
+VALUE, COUNT = "value", "count"
+WAITING_ROWS = 1 << 18  # of a feature's counted values, before they are added up
+
+Counted = dict[str, list[pa.Table]]
+"""Of each feature, tables of values and their counts; the first is added up already."""
+
+
+class TopKUniques(CombinerStatsGenerator):
+    """The most frequent values of each feature with texts, and how many there are: exact, as TFDV's Beam transform has them.
+
+    Args:
+        options: how many.
+    """
+
+    def __init__(self, options: StatsOptions) -> None:
+        super().__init__("TopKUniques")
+        self._values = options.num_top_values
+        self._ranks = options.num_rank_histogram_buckets
+
+    def create_accumulator(self) -> Counted:
+        """Called by TFDV."""
+        return {}
+
+    def add_input(self, accumulator: Counted, input_record_batch: pa.RecordBatch) -> Counted:
+        """Called by TFDV."""
+        for name, column in zip(input_record_batch.schema.names, input_record_batch.columns, strict=True):
+            if not pa.types.is_null(column.type) and _is_text(column.type.value_type):
+                counts = pc.value_counts(column.flatten())
+                counted = pa.table({VALUE: counts.field("values"), COUNT: counts.field("counts")})
+                _add(accumulator.setdefault(name, []), counted)
+        return accumulator
+
+    def merge_accumulators(self, accumulators: Iterable[Counted]) -> Counted:
+        """Called by TFDV."""
+        merged: Counted = {}
+        for accumulator in accumulators:
+            for name, tables in accumulator.items():
+                for table in tables:
+                    _add(merged.setdefault(name, []), table)
+        return merged
+
+    def compact(self, accumulator: Counted) -> Counted:
+        """Called by TFDV."""
+        return {name: [_added_up(tables)] for name, tables in accumulator.items()}
+
+    def extract_output(self, accumulator: Counted) -> statistics_pb2.DatasetFeatureStatistics:
+        """Called by TFDV."""
+        made = statistics_pb2.DatasetFeatureStatistics()
+        for name, (counted,) in sorted(self.compact(accumulator).items()):
+            if not counted.num_rows:
+                continue
+            most = max(self._values, self._ranks)
+            keys = [(COUNT, "descending"), (VALUE, "descending")]
+            first = counted.take(pc.select_k_unstable(counted, most, keys))
+            counts = map(FeatureValueCount, first.column(VALUE).to_pylist(), first.column(COUNT).to_pylist())
+            made.features.append(
+                make_feature_stats_proto_topk_uniques(
+                    FeaturePath([name]), self._values, self._ranks, counted.num_rows, list(counts)
+                )
+            )
+        return made
+
+
+class Statistics(beam.CombineFn):
+    """Arrow record batches of examples to TFDV's statistics, those of all batches.
+
+    Args:
+        options: TFDV's.
+    """
+
+    def __init__(self, options: StatsOptions) -> None:
+        self._generators = [
+            BasicStatsGenerator(
+                num_values_histogram_buckets=options.num_values_histogram_buckets,
+                num_histogram_buckets=options.num_histogram_buckets,
+                num_quantiles_histogram_buckets=options.num_quantiles_histogram_buckets,
+                epsilon=options.epsilon,
+            ),
+            TopKUniques(options),
+        ]
+
+    def create_accumulator(self) -> list[Any]:
+        """Called by Beam."""
+        return [generator.create_accumulator() for generator in self._generators]
+
+    def add_input(self, accumulator: list[Any], element: pa.RecordBatch) -> list[Any]:
+        """Called by Beam."""
+        of_each = zip(self._generators, accumulator, strict=True)
+        return [generator.add_input(part, element) for generator, part in of_each]
+
+    def merge_accumulators(self, accumulators: Iterable[list[Any]]) -> list[Any]:
+        """Called by Beam."""
+        of_each = zip(self._generators, zip(*accumulators, strict=True), strict=True)
+        return [generator.merge_accumulators(parts) for generator, parts in of_each]
+
+    def compact(self, accumulator: list[Any]) -> list[Any]:
+        """Called by Beam."""
+        return [generator.compact(part) for generator, part in zip(self._generators, accumulator, strict=True)]
+
+    def extract_output(self, accumulator: list[Any]) -> statistics_pb2.DatasetFeatureStatisticsList:
+        """Called by Beam."""
+        return stats_impl.extract_statistics_output(accumulator, self._generators)
+
+
+def _add(tables: list[pa.Table], table: pa.Table) -> None:
+    """Adds a table, and once as many rows wait as are added up already, adds them up too."""
+    tables.append(table)
+    if sum(each.num_rows for each in tables[1:]) >= max(tables[0].num_rows, WAITING_ROWS):
+        tables[:] = [_added_up(tables)]
+
+
+def _added_up(tables: list[pa.Table]) -> pa.Table:
+    added = pa.concat_tables(tables).group_by(VALUE).aggregate([(COUNT, "sum")])
+    return added.rename_columns({f"{COUNT}_sum": COUNT})
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_large_binary(kind) or pa.types.is_binary(kind))

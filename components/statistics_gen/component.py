@@ -1,0 +1,63 @@
+"""TFX's StatisticsGen, of large Arrow batches."""
+
+import json
+import os
+from typing import Any
+
+import apache_beam as beam
+import tensorflow_data_validation as tfdv
+from tfx import types
+from tfx.components import StatisticsGen
+from tfx.components.statistics_gen.executor import DEFAULT_FILE_NAME
+from tfx.dsl.components.base import base_beam_executor, executor_spec
+from tfx.types import artifact_utils, standard_component_specs
+from tfx.utils import io_utils
+
+from components.decoded import ReadExamples, decode
+from components.statistics_gen.combining import Statistics
+
+
+class ColumnStatisticsExecutor(base_beam_executor.BaseBeamExecutor):
+    """Writes the statistics of each split."""
+
+    def Do(  # noqa: N802
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """Called by TFX."""
+        self._log_startup(input_dict, output_dict, exec_properties)
+        examples = artifact_utils.get_single_instance(input_dict[standard_component_specs.EXAMPLES_KEY])
+        statistics = artifact_utils.get_single_instance(output_dict[standard_component_specs.STATISTICS_KEY])
+        excluded = json.loads(exec_properties[standard_component_specs.EXCLUDE_SPLITS_KEY])
+        splits = [name for name in artifact_utils.decode_split_names(examples.split_names) if name not in excluded]
+        statistics.split_names = artifact_utils.encode_split_names(splits)
+        statistics.span = examples.span
+        with self._make_beam_pipeline() as pipeline:
+            for split in splits:
+                read = io_utils.all_files_pattern(artifact_utils.get_split_uri([examples], split))
+                written = os.path.join(artifact_utils.get_split_uri([statistics], split), DEFAULT_FILE_NAME)
+                _ = (
+                    pipeline
+                    | f"Read[{split}]" >> ReadExamples([read])
+                    | f"Decode[{split}]" >> beam.Map(decode)
+                    | f"AddUp[{split}]" >> beam.CombineGlobally(Statistics(tfdv.StatsOptions()))
+                    | f"Write[{split}]" >> tfdv.WriteStatisticsToBinaryFile(written)
+                )
+
+
+class ColumnStatisticsGen(StatisticsGen):
+    """TFDV's statistics of examples, as TFX's StatisticsGen has them, at a fraction of its time.
+
+    Args:
+        examples: whose; every split but those excluded.
+        exclude_splits: the names of splits.
+
+    Output `statistics`: as StatisticsGen's.
+    """
+
+    EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(ColumnStatisticsExecutor)
+
+    def __init__(self, examples: types.BaseChannel, exclude_splits: list[str]) -> None:
+        super().__init__(examples=examples, exclude_splits=exclude_splits)

@@ -1,0 +1,70 @@
+"""Raw interactions through Transform's graph: a file of them to a file in the same order, which mixes them already."""
+
+import os
+from collections.abc import Callable, Iterable
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import tensorflow as tf
+import tensorflow_transform as tft
+
+from components.encoded import encode
+from components.example_gen.ordered import write_records
+from components.kept import Kept
+from components.records import READ_BYTES
+from components.transform.graph import TransformGraph
+from schemas.features import FeatureSpec
+
+BATCH = 8192
+
+
+class TransformFiles(beam.DoFn):
+    """Addresses of gzipped TFRecords of raw examples to files of the same names with model inputs.
+
+    Args:
+        graph: the folder of Transform's graph.
+        spec: says what interactions lack, so that nothing is made of it.
+        folder: destination.
+    """
+
+    def __init__(self, graph: str, spec: FeatureSpec, folder: str) -> None:
+        self._transform = Kept(lambda: transform_of(tft.TFTransformOutput(graph), spec.kept_in_catalogue))
+        self._folder = folder
+
+    def process(self, element: str) -> None:
+        """Called by Beam."""
+        transform = self._transform.get()
+        files = tf.data.TFRecordDataset([element], compression_type="GZIP", buffer_size=READ_BYTES)
+        batches = (transform(batch) for batch in files.batch(BATCH).prefetch(1))
+        examples = (example for batch in batches for example in encode(batch).to_pylist())
+        write_records(os.path.join(self._folder, element.rpartition("/")[2]), examples)
+
+
+def transform_of(output: tft.TFTransformOutput, without: Iterable[str]) -> Callable[[tf.Tensor], pa.RecordBatch]:
+    """What takes [batch] serialised raw examples to their model inputs, once traced and with any number of rows.
+
+    Args:
+        output: Transform's.
+        without: raw features that no example has.
+    """
+    graph = TransformGraph.of(output)
+    parsed = {name: tf.io.VarLenFeature(dtype) for name, dtype in graph.inputs.items() if name not in without}
+
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec([None], tf.string)])
+    def transformed(examples: tf.Tensor) -> dict[str, tf.Tensor]:
+        return graph(tf.io.parse_example(examples, parsed))
+
+    return lambda examples: _rows({name: values.numpy() for name, values in transformed(examples).items()})
+
+
+def _rows(inputs: dict[str, np.ndarray]) -> pa.RecordBatch:
+    """Model inputs, [batch] or [batch, values] each, with a list for each of the latter's rows."""
+    columns = []
+    for values in inputs.values():
+        column = pa.array(values.reshape(-1))
+        if values.ndim > 1:
+            offsets = np.arange(len(values) + 1, dtype=np.int32) * values.shape[1]
+            column = pa.ListArray.from_arrays(pa.array(offsets), column)
+        columns.append(column)
+    return pa.RecordBatch.from_arrays(columns, list(inputs))
