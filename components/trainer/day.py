@@ -1,6 +1,6 @@
 """What a day gives to training, read once for however many models are trained on it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -9,6 +9,7 @@ import tensorflow_transform as tft
 
 from components.analysis import files
 from components.trainer import frequencies
+from components.trainer.held_out import HeldOut, read_held_out
 from components.trainer.inputs import (
     TrainingExamples,
     as_known_on,
@@ -111,6 +112,21 @@ class TrainingDay:
     def lookup_of_queries(self, day: int | None) -> CatalogueLookup | None:
         """What the query tower looks up, as interactions of a day see it; None is as the newest catalogue has it."""
         return lookup_for_queries(self.spec, as_known_on(self.spec, self.items, day)) if self.items else None
+
+    def held_out(self, patterns: Sequence[str], most: int, excludes_history: bool = False) -> HeldOut:
+        """The held-out interactions, as the first day that is held out sees the catalogue.
+
+        Args:
+            patterns: of their files, raw.
+            most: about how many there are to be; of a day with more, whole users are drawn.
+            excludes_history: whether what stands in a query's history is not ranked.
+
+        Raises:
+            UserError: nothing is held out.
+        """
+        lookup = self.lookup_of_queries(self.places.judged_day)
+        not_ranked = self.places.ranked if excludes_history else None
+        return read_held_out(patterns, most, self.spec, self.transform_output, lookup, self.catalogue, not_ranked)
 
     def batch_size(self, settings: TrainerSettings, devices: Devices) -> int:
         """The rows of a global batch: those that are asked for, or fewer where there are fewer.

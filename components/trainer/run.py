@@ -24,7 +24,7 @@ from components.trainer.day import Places, TrainingDay
 from components.trainer.export import JUDGED, export_tower
 from components.trainer.settings import TrainerSettings
 from components.trainer.state import TrainingState
-from components.trainer.stopping import EarlyStopping, read_held_out
+from components.trainer.stopping import EarlyStopping
 from components.trainer.trained import TrainedTowers
 from components.trainer.training import train
 from components.transform.model_inputs import ModelInputs
@@ -75,8 +75,7 @@ def train_and_export(fn_args: FnArgs, devices: strategies.Devices) -> None:
 
     model, state, training = day.training(spec, settings, config[UNFINISHED], devices, go_on)
     if early := settings.early_stopping:
-        lookup = day.lookup_of_queries(day.places.judged_day)
-        found = read_held_out(config[HELD_OUT_FILES], spec, day.transform_output, lookup, day.catalogue, early)
+        found = day.held_out(config[HELD_OUT_FILES], early.interactions)
         with devices.strategy.scope():
             training = replace(training, stopping=EarlyStopping(early, found, settings.epochs))
     train(model, state, training, fn_args.model_run_dir, devices)

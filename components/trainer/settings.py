@@ -148,7 +148,7 @@ class EarlyStoppingSettings(Declaration):
     Attributes:
         recall_at: K of the recall among the whole catalogue by which epochs are compared.
         patience: training ends when so many epochs in a row were no better than the best before.
-        interactions: at most so many of the held-out ones are ranked after each epoch, drawn by a digest.
+        interactions: about so many of the held-out ones are ranked after each epoch; of a day with more, whole users are drawn.
     """
 
     recall_at: PositiveInt = 50
@@ -223,8 +223,6 @@ class TrainerSettings(Declaration):
             found.append((("jit_compile",), f"{reason}: XLA lacks an operation of its loss"))
         if self.strategy.kind == "tpu":
             found.append((("strategy", "kind"), f"{reason}: XLA lacks an operation of its loss"))
-        if self.early_stopping:
-            found.append((("early_stopping",), f"{reason}: the recall that it goes by lacks their bonus"))
         return found
 
     @model_validator(mode="after")

@@ -7,7 +7,6 @@ the last trial that ended, and a trial that was killed is begun again with the s
 
 import gc
 import json
-import math
 import shutil
 import time
 from collections.abc import Callable
@@ -27,12 +26,13 @@ from components.evaluator.ranked import USER_GROUPS
 from components.evaluator.statistics import Mean
 from components.progress import progress
 from components.trainer.day import TrainingDay
+from components.trainer.held_out import HeldOut
 from components.trainer.model import TwoTowerModel
 from components.trainer.settings import TrainerSettings
 from components.trainer.strategies import one_device
 from components.trainer.training import train
-from components.tuner.held_out import HeldOut
 from components.tuner.settings import LINEAR, TunerSettings
+from components.tuner.trial import Trial
 from schemas.errors import UserError
 from schemas.features import FeatureSpec
 
@@ -45,34 +45,6 @@ TEMPERATURE, STRENGTH = "trainer.softmax.temperature", "trainer.softmax.strength
 LEARNING_RATE, NEGATIVES = "trainer.learning_rate", "trainer.softmax.uniform_negatives"
 LAYERS = "trainer.towers"
 Values = dict[str, float | int | str]
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One trial.
-
-    Attributes:
-        number: from 0, which is that of the settings as they are.
-        values: what was chosen, by the name of the setting.
-        state: `complete`; `stopped`, by successive halving; or `diverged`.
-        curve: recall@K of the choosing half behind each epoch.
-        seconds: how long it took.
-    """
-
-    number: int
-    values: Values
-    state: str
-    curve: tuple[float, ...]
-    seconds: float
-
-    @property
-    def best(self) -> tuple[float, int]:
-        """The highest recall@K, and behind how many epochs; -inf where there is none."""
-        return max(
-            ((value, epoch + 1) for epoch, value in enumerate(self.curve)),
-            default=(-math.inf, 0),
-            key=lambda each: each[0],
-        )
 
 
 @dataclass(frozen=True)
@@ -189,15 +161,15 @@ class Search:
     def gain(self) -> Gain:
         """What the best trial gains over the settings as they are."""
         current = next(trial for trial in self.trials if trial.values == self._current())
-        best = max(self.trials, key=lambda trial: (trial.best[0], -trial.number))
+        best = max(self.trials, key=lambda trial: (trial.best if trial.best is not None else -1.0, -trial.number))
         before = self._hits(current.number, min(self._trainer.epochs, len(current.curve)))
-        after = self._hits(best.number, best.best[1])
+        after = self._hits(best.number, best.epochs)
         groups = self._held_out.groups[~self._held_out.chooses]
         counts = np.bincount(groups, minlength=USER_GROUPS).astype(np.float64)
         sums = np.bincount(groups, after - before, USER_GROUPS).astype(np.float64)
         difference, lower, upper = Mean.of(sums, counts).interval()
         assert difference is not None
-        return Gain(best.number, best.best[1], float(before.mean()), float(after.mean()), difference, lower, upper)
+        return Gain(best.number, best.epochs, float(before.mean()), float(after.mean()), difference, lower, upper)
 
     def configured(self, values: Values, epochs: int) -> dict[str, Any]:
         """What of a trial's values differs from the settings as they are, by the name of the setting, as YAML would say it."""

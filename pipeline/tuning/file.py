@@ -1,43 +1,14 @@
 """The last search for settings, as `ndr tune` leaves it for the report. TensorFlow is not imported."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from components.tuner.trial import Trial
 from schemas.errors import UserError
 
 FILE = "tuning.json"
-
-
-@dataclass(frozen=True)
-class Tried:
-    """A trial.
-
-    Attributes:
-        number: from 0, which is that of the settings as they were.
-        values: what was chosen, by the name of the setting.
-        state: `complete`; `stopped`, as others led; or `diverged`.
-        curve: recall@K behind each epoch, of the half of the held-out users that chooses.
-        seconds: how long it took.
-    """
-
-    number: int
-    values: dict[str, Any]
-    state: str
-    curve: tuple[float, ...]
-    seconds: float
-
-    @property
-    def best(self) -> float | None:
-        """The highest recall@K; None where there is none."""
-        return max(self.curve, default=None)
-
-    @property
-    def words(self) -> str:
-        """What was chosen, in a line."""
-        return in_words(self.values) if self.number else "as they are"
 
 
 @dataclass(frozen=True)
@@ -66,7 +37,7 @@ class Tuning:
     ended: str
     k: int
     interactions: tuple[int, int]
-    trials: tuple[Tried, ...]
+    trials: tuple[Trial, ...]
     best: int
     epochs: int
     before: float
@@ -81,7 +52,7 @@ class Tuning:
         """Whether the best trial is better beyond chance."""
         return self.lower is not None and self.lower > 0.0
 
-    def best_first(self, most: int) -> list[Tried]:
+    def best_first(self, most: int) -> list[Trial]:
         """The best so many trials, and that of the settings as they were."""
         ranked = sorted(self.trials, key=lambda trial: -(trial.best if trial.best is not None else -1.0))
         return [*ranked[:most], *(trial for trial in ranked[most:] if not trial.number)]
@@ -97,14 +68,6 @@ class Tuning:
         if self.is_better:
             return f"Trial {self.best} is better than the settings as they are: {measured} {whom}."
         return f"No trial is better than the settings as they are beyond chance: the best, {self.best}, has {measured} {whom}."
-
-
-def in_words(values: Mapping[str, Any]) -> str:
-    """Settings in a line."""
-    return ", ".join(
-        f"{name.removeprefix('trainer.').removeprefix('softmax.')} {f'{value:.3g}' if isinstance(value, float) else value}"
-        for name, value in values.items()
-    )
 
 
 def write(root: Path, tuning: Tuning) -> Path:
@@ -124,7 +87,7 @@ def read(root: Path) -> Tuning:
     """
     try:
         kept = json.loads((root / FILE).read_text(encoding="utf-8"))
-        trials = tuple(Tried(**{**each, "curve": tuple(each["curve"])}) for each in kept["trials"])
+        trials = tuple(Trial(**{**each, "curve": tuple(each["curve"])}) for each in kept["trials"])
         return Tuning(**{**kept, "trials": trials, "interactions": tuple(kept["interactions"])})
     except FileNotFoundError as error:
         raise UserError("No better settings were searched for yet: ndr tune.") from error

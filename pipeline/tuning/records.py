@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from ml_metadata import errors
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
-from components.tuner.search import Trial
+from components.tuner.trial import Trial
 from pipeline.store import connect
 
 TRIAL, TUNING = "ndr.Trial", "ndr.Tuning"
@@ -34,16 +34,15 @@ class TrialRecords:
         kind = store.put_execution_type(mlmd.ExecutionType(name=TRIAL, properties=TRIAL_PROPERTIES))
         group = store.put_context_type(mlmd.ContextType(name=TUNING))
         name = f"{self._search}.{trial.number}"
-        recall, epochs = trial.best
         execution = mlmd.Execution(type_id=kind, name=name, last_known_state=mlmd.Execution.COMPLETE)
         execution.properties["trial"].int_value = trial.number
         execution.properties["settings"].string_value = json.dumps(trial.values, sort_keys=True)
         execution.properties["outcome"].string_value = trial.state
         execution.properties["k"].int_value = self._k
-        execution.properties["epochs"].int_value = epochs
+        execution.properties["epochs"].int_value = trial.epochs
         execution.properties["seconds"].double_value = trial.seconds
-        if trial.curve:
-            execution.properties["recall"].double_value = recall
+        if trial.best is not None:
+            execution.properties["recall"].double_value = trial.best
         used = [
             (artifact, mlmd.Event(type=mlmd.Event.INPUT, artifact_id=artifact.id, path=USED))
             for artifact in store.get_artifacts_by_id(self._inputs)

@@ -14,8 +14,8 @@ from components.example_gen.catalogue import BLOCKED_SPLIT, CATALOGUE_SPLIT
 from components.example_gen.interactions import EVAL_SPLIT, TRAIN_SPLIT
 from components.example_gen.point_in_time import EARLIER_SPLIT, JUDGED_DAY_PROPERTY, JUDGED_SPLIT
 from components.trainer.day import Places, TrainingDay
-from components.tuner.held_out import HeldOut
-from components.tuner.search import Gain, Search, Trial
+from components.tuner.search import Gain, Search
+from components.tuner.trial import Trial, in_words
 from pipeline import digests, lock, store
 from pipeline.config import Config
 from pipeline.lineage import Graph, Lineage
@@ -23,7 +23,7 @@ from pipeline.metadata import Records
 from pipeline.report.facts import place
 from pipeline.summary import chosen_cutoff
 from pipeline.tuning import file
-from pipeline.tuning.file import Tried, Tuning, in_words
+from pipeline.tuning.file import Tuning
 from pipeline.tuning.records import TrialRecords
 from schemas.errors import UserError
 
@@ -65,7 +65,8 @@ def tune(config: Config, day: date, seconds: float, say: Callable[[str], None]) 
     folder.mkdir(parents=True, exist_ok=True)
     with lock.exclusive(folder):
         training = TrainingDay(places, spec)
-        held_out = HeldOut(training, held_out_files, config.tuner.interactions, bool(config.evaluator.exclude_history))
+        excludes = bool(config.evaluator.exclude_history)
+        held_out = training.held_out(held_out_files, config.tuner.interactions, excludes)
         search = Search(training, held_out, trainer, config.tuner, k, folder)
         records = TrialRecords(store.connection(config), f"{config.name}.{folder.name}", used, k)
         if search.trials:
@@ -154,7 +155,7 @@ def _found(config: Config, run: str, day: date, search: Search, k: int, interact
         ended=datetime.now(UTC).isoformat(timespec="seconds"),
         k=k,
         interactions=interactions,
-        trials=tuple(Tried(each.number, each.values, each.state, each.curve, each.seconds) for each in trials),
+        trials=tuple(trials),
         best=gain.trial,
         epochs=gain.epochs,
         before=gain.before,
@@ -168,9 +169,9 @@ def _found(config: Config, run: str, day: date, search: Search, k: int, interact
 
 def _line(trial: Trial, k: int) -> str:
     recall = (
-        f"recall@{k} {trial.best[0]:.4f} behind {trial.best[1]} of {len(trial.curve)} epochs"
-        if trial.curve
-        else "no epoch"
+        "no epoch"
+        if trial.best is None
+        else f"recall@{k} {trial.best:.4f} behind {trial.epochs} of {len(trial.curve)} epochs"
     )
     words = "the settings as they are" if trial.number == 0 else in_words(trial.values)
     return f"trial {trial.number:>3} {trial.state:<9}{recall}, {trial.seconds:.0f} s: {words}"

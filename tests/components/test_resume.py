@@ -9,16 +9,16 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 import tensorflow_transform as tft
-import tf_keras
 from numpy.typing import NDArray
 from tensorflow_transform.tf_metadata import dataset_metadata, metadata_io
 
+from components.trainer.held_out import HeldOut
 from components.trainer.inputs import Batch, TrainingExamples, uniform_draws, with_uniform_items
 from components.trainer.model import build_model
 from components.trainer.optimizers import build_optimizer
 from components.trainer.settings import EarlyStoppingSettings, TrainerSettings
 from components.trainer.state import TrainingState
-from components.trainer.stopping import BEST, EarlyStopping, HeldOut
+from components.trainer.stopping import BEST, EarlyStopping
 from components.trainer.strategies import one_device
 from components.trainer.training import LOSS_CURVE, Training, train
 from schemas.features import CANDIDATE_ID, REWARD, FeatureSpec
@@ -128,7 +128,7 @@ class Attempt:
         if self._stops:
             # Users want what they never took in training, so the longer it lasts, the less is found.
             users, opposite = tf.range(7, dtype=tf.int64), (np.arange(7) + 4) % 9
-            held_out = HeldOut({"user": users}, {"item": CATALOGUE["item"]}, opposite, STOPPING.recall_at)
+            held_out = HeldOut({"user": users}, CATALOGUE, opposite, np.zeros(7, np.int64), np.ones(7, bool))
             stopping = EarlyStopping(STOPPING, held_out, self._settings.epochs)
         unfinished = str(self._folder / "unfinished")
         training = Training(mortal, STEPS_PER_EPOCH, self._settings, unfinished, stopping)
@@ -223,24 +223,6 @@ def test_a_training_that_stops_early_may_be_killed_too(tmp_path: Path, read: Rea
         assert_equal(attempt.changed, stopped.changed)
         pd.testing.assert_frame_equal(attempt.losses, stopped.losses)
     assert {path.name.partition(".")[0] for path in (tmp_path / "unfinished").glob(f"{BEST}*")} == {f"{BEST}0"}
-
-
-def test_recall_of_what_is_held_out_is_by_places_in_the_whole_catalogue() -> None:
-    # User n's vector is (cos n, sin n), as item n's, of 4 right angles: an item's own user has it first, its neighbours' second and
-    # third, as they tie, and the one across has it last.
-    class Model(tf_keras.Model):  # embeds by a table, as towers without a layer would
-        angles = tf.stack([tf.constant([1.0, 0.0, -1.0, 0.0]), tf.constant([0.0, 1.0, 0.0, -1.0])], axis=1)
-
-        def query_tower(self, inputs: dict[str, tf.Tensor]) -> tf.Tensor:
-            return tf.gather(self.angles, inputs["user"])
-
-        def item_tower(self, inputs: dict[str, tf.Tensor]) -> tf.Tensor:
-            return tf.gather(self.angles, inputs["item"])
-
-    users, items = {"user": tf.zeros(4, tf.int64)}, {"item": tf.range(4, dtype=tf.int64)}
-    recalls = [HeldOut(users, items, np.arange(4), k).recall(Model()) for k in (1, 2, 3, 4)]
-    # Of equal scores the true one is last, so the neighbours are third.
-    assert recalls == [0.25, 0.25, 0.75, 1.0]
 
 
 def assert_equal(found: dict[str, NDArray[Any]], expected: dict[str, NDArray[Any]]) -> None:

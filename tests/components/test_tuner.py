@@ -9,9 +9,9 @@ import tensorflow_transform as tft
 from optuna.trial import TrialState
 
 from components.trainer.day import Places, TrainingDay
+from components.trainer.held_out import HeldOut
 from components.trainer.settings import TrainerSettings
 from components.tuner import search as searching
-from components.tuner.held_out import HeldOut
 from components.tuner.search import LEARNING_RATE, Search
 from components.tuner.settings import TunerSettings
 from schemas.errors import UserError
@@ -96,7 +96,7 @@ def held_out(day: TrainingDay, tmp_path_factory: pytest.TempPathFactory) -> Held
     """Each user once with an item of its own; one without a reward and one with an item that is gone, which nobody ranks."""
     asked = [example(user, 5 * (user % 4) + user % 5) for user in range(USERS)]
     others = [example(1, 2, reward=0.0), example(1, 99)]
-    return HeldOut(day, [written(tmp_path_factory.mktemp("held") / "out.gz", asked + others)], 20_000, False)
+    return day.held_out([written(tmp_path_factory.mktemp("held") / "out.gz", asked + others)], 20_000)
 
 
 def search(day: TrainingDay, held_out: HeldOut, folder: Path) -> Search:
@@ -155,7 +155,7 @@ def test_halves_are_of_users_and_hits_are_those_of_exact_search(
     seen = []
 
     def is_enough(epoch: int, model: object) -> bool:
-        queries = model.query_tower(held_out._queries).numpy()  # type: ignore[attr-defined]
+        queries = model.query_tower(held_out.queries).numpy()  # type: ignore[attr-defined]
         items = model.item_tower(day.catalogue).numpy()  # type: ignore[attr-defined]
         order = np.argsort(-(queries @ items.T), axis=1)[:, :4]
         found = [(5 * (user % 4) + user % 5) in order[user] for user in range(USERS)]
@@ -182,7 +182,7 @@ def test_a_trial_that_diverges_is_an_answer(
 
 def test_a_day_that_holds_nothing_out_is_refused(day: TrainingDay, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no held-out interaction"):
-        HeldOut(day, [written(tmp_path / "none.gz", [])], 20_000, False)
+        day.held_out([written(tmp_path / "none.gz", [])], 20_000)
 
 
 @pytest.mark.parametrize(

@@ -5,15 +5,16 @@ from pathlib import Path
 
 import pytest
 
+from components.tuner.trial import Trial
 from pipeline.tuning import file
-from pipeline.tuning.file import Tried, Tuning
+from pipeline.tuning.file import Tuning
 from schemas.errors import UserError
 
 
 def tuning(lower: float | None = 0.01, changes: dict[str, object] | None = None) -> Tuning:
     trials = (
-        Tried(0, {"trainer.learning_rate": 0.03}, "complete", (0.2, 0.3), 10.0),
-        Tried(1, {"trainer.learning_rate": 0.1}, "stopped", (0.4,), 5.0),
+        Trial(0, {"trainer.learning_rate": 0.03}, "complete", (0.2, 0.3), 10.0),
+        Trial(1, {"trainer.learning_rate": 0.1}, "stopped", (0.4,), 5.0),
     )
     found = {"trainer.learning_rate": 0.1} if changes is None else changes
     return Tuning(

@@ -6,12 +6,13 @@ from datetime import date, timedelta
 from typing import Any
 
 from components.next_day.record import Judgement
+from components.tuner.trial import Trial
 from pipeline.lineage import Artifact, Edge, Execution, Graph
 from pipeline.report.embedding_map import ItemMap, Spot
 from pipeline.report.facts import Distance, Facts, Frequencies, Missing
 from pipeline.report.outcome import day_runs
 from pipeline.runs import Run, Step
-from pipeline.tuning.file import Tried, Tuning
+from pipeline.tuning.file import Tuning
 
 FIRST = date(2026, 11, 1)
 
@@ -149,9 +150,9 @@ def graph(run: str, uri: str = "/nowhere") -> Graph:
 def tuning(words: str = "linear") -> Tuning:
     """A search of three trials, of which the second is better beyond chance and the last diverged."""
     trials = (
-        Tried(0, {"trainer.towers": "configured"}, "complete", (0.2, 0.3, 0.28), 10.0),
-        Tried(1, {"trainer.towers": words}, "complete", (0.25, 0.31, 0.36), 11.5),
-        Tried(2, {"trainer.towers": "[128]"}, "diverged", (), 1.0),
+        Trial(0, {"trainer.towers": "configured"}, "complete", (0.2, 0.3, 0.28), 10.0),
+        Trial(1, {"trainer.towers": words}, "complete", (0.25, 0.31, 0.36), 11.5),
+        Trial(2, {"trainer.towers": "[128]"}, "diverged", (), 1.0),
     )
     return Tuning(
         date="2026-11-14", run="2026-11-14.a", ended="2026-11-15T01:02:03+00:00", k=50, interactions=(1000, 1100), trials=trials,

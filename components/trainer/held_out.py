@@ -1,0 +1,161 @@
+"""Held-out interactions in memory, by which models of one day are compared: the epochs of a training, the trials of a search."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import tensorflow as tf
+import tensorflow_transform as tft
+from numpy.typing import NDArray
+
+from components.decoded import decode, id_part, rewarded, single
+from components.evaluator.expectation import hit_probability
+from components.evaluator.positions import rows_of_lists
+from components.evaluator.ranked import USER_GROUPS
+from components.evaluator.ranking import Bonuses, Excluded, rank_by_embedding
+from components.trainer.model import TwoTowerModel
+from components.transform import raw_features
+from components.transform.catalogue_lookup import CatalogueLookup, Inputs
+from components.transform.model_inputs import ModelInputs
+from components.transform.preprocessing import fingerprint
+from schemas.errors import UserError
+from schemas.features import CANDIDATE_ID, QUERY_ID, FeatureSpec
+
+BATCH = 1024
+OF_USERS = 1 << 20  # parts of users, of which some are drawn
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The held-out interactions of a day, with a reward and an item that may be retrieved.
+
+    In a search, half of the users choose between trials; the other half say what that is worth, as the best of many is partly the
+    luckiest.
+
+    Attributes:
+        queries: the query tower's inputs, [interactions, ...] each.
+        items: the item tower's inputs of all items that may be retrieved, and `candidate_id`, [items, ...] each.
+        true_rows: [interactions] int64, which of the items each was with.
+        groups: [interactions] int64, of the users, for intervals.
+        chooses: [interactions] bool, whether it is of the half that chooses.
+        excluded: items that are not ranked; None ranks all.
+    """
+
+    queries: Inputs
+    items: Inputs
+    true_rows: NDArray[np.int64]
+    groups: NDArray[np.int64]
+    chooses: NDArray[np.bool_]
+    excluded: Excluded | None = None
+
+    def hits(self, model: TwoTowerModel, k: int) -> NDArray[np.float64]:
+        """[interactions] the chance of each to have its item among the model's first k of the whole catalogue."""
+        queries, items = (
+            np.concatenate([tower(batch).numpy() for batch in _batches(inputs)])
+            for tower, inputs in ((model.query_tower, self.queries), (model.item_tower, self.items))
+        )
+        ranks = rank_by_embedding(queries, items, self.true_rows, self.excluded, self._bonuses(model))
+        return hit_probability(ranks.above, ranks.tied, k)
+
+    def _bonuses(self, model: TwoTowerModel) -> Bonuses | None:
+        """What the queries' histories add to scores; None where they add nothing."""
+        if model.repeat_bonus is None:
+            return None
+        found = [model.repeat_bonus(batch) for batch in _batches(self.queries)]
+        ids, values = (np.concatenate([each.numpy() for each in parts]) for parts in zip(*found, strict=True))
+        known = self.items[CANDIDATE_ID].numpy()
+        order = np.argsort(known)
+        return Bonuses.of_ids(ids, values, known[order], order)
+
+
+def read_held_out(
+    patterns: Sequence[str],
+    most: int,
+    spec: FeatureSpec,
+    transform_output: tft.TFTransformOutput,
+    lookup: CatalogueLookup | None,
+    catalogue: Inputs,
+    not_ranked: Sequence[str] | None = None,
+) -> HeldOut:
+    """Reads a day's held-out interactions.
+
+    Args:
+        patterns: of their files, raw.
+        most: about how many there are to be; of a day with more, whole users are drawn by a digest.
+        spec: the dataset's features.
+        transform_output: the graph that training's interactions went through.
+        lookup: of queries; see `components.trainer.inputs.lookup_for_queries`.
+        catalogue: see `components.trainer.inputs.catalogue_inputs`.
+        not_ranked: where what stands in a query's history is not ranked: the patterns of the catalogue's files; None ranks all.
+
+    Raises:
+        UserError: nothing is held out.
+    """
+    serialized = _drawn(patterns, most)
+    rows = decode(serialized)
+    fingerprints = catalogue[CANDIDATE_ID].numpy()
+    order = np.argsort(fingerprints)
+    asked = np.zeros(0, np.int64)
+    if serialized:
+        asked = fingerprint(tf.constant(single(rows.column(CANDIDATE_ID)).to_pylist())).numpy()
+    places = order[np.minimum(np.searchsorted(fingerprints, asked, sorter=order), len(order) - 1)]
+    is_there = fingerprints[places] == asked
+    if not is_there.any():
+        raise UserError(
+            "The day has no held-out interaction with a reward and an item of its catalogue, to compare models by. Hold out more: "
+            "data.split."
+        )
+    rows = rows.filter(pa.array(is_there))
+    parts = np.array([id_part(user, 2 * USER_GROUPS) for user in single(rows.column(QUERY_ID)).to_pylist()], np.int64)
+    excluded = None
+    if not_ranked is not None:
+        ids = [single(decode(part).column(CANDIDATE_ID)) for part in _parts(_read(not_ranked))]
+        excluded = rows_of_lists(rows, spec.history_feature, pa.concat_arrays(ids))
+    transform = ModelInputs(spec, transform_output, lookup)
+
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec([None], tf.string)])
+    def transformed(examples: tf.Tensor) -> dict[str, tf.Tensor]:
+        return transform(raw_features.parse_examples(examples, spec.raw_query))
+
+    kept = np.array(serialized, object)[is_there].tolist()
+    batches = [transformed(tf.constant(part)) for part in _parts(kept)]
+    return HeldOut(
+        {name: tf.concat([batch[name] for batch in batches], axis=0) for name in batches[0]},
+        catalogue,
+        places[is_there],
+        parts // 2,
+        parts % 2 == 0,
+        excluded,
+    )
+
+
+def _batches(inputs: Inputs) -> Iterator[dict[str, tf.Tensor]]:
+    for start in range(0, len(next(iter(inputs.values()))), BATCH):
+        yield {name: values[start : start + BATCH] for name, values in inputs.items()}
+
+
+def _drawn(patterns: Sequence[str], most: int) -> list[bytes]:
+    """The rewarded interactions, of whole users so that they are about as many as wanted."""
+    kept, users = [], []
+    for part in _parts(_read(patterns)):
+        rows = decode(part)
+        numbered = rows.append_column("number", pa.array(np.arange(len(part))))
+        with_reward = rewarded(numbered)
+        kept += [part[number] for number in with_reward.column("number").to_pylist()]
+        users += single(with_reward.column(QUERY_ID)).to_pylist()
+    share = most / max(1, len(kept))
+    if share >= 1.0:
+        return kept
+    return [
+        each for each, user in zip(kept, users, strict=True) if id_part(b"tune" + user, OF_USERS) < share * OF_USERS
+    ]
+
+
+def _read(patterns: Iterable[str]) -> list[bytes]:
+    files = [path for pattern in patterns for path in sorted(tf.io.gfile.glob(pattern))]
+    return list(tf.data.TFRecordDataset(files, compression_type="GZIP").as_numpy_iterator())
+
+
+def _parts(serialized: Sequence[bytes]) -> list[list[bytes]]:
+    return [list(serialized[start : start + BATCH]) for start in range(0, len(serialized), BATCH)]
