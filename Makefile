@@ -3,7 +3,7 @@ PYTHON ?= python3
 NDR = .venv/bin/ndr
 BENCHMARKS = loss reading row_features fixed training large_tables frequency workers correction cooccurrence warm_start cold_items evaluation retrieval serving inspection pipeline gowalla
 
-.PHONY: setup run test lint bench clean lock protocol sbom
+.PHONY: setup run test lint docs bench clean lock protocol sbom
 
 setup:
 	@$(PYTHON) tools/setup_env.py
@@ -18,6 +18,10 @@ test: setup
 
 lint: setup
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/hadolint Dockerfile
+
+docs: setup
+	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet
+	@echo "docs: var/site/index.html"
 
 bench: setup
 	@for name in $(BENCHMARKS); do .venv/bin/python -m benchmarks.$$name --json var/benchmarks/$$name.json || exit 1; done

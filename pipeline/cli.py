@@ -49,6 +49,27 @@ app.add_typer(inspection_app)
 app.add_typer(kubeflow_app, name="kubeflow")
 
 
+def _say_version(is_asked: bool) -> None:
+    if is_asked:
+        from importlib import metadata
+
+        from pipeline import origin
+
+        commit, is_changed = origin.commit()
+        of_commit = f", commit {commit}{', changed since' if is_changed else ''}" if commit else ""
+        typer.echo(f"ndr {metadata.version(origin.PACKAGE)}{of_commit}")
+        raise typer.Exit
+
+
+@app.callback()
+def main_options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Shows the version and the commit.")
+    ] = False,
+) -> None:
+    """Trains, judges and ships a two-tower retrieval model every day."""
+
+
 def _user(text: str) -> str:
     if not text or not text.isprintable():
         raise typer.BadParameter(f"expected the id of a user, received {text!r}")

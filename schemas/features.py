@@ -4,9 +4,16 @@ import keyword
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from ndr_client.served import EXCLUDE, K
 from schemas import located_yaml
@@ -35,10 +42,35 @@ NAME_EXPECTED = (
 )
 
 
+Fault = tuple[located_yaml.KeyPath, str]
+
+
+def address_fault(value: object) -> str | None:
+    """What is wrong with an address where a path of this machine is expected. It is not shown: credentials may stand in it."""
+    scheme, sign, _ = str(value).partition("://")
+    if sign and re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme):
+        return f"expected a path of this machine, received an address, {scheme}://...; mount it and name its folder"
+    return None
+
+
 class Declaration(BaseModel):
-    """Frozen, and strict about unknown keys: a misspelt key is a fault, never a default."""
+    """Frozen, and strict about unknown keys: a misspelt key is a fault, never a default. A path is one of this machine."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_no_address(cls, given: Any) -> Any:
+        """As a `Path`, s3://bucket/x would be a folder named `s3:`."""
+        faults: list[Fault] = [
+            ((name,), reason)
+            for name, field in cls.model_fields.items()
+            if isinstance(given, dict) and Path in (field.annotation, *get_args(field.annotation))
+            if (reason := address_fault(given.get(name)))
+        ]
+        if faults:
+            raise located_yaml.FaultsError(faults)
+        return given
 
 
 class Vocabulary(Declaration):
@@ -101,6 +133,9 @@ class IdsFeature(Declaration):
     """Several ids, pooled to one vector by a weighted sum or mean.
 
     Attributes:
+        table: the embedding table.
+        column: the column of the data; by default the feature's own name.
+        changes: as of `id`.
         max_values: ids beyond this many are cut off, the first are kept.
         separator: between the values in a column of text; a list column of Parquet needs none.
         weights: a column of as many numbers as there are ids; by default every weight is 1.
@@ -123,6 +158,7 @@ class HistoryFeature(Declaration):
     There may be several, such as one of purchases and one of views.
 
     Attributes:
+        table: the embedding table.
         last: k. Shorter histories are averaged over what there is; an empty one gives the zero vector.
         column: a column in which the history was logged, oldest first; None derives it from the user's interactions
             that are strictly earlier, within the window that the run reads.
@@ -155,6 +191,8 @@ class NumberFeature(Declaration):
     """A number, or none (then the mean of the training data stands in).
 
     Attributes:
+        column: the column of the data; by default the feature's own name.
+        changes: as of `id`.
         scale: `zscore`: zero mean and unit variance; `log`: the same after log(1 + x), for x >= 0; `none`: as it is.
     """
 
@@ -169,6 +207,8 @@ class VectorFeature(Declaration):
 
     Attributes:
         size: how many numbers; a row with another number of them is at fault.
+        column: the column of the data; by default the feature's own name.
+        changes: as of `id`.
         separator: between the numbers in a column of text, which may be in brackets; a list column of Parquet needs none.
         normalise: `l2` divides by the length, so that only the direction counts; `none` takes the numbers as they are.
     """
@@ -189,6 +229,8 @@ class TextFeature(Declaration):
 
     Attributes:
         table: the embedding table, without a vocabulary.
+        column: the column of the data; by default the feature's own name.
+        changes: as of `id`.
         words: whether whole words are among the tokens.
         ngrams: lengths of the character n-grams, of words with a mark at each end; none of them for an empty list.
         max_values: tokens beyond this many are cut off; the words come first.
@@ -226,13 +268,13 @@ Feature = Annotated[_Raw, Field(discriminator="kind")]
 QueryFeature = Annotated[_Raw | LookedUpFeature, Field(discriminator="kind")]
 Embedded = IdFeature | IdsFeature | HistoryFeature | TextFeature
 Numeric = NumberFeature | VectorFeature
-Fault = tuple[located_yaml.KeyPath, str]
 
 
 class RewardColumn(Declaration):
     """A column of which a reward is made.
 
     Attributes:
+        column: its name in the data.
         scale: `linear`: the value over `over`; `log`: log(1 + value) over log(1 + `over`), for values that few have much of.
         over: what is worth a whole reward of 1: a number, or the name of a column, such as the length of what was watched.
         clip: whether a value beyond `over` is worth 1; without it that is a fault of its row, as a value below 0 always is.
@@ -253,6 +295,7 @@ class EventColumn(Declaration):
     """Kinds of events, such as views and purchases. Metrics are sliced by them, as `event_kind=purchase`.
 
     Attributes:
+        column: of the kind, a text.
         weights: in [0, 1], by kind; the reward is multiplied by it. A kind that is not named is a fault of its row.
         zero_in_history: whether what weighs nothing stands in histories. By default it is counted as filtered, and read no further.
     """
@@ -266,6 +309,9 @@ class InteractionColumns(Declaration):
     """The columns of an interaction that are not features by themselves.
 
     Attributes:
+        user: the column of the user's id.
+        item: the column of the item's id.
+        time: the column of when it happened.
         time_unit: how the time column is written: `s`, `ms`, `us` or `ns` since 1970-01-01 UTC, or `iso` for ISO 8601 text
             (UTC where it names no zone). A timestamp column of Parquet needs none.
         reward: the column of the example weight in [0, 1], or how it is made of a column; None gives every interaction weight 1.
@@ -289,6 +335,7 @@ class CatalogueColumns(Declaration):
     """The columns of a catalogue entry that are not features by themselves.
 
     Attributes:
+        item: the column of the item's id, which is in the catalogue once.
         title: what `ndr recommend` shows beside the id.
         blocked: a column of numbers or truth values; items where it is neither 0 nor missing are known (interactions with them are
             trained on, they stand in histories) but never retrieved, nor is anything judged by them. None blocks nothing.
@@ -312,7 +359,16 @@ class UserColumns(Declaration):
 
 
 class FeatureSpec(Declaration):
-    """What a row is, and what becomes of each column."""
+    """What a row is, and what becomes of each column.
+
+    Attributes:
+        interactions: columns of the log.
+        catalogue: columns of the catalogue.
+        users: columns of the users' table; None where there is none.
+        tables: the embedding tables by name; features that name the same table share its rows.
+        query: the query tower's features by name.
+        item: the item tower's features by name.
+    """
 
     interactions: InteractionColumns
     catalogue: CatalogueColumns

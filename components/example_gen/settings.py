@@ -3,10 +3,10 @@
 from datetime import date
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import Discriminator, Field, PositiveInt, Tag, model_validator
+from pydantic import Discriminator, Field, PositiveInt, Tag, field_validator, model_validator
 
 from schemas.errors import UserError
-from schemas.features import Declaration
+from schemas.features import Declaration, address_fault
 from schemas.located_yaml import FaultsError
 
 MOST_DAYS = 36_500
@@ -131,6 +131,13 @@ class SourceSettings(Declaration):
                 ]
             )
         return self
+
+    @field_validator("path")
+    @classmethod
+    def _is_of_this_machine(cls, path: str) -> str:
+        if reason := address_fault(path):
+            raise ValueError(reason)
+        return path
 
     @model_validator(mode="after")
     def _names_whole_dates(self) -> Self:

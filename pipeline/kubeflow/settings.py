@@ -12,7 +12,14 @@ Memory = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti|K|M|G|T)?
 
 
 class Toleration(Declaration):
-    """A taint of nodes that does not keep the step away; names and meaning are Kubernetes's."""
+    """A taint of nodes that does not keep the step away; names and meaning are Kubernetes's.
+
+    Attributes:
+        key: the taint's.
+        operator: whether the taint has to have a value (`Equal`) or only to be there.
+        value: the taint's.
+        effect: the taint's; None for all.
+    """
 
     key: str
     operator: Literal["Equal", "Exists"] = "Exists"

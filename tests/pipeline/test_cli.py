@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -252,6 +253,12 @@ def test_a_file_that_is_not_ml_metadata_is_named(tmp_path: Path) -> None:
     assert answer.returncode == 1
     assert answer.stderr.startswith(f"{tmp_path}/metadata.sqlite: expected ML Metadata's SQLite file")
     assert "Traceback" not in answer.stderr
+
+
+def test_the_version_names_the_commit() -> None:
+    answer = ndr("--version")
+    assert answer.returncode == 0
+    assert re.fullmatch(r"ndr \d+\.\d+\.\d+(, commit [0-9a-f]{40}(, changed since)?)?\n", answer.stdout)
 
 
 def test_an_interrupted_command_says_so_and_lets_go_of_the_root(tmp_path: Path) -> None:

@@ -44,10 +44,10 @@ def drafted(folder: Path, **declared: str) -> tuple[Draft, config.Config, Featur
     return written, loaded, loaded.feature_spec()
 
 
-def readme_radio(root: Path) -> Path:
-    """Writes the radio of the README by the README's own program."""
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    (program,) = re.findall(r"python3 - <<'END'\n(import random\n.*?)END\n", readme, re.DOTALL)
+def radio_of_the_docs(root: Path) -> Path:
+    """Writes the radio of docs/own-data.md by that page's own program."""
+    page = (Path(__file__).parents[2] / "docs" / "own-data.md").read_text()
+    (program,) = re.findall(r"python3 - <<'END'\n(import random\n.*?)END\n", page, re.DOTALL)
     (root / "var/data/radio").mkdir(parents=True)
     subprocess.run([sys.executable, "-c", program], cwd=root, check=True)
     return root / "var/data/radio"
@@ -60,8 +60,8 @@ def write_catalogue(folder: Path, number: int = 40, **more: Any) -> None:
     parquet.write_table(pa.table(table), folder / "items.parquet")
 
 
-def test_the_readme_s_radio(tmp_path: Path) -> None:
-    written, loaded, spec = drafted(readme_radio(tmp_path))
+def test_the_radio_of_the_docs(tmp_path: Path) -> None:
+    written, loaded, spec = drafted(radio_of_the_docs(tmp_path))
     # 30,000 plays, one each 20.16 s: 604,800 s, which are the seven days from 2026-11-19.
     assert (written.day, loaded.data.catch_up_days) == (date(2026, 11, 25), 7)
     assert loaded.data.interactions.path.endswith("var/data/radio/plays.csv")

@@ -77,6 +77,24 @@ def test_a_password_in_the_place_of_its_sources_name_is_not_shown(source: dict) 
     assert "hunter2" not in str(refusal.value)
 
 
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "root=s3://id:hunter2@bucket/x",
+        "dataset=gs://bucket/x",
+        "data.interactions.path=s3://bucket/{YYYY}/{MM}/{DD}",
+        "root=file:///x",
+    ],
+)
+def test_an_address_is_no_folder(setting: str) -> None:
+    """Regression: s3://bucket/x became a folder of this machine, named `s3:`."""
+    with pytest.raises(
+        UserError, match=r"expected a path of this machine, received an address, (s3|gs|file)://"
+    ) as refusal:
+        config.load(SHOP, [setting])
+    assert setting.partition("=")[0] in str(refusal.value) and "hunter2" not in str(refusal.value)
+
+
 def test_other_values_are_shown() -> None:
     with pytest.raises(UserError, match="received 'many'"):
         config.load(SHOP, ["trainer.epochs=many"])
