@@ -9,7 +9,8 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.analysis.vocabulary import LOOKUPS, Known, Turnover, admit, entries, hash_rows
+from components.analysis.vocabulary import LOOKUPS, Known, Turnover, admit, entries, hash_rows, weighed
+from components.counts.files import ONE
 from schemas.features import Vocabulary
 
 BUCKETS = 3  # of 3 buckets, TensorFlow hashes f to 0, e and h to 1
@@ -78,6 +79,12 @@ def test_an_id_that_went_is_a_new_one_when_it_comes_again() -> None:
 
 def test_without_a_half_life_nothing_goes() -> None:
     assert counts(vocabulary(Known(had(a=2)), seen(), days=9999, min_count=2, half_life_days=None).own) == {"a": 2}
+
+
+def test_decayed_counts_are_multiples_whose_sums_do_not_depend_on_their_order() -> None:
+    counts = weighed(np.arange(1.0, 50.0), 1 / 3)
+    assert (counts * ONE == np.rint(counts * ONE)).all()
+    assert counts == pytest.approx(np.arange(1.0, 50.0) / 3, abs=0.5 / ONE)
 
 
 def test_what_is_held_out_keeps_an_id_but_admits_none_before_tomorrow() -> None:
