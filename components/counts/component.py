@@ -18,6 +18,7 @@ from components.counts.counting import Carry, Count
 from components.counts.files import PARTS, THROUGH, TRAINING, Description
 from components.counts.settings import CountsSettings
 from components.decoded import ReadExamples
+from components.example_gen.cleaning import to_bytes
 from components.example_gen.interactions import EVAL_SPLIT, TRAIN_SPLIT
 from components.example_gen.sources import MICROSECONDS_A_DAY
 from schemas.features import FeatureSpec
@@ -69,7 +70,11 @@ class CounterExecutor(base_beam_executor.BaseBeamExecutor):
                 for split, folder in ((TRAIN_SPLIT, TRAINING), (EVAL_SPLIT, THROUGH))
             ]
             # Parts that nothing was counted in are carried on, too.
-            parts = [((kind, part), (THROUGH, files.empty(kind))) for kind in PARTS for part in range(PARTS[kind])]
+            parts = [
+                ((kind, part), (THROUGH, to_bytes(files.SCHEMAS[kind].empty_table())))
+                for kind in PARTS
+                for part in range(PARTS[kind])
+            ]
             _ = (
                 (*counted, pipeline | "Parts" >> beam.Create(parts))
                 | beam.Flatten()

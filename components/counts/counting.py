@@ -4,24 +4,27 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import apache_beam as beam
 import numpy as np
-import pandas as pd
 import pyarrow as pa
+from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.windowed_value import WindowedValue
 from numpy.typing import NDArray
 
 from components.counts import files
 from components.counts.files import DAYS, ITEMS, ONE, PAIRS, PARTS, RECENT_DAYS, THROUGH, TRAINING, USERS
 from components.counts.settings import CountsSettings
 from components.decoded import decode, id_part, lists, rewarded, single
+from components.example_gen.cleaning import to_bytes
 from components.example_gen.sources import MICROSECONDS_A_DAY
 from schemas.features import CANDIDATE_ID, QUERY_ID, TIMESTAMP
 
 Key = tuple[str, int]
-Counted = tuple[str, pd.DataFrame]
-"""Which folder some rows are for: TRAINING where only that of the training split, and both otherwise."""
+Counted = tuple[str, bytes]
+"""Which folder some rows, as Arrow IPC, are for: TRAINING where only that of the training split, and both otherwise."""
+WAITING_ROWS = 1 << 20
 
 
 class Count(beam.DoFn):
-    """Batches of serialised interactions to ((kind, part), (split, rows of that kind)).
+    """Batches of serialised interactions to ((kind, part), (split, Arrow IPC of rows of that kind)).
 
     Args:
         split: `train` or `eval`.
@@ -37,26 +40,41 @@ class Count(beam.DoFn):
         self._span = span
         self._since = since
         self._half_life_days = half_life_days
+        self._waiting: dict[str, list[pa.Table]] = {}
+
+    def start_bundle(self) -> None:
+        """Called by Beam."""
+        self._waiting = {kind: [] for kind in PARTS}
 
     def process(self, batch: Sequence[bytes]) -> Iterator[tuple[Key, Counted]]:
         """Called by Beam."""
+        for kind, rows in self._counted(batch).items():
+            self._waiting[kind].append(rows)
+            if sum(table.num_rows for table in self._waiting[kind]) >= WAITING_ROWS:
+                yield from self._added_up(kind)
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        """Called by Beam."""
+        for kind in self._waiting:
+            for counted in self._added_up(kind):
+                yield WindowedValue(counted, 0, [GlobalWindow()])
+
+    def _counted(self, batch: Sequence[bytes]) -> dict[str, pa.Table]:
         rows = rewarded(decode(batch))
         rows = rows.filter(pa.array(single(rows.column(TIMESTAMP)).to_numpy() >= self._since))
-        if not rows.num_rows:
-            return
         times = single(rows.column(TIMESTAMP)).to_numpy()
         spans = times // MICROSECONDS_A_DAY
         weights = self._weights(spans)
         items = single(rows.column(CANDIDATE_ID)).cast(pa.binary())
-        item = items.to_numpy(zero_copy_only=False)
-        yield from self._parted(ITEMS, pd.DataFrame({"item": item, "count": weights, "first": times}), "item")
-        is_recent = spans > self._span - RECENT_DAYS
-        days = pd.DataFrame({"span": spans, "item": item, "count": ONE})[is_recent]
-        yield from self._parted(DAYS, days, "item")
-        user = single(rows.column(QUERY_ID)).to_numpy(zero_copy_only=False)
-        users = pd.DataFrame({"user": user, "item": item, "count": ONE, "last": times})
-        yield from self._parted(USERS, users, "user")
-        yield from self._parted(PAIRS, pairs(lists(rows, self._history), items, weights), "source")
+        users = single(rows.column(QUERY_ID)).cast(pa.binary())
+        ones = np.full(len(times), ONE)
+        is_recent = pa.array(spans > self._span - RECENT_DAYS)
+        return {
+            ITEMS: pa.table({"item": items, "count": weights, "first": times}),
+            DAYS: pa.table({"span": spans, "item": items, "count": ones}).filter(is_recent),
+            USERS: pa.table({"user": users, "item": items, "count": ones, "last": times}),
+            PAIRS: pairs(lists(rows, self._history), items, weights),
+        }
 
     def _weights(self, spans: NDArray[np.int64]) -> NDArray[np.int64]:
         """[rows] what an interaction of each span counts on the last one."""
@@ -64,20 +82,23 @@ class Count(beam.DoFn):
         by_day = [round(ONE * files.factor(self._half_life_days, self._span - each)) for each in different.tolist()]
         return np.array(by_day, np.int64)[positions]
 
-    def _parted(self, kind: str, rows: pd.DataFrame, key: str) -> Iterator[tuple[Key, Counted]]:
-        if not len(rows):
+    def _added_up(self, kind: str) -> Iterator[tuple[Key, Counted]]:
+        """What waits of a kind, divided by the first of its keys."""
+        merged = files.merge(kind, self._waiting[kind])
+        self._waiting[kind] = []
+        if not merged.num_rows:
             return
-        merged = files.merge(kind, [rows])
         if PARTS[kind] == 1:
-            yield (kind, 0), (self._split, merged)
+            yield (kind, 0), (self._split, to_bytes(merged))
             return
-        codes, different = pd.factorize(merged[key])
-        parts = np.array([id_part(each, PARTS[kind]) for each in different])[codes]
+        encoded = merged.column(files.KEYS[kind][0]).combine_chunks().dictionary_encode()
+        parts = np.array([id_part(each, PARTS[kind]) for each in encoded.dictionary.to_pylist()])
+        parts = parts[encoded.indices.to_numpy()]
         for part in np.unique(parts).tolist():
-            yield (kind, part), (self._split, merged[parts == part])
+            yield (kind, part), (self._split, to_bytes(merged.filter(pa.array(parts == part))))
 
 
-def pairs(histories: pa.ListArray, items: pa.Array, weights: NDArray[np.int64]) -> pd.DataFrame:
+def pairs(histories: pa.ListArray, items: pa.Array, weights: NDArray[np.int64]) -> pa.Table:
     """Each item of a history with the item that was taken after it: `source`, `target`, `count` and the source's `total`.
 
     Args:
@@ -95,10 +116,10 @@ def pairs(histories: pa.ListArray, items: pa.Array, weights: NDArray[np.int64]) 
     counts = _sums(positions, np.repeat(weights, lengths), len(different))
     source, target = np.divmod(different, number)
     totals = _sums(source, counts, len(sources.dictionary))
-    return pd.DataFrame(
+    return pa.table(
         {
-            "source": sources.dictionary.to_numpy(zero_copy_only=False)[source],
-            "target": targets.dictionary.to_numpy(zero_copy_only=False)[target],
+            "source": sources.dictionary.take(pa.array(source)),
+            "target": targets.dictionary.take(pa.array(target)),
             "count": counts,
             "total": totals[source],
         }
@@ -124,33 +145,39 @@ class Carry(beam.DoFn):
     def process(self, element: tuple[Key, Iterable[Counted]]) -> Iterator[tuple[str, tuple[str, int, str]]]:
         """Called by Beam."""
         (kind, part), counted = element
-        frames = list(counted)
-        training = files.merge(kind, [rows for split, rows in frames if split == TRAINING])
+        tables = [(split, pa.ipc.open_stream(rows).read_all()) for split, rows in counted]
+        training = files.merge(kind, [rows for split, rows in tables if split == TRAINING])
         carried = self._carried(kind, part)
-        through = self._bounded(kind, files.merge(kind, [*carried, *(rows for _, rows in frames)]))
+        through = self._bounded(kind, files.merge(kind, [*carried, *(rows for _, rows in tables)]))
         for name, rows in ((THROUGH, through), (TRAINING, self._bounded(kind, training))):
-            if len(rows):
+            if rows.num_rows:
                 yield name, files.write_part(f"{self._destination}/{name}", kind, part, rows)
 
-    def _carried(self, kind: str, part: int) -> list[pd.DataFrame]:
+    def _carried(self, kind: str, part: int) -> list[pa.Table]:
         if self._base is None:
             return []
         description = files.describe(self._base)
         factor = files.factor(self._settings.half_life_days, self._span - description.span)
-        return [files.decay(kind, files.read_part(self._base, kind, part, description), factor)]
+        return [files.decay(kind, files.read_table(self._base, kind, part, description), factor)]
 
-    def _bounded(self, kind: str, rows: pd.DataFrame) -> pd.DataFrame:
+    def _bounded(self, kind: str, rows: pa.Table) -> pa.Table:
         """What is kept of a kind."""
         if kind == DAYS:
-            return rows[(rows["span"] > self._span - RECENT_DAYS) & (rows["span"] <= self._span)]
+            spans = rows.column("span").to_numpy()
+            return rows.filter(pa.array((spans > self._span - RECENT_DAYS) & (spans <= self._span)))
         if kind == PAIRS:
-            strongest = rows.sort_values(["source", "count", "target"], ascending=[True, False, True])
-            kept = strongest.groupby("source").head(self._settings.pairs_per_item)
-            return kept.sort_values(["source", "target"])
+            sources = files.codes_of(rows.column("source"))
+            strongest = np.lexsort(
+                (-rows.column("count").to_numpy(), sources)
+            )  # stable, so by target where equally strong
+            kept = strongest[files.places_in_groups(sources) < self._settings.pairs_per_item]
+            return rows.take(pa.array(np.sort(kept)))
         if kind == USERS:
-            newest = rows.groupby("user")["last"].transform("max")
-            rows = rows[newest >= (self._span + 1 - self._settings.user_days) * MICROSECONDS_A_DAY]
-            return rows.groupby("user").head(self._settings.items_per_user)
+            users = files.codes_of(rows.column("user"))
+            places, last = files.places_in_groups(users), rows.column("last").to_numpy()
+            newest = last[np.arange(len(last)) - places]
+            is_recent = newest >= (self._span + 1 - self._settings.user_days) * MICROSECONDS_A_DAY
+            return rows.filter(pa.array(is_recent & (places < self._settings.items_per_user)))
         return rows
 
 

@@ -19,7 +19,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -44,6 +44,18 @@ USER_PARTS = 32
 PARTS: Mapping[str, int] = {ITEMS: 1, DAYS: 1, PAIRS: 32, USERS: USER_PARTS}
 DESCRIPTION = "counts.json"
 
+KEYS: Mapping[str, Sequence[str]] = {
+    ITEMS: ["item"],
+    DAYS: ["span", "item"],
+    PAIRS: ["source", "target"],
+    USERS: ["user", "item"],
+}
+ADDED: Mapping[str, Mapping[str, np.ufunc]] = {
+    ITEMS: {"count": np.add, "first": np.minimum},
+    DAYS: {"count": np.add},
+    PAIRS: {"count": np.add},
+    USERS: {"count": np.add, "last": np.maximum},
+}
 SCHEMAS: Mapping[str, pa.Schema] = {
     ITEMS: pa.schema([("item", pa.binary()), ("count", pa.int64()), ("first", pa.int64())]),
     DAYS: pa.schema([("span", pa.int64()), ("item", pa.binary()), ("count", pa.int64())]),
@@ -82,16 +94,16 @@ def read(folders: Sequence[str], as_of: int) -> Counts:
     descriptions = [describe(folder) for folder in folders]
     tables = {
         kind: [
-            decay(kind, read_part(folder, kind, part, each), each.factor(as_of))
+            decay(kind, read_table(folder, kind, part, each), each.factor(as_of))
             for folder, each in zip(folders, descriptions, strict=True)
             for part in range(PARTS[kind])
         ]
         for kind in (ITEMS, DAYS, PAIRS)
     }
-    days = merge(DAYS, tables[DAYS])
+    days, items, pairs = (merge(kind, tables[kind]).to_pandas() for kind in (DAYS, ITEMS, PAIRS))
     recent = days[(days["span"] > as_of - RECENT_DAYS) & (days["span"] <= as_of)]
     recent = recent.groupby("item", as_index=False).agg({"count": "sum"})
-    return Counts(as_of, merge(ITEMS, tables[ITEMS]), recent, merge(PAIRS, tables[PAIRS]))
+    return Counts(as_of, items, recent, pairs)
 
 
 def read_users(folders: Sequence[str], part: int, users: pa.Array | None = None) -> pd.DataFrame:
@@ -108,7 +120,8 @@ def read_users(folders: Sequence[str], part: int, users: pa.Array | None = None)
     tables = [read_table(folder, USERS, part, describe(folder)) for folder in folders]
     if users is not None:
         tables = [table.filter(pc.is_in(table.column("user"), value_set=users)) for table in tables]
-    return merge(USERS, [table.to_pandas() for table in tables])
+    frame: pd.DataFrame = merge(USERS, tables).to_pandas()
+    return frame
 
 
 @dataclass(frozen=True)
@@ -161,22 +174,12 @@ def check(folder: str) -> Description:
     description = describe(folder)
     for kind, parts in PARTS.items():
         for part in range(parts):
-            read_part(folder, kind, part, description)
+            read_table(folder, kind, part, description)
     return description
 
 
-def read_part(folder: str, kind: str, part: int, description: Description) -> pd.DataFrame:
-    """The rows of a part of a folder; none where nothing fell into it.
-
-    Raises:
-        UserError: the file is not as it was written.
-    """
-    frame: pd.DataFrame = read_table(folder, kind, part, description).to_pandas()
-    return frame
-
-
 def read_table(folder: str, kind: str, part: int, description: Description) -> pa.Table:
-    """The rows of a part of a folder as Arrow has them; none where nothing fell into it.
+    """The rows of a part of a folder; none where nothing fell into it.
 
     Raises:
         UserError: the file is not as it was written.
@@ -196,11 +199,10 @@ def read_table(folder: str, kind: str, part: int, description: Description) -> p
     return parquet.read_table(pa.BufferReader(content))
 
 
-def write_part(folder: str, kind: str, part: int, rows: pd.DataFrame) -> tuple[str, int, str]:
+def write_part(folder: str, kind: str, part: int, rows: pa.Table) -> tuple[str, int, str]:
     """Writes a part, which has its name once it is complete; returns name, size and digest of the file."""
-    table = pa.Table.from_pandas(rows, schema=SCHEMAS[kind], preserve_index=False).replace_schema_metadata()
     content = io.BytesIO()
-    parquet.write_table(table, content)
+    parquet.write_table(rows, content)
     data = content.getvalue()
     name = file_name(kind, part)
     _write_whole(os.path.join(folder, name), data)
@@ -225,51 +227,70 @@ def file_name(kind: str, part: int) -> str:
     return f"{kind}-{part:05d}.parquet"
 
 
-def empty(kind: str) -> pd.DataFrame:
-    """No rows of a kind."""
-    return SCHEMAS[kind].empty_table().to_pandas()
-
-
-def decay(kind: str, rows: pd.DataFrame, by: float) -> pd.DataFrame:
+def decay(kind: str, rows: pa.Table, by: float) -> pa.Table:
     """Multiplies the counts of items and pairs, and drops what is left without any.
 
     What a user took is not decayed, as it is a fact; nor are the recent days, which end by themselves.
     """
-    if by == 1.0 or kind in (USERS, DAYS) or not len(rows):
+    if by == 1.0 or kind in (USERS, DAYS) or not rows.num_rows:
         return rows
-    columns = [name for name in ("count", "total") if name in rows]
-    decayed = rows.assign(**{name: _times(rows[name].to_numpy(), by) for name in columns})
-    return decayed[decayed["count"] > 0]
+    for place, name in enumerate(rows.column_names):
+        if name in ("count", "total"):
+            rows = rows.set_column(place, name, pa.array(_times(rows.column(name).to_numpy(), by)))
+    return rows.filter(pc.greater(rows.column("count"), 0))
 
 
-def merge(kind: str, frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Adds up the rows of a kind, in the order of its keys; of a user the newest item comes first."""
-    there = [frame for frame in frames if len(frame)]
+def merge(kind: str, tables: Sequence[pa.Table]) -> pa.Table:
+    """Adds up the rows of a kind, in the order of its keys; of a user the newest item comes first.
+
+    Counts are added by sorted numbers in the place of ids: a table has an id many times, and a day millions of pairs.
+    """
+    there = [table for table in tables if table.num_rows]
     if not there:
-        return empty(kind)
-    # Each frame has a source's total on every one of its pairs; it counts once a frame.
-    totals = _totals(there) if kind == PAIRS else None
-    merged = _MERGE[kind](pd.concat(there, ignore_index=True))
-    if totals is not None:
-        merged = merged.assign(total=merged["source"].map(totals).astype(np.int64))
-    return merged[SCHEMAS[kind].names].reset_index(drop=True)
+        return SCHEMAS[kind].empty_table()
+    rows = pa.concat_tables(there).combine_chunks()
+    codes = [codes_of(rows.column(name)) for name in KEYS[kind]]
+    together = codes[0] if len(codes) == 1 else codes[0] * (codes[1].max() + 1) + codes[1]
+    order = np.argsort(together, kind="stable")
+    starts = _starts(together[order])
+    first = order[starts]
+    merged = {name: rows.column(name).take(pa.array(first)) for name in KEYS[kind]}
+    for name, add in ADDED[kind].items():
+        merged[name] = pa.array(add.reduceat(rows.column(name).to_numpy()[order], starts))
+    if kind == PAIRS:
+        # Each table has a source's total on every one of its pairs; it counts once a table.
+        in_table = np.repeat(np.arange(len(there)), [table.num_rows for table in there])
+        _, once = np.unique(codes[0] * len(there) + in_table, return_index=True)
+        totals = np.zeros(codes[0].max() + 1, np.int64)
+        np.add.at(totals, codes[0][once], rows.column("total").to_numpy()[once])
+        merged["total"] = pa.array(totals[codes[0][first]])
+    if kind == USERS:
+        newest_first = np.lexsort((-merged["last"].to_numpy(), codes[0][first]))  # stable, so by item where equally new
+        return pa.table(merged).take(pa.array(newest_first)).select(SCHEMAS[kind].names).cast(SCHEMAS[kind])
+    return pa.table(merged).select(SCHEMAS[kind].names).cast(SCHEMAS[kind])
 
 
-def _totals(frames: Sequence[pd.DataFrame]) -> pd.Series:
-    once = [frame.drop_duplicates("source")[["source", "total"]] for frame in frames]
-    return pd.concat(once, ignore_index=True).groupby("source")["total"].sum()
+def places_in_groups(groups: NDArray[np.int64]) -> NDArray[np.int64]:
+    """[rows] the place of each row in its group, from 0; rows of a group stand together."""
+    starts = _starts(groups)
+    lengths = np.diff(np.append(starts, len(groups)))
+    places: NDArray[np.int64] = np.arange(len(groups)) - np.repeat(starts, lengths)
+    return places
 
 
-_MERGE: Mapping[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
-    ITEMS: lambda frame: frame.groupby("item", as_index=False).agg({"count": "sum", "first": "min"}),
-    DAYS: lambda frame: frame.groupby(["span", "item"], as_index=False).agg({"count": "sum"}),
-    PAIRS: lambda frame: frame.groupby(["source", "target"], as_index=False).agg({"count": "sum"}),
-    USERS: lambda frame: (
-        frame.groupby(["user", "item"], as_index=False)
-        .agg({"count": "sum", "last": "max"})
-        .sort_values(["user", "last", "item"], ascending=[True, False, True])
-    ),
-}
+def _starts(grouped: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where each group of equal numbers begins."""
+    return np.flatnonzero(np.diff(grouped, prepend=grouped[:1] - 1))
+
+
+def codes_of(column: pa.ChunkedArray) -> NDArray[np.int64]:
+    """[rows] a number from 0 for each value, in the order of the values."""
+    encoded = column.combine_chunks().dictionary_encode()
+    different = encoded.dictionary
+    ranks = np.empty(len(different), np.int64)
+    ranks[pc.sort_indices(different).to_numpy()] = np.arange(len(different))
+    codes: NDArray[np.int64] = ranks[encoded.indices.to_numpy()]
+    return codes
 
 
 def _times(counts: NDArray[np.int64], by: float) -> NDArray[np.int64]:

@@ -294,8 +294,15 @@ def before_rows(files: Sequence[SourceFile], source: SourceSettings) -> list[str
 
 def partition(ids: pa.Array, partitions: int) -> NDArray[np.int64]:
     """[rows] binary ids to [rows] partitions; the same id always goes to the same one."""
-    values = np.array(ids.to_pylist(), object)
-    return (pd.util.hash_array(values, categorize=False) % np.uint64(partitions)).astype(np.int64)
+    return (id_hashes(ids) % np.uint64(partitions)).astype(np.int64)
+
+
+def id_hashes(ids: pa.Array) -> NDArray[np.uint64]:
+    """[rows] binary ids to [rows] hashes, each id's worked out once; the same in every process."""
+    encoded = ids.dictionary_encode()
+    different = np.array(encoded.dictionary.to_pylist(), object)
+    hashes: NDArray[np.uint64] = pd.util.hash_array(different, categorize=False)[encoded.indices.to_numpy()]
+    return hashes
 
 
 def to_bytes(rows: pa.Table) -> bytes:
@@ -316,6 +323,6 @@ def parted(rows: pa.Table, cleaning: Cleaning) -> Iterator[tuple[int, bytes]]:
     """(partition, Arrow IPC) of rows, by the key's hash."""
     if not rows.num_rows:
         return
-    parts = partition(rows.column(cleaning.key), cleaning.partitions)
+    parts = partition(rows.column(cleaning.key).combine_chunks(), cleaning.partitions)
     for part in np.unique(parts):
         yield int(part), to_bytes(rows.filter(pa.array(parts == part)))

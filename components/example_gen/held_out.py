@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from components.example_gen.cleaning import id_hashes
 from components.example_gen.settings import HashSplit, TimeSplit, UserSplit
 from components.example_gen.sources import MICROSECONDS_AN_HOUR
 from schemas.features import CANDIDATE_ID, QUERY_ID, TIMESTAMP
@@ -58,13 +58,12 @@ class HeldOut:
 def interaction_hashes(rows: pa.Table) -> NDArray[np.uint64]:
     """[rows] uint64, uniform, the same for the same user, item and time on every machine and every day."""
     columns = (QUERY_ID, CANDIDATE_ID, TIMESTAMP)
-    return _mixed([pd.util.hash_array(_hashable(rows.column(name)), categorize=False) for name in columns])
+    return _mixed([_hashes(rows.column(name).combine_chunks()) for name in columns])
 
 
 def user_hashes(rows: pa.Table, span: int) -> NDArray[np.uint64]:
     """[rows] uint64, uniform over users, the same for the same user and day on every machine, and another each day."""
-    users = pd.util.hash_array(_hashable(rows.column(QUERY_ID)), categorize=False)
-    return _mixed([users, np.full(rows.num_rows, span, np.uint64)])
+    return _mixed([_hashes(rows.column(QUERY_ID).combine_chunks()), np.full(rows.num_rows, span, np.uint64)])
 
 
 def _mixed(columns: Sequence[NDArray[np.uint64]]) -> NDArray[np.uint64]:
@@ -79,5 +78,5 @@ def _below(hashes: NDArray[np.uint64], share: float) -> NDArray[np.bool_]:
     return below
 
 
-def _hashable(column: pa.ChunkedArray) -> NDArray[Any]:
-    return column.to_numpy() if pa.types.is_integer(column.type) else np.array(column.to_pylist(), object)
+def _hashes(column: pa.Array) -> NDArray[np.uint64]:
+    return pd.util.hash_array(column.to_numpy()) if pa.types.is_integer(column.type) else id_hashes(column)

@@ -3,9 +3,9 @@
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import pandas as pd
+import pyarrow as pa
 
 from components.counts import files
 from components.counts.files import ONE, PARTS
@@ -20,6 +20,13 @@ class Taken(NamedTuple):
     item: bytes
     time: int
     past: tuple[bytes, ...] = ()
+
+
+def rows_of(kind: str, rows: list[tuple[Any, ...]]) -> pa.Table:
+    schema = files.SCHEMAS[kind]
+    return pa.table(
+        [pa.array(values, field.type) for values, field in zip(zip(*rows, strict=True), schema, strict=True)], schema
+    )
 
 
 def write_counts(folder: Path, taken: Iterable[Taken], span: int, half_life_days: float | None = None) -> str:
@@ -47,7 +54,7 @@ def write_counts(folder: Path, taken: Iterable[Taken], span: int, half_life_days
         for part in range(PARTS[kind]):
             own = [row for row in sorted(rows) if not keyed or id_part(row[0], PARTS[kind]) == part]
             if own:
-                frame = files.merge(kind, [pd.DataFrame(own, columns=files.SCHEMAS[kind].names)])
+                frame = files.merge(kind, [rows_of(kind, own)])
                 name, size, digest = files.write_part(str(folder), kind, part, frame)
                 written[name] = size, digest
     files.write_description(str(folder), files.Description(span, half_life_days, written))
