@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import apache_beam as beam
 import pyarrow as pa
@@ -14,7 +14,7 @@ from tfx.utils import io_utils
 from components.encoded import encode
 from components.example_gen.accounting import CONTENT_PROPERTY, ROWS_PROPERTY, SHOWN_EXAMPLES, Accounting, Kind, Sum
 from components.example_gen.cleaning import ACCOUNTING, CleanFiles, Cleaning, file_faults
-from components.example_gen.ordered import WriteInOrder
+from components.example_gen.ordered import write_in_order
 from components.example_gen.settings import ExampleGenSettings
 from components.example_gen.sources import Found, SourceFile
 from schemas.errors import UserError
@@ -67,19 +67,46 @@ def generate(
     rows = clean["rows"]
     if carried is not None:
         rows = (rows, pipeline | "Carried" >> carried) | "WithCarried" >> beam.Flatten()
+    folders = {split: artifact_utils.get_split_uri([examples], split) for split in splits}
     finished = (
-        rows | "BringTogether" >> beam.GroupByKey() | "Finish" >> beam.ParDo(finish).with_outputs(ACCOUNTING, *splits)
+        rows
+        | "BringTogether" >> beam.GroupByKey()
+        | "FinishAndWrite" >> beam.ParDo(FinishAndWrite(finish, folders, cleaning.partitions))
     )
-    for split in splits:
-        folder = artifact_utils.get_split_uri([examples], split)
-        _ = finished[split] | f"Write[{split}]" >> WriteInOrder(folder, cleaning.partitions)
     _ = (
-        (clean[ACCOUNTING], finished[ACCOUNTING])
+        (clean[ACCOUNTING], finished)
         | beam.Flatten()
         | "Sum" >> beam.CombineGlobally(Sum())
         | "AsText" >> beam.Map(Accounting.to_text)
         | "WriteAccounting" >> beam.io.WriteToText(os.path.join(examples.uri, ACCOUNTING_FILE), shard_name_template="")
     )
+
+
+class FinishAndWrite(beam.DoFn):
+    """(partition, parts of it) to a file of each split, in the order of the examples' hashes, and to `Accounting`.
+
+    Args:
+        finish: see `generate`.
+        folders: of each split; a folder need not be there.
+        partitions: how many there are.
+    """
+
+    def __init__(self, finish: beam.DoFn, folders: Mapping[str, str], partitions: int) -> None:
+        self._finish = finish
+        self._folders = folders
+        self._partitions = partitions
+
+    def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[Accounting]:
+        """Called by Beam."""
+        made: dict[str, list[pa.Array]] = {split: [] for split in self._folders}
+        for output in self._finish.process(element):
+            if output.tag == ACCOUNTING:
+                yield output.value
+            else:
+                made[output.tag].append(output.value)
+        for split, examples in made.items():
+            if any(map(len, examples)):
+                write_in_order(self._folders[split], element[0], self._partitions, pa.chunked_array(examples))
 
 
 def check_files(files: Sequence[SourceFile], cleaning: Cleaning) -> None:

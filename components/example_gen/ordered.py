@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import tensorflow as tf
+from numpy.typing import NDArray
 from tfx.dsl.io import fileio
 
 from components.example_gen.cleaning import to_bytes
@@ -23,7 +24,7 @@ HASH, EXAMPLE = "hash", "example"
 
 
 class WriteInOrder(beam.PTransform):
-    """Writes serialised examples as gzipped TFRecords, in the order of their hashes, which also mixes what stood together.
+    """Brings serialised examples together by their hashes and writes them as gzipped TFRecords, in the order of these.
 
     Takes Arrow arrays of them (see `components.encoded`).
 
@@ -47,21 +48,14 @@ class WriteInOrder(beam.PTransform):
         )
 
 
-def _parted(examples: pa.Array, files: int) -> Iterator[tuple[int, bytes]]:
-    """(file, Arrow IPC of its examples with their hashes)."""
-    hashes = pd.util.hash_array(examples.to_numpy(zero_copy_only=False), categorize=False)
-    rows = pa.table({HASH: hashes, EXAMPLE: examples})
-    parts = hashes % np.uint64(files)
-    for part in np.unique(parts).tolist():
-        yield part, to_bytes(rows.filter(pa.array(parts == part)))
-
-
-def _write(element: tuple[int, Iterable[bytes]], folder: str, files: int) -> None:
-    part, tables = element
-    rows = pa.concat_tables([pa.ipc.open_stream(table).read_all() for table in tables])
-    order = pc.sort_indices(rows, [(HASH, "ascending"), (EXAMPLE, "ascending")]).to_numpy()
-    examples = rows.column(EXAMPLE).to_pylist()
-    write_records(os.path.join(folder, f"{PREFIX}-{part:05d}-of-{files:05d}.gz"), (examples[at] for at in order))
+def write_in_order(folder: str, part: int, files: int, examples: pa.ChunkedArray) -> None:
+    """Writes serialised examples as one of so many files, in the order of their hashes."""
+    hashes = np.concatenate([_hashes(chunk) for chunk in examples.chunks])
+    order = pc.sort_indices(pa.table({HASH: hashes, EXAMPLE: examples}), [(HASH, "ascending"), (EXAMPLE, "ascending")])
+    records = examples.to_pylist()
+    write_records(
+        os.path.join(folder, f"{PREFIX}-{part:05d}-of-{files:05d}.gz"), (records[at] for at in order.to_numpy())
+    )
 
 
 def write_records(path: str, records: Iterable[bytes]) -> None:
@@ -74,3 +68,21 @@ def write_records(path: str, records: Iterable[bytes]) -> None:
         for record in records:
             writer.write(record)
     fileio.rename(unfinished, path, overwrite=True)
+
+
+def _parted(examples: pa.Array, files: int) -> Iterator[tuple[int, bytes]]:
+    """(file, Arrow IPC of its examples)."""
+    parts = _hashes(examples) % np.uint64(files)
+    for part in np.unique(parts).tolist():
+        yield part, to_bytes(pa.table({EXAMPLE: examples.filter(pa.array(parts == part))}))
+
+
+def _hashes(examples: pa.Array) -> NDArray[np.uint64]:
+    hashes: NDArray[np.uint64] = pd.util.hash_array(examples.to_numpy(zero_copy_only=False), categorize=False)
+    return hashes
+
+
+def _write(element: tuple[int, Iterable[bytes]], folder: str, files: int) -> None:
+    part, tables = element
+    rows = pa.concat_tables([pa.ipc.open_stream(table).read_all() for table in tables])
+    write_in_order(folder, part, files, rows.column(EXAMPLE))
