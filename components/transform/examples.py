@@ -1,7 +1,7 @@
 """Raw interactions through Transform's graph: a file of them to a file in the same order, which mixes them already."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import apache_beam as beam
 import numpy as np
@@ -12,7 +12,7 @@ import tensorflow_transform as tft
 from components.encoded import encode
 from components.example_gen.ordered import write_records
 from components.kept import Kept
-from components.records import READ_BYTES
+from components.records import read_batches
 from components.transform.graph import TransformGraph
 from schemas.features import FeatureSpec
 
@@ -35,13 +35,12 @@ class TransformFiles(beam.DoFn):
     def process(self, element: str) -> None:
         """Called by Beam."""
         transform = self._transform.get()
-        files = tf.data.TFRecordDataset([element], compression_type="GZIP", buffer_size=READ_BYTES)
-        batches = (transform(batch) for batch in files.batch(BATCH).prefetch(1))
+        batches = (transform(batch) for batch in read_batches([element], BATCH))
         examples = (example for batch in batches for example in encode(batch).to_pylist())
         write_records(os.path.join(self._folder, element.rpartition("/")[2]), examples)
 
 
-def transform_of(output: tft.TFTransformOutput, without: Iterable[str]) -> Callable[[tf.Tensor], pa.RecordBatch]:
+def transform_of(output: tft.TFTransformOutput, without: Iterable[str]) -> Callable[[Sequence[bytes]], pa.RecordBatch]:
     """What takes [batch] serialised raw examples to their model inputs, once traced and with any number of rows.
 
     Args:
@@ -55,7 +54,11 @@ def transform_of(output: tft.TFTransformOutput, without: Iterable[str]) -> Calla
     def transformed(examples: tf.Tensor) -> dict[str, tf.Tensor]:
         return graph(tf.io.parse_example(examples, parsed))
 
-    return lambda examples: _rows({name: values.numpy() for name, values in transformed(examples).items()})
+    def to_rows(examples: Sequence[bytes]) -> pa.RecordBatch:
+        made = transformed(tf.constant(examples, tf.string))
+        return _rows({name: values.numpy() for name, values in made.items()})
+
+    return to_rows
 
 
 def _rows(inputs: dict[str, np.ndarray]) -> pa.RecordBatch:
