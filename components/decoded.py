@@ -1,13 +1,16 @@
 """Serialised tf.Examples as Arrow tables: what every step needs that reads examples without TensorFlow's graph."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import tensorflow as tf
+from tfx import types
+from tfx.types import artifact_utils
+from tfx.utils import io_utils
 from tfx_bsl.coders import example_coder
 
 from components.records import read_batches
@@ -19,19 +22,21 @@ BATCH = 16_384
 class ReadExamples(beam.PTransform):
     """Reads serialised examples from gzipped TFRecords, as lists of at most `BATCH` of them, each of one file.
 
-    Beam's own source hands over one by one what TensorFlow reads by the thousand.
+    Beam's own source reads them in Python and hands them over one by one.
 
     Args:
-        patterns: glob patterns of the files.
+        examples: the artifacts.
+        split: of these.
     """
 
-    def __init__(self, patterns: Iterable[str]) -> None:
+    def __init__(self, examples: list[types.Artifact], split: str) -> None:
         super().__init__()
-        self._patterns = list(patterns)
+        self._folders = artifact_utils.get_split_uris(examples, split)
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
         """Called by Beam."""
-        paths = [path for pattern in self._patterns for path in sorted(tf.io.gfile.glob(pattern))]
+        patterns = map(io_utils.all_files_pattern, self._folders)
+        paths = [path for pattern in patterns for path in sorted(tf.io.gfile.glob(pattern))]
         return pipeline | "Files" >> beam.Create(paths) | "Spread" >> beam.Reshuffle() | "Read" >> beam.FlatMap(_read)
 
 

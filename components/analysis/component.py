@@ -69,7 +69,7 @@ class AnalyzerExecutor(base_beam_executor.BaseBeamExecutor):
         with self._make_beam_pipeline() as pipeline:
             measured = {
                 split: pipeline
-                | f"Read[{split}]" >> ReadExamples(_patterns(input_dict, split))
+                | f"Read[{split}]" >> ReadExamples(input_dict["examples"], split)
                 | f"Measure[{split}]"
                 >> beam.ParDo(Measure(spec, day, counted_through + 1, split)).with_outputs(MOMENTS, main="ids")
                 for split in (TRAIN_SPLIT, EVAL_SPLIT)
@@ -140,10 +140,6 @@ class Analyzer(base_beam_component.BaseBeamComponent):
                 analysis=types.Channel(type=Analysis),
             )
         )
-
-
-def _patterns(input_dict: dict[str, list[types.Artifact]], split: str) -> list[str]:
-    return [io_utils.all_files_pattern(uri) for uri in artifact_utils.get_split_uris(input_dict["examples"], split)]
 
 
 def _write_counts(counts: tuple[tuple[str, str], pa.Table], folder: str) -> None:

@@ -64,7 +64,7 @@ class CounterExecutor(base_beam_executor.BaseBeamExecutor):
         with self._make_beam_pipeline() as pipeline:
             counted = [
                 pipeline
-                | f"Read[{split}]" >> ReadExamples(_patterns(input_dict, split))
+                | f"Read[{split}]" >> ReadExamples(input_dict["examples"], split)
                 | f"Count[{split}]"
                 >> beam.ParDo(Count(folder, spec.history_feature, span, since, settings.half_life_days))
                 for split, folder in ((TRAIN_SPLIT, TRAINING), (EVAL_SPLIT, THROUGH))
@@ -132,7 +132,3 @@ class Counter(base_beam_component.BaseBeamComponent):
 def through_folder(base_counts: list[types.Artifact]) -> str | None:
     """The folder with everything through the day of the counts that a channel has; None where it has none."""
     return f"{base_counts[0].uri}/{THROUGH}" if base_counts else None
-
-
-def _patterns(input_dict: dict[str, list[types.Artifact]], split: str) -> list[str]:
-    return [io_utils.all_files_pattern(uri) for uri in artifact_utils.get_split_uris(input_dict["examples"], split)]

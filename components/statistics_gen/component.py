@@ -11,7 +11,6 @@ from tfx.components import StatisticsGen
 from tfx.components.statistics_gen.executor import DEFAULT_FILE_NAME
 from tfx.dsl.components.base import base_beam_executor, executor_spec
 from tfx.types import artifact_utils, standard_component_specs
-from tfx.utils import io_utils
 
 from components.decoded import ReadExamples, decode
 from components.statistics_gen.combining import Statistics
@@ -36,11 +35,10 @@ class ColumnStatisticsExecutor(base_beam_executor.BaseBeamExecutor):
         statistics.span = examples.span
         with self._make_beam_pipeline() as pipeline:
             for split in splits:
-                read = io_utils.all_files_pattern(artifact_utils.get_split_uri([examples], split))
                 written = os.path.join(artifact_utils.get_split_uri([statistics], split), DEFAULT_FILE_NAME)
                 _ = (
                     pipeline
-                    | f"Read[{split}]" >> ReadExamples([read])
+                    | f"Read[{split}]" >> ReadExamples([examples], split)
                     | f"Decode[{split}]" >> beam.Map(decode)
                     | f"AddUp[{split}]" >> beam.CombineGlobally(Statistics(tfdv.StatsOptions()))
                     | f"Write[{split}]" >> tfdv.WriteStatisticsToBinaryFile(written)
