@@ -13,6 +13,7 @@ from components.statistics_gen import combining
 from components.statistics_gen.combining import Statistics
 
 ROWS = 600
+OPTIONS = tfdv.StatsOptions(num_top_values=5, num_rank_histogram_buckets=150)  # fewer than values, so that ties are cut
 
 
 def batches() -> list[pa.RecordBatch]:
@@ -52,9 +53,14 @@ def test_what_is_added_up_is_what_tfdv_has(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(combining, "WAITING_ROWS", waiting)
     path = str(tmp_path / "stats.pb")
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
-        _ = pipeline | beam.Create(batches()) | tfdv.GenerateStatistics() | tfdv.WriteStatisticsToBinaryFile(path)
+        _ = (
+            pipeline
+            | beam.Create(batches())
+            | tfdv.GenerateStatistics(OPTIONS)
+            | tfdv.WriteStatisticsToBinaryFile(path)
+        )
     expected = by_feature(tfdv.load_stats_binary(path))
-    combine = Statistics(tfdv.StatsOptions())
+    combine = Statistics(OPTIONS)
     first, second = combine.create_accumulator(), combine.create_accumulator()
     for batch in batches()[:2]:
         first = combine.add_input(first, batch)
@@ -65,5 +71,5 @@ def test_what_is_added_up_is_what_tfdv_has(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_nothing_has_the_statistics_of_nothing() -> None:
-    combine = Statistics(tfdv.StatsOptions())
+    combine = Statistics(OPTIONS)
     assert by_feature(combine.extract_output(combine.create_accumulator())) == {"": "0 examples"}
