@@ -13,7 +13,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import tensorflow as tf
-from numpy.typing import NDArray
 from tfx.dsl.io import fileio
 
 from components.example_gen.cleaning import to_bytes
@@ -50,12 +49,10 @@ class WriteInOrder(beam.PTransform):
 
 def write_in_order(folder: str, part: int, files: int, examples: pa.ChunkedArray) -> None:
     """Writes serialised examples as one of so many files, in the order of their hashes."""
-    hashes = np.concatenate([_hashes(chunk) for chunk in examples.chunks])
+    records = np.concatenate([chunk.to_numpy(zero_copy_only=False) for chunk in examples.chunks])
+    hashes = pd.util.hash_array(records, categorize=False)
     order = pc.sort_indices(pa.table({HASH: hashes, EXAMPLE: examples}), [(HASH, "ascending"), (EXAMPLE, "ascending")])
-    records = examples.to_pylist()
-    write_records(
-        os.path.join(folder, f"{PREFIX}-{part:05d}-of-{files:05d}.gz"), (records[at] for at in order.to_numpy())
-    )
+    write_records(os.path.join(folder, f"{PREFIX}-{part:05d}-of-{files:05d}.gz"), records[order.to_numpy()])
 
 
 def write_records(path: str, records: Iterable[bytes]) -> None:
@@ -72,14 +69,9 @@ def write_records(path: str, records: Iterable[bytes]) -> None:
 
 def _parted(examples: pa.Array, files: int) -> Iterator[tuple[int, bytes]]:
     """(file, Arrow IPC of its examples)."""
-    parts = _hashes(examples) % np.uint64(files)
+    parts = pd.util.hash_array(examples.to_numpy(zero_copy_only=False), categorize=False) % np.uint64(files)
     for part in np.unique(parts).tolist():
         yield part, to_bytes(pa.table({EXAMPLE: examples.filter(pa.array(parts == part))}))
-
-
-def _hashes(examples: pa.Array) -> NDArray[np.uint64]:
-    hashes: NDArray[np.uint64] = pd.util.hash_array(examples.to_numpy(zero_copy_only=False), categorize=False)
-    return hashes
 
 
 def _write(element: tuple[int, Iterable[bytes]], folder: str, files: int) -> None:
