@@ -16,6 +16,8 @@ from ndr_client.connection import Tls
 Rows = Sequence[bytes] | Mapping[str, ArrayLike]
 """What is asked about: serialised tf.Examples (see `example`), or for each raw feature its values, a row a query. A server merges
 Examples of whatever length into a batch; features only with those whose rows are as long."""
+Texts = Sequence[Sequence[str | bytes]]
+"""For each query some texts: ids, or conditions."""
 Version = int | str | None
 """Which version is asked: a number, a label such as "canary", or None for the one that answers by default."""
 
@@ -123,28 +125,37 @@ class Client:
         queries: Rows,
         k: int | Sequence[int],
         *,
-        exclude: Sequence[Sequence[str | bytes]] | None = None,
+        exclude: Texts | None = None,
+        where: Texts | None = None,
         version: Version = None,
     ) -> Found:
         """Finds the best items for queries, by the retriever.
+
+        Example:
+            found = client.retrieve({"user_id": ["13"], ...}, k=10, where=[["country=de", "country=at", "price<=20"]])
 
         Args:
             queries: whom for.
             k: the number of items, for all queries or for each.
             exclude: the items that each query must not be given; only for queries by features. Examples name what they exclude
                 themselves, by their feature `exclude`.
+            where: the conditions that the items of each query must meet, such as "country=de" (README.md has all); only for queries
+                by features. Examples name them by their feature `where`.
             version: that is asked.
 
         Raises:
-            ValueError: `exclude` was given beside Examples.
+            ValueError: `exclude` or `where` was given beside Examples.
         """
         signature, inputs = _inputs(queries)
         batch = len(next(iter(inputs.values()), ()))
         inputs[served.K] = np.broadcast_to(np.asarray(k, np.int32), batch)
+        texts = {served.EXCLUDE: exclude, served.WHERE: where}
         if signature == served.TENSORS_SIGNATURE:
             inputs[served.EXCLUDE] = _padded(exclude or [[]] * batch)
-        elif exclude is not None:
-            raise ValueError(f"exclude: expected None beside Examples, which have a feature {served.EXCLUDE} for it")
+            if where is not None:
+                inputs[served.WHERE] = _padded(where)
+        elif given := [name for name, values in texts.items() if values is not None]:
+            raise ValueError(f"{given[0]}: expected None beside Examples, which have a feature {given[0]} for it")
         answer = self.predict(served.RETRIEVER, signature, inputs, version)
         width = max(inputs[served.K], default=0)  # an answer is as wide as the batch that the server made of it needed
         ids, scores = (answer.outputs[name][:, :width] for name in (served.ITEM_IDS, served.SCORES))
@@ -215,7 +226,7 @@ def _inputs(rows: Rows) -> tuple[str, dict[str, Any]]:
     return served.EXAMPLES_SIGNATURE, {served.EXAMPLES: np.array(rows, object)}
 
 
-def _padded(lists: Sequence[Sequence[str | bytes]]) -> NDArray[Any]:
+def _padded(lists: Texts) -> NDArray[Any]:
     width = max(map(len, lists), default=0)
     rows = [[*each, *[served.NO_ITEM] * (width - len(each))] for each in lists]
     return np.array(rows, object).reshape(len(rows), width)

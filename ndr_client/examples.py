@@ -3,10 +3,25 @@
 from collections.abc import Mapping, Sequence
 from numbers import Real
 
+from google.protobuf.message import DecodeError
+
 from ndr_client import protocol_pb2 as protocol
 
 Value = str | bytes | int | float
 """Of a feature: text for an id, even where that looks like a number; a number for a number."""
+
+
+def texts(serialized: bytes, name: str) -> list[bytes]:
+    """The texts of a feature of a serialised Example; empty where it has none of them.
+
+    Raises:
+        ValueError: it is no Example.
+    """
+    try:
+        feature = protocol.Example.FromString(serialized).features.feature
+    except DecodeError as error:
+        raise ValueError(f"expected a serialised tf.train.Example, received {serialized[:40]!r}") from error
+    return list(feature[name].texts.value) if name in feature else []
 
 
 def example(features: Mapping[str, Value | Sequence[Value]]) -> bytes:

@@ -2,7 +2,8 @@
 
 import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +11,20 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
-from ndr_client import served
-from ndr_client.client import Client, Found, Rows
+from ndr_client import examples, served
+from ndr_client.client import Client, Found, Rows, Texts
+from ndr_client.conditions import Columns, IdColumn, NumberColumn
 from ndr_client.manifests import Manifests
 
 try:
     import faiss
     import pyarrow as pa
+    import pyarrow.compute as pc
 except ImportError as error:
     raise ImportError(f"FaissClient needs more than Client: pip install 'ndr-client[faiss]' ({error})") from error
 
 CHECK_SECONDS = 1.0
+DEEPEST = 500  # as deep as the lists are taken to find most of the best; the retriever's own, by default
 IDS_COLUMN = "candidate_id"
 
 
@@ -36,15 +40,45 @@ class Index:
         version: of the push.
         faiss: by inner product; its row n is the item `ids[n]`.
         ids: [items] bytes objects, ascending.
+        columns: what items are filtered by.
     """
 
     version: int
     faiss: faiss.Index
     ids: NDArray[Any]
+    columns: Columns = field(default_factory=lambda: Columns({}))
 
-    def search(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """[queries, k] scores, the best first, and rows; -1 where there are no more."""
-        scores, rows = self.faiss.search(np.ascontiguousarray(queries), k)
+    def search(
+        self, queries: NDArray[np.float32], k: int, passing: NDArray[np.bool_] | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """[queries, k] scores, the best first, and rows; -1 where there are no more.
+
+        Args:
+            queries: [queries, width].
+            k: how many.
+            passing: [items], those that may be found. A query is compared with all of them where they are few, or the lists that
+                are looked at have fewer than k. None for all items.
+        """
+        queries = np.ascontiguousarray(queries)
+        if passing is None:
+            scores, rows = self.faiss.search(queries, k)
+            return scores, rows
+        selector: Any = faiss.IDSelectorBitmap(np.packbits(passing, bitorder="little"))  # type: ignore[call-arg,arg-type]
+        if not isinstance(self.faiss, faiss.IndexIVF):
+            scores, rows = self.faiss.search(queries, k, params=faiss.SearchParameters(sel=selector))  # type: ignore[call-arg]
+            return scores, rows
+        left, lists, probes = int(passing.sum()), self.faiss.nlist, self.faiss.nprobe
+        is_little = left * lists <= probes * len(passing) or k * len(passing) > DEEPEST * left
+
+        def search(some: NDArray[np.float32], probes: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+            params = faiss.SearchParametersIVF(sel=selector, nprobe=probes)  # type: ignore[call-arg]
+            scores, rows = self.faiss.search(some, k, params=params)
+            return scores, rows
+
+        scores, rows = search(queries, lists if is_little else probes)
+        short = np.flatnonzero((rows >= 0).sum(axis=1) < min(k, left))
+        if len(short) and not is_little:
+            scores[short], rows[short] = search(queries[short], lists)
         return scores, rows
 
     def rows(self, ids: NDArray[Any]) -> NDArray[np.int64]:
@@ -53,7 +87,12 @@ class Index:
         return np.where(self.ids[places] == ids.ravel(), places, -1).reshape(ids.shape)
 
     def with_repeated(
-        self, queries: NDArray[np.float32], k: int, repeated: NDArray[Any], bonuses: NDArray[np.float32]
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        repeated: NDArray[Any],
+        bonuses: NDArray[np.float32],
+        passing: NDArray[np.bool_] | None = None,
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """As `search`, with what histories add to the scores of their items, which are found whatever lists they are in.
 
@@ -62,13 +101,15 @@ class Index:
             k: how many.
             repeated: [queries, entries] ids, each once; b"" for none.
             bonuses: [queries, entries], what is added.
+            passing: as of `search`.
         """
-        scores, rows = self.search(queries, k + repeated.shape[1])
+        scores, rows = self.search(queries, k + repeated.shape[1], passing)
         own = self.rows(repeated)
         vectors = self.faiss.reconstruct_batch(np.maximum(own, 0).ravel()).reshape(*own.shape, -1)
-        own_scores = np.where(own >= 0, np.einsum("qw,qew->qe", queries, vectors) + bonuses, -np.inf)
+        may_be = own >= 0 if passing is None else (own >= 0) & passing[own]
+        own_scores = np.where(may_be, np.einsum("qw,qew->qe", queries, vectors) + bonuses, -np.inf)
         is_own = (rows[:, :, np.newaxis] == own[:, np.newaxis, :]).any(axis=2) | (rows < 0)
-        all_rows = np.concatenate([np.where(is_own, -1, rows), own], axis=1)
+        all_rows = np.concatenate([np.where(is_own, -1, rows), np.where(may_be, own, -1)], axis=1)
         all_scores = np.concatenate([np.where(is_own, -np.inf, scores), own_scores], axis=1)
         order = np.argsort(-all_scores, axis=1, kind="stable")[:, :k]
         return np.take_along_axis(all_scores, order, axis=1), np.take_along_axis(all_rows, order, axis=1)
@@ -99,24 +140,30 @@ class FaissClient:
         self._index: Index | None = None
         self._checked = -check_seconds
 
-    def for_queries(self, rows: Rows, k: int) -> Found:
+    def for_queries(self, rows: Rows, k: int, where: Texts | None = None) -> Found:
         """The items nearest to queries, with what their histories add to the scores, as the retriever finds them.
 
         Args:
             rows: the queries.
             k: how many items.
+            where: as of `Client.retrieve`.
 
         Raises:
+            ValueError: a condition is none, or `where` was given beside Examples.
             VersionError: no version is both pushed with an index and loaded by the server, or an index is damaged.
             grpc.RpcError: the server cannot answer.
         """
-        return self._find(served.QUERY_TOWER, rows, k)
+        return self._find(served.QUERY_TOWER, rows, k, where)
 
-    def like_items(self, rows: Rows, k: int) -> Found:
+    def like_items(self, rows: Rows, k: int, where: Texts | None = None) -> Found:
         """The items nearest to items, which are the first to be found where they are in the index; else as `for_queries`."""
-        return self._find(served.ITEM_TOWER, rows, k)
+        return self._find(served.ITEM_TOWER, rows, k, where)
 
-    def _find(self, tower: str, rows: Rows, k: int) -> Found:
+    def _find(self, tower: str, rows: Rows, k: int, where: Texts | None) -> Found:
+        if isinstance(rows, Sequence):
+            if where is not None:
+                raise ValueError(f"where: expected None beside Examples, which have a feature {served.WHERE} for it")
+            where = [examples.texts(each, served.WHERE) for each in rows]
         index = self._current()
         try:
             answer = self._client.embed(tower, rows, index.version)
@@ -125,12 +172,16 @@ class FaissClient:
                 raise
             index = self._current(at_once=True)  # the server let that version go since it was last looked
             answer = self._client.embed(tower, rows, index.version)
-        queries = answer.outputs[served.EMBEDDING]
-        if served.REPEATED in answer.outputs:
-            repeated = (answer.outputs[name] for name in (served.REPEATED, served.BONUSES))
-            scores, found = index.with_repeated(queries, k, *repeated)
-        else:
-            scores, found = index.search(queries, k)
+        size = len(answer.outputs[served.EMBEDDING])
+        wanted = [tuple(each) for each in where] if where is not None else [()] * size
+        if len(wanted) != size:
+            raise ValueError(f"where: expected conditions for each of {size} rows, received {len(wanted)}")
+        scores, found = np.zeros((size, k), np.float32), np.full((size, k), -1)
+        for conditions in dict.fromkeys(wanted):
+            some = np.array([each == conditions for each in wanted])
+            outputs = {name: values[some] for name, values in answer.outputs.items()}
+            passing = index.columns.passing(conditions) if any(conditions) else None
+            scores[some], found[some] = _search(index, outputs, k, passing)
         none = found < 0
         ids = np.where(none, served.NO_ITEM.encode(), index.ids[found])
         return Found(ids, np.where(none, np.float32(served.NO_SCORE), scores), index.version, self._label)
@@ -158,11 +209,39 @@ class FaissClient:
         )
 
 
+def columns_of(table: pa.Table) -> Columns:
+    """What items are filtered by.
+
+    Args:
+        table: an item a row; lists of ids, and numbers.
+    """
+    columns: dict[str, IdColumn | NumberColumn] = {}
+    for name in table.column_names:
+        column = table.column(name).combine_chunks()
+        if pa.types.is_list(column.type):
+            values = pc.list_flatten(column).to_numpy(zero_copy_only=False)
+            columns[name] = IdColumn(values, pc.list_parent_indices(column).to_numpy(), len(column))
+        else:
+            columns[name] = NumberColumn(column.to_numpy(zero_copy_only=False).astype(np.float32))
+    return Columns(columns)
+
+
+def _search(
+    index: Index, outputs: dict[str, NDArray[Any]], k: int, passing: NDArray[np.bool_] | None
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    if served.REPEATED not in outputs:
+        return index.search(outputs[served.EMBEDDING], k, passing)
+    queries, repeated, bonuses = (outputs[name] for name in (served.EMBEDDING, served.REPEATED, served.BONUSES))
+    return index.with_repeated(queries, k, repeated, bonuses, passing)
+
+
 def _load(version: int, folder: Path) -> Index:
     try:
         index = faiss.read_index(str(folder / "index.faiss"))
         with pa.memory_map(str(folder / "ids.arrow")) as source:
-            ids = pa.ipc.open_file(source).read_all().column(IDS_COLUMN).to_numpy()
+            table = pa.ipc.open_file(source).read_all()
+            ids = table.column(IDS_COLUMN).to_numpy()
+            columns = columns_of(table.drop_columns([IDS_COLUMN]))
     except (RuntimeError, OSError, pa.ArrowInvalid, KeyError) as error:
         raise VersionError(
             f"{folder}: expected index.faiss and ids.arrow, found something else: {error}. Push again."
@@ -173,4 +252,4 @@ def _load(version: int, folder: Path) -> Index:
         )
     if isinstance(index, faiss.IndexIVF):
         index.make_direct_map()  # where the vector of each item is, for those of histories
-    return Index(version, index, ids)
+    return Index(version, index, ids, columns)

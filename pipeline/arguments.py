@@ -19,6 +19,12 @@ USER_FAULT = 1
 EARLIEST_YEAR = 1970
 
 ConfigOption = Annotated[Path, typer.Option("--config", help="The dataset's configuration, a YAML file.")]
+WhereOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--where", metavar="CONDITION", help="That items must meet, such as country=de or price<=20; several: all."
+    ),
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Takes the place of a value of the configuration."),

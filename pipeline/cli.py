@@ -23,6 +23,7 @@ from pipeline.arguments import (
     FirstDayOption,
     LastDayOption,
     SetOption,
+    WhereOption,
     a_day,
     a_duration,
     days_between,
@@ -180,6 +181,7 @@ def recommend(
         Path | None,
         typer.Option("--ca", exists=True, dir_okay=False, help="PEM of who signed its certificate, for TLS."),
     ] = None,
+    where: WhereOption = None,
     config: ConfigOption = MOVIELENS_CONFIG,
     settings: SetOption = None,
 ) -> None:
@@ -190,7 +192,7 @@ def recommend(
         with console.status("loading the retriever"):
             from pipeline import recommend as recommender
 
-            answer = recommender.recommend(loaded, user, k, server, label, authorities)
+            answer = recommender.recommend(loaded, user, k, server, label, authorities, where or [])
         if answer.known:
             console.print(f"{user} saw last: {'; '.join(answer.history[-5:])}", highlight=False)
         else:

@@ -184,7 +184,11 @@ def create_pipeline(config: Config, day: date) -> Pipeline:
     trainer.add_upstream_node(next_day)
 
     indexer = Indexer(
-        trainer.outputs["model"], catalogue.outputs["examples"], interactions.outputs["examples"], config.indexer
+        trainer.outputs["model"],
+        catalogue.outputs["examples"],
+        interactions.outputs["examples"],
+        config.indexer,
+        spec.catalogue.filters,
     )
 
     # Ranks among the whole catalogue first, then TFX's Evaluator over the ranks.

@@ -1,7 +1,7 @@
 """A person's top K, asked of a server as any client asks."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from components.pusher.versions import PushFolder
 from components.records import read_records
-from ndr_client.served import EXCLUDE, RETRIEVER
+from ndr_client.served import EXCLUDE, RETRIEVER, WHERE
 from pipeline import asking, origin, store
 from pipeline.config import Config
 from pipeline.metadata import Records
@@ -70,6 +70,7 @@ def recommend(
     server: str | None = None,
     label: str | None = None,
     authorities: Path | None = None,
+    where: Sequence[str] = (),
 ) -> Answer:
     """Recommends items of the catalogue of the newest pushed version's run.
 
@@ -83,6 +84,7 @@ def recommend(
         server: HOST:PORT of a server's gRPC side; without it the embedded server is started for this one question.
         label: of the version that is asked; None for the newest.
         authorities: see `pipeline.asking.client`.
+        where: the conditions that items must meet; see `components.indexer.filters`.
 
     Raises:
         UserError: nothing was pushed yet, or the server refuses.
@@ -109,6 +111,7 @@ def recommend(
     left_out = [name for name, f in spec.query.items() if isinstance(f, HistoryFeature) and not f.repeats]
     past = {item for name in left_out for item in _values(query, name)}
     _set(query, EXCLUDE, sorted(past))
+    _set(query, WHERE, [each.encode() for each in where])
     with asking.client(config, server, authorities) if server else asking.own_server(config) as client:
         found = client.retrieve([query.SerializeToString()], k, version=label)
     best = zip(found.item_ids[0], found.scores[0], strict=True)

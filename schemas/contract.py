@@ -65,6 +65,10 @@ def draft(spec: FeatureSpec) -> Contract:
     if spec.catalogue.title:
         _add(catalogue, TITLE, schema_pb2.BYTES, required=False, several=False)
     _add_features(catalogue, spec.item)
+    for name, column in spec.catalogue.filters.items():
+        if name not in spec.item:
+            kind = schema_pb2.FLOAT if column.kind == "number" else schema_pb2.BYTES
+            _add(catalogue, name, kind, required=False, several=column.kind == "ids")
     return Contract(interactions, catalogue)
 
 

@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from ndr_client.served import EXCLUDE, K
+from ndr_client.served import EXCLUDE, WHERE, K
 from schemas import located_yaml
 
 CANDIDATE_ID = "candidate_id"
@@ -25,11 +25,11 @@ REWARD = "reward"
 TITLE = "title"
 EVENT_KIND = "event_kind"
 SEEN_THROUGH = "seen_through"
-RESERVED = (CANDIDATE_ID, QUERY_ID, TIMESTAMP, REWARD, TITLE, SEEN_THROUGH, K, EXCLUDE)
+RESERVED = (CANDIDATE_ID, QUERY_ID, TIMESTAMP, REWARD, TITLE, SEEN_THROUGH, K, EXCLUDE, WHERE)
 """Features that every interaction carries beside the declared ones: the raw item id, the raw user id, the time
 (int64, microseconds since 1970-01-01 UTC) and the example weight in [0, 1]; and where there are kinds of events, `EVENT_KIND`. A
 catalogue entry carries its title; a row of an earlier table, the last day that sees it (`components.example_gen.point_in_time`); a
-request to the retriever, how many items it wants and which it does not."""
+request to the retriever, how many items it wants, which it does not, and what they must be."""
 
 WEIGHTS_SUFFIX = "_weights"
 FINGERPRINT_SUFFIX = "_fingerprint"
@@ -331,6 +331,22 @@ class InteractionColumns(Declaration):
         return RewardColumn(column=self.reward or "") if not isinstance(self.reward, RewardColumn) else self.reward
 
 
+class FilterColumn(Declaration):
+    """A column of the catalogue that requests may ask for, such as items in stock in a country; see `components.indexer.filters`.
+
+    Where the item has a feature of the filter's name, that is the filter, and the two must agree.
+
+    Attributes:
+        kind: `id`, one id or none, and `ids`, several: asked for by any of some values, or none of them; `number`, also by a range.
+        column: the column of the data; by default the filter's own name.
+        separator: of `ids`, between the values in a column of text; a list column of Parquet needs none.
+    """
+
+    kind: Literal["id", "ids", "number"]
+    column: str | None = None
+    separator: str = Field(default="|", min_length=1, max_length=1)
+
+
 class CatalogueColumns(Declaration):
     """The columns of a catalogue entry that are not features by themselves.
 
@@ -339,11 +355,13 @@ class CatalogueColumns(Declaration):
         title: what `ndr recommend` shows beside the id.
         blocked: a column of numbers or truth values; items where it is neither 0 nor missing are known (interactions with them are
             trained on, they stand in histories) but never retrieved, nor is anything judged by them. None blocks nothing.
+        filters: what requests may ask for, by name.
     """
 
     item: str
     title: str | None = None
     blocked: str | None = None
+    filters: dict[str, FilterColumn] = {}
 
 
 class UserColumns(Declaration):
@@ -586,6 +604,8 @@ def _faults(spec: FeatureSpec) -> Iterator[Fault]:
         if not isinstance(of_user, IdFeature | IdsFeature | Numeric | TextFeature) or getattr(of_user, "derive", None):
             reason = "expected a feature of the query of kind id, ids, number, vector or text that is not derived"
             yield ("users", "features", number), f"{reason}, received {name!r}"
+    for name, column in spec.catalogue.filters.items():
+        yield from ((("catalogue", "filters", name), reason) for reason in _filter_faults(spec, name, column))
     of_kinds: dict[frozenset[str], str] = {}
     for name, history in spec.derived_histories.items():
         kinds = frozenset(history.events)
@@ -637,6 +657,22 @@ def _feature_faults(spec: FeatureSpec, tower: str, name: str, feature: Feature |
             yield f"`derive: {feature.derive}` belongs to the query; move the feature there"
         if feature.derive == "last_in_history" and spec.history is None:
             yield "`derive: last_in_history` needs a feature of kind history without a `column`"
+
+
+def _filter_faults(spec: FeatureSpec, name: str, column: FilterColumn) -> Iterator[str]:
+    if not is_name(name):
+        yield f"{NAME_EXPECTED}; `column` can give the data's name"
+    weights = [other + WEIGHTS_SUFFIX for other, f in spec.item.items() if isinstance(f, IdsFeature | TextFeature)]
+    if name in (*RESERVED, *weights):
+        yield "this name is taken by the pipeline itself; choose another, with `column` for the data's name"
+    feature = spec.item.get(name)
+    if feature is None:
+        return
+    own = feature.column or name, getattr(feature, "separator", None) or column.separator
+    if feature.kind != column.kind or own != (column.column or name, column.separator):
+        written = f"kind: {feature.kind}" + (f", column: {feature.column}" if feature.column else "")
+        written += f", separator: {feature.separator!r}" if isinstance(feature, IdsFeature) else ""
+        yield f"the item's feature of this name is {{{written}}}; declare the filter alike, or give it another name"
 
 
 def _event_faults(spec: FeatureSpec, feature: HistoryFeature) -> Iterator[str]:

@@ -164,12 +164,13 @@ class Histories:
         filled = [self._filled(example).SerializeToString() for example in examples]
         return {**inputs, served.EXAMPLES: np.array(filled, object).reshape(inputs[served.EXAMPLES].shape)}
 
-    def queries(self, users: Iterable[bytes], exclude_seen: bool) -> list[bytes]:
+    def queries(self, users: Iterable[bytes], exclude_seen: bool, where: Sequence[bytes] = ()) -> list[bytes]:
         """A serialised Example for each user.
 
         Args:
             users: their ids.
             exclude_seen: whether the items of the history are excluded from the answer.
+            where: the conditions that the items of the answer must meet.
         """
         made = []
         for user in users:
@@ -178,6 +179,8 @@ class Histories:
             example = self._filled(example)
             if exclude_seen:
                 _set(example, served.EXCLUDE, values(example.features.feature[self._history]))
+            if where:
+                _set(example, served.WHERE, where)
             made.append(example.SerializeToString())
         return made
 

@@ -1,7 +1,8 @@
 """The REST side, at TF Serving's addresses, and what those who operate it ask.
 
 POST /v1/models/NAME[/versions/V|/labels/L]:predict     see `serving.json_tensors`; gzip and deflate are unpacked. Where histories
-                                                        are kept, {"users": [ID, ...], "k": N, "exclude_seen": true} too
+                                                        are kept, {"users": [ID, ...], "k": N, "exclude_seen": true,
+                                                        "where": [CONDITION, ...]} too
 GET  /v1/models/NAME[/versions/V|/labels/L]             how far its versions have come
 GET  /v1/models/NAME[/versions/V|/labels/L]/metadata    its signatures
 POST /v1/events                                         {"events": [{"user": ID, "item": ID}, ...]}, where histories are kept
@@ -228,18 +229,22 @@ def _predict(
 
 
 def _of_users(content: Any, servable: Servable, histories: Histories | None, limits: Limits) -> dict[str, NDArray[Any]]:
-    """The inputs of `{"users": [ID, ...], "k": N, "exclude_seen": true}`."""
+    """The inputs of `{"users": [ID, ...], "k": N, "exclude_seen": true, "where": [CONDITION, ...]}`."""
     if histories is None or servable.name != RETRIEVER:
         raise invalid(f"expected `users` only of the {RETRIEVER}, with histories: ndr serve --histories")
     users, k, exclude_seen = content["users"], content.get("k", 10), content.get("exclude_seen", True)
+    where = content.get("where", [])
     is_valid = isinstance(users, list) and users and all(isinstance(user, str) and user for user in users)
+    is_valid = is_valid and isinstance(where, list) and all(isinstance(each, str) for each in where)
     if not is_valid or type(k) is not int or not 1 <= k <= limits.items or type(exclude_seen) is not bool:
         raise invalid(
-            f"expected `users`, a list of texts, `k` from 1 to {limits.items}, and `exclude_seen`, true or false"
+            f"expected `users`, a list of texts, `k` from 1 to {limits.items}, `exclude_seen`, true or false, "
+            "and `where`, a list of texts"
         )
     if len(users) > limits.rows:
         raise invalid(f"expected at most {limits.rows} users, received {len(users)}")
-    examples = histories.queries([user.encode(errors="replace") for user in users], exclude_seen)
+    ids, conditions = ([text.encode(errors="replace") for text in texts] for texts in (users, where))
+    examples = histories.queries(ids, exclude_seen, conditions)
     return {EXAMPLES: np.array(examples, object), K: np.full(len(users), k, np.int32)}
 
 

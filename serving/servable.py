@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
+from ndr_client import served
 from serving import tensors
 from serving.batching import Arrays, Batcher
 from serving.errors import RequestError, invalid
@@ -18,6 +20,8 @@ from serving.settings import Limits
 from serving.tensors import Spec
 from serving.vocabularies import Counts
 
+OPTIONAL = {served.EXCLUDE, served.WHERE}
+"""Inputs that a request may leave out, as clients that know nothing of them do; TF Serving does not grant that."""
 _CODES = {code.value[0]: code for code in grpc.StatusCode}  # TensorFlow numbers them alike
 _NO_TRACE = "<stack traces unavailable>\n"  # where TensorFlow's own words begin, in an error of a graph that was loaded
 
@@ -91,19 +95,22 @@ class Signature:
             RequestError: INVALID_ARGUMENT where they are not as declared.
         """
         self.check_names(protos)
-        return {
+        read = {
             name: tensors.from_proto(proto, name, self.inputs[name], self._limits) for name, proto in protos.items()
         }
+        rows = max((len(array) for array in read.values() if array.ndim), default=0)
+        nothing = {name: np.full((rows, 0), b"", object) for name in self.inputs.keys() - read.keys()}
+        return {**read, **nothing}
 
     def check_names(self, names: Iterable[str]) -> None:
-        """Compares the names of what came with the inputs that are declared.
+        """Compares the names of what came with the inputs that are declared, of which `OPTIONAL` ones may be left out.
 
         Raises:
             RequestError: INVALID_ARGUMENT, they differ.
         """
         received = set(names)
-        if received != self.inputs.keys():
-            extra, missing = received - self.inputs.keys(), self.inputs.keys() - received
+        extra, missing = received - self.inputs.keys(), self.inputs.keys() - received
+        if extra or missing - OPTIONAL:
             raise invalid(
                 f"input size does not match signature: {len(received)}!={len(self.inputs)} "
                 f"len({_set(received)}) != len({_set(self.inputs)}). Sent extra: {_set(extra)}. "

@@ -1,6 +1,6 @@
 """The day's whole catalogue in memory, as every scorer sees it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -17,13 +17,18 @@ from components.evaluator.content import Content
 from components.evaluator.known import Known
 from components.evaluator.names import CANDIDATE
 from components.evaluator.positions import positions
-from components.evaluator.ranking import TIE
+from components.evaluator.ranking import TIE, top_rows
 from components.evaluator.settings import EvaluatorSettings
 from components.example_gen.sources import MICROSECONDS_A_DAY
 from components.indexer import files as item_files
+from components.indexer.filter_columns import sample
+from components.indexer.filters import SAMPLE
 from components.trainer.export import load_tower
-from ndr_client.served import EMBEDDINGS_SIGNATURE, ITEM_IDS
+from ndr_client.served import EMBEDDING, EMBEDDINGS_SIGNATURE, EXCLUDE, ITEM_IDS, WHERE, K
 from schemas.features import FeatureSpec
+
+FILTERED_QUERIES_OF_BATCH = 16
+"""Filtered search is measured with so many queries of a batch: over a million items, one that few pass takes milliseconds."""
 
 
 @dataclass(frozen=True)
@@ -142,17 +147,60 @@ class Catalogue:
         of_rows = self.ids if self.is_served else pa.array(self.served.ids, pa.binary())
         k = min(exact.shape[1], len(items))
         exact = exact[:, :k]
-        retrieved = self._retriever.signatures[EMBEDDINGS_SIGNATURE](
-            embedding=tf.constant(queries),
-            k=tf.fill([len(queries)], k),
-            exclude=tf.zeros([len(queries), 0], tf.string),
-        )[ITEM_IDS]
-        ids = pa.array(tf.reshape(retrieved, [-1]).numpy(), pa.binary())
-        found = positions(ids, of_rows).reshape(len(queries), k)
+        found = self._searched(queries, k, of_rows, ())
+        return self._shares(queries, exact, found, items)
+
+    def filtered_recalls(self, queries: NDArray[np.float32], k: int) -> NDArray[np.float64]:
+        """As `index_recall`, of filtered search, for each of `filtered_at`; for some of the queries, evenly spread.
+
+        Args:
+            queries: [queries, width].
+            k: how many items are asked for; where fewer pass, all of these are to be found.
+
+        Returns:
+            [queries, 1 + shares], the first whether a query was asked.
+        """
+        shares = self.settings.statistics.filtered_at
+        items, of_rows = self.served.embeddings, pa.array(self.served.ids, pa.binary())
+        asked = np.unique(np.linspace(0, len(queries) - 1, FILTERED_QUERIES_OF_BATCH).astype(np.int64))
+        measured = np.zeros((len(queries), 1 + len(shares)))
+        measured[asked, 0] = 1.0
+        for number, share in enumerate(shares, 1):
+            passing = np.flatnonzero(self._sample <= np.float32(share))
+            exact = passing[top_rows(queries[asked], items[passing], min(k, len(passing)))]
+            found = self._searched(queries[asked], exact.shape[1], of_rows, (f"{SAMPLE}<={share}",))
+            found[~np.isin(found, passing)] = -1
+            measured[asked, number] = self._shares(queries[asked], exact, found, items)
+        return measured
+
+    @cached_property
+    def _sample(self) -> NDArray[np.float32]:
+        return sample(self.served.ids)
+
+    def _searched(
+        self, queries: NDArray[np.float32], k: int, of_rows: pa.Array, where: Sequence[str]
+    ) -> NDArray[np.int64]:
+        """[queries, k] rows that the retriever finds, -1 where it finds no more."""
+        signature = self._retriever.signatures[EMBEDDINGS_SIGNATURE]
+        nothing = tf.zeros([len(queries), 0], tf.string)
+        inputs = {EMBEDDING: tf.constant(queries), K: tf.fill([len(queries)], k), EXCLUDE: nothing}
+        if WHERE in signature.structured_input_signature[1]:
+            inputs[WHERE] = tf.tile([where], [len(queries), 1]) if where else nothing
+        ids = pa.array(tf.reshape(signature(**inputs)[ITEM_IDS], [-1]).numpy(), pa.binary())
+        return positions(ids, of_rows).reshape(len(queries), k)
+
+    @staticmethod
+    def _shares(
+        queries: NDArray[np.float32],
+        exact: NDArray[np.int64],
+        found: NDArray[np.int64],
+        items: NDArray[np.float32],
+    ) -> NDArray[np.float64]:
+        """[queries] shares of the exact [queries, k] rows that are among those found, or score as the last of them."""
         last = np.einsum("qw,qw->q", queries, items[exact[:, -1]])
         scores = np.einsum("qw,qkw->qk", queries, items[found])
         right = (scores >= last[:, np.newaxis] - TIE) & (found >= 0)
-        share: NDArray[np.float64] = right.sum(axis=1) / k
+        share: NDArray[np.float64] = right.sum(axis=1) / exact.shape[1]
         return share
 
     def _ids_with_rows(self, table: str | None) -> set[bytes]:

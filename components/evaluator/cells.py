@@ -20,7 +20,7 @@ class Scored(NamedTuple):
     Attributes:
         rows: [ranked] int64, which of the interactions it ranked, ascending.
         ranks: [ranked], of their items.
-        retrieval: [ranked, 3] float64, see `components.evaluator.statistics.added`; zeros where it is not measured.
+        retrieval: [ranked, 3 or more] float64, see `components.evaluator.statistics.added`; zeros where it is not measured.
         retrieved: [ranked, k] int64 catalogue rows of its first items, -1 where there are no more; k is 0 where they are not
             measured.
     """

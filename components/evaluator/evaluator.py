@@ -59,7 +59,9 @@ def eval_config(settings: EvaluatorSettings, has_history: bool) -> tfma.EvalConf
     both.metrics.extend(
         _metric(settings, name, over=other) for name in statistics.recalls for other in (*others, STRONGEST)
     )
-    candidate_only.metrics.append(_metric(settings, statistics.index_recall))
+    candidate_only.metrics.extend(
+        _metric(settings, name) for name in (statistics.index_recall, *statistics.filtered_recalls)
+    )
     candidate_only.metrics.extend(_metric(settings, name) for name in (INTERACTIONS, QUERIES))
     candidate_only.metrics.extend(_metric(settings, name, scorer=s) for s in SKEWED for name in statistics.recalls)
     candidate_only.metrics.extend(_metric(settings, *each) for each in pairs_of_new_items(statistics))

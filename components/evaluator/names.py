@@ -28,6 +28,9 @@ Metrics, where K is each of `recall_at` and R is `retrieved_at`:
     novelty_at_R        the same of -log2 of that share, in bits; one interaction is added to every item's, so that none is infinite
                         (self-information; Vargas & Castells, RecSys 2011)
     index_recall_at_R   the mean over queries of the share of the exact top R that the retriever finds in its index
+    filtered_recall_S_percent_at_R
+                        where items can be filtered, the same of search with a filter that S percent of the items pass, which are up
+                        to a digest; the mean over some of the queries (`filtered_queries`)
     coverage_at_R       the share of the catalogue that is retrieved for any of the queries
 
 Places with equal scores are taken in all orders (`components.evaluator.expectation`). Items as new have recall@K and MRR only,
@@ -71,6 +74,9 @@ SCORERS = (CANDIDATE, BASELINE, *BASELINES, *OF_NEW_ITEMS, *SKEWED)
 
 INTERACTIONS = "interactions"
 QUERIES = "queries"
+FILTERED_QUERIES = "filtered_queries"
+"""Those with which filtered search is measured."""
+FILTERED_AT = (0.5, 0.1, 0.01, 0.001)
 
 
 def gain_name(statistic: str, over: str) -> str:
@@ -86,11 +92,13 @@ class Statistics:
         recall_at: the K.
         retrieved_at: R.
         exclude_history: which items were left out of what was ranked; see `components.evaluator.settings`.
+        filtered_at: the S, as shares; none where items cannot be filtered.
     """
 
     recall_at: tuple[int, ...]
     retrieved_at: int
     exclude_history: bool | Literal["all"] = False
+    filtered_at: tuple[float, ...] = ()
 
     @property
     def candidates(self) -> str:
@@ -127,6 +135,11 @@ class Statistics:
         return f"index_recall_at_{self.retrieved_at}"
 
     @property
+    def filtered_recalls(self) -> list[str]:
+        """The same where a filter lets a share of the items through."""
+        return [f"filtered_recall_{100 * share:g}_percent_at_{self.retrieved_at}" for share in self.filtered_at]
+
+    @property
     def coverage(self) -> str:
         """The one that is no mean."""
         return f"coverage_at_{self.retrieved_at}"
@@ -139,16 +152,19 @@ class Statistics:
     @property
     def names(self) -> list[str]:
         """Everything that is measured of the model."""
-        return [*self.by_interaction, *self.by_query, self.index_recall, self.coverage]
+        return [*self.by_interaction, *self.by_query, self.index_recall, *self.filtered_recalls, self.coverage]
 
     @property
     def columns(self) -> list[str]:
         """What `components.evaluator.statistics.added` gives: the counts that means are over, then the sums."""
-        return [INTERACTIONS, QUERIES, *self.by_interaction, *self.by_query, self.index_recall]
+        filtered = [FILTERED_QUERIES, *self.filtered_recalls] if self.filtered_at else []
+        return [INTERACTIONS, QUERIES, *self.by_interaction, *self.by_query, self.index_recall, *filtered]
 
 
 def denominator(name: str) -> str:
     """What a mean is over."""
+    if name.startswith("filtered_recall_"):
+        return FILTERED_QUERIES
     return INTERACTIONS if name.startswith("recall_at_") or name == "mrr" else QUERIES
 
 

@@ -177,12 +177,14 @@ class ScoreGroup:
             return Scored.of_ranks(ranks)
         k, items = self._settings.retrieved_at, catalogue.embeddings[name]
         rows = top_rows(queries, items, k, asked.excluded, bonuses)
-        found = np.zeros(len(rows))
+        found = np.zeros((len(rows), 1))
         if name == CANDIDATE:  # the search by itself, which bonuses have no part in
             searched = items if catalogue.is_served else catalogue.served.embeddings
             is_exact = asked.excluded is None and bonuses is None and catalogue.is_served
             exact = rows if is_exact else top_rows(queries, searched, k)
-            found = catalogue.index_recall(queries, exact)
+            found = catalogue.index_recall(queries, exact)[:, np.newaxis]
+            if self._settings.statistics.filtered_at:
+                found = np.concatenate([found, catalogue.filtered_recalls(queries, k)], axis=1)
         return _measured(ranks, rows, found, catalogue)
 
     def _of_baselines(self, asked: Asked, taken: Taken, catalogue: Catalogue) -> dict[str, Scored]:
@@ -204,7 +206,7 @@ class ScoreGroup:
             name: top_by_popularity(len(asked.true_rows), counts, k, asked.excluded)
             for name, counts in by_count.items()
         } | {name: top_by_entries(entries, known.counts, k, asked.excluded) for name, entries in by_entries.items()}
-        nothing = np.zeros(len(asked.true_rows))
+        nothing = np.zeros((len(asked.true_rows), 1))
         return {name: _measured(each, retrieved[name], nothing, catalogue) for name, each in ranks.items()}
 
     def _of_new_items(
@@ -268,7 +270,7 @@ def _bonuses(queries: Queries, catalogue: Catalogue) -> Bonuses | None:
 
 
 def _measured(ranks: Ranks, retrieved: NDArray[np.int64], found: NDArray[np.float64], catalogue: Catalogue) -> Scored:
-    retrieval = np.stack([*catalogue.popularity_and_novelty(retrieved), found], axis=1)
+    retrieval = np.concatenate([np.stack(catalogue.popularity_and_novelty(retrieved), axis=1), found], axis=1)
     return Scored(np.arange(len(retrieved)), ranks, retrieval, retrieved)
 
 

@@ -1,6 +1,7 @@
 """What is measured, on which slices, and what a model must reach to be blessed."""
 
-from typing import Literal, Self
+from dataclasses import replace
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, FiniteFloat, NonNegativeFloat, PositiveInt, model_validator
 
@@ -9,6 +10,7 @@ from components.evaluator.names import (
     AS_NEW,
     BASELINES,
     COOCCURRENCE,
+    FILTERED_AT,
     ITEM_AGE,
     STRONGEST,
     Statistics,
@@ -134,6 +136,8 @@ class EvaluatorSettings(Declaration):
         as_new: which items are ranked as if they had just arrived.
         next_day_interactions: by about how many interactions of the next day a model is judged; of a day with more, whole users are
             drawn by a digest.
+        filtered_at: which shares of the items the filters let through with which the recall of filtered search is measured, where
+            `features.yaml` declares filters; by default those of `components.evaluator.names.FILTERED_AT`.
         minimum_index_recall: the share of the exact top `retrieved_at` that the index must find; below, the model is not blessed.
         limits: what else must be reached.
     """
@@ -148,26 +152,32 @@ class EvaluatorSettings(Declaration):
     )
     below_popularity: Literal["refuse", "bless"] = "refuse"
     below_last_blessed: Literal["refuse", "bless"] = "refuse"
+    filtered_at: tuple[Annotated[float, Field(gt=0.0, le=1.0)], ...] | None = None
     minimum_index_recall: float = Field(default=0.9, ge=0.0, le=1.0)
     limits: tuple[Limit, ...] = ()
     as_new: AsNewSettings = AsNewSettings()
     next_day_interactions: PositiveInt = 200_000
 
     def of(self, spec: FeatureSpec) -> "EvaluatorSettings":
-        """These, with a slice for each kind of event where the dataset has kinds."""
-        if spec.interactions.event is None:
-            return self
-        of_events = self.slices.get(EVENT_KIND, SliceSettings(most=len(spec.interactions.event.weights)))
-        return self.model_copy(update={"slices": {**self.slices, EVENT_KIND: of_events}})
+        """These, with a slice for each kind of event where there are kinds, and filtered search where there are filters."""
+        update: dict[str, Any] = {"filtered_at": self._filtered_at if spec.catalogue.filters else ()}
+        if spec.interactions.event is not None:
+            of_events = self.slices.get(EVENT_KIND, SliceSettings(most=len(spec.interactions.event.weights)))
+            update["slices"] = {**self.slices, EVENT_KIND: of_events}
+        return self.model_copy(update=update)
+
+    @property
+    def _filtered_at(self) -> tuple[float, ...]:
+        return FILTERED_AT if self.filtered_at is None else self.filtered_at
 
     @property
     def statistics(self) -> Statistics:
         """What is measured of each scorer."""
-        return Statistics(self.recall_at, self.retrieved_at, self.exclude_history)
+        return Statistics(self.recall_at, self.retrieved_at, self.exclude_history, self.filtered_at or ())
 
     @model_validator(mode="after")
     def _limits_what_is_measured(self) -> Self:
-        statistics = self.statistics
+        statistics = replace(self.statistics, filtered_at=self._filtered_at)
         gains = [gain_name(name, over) for name in statistics.recalls for over in (*BASELINES, STRONGEST)]
         of_all, of_new_items = [*statistics.names, *gains], statistics.by_interaction
         known = {**names.SLICES, EVENT_KIND: None, **dict.fromkeys(self.slices)}
@@ -178,7 +188,7 @@ class EvaluatorSettings(Declaration):
             if limit.metric not in measured:
                 reason = f"expected one of {', '.join(measured)}; received {limit.metric!r}"
                 faults.append(((*place, "metric"), reason))
-            if limit.metric == self.statistics.index_recall and limit.changes:
+            if limit.metric in (statistics.index_recall, *statistics.filtered_recalls) and limit.changes:
                 reason = "the last blessed model has no index of today's catalogue to compare with; give at_least"
                 faults.append(((*place, "metric"), reason))
             if limit.beyond_noise and limit.metric not in (*statistics.by_interaction, *statistics.by_query):
@@ -210,6 +220,13 @@ class EvaluatorSettings(Declaration):
         """What does not fit a dataset's features: the key path below `evaluator`, and the reason."""
         found: list[tuple[KeyPath, str]] = []
         event = spec.interactions.event
+        if not spec.catalogue.filters:
+            reason = "features.yaml declares no `catalogue.filters`, so no filtered search is measured"
+            found += [(("filtered_at",), reason)] if self.filtered_at else []
+            filtered = replace(self.statistics, filtered_at=self._filtered_at).filtered_recalls
+            found += [
+                (("limits", n, "metric"), reason) for n, each in enumerate(self.limits) if each.metric in filtered
+            ]
         for number, limit in enumerate(self.limits):
             kind = limit.slice.get(EVENT_KIND)
             if kind is not None and (event is None or not event.weights.get(kind)):

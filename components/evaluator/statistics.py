@@ -30,7 +30,8 @@ def added(
         ranks: [interactions], of their items.
         true_items: [interactions], how many different items the interaction's query has.
         repeats: [interactions], how often this one is among the query's interactions.
-        retrieved: [interactions, 3], popularity and novelty of the retrieved items and the index's recall.
+        retrieved: [interactions, 3], popularity and novelty of the retrieved items and the index's recall; and where filtered
+            search is measured, whether it is with this query, and its recalls.
 
     Returns:
         [interactions, columns] float64; the columns are those of `Statistics.columns`.
@@ -44,7 +45,8 @@ def added(
     ]
     columns = [np.ones(len(above)), share, *hits, expectation.reciprocal_rank(above, tied)]
     columns += [*(share * hit for hit in hits), *gains, *(share * retrieved.T)]
-    return np.stack(columns, axis=1)
+    found = np.stack(columns, axis=1)
+    return np.pad(found, ((0, 0), (0, len(statistics.columns) - found.shape[1])))  # of scorers that search nothing
 
 
 @dataclass(frozen=True)

@@ -122,7 +122,12 @@ def catalogue_columns(spec: FeatureSpec) -> list[Column]:
         columns.append(Column(TITLE, spec.catalogue.title, "title"))
     if spec.catalogue.blocked:
         columns.append(Column(BLOCKED, spec.catalogue.blocked, "number"))
-    return columns + _feature_columns(spec.item)
+    filters = [
+        Column(name, each.column or name, each.kind, each.separator)
+        for name, each in spec.catalogue.filters.items()
+        if name not in spec.item
+    ]
+    return columns + _feature_columns(spec.item) + filters
 
 
 def columns_of(names: Collection[str], columns: list[Column]) -> list[str]:

@@ -3,11 +3,13 @@
 import io
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 from tfx import types
 from tfx.dsl.components.base import base_beam_component, base_beam_executor, executor_spec
 from tfx.dsl.io import fileio
@@ -17,7 +19,7 @@ from tfx.utils import io_utils, path_utils
 from components.artifacts import ItemIndex, Retriever
 from components.example_gen.catalogue import CATALOGUE_SPLIT
 from components.example_gen.interactions import TRAIN_SPLIT
-from components.indexer import faiss_index, files
+from components.indexer import faiss_index, files, filter_columns
 from components.indexer.embedding import EmbedCatalogue, EmbedSomeQueries
 from components.indexer.faiss_index import FaissIndex
 from components.indexer.retriever import export_retriever
@@ -26,7 +28,9 @@ from components.indexer.settings import IndexerSettings, Plan
 from components.indexer.tuning import tune
 from components.progress import progress
 from ndr_client.served import ITEM_TOWER, QUERY_TOWER
+from schemas.features import FilterColumn
 
+FILTERS = TypeAdapter(dict[str, FilterColumn])
 INDEX_PROPERTY = "index"
 # For more than so many times the items that the lists are tuned for, a query is compared with all of them.
 DEEPEST = 5
@@ -35,7 +39,10 @@ DEEPEST = 5
 class IndexerSpec(component_spec.ComponentSpec):
     """Parameters, inputs and outputs of the Indexer."""
 
-    PARAMETERS = {"settings": component_spec.ExecutionParameter(type=str)}
+    PARAMETERS = {
+        "settings": component_spec.ExecutionParameter(type=str),
+        "filters": component_spec.ExecutionParameter(type=str, optional=True),
+    }
     INPUTS = {
         "model": component_spec.ChannelParameter(type=standard_artifacts.Model),
         "catalogue": component_spec.ChannelParameter(type=standard_artifacts.Examples),
@@ -66,10 +73,12 @@ class IndexerExecutor(base_beam_executor.BaseBeamExecutor):
         artifact = artifact_utils.get_single_instance(output_dict["index"])
         model = path_utils.serving_model_path(artifact_utils.get_single_uri(input_dict["model"]))
         catalogue = artifact_utils.get_split_uris(input_dict["catalogue"], CATALOGUE_SPLIT)
+        patterns = [io_utils.all_files_pattern(uri) for uri in catalogue]
         with self._make_beam_pipeline() as pipeline:
-            patterns = [io_utils.all_files_pattern(uri) for uri in catalogue]
             _ = pipeline | EmbedCatalogue(patterns, os.path.join(model, ITEM_TOWER), artifact.uri)
         items = files.read(artifact.uri)
+        filters = FILTERS.validate_json(exec_properties.get("filters") or "{}")
+        columns = filter_columns.read(patterns, filters, items.ids) if filters else None
         plan = settings.plan(len(items.ids))
         progress(f"{len(items.ids):,} items embedded, builds the index ({plan.kind})", 0.5)
         index = faiss_index.build(items.embeddings, plan, settings.seed)
@@ -85,10 +94,12 @@ class IndexerExecutor(base_beam_executor.BaseBeamExecutor):
             index = faiss_index.build(items.embeddings, plan, settings.seed)
             search = _search(items.embeddings, index, plan, settings)
         index.write(artifact.uri)
-        files.write_ids(artifact.uri, items.ids)
+        files.write_ids(artifact.uri, items.ids, columns)
         progress("builds the retriever", 0.9)
         query_tower = os.path.join(model, QUERY_TOWER)
-        export_retriever(query_tower, search, items.ids, artifact_utils.get_single_uri(output_dict["retriever"]))
+        export_retriever(
+            query_tower, search, items.ids, artifact_utils.get_single_uri(output_dict["retriever"]), columns
+        )
         description = files.Description(
             items=len(items.ids),
             width=items.embeddings.shape[1],
@@ -143,6 +154,7 @@ class Indexer(base_beam_component.BaseBeamComponent):
         catalogue: the catalogue of the day, split `catalogue`.
         examples: interactions; queries of the split `train` say how many lists must be looked at.
         settings: what is built.
+        filters: the catalogue's columns that requests may ask for.
 
     Output `index`: see `components.indexer.files`; its property `index` says, as JSON, `items`, `kind`, `lists`, `probes` and
     `recall`. Output `retriever`: see `components.indexer.retriever`.
@@ -157,6 +169,7 @@ class Indexer(base_beam_component.BaseBeamComponent):
         catalogue: types.BaseChannel,
         examples: types.BaseChannel,
         settings: IndexerSettings,
+        filters: Mapping[str, FilterColumn],
     ) -> None:
         super().__init__(
             IndexerSpec(
@@ -164,6 +177,7 @@ class Indexer(base_beam_component.BaseBeamComponent):
                 catalogue=catalogue,
                 examples=examples,
                 settings=settings.model_dump_json(),
+                filters=FILTERS.dump_json(dict(filters)).decode(),
                 index=types.Channel(type=ItemIndex),
                 retriever=types.Channel(type=Retriever),
             )

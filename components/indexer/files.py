@@ -2,7 +2,8 @@
 
 items-PART-of-PARTS.arrow  Arrow IPC: `candidate_id`, binary, and `embedding`, fixed_size_list<float32>[width]
 index.faiss                the index over them; see `components.indexer.faiss_index`
-ids.arrow                  Arrow IPC: `candidate_id`, binary; the n-th is the item of row n
+ids.arrow                  Arrow IPC: `candidate_id`, binary; the n-th is the item of row n; and the columns that items are filtered
+                           by, list<binary> for ids and float for numbers
 index.json                 what it is; written last, so an index that has it is whole
 
 Items are divided into parts by a digest of their ids. The row of an item, which is what an index answers with, is its place in the
@@ -118,9 +119,12 @@ def read(folder: str) -> ItemEmbeddings:
     return ItemEmbeddings(ascending, embeddings)
 
 
-def write_ids(folder: str, ids: list[bytes]) -> None:
-    """Writes the ids in the order of the index's rows, for those who search it without this project."""
+def write_ids(folder: str, ids: list[bytes], columns: pa.Table | None = None) -> None:
+    """Writes the ids, and what items are filtered by, in the order of the index's rows, for those who search it by themselves."""
     table = pa.table({CANDIDATE_ID: pa.array(ids, pa.binary())})
+    if columns is not None:
+        for name in columns.column_names:
+            table = table.append_column(name, columns.column(name))
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)

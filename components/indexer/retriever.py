@@ -3,22 +3,26 @@
 It is made of the tower as it is served, so it embeds a query exactly as the tower alone does, and of nothing but TensorFlow's own
 operations. Three signatures give `item_ids`, string [batch, k], and `scores`, float32 [batch, k], inner products, the best first:
 
-    serving_default      a named tensor for each raw feature of the query, as the tower's; `k` and `exclude`
-    serving_examples     `examples`, string [batch], serialised tf.Examples, whose feature `exclude` has ids; `k`
-    serving_embeddings   `embedding`, float32 [batch, width], of a query or, for items like it, of an item; `k` and `exclude`
+    serving_default      a named tensor for each raw feature of the query, as the tower's; `k`, `exclude` and `where`
+    serving_examples     `examples`, string [batch], serialised tf.Examples, with features `exclude` and `where`; `k`
+    serving_embeddings   `embedding`, float32 [batch, width], of a query or, for items like it, of an item; `k`, `exclude`, `where`
 
 `k`, int32 [batch], is how many items each query wants, at least 1. `exclude`, string [batch, n], has the ids of items that it does
-not, such as those already watched; an empty text is none. Rows are as wide as the largest k of the batch asks for; what a query
-did not ask for, or there is not, is an empty id with the score -2.
+not, such as those already watched; an empty text is none. `where`, string [batch, n], has the conditions that items must meet
+(`components.indexer.filters`), an empty text is none; without filters in `features.yaml` there is no such input. Rows are as wide
+as the largest k of the batch asks for; what a query did not ask for, or there is not, is an empty id with the score -2.
 
 Where a query's history adds to the scores of its items (`components.trainer.repeats`), the first two signatures add it, and score
 these items whatever lists they are in. An embedding alone has no history, so `serving_embeddings` adds nothing.
 """
 
 import os
+from typing import Any
 
+import pyarrow as pa
 import tensorflow as tf
 
+from components.indexer.filters import Filters, Passing
 from components.indexer.search import Found, Search
 from components.trainer.export import load_tower
 from components.trainer.warmup import write_warmup
@@ -35,6 +39,7 @@ from ndr_client.served import (
     RETRIEVER,
     SCORES,
     TENSORS_SIGNATURE,
+    WHERE,
     K,
 )
 
@@ -46,12 +51,14 @@ class Retriever(tf.Module):
         tower: the query tower's SavedModel, loaded.
         search: over the catalogue's embeddings.
         ids: the catalogue's item ids, in the order of those embeddings.
+        columns: what items are filtered by, in the same order (`components.indexer.filter_columns`); None for no filters.
     """
 
-    def __init__(self, tower: tf.Module, search: Search, ids: list[bytes]) -> None:
+    def __init__(self, tower: tf.Module, search: Search, ids: list[bytes], columns: pa.Table | None = None) -> None:
         super().__init__(name=RETRIEVER)
         self.tower = tower
         self.search = search
+        self.filters = None if columns is None else Filters(columns, ids, search.order)
         self.ids = tf.Variable([ids[row] for row in search.order], trainable=False, name="ids")
         self.fingerprints = tf.Variable(fingerprint(self.ids), trainable=False, name="fingerprints")
         by_tensors, by_examples = (tower.signatures[name] for name in (TENSORS_SIGNATURE, EXAMPLES_SIGNATURE))
@@ -61,26 +68,29 @@ class Retriever(tf.Module):
             order = tf.argsort(self.fingerprints)
             self.ascending = tf.Variable(tf.gather(self.fingerprints, order), trainable=False, name="ascending")
             self.ascending_rows = tf.Variable(order, trainable=False, name="ascending_rows")
+        self._find, self._find_passing, self._passing = self._traced(width)
         k_spec = tf.TensorSpec([None], tf.int32, name=K)
-        exclude_spec = tf.TensorSpec([None, None], tf.string, name=EXCLUDE)
+        texts = (EXCLUDE,) if self.filters is None else (EXCLUDE, WHERE)
+        wanted = {K: k_spec, **{name: tf.TensorSpec([None, None], tf.string, name=name) for name in texts}}
 
-        @tf.function(autograph=False, input_signature=[{**features, K: k_spec, EXCLUDE: exclude_spec}])
+        @tf.function(autograph=False, input_signature=[{**features, **wanted}])
         def retrieve_by_tensors(tensors: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
             asked = by_tensors(**{name: tensors[name] for name in features})
-            return self._retrieve(asked, tensors[K], tensors[EXCLUDE])
+            return self._retrieve(asked, tensors)
 
         @tf.function(autograph=False, input_signature=[tf.TensorSpec([None], tf.string, name="examples"), k_spec])
         def retrieve_by_examples(examples: tf.Tensor, k: tf.Tensor) -> dict[str, tf.Tensor]:
-            excluded = tf.io.parse_example(examples, {EXCLUDE: tf.io.VarLenFeature(tf.string)})[EXCLUDE]
-            return self._retrieve(by_examples(examples=examples), k, tf.sparse.to_dense(excluded))
+            parsed = tf.io.parse_example(examples, {name: tf.io.VarLenFeature(tf.string) for name in (EXCLUDE, WHERE)})
+            given = {name: tf.sparse.to_dense(each) for name, each in parsed.items()}
+            return self._retrieve(by_examples(examples=examples), {K: k, **given})
 
-        @tf.function(
-            autograph=False,
-            input_signature=[tf.TensorSpec([None, width], tf.float32, name=EMBEDDING), k_spec, exclude_spec],
-        )
-        def retrieve_by_embeddings(embedding: tf.Tensor, k: tf.Tensor, exclude: tf.Tensor) -> dict[str, tf.Tensor]:
+        embedding_spec = tf.TensorSpec([None, width], tf.float32, name=EMBEDDING)
+
+        @tf.function(autograph=False, input_signature=[{EMBEDDING: embedding_spec, **wanted}])
+        def retrieve_by_embeddings(tensors: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+            embedding = tensors[EMBEDDING]
             with tf.control_dependencies([tf.debugging.assert_all_finite(embedding, "embedding: expected numbers")]):
-                return self._retrieve({EMBEDDING: tf.identity(embedding)}, k, exclude)
+                return self._retrieve({EMBEDDING: tf.identity(embedding)}, tensors)
 
         self.served = {
             TENSORS_SIGNATURE: retrieve_by_tensors.get_concrete_function(),
@@ -88,33 +98,73 @@ class Retriever(tf.Module):
             EMBEDDINGS_SIGNATURE: retrieve_by_embeddings.get_concrete_function(),
         }
 
-    def _retrieve(self, asked: dict[str, tf.Tensor], k: tf.Tensor, exclude: tf.Tensor) -> dict[str, tf.Tensor]:
-        queries = asked[EMBEDDING]
+    def _traced(self, width: int) -> tuple[Any, Any, Any]:
+        """The search without and with filters, and the filters: traced once for all signatures."""
+        queries = tf.TensorSpec([None, width], tf.float32), tf.TensorSpec([], tf.int32)
+        find = tf.function(self.search, autograph=False, input_signature=queries)
+        if self.filters is None:
+            return find, None, None
+        where = tf.TensorSpec([None, None], tf.string)
+        passing = tf.function(self.filters, autograph=False, input_signature=[where])
+        shapes = Passing(
+            tf.TensorSpec([None, len(self.search.order)], tf.bool), *(tf.TensorSpec([None], tf.int32) for _ in range(2))
+        )
+        return find, tf.function(self.search, autograph=False, input_signature=[*queries, shapes]), passing
+
+    def _retrieve(self, asked: dict[str, tf.Tensor], wanted: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Answers.
+
+        Args:
+            asked: what the tower gives for the queries.
+            wanted: `k`, `exclude` and, where there are filters or Examples, `where`.
+        """
+        queries, k, exclude = asked[EMBEDDING], wanted[K], wanted[EXCLUDE]
+        where = wanted.get(WHERE, exclude[:, :0])
         checks = [
             tf.debugging.assert_positive(tf.shape(queries)[0], "expected at least one query"),
             tf.debugging.assert_positive(k, "k: expected at least 1"),
             tf.debugging.assert_equal(tf.shape(k)[0], tf.shape(queries)[0], "k: expected one for each query"),
             tf.debugging.assert_equal(tf.shape(exclude)[0], tf.shape(queries)[0], "exclude: expected a row a query"),
+            tf.debugging.assert_equal(tf.shape(where)[0], tf.shape(queries)[0], "where: expected a row a query"),
         ]
+        if self.filters is None:
+            no_filters = "where: expected no conditions, as features.yaml declares no catalogue.filters"
+            checks.append(tf.debugging.assert_equal(tf.reduce_all(where == ""), True, no_filters))
         with tf.control_dependencies(checks):
             most = tf.minimum(tf.reduce_max(tf.concat([k, [1]], axis=0)), tf.shape(self.ids)[0])
+            where = tf.identity(where)
+        if self.filters is None:
+            found = self._best(asked, most, exclude, None)
+        else:
+            found = tf.cond(
+                tf.reduce_all(where == ""),
+                lambda: self._best(asked, most, exclude, None),
+                lambda: self._best(asked, most, exclude, self._passing(where)),
+            )
+        there = (found.scores > NO_SCORE) & (tf.range(most) < k[:, tf.newaxis])
+        ids = tf.gather(self.ids.read_value(), tf.maximum(found.rows, 0))
+        return {
+            ITEM_IDS: tf.where(there, ids, tf.constant("")),
+            SCORES: tf.where(there, found.scores, NO_SCORE),
+        }
+
+    def _best(self, asked: dict[str, tf.Tensor], most: tf.Tensor, exclude: tf.Tensor, passing: Passing | None) -> Found:
+        """[batch, most] items, of those that pass and are not excluded."""
+        queries = asked[EMBEDDING]
         unwanted = _fingerprints(exclude)
         repeated = _fingerprints(asked[REPEATED]) if REPEATED in asked else unwanted[:, :0]
         apart = tf.concat([unwanted, repeated], axis=1)
         # As many more as could be left out: of those that are found, enough are left.
-        found = self.search(queries, tf.minimum(most + tf.shape(apart)[1], tf.shape(self.ids)[0]))
+        k = tf.minimum(most + tf.shape(apart)[1], tf.shape(self.ids)[0])
+        found = self._find(queries, k) if passing is None else self._find_passing(queries, k, passing)
         found = self._without(found, apart)
         if REPEATED in asked:
             again = self._without(self._repeated(queries, repeated, asked[BONUSES]), unwanted)
+            if passing is not None:
+                again = Found(tf.where(passing.of_rows(again.rows), again.scores, NO_SCORE), again.rows)
             found = Found(*(tf.concat(pair, axis=1) for pair in zip(found, again, strict=True)))
         scores, places = tf.math.top_k(found.scores, most)
-        rows = tf.gather(found.rows, places, batch_dims=1)
-        there = (scores > NO_SCORE) & (tf.range(most) < k[:, tf.newaxis])
-        ids = tf.gather(self.ids.read_value(), tf.maximum(rows, 0))
-        return {
-            ITEM_IDS: tf.where(there, ids, tf.constant("")),
-            SCORES: tf.where(there, scores, NO_SCORE),
-        }
+        return Found(scores, tf.gather(found.rows, places, batch_dims=1))
 
     def _without(self, found: Found, unwanted: tf.Tensor) -> Found:
         """What was found, with `NO_SCORE` for items of these fingerprints, [batch, n]."""
@@ -137,7 +187,9 @@ def _fingerprints(ids: tf.Tensor) -> tf.Tensor:
     return tf.where(ids == "", tf.constant(NO_ITEM, tf.int64), fingerprint(ids))
 
 
-def export_retriever(query_tower: str, search: Search, ids: list[bytes], folder: str) -> None:
+def export_retriever(
+    query_tower: str, search: Search, ids: list[bytes], folder: str, columns: pa.Table | None = None
+) -> None:
     """Writes the retriever's SavedModel, warm-up requests included, to `folder/retriever`.
 
     Args:
@@ -145,8 +197,9 @@ def export_retriever(query_tower: str, search: Search, ids: list[bytes], folder:
         search: over the catalogue's embeddings.
         ids: in the order of those embeddings.
         folder: where to.
+        columns: what items are filtered by; see `Retriever`.
     """
-    retriever = Retriever(load_tower(query_tower), search, ids)
+    retriever = Retriever(load_tower(query_tower), search, ids, columns)
     target = os.path.join(folder, RETRIEVER)
     tf.saved_model.save(retriever, target, signatures=retriever.served)
     write_warmup(target, RETRIEVER, retriever.served)

@@ -1,6 +1,7 @@
 """Search by inner product in plain TensorFlow operations, which stock TF Serving has: over all items, or by inverted lists (IVF).
 
-Both kinds of search are called with queries, [batch, width] float32, and `k`, a scalar int32 of at least 1, and give `Found`.
+Both kinds of search are called with queries, [batch, width] float32, `k`, a scalar int32 of at least 1, and what queries let
+through, where they do not let everything; and give `Found`.
 """
 
 import os
@@ -11,6 +12,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from components.indexer.faiss_index import InvertedLists
+from components.indexer.filters import Passing
 from ndr_client.served import NO_SCORE
 
 NOTHING = -1  # the row where no more was found
@@ -33,8 +35,8 @@ class Search(Protocol):
 
     order: NDArray[np.int64]
 
-    def __call__(self, queries: tf.Tensor, k: tf.Tensor) -> Found:
-        """The best k items of each query."""
+    def __call__(self, queries: tf.Tensor, k: tf.Tensor, passing: Passing | None = None) -> Found:
+        """The best k items of each query, of those that pass."""
 
     def scores(self, queries: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
         """[queries, n] int32 rows to [queries, n] float32, the inner products of each query with its rows' items."""
@@ -55,9 +57,12 @@ class ExactSearch(tf.Module):
         self.order = np.arange(len(embeddings))
         self.vectors = tf.Variable(embeddings, trainable=False, name="vectors")
 
-    def __call__(self, queries: tf.Tensor, k: tf.Tensor) -> Found:
+    def __call__(self, queries: tf.Tensor, k: tf.Tensor, passing: Passing | None = None) -> Found:
         """See the module."""
-        return best(tf.matmul(queries, self.vectors, transpose_b=True), k)
+        scores = tf.matmul(queries, self.vectors, transpose_b=True)
+        if passing is not None:
+            scores = tf.where(tf.gather(passing.masks, passing.number), scores, NO_SCORE)
+        return best(scores, k)
 
     def scores(self, queries: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
         """See `Search`."""
@@ -69,6 +74,10 @@ class ListSearch(tf.Module):
 
     A list is a slice of consecutive rows, and TensorFlow's slices are views: no vector is copied, and the lists of a query are
     multiplied side by side. That is why the probes are unrolled into the graph, and why queries are taken one by one.
+
+    A query that lets few items through is compared with all of these: where that is less work than the lists are; where the first k
+    that pass would be more than the first `deepest` of all, which are k / s where a share s passes; and where the lists that are
+    looked at have fewer than k that pass, although there are more.
 
     Args:
         embeddings: [items, width].
@@ -107,7 +116,7 @@ class ListSearch(tf.Module):
             self.steps = tf.Variable(steps, trainable=False, name="steps")
         self.vectors = tf.Variable(tf.cast(kept, vectors), trainable=False, name="vectors")
 
-    def __call__(self, queries: tf.Tensor, k: tf.Tensor) -> Found:
+    def __call__(self, queries: tf.Tensor, k: tf.Tensor, passing: Passing | None = None) -> Found:
         """See the module."""
         # Read once, as a whole: what gathers from a variable makes every later read of it a copy.
         vectors, bounds = self.vectors.read_value(), self.bounds.read_value()
@@ -120,27 +129,57 @@ class ListSearch(tf.Module):
             products = _products(vectors, query)
             return best(products if steps is None else products * steps, k)
 
-        def in_lists(query_and_probes: tuple[tf.Tensor, tf.Tensor]) -> Found:
-            query, probes = query_and_probes
+        def in_lists(query: tf.Tensor, probes: tf.Tensor, mask: tf.Tensor | None = None) -> Found:
             starts, ends = tf.unstack(tf.gather(bounds, probes, axis=1))
             slices = zip(*(tf.unstack(each[:, tf.newaxis], self.probes) for each in (starts, ends)), strict=True)
             products = tf.concat([_products(tf.strided_slice(vectors, *each), query) for each in slices], axis=0)
             rows = tf.ragged.range(starts, ends).flat_values
             scores = products if steps is None else products * tf.gather(steps, rows)
+            if mask is not None:
+                scores = tf.where(tf.gather(mask, rows), scores, NO_SCORE)
             found = tf.math.top_k(tf.concat([scores, no_scores], axis=0), k)
-            return Found(found.values, tf.gather(tf.concat([rows, nothing], axis=0), found.indices))
+            found_rows = tf.gather(tf.concat([rows, nothing], axis=0), found.indices)
+            return Found(found.values, tf.where(found.values > NO_SCORE, found_rows, NOTHING))
+
+        def of_passing(query: tf.Tensor, probes: tf.Tensor, mask: tf.Tensor, left: tf.Tensor) -> Found:
+            def in_all_that_pass() -> Found:
+                rows = tf.cast(tf.where(mask)[:, 0], tf.int32)
+                products = _products(tf.gather(vectors, rows), query)
+                found = best(products if steps is None else products * tf.gather(steps, rows), k)
+                places = tf.minimum(tf.maximum(found.rows, 0), tf.maximum(left - 1, 0))
+                padded = tf.concat([rows, nothing[:1]], axis=0)  # so that there is one where nothing passes
+                return Found(found.scores, tf.where(found.rows >= 0, tf.gather(padded, places), NOTHING))
+
+            def in_lists_first() -> Found:
+                found = in_lists(query, probes, mask)
+                is_short = tf.math.count_nonzero(found.rows >= 0, dtype=tf.int32) < tf.minimum(k, left)
+                return tf.cond(is_short, in_all_that_pass, lambda: found)
+
+            share = tf.cast(left, tf.float32) / len(self.order)
+            is_little = share <= self.probes / self.bounds.shape[1]
+            is_deep = tf.cast(k, tf.float32) > share * self._deepest
+            return tf.cond(is_little | is_deep, in_all_that_pass, in_lists_first)
 
         shape = Found(tf.TensorSpec([None], tf.float32), tf.TensorSpec([None], tf.int32))
         # The nearest list first: behind it few scores are among the best so far, and top_k passes over the others at once.
         nearest_lists = tf.math.top_k(nearest, self.probes).indices
 
+        if passing is not None:
+            masks, left, number = passing
+            return tf.map_fn(
+                lambda each: of_passing(each[0], each[1], masks[each[2]], left[each[2]]),
+                (queries, nearest_lists, number),
+                fn_output_signature=shape,
+                parallel_iterations=self._parallel,
+            )
+
         def alone() -> Found:
-            found = in_lists((queries[0], nearest_lists[0]))
+            found = in_lists(queries[0], nearest_lists[0])
             return Found(found.scores[tf.newaxis], found.rows[tf.newaxis])
 
         def side_by_side() -> Found:
             return tf.map_fn(
-                in_lists,
+                lambda each: in_lists(*each),
                 (queries, nearest_lists),
                 fn_output_signature=shape,
                 parallel_iterations=self._parallel,
@@ -163,10 +202,11 @@ class ListSearch(tf.Module):
 def best(scores: tf.Tensor, k: tf.Tensor) -> Found:
     """The best k of [..., rows] scores, [..., k]."""
     found = tf.math.top_k(scores, tf.minimum(k, tf.shape(scores)[-1]))
+    rows = tf.where(found.values > NO_SCORE, found.indices, NOTHING)
     missing = k - tf.shape(found.values)[-1]
     padding = [[0, 0]] * (scores.shape.rank - 1) + [[0, missing]]
     return Found(
-        tf.pad(found.values, padding, constant_values=NO_SCORE), tf.pad(found.indices, padding, constant_values=NOTHING)
+        tf.pad(found.values, padding, constant_values=NO_SCORE), tf.pad(rows, padding, constant_values=NOTHING)
     )
 
 

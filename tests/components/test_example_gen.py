@@ -158,6 +158,27 @@ def test_a_blocked_item_is_known_but_neither_retrieved_nor_judged_by(
     assert (retrievable, blocked) == ([b"A", b"C"], [b"B"])
 
 
+def test_what_items_are_filtered_by_stands_in_the_catalogue_alone(tmp_path: Path) -> None:
+    declared = SPEC.model_dump()
+    filters = {"lands": {"kind": "ids", "separator": " "}, "stock": {"kind": "number", "column": "left"}}
+    declared["catalogue"]["filters"] = filters | {"tags": {"kind": "ids"}}
+    shop = Shop(tmp_path)
+    (tmp_path / "catalogue.csv").write_text(
+        "sku,name,tags,tag_weights,lands,left\nA,Ant,x|y,1|0.5,de fr,3\nB,Bee,w,1,,true\nC,Cat,z,2,at,\n"
+    )
+    shop.log(GOOD)
+    splits, _ = shop.ingest(FeatureSpec.model_validate(declared))
+    assert all({"lands", "stock"}.isdisjoint(each) for each in splits["train"])
+    items = {}
+    for record in tf.data.TFRecordDataset(tf.io.gfile.glob(f"{tmp_path}/out/catalogue/Split-catalogue/*"), "GZIP"):
+        feature = tf.train.Example.FromString(record.numpy()).features.feature
+        values = feature["lands"].bytes_list.value, feature["stock"].float_list.value, feature["tags"].bytes_list.value
+        items[feature["candidate_id"].bytes_list.value[0]] = tuple(map(list, values))
+    assert items == {
+        b"A": ([b"de", b"fr"], [3.0], [b"x", b"y"]), b"B": ([], [1.0], [b"w"]), b"C": ([b"at"], [], [b"z"]),
+    }  # fmt: skip
+
+
 def catalogue_ids(folder: str) -> list[bytes]:
     records = tf.data.TFRecordDataset(tf.io.gfile.glob(f"{folder}/*"), compression_type="GZIP").as_numpy_iterator()
     return sorted(

@@ -87,7 +87,9 @@ def embed(catalogue: types.Artifact, tower: str, folder: Path, *options: str) ->
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def index(catalogue: types.Artifact, model: types.Artifact, folder: Path, **settings: object) -> types.Artifact:
+def index(
+    catalogue: types.Artifact, model: types.Artifact, folder: Path, filters: str = "{}", **settings: object
+) -> types.Artifact:
     """What the step leaves; its queries have seen two items each."""
     made, retriever = ItemIndex(), Retriever()
     made.uri, retriever.uri = str(folder), f"{folder}-retriever"
@@ -96,7 +98,7 @@ def index(catalogue: types.Artifact, model: types.Artifact, folder: Path, **sett
     IndexerExecutor().Do(
         {"model": [model], "catalogue": [catalogue], "examples": [interactions]},
         {"index": [made], "retriever": [retriever]},
-        {"settings": IndexerSettings.model_validate(settings).model_dump_json()},
+        {"settings": IndexerSettings.model_validate(settings).model_dump_json(), "filters": filters},
     )
     return made
 
@@ -360,6 +362,37 @@ def test_the_step_leaves_an_index_that_finds_every_item(
     assert [p.read_bytes() for p in sorted(Path(again.uri).iterdir())] == [
         p.read_bytes() for p in sorted(Path(made.uri).iterdir())
     ]
+
+
+def test_what_items_are_filtered_by_is_beside_their_ids_and_in_the_retriever(
+    model: types.Artifact, tmp_path: Path
+) -> None:
+    # Item n costs n, the last nothing; even ones are of two lands, of the odd ones nothing is known.
+    examples = []
+    for number, item in enumerate(item_ids(20)):
+        made = tf.train.Example.FromString(example(item, number))
+        if number == 19:
+            del made.features.feature["price"]
+        lands = [b"de", b"l%d" % number] if number % 2 == 0 else []
+        made.features.feature["lands"].bytes_list.value.extend(lands)
+        examples.append(made.SerializeToString())
+    filters = json.dumps({"price": {"kind": "number"}, "lands": {"kind": "ids"}, "none": {"kind": "number"}})
+    made = index(write_catalogue(tmp_path / "c", examples), model, tmp_path / "index", filters=filters, kind="flat")
+    rows = pa.ipc.open_file(f"{made.uri}/ids.arrow").read_all().to_pylist()
+    assert [row["candidate_id"] for row in rows] == sorted(item_ids(20))
+    by_id = {row.pop("candidate_id"): row for row in rows}
+    assert by_id[b"item 4"] == {"price": 4.0, "lands": [b"de", b"l4"], "none": None}
+    assert by_id[b"item 19"] == {"price": None, "lands": [], "none": None}
+    retriever = tf.saved_model.load(f"{made.uri}-retriever/retriever").signatures["serving_examples"]
+
+    def find(*where: bytes) -> list[bytes]:
+        asked = tf.train.Example.FromString(query(b"item 1"))
+        asked.features.feature["where"].bytes_list.value.extend(where)
+        found = retriever(examples=tf.constant([asked.SerializeToString()]), k=tf.constant([20]))["item_ids"]
+        return sorted(item for item in found.numpy()[0].tolist() if item)
+
+    assert find(b"price>=4", b"price<=6.5", b"lands=de") == [b"item 4", b"item 6"]
+    assert find(b"lands=l8") == [b"item 8"] and find(b"none>=0") == [] and len(find()) == 20
 
 
 def test_the_step_looks_at_as_few_lists_as_reach_the_target(

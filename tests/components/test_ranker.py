@@ -32,6 +32,7 @@ from components.evaluator.names import (
     CANDIDATE,
     CONTENT_NEIGHBOURS,
     COOCCURRENCE,
+    FILTERED_QUERIES,
     INTERACTIONS,
     NEW_QUERIES_OLD_ITEMS,
     OLD_QUERIES_NEW_ITEMS,
@@ -77,6 +78,7 @@ LEVEL, SLOPE = 0.3, 0.2
 START = DAY * MICROSECONDS_A_DAY
 SETTINGS: dict[str, Any] = {
     "retrieved_at": 5,
+    "filtered_at": [1.0, 0.05],
     "slices": {"age": {"edges": [30]}, "tags": {"most": 1}, "device": {}, "event_kind": {"most": 2}},
 }
 
@@ -244,11 +246,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
         analysis_files.write(warm_start_folder(model.uri), {"item": Known(entries([ITEMS[39]], [1.0]))}, {}, 0)
     index, retriever = ItemIndex(), Retriever()
     index.uri, retriever.uri = str(folder / "index"), str(folder / "retriever")
-    settings = IndexerSettings(kind="ivf", lists=8, probes=1).model_dump_json()
+    settings = IndexerSettings(kind="ivf", lists=4, probes=1).model_dump_json()
     IndexerExecutor().Do(
         {"model": [models[0]], "catalogue": [catalogue], "examples": [examples]},
         {"index": [index], "retriever": [retriever]},
-        {"settings": settings},
+        {"settings": settings, "filters": '{"tags": {"kind": "ids"}}'},
     )
     # Of the training interactions those of the day before are carried, the others the day's own.
     rewarded = [Taken(row.user, row.item, row.time, row.past) for row in training if row.reward]
@@ -440,12 +442,16 @@ def test_sums_are_of_what_the_interactions_retrieve(world: World) -> None:
     assert retrieved == {row for rows in top.values() for row in rows.tolist()}
     assert sums["popularity_at_5"] == pytest.approx(sum(share[rows].mean() for rows in top.values()))
     assert sums["novelty_at_5"] == pytest.approx(sum(bits[rows].mean() for rows in top.values()))
-    assert 0.0 < sums["index_recall_at_5"] / sums[QUERIES] < 1.0  # one of eight lists
+    assert 0.0 < sums["index_recall_at_5"] / sums[QUERIES] < 1.0  # one of four lists
+    # A twentieth are three items, which are all looked at; where all pass, one of the lists has enough, and is all that is.
+    assert 0 < sums[FILTERED_QUERIES] <= sums[QUERIES]
+    assert sums["filtered_recall_5_percent_at_5"] == sums[FILTERED_QUERIES]
+    assert 0.0 < sums["filtered_recall_100_percent_at_5"] < sums[FILTERED_QUERIES]
     places = [expected_places(world, row, ())[CANDIDATE] for row in rewarded]
     assert sums["recall_at_10"] == sum(above < 10 for above, _ in places)
     of_popularity, retrieved = world.sums("sums", POPULARITY)
     assert retrieved == set(np.argsort(-counts, kind="stable")[:5].tolist())
-    assert of_popularity["index_recall_at_5"] == 0.0
+    assert of_popularity["index_recall_at_5"] == of_popularity[FILTERED_QUERIES] == 0.0
     drawn = [row for row in rewarded if is_drawn(row.item, DAY, 0.2)]
     assert world.sums("sums", AS_NEW)[0][INTERACTIONS] == len(drawn)
 

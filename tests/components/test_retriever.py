@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import tensorflow as tf
 from exported import export
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from components.indexer import faiss_index, tuning
+from components.indexer.filters import Filters
 from components.indexer.retriever import Retriever, export_retriever
 from components.indexer.search import ExactSearch, ListSearch, Search
 from components.indexer.settings import Plan
@@ -260,6 +262,106 @@ def test_all_excluded_leaves_nothing(retriever: tf.Module) -> None:
     assert ids == [[b"", b""]] and scores.tolist() == [[-2, -2]]
 
 
+TAGS = [[b"t%d" % (number % 7), b"u%d" % (number % 50)] if number % 11 else [] for number in range(300)]
+PRICES = [None if number % 13 == 0 else float(number) for number in range(300)]
+COLUMNS = pa.table({"tags": pa.array(TAGS, pa.list_(pa.binary())), "price": pa.array(PRICES, pa.float32())})
+# What passes each: a third part, a seventh, one in fifty, one item, none, all but those of a tag, all.
+CONDITIONS: dict[tuple[str, ...], Callable[[int], bool]] = {
+    ("price<=99.5",): lambda row: PRICES[row] is not None and row < 100,
+    ("tags=t3",): lambda row: b"t3" in TAGS[row],
+    ("tags=u8", "price>=0"): lambda row: b"u8" in TAGS[row] and PRICES[row] is not None,
+    ("price=7",): lambda row: row == 7,
+    ("tags=t1", "price<=0"): lambda row: False,
+    ("tags!=t1",): lambda row: b"t1" not in TAGS[row],
+    (): lambda row: True,
+}
+
+
+@pytest.fixture(scope="module", params=["exact", "bfloat16", "int8", "narrow"])
+def filtered(request: pytest.FixtureRequest, query_tower: str) -> tuple[str, Retriever]:
+    """`narrow` looks at one list of thirty, and at no more than it where ten times k items would be enough."""
+    search = SEARCHES[request.param](ITEMS) if request.param in SEARCHES else by_lists(ITEMS, 30, 1, deepest=40)
+    return request.param, Retriever(load_tower(query_tower), search, IDS, COLUMNS)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 2**16),
+    wheres=st.lists(st.sampled_from(list(CONDITIONS)), min_size=2, max_size=2),
+    ks=st.lists(st.integers(1, 320), min_size=2, max_size=2),
+    excluded=st.lists(st.integers(0, 310), max_size=4),
+)
+def test_filtered_answers_are_those_of_brute_force(
+    filtered: tuple[str, Retriever], seed: int, wheres: list[tuple[str, ...]], ks: list[int], excluded: list[int]
+) -> None:
+    name, retriever = filtered
+    queries, width = unit(2, 6, seed), max(map(len, wheres))
+    unwanted = [b"item %03d" % row for row in excluded]
+    answer = retriever.served["serving_embeddings"](
+        embedding=tf.constant(queries),
+        k=tf.constant(ks),
+        exclude=tf.reshape(tf.constant([unwanted, unwanted], tf.string), [2, len(unwanted)]),
+        where=tf.reshape(tf.constant([[*w, *[""] * (width - len(w))] for w in wheres], tf.string), [2, width]),
+    )
+    for query, where, k, ids, scores in zip(
+        queries, wheres, ks, answer["item_ids"].numpy(), answer["scores"].numpy(), strict=True
+    ):
+        left = [row for row in range(300) if CONDITIONS[where](row) and row not in excluded]
+        exact = np.sort(ITEMS[left] @ query)[::-1][:k]
+        found = [IDS.index(item) for item in ids.tolist() if item]
+        assert len(set(found)) == len(found) and set(found) <= set(left)
+        if name == "narrow" and not where and k + len(excluded) <= 40:
+            continue  # as many as the one list has
+        assert len(found) == len(exact) and (ids[len(exact) :] == b"").all() and (scores[len(exact) :] == -2).all()
+        np.testing.assert_allclose(scores[: len(found)], ITEMS[found] @ query, atol=ERRORS.get(name, 1e-6))
+        if name == "narrow" and 300 * (k + len(excluded)) <= 40 * sum(map(CONDITIONS[where], range(300))):
+            continue  # nearly all pass, and the list has enough of them
+        np.testing.assert_allclose(scores[: len(exact)], exact, atol=ERRORS.get(name, 1e-6))
+
+
+def test_a_narrow_filter_finds_what_lists_that_are_looked_at_do_not_have(query_tower: str) -> None:
+    # The query lies in the list of the first items; the only one that passes is opposite.
+    items = circle(*range(0, 60), *range(180, 240))
+    search = by_lists(items, lists=2, probes=1, deepest=1000)
+    columns = pa.table({"price": pa.array([float(row) for row in range(120)], pa.float32())})
+    passing = Filters(columns, [b"%d" % row for row in range(120)], search.order)
+
+    def ask(condition: str, k: int) -> list[int]:
+        rows = search(tf.constant(circle(1)), tf.constant(k), passing(tf.constant([[condition]]))).rows.numpy()[0]
+        return [int(search.order[row]) if row >= 0 else -1 for row in rows]
+
+    assert ask("price>=119", 2) == [119, -1]  # 239 degrees are 122 away
+    assert ask("price>=30", 3) == [30, 31, 32]  # by the list, which has thirty of the ninety
+    assert sorted(ask("price>=30", 40)) == sorted([*range(30, 60), *range(110, 120)])  # of which it has too few
+
+
+def test_examples_name_their_conditions_and_what_is_none_is_refused_in_words(filtered: tuple[str, Retriever]) -> None:
+    _, retriever = filtered
+
+    def ask(*where: bytes) -> list[bytes]:
+        one = tf.train.Example.FromString(example([], 0.5))
+        one.features.feature["where"].bytes_list.value.extend(where)
+        answer = retriever.served[EXAMPLES_SIGNATURE](
+            examples=tf.constant([one.SerializeToString()]), k=tf.constant([3])
+        )
+        found: list[bytes] = answer["item_ids"].numpy()[0].tolist()
+        return found
+
+    assert ask(b"price=7") == [IDS[7], b"", b""] and b"" not in ask()
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"where: expected tags with = or != .*received prize=7"):
+        ask(b"price<=9", b"prize=7")
+
+
+def test_conditions_without_filters_are_refused(retriever: tf.Module) -> None:
+    """An Example's unknown features are passed over, but for this: what was to be left out would be found."""
+    one = tf.train.Example.FromString(example([], 0.5))
+    one.features.feature["where"].bytes_list.value.append(b"price=7")
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match=r"no conditions, as features.yaml declares no catalogue.filters"
+    ):
+        by_examples(retriever, [one.SerializeToString()], [1])
+
+
 @pytest.mark.parametrize("search", ["exact", "lists", "int8"])
 def test_items_of_histories_are_found_with_their_bonuses_whatever_lists_they_are_in(
     search: str, tmp_path: Path
@@ -281,6 +383,7 @@ def test_items_of_histories_are_found_with_their_bonuses_whatever_lists_they_are
         by_lists(ITEMS, 30, 1, one_list[search]) if search in one_list else ExactSearch(ITEMS),
         IDS,
         str(tmp_path),
+        COLUMNS,
     )
     retriever = tf.saved_model.load(str(tmp_path / RETRIEVER))
     past = [IDS[3], b"gone", IDS[250]]
@@ -296,9 +399,14 @@ def test_items_of_histories_are_found_with_their_bonuses_whatever_lists_they_are
         assert of_row == pytest.approx(products, abs=ERRORS[search])
     assert len(set(ids[0])) == 3 and not {*ids[1]} & {IDS[3], IDS[250]} - {*nearest(queries[1], 3)}
     tensors = retriever.signatures[TENSORS_SIGNATURE](
-        past=tf.constant([["", *past]]), age=tf.constant([0.3]), k=tf.constant([3]), exclude=tf.constant([[""]])
+        past=tf.constant([["", *past]]),
+        age=tf.constant([0.3]),
+        k=tf.constant([3]),
+        exclude=tf.constant([[""]]),
+        where=tf.constant([["price>=200"]]),  # the price of item n is n
     )
-    assert tensors["item_ids"].numpy().tolist() == ids[:1]
+    ids = tensors["item_ids"].numpy().tolist()
+    assert ids[0][0] == IDS[250] and {IDS.index(item) >= 200 for item in ids[0]} == {True}
 
 
 @pytest.mark.parametrize(

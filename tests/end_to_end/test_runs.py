@@ -93,6 +93,8 @@ def test_another_shape_of_data_needs_no_python(shop: list[str]) -> None:
     assert found["cooccurrence"]["recall_at_20"][0] > 0.6
     assert (found["candidates"], run["index"]["kind"], run["index"]["items"]) == ("catalogue", "flat", 200)
     assert found["candidate"]["index_recall_at_50"][0] == 1.0
+    filtered = [f"filtered_recall_{share}_percent_at_50" for share in ("50", "10", "1", "0.1")]
+    assert [found["candidate"][name][0] for name in filtered] == [1.0] * 4
     parts = [run["metrics"][f"item_popularity={part}"]["interactions"] for part in ("head", "torso", "tail")]
     assert sum(parts) == found["interactions"]
     assert run["rows"]["interactions"]["rows"] == 9000
@@ -202,6 +204,14 @@ def test_recommendations_are_of_the_visitors_kind_and_strangers_get_some(shop: l
     assert len(items) == 10
     # Chance gives 1; how many it is differs between processors.
     assert sum(item // ITEMS_A_KIND == 3 for item in items) >= 5
+    # Of another kind, the items 100 to 119. Odd ones are new; 105 has become dearer, and costs 106.5.
+    conditions = ["tags=kind5", "tags!=old", "price<=107.5", "called!=Item 101 🐜"]
+    chosen = ndr("recommend", "--user", "v 13", *(w for each in conditions for w in ("--where", each)), *shop).stdout
+    assert {word for word in chosen.split() if word[0] == "s" and word[1:].isdecimal()} == {"s103", "s105", "s107"}, (
+        chosen
+    )
+    wrong = ndr("recommend", "--user", "v 13", "--where", "prize<=3", *shop)
+    assert wrong.returncode == 1 and "where: expected tags or called with = or != and a value; price" in wrong.stderr
     stranger = ndr("recommend", "--user", "nobody", "--k", "3", *shop)
     assert stranger.returncode == 0 and "Item" in stranger.stdout
     # A member without an interaction is found in the users' table, and asked for otherwise than a stranger.

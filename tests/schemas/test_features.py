@@ -27,60 +27,75 @@ def test_the_seed_the_history_and_the_candidate_share_one_table() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "line", "reason"),
     [
-        ("kind: number}\n  gender", "kind: numbre}\n  gender", "30", "numbre"),
-        ("table: gender}", "table: sex}", "31", "'sex' is not declared"),
-        ("last: 20", "last: 0", "33", "greater than 0"),
-        ("last: 20", "lst: 20", "33", "not a known key"),
+        ("kind: number}\n  gender", "kind: numbre}\n  gender", "31", "numbre"),
+        ("table: gender}", "table: sex}", "32", "'sex' is not declared"),
+        ("last: 20", "last: 0", "34", "greater than 0"),
+        ("last: 20", "lst: 20", "34", "not a known key"),
         ("hash_buckets: 8\n  person", "hash_bucket: 8\n  person", "1", "hash_buckets: is missing"),
-        ("  year: {kind: number}", "  age: {kind: number}", "40", "has a feature age too"),
-        ("  year: {kind: number}", "  reward: {kind: number}", "40", "taken by the pipeline"),
+        ("  year: {kind: number}", "  age: {kind: number}", "41", "has a feature age too"),
+        ("  year: {kind: number}", "  reward: {kind: number}", "41", "taken by the pipeline"),
         # The pipeline's own columns begin with an underscore and are not written.
-        ("  year: {kind: number}", "  _year: {kind: number}", "40", "a letter first"),
-        ("  year: {kind: number}", "  class: {kind: number}", "40", "no word of Python's"),
-        ("  year: {kind: number}", "  année: {kind: number}", "40", "the letters a to z"),
-        ("  hour: {width: 4", "  an hour: {width: 4", "26", "the letters a to z"),
+        ("  year: {kind: number}", "  _year: {kind: number}", "41", "a letter first"),
+        ("  year: {kind: number}", "  class: {kind: number}", "41", "no word of Python's"),
+        ("  year: {kind: number}", "  année: {kind: number}", "41", "the letters a to z"),
+        ("  hour: {width: 4", "  an hour: {width: 4", "27", "the letters a to z"),
         (
             "derive: hour_of_day}",
             "derive: hour_of_day}\n  x: {kind: looked_up, of: hour, feature: year}",
-            "36",
+            "37",
             "ids are items",
         ),
         (
             "derive: hour_of_day}",
             "derive: hour_of_day}\n  x: {kind: looked_up, of: seed, feature: age}",
-            "36",
+            "37",
             "a feature of the item",
         ),
         (
             "derive: hour_of_day}",
             "derive: hour_of_day}\n  x: {kind: looked_up, of: seed, feature: year}\n  seed_fingerprint: {kind: number}",
-            "37",
+            "38",
             "taken by the pipeline",
         ),
-        ("last: 20}", "last: 20, encoder: attention}\n  history_ages: {kind: number}", "34", "taken by the pipeline"),
-        ("last: 20", "last: 20, encoder: sum", "33", "'mean' or 'attention'"),
-        ("last: 20", "last: 20, events: [view]", "33", "needs `interactions.event`"),
+        ("last: 20}", "last: 20, encoder: attention}\n  history_ages: {kind: number}", "35", "taken by the pipeline"),
+        ("last: 20", "last: 20, encoder: sum", "34", "'mean' or 'attention'"),
+        ("last: 20", "last: 20, events: [view]", "34", "needs `interactions.event`"),
         (
             "last: 20}",
             "last: 20}\n  liked: {kind: history, table: film, last: 5}",
-            "34",
+            "35",
             "history is derived already",
         ),
-        ("  year: {kind: number}", "  year: {kind: looked_up, of: seed, feature: genres}", "40", "looked_up"),
-        ("  year: {kind: number}", "  sound: {kind: vector}", "40", "size: is missing"),
+        ("  year: {kind: number}", "  year: {kind: looked_up, of: seed, feature: genres}", "41", "looked_up"),
+        ("  year: {kind: number}", "  sound: {kind: vector}", "41", "size: is missing"),
         (
             "  year: {kind: number}",
             "  name: {kind: text, table: genre, words: false, ngrams: []}",
-            "40",
+            "41",
             "found neither",
         ),
-        ("  year: {kind: number}", "  name: {kind: text, table: film}", "40", "a table without `vocabulary`"),
+        ("  year: {kind: number}", "  name: {kind: text, table: film}", "41", "a table without `vocabulary`"),
         (
             "  year: {kind: number}",
             "  name: {kind: text, table: genre, ngrams: [0]}",
-            "40",
+            "41",
             "greater than or equal to 1",
         ),
+        ("kind: number}}  # what", "kind: numbr}}  # what", "13", "filters.year.kind"),
+        (
+            "year: {kind: number}}  # what",
+            "year: {kind: id}}  # what",
+            "13",
+            "the item's feature of this name is {kind: number}",
+        ),
+        (
+            "{genres: {kind: ids}",
+            "{genres: {kind: ids, separator: ' '}",
+            "13",
+            "separator: '|'}; declare the filter alike",
+        ),
+        ("{genres: {kind: ids}", "{exclude: {kind: ids}", "13", "taken by the pipeline"),
+        ("{genres: {kind: ids}", "{_genres: {kind: ids}", "13", "a letter first"),
     ],
 )
 def test_a_bad_specification_is_refused_with_line_and_reason(
@@ -163,6 +178,18 @@ def test_the_drafted_schema_says_what_the_specification_implies() -> None:
     assert {feature.name for feature in drafted.catalogue.feature} == {
         "candidate_id", "title", "movie_id", "genres", "year",
     }  # fmt: skip
+
+
+def test_filters_are_columns_of_the_catalogues_schema_unless_they_are_features_of_the_item(tmp_path: Path) -> None:
+    filters = "filters: {genres: {kind: ids}, lands: {kind: ids, column: countries}, rights: {kind: id}, stock: {kind: number}}"
+    spec = features.load(edited(tmp_path, "filters: {genres: {kind: ids}, year: {kind: number}}", filters))
+    drafted = contract.draft(spec)
+    there = {
+        each.name: (schema_pb2.FeatureType.Name(each.type), each.value_count.max) for each in drafted.catalogue.feature
+    }
+    assert (there["lands"], there["rights"], there["stock"]) == (("BYTES", 0), ("BYTES", 1), ("FLOAT", 1))
+    assert [each.name for each in drafted.catalogue.feature].count("genres") == 1
+    assert {"lands", "rights", "stock"}.isdisjoint(each.name for each in drafted.interactions.feature)
 
 
 def test_vectors_and_texts_in_the_drafted_schema_and_in_no_vocabulary(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import faiss
 import grpc
 import numpy as np
 import pytest
+import tensorflow as tf
 from tiny import ITEMS, example, nearest
 
 from ndr_client import Client, FaissClient, VersionError, served
@@ -62,6 +63,13 @@ def test_an_answer_is_as_wide_as_was_asked_for_whatever_it_was_merged_with(clien
     assert len(widths) == 8 and all(found == {k} for k, found in widths)
 
 
+def test_what_is_optional_may_be_left_out(client) -> None:
+    """So that a client that knows nothing of conditions goes on where a model has them."""
+    inputs = {"angle": [0.6], "past": [["a"]], "k": np.array([2], np.int32)}
+    answer = client.predict("retriever", "serving_default", inputs)
+    assert answer.outputs["item_ids"].tolist() == [[b"one-1", b"one-2"]]
+
+
 def test_text_keeps_the_zeros_at_its_end(client) -> None:
     answer = client.predict("retriever", "serving_default", {
         "angle": [0.6], "past": [["a"]], "k": np.array([1], np.int32), "exclude": [[b"one-1\0"]],
@@ -90,6 +98,50 @@ def test_faiss_finds_what_the_retriever_finds(serve, pushes) -> None:
         more = search.for_queries([example(0.6)], ITEMS + 1)
         assert more.item_ids[0].tolist() == [b"one-%d" % n for n, _ in nearest(0.6, ITEMS)] + [b""]
         assert more.scores[0, -1] == served.NO_SCORE
+
+
+def test_faiss_finds_what_meets_each_rows_conditions(serve, pushes) -> None:
+    pushes.push("one")
+    with connected(serve(pushes.root)) as client:
+        search = FaissClient(client, pushes.root)
+        features = {"angle": [0.6, 0.6, 2.1], "past": [[""], [""], [""]]}
+        # Nearest to 0.6 are 1, 2, 0, 3, 4; nearest to 2.1 are 4, 3, 2, 1, 0. The last is neither even nor odd.
+        found = search.for_queries(features, 2, where=[["parity=even"], [], ["parity!=odd", "number<=2"]])
+        assert found.item_ids.tolist() == [[b"one-2", b"one-0"], [b"one-1", b"one-2"], [b"one-2", b"one-0"]]
+        asked = tf.train.Example.FromString(example(0.6))
+        asked.features.feature["where"].bytes_list.value.extend([b"number>=3", b"parity=odd"])
+        by_example = search.for_queries([asked.SerializeToString(), example(0.6)], 2)
+        assert by_example.item_ids.tolist() == [[b"one-3", b""], [b"one-1", b"one-2"]]
+        assert by_example.scores[0].tolist() == [pytest.approx(math.cos(0.9)), served.NO_SCORE]
+        with pytest.raises(ValueError, match=r"where: expected parity with = or != .* received size=3"):
+            search.for_queries(features, 2, where=[["size=3"]] * 3)
+        with pytest.raises(ValueError, match="conditions for each of 3 rows, received 1"):
+            search.for_queries(features, 2, where=[["number=3"]])
+        with pytest.raises(ValueError, match="expected None beside Examples"):
+            search.for_queries([example(0.6)], 2, where=[["number=3"]])
+
+
+@pytest.mark.parametrize("lists", [None, 20])
+def test_faiss_finds_all_that_pass_where_they_are_few(lists: int | None) -> None:
+    random = np.random.default_rng(0)
+    items, queries = (random.normal(size=(count, 8)).astype(np.float32) for count in (400, 5))
+    index = faiss.IndexFlatIP(8)
+    if lists:
+        index = faiss.IndexIVFFlat(index, 8, lists, faiss.METRIC_INNER_PRODUCT)
+        index.train(items)
+        index.make_direct_map()  # and one of the lists is looked at
+    index.add(items)
+    searched = Index(1, index, np.array([b"%03d" % number for number in range(400)], object))
+    # 2 of 400 items; 160 of which a list has some 8, asked for more; none.
+    for passing, k in ((np.arange(400) % 200 == 3, 5), (np.arange(400) % 5 < 2, 40), (np.zeros(400, bool), 3)):
+        _, rows = searched.search(queries, k, passing)
+        order = np.argsort(-np.where(passing, queries @ items.T, -np.inf), axis=1)[:, :k]
+        expected = np.where(passing[order], order, -1)
+        assert rows.tolist() == expected.tolist()
+    # What a history adds to does not pass either.
+    repeated, bonuses = np.array([[b"003", b"004"]] * 5, object), np.full((5, 2), 90, np.float32)
+    _, rows = searched.with_repeated(queries, 2, repeated, bonuses, np.arange(400) % 200 == 3)
+    assert rows.tolist() == [[3, 203]] * 5
 
 
 @pytest.mark.parametrize("lists", [None, 20])

@@ -102,7 +102,9 @@ def test_events_come_after_what_the_log_had_and_the_same_log_again_changes_nothi
     kept.load(2)
     ann, eve = map(features, kept.queries([b"ann", b"eve"], exclude_seen=False))
     assert (ann["past"], ann["latest"]) == ([b"one-3", b"one-4", b"new"], [b"new"])
-    assert eve["past"] == [b"first"]
+    assert eve["past"] == [b"first"] and "where" not in eve
+    (asked,) = kept.queries([b"eve"], exclude_seen=False, where=[b"land=de", b"price<=3"])
+    assert features(asked)["where"] == [b"land=de", b"price<=3"]
 
 
 def test_the_users_that_are_kept_are_bounded(tmp_path: Path) -> None:
@@ -187,6 +189,7 @@ BAD = [
     ("/v1/events", {"events": [{"user": "a", "item": "b", "time": 1 << 62}]}, "not later than now"),
     ("/v1/models/retriever:predict", {"users": ["a"], "k": 10_001}, "`k` from 1 to 10000"),
     ("/v1/models/retriever:predict", {"users": [1]}, "expected `users`, a list of texts"),
+    ("/v1/models/retriever:predict", {"users": ["a"], "where": "a=b"}, "and `where`, a list of texts"),
     ("/v1/models/item_tower:predict", {"users": ["a"]}, "expected `users` only of the retriever"),
 ]
 

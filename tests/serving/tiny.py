@@ -129,7 +129,15 @@ def write_model(template: Path, folder: Path, label: str) -> Path:
     index.add(vectors())
     (folder / served.INDEX).mkdir()
     faiss.write_index(index, str(folder / served.INDEX / "index.faiss"))
-    ids = pa.table({"candidate_id": pa.array([b"%s-%d" % (label.encode(), n) for n in range(ITEMS)], pa.binary())})
+    # Item n has the number n, and but for the last it is even or odd.
+    parities = [[b"odd" if n % 2 else b"even"] if n < ITEMS - 1 else [] for n in range(ITEMS)]
+    ids = pa.table(
+        {
+            "candidate_id": pa.array([b"%s-%d" % (label.encode(), n) for n in range(ITEMS)], pa.binary()),
+            "parity": pa.array(parities, pa.list_(pa.binary())),
+            "number": pa.array(range(ITEMS), pa.float32()),
+        }
+    )
     with pa.ipc.new_file(str(folder / served.INDEX / "ids.arrow"), ids.schema) as writer:
         writer.write_table(ids)
     return folder

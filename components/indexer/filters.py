@@ -1,0 +1,202 @@
+"""Which items a request lets through, in plain TensorFlow operations, which stock TF Serving has.
+
+A request has conditions, each a text, all of which an item must meet:
+
+    country=de        the item's country is de; several such of one name: any of these values
+    country!=us       it is not us; several: none of them
+    price>=5          at least, and
+    price<=20         at most so much
+
+The names are those of `catalogue.filters` in `features.yaml`; what follows the operator is the value as it is, blanks and signs
+included. Of an item with several values one that matches is enough for `=`, and too much for `!=`. An item without a value passes
+`!=` only. A value that no item has is no fault: nothing passes `=`. Numbers are compared as float32, as the catalogue has them.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from components.indexer import filter_columns
+from components.transform.preprocessing import NO_ITEM, fingerprint
+from ndr_client.conditions import ANY_OF, AT_LEAST, AT_MOST, NONE_OF, grammar
+from ndr_client.served import WHERE
+
+SAMPLE = "_sample"
+"""A column that every retriever with filters has, to measure the recall of filtered search by; see `filter_columns.sample`."""
+MOST_FILTERS = 64
+"""Different lists of conditions in a batch. As many rows as servers merge; each takes a byte for every item."""
+SHOWN_BYTES = 200  # of a condition that is refused
+
+
+class Passing(NamedTuple):
+    """What the queries of a batch let through.
+
+    Attributes:
+        masks: [filters, items] bool, by the rows of the search.
+        left: [filters] int32, how many items pass each.
+        number: [batch] int32, the filter of each query.
+    """
+
+    masks: tf.Tensor
+    left: tf.Tensor
+    number: tf.Tensor
+
+    def of_rows(self, rows: tf.Tensor) -> tf.Tensor:
+        """[batch, n] rows to [batch, n] bool, whether they pass their query's filter."""
+        return tf.gather(tf.gather(self.masks, self.number), rows, batch_dims=1)
+
+
+class Filters(tf.Module):
+    """The columns, and what conditions on them let through.
+
+    Args:
+        columns: a row an item; see `components.indexer.filter_columns`.
+        ids: of the items.
+        order: the row in `columns` of each of the search's rows.
+    """
+
+    def __init__(self, columns: pa.Table, ids: Sequence[bytes], order: NDArray[np.int64]) -> None:
+        super().__init__(name="filters")
+        self._items = len(order)
+        self.columns: dict[str, _Ids | _Numbers] = {SAMPLE: _Numbers(filter_columns.sample(ids)[order])}
+        for name in columns.column_names:
+            column = columns.column(name).combine_chunks().take(pa.array(order))
+            if pa.types.is_list(column.type):
+                self.columns[name] = _Ids(column)
+            else:
+                self.columns[name] = _Numbers(column.to_numpy(zero_copy_only=False).astype(np.float32))
+        numbers = {name: isinstance(column, _Numbers) for name, column in self.columns.items()}
+        self._grammar = grammar(numbers)
+
+    def __call__(self, where: tf.Tensor) -> Passing:
+        """What passes.
+
+        Args:
+            where: [batch, n] conditions, at least one row; an empty text is none.
+
+        Raises:
+            InvalidArgumentError: when it is run, a condition is none; or the rows have more than `MOST_FILTERS` different lists.
+        """
+        written = tf.strings.join([tf.strings.as_string(tf.strings.length(where)), where], ":")  # no two lists alike
+        _, number = tf.unique(tf.strings.reduce_join(written, axis=1))
+        filters = tf.reduce_max(number) + 1
+        first = tf.math.unsorted_segment_min(tf.range(tf.size(number)), number, filters)
+        conditions = tf.gather(where, first)
+        masks = tf.map_fn(
+            self._mask, self._parsed(conditions), fn_output_signature=tf.TensorSpec([self._items], tf.bool)
+        )
+        return Passing(masks, tf.math.count_nonzero(masks, axis=1, dtype=tf.int32), number)
+
+    def _parsed(self, conditions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """[filters, n] conditions to their names, operators and values."""
+        flat = tf.reshape(conditions, [-1])
+        is_valid = tf.strings.regex_full_match(flat, self._grammar.pattern) | (flat == "")
+        wrong = tf.strings.substr(tf.boolean_mask(flat, ~is_valid)[:1], 0, SHOWN_BYTES)
+        words = tf.strings.join([f"{WHERE}: expected {self._grammar.words}; received ", tf.strings.reduce_join(wrong)])
+        too_many = f"{WHERE}: expected at most {MOST_FILTERS} different lists of conditions in a batch"
+        checks = [
+            tf.debugging.Assert(tf.reduce_all(is_valid), [words]),
+            tf.debugging.assert_less_equal(tf.shape(conditions)[0], MOST_FILTERS, too_many),
+        ]
+        with tf.control_dependencies(checks):
+            conditions = tf.identity(conditions)
+        name, operator, value = (
+            tf.strings.regex_replace(conditions, self._grammar.pattern, group) for group in self._grammar.groups
+        )
+        return name, operator, value
+
+    def _mask(self, parsed: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> tf.Tensor:
+        """[n] names, operators and values to [items] bool."""
+        names, operators, values = parsed
+        passing = tf.ones([self._items], tf.bool)
+        for name, column in self.columns.items():
+            is_own = names == name
+
+            def meets(column: "_Ids | _Numbers" = column, is_own: tf.Tensor = is_own) -> tf.Tensor:
+                return column(tf.boolean_mask(operators, is_own), tf.boolean_mask(values, is_own))
+
+            own = tf.cond(tf.reduce_any(is_own), meets, lambda: tf.ones([self._items], tf.bool))
+            passing = passing & own
+        return passing
+
+
+class _Ids(tf.Module):
+    """Items by the ids that they have: a slice of rows for each id.
+
+    Args:
+        column: [items] lists of binary.
+    """
+
+    def __init__(self, column: pa.ListArray) -> None:
+        super().__init__()
+        self._items = len(column)
+        encoded = pc.list_flatten(column).dictionary_encode()
+        codes = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+        rows = pc.list_parent_indices(column).to_numpy()
+        known = fingerprint(tf.constant(encoded.dictionary.to_pylist(), tf.string)).numpy()
+        place = np.empty(len(known), np.int64)
+        place[np.argsort(known)] = np.arange(len(known)) + 1
+        places = place[codes]
+        # The first is of no id, so that there always is one.
+        sizes = np.bincount(places, minlength=len(known) + 1)
+        ends = np.cumsum(sizes)
+        self.known = tf.Variable(
+            np.concatenate([[NO_ITEM], np.sort(known)]), trainable=False, name="known", dtype=tf.int64
+        )
+        bounds = np.stack([ends - sizes, ends]).astype(np.int32)
+        self.bounds = tf.Variable(bounds, trainable=False, name="bounds")
+        self.rows = tf.Variable(rows[np.argsort(places, kind="stable")].astype(np.int32), trainable=False, name="rows")
+
+    def __call__(self, operators: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+        """[n] operators and values to [items] bool."""
+        ids = fingerprint(values)
+        known = self.known.read_value()
+        places = tf.minimum(tf.searchsorted(known, ids), tf.size(known) - 1)
+        places = tf.where(tf.gather(known, places) == ids, places, 0)
+        starts, ends = tf.unstack(tf.gather(self.bounds.read_value(), places, axis=1))
+
+        def have(operator: str) -> tf.Tensor:
+            chosen = operators == operator
+            entries = tf.ragged.range(tf.boolean_mask(starts, chosen), tf.boolean_mask(ends, chosen)).flat_values
+            rows = tf.gather(self.rows.read_value(), entries)
+            nobody = tf.zeros([self._items], tf.bool)
+            return tf.tensor_scatter_nd_update(nobody, rows[:, tf.newaxis], tf.ones_like(rows, tf.bool))
+
+        wants_any = tf.reduce_any(operators == ANY_OF)
+        any_of = tf.cond(wants_any, lambda: have(ANY_OF), lambda: tf.ones([self._items], tf.bool))
+        none_of = tf.cond(
+            tf.reduce_any(operators == NONE_OF), lambda: have(NONE_OF), lambda: tf.zeros([self._items], tf.bool)
+        )
+        return any_of & ~none_of
+
+
+class _Numbers(tf.Module):
+    """Items by a number that they have.
+
+    Args:
+        column: [items] float32; NaN where there is none.
+    """
+
+    def __init__(self, column: NDArray[np.float32]) -> None:
+        super().__init__()
+        self.numbers = tf.Variable(column, trainable=False, name="numbers")
+
+    def __call__(self, operators: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+        """[n] operators and values to [items] bool."""
+        own = self.numbers.read_value()
+        asked = tf.cast(tf.strings.to_number(values, tf.float64), tf.float32)
+        infinite = tf.constant(np.inf, tf.float32)
+        lowest = tf.reduce_max(tf.where(operators == AT_LEAST, asked, -infinite))
+        highest = tf.reduce_min(tf.where(operators == AT_MOST, asked, infinite))
+        has_range = tf.reduce_any((operators == AT_LEAST) | (operators == AT_MOST))
+        in_range = ((own >= lowest) & (own <= highest)) | ~has_range
+
+        def have(operator: str) -> tf.Tensor:
+            return tf.reduce_any(own[:, tf.newaxis] == tf.boolean_mask(asked, operators == operator), axis=1)
+
+        return in_range & (have(ANY_OF) | ~tf.reduce_any(operators == ANY_OF)) & ~have(NONE_OF)
