@@ -1,7 +1,7 @@
 """Asks a server for embeddings and items, over gRPC; TF Serving and the embedded server answer alike."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -148,7 +148,6 @@ class Client:
         """
         signature, inputs = _inputs(queries)
         batch = len(next(iter(inputs.values()), ()))
-        inputs[served.K] = np.broadcast_to(np.asarray(k, np.int32), batch)
         texts = {served.EXCLUDE: exclude, served.WHERE: where}
         if signature == served.TENSORS_SIGNATURE:
             inputs[served.EXCLUDE] = _padded(exclude or [[]] * batch)
@@ -156,8 +155,49 @@ class Client:
                 inputs[served.WHERE] = _padded(where)
         elif given := [name for name, values in texts.items() if values is not None]:
             raise ValueError(f"{given[0]}: expected None beside Examples, which have a feature {given[0]} for it")
-        answer = self.predict(served.RETRIEVER, signature, inputs, version)
-        width = max(inputs[served.K], default=0)  # an answer is as wide as the batch that the server made of it needed
+        return self._retrieved(signature, inputs, k, batch, version)
+
+    def similar(
+        self,
+        items: Rows,
+        ids: Sequence[str | bytes],
+        k: int | Sequence[int],
+        *,
+        exclude: Texts | None = None,
+        where: Texts | None = None,
+        version: Version = None,
+    ) -> Found:
+        """Finds the items that are most like items, by the item tower and the retriever of one version.
+
+        Args:
+            items: by their features, as the catalogue has them; they need not be in the index.
+            ids: of the items, which are left out of their own answers.
+            k: the number of items, for all or for each.
+            exclude: the items that each must not be given besides.
+            where: the conditions that the answers of each must meet, as of `retrieve`.
+            version: that is asked.
+
+        Raises:
+            ValueError: there are not as many ids, or lists of `exclude` or `where`, as items.
+        """
+        answer = self.embed(served.ITEM_TOWER, items, version)
+        embedding = answer.outputs[served.EMBEDDING]
+        for name, given in (("ids", ids), (served.EXCLUDE, exclude), (served.WHERE, where)):
+            if given is not None and len(given) != len(embedding):
+                raise ValueError(f"{name}: expected one for each of {len(embedding)} items, received {len(given)}")
+        left_out = [[own, *others] for own, others in zip(ids, exclude or [[]] * len(ids), strict=True)]
+        inputs = {served.EMBEDDING: embedding, served.EXCLUDE: _padded(left_out)}
+        if where is not None:
+            inputs[served.WHERE] = _padded(where)
+        found = self._retrieved(served.EMBEDDINGS_SIGNATURE, inputs, k, len(embedding), answer.version)
+        return replace(found, label=answer.label)
+
+    def _retrieved(
+        self, signature: str, inputs: Mapping[str, ArrayLike], k: int | Sequence[int], batch: int, version: Version
+    ) -> Found:
+        wanted = np.broadcast_to(np.asarray(k, np.int32), batch)
+        answer = self.predict(served.RETRIEVER, signature, {**inputs, served.K: wanted}, version)
+        width = max(wanted, default=0)  # TF Serving's answers are as wide as its batch needed
         ids, scores = (answer.outputs[name][:, :width] for name in (served.ITEM_IDS, served.SCORES))
         return Found(ids, scores, answer.version, answer.label)
 

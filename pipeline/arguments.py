@@ -19,6 +19,19 @@ USER_FAULT = 1
 EARLIEST_YEAR = 1970
 
 ConfigOption = Annotated[Path, typer.Option("--config", help="The dataset's configuration, a YAML file.")]
+ServerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--server", metavar="HOST:PORT", help="That is asked over gRPC; else one is started for the question."
+    ),
+]
+LabelOption = Annotated[
+    str | None, typer.Option("--label", metavar="LABEL", help="Of the version that is asked, such as stable.")
+]
+AuthoritiesOption = Annotated[
+    Path | None,
+    typer.Option("--ca", exists=True, dir_okay=False, help="PEM of who signed its certificate, for TLS."),
+]
 WhereOption = Annotated[
     list[str] | None,
     typer.Option(

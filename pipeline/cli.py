@@ -12,16 +12,19 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from pipeline.arguments import (
     MOVIELENS_CONFIG,
+    AuthoritiesOption,
     ConfigOption,
     FirstDayOption,
+    LabelOption,
     LastDayOption,
+    ServerOption,
     SetOption,
     WhereOption,
     a_day,
@@ -33,6 +36,11 @@ from pipeline.arguments import (
 from pipeline.inspection.cli import app as inspection_app
 from pipeline.kubeflow.cli import app as kubeflow_app
 from schemas.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from pipeline.recommend import Recommendation
 
 INTERNAL_FAULT = 70
 INTERRUPTED = 130
@@ -71,9 +79,9 @@ def main_options(
     """Trains, judges and ships a two-tower retrieval model every day."""
 
 
-def _user(text: str) -> str:
+def _id(text: str) -> str:
     if not text or not text.isprintable():
-        raise typer.BadParameter(f"expected the id of a user, received {text!r}")
+        raise typer.BadParameter(f"expected an id, received {text!r}")
     return text
 
 
@@ -168,27 +176,17 @@ def completejourney(config: ConfigOption = MOVIELENS_CONFIG, settings: SetOption
 
 @app.command()
 def recommend(
-    user: Annotated[Any, typer.Option(parser=_user, metavar="ID", help="The user's id, as in the interactions.")],
+    user: Annotated[Any, typer.Option(parser=_id, metavar="ID", help="The user's id, as in the interactions.")],
     k: Annotated[int, typer.Option("--k", min=1, help="How many items.")] = 10,
-    server: Annotated[
-        str | None,
-        typer.Option(metavar="HOST:PORT", help="That is asked over gRPC; else one is started for the question."),
-    ] = None,
-    label: Annotated[
-        str | None, typer.Option(metavar="LABEL", help="Of the version that is asked, such as stable.")
-    ] = None,
-    authorities: Annotated[
-        Path | None,
-        typer.Option("--ca", exists=True, dir_okay=False, help="PEM of who signed its certificate, for TLS."),
-    ] = None,
+    server: ServerOption = None,
+    label: LabelOption = None,
+    authorities: AuthoritiesOption = None,
     where: WhereOption = None,
     config: ConfigOption = MOVIELENS_CONFIG,
     settings: SetOption = None,
 ) -> None:
     """Shows what the newest version, or that of a label, recommends to a user."""
     with _session("recommend", config, settings, writes=False) as (console, loaded):
-        from rich.table import Table
-
         with console.status("loading the retriever"):
             from pipeline import recommend as recommender
 
@@ -199,12 +197,38 @@ def recommend(
             console.print(
                 f"{user} has no interaction in the window: the answer is for someone unknown.", highlight=False
             )
-        table = Table(title=f"For {user}, by version {answer.version}", title_justify="left")
-        for column in ("", "item", "title", "score"):
-            table.add_column(column)
-        for place, item in enumerate(answer.items, 1):
-            table.add_row(str(place), item.item, item.title, f"{item.score:.3f}")
-        console.print(table)
+        console.print(_items(f"For {user}, by version {answer.version}", answer.items))
+
+
+@app.command()
+def similar(
+    item: Annotated[Any, typer.Option(parser=_id, metavar="ID", help="The item's id, as in the catalogue.")],
+    k: Annotated[int, typer.Option("--k", min=1, help="How many items.")] = 10,
+    server: ServerOption = None,
+    label: LabelOption = None,
+    authorities: AuthoritiesOption = None,
+    where: WhereOption = None,
+    config: ConfigOption = MOVIELENS_CONFIG,
+    settings: SetOption = None,
+) -> None:
+    """Shows the items that are most like an item, by the newest version, or that of a label."""
+    with _session("similar", config, settings, writes=False) as (console, loaded):
+        with console.status("loading the retriever"):
+            from pipeline import recommend as recommender
+
+            answer = recommender.similar(loaded, item, k, server, label, authorities, where or [])
+        console.print(_items(f"Like {answer.title}, by version {answer.version}", answer.items))
+
+
+def _items(title: str, items: "list[Recommendation]") -> "Table":
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for column in ("", "item", "title", "score"):
+        table.add_column(column)
+    for place, each in enumerate(items, 1):
+        table.add_row(str(place), each.item, each.title, f"{each.score:.3f}")
+    return table
 
 
 @app.command()
@@ -357,10 +381,7 @@ def shadow(
     one: Annotated[str, typer.Argument(metavar="A", help="A version's number or label, such as stable.")],
     other: Annotated[str, typer.Argument(metavar="B", help="Another's, such as canary.")],
     server: Annotated[str, typer.Option(metavar="HOST:PORT", help="That has both; gRPC.")] = "127.0.0.1:8500",
-    authorities: Annotated[
-        Path | None,
-        typer.Option("--ca", exists=True, dir_okay=False, help="PEM of who signed its certificate, for TLS."),
-    ] = None,
+    authorities: AuthoritiesOption = None,
     last: Annotated[
         Any, typer.Option("--last", parser=a_duration, metavar="DURATION", help="Queries that were served since then.")
     ] = "24h",

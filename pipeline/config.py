@@ -133,6 +133,9 @@ class Config(Declaration):
             )
         faults = [(("evaluator", *path), reason) for path, reason in self.evaluator.faults(spec)]
         faults += [(("trainer", *path), reason) for path, reason in self.trainer.faults(spec)]
+        if self.evaluator.retrieved_at > self.indexer.k_limit:
+            reason = f"expected at most indexer.k_limit, {self.indexer.k_limit}, received {self.evaluator.retrieved_at}"
+            faults.append((("evaluator", "retrieved_at"), reason))
         if faults:
             raise UserError("\n".join(f"{'.'.join(map(str, path))}: {reason}." for path, reason in faults))
         return spec

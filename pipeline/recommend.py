@@ -1,4 +1,4 @@
-"""A person's top K, asked of a server as any client asks."""
+"""A person's top K, and the items that are most like one, asked of a server as any client asks."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,8 +9,11 @@ from typing import Any
 
 import tensorflow as tf
 
+from components.example_gen.catalogue import BLOCKED_SPLIT, CATALOGUE_SPLIT
+from components.indexer.embedding import candidate_id
 from components.pusher.versions import PushFolder
 from components.records import read_records
+from ndr_client import Found
 from ndr_client.served import EXCLUDE, RETRIEVER, WHERE
 from pipeline import asking, origin, store
 from pipeline.config import Config
@@ -63,6 +66,21 @@ class Answer:
     items: list[Recommendation]
 
 
+@dataclass(frozen=True)
+class Alike:
+    """What is most like an item.
+
+    Attributes:
+        version: that answered.
+        title: of the item, or its id.
+        items: those that are like it, best first, without itself.
+    """
+
+    version: int
+    title: str
+    items: list[Recommendation]
+
+
 def recommend(
     config: Config,
     user: str,
@@ -90,6 +108,66 @@ def recommend(
         UserError: nothing was pushed yet, or the server refuses.
         PassingError: the server cannot be reached.
     """
+    spec, uris = _newest(config)
+    titles = _titles(uris["catalogue"])
+    query, known = _query(spec, user, uris["interactions"], uris.get("users"))
+    # Where the model has learnt how often items are taken again, it says whether they are recommended again.
+    left_out = [name for name, f in spec.query.items() if isinstance(f, HistoryFeature) and not f.repeats]
+    past = {item for name in left_out for item in _values(query, name)}
+    _set(query, EXCLUDE, sorted(past))
+    _set(query, WHERE, [each.encode() for each in where])
+    with asking.client(config, server, authorities) if server else asking.own_server(config) as client:
+        found = client.retrieve([query.SerializeToString()], k, version=label)
+    shown = _values(query, spec.history[0]) if spec.history else []
+    history = [titles.get(item) or item.decode(errors="replace") for item in shown]
+    return Answer(found.version, known, history, _recommended(found, titles))
+
+
+def similar(
+    config: Config,
+    item: str,
+    k: int,
+    server: str | None = None,
+    label: str | None = None,
+    authorities: Path | None = None,
+    where: Sequence[str] = (),
+) -> Alike:
+    """Finds the items that are most like an item of the catalogue of the newest pushed version's run, blocked ones included.
+
+    Args:
+        config: of the pipeline.
+        item: the id.
+        k: the number of items.
+        server: as of `recommend`, as all that follow.
+        label: of the version that is asked; None for the newest.
+        authorities: see `pipeline.asking.client`.
+        where: the conditions that items must meet.
+
+    Raises:
+        UserError: the catalogue has no such item; else as `recommend`.
+        PassingError: the server cannot be reached.
+    """
+    _, uris = _newest(config)
+    id_ = item.encode()
+    some = (
+        each for split in (CATALOGUE_SPLIT, BLOCKED_SPLIT) for each in _read(uris["catalogue"], split) if id_ in each
+    )
+    example = next((each for each in some if candidate_id(each) == id_), None)
+    if example is None:
+        raise UserError(f"--item: expected an item of the catalogue in {uris['catalogue']}, received {item!r}.")
+    titles = _titles(uris["catalogue"])
+    conditions = [list(where)] if where else None
+    with asking.client(config, server, authorities) if server else asking.own_server(config) as client:
+        found = client.similar([example], [id_], k, where=conditions, version=label)
+    return Alike(found.version, titles.get(id_) or item, _recommended(found, titles))
+
+
+def _newest(config: Config) -> tuple[FeatureSpec, Mapping[str, str]]:
+    """The features, and where the examples lie that the newest version's run read.
+
+    Raises:
+        UserError: nothing was pushed yet, or what the version needs is gone.
+    """
     manifests = PushFolder(config.serving).manifests()
     if not manifests:
         raise UserError(f"Nothing was pushed to {config.serving} yet. First: ndr run --config ... --date ...")
@@ -104,24 +182,18 @@ def recommend(
     folders = PushFolder(config.serving).places(newest)
     if RETRIEVER not in folders or not all(tf.io.gfile.exists(place) for place in (*uris.values(), *folders.values())):
         raise UserError(gone)
-    catalogue = [tf.train.Example.FromString(s) for s in _read(uris["catalogue"])]
-    query, known = _query(spec, user, uris["interactions"], uris.get("users"))
-    titles = {_values(e, CANDIDATE_ID)[0]: (_values(e, TITLE) or [b""])[0].decode() for e in catalogue}
-    # Where the model has learnt how often items are taken again, it says whether they are recommended again.
-    left_out = [name for name, f in spec.query.items() if isinstance(f, HistoryFeature) and not f.repeats]
-    past = {item for name in left_out for item in _values(query, name)}
-    _set(query, EXCLUDE, sorted(past))
-    _set(query, WHERE, [each.encode() for each in where])
-    with asking.client(config, server, authorities) if server else asking.own_server(config) as client:
-        found = client.retrieve([query.SerializeToString()], k, version=label)
+    return spec, uris
+
+
+def _titles(uri: str) -> dict[bytes, str]:
+    catalogue = (tf.train.Example.FromString(serialized) for serialized in _read(uri))
+    return {_values(e, CANDIDATE_ID)[0]: (_values(e, TITLE) or [b""])[0].decode() for e in catalogue}
+
+
+def _recommended(found: Found, titles: Mapping[bytes, str]) -> list[Recommendation]:
+    """What was found for the one query that was asked."""
     best = zip(found.item_ids[0], found.scores[0], strict=True)
-    shown = _values(query, spec.history[0]) if spec.history else []
-    return Answer(
-        found.version,
-        known,
-        [titles.get(item) or item.decode(errors="replace") for item in shown],
-        [Recommendation(item.decode(), titles.get(item, ""), float(score)) for item, score in best if item],
-    )
+    return [Recommendation(item.decode(), titles.get(item, ""), float(score)) for item, score in best if item]
 
 
 def interactions_of(config: Config, version: int) -> str | None:
@@ -180,8 +252,8 @@ def _of(user: str, uri: str) -> list[Any]:
     return [example for example in some if _values(example, QUERY_ID) == [id_]]
 
 
-def _read(uri: str) -> Iterator[bytes]:
-    return read_records(sorted(tf.io.gfile.glob(os.path.join(uri, "Split-*", "*"))))
+def _read(uri: str, split: str = "*") -> Iterator[bytes]:
+    return read_records(sorted(tf.io.gfile.glob(os.path.join(uri, f"Split-{split}", "*"))))
 
 
 def _values(example: Any, name: str) -> list[bytes]:

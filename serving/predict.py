@@ -66,6 +66,9 @@ def run(
     record.inputs, record.extent = inputs, extent.of(inputs)
     record.outputs = signature(inputs, record.extent)
     if served.K in inputs and served.ITEM_IDS in record.outputs:
+        # The batch was as wide as the largest k in it asked for, which may be another request's.
+        widest = int(inputs[served.K].max(initial=0))
+        record.outputs = {name: array[:, :widest] for name, array in record.outputs.items()}
         items = np.count_nonzero(record.outputs[served.ITEM_IDS] != served.NO_ITEM.encode(), axis=1)
         short = np.count_nonzero(items < inputs[served.K])
         record.found = Found(int(np.count_nonzero(items == 0)), int(short))

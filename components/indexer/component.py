@@ -97,9 +97,8 @@ class IndexerExecutor(base_beam_executor.BaseBeamExecutor):
         files.write_ids(artifact.uri, items.ids, columns)
         progress("builds the retriever", 0.9)
         query_tower = os.path.join(model, QUERY_TOWER)
-        export_retriever(
-            query_tower, search, items.ids, artifact_utils.get_single_uri(output_dict["retriever"]), columns
-        )
+        retriever = artifact_utils.get_single_uri(output_dict["retriever"])
+        export_retriever(query_tower, search, items.ids, retriever, columns, settings.k_limit)
         description = files.Description(
             items=len(items.ids),
             width=items.embeddings.shape[1],

@@ -7,10 +7,11 @@ operations. Three signatures give `item_ids`, string [batch, k], and `scores`, f
     serving_examples     `examples`, string [batch], serialised tf.Examples, with features `exclude` and `where`; `k`
     serving_embeddings   `embedding`, float32 [batch, width], of a query or, for items like it, of an item; `k`, `exclude`, `where`
 
-`k`, int32 [batch], is how many items each query wants, at least 1. `exclude`, string [batch, n], has the ids of items that it does
-not, such as those already watched; an empty text is none. `where`, string [batch, n], has the conditions that items must meet
-(`components.indexer.filters`), an empty text is none; without filters in `features.yaml` there is no such input. Rows are as wide
-as the largest k of the batch asks for; what a query did not ask for, or there is not, is an empty id with the score -2.
+`k`, int32 [batch], is how many items each query wants, from 1 to `indexer.k_limit`. `exclude`, string [batch, n], has the ids of
+items that it does not, such as those already watched; an empty text is none. `where`, string [batch, n], has the conditions that
+items must meet (`components.indexer.filters`), an empty text is none; without filters in `features.yaml` there is no such input.
+Rows are as wide as the largest k of the batch asks for; what a query did not ask for, or there is not, is an empty id with the
+score -2.
 
 Where a query's history adds to the scores of its items (`components.trainer.repeats`), the first two signatures add it, and score
 these items whatever lists they are in. An embedding alone has no history, so `serving_embeddings` adds nothing.
@@ -24,6 +25,7 @@ import tensorflow as tf
 
 from components.indexer.filters import Filters, Passing
 from components.indexer.search import Found, Search
+from components.indexer.settings import IndexerSettings
 from components.trainer.export import load_tower
 from components.trainer.warmup import write_warmup
 from components.transform.preprocessing import NO_ITEM, fingerprint
@@ -43,6 +45,8 @@ from ndr_client.served import (
     K,
 )
 
+K_LIMIT = IndexerSettings().k_limit
+
 
 class Retriever(tf.Module):
     """A query tower and a search; see the module.
@@ -52,10 +56,19 @@ class Retriever(tf.Module):
         search: over the catalogue's embeddings.
         ids: the catalogue's item ids, in the order of those embeddings.
         columns: what items are filtered by, in the same order (`components.indexer.filter_columns`); None for no filters.
+        k_limit: the largest k that is answered.
     """
 
-    def __init__(self, tower: tf.Module, search: Search, ids: list[bytes], columns: pa.Table | None = None) -> None:
+    def __init__(
+        self,
+        tower: tf.Module,
+        search: Search,
+        ids: list[bytes],
+        columns: pa.Table | None = None,
+        k_limit: int = K_LIMIT,
+    ) -> None:
         super().__init__(name=RETRIEVER)
+        self._k_limit = k_limit
         self.tower = tower
         self.search = search
         self.filters = None if columns is None else Filters(columns, ids, search.order)
@@ -123,6 +136,7 @@ class Retriever(tf.Module):
         checks = [
             tf.debugging.assert_positive(tf.shape(queries)[0], "expected at least one query"),
             tf.debugging.assert_positive(k, "k: expected at least 1"),
+            tf.debugging.assert_less_equal(k, self._k_limit, f"k: expected at most {self._k_limit} (indexer.k_limit)"),
             tf.debugging.assert_equal(tf.shape(k)[0], tf.shape(queries)[0], "k: expected one for each query"),
             tf.debugging.assert_equal(tf.shape(exclude)[0], tf.shape(queries)[0], "exclude: expected a row a query"),
             tf.debugging.assert_equal(tf.shape(where)[0], tf.shape(queries)[0], "where: expected a row a query"),
@@ -188,7 +202,12 @@ def _fingerprints(ids: tf.Tensor) -> tf.Tensor:
 
 
 def export_retriever(
-    query_tower: str, search: Search, ids: list[bytes], folder: str, columns: pa.Table | None = None
+    query_tower: str,
+    search: Search,
+    ids: list[bytes],
+    folder: str,
+    columns: pa.Table | None = None,
+    k_limit: int = K_LIMIT,
 ) -> None:
     """Writes the retriever's SavedModel, warm-up requests included, to `folder/retriever`.
 
@@ -198,8 +217,9 @@ def export_retriever(
         ids: in the order of those embeddings.
         folder: where to.
         columns: what items are filtered by; see `Retriever`.
+        k_limit: the largest k that is answered.
     """
-    retriever = Retriever(load_tower(query_tower), search, ids, columns)
+    retriever = Retriever(load_tower(query_tower), search, ids, columns, k_limit)
     target = os.path.join(folder, RETRIEVER)
     tf.saved_model.save(retriever, target, signatures=retriever.served)
     write_warmup(target, RETRIEVER, retriever.served)

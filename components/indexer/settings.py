@@ -47,6 +47,8 @@ class IndexerSettings(Declaration):
         tuning_queries: how many queries it is tuned on.
         vectors: how the retriever of an `ivf` keeps embeddings: `float32`; `bfloat16` in half, `int8` in a quarter of the memory,
             at the cost of some recall, which more probes make up for in part. `index.faiss` always has float32.
+        k_limit: how many items a request may ask of the retriever; one for more is refused. At least the 100 that the
+            InfraValidator asks for.
         seed: of the k-means.
     """
 
@@ -58,6 +60,7 @@ class IndexerSettings(Declaration):
     recall_at: PositiveInt = 100
     tuning_queries: PositiveInt = 1000
     vectors: Literal["float32", "bfloat16", "int8"] = "float32"
+    k_limit: int = Field(default=10_000, ge=100)
     seed: int = Field(default=0, ge=0, lt=2**31)
 
     @model_validator(mode="after")

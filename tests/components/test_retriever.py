@@ -414,6 +414,7 @@ def test_items_of_histories_are_found_with_their_bonuses_whatever_lists_they_are
     [
         (unit(1, 6), [0], [[]], "k: expected at least 1"),
         (unit(1, 6), [-5], [[]], "k: expected at least 1"),
+        (unit(2, 6), [10_001, 1], [[], []], r"k: expected at most 10000 \(indexer.k_limit\)"),
         (unit(2, 6), [1], [[], []], "k: expected one for each query"),
         (unit(2, 6), [1, 1], [[]], "exclude: expected a row a query"),
         (np.zeros((0, 6), np.float32), [], np.zeros((0, 0)).tolist(), "expected at least one query|exclude"),

@@ -210,6 +210,12 @@ def test_recommendations_are_of_the_visitors_kind_and_strangers_get_some(shop: l
     assert {word for word in chosen.split() if word[0] == "s" and word[1:].isdecimal()} == {"s103", "s105", "s107"}, (
         chosen
     )
+    alike = ndr("similar", "--item", "s103", "--k", "12", "--where", "tags=old", *shop).stdout
+    items = [int(word[1:]) for word in alike.split() if word[0] == "s" and word[1:].isdecimal()]
+    assert "Like Item 103 🐜, by version 20261124001" in alike and len(items) == 12 and 103 not in items
+    assert sum(item // ITEMS_A_KIND == 5 for item in items) >= 5 and {item % 2 for item in items} == {0}
+    nothing = ndr("similar", "--item", "s999", *shop)
+    assert nothing.returncode == 1 and "--item: expected an item of the catalogue in" in nothing.stderr
     wrong = ndr("recommend", "--user", "v 13", "--where", "prize<=3", *shop)
     assert wrong.returncode == 1 and "where: expected tags or called with = or != and a value; price" in wrong.stderr
     stranger = ndr("recommend", "--user", "nobody", "--k", "3", *shop)

@@ -53,14 +53,32 @@ def test_an_answer_is_as_wide_as_was_asked_for_whatever_it_was_merged_with(clien
     widths = []
 
     def ask(k: int) -> None:
-        widths.append((k, {client.retrieve([example(0.6)], k).item_ids.shape[1] for _ in range(20)}))
+        inputs = {"examples": np.array([example(0.6)], object), "k": np.array([k], np.int32)}
+        for _ in range(20):  # as the server gives it: the client would cut what is wider
+            outputs = client.predict("retriever", "serving_examples", inputs).outputs
+            widths.append((k, {values.shape[1] for values in outputs.values()}))
 
     threads = [threading.Thread(target=ask, args=(1 + number % 4,)) for number in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(widths) == 8 and all(found == {k} for k, found in widths)
+    assert len(widths) == 160 and all(found == {k} for k, found in widths)
+
+
+def test_similar_items_are_those_nearest_to_an_item_without_itself(client) -> None:
+    # Item n lies at n / 2: nearest to 3 are 4 and 2, then 1; nearest to 0 are 1 and 2.
+    found = client.similar([example(3.0, feature="number"), example(0.0, feature="number")], ["one-3", "one-0"], [3, 1])
+    assert found.item_ids[:, 0].tolist() in ([b"one-2", b"one-1"], [b"one-4", b"one-1"])
+    assert {*found.item_ids[0].tolist()} == {b"one-2", b"one-4", b"one-1"} and found.item_ids[1, 1:].tolist() == [
+        b""
+    ] * 2
+    np.testing.assert_allclose(found.scores[0], [math.cos(0.5), math.cos(0.5), math.cos(1.0)], rtol=1e-5)
+    assert found.version == client.available("retriever")[0]
+    without = client.similar({"number": [3.0]}, [b"one-3"], 2, exclude=[["one-4"]])
+    assert without.item_ids.tolist() == [[b"one-2", b"one-1"]]
+    with pytest.raises(ValueError, match="ids: expected one for each of 1 items, received 2"):
+        client.similar({"number": [3.0]}, ["one-3", "one-4"], 2)
 
 
 def test_what_is_optional_may_be_left_out(client) -> None:

@@ -88,9 +88,16 @@ class Retriever(tf.Module):
             )
             return self.nearest(unit(parsed["angle"]), k, tf.sparse.to_dense(parsed["exclude"], ""))
 
+        embedding = tf.TensorSpec([None, 2], tf.float32, name="embedding")
+
+        @tf.function(input_signature=[{"embedding": embedding, "k": k, "exclude": exclude}])
+        def from_embeddings(inputs):
+            return self.nearest(inputs["embedding"], inputs["k"], inputs["exclude"])
+
         self.served = {
             "serving_default": from_tensors.get_concrete_function(),
             "serving_examples": from_examples.get_concrete_function(),
+            "serving_embeddings": from_embeddings.get_concrete_function(),
         }
 
     def nearest(self, queries, k, exclude):
