@@ -33,9 +33,15 @@ def client(config: Config, address: str, authorities: Path | None) -> Iterator[C
     if token is not None and authorities is None:
         raise UserError("server.token: expected --ca beside it, as the token would be sent in the clear.")
     tls = Tls(authorities) if authorities else None
+    with _told(address), Client(address, timeout=TIMEOUT_SECONDS, tls=tls, token=token) as connected:
+        yield connected
+
+
+@contextmanager
+def _told(address: str) -> Iterator[None]:
+    """Refusals in words."""
     try:
-        with Client(address, timeout=TIMEOUT_SECONDS, tls=tls, token=token) as connected:
-            yield connected
+        yield
     except grpc.RpcError as error:
         words = f"{address}: {error.code().name}: {error.details()}"
         if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
@@ -50,7 +56,7 @@ def own_server(config: Config) -> Iterator[Client]:
     """Starts the embedded server over the push folder, for this process alone, and connects once a version is loaded.
 
     Raises:
-        UserError: the push folder is an address, or no version can be loaded.
+        UserError: the push folder is an address, no version can be loaded, or the server refuses a call.
     """
     from serving.server import EmbeddedServer, ServerSettings  # TensorFlow
 
@@ -63,7 +69,8 @@ def own_server(config: Config) -> Iterator[Client]:
         if server.versions.live is None:
             reasons = {state.message for model in MODELS for state in server.versions.states(model).values()}
             raise UserError(f"{config.serving}: expected a version that can be served: {'; '.join(sorted(reasons))}")
-        with Client(f"{LOOPBACK}:{server.port}", timeout=TIMEOUT_SECONDS) as connected:
+        address = f"{LOOPBACK}:{server.port}"
+        with _told(address), Client(address, timeout=TIMEOUT_SECONDS) as connected:
             yield connected
 
 
