@@ -7,6 +7,7 @@ probabilities; ours pays for its own (m = 4, H = 2^20).
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -19,11 +20,12 @@ from benchmarks import common
 from components.trainer.inputs import Batch
 from components.trainer.model import TwoTowerModel, build_model
 from components.trainer.settings import TrainerSettings
-from schemas.features import CANDIDATE_ID, REWARD, FeatureSpec
+from schemas.features import CANDIDATE_ID, FINGERPRINT_SUFFIX, REWARD, FeatureSpec
 
 ITEMS, USERS, WIDTH = 100_000, 100_000, 64
 BATCHES = (1024, 4096, 8192, 16384)
 LARGEST_BATCH = 32768
+REPEATS_BATCH = 8192
 ROUNDS = {1024: 40, 4096: 15, 8192: 11, 16384: 3}
 TEMPERATURE = 0.05
 WIDTHS = (128, WIDTH)
@@ -61,15 +63,19 @@ class TfrsModel(TwoTowerModel):
 
     def compute_loss(self, batch: Batch, training: bool = False) -> tf.Tensor:
         """TFRS's sum over the batch, as a mean."""
-        ids = batch.interactions[CANDIDATE_ID]
-        total = self._task(
-            self.query_tower(batch.interactions, training=training),
-            self.item_tower(batch.interactions, training=training),
-            sample_weight=batch.interactions[REWARD],
+        inputs = batch.interactions
+        total = self._total(self.query_tower(inputs), self.item_tower(inputs), inputs[REWARD], inputs[CANDIDATE_ID])
+        return total / tf.cast(tf.shape(inputs[CANDIDATE_ID])[0], tf.float32)
+
+    @tf.function  # for AutoGraph: TFRS's task asks for the length of a tensor, and our own steps are not converted
+    def _total(self, queries: tf.Tensor, items: tf.Tensor, rewards: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
+        return self._task(
+            queries,
+            items,
+            sample_weight=rewards,
             candidate_sampling_probability=tf.gather(self._probabilities, ids),
             candidate_ids=ids,
         )
-        return total / tf.cast(tf.shape(ids)[0], tf.float32)
 
 
 def popularity() -> np.ndarray:
@@ -138,6 +144,38 @@ def measure(size: int) -> dict[str, Any]:
     return figures
 
 
+def measure_repeats(last: int) -> dict[str, list[float]]:
+    """Processor seconds of a step with histories of up to `last` items, half that on average, with `repeats` and without.
+
+    By the processor's time, which other jobs on the machine change less than the wall clock's.
+    """
+    random = np.random.default_rng(0)
+    batch = make_batch(REPEATS_BATCH)
+    past = random.choice(ITEMS, (REPEATS_BATCH, last), p=popularity())
+    past[np.arange(last) >= random.integers(0, last + 1, (REPEATS_BATCH, 1))] = -1
+    given = {"past": tf.constant(past), f"past{FINGERPRINT_SUFFIX}": tf.constant(past)}
+    batch = batch._replace(interactions={**batch.interactions, **given})
+    steps = {}
+    for name, repeats in (("without", False), ("with", True)):
+        history = {"kind": "history", "table": "item", "last": last, "repeats": repeats}
+        spec = SPEC.model_dump()
+        model = build_model(
+            FeatureSpec.model_validate({**spec, "query": {**spec["query"], "past": history}}),
+            {"user": USERS, "item": ITEMS},
+            SETTINGS,
+        )
+        model.compile(optimizer=tf_keras.optimizers.Adagrad(0.01))
+        steps[name] = step_of(model, batch)
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for number in range(2 + ROUNDS[REPEATS_BATCH]):
+        for name, step in steps.items():
+            begun = time.process_time()
+            step()
+            if number >= 2:
+                seconds[name].append(time.process_time() - begun)
+    return seconds
+
+
 def measure_peak(name: str, size: int) -> float:
     """GiB at the peak of a few steps, beyond what the model itself takes."""
     step_of(make_model(name), make_batch(64))()
@@ -160,7 +198,17 @@ def main() -> None:
     arguments = common.parser(__doc__ or "")
     arguments.add_argument("--only", type=int, metavar="BATCH", help="one batch size, its figures as JSON")
     arguments.add_argument("--peak-of", metavar="MODEL", help="with --only: the memory of one model")
+    arguments.add_argument(
+        "--repeats", type=int, metavar="LAST", help="only what histories of so many items with repeats cost"
+    )
     options = arguments.parse_args()
+    if options.repeats:
+        seconds = measure_repeats(options.repeats)
+        cost = float(np.median(np.divide(seconds["with"], seconds["without"])) - 1)
+        common.conclude(
+            options.json, {"last": options.repeats, "batch": REPEATS_BATCH}, seconds, {"repeats_cost": cost}
+        )
+        return
     if options.only:
         found = measure_peak(options.peak_of, options.only) if options.peak_of else measure(options.only)
         print(json.dumps(found))
