@@ -127,9 +127,7 @@ class _Rows(NamedTuple):
         biases: [rows] float32, of the positives.
         negatives: [rows] float32, how many columns are neither the positive nor an accidental hit.
         weights: [rows] float32.
-        bonuses: [rows, entries] float32, times the inverse temperature.
-        is_own: [rows, entries] float32, 1 where the entry is the row's positive.
-        columns: [rows, entries] int32, where the entry's item stands; -1 where it does not.
+        bonuses: [rows] float32, what the row adds to its positive, times the inverse temperature.
     """
 
     queries: tf.Tensor
@@ -140,8 +138,6 @@ class _Rows(NamedTuple):
     negatives: tf.Tensor
     weights: tf.Tensor
     bonuses: tf.Tensor
-    is_own: tf.Tensor
-    columns: tf.Tensor
 
     def in_blocks(self, blocks: int | tf.Tensor, block: int) -> "_Rows":
         """As [blocks, block, ...], with rows that weigh nothing behind."""
@@ -152,6 +148,35 @@ class _Rows(NamedTuple):
     def block(self, number: tf.Tensor) -> "_Rows":
         """One of them."""
         return _Rows(*(tf.gather(part, number) for part in self))
+
+
+class _Added(NamedTuple):
+    """What is added to logits: entries of the repeats whose item has a column, which is often one in four.
+
+    Attributes:
+        entries: [added, 2] int64, the row and the place in it of each entry, by row.
+        columns: [added] int32.
+        bonuses: [added] float32, times the inverse temperature.
+        starts: [blocks + 1] int32, where each block's begin.
+    """
+
+    entries: tf.Tensor
+    columns: tf.Tensor
+    bonuses: tf.Tensor
+    starts: tf.Tensor
+
+    @classmethod
+    def of(cls, repeats: Repeats, columns: tf.Tensor, blocks: int | tf.Tensor, block: int) -> "_Added":
+        """Of [rows, entries] repeats, and as many columns, -1 for none."""
+        entries = tf.where(columns >= 0)
+        starts = tf.searchsorted(entries[:, 0], tf.cast(tf.range(blocks + 1) * block, tf.int64))
+        return cls(entries, tf.gather_nd(columns, entries), tf.gather_nd(repeats.bonuses, entries), starts)
+
+    def block(self, number: tf.Tensor, block: int) -> tuple[tf.Tensor, tf.Tensor]:
+        """A block's places in its [rows, columns], [added, 2] int32, and what is added there."""
+        chosen = slice(self.starts[number], self.starts[number + 1])
+        rows = tf.cast(self.entries[chosen, 0], tf.int32) - number * block
+        return tf.stack([rows, self.columns[chosen]], axis=1), self.bonuses[chosen]
 
 
 def _forward_and_backward(
@@ -174,14 +199,13 @@ def _forward_and_backward(
     blocks = -(-count // block)
     places, equal = _places(candidates.ids)
     users = tf.zeros_like(places) if candidates.users is None else _places(candidates.users)[0]
-    bias, bonuses, is_own = candidates.bias, tf.zeros([count, 0]), tf.zeros([count, 0])
-    of_entries = tf.zeros([count, 0], tf.int32)
+    bias, bonuses, own_bonuses, added = candidates.bias, tf.zeros([count, 0]), tf.zeros([count]), None
     if repeats is not None:
         bias, of_entries = _merged(candidates, repeats.ids)
-        bonuses = repeats.bonuses
+        bonuses, added = repeats.bonuses, _Added.of(repeats, of_entries, blocks, block)
         own_ids = tf.where(candidates.hidden, tf.constant(HIDDEN, tf.int64), candidates.ids)
         is_own = tf.cast(repeats.ids == tf.gather(own_ids, positives)[:, tf.newaxis], tf.float32)
-    entries = bonuses.shape[1]
+        own_bonuses = tf.reduce_sum(is_own * bonuses, axis=1)
     rows = _Rows(
         queries=queries,
         positive_embeddings=tf.gather(candidates.embeddings, positives),
@@ -190,15 +214,15 @@ def _forward_and_backward(
         biases=tf.gather(candidates.bias, positives),
         negatives=tf.cast(columns - tf.gather(equal, positives), tf.float32),
         weights=weights,
-        bonuses=bonuses,
-        is_own=is_own,
-        columns=of_entries,
+        bonuses=own_bonuses,
     ).in_blocks(blocks, block)
     shift, is_narrow = _shift(queries, candidates.embeddings, bias, bonuses)
     biased = tf.concat([candidates.embeddings, (bias - shift)[:, tf.newaxis]], axis=1)
     summed = _with_ones(candidates.embeddings)
 
-    def step(number: tf.Tensor, total: tf.Tensor, by_candidates: tf.Tensor, by_rows: tf.TensorArray) -> tuple[Any, ...]:
+    def step(
+        number: tf.Tensor, total: tf.Tensor, by_candidates: tf.Tensor, by_rows: tf.TensorArray, by_added: tf.TensorArray
+    ) -> tuple[Any, ...]:
         own = rows.block(number)
         # The positive is left out with its accidental hits, and comes back by itself where it belongs to the softmax.
         left_out = own.places[:, tf.newaxis] == places
@@ -207,11 +231,11 @@ def _forward_and_backward(
             own = own._replace(negatives=tf.reduce_sum(tf.cast(~left_out, tf.float32), axis=1))
         logits = tf.matmul(_with_ones(own.queries), biased, transpose_b=True)
         similarity = tf.reduce_sum(own.queries * own.positive_embeddings, axis=1)
-        if repeats is not None:
-            at, is_at = _entries_at(own.columns)
+        if added is not None:
+            at, of_added = added.block(number, block)
             # In place, which `tf.tensor_scatter_nd_add` is not: a copy of a block costs as much as all the rest of this.
-            logits = tf.raw_ops.ScatterNdNonAliasingAdd(input=logits, indices=at, updates=is_at * own.bonuses)
-            similarity += tf.reduce_sum(own.is_own * own.bonuses, axis=1)
+            logits = tf.raw_ops.ScatterNdNonAliasingAdd(input=logits, indices=at, updates=of_added)
+            similarity += own.bonuses
         logits = tf.where(left_out, tf.float32.min, logits)
         corrected = similarity + own.biases - shift
         # Beside a positive that is not in the sum, all negatives may be too small to be added up.
@@ -237,28 +261,31 @@ def _forward_and_backward(
         shares = tf.math.divide_no_nan(weight * effective, sums[:, width] + of_positive)
         by_positive = shares * of_positive - effective
         by_queries = shares[:, tf.newaxis] * sums[:, :width] + by_positive[:, tf.newaxis] * own.positive_embeddings
-        by_bonuses = own.bonuses
-        if repeats is not None:
-            of_columns = is_at * tf.gather_nd(exponentials, at)
-            by_bonuses = shares[:, tf.newaxis] * of_columns + by_positive[:, tf.newaxis] * own.is_own
+        if added is not None:
+            by_added = by_added.write(number, tf.gather(shares, at[:, 0]) * tf.gather_nd(exponentials, at))
         return (
             number + 1,
             total + tf.reduce_sum(effective * losses),
             by_candidates + tf.matmul(exponentials, shares[:, tf.newaxis] * own.queries, transpose_a=True),
-            by_rows.write(number, tf.concat([by_queries, by_positive[:, tf.newaxis], by_bonuses], axis=1)),
+            by_rows.write(number, tf.concat([by_queries, by_positive[:, tf.newaxis]], axis=1)),
+            by_added,
         )
 
-    by_rows = tf.TensorArray(tf.float32, blocks, element_shape=[block, width + 1 + entries])
-    _, total, by_candidates, by_rows = tf.while_loop(
+    by_rows = tf.TensorArray(tf.float32, blocks, element_shape=[block, width + 1])
+    by_added = tf.TensorArray(tf.float32, blocks, element_shape=[None], infer_shape=False)
+    _, total, by_candidates, by_rows, by_added = tf.while_loop(
         lambda number, *_: number < blocks,
         step,
-        (0, 0.0, tf.zeros_like(candidates.embeddings), by_rows),
+        (0, 0.0, tf.zeros_like(candidates.embeddings), by_rows, by_added),
         parallel_iterations=1,
     )
-    by_rows = tf.reshape(by_rows.stack(), [-1, width + 1 + entries])[:count]
-    towards_positives = by_rows[:, width : width + 1] * queries
-    by_candidates = tf.tensor_scatter_nd_add(by_candidates, positives[:, tf.newaxis], towards_positives)
-    return total, by_rows[:, :width], by_candidates, by_rows[:, width + 1 :]
+    by_rows = tf.reshape(by_rows.stack(), [-1, width + 1])[:count]
+    by_positives = by_rows[:, width:]
+    by_candidates = tf.tensor_scatter_nd_add(by_candidates, positives[:, tf.newaxis], by_positives * queries)
+    by_bonuses = tf.zeros_like(bonuses)
+    if added is not None:
+        by_bonuses = tf.tensor_scatter_nd_add(by_positives * is_own, added.entries, by_added.concat())
+    return total, by_rows[:, :width], by_candidates, by_bonuses
 
 
 def _merged(candidates: Candidates, entries: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -288,12 +315,6 @@ def _merged(candidates: Candidates, entries: tf.Tensor) -> tuple[tf.Tensor, tf.T
     places = tf.reshape(places, tf.shape(entries))
     columns = tf.where(tf.gather(ascending, places) == entries, tf.gather(order, places), -1)
     return bias, tf.ensure_shape(columns, entries.shape)
-
-
-def _entries_at(columns: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """[rows, entries] columns to their places in [rows, candidates], [rows, entries, 2], and 1 where there is one, else 0."""
-    numbers = tf.broadcast_to(tf.range(tf.shape(columns)[0])[:, tf.newaxis], tf.shape(columns))
-    return tf.stack([numbers, tf.maximum(columns, 0)], axis=2), tf.cast(columns >= 0, tf.float32)
 
 
 def _places(ids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

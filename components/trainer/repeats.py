@@ -17,7 +17,6 @@ import tensorflow as tf
 import tf_keras
 
 from components.transform.preprocessing import NO_ITEM
-from components.transform.recency import newer_items
 from schemas.features import FINGERPRINT_SUFFIX
 
 FIRST_DECAY = 0.5  # that of ACT-R
@@ -63,25 +62,40 @@ class RepeatBonus(tf_keras.layers.Layer):
             for history in self.histories
         }
 
+    def order(self, inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        """[queries, entries] int32: which of the histories' items, one history behind the other, each of `call`'s entries is."""
+        return tf.argsort(self._ids(inputs), axis=1, stable=True)
+
     def call(self, inputs: Mapping[str, tf.Tensor]) -> Repeats:
-        """Model inputs of queries, with the fingerprints of their histories, to all items of those histories."""
-        ids_of = [inputs[name + FINGERPRINT_SUFFIX] for name in self.histories]
-        ids = tf.concat(ids_of, axis=1)
+        """Model inputs of queries, with the fingerprints of their histories, to all items of those histories.
+
+        The entries stand by id, so that the same item's are side by side: comparing all with all would cost as much as the rest of
+        a training step.
+        """
+        order = self.order(inputs)
+        ids = tf.gather(self._ids(inputs), order, batch_dims=1)
         there = ids != NO_ITEM
-        alike = (ids[:, :, tf.newaxis] == ids[:, tf.newaxis, :]) & there[:, :, tf.newaxis]
-        entries = ids.shape[1] or tf.shape(ids)[1]
-        earlier = tf.range(entries)[tf.newaxis, :] < tf.range(entries)[:, tf.newaxis]
-        is_first = there & ~tf.reduce_any(alike & earlier, axis=2)
-        total = tf.zeros_like(ids, tf.float32)
-        of_histories = tf.split(tf.cast(alike, tf.float32), [each.shape[1] for each in ids_of], axis=2)
-        for name, own, stands in zip(self.histories, ids_of, of_histories, strict=True):
-            learned = self.learned[name]
-            is_own = own != NO_ITEM
-            places = newer_items(is_own) + 1.0
-            activation = tf.linalg.matvec(stands, tf.cast(is_own, tf.float32) * places ** -learned["decay"])
+        is_first = there & tf.concat([tf.ones_like(there[:, :1]), ids[:, 1:] != ids[:, :-1]], axis=1)
+        # Of all rows, an item of a row after the other; what stands for none is counted with one, and adds nothing to it.
+        items = tf.reshape(tf.cumsum(tf.reshape(tf.cast(is_first, tf.int32), [-1])) - 1, tf.shape(ids))
+        total, start = tf.zeros_like(ids, tf.float32), 0
+        for name in self.histories:
+            learned, own = self.learned[name], inputs[name + FINGERPRINT_SUFFIX] != NO_ITEM
+            end = start + own.shape[1]
+            is_own = there if len(self.histories) == 1 else there & (order >= start) & (order < end)
+            # What is missing stands behind the items, so the newest is the last that there is. A power for each place there can be.
+            behind = tf.reduce_sum(tf.cast(own, tf.int32), axis=1, keepdims=True) + start - 1 - order
+            powers = tf.range(1.0, own.shape[1] + 1.0) ** -learned["decay"]
+            of_place = tf.gather(powers, tf.where(is_own, behind, 0))
+            summed = tf.math.unsorted_segment_sum(tf.where(is_own, of_place, 0.0), items, tf.size(items))
+            activation = tf.where(is_first, tf.gather(summed, tf.maximum(items, 0)), 0.0)
             is_in = activation > 0.0
             logarithm = tf.math.log(tf.where(is_in, activation, 1.0))
             total += tf.where(is_in, learned["level"] + learned["slope"] * logarithm, 0.0)
+            start = end
         # The bound lets gradients through: a bonus that has fallen to it can rise again.
         bounded = total + tf.stop_gradient(tf.maximum(total, LOWEST) - total)
         return Repeats(tf.where(is_first, ids, NO_ITEM), tf.where(is_first, bounded, 0.0))
+
+    def _ids(self, inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        return tf.concat([inputs[name + FINGERPRINT_SUFFIX] for name in self.histories], axis=1)

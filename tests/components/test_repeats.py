@@ -43,18 +43,18 @@ def test_items_weigh_half_as_much_a_half_life_further_back() -> None:
 def test_a_bonus_is_of_how_often_and_how_recently_an_item_stands() -> None:
     layer = learned(bought=(0.2, 0.1, 0.5))
     found = layer({"bought_fingerprint": ids([7, 8, 7, 9], [5, NONE, NONE, NONE], [NONE] * 4)})
-    # Places from the newest: 9 at 1, 7 at 2 and 4, 8 at 3. Activations 1, 2^-1/2 + 4^-1/2 = 1.2071, 3^-1/2.
-    assert found.ids.numpy().tolist() == [[7, 8, NONE, 9], [5, NONE, NONE, NONE], [NONE] * 4]
-    first = [0.2 + 0.1 * log(1.2071068), 0.2 - 0.1 * log(sqrt(3)), 0, 0.2]
-    np.testing.assert_allclose(found.bonuses, [first, [0.2, 0, 0, 0], [0, 0, 0, 0]], rtol=1e-5)
+    # By id, what is none first. Places from the newest: 9 at 1, 7 at 2 and 4, 8 at 3. 1, 2^-1/2 + 4^-1/2 = 1.2071, 3^-1/2.
+    assert found.ids.numpy().tolist() == [[7, NONE, 8, 9], [NONE, NONE, NONE, 5], [NONE] * 4]
+    first = [0.2 + 0.1 * log(1.2071068), 0, 0.2 - 0.1 * log(sqrt(3)), 0.2]
+    np.testing.assert_allclose(found.bonuses, [first, [0, 0, 0, 0.2], [0, 0, 0, 0]], rtol=1e-5)
 
 
 def test_several_histories_add_up_and_an_item_of_both_comes_once() -> None:
     layer = learned(bought=(0.2, 0.0, 0.5), seen=(0.05, 0.1, 0.0))
     found = layer({"bought_fingerprint": ids([7, 8]), "seen_fingerprint": ids([7, 7, 6])})
     # 7 was seen twice, which a decay of 0 counts as 2: .2 + .05 + .1 log 2; 8 was only bought; 6 was seen once.
-    assert found.ids.numpy().tolist() == [[7, 8, NONE, NONE, 6]]
-    np.testing.assert_allclose(found.bonuses, [[0.25 + 0.1 * log(2), 0.2, 0, 0, 0.05]], rtol=1e-5)
+    assert found.ids.numpy().tolist() == [[6, 7, NONE, NONE, 8]]
+    np.testing.assert_allclose(found.bonuses, [[0.05, 0.25 + 0.1 * log(2), 0, 0, 0.2]], rtol=1e-5)
     assert found.of(ids([6])[0]).numpy() == pytest.approx([0.05])
     assert found.of(ids([5])[0]).numpy() == pytest.approx([0.0])
 
@@ -154,6 +154,17 @@ def test_a_worked_example() -> None:
     assert float(layer(tf.zeros([2, 2]), items, tf.constant([1.0, 0.0]), repeats=own)) == pytest.approx(
         log(4 / 3) / 2, rel=1e-5
     )
+
+
+def test_a_large_bonus_overflows_nothing() -> None:
+    # Products are 0 and the temperature is 1/100: the history gives 8 a bonus of 1, so odds of e^100 to 1, which float32 has not.
+    items = Items(tf.zeros([2, 2]), tf.constant([7, 8], tf.int64), tf.ones([2]), hidden=tf.constant([False, False]))
+    repeats = Repeats(ids([8], [NONE]), tf.constant([[1.0], [0.0]]))
+    with tf.GradientTape() as tape:
+        tape.watch(repeats.bonuses)
+        found = InBatchSoftmax("logq", 0.01)(tf.zeros([2, 2]), items, tf.constant([1.0, 0.0]), repeats=repeats)
+    assert float(found) == pytest.approx(100 / 2)
+    assert tape.gradient(found, repeats.bonuses).numpy().tolist() == [[pytest.approx(100 / 2)], [0.0]]
 
 
 def test_rows_that_are_close_to_the_first_are_so_by_their_bonuses_too() -> None:

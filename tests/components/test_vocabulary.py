@@ -81,6 +81,14 @@ def test_without_a_half_life_nothing_goes() -> None:
     assert counts(vocabulary(Known(had(a=2)), seen(), days=9999, min_count=2, half_life_days=None).own) == {"a": 2}
 
 
+def test_what_counts_less_than_half_an_occurrence_is_forgotten() -> None:
+    nothing = entries([], []).assign(**{LOOKUPS: 0})
+    waited = Known(waiting=entries([b"a", b"b"], [0.75, 1.0]))
+    # A half-life later a counts .375, b half.
+    known, _ = admit(waited, 10, nothing, nothing, Vocabulary(min_count=3, half_life_days=10), 4)
+    assert known.waiting.index.tolist() == [b"b"]
+
+
 def test_decayed_counts_are_multiples_whose_sums_do_not_depend_on_their_order() -> None:
     counts = weighed(np.arange(1.0, 50.0), 1 / 3)
     assert (counts * ONE == np.rint(counts * ONE)).all()
