@@ -13,6 +13,7 @@ from tfx.types import artifact_utils
 from tfx.utils import io_utils
 from tfx_bsl.coders import example_coder
 
+from components import beam_memory  # noqa: F401  # which makes small pipelines cheap
 from components.records import read_batches
 from schemas.features import REWARD
 

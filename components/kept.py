@@ -5,6 +5,8 @@ from typing import Any, Generic, TypeVar
 
 from apache_beam.utils import shared
 
+from components import beam_memory  # noqa: F401  # which makes small pipelines cheap
+
 T = TypeVar("T")
 
 

@@ -12,6 +12,7 @@ from tfx.orchestration.portable import launcher, outputs_utils, runtime_paramete
 from tfx.orchestration.portable.mlmd import context_lib
 from tfx.proto.orchestration import pipeline_pb2
 
+from components import beam_memory  # noqa: F401  # which makes small pipelines cheap
 from components.pusher.versions import PushFolder
 from pipeline import digests, origin
 from pipeline.beam_settings import BeamSettings

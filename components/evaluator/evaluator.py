@@ -16,6 +16,7 @@ from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import io_utils, proto_utils
 
+from components import beam_memory  # noqa: F401  # which makes small pipelines cheap
 from components.evaluator import names, slices
 from components.evaluator.metrics import RankingMetric
 from components.evaluator.names import (

@@ -2,7 +2,8 @@
 
 import os
 from collections.abc import Mapping
-from pathlib import PurePath
+from functools import lru_cache
+from pathlib import Path, PurePath
 
 import tensorflow as tf
 
@@ -17,6 +18,7 @@ from schemas.errors import UserError
 from schemas.features import Feature
 
 JUDGED = "judged"
+KEPT_TOWERS, KEPT_BYTES = 6, 32 << 20  # both of a day's model, of the one to beat, and of the one before that
 
 
 class ServedTower(tf.Module):
@@ -102,14 +104,22 @@ def export_tower(
     write_warmup(target, tower.name, served.served)
 
 
+@lru_cache(KEPT_TOWERS)
+def _load(folder: str, changed: int) -> tf.Module:
+    return tf.saved_model.load(folder)
+
+
 def load_tower(folder: str) -> tf.Module:
-    """Loads a served tower.
+    """Loads a served tower. Small ones that were loaded last are kept: several steps of a day need the same.
 
     Raises:
         UserError: it cannot be loaded.
     """
     try:
-        return tf.saved_model.load(folder)
+        files = [path for path in Path(folder).rglob("*") if path.is_file()]
+        if not files or sum(path.stat().st_size for path in files) > KEPT_BYTES:
+            return tf.saved_model.load(folder)
+        return _load(folder, max(path.stat().st_mtime_ns for path in files))
     except Exception as error:  # what a damaged file raises depends on which it is, and where
         raise UserError(
             f"{folder}: expected the SavedModel of a tower, found none that can be loaded: {error}. "

@@ -36,7 +36,6 @@ from components.pusher import files, versions
 from pipeline import cli, local, run_node
 
 assert components.evaluator.ranker and components.transform.preprocessing  # steps import these by name
-
 Call = Callable[..., Any]
 PROGRAMS = {"ndr": cli.main, "run_node": run_node.main}
 

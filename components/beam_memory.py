@@ -1,0 +1,55 @@
+"""Beam 2.77 asks itself the same things again for every transform, which is half of a pipeline's time where there is little data.
+
+It parses the pipeline's flags wherever it looks at an option, by a parser that it builds with all help texts; and it inspects the
+signature of every method of every DoFn some seven times. Where this module is imported, it remembers both.
+"""
+
+import types
+from copy import deepcopy
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.transforms import core
+
+_parsed: dict[tuple[type, tuple[str, ...]], Any] = {}
+_parse = PipelineOptions.__init__
+_arguments: WeakKeyDictionary[Any, tuple[list[str], list[Any]]] = WeakKeyDictionary()
+_inspect = core.get_function_args_defaults
+
+
+def _options(self: Any, flags: Any = None, **overrides: Any) -> None:
+    """As Beam's own, which says what the arguments are."""
+    if not isinstance(flags, list):  # those of the process, which may change
+        _parse(self, flags, **overrides)
+        return
+    key = (type(self), tuple(flags))
+    if key not in _parsed:
+        _parse(self, flags, **overrides)
+        _parsed[key] = deepcopy(self._visible_options)
+        return
+    self._flags = flags
+    self._visible_options = deepcopy(_parsed[key])
+    self._all_options = overrides
+    for name in self._visible_option_list():
+        if name not in overrides:
+            overrides[name] = getattr(self._visible_options, name)
+
+
+def _arguments_and_defaults(function: Any) -> tuple[list[str], list[Any]]:
+    """As Beam's own. What a method takes is up to its class, not to the object."""
+    if not isinstance(function, types.MethodType):
+        return _asked(function)
+    found = _arguments.get(function.__func__)
+    if found is None:
+        found = _arguments[function.__func__] = _asked(function)
+    return [*found[0]], [*found[1]]
+
+
+def _asked(function: Any) -> tuple[list[str], list[Any]]:
+    found: tuple[list[str], list[Any]] = _inspect(function)
+    return found
+
+
+PipelineOptions.__init__ = _options
+core.get_function_args_defaults = _arguments_and_defaults
