@@ -93,17 +93,13 @@ def run(
 ) -> None:
     """Runs the whole pipeline for one day."""
     with _session("run", config, settings) as (console, loaded):
-        from pipeline import terminal
-        from pipeline.summary import tables
-
         _caution(console, loaded)  # a fault of the specification is told at once
-        with console.status("loading TFX"):
-            from pipeline.local import run_locally
-        with terminal.step_progress(console) as (started, ended):
-            result, is_new = run_locally(loaded, day, started, ended)
+        result, is_new = _run_day(console, loaded, day, lines=True)
         if not is_new:
             console.print(_done_before(result), highlight=False, soft_wrap=True)
             return
+        from pipeline.summary import tables
+
         for table in tables(result):
             console.print(table)
         _say_lost_rows(console, loaded, result)
@@ -120,12 +116,9 @@ def backfill(
     """Runs the pipeline for every day of a range, oldest first; days that are done with the same input are passed over."""
     days = days_between(first, last)
     with _session("backfill", config, settings) as (console, loaded):
-        from pipeline import terminal
         from pipeline.summary import day_table
 
         _caution(console, loaded)
-        with console.status("loading TFX"):
-            from pipeline.local import run_locally
         results = []
         try:
             for day in days:
@@ -134,8 +127,7 @@ def backfill(
                     continue
                 console.print(f"  {day} begins", highlight=False)
                 try:
-                    with terminal.step_progress(console, lines=False) as (started, ended):
-                        result, is_new = run_locally(loaded, day, started, ended)
+                    result, is_new = _run_day(console, loaded, day, lines=False)
                 except UserError as error:
                     raise UserError(
                         f"{day}: {error}\nThe backfill stopped there. Once that is mended, the same command goes on with {day}."
@@ -570,6 +562,28 @@ def schema(config: ConfigOption = MOVIELENS_CONFIG, settings: SetOption = None) 
 
         written = contract.write_drafts(loaded.dataset, loaded.feature_spec())
         typer.echo("\n".join(f"wrote {path}" for path in written) or f"{loaded.dataset} has both schemas")
+
+
+def _run_day(console: Console, loaded: Any, day: Any, lines: bool) -> tuple[Any, bool]:
+    """A day's run, and whether there was anything to do. Only where there is, TFX is imported.
+
+    Args:
+        console: where to.
+        loaded: the configuration.
+        day: the UTC day.
+        lines: whether each step that has ended gets a line.
+    """
+    from pipeline import glance, terminal
+
+    if before := glance.done(loaded, day):
+        from pipeline import metrics as exporter
+
+        exporter.export(loaded)
+        return before, False
+    with console.status("loading TFX"):
+        from pipeline.local import run_locally
+    with terminal.step_progress(console, lines) as (started, ended):
+        return run_locally(loaded, day, started, ended)
 
 
 def _outcome(result: Any) -> str:

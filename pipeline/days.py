@@ -10,11 +10,11 @@ from tfx.proto.orchestration import pipeline_pb2
 from components.artifacts import SPAN_PROPERTY
 from components.example_gen import sources
 from components.example_gen.settings import FROM_LOG
-from components.example_gen.sources import Window
 from components.pusher.versions import PushFolder
 from components.resolver.earlier import BASE_CATALOGUE_KEY, BASE_COUNTS_KEY, MODEL_KEY
 from pipeline.config import Config
 from pipeline.create import BASELINE, CATALOGUE_BEFORE, COUNTS_BEFORE, WARM_START
+from pipeline.glance import input_files, seen
 from pipeline.handle import PatientMetadata
 from pipeline.metadata import Records
 from pipeline.runs import Given, Run
@@ -52,22 +52,12 @@ def given(
         base_catalogue, _ = _earlier(compiled, CATALOGUE_BEFORE, connection, BASE_CATALOGUE_KEY)
         if not base_catalogue and records.is_removed(before.base_catalogue):
             base_catalogue = before.base_catalogue
-    spec, goes_on = config.feature_spec(), base_model != 0
-    window = Window.of(config.data, day, goes_on, has_history=spec.history is not None)
-    items, of_users = (
-        sources.first_to_see(config.data, day, goes_on, changing)
-        for changing in (spec.changing_item_features, spec.changing_user_features)
-    )
-    parts = [
-        # Not the deployment: TFX packs it in another order in each process, and the digest of the code covers it.
-        *(node.SerializeToString(deterministic=True).hex() for node in compiled.nodes),
-        sources.fingerprint_of(lambda: sources.catalogue_files(config.data, day, items)),
-        sources.fingerprint_of(lambda: sources.interaction_files(config.data, window)),
-    ]
-    if (users := config.data.users) is not None:
-        parts.append(sources.fingerprint_of(lambda: sources.newest_files(users, day, "users", of_users)))
+    files = input_files(config, day, goes_on=base_model != 0)
+    # Not the deployment: TFX packs it in another order in each process, and the digest of the code covers it.
+    parts = [*(node.SerializeToString(deterministic=True).hex() for node in compiled.nodes), *files]
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
-    return Given(digest, base_model, base_day, baseline_model, base_counts, base_catalogue)
+    now_seen = seen(config, day, files, records)
+    return Given(digest, base_model, base_day, baseline_model, base_counts, base_catalogue, now_seen)
 
 
 def done(config: Config, day: date, now: Given, records: Records) -> Run | None:
@@ -79,9 +69,11 @@ def done(config: Config, day: date, now: Given, records: Records) -> Run | None:
         UserError: the day is to be run again, and the model that it went on from was removed.
     """
     last = records.last_complete(config.name, day)
-    if last and now == last.given:
+    if last and last.given and now == last.given:
         versions = [manifest.version for manifest in PushFolder(config.serving).manifests()]
         if last.version is None or any(version >= last.version for version in versions):
+            if last.given.seen != now.seen:  # such as what retention removed meanwhile
+                records.note_given(last.run, now)
             return last
     if records.is_removed(now.base_model):
         raise UserError(

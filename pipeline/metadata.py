@@ -1,5 +1,6 @@
 """What ML Metadata knows of the runs; TensorFlow and TFX are not imported."""
 
+import hashlib
 import json
 import os
 from collections.abc import Collection, Sequence
@@ -104,6 +105,29 @@ class Records:
     def is_removed(self, artifact: int) -> bool:
         """Whether retention has removed an artifact; 0 is none."""
         return any(found.state == mlmd.Artifact.DELETED for found in self._store.get_artifacts_by_id([artifact]))
+
+    def before(self, span: int) -> str:
+        """A digest of all that a day may go on from: models of earlier days and their blessings, counts and examples.
+
+        Args:
+            span: the day, in days since 1970-01-01.
+        """
+        earlier = [
+            artifact
+            for kind in ("Model", "Counts", "Examples")
+            for artifact in self._store.get_artifacts_by_type(kind)
+            if 0 < _span(artifact) < span
+        ]
+        models = {artifact.id for artifact in earlier}
+        blessings = [
+            blessing
+            for blessing in self._store.get_artifacts_by_type("ModelBlessing")
+            if properties(blessing).get("current_model_id") in models
+        ]
+        content = hashlib.sha256()
+        for artifact in sorted([*earlier, *blessings], key=lambda artifact: artifact.id):
+            content.update(f"{artifact.id} {artifact.state} {sorted(properties(artifact).items())}\n".encode())
+        return content.hexdigest()
 
     def note_given(self, run_id: str, given: Given) -> None:
         """Leaves on a run what it was given."""
@@ -230,3 +254,11 @@ class Records:
             )
             for context in contexts
         ]
+
+
+def _span(artifact: mlmd.Artifact) -> int:
+    """The day of an artifact, in days since 1970-01-01; 0 where it has none."""
+    for values in (artifact.custom_properties, artifact.properties):
+        if "span" in values:
+            return int(values["span"].int_value)
+    return 0

@@ -57,6 +57,7 @@ class Given:
         baseline_model: the id of the model that was to be beaten; 0 where there was none.
         base_counts: the id of the counts of an earlier day that were carried on; 0 where counting began anew.
         base_catalogue: the id of the catalogue of an earlier day that was carried on; 0 where it began anew, or lies in files.
+        seen: of `pipeline.glance.seen`; empty of runs of older code. Two that differ in nothing else are equal.
     """
 
     digest: str
@@ -65,6 +66,7 @@ class Given:
     baseline_model: int
     base_counts: int = 0
     base_catalogue: int = 0
+    seen: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from ml_metadata.metadata_store.metadata_store import MetadataStore
 from ml_metadata.proto import metadata_store_pb2
-from shops import DAY, ITEMS_A_KIND, PLAIN, SHOP, ndr, runs, write_shop
+from shops import DAY, ITEMS_A_KIND, PLAIN, PROJECT, SHOP, ndr, runs, write_shop
 
 PLAIN_TENSORFLOW = """
 import json, sys
@@ -59,7 +59,25 @@ print(json.dumps({"all": retrieve(1000), "others": retrieve(5, history), "faiss"
 """
 
 
+IMPORTED = """
+import sys
+from pipeline import cli
+try:
+    cli.main()
+finally:
+    heavy = {"apache_beam", "keras", "kubernetes", "matplotlib", "nltk", "tensorflow", "tf_keras", "tfx"}
+    print(*sorted(heavy & sys.modules.keys()), file=sys.stderr)
+"""
+
+
 LIMIT = "evaluator.limits=[{metric: recall_at_5, at_least: 0.999}]"
+
+
+def ndr_and_imports(*arguments: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
+    """A command, and what it imported of that which takes seconds."""
+    command = [sys.executable, "-c", IMPORTED, *arguments]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False, cwd=PROJECT)
+    return answer, answer.stderr.split()
 
 
 def embed(folder: str, **tensors: Any) -> dict[str, Any]:
@@ -75,8 +93,9 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     root = tmp_path_factory.mktemp("shop")
     write_shop(root)
     arguments = ["--config", str(SHOP), "--set", f"root={root}"]
-    answer = ndr("run", "--date", DAY.isoformat(), *arguments)
+    answer, imported = ndr_and_imports("run", "--date", DAY.isoformat(), *arguments)
     assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert imported == ["apache_beam", "tensorflow", "tf_keras", "tfx"]  # none of components.unused
     assert "recall@5" in answer.stdout
     assert "WARNING" not in answer.stdout + answer.stderr
     return arguments
@@ -199,8 +218,8 @@ def test_plain_tensorflow_and_plain_faiss_find_the_same_items(shop: list[str]) -
 
 
 def test_recommendations_are_of_the_visitors_kind_and_strangers_get_some(shop: list[str]) -> None:
-    known = ndr("recommend", "--user", "v 13", "--k", "10", *shop).stdout
-    items = [int(word[1:]) for word in known.split() if word[0] == "s" and word[1:].isdecimal()]
+    answer = ndr("recommend", "--user", "v 13", "--k", "10", *shop)
+    items = [int(word[1:]) for word in answer.stdout.split() if word[0] == "s" and word[1:].isdecimal()]
     assert len(items) == 10
     # Chance gives 1; how many it is differs between processors.
     assert sum(item // ITEMS_A_KIND == 3 for item in items) >= 5
@@ -227,8 +246,8 @@ def test_recommendations_are_of_the_visitors_kind_and_strangers_get_some(shop: l
 
 def test_the_same_command_again_does_nothing_and_says_so(shop: list[str]) -> None:
     before = runs(shop)
-    answer = ndr("run", "--date", DAY.isoformat(), *shop)
-    assert answer.returncode == 0
+    answer, imported = ndr_and_imports("run", "--date", DAY.isoformat(), *shop)
+    assert (answer.returncode, imported) == (0, [])
     assert answer.stdout == (
         f"2026-11-24 is done with the same input (version 20261124001, by run {before[-1]['run']}): nothing to do.\n"
     )

@@ -1,0 +1,94 @@
+"""Whether a day is done, by what can be seen without TFX: nothing heavy is imported where there is nothing to do.
+
+A run notes what it saw when it began (`Given.seen`). Where the same is seen again, TFX would be told the same, and find the same to
+go on from. Where it is not, the day may be done all the same: `pipeline.days` says so.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from datetime import date
+from importlib import metadata
+from pathlib import Path
+
+from components.example_gen import sources
+from components.example_gen.sources import Window
+from ndr_client.manifests import Manifests
+from pipeline import origin, store
+from pipeline.config import Config
+from pipeline.metadata import Records
+from pipeline.runs import Run
+
+LEFT_BY_A_KILL = (".staging", ".trash")  # see `components.pusher.versions`
+
+
+def done(config: Config, day: date) -> Run | None:
+    """The last complete run of a day, if it is seen to be done; None where that takes a closer look.
+
+    Raises:
+        schemas.errors.UserError: the feature specification is at fault, or ML Metadata cannot be reached.
+    """
+    if not store.has_begun(config) or "://" in config.serving:
+        return None
+    records = Records(store.connection(config))
+    last = records.last_complete(config.name, day)
+    if last is None or last.given is None:
+        return None
+    files = input_files(config, day, goes_on=last.given.base_model != 0)
+    if last.given.seen != seen(config, day, files, records):
+        return None
+    folder = Path(config.serving)
+    if any((folder / name).is_dir() and any((folder / name).iterdir()) for name in LEFT_BY_A_KILL):
+        return None
+    is_pushed = last.version is None or any(each.version >= last.version for each in Manifests(folder).read())
+    return last if is_pushed else None
+
+
+def seen(config: Config, day: date, files: Sequence[str], records: Records) -> str:
+    """A digest of what decides over what a run is given.
+
+    Args:
+        config: the configuration.
+        day: the UTC day.
+        files: see `input_files`.
+        records: of the runs.
+
+    Raises:
+        schemas.errors.UserError: the feature specification is at fault.
+    """
+    made_from = origin.of(config)
+    parts = [
+        day.isoformat(),
+        made_from.code,
+        made_from.configuration_digest,
+        metadata.version("tfx"),
+        records.before(sources.span(day)),
+        *files,
+    ]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def input_files(config: Config, day: date, goes_on: bool) -> list[str]:
+    """The fingerprints of the files that a run reads.
+
+    Args:
+        config: the configuration.
+        day: the UTC day.
+        goes_on: whether training goes on from an earlier model.
+
+    Raises:
+        schemas.errors.UserError: the feature specification is at fault.
+    """
+    spec = config.feature_spec()
+    window = Window.of(config.data, day, goes_on, has_history=spec.history is not None)
+    items, of_users = (
+        sources.first_to_see(config.data, day, goes_on, changing)
+        for changing in (spec.changing_item_features, spec.changing_user_features)
+    )
+    fingerprints = [
+        sources.fingerprint_of(lambda: sources.catalogue_files(config.data, day, items)),
+        sources.fingerprint_of(lambda: sources.interaction_files(config.data, window)),
+    ]
+    if (users := config.data.users) is not None:
+        fingerprints.append(sources.fingerprint_of(lambda: sources.newest_files(users, day, "users", of_users)))
+    return fingerprints
