@@ -26,6 +26,7 @@ import psutil
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 from benchmarks import common
+from benchmarks.floor import floors
 from benchmarks.logs import FIRST_DAY, Log, World, write
 from pipeline import config as configuration
 from pipeline.config import Config
@@ -39,6 +40,10 @@ DAY_BEFORE = 0.1
 SAMPLE_SECONDS = 0.1
 CHECKED = 5_000  # interactions of which the expected recall is worked out
 REST = "(start and end)"
+KEYS = {"seconds": "seconds", "processor_seconds": "processor", "peak_gib": "peak_gib"}  # of the headline
+LEAST_SHARE = (
+    0.01  # of the day's processor seconds: of a step with less the ratio to its floor is one of two small numbers
+)
 
 
 @dataclass(frozen=True)
@@ -143,6 +148,7 @@ def measure(root: Path, interactions: int, items: int, settings: list[str]) -> d
         "peak_gib": peak,
         "log_bytes": _bytes(root / "data" / "interactions" / str(_day(1))),
         "steps": [asdict(step) for step in (*steps, rest)],
+        "floors": floors(*(root / "data" / kind / str(_day(1)) for kind in ("interactions", "catalogue"))),
         "recall": run.recall,
         "expected_recall": {k: world.expected_recall(1, checked, k) for k in config.evaluator.recall_at},
         "version": run.version,
@@ -226,11 +232,22 @@ def headline(sizes: Sequence[dict[str, Any]]) -> dict[str, float]:
     of = {size["interactions"]: size for size in sizes}
     found: dict[str, float] = {}
     if MILLION in of:
-        found |= {"seconds_1m": of[MILLION]["seconds"], "peak_gib_1m": of[MILLION]["peak_gib"]}
+        found |= {f"{key}_1m": of[MILLION][name] for key, name in KEYS.items()}
         if 5 * MILLION in of:
             pair = [of[MILLION], of[5 * MILLION]]
             found["growth_1m_to_5m"] = growth([MILLION, 5 * MILLION], [size["seconds"] for size in pair])
+            found |= {"seconds_5m": pair[1]["seconds"], "peak_gib_5m": pair[1]["peak_gib"]}
+    found["worst_ratio_to_floor"] = max(ratios(sizes[-1]).values())
     return found
+
+
+def ratios(size: dict[str, Any]) -> dict[str, float]:
+    """How many times its floor each step takes in processor seconds, of those that take a share of the day to speak of."""
+    return {
+        step["name"]: step["processor"] / size["floors"][step["name"]]
+        for step in size["steps"]
+        if step["name"] in size["floors"] and step["processor"] >= LEAST_SHARE * size["processor"]
+    }
 
 
 def _show(sizes: list[dict[str, Any]]) -> None:
@@ -250,6 +267,14 @@ def _show(sizes: list[dict[str, Any]]) -> None:
                 row += [f"{fixed:.1f}", f"{unit:.1f}", f"{growth(interactions, found):.2f}"]
             rows.append(row)
         common.show(title, [*columns, *(["fixed", "a million", "growth"] if len(sizes) > 1 else [])], rows)
+    of_floors = [[name, *(f"{size['floors'][name]:.2f}" for size in sizes)] for name in sizes[0]["floors"]]
+    common.show("processor seconds of the arithmetic alone (benchmarks.floor)", columns, of_floors)
+    of_ratios = [ratios(size) for size in sizes]
+    common.show(
+        "times the arithmetic alone",
+        columns,
+        [[name, *(f"{each[name]:.1f}" if name in each else "" for each in of_ratios)] for name in sizes[0]["floors"]],
+    )
     peaks = [[name, *(f"{steps[name]['peak_gib']:.2f}" for steps in of_step)] for name in names[:-1]]
     common.show("most memory, GiB", columns, [*peaks, ["the day", *(f"{size['peak_gib']:.2f}" for size in sizes)]])
     written = [[name, *(f"{steps[name]['written'] / 1e6:.1f}" for steps in of_step)] for name in names[:-1]]
