@@ -1,13 +1,15 @@
-"""Exact places of true items among a whole catalogue, by blocked matrix products."""
+"""Exact places of true items among a whole catalogue, and its exact first items, by blocked matrix products."""
 
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache, partial
 from typing import NamedTuple
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 from threadpoolctl import ThreadpoolController
 
 TIE = 1e-6
@@ -16,6 +18,12 @@ item scored in two blocks must not beat itself. It is absolute, made for unit ve
 
 BLOCK_ITEMS, BLOCK_QUERIES = 510, 512  # their float32 scores are 1 MB, which a core keeps near
 MOST_IN_A_BYTE = 255
+SAMPLED_ITEMS = 1024  # whose scores say from which score on items are collected as possible first ones
+MISSES = 1e-3  # the share of queries whose first items may be looked for once more, as too few were collected
+DENSE_SCORES = 1 << 22  # 16 MB of float32, where all of a query's scores are kept
+
+
+NO_KEY = np.uint64(2**64 - 1)
 
 
 class Ranks(NamedTuple):
@@ -40,6 +48,11 @@ class Excluded(NamedTuple):
 
     offsets: NDArray[np.int64]
     rows: NDArray[np.int64]
+
+    @property
+    def queries(self) -> NDArray[np.int64]:
+        """The number of each row's query."""
+        return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
 
     def of(self, queries: NDArray[np.int64]) -> "Excluded":
         """The lists of some of the queries."""
@@ -119,6 +132,30 @@ def rank_by_embedding(
     Raises:
         ValueError: shapes that do not fit, or rows that the catalogue does not have.
     """
+    return rank_and_retrieve(queries, items, true_rows, 0, excluded, bonuses)[0]
+
+
+def rank_and_retrieve(
+    queries: NDArray[np.float32],
+    items: NDArray[np.float32],
+    true_rows: NDArray[np.int64],
+    k: int,
+    excluded: Excluded | None = None,
+    bonuses: Bonuses | None = None,
+) -> tuple[Ranks, NDArray[np.int64]]:
+    """`rank_by_embedding` and `top_rows` by one product.
+
+    Args:
+        queries: see `rank_by_embedding`.
+        items: the same.
+        true_rows: the same.
+        k: how many first items; 0 for none.
+        excluded: items that are neither ranked nor retrieved.
+        bonuses: see `rank_by_embedding`.
+
+    Raises:
+        ValueError: shapes that do not fit, or rows that the catalogue does not have.
+    """
     if queries.ndim != 2 or items.ndim != 2 or queries.shape[1] != items.shape[1]:
         raise ValueError(f"expected queries and items of one width, received {queries.shape} and {items.shape}")
     left_out = not_counted(true_rows, len(items), excluded)
@@ -126,22 +163,21 @@ def rank_by_embedding(
     if bonuses is not None:
         true_scores += bonuses.of_items(true_rows)
     counts = np.zeros((2, len(queries)), np.int64)
-    cores = len(os.sched_getaffinity(0))
-    # Each thread has a share of the items and multiplies on its own: what it multiplied is still near when it is compared.
-    share = -(-len(items) // cores)
-    with _blas().limit(limits=1, user_api="blas"), ThreadPoolExecutor(cores) as threads:
+    retrieved = np.full((len(queries), k), -1, np.int64)
+    with _workers() as threads:
         for start in range(0, len(queries), BLOCK_QUERIES):
-            chosen = slice(start, start + BLOCK_QUERIES)
-            added = bonuses and bonuses.of(np.arange(len(queries))[chosen])
-            block = _Block(queries[chosen], true_scores[chosen], left_out.of(start, start + BLOCK_QUERIES), added)
-            shares = [(first, min(first + share, len(items))) for first in range(0, len(items), share)]
-            counts[:, chosen] = sum(threads.map(partial(block.count, items), shares))
+            chosen = np.arange(start, min(start + BLOCK_QUERIES, len(queries)))
+            own = (true_rows[chosen], true_scores[chosen])
+            asked = _Asked(
+                queries[chosen], items, excluded and excluded.of(chosen), bonuses and bonuses.of(chosen), own, k
+            )
+            counts[:, chosen], retrieved[chosen] = asked.scan(left_out.of(start, start + BLOCK_QUERIES), threads)
     not_above, below = counts
     ranked = len(items) - left_out.number
     nowhere = ~np.isfinite(true_scores)
     # What is not counted was given the lowest score, so it is below.
     above = np.where(nowhere, ranked, len(items) - not_above)
-    return Ranks(above, np.where(nowhere, 0, not_above - below))
+    return Ranks(above, np.where(nowhere, 0, not_above - below)), retrieved
 
 
 def rank_by_score(scores: NDArray[np.float64], true_rows: NDArray[np.int64], excluded: Excluded | None = None) -> Ranks:
@@ -175,7 +211,7 @@ def top_rows(
 ) -> NDArray[np.int64]:
     """The exact first k items of each query by inner product, and what is added to it.
 
-    Of items with equal scores on the last place, which are there is FAISS's choice; the same arguments give the same ones.
+    Of items with equal scores those with the lower rows are first. An item with a NaN score is not retrieved.
 
     Args:
         queries: [queries, width].
@@ -187,40 +223,21 @@ def top_rows(
     Returns:
         [queries, k] int64 rows of `items`, the best first; -1 where there are no more.
     """
-    queries, items = np.ascontiguousarray(queries, np.float32), np.ascontiguousarray(items, np.float32)
-    longest = sum(int(np.diff(each.offsets).max(initial=0)) for each in (excluded, bonuses) if each)
-    scores, rows = faiss.knn(queries, items, min(k + longest, len(items)), metric=faiss.METRIC_INNER_PRODUCT)
-    if bonuses:
-        rows = _with_bonuses(scores, rows, queries, items, bonuses)
-    if excluded:
-        listed = np.repeat(np.arange(len(queries)), np.diff(excluded.offsets)) * len(items) + excluded.rows
-        found = np.arange(len(queries))[:, np.newaxis] * len(items) + rows
-        rows = np.where(np.isin(found, listed), -1, rows)
-        rows = np.take_along_axis(rows, np.argsort(rows < 0, axis=1, kind="stable"), axis=1)
-    missing = max(0, k - rows.shape[1])
-    return np.pad(rows[:, :k], ((0, 0), (0, missing)), constant_values=-1)
-
-
-def _with_bonuses(
-    scores: NDArray[np.float32],
-    rows: NDArray[np.int64],
-    queries: NDArray[np.float32],
-    items: NDArray[np.float32],
-    bonuses: Bonuses,
-) -> NDArray[np.int64]:
-    """[queries, n] found rows and scores to the rows in the order of their scores with bonuses, and behind them what has one."""
-    number = bonuses.queries
-    place = np.arange(len(bonuses.rows)) - bonuses.offsets[:-1][number]
-    width = int(place.max(initial=-1)) + 1
-    own_rows = np.full((len(queries), width), -1, np.int64)
-    own_scores = np.full((len(queries), width), -np.inf, np.float32)
-    own_rows[number, place] = bonuses.rows
-    own_scores[number, place] = np.einsum("pw,pw->p", queries[number], items[bonuses.rows]) + bonuses.values
-    keys = np.arange(len(queries))[:, np.newaxis] * len(items)
-    is_own = np.isin(keys + rows, number * len(items) + bonuses.rows)
-    all_rows = np.concatenate([np.where(is_own, -1, rows), own_rows], axis=1)
-    all_scores = np.concatenate([np.where(is_own, -np.inf, scores), own_scores], axis=1)
-    return np.take_along_axis(all_rows, np.argsort(-all_scores, axis=1, kind="stable"), axis=1)
+    retrieved = np.full((len(queries), k), -1, np.int64)
+    if not k or not len(items):
+        return retrieved
+    nothing = np.zeros(0, np.int64)
+    with _workers() as threads:
+        for start in range(0, len(queries), BLOCK_QUERIES):
+            chosen = np.arange(start, min(start + BLOCK_QUERIES, len(queries)))
+            left_out = excluded and excluded.of(chosen)
+            pairs = (nothing, nothing)
+            if left_out:
+                order = np.argsort(left_out.rows, kind="stable")
+                pairs = (left_out.rows[order], left_out.queries[order])
+            asked = _Asked(queries[chosen], items, left_out, bonuses and bonuses.of(chosen), None, k)
+            retrieved[chosen] = asked.scan(pairs, threads)[1]
+    return retrieved
 
 
 class NotCounted(NamedTuple):
@@ -266,45 +283,156 @@ def not_counted(true_rows: NDArray[np.int64], items: int, excluded: Excluded | N
     return NotCounted(queries, rows, np.bincount(queries, minlength=len(true_rows)))
 
 
-class _Block:
-    """Counts for a block of queries, over any of the items."""
+class _Asked:
+    """A block of queries, over all items.
+
+    Args:
+        queries: [queries, width].
+        items: [items, width].
+        excluded: items that are not retrieved.
+        bonuses: what is added to scores.
+        own: [queries] rows and scores of the true items, where they are ranked.
+        k: how many first items to retrieve.
+    """
 
     def __init__(
         self,
         queries: NDArray[np.float32],
-        true_scores: NDArray[np.float32],
-        not_counted: tuple[NDArray[np.int64], NDArray[np.int64]],
+        items: NDArray[np.float32],
+        excluded: Excluded | None,
         bonuses: Bonuses | None,
+        own: tuple[NDArray[np.int64], NDArray[np.float32]] | None,
+        k: int,
     ) -> None:
+        self._queries, self._items = queries, items
         self._columns = np.ascontiguousarray(queries.T)
-        self._bounds = true_scores + np.float32(TIE), true_scores - np.float32(TIE)
-        self._rows, self._queries = not_counted
+        self._excluded, self._bonuses = excluded, bonuses
+        self._own = own
+        self._k = k
         self._added = None
         if bonuses is not None:
             order = np.argsort(bonuses.rows, kind="stable")
             self._added = bonuses.rows[order], bonuses.queries[order], bonuses.values[order]
+        self._bounds = None if own is None else (own[1] + np.float32(TIE), own[1] - np.float32(TIE))
+        self._floors = self._collected_above() if k else None
 
-    def count(self, items: NDArray[np.float32], ends: tuple[int, int]) -> NDArray[np.int64]:
-        """[2, queries] int64: of the items between two rows, those that are not above the true one, and those below it."""
+    def scan(
+        self, left_out: tuple[NDArray[np.int64], NDArray[np.int64]], threads: ThreadPoolExecutor
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """[2, queries] counts, see `_scan_share`, and [queries, k] retrieved rows.
+
+        Args:
+            left_out: the rows, ascending, and queries of pairs that are neither counted nor collected, but for true items.
+            threads: a thread for each core.
+        """
+        # Blocks are the same however many threads there are, as the last bit of a product may depend on its block.
+        cores = len(os.sched_getaffinity(0))
+        share = BLOCK_ITEMS * max(1, -(-len(self._items) // (BLOCK_ITEMS * cores)))
+        shares = [(first, min(first + share, len(self._items))) for first in range(0, len(self._items), share)]
+        parts = list(threads.map(partial(self._scan_share, left_out), shares))
+        counts = sum((part[0] for part in parts), np.zeros((2, len(self._queries)), np.int64))
+        return counts, self._first([found for _, of_share in parts for found in of_share])
+
+    def _scan_share(
+        self, left_out: tuple[NDArray[np.int64], NDArray[np.int64]], ends: tuple[int, int]
+    ) -> tuple[NDArray[np.int64], list[tuple[NDArray[np.int64], NDArray[np.float32]]]]:
+        """Of the items between two rows [2, queries] counts, those not above the true one and those below it; and what it collects.
+
+        What is collected is row * queries + query, and the score.
+        """
         number = self._columns.shape[1]
         scores = np.empty((BLOCK_ITEMS, number), np.float32)
         flags = np.empty((BLOCK_ITEMS, number), np.bool_)
-        upper, lower = self._bounds
         counted = np.zeros((2, number), np.int64)
+        collected = []
         for start in range(*ends, BLOCK_ITEMS):
             end = min(start + BLOCK_ITEMS, ends[1])
             block, flag = scores[: end - start], flags[: end - start]
-            np.matmul(items[start:end], self._columns, out=block)
+            np.matmul(self._items[start:end], self._columns, out=block)
             if self._added is not None:
                 rows, queries, values = (
                     each[slice(*np.searchsorted(self._added[0], [start, end]))] for each in self._added
                 )
                 block[rows - start, queries] += values  # each pair once
-            chosen = slice(*np.searchsorted(self._rows, [start, end]))
-            block[self._rows[chosen] - start, self._queries[chosen]] = -np.inf
-            counted[0] += _column_sums(np.less_equal(block, upper, out=flag))
-            counted[1] += _column_sums(np.less(block, lower, out=flag))
-        return counted
+            chosen = slice(*np.searchsorted(left_out[0], [start, end]))
+            block[left_out[0][chosen] - start, left_out[1][chosen]] = -np.inf
+            if self._floors is not None:
+                above = np.flatnonzero(np.greater(block, self._floors, out=flag))
+                collected.append((start * number + above, block.reshape(-1)[above]))
+            if self._bounds is not None:
+                upper, lower = self._bounds
+                counted[0] += _column_sums(np.less_equal(block, upper, out=flag))
+                counted[1] += _column_sums(np.less(block, lower, out=flag))
+        return counted, collected
+
+    def _collected_above(self) -> NDArray[np.float32]:
+        """[queries] scores above which there are most likely k items, and not many more: those of some of the items say it."""
+        sample = self._items[:: max(1, len(self._items) // SAMPLED_ITEMS)]
+        lengths = np.diff(self._excluded.offsets) if self._excluded else np.zeros(len(self._queries), np.int64)
+        expected = (self._k + lengths) * (len(sample) / len(self._items))
+        place = stats.poisson.isf(MISSES, expected).astype(np.int64) + 1
+        ascending = np.sort(np.nan_to_num(self._queries @ sample.T, nan=-np.inf), axis=1)
+        floors = ascending[np.arange(len(place)), np.maximum(0, len(sample) - place)]
+        return np.where(place > len(sample), np.float32(-np.inf), floors)
+
+    def _first(self, collected: list[tuple[NDArray[np.int64], NDArray[np.float32]]]) -> NDArray[np.int64]:
+        """[queries, k] rows of what has the highest scores."""
+        number = len(self._queries)
+        if self._floors is None:
+            return np.zeros((number, 0), np.int64)
+        flat, scores = (np.concatenate(each) for each in zip(*collected, strict=True))
+        rows, queries = np.divmod(flat, number)
+        if self._own is not None:  # which was left out of the counts, so it was not collected
+            own_rows, own_scores = self._own
+            shown = np.flatnonzero((own_scores > self._floors) & ~self._is_excluded(own_rows))
+            rows, queries = np.append(rows, own_rows[shown]), np.append(queries, shown)
+            scores = np.append(scores, own_scores[shown])
+        lengths = np.bincount(queries, minlength=number)
+        order = np.argsort(queries.astype(np.uint16), kind="stable")
+        keys = np.full((number, max(self._k, int(lengths.max(initial=0)))), NO_KEY)
+        place = np.arange(len(order)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        keys[queries[order], place] = _keys(scores[order], rows[order])
+        retrieved = _rows_of_least(keys, self._k)
+        short = np.flatnonzero((lengths < self._k) & np.isfinite(self._floors))
+        step = max(1, DENSE_SCORES // len(self._items))
+        for start in range(0, len(short), step):
+            some = short[start : start + step]
+            retrieved[some] = self._first_of_all(some)
+        return retrieved
+
+    def _first_of_all(self, some: NDArray[np.int64]) -> NDArray[np.int64]:
+        """[queries, k] rows of what has the highest scores, for some of the queries, of all scores at once."""
+        scores = self._queries[some] @ self._items.T
+        if self._bonuses:
+            bonuses = self._bonuses.of(some)
+            scores[bonuses.queries, bonuses.rows] += bonuses.values
+        if self._excluded:
+            excluded = self._excluded.of(some)
+            scores[excluded.queries, excluded.rows] = -np.inf
+        keys = _keys(scores, np.arange(len(self._items)))
+        keys[~(scores > -np.inf)] = NO_KEY
+        missing = max(0, self._k - len(self._items))
+        return _rows_of_least(np.pad(keys, ((0, 0), (0, missing)), constant_values=NO_KEY), self._k)
+
+    def _is_excluded(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """[queries] rows, one of each query, to whether they are excluded."""
+        if self._excluded is None:
+            return np.zeros(len(rows), bool)
+        size = len(self._items)
+        return np.isin(np.arange(len(rows)) * size + rows, self._excluded.queries * size + self._excluded.rows)
+
+
+def _keys(scores: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """Scores and rows as one number: the higher the score, and of equal ones the lower the row, the lower the number."""
+    bits = (scores + np.float32(0)).view(np.uint32)  # which makes one zero of both
+    falling = np.where(bits >> 31, bits, ~bits & np.uint32(0x7FFFFFFF))
+    return falling.astype(np.uint64) << np.uint64(32) | rows.astype(np.uint64)
+
+
+def _rows_of_least(keys: NDArray[np.uint64], k: int) -> NDArray[np.int64]:
+    """[queries, n] keys to the rows of the least k, in order; -1 for NO_KEY."""
+    least = np.sort(np.partition(keys, k - 1, axis=1)[:, :k], axis=1)
+    return np.where(least == NO_KEY, -1, (least & np.uint64(0xFFFFFFFF)).astype(np.int64))
 
 
 def _column_sums(flags: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -314,6 +442,13 @@ def _column_sums(flags: NDArray[np.bool_]) -> NDArray[np.int64]:
     for start in range(0, len(flags), MOST_IN_A_BYTE):
         total += np.add.reduce(bytes_[start : start + MOST_IN_A_BYTE], axis=0, dtype=np.uint8)
     return total
+
+
+@contextmanager
+def _workers() -> Iterator[ThreadPoolExecutor]:
+    """A thread for each core, each of which multiplies on its own: what it multiplied is still near when it is compared."""
+    with _blas().limit(limits=1, user_api="blas"), ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
+        yield threads
 
 
 @cache

@@ -25,7 +25,15 @@ from components.evaluator.names import (
     TAKEN_BEFORE,
 )
 from components.evaluator.positions import positions, rows_of_lists
-from components.evaluator.ranking import Bonuses, Excluded, Ranks, rank_by_embedding, rank_by_score, top_rows
+from components.evaluator.ranking import (
+    Bonuses,
+    Excluded,
+    Ranks,
+    rank_and_retrieve,
+    rank_by_embedding,
+    rank_by_score,
+    top_rows,
+)
 from components.evaluator.ranking_entries import rank_by_entries, top_by_entries, top_by_popularity
 from components.evaluator.settings import EvaluatorSettings
 from components.evaluator.taken import Taken
@@ -148,9 +156,7 @@ class ScoreGroup:
         bonuses = {name: _bonuses(each, catalogue) for name, each in embedded.items()}
         scored = {}
         for name, by_model in queries.items():
-            items = catalogue.embeddings[name]
-            ranks = rank_by_embedding(by_model, items, asked.true_rows, asked.excluded, bonuses[name])
-            scored[name] = self._with_retrieved(ranks, name, by_model, asked, catalogue, bonuses[name])
+            scored[name] = self._of_model(name, by_model, asked, catalogue, bonuses[name])
         scored |= self._of_baselines(asked, taken, catalogue)
         scored |= self._of_new_items(asked, queries[CANDIDATE], catalogue, bonuses[CANDIDATE])
         is_like = BASELINE in queries and queries[BASELINE].shape == queries[CANDIDATE].shape
@@ -164,19 +170,18 @@ class ScoreGroup:
                 scored[name] = Scored.of_ranks(ranks)
         return scored
 
-    def _with_retrieved(
+    def _of_model(
         self,
-        ranks: Ranks,
         name: str,
         queries: NDArray[np.float32],
         asked: Asked,
         catalogue: Catalogue,
         bonuses: Bonuses | None,
     ) -> Scored:
-        if not self._places.retriever:
-            return Scored.of_ranks(ranks)
         k, items = self._settings.retrieved_at, catalogue.embeddings[name]
-        rows = top_rows(queries, items, k, asked.excluded, bonuses)
+        if not self._places.retriever:
+            return Scored.of_ranks(rank_by_embedding(queries, items, asked.true_rows, asked.excluded, bonuses))
+        ranks, rows = rank_and_retrieve(queries, items, asked.true_rows, k, asked.excluded, bonuses)
         found = np.zeros((len(rows), 1))
         if name == CANDIDATE:  # the search by itself, which bonuses have no part in
             searched = items if catalogue.is_served else catalogue.served.embeddings
