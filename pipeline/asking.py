@@ -8,12 +8,10 @@ import grpc
 
 from ndr_client import Client, Tls
 from ndr_client.client import Version
-from ndr_client.served import MODELS
 from pipeline.config import Config
 from schemas.errors import PassingError, UserError
 
 TIMEOUT_SECONDS = 60.0
-LOOPBACK = "127.0.0.1"
 
 
 @contextmanager
@@ -49,29 +47,6 @@ def _told(address: str) -> Iterator[None]:
                 f"{words}. See that a server runs there: ndr serve, or name another: --server."
             ) from error
         raise UserError(words) from error
-
-
-@contextmanager
-def own_server(config: Config) -> Iterator[Client]:
-    """Starts the embedded server over the push folder, for this process alone, and connects once a version is loaded.
-
-    Raises:
-        UserError: the push folder is an address, no version can be loaded, or the server refuses a call.
-    """
-    from serving.server import EmbeddedServer, ServerSettings  # TensorFlow
-
-    if "://" in config.serving:
-        raise UserError(
-            f"{config.serving}: expected --server beside an address: a server of our own reads only folders."
-        )
-    with EmbeddedServer(Path(config.serving), ServerSettings(port=0, rest_port=0)) as server:
-        server.versions.refresh()
-        if server.versions.live is None:
-            reasons = {state.message for model in MODELS for state in server.versions.states(model).values()}
-            raise UserError(f"{config.serving}: expected a version that can be served: {'; '.join(sorted(reasons))}")
-        address = f"{LOOPBACK}:{server.port}"
-        with _told(address), Client(address, timeout=TIMEOUT_SECONDS) as connected:
-            yield connected
 
 
 def version(text: str) -> Version:

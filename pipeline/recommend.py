@@ -1,23 +1,24 @@
-"""A person's top K, and the items that are most like one, asked of a server as any client asks."""
+"""A person's top K, and the items that are most like one, asked of a server as any client asks, or of what was pushed.
 
-import os
+Without a server the SavedModels of the newest version are loaded for the one question; neither TFX nor all of TensorFlow is
+imported.
+"""
+
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import tensorflow as tf
-
-from components.example_gen.catalogue import BLOCKED_SPLIT, CATALOGUE_SPLIT
-from components.indexer.embedding import candidate_id
-from components.pusher.versions import PushFolder
-from components.records import read_records
-from ndr_client import Found
+from components.pusher.manifest import Manifest
+from ndr_client import Client, Found
+from ndr_client.manifests import MANIFESTS, Manifests
 from ndr_client.served import EXCLUDE, RETRIEVER, WHERE
-from pipeline import asking, origin, store
+from pipeline import asking, one_question, origin, store
 from pipeline.config import Config
 from pipeline.metadata import Records
+from pipeline.pushed_version import PushedVersion
 from schemas.errors import UserError
 from schemas.features import (
     AGES_SUFFIX,
@@ -32,6 +33,10 @@ from schemas.features import (
 )
 
 MICROSECONDS = 1_000_000  # a second
+CATALOGUE_SPLIT, BLOCKED_SPLIT = (
+    "catalogue",
+    "blocked",
+)  # as components.example_gen.catalogue has them, which imports TFX
 
 
 @dataclass(frozen=True)
@@ -99,7 +104,7 @@ def recommend(
         config: of the pipeline.
         user: the id.
         k: the number of items.
-        server: HOST:PORT of a server's gRPC side; without it the embedded server is started for this one question.
+        server: HOST:PORT of a server's gRPC side; without it the SavedModels of the push folder are loaded for this one question.
         label: of the version that is asked; None for the newest.
         authorities: see `pipeline.asking.client`.
         where: the conditions that items must meet; see `components.indexer.filters`.
@@ -116,8 +121,8 @@ def recommend(
     past = {item for name in left_out for item in _values(query, name)}
     _set(query, EXCLUDE, sorted(past))
     _set(query, WHERE, [each.encode() for each in where])
-    with asking.client(config, server, authorities) if server else asking.own_server(config) as client:
-        found = client.retrieve([query.SerializeToString()], k, version=label)
+    with _asked(config, server, label, authorities) as asked:
+        found = asked.retrieve([query.SerializeToString()], k, version=label)
     shown = _values(query, spec.history[0]) if spec.history else []
     history = [titles.get(item) or item.decode(errors="replace") for item in shown]
     return Answer(found.version, known, history, _recommended(found, titles))
@@ -152,13 +157,13 @@ def similar(
     some = (
         each for split in (CATALOGUE_SPLIT, BLOCKED_SPLIT) for each in _read(uris["catalogue"], split) if id_ in each
     )
-    example = next((each for each in some if candidate_id(each) == id_), None)
+    example = next((each for each in some if _values(one_question.new_example(each), CANDIDATE_ID) == [id_]), None)
     if example is None:
         raise UserError(f"--item: expected an item of the catalogue in {uris['catalogue']}, received {item!r}.")
     titles = _titles(uris["catalogue"])
     conditions = [list(where)] if where else None
-    with asking.client(config, server, authorities) if server else asking.own_server(config) as client:
-        found = client.similar([example], [id_], k, where=conditions, version=label)
+    with _asked(config, server, label, authorities) as asked:
+        found = asked.similar([example], [id_], k, where=conditions, version=label)
     return Alike(found.version, titles.get(id_) or item, _recommended(found, titles))
 
 
@@ -168,10 +173,9 @@ def _newest(config: Config) -> tuple[FeatureSpec, Mapping[str, str]]:
     Raises:
         UserError: nothing was pushed yet, or what the version needs is gone.
     """
-    manifests = PushFolder(config.serving).manifests()
-    if not manifests:
+    newest = _newest_manifest(config.serving)
+    if newest is None:
         raise UserError(f"Nothing was pushed to {config.serving} yet. First: ndr run --config ... --date ...")
-    newest = manifests[-1]
     spec = config.feature_spec()
     gone = f"What version {newest.version} was made from or consists of is gone. Run its day, {newest.day}, again."
     if not store.has_begun(config):
@@ -179,14 +183,40 @@ def _newest(config: Config) -> tuple[FeatureSpec, Mapping[str, str]]:
     records = Records(store.connection(config))
     origin.check_root(config, records)
     uris = records.example_uris(newest.run)
-    folders = PushFolder(config.serving).places(newest)
-    if RETRIEVER not in folders or not all(tf.io.gfile.exists(place) for place in (*uris.values(), *folders.values())):
+    folders = {part: f"{config.serving}/{place}" for part, place in newest.parts.items()}
+    if RETRIEVER not in folders or not all(_exists(place) for place in (*uris.values(), *folders.values())):
         raise UserError(gone)
     return spec, uris
 
 
+def _newest_manifest(push_folder: str) -> Manifest | None:
+    """The manifest of the newest version; None before the first push."""
+    if "://" in push_folder:
+        from components.pusher.versions import PushFolder  # imports TFX
+
+        return next(reversed(PushFolder(push_folder).manifests()), None)
+    pushed = Manifests(Path(push_folder)).read()
+    if not pushed:
+        return None
+    return Manifest.model_validate_json((Path(push_folder) / MANIFESTS / f"{pushed[-1].version}.json").read_bytes())
+
+
+def _asked(
+    config: Config, server: str | None, label: str | None, authorities: Path | None
+) -> AbstractContextManager[Client | PushedVersion]:
+    """A server's client, or what was pushed, which answers the same two questions."""
+    if server:
+        return asking.client(config, server, authorities)
+    return nullcontext(PushedVersion(config.serving, label))
+
+
+def _exists(place: str) -> bool:
+    """Whether a folder is there; of an address the server knows."""
+    return "://" in place or Path(place).exists()
+
+
 def _titles(uri: str) -> dict[bytes, str]:
-    catalogue = (tf.train.Example.FromString(serialized) for serialized in _read(uri))
+    catalogue = (one_question.new_example(serialized) for serialized in _read(uri))
     return {_values(e, CANDIDATE_ID)[0]: (_values(e, TITLE) or [b""])[0].decode() for e in catalogue}
 
 
@@ -198,11 +228,13 @@ def _recommended(found: Found, titles: Mapping[bytes, str]) -> list[Recommendati
 
 def interactions_of(config: Config, version: int) -> str | None:
     """The folder of the interactions that a pushed version's run read; None where they are gone."""
+    from components.pusher.versions import PushFolder  # imports TFX
+
     manifest = next((each for each in PushFolder(config.serving).manifests() if each.version == version), None)
     if manifest is None or not store.has_begun(config):
         return None
     uri = Records(store.connection(config)).example_uris(manifest.run).get("interactions")
-    return uri if uri and tf.io.gfile.exists(uri) else None
+    return uri if uri and Path(uri).exists() else None
 
 
 def _query(spec: FeatureSpec, user: str, interactions: str, users: str | None) -> tuple[Any, bool]:
@@ -211,7 +243,7 @@ def _query(spec: FeatureSpec, user: str, interactions: str, users: str | None) -
     mine.sort(key=lambda example: example.features.feature[TIMESTAMP].int64_list.value[0])
     now = datetime.now(UTC)
     derived: dict[str, list[bytes]] = {"hour_of_day": [b"%d" % now.hour], "day_of_week": [b"%d" % now.weekday()]}
-    query = tf.train.Example()
+    query = one_question.new_example()
     if mine:
         query.CopyFrom(mine[-1])
         newest_time = mine[-1].features.feature[TIMESTAMP].int64_list.value[0]
@@ -248,12 +280,12 @@ def _query(spec: FeatureSpec, user: str, interactions: str, users: str | None) -
 def _of(user: str, uri: str) -> list[Any]:
     """A user's examples; only what has the id somewhere is parsed, as that takes longer than all else."""
     id_ = user.encode()
-    some = (tf.train.Example.FromString(serialized) for serialized in _read(uri) if id_ in serialized)
+    some = (one_question.new_example(serialized) for serialized in _read(uri) if id_ in serialized)
     return [example for example in some if _values(example, QUERY_ID) == [id_]]
 
 
 def _read(uri: str, split: str = "*") -> Iterator[bytes]:
-    return read_records(sorted(tf.io.gfile.glob(os.path.join(uri, f"Split-{split}", "*"))))
+    return one_question.read_records(sorted(map(str, Path(uri).glob(f"Split-{split}/*"))))
 
 
 def _values(example: Any, name: str) -> list[bytes]:

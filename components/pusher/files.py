@@ -15,23 +15,11 @@ import tensorflow as tf
 from tfx.dsl.io import fileio
 from tfx.utils import io_utils
 
+from components.pusher.manifest import Digest
 from schemas.errors import UserError
-from schemas.features import Declaration
 
 SAVED_MODEL = "saved_model.pb"
 CHUNK = 1 << 20  # bytes
-
-
-class Digest(Declaration):
-    """What a file holds.
-
-    Attributes:
-        size: in bytes.
-        sha256: of its content, in hexadecimal digits.
-    """
-
-    size: int
-    sha256: str
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,27 @@
-"""What a pushed version is, and which versions are in force."""
+"""What a pushed version is, and which versions are in force. Nothing heavy is imported."""
 
 from collections.abc import Collection, Sequence
 from pathlib import PurePosixPath
 
 from pydantic import Field, field_validator
 
-from components.pusher.files import Digest
 from schemas.errors import UserError
 from schemas.features import Declaration
 
 HIGHEST_VERSION = (1 << 63) - 1  # TF Serving's, an int64
 REVISIONS_A_DAY = 1000
+
+
+class Digest(Declaration):
+    """What a file holds.
+
+    Attributes:
+        size: in bytes.
+        sha256: of its content, in hexadecimal digits.
+    """
+
+    size: int
+    sha256: str
 
 
 class Manifest(Declaration):

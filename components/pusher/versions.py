@@ -33,8 +33,8 @@ from tfx.utils import io_utils
 
 from components.indexer.files import write_whole
 from components.pusher import files
-from components.pusher.files import Digest, Source
-from components.pusher.manifest import REVISIONS_A_DAY, Manifest, find, staying
+from components.pusher.files import Source
+from components.pusher.manifest import REVISIONS_A_DAY, Digest, Manifest, find, staying
 from schemas.errors import UserError
 
 MANIFESTS = "manifests"

@@ -218,7 +218,8 @@ def test_plain_tensorflow_and_plain_faiss_find_the_same_items(shop: list[str]) -
 
 
 def test_recommendations_are_of_the_visitors_kind_and_strangers_get_some(shop: list[str]) -> None:
-    answer = ndr("recommend", "--user", "v 13", "--k", "10", *shop)
+    answer, imported = ndr_and_imports("recommend", "--user", "v 13", "--k", "10", *shop)
+    assert imported == ["tensorflow"]  # and of that a session, not Keras
     items = [int(word[1:]) for word in answer.stdout.split() if word[0] == "s" and word[1:].isdecimal()]
     assert len(items) == 10
     # Chance gives 1; how many it is differs between processors.

@@ -1,0 +1,86 @@
+"""A SavedModel that is asked one question, in a session, by no more of TensorFlow than that takes.
+
+`import tensorflow` takes four processor seconds: it imports Keras, datasets, distribution and the whole public interface. A session
+and the loader of SavedModels take one. So the package is entered past its `__init__` here, in a process that asks and ends. Where
+TensorFlow was imported before, it is used as it is.
+"""
+
+import importlib.util
+import sys
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from schemas.errors import UserError
+
+Inputs = Mapping[str, Sequence[Any]]
+
+PACKAGE = "tensorflow"
+SERVING = "serve"
+
+
+def enter() -> None:
+    """Makes TensorFlow's modules importable without the package's `__init__`; does nothing where that has run."""
+    if PACKAGE in sys.modules:
+        return
+    spec = importlib.util.find_spec(PACKAGE)
+    assert spec and spec.submodule_search_locations
+    package = types.ModuleType(PACKAGE)
+    package.__spec__, package.__path__ = spec, list(spec.submodule_search_locations)
+    sys.modules[PACKAGE] = package
+
+
+def ask(folder: Path, signature: str, inputs: Inputs, outputs: Sequence[str]) -> list[Any]:
+    """Loads a SavedModel and runs a signature of it once. No function is made of its graphs, which would take seconds.
+
+    Args:
+        folder: the SavedModel's.
+        signature: its name.
+        inputs: the values of each input. One that is left out is a list of texts, and empty in each row.
+        outputs: the names of those that are wanted.
+
+    Returns:
+        An array for each output.
+
+    Raises:
+        UserError: the model refuses the inputs.
+    """
+    enter()
+    from tensorflow.python.client import session as sessions
+    from tensorflow.python.framework import errors, ops
+    from tensorflow.python.saved_model import loader
+
+    with ops.Graph().as_default(), sessions.Session() as session:
+        definition = loader.load(session, [SERVING], str(folder)).signature_def[signature]
+        if unknown := sorted(set(inputs) - set(definition.inputs)):
+            raise UserError(
+                f"{folder}: expected inputs {', '.join(sorted(definition.inputs))}, received {unknown[0]} too."
+            )
+        rows = len(next(iter(inputs.values())))
+        fed = {tensor.name: inputs.get(name, np.zeros((rows, 0), object)) for name, tensor in definition.inputs.items()}
+        try:
+            found: list[Any] = session.run([definition.outputs[name].name for name in outputs], fed)
+        except errors.InvalidArgumentError as error:
+            raise UserError(f"{folder}: {error.message.partition(chr(10))[0]}") from error
+    return found
+
+
+def read_records(paths: Sequence[str]) -> Iterator[bytes]:
+    """The records of gzipped TFRecords, in their order."""
+    enter()
+    from tensorflow.python.lib.io import tf_record
+
+    options = tf_record.TFRecordOptions(tf_record.TFRecordCompressionType.GZIP)
+    for path in paths:
+        yield from tf_record.tf_record_iterator(path, options)
+
+
+def new_example(serialized: bytes = b"") -> Any:
+    """A tf.Example."""
+    enter()
+    from tensorflow.core.example import example_pb2
+
+    return example_pb2.Example.FromString(serialized)
