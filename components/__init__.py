@@ -7,9 +7,6 @@ choice is made here, in the package through which all code that touches TensorFl
 import os
 import sys
 
-from components.unused import leave_out
-
-leave_out()
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
 if os.environ["TF_USE_LEGACY_KERAS"] not in ("1", "true", "True"):

@@ -1,6 +1,7 @@
 """What Beam, TFX and TFMA import for parts of theirs that nothing here uses: a fifth of the seconds that importing TFX takes.
 
-Beam does without its own when they are not there. For the others empty ones stand in, whose names are classes that do nothing.
+Beam does without its own when they are not there. For the others empty ones stand in, whose names are classes that do nothing. Only
+the processes of `ndr` and of a pod leave them out: whoever imports our code beside `tfx.v1`, which wants BigQuery, has all of it.
 """
 
 import sys

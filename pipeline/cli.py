@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from components.unused import leave_out
 from pipeline.arguments import (
     MOVIELENS_CONFIG,
     AuthoritiesOption,
@@ -634,6 +635,7 @@ def main() -> None:
         if getattr(sys, name) is None:  # closed by whoever started us: the next file to be opened would take its number
             discard(descriptor)
             setattr(sys, name, os.fdopen(descriptor, "w", encoding="utf-8"))
+    leave_out()
     app()
 
 

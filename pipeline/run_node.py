@@ -41,6 +41,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from components.unused import leave_out
 from pipeline import rights
 from pipeline.missed import DAYS_BACK, MAKE_UP_DAYS
 from schemas.errors import PassingError, UserError
@@ -325,6 +326,7 @@ def _at_sigterm(last_act: Callable[[], None]) -> Iterator[None]:
 
 def main() -> None:
     """The entry point."""
+    leave_out()
     typer.run(step)
 
 

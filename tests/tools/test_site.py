@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 import yaml
 
-PROJECT = Path(__file__).parents[1]
+PROJECT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
