@@ -6,6 +6,7 @@ TensorFlow was imported before, it is used as it is.
 """
 
 import importlib.util
+import re
 import sys
 import types
 from collections.abc import Iterator, Mapping, Sequence
@@ -64,7 +65,8 @@ def ask(folder: Path, signature: str, inputs: Inputs, outputs: Sequence[str]) ->
         try:
             found: list[Any] = session.run([definition.outputs[name].name for name in outputs], fed)
         except errors.InvalidArgumentError as error:
-            raise UserError(f"{folder}: {error.message.partition(chr(10))[0]}") from error
+            words = re.search(r"assertion failed: \[(.*?)\]", error.message, re.DOTALL)  # what the graph itself found
+            raise UserError(f"{folder}: {words[1] if words else error.message}") from error
     return found
 
 
