@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from components.example_gen.split_names import BLOCKED_SPLIT, CATALOGUE_SPLIT
 from components.pusher.manifest import Manifest
 from ndr_client import Client, Found
 from ndr_client.manifests import MANIFESTS, Manifests
@@ -33,10 +34,6 @@ from schemas.features import (
 )
 
 MICROSECONDS = 1_000_000  # a second
-CATALOGUE_SPLIT, BLOCKED_SPLIT = (
-    "catalogue",
-    "blocked",
-)  # as components.example_gen.catalogue has them, which imports TFX
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,10 @@ from components.evaluator.names import BASELINE, CANDIDATE
 from components.evaluator.preparing import Task, prepare
 from components.evaluator.ranked import SUMS_SPLIT, USER_GROUPS
 from components.evaluator.settings import EvaluatorSettings
-from components.example_gen.catalogue import CATALOGUE_SPLIT, judged_split
+from components.example_gen.catalogue import judged_split
 from components.example_gen.interactions import EVAL_SPLIT
 from components.example_gen.ordered import WriteInOrder
+from components.example_gen.split_names import CATALOGUE_SPLIT
 from components.progress import progress
 from components.trainer.export import judged_tower
 from ndr_client.served import RETRIEVER

@@ -26,11 +26,9 @@ from components.example_gen.examples import partitions, serialized_examples
 from components.example_gen.keyed import BASE_MODEL, OUTPUTS, PARAMETERS, Ingestion, Inputs, KeyedDriver, KeyedExecutor
 from components.example_gen.point_in_time import EARLIER_SPLIT, JUDGED_SPLIT, Tables, Versions, tell
 from components.example_gen.settings import ExampleGenSettings
+from components.example_gen.split_names import BLOCKED_SPLIT, CATALOGUE_SPLIT
 from components.records import read_records
 from schemas.features import CANDIDATE_ID, SEEN_THROUGH, FeatureSpec
-
-CATALOGUE_SPLIT = "catalogue"
-BLOCKED_SPLIT = "blocked"
 
 
 class CatalogueSpec(component_spec.ComponentSpec):

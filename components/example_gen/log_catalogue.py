@@ -16,7 +16,7 @@ from tfx.types import component_spec, standard_artifacts
 
 from components.example_gen import sources
 from components.example_gen.accounting import Accounting
-from components.example_gen.catalogue import BLOCKED_SPLIT, CATALOGUE_SPLIT, entries, read_rows, splits_of
+from components.example_gen.catalogue import entries, read_rows, splits_of
 from components.example_gen.cleaning import FILE, ROW, Cleaning, from_bytes, parted
 from components.example_gen.columns import BLOCKED, TYPES, Column, catalogue_columns
 from components.example_gen.day_driver import Request
@@ -24,6 +24,7 @@ from components.example_gen.examples import partitions
 from components.example_gen.keyed import OUTPUTS, PARAMETERS, Ingestion, Inputs, KeyedDriver, KeyedExecutor
 from components.example_gen.settings import ExampleGenSettings
 from components.example_gen.sources import MICROSECONDS_A_DAY, Window, microseconds
+from components.example_gen.split_names import BLOCKED_SPLIT, CATALOGUE_SPLIT
 from components.resolver.earlier import BASE_CATALOGUE_KEY
 from schemas.features import CANDIDATE_ID, TIMESTAMP, WEIGHTS_SUFFIX, FeatureSpec
 

@@ -17,8 +17,8 @@ from tfx.types import artifact_utils, component_spec, standard_artifacts
 from tfx.utils import io_utils, path_utils
 
 from components.artifacts import ItemIndex, Retriever
-from components.example_gen.catalogue import CATALOGUE_SPLIT
 from components.example_gen.interactions import TRAIN_SPLIT
+from components.example_gen.split_names import CATALOGUE_SPLIT
 from components.indexer import faiss_index, files, filter_columns
 from components.indexer.embedding import EmbedCatalogue, EmbedSomeQueries
 from components.indexer.faiss_index import FaissIndex

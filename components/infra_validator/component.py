@@ -21,8 +21,8 @@ from tfx.types import artifact_utils, component_spec, standard_artifacts
 from tfx.utils import io_utils, path_utils
 
 from components.artifacts import ItemIndex, Retriever, warm_start_folder
-from components.example_gen.catalogue import CATALOGUE_SPLIT
 from components.example_gen.interactions import EVAL_SPLIT
+from components.example_gen.split_names import CATALOGUE_SPLIT
 from components.indexer import files
 from components.indexer.embedding import candidate_id
 from components.infra_validator.parity import Parity

@@ -14,9 +14,9 @@ from tfx.types.standard_component_specs import TrainerSpec
 from tfx.utils import io_utils, json_utils
 
 from components.artifacts import GOES_ON_PROPERTY, SHAPE_PROPERTY, SPAN_PROPERTY, Analysis, warm_start_folder
-from components.example_gen.catalogue import BLOCKED_SPLIT, CATALOGUE_SPLIT
 from components.example_gen.interactions import EVAL_SPLIT
 from components.example_gen.point_in_time import EARLIER_SPLIT, JUDGED_DAY_PROPERTY, JUDGED_SPLIT
+from components.example_gen.split_names import BLOCKED_SPLIT, CATALOGUE_SPLIT
 
 CATALOGUE_KEY = "catalogue"
 CATALOGUE_FILES = "catalogue_files"
