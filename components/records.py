@@ -1,14 +1,28 @@
-"""Gzipped TFRecords, read by TensorFlow's iterator over a file.
+"""Gzipped TFRecords.
 
-It takes two microseconds a record. tf.data takes five for records by the thousand, and a hundred for one at a time.
+They are read by TensorFlow's iterator over a file, which takes two microseconds a record; tf.data takes five for records by the
+thousand, and a hundred for one at a time.
+
+They are written without TensorFlow, whose writer takes eight microseconds a record, half of them in zlib. ISA-L compresses four
+times as fast, to as few bytes. Every processor with SSE 4.2, which TensorFlow needs too, gives the same bytes.
 """
 
+import functools
+import os
+import struct
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from pathlib import Path
 
+import google_crc32c
 import tensorflow as tf
+from isal import isal_zlib
 
 READ = 4096
+COMPRESSION_LEVEL = 1
+GZIP = 16 + 15  # zlib's number for the format, and the bits of the window
+PIECES = 3  # of a record: its header, its bytes, their checksum
+CRC_OFFSET = 0xA282EAD8
 _iterate = tf.compat.v1.io.tf_record_iterator.__wrapped__  # itself, without its advice to take tf.data
 
 
@@ -24,3 +38,30 @@ def read_records(paths: Iterable[str]) -> Iterator[bytes]:
     """The records of files, in their order."""
     for path in paths:
         yield from _iterate(path, tf.io.TFRecordOptions(compression_type="GZIP"))
+
+
+def write_records(path: str, records: Iterable[bytes]) -> None:
+    """Writes a gzipped TFRecord, which has its name once it is whole: a worker may be killed and another do the same again."""
+    folder, name = os.path.split(path)
+    unfinished = Path(folder, f".{name}.unfinished")
+    unfinished.parent.mkdir(parents=True, exist_ok=True)
+    compressor = isal_zlib.compressobj(COMPRESSION_LEVEL, wbits=GZIP)
+    framed = (piece for record in records for piece in (_header(len(record)), record, _masked_crc(record)))
+    with unfinished.open("wb") as file:
+        while pieces := list(islice(framed, PIECES * READ)):
+            file.write(compressor.compress(b"".join(pieces)))
+        file.write(compressor.flush())
+    unfinished.replace(path)
+
+
+@functools.cache
+def _header(length: int) -> bytes:
+    """What comes before a record: its length, and the checksum of that."""
+    encoded = struct.pack("<Q", length)
+    return encoded + _masked_crc(encoded)
+
+
+def _masked_crc(data: bytes) -> bytes:
+    """CRC-32C as TFRecord masks it (https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details)."""
+    crc = google_crc32c.value(data)
+    return ((crc >> 15 | crc << 17) + CRC_OFFSET & 0xFFFFFFFF).to_bytes(4, "little")

@@ -12,13 +12,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import tensorflow as tf
-from tfx.dsl.io import fileio
 
 from components.example_gen.cleaning import to_bytes
+from components.records import write_records
 
 PREFIX = "examples"
-COMPRESSION_LEVEL = 1
 HASH, EXAMPLE = "hash", "example"
 
 
@@ -53,18 +51,6 @@ def write_in_order(folder: str, part: int, files: int, examples: pa.ChunkedArray
     hashes = pd.util.hash_array(records, categorize=False)
     order = pc.sort_indices(pa.table({HASH: hashes, EXAMPLE: examples}), [(HASH, "ascending"), (EXAMPLE, "ascending")])
     write_records(os.path.join(folder, f"{PREFIX}-{part:05d}-of-{files:05d}.gz"), records[order.to_numpy()])
-
-
-def write_records(path: str, records: Iterable[bytes]) -> None:
-    """Writes a gzipped TFRecord, which has its name once it is whole: a worker may be killed and another do the same again."""
-    folder, name = os.path.split(path)
-    fileio.makedirs(folder)
-    unfinished = os.path.join(folder, f".{name}.unfinished")
-    options = tf.io.TFRecordOptions(compression_type="GZIP", compression_level=COMPRESSION_LEVEL)
-    with tf.io.TFRecordWriter(unfinished, options) as writer:
-        for record in records:
-            writer.write(record)
-    fileio.rename(unfinished, path, overwrite=True)
 
 
 def _parted(examples: pa.Array, files: int) -> Iterator[tuple[int, bytes]]:

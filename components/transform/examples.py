@@ -10,9 +10,8 @@ import tensorflow as tf
 import tensorflow_transform as tft
 
 from components.encoded import encode
-from components.example_gen.ordered import write_records
 from components.kept import Kept
-from components.records import read_batches
+from components.records import read_batches, write_records
 from components.transform.graph import TransformGraph
 from schemas.features import FeatureSpec
 
