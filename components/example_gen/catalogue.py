@@ -24,7 +24,7 @@ from components.example_gen.columns import BLOCKED, catalogue_columns, columns_o
 from components.example_gen.day_driver import Request
 from components.example_gen.examples import partitions, serialized_examples
 from components.example_gen.keyed import BASE_MODEL, OUTPUTS, PARAMETERS, Ingestion, Inputs, KeyedDriver, KeyedExecutor
-from components.example_gen.point_in_time import EARLIER_SPLIT, JUDGED_SPLIT, Tables, Versions, tell
+from components.example_gen.point_in_time import EARLIER_SPLIT, JUDGED_SPLIT, Tables, Told, Versions, tell
 from components.example_gen.settings import ExampleGenSettings
 from components.example_gen.split_names import BLOCKED_SPLIT, CATALOGUE_SPLIT
 from components.records import read_records
@@ -63,8 +63,7 @@ class OfCatalogue:
             max_id_bytes=request.settings.max_id_bytes,
             start=sources.start_of_newest(found.files),
         )
-        held_out = request.day - timedelta(days=(request.settings.split.hours - 1) // 24)
-        judged = sources.span(max(first or request.day, held_out))
+        judged = first_held_out(request, first or request.day)
         changing = columns_of(spec.changing_item_features, columns)
         tables = Tables(sources.table_days(found.files), changing, judged)
         finish = FinishCatalogue(before_rows(found.files, source), spec.catalogue.item, tables=tables)
@@ -158,15 +157,19 @@ class FinishCatalogue(beam.DoFn):
             places(repeated, self._files),
             before=int((days[~is_kept] < max(self._tables.days, default=0)).sum()),
         )
-        rows = rows.filter(kept)
+        rows, days = rows.filter(kept), days[is_kept]
         if self._tables.has_earlier:
-            told = tell(rows, days[is_kept], self._key, self._tables)
+            is_newest = days == max(self._tables.days)
+            told = tell(rows, days, is_newest, self._key, self._tables.changing, self._tables.judged)
+            yield from earlier_entries(told, accounting, self._tables.splits, self._split)
             rows = told.newest
-            accounting.splits[EARLIER_SPLIT] = told.earlier.num_rows
-            yield from _examples(EARLIER_SPLIT, told.earlier)
-            if JUDGED_SPLIT in self._tables.splits:
-                yield from _examples(JUDGED_SPLIT, next(_splits(told.judged, self._split))[1])
         yield from entries(rows, accounting, self._split)
+
+
+def first_held_out(request: Request, first: date) -> int:
+    """The first day whose interactions are held out, in days since 1970-01-01, given the first day of the window."""
+    held_out = request.day - timedelta(days=(request.settings.split.hours - 1) // 24)
+    return sources.span(max(first, held_out))
 
 
 def splits_of(spec: FeatureSpec) -> list[str]:
@@ -180,6 +183,16 @@ def entries(rows: pa.Table, accounting: Accounting, split: str = CATALOGUE_SPLIT
         accounting.splits[name] = chosen.num_rows
         yield from _examples(name, chosen)
     yield beam.pvalue.TaggedOutput(ACCOUNTING, accounting)
+
+
+def earlier_entries(
+    told: Told, accounting: Accounting, splits: Collection[str], split: str = CATALOGUE_SPLIT
+) -> Iterator[Any]:
+    """What interactions see of earlier tables, and what is judged by, as Beam's outputs; see `entries`."""
+    accounting.splits[EARLIER_SPLIT] = told.earlier.num_rows
+    yield from _examples(EARLIER_SPLIT, told.earlier)
+    if JUDGED_SPLIT in splits:
+        yield from _examples(JUDGED_SPLIT, next(_splits(told.judged, split))[1])
 
 
 def _examples(split: str, rows: pa.Table) -> Iterator[Any]:

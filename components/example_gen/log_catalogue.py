@@ -1,9 +1,9 @@
 """A catalogue that nobody wrote: every item that the log has had so far, with the newest values of its columns."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import date
-from typing import Any
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 import numpy as np
@@ -16,21 +16,21 @@ from tfx.types import component_spec, standard_artifacts
 
 from components.example_gen import sources
 from components.example_gen.accounting import Accounting
-from components.example_gen.catalogue import entries, read_rows, splits_of
+from components.example_gen.catalogue import earlier_entries, entries, first_held_out, read_rows, splits_of
 from components.example_gen.cleaning import FILE, ROW, Cleaning, from_bytes, parted
-from components.example_gen.columns import BLOCKED, TYPES, Column, catalogue_columns
+from components.example_gen.columns import BLOCKED, TYPES, Column, catalogue_columns, columns_of
 from components.example_gen.day_driver import Request
 from components.example_gen.examples import partitions
 from components.example_gen.keyed import OUTPUTS, PARAMETERS, Ingestion, Inputs, KeyedDriver, KeyedExecutor
+from components.example_gen.point_in_time import DAYS, EARLIER_SPLIT, JUDGED_SPLIT, tell
 from components.example_gen.settings import ExampleGenSettings
 from components.example_gen.sources import MICROSECONDS_A_DAY, Window, microseconds
 from components.example_gen.split_names import BLOCKED_SPLIT, CATALOGUE_SPLIT
 from components.resolver.earlier import BASE_CATALOGUE_KEY
-from schemas.features import CANDIDATE_ID, TIMESTAMP, WEIGHTS_SUFFIX, FeatureSpec
+from schemas.features import CANDIDATE_ID, SEEN_THROUGH, TIMESTAMP, WEIGHTS_SUFFIX, FeatureSpec
 
 SECONDS_A_DAY = 86_400.0
 CARRIED = -1  # in the place of a file's number
-BEFORE_ALL = np.iinfo(np.int64).min  # the time of what is carried: all of the log that is read is newer
 
 
 class LogCatalogueSpec(component_spec.ComponentSpec):
@@ -53,16 +53,15 @@ class OfLog:
         """
         settings, spec = request.settings, request.spec
         base: Sequence[types.Artifact] = inputs.get(BASE_CATALOGUE_KEY) or []
-        first = Window.of(settings, request.day, goes_on=False, has_history=spec.history is not None).history_start
-        if base:
-            first = sources.day_of(base[0].span + 1)
+        most = Window.of(settings, request.day, goes_on=False, has_history=spec.history is not None)
+        first = sources.day_of(base[0].span + 1) if base else most.history_start
         found = sources.log_files(settings, first, request.day)
         after = microseconds(request.day) + MICROSECONDS_A_DAY
-        keys = spec.interactions
+        keys, columns = spec.interactions, catalogue_columns(spec)
         cleaning = Cleaning(
             settings.interactions,
             [
-                *catalogue_columns(spec),
+                *columns,
                 Column(TIMESTAMP, keys.time, "time", time_unit=keys.time_unit, required=True),
             ],
             key=CANDIDATE_ID,
@@ -73,7 +72,14 @@ class OfLog:
             latest=int((time.time() + SECONDS_A_DAY) * 1_000_000),
         )
         carried = Carried(base[0].uri, cleaning) if base else None
-        return Ingestion("catalogue", found, cleaning, NewestOfItems(), splits_of(spec), carried)
+        if not spec.changing_item_features:
+            return Ingestion("catalogue", found, cleaning, NewestOfItems(), splits_of(spec), carried)
+        window = Window.of(settings, request.day, goes_on=bool(base), has_history=False)
+        judged = first_held_out(request, window.start)
+        changing = columns_of(spec.changing_item_features, columns)
+        finish = NewestOfItems(changing, judged, sources.span(most.start))
+        splits = [*splits_of(spec), EARLIER_SPLIT, JUDGED_SPLIT]
+        return Ingestion("catalogue", found, cleaning, finish, splits, carried, judged)
 
 
 def _is_closed(settings: ExampleGenSettings) -> Callable[[int], bool]:
@@ -116,39 +122,85 @@ class LogCatalogueExampleGen(base_beam_component.BaseBeamComponent):
 
 
 class NewestOfItems(beam.DoFn):
-    """(partition, parts of it) to serialised examples, one an item, with the newest value of each column that is not missing."""
+    """(partition, parts of it) to serialised examples, one an item, with the newest value of each column that is not missing.
+
+    Where features change, what was known of an item at the end of a day is a table's row of that day; which of them interactions
+    see is the same as for a catalogue a day (`components.example_gen.point_in_time`).
+
+    Args:
+        changing: the columns that interactions see as they were before their own day.
+        judged: the first day whose interactions are held out, in days since 1970-01-01.
+        first: the first day whose interactions are read.
+    """
+
+    def __init__(self, changing: Collection[str] = (), judged: int | None = None, first: int = 0) -> None:
+        self._changing = changing
+        self._judged = judged
+        self._first = first
 
     def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[Any]:
         """Called by Beam."""
-        yield from entries(newest_of_items(from_bytes(list(element[1]))), Accounting())
+        rows = from_bytes(list(element[1]))
+        accounting = Accounting()
+        days = rows.column(TIMESTAMP).to_numpy() // MICROSECONDS_A_DAY
+        known = known_of_items(rows, days if self._changing else np.zeros_like(days))
+        newest = known.rows
+        if self._changing:
+            told = tell(known.rows, known.days, known.is_newest, CANDIDATE_ID, self._changing, self._judged)
+            seen = pc.greater_equal(told.earlier.column(SEEN_THROUGH), self._first)
+            told = told._replace(earlier=told.earlier.filter(seen))
+            yield from earlier_entries(told, accounting, [JUDGED_SPLIT])
+            newest = told.newest
+        yield from entries(newest, accounting)
 
 
-def newest_of_items(rows: pa.Table) -> pa.Table:
-    """One row an item, of rows by file and row; what is equally new counts in that order."""
-    order = np.argsort(rows.column(TIMESTAMP).to_numpy(), kind="stable")
-    rows = rows.take(pa.array(order)).combine_chunks()
-    encoded = rows.column(CANDIDATE_ID).combine_chunks().dictionary_encode()
-    items = encoded.indices.to_numpy()
+class Known(NamedTuple):
+    """What was known of items, by item and then by day.
+
+    Attributes:
+        rows: an item once a day, for each day that it was logged on.
+        days: [rows] int64.
+        is_newest: [rows] bool, whether a row is its item's last.
+    """
+
+    rows: pa.Table
+    days: NDArray[np.int64]
+    is_newest: NDArray[np.bool_]
+
+
+def known_of_items(rows: pa.Table, days: NDArray[np.int64]) -> Known:
+    """The newest value of each column that is not missing, at the end of each day that an item was logged on.
+
+    Args:
+        rows: of the log, by file and row; what is equally new counts in that order.
+        days: [rows], never less than those of earlier times.
+    """
+    items = rows.column(CANDIDATE_ID).combine_chunks().dictionary_encode().indices.to_numpy()
+    order = np.lexsort((rows.column(TIMESTAMP).to_numpy(), items))
+    rows, items, days = rows.take(pa.array(order)).combine_chunks(), items[order], days[order]
+    ends_item = np.append(np.diff(items) != 0, [True] * bool(len(items)))
+    ends = np.flatnonzero(ends_item | np.append(np.diff(days) != 0, [True] * bool(len(days))))
+    begins = np.searchsorted(items, items[ends])  # the first rows of these items
+    columns = dict(zip(rows.column_names, (column.combine_chunks() for column in rows.columns), strict=True))
 
     def newest(column: pa.Array) -> pa.Array:
-        present = np.flatnonzero(
-            _lengths(column) if pa.types.is_list(column.type) else ~column.is_null().to_numpy(zero_copy_only=False)
+        is_there = (
+            _lengths(column) > 0 if pa.types.is_list(column.type) else column.is_valid().to_numpy(zero_copy_only=False)
         )
-        positions = np.full(len(encoded.dictionary), -1)
-        positions[items[present]] = present  # of several rows of an item the last stays
-        return pa.array(positions, mask=positions < 0)
+        positions = np.maximum.accumulate(np.where(is_there, np.arange(len(column)), -1))[ends]
+        return pa.array(positions, mask=positions < begins)
 
-    columns = dict(zip(rows.column_names, (column.combine_chunks() for column in rows.columns), strict=True))
-    values = {CANDIDATE_ID: encoded.dictionary}
-    for name, column in columns.items():
-        if name not in (CANDIDATE_ID, TIMESTAMP, FILE, ROW):
-            ids = columns.get(name.removesuffix(WEIGHTS_SUFFIX), column)  # they and their weights are of one row
-            values[name] = column.take(newest(ids))
-    return pa.table(values)
+    values = {
+        # Ids and their weights are of one row.
+        name: column.take(newest(columns.get(name.removesuffix(WEIGHTS_SUFFIX), column)))
+        for name, column in columns.items()
+        if name not in (TIMESTAMP, FILE, ROW)
+    }
+    return Known(pa.table(values), days[ends], ends_item[ends])
 
 
 class Carried(beam.PTransform):
-    """The catalogue of an earlier day as (partition, Arrow IPC of rows that are older than all of the log's).
+    """The catalogue of an earlier day as (partition, Arrow IPC of rows that are older than those that are read of the log).
 
     Args:
         examples_uri: of its Examples artifact.
@@ -186,11 +238,12 @@ def carried_rows(examples_uri: str, columns: Sequence[Column]) -> pa.Table:
         examples_uri: of the Examples artifact.
         columns: of the rows.
     """
-    found, sizes = read_rows(examples_uri, CANDIDATE_ID, [CATALOGUE_SPLIT, BLOCKED_SPLIT])
+    found, (listed, blocked, _) = read_rows(examples_uri, CANDIDATE_ID, [CATALOGUE_SPLIT, BLOCKED_SPLIT, EARLIER_SPLIT])
+    places = np.arange(found.num_rows)
     of_its_own = {
         CANDIDATE_ID: found.column(CANDIDATE_ID).combine_chunks(),
-        TIMESTAMP: pa.array(np.full(found.num_rows, BEFORE_ALL)),
-        BLOCKED: pa.array((np.arange(found.num_rows) >= sizes[0]).astype(np.float32)),
+        TIMESTAMP: pa.array(_known_since(found, listed + blocked) * MICROSECONDS_A_DAY),
+        BLOCKED: pa.array(((places >= listed) & (places < listed + blocked)).astype(np.float32)),
     }
     values = {
         column.name: of_its_own[column.name]
@@ -198,9 +251,27 @@ def carried_rows(examples_uri: str, columns: Sequence[Column]) -> pa.Table:
         else _as_cleaned(found, column.name, TYPES[column.kind])
         for column in columns
     }
-    values[ROW] = pa.array(np.arange(found.num_rows))
+    values[ROW] = pa.array(places)
     values[FILE] = pa.array(np.full(found.num_rows, CARRIED, np.int32))
     return pa.table(values)
+
+
+def _known_since(found: pa.Table, newest: int) -> NDArray[np.int64]:
+    """[rows] days since 1970-01-01 on which the rows came; of an item's first row any day before the next.
+
+    Args:
+        found: the newest rows, behind them the earlier ones with `SEEN_THROUGH`: the days on which the next ones came.
+        newest: how many are the newest.
+    """
+    since = np.zeros(found.num_rows, np.int64)
+    if SEEN_THROUGH not in found.column_names:
+        return since
+    through = np.append(np.full(newest, DAYS), pc.list_flatten(found.column(SEEN_THROUGH).combine_chunks()).to_numpy())
+    items = found.column(CANDIDATE_ID).combine_chunks().dictionary_encode().indices.to_numpy()
+    order = np.lexsort((through, items))
+    follows = order[1:][np.diff(items[order]) == 0]
+    since[follows] = through[order[:-1][np.diff(items[order]) == 0]]
+    return since
 
 
 def _as_cleaned(found: pa.Table, name: str, kind: pa.DataType) -> pa.Array:

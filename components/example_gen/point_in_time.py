@@ -74,38 +74,47 @@ class Told(NamedTuple):
     judged: pa.Table
 
 
-def tell(rows: pa.Table, days: NDArray[np.int64], key: str, tables: Tables) -> Told:
+def tell(
+    rows: pa.Table,
+    days: NDArray[np.int64],
+    is_newest: NDArray[np.bool_],
+    key: str,
+    changing: Collection[str],
+    judged: int | None,
+) -> Told:
     """Divides the rows of several tables.
 
     Args:
         rows: an id once in each table.
         days: [rows], those of the tables.
+        is_newest: [rows], whether they are the newest table's.
         key: the column of the id.
-        tables: what is wanted.
+        changing: as `Tables` has it.
+        judged: as `Tables` has it.
     """
-    newest = rows.filter(pa.array(days == max(tables.days)))
+    newest = rows.filter(pa.array(is_newest))
     items = pc.index_in(rows.column(key).combine_chunks(), value_set=newest.column(key).combine_chunks())
     is_known = items.is_valid().to_numpy(zero_copy_only=False)  # with what is gone there are no interactions
     known, days, items = rows.filter(pa.array(is_known)), days[is_known], items.drop_null().to_numpy().astype(np.int64)
     order = np.lexsort((days, items))
     known, days, items = known.take(pa.array(order)).combine_chunks(), days[order], items[order]
     for place, name in enumerate(known.column_names):
-        if name not in tables.changing and name != key:
+        if name not in changing and name != key:
             known = known.set_column(place, name, newest.column(name).take(pa.array(items)))
     before = np.flatnonzero(items[:-1] == items[1:])  # the row behind it is the next of the same item
     differs = np.zeros(len(before), bool)
-    for name in tables.changing:
+    for name in changing:
         column = known.column(name).combine_chunks()
         differs |= _differ(column.take(pa.array(before)), column.take(pa.array(before + 1)))
     before = before[differs]
     through = days[before + 1]
     earlier = known.take(pa.array(before))
-    judged = newest.slice(0, 0)
-    if tables.judged is not None:
+    seen_when_judged = newest.slice(0, 0)
+    if judged is not None:
         versions = Versions(newest.num_rows, items[before], through)
-        places = versions.places(np.arange(newest.num_rows), np.full(newest.num_rows, tables.judged))
-        judged = pa.concat_tables([newest, earlier]).take(pa.array(places))
-    return Told(newest, earlier.append_column(SEEN_THROUGH, pa.array(through, pa.int64())), judged)
+        places = versions.places(np.arange(newest.num_rows), np.full(newest.num_rows, judged))
+        seen_when_judged = pa.concat_tables([newest, earlier]).take(pa.array(places))
+    return Told(newest, earlier.append_column(SEEN_THROUGH, pa.array(through, pa.int64())), seen_when_judged)
 
 
 class Versions:

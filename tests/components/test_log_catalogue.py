@@ -1,19 +1,27 @@
 """A catalogue that is made from the log: the newest values of all items so far, carried from day to day."""
 
+import itertools
 import json
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
 from test_example_gen import DAY, SPEC
 from tfx.types import standard_artifacts
 
+from components.example_gen.catalogue import CatalogueTable
 from components.example_gen.columns import Column
 from components.example_gen.day_driver import Request
-from components.example_gen.log_catalogue import LogCatalogueExecutor, carried_rows
+from components.example_gen.log_catalogue import LogCatalogueExecutor, carried_rows, known_of_items
+from components.example_gen.point_in_time import Versions, tell
 from components.example_gen.settings import ExampleGenSettings
+from components.example_gen.sources import MICROSECONDS_A_DAY
 from components.resolver.earlier import BASE_CATALOGUE_KEY, CatalogueBefore
 from pipeline import config
 from schemas.errors import UserError
@@ -117,6 +125,58 @@ def test_each_column_keeps_its_newest_value_from_day_to_day(shop: Path, first: A
         "B": ([b"Bee!"], [], [], [4.0]),
         "C": ([b"Kat"], [], [], [9.0]),
     }
+
+
+# Interactions of the last day see what was known before it: A's earlier tags, and no price of B. B was taken the day before as
+# well, which changed no feature; C came that day, and its row of today changes none. Titles are no features: they are the newest's.
+SEEN_ON_THE_DAY = {"A": ([b"Ant"], [b"x", b"y"], [1.0, 2.0], [2.5]), "B": ([b"Bee!"], [b"z"], [3.0], [])}
+
+
+def test_interactions_see_items_as_they_were_before_their_day(shop: Path, first: Any) -> None:
+    second = catalogue(shop, YESTERDAY, base=first)
+    assert (items(first, "earlier"), items(second, "earlier")) == ({}, {})
+    for base in (second, None):  # carried from day to day, or from the log at once
+        made = catalogue(shop, DAY, base=base)
+        assert items(made, "earlier") == SEEN_ON_THE_DAY
+        assert items(made, "judged") == {**SEEN_ON_THE_DAY, "C": THIRD["C"]}
+        table = CatalogueTable.load(made.uri)
+        places = table.positions(pa.array([b"A", b"A", b"B", b"C"]))
+        spans = np.array([made.span, made.span + 1, made.span, made.span - 5])
+        prices, tags = table.features(places, ["price", "tags"], spans).columns
+        assert tags.to_pylist() == [[b"x", b"y"], [b"q"], [b"z"], None]
+        assert prices.to_pylist() == [[2.5], [2.5], None, [9.0]]
+
+
+def test_what_was_seen_is_kept_as_long_as_it_is_asked_for(shop: Path, first: Any) -> None:
+    made = catalogue(shop, DAY, base=catalogue(shop, YESTERDAY, base=first))
+    for later, seen in ((1, SEEN_ON_THE_DAY), (2, {})):  # a window is of two days where training starts anew
+        day = DAY + timedelta(days=later)
+        log(shop, day, [row("u", "D", day, 1, "Dog,,,1,")])
+        made = catalogue(shop, day, base=made)
+        assert items(made, "earlier") == seen
+
+
+ROWS = st.lists(st.tuples(st.sampled_from([b"A", b"B"]), st.integers(1, 5), st.sampled_from([None, 1.0, 2.0])))
+
+
+@given(ROWS.filter(bool))
+def test_an_interaction_sees_the_newest_values_that_do_not_know_its_day(rows: list[Any]) -> None:
+    ids, days, prices = zip(*rows, strict=True)
+    times = np.array(days) * MICROSECONDS_A_DAY
+    columns = {CANDIDATE_ID: pa.array(ids), "timestamp": times, "price": pa.array(prices, pa.float64())}
+    known = known_of_items(pa.table(columns), np.array(days))
+    told = tell(known.rows, known.days, known.is_newest, CANDIDATE_ID, ["price"], None)
+    both = pa.concat_tables([told.newest, told.earlier.drop_columns(["seen_through"])])
+    newest = told.newest.column(CANDIDATE_ID).to_pylist()
+    of_earlier = np.array([newest.index(each) for each in told.earlier.column(CANDIDATE_ID).to_pylist()], np.int64)
+    through = told.earlier.column("seen_through").to_numpy()
+    versions = Versions(len(newest), of_earlier, through)
+    for item, day in itertools.product(newest, range(7)):
+        own = sorted((row for row in rows if row[0] == item), key=lambda row: row[1])
+        end = max(day - 1, own[0][1])  # the last day that it may know, or the item's first
+        expected = [price for _, of, price in own if of <= end and price is not None]
+        place = versions.places(np.array([newest.index(item)]), np.array([day]))[0]
+        assert both.column("price")[place].as_py() == (expected[-1] if expected else None)
 
 
 def test_a_log_of_many_days_gives_the_same(shop: Path, first: Any) -> None:
