@@ -8,7 +8,6 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
-from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,11 +17,11 @@ from rich.segment import Segment
 
 from components.progress import PROGRESS_LOGGER
 from pipeline.runs import Step
+from schemas.private_log import PRIVATE_FILE, PrivateRotatingFileHandler
 from schemas.visible import visible
 
 LOG_BYTES, LOG_FILES = 10 << 20, 5  # of a command that runs for ever
 KEPT_LOGS = 100  # of a command that ends, the newest
-PRIVATE_FILE = 0o600
 UNKNOWN_WIDTH = 120  # columns, where standard output is no terminal
 
 
@@ -110,14 +109,15 @@ def logging_terminal(log_folder: Path, command: str) -> Iterator[tuple[Console, 
     Yields:
         A console on standard output, and the log file's path.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # TensorFlow's remarks on the processor are no news
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors: its warnings are of requests that a model refuses
     path = log_folder / f"{command}.log"
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     unwritable = None
     try:
         log_folder.mkdir(parents=True, exist_ok=True)
-        path.touch(PRIVATE_FILE)
-        handlers.append(RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=LOG_FILES - 1, encoding="utf-8"))
+        handlers.append(
+            PrivateRotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=LOG_FILES - 1, encoding="utf-8")
+        )
     except OSError as error:  # such as a volume that is mounted to be read
         unwritable = error
     root = logging.getLogger()

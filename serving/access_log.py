@@ -5,11 +5,11 @@ import logging
 import random
 import sys
 from datetime import UTC, datetime
-from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 import grpc
 
+from schemas.private_log import PrivateRotatingFileHandler
 from serving.record import Record
 from serving.settings import AccessLogSettings
 
@@ -18,7 +18,6 @@ FAULTS = {
     grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DATA_LOSS, grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.RESOURCE_EXHAUSTED,
 }  # fmt: skip
-PRIVATE_FILE = 0o600
 
 
 class AccessLog:
@@ -38,8 +37,7 @@ class AccessLog:
         else:
             path = root / settings.path
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch(PRIVATE_FILE)
-            self._handler = RotatingFileHandler(
+            self._handler = PrivateRotatingFileHandler(
                 path, maxBytes=settings.file_bytes, backupCount=settings.files - 1, encoding="utf-8"
             )
         self._logger = logging.Logger("access", logging.INFO)  # of its own: neither the root's handlers nor its level

@@ -1,8 +1,8 @@
-"""The connections of the REST side: how many there are, and how long one may take to send its first headers."""
+"""The connections of the REST side: how many there are, and how long one may take to send its first headers or read an answer."""
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 OVERLOADED = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 _END_OF_HEADERS = b"\r\n\r\n"
@@ -16,12 +16,16 @@ class Connections:
         most: connections at a time; one more is answered with 503 and closed.
         header_seconds: after which a connection that has not sent whole headers is closed. Later ones of the same connection are
             bounded by the time that it may be idle.
+        unread_seconds: after which a connection that does not read its answer is closed.
     """
 
-    def __init__(self, protocol: Callable[[], asyncio.Protocol], most: int, header_seconds: float) -> None:
+    def __init__(
+        self, protocol: Callable[[], asyncio.Protocol], most: int, header_seconds: float, unread_seconds: float
+    ) -> None:
         self.protocol = protocol
         self.most = most
         self.header_seconds = header_seconds
+        self.unread_seconds = unread_seconds
         self.open = 0
 
     def __call__(self) -> asyncio.Protocol:
@@ -35,20 +39,23 @@ class _Bounded(asyncio.Protocol):
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
         self._served: Any = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._abort: Callable[[], None] = lambda: None
+        self._timer: asyncio.TimerHandle | None = None  # for the headers, and then for each answer
+        self._has_headers = False
         self._tail = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by asyncio."""
         self._connections.open += 1
-        if self._connections.open > self._connections.most and isinstance(transport, asyncio.WriteTransport):
-            transport.write(OVERLOADED)
-            transport.close()
+        written = cast(asyncio.Transport, transport)
+        if self._connections.open > self._connections.most:
+            written.write(OVERLOADED)
+            written.close()
             return
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(self._connections.header_seconds, transport.close)
+        self._abort = written.abort
+        self._set_timer(self._connections.header_seconds, written.close)
         self._served = self._connections.protocol()
-        self._served.connection_made(transport)
+        self._served.connection_made(written)
 
     def connection_lost(self, error: Exception | None) -> None:
         """Called by asyncio."""
@@ -61,9 +68,10 @@ class _Bounded(asyncio.Protocol):
         """Called by asyncio."""
         if self._served is None:
             return
-        if self._timer is not None:
+        if not self._has_headers:
             seen = self._tail + data
             if _END_OF_HEADERS in seen:
+                self._has_headers = True
                 self._cancel_timer()
             self._tail = seen[-3:]
         self._served.data_received(data)
@@ -73,14 +81,20 @@ class _Bounded(asyncio.Protocol):
         return self._served.eof_received() if self._served is not None else None
 
     def pause_writing(self) -> None:
-        """Called by asyncio."""
+        """Called by asyncio once so much waits to be read that no more is written."""
         if self._served is not None:
+            self._set_timer(self._connections.unread_seconds, self._abort)
             self._served.pause_writing()
 
     def resume_writing(self) -> None:
         """Called by asyncio."""
         if self._served is not None:
+            self._cancel_timer()
             self._served.resume_writing()
+
+    def _set_timer(self, seconds: float, ends: Callable[[], None]) -> None:
+        self._cancel_timer()
+        self._timer = asyncio.get_running_loop().call_later(seconds, ends)
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:

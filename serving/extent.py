@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from ndr_client import served
 from serving.errors import invalid
 from serving.settings import Limits
+from serving.wire import check_entries
 
+LISTS = (served.EXCLUDE, served.WHERE)
 _SHOWN = 40  # bytes of an Example that is none, in an error
 
 
@@ -25,12 +27,14 @@ class Extent:
         width: values of the longest feature of its rows.
         items: the largest k.
         excluded: the most items that a row excludes.
+        conditions: the most that the items of a row must meet.
     """
 
     rows: int
     width: int = 0
     items: int = 0
     excluded: int = 0
+    conditions: int = 0
 
     def __or__(self, other: "Extent") -> "Extent":
         """Of both in one batch: every row is padded to the longest, and as wide as the largest k."""
@@ -39,6 +43,7 @@ class Extent:
             max(self.width, other.width),
             max(self.items, other.items),
             max(self.excluded, other.excluded),
+            max(self.conditions, other.conditions),
         )
 
     def excess(self, limits: Limits) -> str | None:
@@ -48,6 +53,7 @@ class Extent:
             ("rows", self.rows, limits.rows),
             ("values, each row having as many as the longest", self.rows * self.width, limits.values),
             ("for k", self.items, limits.items),
+            ("values of an answer, rows x k", self.rows * self.items, limits.values),
             ("comparisons, rows x (k + excluded) x (excluded + 1)", comparisons, limits.comparisons),
         ):
             if asked > limit:
@@ -63,23 +69,24 @@ def of(inputs: Mapping[str, NDArray[Any]]) -> Extent:
     """
     rows = max((len(array) for array in inputs.values() if array.ndim), default=1)
     items = int(inputs[served.K].max(initial=0)) if served.K in inputs else 0
-    excluded = inputs[served.EXCLUDE].shape[1] if served.EXCLUDE in inputs and inputs[served.EXCLUDE].ndim == 2 else 0
+    excluded, conditions = (inputs[name].shape[1] if name in inputs and inputs[name].ndim == 2 else 0 for name in LISTS)
     width = max((array[0].size for array in inputs.values() if array.ndim > 1 and len(array)), default=1)
     if served.EXAMPLES in inputs:
         lengths = [_lengths(each) for each in parse_examples(inputs[served.EXAMPLES].ravel())]
         width = max((max(each.values(), default=0) for each in lengths), default=0)
-        excluded = max((each.get(served.EXCLUDE, 0) for each in lengths), default=0)
-    return Extent(rows, width, items, excluded)
+        excluded, conditions = (max((each.get(name, 0) for each in lengths), default=0) for name in LISTS)
+    return Extent(rows, width, items, excluded, conditions)
 
 
 def parse_examples(serialized: Iterable[bytes]) -> list[Any]:
     """The tf.Examples that a request has.
 
     Raises:
-        RequestError: INVALID_ARGUMENT, one of them is none.
+        RequestError: INVALID_ARGUMENT, one of them is none, or has too many features.
     """
     examples = []
     for content in serialized:
+        check_entries("features in an Example", content, 1, 1)  # features, and feature in it
         try:
             examples.append(tf.train.Example.FromString(content))
         except DecodeError as error:

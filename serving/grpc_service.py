@@ -12,6 +12,7 @@ from serving.api import Api
 from serving.errors import RequestError, invalid
 from serving.front import Front
 from serving.record import GRPC, Record
+from serving.wire import check_entries
 
 
 def handlers(api: Api, front: Front) -> list[grpc.GenericRpcHandler]:
@@ -64,6 +65,8 @@ async def _message(messages: AsyncIterator[bytes], seconds: float) -> bytes:
 
 
 def _answer(call: Callable[[Any, Record], Any], request: Any, content: bytes, record: Record) -> bytes:
+    if request is predict_pb2.PredictRequest:
+        check_entries("inputs", content, predict_pb2.PredictRequest.INPUTS_FIELD_NUMBER)
     try:
         received = request.FromString(content)
     except DecodeError as error:

@@ -11,6 +11,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,11 +24,11 @@ from numpy.typing import NDArray
 from components.records import read_records
 from ndr_client import served
 from schemas.features import AGES_SUFFIX, CANDIDATE_ID, QUERY_ID, REWARD, TIMESTAMP, FeatureSpec, IdFeature
-from serving.errors import invalid
+from schemas.private_log import PRIVATE_FILE
+from serving.errors import invalid, unavailable
 from serving.extent import parse_examples, values
 from serving.settings import HistorySettings
 
-PRIVATE_FILE = 0o600
 LOADED_AT_ONCE = 10_000  # users in a transaction, between which events are taken
 LONGEST_ID = 1000  # bytes
 MICROSECONDS = 1_000_000  # a second
@@ -110,6 +111,7 @@ class Histories:
         self._settings = settings
         self._log_of = log_of
         self._lock = threading.Lock()
+        self._reported = ""
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch(PRIVATE_FILE)
         self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
@@ -126,7 +128,21 @@ class Histories:
             self._database.close()
 
     def add(self, events: Sequence[Event]) -> None:
-        """Takes in events; they are on the disk when it returns. A user's events are in the order of their times."""
+        """Takes in events; they are on the disk when it returns. A user's events are in the order of their times.
+
+        Raises:
+            RequestError: UNAVAILABLE, they cannot be written, none of them.
+        """
+        try:
+            self._add(events)
+        except sqlite3.Error as error:
+            if self._reported != str(error):
+                _log.error("histories: events are refused: %s", error)
+            self._reported = str(error)
+            raise unavailable(f"events cannot be kept: {error}") from error
+        self._reported = ""
+
+    def _add(self, events: Sequence[Event]) -> None:
         with self._lock, self._transaction():
             for event in events:
                 known = self._read(event.user)
@@ -186,10 +202,10 @@ class Histories:
 
     def _filled(self, example: Any) -> Any:
         feature = example.features.feature
-        ids = [values(feature[name]) for name in self._user_features if name in feature]
+        ids = [feature[name].bytes_list.value for name in self._user_features if name in feature]
         if not any(ids) or (self._history in feature and values(feature[self._history])):
             return example
-        user = bytes(next(each for each in ids if each)[0])
+        user = next(each for each in ids if each)[0]
         with self._lock:
             known = self._read(user)
         items = known.items if known else []
@@ -257,21 +273,17 @@ class Histories:
             self._database.execute(oldest, (excess,))
             self._count -= excess
 
-    def _transaction(self) -> "_Transaction":
-        return _Transaction(self._database)
-
-
-class _Transaction:
-    """All of it, or none of it."""
-
-    def __init__(self, database: sqlite3.Connection) -> None:
-        self._database = database
-
-    def __enter__(self) -> None:
-        self._database.execute("BEGIN IMMEDIATE")
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._database.execute("COMMIT" if kind is None else "ROLLBACK")
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """All of it, or none of it."""
+        count = self._count
+        try:
+            with self._database:
+                self._database.execute("BEGIN IMMEDIATE")
+                yield
+        except BaseException:
+            self._count = count
+            raise
 
 
 def events_of(content: Any, most: int) -> list[Event]:
@@ -288,7 +300,7 @@ def events_of(content: Any, most: int) -> list[Event]:
     for number, each in enumerate(listed):
         if not isinstance(each, dict) or not {"user", "item"} <= each.keys() <= {"user", "item", "time"}:
             raise invalid(f"events[{number}]: expected an object with user, item and, if need be, time")
-        ids = [each[name].encode(errors="replace") if isinstance(each[name], str) else b"" for name in ("user", "item")]
+        ids = [_utf8(each[name]) for name in ("user", "item")]
         if not all(0 < len(id_) <= LONGEST_ID for id_ in ids):
             raise invalid(f"events[{number}]: expected texts of 1 to {LONGEST_ID} bytes as user and item")
         at = each.get("time", now)
@@ -296,6 +308,14 @@ def events_of(content: Any, most: int) -> list[Event]:
             raise invalid(f"events[{number}]: expected microseconds since 1970, not later than now, as time")
         events.append(Event(ids[0], ids[1], at))
     return events
+
+
+def _utf8(value: Any) -> bytes:
+    """Empty for what is no text, such as half of a surrogate pair."""
+    try:
+        return value.encode() if isinstance(value, str) else b""
+    except UnicodeEncodeError:
+        return b""
 
 
 def _times(at: int, ages: Sequence[float], items: int) -> list[int]:

@@ -11,7 +11,7 @@ output whose name ends in `_bytes` is answered so.
 import base64
 import binascii
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,12 +65,13 @@ def parse(body: bytes, limits: Limits) -> Any:
         raise invalid(f"JSON Parse error: {error}") from error
 
 
-def read(content: Any, signature_of: Callable[[str], Signature]) -> JsonRequest:
+def read(content: Any, signature_of: Callable[[str], Signature], limits: Limits) -> JsonRequest:
     """Reads a request.
 
     Args:
         content: its JSON.
         signature_of: finds a signature by its name, which may be empty.
+        limits: of a request.
 
     Raises:
         RequestError: INVALID_ARGUMENT, and says where.
@@ -84,28 +85,46 @@ def read(content: Any, signature_of: Callable[[str], Signature]) -> JsonRequest:
         raise invalid("expected only one of 'inputs' or 'instances' keys to exist")
     signature = signature_of(name)
     if "instances" in content:
-        return JsonRequest(name, _from_rows(content["instances"], signature), True)
+        return JsonRequest(name, _from_rows(content["instances"], signature, limits), True)
     if "inputs" in content:
         return JsonRequest(name, _from_columns(content["inputs"], signature), False)
     raise invalid("Missing 'inputs' or 'instances' key")
 
 
 def write(outputs: Mapping[str, NDArray[Any]], by_rows: bool) -> str:
-    """Writes an answer.
+    """Writes an answer, a row after the other, as a large answer at once would hold up every other thread.
 
     Raises:
         RequestError: FAILED_PRECONDITION, a text is not UTF-8, and JSON has no other form for it.
     """
-    columns = {name: _values(name, array) for name, array in outputs.items()}
-    if not by_rows:
-        return json.dumps({"outputs": next(iter(columns.values())) if len(columns) == 1 else columns})
-    if len(columns) == 1:
-        return json.dumps({"predictions": next(iter(columns.values()))})
-    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    return json.dumps({"predictions": rows})
+    if by_rows:
+        columns = {name: _rows(name, array) for name, array in outputs.items()}
+        rows = (
+            next(iter(columns.values()))
+            if len(columns) == 1
+            else [_object(dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True)]
+        )
+        return _object({"predictions": _list(rows)})
+    written = {
+        name: _list(_rows(name, array)) if array.ndim else json.dumps(_values(name, array))
+        for name, array in outputs.items()
+    }
+    return _object({"outputs": next(iter(written.values())) if len(written) == 1 else _object(written)})
 
 
-def _from_rows(instances: Any, signature: Signature) -> dict[str, NDArray[Any]]:
+def _rows(name: str, array: NDArray[Any]) -> list[str]:
+    return [json.dumps(_values(name, np.asarray(row, array.dtype))) for row in array]
+
+
+def _list(written: Iterable[str]) -> str:
+    return f"[{', '.join(written)}]"
+
+
+def _object(written: Mapping[str, str]) -> str:
+    return f"{{{', '.join(f'{json.dumps(name)}: {value}' for name, value in written.items())}}}"
+
+
+def _from_rows(instances: Any, signature: Signature, limits: Limits) -> dict[str, NDArray[Any]]:
     if not isinstance(instances, list):
         raise invalid(f"JSON Value: {_shown(instances)} Expecting 'instances' to be an list/array")
     if not instances:
@@ -120,7 +139,7 @@ def _from_rows(instances: Any, signature: Signature) -> dict[str, NDArray[Any]]:
                 f"keys must be equal to: {','.join(sorted(signature.inputs))}"
             )
     return {
-        name: _column(name, _with_empty(name, instances, spec), signature)
+        name: _column(name, _with_empty(name, instances, spec, limits), signature)
         for name, spec in sorted(signature.inputs.items())
     }
 
@@ -130,11 +149,14 @@ def _is_optional(name: str, spec: Spec) -> bool:
     return spec.shape == (-1, -1) and (spec.dtype == object or name.endswith(AGES_SUFFIX))
 
 
-def _with_empty(name: str, rows: list[Any], spec: Spec) -> list[Any]:
+def _with_empty(name: str, rows: list[Any], spec: Spec, limits: Limits) -> list[Any]:
     """A column of rows, of which some may lack it: these have as many empty texts, or NaN, as the others have values."""
-    first: list[Any] = next((row[name] for row in rows if name in row), [])
+    first: Any = next((row[name] for row in rows if name in row), [])
+    width = len(first) if isinstance(first, list) else 0
+    if len(rows) * width > limits.values:  # a long list would be repeated in each row that has none
+        raise invalid(f"{name}: expected at most {limits.values} values, received {len(rows)} rows of {width}")
     empty: Any = "" if spec.dtype == object else float("nan")
-    return [row[name] if name in row else [empty] * len(first) for row in rows]
+    return [row[name] if name in row else [empty] * width for row in rows]
 
 
 def _from_columns(inputs: Any, signature: Signature) -> dict[str, NDArray[Any]]:

@@ -61,6 +61,10 @@ class Metrics:
             "ndr_serving_items_excluded", "The most items that a row of a request excludes.", buckets=(0, *_COUNTS),
             registry=registry,
         )  # fmt: skip
+        self._conditions = Histogram(
+            "ndr_serving_conditions", "The most conditions that the items of a row must meet.", buckets=(0, *_COUNTS),
+            registry=registry,
+        )  # fmt: skip
         self._rows = Counter("ndr_serving_rows", "Rows of answered requests, by model.", ("model",), registry=registry)
         self._empty = Counter(
             "ndr_serving_empty_answers", "Rows for which the retriever found no item.", registry=registry
@@ -110,6 +114,7 @@ class Metrics:
         if record.found is not None:
             self._items.observe(record.extent.items)
             self._excluded.observe(record.extent.excluded)
+            self._conditions.observe(record.extent.conditions)
             self._empty.inc(record.found.empty)
             self._short.inc(record.found.short)
 

@@ -101,7 +101,7 @@ class RequestLog:
                     for example in examples_of(*taken):
                         file.write(example.SerializeToString())
                     reported = ""
-                except (OSError, tf.errors.OpError) as error:
+                except Exception as error:  # whatever is wrong with a disk or a query, the next ones are kept
                     file, self.dropped = None, self.dropped + 1
                     if reported != str(error):
                         _log.error("queries are not kept: %s", error)

@@ -1,8 +1,7 @@
 """The REST side, at TF Serving's addresses, and what those who operate it ask.
 
-POST /v1/models/NAME[/versions/V|/labels/L]:predict     see `serving.json_tensors`; gzip and deflate are unpacked. Where histories
-                                                        are kept, {"users": [ID, ...], "k": N, "exclude_seen": true,
-                                                        "where": [CONDITION, ...]} too
+POST /v1/models/NAME[/versions/V|/labels/L]:predict     see `serving.json_tensors`. Where histories are kept, {"users": [ID, ...],
+                                                        "k": N, "exclude_seen": true, "where": [CONDITION, ...]} too
 GET  /v1/models/NAME[/versions/V|/labels/L]             how far its versions have come
 GET  /v1/models/NAME[/versions/V|/labels/L]/metadata    its signatures
 POST /v1/events                                         {"events": [{"user": ID, "item": ID}, ...]}, where histories are kept
@@ -10,6 +9,8 @@ GET  /monitoring/prometheus/metrics                     see `serving.metrics`
 GET  /livez                                             200 while the server answers at all
 GET  /readyz, /healthz                                  200 once all models of a version are loaded, 503 before, and once the
                                                         server is asked to end; says which version is live, and what is stale
+
+What is posted may be packed by gzip or deflate.
 """
 
 import asyncio
@@ -95,19 +96,19 @@ def application(
 
     async def predict(request: web.Request, record: Record) -> str:
         spec = _spec(request)
+        return await posted(request, record, lambda content: _predict(api, spec, content, record, limits, histories))
+
+    async def events(request: web.Request, record: Record) -> str:
+        return await posted(request, record, lambda content: _events(histories, content, limits))
+
+    async def posted(request: web.Request, record: Record, work: Callable[[Any], str]) -> str:
+        """Receives JSON, and works on it in a worker, which unpacks and parses it too."""
         body = await _body(request, limits.request_bytes, limits.receive_seconds)
         record.received_bytes = len(body)
         encoding = request.headers.get("Content-Encoding", "identity").lower()
-
-        def work() -> str:
-            return _predict(api, spec, _unpacked(body, encoding, limits.request_bytes), record, limits, histories)
-
-        return await front.run(work)
-
-    async def events(request: web.Request, record: Record) -> str:
-        body = await _body(request, limits.request_bytes, limits.receive_seconds)
-        record.received_bytes = len(body)
-        return await front.run(lambda: _events(histories, body, limits))
+        return await front.run(
+            lambda: work(json_tensors.parse(_unpacked(body, encoding, limits.request_bytes), limits))
+        )
 
     async def status(request: web.Request, record: Record) -> str:
         spec = _spec(request)
@@ -143,7 +144,7 @@ def application(
     for path in ("/readyz", "/healthz"):
         app.router.add_get(path, ready)
     app.router.add_get("/monitoring/prometheus/metrics", monitoring)
-    app.router.add_route("*", "/{path:.*}", elsewhere)
+    app.router.add_route("*", r"/{path:[\s\S]*}", elsewhere)
     return app
 
 
@@ -175,6 +176,8 @@ async def _body(request: web.Request, largest: int, seconds: float) -> bytes:
         raise _BodyError(408, f"expected the body within {seconds:g} s of its headers") from error
     except web.HTTPException as error:
         raise invalid(f"expected a body, received something else: {error.reason}") from error
+    except ConnectionError as error:  # nobody hears of it
+        raise RequestError(grpc.StatusCode.CANCELLED, "expected a body, and its sender has gone") from error
     return bytes(body)
 
 
@@ -200,16 +203,16 @@ def _unpacked(body: bytes, encoding: str, largest: int) -> bytes:
     return content
 
 
-def _events(histories: Histories | None, body: bytes, limits: Limits) -> str:
+def _events(histories: Histories | None, content: Any, limits: Limits) -> str:
     if histories is None:
         raise RequestError(grpc.StatusCode.FAILED_PRECONDITION, "no histories are kept: ndr serve --histories")
-    events = events_of(json_tensors.parse(body, limits), limits.rows)
+    events = events_of(content, limits.rows)
     histories.add(events)
     return json.dumps({"taken": len(events)})
 
 
 def _predict(
-    api: Api, spec: model_pb2.ModelSpec, body: bytes, record: Record, limits: Limits, histories: Histories | None
+    api: Api, spec: model_pb2.ModelSpec, content: Any, record: Record, limits: Limits, histories: Histories | None
 ) -> str:
     servable = api.servable(spec, record)
 
@@ -219,11 +222,10 @@ def _predict(
             raise invalid(f'Serving signature name: "{name or TENSORS_SIGNATURE}" not found in signature def')
         return signature
 
-    content = json_tensors.parse(body, limits)
     if isinstance(content, dict) and "users" in content:
         outputs = run(servable, EXAMPLES_SIGNATURE, _of_users(content, servable, histories, limits), record)
         return json_tensors.write(outputs, by_rows=True)
-    request = json_tensors.read(content, signature_of)
+    request = json_tensors.read(content, signature_of, limits)
     outputs = run(servable, request.signature or TENSORS_SIGNATURE, request.inputs, record)
     return json_tensors.write(outputs, request.by_rows)
 
@@ -232,6 +234,10 @@ def _of_users(content: Any, servable: Servable, histories: Histories | None, lim
     """The inputs of `{"users": [ID, ...], "k": N, "exclude_seen": true, "where": [CONDITION, ...]}`."""
     if histories is None or servable.name != RETRIEVER:
         raise invalid(f"expected `users` only of the {RETRIEVER}, with histories: ndr serve --histories")
+    if unknown := content.keys() - {"users", "k", "exclude_seen", "where"}:
+        raise invalid(
+            f"expected no more than `users`, `k`, `exclude_seen` and `where`, received {min(unknown)[:40]!r} too"
+        )
     users, k, exclude_seen = content["users"], content.get("k", 10), content.get("exclude_seen", True)
     where = content.get("where", [])
     is_valid = isinstance(users, list) and users and all(isinstance(user, str) and user for user in users)
@@ -243,7 +249,15 @@ def _of_users(content: Any, servable: Servable, histories: Histories | None, lim
         )
     if len(users) > limits.rows:
         raise invalid(f"expected at most {limits.rows} users, received {len(users)}")
-    ids, conditions = ([text.encode(errors="replace") for text in texts] for texts in (users, where))
+    try:
+        ids, conditions = ([text.encode() for text in texts] for texts in (users, where))
+    except UnicodeEncodeError as error:
+        raise invalid("expected `users` and `where` of texts, received half of a surrogate pair") from error
+    # Each user's Example has all conditions.
+    if len(users) * len(where) > limits.values or len(users) * sum(map(len, conditions)) > limits.request_bytes:
+        raise invalid(
+            f"expected a `where` of at most {limits.values} conditions and {limits.request_bytes} bytes, both times the users"
+        )
     examples = histories.queries(ids, exclude_seen, conditions)
     return {EXAMPLES: np.array(examples, object), K: np.full(len(users), k, np.int32)}
 

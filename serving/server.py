@@ -16,6 +16,7 @@ from typing import Any, Self
 
 import grpc
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from components.pusher.tf_serving import MAX_BATCH_ROWS
 from schemas.errors import UserError
@@ -42,6 +43,9 @@ SWITCH_SECONDS = 0.001  # how long a thread may hold Python's lock: a model that
 LINGERING_SECONDS = 2.0  # how long the rest of a refused body is read for, so that its sender can read why
 ENDED_SECONDS = 1.0  # between the end of the drain and the end of the process
 _log = logging.getLogger(__name__)
+_connection_log = logging.getLogger(f"{__name__}.connections")
+# aiohttp logs a traceback for bytes that are no HTTP, which is a client's mistake.
+_connection_log.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError)))
 
 
 @dataclass(frozen=True)
@@ -223,6 +227,7 @@ class EmbeddedServer:
         self._runner = web.AppRunner(
             app,
             access_log=None,
+            logger=_connection_log,
             auto_decompress=False,
             keepalive_timeout=limits.idle_seconds,
             lingering_time=LINGERING_SECONDS,
@@ -230,10 +235,11 @@ class EmbeddedServer:
         )
         await self._runner.setup()
         serve: Callable[[], asyncio.Protocol] = self._runner.server  # type: ignore[assignment]
+        self._connections = Connections(serve, limits.connections, limits.receive_seconds, limits.idle_seconds)
         context = _rest_context(settings.config.tls) if settings.config.tls else None
         try:
             self._rest = await self._loop.create_server(
-                Connections(serve, limits.connections, limits.receive_seconds),
+                self._connections,
                 settings.host,
                 settings.rest_port,
                 ssl=context,

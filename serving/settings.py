@@ -17,14 +17,15 @@ class Limits(Declaration):
     Attributes:
         request_bytes: of a gRPC message or an unpacked REST body; gRPC's own default.
         rows: of a request.
-        values: of a request: over all inputs, and rows times the values of the longest feature, as rows are padded to one length.
+        values: of a request: over all inputs, and rows times the values of the longest feature, as rows are padded to one length;
+            of an answer: rows times the largest k.
         items: the largest k.
         comparisons: of a batch: rows x (k + excluded) x (excluded + 1), the bytes that the retriever needs to exclude items.
         calls: requests that are received or answered at the same time, by gRPC and by REST each.
         running: requests that wait for a model or run, by gRPC and REST together.
         connections: open at the same time, by gRPC and by REST each.
         receive_seconds: for a TLS handshake, for the headers, and for the body of a request.
-        idle_seconds: until a REST connection without a request is closed.
+        idle_seconds: until a REST connection is closed that has no request, or does not read its answer.
         drain_seconds: how long requests that have begun are waited for once the server is asked to end.
     """
 

@@ -106,10 +106,11 @@ def from_proto(proto: tensor_pb2.TensorProto, name: str, spec: Spec, limits: Lim
         if dtype.hasobject or len(proto.tensor_content) != count * dtype.itemsize:
             raise _disagree(name, shape, f"{len(proto.tensor_content)} bytes")
         return np.frombuffer(proto.tensor_content, dtype).reshape(shape)
-    given = list(getattr(proto, field))
-    missing = count - len(given)
+    values = getattr(proto, field)
+    missing = count - len(values)
     if missing < 0:
-        raise _disagree(name, shape, f"{len(given)} values")
+        raise _disagree(name, shape, f"{len(values)} values")
+    given = list(values)
     last: Any = given[-1] if given else b"" if dtype.hasobject else 0
     if dtype.hasobject and missing * len(last) > limits.request_bytes:
         raise invalid(

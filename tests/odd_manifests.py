@@ -20,4 +20,5 @@ def write_odd_files(folder: Path) -> None:
         (folder / name).write_text(text)
     (folder / "folder.json").mkdir()
     os.mkfifo(folder / "fifo.json")
+    (folder / "loop.json").symlink_to(folder / "loop.json")  # which the system refuses to open, whoever asks
     (folder / "dangling.json").symlink_to(folder / "nothing")

@@ -158,11 +158,11 @@ class _Ids(tf.Module):
         known = self.known.read_value()
         places = tf.minimum(tf.searchsorted(known, ids), tf.size(known) - 1)
         places = tf.where(tf.gather(known, places) == ids, places, 0)
-        starts, ends = tf.unstack(tf.gather(self.bounds.read_value(), places, axis=1))
 
         def have(operator: str) -> tf.Tensor:
-            chosen = operators == operator
-            entries = tf.ragged.range(tf.boolean_mask(starts, chosen), tf.boolean_mask(ends, chosen)).flat_values
+            chosen = tf.unique(tf.boolean_mask(places, operators == operator)).y  # an id may be written many times
+            starts, ends = tf.unstack(tf.gather(self.bounds.read_value(), chosen, axis=1))
+            entries = tf.ragged.range(starts, ends).flat_values
             rows = tf.gather(self.rows.read_value(), entries)
             nobody = tf.zeros([self._items], tf.bool)
             return tf.tensor_scatter_nd_update(nobody, rows[:, tf.newaxis], tf.ones_like(rows, tf.bool))
@@ -197,6 +197,8 @@ class _Numbers(tf.Module):
         in_range = ((own >= lowest) & (own <= highest)) | ~has_range
 
         def have(operator: str) -> tf.Tensor:
-            return tf.reduce_any(own[:, tf.newaxis] == tf.boolean_mask(asked, operators == operator), axis=1)
+            # In order, so that what is compared does not grow with the conditions; the last is there where there are none.
+            chosen = tf.concat([tf.sort(tf.boolean_mask(asked, operators == operator)), [np.nan]], axis=0)
+            return tf.gather(chosen, tf.searchsorted(chosen[:-1], own)) == own
 
         return in_range & (have(ANY_OF) | ~tf.reduce_any(operators == ANY_OF)) & ~have(NONE_OF)

@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from memory import peak_during
 
 from components.indexer.filters import MOST_FILTERS, SAMPLE, Filters
 from ndr_client import conditions
@@ -116,6 +117,15 @@ def test_more_different_filters_than_a_batch_may_have_are_refused() -> None:
     assert len(by_tensorflow(SHOP, *many[1:], *many[1:])) == 2 * MOST_FILTERS
     with pytest.raises(tf.errors.InvalidArgumentError, match=f"where: expected at most {MOST_FILTERS} different lists"):
         by_tensorflow(SHOP, *many)
+
+
+@pytest.mark.parametrize("condition", ["country=de", "country!=de", "price=5", "price!=5"])
+def test_a_condition_that_is_repeated_takes_no_memory_for_each_item(condition: str) -> None:
+    """Regression: a request of 2 MB compared each of its conditions with every item at once, which took 2 GB or more here."""
+    catalogue: Catalogue = {"country": [[b"de"]] * 10_000, "price": [5.0] * 10_000}
+    found = list[list[bool]]()
+    assert peak_during(lambda: found.extend(by_tensorflow(catalogue, [condition] * 200_000))) < 500 << 20
+    assert found == [["!" not in condition] * 10_000]
 
 
 @ways

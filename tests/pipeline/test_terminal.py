@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.table import Table
 
+from pipeline import terminal
 from pipeline.terminal import KEPT_LOGS, TextConsole, VisibleFormatter, quiet_terminal
 from schemas.visible import visible
 
@@ -68,6 +69,19 @@ def test_the_newest_logs_of_a_command_are_kept_and_are_nobody_elses(tmp_path: Pa
     kept = sorted(each.name for each in tmp_path.glob("run-*"))
     assert len(kept) == KEPT_LOGS and kept[0] == "run-20260101T000000-0006.log" and kept[-1] == path.name
     assert (tmp_path / "serve.log").exists() and stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_the_log_of_a_server_is_rotated_into_files_that_are_nobody_elses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(terminal, "LOG_BYTES", 1)
+    with terminal.logging_terminal(tmp_path, "serve"):
+        for number in range(2 * terminal.LOG_FILES):
+            logging.getLogger("ndr").info("line %d", number)
+    files = sorted(tmp_path.iterdir())
+    assert [path.name for path in files] == ["serve.log", *(f"serve.log.{n}" for n in range(1, terminal.LOG_FILES))]
+    assert files[0].read_text().endswith("line 9\n") and files[-1].read_text().endswith("line 5\n")
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
 
 
 @given(st.text())

@@ -7,11 +7,12 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import grpc
 import numpy as np
 import pytest
+import tensorflow as tf
+from memory import peak_during
 from tensorflow_serving.apis import prediction_service_pb2_grpc
 from test_requests_grpc import DEFAULT, EXAMPLES, packed, refused, request, retrieval
 from tiny import example
@@ -27,13 +28,15 @@ def stub(channel) -> prediction_service_pb2_grpc.PredictionServiceStub:
     return prediction_service_pb2_grpc.PredictionServiceStub(channel)
 
 
-def resident() -> int:
-    """Bytes of memory that this process, in which the server is, has."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
-
-
 def texts(shape: list[int], *values: bytes):
     return packed(STRING, shape, string_val=values)
+
+
+def many_features(count: int) -> bytes:
+    made = tf.train.Example()
+    for number in range(count):
+        made.features.feature[str(number)].SetInParent()
+    return made.SerializeToString()
 
 
 def many_examples(count: int, exclude: int):
@@ -75,9 +78,21 @@ TOO_MUCH = {
         request("retriever", DEFAULT, **retrieval(k=(10_001,))),
         "expected at most 10000 for k, received 10001",
     ),
+    "a small request with a large answer": (
+        request("retriever", EXAMPLES, examples=many_examples(4096, 0), k=np.full([4096], 10_000, np.int32)),
+        "expected at most 1048576 values of an answer, rows x k, received 40960000",
+    ),
     "one long row that would lengthen all others": (
         request("retriever", EXAMPLES, examples=many_examples(2048, 600), k=np.ones([2048], np.int32)),
         "expected at most 1048576 values, each row having as many as the longest, received 1228800",
+    ),
+    "features that take seconds to parse": (
+        request("retriever", EXAMPLES, examples=np.array([many_features(10_001)], object), k=np.ones([1], np.int32)),
+        "expected at most 10000 features in an Example, received more",
+    ),
+    "inputs that take seconds to parse": (
+        request("item_tower", DEFAULT, **{str(number): texts([]) for number in range(10_001)}),
+        "expected at most 10000 inputs, received more",
     ),
     "exclusions that are compared with every item": (
         request("retriever", DEFAULT, **retrieval(k=(10_000,), exclude=[["x"] * 20_000])),
@@ -89,16 +104,16 @@ TOO_MUCH = {
 @pytest.mark.parametrize("case", TOO_MUCH)
 def test_a_request_that_asks_for_too_much_is_refused_before_it_takes_memory(stub, caplog, case: str) -> None:
     asked, words = TOO_MUCH[case]
-    before = resident()
-    code, found = refused(stub.Predict, asked)
-    assert code == grpc.StatusCode.INVALID_ARGUMENT and words in found
-    assert resident() - before < 200 * MEGABYTE
+    found = list[tuple[grpc.StatusCode, str]]()
+    assert peak_during(lambda: found.append(refused(stub.Predict, asked))) < 200 * MEGABYTE
+    ((code, said),) = found
+    assert code == grpc.StatusCode.INVALID_ARGUMENT and words in said
     assert not caplog.records  # no traceback in the log for a client's mistake
 
 
-def post(port: int, body: bytes, **headers: str) -> tuple[int, str]:
+def post(port: int, body: bytes, path: str = PATH, **headers: str) -> tuple[int, str]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    connection.request("POST", PATH, body, {name.replace("_", "-"): value for name, value in headers.items()})
+    connection.request("POST", path, body, {name.replace("_", "-"): value for name, value in headers.items()})
     response = connection.getresponse()
     text = response.read().decode()
     connection.close()
@@ -149,6 +164,14 @@ def test_a_body_that_would_hold_everyone_up_is_refused_while_others_are_answered
     threads[0].join()
 
 
+def test_a_long_list_is_not_repeated_for_each_row_that_has_none(served) -> None:
+    rows = [{"angle": 0.6, "k": 1}] * 4000 + [{"angle": 0.6, "k": 1, "exclude": [""] * 20_000}]
+    body, found = json.dumps({"instances": rows}).encode(), list[tuple[int, str]]()
+    path = "/v1/models/retriever:predict"
+    assert peak_during(lambda: found.append(post(served.rest_port, body, path))) < 200 * MEGABYTE
+    assert found == [(400, "exclude: expected at most 1048576 values, received 4001 rows of 20000")]
+
+
 @pytest.fixture
 def impatient(serve, pushes):
     """A server that waits a moment for headers and bodies, and takes on next to nothing."""
@@ -176,6 +199,34 @@ def test_headers_and_bodies_that_do_not_come_end_their_connection(impatient) -> 
         bodiless.sendall(b"POST /v1/models/item_tower:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{")
         answer = read_all(bodiless)
     assert b" 408 " in answer and b"expected the body within 0.5 s" in answer
+
+
+def test_a_client_that_goes_away_in_the_middle_of_a_body_is_no_fault_of_ours(served, caplog, until) -> None:
+    with socket.create_connection(("127.0.0.1", served.rest_port)) as gone:
+        gone.sendall(b"POST /v1/models/item_tower:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{")
+        until(lambda: served._front._calls.get("REST") == 1)
+    until(lambda: served._front._calls["REST"] == 0)
+    assert b'{api="REST",code="CANCELLED",method="Predict",model=""} 1.0' in served.metrics.exposed()
+    assert b'code="INTERNAL"' not in served.metrics.exposed() and not caplog.records
+
+
+@pytest.mark.parametrize("sent", [b"\0\0\r\n\r\n", b"GET /livez HTTP/1.1\r\nContent-Length: -1\r\n\r\n"])
+def test_what_is_no_http_is_refused_without_a_word_in_the_log(served, caplog, sent: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", served.rest_port)) as odd:
+        odd.sendall(sent)
+        assert b" 400 Bad Request" in read_all(odd)
+    assert not caplog.records
+
+
+def test_who_does_not_read_its_answers_is_let_go(serve, pushes, until) -> None:
+    pushes.push("one")
+    server = serve(pushes.root, limits={"idle_seconds": 0.5})
+    with socket.create_connection(("127.0.0.1", server.rest_port)) as deaf:
+        # More than the system's own buffers take.
+        deaf.sendall(b"GET /monitoring/prometheus/metrics HTTP/1.1\r\nHost: x\r\n\r\n" * 2000)
+        until(lambda: server._connections.open == 1)
+        until(lambda: server._connections.open == 0)
+    assert alive(server.rest_port) == 200
 
 
 class Half:

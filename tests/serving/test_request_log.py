@@ -14,10 +14,11 @@ from tiny import DAY, example
 
 from ndr_client import Client
 from serving import request_log
+from serving.access_log import AccessLog
 from serving.extent import Extent
 from serving.record import GRPC, Record
 from serving.request_log import RequestLog
-from serving.settings import RequestLogSettings
+from serving.settings import AccessLogSettings, RequestLogSettings
 
 VERSION = int(f"{DAY:%Y%m%d}001")
 
@@ -117,6 +118,18 @@ def test_a_disk_that_fails_costs_queries_and_no_answer(serve, pushes, until, cap
     assert caplog.text.count("queries are not kept") == 1
 
 
+def test_a_query_that_cannot_be_written_costs_no_other(tmp_path: Path, until) -> None:
+    odd = record(1)
+    odd.inputs = {"examples": np.array([7], object)}
+    log = RequestLog(tmp_path, RequestLogSettings(share=1.0, file_bytes=1))
+    log.start()
+    log.observe(odd)
+    log.observe(record(2))
+    until(lambda: kept(tmp_path), 60)
+    log.stop()
+    assert log.dropped == 1 and [values(each)["served_version"] for each in kept(tmp_path)] == [[2]]
+
+
 def test_nothing_is_kept_where_nobody_asked_for_it(serve, pushes) -> None:
     pushes.push("one")
     server = serve(pushes.root)
@@ -142,3 +155,14 @@ def test_the_access_log_has_a_line_of_json_for_each_request(serve, pushes, until
     assert answered["bytes"] > 0 and answered["ms"] > 0
     assert (refused["code"], refused["model"]) == ("NOT_FOUND", "")
     assert "\x1b" not in path.read_text() and stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_the_access_log_is_rotated_into_files_that_are_nobody_elses(tmp_path: Path) -> None:
+    settings = AccessLogSettings(share=1.0, path=Path("access.log"), file_bytes=1, files=3)
+    log = AccessLog(settings, tmp_path)
+    for version in range(5):
+        log.observe(record(version))
+    log.close()
+    files = sorted(tmp_path.glob("access.log*"))
+    assert [json.loads(path.read_text())["version"] for path in files] == [4, 3, 2]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}

@@ -16,6 +16,7 @@ from tiny import DAY, example
 from serving import json_tensors
 from serving.errors import RequestError
 from serving.servable import Signature
+from serving.settings import Limits
 from serving.tensors import Spec
 
 VERSION = f"{DAY:%Y%m%d}001"
@@ -127,6 +128,10 @@ BAD = {
         P, {"signature_name": "serving_examples", "instances": [{"b64": "?"}]}, 400, "examples: Unable to base64 decode",
     ),
     "k of 0": ("/v1/models/retriever:predict", {"instances": [{**ROW, "k": 0}]}, 400, "k: expected at least 1"),
+    "an optional list that is none, beside a row without it": (
+        "/v1/models/retriever:predict", {"instances": [{**ROW, "exclude": 5}, {"angle": 0.6, "k": 1}]}, 400,
+        "exclude: JSON Value: 5 is not of expected type: string",
+    ),
     "k that is no int32": (
         "/v1/models/retriever:predict", {"instances": [{**ROW, "k": 1 << 31}]}, 400,
         "k: JSON Value: 2147483648 is not of expected type: int32",
@@ -141,6 +146,7 @@ BAD = {
     ),
     "a version of 5,000 digits": (f"/v1/models/retriever/versions/{'1' * 5000}", None, 400, "Failed to convert version: 1"),
     "another method": ("/v1/models/retriever:classify", {}, 400, "Malformed request: POST /v1/models/retriever:classify"),
+    "a place of two lines": ("/v2%0A", None, 400, "Malformed request: GET /v2\n"),
     "another place": ("/v2", None, 400, "Malformed request: GET /v2"),
     "a status of none": ("/v1/models/none", None, 404, "Could not find any versions of model none"),
     "metadata of none": ("/v1/models/none/metadata", None, 404, "Servable not found for request: Latest(none)"),
@@ -197,10 +203,10 @@ def test_ages_that_are_left_out_are_not_known() -> None:
     signature = Signature.__new__(Signature)
     signature.inputs = inputs
     rows = [{"past": ["a", "b"]}, {"past": ["c", "d"], "past_ages": [3, 2]}]
-    found = json_tensors.read({"instances": rows}, lambda name: signature).inputs["past_ages"]
+    found = json_tensors.read({"instances": rows}, lambda name: signature, Limits()).inputs["past_ages"]
     assert found.tolist() == [[pytest.approx(np.nan, nan_ok=True)] * 2, [3.0, 2.0]]
-    by_columns = json_tensors.read({"inputs": {"past": [["a", "b"]]}}, lambda name: signature).inputs
+    by_columns = json_tensors.read({"inputs": {"past": [["a", "b"]]}}, lambda name: signature, Limits()).inputs
     assert by_columns["past_ages"].shape == (1, 0) and by_columns["past"].tolist() == [[b"a", b"b"]]
     signature.inputs = {**inputs, "weights": Spec(np.dtype(np.float32), lists)}
     with pytest.raises(RequestError, match="Missing named input: weights"):
-        json_tensors.read({"inputs": {"past": [["a"]]}}, lambda name: signature)
+        json_tensors.read({"inputs": {"past": [["a"]]}}, lambda name: signature, Limits())

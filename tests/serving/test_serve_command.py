@@ -12,6 +12,7 @@ import urllib.request
 from pathlib import Path
 from typing import IO
 
+import grpc
 import pytest
 from tiny import Pushes, example
 
@@ -87,6 +88,8 @@ def test_the_embedded_server_waits_for_a_push_serves_it_and_ends_when_told(
     until(lambda: status() == 200)
     with Client(f"127.0.0.1:{port}") as client:
         assert client.retrieve([example(0.6)], 1).item_ids.tolist() == [[b"one-1"]]
+        with pytest.raises(grpc.RpcError, match="k: expected at least 1"):
+            client.retrieve([example(0.6)], 0)
     process.send_signal(signal.SIGTERM)
     said = process.communicate(timeout=30)[0]
     assert process.returncode == 0
@@ -99,6 +102,9 @@ def test_the_embedded_server_waits_for_a_push_serves_it_and_ends_when_told(
     log.close()
     logged = (tmp_path / "stderr").read_text()
     assert "INFO serving.versions: version" in logged and "asked to end by SIGTERM" in logged
+    assert (
+        "expected at least 1" not in logged
+    )  # what a client does wrong is no news for the log, nor is it for TensorFlow's
     assert "asked to end by SIGTERM" in (tmp_path / "logs" / "serve.log").read_text()
 
 

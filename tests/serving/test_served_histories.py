@@ -1,5 +1,6 @@
 """A request may be a user's id alone: the rest is from the day's log and from the events that were posted since."""
 
+import gzip
 import http.client
 import json
 import sqlite3
@@ -8,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import pytest
 import tensorflow as tf
 from hypothesis import given, settings
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 
 from ndr_client import Client
 from schemas.features import FeatureSpec
+from serving.errors import RequestError
 from serving.histories import Event, Histories
 from serving.settings import HistorySettings
 
@@ -190,7 +193,12 @@ BAD = [
     ("/v1/models/retriever:predict", {"users": ["a"], "k": 10_001}, "`k` from 1 to 10000"),
     ("/v1/models/retriever:predict", {"users": [1]}, "expected `users`, a list of texts"),
     ("/v1/models/retriever:predict", {"users": ["a"], "where": "a=b"}, "and `where`, a list of texts"),
+    ("/v1/models/retriever:predict", {"users": ["a"] * 1000, "where": [""] * 2000}, "both times the users"),
+    ("/v1/models/retriever:predict", {"users": ["a"] * 1000, "where": ["b" * 5000]}, "both times the users"),
     ("/v1/models/item_tower:predict", {"users": ["a"]}, "expected `users` only of the retriever"),
+    ("/v1/models/retriever:predict", {"users": ["a"], "exclude": ["b"]}, "received 'exclude' too"),
+    ("/v1/models/retriever:predict", {"users": ["\ud800"]}, "received half of a surrogate pair"),
+    ("/v1/events", {"events": [{"user": "\ud800", "item": "b"}]}, "expected texts of 1 to 1000 bytes"),
 ]
 
 
@@ -198,6 +206,41 @@ def test_what_cannot_be_taken_is_refused(kept_server) -> None:
     for path, content, words in BAD:
         status, answer = post(kept_server, path, content)
         assert status == 400 and words in answer["error"]
+
+
+def test_events_may_be_packed(kept_server) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", kept_server.rest_port, timeout=60)
+    body = gzip.compress(json.dumps({"events": [{"user": "ann", "item": "one-1"}]}).encode())
+    connection.request("POST", "/v1/events", body, {"Content-Encoding": "gzip"})
+    assert connection.getresponse().read() == b'{"taken": 1}'
+
+
+def test_events_that_the_disk_has_no_room_for_are_refused_whole_and_later_ones_are_taken(
+    tmp_path: Path, caplog
+) -> None:
+    kept = histories(tmp_path, users=2)
+    kept.add([Event(b"ann", b"one", 1)])
+    pages = kept._database.execute("PRAGMA page_count").fetchone()[0]
+    kept._database.execute(f"PRAGMA max_page_count = {pages}")  # SQLite then says what it says of a full disk
+    too_many = [Event(b"u%d" % number, b"x" * 1000, 2) for number in range(100)]
+    for _ in range(2):
+        with pytest.raises(RequestError, match="events cannot be kept: database or disk is full") as refusal:
+            kept.add(too_many)
+        assert refusal.value.code == grpc.StatusCode.UNAVAILABLE
+    assert caplog.text.count("events are refused") == 1
+    kept._database.execute("PRAGMA max_page_count = 1000000")
+    kept.add([Event(b"bob", b"two", 3)])
+    # Both are kept: the refused ones left nothing, nor do they count.
+    assert [features(each)["past"] for each in kept.queries([b"ann", b"u1", b"bob"], False)] == [[b"one"], [], [b"two"]]
+
+
+def test_a_user_that_is_a_number_is_the_models_to_judge(kept_server) -> None:
+    """Regression: as many bytes as the number were made."""
+    asked = tf.train.Example()
+    asked.features.feature["user"].int64_list.value.append(1 << 40)
+    with Client(f"127.0.0.1:{kept_server.port}") as client, pytest.raises(grpc.RpcError) as refusal:
+        client.retrieve([asked.SerializeToString()], 1)
+    assert refusal.value.code() == grpc.StatusCode.INVALID_ARGUMENT and "angle" in refusal.value.details()
 
 
 def test_without_histories_nothing_is_taken(served) -> None:

@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from test_requests_grpc import DEFAULT, EXAMPLES, retrieval
 from tiny import DAY, example
 
+import ndr_client
 from ndr_client import Client
 
 VERSION = int(f"{DAY:%Y%m%d}001")
@@ -43,7 +44,7 @@ def asked(serve, pushes, until):
     server = serve(pushes.root)
     with Client(f"127.0.0.1:{server.port}") as client:
         # The catalogue has 5 items: the second row finds all 5 of 9, the third finds none as all are excluded.
-        client.retrieve([example(0.6)], 3)
+        client.retrieve([ndr_client.example({"angle": 0.6, "where": ["a", "b"]})], 3)
         everything = [b"one-%d" % n for n in range(5)]
         client.predict("retriever", DEFAULT, retrieval(
             (0.6, 2.1), (9, 2), exclude=[[b""] * 5, everything], past=[["a"], [""]],
@@ -74,6 +75,7 @@ def test_what_was_asked_and_answered_is_counted(asked) -> None:
         ("ndr_serving_items_asked_count",): 2,
         ("ndr_serving_items_asked_sum",): 3 + 9,
         ("ndr_serving_items_excluded_sum",): 0 + 5,
+        ("ndr_serving_conditions_sum",): 2 + 0,
         ("ndr_serving_loads_total", "ok"): 1,
         ("ndr_serving_loads_total", "failed"): 0,
         ("ndr_serving_live_version",): VERSION,

@@ -22,6 +22,7 @@ from components.pusher.versions import PushFolder
 from components.trainer.warmup import REQUESTS_FILE, write_requests
 from ndr_client import Client
 from schemas.errors import UserError
+from serving.readiness import Readiness
 from serving.server import EmbeddedServer, ServerSettings
 from serving.versions import Versions
 
@@ -185,6 +186,12 @@ def link_out(folder: Path) -> None:
     folder.symlink_to(outside)
 
 
+def link_file_out(folder: Path) -> None:
+    outside = folder.parents[2] / "outside.pb"
+    shutil.move(folder / "saved_model.pb", outside)
+    (folder / "saved_model.pb").symlink_to(outside)
+
+
 UNSOUND = {
     "another weight": ("retriever", flip_a_byte, "holds something else|has another content than what was pushed"),
     "an extra file": ("query_tower", lambda folder: (folder / "extra").touch(), "extra does not belong there"),
@@ -192,6 +199,11 @@ UNSOUND = {
     "a damaged index": ("index", lambda folder: (folder / "ids.arrow").write_bytes(b"x"), "has 1 bytes instead of"),
     "a part that is gone": ("index", shutil.rmtree, r"index/\d+ is missing"),
     "a link out of the folder": ("item_tower", link_out, "leads out of the push folder"),
+    "a file that is a link out of the folder": (
+        "item_tower",
+        link_file_out,
+        "saved_model.pb leads out of the push folder",
+    ),
 }
 
 
@@ -233,6 +245,18 @@ def test_a_manifest_without_a_model_is_not_loaded(pushes) -> None:
     assert "found none for item_tower" in versions.states("item_tower")[second].message
 
 
+def test_a_part_without_checksums_beside_others_with_them_is_not_loaded(pushes) -> None:
+    first, second = pushes.push("one"), pushes.push("two")
+    manifest = pushes.root / "manifests" / f"{second}.json"
+    content = json.loads(manifest.read_text())
+    del content["files"]["item_tower"]
+    manifest.write_text(json.dumps(content))
+    versions = Versions(pushes.root, lambda name, version, folder: name)
+    versions.refresh()
+    assert versions.live == first
+    assert "saved_model.pb does not belong there" in versions.states("item_tower")[second].message
+
+
 class Clock:
     """Seconds that pass when a test says so."""
 
@@ -246,7 +270,7 @@ class Clock:
 def test_a_load_that_fails_is_tried_again_with_longer_and_longer_waits(pushes, caplog) -> None:
     """Nothing in the folder changes: what was missing (memory, file descriptors) comes back by itself."""
     first = pushes.push("one")
-    clock, tried, faults = Clock(), [], []
+    clock, tried, faults, ready = Clock(), [], [], []
 
     def load(name: str, version: int, folder: Path):
         tried.append((clock.now, version))
@@ -259,18 +283,23 @@ def test_a_load_that_fails_is_tried_again_with_longer_and_longer_waits(pushes, c
     second = pushes.push("two")
     tried.clear()
     faults.append(OSError(errno.EMFILE, "Too many open files"))
+    readiness = Readiness(versions, stale_seconds=10.0)
     for second_of_the_day in range(16):
         clock.now = float(second_of_the_day)
         versions.refresh()
         versions.refresh()
+        ready.append(readiness()[0])
     # After the first attempt the waits are 1, 2, 4 and 8 seconds: attempts at 0, 1, 3, 7 and 15.
     assert [at for at, _ in tried] == [0.0, 1.0, 3.0, 7.0, 15.0]
     assert (versions.live, versions.newest, versions.stale_seconds) == (first, second, 15.0)
+    assert ready == [True] * 11 + [False] * 5  # stale since the first attempt, at 0
+    readiness.end()
+    assert readiness() == (False, "the server is about to end")
     assert caplog.text.count("cannot be loaded") == 1  # the same reason is logged once
     faults.clear()
     clock.now = 31.0
     versions.refresh()
-    assert (versions.live, versions.stale_seconds) == (second, 0.0)
+    assert (versions.live, versions.stale_seconds, versions.fault) == (second, 0.0, None)
 
 
 def test_a_file_that_changes_is_tried_at_once(pushes) -> None:
@@ -392,7 +421,7 @@ def test_odd_files_among_the_manifests_are_logged_once_and_stop_nothing(pushes, 
         versions.refresh()
     assert versions.live == first
     # All of them but the link to nowhere, which is as a manifest that retention removed since the folder was listed.
-    assert caplog.text.count("expected a version's manifest") == 8
+    assert caplog.text.count("expected a version's manifest") == 9
     second = pushes.push("two")
     versions.refresh()
     assert versions.live == second
