@@ -225,6 +225,7 @@ def create_pipeline(config: Config, day: date) -> Pipeline:
         trainer=config.trainer,
         spec=spec,
         day=day,
+        tensorflow=config.server.tensorflow,
     )
 
     pusher = JointPusher(

@@ -66,6 +66,7 @@ def examine(config: Config) -> Iterator[Finding]:
         ("memory", _memory),
         ("Keras", _keras),
         ("devices", _devices),
+        ("serving", lambda: _serving(config)),
     ]
     if "://" in config.serving:
         checks.append(("push folder", lambda: _object_store(config.serving)))
@@ -90,6 +91,13 @@ def _python() -> Finding:
     if Requirement(f"python{wanted}").specifier.contains(platform.python_version()):
         return Finding("Python", "ok", found)
     return _failed("Python", found, f"Take one that is {wanted}.")
+
+
+def _serving(config: Config) -> Finding:
+    """Which TensorFlow serves what this one exports."""
+    exports = metadata.version("tensorflow")
+    found = f"TensorFlow {config.server.tensorflow} (server.tensorflow) loads what {exports} exports"
+    return Finding("serving", "ok", found)
 
 
 def _c_library() -> Finding:

@@ -3,7 +3,7 @@
 import os
 import re
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
@@ -152,10 +152,15 @@ class HistorySettings(Declaration):
     users: PositiveInt = 1_000_000
 
 
+ServingTensorFlow = Literal["2.19", "2.20", "2.21"]
+
+
 class ServerConfig(Declaration):
-    """How `ndr serve` answers, where the embedded server does.
+    """How `ndr serve` answers, where the embedded server does; and what TF Serving can load, where that does.
 
     Attributes:
+        tensorflow: the release that serves. A version with operations that it lacks is not pushed. 2.19 is that of the newest TF
+            Serving; the embedded server has the installed one.
         limits: what it takes on.
         tls: None serves without.
         token: that requests must carry; None asks for none.
@@ -167,6 +172,7 @@ class ServerConfig(Declaration):
         histories: of each user, where `ndr serve --histories` asks for them.
     """
 
+    tensorflow: ServingTensorFlow = "2.19"
     limits: Limits = Limits()
     tls: TlsSettings | None = None
     token: TokenSource | None = None

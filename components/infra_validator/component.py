@@ -26,6 +26,7 @@ from components.example_gen.split_names import CATALOGUE_SPLIT
 from components.indexer import files
 from components.indexer.embedding import candidate_id
 from components.infra_validator.parity import Parity
+from components.infra_validator.serving_tensorflow import lacking_faults
 from components.progress import progress
 from components.pusher.joint import sources_of
 from components.pusher.versions import PushFolder
@@ -34,10 +35,10 @@ from components.trainer.settings import TrainerSettings
 from components.trainer.trained import TrainedTowers
 from components.transform.catalogue_lookup import CatalogueLookup
 from ndr_client import Client
-from ndr_client.served import EMBEDDING, ITEM_TOWER, QUERY_TOWER
+from ndr_client.served import EMBEDDING, ITEM_TOWER, QUERY_TOWER, RETRIEVER
 from schemas.features import FeatureSpec
 from serving.server import EmbeddedServer, ServerSettings
-from serving.settings import Limits, ServerConfig
+from serving.settings import Limits, ServerConfig, ServingTensorFlow
 
 REFUSED_PROPERTY = "refused"
 BATCH = 256
@@ -56,6 +57,7 @@ class InfraValidatorSpec(component_spec.ComponentSpec):
         "trainer": component_spec.ExecutionParameter(type=str),
         "feature_spec": component_spec.ExecutionParameter(type=str),
         "day": component_spec.ExecutionParameter(type=str),
+        "tensorflow": component_spec.ExecutionParameter(type=str),
     }
     INPUTS = {
         "model": component_spec.ChannelParameter(type=standard_artifacts.Model),
@@ -100,6 +102,7 @@ class InfraValidator(base_component.BaseComponent):
         trainer: the Trainer's settings.
         spec: the dataset's features.
         day: the UTC day.
+        tensorflow: the release that serves.
 
     Output `blessing`: TFX's, with a property `refused`, a JSON list of sentences.
     """
@@ -118,6 +121,7 @@ class InfraValidator(base_component.BaseComponent):
         trainer: TrainerSettings,
         spec: FeatureSpec,
         day: date,
+        tensorflow: ServingTensorFlow,
     ) -> None:
         super().__init__(
             InfraValidatorSpec(
@@ -130,6 +134,7 @@ class InfraValidator(base_component.BaseComponent):
                 trainer=trainer.model_dump_json(),
                 feature_spec=spec.model_dump_json(),
                 day=day.isoformat(),
+                tensorflow=tensorflow,
                 blessing=types.Channel(type=standard_artifacts.InfraBlessing),
             )
         )
@@ -154,6 +159,13 @@ def _faults(input_dict: dict[str, list[types.Artifact]], exec_properties: dict[s
         server.versions.refresh()
         if server.versions.live is None:
             return sorted({state.message for part in sources for state in server.versions.states(part).values()})
+        lacking = [
+            f"{part}: {fault}"
+            for part in (QUERY_TOWER, ITEM_TOWER, RETRIEVER)
+            for fault in lacking_faults(Path(sources[part].folder), exec_properties["tensorflow"])
+        ]
+        if lacking:
+            return lacking
         described = files.read_description(index)
         parity = Parity(files.read(index), described.kind == "flat", described.settings["vectors"])
         spec = FeatureSpec.model_validate_json(exec_properties["feature_spec"])

@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 from exported import Adjust, export, trainer_settings
 from numpy.typing import NDArray
+from tensorflow.core.protobuf import saved_model_pb2
 from tfx import types
 from tfx.types import standard_artifacts
 
@@ -98,6 +99,7 @@ class World:
                 "trainer": trainer_settings(TOWERS).model_dump_json(),
                 "feature_spec": SPEC.model_dump_json(),
                 "day": "2026-11-24",
+                "tensorflow": "2.19",
             },
         )
         refused = json.loads(blessing.get_string_custom_property("refused"))
@@ -197,6 +199,21 @@ def test_bonuses_that_are_not_those_that_were_learned_are_found_out(world: World
     shutil.copytree(f"{world.models[0].uri}/Format-Serving", f"{served.uri}/Format-Serving")
     (words,) = [words for words in world.validate(served, 0, 0, tmp_path) if "inner products" in words]
     assert ", by up to 0.1" in words
+
+
+def test_what_the_tensorflow_that_serves_lacks_is_refused(world: World, tmp_path: Path) -> None:
+    newer = standard_artifacts.Model()
+    newer.uri = str(tmp_path / "newer")
+    shutil.copytree(world.models[0].uri, newer.uri)
+    graph = Path(newer.uri) / "Format-Serving/item_tower/saved_model.pb"
+    model = saved_model_pb2.SavedModel.FromString(graph.read_bytes())
+    model.meta_graphs[0].graph_def.node.add(name="picture", op="DecodeWebP", input=["not_asked"])
+    model.meta_graphs[0].graph_def.node.add(name="not_asked", op="Placeholder").attr[
+        "dtype"
+    ].type = tf.string.as_datatype_enum
+    graph.write_bytes(model.SerializeToString())
+    (words,) = world.validate(newer, 0, 0, tmp_path)
+    assert words == "item_tower: TensorFlow 2.19, which serves (server.tensorflow), has no operation DecodeWebP."
 
 
 @pytest.mark.parametrize("file", ["saved_model.pb", "variables/variables.index"])

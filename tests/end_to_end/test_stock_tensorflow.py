@@ -13,6 +13,8 @@ import pytest
 from shops import Undisturbed
 from stock_tensorflow import LOCKS, VERSIONS, python_of
 
+from components.infra_validator.serving_tensorflow import LACKING, Lacking
+
 Answers = dict[Any, dict[str, Any]]
 # Searches over the day's items in lists, beside the exact one that the day pushed: 200 items, four lists, all of them asked.
 VECTORS = ("float32", "bfloat16", "int8")
@@ -65,11 +67,26 @@ def ours(models: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> An
     return answers(sys.executable, models, tmp_path_factory.mktemp("ours") / "answers")
 
 
+def lacking(theirs: Any, ours: Any) -> Lacking:
+    """What a registry of operations lacks of another."""
+    both = theirs.keys() & ours.keys()
+    attributes = {name: frozenset(ours[name].keys() - theirs[name].keys()) for name in both}
+    types = {
+        f"{name}.{attribute}": frozenset(ours[name][attribute] - types)
+        for name in both
+        for attribute, types in theirs[name].items()
+        if types  # else it may be any
+    }
+    attributes, types = ({key: missing for key, missing in found.items() if missing} for found in (attributes, types))
+    return Lacking(frozenset(ours.keys() - theirs.keys()), attributes, types)
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 def test_stock_tensorflow_answers_as_ours(version: str, models: dict[str, str], ours: Answers, tmp_path: Path) -> None:
     theirs = answers(python_of(version), models, tmp_path / "answers")
     assert theirs.pop("version").startswith(f"{version}.")  # type: ignore[attr-defined]
-    asked = {key: outputs for key, outputs in ours.items() if key != "version"}
+    assert lacking(theirs.pop("operations"), ours["operations"]) == LACKING[version]  # type: ignore[call-overload,index]
+    asked = {key: outputs for key, outputs in ours.items() if key not in ("version", "operations")}
     assert set(theirs) == set(asked)
     # Two signatures of each of two towers, three of each of four retrievers; warm-up requests of all, and real rows.
     assert len({(folder, name) for folder, name, _ in asked}) == 2 * 2 + 3 * 4

@@ -42,7 +42,7 @@ def test_this_machine_has_what_it_needs_and_nothing_is_left_behind(examine: Exam
     found = examine()
     assert list(found) == [
         "Python", "C library", "packages", "root", "root's disk", "files", "push folder", "push folder's disk", "metadata",
-        "memory", "Keras", "devices",
+        "memory", "Keras", "devices", "serving",
     ]  # fmt: skip
     assert statuses(found) == {} and doctor.verdict(list(found.values())) == Status.DONE
     assert all(bool(finding.advice) == (finding.state != "ok") for finding in found.values())

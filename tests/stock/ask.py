@@ -1,4 +1,4 @@
-"""Asks SavedModels by whichever TensorFlow runs this: their warm-up requests, and real rows.
+"""Asks SavedModels by whichever TensorFlow runs this: their warm-up requests, and real rows; and lists its operations.
 
 python ask.py '{"FOLDER OF A MODEL": "GLOB OF EXAMPLES", ...}' ANSWERS.pickle
 """
@@ -10,10 +10,26 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.framework import op_def_pb2
+from tensorflow.python.client import pywrap_tf_session
 from tensorflow_serving.apis import prediction_log_pb2
 
 ROWS, K = 64, 7
-answers = {"version": tf.__version__}
+
+
+def operations():
+    """By operation and attribute, the types that it may have; empty where it is no type, or may be any."""
+    registered = op_def_pb2.OpList.FromString(pywrap_tf_session.TF_GetBuffer(pywrap_tf_session.TF_GetAllOpList()))
+    return {
+        each.name: {
+            attribute.name: {tf.dtypes.as_dtype(kind).name for kind in attribute.allowed_values.list.type}
+            for attribute in each.attr
+        }
+        for each in registered.op
+    }
+
+
+answers = {"version": tf.__version__, "operations": operations()}
 for folder, examples in json.loads(sys.argv[1]).items():
     signatures = tf.saved_model.load(folder).signatures
     rows = list(tf.data.TFRecordDataset(sorted(tf.io.gfile.glob(examples)), "GZIP").take(ROWS).as_numpy_iterator())
