@@ -3,8 +3,8 @@
 They are read by TensorFlow's iterator over a file, which takes two microseconds a record; tf.data takes five for records by the
 thousand, and a hundred for one at a time.
 
-They are written without TensorFlow, whose writer takes three times as long for each. ISA-L compresses four times as fast as zlib, to
-as few bytes. Every processor with SSE 4.2, which TensorFlow needs too, gives the same bytes.
+They are written without TensorFlow, whose writer takes three times as long for each. ISA-L compresses four times as fast as zlib,
+to as few bytes. Every processor with SSE 4.2, which TensorFlow needs too, gives the same bytes.
 """
 
 import functools
