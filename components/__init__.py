@@ -1,7 +1,7 @@
-"""The steps of the pipeline, one room each, named as TFX names them, in the order the data flows.
+"""The steps of the pipeline, one package each, named as TFX names them, in the order the data flows.
 
-TFRS, TFT and TFX speak Keras 2. TensorFlow hands out Keras 3 unless told otherwise before it is first used, so the
-choice is made here, in the package through which all code that touches TensorFlow is imported.
+TFRS, TFT and TFX need Keras 2. TensorFlow uses Keras 3 unless told otherwise before its first use, so the choice is made here,
+in the package through which all code that uses TensorFlow is imported.
 """
 
 import os

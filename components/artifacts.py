@@ -1,4 +1,4 @@
-"""Artifacts that TFX does not know, and what of the project's lies where in those that it does."""
+"""The project's own artifact types, and the places of its files in TFX's."""
 
 import os
 
@@ -6,8 +6,8 @@ from tfx import types
 
 SPAN_PROPERTY = "span"
 SHAPE_PROPERTY = "shape"
-WITHDRAWN_PROPERTY = "withdrawn"  # of a ModelBlessing: 1 where a rollback took the model back
-GOES_ON_PROPERTY = "goes_on"  # 1 where a model was trained on from an earlier one, so on data.window_days
+WITHDRAWN_PROPERTY = "withdrawn"  # of a ModelBlessing: 1 after the model was rolled back
+GOES_ON_PROPERTY = "goes_on"  # 1 if the model was trained from an earlier one, so on data.window_days
 
 
 class Analysis(types.Artifact):
@@ -23,7 +23,7 @@ class Counts(types.Artifact):
 
 
 class NextDayJudgement(types.Artifact):
-    """How models of earlier days rank a day; see `components.evaluator.next_day`."""
+    """The ranking of a day by models of earlier days; see `components.evaluator.next_day`."""
 
     TYPE_NAME = "NextDayJudgement"
 
@@ -35,11 +35,11 @@ class ItemIndex(types.Artifact):
 
 
 class Retriever(types.Artifact):
-    """The query tower stitched to the index, a SavedModel in the folder `retriever`."""
+    """The query tower joined to the index, a SavedModel in the folder `retriever`."""
 
     TYPE_NAME = "Retriever"
 
 
 def warm_start_folder(model_uri: str) -> str:
-    """What the next day's training goes on from, beside a model's towers: checkpoint, vocabularies, scales, settings."""
+    """Return the folder for the next day's training, beside a model's towers: checkpoint, vocabularies, scales, settings."""
     return os.path.join(model_uri, "warm_start")

@@ -1,6 +1,6 @@
-"""How a step tells whoever watches how far it is.
+"""Reports the progress of a step.
 
-The steps do not know who watches: the local runner shows the words beside its progress bar, a container prints them.
+A step does not know the receiver: the local runner shows the message beside its progress bar, a container prints it.
 """
 
 import logging
@@ -9,10 +9,10 @@ PROGRESS_LOGGER = "ndr.progress"
 
 
 def progress(words: str, done: float) -> None:
-    """Reports progress.
+    """Report progress.
 
     Args:
-        words: what has been reached, in a few words.
-        done: the share of the step that is done, 0 to 1.
+        words: a short message.
+        done: the completed share of the step, 0 to 1.
     """
     logging.getLogger(PROGRESS_LOGGER).info(words, extra={"done": done})

@@ -1,4 +1,4 @@
-"""What all commands share: options, and how a fault is told."""
+"""Options that all commands share, and how commands report errors."""
 
 import os
 import re
@@ -22,30 +22,32 @@ ConfigOption = Annotated[Path, typer.Option("--config", help="The dataset's conf
 ServerOption = Annotated[
     str | None,
     typer.Option(
-        "--server", metavar="HOST:PORT", help="That is asked over gRPC; else one is started for the question."
+        "--server", metavar="HOST:PORT", help="The gRPC server to ask; by default one is started for this question."
     ),
 ]
 LabelOption = Annotated[
-    str | None, typer.Option("--label", metavar="LABEL", help="Of the version that is asked, such as stable.")
+    str | None, typer.Option("--label", metavar="LABEL", help="Ask the version with this label, such as stable.")
 ]
 AuthoritiesOption = Annotated[
     Path | None,
-    typer.Option("--ca", exists=True, dir_okay=False, help="PEM of who signed its certificate, for TLS."),
+    typer.Option("--ca", exists=True, dir_okay=False, help="Use TLS, and trust the certificates in this PEM file."),
 ]
 WhereOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--where", metavar="CONDITION", help="That items must meet, such as country=de or price<=20; several: all."
+        "--where",
+        metavar="CONDITION",
+        help="Only items that meet this, such as country=de or price<=20; may be repeated.",
     ),
 ]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Takes the place of a value of the configuration."),
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a value of the configuration."),
 ]
 
 
 def a_day(text: str) -> date:
-    """A UTC day, as a command is given it."""
+    """Parse a UTC day from the command line."""
     try:
         day = date.fromisoformat(text)
     except ValueError:
@@ -56,7 +58,7 @@ def a_day(text: str) -> date:
 
 
 def a_duration(text: str) -> timedelta:
-    """A duration, as a command is given it: a number and s, m, h or d."""
+    """Parse a duration from the command line: a number and s, m, h or d."""
     found = re.fullmatch(r"(\d{1,6}(?:\.\d{1,3})?)([smhd])", text)
     if not found or not float(found[1]):
         raise typer.BadParameter(f"expected a duration such as 90m, 30h or 2d, received {text!r}")
@@ -69,7 +71,7 @@ LastDayOption = Annotated[Any, typer.Option("--to", parser=a_day, metavar="YYYY-
 
 
 def days_between(first: date, last: date) -> list[date]:
-    """Every day of a range, oldest first."""
+    """Return every day of a range, oldest first."""
     if last < first:
         raise typer.BadParameter(f"expected --to at or after --from, received {first} and {last}")
     return [first + timedelta(days=number) for number in range((last - first).days + 1)]
@@ -77,21 +79,21 @@ def days_between(first: date, last: date) -> list[date]:
 
 @contextmanager
 def reported() -> Iterator[None]:
-    """A fault of the user's or of the machine's is told without a traceback."""
+    """Report errors of the user or the machine without a traceback, and exit with status 1."""
     try:
         yield
         sys.stdout.flush()
     except BrokenPipeError:
-        raise  # whoever read us has seen enough; Typer ends quietly
+        raise  # the reader closed the pipe; Typer exits quietly
     except (UserError, OSError) as error:
         sys.stderr.write(f"{visible(str(error))}\n")
-        if isinstance(error, OSError):  # perhaps of standard output itself, which Python would try again at its end
+        if isinstance(error, OSError):  # perhaps of standard output itself, which Python would flush again on exit
             discard(1)
         raise typer.Exit(USER_FAULT) from error
 
 
 def discard(descriptor: int) -> None:
-    """Sends what is written to a file descriptor nowhere."""
+    """Redirect a file descriptor to the null device."""
     nothing = os.open(os.devnull, os.O_RDWR)
     if nothing != descriptor:
         os.dup2(nothing, descriptor)

@@ -16,20 +16,20 @@ TIMEOUT_SECONDS = 60.0
 
 @contextmanager
 def client(config: Config, address: str, authorities: Path | None) -> Iterator[Client]:
-    """Connects to a server, by the token of the configuration where it has one.
+    """Connect to a server, with the token of the configuration if it has one.
 
     Args:
-        config: of the pipeline.
-        address: HOST:PORT of gRPC.
-        authorities: a PEM file with those who signed the server's certificate; None for a connection in the clear.
+        config: the pipeline's configuration.
+        address: HOST:PORT of the gRPC server.
+        authorities: a PEM file of trusted certificates; None for a connection without TLS.
 
     Raises:
         PassingError: the server cannot be reached, or does not answer in time.
-        UserError: the server refuses a call, or a token would be sent in the clear.
+        UserError: the server refuses a call, or a token would be sent without encryption.
     """
     token = config.server.token.read() if config.server.token else None
     if token is not None and authorities is None:
-        raise UserError("server.token: expected --ca beside it, as the token would be sent in the clear.")
+        raise UserError("server.token: expected --ca as well, because the token would be sent without encryption.")
     tls = Tls(authorities) if authorities else None
     with _told(address), Client(address, timeout=TIMEOUT_SECONDS, tls=tls, token=token) as connected:
         yield connected
@@ -37,18 +37,18 @@ def client(config: Config, address: str, authorities: Path | None) -> Iterator[C
 
 @contextmanager
 def _told(address: str) -> Iterator[None]:
-    """Refusals in words."""
+    """Turn gRPC errors into sentences."""
     try:
         yield
     except grpc.RpcError as error:
         words = f"{address}: {error.code().name}: {error.details()}"
         if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
             raise PassingError(
-                f"{words}. See that a server runs there: ndr serve, or name another: --server."
+                f"{words}. Check that a server runs there (ndr serve), or name another with --server."
             ) from error
         raise UserError(words) from error
 
 
 def version(text: str) -> Version:
-    """A version's number or label, as a command is given it."""
+    """Parse a version's number or label from the command line."""
     return int(text) if text.isdecimal() else text

@@ -1,4 +1,4 @@
-"""The command `ndr`. What is heavy is imported by the command that needs it."""
+"""The command `ndr`. Each command imports its own heavy modules."""
 
 import json
 import logging
@@ -48,12 +48,12 @@ INTERRUPTED = 130
 HIGHEST_PORT = (1 << 16) - 1
 
 app = typer.Typer(
-    help="Trains, judges and ships a two-tower retrieval model every day.",
+    help="Train, evaluate and ship a two-tower retrieval model every day.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-data_app = typer.Typer(help="Fetches example data.", no_args_is_help=True)
+data_app = typer.Typer(help="Fetch example data.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(inspection_app)
 app.add_typer(kubeflow_app, name="kubeflow")
@@ -66,7 +66,7 @@ def _say_version(is_asked: bool) -> None:
         from pipeline import origin
 
         commit, is_changed = origin.commit()
-        of_commit = f", commit {commit}{', changed since' if is_changed else ''}" if commit else ""
+        of_commit = f", commit {commit}{', with local changes' if is_changed else ''}" if commit else ""
         typer.echo(f"ndr {metadata.version(origin.PACKAGE)}{of_commit}")
         raise typer.Exit
 
@@ -74,10 +74,10 @@ def _say_version(is_asked: bool) -> None:
 @app.callback()
 def main_options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Shows the version and the commit.")
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Show the version and the commit.")
     ] = False,
 ) -> None:
-    """Trains, judges and ships a two-tower retrieval model every day."""
+    """Train, evaluate and ship a two-tower retrieval model every day."""
 
 
 def _id(text: str) -> str:
@@ -92,9 +92,9 @@ def run(
     config: ConfigOption = MOVIELENS_CONFIG,
     settings: SetOption = None,
 ) -> None:
-    """Runs the whole pipeline for one day."""
+    """Run the whole pipeline for one day."""
     with _session("run", config, settings) as (console, loaded):
-        _caution(console, loaded)  # a fault of the specification is told at once
+        _caution(console, loaded)  # reports a fault of the specification at once
         result, is_new = _run_day(console, loaded, day, lines=True)
         if not is_new:
             console.print(_done_before(result), highlight=False, soft_wrap=True)
@@ -114,7 +114,7 @@ def backfill(
     config: ConfigOption = MOVIELENS_CONFIG,
     settings: SetOption = None,
 ) -> None:
-    """Runs the pipeline for every day of a range, oldest first; days that are done with the same input are passed over."""
+    """Run the pipeline for every day of a range, oldest first; skip days that are done with the same input."""
     days = days_between(first, last)
     with _session("backfill", config, settings) as (console, loaded):
         from pipeline.summary import day_table
@@ -131,7 +131,7 @@ def backfill(
                     result, is_new = _run_day(console, loaded, day, lines=False)
                 except UserError as error:
                     raise UserError(
-                        f"{day}: {error}\nThe backfill stopped there. Once that is mended, the same command goes on with {day}."
+                        f"{day}: {error}\nThe backfill stopped there. Once that is fixed, the same command resumes from {day}."
                     ) from error
                 results.append(result)
                 console.print(
@@ -149,7 +149,7 @@ def backfill(
 
 @data_app.command()
 def movielens(config: ConfigOption = MOVIELENS_CONFIG, settings: SetOption = None) -> None:
-    """Fetches MovieLens 100K and writes it as daily logs and a catalogue."""
+    """Fetch MovieLens 100K and write it as daily logs and a catalogue."""
     with _session("data", config, settings) as (console, loaded):
         from pipeline.movielens import prepare
 
@@ -159,7 +159,7 @@ def movielens(config: ConfigOption = MOVIELENS_CONFIG, settings: SetOption = Non
 
 @data_app.command()
 def completejourney(config: ConfigOption = MOVIELENS_CONFIG, settings: SetOption = None) -> None:
-    """Fetches a grocer's year and writes it as daily sales, products and households."""
+    """Fetch a grocer's year and write it as daily sales, products and households."""
     with _session("data", config, settings) as (console, loaded):
         from pipeline.completejourney import prepare
 
@@ -178,7 +178,7 @@ def recommend(
     config: ConfigOption = MOVIELENS_CONFIG,
     settings: SetOption = None,
 ) -> None:
-    """Shows what the newest version, or that of a label, recommends to a user."""
+    """Show what the newest version, or the one with a label, recommends to a user."""
     with _session("recommend", config, settings, writes=False) as (console, loaded):
         with console.status("loading the retriever"):
             from pipeline import recommend as recommender
@@ -188,7 +188,7 @@ def recommend(
             console.print(f"{user} saw last: {'; '.join(answer.history[-5:])}", highlight=False)
         else:
             console.print(
-                f"{user} has no interaction in the window: the answer is for someone unknown.", highlight=False
+                f"{user} has no interaction in the window: the answer is that for an unknown user.", highlight=False
             )
         console.print(_items(f"For {user}, by version {answer.version}", answer.items))
 
@@ -204,7 +204,7 @@ def similar(
     config: ConfigOption = MOVIELENS_CONFIG,
     settings: SetOption = None,
 ) -> None:
-    """Shows the items that are most like an item, by the newest version, or that of a label."""
+    """Show the items most similar to an item, by the newest version or the one with a label."""
     with _session("similar", config, settings, writes=False) as (console, loaded):
         with console.status("loading the retriever"):
             from pipeline import recommend as recommender
@@ -230,12 +230,12 @@ def tune(
         Any, typer.Option("--date", parser=a_day, metavar="YYYY-MM-DD", help="The UTC day, of a complete run.")
     ],
     time_given: Annotated[
-        Any, typer.Option("--for", parser=a_duration, metavar="DURATION", help="Of all trials, such as 30m.")
+        Any, typer.Option("--for", parser=a_duration, metavar="DURATION", help="Time for all trials, such as 30m.")
     ] = "30m",
     config: ConfigOption = MOVIELENS_CONFIG,
     settings: SetOption = None,
 ) -> None:
-    """Searches for better settings of the trainer over a day's data, judged by its held-out users; goes on where it was ended."""
+    """Search for better trainer settings on a day's data, judged by its held-out users; resume an interrupted search."""
     with _session("tune", config, settings, writes=False) as (console, loaded):
         from pipeline import terminal
 
@@ -256,19 +256,19 @@ def tune(
 @app.command()
 def serve(
     host: Annotated[
-        str, typer.Option(metavar="ADDRESS", help="The address to listen on; 0.0.0.0 for every one.")
+        str, typer.Option(metavar="ADDRESS", help="The address to listen on; 0.0.0.0 for all.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=HIGHEST_PORT, help="Of gRPC.")] = 8500,
-    rest_port: Annotated[int, typer.Option(min=1, max=HIGHEST_PORT, help="Of REST.")] = 8501,
-    embedded: Annotated[bool, typer.Option("--embedded", help="Even where TF Serving is installed.")] = False,
+    port: Annotated[int, typer.Option(min=1, max=HIGHEST_PORT, help="The gRPC port.")] = 8500,
+    rest_port: Annotated[int, typer.Option(min=1, max=HIGHEST_PORT, help="The REST port.")] = 8501,
+    embedded: Annotated[bool, typer.Option("--embedded", help="Use it even if TF Serving is installed.")] = False,
     histories: Annotated[
         bool,
-        typer.Option("--histories", help="Keeps each user's last items, so that a request may be a user's id alone."),
+        typer.Option("--histories", help="Keep each user's last items, so that a request needs only the user's id."),
     ] = False,
     config: ConfigOption = MOVIELENS_CONFIG,
     settings: SetOption = None,
 ) -> None:
-    """Serves what was pushed, and what will be: by TF Serving where it may listen on every address, else by a server of our own."""
+    """Serve the pushed versions and those to come: by TF Serving if it may listen on all addresses, else by our own server."""
     if port == rest_port:
         raise typer.BadParameter(f"expected two ports, --port and --rest-port, received {port} for both")
     from pipeline import terminal
@@ -295,18 +295,18 @@ def report(
     first: Annotated[
         Any,
         typer.Option(
-            "--from", parser=a_day, metavar="YYYY-MM-DD", help="The first UTC day; else the newest 30 with runs."
+            "--from", parser=a_day, metavar="YYYY-MM-DD", help="The first UTC day; by default the newest 30 with runs."
         ),
     ] = None,
     last: Annotated[Any, typer.Option("--to", parser=a_day, metavar="YYYY-MM-DD", help="The last UTC day.")] = None,
     config: ConfigOption = MOVIELENS_CONFIG,
     settings: SetOption = None,
 ) -> None:
-    """Writes one HTML page on how the days went: it needs no network and no other file."""
+    """Write an HTML page about the runs of several days; it needs no network and no other file."""
     if first and last and last < first:
         raise typer.BadParameter(f"expected --to at or after --from, received {first} and {last}")
     if not output.absolute().parent.is_dir():
-        raise typer.BadParameter(f"expected --output in a folder that is there, received {output}")
+        raise typer.BadParameter(f"expected --output in an existing folder, received {output}")
     if output.is_dir():
         raise typer.BadParameter(f"expected --output to be a file, received the folder {output}")
     with _session("report", config, settings, writes=False) as (console, loaded):
@@ -328,7 +328,7 @@ def check(
     config: ConfigOption = MOVIELENS_CONFIG,
     settings: SetOption = None,
 ) -> None:
-    """For alerts: status 0 where the last successful run ended within a duration, else 1 and the reason."""
+    """Exit with status 0 if the last successful run ended within a duration, else with 1 and the reason; for alerts."""
     with _session("check", config, settings, writes=False) as (console, loaded):
         from datetime import UTC, datetime
 
@@ -343,13 +343,13 @@ def check(
 @app.command()
 def skew(
     last: Annotated[
-        Any, typer.Option("--last", parser=a_duration, metavar="DURATION", help="Queries that were served since then.")
+        Any, typer.Option("--last", parser=a_duration, metavar="DURATION", help="Use queries served in this time.")
     ] = "24h",
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     config: ConfigOption = MOVIELENS_CONFIG,
     settings: SetOption = None,
 ) -> None:
-    """Measures how far served queries are from what the live version was trained on; status 1 beyond validation.skew."""
+    """Measure how far served queries are from the live version's training data; exit with status 1 beyond validation.skew."""
     with _session("skew", config, settings, writes=False) as (console, loaded):
         from datetime import UTC, datetime
 
@@ -372,18 +372,18 @@ def skew(
 @app.command()
 def shadow(
     one: Annotated[str, typer.Argument(metavar="A", help="A version's number or label, such as stable.")],
-    other: Annotated[str, typer.Argument(metavar="B", help="Another's, such as canary.")],
-    server: Annotated[str, typer.Option(metavar="HOST:PORT", help="That has both; gRPC.")] = "127.0.0.1:8500",
+    other: Annotated[str, typer.Argument(metavar="B", help="The other version, such as canary.")],
+    server: Annotated[str, typer.Option(metavar="HOST:PORT", help="A gRPC server of both.")] = "127.0.0.1:8500",
     authorities: AuthoritiesOption = None,
     last: Annotated[
-        Any, typer.Option("--last", parser=a_duration, metavar="DURATION", help="Queries that were served since then.")
+        Any, typer.Option("--last", parser=a_duration, metavar="DURATION", help="Use queries served in this time.")
     ] = "24h",
-    most: Annotated[int, typer.Option(min=1, help="The newest so many queries.")] = 1000,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    most: Annotated[int, typer.Option(min=1, help="Use at most this many queries, the newest.")] = 1000,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     config: ConfigOption = MOVIELENS_CONFIG,
     settings: SetOption = None,
 ) -> None:
-    """Asks two versions what was asked before, and compares their items, scores and latency."""
+    """Send logged queries to two versions, and compare their items, scores and latency."""
     with _session("shadow", config, settings, writes=False) as (console, loaded):
         from datetime import UTC, datetime
 
@@ -402,7 +402,7 @@ def shadow(
 
 @app.command()
 def metrics(config: ConfigOption = MOVIELENS_CONFIG, settings: SetOption = None) -> None:
-    """Prints the pipeline's metrics in Prometheus' form, and writes them to where the configuration says."""
+    """Print the pipeline's metrics in Prometheus format, and write them where the configuration says."""
     with _session("metrics", config, settings, writes=False) as (console, loaded):
         from prometheus_client import generate_latest
 
@@ -417,20 +417,20 @@ def metrics(config: ConfigOption = MOVIELENS_CONFIG, settings: SetOption = None)
 @app.command()
 def push(
     rollback: Annotated[
-        bool, typer.Option("--rollback", help="Makes the content of the version before live again, under a new number.")
+        bool, typer.Option("--rollback", help="Make the previous version's content live again, under a new number.")
     ] = False,
     label: Annotated[
-        str | None, typer.Option("--label", metavar="LABEL", help="Gives a label, such as canary, to the live version.")
+        str | None, typer.Option("--label", metavar="LABEL", help="Give the live version a label, such as canary.")
     ] = None,
-    unlabel: Annotated[str | None, typer.Option("--unlabel", metavar="LABEL", help="Removes a label.")] = None,
+    unlabel: Annotated[str | None, typer.Option("--unlabel", metavar="LABEL", help="Remove a label.")] = None,
     to: Annotated[
-        int | None, typer.Option(min=1, metavar="VERSION", help="Goes back to this version, or gives it the label.")
+        int | None, typer.Option(min=1, metavar="VERSION", help="Roll back to this version, or give it the label.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Lists them as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="List the versions as JSON.")] = False,
     config: ConfigOption = MOVIELENS_CONFIG,
     settings: SetOption = None,
 ) -> None:
-    """Lists the pushed versions; with --rollback, takes the live one back; with --label, names one for clients to ask by."""
+    """List the pushed versions; with --rollback, roll the live one back; with --label, label one for clients to ask by."""
     chosen = [
         name
         for name, value in (("--rollback", rollback), ("--label", label), ("--unlabel", unlabel), ("--json", as_json))
@@ -468,12 +468,12 @@ def push(
 
 @app.command()
 def promote(
-    source: Annotated[str, typer.Argument(metavar="FROM", help="The label of the version.")] = "canary",
-    target: Annotated[str, typer.Argument(metavar="TO", help="The label that it is given besides.")] = "stable",
+    source: Annotated[str, typer.Argument(metavar="FROM", help="A label that the version has.")] = "canary",
+    target: Annotated[str, typer.Argument(metavar="TO", help="The label to give it as well.")] = "stable",
     config: ConfigOption = MOVIELENS_CONFIG,
     settings: SetOption = None,
 ) -> None:
-    """Gives the label `stable` to the version that has the label `canary`."""
+    """Give the label `stable` to the version that has the label `canary`."""
     with _session("promote", config, settings) as (console, loaded):
         with console.status("loading TFX"):
             from components.pusher import labels
@@ -488,11 +488,11 @@ def promote(
 
 @app.command()
 def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="As a JSON list.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
     config: ConfigOption = MOVIELENS_CONFIG,
     settings: SetOption = None,
 ) -> None:
-    """Looks whether this machine, or this image, has all that a run needs; status 0 if so."""
+    """Check that this machine or image has everything a run needs; exit with status 0 if so."""
     from pipeline import config as configuration
 
     with reported():
@@ -518,19 +518,19 @@ def init(
         typer.Argument(
             exists=True,
             file_okay=False,
-            help="With a log of interactions, and a catalogue and a users' table if there are: CSV or Parquet.",
+            help="A log of interactions and, if you have them, a catalogue and a users' table; CSV or Parquet.",
         ),
     ],
-    name: Annotated[str | None, typer.Option(help="Of the dataset; by default the folder's.")] = None,
-    into: Annotated[Path | None, typer.Option(help="The folder to write to; by default the name.")] = None,
-    interactions: Annotated[str | None, typer.Option(metavar="PATH", help="The log, below the folder.")] = None,
-    catalogue: Annotated[str | None, typer.Option(metavar="PATH", help="The items, below the folder.")] = None,
-    user: Annotated[str | None, typer.Option(metavar="COLUMN", help="The log's column of the user.")] = None,
-    item: Annotated[str | None, typer.Option(metavar="COLUMN", help="The log's column of the item.")] = None,
-    time: Annotated[str | None, typer.Option(metavar="COLUMN", help="The log's column of the time.")] = None,
-    reward: Annotated[str | None, typer.Option(metavar="COLUMN", help="The log's column of the reward.")] = None,
+    name: Annotated[str | None, typer.Option(help="The dataset's name; by default the folder's.")] = None,
+    into: Annotated[Path | None, typer.Option(help="The folder to write to; by default the dataset's name.")] = None,
+    interactions: Annotated[str | None, typer.Option(metavar="PATH", help="The log, relative to the folder.")] = None,
+    catalogue: Annotated[str | None, typer.Option(metavar="PATH", help="The items, relative to the folder.")] = None,
+    user: Annotated[str | None, typer.Option(metavar="COLUMN", help="The log's user column.")] = None,
+    item: Annotated[str | None, typer.Option(metavar="COLUMN", help="The log's item column.")] = None,
+    time: Annotated[str | None, typer.Option(metavar="COLUMN", help="The log's time column.")] = None,
+    reward: Annotated[str | None, typer.Option(metavar="COLUMN", help="The log's reward column.")] = None,
 ) -> None:
-    """Drafts features.yaml and the configuration from files that you have, with a comment for each guess."""
+    """Draft features.yaml and the configuration from your files, with a comment for each guess."""
     called = re.sub(r"[^A-Za-z0-9_-]+", "-", name or folder.resolve().name).strip("-") or "dataset"
     if name is not None and called != name:
         raise typer.BadParameter(f"expected --name of letters, digits, _ and -, received {name!r}")
@@ -545,16 +545,16 @@ def init(
         for other, reason in draft.others.items():
             typer.echo(f"not used: {other}: {reason}")
         config = shlex.quote(str(draft.paths[1]))
-        typer.echo(f"Look at their comments, then: ndr run --config {config} --date {draft.day}")
+        typer.echo(f"Read their comments, then: ndr run --config {config} --date {draft.day}")
         if draft.week < draft.day:
             typer.echo(
-                f"Or its last days, one by one: ndr backfill --config {config} --from {draft.week} --to {draft.day}"
+                f"Or run its last days one by one: ndr backfill --config {config} --from {draft.week} --to {draft.day}"
             )
 
 
 @app.command()
 def schema(config: ConfigOption = MOVIELENS_CONFIG, settings: SetOption = None) -> None:
-    """Writes a first draft of the schemas that a dataset's folder lacks."""
+    """Write a first draft of the schemas missing from a dataset's folder."""
     from pipeline import config as configuration
 
     with reported():
@@ -562,17 +562,20 @@ def schema(config: ConfigOption = MOVIELENS_CONFIG, settings: SetOption = None) 
         from schemas import contract
 
         written = contract.write_drafts(loaded.dataset, loaded.feature_spec())
-        typer.echo("\n".join(f"wrote {path}" for path in written) or f"{loaded.dataset} has both schemas")
+        typer.echo("\n".join(f"wrote {path}" for path in written) or f"{loaded.dataset} has both schemas already")
 
 
 def _run_day(console: Console, loaded: Any, day: Any, lines: bool) -> tuple[Any, bool]:
-    """A day's run, and whether there was anything to do. Only where there is, TFX is imported.
+    """Run a day unless it is done. Imports TFX only if there is something to run.
 
     Args:
-        console: where to.
+        console: where progress is shown.
         loaded: the configuration.
         day: the UTC day.
-        lines: whether each step that has ended gets a line.
+        lines: whether each completed step gets a line.
+
+    Returns:
+        The day's run, and whether it is new.
     """
     from pipeline import glance, terminal
 
@@ -591,7 +594,7 @@ def _outcome(result: Any) -> str:
     if result.withdrawn:
         return f"version {result.version or 'none'}, withdrawn by a rollback"
     if result.version:
-        return f"version {result.version}{', though a baseline is ahead of its model' if result.waived else ''}"
+        return f"version {result.version}{', though a baseline beats its model' if result.waived else ''}"
     return f"{'not pushed' if result.blessed else 'not blessed'}: {'; '.join(result.refused)}"
 
 
@@ -615,7 +618,7 @@ def _say_lost_rows(console: Console, loaded: Any, result: Any) -> None:
 
 
 def _collect(console: Console, loaded: Any) -> None:
-    """Last, as what a run says of itself may lie in folders that go."""
+    """Remove old artifacts; called last, because the run's summary is read from folders that retention may remove."""
     from pipeline.retention import collect
 
     collected = collect(loaded)
@@ -625,14 +628,14 @@ def _collect(console: Console, loaded: Any) -> None:
         console.print(f"  removed {', '.join([*artifacts, *versions])}", highlight=False)
     for path in collected.unreadable:
         console.print(
-            f"  removed nothing old: {path} cannot be read as a version's manifest. Move it away.", highlight=False
+            f"  removed nothing old: {path} is not a readable version manifest. Move it away.", highlight=False
         )
 
 
 def main() -> None:
-    """The entry point."""
+    """Run the command line."""
     for descriptor, name in ((1, "stdout"), (2, "stderr")):
-        if getattr(sys, name) is None:  # closed by whoever started us: the next file to be opened would take its number
+        if getattr(sys, name) is None:  # closed by the parent process: the next opened file would take its number
             discard(descriptor)
             setattr(sys, name, os.fdopen(descriptor, "w", encoding="utf-8"))
     leave_out()
@@ -647,7 +650,7 @@ def _session(
     writes: bool = True,
     opened: Callable[[Path, str], AbstractContextManager[tuple[Console, Path]]] | None = None,
 ) -> Iterator[tuple[Console, Any]]:
-    """A command under a root: its configuration read, the root locked where it is written to, noise in a log file."""
+    """Run a command: read its configuration, lock the root if it writes, and send log messages to a file."""
     from contextlib import nullcontext
 
     from pipeline import config as configuration
@@ -667,16 +670,16 @@ def _session(
                 except UserError:
                     raise
                 except KeyboardInterrupt as error:
-                    # Python gives the signal back its own effect before it is at its end, and a second one would then kill it.
+                    # Python restores the default handler before it exits, and a second Ctrl-C would then kill it.
                     signal.signal(signal.SIGINT, signal.SIG_IGN)
-                    console.print("Interrupted. What is whole is kept, and the same command goes on from there.")
+                    console.print("Interrupted. Completed steps are kept, and the same command resumes from there.")
                     raise typer.Exit(INTERRUPTED) from error
                 except Exception as error:
                     if disk.is_full(error, loaded.root):
                         raise
-                    logging.getLogger(__name__).exception("not the user's fault")
+                    logging.getLogger(__name__).exception("internal error")
                     console.print(
-                        f"Failed: {type(error).__name__}: {str(error)[:300]}\nThe whole story is in {log}.",
+                        f"Failed: {type(error).__name__}: {str(error)[:300]}\nDetails are in {log}.",
                         markup=False,
                     )
                     raise typer.Exit(INTERNAL_FAULT) from error
@@ -687,7 +690,7 @@ def _session(
                 ) from error
             if isinstance(error, OSError):
                 raise UserError(
-                    f"{loaded.root} cannot be used: {error.strerror or error}. Name another: --set root=DIR."
+                    f"{loaded.root} cannot be used: {error.strerror or error}. Name another root: --set root=DIR."
                 ) from error
             raise
 

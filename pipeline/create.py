@@ -67,14 +67,14 @@ WARM_START = "WarmStart"
 
 
 def create_pipeline(config: Config, day: date) -> Pipeline:
-    """The steps that process one day.
+    """Create the steps that process one day.
 
     Args:
-        config: everything that the steps are told.
+        config: the settings of all steps.
         day: the UTC day; its number since 1970-01-01 is the span.
 
     Raises:
-        schemas.errors.UserError: the dataset's feature specification or schemas are at fault, or `beam` names a step that is none.
+        schemas.errors.UserError: the dataset's feature specification or schemas are invalid, or `beam` names an unknown step.
     """
     spec = config.feature_spec()
     declared = contract.load(config.dataset, spec)
@@ -82,12 +82,12 @@ def create_pipeline(config: Config, day: date) -> Pipeline:
     evaluated = config.evaluator.of(spec)
     shape = warm_start.shape(spec, config.trainer)
 
-    # What the day goes on from: the last model that was blessed before it, which is also the one to beat.
+    # The model that training continues from is the last one blessed before the day; the candidate must also beat it.
     baseline = _blessed_before(day, BASELINE)
     base = _blessed_before(day, WARM_START, shape if config.trainer.on_other_shape == "restart" else "")
     base_model = base.outputs[MODEL_KEY] if config.trainer.warm_start else None
 
-    # The one before it says, of a day that neither was trained on, whether the newer is better.
+    # The blessed model before that one shows, on a day that neither was trained on, whether the newer is better.
     before_baseline = _blessed_before(day, BEFORE_BASELINE, skipped=1)
     counts_before = Resolver(
         strategy_class=CountedBefore,
@@ -95,7 +95,7 @@ def create_pipeline(config: Config, day: date) -> Pipeline:
         **{key: Channel(type=Counts, producer_component_id=COUNTER) for key in (BASE_COUNTS_KEY, COUNTS_BEFORE_KEY)},
     ).with_id(COUNTS_BEFORE)
 
-    # The day's data; interactions come joined with their items' features and their users' histories.
+    # The day's data: interactions joined with item features and user histories.
     catalogue_before, catalogue = _catalogue(config, spec, day, base_model)
     users = None
     if spec.users:
@@ -105,11 +105,11 @@ def create_pipeline(config: Config, day: date) -> Pipeline:
         config.data, spec, day, catalogue.outputs["examples"], base_model, users and users.outputs["examples"]
     ).with_id("Interactions")
 
-    # Nothing is trained on data that does not keep to the declared schema.
+    # Training never sees data that breaks the declared schema.
     interaction_checks = _Checks("Interaction", interactions, str(declared.interactions))
     catalogue_checks = _Checks("Catalogue", catalogue, str(declared.catalogue), exclude_splits=NOT_SERVED)
 
-    # Nor on a day that is too far from the one before.
+    # Nor a day that differs too much from the one before.
     day_before = Resolver(
         strategy_class=TrainedBefore,
         config={
@@ -132,7 +132,7 @@ def create_pipeline(config: Config, day: date) -> Pipeline:
 
     checks = [interaction_checks.validator, catalogue_checks.validator, drift]
 
-    # The day judges what was trained before it, and before anything is trained on it.
+    # The day judges the models trained before it, before anything is trained on it.
     next_day = NextDay(
         examples=interactions.outputs["examples"],
         catalogue=catalogue.outputs["examples"],
@@ -145,7 +145,7 @@ def create_pipeline(config: Config, day: date) -> Pipeline:
     ).with_id(NEXT_DAY)
     next_day.add_upstream_nodes(checks)
 
-    # What the baselines know: all days so far, as the model does.
+    # The baselines know all days so far, as the model does.
     counter = Counter(
         interactions.outputs["examples"],
         counts_before.outputs[BASE_COUNTS_KEY],
@@ -155,7 +155,7 @@ def create_pipeline(config: Config, day: date) -> Pipeline:
     ).with_id(COUNTER)
     counter.add_upstream_nodes(checks)
 
-    # Which ids have rows of their own today, and one graph for training, evaluation and serving.
+    # The day's vocabularies, and one graph for training, evaluation and serving.
     analyzer = Analyzer(interactions.outputs["examples"], base_model, spec, sources.span(day))
     analyzer.add_upstream_nodes(checks)
     transform = AnalysedTransform(
@@ -192,7 +192,7 @@ def create_pipeline(config: Config, day: date) -> Pipeline:
         spec.catalogue.filters,
     )
 
-    # Ranks among the whole catalogue first, then TFX's Evaluator over the ranks.
+    # First the ranks among the whole catalogue, then TFX's Evaluator over the ranks.
     ranker = Ranker(
         examples=interactions.outputs["examples"],
         catalogue=catalogue.outputs["examples"],
@@ -214,7 +214,7 @@ def create_pipeline(config: Config, day: date) -> Pipeline:
         eval_config=eval_config(evaluated, has_history=spec.history_feature is not None),
     )
 
-    # What cannot be served, or answers otherwise than it was trained, is not pushed.
+    # A version that cannot be served, or answers differently from the trained model, is not pushed.
     infra_validator = InfraValidator(
         model=trainer.outputs["model"],
         transform_graph=transform.outputs["transform_graph"],
@@ -274,7 +274,7 @@ def create_pipeline(config: Config, day: date) -> Pipeline:
 
 
 def _set_runners(components: Sequence[BaseNode], beam: BeamSettings) -> None:
-    """Tells every step that Beam runs by which runner."""
+    """Set the Beam runner of every step that uses Beam."""
     steps = {each.id: each for each in components if isinstance(each, BaseBeamComponent)}
     if unknown := sorted(set(beam.steps) - set(steps)):
         raise UserError(
@@ -287,7 +287,7 @@ def _set_runners(components: Sequence[BaseNode], beam: BeamSettings) -> None:
 def _catalogue(
     config: Config, spec: FeatureSpec, day: date, base_model: BaseChannel | None
 ) -> tuple[BaseNode | None, BaseComponent]:
-    """The step that makes the day's catalogue; and what finds an earlier day's, where it is made from the log."""
+    """Create the step for the day's catalogue and, if catalogues are made from the log, the resolver of an earlier day's."""
     if config.data.catalogue != FROM_LOG:
         of_window = base_model if config.data.has_other_window and spec.changing_item_features else None
         return None, CatalogueExampleGen(config.data, spec, day, of_window).with_id(CATALOGUE)
@@ -303,7 +303,7 @@ def _catalogue(
 
 
 def _blessed_before(day: date, node: str, shape: str = "", skipped: int = 0) -> Resolver:
-    """The newest blessed model of an earlier day, of any run of this pipeline."""
+    """Resolve the newest blessed model of an earlier day, from any run of this pipeline."""
     return Resolver(
         strategy_class=BlessedBefore,
         config={"span": sources.span(day), "shape": shape, "skipped": skipped},

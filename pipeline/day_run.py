@@ -1,4 +1,4 @@
-"""One day's run, whoever runs its nodes: a loop on this machine, or a pod a node."""
+"""One day's run, shared by both runners: a loop on this machine, or a pod a node."""
 
 from datetime import date
 
@@ -27,10 +27,10 @@ from schemas.errors import UserError
 
 
 def compile_pipeline(config: Config, day: date) -> pipeline_pb2.Pipeline:
-    """The pipeline of one day in TFX's intermediate representation.
+    """Compile the pipeline of one day to TFX's intermediate representation.
 
-    Every step gets the digest of the project's code as a parameter: TFX's cache then never serves what other code made,
-    and ML Metadata knows which code made what.
+    Every step gets the digest of the project's code as a parameter: TFX's cache then never returns what other code made,
+    and ML Metadata records which code made what.
     """
     compiled: pipeline_pb2.Pipeline = compiler.Compiler().compile(create_pipeline(config, day))
     digest = digests.code()
@@ -39,41 +39,41 @@ def compile_pipeline(config: Config, day: date) -> pipeline_pb2.Pipeline:
         if node.pipeline_node.node_info.id not in steps:  # a resolver runs no code of its own
             continue
         node.pipeline_node.parameters.parameters["code_digest"].field_value.string_value = digest
-    # The push folder is outside ML Metadata's sight and may have changed; pushing again what is there does nothing.
+    # ML Metadata does not see the push folder, which may have changed; pushing existing content again does nothing.
     pusher = compiled.nodes[-1].pipeline_node
     pusher.execution_options.caching_options.enable_cache = False
     return compiled
 
 
 def name_run(compiled: pipeline_pb2.Pipeline, run_id: str) -> None:
-    """Puts a run's id into a compiled pipeline."""
+    """Put a run's id into a compiled pipeline."""
     runtime_parameter_utils.substitute_runtime_parameter(compiled, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id})
 
 
 def begin(
     config: Config, day: date, run_id: str, records: Records, to: mlmd.ConnectionConfig
 ) -> tuple[pipeline_pb2.Pipeline, Run | None]:
-    """What comes before the first node of a run: what it is given is noted, and whether there is anything to do.
+    """Prepare a run: record its input, and find out whether there is anything to do.
 
     Args:
         config: the configuration.
         day: the UTC day.
         run_id: the new run's id.
-        records: of the runs.
-        to: where ML Metadata is.
+        records: the records of the runs.
+        to: the connection to ML Metadata.
 
     Returns:
-        The compiled pipeline with the run's id in it; and the run that did the day before with the same input, if one did: then
-        there is nothing to do, and nothing was noted.
+        The compiled pipeline with the run's id; and the run that already completed the day with the same input, or None.
+        If there is such a run, there is nothing to do and nothing was recorded.
 
     Raises:
-        schemas.errors.UserError: the configuration, the dataset or the push folder is at fault, the day is closed, the root was
-            moved, or the model that the day went on from was removed.
+        schemas.errors.UserError: the configuration, the dataset or the push folder is invalid, the day is closed, the root was
+        moved, or the model that the day continued from was removed.
     """
     _check_runners(config.beam)
     config.data.check_open(day)
     origin.check_root(config, records)
-    # A push that was killed between its renames must not wait for the next blessed model to be put right.
+    # Complete a push that was killed between its renames now, not at the next blessed model.
     PushFolder(config.serving).recover()
     made_from = origin.of(config)
     compiled = compile_pipeline(config, day)
@@ -88,7 +88,7 @@ def begin(
 
 
 def register(compiled: pipeline_pb2.Pipeline, to: mlmd.ConnectionConfig) -> None:
-    """Makes the run known to ML Metadata before any of its nodes ran."""
+    """Register the run with ML Metadata before any of its nodes runs."""
     contexts = pipeline_pb2.NodeContexts(
         contexts=[c for c in compiled.nodes[0].pipeline_node.contexts.contexts if c.type.name != NODE_CONTEXT]
     )
@@ -97,10 +97,10 @@ def register(compiled: pipeline_pb2.Pipeline, to: mlmd.ConnectionConfig) -> None
 
 
 def launch(compiled: pipeline_pb2.Pipeline, name: str, to: mlmd.ConnectionConfig) -> None:
-    """Runs one node of a run through TFX: its driver, its executor, and what it made into ML Metadata.
+    """Run one node through TFX: its driver, its executor, and the publishing of its outputs to ML Metadata.
 
     Raises:
-        schemas.errors.UserError: the node found fault with the data.
+        schemas.errors.UserError: the node rejected the data.
     """
     deployment = runner_utils.extract_local_deployment_config(compiled)
     launcher.Launcher(
@@ -114,7 +114,7 @@ def launch(compiled: pipeline_pb2.Pipeline, name: str, to: mlmd.ConnectionConfig
 
 
 def clear_outputs(compiled: pipeline_pb2.Pipeline, name: str, execution: int) -> None:
-    """Removes what an attempt at a node left that did not end: TFX gives the next attempt the same folders."""
+    """Remove the outputs of an incomplete attempt: TFX gives the next attempt the same folders."""
     resolver = outputs_utils.OutputsResolver(
         pipeline_node=node_of(compiled, name),
         pipeline_info=compiled.pipeline_info,
@@ -127,15 +127,15 @@ def clear_outputs(compiled: pipeline_pb2.Pipeline, name: str, execution: int) ->
 
 
 def is_resolver(compiled: pipeline_pb2.Pipeline, name: str) -> bool:
-    """Whether a node only looks something up, and has no executor."""
+    """Return whether a node only resolves artifacts, without an executor."""
     return name not in runner_utils.extract_local_deployment_config(compiled).executor_specs
 
 
 def node_of(compiled: pipeline_pb2.Pipeline, name: str) -> pipeline_pb2.PipelineNode:
-    """A node by its id.
+    """Return a node by its id.
 
     Raises:
-        schemas.errors.UserError: there is none.
+        schemas.errors.UserError: there is no such node.
     """
     nodes = {node.pipeline_node.node_info.id: node.pipeline_node for node in compiled.nodes}
     if name not in nodes:
@@ -144,7 +144,7 @@ def node_of(compiled: pipeline_pb2.Pipeline, name: str) -> pipeline_pb2.Pipeline
 
 
 def _check_runners(beam: BeamSettings) -> None:
-    """Beam itself finds out in the middle of a run, and in its own words."""
+    """Check the Beam runners now: Beam itself would fail in the middle of a run, with an error of its own."""
     for settings in (beam, *beam.steps.values()):
         runner = PipelineOptions(settings.arguments).view_as(StandardOptions).runner
         try:

@@ -1,4 +1,4 @@
-"""What a day's run is given, and whether the day is done: the same input is not worked on twice."""
+"""The input of a day's run, and whether the day is done: the same input is never processed twice."""
 
 import hashlib
 from datetime import date
@@ -24,16 +24,16 @@ from schemas.errors import UserError
 def given(
     config: Config, day: date, compiled: pipeline_pb2.Pipeline, records: Records, connection: mlmd.ConnectionConfig
 ) -> Given:
-    """What a run that starts now is given.
+    """Return the input of a run that starts now.
 
-    Retention removes models that no coming day needs. A day that is done does not become another by that: where nothing is left
-    to go on from, it is still given the model that its last run went on from.
+    Retention removes models that no coming day needs. That does not change a completed day: if no earlier model is left,
+    the day's input still names the model that its last run continued from.
 
     Args:
         config: the configuration.
         day: the UTC day.
-        compiled: the day's pipeline, before the run's id is put in: all that the steps are told, and the digest of the code.
-        records: of the runs.
+        compiled: the day's pipeline before the run's id is set: all settings of the steps, and the digest of the code.
+        records: the records of the runs.
         connection: to ML Metadata.
     """
     last = records.last_complete(config.name, day)
@@ -53,7 +53,7 @@ def given(
         if not base_catalogue and records.is_removed(before.base_catalogue):
             base_catalogue = before.base_catalogue
     files = input_files(config, day, goes_on=base_model != 0)
-    # Not the deployment: TFX packs it in another order in each process, and the digest of the code covers it.
+    # Leaves out the deployment: TFX serialises it in another order in each process, and the code's digest covers it.
     parts = [*(node.SerializeToString(deterministic=True).hex() for node in compiled.nodes), *files]
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
     now_seen = seen(config, day, files, records)
@@ -61,24 +61,24 @@ def given(
 
 
 def done(config: Config, day: date, now: Given, records: Records) -> Run | None:
-    """The last complete run of a day, if it was given the same and what it pushed, or something newer, is still there.
+    """Return the last complete run of a day if it had the same input, and its version or a newer one is still pushed.
 
-    A day whose model a rollback took back is done too: the same command does not push it again.
+    A day whose model was rolled back is done too: the same command does not push it again.
 
     Raises:
-        UserError: the day is to be run again, and the model that it went on from was removed.
+        UserError: the day must run again, and the model that it continued from was removed.
     """
     last = records.last_complete(config.name, day)
     if last and last.given and now == last.given:
         versions = [manifest.version for manifest in PushFolder(config.serving).manifests()]
         if last.version is None or any(version >= last.version for version in versions):
-            if last.given.seen != now.seen:  # such as what retention removed meanwhile
+            if last.given.seen != now.seen:  # for example after retention removed something
                 records.note_given(last.run, now)
             return last
     if records.is_removed(now.base_model):
         raise UserError(
-            f"{day} was run before, and went on from the model of {now.base_day}, which retention has removed. Start anew with "
-            f"{now.base_day} or with {day} (--set trainer.warm_start=false), and run the days behind it again."
+            f"{day} was run before, and continued from the model of {now.base_day}, which retention has removed. Start anew with "
+            f"{now.base_day} or with {day} (--set trainer.warm_start=false), and run the later days again."
         )
     return None
 
@@ -86,7 +86,7 @@ def done(config: Config, day: date, now: Given, records: Records) -> Run | None:
 def _earlier(
     compiled: pipeline_pb2.Pipeline, name: str, connection: mlmd.ConnectionConfig, key: str = MODEL_KEY
 ) -> tuple[int, str]:
-    """The id and the day of the artifact that a resolver of the pipeline finds now; 0 and nothing where there is none."""
+    """Return id and day of the artifact that a resolver of the pipeline finds now; 0 and "" if there is none."""
     node = next(n.pipeline_node for n in compiled.nodes if n.pipeline_node.node_info.id == name)
     with PatientMetadata(connection) as handle:
         resolved = inputs_utils.resolve_input_artifacts(pipeline_node=node, metadata_handle=handle)

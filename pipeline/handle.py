@@ -1,4 +1,4 @@
-"""TFX's handle on ML Metadata, by the one way to the store."""
+"""TFX's handle on ML Metadata, over our connection to the store."""
 
 from tfx.orchestration import metadata
 
@@ -6,7 +6,7 @@ from pipeline.store import connect
 
 
 class PatientMetadata(metadata.Metadata):
-    """TFX's handle, which waits for a server that restarts, says in words what is wrong, and takes every text in every store."""
+    """TFX's handle that waits for a restarting server, raises readable errors, and accepts any text in any store."""
 
     def __enter__(self) -> "PatientMetadata":
         self._store = connect(self._connection_config)

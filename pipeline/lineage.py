@@ -1,4 +1,4 @@
-"""Which artifact came from which, by which step: ML Metadata as a graph. TensorFlow and TFX are not imported."""
+"""Reads ML Metadata as a graph: which artifact was made from which, by which step. Does not import TensorFlow or TFX."""
 
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
@@ -15,24 +15,24 @@ from schemas.errors import UserError
 Kind = Literal["input", "output"]
 
 PUSHED = "PushedModel"
-# Only these say what came from what: a resolver's are INTERNAL_OUTPUT, and what it found is an input of the step that asked.
+# Only these record lineage: a resolver's are INTERNAL_OUTPUT, and what it found is an input of the step that uses it.
 KINDS: dict[int, Kind] = {mlmd.Event.INPUT: "input", mlmd.Event.OUTPUT: "output"}
 OTHER: dict[Kind, Kind] = {"input": "output", "output": "input"}
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """Something that a step made, or was to make.
+    """Something that a step made, or was about to make.
 
     Attributes:
         id: its number among the artifacts of ML Metadata.
         type: such as `Model`.
         uri: where it is, or was.
-        state: `live`; `deleted` once retention removed it; `pending` or `abandoned` where its step did not end.
-        run: the id of the run that made it; empty where ML Metadata does not say.
+        state: `live`; `deleted` once retention removed it; `pending` or `abandoned` if its step did not end.
+        run: the id of the run that made it; empty if ML Metadata does not say.
         node: the id of the node that made it.
-        made: when, ISO 8601 in UTC.
-        properties: what the step left on it.
+        made: its creation time, ISO 8601 in UTC.
+        properties: the properties that the step set on it.
     """
 
     id: int
@@ -53,10 +53,10 @@ class Execution:
         id: its number among the executions of ML Metadata.
         node: the step's id.
         run: the run's id.
-        state: as `pipeline.runs.Step` has it.
-        started: when, ISO 8601 in UTC.
-        seconds: how long it took, from its first attempt on; None where it did not end.
-        properties: what it was told.
+        state: as in `pipeline.runs.Step`.
+        started: its start time, ISO 8601 in UTC.
+        seconds: its duration from its first attempt on; None if it did not end.
+        properties: the parameters it was given.
     """
 
     id: int
@@ -70,13 +70,13 @@ class Execution:
 
 @dataclass(frozen=True)
 class Edge:
-    """That an execution used or made an artifact.
+    """Records that an execution used or made an artifact.
 
     Attributes:
         artifact: its id.
         execution: its id.
-        kind: `input` where it was used, `output` where it was made, or served from the cache.
-        name: as what: the name of the step's input or output.
+        kind: `input` if the artifact was used, `output` if it was made, or returned from the cache.
+        name: the name of the step's input or output.
     """
 
     artifact: int
@@ -87,41 +87,41 @@ class Edge:
 
 @dataclass(frozen=True)
 class Graph:
-    """Artifacts, executions, and what joins them; by id each, oldest first."""
+    """Artifacts and executions by id, oldest first, and the edges between them."""
 
     artifacts: dict[int, Artifact]
     executions: dict[int, Execution]
     edges: tuple[Edge, ...]
 
     def runs(self) -> set[str]:
-        """The runs that the executions are of; a trial of `ndr tune` is of none."""
+        """Return the runs of the executions; a trial of `ndr tune` has none."""
         return {execution.run for execution in self.executions.values() if execution.run}
 
     def inputs(self, execution: int) -> list[Edge]:
-        """What an execution used."""
+        """Return the edges to the artifacts that an execution used."""
         return [edge for edge in self.edges if (edge.execution, edge.kind) == (execution, "input")]
 
     def outputs(self, execution: int) -> list[Edge]:
-        """What an execution made, or the cache served in its place."""
+        """Return the edges to the artifacts that an execution made, or the cache returned instead."""
         return [edge for edge in self.edges if (edge.execution, edge.kind) == (execution, "output")]
 
     def makers(self, artifact: int) -> list[Edge]:
-        """What made an artifact, then those that the cache served it to."""
+        """Return the edge of an artifact's maker, then those of executions that got it from the cache."""
         return [edge for edge in self.edges if (edge.artifact, edge.kind) == (artifact, "output")]
 
     def users(self, artifact: int) -> list[Edge]:
-        """What used an artifact."""
+        """Return the edges of the executions that used an artifact."""
         return [edge for edge in self.edges if (edge.artifact, edge.kind) == (artifact, "input")]
 
 
 class Lineage:
-    """Reads graphs.
+    """Reads lineage graphs.
 
     Args:
-        config: where ML Metadata is.
+        config: the connection to ML Metadata.
 
     Raises:
-        UserError: ML Metadata cannot be reached, or what is there is not it.
+        UserError: ML Metadata cannot be reached, or the place holds something else.
     """
 
     def __init__(self, config: mlmd.ConnectionConfig) -> None:
@@ -129,30 +129,30 @@ class Lineage:
         self._types = {kind.id: kind.name for kind in self._store.get_artifact_types()}
 
     def of_run(self, run_id: str) -> Graph:
-        """All that a run did; what it used of other runs is among the artifacts, who made that is not among the executions.
+        """Return everything that a run did. Includes the artifacts it used of other runs, but not their makers.
 
         Raises:
             UserError: there is no such run.
         """
         context = self._store.get_context_by_type_and_name(RUN_CONTEXT, run_id)
         if context is None:
-            raise UserError(f"ML Metadata knows no run {run_id}. `ndr runs` lists those that it knows.")
+            raise UserError(f"ML Metadata has no run {run_id}. `ndr runs` lists all runs.")
         return self._graph({execution.id for execution in self._store.get_executions_by_context(context.id)})
 
     def of_artifact(self, artifact: int, depth: int | None = None) -> Graph:
-        """What an artifact came from, and what came of it.
+        """Return what an artifact was made from, and what was made from it.
 
         Args:
             artifact: its id.
-            depth: so many steps up and down, of whatever day. Without it all steps of the artifact's own day, as days go on from
-                each other without end: of others there are the artifacts that this day used, and the executions that used this
-                day's, but neither what made the former nor what else the latter used and made.
+            depth: the number of steps to follow up and down, across days. By default all steps of the artifact's own day, because
+            days continue from each other without end; of other days, the artifacts that this day used and the executions that used
+            this day's artifacts, but neither the makers of the former nor other inputs and outputs of the latter.
 
         Raises:
             UserError: there is no such artifact.
         """
         if not self.existing([artifact]):
-            raise UserError(f"ML Metadata knows no artifact {artifact}. `ndr artifacts` lists those that it knows.")
+            raise UserError(f"ML Metadata has no artifact {artifact}. `ndr artifacts` lists all artifacts.")
         made_by = self._maker(artifact)
         day = self._days(made_by).get(made_by[0], "") if made_by else ""
         up = self._walk(artifact, "output", day, depth)
@@ -160,47 +160,47 @@ class Lineage:
         return self._graph(up.followed | down.followed, down.elsewhere - up.followed, up.artifacts | down.artifacts)
 
     def artifacts(self, kind: str | None = None, last: int | None = None) -> list[Artifact]:
-        """Every artifact, oldest first.
+        """Return every artifact, oldest first.
 
         Args:
-            kind: only those of this type.
-            last: only the newest so many.
+            kind: return only this type.
+            last: return only the newest `last`.
 
         Raises:
             UserError: there is no such type.
         """
         if kind is not None and kind not in self._types.values():
-            types = ", ".join(sorted(self._types.values())) or "there is none yet"
+            types = ", ".join(sorted(self._types.values())) or "there are none yet"
             raise UserError(f"expected a type of artifacts ({types}), received {kind!r}.")
         found = self._store.get_artifacts_by_type(kind) if kind else self._store.get_artifacts()
         return self._describe(sorted(found, key=lambda artifact: artifact.id)[-last if last else None :])
 
     def described(self, artifacts: Sequence[int]) -> list[Artifact]:
-        """Artifacts by their ids."""
+        """Return artifacts by their ids."""
         return self._describe(self._store.get_artifacts_by_id(artifacts)) if artifacts else []
 
     def existing(self, artifacts: Sequence[int]) -> list[int]:
-        """Of ids, those that are artifacts'."""
+        """Return those ids that are artifacts'."""
         largest = (1 << 63) - 1
         known = [each for each in artifacts if each <= largest]
         return [artifact.id for artifact in self._store.get_artifacts_by_id(known)] if known else []
 
     def at(self, uri: str) -> list[int]:
-        """The ids of the artifacts at a place, oldest first."""
+        """Return the ids of the artifacts at a URI, oldest first."""
         return sorted(artifact.id for artifact in self._store.get_artifacts_by_uri(uri))
 
     def below(self, places: AbstractSet[str]) -> list[int]:
-        """The ids of the artifacts in any of some folders, oldest first."""
+        """Return the ids of the artifacts in any of some folders, oldest first."""
         folders = tuple(f"{place.rstrip('/')}/" for place in places)
         return sorted(artifact.id for artifact in self._store.get_artifacts() if artifact.uri.startswith(folders))
 
     def pushes(self) -> dict[int, dict[str, Any]]:
-        """By the id of what the Pushers left, oldest first, its properties: `pushed_version` and `parts` where there was a push."""
+        """Map the ids of the Pushers' artifacts, oldest first, to their properties: `pushed_version` and `parts` after a push."""
         found = self._store.get_artifacts_by_type(PUSHED) if PUSHED in self._types.values() else []
         return {each.id: properties(each.custom_properties) for each in sorted(found, key=lambda artifact: artifact.id)}
 
     def _walk(self, artifact: int, towards: Kind, day: str, depth: int | None) -> "_Walked":
-        """The steps that an artifact came from (`output`), or that it went into (`input`)."""
+        """Follow the steps that an artifact was made by (`output`), or used by (`input`)."""
         walked = _Walked({artifact})
         artifacts = {artifact}
         while artifacts and depth != 0:
@@ -226,12 +226,12 @@ class Lineage:
         elsewhere: AbstractSet[int] = frozenset(),
         artifacts: AbstractSet[int] = frozenset(),
     ) -> Graph:
-        """A graph.
+        """Build a graph.
 
         Args:
-            followed: executions, with all that they used and made.
-            elsewhere: executions, with what they used of `artifacts`.
-            artifacts: are there whether or not an execution touched them.
+            followed: executions, included with all their inputs and outputs.
+            elsewhere: executions, included only with their inputs among `artifacts`.
+            artifacts: artifacts included even if no execution used or made them.
         """
         ids = sorted(followed | elsewhere)
         events = self._store.get_events_by_execution_ids(ids) if ids else []
@@ -301,12 +301,12 @@ class Lineage:
 
 @dataclass
 class _Walked:
-    """Where a walk came by.
+    """The nodes that a walk visited.
 
     Attributes:
-        artifacts: that it came by.
-        followed: executions that it went on from.
-        elsewhere: executions that it did not.
+        artifacts: the artifacts visited.
+        followed: executions that the walk continued through.
+        elsewhere: executions where it stopped.
     """
 
     artifacts: set[int]
@@ -319,7 +319,7 @@ def _of_kind(events: Iterable[mlmd.Event], kind: Kind) -> list[mlmd.Event]:
 
 
 def _makers(outputs: Iterable[mlmd.Event]) -> dict[int, int]:
-    """By artifact, the execution that made it: the first, as the cache serves only what is there."""
+    """Map each artifact to its maker: the first execution, because the cache returns only existing artifacts."""
     makers: dict[int, int] = {}
     for event in outputs:
         makers[event.artifact_id] = min(event.execution_id, makers.get(event.artifact_id, event.execution_id))
@@ -327,7 +327,7 @@ def _makers(outputs: Iterable[mlmd.Event]) -> dict[int, int]:
 
 
 def properties(values: Any) -> dict[str, Any]:
-    """ML Metadata's properties as Python's values."""
+    """Convert ML Metadata's properties to Python values."""
     found = {}
     for name, value in values.items():
         kind = value.WhichOneof("value")

@@ -17,19 +17,19 @@ StepListener = Callable[[Step, float], None]
 def run_locally(
     config: Config, day: date, started: Callable[[str, int, int], None], ended: StepListener
 ) -> tuple[Run, bool]:
-    """Runs every step for one day, in order; does nothing where the day is done with the same input.
+    """Run every step for one day, in order, unless the day is done with the same input.
 
     Args:
         config: the configuration.
         day: the UTC day.
-        started: told the node, its position from 1 and the number of nodes before each step.
-        ended: told the step and its seconds after each.
+        started: called before each step with the node, its position from 1 and the number of nodes.
+        ended: called after each step with the step and its duration in seconds.
 
     Returns:
-        The run's record, or that of the run which did the day before; and whether there was anything to do.
+        The run's record, or that of the run that completed the day before; and whether there was anything to do.
 
     Raises:
-        schemas.errors.UserError: a step found fault with the data or the configuration.
+        schemas.errors.UserError: a step rejected the data or the configuration.
     """
     try:
         return _run(config, day, started, ended)

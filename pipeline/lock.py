@@ -1,4 +1,4 @@
-"""One command at a time writes below a root, or the steps of runs side by side."""
+"""The lock of a root: one command writes below it at a time, or the steps of runs side by side."""
 
 import contextlib
 import fcntl
@@ -15,25 +15,25 @@ LOCKS = Path("/proc/locks")
 
 
 def exclusive(root: Path) -> contextlib.AbstractContextManager[None]:
-    """Holds the root's lock alone. The kernel lets go of it when its owner dies, however it dies.
+    """Hold the root's lock exclusively. The kernel releases it when the owner dies, however it dies.
 
     Raises:
-        PassingError: another process holds it; names which, and since when.
+        PassingError: another process holds it; the message names it, and since when.
     """
     return _held(root, fcntl.LOCK_EX)
 
 
 def shared(root: Path) -> contextlib.AbstractContextManager[None]:
-    """Holds the root's lock beside others that share it.
+    """Hold the root's lock together with others that share it.
 
     Raises:
-        PassingError: another process holds it alone; names which, and since when.
+        PassingError: another process holds it exclusively; the message names it, and since when.
     """
     return _held(root, fcntl.LOCK_SH)
 
 
 def is_held(root: Path) -> bool:
-    """Whether a process of this machine holds the root's lock. Nobody's way is barred: the lock is looked at, not taken."""
+    """Return whether a process of this machine holds the root's lock, without acquiring it."""
     try:
         inode = (root / ".lock").stat().st_ino
         locks = LOCKS.read_text(encoding="ascii").splitlines()
@@ -52,7 +52,7 @@ def _held(root: Path, way: int) -> Iterator[None]:
             lock.seek(0)
             owner = lock.read().strip() or "an unknown process"
             raise PassingError(
-                f"{root} is in use by another run ({owner}). Wait for it to end, or give this one a root of its own: "
+                f"{root} is in use by another run ({owner}). Wait for it to end, or give this one its own root: "
                 "--set root=DIR."
             ) from error
         lock.truncate(0)

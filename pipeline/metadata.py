@@ -1,4 +1,4 @@
-"""What ML Metadata knows of the runs; TensorFlow and TFX are not imported."""
+"""Reads and writes ML Metadata's records of the runs. Does not import TensorFlow or TFX."""
 
 import hashlib
 import json
@@ -20,42 +20,42 @@ from schemas.errors import UserError
 
 
 class Records:
-    """Reads the runs.
+    """Reads and writes the records of the runs.
 
     Args:
-        config: where ML Metadata is.
+        config: the connection to ML Metadata.
 
     Raises:
-        UserError: ML Metadata cannot be reached, or what is there is not it.
+        UserError: ML Metadata cannot be reached, or the place holds something else.
     """
 
     def __init__(self, config: mlmd.ConnectionConfig) -> None:
         self._store = Store(config)
 
     def runs(self, last: int | None = None) -> list[Run]:
-        """Every run, oldest first.
+        """Return every run, oldest first.
 
         Args:
-            last: only the newest so many, at least 1.
+            last: return only the newest `last`, at least 1.
         """
         contexts = sorted(self._store.get_contexts_by_type(RUN_CONTEXT), key=lambda context: context.id)
         return self._read(contexts[-last:] if last else contexts)
 
     def run_ids(self) -> list[str]:
-        """The id of every run, oldest first."""
+        """Return the id of every run, oldest first."""
         contexts = self._store.get_contexts_by_type(RUN_CONTEXT)
         return [context.name for context in sorted(contexts, key=lambda context: context.id)]
 
     def run(self, run_id: str) -> Run:
-        """One run by its id.
+        """Return one run by its id.
 
         Raises:
-            UserError: there is none.
+            UserError: there is no such run.
         """
         return self._read([self._context(run_id)])[0]
 
     def last_complete(self, pipeline: str, day: date) -> Run | None:
-        """The last run of a pipeline and day that is complete."""
+        """Return the last complete run of a day."""
         names = [
             context.name
             for context in sorted(self._store.get_contexts_by_type(RUN_CONTEXT), key=lambda context: context.id)
@@ -68,7 +68,7 @@ class Records:
         return None
 
     def complete_before(self, run: Run, pipeline: str) -> Run | None:
-        """The last complete run of a pipeline and of a run's day that was begun before that run."""
+        """Return the last complete run of the same day that began before a run."""
         names = self.run_ids()
         for name in reversed(names[: names.index(run.run)]):
             if name.startswith(f"{run.date}.") and self._is_of(self._context(name), pipeline):
@@ -78,7 +78,7 @@ class Records:
         return None
 
     def first_day(self, pipeline: str) -> date | None:
-        """The oldest day of which a pipeline has a run, whatever became of it."""
+        """Return the oldest day with a run of a pipeline, in any state."""
         contexts = sorted(self._store.get_contexts_by_type(RUN_CONTEXT), key=lambda context: str(context.name))
         for context in contexts:
             if self._is_of(context, pipeline):
@@ -86,7 +86,7 @@ class Records:
         return None
 
     def day_of(self, pipeline: str, suffix: str) -> date | None:
-        """The day of the run of a pipeline whose id is a day, a full stop and `suffix`; None where there is no such run."""
+        """Return the day of a pipeline's run whose id is a day, a full stop and `suffix`; None if there is no such run."""
         for context in self._store.get_contexts_by_type(RUN_CONTEXT):
             day, _, rest = context.name.partition(".")
             if rest == suffix and self._is_of(context, pipeline):
@@ -94,7 +94,7 @@ class Records:
         return None
 
     def last_root(self, pipeline: str) -> tuple[str, str] | None:
-        """The root of the last run of a pipeline that recorded it, and the run's id."""
+        """Return the root of the last run of a pipeline that recorded it, and the run's id."""
         contexts = sorted(self._store.get_contexts_by_type(RUN_CONTEXT), key=lambda context: context.id)
         for context in reversed(contexts):
             origin = origin_of(context)
@@ -103,11 +103,11 @@ class Records:
         return None
 
     def is_removed(self, artifact: int) -> bool:
-        """Whether retention has removed an artifact; 0 is none."""
+        """Return whether retention has removed an artifact; 0 stands for no artifact."""
         return any(found.state == mlmd.Artifact.DELETED for found in self._store.get_artifacts_by_id([artifact]))
 
     def before(self, span: int) -> str:
-        """A digest of all that a day may go on from: models of earlier days and their blessings, counts and examples.
+        """Return a digest of everything that a day may continue from: models of earlier days, blessings, counts and examples.
 
         Args:
             span: the day, in days since 1970-01-01.
@@ -130,7 +130,7 @@ class Records:
         return content.hexdigest()
 
     def note_given(self, run_id: str, given: Given) -> None:
-        """Leaves on a run what it was given."""
+        """Record the input of a run."""
         context = self._context(run_id)
         for name, value in asdict(given).items():
             kept = context.custom_properties[f"{GIVEN_PREFIX}{name}"]
@@ -141,44 +141,44 @@ class Records:
         self._store.put_contexts([context])
 
     def note_origin(self, run_id: str, origin: Origin) -> None:
-        """Leaves on a run the code and the configuration that it is made from. No step's cache looks at it."""
+        """Record the code and the configuration of a run. No step's cache depends on this."""
         self._note_text(run_id, ORIGIN, json.dumps(asdict(origin)))
 
     def note_fault(self, run_id: str, words: str) -> None:
-        """Leaves on a run what a step found fault with."""
+        """Record the fault that a step reported."""
         self._note_text(run_id, FAULT, words)
 
     def note_passed_over(self, run_id: str, done_by: str) -> None:
-        """Leaves on a run that its day was done with the same input, and by which run."""
+        """Record that the run's day was already done with the same input, and by which run."""
         context = self._context(run_id)
         context.custom_properties[PASSED_OVER_FOR].string_value = done_by
         self._store.put_contexts([context])
 
     def _note_text(self, run_id: str, name: str, text: str) -> None:
         context = self._context(run_id)
-        # Not as a string: PostgreSQL's index of these refuses long ones.
+        # Not as a string: PostgreSQL's index of these rejects long ones.
         context.custom_properties[name].proto_value.Pack(StringValue(value=text))
         self._store.put_contexts([context])
 
     def attempts(self, run_id: str, node: str) -> list[mlmd.Execution]:
-        """The executions of a node in a run, oldest first."""
+        """Return the executions of a node in a run, oldest first."""
         found = self._store.get_executions_by_context(self._context(run_id).id)
         nodes = executions.nodes_of(self._store, [each.id for each in found])
         return sorted((each for each in found if nodes[each.id] == node), key=lambda each: each.id)
 
     def mark(self, execution: mlmd.Execution, state: "mlmd.Execution.State") -> None:
-        """Leaves on an execution what became of it."""
+        """Record the state of an execution."""
         execution.last_known_state = state
         self._store.put_executions([execution])
 
     def note_withdrawn(self, model: str, withdrawn: bool) -> bool:
-        """Leaves on the blessings of a model whether a rollback took it back; none of them makes it one to go on from then.
+        """Record on a model's blessings whether it was rolled back; then no day continues from it.
 
-        Only the Pusher is given a blessing, so no step's cache notices.
+        Only the Pusher reads a blessing, so no step's cache is affected.
 
         Args:
             model: a folder of the Model artifact.
-            withdrawn: False where it was brought back.
+            withdrawn: False if it was restored.
 
         Returns:
             Whether ML Metadata knows a blessing of it.
@@ -200,7 +200,7 @@ class Records:
         return bool(blessings)
 
     def example_uris(self, run_id: str) -> dict[str, str]:
-        """Where the examples of a run are: `interactions` and `catalogue`."""
+        """Return the URIs of a run's examples: `interactions` and `catalogue`."""
         found = {}
         for _, artifact in self._made_by_run(run_id):
             rows = properties(artifact).get("rows")
@@ -209,7 +209,7 @@ class Records:
         return found
 
     def artifact_uris(self, run_id: str, artifact_type: str) -> list[str]:
-        """Where the artifacts of a type are that a run made."""
+        """Return the URIs of a run's artifacts of a type."""
         return [artifact.uri for kind, artifact in self._made_by_run(run_id) if kind == artifact_type]
 
     def _is_of(self, context: mlmd.Context, pipeline: str) -> bool:
@@ -218,7 +218,7 @@ class Records:
     def _context(self, run_id: str) -> mlmd.Context:
         context = self._store.get_context_by_type_and_name(RUN_CONTEXT, run_id)
         if context is None:
-            raise UserError(f"ML Metadata knows no run {run_id}. `ndr runs` lists those that it knows.")
+            raise UserError(f"ML Metadata has no run {run_id}. `ndr runs` lists all runs.")
         return context
 
     def _made_by_run(self, run_id: str) -> list[tuple[str, mlmd.Artifact]]:
@@ -226,7 +226,7 @@ class Records:
         return [each for made in self._made([attempt.id for attempt in attempts]).values() for each in made]
 
     def _made(self, ids: Collection[int]) -> dict[int, list[tuple[str, mlmd.Artifact]]]:
-        """By execution, what it made, or the cache served, with the name of each one's type; not what a resolver found."""
+        """Map each execution to the artifacts that it made or the cache returned, with their types; without a resolver's."""
         events = self._store.get_events_by_execution_ids(ids) if ids else []
         outputs = sorted((event.artifact_id, event.execution_id) for event in events if event.type == mlmd.Event.OUTPUT)
         found = self._store.get_artifacts_by_id(sorted({artifact for artifact, _ in outputs})) if outputs else []
@@ -238,7 +238,7 @@ class Records:
         return made
 
     def _read(self, contexts: Sequence[mlmd.Context]) -> list[Run]:
-        """The runs of contexts: all of one sort is asked for at once."""
+        """Read the runs of contexts: all objects of one kind in one call."""
         attempts = {context.id: self._store.get_executions_by_context(context.id) for context in contexts}
         ids = [each.id for found in attempts.values() for each in found]
         nodes = executions.nodes_of(self._store, ids)
@@ -257,7 +257,7 @@ class Records:
 
 
 def _span(artifact: mlmd.Artifact) -> int:
-    """The day of an artifact, in days since 1970-01-01; 0 where it has none."""
+    """Return the day of an artifact, in days since 1970-01-01; 0 if it has none."""
     for values in (artifact.custom_properties, artifact.properties):
         if "span" in values:
             return int(values["span"].int_value)

@@ -1,4 +1,4 @@
-"""Where ML Metadata is kept. The password of a database server never stands in the configuration."""
+"""Settings of ML Metadata's store. The password of a database server is never part of the configuration."""
 
 import os
 from pathlib import Path
@@ -15,11 +15,11 @@ FILES = ("ca", "certificate", "key")
 
 
 class PasswordSource(Declaration):
-    """Where a password is read from; one of the two.
+    """The source of a password: one of the two.
 
     Attributes:
         env: an environment variable that holds it.
-        file: a file whose first line it is, such as a mounted secret.
+        file: a file with the password in its first line, such as a mounted secret.
     """
 
     env: str | None = None
@@ -32,12 +32,12 @@ class PasswordSource(Declaration):
         return self
 
     def read(self) -> str:
-        """The password.
+        """Read the password.
 
         Raises:
-            UserError: it is not there, or empty.
+            UserError: it is missing or empty.
         """
-        # Neither name is shown: it may be the password itself, written in the wrong place.
+        # Neither name is shown: it may be the password itself, put in the wrong place.
         if self.env is not None:
             password, where = os.environ.get(self.env, ""), "the environment variable that metadata.password.env names"
         else:
@@ -53,19 +53,19 @@ class PasswordSource(Declaration):
 
 
 class SqliteSettings(Declaration):
-    """A file below the root: for one machine."""
+    """A file below the root, for one machine."""
 
     store: Literal["sqlite"] = "sqlite"
 
 
 class TlsSettings(Declaration):
-    """How a database server is verified.
+    """How a database server is authenticated.
 
     Attributes:
-        ca: PEM file of who signed the server's certificate; by default those whom the system trusts.
-        check_host: whether the certificate has to be one of `metadata.host`. A server that made its own has none.
-        certificate: PEM file that shows the server who we are, if it asks.
-        key: PEM file of its key, if that is not in the same file.
+        ca: PEM file of trusted certificate authorities; by default those of the system.
+        check_host: whether the certificate must name `metadata.host`. A self-signed one does not.
+        certificate: PEM file of the client's certificate, if the server asks for one.
+        key: PEM file of its key, if it is not in the same file.
     """
 
     ca: Path | None = None
@@ -80,22 +80,22 @@ class TlsSettings(Declaration):
         return self
 
     def files(self) -> tuple[Path | None, ...]:
-        """The files, in the order of `FILES`."""
+        """Return the files, in the order of `FILES`."""
         return self.ca, self.certificate, self.key
 
 
 class ServerSettings(Declaration):
-    """A database server, for steps on many machines. The database is there; its tables are made by the first to connect.
+    """A database server, for steps on many machines. The database must exist; the first connection creates its tables.
 
     Attributes:
         store: `mysql`, for MariaDB too, or `postgresql`.
         host: the server's name or address.
-        port: by default the one that such servers have.
+        port: by default the standard port of such servers.
         database: its name.
-        user: who may create tables in it, and read and write them.
-        password: where the user's password is read from.
-        tls: for an encrypted connection to a server that proves who it is (`tls: {}` for a certificate that the system trusts);
-            without it the connection is in the clear.
+        user: a user who may create, read and write tables in it.
+        password: the source of the user's password.
+        tls: for an encrypted connection to an authenticated server (`tls: {}` to trust the system's authorities); without it the
+            connection is not encrypted.
     """
 
     store: Literal["mysql", "postgresql"]
@@ -107,17 +107,17 @@ class ServerSettings(Declaration):
     tls: TlsSettings | None = None
 
     def way(self) -> tls_tunnel.Way:
-        """Where a tunnel to the server leads.
+        """Return the tunnel to the server.
 
         Raises:
-            UserError: a file of `tls` cannot be read, or holds no PEM.
+            UserError: a file of `tls` cannot be read, or is not PEM.
         """
         assert self.tls
         ca, certificate, key = (None if path is None else str(path.absolute()) for path in self.tls.files())
         way = tls_tunnel.Way(self.store, self.host, self.port, ca, self.tls.check_host, certificate, key)
         try:
             way.context()
-        except OSError as error:  # ssl.SSLError is one
+        except OSError as error:  # includes ssl.SSLError
             named = ", ".join(f"{name} {path}" for name, path in zip(FILES, self.tls.files(), strict=True) if path)
             raise UserError(f"metadata.tls: expected PEM files ({named}), found: {error.strerror or error}.") from error
         return way

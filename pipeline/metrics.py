@@ -1,6 +1,6 @@
-"""The pipeline's metrics, in Prometheus' form: for an alert when no new version comes, and for graphs of the days.
+"""The pipeline's metrics in Prometheus format: for an alert when no new version arrives, and for graphs of the days.
 
-They are gauges of how the pipeline stands, computed anew each time and written whole; see docs/monitoring.md for each.
+They are gauges of the pipeline's state, computed and written as a whole each time; docs/monitoring.md describes each.
 """
 
 import logging
@@ -24,10 +24,10 @@ _log = logging.getLogger(__name__)
 
 
 def export(config: Config) -> list[str]:
-    """Writes the metrics to where the configuration says. What fails is logged: a run does not fail for it.
+    """Write the metrics where the configuration says. Failures are logged and do not fail a run.
 
     Returns:
-        A sentence for each place that they could not be written to.
+        A sentence for each destination that could not be written to.
     """
     settings, faults = config.monitoring, []
     if settings.textfile is None and settings.pushgateway is None:
@@ -52,11 +52,11 @@ def export(config: Config) -> list[str]:
 
 
 def registry(config: Config, now: Standing) -> CollectorRegistry:
-    """All metrics.
+    """Compute all metrics.
 
     Args:
-        config: of the pipeline; its name is the label `pipeline` of each.
-        now: how the pipeline stands.
+        config: the pipeline's configuration; its name is the label `pipeline` of each metric.
+        now: the pipeline's state.
     """
     gauges = _Gauges(config.name)
     build = {"version": metadata.version(origin.PACKAGE), "commit": origin.commit()[0]}
@@ -87,7 +87,7 @@ def registry(config: Config, now: Standing) -> CollectorRegistry:
     for each in Outcome:
         gauges.add(
             "ndr_day_outcome",
-            "1 for what became of the newest day, 0 for all else.",
+            "1 for the outcome of the newest day, 0 for all others.",
             int(now.newest is not None and outcome(now.newest) is each),
             {"outcome": each.value},
         )
@@ -103,7 +103,7 @@ class _Gauges:
         self._known: dict[str, Gauge] = {}
 
     def add(self, name: str, description: str, value: float, labels: Mapping[str, str] | None = None) -> None:
-        """Sets a gauge, unless the value is NaN or infinite."""
+        """Set a gauge, unless the value is NaN or infinite."""
         if not math.isfinite(value):
             return
         given = {"pipeline": self._pipeline, **(labels or {})}
@@ -114,7 +114,7 @@ class _Gauges:
 
 def _add_day(gauges: _Gauges, run: Run) -> None:
     start = standing.day_start(date.fromisoformat(run.date))
-    gauges.add("ndr_day_timestamp_seconds", "When the newest UTC day that was run began.", start.timestamp())
+    gauges.add("ndr_day_timestamp_seconds", "When the newest UTC day with a run began.", start.timestamp())
     duration = standing.seconds(run)
     if duration is not None:
         gauges.add("ndr_day_duration_seconds", "From the first step's start to the last one's end.", duration)
@@ -125,7 +125,7 @@ def _add_day(gauges: _Gauges, run: Run) -> None:
         dropped = sum(each["rows"] for each in rows["dropped"].values())
         gauges.add("ndr_day_rows", "Rows that were read.", rows["rows"], {"kind": kind})
         filtered = sum(rows.get("filtered", {}).values())
-        gauges.add("ndr_day_filtered_rows", "Rows that were read and not asked for.", filtered, {"kind": kind})
+        gauges.add("ndr_day_filtered_rows", "Rows that were read but filtered out.", filtered, {"kind": kind})
         gauges.add("ndr_day_dropped_rows", "Rows that were read and dropped.", dropped, {"kind": kind})
     if run.turnover:
         gauges.add("ndr_day_oov_ratio", "The share of ids that are outside the vocabularies.", oov_share(run))

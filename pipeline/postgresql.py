@@ -1,8 +1,8 @@
-"""ML Metadata in PostgreSQL, with two faults of ml-metadata 1.21 kept from it.
+"""ML Metadata in PostgreSQL, with workarounds for two bugs in ml-metadata 1.21.
 
-It quotes a text with a backslash so that PostgreSQL refuses the statement: here the text is kept with other signs in its place.
-And it makes indexes on the texts of properties, which take some 8,000 bytes at most, where a run's metrics are longer: nothing here
-looks properties up by their text, so they are dropped.
+It quotes a text with a backslash so that PostgreSQL rejects the statement: here backslashes are stored as other characters.
+And it indexes the texts of properties, up to some 8,000 bytes, but a run's metrics are longer: nothing here looks up properties
+by their text, so the indexes are dropped.
 """
 
 import re
@@ -22,10 +22,10 @@ INDEXES = ("idx_artifact_property_string", "idx_execution_property_string", "idx
 
 
 class PostgreSQLStore(metadata_store.MetadataStore):
-    """ML Metadata's store, which takes every text.
+    """ML Metadata's store, accepting any text.
 
     Args:
-        to: where it is.
+        to: the connection.
 
     Raises:
         ml_metadata.errors.StatusError: as ML Metadata's store.
@@ -50,10 +50,10 @@ class PostgreSQLStore(metadata_store.MetadataStore):
 
 @contextmanager
 def ask(server: mlmd.PostgreSQLDatabaseConfig) -> Iterator[pg8000.native.Connection]:
-    """A connection of our own.
+    """Open a connection of our own.
 
     Raises:
-        pg8000.native.DatabaseError: the server refuses it.
+        pg8000.native.DatabaseError: the server rejects it.
         pg8000.native.InterfaceError: the server cannot be reached.
     """
     connection = pg8000.native.Connection(
@@ -67,27 +67,27 @@ def ask(server: mlmd.PostgreSQLDatabaseConfig) -> Iterator[pg8000.native.Connect
 
 
 def quoted(value: str) -> str:
-    """As libpq takes any text; ML Metadata pastes what it is given into `password=...` and the like."""
+    """Quote any text for libpq; ML Metadata pastes its values into `password=...` and the like."""
     return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def unquoted(value: str) -> str:
-    """What was `quoted`."""
+    """Undo `quoted`."""
     return re.sub(r"\\(.)", r"\1", value[1:-1])
 
 
 def encoded(text: str) -> str:
-    """The text without backslashes."""
+    """Encode a text without backslashes."""
     return text.replace(SIGN, f"{SIGN}0").replace("\\", f"{SIGN}1")
 
 
 def decoded(text: str) -> str:
-    """What was `encoded`."""
+    """Undo `encoded`."""
     return text.replace(f"{SIGN}1", "\\").replace(f"{SIGN}0", SIGN)
 
 
 def _each_text(message: Message, change: Callable[[str], str]) -> None:
-    """Changes every text in a message; not the names of properties."""
+    """Change every text in a message, but not the names of properties."""
     for field, value in message.ListFields():
         if field.type == field.TYPE_STRING:
             if field.is_repeated:

@@ -1,6 +1,6 @@
-"""A person's top K, and the items that are most like one, asked of a server as any client asks, or of what was pushed.
+"""Top-K items for a user, and items similar to an item, from a server or from the pushed models.
 
-Without a server the SavedModels of the newest version are loaded for the one question; neither TFX nor all of TensorFlow is
+Without a server the newest version's SavedModels are loaded for one question; neither TFX nor all of TensorFlow is
 imported.
 """
 
@@ -38,12 +38,12 @@ MICROSECONDS = 1_000_000  # a second
 
 @dataclass(frozen=True)
 class Recommendation:
-    """An item and how it scored.
+    """An item and its score.
 
     Attributes:
         item: its id.
-        title: what the catalogue calls it, or an empty text.
-        score: the inner product of the unit vectors, in [-1, 1], and what the history adds to it.
+        title: its title in the catalogue, or an empty string.
+        score: the inner product of the unit vectors, in [-1, 1], plus the bonus of the history.
     """
 
     item: str
@@ -53,13 +53,13 @@ class Recommendation:
 
 @dataclass(frozen=True)
 class Answer:
-    """What is recommended to a user.
+    """The recommendations to a user.
 
     Attributes:
-        version: that answered.
+        version: the version that answered.
         known: whether the user has an interaction in the window of the version's run.
         history: titles (or ids) of the newest items of the user's history, oldest first.
-        items: the recommendations, best first, without the items of histories, but for those whose items are taken again.
+        items: the recommendations, best first, without items of histories, except of histories whose items are taken again.
     """
 
     version: int
@@ -70,12 +70,12 @@ class Answer:
 
 @dataclass(frozen=True)
 class Alike:
-    """What is most like an item.
+    """The items similar to an item.
 
     Attributes:
-        version: that answered.
-        title: of the item, or its id.
-        items: those that are like it, best first, without itself.
+        version: the version that answered.
+        title: the item's title, or its id.
+        items: the similar items, best first, without the item itself.
     """
 
     version: int
@@ -92,17 +92,17 @@ def recommend(
     authorities: Path | None = None,
     where: Sequence[str] = (),
 ) -> Answer:
-    """Recommends items of the catalogue of the newest pushed version's run.
+    """Recommend items from the catalogue of the newest pushed version's run.
 
-    A user that the run's window has never seen gets an answer too: the query then has an id from an OOV bucket, what a users'
-    table says, no history, and the present hour.
+    A user whom the run's window has never seen gets an answer too: then the query has an id from an OOV bucket, the user's
+    features from the users' table, no history, and the current hour.
 
     Args:
-        config: of the pipeline.
-        user: the id.
+        config: the pipeline's configuration.
+        user: the user's id.
         k: the number of items.
-        server: HOST:PORT of a server's gRPC side; without it the SavedModels of the push folder are loaded for this one question.
-        label: of the version that is asked; None for the newest.
+        server: HOST:PORT of a gRPC server; by default the SavedModels of the push folder are loaded for this one question.
+        label: the label of the version to ask; None for the newest.
         authorities: see `pipeline.asking.client`.
         where: the conditions that items must meet; see `components.indexer.filters`.
 
@@ -113,7 +113,7 @@ def recommend(
     spec, uris = _newest(config)
     titles = _titles(uris["catalogue"])
     query, known = _query(spec, user, uris["interactions"], uris.get("users"))
-    # Where the model has learnt how often items are taken again, it says whether they are recommended again.
+    # A model that learnt how often items are taken again decides whether to recommend them again.
     left_out = [name for name, f in spec.query.items() if isinstance(f, HistoryFeature) and not f.repeats]
     past = {item for name in left_out for item in _values(query, name)}
     _set(query, EXCLUDE, sorted(past))
@@ -134,19 +134,19 @@ def similar(
     authorities: Path | None = None,
     where: Sequence[str] = (),
 ) -> Alike:
-    """Finds the items that are most like an item of the catalogue of the newest pushed version's run, blocked ones included.
+    """Find the items most similar to an item of the newest pushed version's catalogue, which may be blocked.
 
     Args:
-        config: of the pipeline.
-        item: the id.
+        config: the pipeline's configuration.
+        item: the item's id.
         k: the number of items.
-        server: as of `recommend`, as all that follow.
-        label: of the version that is asked; None for the newest.
+        server: as in `recommend`, like all that follow.
+        label: the label of the version to ask; None for the newest.
         authorities: see `pipeline.asking.client`.
         where: the conditions that items must meet.
 
     Raises:
-        UserError: the catalogue has no such item; else as `recommend`.
+        UserError: the catalogue has no such item; otherwise as `recommend`.
         PassingError: the server cannot be reached.
     """
     _, uris = _newest(config)
@@ -165,16 +165,16 @@ def similar(
 
 
 def _newest(config: Config) -> tuple[FeatureSpec, Mapping[str, str]]:
-    """The features, and where the examples lie that the newest version's run read.
+    """Return the features, and the URIs of the examples that the newest version's run read.
 
     Raises:
-        UserError: nothing was pushed yet, or what the version needs is gone.
+        UserError: nothing was pushed yet, or an artifact of the version is gone.
     """
     newest = _newest_manifest(config.serving)
     if newest is None:
         raise UserError(f"Nothing was pushed to {config.serving} yet. First: ndr run --config ... --date ...")
     spec = config.feature_spec()
-    gone = f"What version {newest.version} was made from or consists of is gone. Run its day, {newest.day}, again."
+    gone = f"Artifacts of version {newest.version} are gone. Run its day, {newest.day}, again."
     if not store.has_begun(config):
         raise UserError(gone)
     records = Records(store.connection(config))
@@ -187,7 +187,7 @@ def _newest(config: Config) -> tuple[FeatureSpec, Mapping[str, str]]:
 
 
 def _newest_manifest(push_folder: str) -> Manifest | None:
-    """The manifest of the newest version; None before the first push."""
+    """Return the manifest of the newest version; None before the first push."""
     if "://" in push_folder:
         from components.pusher.versions import PushFolder  # imports TFX
 
@@ -201,14 +201,14 @@ def _newest_manifest(push_folder: str) -> Manifest | None:
 def _asked(
     config: Config, server: str | None, label: str | None, authorities: Path | None
 ) -> AbstractContextManager[Client | PushedVersion]:
-    """A server's client, or what was pushed, which answers the same two questions."""
+    """Return a server's client, or the pushed version, which has the same two methods."""
     if server:
         return asking.client(config, server, authorities)
     return nullcontext(PushedVersion(config.serving, label))
 
 
 def _exists(place: str) -> bool:
-    """Whether a folder is there; of an address the server knows."""
+    """Return whether a folder exists; an address is left to the server."""
     return "://" in place or Path(place).exists()
 
 
@@ -218,13 +218,13 @@ def _titles(uri: str) -> dict[bytes, str]:
 
 
 def _recommended(found: Found, titles: Mapping[bytes, str]) -> list[Recommendation]:
-    """What was found for the one query that was asked."""
+    """Convert the answer to the one query."""
     best = zip(found.item_ids[0], found.scores[0], strict=True)
     return [Recommendation(item.decode(), titles.get(item, ""), float(score)) for item, score in best if item]
 
 
 def interactions_of(config: Config, version: int) -> str | None:
-    """The folder of the interactions that a pushed version's run read; None where they are gone."""
+    """Return the folder of the interactions that a pushed version's run read; None if they are gone."""
     from components.pusher.versions import PushFolder  # imports TFX
 
     manifest = next((each for each in PushFolder(config.serving).manifests() if each.version == version), None)
@@ -235,7 +235,7 @@ def interactions_of(config: Config, version: int) -> str | None:
 
 
 def _query(spec: FeatureSpec, user: str, interactions: str, users: str | None) -> tuple[Any, bool]:
-    """The user's newest features, with a history up to and including the newest interaction; and whether there are any."""
+    """Return the user's newest features, with a history up to and including the newest interaction; and whether it has any."""
     mine = _of(user, interactions)
     mine.sort(key=lambda example: example.features.feature[TIMESTAMP].int64_list.value[0])
     now = datetime.now(UTC)
@@ -275,7 +275,7 @@ def _query(spec: FeatureSpec, user: str, interactions: str, users: str | None) -
 
 
 def _of(user: str, uri: str) -> list[Any]:
-    """A user's examples; only what has the id somewhere is parsed, as that takes longer than all else."""
+    """Read a user's examples; parses only those that contain the id somewhere, because parsing takes most of the time."""
     id_ = user.encode()
     some = (one_question.new_example(serialized) for serialized in _read(uri) if id_ in serialized)
     return [example for example in some if _values(example, QUERY_ID) == [id_]]

@@ -1,4 +1,4 @@
-"""The sample of queries that a server answered, as it was logged; see `serving.request_log`."""
+"""Reads the logged sample of queries that a server answered; see `serving.request_log`."""
 
 import zlib
 from collections.abc import Iterator
@@ -13,16 +13,16 @@ from schemas.errors import UserError
 from serving.request_log import PATTERN, SERVED_AT
 
 ANSWER_PREFIX = "served_"
-US = 1_000_000  # a second
+US = 1_000_000  # microseconds in a second
 
 
 @dataclass(frozen=True)
 class Query:
-    """A query that was answered.
+    """An answered query.
 
     Attributes:
-        example: its features as a serialised tf.Example, without what the log noted of the answer.
-        k: the number of items that were asked for; None of a query that was only embedded.
+        example: its features as a serialised tf.Example, without what the log added about the answer.
+        k: the number of items asked for; None if the query was only embedded.
     """
 
     example: bytes
@@ -30,16 +30,16 @@ class Query:
 
 
 def read(folder: Path, since: datetime) -> list[Query]:
-    """The queries that were answered since a moment, oldest first.
+    """Read the queries answered since a moment, oldest first.
 
     Raises:
-        UserError: there is none, or a file is damaged.
+        UserError: there are none, or a file is damaged.
     """
     queries = list(_queries(folder, since))
     if not queries:
         raise UserError(
-            f"{folder}: expected queries that a server answered since {since:%Y-%m-%d %H:%M} UTC, found none. Have the embedded "
-            "server keep a sample: --set server.request_log.share=0.01, or name the folder: --set server.request_log.path=DIR."
+            f"{folder}: expected queries that a server answered since {since:%Y-%m-%d %H:%M} UTC, found none. Let the embedded "
+            "server log a sample: --set server.request_log.share=0.01, or name the folder: --set server.request_log.path=DIR."
         )
     return queries
 
@@ -47,7 +47,7 @@ def read(folder: Path, since: datetime) -> list[Query]:
 def _queries(folder: Path, since: datetime) -> Iterator[Query]:
     for path in sorted(folder.glob(PATTERN)):
         if datetime.fromtimestamp(path.stat().st_mtime, UTC) < since:
-            continue  # its newest query is as old as that
+            continue  # its newest query is older
         try:
             for record in tf.data.TFRecordDataset(str(path), compression_type="GZIP").as_numpy_iterator():
                 example = tf.train.Example.FromString(record)

@@ -1,4 +1,4 @@
-"""Whether what a run writes below its root may be written by whoever runs it. TensorFlow and TFX are not imported."""
+"""Checks that the user of a run may write below its root. Does not import TensorFlow or TFX."""
 
 import os
 import pwd
@@ -9,15 +9,15 @@ from pipeline.config import Config
 from pipeline.metadata_settings import SqliteSettings
 from schemas.errors import UserError
 
-ARTIFACTS = 3  # levels below the pipeline root: a step, an output of it, an artifact
+ARTIFACTS = 3  # levels below the pipeline root: step, output, artifact
 SHOWN = 5
 
 
 def check(config: Config) -> None:
-    """Looks before anything is begun: in the middle of a run SQLite and TFX say so in their own words.
+    """Check before anything begins: in the middle of a run SQLite and TFX would fail with errors of their own.
 
     Raises:
-        UserError: names what belongs to another user.
+        UserError: the message names what belongs to another user.
     """
     if faults := not_writable(config):
         more = [f"... and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []
@@ -25,7 +25,7 @@ def check(config: Config) -> None:
 
 
 def not_writable(config: Config) -> list[str]:
-    """What there is already and may not be written, a sentence each."""
+    """List existing paths without write permission, a sentence each."""
     user = os.geteuid()
     return [
         f"{path} cannot be written by user {user}: it belongs to {_owner(path)}."
@@ -35,7 +35,7 @@ def not_writable(config: Config) -> list[str]:
 
 
 def advice() -> str:
-    """What to do about it."""
+    """Say what to do about it."""
     return f"Give it to user {os.geteuid()} (chown -R), run as the other user, or name another root: --set root=DIR."
 
 

@@ -1,26 +1,26 @@
-"""Runs steps of one run, as a pod does; `python -m pipeline.run_node --help` says with what.
+"""Runs steps of one run, as a pod does; `python -m pipeline.run_node --help` lists the options.
 
-The steps of a run are the pipeline's nodes, `Begin` before all of them and `End` behind. A step may be repeated at any time: what
-is done is not done again, and what an attempt left that was killed is put right first. Several steps run one after the other, each
-as if it were alone, up to the first that fails.
+The steps of a run are the pipeline's nodes, with `Begin` before and `End` after them. A step may be repeated at any time:
+completed work is not repeated, and the outputs of a killed attempt are cleared first. Several steps run one after the other, each
+as if alone, up to the first that fails.
 
-`Begin` chooses the day where none is given: the oldest that no run completed. It is part of the run's name in ML Metadata, where a
-repeated `Begin` finds it, and goes to a file, from which Kubeflow hands it to the other steps. The file is empty where there is
-nothing to do.
+If no day is given, `Begin` chooses the oldest without a complete run. The day is part of the run's name in ML Metadata, where a
+repeated `Begin` finds it, and is written to a file, from which Kubeflow passes it to the other steps. The file is empty if there
+is nothing to do.
 
-`Begin` and `End` hold the root's lock alone and the nodes share it, so that nothing is recovered or collected while a node writes,
-of whatever run. To start one run of a pipeline after the other is for whoever starts them: a CronJob, a schedule, `backfill`.
+`Begin` and `End` hold the root's lock exclusively and the nodes share it, so that nothing is recovered or collected while a node
+of any run writes. The caller has to start the runs of a pipeline one after the other: a CronJob, a schedule, `backfill`.
 
-    status  what it means                                                     what to do
+    status  meaning                                                          what to do
     0       the steps are done, or there was nothing to do
-    1       the configuration, the settings or the image are at fault         fix them; retrying will not help
-    2       an argument of the command is missing or malformed                as 1
-    65      a step found fault with the data, or with what it was given       fix the data, and run the day again
-    70      a bug in ndr: the log ends in a traceback                         report it
-    75      the metadata server, the disk or the root's lock cannot be had    retry later; Kubeflow does
-    143     ended by SIGTERM: the attempt is marked as canceled               retry
+    1       the configuration, the settings or the image are invalid         fix them; retrying will not help
+    2       an argument of the command is missing or malformed               as 1
+    65      a step rejected the data, or another input                       fix the data, and run the day again
+    70      a bug in ndr: the log ends in a traceback                        report it
+    75      the metadata server, the disk or the root's lock is unavailable  retry later; Kubeflow does
+    143     ended by SIGTERM: the attempt is marked as canceled              retry
 
-Kubeflow's launcher ends with 1 whatever these are, so that they stand in the log alone, and ends a container at SIGTERM without
+Kubeflow's launcher turns every failure into status 1, so these are only in the log; and it ends a container at SIGTERM without
 waiting for 143.
 """
 
@@ -55,7 +55,7 @@ END = "End"
 
 
 class Status(IntEnum):
-    """What a step ends with; see the table above."""
+    """The exit status of a step; see the table above."""
 
     DONE = 0
     USER_FAULT = 1
@@ -66,7 +66,7 @@ class Status(IntEnum):
 
 
 class DataError(UserError):
-    """A node found fault with what it was given."""
+    """A node rejected its input."""
 
 
 def _run_id(text: str) -> str:
@@ -91,31 +91,33 @@ def _date(text: str) -> date | None:
 
 def step(
     nodes: Annotated[list[str], typer.Option("--node", help=f"A node, or {BEGIN} or {END}; several in their order.")],
-    run_id: Annotated[Any, typer.Option(parser=_run_id, metavar="ID", help="The run, the same in all of its steps.")],
+    run_id: Annotated[Any, typer.Option(parser=_run_id, metavar="ID", help="The run's id, the same in all its steps.")],
     config: Annotated[Path, typer.Option(help="The dataset's configuration, a YAML file.")],
     day: Annotated[
         Any,
         typer.Option("--date", parser=_date, metavar="YYYY-MM-DD", help=f"The UTC day; without it {BEGIN} chooses."),
     ] = "",
     days_back: Annotated[
-        int, typer.Option(min=0, help="The newest day that may be chosen lies n days back.")
+        int, typer.Option(min=0, help="The newest day that may be chosen is this many days back.")
     ] = DAYS_BACK,
     make_up_days: Annotated[
-        int, typer.Option(min=0, help="The oldest day that may be chosen lies n days before the newest.")
+        int, typer.Option(min=0, help="The oldest day that may be chosen is this many days before the newest.")
     ] = MAKE_UP_DAYS,
-    day_file: Annotated[Path | None, typer.Option(help=f"Where {BEGIN} writes the day.")] = None,
+    day_file: Annotated[Path | None, typer.Option(help=f"The file to which {BEGIN} writes the day.")] = None,
     settings: Annotated[
-        Any, typer.Option(parser=_settings, metavar="JSON", help="A list of KEY=VALUE that take the place of values.")
+        Any, typer.Option(parser=_settings, metavar="JSON", help="A list of KEY=VALUE that override the configuration.")
     ] = "[]",
     definition: Annotated[
-        str | None, typer.Option(help="The digest of the code and configuration that the steps are to be run from.")
+        str | None, typer.Option(help="The digest of the code and configuration that the steps must be run from.")
     ] = None,
 ) -> None:
-    """Runs steps of one run against the configured ML Metadata."""
+    """Run steps of one run against the configured ML Metadata."""
     if day is None and nodes != [BEGIN]:
         raise typer.BadParameter(f"expected --date for {', '.join(nodes)}; {BEGIN} alone chooses a day")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(Status.TERMINATED))  # the first process of a container ignores it
+    signal.signal(
+        signal.SIGTERM, lambda *_: os._exit(Status.TERMINATED)
+    )  # ignored by default in a container's first process
     try:
         loaded = _load(config, settings, definition)
         rights.check(loaded)
@@ -153,12 +155,12 @@ def _load(path: Path, settings: list[str], definition: str | None) -> "Config":
     from pipeline import digests
 
     loaded = configuration.load(path, settings)
-    loaded.feature_spec()  # a fault of the specification is reported before TFX is loaded
+    loaded.feature_spec()  # reports an invalid specification before TFX is loaded
     found = digests.definition(path, loaded)
     if definition not in (None, found):
         raise UserError(
             f"The pipeline was compiled from other code or another configuration ({definition}) than this image holds ({found}). "
-            "Compile it with what the image holds: ndr kubeflow compile."
+            "Compile it again from the image's: ndr kubeflow compile."
         )
     return loaded
 
@@ -188,7 +190,7 @@ def _faults_of_the_machine(config: "Config") -> Iterator[None]:
 def _begin(
     config: "Config", suffix: str, asked: date | None, days_back: int, make_up_days: int, day_file: Path | None
 ) -> None:
-    """Notes what the run is given, and hands on its day, or nothing where there is nothing to do."""
+    """Record the run's input, and write its day, or nothing if there is nothing to do."""
     from pipeline.runs import CLOSED
 
     day, run = _begun(config, suffix, asked, days_back, make_up_days)
@@ -200,9 +202,9 @@ def _begin(
 
 
 def _begun(config: "Config", suffix: str, asked: date | None, days_back: int, make_up_days: int) -> tuple[date, str]:
-    """The day of a run, and what makes it one with nothing to do: the run that did it before, CLOSED, or else nothing.
+    """Return the run's day, and why it has nothing to do: the run that did it before, CLOSED, or an empty string.
 
-    An attempt before this one has settled both.
+    An earlier attempt may have decided both.
     """
     from pipeline import day_run
     from pipeline.metadata import Records
@@ -232,7 +234,7 @@ def _begun(config: "Config", suffix: str, asked: date | None, days_back: int, ma
 
 
 def _end(config: "Config", run_id: str) -> None:
-    """What came of the run, and what no later one needs is removed."""
+    """Record the outcome of the run, and remove what no later run needs."""
     from pipeline import metrics
     from pipeline.metadata import Records
     from pipeline.retention import collect
@@ -246,7 +248,7 @@ def _end(config: "Config", run_id: str) -> None:
     if run.state == PASSED_OVER:
         return
     if run.state != "complete":
-        raise UserError(f"Run {run_id} is {run.state}. {END} comes behind all other steps.")
+        raise UserError(f"Run {run_id} is {run.state}. {END} must come after all other steps.")
     for table in tables(run):
         TextConsole(width=UNKNOWN_WIDTH).print(table)
     if sentence := lost_rows(run, records.complete_before(run, config.name)):
@@ -276,12 +278,12 @@ def _run_node(config: "Config", day: date, run_id: str, node: str) -> None:
         if _is_done(attempt):
             print(f"{node} is done: nothing to do.")
             return
-        # TFX makes a new execution for a resolver; of any other node it goes on with the one that is there.
+        # TFX makes a new execution for a resolver; for other nodes it continues the existing one.
         records.mark(attempt, mlmd.Execution.FAILED if is_resolver else mlmd.Execution.RUNNING)
         day_run.clear_outputs(compiled, node, attempt.id)
 
     def cancel() -> None:
-        own = Records(to)  # the other may be in the middle of a call
+        own = Records(to)  # the other connection may be in the middle of a call
         for attempt in own.attempts(run_id, node):
             if attempt.last_known_state == mlmd.Execution.RUNNING:
                 own.mark(attempt, mlmd.Execution.CANCELED)
@@ -297,7 +299,7 @@ def _run_node(config: "Config", day: date, run_id: str, node: str) -> None:
         raise DataError(str(error)) from error
     if not any(map(_is_done, records.attempts(run_id, node))):
         upstream = ", ".join(day_run.node_of(compiled, node).upstream_nodes)
-        raise UserError(f"{node}: what it works on is not there. It comes behind {upstream} of the same run.")
+        raise UserError(f"{node}: its inputs do not exist. It must come after {upstream} of the same run.")
 
 
 def _is_done(execution: Any) -> bool:
@@ -308,7 +310,7 @@ def _is_done(execution: Any) -> bool:
 
 @contextmanager
 def _at_sigterm(last_act: Callable[[], None]) -> Iterator[None]:
-    """SIGTERM ends the process after a last act. No exception is raised for it: Beam and others catch whatever comes by."""
+    """End the process at SIGTERM after a last action. Raises no exception, because Beam and others would catch it."""
 
     def end(_number: int, _frame: FrameType | None) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -325,7 +327,7 @@ def _at_sigterm(last_act: Callable[[], None]) -> Iterator[None]:
 
 
 def main() -> None:
-    """The entry point."""
+    """Run the command line."""
     leave_out()
     typer.run(step)
 

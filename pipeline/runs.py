@@ -1,4 +1,4 @@
-"""A run of the pipeline, as ML Metadata's contexts, executions and artifacts tell it; TensorFlow and TFX are not imported."""
+"""A run of the pipeline, read from ML Metadata's contexts, executions and artifacts. Does not import TensorFlow or TFX."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -23,9 +23,9 @@ GIVEN_PREFIX = "given_"
 ORIGIN = "origin"
 FAULT = "fault"
 PASSED_OVER_FOR = "passed_over_for"
-CLOSED = "closed"  # there, in place of a run: the day does not exist
+CLOSED = "closed"  # in place of a run's id: the day has no data
 AT_WORK = "at work"
-LEAST_REDELIVERED = 0.95  # of the rows that a day had before
+LEAST_REDELIVERED = 0.95  # share of the rows that the day had before
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class Step:
         node: the step's id.
         state: `complete`, `cached` (its outputs are those of an earlier run with the same input), `failed`, `canceled`
             or `unfinished`.
-        started: when, ISO 8601 in UTC.
-        seconds: how long it took, from its first attempt on; None where it did not end.
+        started: its start time, ISO 8601 in UTC.
+        seconds: its duration from its first attempt on; None if it did not end.
     """
 
     node: str
@@ -48,16 +48,16 @@ class Step:
 
 @dataclass(frozen=True)
 class Given:
-    """What a run was given.
+    """The input of a run.
 
     Attributes:
-        digest: of all that the steps are told, of their code, and of the data files' names, sizes and times.
-        base_model: the id of the model that training went on from; 0 where it started anew.
-        base_day: the UTC day of that model, ISO 8601; empty where training started anew.
-        baseline_model: the id of the model that was to be beaten; 0 where there was none.
-        base_counts: the id of the counts of an earlier day that were carried on; 0 where counting began anew.
-        base_catalogue: the id of the catalogue of an earlier day that was carried on; 0 where it began anew, or lies in files.
-        seen: of `pipeline.glance.seen`; empty of runs of older code. Two that differ in nothing else are equal.
+        digest: a digest of all parameters of the steps, their code, and the data files' names, sizes and times.
+        base_model: the id of the model that training continued from; 0 if it started from scratch.
+        base_day: the UTC day of that model, ISO 8601; empty if training started from scratch.
+        baseline_model: the id of the model to beat; 0 if there was none.
+        base_counts: the id of an earlier day's counts that counting continued from; 0 if it started from zero.
+        base_catalogue: the id of an earlier day's catalogue that this one continued from; 0 if it did not, or lies in files.
+        seen: the digest of `pipeline.glance.seen`; empty for runs of older code. Not compared for equality.
     """
 
     digest: str
@@ -76,31 +76,31 @@ class Run:
     Attributes:
         run: the run's id.
         date: its UTC day, ISO 8601.
-        state: `complete` when its last step is, `failed` when a step has, `passed over` when its day was done with the same
-            input or does not exist, else `unfinished`; of these the newest is `at work` while a command holds the root.
+        state: `complete` if its last step is, `failed` if a step failed, `passed over` if its day was done with the same input or
+            is closed, else `unfinished`; the newest unfinished run is `at work` while a command holds the root.
         version: the pushed version, or None.
-        blessed: whether the model reached its limits, or None where it was not judged.
-        withdrawn: whether a rollback took the model back since.
+        blessed: whether the model met its limits; None if it was not evaluated.
+        withdrawn: whether the model was rolled back since.
         metrics: by slice, the metrics of every scorer with their 95 % intervals; see `components.evaluator.evaluator.read_metrics`.
-        judgement: which model that was blessed before it the day judged; unknown of runs that did not come so far.
-        next_day_metrics: the same of all interactions of the day, ranked by the model that was blessed before it (`candidate`), the
-            one before that (`baseline`), and the baselines as they were known the evening before.
-        pushed: the folder of each pushed part.
-        servable: whether it answered, served, as it was trained, or None where it was not tried.
-        refused: why nothing was pushed, a sentence a limit or a difference.
-        not_judged: the slices that have limits and no interactions.
-        index: what the index over the catalogue is.
+        judgement: the model blessed before the day that the day evaluated; None if the run ended before that.
+        next_day_metrics: as `metrics`, over all interactions of the day, ranked by the model blessed before it (`candidate`), the
+            one blessed before that (`baseline`), and the baselines as they were on the evening before.
+        pushed: the folder of each pushed component.
+        servable: whether the served model answered like the trained one; None if this was not tried.
+        refused: why nothing was pushed, a sentence for each limit or difference.
+        not_judged: the slices that have limits but no interactions.
+        index: the description of the index over the catalogue.
         rows: the accounting of rows read and dropped.
-        sources: for each of these, what the examples were read from: the `fingerprint` of all files, by name, size and time, the
-            digest of the examples' `content`, and the `files` as
-            `components.example_gen.sources.summary` has them.
-        histories: how long histories are, as `components.example_validator.lengths` has it; empty where there are none.
-        turnover: for each embedding table, what the day did to its vocabulary.
-        given: what it was given; unknown of runs of older code that did not end.
-        origin: the code and the configuration that it was made from; unknown of runs of older code.
-        passed_over_for: the run that did its day before with the same input, CLOSED where the day does not exist, or empty.
-        fault: what a step found fault with, where one did; it may have been mended since.
-        steps: its steps, in the order in which they ran; of several attempts at one the last.
+        sources: by kind of example, its source: the `fingerprint` of all files, by name, size and time, the digest of the examples'
+            `content`, and the `files` as in
+            `components.example_gen.sources.summary`.
+        histories: the lengths of histories, as in `components.example_validator.lengths`; empty without histories.
+        turnover: for each embedding table, how the day changed its vocabulary.
+        given: the run's input; None for unfinished runs of older code.
+        origin: the code and the configuration; None for runs of older code.
+        passed_over_for: the run that did its day before with the same input, CLOSED if the day has no data, or empty.
+        fault: the fault that a step reported, if any; it may be fixed since.
+        steps: its steps in order of execution; the last attempt of each.
     """
 
     run: str
@@ -134,7 +134,7 @@ class Run:
 
     @property
     def waived(self) -> tuple[str, ...]:
-        """A sentence for each K of a blessed model at which a baseline is ahead: `below_popularity: bless` waives that limit."""
+        """A sentence for each K at which a baseline beats the blessed model: `below_popularity: bless` waives that limit."""
         settings = self.origin.configuration.get("evaluator", {}) if self.origin else {}
         if not self.blessed or settings.get("below_popularity") != "bless":
             return ()
@@ -151,15 +151,15 @@ class Run:
 
     @property
     def baseline_recall(self) -> dict[int, float]:
-        """By K, recall@K of the last blessed model before the day, on the same interactions and catalogue; empty without one."""
+        """recall@K by K of the last model blessed before the day, on the same interactions and catalogue; empty without one."""
         return recalls(self.metrics, BASELINE)
 
     @property
     def next_day(self) -> dict[str, Any] | None:
-        """How the model that was blessed before the day ranked it: each metric's value, and those of the other scorers by name.
+        """How the model blessed before the day ranked it: each metric's value, and those of the other scorers by name.
 
-        `model_day` is the day that it was last trained on, `intervals` the ends of the 95 % intervals. None where there was no
-        model to judge; `next_day_reason` says why.
+        `model_day` is the last day in its training data, `intervals` holds the ends of the 95 % intervals. None if there was no
+        model to evaluate; `next_day_reason` says why.
         """
         whole = self.next_day_metrics.get(ALL, {})
         if self.judgement is None or CANDIDATE not in whole:
@@ -178,16 +178,16 @@ class Run:
 
     @property
     def next_day_reason(self) -> str:
-        """Why there is no `next_day`; empty where there is."""
+        """Why `next_day` is None; else empty."""
         if self.next_day is not None:
             return ""
-        return self.judgement.reason if self.judgement else "the run did not come so far as to judge a model"
+        return self.judgement.reason if self.judgement else "the run ended before it evaluated a model"
 
     @property
     def as_new(self) -> dict[str, Any] | None:
-        """How the run's own model ranks items whose ids it is not shown, with content-only nearest neighbours beside it.
+        """How the run's own model ranks items with hidden ids, beside content-only nearest neighbours.
 
-        None where the run's model was not judged by such items; `as_new_reason` says why.
+        None if this was not evaluated; `as_new_reason` says why.
         """
         whole = self.metrics.get(ALL, {})
         if AS_NEW not in whole:
@@ -200,45 +200,45 @@ class Run:
 
     @property
     def as_new_reason(self) -> str:
-        """Why there is no `as_new`; empty where there is."""
+        """Why `as_new` is None; else empty."""
         if self.as_new is not None:
             return ""
         if not self.metrics:
-            return "the run did not come so far as to judge its model"
-        return "no held-out interaction is with an item that was drawn as new"
+            return "the run ended before it evaluated its model"
+        return "no held-out interaction has an item that was drawn as new"
 
     @property
     def next_day_recall(self) -> dict[int, float]:
-        """By K, recall@K of all of the day by the model that was blessed before it; empty without one."""
+        """recall@K by K of all of the day by the model blessed before it; empty without one."""
         return recalls(self.next_day_metrics, CANDIDATE)
 
 
 def recalls(metrics: Mapping[str, Any], scorer: str) -> dict[int, float]:
-    """A scorer's recall@K by K, over all interactions; empty where it ranked none."""
+    """Return a scorer's recall@K by K, over all interactions; empty if it ranked none."""
     found = metrics.get(ALL, {}).get(scorer, {})
     cutoffs = {name.removeprefix("recall_at_"): value for name, (value, *_) in found.items()}
     return {int(k): value for k, value in cutoffs.items() if k.isdecimal()}
 
 
 def at_work(runs: Sequence[Run], is_held: bool) -> list[Run]:
-    """The same runs, oldest first; the newest, where it has not ended, is at work while the root is held."""
+    """Mark the newest of the runs, which are oldest first, as at work if it is unfinished and the root's lock is held."""
     if is_held and runs and runs[-1].state == "unfinished":
         return [*runs[:-1], replace(runs[-1], state=AT_WORK)]
     return list(runs)
 
 
 def lost_rows(run: Run, before: Run | None) -> str:
-    """A sentence where a day that was delivered again has markedly fewer rows than a run of it before read; else nothing."""
+    """Return a warning if a redelivered day has markedly fewer rows than an earlier run of it read; else an empty string."""
     if before is None or "interactions" not in run.rows or "interactions" not in before.rows:
         return ""
     now, then = (each.rows["interactions"]["rows_of_day"] for each in (run, before))
     if now >= LEAST_REDELIVERED * then:
         return ""
-    return f"{run.date} has {now:,} rows now, and had {then:,} when run {before.run} read it: {1 - now / then:.0%} are gone."
+    return f"{run.date} has {now:,} rows now, but had {then:,} when run {before.run} read it: {1 - now / then:.0%} are gone."
 
 
 def run_json(run: Run) -> dict[str, Any]:
-    """A run as JSON takes it."""
+    """Convert a run to JSON types."""
     return {
         **asdict(run),
         "next_day": run.next_day,
@@ -257,7 +257,7 @@ def _day(span: int) -> str:
 
 
 def new_run_id(day: date) -> str:
-    """An id for a run that starts now: the day, and when it was started."""
+    """Make an id for a run that starts now: the day, and the start time."""
     return f"{day.isoformat()}.{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
 
 
@@ -267,12 +267,12 @@ def read_run(
     nodes: dict[int, str],
     made: Sequence[tuple[str, mlmd.Artifact]],
 ) -> Run:
-    """A run of what ML Metadata has of it.
+    """Read a run from ML Metadata's objects.
 
     Args:
-        context: the run's.
-        attempts: at its steps, oldest first.
-        nodes: of each attempt.
+        context: the run's context.
+        attempts: the executions of its steps, oldest first.
+        nodes: the node of each attempt.
         made: its artifacts with the names of their types, oldest first.
     """
     last = {nodes[attempt.id]: attempt for attempt in attempts}
@@ -343,7 +343,7 @@ def _given(context: mlmd.Context) -> Given | None:
 
 
 def origin_of(context: mlmd.Context) -> Origin | None:
-    """The code and the configuration that a run was made from, where that was noted."""
+    """Return the code and the configuration of a run, if recorded."""
     kept = _text(context, ORIGIN)
     return Origin(**json.loads(kept)) if kept else None
 
@@ -363,7 +363,7 @@ def _state(steps: tuple[Step, ...]) -> str:
 
 
 def properties(artifact: mlmd.Artifact | None) -> dict[str, Any]:
-    """The custom properties of an artifact, by name; none where there is no artifact."""
+    """Return the custom properties of an artifact, by name; empty for None."""
     if artifact is None:
         return {}
     return {name: getattr(value, value.WhichOneof("value")) for name, value in artifact.custom_properties.items()}

@@ -1,4 +1,4 @@
-"""Asks two versions what was asked of a server before, and compares their answers: what a canary would change."""
+"""Sends logged queries to two versions, and compares their answers: what a canary would change."""
 
 import time
 from collections.abc import Sequence
@@ -12,18 +12,18 @@ from ndr_client.client import Version
 from pipeline.requests import Query
 
 FIRST = 10
-K = 100  # where the log has only an embedding
+K = 100  # if the query was only embedded
 
 
 @dataclass(frozen=True)
 class Side:
-    """How one of the versions answered.
+    """The answers of one version.
 
     Attributes:
-        asked: by which number or label.
-        version: that answered last.
-        p50_ms, p99_ms: of the time until an answer, one query at a time.
-        empty: queries without an item.
+        asked: the number or label asked for.
+        version: the version that answered last.
+        p50_ms, p99_ms: percentiles of the time until an answer, one query at a time.
+        empty: the number of queries without an item.
         best_score: the mean score of the first items.
     """
 
@@ -37,17 +37,17 @@ class Side:
 
 @dataclass(frozen=True)
 class Shadow:
-    """Two versions, on the same queries.
+    """Two versions on the same queries.
 
     Attributes:
-        queries: their number.
-        one: of them.
-        other: of them.
-        overlap_at_10: the mean share of the first ten items (all, of a query that asked for fewer) that both have.
-        overlap_at_k: the same of all items that were asked for.
+        queries: the number of queries.
+        one: the first version.
+        other: the second version.
+        overlap_at_10: the mean share of common items among the first ten (or all, if a query asked for fewer).
+        overlap_at_k: the same among all items asked for.
         same_first: the share of queries with the same first item.
-        score_shift: the mean change of the score of the first item, from one to the other.
-        score_shift_p99: the 99th percentile of the size of that change.
+        score_shift: the mean change of the first item's score, from the first version to the second.
+        score_shift_p99: the 99th percentile of the absolute change.
     """
 
     queries: int
@@ -61,16 +61,16 @@ class Shadow:
 
 
 def compare(client: Client, queries: Sequence[Query], one: Version, other: Version) -> Shadow:
-    """Asks both for every query, in turns, so that what else the machine does meets both.
+    """Ask both versions for every query, in turns, so that other load on the machine affects both.
 
     Args:
-        client: of the server that has both.
+        client: a client of a server with both.
         queries: not empty.
         one: a version's number or label.
         other: a version's number or label.
 
     Raises:
-        grpc.RpcError: the server does not have a version, or cannot answer.
+        grpc.RpcError: the server lacks a version, or cannot answer.
     """
     answers: dict[int, list[Found]] = {0: [], 1: []}
     seconds: dict[int, list[float]] = {0: [], 1: []}
@@ -95,12 +95,12 @@ def compare(client: Client, queries: Sequence[Query], one: Version, other: Versi
 
 
 def overlap(one: Sequence[bytes], other: Sequence[bytes]) -> float:
-    """The share of the longer list that both have; 1 where both are empty."""
+    """Return the share of the longer list that both contain; 1 if both are empty."""
     return len({*one} & {*other}) / max(len(one), len(other)) if one or other else 1.0
 
 
 def table(shadow: Shadow) -> Table:
-    """Both sides beside each other, and how far they agree."""
+    """Make a table of both versions, and of their agreement."""
     shown = Table("", shadow.one.asked, shadow.other.asked, title=f"{shadow.queries:,} queries", title_justify="left")
     for name, value in asdict(shadow.one).items():
         if name != "asked":

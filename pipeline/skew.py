@@ -1,4 +1,4 @@
-"""How far the queries that are served are from those that the served model was trained on, measured by TFDV."""
+"""Measures with TFDV how far served queries are from the training data of the served model."""
 
 import json
 import os
@@ -29,14 +29,14 @@ from schemas.features import Feature, FeatureSpec, HistoryFeature, Numeric
 
 STATISTICS_NODE = "InteractionStatistics"
 STATISTICS_FILE = "FeatureStats.pb"
-SMALLEST = 1e-9  # a limit below which TFDV would not measure
+SMALLEST = 1e-9  # TFDV does not measure below this limit
 
 
 def measure(config: Config, queries: Sequence[Query]) -> Skew:
-    """Compares served queries with the statistics of the training split of the live version's run.
+    """Compare served queries with the statistics of the training split of the live version's run.
 
     Args:
-        config: of the pipeline; `validation.skew` has the limits.
+        config: the pipeline's configuration; `validation.skew` holds the limits.
         queries: not empty.
 
     Raises:
@@ -72,7 +72,7 @@ def measure(config: Config, queries: Sequence[Query]) -> Skew:
 
 
 def statistics(queries: Sequence[Query], spec: FeatureSpec) -> statistics_pb2.DatasetFeatureStatisticsList:
-    """TFDV's statistics of the query features of served queries."""
+    """Compute TFDV's statistics of the query features of served queries."""
     batch = example_coder.ExamplesToRecordBatchDecoder().DecodeBatch([query.example for query in queries])
     known = [name for name in spec.raw_query if name in batch.schema.names]
     return stats_impl.generate_statistics_in_memory(
@@ -81,7 +81,7 @@ def statistics(queries: Sequence[Query], spec: FeatureSpec) -> statistics_pb2.Da
 
 
 def write(config: Config, skew: Skew) -> Path:
-    """Keeps the measurement for the report; the file has its name once it is whole."""
+    """Store the measurement for the report; the file gets its name once it is complete."""
     path = config.root / FILE
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     aside.write_text(json.dumps(asdict(skew), indent=2) + "\n", encoding="utf-8")
@@ -90,9 +90,9 @@ def write(config: Config, skew: Skew) -> Path:
 
 
 def table(skew: Skew) -> Table:
-    """A row a feature, the furthest first."""
+    """Make a table with a row for each feature, the furthest first."""
     shown = Table("feature", "distance", "limit", "present in training", "present when served", "items in training, when served",
-                  title=f"{skew.queries:,} served queries against what version {skew.version} was trained on",
+                  title=f"{skew.queries:,} served queries against the training data of version {skew.version}",
                   title_justify="left")  # fmt: skip
     for name, each in skew.furthest_first():
         shown.add_row(
@@ -111,7 +111,7 @@ def _distances(
     served: statistics_pb2.DatasetFeatureStatisticsList,
     features: Mapping[str, Feature],
 ) -> dict[str, float]:
-    """By feature that both have, TFDV's distance: Jensen-Shannon divergence for numbers, the L-infinity norm for all others."""
+    """Map features that both have to TFDV's distance: Jensen-Shannon divergence for numbers, L-infinity norm for the rest."""
     schema = schema_pb2.Schema()
     for name, feature in features.items():
         if not (_present(training, name) and _present(served, name)):
@@ -133,7 +133,7 @@ def _items(statistics: statistics_pb2.DatasetFeatureStatisticsList, name: str, f
 
 
 def _present(statistics: statistics_pb2.DatasetFeatureStatisticsList, name: str) -> float:
-    """The share of examples that have a value of a feature."""
+    """Return the share of examples with a value of a feature."""
     (dataset,) = statistics.datasets
     for feature in dataset.features:
         if list(feature.path.step) == [name] and dataset.num_examples:

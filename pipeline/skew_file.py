@@ -1,4 +1,4 @@
-"""The last measurement of skew, as `ndr skew` leaves it for the report. TFDV is not imported."""
+"""The last skew measurement, which `ndr skew` stores for the report. Does not import TFDV."""
 
 import json
 from dataclasses import dataclass
@@ -11,16 +11,16 @@ FILE = "skew.json"
 
 @dataclass(frozen=True)
 class FeatureSkew:
-    """How far a feature is, as it is served, from what was trained on.
+    """How far a served feature is from the training data.
 
     Attributes:
         distance: the largest change of a value's share of all values (L-infinity norm) for ids, the Jensen-Shannon divergence to
-            base 2 for numbers; None where one side has no value.
-        limit: the largest that is allowed; None for no limit.
-        trained: the share of training examples that have a value.
-        served: the share of served queries that have one.
-        trained_items: of a history, the mean number of items in training; None of what is no history.
-        served_items: the same when it is served.
+            base 2 for numbers; None if one side has no value.
+        limit: the largest allowed distance; None for no limit.
+        trained: the share of training examples with a value.
+        served: the share of served queries with a value.
+        trained_items: the mean number of items of a history in training; None for other features.
+        served_items: the same in served queries.
     """
 
     distance: float | None
@@ -32,19 +32,19 @@ class FeatureSkew:
 
     @property
     def items_words(self) -> str:
-        """The mean numbers of items of a history."""
+        """The mean numbers of items of a history, for a table."""
         return "" if self.trained_items is None else f"{self.trained_items:.1f}, {self.served_items:.1f}"
 
     @property
     def is_beyond(self) -> bool:
-        """Whether there is a limit that it does not keep to; a feature that one side lacks does not."""
+        """Whether it exceeds its limit; a feature missing on one side does."""
         if self.limit is None:
             return False
         return self.distance > self.limit if self.distance is not None else bool(self.trained or self.served)
 
     @property
     def fault(self) -> str:
-        """What was expected and what was found, where it is beyond its limit."""
+        """The expected and the found value, if it exceeds its limit."""
         if self.distance is None:
             return (
                 f"expected values on both sides, found them in {self.trained:.1%} of the training examples and "
@@ -58,11 +58,11 @@ class Skew:
     """A measurement.
 
     Attributes:
-        measured: when, ISO 8601 in UTC.
-        version: the live one.
-        queries: that were served.
-        features: of the query tower.
-        least_history: the limit below which training's histories are too short; see `components.example_validator.settings`.
+        measured: the time, ISO 8601 in UTC.
+        version: the live version.
+        queries: the number of served queries.
+        features: the features of the query tower.
+        least_history: below this share, training's histories are too short; see `components.example_validator.settings`.
     """
 
     measured: str
@@ -72,28 +72,28 @@ class Skew:
     least_history: float | None = None
 
     def furthest_first(self) -> list[tuple[str, FeatureSkew]]:
-        """The features, those without a distance last."""
+        """Return the features by descending distance; those without a distance are last."""
         return sorted(
             self.features.items(), key=lambda each: -(each[1].distance if each[1].distance is not None else -1.0)
         )
 
     def cautions(self) -> list[str]:
-        """A sentence for each history that is much shorter in training than when it is served."""
+        """Return a sentence for each history that is much shorter in training than when served."""
         return [
             f"{name}: in training histories have {each.trained_items:.1f} items on average, served ones {each.served_items:.1f}. "
-            "Let more days be read for them (data.history_days, data.window_days)."
+            "Read more days for them (data.history_days, data.window_days)."
             for name, each in self.features.items()
             if each.trained_items is not None and each.served_items is not None
             if self.least_history is not None and each.trained_items < self.least_history * each.served_items
         ]
 
     def faults(self) -> list[str]:
-        """A sentence for each feature that is beyond its limit."""
+        """Return a sentence for each feature beyond its limit."""
         return [f"{name}: {each.fault}" for name, each in self.furthest_first() if each.is_beyond]
 
 
 def read(root: Path) -> Skew:
-    """The last measurement.
+    """Read the last measurement.
 
     Raises:
         UserError: there is none yet, or the file is damaged.
@@ -102,6 +102,6 @@ def read(root: Path) -> Skew:
         kept = json.loads((root / FILE).read_text(encoding="utf-8"))
         return Skew(**{**kept, "features": {name: FeatureSkew(**each) for name, each in kept["features"].items()}})
     except FileNotFoundError as error:
-        raise UserError("What is served was not compared with what was trained on: ndr skew.") from error
+        raise UserError("Served queries were not compared with training data yet: ndr skew.") from error
     except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{root / FILE}: expected what ndr skew writes, found something else: {error}.") from error
+        raise UserError(f"{root / FILE}: expected the output of ndr skew, found something else: {error}.") from error

@@ -1,4 +1,4 @@
-"""How the pipeline stands: its newest day, what is live, and when a day last succeeded. TensorFlow and TFX are not imported."""
+"""The pipeline's state: its newest day, what is live, and when a day last succeeded. Does not import TensorFlow or TFX."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -20,12 +20,12 @@ DAY = timedelta(days=1)
 
 @dataclass(frozen=True)
 class Live:
-    """What is served by default.
+    """The version served by default.
 
     Attributes:
         version: its number.
         day: the UTC day of its content.
-        labels: by label the version that has it.
+        labels: the version of each label.
     """
 
     version: int
@@ -35,12 +35,12 @@ class Live:
 
 @dataclass(frozen=True)
 class Standing:
-    """How the pipeline stands.
+    """The pipeline's state.
 
     Attributes:
-        newest: of the newest day, the last run that had anything to do; None before the first run.
+        newest: the newest day's last run that had anything to do; None before the first run.
         live: None before the first push.
-        succeeded: when the last run ended whose version was pushed and not rolled back since, UTC; None without one.
+        succeeded: when the last run ended whose version was pushed and not rolled back, UTC; None without one.
         attempted: when a step last began or ended, UTC; None before the first run.
     """
 
@@ -51,7 +51,7 @@ class Standing:
 
 
 def read(config: Config) -> Standing:
-    """Reads ML Metadata and the push folder.
+    """Read ML Metadata and the push folder.
 
     Raises:
         UserError: one of them cannot be reached.
@@ -72,13 +72,13 @@ def read(config: Config) -> Standing:
 def check(
     standing: Standing, within: timedelta, now: datetime, is_closed: Callable[[date], bool] = lambda day: False
 ) -> Verdict:
-    """Whether a version was pushed lately; a verdict that is not good says what became of the newest day.
+    """Judge whether a version was pushed recently; a bad verdict tells the outcome of the newest day.
 
     Args:
-        standing: of the pipeline.
-        within: the age that the last success may have.
-        now: UTC.
-        is_closed: whether a day does not exist; the age may be a day more for each since the last success.
+        standing: the pipeline's state.
+        within: the allowed age of the last success.
+        now: the current time, UTC.
+        is_closed: whether a day has no data; each such day since the last success adds a day to the allowed age.
     """
     serving = (
         f"Version {standing.live.version} of {standing.live.day} is live." if standing.live else "Nothing is live."
@@ -89,7 +89,7 @@ def check(
         age = now - standing.succeeded
         since = range((now.date() - standing.succeeded.date()).days)
         within += sum((DAY for n in since if is_closed(standing.succeeded.date() + n * DAY)), timedelta())
-        why, is_good = f"The last day that was pushed ended {in_words(age)} ago", age <= within
+        why, is_good = f"The last pushed day ended {in_words(age)} ago", age <= within
     if is_good:
         return Verdict(True, f"{why}. {serving}")
     if standing.newest is None:
@@ -98,11 +98,11 @@ def check(
         f"{standing.newest.date}, run {standing.newest.run}: {outcome(standing.newest).value}.",
         *reasons(standing.newest),
     )
-    return Verdict(False, f"{why}; at most {in_words(within)} are allowed. {serving}", found)
+    return Verdict(False, f"{why}; at most {in_words(within)} is allowed. {serving}", found)
 
 
 def in_words(duration: timedelta) -> str:
-    """A duration as days and hours, or hours, or minutes."""
+    """Format a duration as days and hours, or hours, or minutes."""
     hours = duration.total_seconds() / 3600
     if hours >= 48:
         return f"{hours / 24:.1f} days"
@@ -110,7 +110,7 @@ def in_words(duration: timedelta) -> str:
 
 
 def seconds(run: Run) -> float | None:
-    """From the first step's start to the last one's end; None of a run without an end."""
+    """Return the time from the first step's start to the last one's end; None if a run did not end."""
     begin, end = _begin(run), _end(run)
     return (end - begin).total_seconds() if begin and end else None
 
@@ -156,5 +156,5 @@ def _live_at(address: str) -> Live | None:
 
 
 def day_start(day: date) -> datetime:
-    """When a UTC day begins."""
+    """Return when a UTC day begins."""
     return datetime(day.year, day.month, day.day, tzinfo=UTC)

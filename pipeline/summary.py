@@ -1,4 +1,4 @@
-"""The tables at the end of a run, and of a row of days."""
+"""The tables at the end of a run, and after several days."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -34,24 +34,24 @@ SCORERS = {
     COOCCURRENCE: "co-occurrence",
 }
 NEXT_DAY_SCORERS = {**SCORERS, BASELINE: "model before"}
-"""Of the judgement by the next day, whose model is the last blessed one."""
+"""Scorers of the next day's evaluation, whose model is the last blessed one."""
 ASIDE = {
     AS_NEW: "items as if new: by the model, their ids unseen",
     CONTENT_NEIGHBOURS: "items as if new: by their content alone",
     NEW_QUERIES_OLD_ITEMS: "today's query tower, the last blessed items",
     OLD_QUERIES_NEW_ITEMS: "the last blessed query tower, today's items",
 }
-"""Scorers of a question of their own, which have recall only."""
+"""Scorers of separate questions, with recall only."""
 
 
 def tables(run: Run) -> list[Table]:
-    """What came in, what came of it, and where it went."""
+    """Make the tables of a run: its input, its results, and its version."""
     found = (_rows(run), _turnover(run), _next_day(run), _metrics(run), _slices(run), _aside(run), _outcome(run))
     return [table for table in found if table.row_count]
 
 
 def day_table(runs: Sequence[Run]) -> Table:
-    """A day a row."""
+    """Make a table with a row for each day."""
     cutoffs = sorted({k for run in runs for k in (*run.recall, *run.next_day_recall)})
     k = chosen_cutoff(cutoffs)
     title = (
@@ -77,12 +77,12 @@ def day_table(runs: Sequence[Run]) -> Table:
 
 
 def chosen_cutoff(cutoffs: Sequence[int]) -> int:
-    """The second K: the first is often too small for a slice of few interactions. 0 where nothing was measured."""
+    """Choose the second K: the first is often too small for a slice of few interactions. 0 if nothing was measured."""
     return cutoffs[min(1, len(cutoffs) - 1)] if cutoffs else 0
 
 
 def strongest_baseline(run: Run, k: int) -> float | None:
-    """The greatest recall@K that a baseline has on the next day; None where nothing was judged."""
+    """Return the greatest recall@K of a baseline on the next day; None if nothing was evaluated."""
     found = (recalls(run.next_day_metrics, scorer).get(k) for scorer in BASELINES)
     return max((value for value in found if value is not None), default=None)
 
@@ -94,7 +94,7 @@ def _beside(value: float | None, other: float | None) -> str:
 
 
 def oov_share(run: Run) -> float:
-    """Of all ids that the examples hold in tables with a vocabulary, those that are outside it."""
+    """Return the share of out-of-vocabulary ids among all ids that the examples look up in tables with a vocabulary."""
     known = [each for each in run.turnover.values() if each["oov_share"] is not None]
     lookups = sum(each["lookups"] for each in known)
     return sum(each["oov_share"] * each["lookups"] for each in known) / lookups if lookups else 0.0
@@ -105,9 +105,7 @@ def _rows(run: Run) -> Table:
     for column in ("", "read", "filtered", "dropped", "examples"):
         table.add_column(column, justify="left" if not column else "right")
     for kind, rows in sorted(run.rows.items(), reverse=True):
-        filtered = rows.get(
-            "filtered", {}
-        )  # which, as other days and files passed over, runs of older code did not count
+        filtered = rows.get("filtered", {})  # runs of older code did not count these, nor other days and skipped files
         lost = sum(reason["rows"] for reason in rows["dropped"].values())
         splits = ", ".join(f"{split} {examples:,}" for split, examples in rows["splits"].items())
         table.add_row(kind, f"{rows['rows']:,}", f"{sum(filtered.values()):,}", f"{lost:,}", splits)
@@ -119,7 +117,11 @@ def _rows(run: Run) -> Table:
             table.add_row("  rows of days before the window, for histories alone", f"{before:,}", "", "", "")
         if absent := rows.get("absent"):
             table.add_row(
-                f"  days before, that histories lack ({absent[0]} to {absent[-1]})", f"{len(absent):,}", "", "", ""
+                f"  missing days before the window, for histories ({absent[0]} to {absent[-1]})",
+                f"{len(absent):,}",
+                "",
+                "",
+                "",
             )
         if other := rows.get("other_days"):
             table.add_row("  rows of days that are not read", f"{other:,}", "", "", "")
@@ -146,7 +148,7 @@ def _turnover(run: Run) -> Table:
 
 
 def _next_day(run: Run) -> Table:
-    """What the day says of the model that was blessed before it: the figure that nothing in training could flatter."""
+    """Show how the model blessed before the day ranks it: no figure of training could flatter this one."""
     whole, judged = run.next_day_metrics.get(ALL, {}), run.next_day
     if judged is None:
         table = Table(title=f"The next day: {run.next_day_reason}", title_justify="left", show_header=False)
@@ -167,7 +169,7 @@ def _next_day(run: Run) -> Table:
 
 
 def _metrics(run: Run) -> Table:
-    """Every metric of every scorer, all on the same interactions and candidates."""
+    """Show every metric of every scorer, all on the same interactions and candidates."""
     whole = run.metrics.get(ALL, {})
     title = (
         f"Held out: ranked among {_candidates(run)}: {whole.get('interactions', 0):,} interactions of "
@@ -187,13 +189,13 @@ def _metric_table(title: str, whole: Mapping[str, Any], words: Mapping[str, str]
 
 
 def _add_scorers(table: Table, scorers: Mapping[str, str]) -> None:
-    """A column a scorer; what has an interval is not wrapped, as its ends are read together."""
+    """Add a column for each scorer; those with intervals are not wrapped, to keep both ends together."""
     for key, heading in scorers.items():
         table.add_column(heading.replace(" ", "\n"), justify="right", no_wrap=key not in BASELINES)
 
 
 def _aside(run: Run) -> Table:
-    """New items, and towers of different versions: recall only."""
+    """Show new items, and towers of different versions: recall only."""
     whole = run.metrics.get(ALL, {})
     cutoffs = sorted(run.recall)
     table = Table(title="Held out, besides", title_justify="left")
@@ -206,7 +208,7 @@ def _aside(run: Run) -> Table:
 
 
 def _slices(run: Run) -> Table:
-    """Recall by slice, at the second K: the first is often too small for a slice of few interactions."""
+    """Show recall by slice, at the second K: the first is often too small for a slice of few interactions."""
     cutoffs = sorted(run.recall)
     k = chosen_cutoff(cutoffs)
     table = Table(title=f"recall@{k} by slice, among {_candidates(run)}", title_justify="left")
@@ -223,7 +225,7 @@ def _slices(run: Run) -> Table:
 
 
 def slice_order(name: str) -> tuple[int, str]:
-    """The pipeline's own slices in the order in which they are declared, then those of features."""
+    """Order slices: the pipeline's own as declared, then those of features."""
     own = [f"{each}={value}" for each, values in SLICES.items() for value in values]
     return (own.index(name), "") if name in own else (len(own), name)
 
@@ -235,7 +237,7 @@ def _candidates(run: Run) -> str:
 
 
 def blessing_words(run: Run) -> str:
-    """Whether a run's model was blessed, and still is one to go on from."""
+    """Say whether a run's model was blessed, and still is."""
     if run.withdrawn:
         return "withdrawn"
     if run.waived:
@@ -244,17 +246,17 @@ def blessing_words(run: Run) -> str:
 
 
 def history_words(histories: Mapping[str, Any]) -> str:
-    """How long they are; see `components.example_validator.lengths`."""
+    """Format the lengths of histories; see `components.example_validator.lengths`."""
     return f"{histories['train']:.1f} of {histories['last']} items on average in training, {histories['eval']:.1f} held out"
 
 
 def metric_words(name: str) -> str:
-    """A metric's name as it is spoken of: `recall_at_50` is recall@50."""
+    """Format a metric's name: `recall_at_50` becomes recall@50."""
     return name.replace("_at_", "@").replace("_", " ")
 
 
 def with_interval(found: list[float | None] | None, scorer: str) -> str:
-    """A value; the intervals of what learns only."""
+    """Format a value, with the interval for learnt models only."""
     if found is None or found[0] is None:
         return ""
     value, low, high = found
@@ -266,12 +268,10 @@ def with_interval(found: list[float | None] | None, scorer: str) -> str:
 def _outcome(run: Run) -> Table:
     table = Table(title=f"Run {run.run}", title_justify="left", show_header=False)
     table.add_column()
-    table.add_column(overflow="fold")  # a path that is cut is of no use
+    table.add_column(overflow="fold")  # a truncated path is useless
     table.add_row("state", run.state)
     if run.given:
-        table.add_row(
-            "goes on from", f"the model of {run.given.base_day}" if run.given.base_day else "nothing: trained anew"
-        )
+        table.add_row("trained from", f"the model of {run.given.base_day}" if run.given.base_day else "scratch")
     if run.blessed is not None:
         table.add_row("blessed", blessing_words(run) if run.blessed else "no: the last good model keeps serving")
     if run.servable is not None:
@@ -297,6 +297,6 @@ def _outcome(run: Run) -> Table:
 
 
 def from_here(place: str) -> str:
-    """A path below the current folder without that folder."""
+    """Return a path below the current folder relative to it."""
     path = Path(os.path.normpath(place))
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else place

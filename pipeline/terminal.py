@@ -1,4 +1,4 @@
-"""The terminal is for people: what libraries print goes to a log file."""
+"""Keeps the terminal for people: output of libraries goes to a log file."""
 
 import contextlib
 import io
@@ -20,48 +20,48 @@ from pipeline.runs import Step
 from schemas.private_log import PRIVATE_FILE, PrivateRotatingFileHandler
 from schemas.visible import visible
 
-LOG_BYTES, LOG_FILES = 10 << 20, 5  # of a command that runs for ever
-KEPT_LOGS = 100  # of a command that ends, the newest
-UNKNOWN_WIDTH = 120  # columns, where standard output is no terminal
+LOG_BYTES, LOG_FILES = 10 << 20, 5  # for a command that runs forever
+KEPT_LOGS = 100  # newest logs of commands that end
+UNKNOWN_WIDTH = 120  # columns, if standard output is not a terminal
 
 
 class TextConsole(Console):
-    """Shows ids, titles and error messages as what they are: data, neither markup nor escape sequences.
+    """Shows ids, titles and error messages as plain data, neither as markup nor as escape sequences.
 
     Args:
-        file: where to; by default standard output.
-        width: in columns; None for the terminal's own.
+        file: the output; by default standard output.
+        width: columns; None for the terminal's own.
     """
 
     def __init__(self, file: IO[str] | None = None, width: int | None = None) -> None:
         super().__init__(file=file, width=width, markup=False)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Called by Rich, whose own control codes are marked as such."""
+        """Override of Rich's method; Rich marks its own control codes."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(visible(segment.text), segment.style)
 
 
 class VisibleFormatter(logging.Formatter):
-    """Formats a record of the log so that no text of others in it is obeyed by a terminal."""
+    """Formats a log record so that a terminal obeys no control codes in it."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
 
     def format(self, record: logging.LogRecord) -> str:
-        """Called by logging."""
+        """Override of logging's method."""
         return visible(super().format(record))
 
 
 @contextlib.contextmanager
 def quiet_terminal(log_folder: Path, command: str) -> Iterator[tuple[Console, Path]]:
-    """Sends everything that this process and its children print to a new log file.
+    """Redirect everything that this process and its children print to a new log file.
 
-    TensorFlow and Beam write to the file descriptors from C++, past Python's own streams, so the descriptors
-    themselves are turned.
+    TensorFlow and Beam write to the file descriptors from C++, past Python's streams, so the descriptors themselves are
+    redirected.
 
     Args:
-        log_folder: where the log file goes; made if missing.
+        log_folder: the folder of the log file; created if missing.
         command: names the log file.
 
     Yields:
@@ -100,16 +100,16 @@ def quiet_terminal(log_folder: Path, command: str) -> Iterator[tuple[Console, Pa
 
 @contextlib.contextmanager
 def logging_terminal(log_folder: Path, command: str) -> Iterator[tuple[Console, Path]]:
-    """For a command that runs for ever: its log goes to standard error, and to a file that is rotated, where one can be written.
+    """Log to standard error and, if possible, to a rotated file; for a command that runs forever.
 
     Args:
-        log_folder: where the log file goes; made if missing.
+        log_folder: the folder of the log file; created if missing.
         command: names the log file.
 
     Yields:
         A console on standard output, and the log file's path.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors: its warnings are of requests that a model refuses
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only: warnings are about rejected requests
     path = log_folder / f"{command}.log"
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     unwritable = None
@@ -118,7 +118,7 @@ def logging_terminal(log_folder: Path, command: str) -> Iterator[tuple[Console, 
         handlers.append(
             PrivateRotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=LOG_FILES - 1, encoding="utf-8")
         )
-    except OSError as error:  # such as a volume that is mounted to be read
+    except OSError as error:  # for example on a read-only volume
         unwritable = error
     root = logging.getLogger()
     for handler in handlers:
@@ -138,10 +138,10 @@ def logging_terminal(log_folder: Path, command: str) -> Iterator[tuple[Console, 
 
 
 class _Lasting(io.FileIO):
-    """A terminal that may go away, as `| head` does: what it no longer takes is dropped, and the work goes on."""
+    """A terminal that may close, as with `| head`: then output is dropped, and the work continues."""
 
     def write(self, content: Any) -> int:
-        """Called by Python."""
+        """Override of Python's method."""
         try:
             return super().write(content)
         except OSError:
@@ -152,15 +152,15 @@ class _Lasting(io.FileIO):
 def step_progress(
     console: Console, lines: bool = True
 ) -> Iterator[tuple[Callable[[str, int, int], None], Callable[[Step, float], None]]]:
-    """A bar for the step that runs, and a line for each that has ended.
+    """Show a progress bar for the running step, and a line for each completed one.
 
     Args:
-        console: where to.
-        lines: without them only the bar is seen.
+        console: the console to draw on.
+        lines: False to show only the bar.
 
     Yields:
-        What is to be told a step's name, its number and how many there are before it runs; and the step with its seconds
-        after it ran.
+        Two callbacks: one for before a step, with its name, position and the number of steps; one for after it, with the step
+        and its seconds.
     """
     bar = Progress(
         SpinnerColumn(),
@@ -192,7 +192,7 @@ def step_progress(
 
 
 class _ToBar(logging.Handler):
-    """Shows what a step says of its progress."""
+    """Shows a step's progress messages on the bar."""
 
     def __init__(self, bar: Progress, task: TaskID, lines: bool) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""The TensorFlow Metadata schemas of a dataset: what the interactions and the catalogue must look like.
+"""The TensorFlow Metadata schemas of a dataset, which constrain its interactions and its catalogue.
 
-The feature specification says which features there are; the schemas, in the dataset's folder, may say more of their
-values: domains, ranges, how often they must be present. A first draft comes from the specification.
+The feature specification lists the features; the schemas, in the dataset's folder, may constrain their values further:
+domains, ranges, required presence. A first draft is derived from the specification.
 """
 
 from collections.abc import Mapping
@@ -41,8 +41,8 @@ class Contract:
     """The two schemas of a dataset.
 
     Attributes:
-        interactions: of the examples that are trained on, item features included.
-        catalogue: of the catalogue's examples.
+        interactions: the schema of the training examples, including item features.
+        catalogue: the schema of the catalogue's examples.
     """
 
     interactions: schema_pb2.Schema
@@ -50,7 +50,7 @@ class Contract:
 
 
 def draft(spec: FeatureSpec) -> Contract:
-    """The least that a specification implies: names, types, which are required, and how many values."""
+    """Derive what the specification implies: names, types, required features, and numbers of values."""
     interactions = schema_pb2.Schema()
     for name in (CANDIDATE_ID, QUERY_ID):
         _add(interactions, name, schema_pb2.BYTES, required=True, several=False)
@@ -73,7 +73,7 @@ def draft(spec: FeatureSpec) -> Contract:
 
 
 def write_drafts(folder: Path, spec: FeatureSpec) -> list[Path]:
-    """Writes a first draft of each schema that the dataset's folder lacks; what is there is left alone.
+    """Write a first draft of each schema missing from the dataset's folder; existing ones are left alone.
 
     Returns:
         The files written.
@@ -89,10 +89,10 @@ def write_drafts(folder: Path, spec: FeatureSpec) -> list[Path]:
 
 
 def load(folder: Path, spec: FeatureSpec) -> Contract:
-    """Reads a dataset's schemas; where the folder has none, the draft stands in.
+    """Read a dataset's schemas; a missing one is replaced by its draft.
 
     Raises:
-        UserError: a schema cannot be parsed, or disagrees with the specification.
+        UserError: a schema cannot be parsed, or contradicts the specification.
     """
     drafted = draft(spec)
     of_pipeline = {EVENT_KIND, *(name + AGES_SUFFIX for name in spec.aged_histories)}
@@ -109,7 +109,7 @@ def _load(path: Path, drafted: schema_pb2.Schema, of_pipeline: set[str]) -> sche
         schema = text_format.Parse(path.read_text(encoding="utf-8"), schema_pb2.Schema())
     except (text_format.ParseError, UnicodeDecodeError) as error:
         raise UserError(f"{path}:{error}: expected a TensorFlow Metadata schema as text proto.") from error
-    # A schema may have been written before examples had what no column of the data is.
+    # A schema may be older than the features that the pipeline itself adds to examples.
     written = _types(schema)
     schema.feature.extend(each for each in drafted.feature if each.name in of_pipeline - written.keys())
     expected, found = _types(drafted), _types(schema)

@@ -1,12 +1,12 @@
-"""The exceptions that a person can cause and mend."""
+"""Errors that the user can cause and fix."""
 
 
 class UserError(Exception):
-    """Something in the user's hands is wrong: the data, the configuration, the arguments, the disk.
+    """A fault that the user can fix: in the data, the configuration, the arguments, or the machine.
 
     Its text says what was expected, what came, where, and what to do. The command line shows it without a traceback.
     """
 
 
 class PassingError(UserError):
-    """What is wrong may pass by itself: a server that restarts, a root that another run holds. Worth another try later."""
+    """A fault that may pass by itself, such as a restarting server or a root locked by another run. Retry later."""

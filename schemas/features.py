@@ -1,4 +1,4 @@
-"""The feature specification: which column is what, which tower it feeds, which embedding table it shares."""
+"""The feature specification: the features of a row, the tower that each feeds, and the embedding tables that they share."""
 
 import keyword
 import re
@@ -26,19 +26,19 @@ TITLE = "title"
 EVENT_KIND = "event_kind"
 SEEN_THROUGH = "seen_through"
 RESERVED = (CANDIDATE_ID, QUERY_ID, TIMESTAMP, REWARD, TITLE, SEEN_THROUGH, K, EXCLUDE, WHERE)
-"""Features that every interaction carries beside the declared ones: the raw item id, the raw user id, the time
-(int64, microseconds since 1970-01-01 UTC) and the example weight in [0, 1]; and where there are kinds of events, `EVENT_KIND`. A
-catalogue entry carries its title; a row of an earlier table, the last day that sees it (`components.example_gen.point_in_time`); a
-request to the retriever, how many items it wants, which it does not, and what they must be."""
+"""Features of every interaction besides the declared ones: the raw item id, the raw user id, the time (int64, microseconds since
+1970-01-01 UTC) and the example weight in [0, 1]; with kinds of events also `EVENT_KIND`. A catalogue entry has its title; a row of
+an earlier table has the last day that sees it (`components.example_gen.point_in_time`); a request to the retriever has the number
+of items, the items to exclude, and the conditions to meet."""
 
 WEIGHTS_SUFFIX = "_weights"
 FINGERPRINT_SUFFIX = "_fingerprint"
 AGES_SUFFIX = "_ages"
 MASKED_ITEMS = 0.1
-"""The share of items that training shows without their id, by default; see benchmarks/README.md for what others do."""
+"""The default share of items whose id training hides; benchmarks/README.md compares other shares."""
 FILE_NAME = "features.yaml"
 NAME_EXPECTED = (
-    "expected a name of the letters a to z, digits and underscores, a letter first, that is no word of Python's"
+    "expected a name of the letters a to z, digits and underscores, starting with a letter, and not a Python keyword"
 )
 
 
@@ -46,7 +46,7 @@ Fault = tuple[located_yaml.KeyPath, str]
 
 
 def address_fault(value: object) -> str | None:
-    """What is wrong with an address where a path of this machine is expected. It is not shown: credentials may stand in it."""
+    """Say what is wrong with an address given instead of a local path. It is not shown, because it may contain credentials."""
     scheme, sign, _ = str(value).partition("://")
     if sign and re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme):
         return f"expected a path of this machine, received an address, {scheme}://...; mount it and name its folder"
@@ -54,14 +54,14 @@ def address_fault(value: object) -> str | None:
 
 
 class Declaration(BaseModel):
-    """Frozen, and strict about unknown keys: a misspelt key is a fault, never a default. A path is one of this machine."""
+    """A frozen model that rejects unknown keys: a misspelt key is a fault, never a default. Paths are local."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     @model_validator(mode="before")
     @classmethod
     def _names_no_address(cls, given: Any) -> Any:
-        """As a `Path`, s3://bucket/x would be a folder named `s3:`."""
+        """Reject an address: as a `Path`, s3://bucket/x would be a folder named `s3:`."""
         faults: list[Fault] = [
             ((name,), reason)
             for name, field in cls.model_fields.items()
@@ -74,14 +74,14 @@ class Declaration(BaseModel):
 
 
 class Vocabulary(Declaration):
-    """Which ids get a row of their own: by how often they occurred on all days so far, of which older ones count less.
+    """Which ids get rows of their own: those that are frequent enough over all days so far, where older days count less.
 
     Attributes:
-        min_count: an id is admitted once it counts so much, rounded; until then it lives in an out-of-vocabulary bucket, or is
-            served by the mask. It goes back there when it counts less than half of that, so that tables do not grow for ever.
-        max_size: at most this many ids, the most frequent first. As many others are counted beside them.
-        half_life_days: after how many days an occurrence counts half, by the data's days. None: for ever the same, so nothing goes
-            but what has no place.
+        min_count: an id is admitted when its rounded count reaches this; before, it uses an out-of-vocabulary bucket or the mask.
+            It is removed when its count falls below half of this, so that tables do not grow forever.
+        max_size: the maximum number of ids, the most frequent first. The same number of other ids is counted as candidates.
+        half_life_days: the number of days after which an occurrence counts half, by the data's days. None: counts never decay, so
+            ids leave only for lack of space.
     """
 
     min_count: PositiveInt = 1
@@ -90,16 +90,16 @@ class Vocabulary(Declaration):
 
 
 class Table(Declaration):
-    """An embedding table, shared by all the features that name it.
+    """An embedding table, shared by all features that name it.
 
     Attributes:
-        width: values a row.
+        width: the number of values in a row.
         vocabulary: the ids with rows of their own; None hashes every id.
-        hash_buckets: rows shared by hash: all ids where there is no vocabulary, else the ids outside it.
-        masked: the share of ids that training hides, each time others, where a feature of kind `id` has a column of the table. The
-            model then learns to do without them, by a further row, the mask; and an id without a row of its own, such as a new
-            item's, is served by that row too. 0 has no mask. By default `MASKED_ITEMS` for the table of the items' own ids, if it
-            has a vocabulary, and 0 for others. Histories and derived ids are not masked.
+        hash_buckets: the number of rows shared by hash: by all ids without a vocabulary, else by ids outside it.
+        masked: the share of ids that training hides, a new random choice each time, in features of kind `id` with a column. The
+            model learns to do without them, from one more row, the mask; the mask also serves ids without a row of their own, such
+            as those of new items. 0 for no mask. Defaults to `MASKED_ITEMS` for the table of the items' own ids, if it has a
+            vocabulary, and to 0 for others. Histories and derived ids are not masked.
     """
 
     width: PositiveInt
@@ -114,12 +114,12 @@ class IdFeature(Declaration):
     Attributes:
         table: the embedding table.
         column: the column of the data; by default the feature's own name.
-        derive: instead of a column: `last_in_history` is the newest id of the history that shares the table;
+        derive: instead of a column: `last_in_history` is the newest id of the history with the same table;
             `hour_of_day` (0 to 23) and `day_of_week` (0 is Monday) come from the interaction's UTC time.
-        changes: of a feature of the catalogue or of the users' table: whether it may be another from table to table. An interaction
-            sees it as the newest table has it that does not know the interaction's own day. False takes it from the newest table of
-            the run, and where nothing else changes, earlier ones are not read. An item's own id never changes. The same of the
-            other kinds.
+        changes: for features of the catalogue or the users' table: whether the value may differ between daily tables. An
+            interaction gets the value of the newest table that does not include its own day. False takes the value from the newest
+            table of the run; if no feature changes, earlier tables are not read. An item's own id never changes. The same holds for
+            other kinds of features.
     """
 
     kind: Literal["id"]
@@ -135,11 +135,11 @@ class IdsFeature(Declaration):
     Attributes:
         table: the embedding table.
         column: the column of the data; by default the feature's own name.
-        changes: as of `id`.
-        max_values: ids beyond this many are cut off, the first are kept.
-        separator: between the values in a column of text; a list column of Parquet needs none.
-        weights: a column of as many numbers as there are ids; by default every weight is 1.
-        pooling: `sum` of weight times row, or that divided by the sum of the weights' magnitudes (`mean`).
+        changes: as in `id`.
+        max_values: the maximum number of ids; the first are kept.
+        separator: separates the values in a text column; a list column of Parquet needs none.
+        weights: a column with as many numbers as ids; by default every weight is 1.
+        pooling: `sum` of weight times row, or that sum divided by the sum of absolute weights (`mean`).
     """
 
     kind: Literal["ids"]
@@ -153,22 +153,22 @@ class IdsFeature(Declaration):
 
 
 class HistoryFeature(Declaration):
-    """The last k items that the user interacted with, averaged (paper, section 5: the watch history), or attended to.
+    """The last k items that the user interacted with, averaged (paper, section 5: the watch history), or pooled by attention.
 
-    There may be several, such as one of purchases and one of views.
+    There may be several, for example one of purchases and one of views.
 
     Attributes:
         table: the embedding table.
-        last: k. Shorter histories are averaged over what there is; an empty one gives the zero vector.
-        column: a column in which the history was logged, oldest first; None derives it from the user's interactions
-            that are strictly earlier, within the window that the run reads.
-        separator: between the values in a column of text.
-        events: of a derived one, the kinds of event (`interactions.event`) whose items it has, such as purchases; empty for all.
-        half_life: in items: one that stands so many places further back weighs half as much in the mean. None weighs all alike.
-        encoder: `mean`, or `attention`: a learned weight of each item, by what it is, its place, and how long ago it was taken; see
+        last: k. A shorter history is averaged over its items; an empty one gives the zero vector.
+        column: a column with the logged history, oldest first; None derives it from the user's strictly earlier interactions
+            within the window that the run reads.
+        separator: separates the values in a text column.
+        events: for a derived history, the kinds of event (`interactions.event`) to include, such as purchases; empty for all.
+        half_life: in items: an item this many positions further back has half the weight in the mean. None for equal weights.
+        encoder: `mean`, or `attention`: a learned weight for each item, by its row, its position, and its age; see
             `components.trainer.history_attention`. A derived history then carries the items' ages under `NAME_ages`.
-        repeats: whether the model learns how much more, or less, often items are taken that this history has; see
-            `components.trainer.repeats`. Evaluation, the retriever and whoever asks it add that to their scores.
+        repeats: whether the model learns a score bonus, positive or negative, for items in this history; see
+            `components.trainer.repeats`. Evaluation, the retriever and clients add it to their scores.
     """
 
     kind: Literal["history"]
@@ -183,17 +183,17 @@ class HistoryFeature(Declaration):
 
     @property
     def has_ages(self) -> bool:
-        """Whether rows and requests may say how long ago each item was taken, in seconds, beside the items."""
+        """Whether rows and requests may carry the age of each item, in seconds, beside the items."""
         return self.encoder == "attention" and self.column is None
 
 
 class NumberFeature(Declaration):
-    """A number, or none (then the mean of the training data stands in).
+    """A number, or none (replaced by the mean of the training data).
 
     Attributes:
         column: the column of the data; by default the feature's own name.
-        changes: as of `id`.
-        scale: `zscore`: zero mean and unit variance; `log`: the same after log(1 + x), for x >= 0; `none`: as it is.
+        changes: as in `id`.
+        scale: `zscore`: zero mean and unit variance; `log`: the same after log(1 + x), for x >= 0; `none`: unchanged.
     """
 
     kind: Literal["number"]
@@ -203,14 +203,14 @@ class NumberFeature(Declaration):
 
 
 class VectorFeature(Declaration):
-    """Numbers that belong together, such as the embedding of a text or an image, or none (then zeros stand in, with a flag).
+    """A vector of numbers, such as the embedding of a text or an image, or none (replaced by zeros, with a flag).
 
     Attributes:
-        size: how many numbers; a row with another number of them is at fault.
+        size: the length; a row with another length is a fault.
         column: the column of the data; by default the feature's own name.
-        changes: as of `id`.
-        separator: between the numbers in a column of text, which may be in brackets; a list column of Parquet needs none.
-        normalise: `l2` divides by the length, so that only the direction counts; `none` takes the numbers as they are.
+        changes: as in `id`.
+        separator: separates the numbers in a text column, which may be in brackets; a list column of Parquet needs none.
+        normalise: `l2` divides by the length, so that only the direction counts; `none` leaves the numbers unchanged.
     """
 
     kind: Literal["vector"]
@@ -224,17 +224,17 @@ class VectorFeature(Declaration):
 class TextFeature(Declaration):
     """A text, or none: its words and their character n-grams, hashed to rows of a table and pooled like ids.
 
-    Texts are alike however Unicode spells them: upper and lower case, composed and compatible characters are the same. A word is
-    what stands between characters that are no letters, marks or digits.
+    Texts are normalised: upper and lower case, composed and compatible Unicode characters are equal. A word is a sequence of
+    letters, marks and digits.
 
     Attributes:
         table: the embedding table, without a vocabulary.
         column: the column of the data; by default the feature's own name.
-        changes: as of `id`.
-        words: whether whole words are among the tokens.
-        ngrams: lengths of the character n-grams, of words with a mark at each end; none of them for an empty list.
-        max_values: tokens beyond this many are cut off; the words come first.
-        pooling: as of `ids`, each token with weight 1.
+        changes: as in `id`.
+        words: whether whole words are tokens.
+        ngrams: lengths of the character n-grams of words, with a mark at each end; an empty list for none.
+        max_values: the maximum number of tokens; words come first.
+        pooling: as in `ids`, each token with weight 1.
     """
 
     kind: Literal["text"]
@@ -248,14 +248,14 @@ class TextFeature(Declaration):
 
 
 class LookedUpFeature(Declaration):
-    """A feature of the items that another feature of the query names by their ids, looked up in the catalogue.
+    """A feature of the items in another query feature, looked up in the catalogue.
 
-    Rows and requests carry the ids alone. An item that the catalogue does not have gives the zero vector.
+    Rows and requests carry only the ids. An item missing from the catalogue gives the zero vector.
 
     Attributes:
         of: a feature of the query whose ids are items: of kind `id`, such as the seed, or `history`, over
             whose items the mean is taken.
-        feature: the item's; of any kind. Its table is shared.
+        feature: a feature of the item, of any kind. Both share its table.
     """
 
     kind: Literal["looked_up"]
@@ -271,13 +271,13 @@ Numeric = NumberFeature | VectorFeature
 
 
 class RewardColumn(Declaration):
-    """A column of which a reward is made.
+    """A column from which the reward is computed.
 
     Attributes:
         column: its name in the data.
-        scale: `linear`: the value over `over`; `log`: log(1 + value) over log(1 + `over`), for values that few have much of.
-        over: what is worth a whole reward of 1: a number, or the name of a column, such as the length of what was watched.
-        clip: whether a value beyond `over` is worth 1; without it that is a fault of its row, as a value below 0 always is.
+        scale: `linear`: value / `over`; `log`: log(1 + value) / log(1 + `over`), for values with a long tail.
+        over: the value that gets the full reward of 1: a number, or the name of a column, such as the length of a video.
+        clip: whether larger values get the reward 1; without it they are faults of their row, as negative values always are.
     """
 
     column: str
@@ -287,7 +287,7 @@ class RewardColumn(Declaration):
 
     @property
     def whole(self) -> float:
-        """`over` where it is a number."""
+        """`over`, if it is a number."""
         return 1.0 if isinstance(self.over, str) else self.over
 
 
@@ -295,9 +295,9 @@ class EventColumn(Declaration):
     """Kinds of events, such as views and purchases. Metrics are sliced by them, as `event_kind=purchase`.
 
     Attributes:
-        column: of the kind, a text.
-        weights: in [0, 1], by kind; the reward is multiplied by it. A kind that is not named is a fault of its row.
-        zero_in_history: whether what weighs nothing stands in histories. By default it is counted as filtered, and read no further.
+        column: the column of the kind, a text.
+        weights: in [0, 1], by kind; multiplied with the reward. A kind that is not listed is a fault of its row.
+        zero_in_history: whether events of weight 0 are in histories. By default they are counted as filtered, and dropped.
     """
 
     column: str
@@ -306,15 +306,16 @@ class EventColumn(Declaration):
 
 
 class InteractionColumns(Declaration):
-    """The columns of an interaction that are not features by themselves.
+    """The columns of an interaction that are not themselves features.
 
     Attributes:
         user: the column of the user's id.
         item: the column of the item's id.
-        time: the column of when it happened.
-        time_unit: how the time column is written: `s`, `ms`, `us` or `ns` since 1970-01-01 UTC, or `iso` for ISO 8601 text
-            (UTC where it names no zone). A timestamp column of Parquet needs none.
-        reward: the column of the example weight in [0, 1], or how it is made of a column; None gives every interaction weight 1.
+        time: the column of its time.
+        time_unit: the format of the time column: `s`, `ms`, `us` or `ns` since 1970-01-01 UTC, or `iso` for ISO 8601 text
+            (UTC if it names no zone). A timestamp column of Parquet needs none.
+        reward: the column of the example weight in [0, 1], or how to compute it from a column; None gives every interaction weight
+            1.
         event: the kind of event, which has a weight of its own.
     """
 
@@ -327,19 +328,19 @@ class InteractionColumns(Declaration):
 
     @property
     def reward_rule(self) -> RewardColumn:
-        """How the reward is made, where there is one."""
+        """How the reward is computed, if there is one."""
         return RewardColumn(column=self.reward or "") if not isinstance(self.reward, RewardColumn) else self.reward
 
 
 class FilterColumn(Declaration):
-    """A column of the catalogue that requests may ask for, such as items in stock in a country; see `components.indexer.filters`.
+    """A column of the catalogue that requests may filter by, such as the countries of an item; see `components.indexer.filters`.
 
-    Where the item has a feature of the filter's name, that is the filter, and the two must agree.
+    If the item has a feature of the filter's name, that is the filter, and the two must agree.
 
     Attributes:
-        kind: `id`, one id or none, and `ids`, several: asked for by any of some values, or none of them; `number`, also by a range.
+        kind: `id`, one id or none; `ids`, several; `number`, which can also be filtered by a range.
         column: the column of the data; by default the filter's own name.
-        separator: of `ids`, between the values in a column of text; a list column of Parquet needs none.
+        separator: for `ids`, separates the values in a text column; a list column of Parquet needs none.
     """
 
     kind: Literal["id", "ids", "number"]
@@ -348,14 +349,14 @@ class FilterColumn(Declaration):
 
 
 class CatalogueColumns(Declaration):
-    """The columns of a catalogue entry that are not features by themselves.
+    """The columns of a catalogue entry that are not themselves features.
 
     Attributes:
-        item: the column of the item's id, which is in the catalogue once.
-        title: what `ndr recommend` shows beside the id.
-        blocked: a column of numbers or truth values; items where it is neither 0 nor missing are known (interactions with them are
-            trained on, they stand in histories) but never retrieved, nor is anything judged by them. None blocks nothing.
-        filters: what requests may ask for, by name.
+        item: the column of the item's id, which occurs in the catalogue once.
+        title: the title that `ndr recommend` shows beside the id.
+        blocked: a column of numbers or booleans; items where it is neither 0 nor missing are known (interactions with them are
+            trained on, and they are in histories) but never retrieved or used in evaluation. None blocks nothing.
+        filters: the columns that requests may filter by, by name.
     """
 
     item: str
@@ -369,7 +370,7 @@ class UserColumns(Declaration):
 
     Attributes:
         user: the column of the user's id, as in the interactions.
-        features: those of the query whose columns are in this table; interactions get them by the user's id.
+        features: the query features whose columns are in this table; interactions get them by the user's id.
     """
 
     user: str
@@ -377,12 +378,12 @@ class UserColumns(Declaration):
 
 
 class FeatureSpec(Declaration):
-    """What a row is, and what becomes of each column.
+    """The features of a row, and how each is used.
 
     Attributes:
-        interactions: columns of the log.
-        catalogue: columns of the catalogue.
-        users: columns of the users' table; None where there is none.
+        interactions: the columns of the log.
+        catalogue: the columns of the catalogue.
+        users: the columns of the users' table; None without one.
         tables: the embedding tables by name; features that name the same table share its rows.
         query: the query tower's features by name.
         item: the item tower's features by name.
@@ -404,35 +405,35 @@ class FeatureSpec(Declaration):
 
     @property
     def features(self) -> dict[str, Feature]:
-        """Both towers' features by name, but for what is looked up."""
+        """Both towers' features by name, without looked-up ones."""
         return {**self.raw_query, **self.item}
 
     @property
     def raw_query(self) -> dict[str, Feature]:
-        """The query's features that rows and requests carry."""
+        """The query features that rows and requests carry."""
         return {name: f for name, f in self.query.items() if not isinstance(f, LookedUpFeature)}
 
     @property
     def logged_query(self) -> dict[str, Feature]:
-        """The query's features that the log has columns of, or that come from it."""
+        """The query features that are columns of the log, or derived from it."""
         return {name: f for name, f in self.raw_query.items() if name not in self.user_features}
 
     @property
     def user_features(self) -> dict[str, Feature]:
-        """The query's features that the users' table has columns of."""
+        """The query features that are columns of the users' table."""
         names = self.users.features if self.users else ()
         return {name: f for name, f in self.raw_query.items() if name in names}
 
     @property
     def looked_up(self) -> dict[str, LookedUpFeature]:
-        """The query's features that are looked up in the catalogue."""
+        """The query features that are looked up in the catalogue."""
         return {name: f for name, f in self.query.items() if isinstance(f, LookedUpFeature)}
 
     @property
     def query_inputs(self) -> dict[str, Feature]:
-        """The query's features as its tower is given them: what is looked up, as what it then is.
+        """The query features as inputs of the tower; looked-up features have the kind of what is looked up.
 
-        Of the items of a history, ids and tokens of all of them stand side by side, with weights that make their sum the mean.
+        For the items of a history, ids and tokens of all items are concatenated, with weights that turn their sum into the mean.
         """
         return {name: self._as_input(f) if isinstance(f, LookedUpFeature) else f for name, f in self.query.items()}
 
@@ -445,12 +446,12 @@ class FeatureSpec(Declaration):
 
     @property
     def kept_in_catalogue(self) -> dict[str, VectorFeature | TextFeature]:
-        """The item's vectors and texts, by name: interactions do not repeat them, training looks them up by the item's id."""
+        """The item's vectors and texts, by name: training looks them up by the item's id; interactions do not repeat them."""
         return {name: f for name, f in self.item.items() if isinstance(f, VectorFeature | TextFeature)}
 
     @property
     def of_interactions(self) -> dict[str, Feature]:
-        """The features that an interaction has values of: the query's, and the item's that are joined."""
+        """The features that interactions hold: the query's, and the item's that are joined."""
         return {name: f for name, f in self.features.items() if name not in self.kept_in_catalogue}
 
     @property
@@ -464,27 +465,27 @@ class FeatureSpec(Declaration):
 
     @property
     def content_features(self) -> list[str]:
-        """The item tower's other features, which say what an item is."""
+        """The item tower's other features, which describe an item."""
         return [name for name in self.item if name not in self.id_features]
 
     @property
     def changing_item_features(self) -> list[str]:
-        """The item tower's features that may be others from catalogue to catalogue."""
+        """The item tower's features that may differ between catalogues."""
         return [name for name in self.content_features if getattr(self.item[name], "changes", False)]
 
     @property
     def changing_looked_up(self) -> list[str]:
-        """The query's features that are looked up and may change."""
+        """The looked-up query features that may change."""
         return [name for name, each in self.looked_up.items() if each.feature in self.changing_item_features]
 
     @property
     def changing_user_features(self) -> list[str]:
-        """The features of the users' table that may be others from table to table."""
+        """The features of the users' table that may differ between tables."""
         return [name for name, feature in self.user_features.items() if getattr(feature, "changes", False)]
 
     @property
     def masked_tables(self) -> dict[str, float]:
-        """The tables that have a mask, with the share of ids that training hides."""
+        """The tables with a mask, and the share of ids that training hides."""
         own = self.id_table(self.item, self.catalogue.item)
         shares = {}
         for name, table in self.tables.items():
@@ -494,7 +495,7 @@ class FeatureSpec(Declaration):
 
     @property
     def masked_features(self) -> dict[str, str]:
-        """The features whose ids are masked, with the table of each."""
+        """The features with masked ids, and the table of each."""
         return {
             name: feature.table
             for name, feature in self.features.items()
@@ -503,49 +504,49 @@ class FeatureSpec(Declaration):
 
     @property
     def query_tables(self) -> dict[str, str]:
-        """The embedding table of each feature of the query that is ids."""
+        """The embedding table of each query feature that consists of ids."""
         embedded = {name: f for name, f in self.query.items() if isinstance(f, Embedded)}
         return {name: f.table for name, f in embedded.items() if not isinstance(f, TextFeature)}
 
     @property
     def repeating(self) -> dict[str, HistoryFeature]:
-        """The histories whose items may be taken again, by name."""
+        """The histories with a learned bonus for repeated items, by name."""
         return {name: f for name, f in self.query.items() if isinstance(f, HistoryFeature) and f.repeats}
 
     @property
     def aged_histories(self) -> list[str]:
-        """The histories whose items have ages beside them, under `NAME_ages`."""
+        """The histories that carry the ages of their items, under `NAME_ages`."""
         return [name for name, f in self.query.items() if isinstance(f, HistoryFeature) and f.has_ages]
 
     @property
     def fingerprinted(self) -> set[str]:
-        """The features of the query whose items are model inputs by their ids too, not by rows alone."""
+        """The query features whose item ids are model inputs too, besides their rows."""
         return {each.of for each in self.looked_up.values()} | {*self.repeating}
 
     @property
     def derived_histories(self) -> dict[str, HistoryFeature]:
-        """The histories that are derived from the user's earlier interactions, by name; those of all kinds of event first."""
+        """The histories derived from the user's earlier interactions, by name; those of all kinds of event first."""
         derived = {n: f for n, f in self.query.items() if isinstance(f, HistoryFeature) and f.column is None}
         return dict(sorted(derived.items(), key=lambda each: bool(each[1].events)))
 
     @property
     def has_events(self) -> bool:
-        """Whether interactions have a kind of event, which they then name (`EVENT_KIND`)."""
+        """Whether interactions have a kind of event (`EVENT_KIND`)."""
         return self.interactions.event is not None
 
     @property
     def history(self) -> tuple[str, HistoryFeature] | None:
-        """The derived history, of several the first that is of all kinds of event, with its name."""
+        """The first derived history, one of all kinds of event if there is one, with its name."""
         return next(iter(self.derived_histories.items()), None)
 
     @property
     def history_feature(self) -> str | None:
-        """The query's history by name: the derived one, or else the first that was logged."""
+        """The name of the query's history: the derived one, or else the first logged one."""
         names = [name for name, feature in self.query.items() if isinstance(feature, HistoryFeature)]
         return self.history[0] if self.history else names[0] if names else None
 
     def id_table(self, features: Mapping[str, Feature], column: str) -> str | None:
-        """The embedding table of the feature that is a column's id, such as the item's own; None where a tower has none."""
+        """Return the embedding table of a column's id, such as the item's own; None if a tower has no such feature."""
         return next(
             (
                 f.table
@@ -556,10 +557,10 @@ class FeatureSpec(Declaration):
         )
 
     def counted_features(self, table: str) -> list[str]:
-        """The features whose values make a table's vocabulary.
+        """Return the features whose values make up a table's vocabulary.
 
-        Histories and what is derived from them repeat the candidates of other interactions, so they are looked up in
-        the table but not counted where another feature feeds it. Texts are hashed; there is nothing to count.
+        Histories and features derived from them repeat the candidates of other interactions, so they are looked up in the table but
+        not counted if another feature feeds it. Texts are hashed, so they are not counted.
         """
         sharing = {
             n: f
@@ -575,7 +576,7 @@ class FeatureSpec(Declaration):
 
 
 def load(folder: Path) -> FeatureSpec:
-    """Reads a dataset folder's `features.yaml`.
+    """Read a dataset folder's `features.yaml`.
 
     Raises:
         schemas.errors.UserError: with the file, the line and the reason of every fault.
@@ -590,12 +591,12 @@ def _faults(spec: FeatureSpec) -> Iterator[Fault]:
     yield from ((("tables", name), NAME_EXPECTED) for name in spec.tables if not is_name(name))
     for name, declared in spec.tables.items():
         if declared.masked and declared.vocabulary is None:
-            reason = "needs a vocabulary: without one no id has a row of its own that could be hidden"
+            reason = "needs a vocabulary: without one no id has a row of its own to hide"
             yield ("tables", name, "masked"), reason
         elif declared.masked and name not in spec.masked_features.values():
             yield ("tables", name, "masked"), "no feature of kind `id` with a column of its own has this table"
     for name in sorted(set(spec.query) & set(spec.item)):
-        yield ("item", name), f"the query has a feature {name} too; name one of them otherwise, with `column: {name}`"
+        yield ("item", name), f"the query has a feature {name} too; rename one of them, with `column: {name}`"
     for tower, features in (("query", spec.query), ("item", spec.item)):
         for name, feature in features.items():
             yield from (((tower, name), reason) for reason in _feature_faults(spec, tower, name, feature))
@@ -610,13 +611,15 @@ def _faults(spec: FeatureSpec) -> Iterator[Fault]:
     for name, history in spec.derived_histories.items():
         kinds = frozenset(history.events)
         if kinds in of_kinds:
-            reason = f"{of_kinds[kinds]} is derived already; name the `column` in which this history was logged, or other `events`"
+            reason = (
+                f"{of_kinds[kinds]} is derived already; name the `column` of this logged history, or other `events`"
+            )
             yield ("query", name), reason
         of_kinds.setdefault(kinds, name)
 
 
 def is_name(name: str) -> bool:
-    """Whether TensorFlow takes it for a signature's argument and a scope; the pipeline's own names begin with an underscore."""
+    """Return whether TensorFlow accepts it as a signature's argument and a scope; the pipeline's names begin with an underscore."""
     return re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name) is not None and not keyword.iskeyword(name)
 
 
@@ -640,7 +643,7 @@ def _feature_faults(spec: FeatureSpec, tower: str, name: str, feature: Feature |
         known = ", ".join(sorted(spec.tables)) or "none"
         yield f"the table {feature.table!r} is not declared under `tables` (there: {known})"
     if not getattr(feature, "changes", True) and tower == "query" and name not in spec.user_features:
-        yield "`changes: false` is of features of the catalogue and of the users' table; leave it out"
+        yield "`changes: false` is only for features of the catalogue and the users' table; leave it out"
     if isinstance(feature, TextFeature):
         if not (feature.words or feature.ngrams):
             yield "expected `words`, `ngrams` or both, found neither"
@@ -672,22 +675,22 @@ def _filter_faults(spec: FeatureSpec, name: str, column: FilterColumn) -> Iterat
     if feature.kind != column.kind or own != (column.column or name, column.separator):
         written = f"kind: {feature.kind}" + (f", column: {feature.column}" if feature.column else "")
         written += f", separator: {feature.separator!r}" if isinstance(feature, IdsFeature) else ""
-        yield f"the item's feature of this name is {{{written}}}; declare the filter alike, or give it another name"
+        yield f"the item's feature of this name is {{{written}}}; give the filter the same declaration, or another name"
 
 
 def _event_faults(spec: FeatureSpec, feature: HistoryFeature) -> Iterator[str]:
     if feature.column:
-        yield "give either `column` or `events`, not both: a logged history has what was logged"
+        yield "give either `column` or `events`, not both: a logged history holds what was logged"
     event = spec.interactions.event
     if event is None:
-        yield "`events` needs `interactions.event`, which says which column has the kind of event"
+        yield "`events` needs `interactions.event`, which names the column of the kind of event"
         return
     for kind in feature.events:
         if kind not in event.weights:
             known = ", ".join(event.weights)
-            yield f"events: expected kinds that `interactions.event` has a weight of ({known}), received {kind!r}"
+            yield f"events: expected kinds with a weight in `interactions.event` ({known}), received {kind!r}"
         elif event.weights[kind] == 0.0 and not event.zero_in_history:
-            yield f"events: {kind!r} weighs nothing, so it stands in no history; say `zero_in_history: true` beside its weight"
+            yield f"events: {kind!r} has weight 0, so it is in no history; set `zero_in_history: true` beside the weights"
 
 
 def _looked_up_faults(spec: FeatureSpec, feature: LookedUpFeature) -> Iterator[str]:

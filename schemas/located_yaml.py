@@ -1,4 +1,4 @@
-"""YAML read so that every complaint can name the line."""
+"""Reads YAML so that every error message can name the line."""
 
 import copy
 import re
@@ -16,15 +16,15 @@ Model = TypeVar("Model", bound=BaseModel)
 KeyPath = tuple[str | int, ...]
 LARGEST_TEXT = 1 << 20  # characters
 DEEPEST = 50  # levels of mappings and lists
-MOST_VALUES = 100_000  # once aliases are written out: a few lines of them could stand for billions
-SECRET = re.compile(r"passw|secret|token|credential|key", re.IGNORECASE)  # names of what is not shown
+MOST_VALUES = 100_000  # with aliases expanded: a few lines of them could stand for billions
+SECRET = re.compile(r"passw|secret|token|credential|key", re.IGNORECASE)  # names whose values are not shown
 
 
 class Loader(yaml.SafeLoader):
-    """SafeLoader, whose constructors raise what they like on a value such as 2026-02-30; here with the line."""
+    """SafeLoader whose errors always name the line, even for a value such as 2026-02-30, where a constructor fails."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        """Called by PyYAML."""
+        """Override of PyYAML's method."""
         try:
             return super().construct_object(node, deep)
         except (ValueError, KeyError, AttributeError) as error:
@@ -32,13 +32,13 @@ class Loader(yaml.SafeLoader):
 
 
 def parse(text: str) -> tuple[Any, yaml.Node | None]:
-    """Reads YAML of a bounded size.
+    """Parse YAML of a bounded size.
 
     Returns:
-        The content, and the node that it was made of; None of an empty text.
+        The content, and its node; None for an empty text.
 
     Raises:
-        yaml.YAMLError: it is not YAML, or too much of it.
+        yaml.YAMLError: it is not YAML, or too large.
     """
     if len(text) > LARGEST_TEXT:
         raise yaml.YAMLError(f"expected at most {LARGEST_TEXT:,} characters, found {len(text):,}")
@@ -56,11 +56,11 @@ def parse(text: str) -> tuple[Any, yaml.Node | None]:
 
 
 def _count(node: yaml.Node, counted: dict[int, int], within: set[int]) -> int:
-    """The values below a node once aliases are written out."""
+    """Count the values below a node, with aliases expanded."""
     if id(node) in counted:
         return counted[id(node)]
     if id(node) in within:
-        raise yaml.MarkedYAMLError(problem="a part of it holds itself", problem_mark=node.start_mark)
+        raise yaml.MarkedYAMLError(problem="a part of it contains itself", problem_mark=node.start_mark)
     children = [child for pair in node.value for child in pair] if isinstance(node, yaml.MappingNode) else node.value
     count = 1
     if not isinstance(node, yaml.ScalarNode):
@@ -73,7 +73,7 @@ def _count(node: yaml.Node, counted: dict[int, int], within: set[int]) -> int:
 
 
 class FaultsError(ValueError):
-    """Raised by a model's own validator for faults between its parts, so that each can name its line.
+    """Raised by a model's validator for faults across its fields, so that each can name its line.
 
     Attributes:
         faults: the key path of each fault and its reason.
@@ -86,7 +86,7 @@ class FaultsError(ValueError):
 
 @dataclass(frozen=True)
 class LocatedYaml:
-    """The content of a YAML file and where each part of it stands.
+    """The content of a YAML file, and the position of each part.
 
     Attributes:
         content: the file's mapping.
@@ -101,7 +101,7 @@ class LocatedYaml:
     overridden: frozenset[KeyPath] = frozenset()
 
     def where(self, path: KeyPath) -> str:
-        """`file:line` of a key path, or of the nearest part above it that the file has, or `--set`."""
+        """Return `file:line` of a key path, or of its nearest existing parent, or `--set`."""
         if any(path[:length] in self.overridden for length in range(1, len(path) + 1)):
             return "--set"
         known = next((path[:length] for length in range(len(path), -1, -1) if path[:length] in self.lines), None)
@@ -109,10 +109,10 @@ class LocatedYaml:
 
 
 def read(path: Path) -> LocatedYaml:
-    """Reads a YAML mapping.
+    """Read a YAML mapping.
 
     Raises:
-        UserError: the file is absent, is not UTF-8 or not YAML, is not a mapping, or names a key twice.
+        UserError: the file is missing, is not UTF-8 or not YAML, is not a mapping, or repeats a key.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -139,7 +139,7 @@ def read(path: Path) -> LocatedYaml:
 
 
 def override(located: LocatedYaml, path: KeyPath, value: Any) -> LocatedYaml:
-    """The same content with another value at a key path; mappings on the way are made where they are missing.
+    """Return a copy with another value at a key path; missing mappings along it are created.
 
     Raises:
         UserError: a part of the path is not a mapping.
@@ -158,7 +158,7 @@ def override(located: LocatedYaml, path: KeyPath, value: Any) -> LocatedYaml:
 
 
 def validate(model: type[Model], located: LocatedYaml, context: dict[str, Any] | None = None) -> Model:
-    """Makes a model of a YAML file's content.
+    """Validate a YAML file's content with a model.
 
     Raises:
         UserError: one line for each fault: file, line, key path, what was expected and what came.
@@ -170,7 +170,7 @@ def validate(model: type[Model], located: LocatedYaml, context: dict[str, Any] |
 
 
 def describe(error: ValidationError, located: LocatedYaml) -> Iterator[str]:
-    """One sentence a fault."""
+    """Yield one sentence for each fault."""
     for fault in error.errors():
         path = _path_in_file(fault["loc"], located)
         cause = fault.get("ctx", {}).get("error")
@@ -191,7 +191,7 @@ def describe(error: ValidationError, located: LocatedYaml) -> Iterator[str]:
 
 
 def _received(path: KeyPath, value: Any) -> str:
-    """What came, unless it is, or holds, what may be a secret in the wrong place."""
+    """Say what was received, unless it may be, or contain, a misplaced secret."""
     if any(SECRET.search(str(part)) for part in path):
         return ""
     return f", received a {type(value).__name__}" if isinstance(value, dict | list) else f", received {value!r}"
@@ -203,7 +203,7 @@ def _sentence(located: LocatedYaml, path: KeyPath, reason: str) -> str:
 
 
 def _path_in_file(loc: tuple[int | str, ...], located: LocatedYaml) -> KeyPath:
-    """A validation path without the tags of unions, which neither the file nor `--set` has."""
+    """Return a validation path without the tags of unions, which neither the file nor `--set` contains."""
     overridden = {path[:length] for path in located.overridden for length in range(1, len(path) + 1)}
     path: KeyPath = ()
     for position, part in enumerate(loc):

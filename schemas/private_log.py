@@ -1,4 +1,4 @@
-"""Log files that nobody else may read: who asked what is personal."""
+"""Log files that only their owner may read: queries are personal data."""
 
 import os
 from io import TextIOWrapper
@@ -12,7 +12,7 @@ class PrivateRotatingFileHandler(RotatingFileHandler):
     """Makes each file with the rights that it needs, those that come after a rotation too."""
 
     def _open(self) -> TextIOWrapper:
-        """Called by logging."""
+        """Override of logging's method."""
         file = open(  # noqa: SIM115  # it is closed by logging
             self.baseFilename, self.mode, encoding=self.encoding, errors=self.errors,
             opener=lambda path, flags: os.open(path, flags, PRIVATE_FILE),

@@ -1,7 +1,7 @@
-"""What Transform has to know of all the data before it can transform any: vocabularies and scales, carried from day to day.
+"""Computes the vocabularies and scales that Transform needs, carried over from day to day.
 
-TensorFlow Transform's own analyzers know one window. A model that is trained day after day needs the ids of earlier days to keep
-their rows while they may come again, and its numbers to keep the scale that its weights were learnt at.
+TensorFlow Transform's own analyzers see only one window. A model that is trained day after day needs stable rows for ids of earlier
+days while these may recur, and numbers at the scale that its weights were trained with.
 """
 
 import json
@@ -48,7 +48,7 @@ class AnalyzerSpec(component_spec.ComponentSpec):
 
 
 class AnalyzerExecutor(base_beam_executor.BaseBeamExecutor):
-    """Counts what is new, adds it to what earlier days left, and decides who is admitted and who goes."""
+    """Counts what is new, adds it to the counts of earlier days, and decides which ids enter and leave the vocabularies."""
 
     def Do(  # noqa: N802
         self,
@@ -56,13 +56,13 @@ class AnalyzerExecutor(base_beam_executor.BaseBeamExecutor):
         output_dict: dict[str, list[types.Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
-        """Called by TFX."""
+        """Override of TFX's method."""
         self._log_startup(input_dict, output_dict, exec_properties)
         spec = FeatureSpec.model_validate_json(exec_properties["feature_spec"])
         analysis = artifact_utils.get_single_instance(output_dict["analysis"])
         base = [warm_start_folder(model.uri) for model in input_dict.get("base_model") or []]
         day = exec_properties["day"]
-        # Counts that older code left are of the newest window that had each id.
+        # Counts of older code belong to the newest window with each id.
         counted_through = (files.read_span(base[0]) or day - 1) if base else -1
         counts = os.path.join(analysis.uri, COUNTS)
         fileio.makedirs(counts)
@@ -88,7 +88,7 @@ class AnalyzerExecutor(base_beam_executor.BaseBeamExecutor):
             )
         known, turnover = {}, {}
         for name, table in spec.tables.items():
-            # A table that is new starts empty; whether training may go on from that model is the Trainer's to say.
+            # A new table starts empty; the Trainer decides whether training may continue from that model.
             has_table = bool(base) and files.has_table(base[0], name)
             previous = files.read_known(base[0], name) if has_table else Known()
             known[name], turnover[name] = admit(
@@ -105,7 +105,7 @@ class AnalyzerExecutor(base_beam_executor.BaseBeamExecutor):
                 json.loads, io_utils.read_string_file(os.path.join(counts, MOMENTS_FILE)).splitlines()
             )
         }
-        # What the weights were learnt at stays: a scale that moved with every day's data would move all embeddings.
+        # Scales do not change after training: a scale that moved with each day's data would move all embeddings.
         scales |= files.read_scales(base[0]) if base else {}
         files.write(analysis.uri, known, scales, day)
         fileio.rmtree(counts)
@@ -115,16 +115,16 @@ class AnalyzerExecutor(base_beam_executor.BaseBeamExecutor):
 
 
 class Analyzer(base_beam_component.BaseBeamComponent):
-    """Vocabularies and scales of a day.
+    """Computes the vocabularies and scales of a day.
 
     Args:
-        examples: interactions. The split `train` is analysed; of `eval` ids are counted for the next days.
-        base_model: the model that training goes on from; its vocabularies, counts and scales are carried on. On a first day there
-            is none.
-        spec: says which features' ids make which vocabulary, and by which rules.
-        day: the run's, in days since 1970-01-01.
+        examples: interactions. The split `train` is analysed; ids of `eval` are counted for the next days.
+        base_model: the model that training continues from, whose vocabularies, counts and scales are carried over; a first day has
+            none.
+        spec: names the features of each vocabulary, and its rules.
+        day: the day of the run, in days since 1970-01-01.
 
-    Output `analysis`: see `components.analysis.files`; its property `turnover` says, as JSON, what changed in each table.
+    Output `analysis`: see `components.analysis.files`; its property `turnover`, JSON, describes the changes of each table.
     """
 
     SPEC_CLASS = AnalyzerSpec

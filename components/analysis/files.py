@@ -1,9 +1,9 @@
-"""What an analysis is on disk: in its artifact, and beside the model that was trained behind it.
+"""The files of an analysis: in its artifact, and beside the model that was trained with it.
 
 vocabulary_TABLE          an id a line, in the order of the embedding table's rows; part of Transform's graph
 vocabulary_TABLE.parquet  the same ids with `count`
-waiting_TABLE.parquet     ids without a row, with `count`
-counted.json              `span`: the day that the counts are of, in days since 1970-01-01
+waiting_TABLE.parquet     ids without a row of their own, with `count`
+counted.json              `span`: the last day of the counts, in days since 1970-01-01
 scales.json               [mean, deviation] of each number
 """
 
@@ -30,18 +30,18 @@ SCALES = "scales.json"
 
 
 def vocabulary_path(folder: str, table: str) -> str:
-    """The file with a table's ids."""
+    """Return the path of a table's ids."""
     return str(PurePosixPath(folder) / f"{VOCABULARY_PREFIX}{table}")
 
 
 def write(folder: str, known: Mapping[str, Known], scales: Scales, span: int) -> None:
-    """Writes an analysis.
+    """Write an analysis.
 
     Args:
         folder: destination.
         known: the ids of each table.
         scales: of each number.
-        span: the day that the counts are of, in days since 1970-01-01.
+        span: the last day of the counts, in days since 1970-01-01.
     """
     for table, ids in known.items():
         io_utils.write_bytes_file(vocabulary_path(folder, table), b"".join(token + b"\n" for token in ids.own.index))
@@ -52,40 +52,40 @@ def write(folder: str, known: Mapping[str, Known], scales: Scales, span: int) ->
 
 
 def read_vocabulary(folder: str, table: str) -> pd.DataFrame:
-    """A table's ids with a row of their own; without rows where every id is hashed."""
+    """Read a table's ids with rows of their own; empty if all ids are hashed."""
     return _read_ids(f"{vocabulary_path(folder, table)}.parquet")
 
 
 def read_known(folder: str, table: str) -> Known:
-    """The ids that are counted for a table."""
+    """Read the ids that are counted for a table."""
     own = read_vocabulary(folder, table)[[COUNT]].astype(np.float64)
     path = _waiting_path(folder, table)
-    return Known(own, _read_ids(path)) if fileio.exists(path) else Known(own)  # older code kept none waiting
+    return Known(own, _read_ids(path)) if fileio.exists(path) else Known(own)  # older code wrote no waiting ids
 
 
 def read_span(folder: str) -> int | None:
-    """The day that the counts are of, in days since 1970-01-01; None where older code wrote them."""
+    """Read the last day of the counts, in days since 1970-01-01; None if older code wrote them."""
     path = str(PurePosixPath(folder) / COUNTED)
     return int(json.loads(io_utils.read_string_file(path))["span"]) if fileio.exists(path) else None
 
 
 def has_table(folder: str, table: str) -> bool:
-    """Whether there was such a table when the analysis was written."""
+    """Return whether the table existed when the analysis was written."""
     return bool(fileio.exists(f"{vocabulary_path(folder, table)}.parquet"))
 
 
 def table_rows(folder: str, spec: FeatureSpec) -> dict[str, int]:
-    """The number of rows of each embedding table: of its vocabulary, of its hash buckets, and of its mask if it has one."""
+    """Return the number of rows of each embedding table: vocabulary, hash buckets, and mask if it has one."""
     return {name: mask_row(folder, name, spec) + (name in spec.masked_tables) for name in spec.tables}
 
 
 def mask_row(folder: str, table: str, spec: FeatureSpec) -> int:
-    """The row of a table's mask, behind all others."""
+    """Return the row of a table's mask, after all others."""
     return len(read_vocabulary(folder, table)) + spec.tables[table].hash_buckets
 
 
 def read_scales(folder: str) -> dict[str, tuple[float, float]]:
-    """The scale of each number."""
+    """Read the scale of each number."""
     kept = json.loads(io_utils.read_string_file(str(PurePosixPath(folder) / SCALES)))
     return {name: (mean, deviation) for name, (mean, deviation) in kept.items()}
 

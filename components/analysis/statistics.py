@@ -1,4 +1,4 @@
-"""Passes over the window's examples: how often each id occurs, and the mean and deviation of each number."""
+"""Beam transforms over the window's examples: the count of each id, and the mean and deviation of each number."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -27,12 +27,12 @@ MANTISSA_BITS = 53  # of a double
 
 @dataclass(frozen=True)
 class Moments:
-    """The first two moments of a number, exact: the same whatever parts they were added up from, and in whatever order.
+    """The exact first two moments of a number: independent of how the values were grouped and ordered.
 
     The scale is part of the model. In floating point its last bit would depend on how the work was divided.
 
     Attributes:
-        values: how many.
+        values: the number of values.
         total: their sum.
         squares: the sum of their squares.
     """
@@ -43,7 +43,7 @@ class Moments:
 
     @classmethod
     def of(cls, values: NDArray[np.float64]) -> "Moments":
-        """Of [values] below 1e150."""
+        """Compute the exact moments of `values`, each below 1e150."""
         # Halves of 26 bits, whose products are exact (Dekker, 1971).
         shifted = values * (2.0**27 + 1)
         high = shifted - (shifted - values)
@@ -52,17 +52,17 @@ class Moments:
         return cls(len(values), exact_sum(values), squares)
 
     def __add__(self, other: "Moments") -> "Moments":
-        """Of both."""
+        """Add the moments of two disjoint samples."""
         return Moments(self.values + other.values, self.total + other.total, self.squares + other.squares)
 
     @property
     def mean(self) -> float:
-        """The mean; 0 of none."""
+        """The mean; 0 if empty."""
         return float(self.total / self.values) if self.values else 0.0
 
     @property
     def deviation(self) -> float:
-        """The standard deviation; 1 where there is none to divide by, but what rounding left."""
+        """The standard deviation; 1 if it is zero up to rounding."""
         if not self.values:
             return 1.0
         variance = float(self.squares / self.values - (self.total / self.values) ** 2)
@@ -70,26 +70,26 @@ class Moments:
 
 
 def exact_sum(values: NDArray[np.float64]) -> Fraction:
-    """The sum of [values], without rounding; fewer than 2**36 of them."""
+    """Sum fewer than 2**36 values without rounding."""
     mantissas, exponents = np.frexp(values)
     whole = np.ldexp(mantissas, MANTISSA_BITS).astype(np.int64)
     total = Fraction(0)
     for exponent in np.unique(exponents).tolist():
         chosen = whole[exponents == exponent]
-        # In two parts, the sums of which 64 bits hold.
+        # In two parts, whose sums fit 64 bits.
         of_exponent = (int((chosen >> 27).sum()) << 27) + int((chosen & ((1 << 27) - 1)).sum())
         total += of_exponent * Fraction(2) ** (exponent - MANTISSA_BITS)
     return total
 
 
 class Measure(beam.DoFn):
-    """Batches of serialised interactions to ((table, split), ids counted), and (feature, `Moments`) in the output MOMENTS.
+    """Maps batches of serialised interactions to ((table, split), id counts), and in the output MOMENTS to (feature, `Moments`).
 
     Args:
-        spec: says what is counted and measured.
-        day: the run's, in days since 1970-01-01.
-        since: the first day that is counted; of older ones the counts so far know.
-        split: `train` or `eval`; of what is held out, nothing but what may stand in a vocabulary one day is counted.
+        spec: says what to count and measure.
+        day: the day of the run, in days since 1970-01-01.
+        since: the first day to count; earlier ones are in the counts so far.
+        split: `train` or `eval`; of held-out interactions only ids for vocabularies are counted.
     """
 
     def __init__(self, spec: FeatureSpec, day: int, since: int = 0, split: str = TRAIN_SPLIT) -> None:
@@ -106,7 +106,7 @@ class Measure(beam.DoFn):
         }
 
     def process(self, examples: list[bytes]) -> Iterator[Any]:
-        """Called by Beam."""
+        """Override of Beam's method."""
         batch = example_coder.ExamplesToRecordBatchDecoder().DecodeBatch(examples)
         # A feature that no example of the batch has comes without a type.
         columns = {
@@ -127,14 +127,14 @@ class Measure(beam.DoFn):
                 yield beam.pvalue.TaggedOutput(MOMENTS, (name, Moments.of(values)))
 
     def _weights(self, days: NDArray[np.int64], half_life_days: float | None) -> pa.Array:
-        """[rows] what an interaction of each day counts today."""
+        """Return [rows], the decayed weight of an interaction of each day."""
         different, positions = np.unique(days, return_inverse=True)
         factors = [factor(half_life_days, self._day - day) if day >= self._since else 0.0 for day in different.tolist()]
         return pa.array(weighed(np.array(factors), 1.0)[positions])
 
 
 def count(parts: Iterable[pa.Table]) -> pa.Table:
-    """Adds up tables with `token`, `lookups` and `count`."""
+    """Add up tables with `token`, `lookups` and `count`."""
     added = pa.concat_tables(parts).group_by("token").aggregate([(LOOKUPS, "sum"), (COUNT, "sum")])
     return added.select(["token", f"{LOOKUPS}_sum", f"{COUNT}_sum"]).rename_columns(["token", LOOKUPS, COUNT])
 
@@ -143,25 +143,25 @@ class Count(beam.CombineFn):
     """Adds up the counted ids of all batches."""
 
     def create_accumulator(self) -> list[pa.Table]:
-        """Called by Beam."""
+        """Override of Beam's method."""
         return []
 
     def add_input(self, accumulator: list[pa.Table], element: pa.Table) -> list[pa.Table]:
-        """Called by Beam."""
+        """Override of Beam's method."""
         accumulator.append(element)
-        # Not before as many rows wait as are added up already: every so many batches would be again and again what there is,
-        # which grows with the data where ids do.
+        # Compact only once as many rows wait as are added up already: compacting after a fixed number of batches would process the
+        # whole table again each time, and that grows with the data.
         waiting = (len(accumulator) - 1) * element.num_rows
         ready = len(accumulator) >= COMPACT_AT and waiting >= accumulator[0].num_rows
         return [count(accumulator)] if ready else accumulator
 
     def merge_accumulators(self, accumulators: Iterable[list[pa.Table]]) -> list[pa.Table]:
-        """Called by Beam."""
+        """Override of Beam's method."""
         parts = [part for accumulator in accumulators for part in accumulator]
         return [count(parts)] if parts else []
 
     def extract_output(self, accumulator: list[pa.Table]) -> pa.Table:
-        """Called by Beam."""
+        """Override of Beam's method."""
         return count(accumulator)
 
 
@@ -169,19 +169,19 @@ class AddMoments(beam.CombineFn):
     """Adds up the moments of all batches."""
 
     def create_accumulator(self) -> Moments:
-        """Called by Beam."""
+        """Override of Beam's method."""
         return Moments()
 
     def add_input(self, accumulator: Moments, element: Moments) -> Moments:
-        """Called by Beam."""
+        """Override of Beam's method."""
         return accumulator + element
 
     def merge_accumulators(self, accumulators: Iterable[Moments]) -> Moments:
-        """Called by Beam."""
+        """Override of Beam's method."""
         return sum(accumulators, Moments())
 
     def extract_output(self, accumulator: Moments) -> Moments:
-        """Called by Beam."""
+        """Override of Beam's method."""
         return accumulator
 
 

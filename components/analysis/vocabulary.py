@@ -1,7 +1,7 @@
-"""Which ids get a row of their own today: by counts of all days, of which an older one counts less.
+"""Decides which ids get rows of their own, by counts over all days in which older days count less.
 
-What a window holds is nobody's measure: an id that comes twice a day is admitted as one that came as often in a single day, and a
-first run over a year weighs as the days themselves would have.
+The length of the window has no effect: an id that comes twice a day is admitted like one that came as often in a single day, and a
+first run over a year gives the same counts as the single days would.
 """
 
 from dataclasses import dataclass, field
@@ -16,21 +16,21 @@ from schemas.features import Vocabulary
 
 COUNT = "count"
 LOOKUPS = "lookups"
-LEAST = 0.5  # of an interaction: what counts less is forgotten
+LEAST = 0.5  # interactions; smaller counts are dropped
 
 
 @dataclass(frozen=True)
 class Turnover:
-    """What a day did to a table's vocabulary.
+    """How a day changed a table's vocabulary.
 
     Attributes:
-        ids: how many have a row of their own.
+        ids: the number of ids with rows of their own.
         admitted: how many of them had none the day before.
-        expired: how many had one the day before.
+        expired: how many ids lost theirs.
         lookups: occurrences of ids in the window.
-        oov_share: the share of those that went to a hash bucket; None where no id has a row of its own.
-        bucket_ids: the mean number of distinct ids that share a hash bucket, of those that occurred.
-        fullest_bucket_ids: the most of them in one.
+        oov_share: the share of these outside the vocabulary; None if no id has a row of its own.
+        bucket_ids: the mean number of distinct ids, of those that occurred, in a hash bucket.
+        fullest_bucket_ids: the maximum in one bucket.
     """
 
     ids: int
@@ -44,11 +44,11 @@ class Turnover:
 
 @dataclass(frozen=True)
 class Known:
-    """The ids that are counted for a table; see `entries` for what is known of each.
+    """The ids counted for a table; see `entries` for the columns.
 
     Attributes:
-        own: those with a row of their own, in the order of the embedding table's rows.
-        waiting: those without, the most frequent first.
+        own: ids with rows of their own, in the order of the embedding table's rows.
+        waiting: ids without one, the most frequent first.
     """
 
     own: pd.DataFrame = field(default_factory=lambda: entries([], []))
@@ -56,11 +56,11 @@ class Known:
 
 
 def entries(tokens: list[bytes], counts: list[float]) -> pd.DataFrame:
-    """Ids, and as the column `count` how often each occurred, of which an older occurrence counts less.
+    """Make a table of ids, with the decayed number of occurrences in the column `count`.
 
     Args:
         tokens: the ids, which become the index.
-        counts: in interactions, float64; multiples of 1 / ONE, whose sums do not depend on the order of their terms.
+        counts: in interactions, float64; multiples of 1 / ONE, whose sums do not depend on the order of addition.
     """
     index = pd.Index(np.array([*tokens, None], object)[:-1], name="token")
     return pd.DataFrame({COUNT: np.array(counts, np.float64)}, index)
@@ -74,21 +74,21 @@ def admit(
     rules: Vocabulary | None,
     hash_buckets: int,
 ) -> tuple[Known, Turnover]:
-    """The vocabulary of a day.
+    """Compute the vocabulary of a day.
 
-    An id comes once it counts `min_count`, rounded, and stays while it counts half of that.
+    An id is admitted when its rounded count reaches `min_count`, and stays until its count falls below half of that.
 
     Args:
-        previous: what the model knows that training goes on from; nothing where it starts anew.
-        days: how many days ago that was.
-        training: of each id of the window that is trained on, `lookups`, its occurrences, and `count`, those that the counts so
-            far do not have, by age.
-        held_out: `count` of what is held out today. It counts from tomorrow on; today it only keeps an id.
-        rules: who is admitted and who goes; None gives no id a row of its own.
-        hash_buckets: rows that all other ids share.
+        previous: the ids of the model that training continues from; empty if it starts from scratch.
+        days: the number of days since then.
+        training: for each id of the training window, `lookups`, its occurrences, and `count`, the decayed number of those not
+            counted before.
+        held_out: `count` of today's held-out interactions. It counts from tomorrow on; today it only keeps ids.
+        rules: the rules of the vocabulary; None gives no id a row of its own.
+        hash_buckets: the number of rows that all other ids share.
 
     Returns:
-        Today's ids, the most frequent first, equally frequent ones by their bytes. And what changed.
+        Today's ids, the most frequent first, equally frequent ones by their bytes; and the changes.
     """
     known = _counted(previous, days, training, held_out, rules) if rules else Known()
     outside = training[~training.index.isin(known.own.index)]
@@ -128,12 +128,12 @@ def _counted(previous: Known, days: int, training: pd.DataFrame, held_out: pd.Da
 
 
 def weighed(counts: NDArray[np.float64], by: float) -> NDArray[np.float64]:
-    """Counts times a factor, to the nearest 1 / ONE."""
+    """Multiply counts by a factor, rounded to the nearest 1 / ONE."""
     return np.rint(counts * by * ONE) / ONE
 
 
 def hash_rows(tokens: list[bytes], hash_buckets: int) -> NDArray[np.int64]:
-    """The hash bucket of each id, as the lookup in Transform's graph has it: [ids] int64 in [0, hash_buckets)."""
+    """Return each id's hash bucket, as Transform's graph computes it: [ids] int64 in [0, hash_buckets)."""
     if not tokens:
         return np.zeros(0, np.int64)
     rows: NDArray[np.int64] = tf.strings.to_hash_bucket_fast(tf.constant(tokens), hash_buckets).numpy()
@@ -141,5 +141,5 @@ def hash_rows(tokens: list[bytes], hash_buckets: int) -> NDArray[np.int64]:
 
 
 def _fits_a_line(tokens: pd.Index) -> NDArray[np.bool_]:
-    """Vocabularies are files of a line an id: an empty id, and one that spans lines, stay in their buckets."""
+    """Return which ids fit a vocabulary file with an id a line; empty ids and ids with line breaks stay in their buckets."""
     return np.fromiter((bool(t) and b"\n" not in t and b"\r" not in t for t in tokens), bool, len(tokens))

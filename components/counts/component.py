@@ -1,6 +1,6 @@
-"""The step that carries counts of items, pairs and users from day to day, for the baselines that a model is held against.
+"""The step that carries counts of items, pairs and users from day to day, for the baselines that models are compared with.
 
-A baseline that knew only the day's window would be beaten by a model that has seen every day.
+A baseline that knew only the window would lose to a model that has seen every day.
 """
 
 from typing import Any
@@ -40,7 +40,7 @@ class CounterSpec(component_spec.ComponentSpec):
 
 
 class CounterExecutor(base_beam_executor.BaseBeamExecutor):
-    """Counts what is newer than the base, and adds it to that."""
+    """Counts interactions newer than the base, and adds the base."""
 
     def Do(  # noqa: N802
         self,
@@ -48,7 +48,7 @@ class CounterExecutor(base_beam_executor.BaseBeamExecutor):
         output_dict: dict[str, list[types.Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
-        """Called by TFX.
+        """Override of TFX's method.
 
         Raises:
             UserError: the base is incomplete.
@@ -69,7 +69,7 @@ class CounterExecutor(base_beam_executor.BaseBeamExecutor):
                 >> beam.ParDo(Count(folder, spec.history_feature, span, since, settings.half_life_days))
                 for split, folder in ((TRAIN_SPLIT, TRAINING), (EVAL_SPLIT, THROUGH))
             ]
-            # Parts that nothing was counted in are carried on, too.
+            # Parts in which nothing was counted are carried over, too.
             parts = [
                 ((kind, part), (THROUGH, to_bytes(files.SCHEMAS[kind].empty_table())))
                 for kind in PARTS
@@ -94,14 +94,14 @@ class CounterExecutor(base_beam_executor.BaseBeamExecutor):
 
 
 class Counter(base_beam_component.BaseBeamComponent):
-    """Carries the counts of items, pairs and users through a day.
+    """Carries the counts of items, pairs and users over to a day.
 
     Args:
-        examples: interactions, splits `train` and `eval`; only those that are newer than the base count.
-        base_counts: the counts of an earlier day; where the channel has none, counting begins with the window.
+        examples: interactions, splits `train` and `eval`; only those newer than the base are counted.
+        base_counts: the counts of an earlier day; if the channel is empty, counting starts with the window.
         settings: how much is kept, and how it decays.
         spec: the dataset's features.
-        day: the run's, in days since 1970-01-01.
+        day: the day of the run, in days since 1970-01-01.
 
     Output `counts`: see `components.counts.files`.
     """
@@ -130,5 +130,5 @@ class Counter(base_beam_component.BaseBeamComponent):
 
 
 def through_folder(base_counts: list[types.Artifact]) -> str | None:
-    """The folder with everything through the day of the counts that a channel has; None where it has none."""
+    """Return a channel's folder of counts through its whole day; None if the channel is empty."""
     return f"{base_counts[0].uri}/{THROUGH}" if base_counts else None

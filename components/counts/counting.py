@@ -1,4 +1,4 @@
-"""Counts the interactions of a day and adds them to what earlier days left."""
+"""Counts the interactions of a day and adds the counts of earlier days."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -19,19 +19,19 @@ from schemas.features import CANDIDATE_ID, QUERY_ID, TIMESTAMP
 
 Key = tuple[str, int]
 Counted = tuple[str, bytes]
-"""Which folder some rows, as Arrow IPC, are for: TRAINING where only that of the training split, and both otherwise."""
+"""The folder that some rows, as Arrow IPC, belong to: TRAINING for those of the training split only, else both folders."""
 WAITING_ROWS = 1 << 20
 
 
 class Count(beam.DoFn):
-    """Batches of serialised interactions to ((kind, part), (split, Arrow IPC of rows of that kind)).
+    """Maps batches of serialised interactions to ((kind, part), (split, Arrow IPC of rows of that kind)).
 
     Args:
         split: `train` or `eval`.
-        history: the feature that holds the query's history; None where there is none.
+        history: the feature with the query's history; None without one.
         span: the day, in days since 1970-01-01.
-        since: the first microsecond that the base does not count yet.
-        half_life_days: after how many days an interaction counts half; None for never.
+        since: the first microsecond that the base does not include.
+        half_life_days: after this many days an interaction counts half; None for no decay.
     """
 
     def __init__(self, split: str, history: str | None, span: int, since: int, half_life_days: float | None) -> None:
@@ -43,18 +43,18 @@ class Count(beam.DoFn):
         self._waiting: dict[str, list[pa.Table]] = {}
 
     def start_bundle(self) -> None:
-        """Called by Beam."""
+        """Override of Beam's method."""
         self._waiting = {kind: [] for kind in PARTS}
 
     def process(self, batch: Sequence[bytes]) -> Iterator[tuple[Key, Counted]]:
-        """Called by Beam."""
+        """Override of Beam's method."""
         for kind, rows in self._counted(batch).items():
             self._waiting[kind].append(rows)
             if sum(table.num_rows for table in self._waiting[kind]) >= WAITING_ROWS:
                 yield from self._added_up(kind)
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
-        """Called by Beam."""
+        """Override of Beam's method."""
         for kind in self._waiting:
             for counted in self._added_up(kind):
                 yield WindowedValue(counted, 0, [GlobalWindow()])
@@ -77,13 +77,13 @@ class Count(beam.DoFn):
         }
 
     def _weights(self, spans: NDArray[np.int64]) -> NDArray[np.int64]:
-        """[rows] what an interaction of each span counts on the last one."""
+        """Return [rows], the weight on the last span of an interaction of each span."""
         different, positions = np.unique(spans, return_inverse=True)
         by_day = [round(ONE * files.factor(self._half_life_days, self._span - each)) for each in different.tolist()]
         return np.array(by_day, np.int64)[positions]
 
     def _added_up(self, kind: str) -> Iterator[tuple[Key, Counted]]:
-        """What waits of a kind, divided by the first of its keys."""
+        """Add up the waiting rows of a kind, divided by their first key."""
         merged = files.merge(kind, self._waiting[kind])
         self._waiting[kind] = []
         if not merged.num_rows:
@@ -99,12 +99,12 @@ class Count(beam.DoFn):
 
 
 def pairs(histories: pa.ListArray, items: pa.Array, weights: NDArray[np.int64]) -> pa.Table:
-    """Each item of a history with the item that was taken after it: `source`, `target`, `count` and the source's `total`.
+    """Pair each item of a history with the item taken after it: `source`, `target`, `count` and the source's `total`.
 
     Args:
-        histories: [rows] lists of ids; an id that is there twice counts twice.
-        items: [rows] ids that were taken.
-        weights: [rows], what each row counts.
+        histories: [rows] lists of ids; repeated ids count each time.
+        items: [rows] ids of the items taken.
+        weights: [rows], the weight of each row.
     """
     lengths = np.diff(histories.offsets.to_numpy())
     sources = histories.values.cast(pa.binary()).dictionary_encode()
@@ -127,12 +127,12 @@ def pairs(histories: pa.ListArray, items: pa.Array, weights: NDArray[np.int64]) 
 
 
 class Carry(beam.DoFn):
-    """((kind, part), what was counted) to files of both folders; emits (folder, (name, size, digest)).
+    """Writes ((kind, part), counts) to files in both folders; emits (folder, (name, size, digest)).
 
     Args:
         settings: how much is kept.
         span: the day, in days since 1970-01-01.
-        base: the `through` folder of the day that is carried on; None where there is none.
+        base: the `through` folder of the earlier day; None without one.
         destination: the artifact's folder.
     """
 
@@ -143,7 +143,7 @@ class Carry(beam.DoFn):
         self._destination = destination
 
     def process(self, element: tuple[Key, Iterable[Counted]]) -> Iterator[tuple[str, tuple[str, int, str]]]:
-        """Called by Beam."""
+        """Override of Beam's method."""
         (kind, part), counted = element
         tables = [(split, pa.ipc.open_stream(rows).read_all()) for split, rows in counted]
         training = files.merge(kind, [rows for split, rows in tables if split == TRAINING])
@@ -161,7 +161,7 @@ class Carry(beam.DoFn):
         return [files.decay(kind, files.read_table(self._base, kind, part, description), factor)]
 
     def _bounded(self, kind: str, rows: pa.Table) -> pa.Table:
-        """What is kept of a kind."""
+        """Drop what is not kept of a kind."""
         if kind == DAYS:
             spans = rows.column("span").to_numpy()
             return rows.filter(pa.array((spans > self._span - RECENT_DAYS) & (spans <= self._span)))
@@ -169,7 +169,7 @@ class Carry(beam.DoFn):
             sources = files.codes_of(rows.column("source"))
             strongest = np.lexsort(
                 (-rows.column("count").to_numpy(), sources)
-            )  # stable, so by target where equally strong
+            )  # stable, so by target if equally strong
             kept = strongest[files.places_in_groups(sources) < self._settings.pairs_per_item]
             return rows.take(pa.array(np.sort(kept)))
         if kind == USERS:
@@ -182,7 +182,7 @@ class Carry(beam.DoFn):
 
 
 def _sums(positions: NDArray[np.int64], values: NDArray[np.int64], size: int) -> NDArray[np.int64]:
-    """[size] the sum of the values at each position."""
+    """Return [size] the sum of the values at each position."""
     total = np.zeros(size, np.int64)
     np.add.at(total, positions, values)
     return total

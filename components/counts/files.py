@@ -1,18 +1,18 @@
-"""What the Counts step leaves: how often items, pairs of items and users' items occurred, through the end of a day.
+"""The files of the Counts step: how often items, pairs of items and users' items occurred, through the end of a day.
 
 A folder holds
 
     items-00000.parquet   `item`, `count`, and `first`: microseconds since 1970-01-01 UTC of its earliest interaction
     days-00000.parquet    `span`, `item`, `count`: by day, of the last `RECENT_DAYS` days
     pairs-PART.parquet    `source`, `target`, `count`: how often the target was taken with the source in the history; and `total`:
-                          how often anything was
-    users-PART.parquet    `user`, `item`, `count` and `last`: microseconds of the latest time that the user took the item
+                          how often any item was
+    users-PART.parquet    `user`, `item`, `count` and `last`: microseconds of the last time that the user took the item
     counts.json           `span`, the half-life, and size and digest of each file; written last
 
-A Counts artifact has two: `through` has every day so far, `training` what the day's training split adds to those before.
+A Counts artifact has two folders: `through` with every day so far, and `training` with the addition of the day's training split.
 
-Counts are whole numbers, in units of 1 / ONE of an interaction: sums do not depend on the order of their terms, so the files are
-the same to the byte whoever counted, and equal counts are equal. Only interactions with a reward above 0 count.
+Counts are whole numbers, in units of 1 / ONE of an interaction: sums do not depend on the order of addition, so the files are
+identical however the work was divided. Only interactions with a reward above 0 count.
 """
 
 import hashlib
@@ -66,13 +66,13 @@ SCHEMAS: Mapping[str, pa.Schema] = {
 
 @dataclass(frozen=True)
 class Counts:
-    """What is known of items and pairs.
+    """Counts of items and pairs.
 
     Attributes:
-        span: the last day that is counted, in days since 1970-01-01.
-        items: `item` (bytes), `count` (in units of 1 / ONE interaction), `first`; an item once.
-        recent: `item`, `count`: of the `RECENT_DAYS` days that end with `span`, not decayed.
-        pairs: `source`, `target`, `count`, `total`; a pair once.
+        span: the last counted day, in days since 1970-01-01.
+        items: `item` (bytes), `count` (in units of 1 / ONE interaction), `first`; each item once.
+        recent: `item`, `count`: of the `RECENT_DAYS` days up to `span`, not decayed.
+        pairs: `source`, `target`, `count`, `total`; each pair once.
     """
 
     span: int
@@ -82,11 +82,11 @@ class Counts:
 
 
 def read(folders: Sequence[str], as_of: int) -> Counts:
-    """Adds up the counts of several folders.
+    """Add up the counts of several folders.
 
     Args:
-        folders: for example the `through` of an earlier day and the `training` of this one; without any, nothing is known.
-        as_of: the span that counts are decayed to, and with which the recent days end.
+        folders: for example the `through` of an earlier day and the `training` of this one; may be empty.
+        as_of: the span that counts are decayed to, which is also the last of the recent days.
 
     Raises:
         UserError: a folder is incomplete.
@@ -107,12 +107,12 @@ def read(folders: Sequence[str], as_of: int) -> Counts:
 
 
 def read_users(folders: Sequence[str], part: int, users: pa.Array | None = None) -> pd.DataFrame:
-    """What the users of a part took: `user`, `item`, `count`, `last`; of each user the newest first.
+    """Read the items that the users of a part took: `user`, `item`, `count`, `last`; each user's newest first.
 
     Args:
         folders: as in `read`.
         part: below USER_PARTS; see `components.decoded.id_part`.
-        users: binary, those that matter; None for all.
+        users: binary, the users to read; None for all.
 
     Raises:
         UserError: a folder is incomplete.
@@ -126,11 +126,11 @@ def read_users(folders: Sequence[str], part: int, users: pa.Array | None = None)
 
 @dataclass(frozen=True)
 class Description:
-    """What a folder holds.
+    """The description of a folder.
 
     Attributes:
-        span: the last day that is counted, in days since 1970-01-01.
-        half_life_days: after how many days an interaction counts half; None for never.
+        span: the last counted day, in days since 1970-01-01.
+        half_life_days: after this many days an interaction counts half; None for no decay.
         files: size in bytes and SHA-256 of each file.
     """
 
@@ -139,20 +139,20 @@ class Description:
     files: Mapping[str, tuple[int, str]]
 
     def factor(self, as_of: int) -> float:
-        """What counts are multiplied by to be those of a later span."""
+        """Return the factor that decays the counts to a later span."""
         return factor(self.half_life_days, as_of - self.span)
 
 
 def factor(half_life_days: float | None, days: int) -> float:
-    """What is left of an interaction after some days; 1 if they are not positive."""
+    """Return the weight left of an interaction after some days; 1 if they are not positive."""
     return 1.0 if half_life_days is None else 0.5 ** (max(0, days) / half_life_days)
 
 
 def describe(folder: str) -> Description:
-    """Reads the description of a folder.
+    """Read the description of a folder.
 
     Raises:
-        UserError: there is none, or it is not one.
+        UserError: it is missing or invalid.
     """
     path = os.path.join(folder, DESCRIPTION)
     try:
@@ -166,7 +166,7 @@ def describe(folder: str) -> Description:
 
 
 def check(folder: str) -> Description:
-    """Reads everything in a folder once, where no runner puts an error into its own words; returns the description.
+    """Read everything in a folder once, before Beam would wrap an error; return the description.
 
     Raises:
         UserError: the folder is incomplete.
@@ -179,10 +179,10 @@ def check(folder: str) -> Description:
 
 
 def read_table(folder: str, kind: str, part: int, description: Description) -> pa.Table:
-    """The rows of a part of a folder; none where nothing fell into it.
+    """Read the rows of a part of a folder; none if nothing belongs to it.
 
     Raises:
-        UserError: the file is not as it was written.
+        UserError: the file differs from what was written.
     """
     name = file_name(kind, part)
     if name not in description.files:
@@ -200,7 +200,7 @@ def read_table(folder: str, kind: str, part: int, description: Description) -> p
 
 
 def write_part(folder: str, kind: str, part: int, rows: pa.Table) -> tuple[str, int, str]:
-    """Writes a part, which has its name once it is complete; returns name, size and digest of the file."""
+    """Write a part, which gets its name once complete; return name, size and digest of the file."""
     content = io.BytesIO()
     parquet.write_table(rows, content)
     data = content.getvalue()
@@ -210,7 +210,7 @@ def write_part(folder: str, kind: str, part: int, rows: pa.Table) -> tuple[str, 
 
 
 def write_description(folder: str, description: Description) -> None:
-    """Says what a folder holds, and that it is complete."""
+    """Write the description, which marks the folder as complete."""
     text = json.dumps(
         {
             "span": description.span,
@@ -223,14 +223,14 @@ def write_description(folder: str, description: Description) -> None:
 
 
 def file_name(kind: str, part: int) -> str:
-    """The file of a part of a kind."""
+    """Return the name of a part's file."""
     return f"{kind}-{part:05d}.parquet"
 
 
 def decay(kind: str, rows: pa.Table, by: float) -> pa.Table:
-    """Multiplies the counts of items and pairs, and drops what is left without any.
+    """Multiply the counts of items and pairs, and drop rows whose count becomes 0.
 
-    What a user took is not decayed, as it is a fact; nor are the recent days, which end by themselves.
+    A user's items do not decay, because they are facts; nor do the recent days, which are limited anyway.
     """
     if by == 1.0 or kind in (USERS, DAYS) or not rows.num_rows:
         return rows
@@ -241,9 +241,9 @@ def decay(kind: str, rows: pa.Table, by: float) -> pa.Table:
 
 
 def merge(kind: str, tables: Sequence[pa.Table]) -> pa.Table:
-    """Adds up the rows of a kind, in the order of its keys; of a user the newest item comes first.
+    """Add up the rows of a kind, sorted by its keys; a user's newest item comes first.
 
-    Counts are added by sorted numbers in the place of ids: a table has an id many times, and a day millions of pairs.
+    Counts are added by sorted numbers in place of ids: a table repeats ids many times, and a day has millions of pairs.
     """
     there = [table for table in tables if table.num_rows]
     if not there:
@@ -258,20 +258,20 @@ def merge(kind: str, tables: Sequence[pa.Table]) -> pa.Table:
     for name, add in ADDED[kind].items():
         merged[name] = pa.array(add.reduceat(rows.column(name).to_numpy()[order], starts))
     if kind == PAIRS:
-        # Each table has a source's total on every one of its pairs; it counts once a table.
+        # Each table repeats a source's total for each of its pairs; it counts once per table.
         in_table = np.repeat(np.arange(len(there)), [table.num_rows for table in there])
         _, once = np.unique(codes[0] * len(there) + in_table, return_index=True)
         totals = np.zeros(codes[0].max() + 1, np.int64)
         np.add.at(totals, codes[0][once], rows.column("total").to_numpy()[once])
         merged["total"] = pa.array(totals[codes[0][first]])
     if kind == USERS:
-        newest_first = np.lexsort((-merged["last"].to_numpy(), codes[0][first]))  # stable, so by item where equally new
+        newest_first = np.lexsort((-merged["last"].to_numpy(), codes[0][first]))  # stable, so by item if equally new
         return pa.table(merged).take(pa.array(newest_first)).select(SCHEMAS[kind].names).cast(SCHEMAS[kind])
     return pa.table(merged).select(SCHEMAS[kind].names).cast(SCHEMAS[kind])
 
 
 def places_in_groups(groups: NDArray[np.int64]) -> NDArray[np.int64]:
-    """[rows] the place of each row in its group, from 0; rows of a group stand together."""
+    """Return [rows] the position of each row in its group, from 0; rows of a group are adjacent."""
     starts = _starts(groups)
     lengths = np.diff(np.append(starts, len(groups)))
     places: NDArray[np.int64] = np.arange(len(groups)) - np.repeat(starts, lengths)
@@ -279,12 +279,12 @@ def places_in_groups(groups: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _starts(grouped: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where each group of equal numbers begins."""
+    """Return the first position of each run of equal numbers."""
     return np.flatnonzero(np.diff(grouped, prepend=grouped[:1] - 1))
 
 
 def codes_of(column: pa.ChunkedArray) -> NDArray[np.int64]:
-    """[rows] a number from 0 for each value, in the order of the values."""
+    """Return [rows] a number from 0 for each value, in the order of the values."""
     encoded = column.combine_chunks().dictionary_encode()
     different = encoded.dictionary
     ranks = np.empty(len(different), np.int64)
@@ -305,4 +305,4 @@ def _write_whole(path: str, content: bytes) -> None:
 
 def _incomplete(path: str, found: str, span: int | None = None) -> UserError:
     day = f"{EPOCH + timedelta(days=span)} again" if span is not None else "its day again"
-    return UserError(f"{path}: expected the counts that a day left, {found}. Restore the file, or run {day}.")
+    return UserError(f"{path}: expected the counts that a day wrote, {found}. Restore the file, or run {day}.")

@@ -1,4 +1,4 @@
-"""How much is remembered of earlier days for the baselines."""
+"""How much the baselines remember of earlier days."""
 
 from pydantic import PositiveFloat, PositiveInt
 
@@ -6,13 +6,13 @@ from schemas.features import Declaration
 
 
 class CountsSettings(Declaration):
-    """What is carried from day to day of items, pairs and users.
+    """The counts of items, pairs and users that are carried from day to day.
 
     Attributes:
-        half_life_days: after how many days an interaction counts half. None: for ever the same.
-        pairs_per_item: the most frequent pairs that are kept for each item.
-        items_per_user: the newest items that are kept for each user.
-        user_days: a user without an interaction for longer is forgotten.
+        half_life_days: after this many days an interaction counts half. None: no decay.
+        pairs_per_item: the number of pairs kept for each item, the most frequent.
+        items_per_user: the number of items kept for each user, the newest.
+        user_days: a user without interactions for longer is forgotten.
     """
 
     half_life_days: PositiveFloat | None = 90.0

@@ -1,4 +1,4 @@
-"""Items ranked as if they had just arrived: a share of the catalogue, embedded by their features alone."""
+"""Ranks items as if they had just arrived: a share of the catalogue, embedded by their features without the id."""
 
 import hashlib
 from collections.abc import Iterator
@@ -12,17 +12,17 @@ SPAN_BYTES = 8
 
 
 def is_drawn(item: bytes, span: int, share: float) -> bool:
-    """Whether an item is of the share that is drawn on a day; the same in every process, and others each day."""
+    """Return whether an item is in the share drawn on a day; the same in every process, different each day."""
     return int.from_bytes(_digest(item, span, 8), "big") < share * 2**64
 
 
 class AsNew:
-    """A catalogue's serialised examples to those of the drawn items, each with an id that no vocabulary has.
+    """Selects the drawn items of a catalogue's serialised examples, and gives each an id that no vocabulary has.
 
     Args:
         spec: the dataset's features.
         span: the day, in days since 1970-01-01.
-        share: of the catalogue.
+        share: the share of the catalogue to draw.
     """
 
     def __init__(self, spec: FeatureSpec, span: int, share: float) -> None:
@@ -31,7 +31,7 @@ class AsNew:
         self._share = share
 
     def __call__(self, serialized: bytes) -> Iterator[Item]:
-        """The item's own id and its example as new, if it is drawn."""
+        """Yield the item's own id, and its example with the new id, if it is drawn."""
         item = candidate_id(serialized)
         if not is_drawn(item, self._span, self._share):
             return

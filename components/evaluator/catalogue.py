@@ -1,4 +1,4 @@
-"""The day's whole catalogue in memory, as every scorer sees it."""
+"""The day's whole catalogue in memory, shared by all scorers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,22 +28,22 @@ from ndr_client.served import EMBEDDING, EMBEDDINGS_SIGNATURE, EXCLUDE, ITEM_IDS
 from schemas.features import FeatureSpec
 
 FILTERED_QUERIES_OF_BATCH = 16
-"""Filtered search is measured with so many queries of a batch: over a million items, one that few pass takes milliseconds."""
+"""The number of queries in a batch for which filtered search is measured: over a million items, a selective filter takes ms."""
 
 
 @dataclass(frozen=True)
 class Places:
-    """Where what interactions are ranked by lies.
+    """Where the inputs of ranking lie.
 
     Attributes:
-        catalogue: patterns of its tf.Examples.
-        counts: the folders of `components.counts.files` that say what is known.
+        catalogue: patterns of the catalogue's tf.Examples.
+        counts: the folders of `components.counts.files` with the known counts.
         facts: the file of `components.evaluator.facts`.
         item_folders: the embeddings of the catalogue, by model.
         query_towers: the query tower's folder, by model.
         as_new: the embeddings of the items that are ranked as new.
-        has_rows: the model whose vocabularies say which ids were known before the day; None without one.
-        retriever: the SavedModel of the candidate's search; None where what is retrieved is not measured.
+        has_rows: the model whose vocabularies tell which ids were known before the day; None without one.
+        retriever: the SavedModel of the candidate's search; None if retrieval is not measured.
         index: the embeddings that it searches.
     """
 
@@ -60,17 +60,17 @@ class Places:
 
 @dataclass
 class Catalogue:
-    """The catalogue and all that is known of its items.
+    """The catalogue, and everything known of its items.
 
     Attributes:
         ids: [items] binary, in the order of the rows.
         embeddings: [items, width] float32, by model.
-        as_new: the candidate's, with those of the drawn items as if they had just arrived.
+        as_new: the candidate's embeddings, with those of the drawn items as if they had just arrived.
         is_new: [items] bool, whether an item is drawn.
-        known: what the counts say.
+        known: the counts of the items.
         popularity_parts: [items], see `components.evaluator.names`.
         is_known: [items] bool, whether anything is known of the item from before the day.
-        known_users: the users that have a row of their own in the model that was there before the day.
+        known_users: the users with rows of their own in the model from before the day.
         facts: of the interactions.
     """
 
@@ -106,18 +106,18 @@ class Catalogue:
 
     @cached_property
     def content(self) -> Content:
-        """What the items are like; read where an interaction is with an item as new."""
+        """The contents of the items; read only if an interaction has an item ranked as new."""
         return Content.read(self.places.catalogue, self.ids, self.spec)
 
     @cached_property
     def served(self) -> item_files.ItemEmbeddings:
-        """The candidate's items as they are searched; not as they are ranked, where they were others before the day."""
+        """The candidate's items as they are searched; these differ from the ranked ones if features changed on the day."""
         assert self.places.index is not None
         return item_files.read(self.places.index)
 
     @property
     def is_served(self) -> bool:
-        """Whether the items that are ranked are those that are searched."""
+        """Whether the ranked items are the searched ones."""
         return self.places.index == self.places.item_folders[CANDIDATE]
 
     @cached_property
@@ -126,7 +126,7 @@ class Catalogue:
         return load_tower(self.places.retriever)
 
     def popularity_and_novelty(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """[queries, k] retrieved rows, -1 where there are no more, to [queries] means over those that there are."""
+        """Average popularity and novelty over [queries, k] retrieved rows, -1 for none, to [queries] each."""
         there = rows >= 0
         number = np.maximum(1, there.sum(axis=1))
         share, information = (
@@ -135,9 +135,9 @@ class Catalogue:
         return share, information
 
     def index_recall(self, queries: NDArray[np.float32], exact: NDArray[np.int64]) -> NDArray[np.float64]:
-        """[queries] shares of the exact top k of the whole catalogue that the retriever finds.
+        """Return [queries], the share of the exact top k of the whole catalogue that the retriever finds.
 
-        An item that it found counts by its score, so that of items that score alike either will do.
+        An item counts as found if its score is high enough, so among items with equal scores any will do.
 
         Args:
             queries: [queries, width].
@@ -151,14 +151,14 @@ class Catalogue:
         return self._shares(queries, exact, found, items)
 
     def filtered_recalls(self, queries: NDArray[np.float32], k: int) -> NDArray[np.float64]:
-        """As `index_recall`, of filtered search, for each of `filtered_at`; for some of the queries, evenly spread.
+        """Measure `index_recall` of filtered search for each of `filtered_at`; for some of the queries, evenly spread.
 
         Args:
             queries: [queries, width].
-            k: how many items are asked for; where fewer pass, all of these are to be found.
+            k: the number of items to retrieve; if fewer pass, all of these must be found.
 
         Returns:
-            [queries, 1 + shares], the first whether a query was asked.
+            [queries, 1 + shares], the first column tells whether a query was used.
         """
         shares = self.settings.statistics.filtered_at
         items, of_rows = self.served.embeddings, pa.array(self.served.ids, pa.binary())
@@ -180,7 +180,7 @@ class Catalogue:
     def _searched(
         self, queries: NDArray[np.float32], k: int, of_rows: pa.Array, where: Sequence[str]
     ) -> NDArray[np.int64]:
-        """[queries, k] rows that the retriever finds, -1 where it finds no more."""
+        """Return [queries, k] rows that the retriever finds, -1 for none."""
         signature = self._retriever.signatures[EMBEDDINGS_SIGNATURE]
         nothing = tf.zeros([len(queries), 0], tf.string)
         inputs = {EMBEDDING: tf.constant(queries), K: tf.fill([len(queries)], k), EXCLUDE: nothing}
@@ -196,7 +196,7 @@ class Catalogue:
         found: NDArray[np.int64],
         items: NDArray[np.float32],
     ) -> NDArray[np.float64]:
-        """[queries] shares of the exact [queries, k] rows that are among those found, or score as the last of them."""
+        """Return [queries], the share of the exact [queries, k] rows that are found, or tied with the last of them."""
         last = np.einsum("qw,qw->q", queries, items[exact[:, -1]])
         scores = np.einsum("qw,qkw->qk", queries, items[found])
         right = (scores >= last[:, np.newaxis] - TIE) & (found >= 0)

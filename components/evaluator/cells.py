@@ -1,4 +1,4 @@
-"""Ranked interactions added up to cells: those of a user group that agree in every slice."""
+"""Adds up ranked interactions to cells: the interactions of a user group with the same value in every slice."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -15,13 +15,13 @@ from components.evaluator.statistics import added
 
 
 class Scored(NamedTuple):
-    """What a scorer says of interactions.
+    """The results of a scorer for some interactions.
 
     Attributes:
-        rows: [ranked] int64, which of the interactions it ranked, ascending.
+        rows: [ranked] int64, the numbers of the interactions that it ranked, ascending.
         ranks: [ranked], of their items.
-        retrieval: [ranked, 3 or more] float64, see `components.evaluator.statistics.added`; zeros where it is not measured.
-        retrieved: [ranked, k] int64 catalogue rows of its first items, -1 where there are no more; k is 0 where they are not
+        retrieval: [ranked, 3 or more] float64, see `components.evaluator.statistics.added`; zeros if not measured.
+        retrieved: [ranked, k] int64 catalogue rows of its first items, -1 for none; k is 0 if not
             measured.
     """
 
@@ -32,7 +32,7 @@ class Scored(NamedTuple):
 
     @classmethod
     def of_ranks(cls, ranks: Ranks, rows: NDArray[np.int64] | None = None) -> "Scored":
-        """Ranks without anything retrieved; of all interactions unless `rows` says of which."""
+        """Make it from ranks without retrieval; of all interactions, or of those in `rows`."""
         count = len(ranks.above)
         rows = np.arange(count) if rows is None else rows
         return cls(rows, ranks, np.zeros((count, 3)), np.zeros((count, 0), np.int64))
@@ -41,11 +41,11 @@ class Scored(NamedTuple):
     def concatenate(
         cls, of_batches: Sequence[Mapping[str, "Scored"]], batches: Sequence[NDArray[np.int64]]
     ) -> dict[str, "Scored"]:
-        """Puts what scorers say of several batches together.
+        """Concatenate the results of several batches.
 
         Args:
-            of_batches: by scorer; not every scorer ranks something of each batch.
-            batches: which interactions are in each.
+            of_batches: by scorer; a scorer may be missing in a batch.
+            batches: the numbers of the interactions in each batch.
         """
         pieces: dict[str, list[Scored]] = {}
         for of_batch, batch in zip(of_batches, batches, strict=True):
@@ -61,7 +61,7 @@ class Scored(NamedTuple):
 
 
 class Cells(NamedTuple):
-    """Sums of interactions that agree in every slice.
+    """Sums of interactions with the same value in every slice.
 
     Attributes:
         slices: by slice, [cells] lists of its values, binary.
@@ -74,7 +74,7 @@ class Cells(NamedTuple):
     retrieved: dict[str, pa.ListArray]
 
     def by_slice(self) -> dict[str, dict[str, NDArray[np.float64]]]:
-        """[columns] sums by slice (`ALL`, `name=value`) and scorer."""
+        """Return [columns] sums by slice (`ALL`, `name=value`) and scorer."""
         found = {ALL: {scorer: sums.sum(axis=0) for scorer, sums in self.sums.items()}}
         for name, lists in self.slices.items():
             values = pc.list_flatten(lists).dictionary_encode()
@@ -93,12 +93,12 @@ def add_up(
     sets: NDArray[np.int64],
     slices: Mapping[str, pa.ListArray],
 ) -> Cells:
-    """Adds up interactions of one user group.
+    """Add up the interactions of one user group.
 
     Args:
-        statistics: says what is added up.
+        statistics: names what is added up.
         scored: by scorer.
-        sets: [interactions, 2], the different items of the interaction's query, and the query's interactions with this item.
+        sets: [interactions, 2], the number of distinct items of the interaction's query, and of its interactions with this item.
         slices: by slice, [interactions] lists of its values, binary, each value once.
     """
     cells, first = numbered(list(slices.values()), len(sets))
@@ -113,14 +113,14 @@ def add_up(
 
 
 def numbered(columns: list[pa.ListArray], count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Numbers the different combinations of lists.
+    """Assign a number to each distinct combination of lists.
 
     Args:
         columns: [rows] lists each.
-        count: of the rows.
+        count: the number of rows.
 
     Returns:
-        [rows] the number of each row's combination, and [numbers] the first row that has it.
+        [rows] the number of each row's combination, and [numbers] the first row with it.
     """
     numbers = np.zeros(count, np.int64)
     first = np.arange(count)[:1]
@@ -128,7 +128,7 @@ def numbered(columns: list[pa.ListArray], count: int) -> tuple[NDArray[np.int64]
         codes = pc.list_flatten(lists).dictionary_encode().indices.cast(pa.string())
         texts = pc.binary_join(pa.ListArray.from_arrays(lists.offsets, codes), " ").dictionary_encode()
         own = texts.indices.to_numpy(zero_copy_only=False).astype(np.int64)
-        # Numbered anew each time, so that the product of many slices does not overflow.
+        # Renumbered after each column, so that the product of many slices does not overflow.
         _, first, numbers = np.unique(
             numbers * max(1, len(texts.dictionary)) + own, return_index=True, return_inverse=True
         )
@@ -136,12 +136,12 @@ def numbered(columns: list[pa.ListArray], count: int) -> tuple[NDArray[np.int64]
 
 
 def _one_hot(rows: NDArray[np.int64], codes: NDArray[np.int64], shape: tuple[int, int]) -> sparse.csr_array:
-    """[codes, rows], 1 where a row has the code."""
+    """Return [codes, rows], 1 where a row has the code."""
     return sparse.csr_array((np.ones(len(rows)), (codes, rows)), shape=shape[::-1])
 
 
 def _sets_of_rows(cells: NDArray[np.int64], retrieved: NDArray[np.int64], count: int) -> pa.ListArray:
-    """[cells] lists of the different rows that any of a cell's interactions retrieves."""
+    """Return [cells] lists of the distinct rows that a cell's interactions retrieve."""
     numbers, there = np.repeat(cells, retrieved.shape[1]), retrieved.reshape(-1)
     numbers, there = numbers[there >= 0], there[there >= 0]
     size = int(there.max(initial=0)) + 1

@@ -1,4 +1,4 @@
-"""Nearest neighbours by the items' features alone: what is like the history is shown next, whoever took what."""
+"""Nearest neighbours by the items' features without the id: recommends items similar to the history."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -18,17 +18,17 @@ from components.indexer.embedding import read_serialized
 from components.transform.text import tokens
 from schemas.features import CANDIDATE_ID, FeatureSpec, NumberFeature, TextFeature, VectorFeature
 
-BLOCK_VALUES = 1 << 24  # of queries times items, or features
+BLOCK_VALUES = 1 << 24  # queries times items, or features
 MOST_QUERIES = 256
 
 
 class Content(NamedTuple):
-    """What items are like.
+    """The features of items as vectors.
 
     Attributes:
         vectors: [items, features] float32, of ids, words and numbers.
-        dense: [items, values] float32, of the features that are vectors. A row of both together has the length 1, or 0 where an
-            item has no feature but its id.
+        dense: [items, values] float32, of vector features. A row of both together has length 1, or 0 for an
+            item without features other than its id.
     """
 
     vectors: sparse.csr_array
@@ -36,14 +36,14 @@ class Content(NamedTuple):
 
     @classmethod
     def read(cls, catalogue: Sequence[str], ids: pa.Array, spec: FeatureSpec) -> "Content":
-        """From the features of the item tower but the id.
+        """Read the features of the item tower, except the id.
 
-        A value of an id or of a list of ids, and a word of a text, is a feature of its own, which weighs log(items / items that
-        have it); a number is one, standardised, 0 where it is missing. A vector weighs as much as a value that one item has.
+        Each id and each word is a dimension with the weight log(items / items that have it); a number is one dimension,
+        standardised, 0 if missing. A vector has the weight of a value that one item has.
 
         Args:
-            catalogue: patterns of gzipped TFRecords of tf.Examples, an item an example.
-            ids: of the catalogue, in the order of the rows.
+            catalogue: patterns of gzipped TFRecords of tf.Examples, one for each item.
+            ids: the catalogue's ids, in the order of the rows.
             spec: the dataset's features.
         """
         batches = [decode(serialized) for serialized in read_serialized(catalogue)]
@@ -86,12 +86,12 @@ class Content(NamedTuple):
         return cls(vectors, unit_dense)
 
     def rank(self, histories: Excluded, true_rows: NDArray[np.int64], excluded: Excluded | None) -> Ranks:
-        """Ranks each query's true item by its likeness to the history, the mean of whose items is the query.
+        """Rank each query's true item by its similarity to the weighted mean of the history.
 
-        Where there is no history, all items are equal.
+        Without a history, all items are equal.
 
         Args:
-            histories: the rows of each query's history, oldest first; newer ones weigh more.
+            histories: the rows of each query's history, oldest first; newer ones have more weight.
             true_rows: [queries], the row of each query's true item.
             excluded: items that are not ranked.
         """
@@ -115,7 +115,7 @@ class Content(NamedTuple):
 
 
 def _together(parts: Sequence[pa.ListArray]) -> pa.ListArray:
-    """Several lists as one; those of a batch without any value come without a type."""
+    """Concatenate lists; a batch without values has lists without a type."""
     kind = next((part.type for part in parts if len(part.values)), pa.list_(pa.binary()))
     nothing = pa.array([], kind.value_type)
     typed = [part if len(part.values) else pa.ListArray.from_arrays(part.offsets, nothing) for part in parts]
@@ -123,7 +123,7 @@ def _together(parts: Sequence[pa.ListArray]) -> pa.ListArray:
 
 
 def _unit(numbers: NDArray[np.float32]) -> NDArray[np.float64]:
-    """[rows, values] to rows of length 1; a row of zeros stays."""
+    """Scale [rows, values] to rows of length 1; rows of zeros stay."""
     wide = numbers.astype(np.float64)
     lengths = np.sqrt(np.square(wide).sum(axis=1, keepdims=True))
     unit: NDArray[np.float64] = wide / np.where(lengths > 0, lengths, 1.0)

@@ -1,4 +1,4 @@
-"""The item-to-item baseline: what was taken by those who had seen what the query's history has."""
+"""The item-to-item baseline: items taken by users whose histories contain items of the query's history."""
 
 from typing import NamedTuple
 
@@ -9,18 +9,18 @@ from scipy import sparse
 from components.evaluator.ranking import Excluded
 
 ONE = 1 << 20
-"""Shares and weights are whole numbers: sums of them do not depend on their order, so that equal scores are equal."""
+"""Shares and weights are whole numbers: their sums do not depend on the order, so that equal scores are equal."""
 NEWEST = 1 << 8
 FADES = 0.9
-"""An item of a history weighs FADES times as much as the next newer one: `benchmarks.cooccurrence` on MovieLens chose it."""
+"""The weight of a history's item, as a factor of the next newer one's; chosen by `benchmarks.cooccurrence` on MovieLens."""
 
 
 class Neighbours(NamedTuple):
-    """What the items of a history lead to.
+    """The items that co-occur with items of a history.
 
     Attributes:
-        weights: [items, items] int64: how often the column's item was taken with the row's in the history, over the geometric mean
-            of how often anything was and how often the column's item was at all (the cosine of Sarwar et al., WWW 2001).
+        weights: [items, items] int64: how often the column's item was taken with the row's in the history, divided by the geometric
+            mean of how often any item was and how often the column's item was at all (the cosine of Sarwar et al., WWW 2001).
     """
 
     weights: sparse.csr_array
@@ -29,13 +29,13 @@ class Neighbours(NamedTuple):
     def build(
         cls, counts: sparse.csr_array, totals: NDArray[np.int64], popularity: NDArray[np.int64], most: int
     ) -> "Neighbours":
-        """Builds the weights from pair counts.
+        """Build the weights from pair counts.
 
         Args:
             counts: [items, items] int64, how often the column's item was taken with the row's in the history.
-            totals: [items] int64, how often anything was.
+            totals: [items] int64, how often any item was.
             popularity: [items] int64, how often the item was taken at all.
-            most: how many targets to keep of each source, those with the greatest counts; of equal ones the first.
+            most: how many targets to keep of each source, those with the greatest counts; the first among equals.
         """
         counts.sort_indices()
         lengths = np.diff(counts.indptr)
@@ -51,11 +51,11 @@ class Neighbours(NamedTuple):
         return cls(sparse.csr_array((weights, targets, offsets), shape=counts.shape))
 
     def scores(self, histories: Excluded, fades: float = FADES) -> sparse.csr_array:
-        """[queries, items] int64: for each item the sum of the weights that the items of the history lead to it with.
+        """Score [queries, items] int64: the weights of an item, summed over the items of the history.
 
         Args:
-            histories: the rows of each query's history, oldest first; an item that is there twice counts twice.
-            fades: what an item weighs, as a share of what the next newer one does.
+            histories: the rows of each query's history, oldest first; repeated items count each time.
+            fades: the weight of an item, as a factor of the next newer one's.
         """
         weights = np.rint(NEWEST * weights_by_age(histories, fades)).astype(np.int64)
         shape = (len(histories.offsets) - 1, self.weights.shape[0])
@@ -64,14 +64,14 @@ class Neighbours(NamedTuple):
 
 
 def weights_by_age(histories: Excluded, fades: float = FADES) -> NDArray[np.float64]:
-    """The weight of each item of the histories, whose newest are the last: 1 for the newest."""
+    """Return the weight of each item of the histories, which are oldest first: 1 for the newest."""
     lengths = np.diff(histories.offsets)
     age = np.repeat(histories.offsets[1:], lengths) - 1 - np.arange(len(histories.rows))
     return np.power(fades, age, dtype=np.float64)
 
 
 def _greatest(counts: NDArray[np.int64], most: int) -> NDArray[np.bool_]:
-    """Which are the greatest; of those level with the last the first."""
+    """Mark the greatest counts; the first among those tied with the last."""
     least = np.partition(counts, len(counts) - most)[len(counts) - most]
     kept = counts > least
     level = np.flatnonzero(counts == least)

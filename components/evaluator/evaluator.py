@@ -1,4 +1,4 @@
-"""TFX's Evaluator over ranked examples, which also leaves its metrics where they are read without TFMA."""
+"""TFX's Evaluator over ranked examples; also writes its metrics in a form that is read without TFMA."""
 
 import json
 import math
@@ -45,11 +45,11 @@ METRICS_FILE = "metrics.json"
 
 
 def eval_config(settings: EvaluatorSettings, has_history: bool) -> tfma.EvalConfig:
-    """What TFMA computes from the Ranker's sums, and the limits that bless.
+    """Configure TFMA: the metrics of the Ranker's sums, and the limits for a blessing.
 
     Args:
-        settings: what is measured and what must be reached.
-        has_history: whether queries have a history, by which co-occurrence ranks.
+        settings: the metrics and limits.
+        has_history: whether queries have a history, which co-occurrence needs.
     """
     statistics = settings.statistics
     others = [name for name in BASELINES if has_history or name != COOCCURRENCE]
@@ -68,7 +68,7 @@ def eval_config(settings: EvaluatorSettings, has_history: bool) -> tfma.EvalConf
     candidate_only.metrics.extend(_metric(settings, *each) for each in pairs_of_new_items(statistics))
     sliced = [*names.SLICES, *settings.slices]
     crossed = {tuple(wanted) for limit in settings.limits if len(wanted := _of_interactions(limit)) > 1}
-    # TFX leaves out the baseline, and what is compared with it, where there is none.
+    # Without a baseline, TFX drops it and the comparisons with it.
     return tfma.EvalConfig(
         model_specs=[
             tfma.ModelSpec(
@@ -88,7 +88,7 @@ def eval_config(settings: EvaluatorSettings, has_history: bool) -> tfma.EvalConf
 
 
 def limits(settings: EvaluatorSettings) -> tuple[Limit, ...]:
-    """All that must be reached, with what holds unless the configuration says otherwise."""
+    """List all limits, including the default ones of the configuration."""
     own = [Limit(metric=settings.statistics.index_recall, at_least=settings.minimum_index_recall)]
     if settings.below_popularity == "refuse":
         own += [Limit(metric=gain_name(name, STRONGEST), at_least=0.0) for name in settings.statistics.recalls]
@@ -98,12 +98,12 @@ def limits(settings: EvaluatorSettings) -> tuple[Limit, ...]:
 
 
 class EvaluatorExecutor(executor.Executor):
-    """TFX's executor; afterwards the metrics, and why a model is not blessed, stand on the evaluation, as JSON.
+    """TFX's executor; afterwards sets metrics, and reasons for a refused blessing, on the evaluation as JSON.
 
-    All of the metrics are in its `metrics.json` (see `read_metrics`); the property `metrics` has those of all interactions, and
-    recall@K of each slice. The property `refused` has a sentence for each limit that was missed, `not_judged` the slices that have
-    a limit and no interaction, items as new among them: TFX would not bless a model for that, nor for a change within its noise
-    where the limit asks for one beyond it (`Limit.beyond_noise`), and here it is.
+    All metrics are in its `metrics.json` (see `read_metrics`); the property `metrics` has those of all interactions, and recall@K
+    of each slice. The property `refused` has a sentence for each missed limit, `not_judged` the slices with a limit but without
+    interactions, including items as new: TFX would refuse a blessing for that, and for a change within its noise
+    even if the limit allows that (`Limit.beyond_noise`); this executor does not.
     """
 
     def Do(  # noqa: N802
@@ -112,7 +112,7 @@ class EvaluatorExecutor(executor.Executor):
         output_dict: dict[str, list[types.Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
-        """Called by TFX."""
+        """Override of TFX's method."""
         super().Do(input_dict, output_dict, exec_properties)
         evaluation = artifact_utils.get_single_instance(output_dict[standard_component_specs.EVALUATION_KEY])
         config = tfma.EvalConfig()
@@ -150,16 +150,16 @@ class RetrievalEvaluator(Evaluator):
 
 
 def read_metrics(folder: str, config: tfma.EvalConfig) -> dict[str, Any]:
-    """An evaluation's metrics.
+    """Read an evaluation's metrics.
 
     Args:
-        folder: of the evaluation.
-        config: `eval_config` that it was made by.
+        folder: the evaluation's folder.
+        config: the `eval_config` that it was made with.
 
     Returns:
-        By slice (`all`, or `name=value`): the number of `interactions` and of `queries`; and by scorer, and of the `change` against
-        the baseline, each statistic's `[value, lower, upper]`, the ends of its 95 % interval, or null where there is none. `all`
-        also says which `candidates` were ranked.
+        By slice (`all`, or `name=value`): the number of `interactions` and of `queries`; and by scorer, and for the `change`
+        against the baseline, each statistic's `[value, lower, upper]`, with the ends of its 95 % interval, or null without one.
+        `all` also names the ranked `candidates`.
     """
     described = _described(config)
     found: dict[str, Any] = {}
@@ -191,7 +191,7 @@ def read_metrics(folder: str, config: tfma.EvalConfig) -> dict[str, Any]:
 
 
 def in_short(metrics: dict[str, Any]) -> dict[str, Any]:
-    """All of the whole; of slices recall@K."""
+    """Select all metrics of the whole, and recall@K of slices."""
     return {
         name: of_slice
         if name == ALL
@@ -217,13 +217,13 @@ def _slice_words(values: Mapping[str, str]) -> str:
 
 
 def _described(config: tfma.EvalConfig) -> dict[str, Any]:
-    """The arguments of each metric, by its name in TFMA."""
+    """Map each metric's name in TFMA to its arguments."""
     metrics = (json.loads(metric.config) for spec in config.metrics_specs for metric in spec.metrics)
     return {each["name"]: each for each in metrics}
 
 
 def _refusal(of_slice: Any, failure: Any, metrics: dict[str, Any], described: dict[str, Any]) -> str:
-    """A sentence for a limit that the model does not reach."""
+    """Describe a limit that the model misses, in a sentence."""
     interval = ""
     if failure.metric_key.is_diff and _asks_for_noise(of_slice, failure, described):
         _, lower, upper = _change(of_slice, failure, metrics, described)
@@ -232,7 +232,7 @@ def _refusal(of_slice: Any, failure: Any, metrics: dict[str, Any], described: di
 
 
 def _is_within_noise(of_slice: Any, failure: Any, metrics: dict[str, Any], described: dict[str, Any]) -> bool:
-    """Whether a limit of change asks for one beyond its noise, and the interval reaches to what is allowed."""
+    """Return whether a change limit has to be exceeded beyond noise, but the interval includes the allowed value."""
     if not failure.metric_key.is_diff or not _asks_for_noise(of_slice, failure, described):
         return False
     _, lower, upper = _change(of_slice, failure, metrics, described)
@@ -259,7 +259,7 @@ def _failures(validation: tfma.ValidationResult) -> list[tuple[Any, Any]]:
 
 
 def _is_of_nothing(failure: Any) -> bool:
-    """Whether no interaction was with an item as new; any other metric that is NaN meets no limit."""
+    """Return whether no interaction had an item as new; other metrics that are NaN miss their limit."""
     is_as_new = failure.metric_key.name.endswith(f"_by_{AS_NEW}")
     return is_as_new and math.isnan(failure.metric_value.double_value.value)
 
@@ -292,7 +292,7 @@ def _limit(failure: Any) -> str:
 
 
 def _metric(settings: EvaluatorSettings, statistic: str, scorer: str = "", over: str = "") -> tfma.MetricConfig:
-    """A metric, whose name says what was ranked, with the limits that the settings give it."""
+    """Configure a metric, named by the candidate set, with its limits from the settings."""
     arguments: dict[str, Any] = {
         "name": metric_name(settings, statistic, scorer, over),
         "statistic": statistic,
@@ -307,7 +307,7 @@ def _metric(settings: EvaluatorSettings, statistic: str, scorer: str = "", over:
         for limit in limits(settings)
         if limit.metric == of_limits and scorer == (AS_NEW if limit.of_new_items else "")
     ]
-    # A limit that asks for noise gives way to one that is as strict and does not.
+    # A limit with `beyond_noise` is dropped if an equal one without it exists.
     places = [(_slice_words(limit.slice), _change_allowed(limit)) for limit in own]
     strict = [place for place, limit in zip(places, own, strict=True) if not limit.beyond_noise]
     arguments["beyond_noise"] = [place for place in places if place not in strict]
@@ -315,7 +315,7 @@ def _metric(settings: EvaluatorSettings, statistic: str, scorer: str = "", over:
         class_name=RankingMetric.__name__, module=RankingMetric.__module__, config=json.dumps(arguments)
     )
     for limit in own:
-        # One that names no slice would hold for each of them; it is given the slice of all interactions, which names nothing.
+        # A limit without a slice would apply to each slice; it is given the slice of all interactions, which names nothing.
         values = {slices.feature(name): value for name, value in _of_interactions(limit).items()}
         metric.per_slice_thresholds.add(
             slicing_specs=[tfma.SlicingSpec(feature_values=values)], threshold=_threshold(limit)
@@ -324,24 +324,24 @@ def _metric(settings: EvaluatorSettings, statistic: str, scorer: str = "", over:
 
 
 def _change_allowed(limit: Limit) -> float | None:
-    """The least or the most change that a limit allows, signed."""
+    """Return the allowed change of a limit, signed."""
     return limit.rise_at_most if limit.fall_at_most is None else -limit.fall_at_most
 
 
 def _of_interactions(limit: Limit) -> dict[str, str]:
-    """A limit's slice, as the interactions have it."""
+    """Return a limit's slice of the interactions."""
     return {name: value for name, value in limit.slice.items() if not (limit.of_new_items and name == ITEM_AGE)}
 
 
 def metric_name(settings: EvaluatorSettings, statistic: str, scorer: str = "", over: str = "") -> str:
-    """A metric's name in TFMA: the statistic, what was ranked, and by whom unless by the model under evaluation."""
+    """Return a metric's name in TFMA: the statistic, the candidate set, and the scorer unless it is the model under evaluation."""
     name = f"{statistic}_of_{settings.statistics.candidates}"
     by = f"{name}_by_{scorer}" if scorer else name
     return gain_name(by, over) if over else by
 
 
 def _threshold(limit: Limit) -> tfma.MetricThreshold:
-    """A limit in TFMA's words."""
+    """Convert a limit to TFMA's form."""
     threshold = tfma.MetricThreshold()
     if limit.at_least is not None:
         threshold.value_threshold.lower_bound.value = limit.at_least

@@ -1,4 +1,4 @@
-"""What has to be known of the ranked interactions before any is ranked: how many there are, and their commonest values."""
+"""Facts needed before any interaction is ranked: the number of interactions, and their most frequent values."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,16 +16,16 @@ from components.indexer.embedding import matching_paths
 from schemas.features import CANDIDATE_ID
 
 Counted: TypeAlias = "dict[str, pd.Series[int]]"
-"""By feature, how many interactions have each value."""
+"""By feature, the number of interactions with each value."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of interactions before they are ranked.
+    """Facts about the interactions to rank.
 
     Attributes:
-        interactions: how many have a reward above 0.
-        kept_values: the values of each declared slice of ids that are slices of their own.
+        interactions: the number with a reward above 0.
+        kept_values: the values of each declared slice of ids that get a slice of their own.
     """
 
     interactions: int
@@ -33,13 +33,13 @@ class Facts:
 
 
 class GatherFacts(beam.PTransform):
-    """Interactions to a file of `Facts`.
+    """Writes the `Facts` of interactions to a file.
 
     Args:
         interactions: patterns of gzipped TFRecords of tf.Examples.
-        window: which of them count.
-        most_values: by declared feature, how many values have a slice of their own.
-        path: of the file.
+        window: selects the interactions.
+        most_values: by declared feature, the number of values with a slice of their own.
+        path: the file.
     """
 
     def __init__(self, interactions: Sequence[str], window: Window, most_values: Mapping[str, int], path: str) -> None:
@@ -50,7 +50,7 @@ class GatherFacts(beam.PTransform):
         self._path = path
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
-        """Called by Beam."""
+        """Override of Beam's method."""
         features = list(self._most_values)
         return (
             pipeline
@@ -63,7 +63,7 @@ class GatherFacts(beam.PTransform):
 
 
 def read(path: str) -> Facts:
-    """Reads what `GatherFacts` wrote."""
+    """Read the file that `GatherFacts` wrote."""
     kept = json.loads(io_utils.read_string_file(path))
     values = {name: [bytes.fromhex(value) for value in each] for name, each in kept["kept_values"].items()}
     return Facts(kept["interactions"], values)
@@ -71,7 +71,7 @@ def read(path: str) -> Facts:
 
 def _take(path: str, window: Window, features: list[str]) -> Iterator[Counted]:
     for batch in read_interactions(path, window, [CANDIDATE_ID, *features]):
-        # Interactions are counted under the name of the item, which every one of them has once.
+        # The number of interactions is counted under the item's feature, which each has exactly once.
         found = {CANDIDATE_ID: pd.Series({b"": batch.rows.num_rows})}
         for name in features:
             found[name] = pd.Series(lists(batch.rows, name).values.to_pylist(), dtype=object).value_counts()
@@ -90,7 +90,7 @@ def _write(counted: Counted, most_values: Mapping[str, int], path: str) -> None:
     kept = {}
     for name, most in most_values.items():
         counts = counted.get(name, pd.Series(dtype=int))
-        # Of equal ones the first in the order of their bytes.
+        # Ties are broken by the order of bytes.
         commonest = sorted(zip(counts.index, counts, strict=True), key=lambda pair: (-pair[1], pair[0]))[:most]
         kept[name] = [value.hex() for value, _ in commonest]
     interactions = int(counted[CANDIDATE_ID].sum()) if CANDIDATE_ID in counted else 0

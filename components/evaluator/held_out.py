@@ -1,4 +1,4 @@
-"""Held-out interactions with the places of their items among the whole catalogue, by every scorer, as tf.Examples."""
+"""Ranks held-out interactions among the whole catalogue with every scorer, and writes them as tf.Examples."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -28,13 +28,13 @@ from schemas.features import CANDIDATE_ID, QUERY_ID, REWARD, TIMESTAMP, FeatureS
 
 
 class RankHeldOut(beam.DoFn):
-    """(group of users, lists of serialised interactions of theirs) to arrays of examples as `components.evaluator.ranked` says.
+    """Maps (group of users, lists of serialised interactions) to arrays of examples as described in `components.evaluator.ranked`.
 
-    The main output are the ranked interactions, the output `SUMS_SPLIT` their sums.
+    The main output holds the ranked interactions, the output `SUMS_SPLIT` their sums.
 
     Args:
-        places: where everything lies.
-        settings: what is measured.
+        places: where the inputs lie.
+        settings: the evaluator's settings.
         spec: the dataset's features.
         span: the day, in days since 1970-01-01.
     """
@@ -44,7 +44,7 @@ class RankHeldOut(beam.DoFn):
         self._score = ScoreGroup(places, settings, spec, span)
 
     def process(self, element: tuple[int, Iterable[list[bytes]]]) -> Iterator[Any]:
-        """Called by Beam."""
+        """Override of Beam's method."""
         number, several = element
         group = self._score(number, [example for examples in several for example in examples])
         if not group.rows.num_rows:
@@ -61,7 +61,7 @@ class RankHeldOut(beam.DoFn):
             CATALOGUE_SIZE: _lists(np.full((count, 1), self._score.size)),
         }
         for scorer, sums in cells.sums.items():
-            # A scorer that ranked none of a cell has nothing there.
+            # A scorer that ranked nothing of a cell has no values there.
             values = [[each.astype("<f8").tobytes()] if each[0] else [] for each in sums]
             columns[sums_feature(scorer)] = pa.array(values, pa.list_(pa.binary()))
             columns[retrieved_feature(scorer)] = cells.retrieved[scorer]
@@ -77,7 +77,7 @@ def _ranked(group: Group, number: int) -> dict[str, pa.Array]:
 
 
 def _ranks(scored: Scored, count: int) -> pa.ListArray:
-    """[interactions] lists of above and tied; empty where the interaction was not ranked."""
+    """Return [interactions] lists of above and tied; empty if the interaction was not ranked."""
     lengths = np.zeros(count, np.int64)
     lengths[scored.rows] = 2
     offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
@@ -85,7 +85,7 @@ def _ranks(scored: Scored, count: int) -> pa.ListArray:
 
 
 def _lists(values: NDArray[np.int64]) -> pa.ListArray:
-    """[rows, width] to a list a row."""
+    """Convert [rows, width] to a list for each row."""
     rows, width = values.shape
     return pa.ListArray.from_arrays(pa.array(np.arange(rows + 1) * width, pa.int32()), pa.array(values.reshape(-1)))
 

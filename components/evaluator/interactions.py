@@ -1,4 +1,4 @@
-"""Which interactions are ranked, and how they are read: whole batches of a file at a time."""
+"""Selects the interactions to rank, and reads them in whole batches of a file."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
@@ -23,12 +23,12 @@ KINDS = {QUERY_ID: schema_pb2.BYTES, TIMESTAMP: schema_pb2.INT, REWARD: schema_p
 
 @dataclass(frozen=True)
 class Window:
-    """Which interactions are ranked: those with a reward above 0, not before `start`, of a share of the users.
+    """Selects interactions: those with a reward above 0, not before `start`, of a share of the users.
 
     Attributes:
-        span: the day, in days since 1970-01-01; it draws the users.
+        span: the day, in days since 1970-01-01; it seeds the draw of users.
         start: microseconds since 1970-01-01.
-        share: of the users, drawn by a digest of the id and the day.
+        share: the share of users, drawn by a digest of the id and the day.
     """
 
     span: int
@@ -36,7 +36,7 @@ class Window:
     share: float = 1.0
 
     def has(self, user: bytes) -> bool:
-        """Whether the user is drawn."""
+        """Return whether the user is drawn."""
         digest = hashlib.blake2b(user, digest_size=8, salt=self.span.to_bytes(8, "big")).digest()
         return int.from_bytes(digest, "big") < self.share * 2**64
 
@@ -46,7 +46,7 @@ class Batch(NamedTuple):
 
     Attributes:
         serialized: [rows] binary, their tf.Examples.
-        rows: some of their features, a list each.
+        rows: some of their features, as lists.
     """
 
     serialized: pa.Array
@@ -54,12 +54,12 @@ class Batch(NamedTuple):
 
 
 def read_interactions(path: str, window: Window, features: Sequence[str]) -> Iterator[Batch]:
-    """The interactions of a file that are ranked.
+    """Read the interactions of a file that are to be ranked.
 
     Args:
         path: a gzipped TFRecord of tf.Examples.
-        window: which of them.
-        features: declared features to decode, beside user, time and reward.
+        window: selects the interactions.
+        features: declared features to decode, besides user, time and reward.
     """
     schema = schema_pb2.Schema()
     for name in (*KINDS, *features):
@@ -79,11 +79,11 @@ def read_interactions(path: str, window: Window, features: Sequence[str]) -> Ite
 
 
 class ReadByGroup(beam.PTransform):
-    """The interactions of each group of users: (group, arrays of serialised tf.Examples).
+    """Reads the interactions of each group of users: (group, arrays of serialised tf.Examples).
 
     Args:
         interactions: patterns of gzipped TFRecords of tf.Examples.
-        window: which of them.
+        window: selects the interactions.
     """
 
     def __init__(self, interactions: Sequence[str], window: Window) -> None:
@@ -92,7 +92,7 @@ class ReadByGroup(beam.PTransform):
         self._window = window
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
-        """Called by Beam."""
+        """Override of Beam's method."""
         return (
             pipeline
             | "Files" >> beam.Create(matching_paths(self._interactions))
@@ -110,7 +110,7 @@ def _read_by_group(path: str, window: Window) -> Iterator[tuple[int, list[bytes]
 
 
 def _of_users(rows: pa.RecordBatch, of_user: Callable[[bytes], int]) -> NDArray[np.int64]:
-    """[rows] what a function says of each row's user, asked once for each."""
+    """Apply a function to each row's user, once for each distinct user: [rows]."""
     users = single(rows.column(QUERY_ID)).dictionary_encode()
     said = np.array([of_user(user) for user in users.dictionary.to_pylist()], np.int64)
     return said[users.indices.to_numpy()]

@@ -1,4 +1,4 @@
-"""What the counts of earlier days, and of the day's training, say of the items of a catalogue."""
+"""Counts of the items of a catalogue, from earlier days and the day's training split."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -21,8 +21,8 @@ class Known(NamedTuple):
     Attributes:
         counts: [items] int64, interactions.
         recent: [items] int64, those of the last days.
-        first: [items] int64, microseconds of the earliest; NEVER where there is none.
-        neighbours: what the items of a history lead to.
+        first: [items] int64, microseconds of the earliest; NEVER without one.
+        neighbours: the items that co-occur with a history's.
     """
 
     counts: NDArray[np.int64]
@@ -32,15 +32,15 @@ class Known(NamedTuple):
 
     @classmethod
     def read(cls, folders: Sequence[str], ids: pa.Array, as_of: int, most_neighbours: int) -> "Known":
-        """Adds up the counts of several folders, as `components.counts.files.read` does.
+        """Add up the counts of several folders, as `components.counts.files.read` does.
 
-        Items that the catalogue does not have are passed over, and pairs with them.
+        Ignores items that the catalogue does not have, and pairs with them.
 
         Args:
             folders: of `components.counts.files`.
-            ids: of the catalogue, binary, in the order of the rows.
+            ids: the catalogue's ids, binary, in the order of the rows.
             as_of: the span that counts are decayed to.
-            most_neighbours: targets that are kept for each source.
+            most_neighbours: targets to keep of each source.
 
         Raises:
             UserError: a folder is incomplete.
@@ -78,7 +78,7 @@ class Known(NamedTuple):
 
 
 def _rows(table: pa.Table, column: str, ids: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """The catalogue rows of those entries that have one, and which entries these are."""
+    """Return the catalogue rows of entries that have one, and which entries these are."""
     rows = positions(table.column(column).combine_chunks(), ids)
     return rows[rows >= 0], rows >= 0
 

@@ -2,7 +2,7 @@
 
 One computation adds up everything for all scorers; each metric is derived from it. The examples are the sums of
 `components.evaluator.ranked`. The interval of a mean is TFMA's, from a standard error that leaves groups of users out; TFMA's own
-resampling takes interactions by themselves, as if those of one user were independent, and draws them anew in each process.
+resampling treats a user's interactions as independent, and draws differently in each process.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,16 +19,16 @@ from components.evaluator.names import BASELINE, CANDIDATE, INTERACTIONS, QUERIE
 from components.evaluator.ranked import CATALOGUE_SIZE, USER_GROUP, retrieved_feature, sums_feature
 from components.evaluator.sums import Measured, Sums
 
-SUMS_KEY = metric_types.MetricKey(name="_sums")  # TFMA keeps what begins with an underscore to itself
+SUMS_KEY = metric_types.MetricKey(name="_sums")  # TFMA does not output names that begin with an underscore
 
 
 class Cell(NamedTuple):
-    """What an example of sums says.
+    """The content of an example of sums.
 
     Attributes:
         values: [columns] float64, by scorer.
         retrieved: the rows of the items that its queries retrieve, by scorer.
-        group: of the users.
+        group: the group of users.
         items: the size of the catalogue.
     """
 
@@ -39,36 +39,36 @@ class Cell(NamedTuple):
 
 
 class Add(beam.CombineFn):
-    """`Cell` to `Sums`."""
+    """Adds up `Cell`s to `Sums`."""
 
     def create_accumulator(self) -> Sums:
-        """Called by Beam."""
+        """Override of Beam's method."""
         return Sums()
 
     def add_input(self, accumulator: Sums, element: Cell) -> Sums:
-        """Called by Beam."""
+        """Override of Beam's method."""
         for scorer, values in element.values.items():
             accumulator.add(scorer, element.group, values)
             accumulator.add_retrieved(scorer, element.retrieved[scorer], element.items)
         return accumulator
 
     def merge_accumulators(self, accumulators: Iterable[Sums]) -> Sums:
-        """Called by Beam."""
+        """Override of Beam's method."""
         merged = Sums()
         for each in accumulators:
             merged.merge(each)
         return merged
 
     def extract_output(self, accumulator: Sums) -> dict[metric_types.MetricKey, Sums]:
-        """Called by Beam."""
+        """Override of Beam's method."""
         return {SUMS_KEY: accumulator}
 
 
 class ReadCell(metric_types.Preprocessor):
-    """TFMA's extracts of an example of sums to `Cell`, once for all the slices that it is in."""
+    """Converts TFMA's extracts of an example of sums to a `Cell`, once for all its slices."""
 
     def process(self, extracts: Mapping[str, Any]) -> Iterator[Cell]:
-        """Called by TFMA."""
+        """Override of TFMA's method."""
         features = extracts[tfma.FEATURES_KEY]
         written = {scorer: features.get(sums_feature(scorer)) for scorer in SCORERS}
         values = {
@@ -84,17 +84,17 @@ class ReadCell(metric_types.Preprocessor):
 
 
 class RankingMetric(tfma.metrics.Metric):
-    """One of `components.evaluator.names`.
+    """A metric of `components.evaluator.names`.
 
     Args:
         name: the metric's name.
-        statistic: what is measured.
+        statistic: the statistic to measure.
         statistics: the arguments of `Statistics`.
-        scorer: whose ranking; empty for that of the model under evaluation.
-        over: whose is taken off, on the same interactions; empty for none.
+        scorer: the scorer to measure; empty for the model under evaluation.
+        over: the scorer to subtract, on the same interactions; empty for none.
         beat: the baselines that the strongest is one of.
-        beyond_noise: which of the limits of change are missed beyond their noise only, each a slice and the change that is allowed;
-            what is measured does not depend on it.
+        beyond_noise: the change limits that are missed only beyond noise, each a slice and the allowed change;
+            does not affect the measurement.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ def _computations(
 
 
 class _Value:
-    """The value of a metric."""
+    """Computes the value of a metric."""
 
     def __init__(self, key: metric_types.MetricKey, measured: Measured) -> None:
         self._key = key
@@ -154,9 +154,9 @@ class _Value:
 
 
 class _Interval:
-    """The interval of a metric, and of how far it is from the last blessed model's, once TFMA has their values.
+    """Computes the interval of a metric, and of its change from the last blessed model's, from TFMA's values.
 
-    Coverage and the numbers of interactions and of queries are not means and have none.
+    Coverage and the numbers of interactions and of queries are not means and have no interval.
     """
 
     def __init__(self, key: metric_types.MetricKey, measured: Measured) -> None:

@@ -1,4 +1,4 @@
-"""The next day judges: a day's interactions ranked by models that were trained before it."""
+"""Evaluates models by the next day: ranks a day's interactions with models trained before it."""
 
 import json
 import os
@@ -29,14 +29,14 @@ OfGroup: TypeAlias = "tuple[int, int, int, dict[str, dict[str, NDArray[np.float6
 
 @dataclass(frozen=True)
 class NextDay:
-    """What a day says of models that were trained before it.
+    """A day's evaluation of models trained before it.
 
     Attributes:
-        metrics: as `components.evaluator.evaluator.read_metrics` has them; `candidate` is the model judged, `baseline` the one that
-            was blessed before it. Without what is retrieved, and without version skew. Empty where nothing was ranked.
-        interactions: of the day, with a reward above 0.
-        ranked: how many of them were ranked: those of the users drawn, with items that the catalogue has.
-        not_in_catalogue: how many of those users' were left out, as the catalogue does not have the item.
+        metrics: as `components.evaluator.evaluator.read_metrics` returns them; `candidate` is the evaluated model, `baseline` the
+            one blessed before it. Without retrieval and version skew. Empty if nothing was ranked.
+        interactions: the day's, with a reward above 0.
+        ranked: the number ranked: those of the drawn users, with items of the catalogue.
+        not_in_catalogue: the number of those users' interactions with items that the catalogue lacks.
     """
 
     metrics: Mapping[str, Any]
@@ -57,22 +57,22 @@ def judge_next_day(
     make_pipeline: MakePipeline,
     working: str,
 ) -> NextDay:
-    """Ranks a day's interactions, training and held out alike, by models that have seen none of them.
+    """Rank a day's interactions, both training and held out, with models that have seen none of them.
 
-    Of a day with more than `settings.next_day_interactions`, whole users are drawn by a digest. The same arguments give the same
-    figures to the bit, whatever the runner.
+    If the day has more than `settings.next_day_interactions`, whole users are drawn by a digest. The same arguments give identical
+    figures, whatever the runner.
 
     Args:
-        interactions: patterns of gzipped TFRecords of the day's tf.Examples, of all splits; rows of earlier days are passed over.
-        catalogue: the same of the day's catalogue, an item an example.
-        model: the uri of the model judged, whose vocabularies say which items and users it knew.
+        interactions: patterns of gzipped TFRecords of the day's tf.Examples, of all splits; rows of earlier days are ignored.
+        catalogue: the same for the day's catalogue, one for each item.
+        model: the uri of the evaluated model, whose vocabularies tell which items and users it knew.
         earlier_model: that of the model blessed before it, to see whether newer is better; None without one.
-        counts: the folders of `components.counts.files` as they were known the evening before; none if there are none.
-        settings: what is measured.
+        counts: the folders of `components.counts.files` as of the evening before; may be empty.
+        settings: the evaluator's settings.
         spec: the dataset's features.
         span: the day, in days since 1970-01-01.
         make_pipeline: makes a Beam pipeline; several are run, one after the other.
-        working: a folder to write to; the caller removes it.
+        working: a temporary folder; the caller removes it.
 
     Raises:
         UserError: a tower cannot be loaded, or counts are incomplete.
@@ -104,14 +104,14 @@ def judge_next_day(
 
 
 class AddUpGroup(beam.DoFn):
-    """(group of users, lists of serialised interactions of theirs) to what they add up to."""
+    """Adds up (group of users, lists of serialised interactions)."""
 
     def __init__(self, places: Places, settings: EvaluatorSettings, spec: FeatureSpec, span: int) -> None:
         self._settings = settings
         self._score = ScoreGroup(places, settings, spec, span)
 
     def process(self, element: tuple[int, Iterable[list[bytes]]]) -> Iterator[OfGroup]:
-        """Called by Beam."""
+        """Override of Beam's method."""
         number, several = element
         group = self._score(number, [example for examples in several for example in examples])
         count = group.rows.num_rows

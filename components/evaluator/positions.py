@@ -1,4 +1,4 @@
-"""Item ids as rows of the catalogue."""
+"""Maps item ids to rows of the catalogue."""
 
 import numpy as np
 import pyarrow as pa
@@ -10,14 +10,14 @@ from components.evaluator.ranking import Excluded
 
 
 def positions(ids: pa.Array, catalogue: pa.Array) -> NDArray[np.int64]:
-    """Item ids, or lists of one id each, to rows of the catalogue; -1 where it has no such item."""
+    """Map item ids, or lists of one id each, to rows of the catalogue; -1 for an item that it lacks."""
     values = pc.list_flatten(ids) if pa.types.is_list(ids.type) or pa.types.is_large_list(ids.type) else ids
     found = pc.index_in(values.cast(pa.binary()), value_set=catalogue)
     return pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype(np.int64)
 
 
 def rows_of_lists(batch: pa.RecordBatch, feature: str | None, catalogue: pa.Array) -> Excluded:
-    """The rows of the items in each query's history, oldest first, of those that the catalogue still has."""
+    """Return the rows of the items in each query's history, oldest first, without items that the catalogue lacks."""
     ids = lists(batch, feature)
     rows = positions(ids.values, catalogue)
     kept = np.concatenate([[0], np.cumsum(rows >= 0)])

@@ -1,4 +1,4 @@
-"""What has to lie ready before interactions are ranked: the embeddings of the catalogue, and of the items as new."""
+"""Prepares ranking: gathers facts, and embeds the catalogue and the items as new."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -23,22 +23,22 @@ MakePipeline = Callable[[], beam.Pipeline]
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be ranked, and by what.
+    """What to rank, and by which models.
 
     Attributes:
         interactions: patterns of gzipped TFRecords of tf.Examples.
-        catalogue: the same of the catalogue, an item an example.
-        models: the folder with the towers of `CANDIDATE` and, where there is one, of `BASELINE`.
-        counts: the folders of `components.counts.files` that say what is known.
-        has_rows: the uri of the model whose vocabularies say which ids were known before the day; None without one.
-        settings: what is measured.
+        catalogue: the same for the catalogue, one for each item.
+        models: the folder with the towers of `CANDIDATE` and, if there is one, of `BASELINE`.
+        counts: the folders of `components.counts.files` with the known counts.
+        has_rows: the uri of the model whose vocabularies tell which ids were known before the day; None without one.
+        settings: the evaluator's settings.
         spec: the dataset's features.
-        window: which of the interactions are ranked.
-        most: how many of them, at most; of more, whole users are drawn. None for all.
-        index: the folder of the candidate's embeddings of the items as they are served, where it has an index; and
+        window: selects the interactions.
+        most: the maximum number to rank; if there are more, whole users are drawn. None for all.
+        index: the folder of the candidate's embeddings of the items as served, if it has an index.
         retriever: the SavedModel that searches it.
-        is_served: whether the items are those of `catalogue` as they are served, not as they were known before the day.
-        query_tower: what embeds the candidate's queries; None is what is served.
+        is_served: whether `catalogue` has the items as served, rather than as known before the day.
+        query_tower: embeds the candidate's queries; None for the served one.
     """
 
     interactions: Sequence[str]
@@ -57,12 +57,12 @@ class Task:
 
 
 class Prepared(NamedTuple):
-    """What lies ready.
+    """The prepared inputs.
 
     Attributes:
-        places: where everything lies.
-        facts: what is known of the interactions.
-        window: which of them are ranked, with the share of the users that is drawn.
+        places: where the inputs lie.
+        facts: of the interactions.
+        window: selects the interactions, with the share of the users that is drawn.
     """
 
     places: Places
@@ -71,12 +71,12 @@ class Prepared(NamedTuple):
 
 
 def prepare(task: Task, make_pipeline: MakePipeline, working: str) -> Prepared:
-    """Gathers what is asked for before anything is ranked, and embeds what is not embedded.
+    """Gather the facts that ranking needs, and embed what is not embedded yet.
 
     Args:
-        task: what is to be ranked.
+        task: what to rank.
         make_pipeline: makes a Beam pipeline, which is run here.
-        working: a folder to write to; the caller removes it.
+        working: a temporary folder; the caller removes it.
 
     Raises:
         UserError: a tower cannot be loaded.

@@ -1,6 +1,6 @@
-"""The step before the Evaluator: held-out interactions with the place of their item among the whole catalogue, by every scorer.
+"""The step before the Evaluator: ranks the item of each held-out interaction among the whole catalogue, by every scorer.
 
-The Evaluator that follows is TFX's own; it adds these up to metrics by TFMA.
+The Evaluator that follows is TFX's own; it adds the ranks up to metrics with TFMA.
 """
 
 import os
@@ -32,7 +32,7 @@ from ndr_client.served import RETRIEVER
 from schemas.features import FeatureSpec
 
 WORKING = ".working"
-# What no sum depends on: a model that is judged anew by other limits is not ranked anew.
+# Sums do not depend on these: changed limits do not require a new ranking.
 JUDGED = {"limits", "beat", "below_popularity", "minimum_index_recall", "next_day_interactions"}
 
 
@@ -66,7 +66,7 @@ class RankerExecutor(base_beam_executor.BaseBeamExecutor):
         output_dict: dict[str, list[types.Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
-        """Called by TFX."""
+        """Override of TFX's method."""
         self._log_startup(input_dict, output_dict, exec_properties)
         settings = EvaluatorSettings.model_validate_json(exec_properties["settings"])
         spec = FeatureSpec.model_validate_json(exec_properties["feature_spec"])
@@ -96,17 +96,17 @@ class Ranker(base_beam_component.BaseBeamComponent):
 
     Args:
         examples: interactions, with an `eval` split.
-        catalogue: the catalogue of the day, split `judged`, as it was known before the day, or where there is none `catalogue`.
+        catalogue: the catalogue of the day: split `judged`, as known before the day, or without it `catalogue`.
         model: the Trainer's model, with both towers.
-        index: the Indexer's, of that model and that catalogue.
-        retriever: the Indexer's, whose search is judged by what an exact one finds.
-        baseline_model: the last blessed model, if the channel has one; it ranks the same catalogue, new items included, by its own
-            towers.
-        counts: the day's, of which what the training split adds says what is popular and what goes together;
-        base_counts: those of an earlier day, if the channel has them, which say it of all days before.
-        settings: what is measured.
+        index: the Indexer's index of that model and catalogue.
+        retriever: the Indexer's retriever, whose search is compared with exact search.
+        baseline_model: the last blessed model, if the channel has one; it ranks the same catalogue, including new items, with its
+            own towers.
+        counts: the day's counts, of which those added by the training split are used.
+        base_counts: those of an earlier day, if the channel has them, for all days before.
+        settings: the evaluator's settings.
         spec: the dataset's features.
-        day: the run's, in days since 1970-01-01.
+        day: the day of the run, in days since 1970-01-01.
 
     Output `ranked_examples`: the eval split's examples with a reward above 0, and their sums; see `components.evaluator.ranked`.
     """

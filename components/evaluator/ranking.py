@@ -1,4 +1,4 @@
-"""Exact places of true items among a whole catalogue, and its exact first items, by blocked matrix products."""
+"""Exact ranks of true items among a whole catalogue, and its exact first items, by blocked matrix products."""
 
 import os
 from collections.abc import Iterator
@@ -14,24 +14,24 @@ from threadpoolctl import ThreadpoolController
 
 TIE = 1e-6
 """Scores this close count as equal. Sums of 64 float32 products differ in their last bits with the order of summation, so the same
-item scored in two blocks must not beat itself. It is absolute, made for unit vectors, whose scores are in [-1, 1]."""
+item scored in two blocks must not beat itself. The tolerance is absolute, for unit vectors, whose scores are in [-1, 1]."""
 
-BLOCK_ITEMS, BLOCK_QUERIES = 510, 512  # their float32 scores are 1 MB, which a core keeps near
+BLOCK_ITEMS, BLOCK_QUERIES = 510, 512  # their float32 scores are 1 MB, which fits a core's cache
 MOST_IN_A_BYTE = 255
-SAMPLED_ITEMS = 1024  # whose scores say from which score on items are collected as possible first ones
-MISSES = 1e-3  # the share of queries whose first items may be looked for once more, as too few were collected
-DENSE_SCORES = 1 << 22  # 16 MB of float32, where all of a query's scores are kept
+SAMPLED_ITEMS = 1024  # their scores give a threshold above which items are collected as candidates for the first
+MISSES = 1e-3  # the expected share of queries that need a second search, because too few items were collected
+DENSE_SCORES = 1 << 22  # 16 MB of float32, if all scores of a query are kept
 
 
 NO_KEY = np.uint64(2**64 - 1)
 
 
 class Ranks(NamedTuple):
-    """Where true items stand, without pretending to order equal scores.
+    """Ranks of true items, with ties left open.
 
     Attributes:
-        above: [queries] int64, items that score higher than the true one.
-        tied: [queries] int64, other items that score the same.
+        above: [queries] int64, the number of items with a higher score than the true one.
+        tied: [queries] int64, the number of other items with the same score.
     """
 
     above: NDArray[np.int64]
@@ -43,7 +43,7 @@ class Excluded(NamedTuple):
 
     Attributes:
         offsets: [queries + 1] int64; the n-th query's items are `rows[offsets[n]:offsets[n + 1]]`.
-        rows: int64; twice the same is once.
+        rows: int64; may repeat.
     """
 
     offsets: NDArray[np.int64]
@@ -55,7 +55,7 @@ class Excluded(NamedTuple):
         return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
 
     def of(self, queries: NDArray[np.int64]) -> "Excluded":
-        """The lists of some of the queries."""
+        """Return the lists of some of the queries."""
         lengths = np.diff(self.offsets)[queries]
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         entries = np.repeat(self.offsets[:-1][queries] - offsets[:-1], lengths) + np.arange(offsets[-1])
@@ -63,12 +63,12 @@ class Excluded(NamedTuple):
 
 
 class Bonuses(NamedTuple):
-    """What is added to the scores of some items of each query, such as those of its history.
+    """Bonuses on the scores of some items of each query, such as those of its history.
 
     Attributes:
         offsets: [queries + 1] int64; the n-th query's items are `rows[offsets[n]:offsets[n + 1]]`, each once.
         rows: int64.
-        values: float32, as many as rows.
+        values: float32, one for each row.
     """
 
     offsets: NDArray[np.int64]
@@ -77,7 +77,7 @@ class Bonuses(NamedTuple):
 
     @classmethod
     def of_rows(cls, rows: NDArray[np.int64], values: NDArray[np.float32]) -> "Bonuses":
-        """Of [queries, n] rows, negative ones for none, and as many values."""
+        """Make them from [queries, n] rows, negative for none, and as many values."""
         there = rows >= 0
         return cls(np.concatenate([[0], np.cumsum(there.sum(axis=1))]), rows[there], values[there].astype(np.float32))
 
@@ -85,12 +85,12 @@ class Bonuses(NamedTuple):
     def of_ids(
         cls, ids: NDArray[np.int64], values: NDArray[np.float32], known: NDArray[np.int64], rows: NDArray[np.int64]
     ) -> "Bonuses":
-        """Of [queries, n] ids and as many values, given all ids that are known, ascending, and the row of each."""
+        """Make them from [queries, n] ids and as many values, given all known ids, ascending, and the row of each."""
         places = np.minimum(np.searchsorted(known, ids), len(known) - 1)
         return cls.of_rows(np.where(known[places] == ids, rows[places], -1), values)
 
     def of(self, queries: NDArray[np.int64]) -> "Bonuses":
-        """Those of some of the queries."""
+        """Return the bonuses of some of the queries."""
         numbered = Excluded(self.offsets, np.arange(len(self.rows))).of(queries)
         return Bonuses(numbered.offsets, self.rows[numbered.rows], self.values[numbered.rows])
 
@@ -100,7 +100,7 @@ class Bonuses(NamedTuple):
         return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
 
     def of_items(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """[queries] or [queries, n] rows, an item or more of each query, to their bonuses, 0 where there is none."""
+        """Return the bonuses of [queries] or [queries, n] rows, one or more items for each query; 0 for none."""
         size = 1 + max(self.rows.max(initial=0), rows.max(initial=0))
         keys = self.queries * size + self.rows
         order = np.argsort(keys)
@@ -118,7 +118,7 @@ def rank_by_embedding(
     excluded: Excluded | None = None,
     bonuses: Bonuses | None = None,
 ) -> Ranks:
-    """Ranks each query's true item by inner product, and what is added to it.
+    """Rank each query's true item by inner product plus bonus.
 
     NaN never helps: an item with a NaN score ranks above the true item; a true item with one ranks last.
 
@@ -127,10 +127,10 @@ def rank_by_embedding(
         items: [items, width], the whole catalogue.
         true_rows: [queries], the row of each query's true item in `items`.
         excluded: items that are not ranked.
-        bonuses: what is added; None adds nothing.
+        bonuses: added to the scores; None for none.
 
     Raises:
-        ValueError: shapes that do not fit, or rows that the catalogue does not have.
+        ValueError: shapes do not fit, or the catalogue lacks a row.
     """
     return rank_and_retrieve(queries, items, true_rows, 0, excluded, bonuses)[0]
 
@@ -143,18 +143,18 @@ def rank_and_retrieve(
     excluded: Excluded | None = None,
     bonuses: Bonuses | None = None,
 ) -> tuple[Ranks, NDArray[np.int64]]:
-    """`rank_by_embedding` and `top_rows` by one product.
+    """Compute `rank_by_embedding` and `top_rows` with one product.
 
     Args:
         queries: see `rank_by_embedding`.
-        items: the same.
-        true_rows: the same.
-        k: how many first items; 0 for none.
+        items: see `rank_by_embedding`.
+        true_rows: see `rank_by_embedding`.
+        k: the number of first items; 0 for none.
         excluded: items that are neither ranked nor retrieved.
         bonuses: see `rank_by_embedding`.
 
     Raises:
-        ValueError: shapes that do not fit, or rows that the catalogue does not have.
+        ValueError: shapes do not fit, or the catalogue lacks a row.
     """
     if queries.ndim != 2 or items.ndim != 2 or queries.shape[1] != items.shape[1]:
         raise ValueError(f"expected queries and items of one width, received {queries.shape} and {items.shape}")
@@ -175,13 +175,13 @@ def rank_and_retrieve(
     not_above, below = counts
     ranked = len(items) - left_out.number
     nowhere = ~np.isfinite(true_scores)
-    # What is not counted was given the lowest score, so it is below.
+    # Items that are not counted have the lowest score, so they are below.
     above = np.where(nowhere, ranked, len(items) - not_above)
     return Ranks(above, np.where(nowhere, 0, not_above - below)), retrieved
 
 
 def rank_by_score(scores: NDArray[np.float64], true_rows: NDArray[np.int64], excluded: Excluded | None = None) -> Ranks:
-    """Ranks each query's true item by a score that is the same for every query, such as popularity.
+    """Rank each query's true item by a score that is the same for every query, such as popularity.
 
     Args:
         scores: [items], the whole catalogue.
@@ -189,7 +189,7 @@ def rank_by_score(scores: NDArray[np.float64], true_rows: NDArray[np.int64], exc
         excluded: items that are not ranked.
 
     Raises:
-        ValueError: rows that the catalogue does not have.
+        ValueError: the catalogue lacks a row.
     """
     left_out = not_counted(true_rows, len(scores), excluded)
     true_scores = scores[true_rows]
@@ -209,19 +209,19 @@ def top_rows(
     excluded: Excluded | None = None,
     bonuses: Bonuses | None = None,
 ) -> NDArray[np.int64]:
-    """The exact first k items of each query by inner product, and what is added to it.
+    """Return the exact first k items of each query by inner product plus bonus.
 
-    Of items with equal scores those with the lower rows are first. An item with a NaN score is not retrieved.
+    Among items with equal scores, lower rows come first. An item with a NaN score is not retrieved.
 
     Args:
         queries: [queries, width].
         items: [items, width].
-        k: how many.
+        k: the number of items.
         excluded: items that are not retrieved.
-        bonuses: what is added; None adds nothing.
+        bonuses: added to the scores; None for none.
 
     Returns:
-        [queries, k] int64 rows of `items`, the best first; -1 where there are no more.
+        [queries, k] int64 rows of `items`, the best first; -1 for none.
     """
     retrieved = np.full((len(queries), k), -1, np.int64)
     if not k or not len(items):
@@ -241,12 +241,12 @@ def top_rows(
 
 
 class NotCounted(NamedTuple):
-    """Pairs of a query and an item that is left out of the counts: its true item, and what is excluded.
+    """Pairs of a query and an item that is not counted: its true item, and excluded items.
 
     Attributes:
         queries: [pairs] int64, ascending.
         rows: [pairs] int64.
-        number: [queries] int64, pairs of each query.
+        number: [queries] int64, the number of pairs of each query.
     """
 
     queries: NDArray[np.int64]
@@ -254,21 +254,21 @@ class NotCounted(NamedTuple):
     number: NDArray[np.int64]
 
     def of(self, start: int, end: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The rows, ascending, of queries from start to end, and the queries, from 0."""
+        """Return the rows, ascending, of queries from start to end, and the queries, from 0."""
         first, after = np.searchsorted(self.queries, [start, end])
         order = np.argsort(self.rows[first:after], kind="stable")
         return self.rows[first:after][order], self.queries[first:after][order] - start
 
     def sums(self, flags: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """[pairs] flags to how many of each query's are set."""
+        """Count each query's flags, given [pairs]."""
         return np.bincount(self.queries[flags], minlength=len(self.number))
 
 
 def not_counted(true_rows: NDArray[np.int64], items: int, excluded: Excluded | None) -> NotCounted:
-    """The pairs that are left out where true items of a catalogue are ranked.
+    """Return the pairs that are not counted when true items of a catalogue are ranked.
 
     Raises:
-        ValueError: rows that the catalogue does not have.
+        ValueError: the catalogue lacks a row.
     """
     queries, rows = np.arange(len(true_rows)), np.asarray(true_rows, np.int64)
     if excluded is not None:
@@ -284,15 +284,15 @@ def not_counted(true_rows: NDArray[np.int64], items: int, excluded: Excluded | N
 
 
 class _Asked:
-    """A block of queries, over all items.
+    """The search of a block of queries over all items.
 
     Args:
         queries: [queries, width].
         items: [items, width].
         excluded: items that are not retrieved.
-        bonuses: what is added to scores.
-        own: [queries] rows and scores of the true items, where they are ranked.
-        k: how many first items to retrieve.
+        bonuses: added to scores.
+        own: [queries] rows and scores of the true items, if they are ranked.
+        k: the number of first items to retrieve.
     """
 
     def __init__(
@@ -319,13 +319,13 @@ class _Asked:
     def scan(
         self, left_out: tuple[NDArray[np.int64], NDArray[np.int64]], threads: ThreadPoolExecutor
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """[2, queries] counts, see `_scan_share`, and [queries, k] retrieved rows.
+        """Return [2, queries] counts, see `_scan_share`, and [queries, k] retrieved rows.
 
         Args:
-            left_out: the rows, ascending, and queries of pairs that are neither counted nor collected, but for true items.
+            left_out: the rows, ascending, and queries of pairs that are neither counted nor, except true items, collected.
             threads: a thread for each core.
         """
-        # Blocks are the same however many threads there are, as the last bit of a product may depend on its block.
+        # Blocks do not depend on the number of threads, because the last bit of a product may depend on its block.
         cores = len(os.sched_getaffinity(0))
         share = BLOCK_ITEMS * max(1, -(-len(self._items) // (BLOCK_ITEMS * cores)))
         shares = [(first, min(first + share, len(self._items))) for first in range(0, len(self._items), share)]
@@ -336,9 +336,9 @@ class _Asked:
     def _scan_share(
         self, left_out: tuple[NDArray[np.int64], NDArray[np.int64]], ends: tuple[int, int]
     ) -> tuple[NDArray[np.int64], list[tuple[NDArray[np.int64], NDArray[np.float32]]]]:
-        """Of the items between two rows [2, queries] counts, those not above the true one and those below it; and what it collects.
+        """Count, among the items between two rows, those not above and those below the true one, [2, queries]; collect candidates.
 
-        What is collected is row * queries + query, and the score.
+        A collected candidate is row * queries + query, and its score.
         """
         number = self._columns.shape[1]
         scores = np.empty((BLOCK_ITEMS, number), np.float32)
@@ -366,7 +366,7 @@ class _Asked:
         return counted, collected
 
     def _collected_above(self) -> NDArray[np.float32]:
-        """[queries] scores above which there are most likely k items, and not many more: those of some of the items say it."""
+        """Estimate from a sample of the items [queries] thresholds above which there are most likely k items, and few more."""
         sample = self._items[:: max(1, len(self._items) // SAMPLED_ITEMS)]
         lengths = np.diff(self._excluded.offsets) if self._excluded else np.zeros(len(self._queries), np.int64)
         expected = (self._k + lengths) * (len(sample) / len(self._items))
@@ -376,13 +376,13 @@ class _Asked:
         return np.where(place > len(sample), np.float32(-np.inf), floors)
 
     def _first(self, collected: list[tuple[NDArray[np.int64], NDArray[np.float32]]]) -> NDArray[np.int64]:
-        """[queries, k] rows of what has the highest scores."""
+        """Return [queries, k] rows with the highest scores."""
         number = len(self._queries)
         if self._floors is None:
             return np.zeros((number, 0), np.int64)
         flat, scores = (np.concatenate(each) for each in zip(*collected, strict=True))
         rows, queries = np.divmod(flat, number)
-        if self._own is not None:  # which was left out of the counts, so it was not collected
+        if self._own is not None:  # the true item was left out of the counts, so it was not collected
             own_rows, own_scores = self._own
             shown = np.flatnonzero((own_scores > self._floors) & ~self._is_excluded(own_rows))
             rows, queries = np.append(rows, own_rows[shown]), np.append(queries, shown)
@@ -401,7 +401,7 @@ class _Asked:
         return retrieved
 
     def _first_of_all(self, some: NDArray[np.int64]) -> NDArray[np.int64]:
-        """[queries, k] rows of what has the highest scores, for some of the queries, of all scores at once."""
+        """Return [queries, k] rows with the highest scores, for some of the queries, from all scores at once."""
         scores = self._queries[some] @ self._items.T
         if self._bonuses:
             bonuses = self._bonuses.of(some)
@@ -415,7 +415,7 @@ class _Asked:
         return _rows_of_least(np.pad(keys, ((0, 0), (0, missing)), constant_values=NO_KEY), self._k)
 
     def _is_excluded(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """[queries] rows, one of each query, to whether they are excluded."""
+        """Return whether [queries] rows, one for each query, are excluded."""
         if self._excluded is None:
             return np.zeros(len(rows), bool)
         size = len(self._items)
@@ -423,20 +423,20 @@ class _Asked:
 
 
 def _keys(scores: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """Scores and rows as one number: the higher the score, and of equal ones the lower the row, the lower the number."""
-    bits = (scores + np.float32(0)).view(np.uint32)  # which makes one zero of both
+    """Combine scores and rows to one number, lower for higher scores and, among equal scores, for lower rows."""
+    bits = (scores + np.float32(0)).view(np.uint32)  # turns -0 into 0
     falling = np.where(bits >> 31, bits, ~bits & np.uint32(0x7FFFFFFF))
     return falling.astype(np.uint64) << np.uint64(32) | rows.astype(np.uint64)
 
 
 def _rows_of_least(keys: NDArray[np.uint64], k: int) -> NDArray[np.int64]:
-    """[queries, n] keys to the rows of the least k, in order; -1 for NO_KEY."""
+    """Return the rows of the least k of [queries, n] keys, in order; -1 for NO_KEY."""
     least = np.sort(np.partition(keys, k - 1, axis=1)[:, :k], axis=1)
     return np.where(least == NO_KEY, -1, (least & np.uint64(0xFFFFFFFF)).astype(np.int64))
 
 
 def _column_sums(flags: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """[rows, columns] to how many of each column are set, added up in bytes, which is many times as fast as in words."""
+    """Count the flags of each column of [rows, columns], in bytes, which is many times as fast as in words."""
     bytes_ = flags.view(np.uint8)
     total = np.zeros(flags.shape[1], np.int64)
     for start in range(0, len(flags), MOST_IN_A_BYTE):
@@ -446,7 +446,7 @@ def _column_sums(flags: NDArray[np.bool_]) -> NDArray[np.int64]:
 
 @contextmanager
 def _workers() -> Iterator[ThreadPoolExecutor]:
-    """A thread for each core, each of which multiplies on its own: what it multiplied is still near when it is compared."""
+    """Start a thread for each core with its own products: their results are still in the core's cache when compared."""
     with _blas().limit(limits=1, user_api="blas"), ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
         yield threads
 

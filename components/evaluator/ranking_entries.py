@@ -1,4 +1,4 @@
-"""Places of true items by scores of which most are 0; items that score alike stand in the order of their popularity."""
+"""Ranks of true items by sparse scores; items with equal scores are ordered by popularity."""
 
 from itertools import pairwise
 
@@ -17,10 +17,10 @@ def rank_by_entries(
     true_rows: NDArray[np.int64],
     excluded: Excluded | None = None,
 ) -> Ranks:
-    """Ranks each query's true item by its score; of items with equal scores, or none, the more popular stands above.
+    """Rank each query's true item by its score; among items with equal or no scores, the more popular ranks higher.
 
     Args:
-        scores: [queries, items] int64, none below 0. The order of a query's entries is of no account.
+        scores: [queries, items] int64, not negative. The order of a query's entries does not matter.
         popularity: [items] interactions.
         true_rows: [queries], the row of each query's true item.
         excluded: items that are not ranked.
@@ -38,11 +38,11 @@ def rank_by_entries(
     true_scores = np.bincount(queries_of_own, values[own], minlength=len(true_rows)).astype(np.int64)
     bound = np.repeat(true_scores, lengths)
     above = _sums(counted & (values > bound), offsets)
-    # Popularity decides among those that score like the true item.
+    # Popularity decides among items with the true item's score.
     level = np.flatnonzero(counted & (values == bound))
     more, tied = _by_popularity(level, scores, popularity, true_rows)
     above += more
-    # A true item without a score stands behind all that have one, among the others by popularity.
+    # A true item without a score ranks after all that have one, by popularity among the rest.
     has_none = true_scores == 0
     scored = np.flatnonzero(counted & np.repeat(has_none, lengths))
     more, as_much = _by_popularity(scored, scores, popularity, true_rows)
@@ -57,16 +57,16 @@ def top_by_entries(
     k: int,
     excluded: Excluded | None = None,
 ) -> NDArray[np.int64]:
-    """The first k items of each query.
+    """Return the first k items of each query.
 
     Args:
-        scores: as in `rank_by_entries`; without any, the most popular items are the first.
+        scores: as in `rank_by_entries`; for a query without any, the most popular items are the first.
         popularity: [items] interactions.
-        k: how many.
+        k: the number of items.
         excluded: items that are not retrieved.
 
     Returns:
-        [queries, k] int64 rows, the best first, of those that are equal the first; -1 where there are no more.
+        [queries, k] int64 rows, the best first, ties by the lower row; -1 for none.
     """
     number, size = scores.shape
     popular = np.argsort(-popularity, kind="stable")
@@ -82,7 +82,7 @@ def top_by_entries(
     for query, (start, end) in enumerate(pairwise(ends.tolist())):
         best = _best(values[start:end], place[rows[start:end]], k)
         top[query, : len(best)] = rows[start:end][best]
-    # Queries that lead to fewer continue with what is popular.
+    # Queries with fewer scored items continue with popular ones.
     longest = int(np.diff(excluded.offsets).max(initial=0)) if excluded else 0
     for query in np.flatnonzero(np.diff(ends) < k).tolist():
         there = rows[ends[query] : ends[query + 1]]
@@ -96,7 +96,7 @@ def top_by_entries(
 def top_by_popularity(
     queries: int, popularity: NDArray[np.int64], k: int, excluded: Excluded | None = None
 ) -> NDArray[np.int64]:
-    """The first k items of each query where only popularity counts; see `top_by_entries`."""
+    """Return the first k items of each query by popularity only; see `top_by_entries`."""
     popular = np.argsort(-popularity, kind="stable")[:k]
     if excluded is None:
         top = np.full((queries, k), -1)
@@ -106,11 +106,11 @@ def top_by_popularity(
 
 
 def _best(values: NDArray[np.int64], places: NDArray[np.int64], k: int) -> NDArray[np.int64]:
-    """Where the k greatest values are, or all if there are fewer, the greatest first; of equal ones the first place."""
+    """Return the positions of the k greatest values, the greatest first; ties by the lower place."""
     found = np.arange(len(values))
     if len(values) > k:
         least = np.partition(values, len(values) - k)[len(values) - k]
-        found = np.flatnonzero(values >= least)  # with all that are level with the last
+        found = np.flatnonzero(values >= least)  # with all that are tied with the last
     ordered: NDArray[np.int64] = found[np.lexsort((places[found], -values[found]))][:k]
     return ordered
 
@@ -121,7 +121,7 @@ def _by_popularity(
     popularity: NDArray[np.int64],
     true_rows: NDArray[np.int64],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """[queries] how many of some entries are more popular than the query's true item, and how many as popular."""
+    """Count among some entries those more popular than the query's true item, and those equally popular, [queries] each."""
     queries = np.searchsorted(scores.indptr, entries, side="right") - 1
     theirs, own = popularity[scores.indices[entries]], popularity[true_rows][queries]
     more, as_much = (np.bincount(queries[flags], minlength=len(true_rows)) for flags in (theirs > own, theirs == own))
@@ -129,7 +129,7 @@ def _by_popularity(
 
 
 def _listed(scores: sparse.csr_array, excluded: Excluded) -> NDArray[np.bool_]:
-    """[entries], whether the item is excluded for its query: marked in a table rather than sorted."""
+    """Return for [entries] whether the item is excluded for its query, using a table of flags rather than sorting."""
     number, size = scores.shape
     block = max(1, min(number, FLAGS // size))
     flags = np.zeros(block * size, bool)
@@ -147,7 +147,7 @@ def _listed(scores: sparse.csr_array, excluded: Excluded) -> NDArray[np.bool_]:
 
 
 def _sums(flags: NDArray[np.bool_], offsets: NDArray[np.int64]) -> NDArray[np.int64]:
-    """[entries] flags to how many of each query's are set."""
+    """Count each query's flags, given [entries]."""
     before = np.concatenate([[0], np.cumsum(flags)])
     counted: NDArray[np.int64] = before[offsets[1:]] - before[offsets[:-1]]
     return counted

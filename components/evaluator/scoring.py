@@ -1,4 +1,4 @@
-"""A group of users' interactions, ranked among the whole catalogue by every scorer."""
+"""Ranks the interactions of a group of users among the whole catalogue, by every scorer."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -50,11 +50,11 @@ class Group(NamedTuple):
 
     Attributes:
         rows: [interactions], their features.
-        scored: what each scorer says of them.
-        sets: [interactions, 2] int64, how many different items the interaction's query has, and how many of its interactions are
-            with this one's.
+        scored: the results of each scorer.
+        sets: [interactions, 2] int64, the number of distinct items of the interaction's query, and of its interactions with
+            this item.
         slices: by slice, [interactions] lists of its values.
-        not_in_catalogue: how many others are with items that the catalogue does not have.
+        not_in_catalogue: the number of other interactions, with items that the catalogue lacks.
     """
 
     rows: pa.RecordBatch
@@ -65,14 +65,14 @@ class Group(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """What scorers are asked.
+    """The queries for the scorers.
 
     Attributes:
         true_rows: [queries] int64, the catalogue rows of the items.
         users: [queries] int64, numbers of the group's users.
         times: [queries] int64, microseconds.
         histories: the catalogue rows of each query's history, oldest first.
-        excluded: those that are not ranked.
+        excluded: the items that are not ranked.
     """
 
     true_rows: NDArray[np.int64]
@@ -82,7 +82,7 @@ class Asked(NamedTuple):
     excluded: Excluded | None
 
     def of(self, queries: NDArray[np.int64]) -> "Asked":
-        """Some of the queries."""
+        """Return some of the queries."""
         excluded = self.excluded and self.excluded.of(queries)
         return Asked(
             self.true_rows[queries], self.users[queries], self.times[queries], self.histories.of(queries), excluded
@@ -90,14 +90,14 @@ class Asked(NamedTuple):
 
 
 class ScoreGroup:
-    """Ranks a group's interactions, by all of `components.evaluator.names` that there is something for.
+    """Ranks a group's interactions by all scorers of `components.evaluator.names` that apply.
 
-    A query is a user with the features that the query tower is given: interactions that share all of them are one query with
-    several true items.
+    A query is a user with the features of the query tower: interactions that share all of them are one query with several true
+    items.
 
     Args:
-        places: where everything lies.
-        settings: what is measured.
+        places: where the inputs lie.
+        settings: the evaluator's settings.
         spec: the dataset's features.
         span: the day, in days since 1970-01-01.
     """
@@ -112,11 +112,11 @@ class ScoreGroup:
 
     @property
     def size(self) -> int:
-        """Of the catalogue."""
+        """The size of the catalogue."""
         return len(self._catalogue.get().ids)
 
     def __call__(self, group: int, examples: Iterable[bytes]) -> Group:
-        """Ranks the interactions with a reward above 0 and an item that the catalogue has."""
+        """Rank the interactions with a reward above 0 and an item of the catalogue."""
         catalogue = self._catalogue.get()
         rows, serialized = _in_order(list(examples))
         kept = positions(rows.column(CANDIDATE_ID), catalogue.ids) >= 0
@@ -139,7 +139,7 @@ class ScoreGroup:
         if self._settings.exclude_history == "all":
             excluded = taken.items(asked.users, asked.times, asked.histories)
         asked = asked._replace(excluded=excluded)
-        # The batches do not depend on the runner, as the last bit of an embedding may depend on its batch.
+        # Batches do not depend on the runner, because the last bit of an embedding may depend on its batch.
         batches = [np.arange(start, min(start + BATCH, rows.num_rows)) for start in range(0, rows.num_rows, BATCH)]
         scored = [self._score(asked.of(batch), serialized[batch].tolist(), taken, catalogue) for batch in batches]
         return Group(
@@ -160,7 +160,7 @@ class ScoreGroup:
         scored |= self._of_baselines(asked, taken, catalogue)
         scored |= self._of_new_items(asked, queries[CANDIDATE], catalogue, bonuses[CANDIDATE])
         is_like = BASELINE in queries and queries[BASELINE].shape == queries[CANDIDATE].shape
-        if self._places.retriever and is_like:  # how the towers go together matters where they are about to be served
+        if self._places.retriever and is_like:  # version skew matters only for towers about to be served
             for name, of_queries, of_items in (
                 (NEW_QUERIES_OLD_ITEMS, CANDIDATE, BASELINE),
                 (OLD_QUERIES_NEW_ITEMS, BASELINE, CANDIDATE),
@@ -183,7 +183,7 @@ class ScoreGroup:
             return Scored.of_ranks(rank_by_embedding(queries, items, asked.true_rows, asked.excluded, bonuses))
         ranks, rows = rank_and_retrieve(queries, items, asked.true_rows, k, asked.excluded, bonuses)
         found = np.zeros((len(rows), 1))
-        if name == CANDIDATE:  # the search by itself, which bonuses have no part in
+        if name == CANDIDATE:  # the search alone, without bonuses
             searched = items if catalogue.is_served else catalogue.served.embeddings
             is_exact = asked.excluded is None and bonuses is None and catalogue.is_served
             exact = rows if is_exact else top_rows(queries, searched, k)
@@ -221,7 +221,7 @@ class ScoreGroup:
         if not len(rows):
             return {}
         some = asked.of(rows)
-        if bonuses is not None:  # what has just arrived is in no history
+        if bonuses is not None:  # an item that has just arrived is in no history
             bonuses = bonuses.of(rows)
             bonuses = bonuses._replace(values=np.where(catalogue.is_new[bonuses.rows], np.float32(0), bonuses.values))
         return {
@@ -252,10 +252,10 @@ class ScoreGroup:
         return found
 
     def _known_users(self, rows: pa.RecordBatch, asked: Asked, taken: Taken, catalogue: Catalogue) -> NDArray[np.bool_]:
-        """[rows], whether anything of the user is known from before the day."""
+        """Return [rows], whether anything of the user is known from before the day."""
         day = self._span * MICROSECONDS_A_DAY
         known = taken.before(day)
-        # A history that has more than the day's own items reaches back.
+        # A history with more than the day's own items reaches back before the day.
         size = len(catalogue.ids)
         of_day = [taken.since(day), (asked.users[asked.times >= day], asked.true_rows[asked.times >= day])]
         keys = np.concatenate([users * size + items for users, items in of_day])
@@ -267,7 +267,7 @@ class ScoreGroup:
 
 
 def _bonuses(queries: Queries, catalogue: Catalogue) -> Bonuses | None:
-    """What histories add, by the catalogue's rows; None where they add nothing."""
+    """Return the bonuses of histories, by the catalogue's rows; None without repeats."""
     if not queries.repeated.shape[1]:
         return None
     rows = positions(pa.array(queries.repeated.ravel(), pa.binary()), catalogue.ids)
@@ -280,7 +280,7 @@ def _measured(ranks: Ranks, retrieved: NDArray[np.int64], found: NDArray[np.floa
 
 
 def _in_order(serialized: Sequence[bytes]) -> tuple[pa.RecordBatch, NDArray[np.object_]]:
-    """A user's rewarded interactions side by side, oldest first; the order of the bytes decides between what is alike."""
+    """Sort a user's rewarded interactions together, oldest first; ties by their bytes."""
     rows = decode(serialized)
     keys = zip(*(single(rows.column(name)).to_pylist() for name in (QUERY_ID, TIMESTAMP)), serialized, strict=True)
     order = np.array([number for *_, number in sorted((*key, number) for number, key in enumerate(keys))], np.int64)
@@ -289,7 +289,7 @@ def _in_order(serialized: Sequence[bytes]) -> tuple[pa.RecordBatch, NDArray[np.o
 
 
 def _sets(rows: pa.RecordBatch, query_features: list[str]) -> NDArray[np.int64]:
-    """[rows, 2]: how many different items the row's query has, and how many of its interactions are with the row's."""
+    """Return [rows, 2]: the number of distinct items of the row's query, and of its interactions with the row's item."""
     columns = [lists(rows, name) for name in (QUERY_ID, *query_features)]
     queries, _ = numbered(columns, rows.num_rows)
     items, first = numbered([lists(rows, CANDIDATE_ID)], rows.num_rows)

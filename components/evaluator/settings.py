@@ -1,4 +1,4 @@
-"""What is measured, on which slices, and what a model must reach to be blessed."""
+"""Settings of the evaluation: metrics, slices, and limits for a blessing."""
 
 from dataclasses import replace
 from typing import Annotated, Any, Literal, Self
@@ -21,12 +21,12 @@ from schemas.located_yaml import FaultsError, KeyPath
 
 
 class SliceSettings(Declaration):
-    """How a declared feature makes slices.
+    """How a declared feature is sliced.
 
     Attributes:
-        edges: of a number's slices, ascending: `[25, 50]` gives `<25`, `25-50` (25 but not 50) and `>=50`. None for ids, each of
-            which is a slice.
-        most: the slices of the ids that most held-out interactions have; all others are together in `(other)`.
+        edges: of a number's slices, ascending: `[25, 50]` gives `<25`, `25-50` (25 but not 50) and `>=50`. Empty for ids, where
+            each id is a slice.
+        most: the number of slices of ids, the most frequent in held-out interactions; all others form `(other)`.
     """
 
     edges: tuple[FiniteFloat, ...] = ()
@@ -40,15 +40,15 @@ class SliceSettings(Declaration):
 
 
 class AsNewSettings(Declaration):
-    """Which share of the catalogue is ranked as if it had just arrived.
+    """The share of the catalogue that is ranked as if it had just arrived.
 
-    An item is drawn by a digest of its id and the day. The share grows until about `interactions` of the ranked interactions are
-    with drawn items, within its bounds.
+    An item is drawn by a digest of its id and the day. The share grows, within its bounds, until about `interactions` of the ranked
+    interactions have drawn items.
 
     Attributes:
-        interactions: how many interactions with such items are wanted.
-        least: the smallest share.
-        most: the greatest; items that are all ranked as new compete with each other, as they would not on a day like any other.
+        interactions: the wanted number of interactions with such items.
+        least: the minimum share.
+        most: the maximum share; items ranked as new compete with each other, and on a normal day there are few of them.
     """
 
     interactions: PositiveInt = 1000
@@ -62,27 +62,27 @@ class AsNewSettings(Declaration):
         return self
 
     def share(self, interactions: int) -> float:
-        """The share of the catalogue to draw where so many interactions are ranked."""
+        """Return the share of the catalogue to draw, given the number of ranked interactions."""
         return min(self.most, max(self.least, self.interactions / max(1, interactions)))
 
 
 class Limit(Declaration):
     """What a metric must reach over all held-out interactions, or on a slice of them.
 
-    It is judged on the estimate, not on its interval, unless it says `beyond_noise`. Where no interaction falls into the slice,
-    there is nothing to judge: that is said with the run, and does not keep a model from being blessed. Limits of change are not
-    looked at where there is no last blessed model.
+    The estimate is compared, not its interval, except with `beyond_noise`. A limit on a slice without interactions is not checked:
+    the run says so, and the model may still be blessed. Change limits are not checked without a last blessed
+    model.
 
     Attributes:
-        metric: a name that `components.evaluator.names` lists, such as `recall_at_50`.
-        slice: which slice, by name and value, such as `{item_popularity: tail}`; several must all hold. None for all interactions.
-            `{item_age: as_new}` holds recall@K or MRR of the items that are ranked as new to it.
-        at_least: the floor.
-        at_most: the ceiling.
-        fall_at_most: by how much it may be below that of the last blessed model on the same interactions and catalogue.
-        rise_at_most: by how much it may be above.
-        beyond_noise: of a change: whether only the whole 95 % interval beyond the limit misses it. A change of which there is no
-            interval, as the interactions are of a single group of users, misses nothing.
+        metric: a name from `components.evaluator.names`, such as `recall_at_50`.
+        slice: the slice, by name and value, such as `{item_popularity: tail}`; several must all apply. Empty for all interactions.
+            `{item_age: as_new}` applies to recall@K or MRR of the items that are ranked as new.
+        at_least: the minimum.
+        at_most: the maximum.
+        fall_at_most: the allowed decrease from the last blessed model on the same interactions and catalogue.
+        rise_at_most: the allowed increase.
+        beyond_noise: for a change: whether the limit is missed only if the whole 95 % interval is beyond it. A change without an
+            interval, because all interactions are of one group of users, misses nothing.
     """
 
     metric: str
@@ -95,12 +95,12 @@ class Limit(Declaration):
 
     @property
     def of_new_items(self) -> bool:
-        """Whether it is on items as new, which is a scorer, not a slice of the interactions."""
+        """Whether it applies to items as new, which is a scorer, not a slice of the interactions."""
         return self.slice.get(ITEM_AGE) == AS_NEW
 
     @property
     def changes(self) -> bool:
-        """Whether it limits the distance from the last blessed model."""
+        """Whether it limits the change from the last blessed model."""
         return self.fall_at_most is not None or self.rise_at_most is not None
 
     @model_validator(mode="after")
@@ -108,9 +108,9 @@ class Limit(Declaration):
         if self.at_least is None and self.at_most is None and not self.changes:
             raise FaultsError([((), "expected at_least, at_most, fall_at_most or rise_at_most; received none of them")])
         if self.fall_at_most is not None and self.rise_at_most is not None:
-            raise FaultsError([((), "give fall_at_most and rise_at_most in a limit each")])
+            raise FaultsError([((), "give fall_at_most and rise_at_most in separate limits")])
         if self.beyond_noise and not self.changes:
-            reason = "expected fall_at_most or rise_at_most, as it is of a change; received neither"
+            reason = "expected fall_at_most or rise_at_most, as beyond_noise is about a change; received neither"
             raise FaultsError([(("beyond_noise",), reason)])
         return self
 
@@ -120,26 +120,26 @@ class EvaluatorSettings(Declaration):
 
     Attributes:
         recall_at: the K of recall@K and NDCG@K.
-        retrieved_at: how many retrieved items are looked at for the catalogue's coverage, their popularity and novelty, and the
+        retrieved_at: the number of retrieved items for coverage, popularity, novelty, and the
             index's recall.
         exclude_history: ranks each held-out item among the catalogue without the items in the query's history (true), or without
-            everything that the user is known to have had (all): for services that do not show what was seen. The names of the
-            metrics say which of the candidate sets was ranked.
-        neighbours: how many items the co-occurrence baseline keeps for each item.
-        slices: declared features by which metrics are sliced, besides those of `components.evaluator.names` and, where the
+            all items that the user is known to have had (all): for services that do not show seen items. The names of the
+            metrics include the candidate set.
+        neighbours: the number of items that the co-occurrence baseline keeps for each item.
+        slices: declared features by which metrics are sliced, besides those of `components.evaluator.names` and, if
             interactions have kinds of events, `event_kind`.
-        beat: the baselines to beat; the strongest of them on a slice is the one with the greatest value of the metric there.
-        below_popularity: what becomes of a model whose recall@K is below that of the strongest baseline of `beat` for any K of
-            `recall_at`.
-        below_last_blessed: what becomes of a model whose recall@K on the same interactions is below that of the last blessed model,
-            and the whole 95 % interval of the difference with it, for any K of `recall_at`: training on must make no model worse.
-        as_new: which items are ranked as if they had just arrived.
-        next_day_interactions: by about how many interactions of the next day a model is judged; of a day with more, whole users are
-            drawn by a digest.
-        filtered_at: which shares of the items the filters let through with which the recall of filtered search is measured, where
+        beat: the baselines to beat; the strongest on a slice is the one with the greatest value of the metric there.
+        below_popularity: whether to refuse or bless a model whose recall@K is below that of the strongest baseline of `beat` for
+            any K of `recall_at`.
+        below_last_blessed: whether to refuse or bless a model whose recall@K is significantly below that of the last blessed model
+            on the same interactions (the whole 95 % interval of the difference is below 0), for any K of `recall_at`.
+        as_new: the items to rank as if they had just arrived.
+        next_day_interactions: about the number of the next day's interactions that evaluate a model; if the day has more, whole
+            users are drawn by a digest.
+        filtered_at: the shares of items that pass the filters with which the recall of filtered search is measured, if
             `features.yaml` declares filters; by default those of `components.evaluator.names.FILTERED_AT`.
-        minimum_index_recall: the share of the exact top `retrieved_at` that the index must find; below, the model is not blessed.
-        limits: what else must be reached.
+        minimum_index_recall: the share of the exact top `retrieved_at` that the index must find for a blessing.
+        limits: further limits.
     """
 
     recall_at: tuple[PositiveInt, ...] = Field(default=(10, 50, 100, 300), min_length=1)
@@ -159,7 +159,7 @@ class EvaluatorSettings(Declaration):
     next_day_interactions: PositiveInt = 200_000
 
     def of(self, spec: FeatureSpec) -> "EvaluatorSettings":
-        """These, with a slice for each kind of event where there are kinds, and filtered search where there are filters."""
+        """Add a slice for each kind of event if there are kinds, and filtered search if there are filters."""
         update: dict[str, Any] = {"filtered_at": self._filtered_at if spec.catalogue.filters else ()}
         if spec.interactions.event is not None:
             of_events = self.slices.get(EVENT_KIND, SliceSettings(most=len(spec.interactions.event.weights)))
@@ -172,7 +172,7 @@ class EvaluatorSettings(Declaration):
 
     @property
     def statistics(self) -> Statistics:
-        """What is measured of each scorer."""
+        """The statistics of each scorer."""
         return Statistics(self.recall_at, self.retrieved_at, self.exclude_history, self.filtered_at or ())
 
     @model_validator(mode="after")
@@ -189,13 +189,13 @@ class EvaluatorSettings(Declaration):
                 reason = f"expected one of {', '.join(measured)}; received {limit.metric!r}"
                 faults.append(((*place, "metric"), reason))
             if limit.metric in (statistics.index_recall, *statistics.filtered_recalls) and limit.changes:
-                reason = "the last blessed model has no index of today's catalogue to compare with; give at_least"
+                reason = "the last blessed model has no index of today's catalogue to compare with; use at_least"
                 faults.append(((*place, "metric"), reason))
             if limit.beyond_noise and limit.metric not in (*statistics.by_interaction, *statistics.by_query):
                 reason = f"the change of {limit.metric} has no interval; expected a limit without beyond_noise"
                 faults.append(((*place, "beyond_noise"), reason))
             if limit.of_new_items and limit.changes:
-                reason = "the last blessed model does not rank items as new; give at_least or at_most"
+                reason = "the last blessed model does not rank items as new; use at_least or at_most"
                 faults.append(((*place, "slice", ITEM_AGE), reason))
             for name, value in limit.slice.items():
                 if limit.of_new_items and name == ITEM_AGE:
@@ -217,7 +217,7 @@ class EvaluatorSettings(Declaration):
         return self
 
     def faults(self, spec: FeatureSpec) -> list[tuple[KeyPath, str]]:
-        """What does not fit a dataset's features: the key path below `evaluator`, and the reason."""
+        """List what contradicts a dataset's features: the key path below `evaluator`, and the reason."""
         found: list[tuple[KeyPath, str]] = []
         event = spec.interactions.event
         if not spec.catalogue.filters:
@@ -232,7 +232,7 @@ class EvaluatorSettings(Declaration):
             if kind is not None and (event is None or not event.weights.get(kind)):
                 weighed = [each for each, weight in event.weights.items() if weight] if event else []
                 expected = (
-                    f"expected a kind of event that weighs something ({', '.join(weighed) or 'none is declared'})"
+                    f"expected a kind of event with a weight above 0 ({', '.join(weighed) or 'none is declared'})"
                 )
                 found.append((("limits", number, "slice", EVENT_KIND), f"{expected}, received {kind!r}"))
         for name, each in self.slices.items():

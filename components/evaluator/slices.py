@@ -1,4 +1,4 @@
-"""Which slices (`components.evaluator.names`) a held-out interaction is in."""
+"""Assigns held-out interactions to slices (`components.evaluator.names`)."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -17,12 +17,12 @@ HEAD, TORSO = 0.5, 0.9
 
 
 def feature(name: str) -> str:
-    """The feature of a ranked example that holds its slice; the pipeline's own features begin with an underscore."""
+    """Return the feature of a ranked example that holds its slice; the pipeline's own features begin with an underscore."""
     return f"_by_{name}"
 
 
 def popularity_parts(counts: NDArray[np.int64]) -> NDArray[np.str_]:
-    """Head, torso or tail: [items] interactions of each item to [items] names. An item on the border is of the part above."""
+    """Map [items] interactions of each item to head, torso or tail, [items] names; an item on a border is in the upper part."""
     order = np.argsort(-counts, kind="stable")
     before = np.empty(len(order))
     before[order] = np.cumsum(counts[order]) - counts[order]
@@ -31,12 +31,12 @@ def popularity_parts(counts: NDArray[np.int64]) -> NDArray[np.str_]:
 
 
 def history_lengths(lengths: NDArray[np.int64]) -> NDArray[np.str_]:
-    """[queries] items in the history to [queries] names."""
+    """Map [queries] lengths of histories to [queries] names."""
     return np.array(SLICES[HISTORY_LENGTH])[np.searchsorted(HISTORY_EDGES, lengths, side="right")]
 
 
 def of_numbers(numbers: pa.ListArray, edges: Sequence[float]) -> pa.ListArray:
-    """Numbers, each a list of one or none, to names of the intervals between edges."""
+    """Map numbers, each a list of one or none, to names of the intervals between edges."""
     written = [f"{edge:g}" for edge in edges]
     names = [
         f"<{written[0]}",
@@ -49,7 +49,7 @@ def of_numbers(numbers: pa.ListArray, edges: Sequence[float]) -> pa.ListArray:
 
 
 def of_ids(ids: pa.ListArray, kept: Sequence[bytes]) -> pa.ListArray:
-    """Ids, each a list of any number, to the same with those that are not kept together in one."""
+    """Replace ids that are not kept, in lists of any length, by one common name."""
     values = pc.list_flatten(ids).cast(pa.binary())
     found = pc.if_else(pc.is_in(values, value_set=pa.array(kept, pa.binary())), values, pa.scalar(OTHER.encode()))
     return _or_none(pa.ListArray.from_arrays(_offsets(ids), found))
@@ -61,5 +61,5 @@ def _offsets(lists: pa.ListArray) -> pa.Array:
 
 
 def _or_none(names: pa.ListArray) -> pa.ListArray:
-    """Each slice's name once; an interaction without a value is in a slice of its own."""
+    """Keep each slice's name once; an interaction without a value has a slice of its own."""
     return pa.array([sorted(set(each)) or [NONE.encode()] for each in names.to_pylist()], pa.list_(pa.binary()))

@@ -1,8 +1,8 @@
-"""What a ranked interaction adds to each metric (`components.evaluator.names`), and the mean that the sums make.
+"""The contribution of a ranked interaction to each metric (`components.evaluator.names`), and means with their errors.
 
 All metrics but coverage are means. Recall over the set of a query's true items and NDCG are means over queries, but sums over
-interactions too: each of a query's true items brings its share. So every metric of every slice comes from sums, which add up in any
-order on any number of workers, and of which any group of queries can be left out again (`Mean`).
+interactions too: each of a query's true items contributes its share. So every metric of every slice comes from sums, which add up
+in any order on any number of workers, and from which any group of queries can be left out again (`Mean`).
 """
 
 from dataclasses import dataclass
@@ -23,15 +23,15 @@ def added(
     repeats: NDArray[np.int64],
     retrieved: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """What each of several interactions adds to the sums.
+    """Compute the contributions of interactions to the sums.
 
     Args:
-        statistics: says which they are.
+        statistics: names the sums.
         ranks: [interactions], of their items.
-        true_items: [interactions], how many different items the interaction's query has.
-        repeats: [interactions], how often this one is among the query's interactions.
-        retrieved: [interactions, 3], popularity and novelty of the retrieved items and the index's recall; and where filtered
-            search is measured, whether it is with this query, and its recalls.
+        true_items: [interactions], the number of distinct items of the interaction's query.
+        repeats: [interactions], how often this item occurs among the query's interactions.
+        retrieved: [interactions, 3], popularity and novelty of the retrieved items and the index's recall; if filtered
+            search is measured, also whether it used this query, and its recalls.
 
     Returns:
         [interactions, columns] float64; the columns are those of `Statistics.columns`.
@@ -46,7 +46,7 @@ def added(
     columns = [np.ones(len(above)), share, *hits, expectation.reciprocal_rank(above, tied)]
     columns += [*(share * hit for hit in hits), *gains, *(share * retrieved.T)]
     found = np.stack(columns, axis=1)
-    return np.pad(found, ((0, 0), (0, len(statistics.columns) - found.shape[1])))  # of scorers that search nothing
+    return np.pad(found, ((0, 0), (0, len(statistics.columns) - found.shape[1])))  # for scorers without search
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,13 @@ class Mean:
     """A mean with its standard error.
 
     The error is that of a jackknife that leaves out a group of users at a time (Efron & Tibshirani, "An Introduction to the
-    Bootstrap", chapter 11): the interactions of one person are alike, so that they are left out together. A user's group is a
+    Bootstrap", chapter 11): the interactions of one user are correlated, so they are left out together. A user's group is a
     digest of the id, so the same data gives the same interval on any number of workers.
 
     Attributes:
-        value: the mean; NaN where there is no interaction.
-        error: its standard error; None where fewer than two groups have an interaction.
-        groups: how many there are.
+        value: the mean; NaN without interactions.
+        error: its standard error; None if fewer than two groups have interactions.
+        groups: the number of groups with interactions.
     """
 
     value: float
@@ -69,11 +69,11 @@ class Mean:
 
     @classmethod
     def of(cls, sums: NDArray[np.float64], counts: NDArray[np.float64]) -> "Mean":
-        """The mean of groups.
+        """Compute the mean of groups.
 
         Args:
             sums: [groups], of the values.
-            counts: [groups], of what the mean is over; 0 where a group is empty.
+            counts: [groups], what the mean is over; 0 for an empty group.
         """
         there = counts > 0
         sums, counts = sums[there], counts[there]
@@ -88,7 +88,7 @@ class Mean:
         return cls(float(value), float(np.sqrt(variance)), groups)
 
     def interval(self) -> list[float | None]:
-        """`[value, lower, upper]` of the 95 % interval by Student's t, as TFMA's is; the ends are None without an error."""
+        """Return `[value, lower, upper]` of the 95 % interval by Student's t, like TFMA; the ends are None without an error."""
         if self.error is None:
             return [self.value, None, None]
         half = float(stats.t.ppf(0.975, self.groups - 1)) * self.error

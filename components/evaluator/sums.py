@@ -1,6 +1,6 @@
-"""Sums over interactions, by scorer and group of users, and the metrics (`components.evaluator.names`) that they make.
+"""Sums over interactions, by scorer and group of users, and the metrics (`components.evaluator.names`) computed from them.
 
-TFMA's evaluation of the candidate and the judgement by the next day both go through here.
+TFMA's evaluation of the candidate and the evaluation by the next day both use this module.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,15 +29,15 @@ from components.evaluator.ranked import USER_GROUPS
 from components.evaluator.statistics import Mean
 
 Interval = list[float | None]
-"""`[value, lower, upper]`; the ends of the 95 % interval, None where there is none."""
+"""`[value, lower, upper]`; the ends of the 95 % interval, None without one."""
 
 
 class Sums:
-    """What the interactions of a slice add up to.
+    """The sums of a slice's interactions.
 
     Attributes:
-        values: [groups, columns] float64, by scorer; a scorer that ranked none of the interactions is not there.
-        retrieved: [items] bool, packed, whether an item is retrieved for any query; by scorer. Empty where that is not measured.
+        values: [groups, columns] float64, by scorer; without scorers that ranked none of the interactions.
+        retrieved: [items] bool, packed, whether an item is retrieved for any query; by scorer. Empty if not measured.
         items: the size of the catalogue.
     """
 
@@ -47,7 +47,7 @@ class Sums:
         self.items = 0
 
     def add(self, scorer: str, group: int, values: NDArray[np.float64]) -> None:
-        """Adds what interactions of a group of users add up to, [columns]; a scorer that ranked none of them is passed over."""
+        """Add the sums of interactions of a group of users, [columns]; ignores a scorer that ranked none of them."""
         if not values[0]:
             return
         if scorer not in self.values:
@@ -55,14 +55,14 @@ class Sums:
         self.values[scorer][group] += values
 
     def add_retrieved(self, scorer: str, rows: NDArray[np.int64], items: int) -> None:
-        """Notes the catalogue rows that were retrieved."""
+        """Record the catalogue rows that were retrieved."""
         self.items = items
         if scorer not in self.retrieved:
             self.retrieved[scorer] = np.zeros(-(-items // 8), np.uint8)
         np.bitwise_or.at(self.retrieved[scorer], rows >> 3, (1 << (rows & 7)).astype(np.uint8))
 
     def merge(self, other: "Sums") -> None:
-        """Adds what others have added up."""
+        """Add other sums."""
         self.items = max(self.items, other.items)
         for scorer, values in other.values.items():
             self.values[scorer] = self.values[scorer] + values if scorer in self.values else values
@@ -70,18 +70,18 @@ class Sums:
             self.retrieved[scorer] = self.retrieved[scorer] | shown if scorer in self.retrieved else shown
 
     def coverage(self, scorer: str) -> float:
-        """The share of the catalogue that is retrieved."""
+        """Return the share of the catalogue that is retrieved."""
         return int(np.bitwise_count(self.retrieved[scorer]).sum()) / self.items
 
 
 class Measured(NamedTuple):
-    """A statistic of a scorer, or its lead over another.
+    """A statistic of a scorer, or its difference from another's.
 
     Attributes:
-        statistics: says which column is which.
+        statistics: names the columns.
         statistic: its name.
-        scorer: whose.
-        over: whose is taken off; empty for none. `STRONGEST` is that of `beat` with the greatest value.
+        scorer: the scorer.
+        over: the scorer to subtract; empty for none. `STRONGEST` is the one in `beat` with the greatest value.
         beat: the baselines that `STRONGEST` is one of.
     """
 
@@ -92,10 +92,10 @@ class Measured(NamedTuple):
     beat: tuple[str, ...] = ()
 
     def mean(self, sums: Sums, over: str = "") -> Mean:
-        """The mean over the slice, or, of what two scorers differ by on each interaction, the mean of that."""
+        """Return the mean over the slice, or the mean of the differences of two scorers on each interaction."""
         over = over or self.over
         if over == STRONGEST:
-            # The first of equals.
+            # The first among equals.
             over = max(self.beat, key=lambda name: self._replace(scorer=name, over="").mean(sums).value)
         nothing = np.zeros((USER_GROUPS, len(self.statistics.columns)))
         columns = self.statistics.columns
@@ -105,7 +105,7 @@ class Measured(NamedTuple):
         return Mean.of(total, values[:, columns.index(denominator(self.statistic))])
 
     def value(self, sums: Sums) -> float:
-        """The statistic's value; NaN where the scorer ranked nothing."""
+        """Return the statistic's value; NaN if the scorer ranked nothing."""
         if self.statistic == self.statistics.coverage:
             return sums.coverage(self.scorer)
         if self.statistic in (INTERACTIONS, QUERIES):
@@ -115,16 +115,16 @@ class Measured(NamedTuple):
 
 
 def pairs_of_new_items(statistics: Statistics) -> list[tuple[str, str, str]]:
-    """What is measured of items as new: statistic, scorer, and over whom (or empty)."""
+    """List the statistics of items as new: statistic, scorer, and the scorer to subtract (or empty)."""
     of_each = [(name, scorer, "") for scorer in OF_NEW_ITEMS for name in (INTERACTIONS, *statistics.by_interaction)]
     return [*of_each, *((name, AS_NEW, CONTENT_NEIGHBOURS) for name in statistics.by_interaction)]
 
 
 def report(statistics: Statistics, by_slice: Mapping[str, Sums], beat: Sequence[str]) -> dict[str, Any]:
-    """The metrics of ranks, as `components.evaluator.evaluator.read_metrics` has them.
+    """Compute the metrics of ranks, as `components.evaluator.evaluator.read_metrics` returns them.
 
     Args:
-        statistics: says which they are; what is retrieved is left out.
+        statistics: names the metrics; those of retrieval are left out.
         by_slice: the sums of each slice; `ALL` for all interactions.
         beat: the baselines that the strongest is one of.
     """
@@ -160,7 +160,7 @@ def report(statistics: Statistics, by_slice: Mapping[str, Sums], beat: Sequence[
 
 
 def interval(measured: Measured, sums: Sums) -> Interval:
-    """A statistic with its 95 % interval."""
+    """Return a statistic with its 95 % interval."""
     if measured.statistic == INTERACTIONS:
         return [measured.value(sums), None, None]
     ends = measured.mean(sums).interval()
@@ -168,6 +168,6 @@ def interval(measured: Measured, sums: Sums) -> Interval:
 
 
 def within_a_share(interval: Interval) -> Interval:
-    """The interval of a share ends at 0 and 1, where that of its error may not."""
+    """Clip the interval of a share to [0, 1]."""
     value, lower, upper = interval
     return [value, None if lower is None else max(lower, 0.0), None if upper is None else min(upper, 1.0)]

@@ -1,4 +1,4 @@
-"""What users are known to have taken: a baseline, and what services that show nothing twice leave out."""
+"""The items that users are known to have taken: a baseline, and the items that some services do not show again."""
 
 from collections.abc import Sequence
 
@@ -12,17 +12,17 @@ from components.counts import files as counts_files
 from components.evaluator.positions import positions
 from components.evaluator.ranking import Excluded
 
-PLACES = 1 << 13  # a user's items that can be told apart by when they were taken
+PLACES = 1 << 13  # the maximum number of a user's items whose order in time is distinguished
 
 
 class Taken:
-    """What the users of a part took, by catalogue rows.
+    """The items that the users of a part took, by catalogue rows.
 
     Args:
         folders: of `components.counts.files`.
-        part: of the users.
-        users: binary, the users that matter, each once.
-        ids: of the catalogue, binary, in the order of the rows.
+        part: the part of the users.
+        users: binary, the users to read, each once.
+        ids: the catalogue's ids, binary, in the order of the rows.
     """
 
     def __init__(self, folders: Sequence[str], part: int, users: pa.Array, ids: pa.Array) -> None:
@@ -31,7 +31,7 @@ class Taken:
         rows = positions(pa.array(found["item"], pa.binary()), ids)
         self._last_of_any, self._number = found["last"].to_numpy(np.int64), len(users)
         self._user_of_any = of_users
-        # By user as `users` has them; the newest of each come first.
+        # In the order of `users`; each user's newest items come first.
         order = np.flatnonzero(rows >= 0)
         order = order[np.argsort(of_users[order], kind="stable")]
         self._users, self._rows = of_users[order], rows[order]
@@ -39,22 +39,22 @@ class Taken:
         self._offsets = np.searchsorted(self._users, np.arange(len(users) + 1))
 
     def before(self, time: int) -> NDArray[np.bool_]:
-        """[users], whether anything is known of the user from before a time."""
+        """Return [users], whether anything is known of the user from before a time."""
         known = np.zeros(self._number, bool)
         known[self._user_of_any[self._last_of_any < time]] = True
         return known
 
     def since(self, time: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Users and rows of what was last taken at that time or later."""
+        """Return users and rows of items last taken at a time or later."""
         newer = self._last >= time
         return self._users[newer], self._rows[newer]
 
     def items(self, users: NDArray[np.int64], times: NDArray[np.int64], histories: Excluded) -> Excluded:
-        """Everything that each query's user is known to have had by then: what was carried, and the history.
+        """Return all items that each query's user is known to have had by then: the carried ones and the history.
 
         Args:
             users: [queries], numbers of `users`.
-            times: [queries], microseconds; what was last taken then or later is not known.
+            times: [queries], microseconds; items last taken then or later are not known.
             histories: the rows of each query's history.
         """
         queries, entries = self._entries(users, times)
@@ -66,15 +66,15 @@ class Taken:
     def scores(
         self, users: NDArray[np.int64], times: NDArray[np.int64], histories: Excluded, size: int
     ) -> sparse.csr_array:
-        """[queries, size] int64: of what each query's user took before, the most frequent highest, of equals the newest.
+        """Score [queries, size] int64: the items that each query's user took before, the most frequent highest, ties by the newest.
 
-        An item of the history counts at least as often as it is there, and is newer than what is not.
+        An item of the history counts at least as often as it occurs there, and is newer than other items.
 
         Args:
             users: [queries], numbers of `users`.
-            times: [queries], microseconds; what was last taken then or later is not known.
+            times: [queries], microseconds; items last taken then or later are not known.
             histories: the rows of each query's history, oldest first.
-            size: of the catalogue.
+            size: the size of the catalogue.
         """
         queries, entries = self._entries(users, times)
         place = entries - self._offsets[users][queries]  # the newest is 0
@@ -94,7 +94,7 @@ class Taken:
     def _entries(
         self, users: NDArray[np.int64], times: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Of each query's user, query and entry of what was carried and taken before."""
+        """Return query and entry of the carried items that each query's user took before."""
         lengths = np.diff(self._offsets)[users]
         queries = np.repeat(np.arange(len(users)), lengths)
         start = np.repeat(self._offsets[:-1][users] - (np.cumsum(lengths) - lengths), lengths)

@@ -1,4 +1,4 @@
-"""TFX's DistributionValidator, which reports how a span differs from the previous one, made to stop the run on it."""
+"""TFX's DistributionValidator, which reports how a span differs from the previous one, changed to stop the run."""
 
 import json
 import os
@@ -28,7 +28,7 @@ HISTORY_KEY = "history"
 
 
 class StoppingDistributionValidatorSpec(component_spec.ComponentSpec):
-    """TFX's, and the history whose lengths are compared: its name, its `last` and `least_history`, as JSON."""
+    """TFX's spec, with the history whose lengths are compared: its name, its `last` and `least_history`, as JSON."""
 
     PARAMETERS = {
         **DistributionValidatorSpec.PARAMETERS,
@@ -40,7 +40,7 @@ class StoppingDistributionValidatorSpec(component_spec.ComponentSpec):
 
 
 def drift_faults(settings: ValidationSettings, spec: FeatureSpec) -> list[Fault]:
-    """A key path below `settings` and a reason for each limit of a feature that the specification lacks."""
+    """List each limit on a feature that the specification lacks: a key path below `settings`, and a reason."""
     known = ", ".join(sorted(spec.of_interactions))
     return [
         (("drift", name), f"expected a feature of the interactions ({known}), received {name!r}")
@@ -52,10 +52,10 @@ def drift_faults(settings: ValidationSettings, spec: FeatureSpec) -> list[Fault]
 def distribution_config(
     settings: ValidationSettings, spec: FeatureSpec
 ) -> distribution_validator_pb2.DistributionValidatorConfig:
-    """The limits as TFX has them: Jensen-Shannon divergence for numbers, the L-infinity norm for all others.
+    """Convert the limits to TFX's form: Jensen-Shannon divergence for numbers, the L-infinity norm for all others.
 
     Raises:
-        UserError: one line for each limit of a feature that the specification lacks.
+        UserError: one line for each limit on a feature that the specification lacks.
     """
     faults = drift_faults(settings, spec)
     if faults:
@@ -75,9 +75,9 @@ def distribution_config(
 
 
 class StoppingDistributionExecutor(executor.Executor):
-    """TFX's executor; then a UserError that names every change beyond its limit in words.
+    """TFX's executor; afterwards raises a UserError that names every change beyond its limit.
 
-    The lengths of histories are left on the artifact, as `components.example_validator.lengths` has them.
+    Sets the lengths of histories on the artifact, in the form of `components.example_validator.lengths`.
     """
 
     def Do(  # noqa: N802
@@ -86,7 +86,7 @@ class StoppingDistributionExecutor(executor.Executor):
         output_dict: dict[str, list[types.Artifact]],
         exec_properties: dict[str, Any],
     ) -> Any:
-        """Called by TFX.
+        """Override of TFX's method.
 
         Raises:
             UserError: the span is further from the previous one than the limits allow, or cannot be compared with it.
@@ -100,7 +100,7 @@ class StoppingDistributionExecutor(executor.Executor):
             before = _load(previous, TRAIN_SPLIT) if previous else None
             found_lengths = lengths.compare(name, last, least, train, held_out, before)
             anomalies.set_string_custom_property(lengths.HISTORIES_PROPERTY, found_lengths.to_json())
-        # TFX records the artifact as it is at the end of this; what is set later is lost.
+        # TFX records the artifact as it is when this returns; later changes are lost.
         result = super().Do(input_dict, output_dict, exec_properties)
         if previous is None:
             return result
@@ -125,12 +125,12 @@ class StoppingDistributionValidator(base_component.BaseComponent):
 
     Args:
         statistics: of the span's interactions.
-        baseline_statistics: of the previous span's. Where the channel resolves to nothing, as on the first day, all passes.
+        baseline_statistics: of the previous span's. If the channel is empty, as on the first day, everything passes.
         settings: the limits.
-        spec: says which features are numbers.
+        spec: tells which features are numbers.
 
     Raises:
-        UserError: a limit is for a feature that the specification lacks.
+        UserError: a limit is on a feature that the specification lacks.
     """
 
     SPEC_CLASS = StoppingDistributionValidatorSpec
@@ -148,7 +148,7 @@ class StoppingDistributionValidator(base_component.BaseComponent):
         super().__init__(
             StoppingDistributionValidatorSpec(
                 statistics=statistics,
-                # TFX's executor passes a first day, but TFX's specification wants an artifact before it is called.
+                # TFX's executor handles a missing artifact, but TFX's spec requires one before the executor is called.
                 baseline_statistics=baseline_statistics.as_optional(),
                 distribution_validator_config=distribution_config(settings, spec),
                 include_split_pairs=json_utils.dumps([(split, split) for split in SPLITS]),
@@ -166,10 +166,10 @@ def _in_words(
     current: statistics_pb2.DatasetFeatureStatistics,
     previous: statistics_pb2.DatasetFeatureStatistics,
 ) -> anomalies_pb2.Anomalies:
-    """What TFX reported, with counts; and what it leaves unsaid where there is nothing to compare.
+    """Add counts to TFX's report, and anomalies that it misses if there is nothing to compare.
 
-    Against a span without any value of a feature TFDV takes every share as 0, so the distance may well be below the limit;
-    against one without examples it knows no ratio and passes.
+    If the previous span has no value of a feature, TFDV takes every share as 0, so the distance may be below the limit; if it has
+    no examples, TFDV computes no ratio and reports nothing.
     """
     anomalies = anomalies_pb2.Anomalies.FromString(reported.SerializeToString())
     for feature in config.default_slice_config.feature:
@@ -192,7 +192,7 @@ def _in_words(
 
 
 def _values(statistics: statistics_pb2.DatasetFeatureStatistics, name: str) -> int:
-    """How many values a feature has in all examples together."""
+    """Return the number of values of a feature in all examples."""
     for feature in statistics.features:
         if list(feature.path.step) == [name]:
             count: int = getattr(feature, feature.WhichOneof("stats")).common_stats.tot_num_values

@@ -1,6 +1,6 @@
-"""How long histories are: of training, of what is held out, of the day before and of what is served.
+"""Compares the lengths of histories: in training, held out, on the previous day, and in served queries.
 
-A model that was trained on short histories is asked with long ones, and nothing else in a run would say so.
+A model trained on short histories may be served long ones, and no other check of a run would notice.
 """
 
 import json
@@ -13,15 +13,15 @@ HISTORIES_PROPERTY = "histories"
 
 @dataclass(frozen=True)
 class Lengths:
-    """The mean lengths of histories, over all examples, those without one included.
+    """The mean lengths of histories, over all examples, including those without history.
 
     Attributes:
         feature: the history.
-        last: the most items that it has.
+        last: its maximum length.
         train: of the training split.
-        eval: of what is held out.
-        previous: of the previous span's training split; None where there is none.
-        cautions: a sentence for each that training's are much shorter than.
+        eval: of the held-out split.
+        previous: of the previous span's training split; None without one.
+        cautions: a sentence for each that is much longer than training's.
     """
 
     feature: str
@@ -32,7 +32,7 @@ class Lengths:
     cautions: tuple[str, ...] = ()
 
     def to_json(self) -> str:
-        """What is kept with the anomalies."""
+        """Serialise them for the anomalies artifact."""
         return json.dumps(asdict(self))
 
 
@@ -44,12 +44,12 @@ def compare(
     held_out: statistics_pb2.DatasetFeatureStatistics,
     previous: statistics_pb2.DatasetFeatureStatistics | None,
 ) -> Lengths:
-    """Compares the lengths of histories.
+    """Compare the lengths of histories.
 
     Args:
         feature: the history.
-        last: the most items that it has.
-        least: training's shortest mean length, as a share of another's; None cautions of nothing.
+        last: its maximum length.
+        least: the minimum mean length in training, as a share of the others; None for no warning.
         train: the statistics of the training split.
         held_out: those of the eval split.
         previous: those of the previous span's training split, if there is one.
@@ -71,7 +71,7 @@ def compare(
 
 
 def mean_length(statistics: statistics_pb2.DatasetFeatureStatistics, name: str) -> float:
-    """How many values a feature has in an example on average; 0 where there is none."""
+    """Return the mean number of values of a feature in an example; 0 without examples."""
     for feature in statistics.features:
         if list(feature.path.step) == [name] and statistics.num_examples:
             common = getattr(feature, feature.WhichOneof("stats")).common_stats

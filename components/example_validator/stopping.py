@@ -1,4 +1,4 @@
-"""TFX's ExampleValidator, which reports anomalies, made to stop the run on them."""
+"""TFX's ExampleValidator, which reports anomalies, changed to stop the run."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from schemas.errors import UserError
 
 
 class StoppingExecutor(executor.Executor):
-    """TFX's executor; then a UserError that names every anomaly in words."""
+    """TFX's executor; afterwards raises a UserError that names every anomaly."""
 
     def Do(  # noqa: N802
         self,
@@ -22,10 +22,10 @@ class StoppingExecutor(executor.Executor):
         output_dict: dict[str, list[types.Artifact]],
         exec_properties: dict[str, Any],
     ) -> Any:
-        """Called by TFX.
+        """Override of TFX's method.
 
         Raises:
-            UserError: the statistics do not keep to the schema.
+            UserError: the statistics violate the schema.
         """
         result = super().Do(input_dict, output_dict, exec_properties)
         artifact = artifact_utils.get_single_instance(output_dict[standard_component_specs.ANOMALIES_KEY])
@@ -48,7 +48,7 @@ class StoppingExampleValidator(ExampleValidator):
 
 
 def describe(anomalies: anomalies_pb2.Anomalies) -> list[str]:
-    """One sentence an anomaly: the feature and what TFDV says of it."""
+    """Describe each anomaly in a sentence: the feature, and TFDV's description."""
     sentences = [
         f"{feature}: {reason.description}"
         for feature, anomaly in sorted(anomalies.anomaly_info.items())

@@ -1,7 +1,7 @@
-"""The step that serves a version before it is pushed: one that cannot be loaded, or answers otherwise than it was trained, is not.
+"""The step that serves a version before it is pushed: it refuses one that cannot be loaded, or answers unlike the trained model.
 
-TFX's InfraValidator starts TF Serving in Docker or on Kubernetes, and asks whether it loads. This one starts the embedded server,
-over real sockets, and compares every answer. Its output is TFX's InfraBlessing, so TFX's Pusher heeds it.
+TFX's InfraValidator starts TF Serving in Docker or on Kubernetes, and checks that it loads. This one starts the embedded server,
+with real sockets, and compares every answer. Its output is TFX's InfraBlessing, which TFX's Pusher respects.
 """
 
 import json
@@ -42,12 +42,12 @@ from serving.settings import Limits, ServerConfig, ServingTensorFlow
 
 REFUSED_PROPERTY = "refused"
 BATCH = 256
-CHECKED_ITEMS = 2048  # of the catalogue; every one was embedded by the same tower in the same way
+CHECKED_ITEMS = 2048  # of the catalogue; the same tower embedded all of them in the same way
 RETRIEVED = 100
 UNBOUNDED = ServerConfig(
     limits=Limits(request_bytes=1 << 30, values=1 << 30, comparisons=1 << 40, receive_seconds=600.0)
 )
-TIMEOUT_SECONDS = 600.0  # a batch over a large catalogue, on a machine with other work
+TIMEOUT_SECONDS = 600.0  # for a batch over a large catalogue, on a busy machine
 
 
 class InfraValidatorSpec(component_spec.ComponentSpec):
@@ -71,7 +71,7 @@ class InfraValidatorSpec(component_spec.ComponentSpec):
 
 
 class InfraValidatorExecutor(base_executor.BaseExecutor):
-    """Pushes to a folder of its own, serves that, and asks."""
+    """Pushes to a temporary folder, serves that, and sends queries."""
 
     def Do(  # noqa: N802
         self,
@@ -79,7 +79,7 @@ class InfraValidatorExecutor(base_executor.BaseExecutor):
         output_dict: dict[str, list[types.Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
-        """Called by TFX."""
+        """Override of TFX's method."""
         self._log_startup(input_dict, output_dict, exec_properties)
         blessing = artifact_utils.get_single_instance(output_dict["blessing"])
         with TemporaryDirectory() as folder:
@@ -90,21 +90,21 @@ class InfraValidatorExecutor(base_executor.BaseExecutor):
 
 
 class InfraValidator(base_component.BaseComponent):
-    """Tries what would be pushed.
+    """Tries the version that would be pushed.
 
     Args:
-        model: the Trainer's.
-        transform_graph: that the model was trained behind.
-        index: the Indexer's.
-        retriever: the Indexer's.
-        examples: interactions; every query of the split `eval` is asked.
-        catalogue: of the day.
+        model: the Trainer's model.
+        transform_graph: the transform graph that the model was trained with.
+        index: the Indexer's index.
+        retriever: the Indexer's retriever.
+        examples: interactions; every query of the split `eval` is sent.
+        catalogue: the day's catalogue.
         trainer: the Trainer's settings.
         spec: the dataset's features.
         day: the UTC day.
         tensorflow: the release that serves.
 
-    Output `blessing`: TFX's, with a property `refused`, a JSON list of sentences.
+    Output `blessing`: TFX's InfraBlessing, with a property `refused`, a JSON list of sentences.
     """
 
     SPEC_CLASS = InfraValidatorSpec
@@ -141,12 +141,12 @@ class InfraValidator(base_component.BaseComponent):
 
 
 def _faults(input_dict: dict[str, list[types.Artifact]], exec_properties: dict[str, Any], folder: Path) -> list[str]:
-    """Why the version must not be pushed; empty where it may be.
+    """List why the version must not be pushed; empty if it may be.
 
     Args:
-        input_dict: TFX's.
-        exec_properties: TFX's.
-        folder: an empty one, for the version.
+        input_dict: TFX's argument.
+        exec_properties: TFX's argument.
+        folder: an empty folder, for the version.
     """
     model = artifact_utils.get_single_instance(input_dict["model"])
     index = artifact_utils.get_single_uri(input_dict["index"])
@@ -179,7 +179,7 @@ def _faults(input_dict: dict[str, list[types.Artifact]], exec_properties: dict[s
         )
         k = min(RETRIEVED, described.items)
         with Client(f"127.0.0.1:{server.port}", timeout=TIMEOUT_SECONDS) as client:
-            progress("asks for every held-out query", 0.4)
+            progress("sends every held-out query", 0.4)
             for examples in _batches(input_dict["examples"], EVAL_SPLIT):
                 queries = trained.embed_queries(examples)
                 parity.queries(client.embed(QUERY_TOWER, examples).outputs[EMBEDDING], queries)
@@ -194,7 +194,7 @@ def _faults(input_dict: dict[str, list[types.Artifact]], exec_properties: dict[s
 def _lookup(
     spec: FeatureSpec, catalogue: types.Artifact, transform_output: tft.TFTransformOutput
 ) -> CatalogueLookup | None:
-    """What the trained query tower looks up, read from the catalogue again."""
+    """Return the lookup of the trained query tower, read from the catalogue again."""
     if not spec.looked_up:
         return None
     splits = artifact_utils.decode_split_names(catalogue.split_names)
@@ -203,7 +203,7 @@ def _lookup(
 
 
 def _batches(examples: list[types.Artifact], split: str) -> Iterator[list[bytes]]:
-    """Serialised examples of a split, `BATCH` at a time."""
+    """Yield serialised examples of a split, `BATCH` at a time."""
     patterns = [io_utils.all_files_pattern(uri) for uri in artifact_utils.get_split_uris(examples, split)]
     paths = sorted(path for pattern in patterns for path in tf.io.gfile.glob(pattern))
     for batch in tf.data.TFRecordDataset(paths, compression_type="GZIP").batch(BATCH).as_numpy_iterator():

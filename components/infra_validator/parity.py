@@ -1,4 +1,4 @@
-"""Whether what is served answers as what was trained does."""
+"""Checks that a served model answers like the trained one."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,24 +15,24 @@ from components.transform.preprocessing import fingerprint
 from ndr_client.served import ITEM_TOWER, NO_SCORE, QUERY_TOWER
 
 EMBEDDING_ERROR = 1e-5
-"""What two embeddings of the same example may differ by: sums of products end otherwise in their last bits with what else is in the
+"""The allowed difference of two embeddings of the same example: the last bits of sums of products depend on the rest of the
 batch."""
 SCORE_ERRORS = {"float32": 1e-5, "bfloat16": 2e-2, "int8": 2e-2}
-"""What a score may differ from the inner product by, as the retriever keeps vectors. Steps of a 127th of at most 1 leave a unit
-vector's products off by 1 / (127 * sqrt(12)) = 0.002, as a standard deviation: the bound finds a wrong item, not a rounded one."""
+"""The allowed difference of a score from the inner product, by the retriever's vector format. Rounding to multiples of 1/127 gives
+products of unit vectors a standard error of 1 / (127 * sqrt(12)) = 0.002: the bound finds wrong items, not rounded ones."""
 
 Embeddings = NDArray[np.float32]
 
 
 @dataclass
 class Differences:
-    """Counts what differs, for a sentence at the end.
+    """Counts differences, for a sentence at the end.
 
     Attributes:
-        what: is compared, in words.
-        asked: how many.
-        differing: how many of them differ.
-        largest: by how much, at most.
+        what: what is compared, for the sentence.
+        asked: the number of comparisons.
+        differing: the number of differences.
+        largest: the largest difference.
     """
 
     what: str
@@ -41,7 +41,7 @@ class Differences:
     largest: float = 0.0
 
     def compare(self, one: Embeddings, other: Embeddings, allowed: float) -> None:
-        """Takes in [batch, values] on both sides. What is no number differs from everything."""
+        """Compare [batch, values] of both sides. NaN differs from everything."""
         if one.shape != other.shape:
             distances = np.full(len(other), np.inf)
         else:
@@ -51,18 +51,18 @@ class Differences:
         self.largest = max(self.largest, float(distances.max(initial=0.0)))
 
     def sentences(self) -> Iterator[str]:
-        """One where anything differs."""
+        """Yield a sentence if anything differs."""
         if self.differing:
             yield f"{self.what} differ for {self.differing:,} of {self.asked:,}, by up to {self.largest:.3g}"
 
 
 class Parity:
-    """Compares, batch by batch, what a server answers with what it must.
+    """Compares a server's answers with the expected ones, batch by batch.
 
     Args:
-        items: the embeddings that the index was built of.
+        items: the embeddings that the index was built from.
         is_exact: whether the retriever compares a query with every item.
-        vectors: how it keeps them.
+        vectors: the retriever's vector format.
     """
 
     def __init__(self, items: ItemEmbeddings, is_exact: bool, vectors: str) -> None:
@@ -71,22 +71,21 @@ class Parity:
         self._is_exact = is_exact
         self._score_error = SCORE_ERRORS[vectors]
         self._served: Mapping[str, Differences] = {
-            tower: Differences(f"{tower}: embeddings as served and as trained") for tower in (QUERY_TOWER, ITEM_TOWER)
+            tower: Differences(f"{tower}: embeddings of the served and the trained tower")
+            for tower in (QUERY_TOWER, ITEM_TOWER)
         }
         self._indexed = Differences("index: embeddings in the index and of the trained item tower")
-        self._scores = Differences("retriever: scores and the inner products of the items that they are of")
-        self._repeated = Differences(
-            "retriever: items of histories that belong among those found, and the last that was found"
-        )
-        self._exact = Differences("retriever: the scores of the items found and of exact search")
+        self._scores = Differences("retriever: scores and inner products of its items")
+        self._repeated = Differences("retriever: the expected items of histories and the last retrieved item")
+        self._exact = Differences("retriever: scores of its items and of exact search")
         self._strange = 0
 
     def queries(self, served: Embeddings, trained: Embeddings) -> None:
-        """Takes in the [batch, width] embeddings of the same queries."""
+        """Compare the [batch, width] embeddings of the same queries."""
         self._served[QUERY_TOWER].compare(served, trained, EMBEDDING_ERROR)
 
     def items(self, ids: list[bytes], served: Embeddings, trained: Embeddings) -> None:
-        """Takes in the [batch, width] embeddings of the same items."""
+        """Compare the [batch, width] embeddings of the same items."""
         self._served[ITEM_TOWER].compare(served, trained, EMBEDDING_ERROR)
         rows = np.array([self._rows.get(item, -1) for item in ids])
         indexed = np.where((rows >= 0)[:, np.newaxis], self._items.embeddings[rows], np.nan)
@@ -100,20 +99,20 @@ class Parity:
         k: int,
         repeats: Repeats | None = None,
     ) -> None:
-        """Takes in what was found for queries.
+        """Check the retrieved items of queries.
 
         Args:
             ids: [batch, k] bytes.
             scores: [batch, k].
             queries: [batch, width], as trained.
-            k: how many were asked for, not more than there are items.
-            repeats: what the trained model adds to the scores of the histories' items, in NumPy; None adds nothing.
+            k: the number of items asked for, at most the number of items.
+            repeats: the trained model's bonuses for the histories' items, in NumPy; None without repeats.
         """
         rows = np.array([[self._rows.get(item, -1) for item in each] for each in ids.tolist()]).reshape(
             len(queries), -1
         )
         there = rows >= 0
-        # Lists may hold fewer than k; exact search has to find as many as there are.
+        # Lists may hold fewer than k; exact search must find all that exist.
         strange = (ids != b"") & ~there
         twice = [len(set(row[each])) < each.sum() for row, each in zip(rows, there, strict=True)]
         short = self._is_exact & (there.sum(axis=1) < k)
@@ -134,7 +133,7 @@ class Parity:
 
     @cached_property
     def _ascending(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The fingerprints of the items' ids, ascending, and the row of each."""
+        """Return the fingerprints of the items' ids, ascending, and the row of each."""
         ids = fingerprint(tf.constant(self._items.ids)).numpy()
         order = np.argsort(ids)
         return ids[order], order
@@ -145,7 +144,7 @@ class Parity:
     def _find_repeated(
         self, rows: NDArray[np.int64], products: Embeddings, queries: Embeddings, bonuses: Bonuses
     ) -> None:
-        """Counts items of histories that belong among those found, whatever lists they are in, and are not there."""
+        """Count items of histories that should have been retrieved, whatever lists they are in, and were not."""
         number = bonuses.queries
         scores = np.einsum("pw,pw->p", queries[number], self._items.embeddings[bonuses.rows]) + bonuses.values
         last = np.where((rows >= 0).all(axis=1), products.min(axis=1), NO_SCORE)
@@ -157,7 +156,9 @@ class Parity:
         )
 
     def faults(self) -> list[str]:
-        """A sentence for each kind of difference; none where all is as it must be."""
-        strange = f"retriever: {self._strange:,} answers have too few items, an item twice, or one that the index lacks"
+        """List a sentence for each kind of difference."""
+        strange = (
+            f"retriever: {self._strange:,} answers have too few items, a repeated item, or one missing from the index"
+        )
         kinds = (*self._served.values(), self._indexed, self._scores, self._repeated, self._exact)
         return [*(sentence for kind in kinds for sentence in kind.sentences()), *([strange] if self._strange else [])]

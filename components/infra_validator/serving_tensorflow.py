@@ -1,7 +1,7 @@
-"""Whether the TensorFlow that serves has what SavedModels are made of, where it is older than the one that wrote them.
+"""Checks that an older serving TensorFlow has all operations of the SavedModels that this one wrote.
 
-TF Serving is released behind TensorFlow. A SavedModel names operations; a release without one of them cannot load it, nor one
-without an attribute of it, or a type for an attribute. What is written with its default value is left out of the file.
+TF Serving is released after TensorFlow. A SavedModel names operations; a release cannot load it if it lacks one of them, an
+attribute of one, or a type of an attribute. Attributes with their default value are not written to the file.
 """
 
 from collections.abc import Iterator, Mapping
@@ -73,11 +73,11 @@ LACKING: Mapping[ServingTensorFlow, Lacking] = {
 
 
 def lacking_faults(saved_model: Path, version: ServingTensorFlow) -> list[str]:
-    """What a SavedModel has that a release of TensorFlow lacks: a sentence each, the same one once.
+    """List what a SavedModel uses and a release of TensorFlow lacks: a sentence each, without repetitions.
 
     Args:
-        saved_model: its folder.
-        version: of the TensorFlow that serves it.
+        saved_model: the SavedModel's folder.
+        version: the version of the serving TensorFlow.
 
     Raises:
         OSError: there is no SavedModel.

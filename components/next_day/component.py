@@ -1,4 +1,4 @@
-"""The step that lets a day judge the models of earlier days, before anything is trained on it."""
+"""The step that evaluates models of earlier days on a day, before anything is trained on it."""
 
 import json
 import os
@@ -45,7 +45,7 @@ class NextDaySpec(component_spec.ComponentSpec):
 
 
 class NextDayExecutor(base_beam_executor.BaseBeamExecutor):
-    """Ranks all of a day by the models of earlier days, where there are any."""
+    """Ranks all of a day with models of earlier days, if there are any."""
 
     def Do(  # noqa: N802
         self,
@@ -53,7 +53,7 @@ class NextDayExecutor(base_beam_executor.BaseBeamExecutor):
         output_dict: dict[str, list[types.Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
-        """Called by TFX.
+        """Override of TFX's method.
 
         Raises:
             UserError: a tower cannot be loaded, or the counts of the day before are incomplete.
@@ -74,7 +74,7 @@ class NextDayExecutor(base_beam_executor.BaseBeamExecutor):
             return {}, Judgement(reason=NO_MODEL)
         earlier = input_dict.get("earlier_model") or []
         counts = through_folder(input_dict.get("counts") or [])
-        progress("ranks the day by the models of earlier days", 0.0)
+        progress("ranks the day with models of earlier days", 0.0)
         working = os.path.join(folder, WORKING)
         found = judge_next_day(
             interactions=_patterns(input_dict, "examples", TRAIN_SPLIT, EVAL_SPLIT),
@@ -99,25 +99,25 @@ class NextDayExecutor(base_beam_executor.BaseBeamExecutor):
             interactions=found.interactions,
             ranked=found.ranked,
             not_in_catalogue=found.not_in_catalogue,
-            reason="" if found.ranked else "no interaction of the day is with an item of its catalogue",
+            reason="" if found.ranked else "no interaction of the day has an item of its catalogue",
         )
 
 
 class NextDay(base_beam_component.BaseBeamComponent):
-    """Ranks all interactions of a day by models that were trained on none of them.
+    """Ranks all interactions of a day with models that were trained on none of them.
 
     Args:
-        examples: interactions, splits `train` and `eval`; those of earlier days are passed over.
-        catalogue: the catalogue of the day, split `judged`, as it was known before the day, or where there is none `catalogue`.
-        model: the last blessed model before the day; where the channel has none, there is nothing to judge, and the output says so.
-        earlier_model: the one blessed before that, to see whether newer is better; none is needed.
-        counts: those of the newest day before, which the baselines know.
-        settings: what is measured.
+        examples: interactions, splits `train` and `eval`; those of earlier days are ignored.
+        catalogue: the catalogue of the day: split `judged`, as known before the day, or without it `catalogue`.
+        model: the last blessed model before the day; if the channel is empty, the output says that nothing was evaluated.
+        earlier_model: the one blessed before that, to see whether newer is better; may be missing.
+        counts: those of the newest day before, for the baselines.
+        settings: the evaluator's settings.
         spec: the dataset's features.
-        day: the run's, in days since 1970-01-01.
+        day: the day of the run, in days since 1970-01-01.
 
-    Output `judgement`: its property `metrics` is as an evaluation's (`candidate` is `model`, `baseline` is `earlier_model`);
-    `judgement` says which models were judged by how many interactions; see `components.next_day.record`.
+    Output `judgement`: its property `metrics` is like an evaluation's (`candidate` is `model`, `baseline` is `earlier_model`);
+    `judgement` names the evaluated models and the numbers of interactions; see `components.next_day.record`.
     """
 
     SPEC_CLASS = NextDaySpec

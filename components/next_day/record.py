@@ -1,4 +1,4 @@
-"""What ML Metadata keeps of how a day judged earlier models. TFX is not imported."""
+"""ML Metadata's record of a day's evaluation of earlier models. Does not import TFX."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -8,17 +8,17 @@ JUDGEMENT_PROPERTY = "judgement"
 
 @dataclass(frozen=True)
 class Judgement:
-    """Which models were judged, and by how much.
+    """The evaluated models, and the numbers of interactions.
 
     Attributes:
-        model: the id of the model judged; 0 where there was none.
-        model_span: the day that it was last trained on, in days since 1970-01-01.
-        earlier_model: the id of the model before it; 0 where there was none.
-        earlier_span: the day that this was last trained on.
+        model: the id of the evaluated model; 0 if there was none.
+        model_span: the last day in its training data, in days since 1970-01-01.
+        earlier_model: the id of the model before it; 0 if there was none.
+        earlier_span: the last day in that one's training data.
         interactions: the day's interactions with a reward above 0.
-        ranked: those of them that were ranked.
-        not_in_catalogue: those that were left out, as the catalogue does not have their item.
-        reason: why there are no figures; empty where there are.
+        ranked: the number of them that were ranked.
+        not_in_catalogue: the number left out because the catalogue lacks their item.
+        reason: why there are no figures; empty if there are.
     """
 
     model: int = 0
@@ -31,10 +31,10 @@ class Judgement:
     reason: str = ""
 
     def to_json(self) -> str:
-        """All of it, for `from_json`."""
+        """Serialise it for `from_json`."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> "Judgement":
-        """What `to_json` wrote."""
+        """Read what `to_json` wrote."""
         return cls(**json.loads(text))

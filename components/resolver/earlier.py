@@ -1,4 +1,4 @@
-"""What a day goes on from: TFX's resolvers, told the day, so that a backfilled one never sees what came after it."""
+"""TFX resolvers of the artifacts that a day continues from; they know the day, so a backfilled one never sees later artifacts."""
 
 from typing import Any
 
@@ -20,14 +20,14 @@ Artifacts = dict[str, list[types.Artifact]]
 
 
 class BlessedBefore(resolver.ResolverStrategy):
-    """The blessed model of the newest day before a day, of several runs of that day the last; nothing where there is none.
+    """Resolves the blessed model of the newest day before a day, from the last run of that day; nothing if there is none.
 
-    A model that a rollback took back is not blessed any more.
+    A model that was rolled back is no longer blessed.
 
     Args:
         span: the day, in days since 1970-01-01.
         shape: only models of this shape (see `components.trainer.warm_start.shape`); empty for any.
-        skipped: how many of the newest days with such a model are passed over: 1 gives the model before the last blessed one.
+        skipped: the number of newest days with such a model to skip: 1 gives the model before the last blessed one.
     """
 
     def __init__(self, span: int, shape: str = "", skipped: int = 0) -> None:
@@ -36,7 +36,7 @@ class BlessedBefore(resolver.ResolverStrategy):
         self._skipped = skipped
 
     def resolve_artifacts(self, store: mlmd.MetadataStore, input_dict: Artifacts) -> Artifacts:
-        """Called by TFX with all artifacts under `model` and `model_blessing`."""
+        """Override of TFX's method; gets all artifacts under `model` and `model_blessing`."""
         blessed = {
             blessing.get_int_custom_property(constants.ARTIFACT_PROPERTY_CURRENT_MODEL_ID_KEY): blessing
             for blessing in input_dict[BLESSING_KEY]
@@ -47,7 +47,7 @@ class BlessedBefore(resolver.ResolverStrategy):
             model
             for model in input_dict[MODEL_KEY]
             if model.id in blessed
-            and model.has_custom_property(SPAN_PROPERTY)  # older code left none, nor anything to go on from
+            and model.has_custom_property(SPAN_PROPERTY)  # older code wrote no span, nor a model to continue from
             and _span(model) < self._span
             and self._shape in ("", model.get_string_custom_property(SHAPE_PROPERTY))
         ]
@@ -59,14 +59,14 @@ class BlessedBefore(resolver.ResolverStrategy):
 
 
 class TrainedBefore(resolver.ResolverStrategy):
-    """The statistics of the newest day before a day that a model was trained on; nothing where there is none.
+    """Resolves the statistics of the newest day before a day that a model was trained on; nothing if there is none.
 
-    A day that validation stopped is none to compare the next one with.
+    A day that validation stopped is no reference for the next one.
 
     Args:
         span: the day, in days since 1970-01-01.
-        after_first_run: leaves out days whose model was trained anew: a first run's window is another one, and what is in it
-            cannot be compared with a day's.
+        after_first_run: leaves out days whose model was trained from scratch: the window of a first run differs, so it cannot be
+            compared with a day's.
     """
 
     def __init__(self, span: int, after_first_run: bool = False) -> None:
@@ -74,7 +74,7 @@ class TrainedBefore(resolver.ResolverStrategy):
         self._after_first_run = after_first_run
 
     def resolve_artifacts(self, store: mlmd.MetadataStore, input_dict: Artifacts) -> Artifacts:
-        """Called by TFX with all artifacts under `statistics` and `model`."""
+        """Override of TFX's method; gets all artifacts under `statistics` and `model`."""
         trained = {
             _span(model)
             for model in input_dict[MODEL_KEY]
@@ -86,7 +86,7 @@ class TrainedBefore(resolver.ResolverStrategy):
 
 
 class CatalogueBefore(resolver.ResolverStrategy):
-    """The catalogue of the newest day before a day, of several runs of that day the last; nothing where there is none.
+    """Resolves the catalogue of the newest day before a day, from the last run of that day; nothing if there is none.
 
     Args:
         span: the day, in days since 1970-01-01.
@@ -96,21 +96,21 @@ class CatalogueBefore(resolver.ResolverStrategy):
         self._span = span
 
     def resolve_artifacts(self, store: mlmd.MetadataStore, input_dict: Artifacts) -> Artifacts:
-        """Called by TFX with all catalogues under `base_catalogue`."""
+        """Override of TFX's method; gets all catalogues under `base_catalogue`."""
         earlier = [examples for examples in input_dict[BASE_CATALOGUE_KEY] if examples.span < self._span]
         newest = max(earlier, key=lambda examples: (examples.span, examples.id), default=None)
         return {BASE_CATALOGUE_KEY: [newest] if newest else []}
 
 
 class CountedBefore(resolver.ResolverStrategy):
-    """The counts of earlier days: of the newest day before the day, and of the newest before its held-out hours.
+    """Resolves the counts of earlier days: of the newest day before the day, and of the newest before its held-out hours.
 
-    The first are what was known the evening before. A day carries on the second, so that no baseline knows what is held out; they
-    are the same unless more than a day is held out.
+    The first are the counts known on the evening before. A day adds to the second, so that no baseline knows held-out interactions;
+    they are the same unless more than a day is held out.
 
     Args:
         span: the day, in days since 1970-01-01.
-        held_out_hours: before the end of the day.
+        held_out_hours: the number of held-out hours at the end of the day.
     """
 
     def __init__(self, span: int, held_out_hours: int) -> None:
@@ -118,7 +118,7 @@ class CountedBefore(resolver.ResolverStrategy):
         self._held_out_days = -(-held_out_hours // 24)
 
     def resolve_artifacts(self, store: mlmd.MetadataStore, input_dict: Artifacts) -> Artifacts:
-        """Called by TFX with all counts under each of both keys."""
+        """Override of TFX's method; gets all counts under each of both keys."""
         first = {BASE_COUNTS_KEY: self._span - self._held_out_days + 1, COUNTS_BEFORE_KEY: self._span}
         resolved = {}
         for key, before in first.items():

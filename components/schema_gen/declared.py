@@ -1,4 +1,4 @@
-"""The schema that a dataset declares, as an artifact of the run."""
+"""Turns a dataset's declared schema into an artifact of the run."""
 
 import os
 
@@ -15,9 +15,9 @@ def DeclaredSchema(  # noqa: N802
     text: Parameter[str],
     schema: OutputArtifact[standard_artifacts.Schema],
 ) -> None:
-    """Writes a text proto of a TensorFlow Metadata schema.
+    """Write a text proto of a TensorFlow Metadata schema.
 
-    The text itself is the parameter, not its path, as for TFX's ImportSchemaGen: so a changed schema is a changed
-    input, which TFX's cache sees, and a step in a container needs no file of the machine that compiled the pipeline.
+    The parameter is the text itself, not its path as in TFX's ImportSchemaGen: so a changed schema is a changed input for TFX's
+    cache, and a step in a container needs no file of the machine that compiled the pipeline.
     """
     io_utils.write_string_file(os.path.join(schema.uri, SCHEMA_FILE), text)

@@ -1,7 +1,7 @@
-"""TFDV's statistics of large Arrow batches.
+"""Computes TFDV's statistics of large Arrow batches.
 
 TFDV's Beam pipeline sends each distinct value of each batch through the runner to count it. Here a worker counts a batch's values
-by Arrow, and hands on one table a feature. The protos are TFDV's own, and so is all but that count.
+with Arrow, and emits one table for each feature. Everything but that count is TFDV's own, including the protos.
 """
 
 from collections.abc import Iterable
@@ -24,14 +24,14 @@ VALUE, COUNT = "value", "count"
 WAITING_ROWS = 1 << 18  # of a feature's counted values, before they are added up
 
 Counted = dict[str, list[pa.Table]]
-"""Of each feature, tables of values and their counts; the first is added up already."""
+"""For each feature, tables of values and their counts; the first is the sum of earlier ones."""
 
 
 class TopKUniques(CombinerStatsGenerator):
-    """The most frequent values of each feature with texts, and how many there are: exact, as TFDV's Beam transform has them.
+    """Finds the most frequent values of each text feature, and counts the distinct ones: exactly, like TFDV's Beam transform.
 
     Args:
-        options: how many.
+        options: the number of values.
     """
 
     def __init__(self, options: StatsOptions) -> None:
@@ -40,11 +40,11 @@ class TopKUniques(CombinerStatsGenerator):
         self._ranks = options.num_rank_histogram_buckets
 
     def create_accumulator(self) -> Counted:
-        """Called by TFDV."""
+        """Override of TFDV's method."""
         return {}
 
     def add_input(self, accumulator: Counted, input_record_batch: pa.RecordBatch) -> Counted:
-        """Called by TFDV."""
+        """Override of TFDV's method."""
         for name, column in zip(input_record_batch.schema.names, input_record_batch.columns, strict=True):
             if not pa.types.is_null(column.type) and _is_text(column.type.value_type):
                 counts = pc.value_counts(column.flatten())
@@ -53,7 +53,7 @@ class TopKUniques(CombinerStatsGenerator):
         return accumulator
 
     def merge_accumulators(self, accumulators: Iterable[Counted]) -> Counted:
-        """Called by TFDV."""
+        """Override of TFDV's method."""
         merged: Counted = {}
         for accumulator in accumulators:
             for name, tables in accumulator.items():
@@ -62,11 +62,11 @@ class TopKUniques(CombinerStatsGenerator):
         return merged
 
     def compact(self, accumulator: Counted) -> Counted:
-        """Called by TFDV."""
+        """Override of TFDV's method."""
         return {name: [_added_up(tables)] for name, tables in accumulator.items()}
 
     def extract_output(self, accumulator: Counted) -> statistics_pb2.DatasetFeatureStatistics:
-        """Called by TFDV."""
+        """Override of TFDV's method."""
         made = statistics_pb2.DatasetFeatureStatistics()
         for name, (counted,) in sorted(self.compact(accumulator).items()):
             if not counted.num_rows:
@@ -84,10 +84,10 @@ class TopKUniques(CombinerStatsGenerator):
 
 
 class Statistics(beam.CombineFn):
-    """Arrow record batches of examples to TFDV's statistics, those of all batches.
+    """Combines Arrow record batches of examples to TFDV's statistics.
 
     Args:
-        options: TFDV's.
+        options: TFDV's options.
     """
 
     def __init__(self, options: StatsOptions) -> None:
@@ -102,30 +102,30 @@ class Statistics(beam.CombineFn):
         ]
 
     def create_accumulator(self) -> list[Any]:
-        """Called by Beam."""
+        """Override of Beam's method."""
         return [generator.create_accumulator() for generator in self._generators]
 
     def add_input(self, accumulator: list[Any], element: pa.RecordBatch) -> list[Any]:
-        """Called by Beam."""
+        """Override of Beam's method."""
         of_each = zip(self._generators, accumulator, strict=True)
         return [generator.add_input(part, element) for generator, part in of_each]
 
     def merge_accumulators(self, accumulators: Iterable[list[Any]]) -> list[Any]:
-        """Called by Beam."""
+        """Override of Beam's method."""
         of_each = zip(self._generators, zip(*accumulators, strict=True), strict=True)
         return [generator.merge_accumulators(parts) for generator, parts in of_each]
 
     def compact(self, accumulator: list[Any]) -> list[Any]:
-        """Called by Beam."""
+        """Override of Beam's method."""
         return [generator.compact(part) for generator, part in zip(self._generators, accumulator, strict=True)]
 
     def extract_output(self, accumulator: list[Any]) -> statistics_pb2.DatasetFeatureStatisticsList:
-        """Called by Beam."""
+        """Override of Beam's method."""
         return stats_impl.extract_statistics_output(accumulator, self._generators)
 
 
 def _add(tables: list[pa.Table], table: pa.Table) -> None:
-    """Adds a table, and once as many rows wait as are added up already, adds them up too."""
+    """Add a table; once as many rows wait as the sum has, add them up."""
     tables.append(table)
     if sum(each.num_rows for each in tables[1:]) >= max(tables[0].num_rows, WAITING_ROWS):
         tables[:] = [_added_up(tables)]

@@ -1,4 +1,4 @@
-"""TFX's StatisticsGen, of large Arrow batches."""
+"""TFX's StatisticsGen for large Arrow batches."""
 
 import json
 import os
@@ -25,7 +25,7 @@ class ColumnStatisticsExecutor(base_beam_executor.BaseBeamExecutor):
         output_dict: dict[str, list[types.Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
-        """Called by TFX."""
+        """Override of TFX's method."""
         self._log_startup(input_dict, output_dict, exec_properties)
         examples = artifact_utils.get_single_instance(input_dict[standard_component_specs.EXAMPLES_KEY])
         statistics = artifact_utils.get_single_instance(output_dict[standard_component_specs.STATISTICS_KEY])
@@ -46,13 +46,13 @@ class ColumnStatisticsExecutor(base_beam_executor.BaseBeamExecutor):
 
 
 class ColumnStatisticsGen(StatisticsGen):
-    """TFDV's statistics of examples, as TFX's StatisticsGen has them, at a fraction of its time.
+    """Computes TFDV's statistics of examples like TFX's StatisticsGen, in a fraction of the time.
 
     Args:
-        examples: whose; every split but those excluded.
+        examples: the examples; all splits except the excluded ones.
         exclude_splits: the names of splits.
 
-    Output `statistics`: as StatisticsGen's.
+    Output `statistics`: in the form of StatisticsGen.
     """
 
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(ColumnStatisticsExecutor)

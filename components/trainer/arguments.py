@@ -1,4 +1,4 @@
-"""What the Trainer's step is told, as text: the chief has it from TFX, the other processes of the training from the chief."""
+"""The Trainer step's arguments as text: TFX gives them to the chief, and the chief to the other processes of the training."""
 
 import json
 
@@ -16,12 +16,12 @@ FIELDS = (
 
 
 def to_json(fn_args: FnArgs) -> str:
-    """What training reads of TFX's arguments."""
+    """Serialise the arguments that training reads from TFX's."""
     return json.dumps({name: getattr(fn_args, name) for name in FIELDS})
 
 
 def from_json(text: str) -> FnArgs:
-    """The arguments that `to_json` was given, as far as training reads them."""
+    """Restore the arguments that `to_json` serialised."""
     fn_args = FnArgs()
     for name, value in json.loads(text).items():
         setattr(fn_args, name, value)

@@ -1,11 +1,11 @@
 """Softmax cross-entropy of a batch against many candidates, a block of rows at a time.
 
-Written plainly, the [queries, candidates] logits are stored and read several times over, forward and backward. Here a block of rows
-spans all columns, and value and gradients come from one pass over it with one exponential a logit, because the loss is a scalar:
+A plain implementation stores the [queries, candidates] logits and reads them several times, forward and backward. Here a block of
+rows spans all columns, and one pass with one exponential per logit gives both value and gradients, because the loss is a scalar:
 
-- the column bias is a further column of the candidates, so the product already holds the corrected logits;
-- a column of ones beside the candidates gives the sums of the softmax in the product that the gradient needs anyway;
-- nothing is kept for the backward pass but gradients of the size of the embeddings.
+- the column bias is one more column of the candidates, so the product already holds the corrected logits;
+- a column of ones beside the candidates makes the product that the gradient needs also give the sums of the softmax;
+- only gradients of the size of the embeddings are kept for the backward pass.
 
 Memory is O(queries * width + block * candidates).
 """
@@ -16,12 +16,12 @@ import tensorflow as tf
 
 from components.trainer.repeats import Repeats
 
-# A row's exponentials must neither overflow when they are summed, float32 ending at e^88, nor all vanish, at e^-87.
+# A row's exponentials must neither overflow when summed (float32 ends at e^88) nor all underflow (at e^-87).
 LARGEST_EXPONENT = 60.0
 WIDEST_RANGE = 140.0
 LARGEST_SHARE = 0.999999
-NOTHING_LEFT = -1e30  # a bias, beside which a logit is nothing
-HIDDEN = -2  # in the place of an id, which is not negative, and of none, which is -1
+NOTHING_LEFT = -1e30  # a bias that makes any logit vanish
+HIDDEN = -2  # stands for a hidden id; ids are not negative, and -1 stands for no id
 
 
 class Candidates(NamedTuple):
@@ -29,10 +29,10 @@ class Candidates(NamedTuple):
 
     Attributes:
         embeddings: [candidates, width] float32.
-        ids: [candidates] int64. Where a row's own id occurs in another column it is an accidental hit, and left out.
+        ids: [candidates] int64. Another column with a row's own id is an accidental hit, and left out.
         bias: [candidates] float32, added to the logits of a column: minus the log of its expected count. Not differentiated.
-        users: [candidates] int64, who took it. A column of the row's own user is left out too; None leaves none out for that.
-        hidden: [candidates] bool, whether the embedding was made without the item's id; asked for beside repeats alone.
+        users: [candidates] int64, the user of each. Columns of the row's own user are left out too; None leaves out none of them.
+        hidden: [candidates] bool, whether the embedding was made without the item's id; needed only with repeats.
     """
 
     embeddings: tf.Tensor
@@ -53,36 +53,36 @@ def cross_entropy(
     negatives_weight: float | None = None,
     repeats: Repeats | None = None,
 ) -> tf.Tensor:
-    """The weighted sum of the rows' cross-entropies; differentiable once.
+    """Compute the weighted sum of the rows' cross-entropies; differentiable once.
 
-    With logits s_ij = <u_i, v_j> * inverse_temperature, and C_i the columns without accidental hits of row i's positive p, and
-    without those of the row's user but p where the columns have users:
+    With logits s_ij = <u_i, v_j> * inverse_temperature, and C_i the columns without accidental hits of row i's positive p and, if
+    columns have users, without other columns of the row's user:
 
     - with the positive in the softmax (paper, section 3):
       loss_i = log sum_{j in C_i} exp(s_ij + bias_j) - s_ip - bias_p.
-    - left out of it (Khrylchenko et al., RecSys 2025): the positive was not sampled, so it is not corrected; the
-      negatives estimate the rest of the full softmax's sum, and the row weighs as much as the full softmax would move it:
+    - left out of it (Khrylchenko et al., RecSys 2025): the positive was not sampled, so it is not corrected; the negatives estimate
+      the rest of the full softmax's sum, and the row is weighted by how much the full softmax would move it:
       loss_i = stop_gradient(1 - P_i) * (log Z_i - s_ip), where P_i = sigmoid(s_ip - log Z_i) and
       Z_i = (1 - Q_p) / |C_i - p| * sum_{j in C_i - p} exp(s_ij) / Q_j, with Q_j = exp(-bias_j) / columns.
-    - with a weight w of the negatives (BSL; Wu et al., ICDE 2024), which is the ratio of the positives' temperature to theirs:
+    - with a weight w of the negatives (BSL; Wu et al., ICDE 2024), the ratio of the positives' temperature to theirs:
       loss_i = w * log sum_{j in C_i - p} exp(s_ij + bias_j) - s_ip - bias_p.
 
-    A row without negatives has loss 0. With repeats, <u_i, v_j> is greater by the bonus that row i gives the item of column j,
-    unless the item's id is hidden there: it is then taken for a new one, which no history has. All other copies of an item in the
-    batch are one column, the first of them, that weighs as much as they do: the towers embed them alike, but for what is dropped
-    at random.
+    A row without negatives has loss 0. With repeats, <u_i, v_j> is increased by row i's bonus for the item of column j, unless the
+    item's id is hidden there: then it stands for a new item, which is in no history. All other copies of an item in the batch are
+    merged into the first of them, with the weight of all: the towers give them equal embeddings, apart from random
+    dropout.
 
     Args:
         queries: [queries, width] float32.
         candidates: the columns.
         positives: [queries] int32, the column of each row's positive.
-        weights: [queries] float32, at least 0.
+        weights: [queries] float32, not negative.
         inverse_temperature: scalar float32.
-        positive_left_out: which of the first two losses.
-        block_rows: rows a block.
+        positive_left_out: True for the second loss, False for the first.
+        block_rows: rows in a block.
         negatives_weight: w of the third loss; None for one of the others.
-        repeats: what the rows add to the scores of some items; None adds nothing. Not beside the columns' users, as copies of an
-            item are of several.
+        repeats: the rows' bonuses for some items; None for none. Cannot be combined with the columns' users, because copies of an
+            item belong to several users.
 
     Returns:
         Scalar float32.
@@ -117,17 +117,17 @@ def cross_entropy(
 
 
 class _Rows(NamedTuple):
-    """What the loss needs of each row, beside the candidates.
+    """The loss's inputs for each row, besides the candidates.
 
     Attributes:
-        queries: [rows, width] float32, times the inverse temperature.
+        queries: [rows, width] float32, multiplied by the inverse temperature.
         positive_embeddings: [rows, width] float32.
-        places: [rows] int32, the same for equal ids of positives.
-        users: [rows] int32, the same for equal users; without users those of one user.
+        places: [rows] int32, equal for equal ids of positives.
+        users: [rows] int32, equal for equal users; without users all the same.
         biases: [rows] float32, of the positives.
-        negatives: [rows] float32, how many columns are neither the positive nor an accidental hit.
+        negatives: [rows] float32, the number of columns that are neither the positive nor accidental hits.
         weights: [rows] float32.
-        bonuses: [rows] float32, what the row adds to its positive, times the inverse temperature.
+        bonuses: [rows] float32, the row's bonus for its positive, multiplied by the inverse temperature.
     """
 
     queries: tf.Tensor
@@ -140,24 +140,24 @@ class _Rows(NamedTuple):
     bonuses: tf.Tensor
 
     def in_blocks(self, blocks: int | tf.Tensor, block: int) -> "_Rows":
-        """As [blocks, block, ...], with rows that weigh nothing behind."""
+        """Reshape to [blocks, block, ...], padded with rows of weight 0."""
         more = blocks * block - (self.weights.shape[0] or tf.shape(self.weights)[0])
         padded = (tf.pad(part, [[0, more]] + [[0, 0]] * (len(part.shape) - 1)) for part in self)
         return _Rows(*(tf.reshape(part, [blocks, block, *part.shape[1:]]) for part in padded))
 
     def block(self, number: tf.Tensor) -> "_Rows":
-        """One of them."""
+        """Return block `number`."""
         return _Rows(*(tf.gather(part, number) for part in self))
 
 
 class _Added(NamedTuple):
-    """What is added to logits: entries of the repeats whose item has a column, which is often one in four.
+    """Bonuses added to logits: the repeats whose item has a column, often one in four.
 
     Attributes:
-        entries: [added, 2] int64, the row and the place in it of each entry, by row.
+        entries: [added, 2] int64, the row and the position in it of each entry, by row.
         columns: [added] int32.
-        bonuses: [added] float32, times the inverse temperature.
-        starts: [blocks + 1] int32, where each block's begin.
+        bonuses: [added] float32, multiplied by the inverse temperature.
+        starts: [blocks + 1] int32, the first entry of each block.
     """
 
     entries: tf.Tensor
@@ -167,13 +167,13 @@ class _Added(NamedTuple):
 
     @classmethod
     def of(cls, repeats: Repeats, columns: tf.Tensor, blocks: int | tf.Tensor, block: int) -> "_Added":
-        """Of [rows, entries] repeats, and as many columns, -1 for none."""
+        """Select from [rows, entries] repeats those with a column; `columns` has the same shape, -1 for none."""
         entries = tf.where(columns >= 0)
         starts = tf.searchsorted(entries[:, 0], tf.cast(tf.range(blocks + 1) * block, tf.int64))
         return cls(entries, tf.gather_nd(columns, entries), tf.gather_nd(repeats.bonuses, entries), starts)
 
     def block(self, number: tf.Tensor, block: int) -> tuple[tf.Tensor, tf.Tensor]:
-        """A block's places in its [rows, columns], [added, 2] int32, and what is added there."""
+        """Return a block's positions in its [rows, columns], [added, 2] int32, and the bonuses there."""
         chosen = slice(self.starts[number], self.starts[number + 1])
         rows = tf.cast(self.entries[chosen, 0], tf.int32) - number * block
         return tf.stack([rows, self.columns[chosen]], axis=1), self.bonuses[chosen]
@@ -189,9 +189,9 @@ def _forward_and_backward(
     negatives_weight: float | None,
     repeats: Repeats | None,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-    """The loss, and its gradients by the queries, by the candidates and by the bonuses.
+    """Compute the loss, and its gradients by the queries, the candidates and the bonuses.
 
-    Queries and bonuses are already times the inverse temperature.
+    Queries and bonuses are already multiplied by the inverse temperature.
     """
     count, width = queries.shape[0] or tf.shape(queries)[0], queries.shape[1]
     columns = candidates.ids.shape[0] or tf.shape(candidates.ids)[0]
@@ -224,7 +224,7 @@ def _forward_and_backward(
         number: tf.Tensor, total: tf.Tensor, by_candidates: tf.Tensor, by_rows: tf.TensorArray, by_added: tf.TensorArray
     ) -> tuple[Any, ...]:
         own = rows.block(number)
-        # The positive is left out with its accidental hits, and comes back by itself where it belongs to the softmax.
+        # The positive is left out with its accidental hits, and added back if it belongs to the softmax.
         left_out = own.places[:, tf.newaxis] == places
         if candidates.users is not None:
             left_out |= own.users[:, tf.newaxis] == users
@@ -233,18 +233,18 @@ def _forward_and_backward(
         similarity = tf.reduce_sum(own.queries * own.positive_embeddings, axis=1)
         if added is not None:
             at, of_added = added.block(number, block)
-            # In place, which `tf.tensor_scatter_nd_add` is not: a copy of a block costs as much as all the rest of this.
+            # In place, unlike `tf.tensor_scatter_nd_add`: copying a block costs as much as all the rest of this.
             logits = tf.raw_ops.ScatterNdNonAliasingAdd(input=logits, indices=at, updates=of_added)
             similarity += own.bonuses
         logits = tf.where(left_out, tf.float32.min, logits)
         corrected = similarity + own.biases - shift
-        # Beside a positive that is not in the sum, all negatives may be too small to be added up.
+        # Without the positive in the sum, all negatives may be too small to be added up.
         lower_bound = corrected if negatives_weight is None else tf.where(own.negatives > 0.0, tf.float32.min, 0.0)
         highest, logits = tf.cond(
             is_narrow, lambda: (tf.zeros([block]), logits), lambda: _below_highest(logits, lower_bound)
         )
         exponentials = tf.exp(logits)
-        sums = tf.matmul(exponentials, summed)  # [block, width + 1], the softmax's own sums in the last column
+        sums = tf.matmul(exponentials, summed)  # [block, width + 1], with the softmax's sums in the last column
         weight = 1.0
         if negatives_weight is not None:
             of_positive, weight = tf.zeros([block]), negatives_weight
@@ -289,22 +289,22 @@ def _forward_and_backward(
 
 
 def _merged(candidates: Candidates, entries: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Makes one column of an item's copies, but for those without its id.
+    """Merge an item's copies into one column, except copies without its id.
 
-    Were the copies kept apart, a history with a popular item would have to find hundreds of columns in every row.
+    With separate copies, a history with a popular item would have to find hundreds of columns in every row.
 
     Args:
         candidates: the columns.
         entries: [rows, entries] int64 ids; -1 for none.
 
     Returns:
-        The columns' biases, of the first copy with the log of their number, and so low for the others that nothing is left of them;
-        and [rows, entries] int32, the columns of the entries' items, -1 where there is none.
+        The columns' biases: the first copy's is increased by the log of the number of copies, the others' are so low that they
+        vanish; and [rows, entries] int32, the columns of the entries' items, -1 if there is none.
     """
     numbers = tf.range(tf.size(candidates.ids))
     keys = tf.where(
         candidates.hidden, HIDDEN - tf.cast(numbers, tf.int64), candidates.ids
-    )  # of hidden ones, each another
+    )  # every hidden id gets a different number
     order = tf.argsort(keys, stable=True)
     ascending = tf.gather(keys, order)
     start = tf.searchsorted(ascending, ascending, side="left")
@@ -318,9 +318,9 @@ def _merged(candidates: Candidates, entries: tf.Tensor) -> tuple[tf.Tensor, tf.T
 
 
 def _places(ids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """[ids] int32, the place of each among all in ascending order, and how many are equal to it.
+    """Return [ids] int32, the position of each id in ascending order, and the number of ids equal to it.
 
-    Equal ids have equal places; 32 bits are compared faster than 64.
+    Equal ids have equal positions; 32 bits compare faster than 64.
     """
     ascending = tf.sort(ids)
     places = tf.searchsorted(ascending, ids, side="left")
@@ -330,7 +330,7 @@ def _places(ids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 def _without_positive(
     rows: _Rows, similarity: tf.Tensor, sums: tf.Tensor, shift: tf.Tensor, columns: int | tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """[rows] losses of the softmax that leaves the positive out, and [rows] weights with which they and their gradients count."""
+    """Return [rows] losses of the softmax that leaves the positive out, and [rows] weights of the losses and their gradients."""
     columns = tf.cast(columns, tf.float32)
     share = tf.minimum(tf.exp(-rows.biases) / columns, LARGEST_SHARE)  # Q of the positive
     log_sum = tf.math.log(tf.where(sums > 0.0, sums, 1.0)) + shift
@@ -343,7 +343,7 @@ def _without_positive(
 def _shift(
     queries: tf.Tensor, embeddings: tf.Tensor, bias: tf.Tensor, bonuses: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """What all logits can be lowered by at once; and whether that is enough, or rows need a maximum of their own."""
+    """Return an amount to subtract from all logits, and whether it suffices, or each row needs its own maximum."""
     bound = tf.reduce_max(tf.norm(queries, axis=1)) * tf.reduce_max(tf.norm(embeddings, axis=1))
     highest, lowest = tf.reduce_max(bias), tf.reduce_min(tf.where(bias > NOTHING_LEFT, bias, tf.float32.max))
     if bonuses.shape[1]:
@@ -352,7 +352,7 @@ def _shift(
 
 
 def _below_highest(logits: tf.Tensor, lower_bound: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """[rows] the highest logit of each row, at least the lower bound, and the logits less that."""
+    """Return [rows] the highest logit of each row, at least the lower bound, and the logits minus it."""
     highest = tf.maximum(tf.reduce_max(logits, axis=1), lower_bound)
     return highest, logits - highest[:, tf.newaxis]
 

@@ -1,4 +1,4 @@
-"""TFX's Trainer, given the catalogue, from which mixed negatives are drawn, and the analysis, by whose ids rows move."""
+"""TFX's Trainer with two more inputs: the catalogue, for mixed negatives, and the analysis, by whose ids rows are moved."""
 
 import hashlib
 import os
@@ -32,7 +32,7 @@ UNFINISHED = "unfinished"
 
 
 class RetrievalTrainerSpec(component_spec.ComponentSpec):
-    """TFX's, the catalogue and the analysis."""
+    """TFX's spec, with the catalogue and the analysis."""
 
     PARAMETERS = TrainerSpec.PARAMETERS
     INPUTS = {
@@ -46,18 +46,18 @@ class RetrievalTrainerSpec(component_spec.ComponentSpec):
 
 
 class RetrievalTrainerExecutor(executor.GenericExecutor):
-    """TFX's executor, which tells the user function by `custom_config` what else the step has.
+    """TFX's executor; passes the step's other inputs to the user function in `custom_config`.
 
     - `catalogue_files`: the patterns of the catalogue's files.
-    - `held_out_files`: the patterns of the raw held-out interactions' files, where training looks at them.
-    - `blocked_files`: those of items that are known, but blocked.
-    - `earlier_files`: those of earlier catalogues, where interactions see them.
-    - `judged_files`: the catalogue's as it was known before `judged_day` (days since 1970-01-01), the first that is held out.
+    - `held_out_files`: the patterns of the raw held-out interactions' files, if training reads them.
+    - `blocked_files`: the patterns of items that are known, but blocked.
+    - `earlier_files`: the patterns of earlier catalogues, if interactions see them.
+    - `judged_files`: the patterns of the catalogue as known before `judged_day` (days since 1970-01-01), the first held-out day.
     - `analysis`: the folder of `components.analysis.files`.
-    - `warm_start`: the folder that the next day's training goes on from, to be written.
-    - `unfinished`: a folder that is the same for every attempt at the same training, for checkpoints on the way.
+    - `warm_start`: the folder to write for the next day's training.
+    - `unfinished`: a folder for intermediate checkpoints, the same for every attempt at the same training.
 
-    `base_model` of the arguments is the folder that an earlier day left to go on from, or None.
+    `base_model` of the arguments is the folder of the earlier day's model to continue from, or None.
     """
 
     def Do(  # noqa: N802
@@ -66,7 +66,7 @@ class RetrievalTrainerExecutor(executor.GenericExecutor):
         output_dict: dict[str, list[types.Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
-        """Called by TFX."""
+        """Override of TFX's method."""
         super().Do(input_dict, output_dict, exec_properties)
         custom_config = json_utils.loads(exec_properties[standard_component_specs.CUSTOM_CONFIG_KEY])
         model = artifact_utils.get_single_instance(output_dict[standard_component_specs.MODEL_KEY])
@@ -117,7 +117,7 @@ def _unfinished_folder(
     output_dict: dict[str, list[types.Artifact]],
     exec_properties: dict[str, Any],
 ) -> str:
-    """Beside the step's artifacts, named by all that it is given: a repeated attempt has another execution, but this in common."""
+    """Return a folder beside the step's artifacts, named by a digest of its inputs, which all attempts have in common."""
     inputs = sorted(f"{key} {artifact.uri}" for key, artifacts in input_dict.items() for artifact in artifacts)
     parameters = sorted(f"{key} {value}" for key, value in exec_properties.items())
     digest = hashlib.sha256("\n".join([*inputs, *parameters]).encode()).hexdigest()[:16]
@@ -132,12 +132,12 @@ class RetrievalTrainer(base_component.BaseComponent):
         run_fn: the import path of the user function.
         examples: transformed interactions.
         catalogue: the day's items, raw.
-        transform_graph: Transform's.
-        analysis: the Analyzer's.
-        base_model: the model that training goes on from; the channel may have none.
-        statistics: of the interactions; says how many there are.
-        held_out: raw interactions, whose `eval` split ends training early; None where it does not.
-        custom_config: what the user function is told; JSON can hold it. `span` and `shape` of it are left on the model.
+        transform_graph: the output of Transform.
+        analysis: the output of the Analyzer.
+        base_model: the model that training continues from; the channel may be empty.
+        statistics: the interactions' statistics, which give their number.
+        held_out: raw interactions, whose `eval` split is used for early stopping; None without early stopping.
+        custom_config: arguments of the user function, JSON types only. `span` and `shape` are set on the model artifact.
     """
 
     SPEC_CLASS = RetrievalTrainerSpec

@@ -1,4 +1,4 @@
-"""What a day gives to training, read once for however many models are trained on it."""
+"""A day's training data, read once for any number of models."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -38,18 +38,18 @@ GIB = 1 << 30
 
 @dataclass(frozen=True)
 class Places:
-    """Where a day's data for training lies.
+    """Where a day's training data lies.
 
     Attributes:
         transform_graph: the folder of Transform's graph.
         analysis: the folder of `components.analysis.files`.
         train: patterns of the transformed interactions' files.
         catalogue: patterns of the catalogue's files, raw.
-        blocked: of the items that are known, but blocked.
-        examples: how many interactions there are.
-        earlier: of earlier catalogues, where interactions see them; see `components.example_gen.point_in_time`.
-        judged: of the catalogue as it was known before `judged_day`, where that is told apart.
-        judged_day: the first day that is held out, in days since 1970-01-01.
+        blocked: patterns of items that are known, but blocked.
+        examples: the number of interactions.
+        earlier: patterns of earlier catalogues, if interactions see them; see `components.example_gen.point_in_time`.
+        judged: patterns of the catalogue as known before `judged_day`, if it differs.
+        judged_day: the first held-out day, in days since 1970-01-01.
     """
 
     transform_graph: str
@@ -64,15 +64,15 @@ class Places:
 
     @property
     def ranked(self) -> tuple[str, ...]:
-        """Patterns of the catalogue's files as what is held out sees it."""
+        """Patterns of the catalogue's files as held-out interactions see it."""
         return self.judged or self.catalogue
 
 
 class TrainingDay:
-    """A day's data for training.
+    """A day's training data.
 
     Args:
-        places: where it lies.
+        places: where the data lies.
         spec: the dataset's features.
     """
 
@@ -84,21 +84,21 @@ class TrainingDay:
 
     @cached_property
     def catalogue(self) -> Inputs:
-        """The item tower's inputs of all items that may be retrieved, as what is held out sees them.
+        """The item tower's inputs of all retrievable items, as held-out interactions see them.
 
-        Were they as the newest catalogue has them, a count of the day would tell uniform draws from what was taken.
+        With the newest catalogue's values, a count of the day's events would tell uniform draws from positives.
         """
         return catalogue_inputs(self.places.ranked, self.spec, self.transform_output)
 
     @cached_property
     def known(self) -> Inputs:
-        """What uniform negatives are drawn from."""
+        """The items that uniform negatives are drawn from."""
         seen, _ = frequencies.count_items(self.places.train, frequencies.step(self.places.examples))
         return known_items(self.catalogue, seen, masks_of(self.spec, self.rows), self.spec.id_features)
 
     @cached_property
     def items(self) -> Inputs | None:
-        """The inputs of all items that queries and interactions look something up of; None where they look nothing up."""
+        """The inputs of all items that queries or interactions look up; None if they look up nothing."""
         if not (self.spec.kept_in_catalogue or self.spec.looked_up):
             return None
         known = [*self.places.catalogue, *self.places.blocked, *self.places.earlier]
@@ -106,33 +106,33 @@ class TrainingDay:
 
     @cached_property
     def lookup(self) -> CatalogueLookup | None:
-        """What interactions do not repeat of their items."""
+        """The item inputs that interactions do not repeat."""
         return lookup_for_training(self.spec, self.items) if self.items else None
 
     def lookup_of_queries(self, day: int | None) -> CatalogueLookup | None:
-        """What the query tower looks up, as interactions of a day see it; None is as the newest catalogue has it."""
+        """Return the query tower's lookup as interactions of a day see it; None for the newest catalogue."""
         return lookup_for_queries(self.spec, as_known_on(self.spec, self.items, day)) if self.items else None
 
     def held_out(self, patterns: Sequence[str], most: int, excludes_history: bool = False) -> HeldOut:
-        """The held-out interactions, as the first day that is held out sees the catalogue.
+        """Read the held-out interactions, with the catalogue as the first held-out day sees it.
 
         Args:
-            patterns: of their files, raw.
-            most: about how many there are to be; of a day with more, whole users are drawn.
-            excludes_history: whether what stands in a query's history is not ranked.
+            patterns: patterns of the raw files.
+            most: about the number to read; if the day has more, whole users are drawn.
+            excludes_history: whether items in a query's history are not ranked.
 
         Raises:
-            UserError: nothing is held out.
+            UserError: there are no held-out interactions.
         """
         lookup = self.lookup_of_queries(self.places.judged_day)
         not_ranked = self.places.ranked if excludes_history else None
         return read_held_out(patterns, most, self.spec, self.transform_output, lookup, self.catalogue, not_ranked)
 
     def batch_size(self, settings: TrainerSettings, devices: Devices) -> int:
-        """The rows of a global batch: those that are asked for, or fewer where there are fewer.
+        """Return the rows of a global batch: those asked for, or all if there are fewer.
 
         Raises:
-            UserError: the devices cannot share them evenly.
+            UserError: the devices cannot share the rows evenly.
         """
         return _shared_evenly("examples", min(settings.batch_size, self.places.examples), devices)
 
@@ -144,13 +144,13 @@ class TrainingDay:
         devices: Devices,
         go_on: Callable[[TrainingState], None] = lambda state: None,
     ) -> tuple[TwoTowerModel, TrainingState, Training]:
-        """A model, made in the scope of the devices' strategy, and what it is trained on.
+        """Make a model in the scope of the devices' strategy, with its state and its training.
 
         Args:
-            spec: the day's, but for how much training hides of the ids.
-            settings: the trainer's.
-            unfinished: where checkpoints on the way are.
-            devices: what is trained on.
+            spec: the day's specification; only the masked shares may differ.
+            settings: the trainer's settings.
+            unfinished: the folder of intermediate checkpoints.
+            devices: the devices to train on.
             go_on: moves an earlier model's state into the untrained one.
 
         Raises:
@@ -161,7 +161,7 @@ class TrainingDay:
         uniform_negatives = _shared_evenly("softmax.uniform_negatives", settings.softmax.uniform_negatives, devices)
         masks = masks_of(spec, self.rows)
         fits = examples * parsed_bytes(self.transform_output) <= settings.kept_gib * GIB
-        kept = settings.epochs > 1 and fits and devices.has_weights  # else they are read elsewhere
+        kept = settings.epochs > 1 and fits and devices.has_weights  # else other machines read them
         known = self.known if uniform_negatives else None  # read before the strategy's scope, and kept
         lookup = self.lookup
         source = TrainingExamples(self.places.train, self.transform_output, batch_size, examples, kept, masks=masks)
@@ -186,10 +186,10 @@ class TrainingDay:
 
 
 def _shared_evenly(name: str, rows: int, devices: Devices) -> int:
-    """So many rows, or somewhat fewer, so that each replica has as many.
+    """Round `rows` down to a multiple of the replicas.
 
     Raises:
-        UserError: there are fewer than replicas.
+        UserError: there are fewer rows than replicas.
     """
     shared = rows - rows % devices.replicas
     if rows and not shared:

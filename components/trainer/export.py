@@ -1,4 +1,4 @@
-"""Each tower as a SavedModel that takes raw features: Transform's graph and the tower's layers in one."""
+"""Exports each tower as a SavedModel that takes raw features: Transform's graph and the tower's layers in one."""
 
 import os
 from collections.abc import Mapping
@@ -18,17 +18,17 @@ from schemas.errors import UserError
 from schemas.features import Feature
 
 JUDGED = "judged"
-KEPT_TOWERS, KEPT_BYTES = 6, 32 << 20  # both of a day's model, of the one to beat, and of the one before that
+KEPT_TOWERS, KEPT_BYTES = 6, 32 << 20  # both towers of the day's model, of the one to beat, and of the one before that
 
 
 class ServedTower(tf.Module):
-    """A tower behind the transform that it was trained behind.
+    """A tower with the transform that it was trained with.
 
-    Two signatures, both giving `embedding`, float32 [batch, width], L2-normalised. Where histories add to the scores of their items
-    (`components.trainer.repeats`), both also give these items' ids, `repeated_items`, string [batch, entries], each once, empty for
-    none, and `repeated_bonuses`, float32 [batch, entries].
+    Two signatures, both returning `embedding`, float32 [batch, width], L2-normalised. With learned repeat bonuses
+    (`components.trainer.repeats`), both also return `repeated_items`, string [batch, entries], the ids with a bonus, each once,
+    empty for none, and `repeated_bonuses`, float32 [batch, entries].
 
-    - `serving_default`: a named tensor for each raw feature, [batch] or, where there may be several values,
+    - `serving_default`: a named tensor for each raw feature, [batch] or, if it may have several values,
       [batch, values]; an empty text and a NaN stand for a missing value.
     - `serving_examples`: `examples`, [batch] serialised tf.Examples.
     """
@@ -41,12 +41,12 @@ class ServedTower(tf.Module):
         repeat_bonus: RepeatBonus | None = None,
     ) -> None:
         super().__init__(name=tower.name)
-        # Not the tower: of a Keras model that it finds, TensorFlow writes every layer's calls once more.
+        # Not the tower itself: TensorFlow would write every layer's calls of a Keras model once more.
         self.weights = [*tower.weights, *(repeat_bonus.weights if repeat_bonus else [])]
         self.transform = transform
         specs = raw_features.tensor_specs(features)
 
-        @tf.autograph.experimental.do_not_convert  # which Keras does to each layer, unless told otherwise
+        @tf.autograph.experimental.do_not_convert  # Keras would convert each layer otherwise
         def embed(raw: dict[str, tf.SparseTensor]) -> dict[str, tf.Tensor]:
             inputs = self.transform(raw)
             embedded = {EMBEDDING: tower(inputs)}
@@ -73,10 +73,10 @@ class ServedTower(tf.Module):
 
 
 def judged_tower(folder: str) -> str:
-    """The folder of the query tower that held-out queries are embedded by, of the folder with the towers.
+    """Return the folder of the query tower that embeds held-out queries, given the folder of the towers.
 
-    It is another than the one that is served only where it looks up features that change: it has them as they were known before the
-    first day that is held out.
+    It differs from the served one only if it looks up features that change: then it has them as known before the first held-out
+    day.
     """
     judged = os.path.join(folder, JUDGED, QUERY_TOWER)
     return judged if tf.io.gfile.exists(judged) else os.path.join(folder, QUERY_TOWER)
@@ -89,14 +89,14 @@ def export_tower(
     folder: str,
     repeat_bonus: RepeatBonus | None = None,
 ) -> None:
-    """Writes a tower's SavedModel, warm-up requests included, to `folder/TOWER_NAME`.
+    """Write a tower's SavedModel, with warm-up requests, to `folder/TOWER_NAME`.
 
     Args:
-        tower: trained.
-        features: what a request may have.
-        transform: makes the tower's inputs of them.
+        tower: a trained tower.
+        features: the features of a request.
+        transform: makes the tower's inputs from them.
         folder: destination.
-        repeat_bonus: of queries, where the model has one.
+        repeat_bonus: the model's repeat bonus, for queries; None without one.
     """
     served = ServedTower(tower, features, transform, repeat_bonus)
     target = str(PurePath(folder) / tower.name)
@@ -110,7 +110,7 @@ def _load(folder: str, changed: int) -> tf.Module:
 
 
 def load_tower(folder: str) -> tf.Module:
-    """Loads a served tower. Small ones that were loaded last are kept: several steps of a day need the same.
+    """Load a served tower. The small ones loaded last are cached: several steps of a day need the same.
 
     Raises:
         UserError: it cannot be loaded.
@@ -120,7 +120,7 @@ def load_tower(folder: str) -> tf.Module:
         if not files or sum(path.stat().st_size for path in files) > KEPT_BYTES:
             return tf.saved_model.load(folder)
         return _load(folder, max(path.stat().st_mtime_ns for path in files))
-    except Exception as error:  # what a damaged file raises depends on which it is, and where
+    except Exception as error:  # the type of error depends on which file is damaged, and where
         raise UserError(
             f"{folder}: expected the SavedModel of a tower, found none that can be loaded: {error}. "
             "Remove the model that it is part of and run the day again."

@@ -1,4 +1,4 @@
-"""What the frequency estimator says of items, beside how often the training split has them: a file that people look at."""
+"""Writes a file for people that compares estimated item frequencies with those counted in the training split."""
 
 import io
 import os
@@ -22,17 +22,17 @@ READ_BATCH = 8192
 def write(
     folder: str, estimator: FrequencyEstimator, file_patterns: Sequence[str], examples: int, batch_size: int, seed: int
 ) -> None:
-    """Leaves `frequencies.parquet`: `counted` and `estimated`, how many of a batch are of an item, a row an item.
+    """Write `frequencies.parquet`: `counted` and `estimated`, the number of an item in a batch, a row for each item.
 
-    Of large splits every n-th example is counted. The most frequent items are in it, and others drawn at random.
+    In large splits every n-th example is counted. The file holds the most frequent items, and a random sample of the others.
 
     Args:
-        folder: where to.
-        estimator: that of the trained model.
+        folder: destination.
+        estimator: the trained model's estimator.
         file_patterns: gzipped TFRecords of transformed tf.Examples.
-        examples: how many these are.
-        batch_size: rows of the batches that it was trained on.
-        seed: of the draw.
+        examples: the number of examples in them.
+        batch_size: rows of a training batch.
+        seed: of the random sample.
     """
     ids, counts = count_items(file_patterns, step(examples))
     kept = head_and_sample(counts, HEAD, SAMPLE, seed)
@@ -48,12 +48,12 @@ def write(
 
 
 def step(examples: int) -> int:
-    """Of a split of so many examples every n-th is counted, `MOST_EXAMPLES` at most."""
+    """Return n such that every n-th example of a split is counted, at most `MOST_EXAMPLES`."""
     return -(-examples // MOST_EXAMPLES)
 
 
 def count_items(file_patterns: Sequence[str], step: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """How often each item is in every `step`-th example.
+    """Count each item in every `step`-th example.
 
     Returns:
         [items] item ids as the model has them, ascending, and [items] counts.
@@ -67,7 +67,7 @@ def count_items(file_patterns: Sequence[str], step: int) -> tuple[NDArray[np.int
 
 
 def head_and_sample(counts: NDArray[np.int64], head: int, sample: int, seed: int) -> NDArray[np.int64]:
-    """The positions of the `head` greatest counts, and of `sample` of the others, drawn at random; ascending."""
+    """Return the positions of the `head` greatest counts, and of `sample` random others; ascending."""
     order = np.argsort(-counts, kind="stable")
     others = order[head:]
     drawn = np.random.default_rng(seed).choice(others, min(sample, len(others)), replace=False)

@@ -1,4 +1,4 @@
-"""How often an item occurs in a batch, estimated from the stream of batches itself (paper, section 4)."""
+"""Estimates how often an item occurs in a batch, from the stream of batches itself (paper, section 4)."""
 
 import json
 from typing import Any, Literal
@@ -13,7 +13,7 @@ from components.trainer import replicas
 Counting = Literal["occurrences", "batches"]
 
 IMPROBABLE = 3.0
-"""Mean gaps: an open gap is longer by chance in one case of twenty, so that a third of it lowers what is live by a hundredth."""
+"""In mean gaps: by chance, one open gap in twenty is longer; adding a third of it lowers a live estimate by one percent."""
 
 _MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 
@@ -21,39 +21,39 @@ _MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 class FrequencyEstimator(tf_keras.layers.Layer):
     """Algorithms 2 and 3: a moving average, for every hash bucket, of the number of steps between its hits.
 
-    The state is `hashes` tables of `buckets` rows. At each step every bucket that the batch hits moves two means: of the gap since
-    its last hit, in steps, and of the number of hits that came at once. The estimate for an item is count / gap, the least of all
-    hashes, since a collision can only add hits.
+    The state is `hashes` tables of `buckets` rows. At each step every bucket that the batch hits updates two means: of the gap
+    since its last hit, in steps, and of the number of simultaneous hits. The estimate for an item is count / gap, the least over
+    all hashes, because a collision can only add hits.
 
-    Where the paper's algorithms, taken to the letter, go wrong, this does otherwise:
+    It deviates from the paper's algorithms where these go wrong:
 
-    - *An item that occurs several times in a batch.* 1 / gap is the probability that a batch has it, which saturates at 1
-      (`counting="batches"` reads that, to compare). The softmax with several equal columns needs the expected count, which is
-      count / gap: the mean count of the batches that have the item, times how often there is one.
+    - *An item that occurs several times in a batch.* 1 / gap is the probability that a batch has the item, which saturates at 1
+      (`counting="batches"` reads that, for comparison). The softmax with several equal columns needs the expected count, which is
+      count / gap: the mean count in batches with the item, times how often there is one.
     - *A bucket that was never hit* has no last step. Its first gap is `initial_gap`, not the age of the stream, unless the stream
       is younger than that.
-    - *A rate of alpha alone* leaves a rare item at its start value for 1 / alpha hits. Here the n-th batch with a hit moves the
-      means by max(alpha, 1/n): plain means until there are 1 / alpha of them.
+    - *A constant rate alpha* leaves a rare item at its start value for 1 / alpha hits. Here the n-th batch with a hit updates the
+      means at the rate max(alpha, 1/n): plain means for the first 1 / alpha hits.
 
-    - *An item whose last hit is long ago*, which a draw from the catalogue may read, has its open gap counted as one more; where
-      that is longer than `IMPROBABLE` mean gaps, a share of it is the gap, so that the estimate of an item that is gone falls. What
-      was never hit is no more frequent than once in the stream's age.
+    - *An item whose last hit is long ago*, which a draw from the catalogue may read: its open gap counts as one more gap. If that
+      is longer than `IMPROBABLE` mean gaps, it counts with a growing share, so that the estimate of a vanished item falls. An item
+      that was never hit is no more frequent than once in the stream's age.
 
-    A batch is counted before it is read. A rare item's newest gap is then part of its estimate at the one step where that is used;
-    and the gap that a hit ends is as long as any other, so reading behind it adds no bias.
+    Each batch updates the estimates before they are read. So a rare item's newest gap is part of its estimate at the only step that
+    uses it; and the gap that a hit ends is as long as any other, so reading after it adds no bias.
 
-    Every replica must be given the same number of ids. The ids of all replicas are gathered and each replica updates its own copy
-    of the state with all of them, so the copies stay equal and the estimates are of the global batch, at the global step. Workers
-    of parameter servers share one state and count one after the other: a batch of any worker is a step.
+    Every replica must get the same number of ids. The ids of all replicas are gathered, and each replica updates its own copy of
+    the state with all of them, so the copies stay equal and the estimates are for the global batch, at the global step. Workers of
+    parameter servers share one state and update it one after the other: a batch of any worker is a step.
 
     Args:
-        buckets: H, rows of each table.
-        hashes: m, how many tables.
-        alpha: the slowest rate at which a mean moves, in (0, 1].
-        initial_gap: steps; the estimate for what was never seen is 1 / initial_gap in a stream that is younger than that.
+        buckets: H, the number of rows of each table.
+        hashes: m, the number of tables.
+        alpha: the lowest rate of the means, in (0, 1].
+        initial_gap: in steps; the estimate for unseen items is 1 / initial_gap while the stream is younger than that.
         counting: `occurrences` for the expected count in a batch, `batches` for the probability of a hit.
         seed: of the hashes.
-        id_dtype: tf.int64 or tf.string; int32 ids may be given for int64.
+        id_dtype: tf.int64 or tf.string; int64 accepts int32 ids.
 
     Raises:
         ValueError: an argument is outside its range.
@@ -80,11 +80,11 @@ class FrequencyEstimator(tf_keras.layers.Layer):
         self.buckets, self.hashes, self.alpha = buckets, hashes, alpha
         self.initial_gap, self.counting, self.seed, self.id_dtype = initial_gap, counting, seed, id_dtype
         self._seeds = _hash_seeds(seed, hashes)
-        # Without these the tables cannot be read; the other settings may change from day to day.
+        # These define the meaning of the tables; the other settings may change from day to day.
         self.fixed_settings = FixedSettings(buckets=buckets, hashes=hashes, seed=seed, id_dtype=id_dtype.name)
         self.step = self._state("step", (), tf.int64, 0)
-        with tf.distribute.get_strategy().extended.colocate_vars_with(self.step):  # as one lock is on one server
-            # A row's numbers lie side by side, so that it is fetched once.
+        with tf.distribute.get_strategy().extended.colocate_vars_with(self.step):  # because one lock is on one server
+            # The numbers of a row are adjacent, so that one lookup reads them all.
             self.marks = self._state(
                 "marks", (hashes * buckets, 3), tf.int64, 0
             )  # last step hit, batches with a hit, hits
@@ -92,7 +92,7 @@ class FrequencyEstimator(tf_keras.layers.Layer):
         self._in_turn = replicas.Turns(self.step)
 
     def call(self, ids: tf.Tensor) -> tf.Tensor:
-        """Counts a batch as the next step, then reads the estimates for it.
+        """Update the estimates with a batch as the next step, then read those of its ids.
 
         Args:
             ids: [batch] item ids, a replica's share of the global batch.
@@ -109,7 +109,7 @@ class FrequencyEstimator(tf_keras.layers.Layer):
         return self._in_turn.run(count_and_read)
 
     def update(self, ids: tf.Tensor) -> None:
-        """Counts a batch as the next step.
+        """Update the estimates with a batch as the next step.
 
         Args:
             ids: [batch] item ids, a replica's share of the global batch.
@@ -118,11 +118,11 @@ class FrequencyEstimator(tf_keras.layers.Layer):
         self._in_turn.run(lambda: self._count(rows))
 
     def count_batches_of(self, rows: int) -> None:
-        """Says how many rows a global batch has from now on, before the first is counted and behind a restored checkpoint.
+        """Set the rows of a global batch from now on; call before the first batch and after restoring a checkpoint.
 
-        What was learnt of batches of another size is changed to what these would have taught: steps are as many times shorter as
-        batches are larger, and the expected counts as many times larger. A gap that is a step already cannot be shorter, nor the
-        count of a batch with a hit be less than one; the other of the two means then takes what is left.
+        Converts what was learnt from batches of another size: steps become as many times shorter, and expected counts as many times
+        larger, as batches are larger. A gap cannot become shorter than a step, nor a count less than one; then the other
+        mean takes the rest of the factor.
 
         Args:
             rows: of all replicas together.
@@ -140,7 +140,7 @@ class FrequencyEstimator(tf_keras.layers.Layer):
         self.step.assign(_scaled(tf.convert_to_tensor(self.step), 1.0 / larger))
 
     def estimate(self, ids: tf.Tensor) -> tf.Tensor:
-        """Reads the estimates without counting anything.
+        """Read the estimates without an update.
 
         Args:
             ids: item ids of any shape [...].
@@ -151,17 +151,17 @@ class FrequencyEstimator(tf_keras.layers.Layer):
         return self._read(self._rows(ids))
 
     def _count(self, rows: tf.Tensor) -> list[tf.Operation]:
-        """Counts a batch's rows [hashes, batch] of the tables as the next step; returns what writes that."""
+        """Count a batch's table rows [hashes, batch] as the next step; return the writing operations."""
         rows = tf.reshape(rows, [-1])
         tf.raw_ops.AssignAddVariableOp(resource=self.step.handle, value=tf.constant(1, tf.int64))
         step = tf.raw_ops.ReadVariableOp(resource=self.step.handle, dtype=tf.int64)
         marks, means = _gather(self.marks, rows), _gather(self.means, rows)
-        # Rows that are hit several times are added up by the table itself.
+        # The table itself adds up rows that are hit several times.
         one_hit = tf.broadcast_to(tf.constant([0, 0, 1], tf.int64), tf.shape(marks))
         tf.raw_ops.ResourceScatterAdd(resource=self.marks.handle, indices=rows, updates=one_hit)
         hits = _gather(self.marks, rows)[:, 2]
         count = tf.cast(hits - marks[:, 2], tf.float32)
-        # Of the stream, where there was no hit yet. A server that came back without its last steps may be behind a hit.
+        # The age of the stream, if there was no hit yet. A restored server may be at a step before the last hit.
         age = tf.cast(tf.maximum(step - marks[:, 0], 1), tf.float32)
         gap = tf.where(marks[:, 1] == 0, tf.minimum(age, self.initial_gap), age)
         batches = marks[:, 1] + 1
@@ -173,10 +173,10 @@ class FrequencyEstimator(tf_keras.layers.Layer):
         ]
 
     def _read(self, rows: tf.Tensor) -> tf.Tensor:
-        """The estimates of rows [hashes, ...] of the tables."""
+        """Read the estimates of table rows [hashes, ...]."""
         marks, means = _gather(self.marks, rows), _gather(self.means, rows)
         step = tf.raw_ops.ReadVariableOp(resource=self.step.handle, dtype=tf.int64)
-        # The age of the stream where there was no hit. What is only read may be hit by another worker meanwhile.
+        # The age of the stream, if there was no hit. Another worker may hit the row meanwhile.
         open_gap = tf.cast(tf.maximum(step - marks[..., 0], 0), tf.float32)
         aged = tf.maximum(means[..., 0] + self._rate(marks[..., 1]) * open_gap, open_gap / IMPROBABLE)
         gap = tf.where(marks[..., 1] == 0, tf.maximum(open_gap, self.initial_gap), aged)
@@ -184,7 +184,7 @@ class FrequencyEstimator(tf_keras.layers.Layer):
         return tf.reduce_min((count if self.counting == "occurrences" else 1.0) / gap, axis=0)
 
     def _rate(self, batches: tf.Tensor) -> tf.Tensor:
-        """By how much the n-th batch with a hit moves the means."""
+        """Return the rate at which the n-th batch with a hit updates the means."""
         return tf.maximum(self.alpha, 1.0 / tf.cast(tf.maximum(batches, 1), tf.float32))
 
     def _state(self, name: str, shape: tuple[int, ...], dtype: tf.DType, start: Any) -> tf.Variable:
@@ -194,23 +194,23 @@ class FrequencyEstimator(tf_keras.layers.Layer):
             dtype=dtype,
             initializer=lambda shape, dtype: tf.broadcast_to(tf.constant(start, dtype), shape),
             trainable=False,
-            # Each replica writes a copy of its own with the same values.
+            # Each replica writes its own copy with the same values.
             synchronization=tf.VariableSynchronization.ON_READ,
             aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
         )
 
     def _rows(self, ids: tf.Tensor) -> tf.Tensor:
-        """Ids [...] to int64 rows [hashes, ...] of the tables, which lie one behind the other."""
+        """Map ids [...] to int64 rows [hashes, ...] of the concatenated tables."""
         tables = np.arange(self.hashes, dtype=np.int64) * self.buckets
         shape = [self.hashes] + [1] * len(ids.shape)
         keys = self._keys(ids)[tf.newaxis]
         mixed = _mix(keys + tf.reshape(tf.constant(self._seeds), shape))
-        # One bit less, so that it fits a signed integer: unsigned ones have no modulo everywhere.
+        # One bit fewer, to fit a signed integer: unsigned ones lack a modulo on some devices.
         positive = tf.cast(tf.bitwise.right_shift(mixed, np.uint64(1)), tf.int64)
         return positive % self.buckets + tf.reshape(tf.constant(tables), shape)
 
     def _keys(self, ids: tf.Tensor) -> tf.Tensor:
-        """Ids to uint64, injectively for integers."""
+        """Map ids to uint64, injectively for integers."""
         if ids.dtype == tf.int32 and self.id_dtype == tf.int64:
             ids = tf.cast(ids, tf.int64)
         if ids.dtype != self.id_dtype:
@@ -224,11 +224,11 @@ class FrequencyEstimator(tf_keras.layers.Layer):
 
 
 class FixedSettings(tf.train.experimental.PythonState):
-    """Settings that a checkpoint keeps, and that whoever restores it must have too; and what its numbers speak of.
+    """Settings stored in a checkpoint, which must be the same when it is restored; and the batch size of its numbers.
 
     Attributes:
-        batch_rows: of the batches that are counted; None before that is said.
-        restored_batch_rows: of the batches that the restored checkpoint speaks of; None without one, or where it does not say.
+        batch_rows: rows of the counted batches; None until set.
+        restored_batch_rows: rows of the restored checkpoint's batches; None without one, or if it does not say.
     """
 
     def __init__(self, **settings: int | str) -> None:
@@ -238,14 +238,14 @@ class FixedSettings(tf.train.experimental.PythonState):
         self.restored_batch_rows: int | None = None
 
     def serialize(self) -> str:
-        """Called by TensorFlow when it saves."""
+        """Override of TensorFlow's method, for saving."""
         return json.dumps({**self._settings, "batch_rows": self.batch_rows})
 
     def deserialize(self, text: str) -> None:
-        """Called by TensorFlow when it restores.
+        """Override of TensorFlow's method, for restoring.
 
         Raises:
-            ValueError: the checkpoint's settings are others.
+            ValueError: the checkpoint has other settings.
         """
         kept = json.loads(text)
         differing = [
@@ -262,14 +262,14 @@ class FixedSettings(tf.train.experimental.PythonState):
 
 
 def _mix(keys: tf.Tensor) -> tf.Tensor:
-    """The finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014): every bit of a key reaches every bit of the result."""
+    """Apply the finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014): each bit of a key affects each bit of the result."""
     for shift, factor in zip((30, 27), _MIX, strict=True):
         keys = tf.bitwise.bitwise_xor(keys, tf.bitwise.right_shift(keys, np.uint64(shift))) * factor
     return tf.bitwise.bitwise_xor(keys, tf.bitwise.right_shift(keys, np.uint64(31)))
 
 
 def _hash_seeds(seed: int, hashes: int) -> NDArray[np.uint64]:
-    """An independent offset for each hash, however close the seeds of two estimators are."""
+    """Return an independent offset for each hash, however close the seeds of two estimators are."""
     return np.random.SeedSequence(seed).generate_state(hashes, np.uint64).astype(np.uint64)
 
 

@@ -1,4 +1,4 @@
-"""Held-out interactions in memory, by which models of one day are compared: the epochs of a training, the trials of a search."""
+"""Held-out interactions in memory, to compare models of one day: the epochs of a training, or the trials of a search."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,23 +23,23 @@ from schemas.errors import UserError
 from schemas.features import CANDIDATE_ID, QUERY_ID, FeatureSpec
 
 BATCH = 1024
-OF_USERS = 1 << 20  # parts of users, of which some are drawn
+OF_USERS = 1 << 20  # groups of users, of which some are drawn
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """The held-out interactions of a day, with a reward and an item that may be retrieved.
+    """The held-out interactions of a day that have a reward and a retrievable item.
 
-    In a search, half of the users choose between trials; the other half say what that is worth, as the best of many is partly the
+    In a search, half of the users choose the best trial; the other half measure its gain, because the best of many is partly the
     luckiest.
 
     Attributes:
         queries: the query tower's inputs, [interactions, ...] each.
-        items: the item tower's inputs of all items that may be retrieved, and `candidate_id`, [items, ...] each.
-        true_rows: [interactions] int64, which of the items each was with.
-        groups: [interactions] int64, of the users, for intervals.
-        chooses: [interactions] bool, whether it is of the half that chooses.
-        excluded: items that are not ranked; None ranks all.
+        items: the item tower's inputs of all retrievable items, and `candidate_id`, [items, ...] each.
+        true_rows: [interactions] int64, the row in `items` of each interaction's item.
+        groups: [interactions] int64, the group of its user, for intervals.
+        chooses: [interactions] bool, whether it is in the half that chooses.
+        excluded: items that are not ranked; None to rank all.
     """
 
     queries: Inputs
@@ -50,7 +50,7 @@ class HeldOut:
     excluded: Excluded | None = None
 
     def hits(self, model: TwoTowerModel, k: int) -> NDArray[np.float64]:
-        """[interactions] the chance of each to have its item among the model's first k of the whole catalogue."""
+        """Return [interactions], the probability that its item is among the model's first k of the whole catalogue."""
         queries, items = (
             np.concatenate([tower(batch).numpy() for batch in _batches(inputs)])
             for tower, inputs in ((model.query_tower, self.queries), (model.item_tower, self.items))
@@ -59,7 +59,7 @@ class HeldOut:
         return hit_probability(ranks.above, ranks.tied, k)
 
     def _bonuses(self, model: TwoTowerModel) -> Bonuses | None:
-        """What the queries' histories add to scores; None where they add nothing."""
+        """Return the queries' repeat bonuses; None without repeats."""
         if model.repeat_bonus is None:
             return None
         found = [model.repeat_bonus(batch) for batch in _batches(self.queries)]
@@ -78,19 +78,19 @@ def read_held_out(
     catalogue: Inputs,
     not_ranked: Sequence[str] | None = None,
 ) -> HeldOut:
-    """Reads a day's held-out interactions.
+    """Read a day's held-out interactions.
 
     Args:
-        patterns: of their files, raw.
-        most: about how many there are to be; of a day with more, whole users are drawn by a digest.
+        patterns: patterns of the raw files.
+        most: about the number to read; if the day has more, whole users are drawn by a digest.
         spec: the dataset's features.
-        transform_output: the graph that training's interactions went through.
+        transform_output: the graph that transformed the training interactions.
         lookup: of queries; see `components.trainer.inputs.lookup_for_queries`.
         catalogue: see `components.trainer.inputs.catalogue_inputs`.
-        not_ranked: where what stands in a query's history is not ranked: the patterns of the catalogue's files; None ranks all.
+        not_ranked: patterns of the catalogue's files, if items in a query's history are not ranked; None to rank all.
 
     Raises:
-        UserError: nothing is held out.
+        UserError: there are no held-out interactions.
     """
     serialized = _drawn(patterns, most)
     rows = decode(serialized)
@@ -103,8 +103,8 @@ def read_held_out(
     is_there = fingerprints[places] == asked
     if not is_there.any():
         raise UserError(
-            "The day has no held-out interaction with a reward and an item of its catalogue, to compare models by. Hold out more: "
-            "data.split."
+            "The day has no held-out interaction with a reward and an item of its catalogue, so models cannot be compared. Hold "
+            "out more: data.split."
         )
     rows = rows.filter(pa.array(is_there))
     parts = np.array([id_part(user, 2 * USER_GROUPS) for user in single(rows.column(QUERY_ID)).to_pylist()], np.int64)
@@ -136,7 +136,7 @@ def _batches(inputs: Inputs) -> Iterator[dict[str, tf.Tensor]]:
 
 
 def _drawn(patterns: Sequence[str], most: int) -> list[bytes]:
-    """The rewarded interactions, of whole users so that they are about as many as wanted."""
+    """Read the rewarded interactions of as many whole users as give about the wanted number."""
     kept, users = [], []
     for part in _parts(_read(patterns)):
         rows = decode(part)

@@ -1,4 +1,4 @@
-"""Transformed examples to batches, and the catalogue to draws from it."""
+"""Turns transformed examples into batches, and draws items from the catalogue."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -23,24 +23,24 @@ from components.transform.preprocessing import NO_AGE, fingerprint
 from schemas.features import AGES_SUFFIX, CANDIDATE_ID, REWARD, SEEN_THROUGH, TIMESTAMP, FeatureSpec
 
 WINDOW_EXAMPLES = 100_000
-WINDOWS_SHUFFLED = 1_000  # of those that are kept
+WINDOWS_SHUFFLED = 1_000  # if windows are kept in memory
 EXAMPLES_PARSED = 1024  # at once
 FILES_SIDE_BY_SIDE = 16
 CATALOGUE_BATCH = 4096
-OF_DRAWS = 1 << 62  # added to the seed of what hides the ids of draws
-HIDDEN_AGES = 0.1  # the share of queries whose histories training shows without ages
-SEED_STRIDE = 1 << 33  # between the seeds of two features' draws; an epoch's is below it
+OF_DRAWS = 1 << 62  # added to the seed for hiding the ids of uniform draws
+HIDDEN_AGES = 0.1  # the share of queries whose ages training hides
+SEED_STRIDE = 1 << 33  # between the seeds of two features' draws; an epoch's number is smaller
 
 _as_it_is = tf.autograph.experimental.do_not_convert
-"""No Python branch below depends on a tensor, and AutoGraph would take longer to look for one than all else takes."""
+"""No Python branch below depends on a tensor, and AutoGraph would take more time to find none than everything else takes."""
 
 
 class Batch(NamedTuple):
-    """What a training step is given.
+    """The input of a training step.
 
     Attributes:
         interactions: the model inputs of both towers, the rewards and the candidates' ids.
-        uniform_items: the item tower's inputs and the ids of items drawn uniformly from the catalogue; empty where none are.
+        uniform_items: the item tower's inputs and ids of items drawn uniformly from the catalogue; empty without such draws.
     """
 
     interactions: Inputs
@@ -48,11 +48,11 @@ class Batch(NamedTuple):
 
 
 class Mask(NamedTuple):
-    """How a feature's ids are hidden in training (see `schemas.features.Table`), or the ages of a history's items.
+    """How training hides a feature's ids (see `schemas.features.Table`), or the ages of a history's items.
 
     Attributes:
-        row: of the embedding table, that takes the place of a hidden id's; NO_AGE in the place of ages.
-        share: of the rows whose ids, or ages, are hidden.
+        row: the row of the embedding table that replaces a hidden id's; NO_AGE for ages.
+        share: the share of rows whose ids or ages are hidden.
     """
 
     row: int
@@ -60,13 +60,13 @@ class Mask(NamedTuple):
 
 
 Masks = Mapping[str, Mask]
-"""Of the features that are masked, by name."""
+"""By name, the masks of masked features."""
 
 
 def masks_of(spec: FeatureSpec, rows: Mapping[str, int]) -> dict[str, Mask]:
-    """The masks of a model whose embedding tables have so many rows.
+    """Return the masks of a model, given the number of rows of its embedding tables.
 
-    Ages are hidden too, so that a model is asked without them as it was trained.
+    Ages are hidden too, so that the model is trained on queries without them.
     """
     shares = spec.masked_tables
     of_ids = {name: Mask(rows[table] - 1, shares[table]) for name, table in spec.masked_features.items()}
@@ -74,13 +74,13 @@ def masks_of(spec: FeatureSpec, rows: Mapping[str, int]) -> dict[str, Mask]:
 
 
 def masked(inputs: Inputs, masks: Masks, seed: int, number: int | tf.Tensor) -> dict[str, tf.Tensor]:
-    """Model inputs with some of their ids and ages hidden, a history's ages all at once; what is missing stays missing.
+    """Hide some of the ids and ages among model inputs, all ages of a history at once; missing values stay missing.
 
     Args:
         inputs: [rows, ...] each.
-        masks: of features that may be among the inputs.
-        seed: of the draw; another for each epoch.
-        number: of the draw, in the epoch; int64. The same seed and number hide the same rows' ids.
+        masks: masks of features; some may not be among the inputs.
+        seed: of the draw; differs between epochs.
+        number: the number of the draw in the epoch; int64. The same seed and number hide the same rows' ids.
     """
     hidden = dict(inputs)
     for position, (name, mask) in enumerate(sorted(masks.items())):
@@ -94,20 +94,20 @@ def masked(inputs: Inputs, masks: Masks, seed: int, number: int | tf.Tensor) -> 
 
 
 class TrainingExamples:
-    """The training split, in shuffled batches of model inputs by name.
+    """The training split in shuffled batches of model inputs by name.
 
-    Shuffling examples one by one costs more than reading them, and parsing one by one many times as much. So examples are read and
-    parsed by the thousand, files taking turns, and the rows of a window of some 100,000 are put into another order at once. Windows
-    too are, those of an epoch by the order of files, or of windows where they are kept.
+    Shuffling single examples costs more than reading them, and parsing them one by one many times as much. So examples are read and
+    parsed by the thousand, from files in turn, and the rows of a window of some 100,000 are shuffled at once. The windows of an
+    epoch are shuffled too: by the order of files, or directly if they are kept in memory.
 
     Args:
         file_patterns: gzipped TFRecords of transformed tf.Examples.
-        transform_output: says what is in them; features without a fixed shape are not read, as interactions lack them.
-        batch_size: rows a batch.
-        examples: how many there are, at least `batch_size`.
-        kept: whether the first epoch leaves them in memory for the others; see `parsed_bytes`.
-        window: examples that are shuffled among each other, or somewhat more.
-        masks: of the features whose ids are hidden now and then.
+        transform_output: describes the examples; features without a fixed shape are not read, since interactions lack them.
+        batch_size: rows in a batch.
+        examples: the number of examples, at least `batch_size`.
+        kept: whether the first epoch keeps them in memory for the others; see `parsed_bytes`.
+        window: the minimum number of examples that are shuffled together.
+        masks: masks of the features whose ids are hidden in some rows.
     """
 
     def __init__(
@@ -129,14 +129,14 @@ class TrainingExamples:
         self._kept = self._windows(seed=0).cache() if kept else None
 
     def batches(self, seed: int, skip: int = 0) -> tf.data.Dataset:
-        """An epoch's batches; the same seed always gives the same ones.
+        """Return an epoch's batches; the same seed always gives the same ones.
 
-        Every batch has exactly `batch_size` rows, as a smaller last one would have fewer negatives. The last one is filled up with
-        some of the epoch's examples, whose reward is then 0: they are negatives of the others, and nothing is learnt of them twice.
+        Every batch has exactly `batch_size` rows, because a smaller last one would have fewer negatives. The last one is filled up
+        with other examples of the epoch with reward 0: they are negatives of the others, and are not learnt twice.
 
         Args:
-            seed: of the order; another for each epoch.
-            skip: batches at the beginning that are passed over.
+            seed: of the order; differs between epochs.
+            skip: the number of batches to skip at the beginning.
         """
         windows = self._windows(seed) if self._kept is None else self._kept.shuffle(WINDOWS_SHUFFLED, seed=seed)
 
@@ -173,30 +173,30 @@ class TrainingExamples:
 
 
 def fixed_features(transform_output: tft.TFTransformOutput) -> dict[str, tf.io.FixedLenFeature]:
-    """What of transformed examples has a fixed shape: all that interactions have."""
+    """Select the features of transformed examples with a fixed shape: all that interactions have."""
     spec = transform_output.transformed_feature_spec()
     return {name: each for name, each in spec.items() if isinstance(each, tf.io.FixedLenFeature)}
 
 
 def parsed_bytes(transform_output: tft.TFTransformOutput) -> int:
-    """What an example takes in memory, in bytes."""
+    """Return the size of an example in memory, in bytes."""
     return sum(math.prod(each.shape) * each.dtype.size for each in fixed_features(transform_output).values())
 
 
 def catalogue_inputs(
     file_patterns: Sequence[str], spec: FeatureSpec, transform_output: tft.TFTransformOutput, has_versions: bool = False
 ) -> dict[str, tf.Tensor]:
-    """The item tower's inputs for all items of a catalogue, in memory.
+    """Compute the item tower's inputs for all items of a catalogue, in memory.
 
     Args:
         file_patterns: gzipped TFRecords of raw catalogue examples.
         spec: the dataset's features.
-        transform_output: the graph that the interactions went through.
-        has_versions: whether rows of earlier catalogues are among them.
+        transform_output: the graph that transformed the interactions.
+        has_versions: whether the files include rows of earlier catalogues.
 
     Returns:
-        Model inputs by name, and `candidate_id`, each [items, ...]; with versions `seen_through` too, `NEWEST` in the
-        newest's rows.
+        Model inputs by name, and `candidate_id`, each [items, ...]; with versions also `seen_through`, `NEWEST` in the newest
+        catalogue's rows.
     """
     transform = ModelInputs(spec, transform_output)
 
@@ -216,14 +216,14 @@ def catalogue_inputs(
 
 
 def known_items(catalogue: Inputs, seen: NDArray[np.int64], masks: Masks, own: Sequence[str]) -> dict[str, tf.Tensor]:
-    """What uniform negatives are drawn from: the items that have been seen, or have a row of their own; all if there is none.
+    """Select the items that uniform negatives are drawn from: those seen or with a row of their own; all if there are none.
 
     An item that nobody could have taken yet is no negative: drawn as often as any other, it would only be pushed down.
 
     Args:
         catalogue: see `catalogue_inputs`.
         seen: the `candidate_id`s of the training split.
-        masks: of the features that are masked.
+        masks: masks of the masked features.
         own: the features that are an item's own id.
     """
     is_known = np.isin(catalogue[CANDIDATE_ID].numpy(), seen)
@@ -235,13 +235,13 @@ def known_items(catalogue: Inputs, seen: NDArray[np.int64], masks: Masks, own: S
 
 
 def uniform_draws(catalogue: Inputs, draws: int, seed: int, masks: Masks | None = None) -> tf.data.Dataset:
-    """An endless stream of items drawn uniformly, with replacement.
+    """Return an endless stream of items drawn uniformly, with replacement.
 
     Args:
         catalogue: see `catalogue_inputs`.
-        draws: items an element.
+        draws: items in an element.
         seed: of the draws.
-        masks: of the features whose ids are hidden now and then.
+        masks: masks of the features whose ids are hidden in some rows.
     """
     items = tf.cast(tf.shape(catalogue[CANDIDATE_ID])[0], tf.int64)
 
@@ -255,12 +255,12 @@ def uniform_draws(catalogue: Inputs, draws: int, seed: int, masks: Masks | None 
 
 
 def as_known_on(spec: FeatureSpec, items: Inputs, day: int | None) -> Inputs:
-    """What queries look up of each item once.
+    """Select one version of each item, for lookups by queries.
 
     Args:
         spec: the dataset's features.
         items: see `catalogue_inputs`.
-        day: in days since 1970-01-01: as interactions of that day see the items; None is what the newest catalogue has.
+        day: in days since 1970-01-01: the version that interactions of that day see; None for the newest.
     """
     if SEEN_THROUGH not in items:
         return items
@@ -271,23 +271,23 @@ def as_known_on(spec: FeatureSpec, items: Inputs, day: int | None) -> Inputs:
 
 
 def lookup_for_training(spec: FeatureSpec, items: Inputs) -> CatalogueLookup:
-    """What interactions do not repeat of their items.
+    """Make the lookup of the inputs that interactions do not repeat.
 
     Args:
         spec: the dataset's features.
-        items: see `catalogue_inputs`; all that are known, blocked ones too.
+        items: see `catalogue_inputs`; all known ones, including blocked ones.
     """
     return CatalogueLookup({*inputs_of_candidates(spec), *inputs_of_query_items(spec)}, items)
 
 
 def lookup_for_queries(spec: FeatureSpec, items: Inputs) -> CatalogueLookup | None:
-    """What the exported query tower looks up, in variables of its own; None where that is nothing. For `items` see above."""
+    """Make the lookup that the exported query tower holds in variables; None if it looks up nothing. For `items` see above."""
     names = inputs_of_query_items(spec)
     return CatalogueLookup(names, items, lambda values: tf.Variable(values, trainable=False)) if names else None
 
 
 def looked_up(spec: FeatureSpec, batches: tf.data.Dataset, lookup: CatalogueLookup | None) -> tf.data.Dataset:
-    """Batches of interactions with all inputs of both towers, those from the catalogue too."""
+    """Add to batches of interactions the inputs of both towers that come from the catalogue."""
     if lookup is None:
         return batches
 
@@ -301,7 +301,7 @@ def looked_up(spec: FeatureSpec, batches: tf.data.Dataset, lookup: CatalogueLook
 
 
 def with_uniform_items(batches: tf.data.Dataset, draws: tf.data.Dataset | None) -> tf.data.Dataset:
-    """Batches of interactions, each with a draw beside it, as `Batch`."""
+    """Pair batches of interactions with uniform draws, as `Batch`."""
     if draws is None:
         return batches.map(_as_it_is(lambda interactions: Batch(interactions, {}))).prefetch(tf.data.AUTOTUNE)
     return tf.data.Dataset.zip(batches, draws).map(_as_it_is(Batch)).prefetch(tf.data.AUTOTUNE)

@@ -1,4 +1,4 @@
-"""The retrieval loss: which columns the softmax has, and how their sampling is corrected (paper, section 3)."""
+"""The retrieval loss: the columns of the softmax, and the correction of their sampling (paper, section 3)."""
 
 import math
 from statistics import NormalDist
@@ -22,9 +22,9 @@ class Items(NamedTuple):
     Attributes:
         embeddings: [items, width] float, L2-normalised.
         ids: [items] int64.
-        expected_counts: [items] float32, how often each is expected among the columns that the stream brings (a global batch).
-        boosts: [items] float32 or scalar, what the expected counts are multiplied by once they are those of all columns. Where
-            the loss is corrected, a boost of b trains scores that are log b higher: as if the item were b times as popular.
+        expected_counts: [items] float32, the expected count of each among the columns of the stream (a global batch).
+        boosts: [items] float32 or scalar, factors of the expected counts over all columns. With a corrected loss, a boost of b
+            trains scores that are log b higher: as if the item were b times as popular.
         hidden: [items] bool or scalar, whether the embedding was made without the item's id.
     """
 
@@ -36,15 +36,16 @@ class Items(NamedTuple):
 
 
 class Top(NamedTuple):
-    """Which rows weigh more: those whose positive is close to the first of the catalogue, or among them (after SL@K, KDD 2025).
+    """Gives more weight to rows whose positive ranks near or among the first of the catalogue (after SL@K, KDD 2025).
 
     SL@K weighs a row by sigmoid((s_p - b) / temperature), where b is the score from which on an item is among a user's first K: a
-    quantile of the scores of sampled items, taken again now and then. Here it is at each step the quantile of a normal distribution
-    with the mean and the variance that the row's scores have over the catalogue. They follow from the means of the columns'
-    embeddings and of their products, each column weighed by the inverse of its expected count. The weight has no gradient.
+    quantile of the scores of sampled items, recomputed now and then. Here it is recomputed at each step, as the quantile of a
+    normal distribution with the mean and variance of the row's scores over the catalogue. These follow from the means of the
+    columns' embeddings and of their products, each column weighted by the inverse of its expected count. The weight has no
+    gradient.
 
     Attributes:
-        share: of the catalogue that counts as the first: K over its items, in (0, 1).
+        share: the share of the catalogue that counts as the first: K / items, in (0, 1).
         temperature: of the weight, in units of the inner product.
     """
 
@@ -55,28 +56,28 @@ class Top(NamedTuple):
 class InBatchSoftmax(tf_keras.layers.Layer):
     """The mean over the global batch of reward times softmax cross-entropy against all other rows' items.
 
-    - The logits are inner products over the temperature, from which the log of the expected count of the column's item among the
-      columns is then subtracted (`correction="logq"`, paper, equation 3 and section 3), or not (`none`).
+    - The logits are inner products over the temperature, minus the log of the expected count of the column's item among the columns
+      (`correction="logq"`, paper, equation 3 and section 3), or without that (`none`).
     - `logq_positive_left_out` leaves the positive, which was not sampled, uncorrected and out of the sampled set
       (Khrylchenko et al., "Correcting the LogQ Correction", RecSys 2025).
     - Uniform draws from the catalogue may join the columns (Yang et al., "Mixed Negative Sampling", WWW 2020); the expected
       count is then that of the mixture.
     - Columns with the id of the row's own item are left out (accidental hits).
-    - What a query's history adds to the scores of its items is added to the inner products; see `components.trainer.repeats`.
+    - A query's bonuses for items of its history are added to the inner products; see `components.trainer.repeats`.
     - The columns are those of all replicas, and a replica's loss is its rows' share of the mean over the global batch: the
       gradients that a strategy sums over replicas are those of the same batch on one device.
 
-    A reward that is negative, infinite or NaN weighs nothing. A batch without rewards has loss 0, and so has a batch of one.
-    The softmax is computed in float32, whatever the embeddings are.
+    A row whose reward is negative, infinite or NaN has weight 0. A batch without rewards has loss 0, and so has a batch of one row.
+    The softmax is computed in float32, whatever the embeddings' dtype.
 
     Args:
         correction: see above.
-        temperature: divides the inner products; the start value where it is learned.
-        learn_temperature: whether the temperature is trained with the towers, by its logarithm so that it stays positive.
+        temperature: divides the inner products; the initial value if it is learned.
+        learn_temperature: whether the temperature is trained with the towers, through its logarithm so that it stays positive.
         block_rows: rows of the batch whose logits are in memory at once.
-        strength: of `logq`, in [0, 1]: what the log of the expected count is multiplied by.
-        negatives_weight: of BSL; see `components.trainer.blocked_softmax`. None for the softmax.
-        top: which rows weigh more; None weighs all alike.
+        strength: for `logq`, in [0, 1]: the factor of the log of the expected count.
+        negatives_weight: for BSL; see `components.trainer.blocked_softmax`. None for the softmax.
+        top: gives some rows more weight; None for equal weights.
 
     Raises:
         ValueError: an argument is outside its range.
@@ -133,16 +134,16 @@ class InBatchSoftmax(tf_keras.layers.Layer):
         users: tf.Tensor | None = None,
         repeats: Repeats | None = None,
     ) -> tf.Tensor:
-        """The loss of a batch, or of a replica's share of it.
+        """Compute the loss of a batch, or of a replica's share of it.
 
         Args:
             queries: [batch, width] float, L2-normalised.
             items: [batch] positives of the queries, in their order.
             rewards: [batch] float, the paper's r_i.
-            uniform_items: [draws] items drawn uniformly from the catalogue, as many on each replica.
-            catalogue_size: how many items they were drawn from.
-            users: [batch] int64, who took the positives: what the same user took is then no negative. None asks nobody.
-            repeats: of the queries; None adds nothing.
+            uniform_items: [draws] items drawn uniformly from the catalogue, the same number on each replica.
+            catalogue_size: the number of items they were drawn from.
+            users: [batch] int64, the user of each positive: other positives of the same user are no negatives. None keeps them.
+            repeats: of the queries; None for no bonuses.
 
         Returns:
             Scalar float32.
@@ -161,7 +162,7 @@ class InBatchSoftmax(tf_keras.layers.Layer):
             drawn = _gathered(uniform_items)
             columns = Items(*(tf.concat(pair, axis=0) for pair in zip(columns, drawn, strict=True)))
             draws = tf.cast(tf.shape(drawn.ids)[0], tf.float32)
-            if users is not None:  # nobody's, so everybody's negatives
+            if users is not None:  # a uniform draw belongs to no user, so it is a negative for all
                 nobody = tf.fill(tf.shape(drawn.ids), tf.constant(NOBODY, tf.int64))
                 users = tf.concat([tf.cast(users, tf.int64), nobody], axis=0)
             counts = columns.expected_counts + draws / tf.cast(catalogue_size, tf.float32)
@@ -198,7 +199,7 @@ def _top_weights(
     top: Top,
     bonuses: tf.Tensor | float,
 ) -> tf.Tensor:
-    """[batch] float32, see `Top`."""
+    """Return [batch] float32; see `Top`."""
     shares = (weights / tf.reduce_sum(weights))[:, tf.newaxis]
     mean = tf.linalg.matvec(queries, tf.reduce_sum(shares * embeddings, axis=0))
     products = tf.matmul(embeddings, shares * embeddings, transpose_a=True)
@@ -209,13 +210,13 @@ def _top_weights(
 
 
 def _gathered(items: Items) -> Items:
-    """A replica's items to those of all replicas."""
+    """Gather a replica's items to those of all replicas."""
     return Items(
         replicas.gather(tf.cast(items.embeddings, tf.float32)),
         replicas.gather(items.ids),
         replicas.gather(items.expected_counts),
         replicas.gather(tf.broadcast_to(items.boosts, tf.shape(items.expected_counts))),
-        # As numbers: TensorFlow gathers no truth values.
+        # As numbers: TensorFlow does not gather booleans.
         tf.cast(
             replicas.gather(tf.cast(tf.broadcast_to(items.hidden, tf.shape(items.expected_counts)), tf.int32)), tf.bool
         ),

@@ -16,26 +16,26 @@ from components.trainer.towers import Parts, Tower, build_tables, undivided
 from components.transform.catalogue_lookup import Inputs
 from schemas.features import CANDIDATE_ID, QUERY_ID, REWARD, FeatureSpec
 
-OF_QUERIES, OF_ITEMS, OF_UNIFORM_ITEMS = range(3)  # whose dropout: each leaves out others
+OF_QUERIES, OF_ITEMS, OF_UNIFORM_ITEMS = range(3)  # each drops out different values
 
 
 class TwoTowerModel(tfrs.Model):
-    """Both towers, the loss that trains them, and the estimator that corrects it.
+    """Both towers, the loss that trains them, and the estimator that corrects the loss.
 
-    The estimator counts every batch whether the loss is corrected or not: it costs little, and a loss that is corrected from one
-    day on finds it ready.
+    The estimator counts every batch even if the loss is not corrected: that costs little, and the estimates are ready when the
+    correction is turned on.
 
     Args:
         query_tower: model inputs to query embeddings.
         item_tower: model inputs to item embeddings.
-        loss: of a batch.
-        frequency: how often items occur in a global batch.
-        catalogue_size: how many items uniform negatives are drawn from.
-        masks: the row that hides an item's own id, by feature.
+        loss: the loss of a batch.
+        frequency: estimates the counts of items in a global batch.
+        catalogue_size: the number of items that uniform negatives are drawn from.
+        masks: by feature, the row that hides an item's own id.
         new_item_boost: see `components.trainer.settings.SoftmaxSettings`.
-        same_user_negatives: the same.
-        repeat_bonus: what a query's history adds to the scores of its items; None where no history may be taken again.
-        dropout_seed: of what the towers' dropout leaves out; None without dropout.
+        same_user_negatives: see `components.trainer.settings.SoftmaxSettings`.
+        repeat_bonus: the bonuses of a query's history for its items; None without repeats.
+        dropout_seed: the seed of the towers' dropout; None without dropout.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class TwoTowerModel(tfrs.Model):
         self._mean_loss = tf_keras.metrics.Mean("loss")
 
     def compute_loss(self, batch: Batch, training: bool = False) -> tf.Tensor:
-        """The loss of a batch, or of a replica's share of it; training counts the batch's items first."""
+        """Compute the loss of a batch, or of a replica's share of it; in training, update the estimator first."""
         ids = batch.interactions[CANDIDATE_ID]
         counts = self.frequency(ids) if training else self.frequency.estimate(ids)
         return self.retrieval_loss(
@@ -79,19 +79,19 @@ class TwoTowerModel(tfrs.Model):
         )
 
     def make_weights(self, batch: Batch) -> None:
-        """Makes what Keras makes at the first call; may be called outside of replicas, where a loss cannot."""
+        """Create the weights that Keras creates at the first call; unlike a loss, this may be called outside of replicas."""
         self.query_tower(batch.interactions)
         self.item_tower(batch.interactions)
 
     def mean_loss(self) -> float:
-        """Of the steps since `reset_metrics`, over all replicas."""
+        """Return the mean loss since `reset_metrics`, averaged over replicas."""
         return float(self._mean_loss.result())
 
-    @tf.autograph.experimental.do_not_convert  # no Python branch depends on a tensor, and converting all of it takes seconds
+    @tf.autograph.experimental.do_not_convert  # no Python branch depends on a tensor, and the conversion takes seconds
     def train_step(self, batch: Batch) -> dict[str, tf.Tensor]:
-        """One step, called by Keras; says the mean loss of the epoch's steps so far, over all replicas.
+        """Take one step; called by Keras. Return the mean loss of the epoch's steps so far, over all replicas.
 
-        TFRS's own step says the last step's loss on one replica.
+        TFRS's own step returns the last step's loss on one replica.
         """
         with tf.GradientTape() as tape:
             loss = self.compute_loss(batch, training=True)
@@ -104,7 +104,7 @@ class TwoTowerModel(tfrs.Model):
         return self._items(inputs, self.frequency.estimate(inputs[CANDIDATE_ID]), noise)
 
     def _noise(self, of: int, training: bool) -> tf.Tensor | None:
-        """The seed of a step's dropout, on this replica."""
+        """Return the seed of a step's dropout on this replica."""
         if not training or self._dropout_seed is None:
             return None
         replica = tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.int64)
@@ -126,14 +126,14 @@ def build_model(
     catalogue_size: int = 0,
     parts: Parts = undivided,
 ) -> TwoTowerModel:
-    """An untrained model.
+    """Build an untrained model.
 
     Args:
-        spec: which feature feeds which tower.
+        spec: the features of each tower.
         rows: the number of rows of every embedding table.
         settings: the towers' widths, the loss, the estimator and the seed.
-        catalogue_size: how many items uniform negatives are drawn from.
-        parts: into how many parts a table is divided.
+        catalogue_size: the number of items that uniform negatives are drawn from.
+        parts: the number of shards of a table.
     """
     tables = build_tables(rows, {name: table.width for name, table in spec.tables.items()}, settings.seed, parts)
     towers, mixed = settings.towers, settings.mixed_precision

@@ -1,7 +1,7 @@
-"""What training leaves for people in the ModelRun artifact. Nothing heavy is imported.
+"""Names of the files in the ModelRun artifact, which are for people. Imports nothing heavy.
 
-loss.csv             `epoch` and its mean `loss`, a row an epoch; with early stopping `recall` too
-frequencies.parquet  how many of a batch are of an item, `counted` in the training split and `estimated`, a row an item
+loss.csv             `epoch` and its mean `loss`, a row for each epoch; with early stopping also `recall`
+frequencies.parquet  the number of an item in a batch, `counted` in the training split and `estimated`, a row for each item
 """
 
 LOSS_CURVE = "loss.csv"

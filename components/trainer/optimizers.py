@@ -1,4 +1,4 @@
-"""The optimizers, among them one for tables so large that a number beside each weight is too much."""
+"""The optimizers, including one for tables so large that a slot value for each weight is too much memory."""
 
 from collections.abc import Sequence
 
@@ -8,15 +8,15 @@ import tf_keras
 from components.trainer.settings import TrainerSettings
 from components.trainer.towers import TABLE
 
-ALL_BUT_KERNELS = r"^(?!.*kernel:\d+$)"  # by the names of weights, which Keras searches for this
-EPSILON = 1e-15  # added to the sums of squared gradients, so far below where they start
+ALL_BUT_KERNELS = r"^(?!.*kernel:\d+$)"  # a pattern for Keras, which searches it in the names of weights
+EPSILON = 1e-15  # added to the sums of squared gradients; far below their start value
 
 
 class OfRun(tf_keras.optimizers.schedules.LearningRateSchedule):
-    """A schedule over the steps of one run, where the optimizer counts those of all days.
+    """A schedule over the steps of one run; the optimizer counts the steps of all days.
 
     Args:
-        schedule: of the run's own steps.
+        schedule: the schedule over the run's own steps.
     """
 
     def __init__(self, schedule: tf_keras.optimizers.schedules.LearningRateSchedule) -> None:
@@ -24,16 +24,16 @@ class OfRun(tf_keras.optimizers.schedules.LearningRateSchedule):
         self.first_step = tf.Variable(0, trainable=False, dtype=tf.int64)
 
     def __call__(self, step: tf.Tensor) -> tf.Tensor:
-        """The learning rate of a step, which is numbered over all days."""
+        """Return the learning rate of a step, numbered over all days."""
         return self._schedule(tf.cast(step, tf.int64) - self.first_step)
 
 
 def build_optimizer(settings: TrainerSettings, steps: int = 1) -> tf_keras.optimizers.Optimizer:
-    """The optimizer of a configuration.
+    """Build the optimizer of a configuration.
 
     Args:
-        settings: the trainer's.
-        steps: of the run, by which a schedule goes.
+        settings: the trainer's settings.
+        steps: the number of steps of the run, for schedules.
     """
     optimizer = _optimizer(settings, steps)
     optimizer.exclude_from_weight_decay(var_names=[ALL_BUT_KERNELS])
@@ -41,13 +41,13 @@ def build_optimizer(settings: TrainerSettings, steps: int = 1) -> tf_keras.optim
 
 
 def begin_run(optimizer: tf_keras.optimizers.Optimizer) -> None:
-    """Tells a schedule that the step that the optimizer is at is the run's first."""
+    """Tell a schedule that the run starts at the optimizer's current step."""
     if isinstance(schedule := optimizer._learning_rate, OfRun):
         schedule.first_step.assign(optimizer.iterations)
 
 
 def learning_rate(settings: TrainerSettings, steps: int) -> float | OfRun:
-    """The learning rate of a run of so many steps."""
+    """Return the learning rate, or its schedule, of a run with a number of steps."""
     rate, schedule = settings.learning_rate, settings.schedule
     warmup = int(schedule.warmup_share * steps)
     if schedule.kind == "constant" and not warmup:
@@ -61,13 +61,13 @@ def learning_rate(settings: TrainerSettings, steps: int) -> float | OfRun:
 
 
 class Straight(tf_keras.optimizers.schedules.LearningRateSchedule):
-    """From nothing to the rate in a line, and from there to a share of it; Keras has a warm-up for its cosine alone.
+    """A linear rise from 0 to the rate, then a linear fall to a share of it; Keras has a warm-up for its cosine only.
 
     Args:
-        rate: the highest.
-        warmup: the steps in which it rises.
-        falls: the steps in which it falls.
-        end_share: of the rate, where it ends.
+        rate: the maximum.
+        warmup: the number of steps of the rise.
+        falls: the number of steps of the fall.
+        end_share: the share of the rate at the end.
     """
 
     def __init__(self, rate: float, warmup: int, falls: int, end_share: float) -> None:
@@ -75,7 +75,7 @@ class Straight(tf_keras.optimizers.schedules.LearningRateSchedule):
         self._rate, self._warmup = rate, warmup
 
     def __call__(self, step: tf.Tensor) -> tf.Tensor:
-        """The learning rate of a step, from 0."""
+        """Return the learning rate of a step, counted from 0."""
         rises = self._rate * tf.cast(step, tf.float32) / max(1, self._warmup)
         return tf.where(step < self._warmup, rises, self._fall(tf.maximum(step - self._warmup, 0)))
 
@@ -85,8 +85,8 @@ def _optimizer(settings: TrainerSettings, steps: int) -> tf_keras.optimizers.Opt
     decay = settings.weight_decay or None  # None, not 0: Keras would still touch every weight for a decay of zero
     match settings.optimizer:
         case "adagrad":
-            # Keras starts at 0.1, beside which the gradients of a mean over a batch are nothing: the rate would stay a hundredth of
-            # what is set, and the more so the larger the batch.
+            # Keras starts at 0.1, far above the squared gradients of a mean over a batch: the rate would stay at a hundredth of its
+            # setting, and even less for larger batches.
             return tf_keras.optimizers.Adagrad(
                 rate, initial_accumulator_value=settings.adagrad_start, epsilon=EPSILON, weight_decay=decay
             )
@@ -97,19 +97,19 @@ def _optimizer(settings: TrainerSettings, steps: int) -> tf_keras.optimizers.Opt
 
 
 class RowWiseAdagrad(tf_keras.optimizers.Optimizer):
-    """Adagrad with one sum for each row of an embedding table, of the mean of the squares of the row's gradient.
+    """Adagrad with one sum for each row of an embedding table, of the mean squared gradient of the row.
 
-    With g the gradient of a row w of a table, s its sum, and all other weights as in Adagrad (as if each were a row of one):
+    With g the gradient of a table's row w, and s its sum (other weights are updated as in Adagrad, as rows of one value):
 
         s <- s + mean(g^2)
         w <- w - learning_rate * g / sqrt(s)
 
-    A row without gradient is not touched. A table of 64 columns needs a 64th of Adagrad's memory beside its weights.
+    A row without gradient is not touched. A table of 64 columns needs a 64th of Adagrad's extra memory.
 
     Args:
         learning_rate: see above.
-        start: what the sums start from.
-        weight_decay: as Keras's optimizers have it; None for none.
+        start: the initial value of the sums.
+        weight_decay: as in Keras's optimizers; None for none.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class RowWiseAdagrad(tf_keras.optimizers.Optimizer):
         self._start = start
 
     def build(self, var_list: Sequence[tf.Variable]) -> None:
-        """Makes the sums, [rows] of a table and of the weights' shape else; called by Keras."""
+        """Create the sums, [rows] for a table and the weight's shape otherwise; called by Keras."""
         super().build(var_list)
         if getattr(self, "_sums", None):
             return
@@ -134,7 +134,7 @@ class RowWiseAdagrad(tf_keras.optimizers.Optimizer):
         ]
 
     def update_step(self, gradient: tf.Tensor | tf.IndexedSlices, variable: tf.Variable) -> None:
-        """Called by Keras, which has added up what a sparse gradient has for the same row."""
+        """Override of Keras's method; Keras has summed the entries of a sparse gradient for the same row."""
         sums = self._sums[self._index_dict[self._var_key(variable)]]
         rate = tf.cast(self.learning_rate, variable.dtype)
         is_table = sums.shape.rank < variable.shape.rank
@@ -149,6 +149,6 @@ class RowWiseAdagrad(tf_keras.optimizers.Optimizer):
         variable.scatter_sub(tf.IndexedSlices(step, rows))
 
     def _shape(self, variable: tf.Variable) -> tf.TensorShape:
-        # The last part of `TABLE:0` or `some_table/TABLE:0`.
+        # The last component of `TABLE:0` or `some_table/TABLE:0`.
         is_table = variable.name.rpartition("/")[2].partition(":")[0] == TABLE
         return variable.shape[:1] if is_table else variable.shape

@@ -1,13 +1,13 @@
-"""What a query's history adds to the scores of the items that it has, as people take the same items again.
+"""Learned bonuses for items in a query's history, because people take the same items again.
 
-An item that stands at the places p = 1, 2, ... of a history, counted from the newest, is scored higher by
+The score of an item at the positions p = 1, 2, ... of a history, counted from the newest, is increased by
 
-    level + slope * log(sum over its places of p ** -decay)
+        level + slope * log(sum over its positions of p ** -decay)
 
-Level, slope and decay are learned, three numbers for each history whose items may be taken again
-(`schemas.features.HistoryFeature`). The logarithm is the base-level activation of ACT-R (Anderson and Schooler, "Reflections of the
-environment in memory", 1991), by places instead of times: a decay near 0 counts how often the item stands there, a large one looks
-at how recently it does. Where what was taken is not taken again, the level becomes negative.
+Level, slope and decay are learned, three numbers for each history with repeats (`schemas.features.HistoryFeature`). The logarithm
+is the base-level activation of ACT-R (Anderson and Schooler, "Reflections of the environment in memory", 1991), with positions
+instead of times: a decay near 0 counts the occurrences of the item, a large one measures how recent it is. Where items are not
+taken again, the level becomes negative.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,25 +19,25 @@ import tf_keras
 from components.transform.preprocessing import NO_ITEM
 from schemas.features import FINGERPRINT_SUFFIX
 
-FIRST_DECAY = 0.5  # that of ACT-R
+FIRST_DECAY = 0.5  # as in ACT-R
 LOWEST = -0.9
-"""A bonus is not lower, so that an inner product of unit vectors with it stays above what stands for no item (-2)."""
+"""The lower bound of a bonus: then an inner product of unit vectors plus a bonus stays above -2, which stands for no item."""
 WEIGHTS = ("level", "slope", "decay")
 
 
 class Repeats(NamedTuple):
-    """Items that queries score otherwise than by the inner product alone.
+    """Items with a bonus for each query.
 
     Attributes:
-        ids: [queries, entries] int64 fingerprints, each once in a query; NO_ITEM where there is none.
-        bonuses: [queries, entries] float32, added to the inner products of those items; 0 where there is none.
+        ids: [queries, entries] int64 fingerprints, each once per query; NO_ITEM for none.
+        bonuses: [queries, entries] float32, added to the inner products of those items; 0 for none.
     """
 
     ids: tf.Tensor
     bonuses: tf.Tensor
 
     def of(self, items: tf.Tensor) -> tf.Tensor:
-        """[queries] int64, an item of each query, to [queries] float32, the item's bonus."""
+        """Map [queries] int64, an item for each query, to [queries] float32, the item's bonus."""
         return tf.reduce_sum(tf.where(self.ids == items[:, tf.newaxis], self.bonuses, 0.0), axis=1)
 
 
@@ -45,7 +45,7 @@ class RepeatBonus(tf_keras.layers.Layer):
     """Learns the bonuses; see the module.
 
     Args:
-        histories: the names of the features, at least one.
+        histories: the names of the history features, at least one.
     """
 
     def __init__(self, histories: Iterable[str], name: str = "repeat_bonus") -> None:
@@ -63,27 +63,28 @@ class RepeatBonus(tf_keras.layers.Layer):
         }
 
     def order(self, inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """[queries, entries] int32: which of the histories' items, one history behind the other, each of `call`'s entries is."""
+        """Return [queries, entries] int32: the position of each of `call`'s entries in the concatenated histories."""
         return tf.argsort(self._ids(inputs), axis=1, stable=True)
 
     def call(self, inputs: Mapping[str, tf.Tensor]) -> Repeats:
-        """Model inputs of queries, with the fingerprints of their histories, to all items of those histories.
+        """Map model inputs of queries, including the fingerprints of their histories, to the items of those histories.
 
-        The entries stand by id, so that the same item's are side by side: comparing all with all would cost as much as the rest of
-        a training step.
+        The entries are sorted by id, so that equal items are adjacent: comparing all pairs would cost as much as the rest of a
+        training step.
         """
         order = self.order(inputs)
         ids = tf.gather(self._ids(inputs), order, batch_dims=1)
         there = ids != NO_ITEM
         is_first = there & tf.concat([tf.ones_like(there[:, :1]), ids[:, 1:] != ids[:, :-1]], axis=1)
-        # Of all rows, an item of a row after the other; what stands for none is counted with one, and adds nothing to it.
+        # Of all rows, an item of a row after the other; an entry without an item is counted with one, and adds nothing to it.
         items = tf.reshape(tf.cumsum(tf.reshape(tf.cast(is_first, tf.int32), [-1])) - 1, tf.shape(ids))
         total, start = tf.zeros_like(ids, tf.float32), 0
         for name in self.histories:
             learned, own = self.learned[name], inputs[name + FINGERPRINT_SUFFIX] != NO_ITEM
             end = start + own.shape[1]
             is_own = there if len(self.histories) == 1 else there & (order >= start) & (order < end)
-            # What is missing stands behind the items, so the newest is the last that there is. A power for each place there can be.
+            # Missing entries come after the items, so the newest is the last existing one. There is a power for each possible
+            # position.
             behind = tf.reduce_sum(tf.cast(own, tf.int32), axis=1, keepdims=True) + start - 1 - order
             powers = tf.range(1.0, own.shape[1] + 1.0) ** -learned["decay"]
             of_place = tf.gather(powers, tf.where(is_own, behind, 0))
@@ -93,7 +94,7 @@ class RepeatBonus(tf_keras.layers.Layer):
             logarithm = tf.math.log(tf.where(is_in, activation, 1.0))
             total += tf.where(is_in, learned["level"] + learned["slope"] * logarithm, 0.0)
             start = end
-        # The bound lets gradients through: a bonus that has fallen to it can rise again.
+        # The bound lets gradients through: a bonus at the bound can rise again.
         bounded = total + tf.stop_gradient(tf.maximum(total, LOWEST) - total)
         return Repeats(tf.where(is_first, ids, NO_ITEM), tf.where(is_first, bounded, 0.0))
 

@@ -1,4 +1,4 @@
-"""What a replica needs of the others: with one replica, nothing."""
+"""Communication between replicas; does nothing with one replica."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,15 +7,15 @@ import tensorflow as tf
 
 
 def count() -> int:
-    """How many replicas train in step; 1 without a strategy."""
+    """Return the number of replicas that train in step; 1 without a strategy."""
     return int(tf.distribute.get_strategy().num_replicas_in_sync)
 
 
 def gather(rows: tf.Tensor) -> tf.Tensor:
-    """A replica's rows to the rows of all replicas, in the replicas' order; differentiable.
+    """Gather a replica's rows to the rows of all replicas, in the replicas' order; differentiable.
 
     Args:
-        rows: [rows, ...], as many on each replica.
+        rows: [rows, ...], the same number on each replica.
 
     Returns:
         [replicas * rows, ...], the same on each replica.
@@ -23,13 +23,15 @@ def gather(rows: tf.Tensor) -> tf.Tensor:
     context = tf.distribute.get_replica_context()
     if context is None or count() == 1:
         return rows
-    rows = tf.identity(rows)  # what comes from a dataset lies on no device, of which the strategy makes an error
+    rows = tf.identity(rows)  # a dataset's tensor lies on no device, which the strategy rejects
     first = None if rows.shape[0] is None else rows.shape[0] * count()
-    return tf.ensure_shape(context.all_gather(rows, axis=0), [first, *rows.shape[1:]])  # collectives forget it
+    return tf.ensure_shape(
+        context.all_gather(rows, axis=0), [first, *rows.shape[1:]]
+    )  # collectives lose the static shape
 
 
 def first_row(rows: int | tf.Tensor) -> int | tf.Tensor:
-    """Where this replica's rows begin among all gathered rows, each replica having as many."""
+    """Return the position of this replica's first row among all gathered rows, if each replica has `rows`."""
     context = tf.distribute.get_replica_context()
     if context is None or count() == 1:
         return 0
@@ -37,13 +39,13 @@ def first_row(rows: int | tf.Tensor) -> int | tf.Tensor:
 
 
 class Turns:
-    """Lets the workers of parameter servers change a state that they share one after the other, each as a whole.
+    """Serialises changes of a state that the workers of parameter servers share.
 
-    Two that read before either has written would take back one of the two changes, the more often the more workers there are.
-    Where replicas train in step each has a state of its own, and changes it at once.
+    If two read before either has written, one of the two changes is lost; more workers lose more. Replicas that train in step each
+    have their own state, and change it at once.
 
     Args:
-        state: a variable of the state, made in the strategy's scope; all that is changed lies on its device.
+        state: a variable of the state, made in the strategy's scope; all changed variables lie on its device.
     """
 
     def __init__(self, state: tf.Variable) -> None:
@@ -54,10 +56,10 @@ class Turns:
                 self._section = tf.CriticalSection(shared_name=f"turns_of_{state.name}")
 
     def run(self, change: Callable[[], Any]) -> Any:
-        """Makes a change when it is this worker's turn.
+        """Make a change when it is this worker's turn.
 
         Args:
-            change: reads and writes the state, and returns what must have run by its end.
+            change: reads and writes the state, and returns the operations that must have run by its end.
         """
         if self._section is None:
             return change()

@@ -1,4 +1,4 @@
-"""The Trainer component's user function: reads transformed examples, trains, exports both towers."""
+"""The Trainer component's user function: reads transformed examples, trains, and exports both towers."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,14 +33,14 @@ from schemas.features import SEEN_THROUGH, FeatureSpec
 
 
 def run_fn(fn_args: FnArgs) -> None:
-    """Trains a two-tower model on the training split, from an earlier day's where there is one, and exports its towers.
+    """Train a two-tower model on the training split, from an earlier day's model if there is one, and export its towers.
 
     Args:
-        fn_args: TFX's arguments; `custom_config` holds `feature_spec` and `trainer`, both as JSON, `shape`, and what
-            `components.trainer.component.RetrievalTrainerExecutor` adds.
+        fn_args: TFX's arguments; `custom_config` holds `feature_spec` and `trainer`, both as JSON, `shape`, and the additions of
+            `components.trainer.component.RetrievalTrainerExecutor`.
 
     Raises:
-        UserError: there is nothing to train on, training diverged, or the earlier model has another shape.
+        UserError: there is no training data, training diverged, or the earlier model has another shape.
     """
     config = fn_args.custom_config
     settings = TrainerSettings.model_validate_json(config["trainer"])
@@ -53,11 +53,11 @@ def run_fn(fn_args: FnArgs) -> None:
 
 
 def train_and_export(fn_args: FnArgs, devices: strategies.Devices) -> None:
-    """What every process of a training does; the chief writes what comes of it.
+    """Run the part of a training that all processes share; the chief writes the results.
 
     Args:
         fn_args: see `run_fn`.
-        devices: what to train on.
+        devices: the devices to train on.
 
     Raises:
         UserError: see `run_fn`; or the devices cannot share a batch evenly.
@@ -108,7 +108,7 @@ def train_and_export(fn_args: FnArgs, devices: strategies.Devices) -> None:
 
 @contextmanager
 def going_away_told() -> Iterator[None]:
-    """Tells what TensorFlow says of a process that went away as what it is: worth another try.
+    """Turn TensorFlow's "peer went away" errors into a retryable PassingError.
 
     Raises:
         PassingError: another process of the training went away.
@@ -117,8 +117,8 @@ def going_away_told() -> Iterator[None]:
         yield
     except strategies.GONE as error:
         raise PassingError(
-            "Another process of the training went away, or cannot be reached. All of them are to be started again; training goes "
-            f"on from its last checkpoint. TensorFlow says: {error}"
+            "Another process of the training went away, or cannot be reached. Start all of them again; training resumes from its "
+            f"last checkpoint. TensorFlow says: {error}"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Everything that training goes on from, under names that outlive a vocabulary: weights, optimizer slots, frequencies."""
+"""The state that training continues from, under names that do not depend on a vocabulary: weights, optimizer slots, frequencies."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -9,18 +9,18 @@ from components.trainer.model import TwoTowerModel
 
 REPEATS = "repeats"
 ATTENTION = "attention"
-VALUE = ".ATTRIBUTES/VARIABLE_VALUE"  # what names a variable in a checkpoint ends in
+VALUE = ".ATTRIBUTES/VARIABLE_VALUE"  # the suffix of a variable's name in a checkpoint
 
 
 class TrainingState:
-    """A model's state, with the optimizer's.
+    """A model's state, including the optimizer's.
 
     Args:
         model: built and compiled.
 
     Attributes:
-        rows: for each embedding table, the table and its optimizer slots, each [rows of the table, ...]. What is in parts is a
-            `ShardedVariable`, which a checkpoint keeps as if it were whole.
+        rows: for each embedding table, the table and its optimizer slots, each [rows of the table, ...]. One in shards is a
+            `ShardedVariable`, which a checkpoint stores as one.
         rest: all other weights and their slots, by name.
         checkpoint: saves and restores all of it.
     """
@@ -44,10 +44,10 @@ class TrainingState:
         self.checkpoint = tf.train.Checkpoint(rows=self.rows, rest=self.rest, frequency=model.frequency)
 
     def fixed(self, reader: Any) -> tf.train.Checkpoint:
-        """What a checkpoint has in the same shape whatever the vocabularies are.
+        """Return the part of a checkpoint whose shapes do not depend on the vocabularies.
 
-        What a history adds to scores, and how its items are weighed, is left out where the checkpoint is of a model that had not
-        learnt it.
+        Leaves out repeat bonuses and history attention if the checkpoint's model did not have
+        them.
         """
         rest = {
             name: variable
@@ -58,12 +58,12 @@ class TrainingState:
 
 
 def row_key(table: str, position: int) -> str:
-    """The name under which a checkpoint of `TrainingState` keeps a table (position 0) or one of its slots."""
+    """Return the name under which a checkpoint of `TrainingState` stores a table (position 0) or one of its slots."""
     return f"rows/{table}/{position}/{VALUE}"
 
 
 def parts_of(variable: tf.Variable) -> list[tf.Variable]:
-    """What holds the rows of one of `TrainingState.rows`, in their order."""
+    """Return the shards of one of `TrainingState.rows`, in the order of rows."""
     parts: list[tf.Variable] = getattr(variable, "variables", [variable])
     return parts
 
@@ -73,7 +73,7 @@ def _whole(parts: Sequence[tf.Variable]) -> tf.Variable:
 
 
 def _weights(model: TwoTowerModel) -> Iterator[tuple[str, tf.Variable]]:
-    """The trainable weights that are not embedding tables, with names."""
+    """Yield the trainable weights that are not embedding tables, with names."""
     for tower in (model.query_tower, model.item_tower):
         for position, layer in enumerate(tower.dense_layers):
             yield from ((f"{tower.name}:{position}:{kind}", getattr(layer, kind)) for kind in ("kernel", "bias"))
@@ -86,7 +86,7 @@ def _weights(model: TwoTowerModel) -> Iterator[tuple[str, tf.Variable]]:
 
 
 def _slots(model: TwoTowerModel) -> dict[object, list[tf.Variable]]:
-    """Each weight's slots; Keras keeps them behind the step, those of a weight side by side."""
+    """Map each weight to its slots; Keras lists them after the step, those of a weight side by side."""
     weights = model.trainable_variables
     slots = model.optimizer.variables[1:]
     each = len(slots) // len(weights)

@@ -1,7 +1,7 @@
-"""Early stopping: after every epoch the held-out interactions are ranked, and the best epoch's model is kept.
+"""Early stopping: ranks the held-out interactions after every epoch, and keeps the best epoch's model.
 
-Training that is killed and called again ends as an undisturbed one: what an epoch found is in the same checkpoint as the state
-behind it, and the best epoch's state is on the disk before that checkpoint names it.
+Training that is killed and called again ends like an undisturbed one: an epoch's recall is in the same checkpoint as the state
+after it, and the best epoch's state is on disk before that checkpoint names it.
 """
 
 import os
@@ -20,15 +20,15 @@ BEST = "best-"
 
 
 class EarlyStopping:
-    """What the epochs so far found, and when it is over.
+    """The recalls of the epochs so far, and the decision to stop.
 
     Args:
-        settings: how patient it is.
+        settings: the patience.
         held_out: measures a model.
-        epochs: the most there may be.
+        epochs: the maximum number of epochs.
 
     Attributes:
-        recalls: [epochs] float64, NOT_MEASURED for those to come; goes into checkpoints.
+        recalls: [epochs] float64, NOT_MEASURED for future epochs; saved in checkpoints.
     """
 
     def __init__(self, settings: EarlyStoppingSettings, held_out: HeldOut, epochs: int) -> None:
@@ -37,7 +37,7 @@ class EarlyStopping:
         self._held_out = held_out
 
     def judge(self, model: TwoTowerModel, state: TrainingState, epoch: int, folder: str) -> float:
-        """Measures the model of an epoch that has ended, and keeps its state if it is the best so far; returns the recall."""
+        """Measure the model after an epoch, and keep its state if it is the best so far; return the recall."""
         recall = float(self._held_out.hits(model, self._settings.recall_at).mean())
         self.recalls.scatter_update(tf.IndexedSlices(tf.constant(recall, tf.float64), epoch))
         if self._best == epoch:
@@ -45,7 +45,7 @@ class EarlyStopping:
         return recall
 
     def forget_others(self, folder: str) -> None:
-        """Removes what was kept of epochs that are not the best any more, once a checkpoint says so."""
+        """Remove the states of epochs that are no longer the best, once a checkpoint says so."""
         for name in fileio.listdir(folder):
             if name.startswith(BEST) and name.partition(".")[0] != f"{BEST}{self._best}":
                 fileio.remove(os.path.join(folder, name))
@@ -57,11 +57,11 @@ class EarlyStopping:
 
     @property
     def epochs(self) -> int:
-        """How many epochs have ended."""
+        """The number of completed epochs."""
         return int((self.recalls.numpy() != NOT_MEASURED).sum())
 
     def restore_best(self, state: TrainingState, folder: str) -> None:
-        """Brings the state of the best epoch back."""
+        """Restore the state of the best epoch."""
         state.checkpoint.read(os.path.join(folder, f"{BEST}{self._best}")).assert_consumed()
 
     @property

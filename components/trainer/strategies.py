@@ -1,17 +1,17 @@
-"""The devices that a training runs on: TensorFlow's distribution strategies, by configuration.
+"""The devices of a training: TensorFlow's distribution strategies, by configuration.
 
 One device, `mirrored`, `multi_worker_mirrored` and `tpu` train *in step*: each replica has its share of the same global batch, its
-negatives are the items of the whole of it, and gradients, estimates and losses are those of one device at that batch.
+negatives are the items of the whole batch, and gradients, estimates and losses equal those of one device at that batch.
 
-With `parameter_server` every worker trains on a batch of its own and does not wait for the others, as in the paper's system
-(section 4.3). There is no global batch in a step:
+With `parameter_server` every worker trains on its own batches and does not wait for the others, as in the paper's system
+(section 4.3). A step has no global batch:
 
 - a step is one worker's, of `batch_size` rows, and its negatives are its own rows' items;
-- a worker reads weights that others may be about to change, so with several the loss curve is not that of one device;
-- the estimator's tables are on one parameter server, shared by all workers, which count one after the other: its steps are those of
-  all workers together, and its estimates those of a batch of one worker;
-- in an epoch each worker draws from a share of the batches. A fast one begins its share again where a slow one has not ended its
-  own; so does one that was lost and came back.
+- a worker reads weights that others may be about to change, so with several workers the loss curve is not that of one device;
+- the estimator's tables are on one parameter server, shared by all workers, which update it one after the other: its steps are
+  those of all workers together, and its estimates are for a batch of one worker;
+- in an epoch each worker draws from its share of the batches. A fast one starts its share again while a slow one has not finished
+  its own; so does one that was lost and restarted.
 
 TF_CONFIG tells each process its role; see `components.trainer.worker`.
 """
@@ -32,12 +32,12 @@ from components.trainer.towers import Parts, undivided
 from schemas.errors import UserError
 
 TF_CONFIG = "TF_CONFIG"
-# What TensorFlow says of a process that went away.
+# TensorFlow's errors for a process that went away.
 GONE = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError)
 
 
 class _Writing:
-    """Who writes.
+    """Decides which process writes.
 
     Attributes:
         is_chief: whether this process is the one that writes.
@@ -47,9 +47,9 @@ class _Writing:
 
     @contextmanager
     def written(self, folder: str) -> Iterator[str]:
-        """Where to write what belongs into a folder: there, or aside where it is dropped.
+        """Yield the path to write a folder's content to: the folder itself, or on other processes a temporary one.
 
-        To save the state is something that all processes of a strategy do together: the estimator's tables are one replica's.
+        All processes of a strategy must save the state together: the estimator's tables belong to one replica.
         """
         if self.is_chief:
             yield folder
@@ -62,14 +62,14 @@ class InStep(_Writing):
     """Replicas that take every step together.
 
     Args:
-        strategy: TensorFlow's.
+        strategy: a strategy of TensorFlow.
         is_chief: whether this process is the one that writes.
 
     Attributes:
-        strategy: its scope is where models are made and trained.
+        strategy: models are made and trained in its scope.
         is_chief: see above.
-        replicas: how many share a global batch.
-        parts: into how many parts a table is divided.
+        replicas: the number of replicas that share a global batch.
+        parts: the number of shards of a table.
         has_weights: whether the weights are on this machine's devices, so that they can be exported from there.
     """
 
@@ -81,7 +81,7 @@ class InStep(_Writing):
         self.has_weights = True
 
     def feed(self, batches: Callable[[], tf.data.Dataset]) -> Iterator[Any]:
-        """What `run` trains on.
+        """Return the input of `run`.
 
         Args:
             batches: makes the global batches, each a `Batch`, the same in every process.
@@ -92,18 +92,18 @@ class InStep(_Writing):
         return feed
 
     def run(self, step: Callable[[Any], Any], feed: Iterator[Any], steps: int) -> None:
-        """Takes steps, and returns when they are done.
+        """Take steps, and return when they are done.
 
         Args:
-            step: what Keras's `make_train_function` gives.
+            step: the result of Keras's `make_train_function`.
             feed: see `feed`.
-            steps: how many.
+            steps: the number of steps.
         """
         for _ in range(steps):
             step(feed)
 
     def hand_over(self, text: str) -> str:
-        """The chief's text in every process; returns once all have come here.
+        """Return the chief's text in every process, once all processes have called this.
 
         Args:
             text: not empty; only the chief's counts.
@@ -113,23 +113,23 @@ class InStep(_Writing):
         return text
 
     def part(self) -> None:
-        """Returns once all have come here, where nothing is left to do: a process that ends takes the others with it.
+        """Wait at shutdown for all processes, because the first to exit would kill the rest.
 
-        One that ends as soon as it may can look to a slower one as if it had gone away before.
+        A process that exits early can look to a slower one as if it had failed.
         """
         with suppress(*GONE):
             self.hand_over("the end")
 
 
 class ParameterServers(_Writing):
-    """Workers that train each at its own pace on weights that are on parameter servers; this process tells them what to do.
+    """Workers that train at their own pace on weights on parameter servers; this process coordinates them.
 
     Args:
-        strategy: TensorFlow's.
-        workers: how many there are.
-        parts: into how many parts a table is divided.
+        strategy: a strategy of TensorFlow.
+        workers: the number of workers.
+        parts: the number of shards of a table.
 
-    Attributes: as of `InStep`.
+    Attributes: as in `InStep`.
     """
 
     def __init__(self, strategy: tf.distribute.ParameterServerStrategy, workers: int, parts: Parts) -> None:
@@ -142,7 +142,7 @@ class ParameterServers(_Writing):
         self._coordinator = tf.distribute.coordinator.ClusterCoordinator(strategy)
 
     def feed(self, batches: Callable[[], tf.data.Dataset]) -> Iterator[Any]:
-        """As of `InStep`; a worker draws from its share of the batches."""
+        """As in `InStep`; a worker draws from its share of the batches."""
 
         @tf.function
         def of_a_worker() -> Any:
@@ -154,32 +154,32 @@ class ParameterServers(_Writing):
         return feed
 
     def run(self, step: Callable[[Any], Any], feed: Iterator[Any], steps: int) -> None:
-        """As of `InStep`. A worker that is lost is waited for, and its step goes to another."""
+        """As in `InStep`. If a worker is lost, this waits for it and gives its step to another."""
         for _ in range(steps):
             self._coordinator.schedule(step, args=(feed,))
         self._coordinator.join()
 
     def hand_over(self, text: str) -> str:
-        """As of `InStep`; the others need no text."""
+        """As in `InStep`; the others need no text."""
         return text
 
     def part(self) -> None:
-        """As of `InStep`; the others serve until they are ended."""
+        """As in `InStep`; the others serve until they are ended."""
 
 
 Devices = InStep | ParameterServers
 
 
 def one_device() -> InStep:
-    """Wherever TensorFlow puts it: the first GPU, or the processor."""
+    """Use the device that TensorFlow chooses: the first GPU, or the CPU."""
     return InStep(tf.distribute.get_strategy())
 
 
 def make(settings: StrategySettings) -> Devices:
-    """The devices of a configuration. Several processes wait here for each other.
+    """Set up the devices of a configuration. Several processes wait for each other here.
 
     Raises:
-        UserError: a device is not there, or TF_CONFIG does not say which process this is.
+        UserError: a device is missing, or TF_CONFIG does not say which process this is.
     """
     match settings.kind:
         case "one_device":
@@ -197,22 +197,22 @@ def make(settings: StrategySettings) -> Devices:
 
 @cache
 def mirrored(devices: tuple[str, ...]) -> tf.distribute.MirroredStrategy:
-    """The one strategy of a process over some of its devices; over all GPUs where none is named.
+    """Return the process's one strategy over some of its devices; by default over all GPUs.
 
-    One, because collective operations find each other by numbers that every strategy counts from the same start, and TensorFlow
-    keeps the shapes of a number: the second day of a backfill, whose tables have other rows, would be refused for the first's.
+    There is only one, because collective operations match by numbers that every strategy counts from the same start, and TensorFlow
+    remembers the shapes of a number: it would reject the second day of a backfill, whose tables have other rows.
     """
     return tf.distribute.MirroredStrategy(list(devices) or None)
 
 
 def share_of(batches: tf.data.Dataset, context: tf.distribute.InputContext) -> tf.data.Dataset:
-    """What the replicas of one process have of global batches: each replica's rows as an element, one replica behind the other.
+    """Select one process's rows of global batches: an element holds the rows of one replica, replicas in turn.
 
     The shapes stay static.
 
     Args:
-        batches: each a `Batch` whose parts' rows are a multiple of the replicas.
-        context: TensorFlow's: which process this is, and how many replicas there are in all.
+        batches: each a `Batch` whose number of rows is a multiple of the replicas.
+        context: TensorFlow's, with the number of this process and of all replicas.
     """
     replicas = context.num_replicas_in_sync
     if replicas == 1:
@@ -231,13 +231,13 @@ def share_of(batches: tf.data.Dataset, context: tf.distribute.InputContext) -> t
 
 
 def task_of(config: str) -> dict[str, Any]:
-    """TF_CONFIG's cluster, and which process of it this is.
+    """Parse TF_CONFIG: the cluster, and this process's role in it.
 
     Returns:
         `cluster`, the addresses by job, and `type` and `index`.
 
     Raises:
-        UserError: it is not of that form.
+        UserError: it does not have that form.
     """
     try:
         parsed = json.loads(config)
@@ -246,7 +246,7 @@ def task_of(config: str) -> dict[str, Any]:
         address = cluster[kind][index]
     except (ValueError, TypeError, LookupError) as error:
         raise UserError(
-            "TF_CONFIG: expected JSON with the addresses of all processes by job, and which of them this is, such as "
+            "TF_CONFIG: expected JSON with the addresses of all processes by job, and the role of this one, such as "
             '{"cluster": {"chief": ["host-0:2222"], "worker": ["host-1:2222"]}, "task": {"type": "worker", "index": 0}}, '
             f"received {config or 'nothing'}. deploy/base/trainer sets it in each pod."
         ) from error
@@ -254,7 +254,7 @@ def task_of(config: str) -> dict[str, Any]:
 
 
 def is_chief(task: dict[str, Any]) -> bool:
-    """Whether a process is the one that writes: the chief, or the first worker where there is no chief."""
+    """Return whether a process writes: the chief, or the first worker if there is no chief."""
     return task["type"] == "chief" or (
         "chief" not in task["cluster"] and (task["type"], task["index"]) == ("worker", 0)
     )
@@ -264,9 +264,8 @@ def _task(kind: str) -> dict[str, Any]:
     config = os.environ.get(TF_CONFIG, "")
     if not config:
         raise UserError(
-            f"trainer.strategy.kind {kind}: expected the environment variable TF_CONFIG to say which processes there are and "
-            "which of them this is; it is not set. Run the Trainer's step as the chief of deploy/base/trainer, or choose "
-            "another kind."
+            f"trainer.strategy.kind {kind}: expected the environment variable TF_CONFIG with all processes and the role of this "
+            "one; it is not set. Run the Trainer's step as the chief of deploy/base/trainer, or choose another kind."
         )
     return task_of(config)
 
@@ -292,8 +291,8 @@ def _in_a_new_process(make_strategy: Callable[[], tf.distribute.Strategy]) -> tf
         return make_strategy()
     except RuntimeError as error:
         raise UserError(
-            "trainer.strategy.kind multi_worker_mirrored: expected a process in which TensorFlow has not been used, as its "
-            f"connections to others are made when it starts ({error}). Run the Trainer's step by itself: "
+            "trainer.strategy.kind multi_worker_mirrored: expected a process that has not used TensorFlow yet, because it connects "
+            f"to the others when it starts ({error}). Run the Trainer's step alone: "
             "python -m pipeline.run_node."
         ) from error
 
@@ -323,7 +322,7 @@ def _tpu(address: str) -> tf.distribute.Strategy:
 
 
 def _from_the_first_replica(strategy: tf.distribute.Strategy, text: str) -> str:
-    codes = tf.cast(tf.io.decode_raw(text, tf.uint8), tf.int32)  # collectives cannot carry bytes
+    codes = tf.cast(tf.io.decode_raw(text, tf.uint8), tf.int32)  # collectives cannot transfer bytes
 
     @tf.function
     def on_replica() -> tf.Tensor:

@@ -1,4 +1,4 @@
-"""The query tower and the item tower, over embedding tables that both share by name."""
+"""The query tower and the item tower, over embedding tables that they share by name."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -24,11 +24,11 @@ LAYER_STRIDE = 1 << 40  # between the seeds of two layers' dropout
 TABLE = "table"  # the name of a table's weights
 
 Parts = Callable[[int, int], int]
-"""Into how many parts a table of so many rows and columns is divided."""
+"""Maps the numbers of a table's rows and columns to its number of shards."""
 
 
 def undivided(rows: int, width: int) -> int:
-    """One part, which holds the whole table."""
+    """Return 1: one shard holds the whole table."""
     return 1
 
 
@@ -37,13 +37,13 @@ class EmbeddingTable(tf_keras.layers.Layer):
 
     Args:
         rows: the number of rows.
-        width: values a row.
-        seed: of the initial values; another number of parts gives other values.
+        width: the number of values in a row.
+        seed: of the initial values, which also depend on the number of shards.
         name: the table's name.
-        parts: how many variables hold the table, for parameter servers each of which has some of the rows.
+        parts: the number of shards, each a variable; parameter servers hold some each.
 
     Attributes:
-        parts: [rows of the part, width] each, rows in order; the first ones have a row more where the division leaves a rest.
+        parts: [rows of the shard, width] each, rows in order; the first ones have one more row if the division has a remainder.
     """
 
     def __init__(self, rows: int, width: int, seed: int, name: str, parts: int = 1) -> None:
@@ -51,19 +51,19 @@ class EmbeddingTable(tf_keras.layers.Layer):
         self.width = width
         self.parts = []
         for part in range(parts):
-            # The size of a row is about 1 whatever its width, so that wide and narrow tables weigh alike.
+            # A row has a norm of about 1 whatever its width, so that wide and narrow tables have equal influence.
             initializer = tf_keras.initializers.RandomNormal(stddev=width**-0.5, seed=seed + part)
             shape = (rows // parts + (part < rows % parts), width)
-            # In a graph an operation writes over what it is given; one by one, each of them would make a table of its own.
+            # In a graph the operation reuses its buffer; eagerly, each operation would allocate another table.
             self.parts.append(self.add_weight(TABLE, shape=shape, initializer=_in_a_graph(initializer)))
 
     def call(self, rows: tf.Tensor) -> tf.Tensor:
-        """Int64 rows of any shape [...] to vectors [..., width]."""
+        """Map int64 rows of any shape [...] to vectors [..., width]."""
         known = rows >= 0
         present = tf.where(known, rows, tf.zeros_like(rows))
         vectors = tf.nn.embedding_lookup(
             self.parts, present
-        )  # parts as ours: rows in order, the rest to the first ones
+        )  # shards divide the rows as ours do: in order, the first ones with one more
         return vectors * tf.cast(known, vectors.dtype)[..., tf.newaxis]
 
 
@@ -82,7 +82,7 @@ class Tower(tf_keras.Model):
         seed: of the initial values.
         name: `query_tower` or `item_tower`.
         mixed_precision: computes the dense layers in bfloat16, with float32 weights.
-        dropout: the share of a hidden layer's values that training leaves out.
+        dropout: the share of a hidden layer's values that training drops.
     """
 
     def __init__(
@@ -122,12 +122,12 @@ class Tower(tf_keras.Model):
         ]
 
     def call(self, inputs: Mapping[str, tf.Tensor], noise: tf.Tensor | None = None) -> tf.Tensor:
-        """Model inputs by name (see `components.transform.preprocessing`) to [batch, width] unit vectors.
+        """Map model inputs by name (see `components.transform.preprocessing`) to [batch, width] unit vectors.
 
         Args:
             inputs: see above.
-            noise: [2] int64, the seed of what dropout leaves out: another each step, and the same where the step is taken again.
-                None leaves out nothing.
+            noise: [2] int64, the seed of dropout: a new one each step, and the same if the step is repeated. None for no
+                dropout.
         """
         hidden = tf.concat([self._represent(name, feature, inputs) for name, feature in self.features.items()], axis=1)
         for position, layer in enumerate(self.dense_layers):
@@ -164,12 +164,12 @@ class Tower(tf_keras.Model):
 
 
 def _seed(features: Mapping[str, Feature], table: str) -> str | None:
-    """The first feature that is an id of a table; None where there is none."""
+    """Return the first feature that is an id of a table; None if there is none."""
     return next((n for n, f in features.items() if isinstance(f, IdFeature) and f.table == table), None)
 
 
 def pool(vectors: tf.Tensor, weights: tf.Tensor, pooling: str) -> tf.Tensor:
-    """Weighted sum or mean of [batch, values, width] by weights [batch, values]; nothing to pool gives zeros."""
+    """Pool [batch, values, width] by weights [batch, values] to the weighted sum or mean; zeros if there is nothing to pool."""
     total = tf.einsum("bvw,bv->bw", vectors, weights)
     if pooling == "sum":
         return total
@@ -179,7 +179,7 @@ def pool(vectors: tf.Tensor, weights: tf.Tensor, pooling: str) -> tf.Tensor:
 def build_tables(
     rows: Mapping[str, int], widths: Mapping[str, int], seed: int, parts: Parts = undivided
 ) -> dict[str, EmbeddingTable]:
-    """An embedding table for every name, each with a seed of its own."""
+    """Build an embedding table for every name, each with its own seed."""
     names: list[Any] = sorted(rows)
     return {
         name: EmbeddingTable(rows[name], widths[name], seed + 1000 * i, name, parts(rows[name], widths[name]))

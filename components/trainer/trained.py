@@ -1,4 +1,4 @@
-"""A trained model in memory again, from the checkpoint that the next day goes on from: what a served one must equal."""
+"""Restores a trained model from the checkpoint for the next day, to compare a served model with it."""
 
 import os
 from collections.abc import Mapping
@@ -24,17 +24,17 @@ from schemas.features import Feature, FeatureSpec
 
 
 class TrainedTowers:
-    """Both towers as training left them, behind the transform that they were trained behind.
+    """Both towers as training left them, with the transform that they were trained with.
 
     Args:
-        spec: which feature feeds which tower.
-        settings: the trainer's.
-        transform_output: of the day.
-        folder: what `components.trainer.warm_start.save` wrote.
-        lookup: what queries are looked up in, where features of theirs are.
+        spec: the features of each tower.
+        settings: the trainer's settings.
+        transform_output: the day's transform graph.
+        folder: the folder that `components.trainer.warm_start.save` wrote.
+        lookup: the lookup of the query features in the catalogue, if there are any.
 
     Attributes:
-        model: with all its weights, on one device.
+        model: the model with all its weights, on one device.
     """
 
     def __init__(
@@ -53,22 +53,22 @@ class TrainedTowers:
         bonus = self.model.repeat_bonus
         self._repeats = bonus and _in_a_graph(bonus, spec.raw_query, queries)
         for embed in (self._queries, self._items):
-            embed.get_concrete_function()  # makes the layers' weights
+            embed.get_concrete_function()  # creates the layers' weights
         state = TrainingState(self.model)
         read = state.checkpoint.read(os.path.join(folder, CHECKPOINT))
         read.assert_existing_objects_matched().expect_partial()
 
     def embed_queries(self, examples: list[bytes]) -> NDArray[np.float32]:
-        """[batch] serialised raw tf.Examples to [batch, width]."""
+        """Embed [batch] serialised raw tf.Examples to [batch, width]."""
         embeddings: NDArray[np.float32] = self._queries(tf.constant(examples)).numpy()
         return embeddings
 
     def repeats_of(self, examples: list[bytes]) -> Repeats | None:
-        """[batch] serialised raw tf.Examples to what their histories add to scores, in NumPy; None where histories add nothing."""
+        """Return the bonuses of the histories in [batch] serialised raw tf.Examples, as NumPy; None without repeats."""
         return self._repeats and Repeats(*(each.numpy() for each in self._repeats(tf.constant(examples))))
 
     def embed_items(self, examples: list[bytes]) -> NDArray[np.float32]:
-        """[batch] serialised raw tf.Examples to [batch, width]."""
+        """Embed [batch] serialised raw tf.Examples to [batch, width]."""
         embeddings: NDArray[np.float32] = self._items(tf.constant(examples)).numpy()
         return embeddings
 

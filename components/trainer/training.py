@@ -1,4 +1,4 @@
-"""The training loop: steps, checkpoints on the way, and the loss of every epoch."""
+"""The training loop: steps, intermediate checkpoints, and the loss of every epoch."""
 
 import math
 import os
@@ -23,14 +23,14 @@ from schemas.errors import UserError
 
 @dataclass(frozen=True)
 class Training:
-    """What is trained on, how long, and how often it is written down.
+    """Data, length and checkpoint interval of a training run.
 
     Attributes:
-        batches: an epoch's batches, from its number and how many of them are passed over.
-        steps_per_epoch: batches an epoch.
+        batches: returns an epoch's batches, given its number and the number of batches to skip.
+        steps_per_epoch: batches in an epoch.
         settings: epochs, and the steps between checkpoints.
-        unfinished: where the checkpoints on the way are; the same for every attempt at the same training.
-        stopping: ends training early, and says whose epoch's model is kept; None trains all epochs.
+        unfinished: the folder of intermediate checkpoints; the same for every attempt at the same training.
+        stopping: ends training early, and chooses the epoch whose model is kept; None trains all epochs.
     """
 
     batches: Callable[[int, int], tf.data.Dataset]
@@ -48,17 +48,17 @@ def train(
     devices: Devices,
     is_enough: Callable[[int], bool] = lambda epoch: False,
 ) -> None:
-    """Fits the model, or goes on where a killed attempt was; the loss of every epoch is reported, and written to `log_folder`.
+    """Fit the model, or resume a killed attempt; report the loss of every epoch, and write it to `log_folder`.
 
-    Not by Keras's `fit`, which with parameter servers says nothing between epochs.
+    Keras's `fit` is not used, because with parameter servers it reports nothing between epochs.
 
     Args:
         model: made and compiled in the scope of the devices' strategy.
-        state: the model's.
-        training: what to train on, and how long.
-        log_folder: where the chief writes.
-        devices: what to train on.
-        is_enough: asked behind each epoch, by its number from 0, whether it was the last.
+        state: the model's state.
+        training: data and length of the training.
+        log_folder: the folder that the chief writes to.
+        devices: the devices to train on.
+        is_enough: called after each epoch with its number from 0; whether it was the last.
 
     Raises:
         UserError: the loss or the weights are no longer finite.
@@ -75,7 +75,7 @@ def train(
         manager = tf.train.CheckpointManager(checkpoint, folder, max_to_keep=1)
         if earlier:
             checkpoint.restore(earlier)
-            progress(f"goes on from step {_steps(model, first_step)} of an attempt that did not end", 0.0)
+            progress(f"resumes an interrupted attempt from step {_steps(model, first_step)}", 0.0)
         start, skip = divmod(_steps(model, first_step), training.steps_per_epoch)
         step = model.make_train_function()
         for epoch in range(start, settings.epochs):
@@ -115,14 +115,14 @@ def _steps(model: TwoTowerModel, first_step: int) -> int:
 
 
 class LossCurve:
-    """The mean loss of every epoch, steps of killed attempts included.
+    """The mean loss of every epoch, including steps of killed attempts.
 
     Args:
-        steps_per_epoch: steps an epoch.
-        settings: the epochs, and what is said where the loss is no number.
+        steps_per_epoch: steps in an epoch.
+        settings: the epochs, and values for the message if the loss is not finite.
 
     Attributes:
-        totals: [epochs] float64, the sum of the losses of each epoch's steps; goes into checkpoints.
+        totals: [epochs] float64, the sum of the losses of each epoch's steps; saved in checkpoints.
     """
 
     def __init__(self, steps_per_epoch: int, settings: TrainerSettings) -> None:
@@ -132,7 +132,7 @@ class LossCurve:
         self._started = time.monotonic()
 
     def add(self, epoch: int, loss: float, steps: int) -> None:
-        """Adds the mean loss of some of an epoch's steps.
+        """Add the mean loss of some of an epoch's steps.
 
         Raises:
             UserError: it is not finite.
@@ -142,7 +142,7 @@ class LossCurve:
         self.totals.scatter_add(tf.IndexedSlices(tf.constant(loss * steps, tf.float64), epoch))
 
     def report(self, epoch: int, recall: float | None = None) -> None:
-        """Tells whoever watches of an epoch's end, and of the recall of what is held out where it was measured."""
+        """Report the end of an epoch, with the held-out recall if it was measured."""
         epochs, elapsed = self._settings.epochs, time.monotonic() - self._started
         of_held_out = "" if recall is None else f", held-out recall {recall:.4f}"
         progress(
@@ -151,7 +151,7 @@ class LossCurve:
         )
 
     def write(self, folder: str, recalls: Sequence[float] | None = None) -> None:
-        """Leaves `loss.csv` with a row an epoch; with the recalls of the epochs that there were, where they were measured."""
+        """Write `loss.csv` with a row for each epoch; with recalls if they were measured."""
         losses = [f"{epoch},{loss}" for epoch, loss in enumerate(self._means())]
         rows = ["epoch,loss", *losses]
         if recalls is not None:

@@ -1,9 +1,9 @@
-"""Training goes on from an earlier day's model: its rows move, by id, to where today's vocabularies have them.
+"""Continues training from an earlier day's model: moves its rows, by id, to their positions in today's vocabularies.
 
-A newly admitted id starts from the row that it lived in, which is the mask's where the table has one, else that of its hash bucket.
-Its optimizer slots start anew, as those of a row that many ids shared would hold it back. What expired falls away. All other
-weights, the frequency estimator with its step, and a learned temperature are carried as they are. What a history adds to the scores
-of its items, and how an encoder weighs them, starts anew where the earlier model had not learnt it.
+A newly admitted id starts from the row that it used before: the mask's if the table has one, else that of its hash bucket. Its
+optimizer slots start from scratch, because those of a row shared by many ids would slow it down. Expired ids are dropped. All other
+weights, the frequency estimator with its step, and a learned temperature are carried over unchanged. Repeat bonuses and history
+attention start from scratch if the earlier model did not have them.
 """
 
 import json
@@ -39,17 +39,17 @@ FREE = {
     "repeats",
     "events",
     "changes",
-}  # what no weight of a tower depends on
+}  # settings that no weight of a tower depends on
 
 
 def shape(spec: FeatureSpec, settings: TrainerSettings) -> str:
-    """What two models must share for one to go on from the other, as JSON."""
+    """Return, as JSON, what two models must share for one to continue from the other."""
     tables = {name: {"width": t.width, "hash_buckets": t.hash_buckets} for name, t in spec.tables.items()}
     kept: dict[str, Any] = {
         "tables": tables,
         "query": {name: feature.model_dump(exclude=FREE) for name, feature in spec.query.items()},
         "item": {name: feature.model_dump(exclude=FREE) for name, feature in spec.item.items()},
-        "order": {"query": list(spec.query), "item": list(spec.item)},  # of the first layers' weights
+        "order": {"query": list(spec.query), "item": list(spec.item)},  # defines the order of the first layers' weights
         "towers": settings.towers.model_dump(include={"query", "item"}),
         "optimizer": settings.optimizer,
         "learn_temperature": settings.softmax.learn_temperature,
@@ -59,13 +59,13 @@ def shape(spec: FeatureSpec, settings: TrainerSettings) -> str:
 
 
 def save(state: TrainingState, model_shape: str, analysis: str, folder: str) -> None:
-    """Writes what `restore` reads.
+    """Write the input of `restore`.
 
     Args:
-        state: of the trained model.
+        state: the trained model's state.
         model_shape: see `shape`.
-        analysis: the folder of the analysis that the model was trained behind.
-        folder: where to.
+        analysis: the folder of the analysis that the model was trained with.
+        folder: destination.
     """
     state.checkpoint.write(os.path.join(folder, CHECKPOINT))
     io_utils.write_string_file(os.path.join(folder, SETTINGS), model_shape)
@@ -74,17 +74,17 @@ def save(state: TrainingState, model_shape: str, analysis: str, folder: str) -> 
 
 
 def restore(state: TrainingState, spec: FeatureSpec, model_shape: str, analysis: str, folder: str) -> None:
-    """Moves an earlier model's state into a new one.
+    """Move an earlier model's state into a new one.
 
     Args:
-        state: of a model that has not been trained.
-        spec: says which tables there are.
+        state: the state of an untrained model.
+        spec: names the tables.
         model_shape: see `shape`.
         analysis: the folder of today's analysis.
-        folder: what `save` wrote.
+        folder: the folder that `save` wrote.
 
     Raises:
-        UserError: the earlier model has another shape; it names what differs.
+        UserError: the earlier model has another shape; the message names the differences.
     """
     _check_shape(model_shape, io_utils.read_string_file(os.path.join(folder, SETTINGS)))
     path = os.path.join(folder, CHECKPOINT)
@@ -103,7 +103,7 @@ def restore(state: TrainingState, spec: FeatureSpec, model_shape: str, analysis:
 
 
 def _fill(parts: Sequence[tf.Variable], earlier: NDArray[Any], sources: NDArray[np.int64]) -> None:
-    """Writes rows of an earlier table into a new one, some at a time, so that no third table is in memory."""
+    """Copy rows of an earlier table into a new one, in portions, so that no third table is in memory."""
     strategy = tf.distribute.get_strategy()
     first = 0
     for part in parts:
@@ -118,17 +118,17 @@ def _fill(parts: Sequence[tf.Variable], earlier: NDArray[Any], sources: NDArray[
 def moved_rows(
     before: pd.DataFrame, after: pd.DataFrame, hash_buckets: int, had_mask: bool = False, has_mask: bool = False
 ) -> NDArray[np.int64]:
-    """Where each row of a table comes from.
+    """Return the earlier row that each row of a table starts from.
 
     Args:
-        before: the earlier vocabulary, in the order of its rows; the hash buckets' rows follow, and that of the mask.
-        after: the new one.
-        hash_buckets: of both.
+        before: the earlier vocabulary, in the order of its rows; the rows of hash buckets follow, then that of the mask.
+        after: the new vocabulary.
+        hash_buckets: their number in both tables.
         had_mask: whether the earlier table had a mask.
-        has_mask: whether the new one has.
+        has_mask: whether the new table has one.
 
     Returns:
-        [rows of the new table] int64 rows of the earlier one; STARTS_ANEW where it has none, for a mask that is new.
+        [rows of the new table] int64 rows of the earlier one; STARTS_ANEW for a new mask, which has none.
     """
     rows = before.index.get_indexer(after.index).astype(np.int64)
     is_new = rows < 0
@@ -143,7 +143,7 @@ def _check_shape(now: str, before: str) -> None:
     faults = list(_differences("", expected, received))
     if faults:
         raise UserError(
-            "Training cannot go on from the last blessed model, which has another shape:\n  "
+            "Training cannot continue from the last blessed model, which has another shape:\n  "
             + "\n  ".join(faults)
             + "\nTake the change back, or start anew: trainer.on_other_shape=restart."
         )

@@ -1,4 +1,4 @@
-"""Warm-up requests: TF Serving and the embedded server run them on a model that they have loaded, before it is live."""
+"""Warm-up requests: TF Serving and the embedded server run them on a loaded model before it is live."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -10,19 +10,19 @@ from numpy.typing import NDArray
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 REQUESTS_FILE = "assets.extra/tf_serving_warmup_requests"
-MOST_RECORDS = 1000  # of a file; TF Serving refuses a model with more
-BATCH_SIZES = (1, 64)  # a small one, and the largest that servers make of concurrent requests
-# What a request asks for, by dtype: an unknown id (or an Example without features), a number, and a number of items.
+MOST_RECORDS = 1000  # in a file; TF Serving refuses a model with more
+BATCH_SIZES = (1, 64)  # a small one, and the largest that servers merge concurrent requests to
+# The values of a request, by dtype: an unknown id (or an Example without features), a number, and a number of items.
 VALUES: Mapping[tf.DType, Any] = {tf.string: b"", tf.float32: 0.0, tf.int32: 10}
 
 
 def write_warmup(folder: str, model: str, signatures: Mapping[str, Any]) -> None:
-    """Writes requests of a small and of a full batch for each signature of a model into its SavedModel.
+    """Write a small and a full request for each signature of a model into its SavedModel.
 
     Args:
         folder: the SavedModel's.
-        model: the name that it is served under.
-        signatures: concrete functions of named inputs, whose first dimension is the batch; any other unknown one is taken as 1.
+        model: its name when served.
+        signatures: concrete functions of named inputs, whose first dimension is the batch; other unknown dimensions become 1.
     """
     write_requests(
         folder, (_request(model, name, function, size) for name, function in signatures.items() for size in BATCH_SIZES)
@@ -30,7 +30,7 @@ def write_warmup(folder: str, model: str, signatures: Mapping[str, Any]) -> None
 
 
 def write_requests(folder: str, requests: Iterable[predict_pb2.PredictRequest]) -> None:
-    """Writes requests into a SavedModel; not aside, as nobody may see that folder yet."""
+    """Write requests into a SavedModel; directly, because the folder is not visible yet."""
     path = os.path.join(folder, REQUESTS_FILE)
     tf.io.gfile.makedirs(path.rpartition("/")[0])
     with tf.io.TFRecordWriter(path) as writer:

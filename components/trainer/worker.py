@@ -1,17 +1,17 @@
 """The processes of a training other than the Trainer's step itself: `python -m components.trainer.worker`.
 
 TF_CONFIG tells each process its role; `deploy/base/trainer` sets it in the pods of a JobSet. The chief is the Trainer's step.
-Under `multi_worker_mirrored` a worker waits for it, receives from it what to train, takes every step with it, and ends when it
-ends. Under `parameter_server`, where TF_CONFIG names servers (`ps`), workers and servers do what the chief asks, until they are
+Under `multi_worker_mirrored` a worker waits for the chief, receives the arguments from it, takes every step with it, and ends when
+it ends. Under `parameter_server`, where TF_CONFIG names servers (`ps`), workers and servers do what the chief asks, until they are
 ended from outside.
 
-A process that goes away takes a `multi_worker_mirrored` training with it: all end with status 75, and when all are started
-again they go on from the last checkpoint. A worker of parameter servers may go away and come back; a server may not.
+If a process fails, a `multi_worker_mirrored` training fails with it: all end with status 75, and once all are restarted they
+resume from the last checkpoint. A worker of parameter servers may fail and restart; a server may not.
 
-    status  what it means                                              what to do
+    status  meaning                                                   what to do
     0       the training is done
-    1       the configuration or TF_CONFIG is not right                mend it; the same again fails again
-    75      another process of the training went away                  start it again, and the others
+    1       the configuration or TF_CONFIG is invalid                 fix it; retrying will not help
+    75      another process of the training went away                 start it again, and the others
 """
 
 import argparse
@@ -25,7 +25,7 @@ USER_FAULT, PASSING_FAULT = 1, 75
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     argparse.ArgumentParser(
         prog="python -m components.trainer.worker",
         description=__doc__,
@@ -59,8 +59,8 @@ def _work() -> None:
 
 
 def _serve() -> None:
-    """Does what a coordinator asks; does not return."""
-    os.environ.setdefault("GRPC_FAIL_FAST", "use_caller")  # asked of a peer that is starting again, it waits
+    """Serve a coordinator; does not return."""
+    os.environ.setdefault("GRPC_FAIL_FAST", "use_caller")  # lets requests wait for a restarting peer
     import tensorflow as tf
 
     resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
@@ -71,7 +71,7 @@ def _serve() -> None:
 
 
 def _follow() -> None:
-    """Trains with the chief."""
+    """Train with the chief."""
     from components.trainer import arguments, strategies
     from components.trainer.run import going_away_told, train_and_export
     from components.trainer.settings import StrategySettings

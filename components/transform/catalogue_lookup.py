@@ -1,14 +1,14 @@
-"""The catalogue's model inputs by item id: where a feature of an item is known by the item's id alone.
+"""Looks up model inputs in the catalogue by item id, for features that are known by the item's id alone.
 
-Which features these are:
+These features are:
 
 - of the candidate, in training: its vectors and texts (`FeatureSpec.kept_in_catalogue`);
-- of the query, also where it is served: what is declared as `looked_up`, of the seed or as the mean over a history.
+- of the query, also when served: those declared as `looked_up`, for the seed or as the mean over a history.
 
-Training, the reference that the InfraValidator compares with, and the exported query tower look features up by this one class,
-behind Transform's graph: what is looked up is a model input already, so nothing is transformed twice, and no example repeats it.
-Written into every interaction instead, the vectors of a history's items would take a hundred times the space of all else, and pass
-through statistics, Transform and every epoch. Training looks up in its input pipeline, on whatever device the towers are.
+Training, the InfraValidator's reference, and the exported query tower share this one class, which runs after Transform's graph:
+looked-up values are model inputs already, so nothing is transformed twice, and no example repeats them. Copied into every
+interaction, the vectors of a history's items would take a hundred times the space of everything else, and pass through statistics,
+Transform and every epoch. Training looks up in its input pipeline, on whatever device the towers are.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -37,7 +37,7 @@ Inputs = Mapping[str, tf.Tensor]
 
 
 def input_names(features: Iterable[tuple[str, Feature]]) -> list[str]:
-    """The model inputs of features, weights included."""
+    """Return the names of the model inputs of features, including weights."""
     return [
         each
         for name, feature in features
@@ -46,12 +46,12 @@ def input_names(features: Iterable[tuple[str, Feature]]) -> list[str]:
 
 
 def inputs_of_candidates(spec: FeatureSpec) -> list[str]:
-    """The model inputs that interactions lack of their items."""
+    """Return the names of the candidate's model inputs that interactions lack."""
     return input_names(spec.kept_in_catalogue.items())
 
 
 def inputs_of_query_items(spec: FeatureSpec) -> list[str]:
-    """The model inputs of items that the query's are made of."""
+    """Return the names of the item inputs that the query's inputs are made from."""
     names = {feature.feature for feature in spec.looked_up.values()}
     return input_names((name, feature) for name, feature in spec.item.items() if name in names)
 
@@ -59,14 +59,14 @@ def inputs_of_query_items(spec: FeatureSpec) -> list[str]:
 class CatalogueLookup(tf.Module):
     """Model inputs of items, by the fingerprints of their ids.
 
-    Ids are found by a binary search in sorted fingerprints, which are numbers: a hash table of TensorFlow's has to be initialised
-    wherever a graph runs, and takes no TPU.
+    Ids are found by a binary search in sorted fingerprints, which are numbers: TensorFlow's hash tables have to be initialised
+    wherever a graph runs, and do not work on TPUs.
 
     Args:
-        names: the inputs that are looked up.
-        items: those of all items that are known, and `candidate_id`, each [items, ...]; at least one item. With `seen_through`
-            there are rows of earlier catalogues among them; see `components.example_gen.point_in_time`.
-        keep: how they are kept: constants in memory, or the variables of a SavedModel.
+        names: the inputs to look up.
+        items: the inputs of all known items, and `candidate_id`, each [items, ...]; at least one item. With `seen_through` they
+            include rows of earlier catalogues; see `components.example_gen.point_in_time`.
+        keep: converts each array: to constants in memory, or to the variables of a SavedModel.
     """
 
     def __init__(self, names: Iterable[str], items: Inputs, keep: Callable[[Any], Any] = tf.identity) -> None:
@@ -85,16 +85,16 @@ class CatalogueLookup(tf.Module):
         self._inputs = {name: keep(tf.gather(items[name], order)) for name in names}
 
     def __call__(self, ids: tf.Tensor, names: Iterable[str], days: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
-        """The inputs of items.
+        """Look up the inputs of items.
 
         Args:
-            ids: [rows, ...] int64 fingerprints; NO_ITEM is none.
+            ids: [rows, ...] int64 fingerprints; NO_ITEM for none.
             names: of the inputs.
-            days: [rows] int64, days since 1970-01-01 whose interactions they are of, where there are earlier catalogues; None is
-                what the newest one has.
+            days: [rows] int64, the days of the interactions since 1970-01-01, if there are earlier catalogues; None for the values
+                of the newest one.
 
         Returns:
-            [..., ...] by name; rows of -1 and zeros for an item that is not known.
+            [..., ...] by name; rows of -1 and zeros for an unknown item.
         """
         known = tf.convert_to_tensor(self._fingerprints)
         places = tf.minimum(tf.searchsorted(known, tf.reshape(ids, [-1])), tf.size(known) - 1)
@@ -116,11 +116,11 @@ class CatalogueLookup(tf.Module):
         return found
 
     def of_query(self, spec: FeatureSpec, inputs: Inputs, days: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
-        """The query tower's inputs that are looked up.
+        """Look up the query tower's inputs.
 
         Args:
             spec: the dataset's features.
-            inputs: Transform's, with the fingerprints of the items that are looked up.
+            inputs: Transform's outputs, with the fingerprints of the items to look up.
             days: [rows] int64, as above.
         """
         found: dict[str, tf.Tensor] = {}
@@ -135,21 +135,21 @@ class CatalogueLookup(tf.Module):
 
 
 def _key(items: tf.Tensor, days: tf.Tensor) -> tf.Tensor:
-    """Sorts by item, then by day."""
+    """Combine item and day to a key that sorts by item, then by day."""
     return items * tf.constant(DAYS, tf.int64) + days
 
 
 def _mean(name: str, feature: Feature, values: Inputs, there: tf.Tensor) -> dict[str, tf.Tensor]:
-    """The mean over the items of histories.
+    """Take the mean over the items of histories.
 
     Args:
         name: the item's feature.
-        feature: says what it is.
+        feature: its declaration.
         values: [batch, last, ...] its inputs.
-        there: [batch, last] the weight of each item, known or not, and 0 where there is none.
+        there: [batch, last] the weight of each item, known or not, and 0 for none.
 
     Returns:
-        The inputs of `FeatureSpec.query_inputs`.
+        The inputs, as in `FeatureSpec.query_inputs`.
     """
     shares = tf.math.divide_no_nan(there, tf.reduce_sum(there, axis=1, keepdims=True))
     rows = values[name]

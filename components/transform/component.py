@@ -1,7 +1,7 @@
-"""The step that makes the graph from raw features to model inputs, and takes the interactions to train on through it.
+"""The step that makes the graph from raw features to model inputs, and transforms the training interactions with it.
 
-The graph is TensorFlow Transform's. What it has to know of all the data is the Analyzer's, so it is made without a look at any;
-TFX's own Transform would read the interactions nonetheless, for what its graph might analyse.
+The graph is TensorFlow Transform's. Everything that it needs to know about the whole data comes from the Analyzer, so the graph is
+made without reading the data; TFX's own Transform would read the interactions for possible analyses.
 """
 
 import os
@@ -49,7 +49,7 @@ class AnalysedTransformExecutor(base_beam_executor.BaseBeamExecutor):
         output_dict: dict[str, list[types.Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
-        """Called by TFX."""
+        """Override of TFX's method."""
         self._log_startup(input_dict, output_dict, exec_properties)
         graph = artifact_utils.get_single_uri(output_dict["transform_graph"])
         analysis = artifact_utils.get_single_uri(input_dict["analysis"])
@@ -73,12 +73,12 @@ class AnalysedTransform(base_beam_component.BaseBeamComponent):
     """Transforms the `train` split of examples.
 
     Args:
-        examples: raw interactions; `transformed_examples` are files of the same names.
-        schema: of them.
-        analysis: the Analyzer's.
+        examples: raw interactions; `transformed_examples` has files of the same names.
+        schema: the interactions' schema.
+        analysis: the output of the Analyzer.
         spec: the dataset's features.
 
-    Output `transform_graph` is as TFX's Transform leaves it, `transformed_examples` has the split `train`.
+    Output `transform_graph` has the form of TFX's Transform, `transformed_examples` has the split `train`.
     """
 
     SPEC_CLASS = AnalysedTransformSpec
@@ -100,12 +100,12 @@ class AnalysedTransform(base_beam_component.BaseBeamComponent):
 
 
 def write_graph(folder: str, schema: str, config: dict[str, Any]) -> None:
-    """Writes TensorFlow Transform's output.
+    """Write TensorFlow Transform's output.
 
     Args:
         folder: destination.
         schema: the path of the raw features' schema.
-        config: what `components.transform.preprocessing` is told.
+        config: the arguments of `components.transform.preprocessing`.
     """
     metadata = dataset_metadata.DatasetMetadata(io_utils.SchemaReader().read(schema))
     metadata_io.write_metadata(metadata, os.path.join(folder, tft.TFTransformOutput.RAW_METADATA_DIR))

@@ -1,4 +1,4 @@
-"""Raw interactions through Transform's graph: a file of them to a file in the same order, which mixes them already."""
+"""Transforms raw interactions with Transform's graph: one output file for each input file, in the same shuffled order."""
 
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -19,11 +19,11 @@ BATCH = 8192
 
 
 class TransformFiles(beam.DoFn):
-    """Addresses of gzipped TFRecords of raw examples to files of the same names with model inputs.
+    """Transforms gzipped TFRecords of raw examples, given by address, to files of the same names with model inputs.
 
     Args:
         graph: the folder of Transform's graph.
-        spec: says what interactions lack, so that nothing is made of it.
+        spec: names the features that interactions lack, so that nothing is computed for them.
         folder: destination.
     """
 
@@ -32,7 +32,7 @@ class TransformFiles(beam.DoFn):
         self._folder = folder
 
     def process(self, element: str) -> None:
-        """Called by Beam."""
+        """Override of Beam's method."""
         transform = self._transform.get()
         batches = (transform(batch) for batch in read_batches([element], BATCH))
         examples = (example for batch in batches for example in encode(batch).to_pylist())
@@ -40,10 +40,10 @@ class TransformFiles(beam.DoFn):
 
 
 def transform_of(output: tft.TFTransformOutput, without: Iterable[str]) -> Callable[[Sequence[bytes]], pa.RecordBatch]:
-    """What takes [batch] serialised raw examples to their model inputs, once traced and with any number of rows.
+    """Return a function from [batch] serialised raw examples to their model inputs, traced once for any number of rows.
 
     Args:
-        output: Transform's.
+        output: the output of Transform.
         without: raw features that no example has.
     """
     graph = TransformGraph.of(output)
@@ -61,7 +61,7 @@ def transform_of(output: tft.TFTransformOutput, without: Iterable[str]) -> Calla
 
 
 def _rows(inputs: dict[str, np.ndarray]) -> pa.RecordBatch:
-    """Model inputs, [batch] or [batch, values] each, with a list for each of the latter's rows."""
+    """Convert model inputs, [batch] or [batch, values] each, to columns; the latter become lists."""
     columns = []
     for values in inputs.values():
         column = pa.array(values.reshape(-1))

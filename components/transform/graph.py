@@ -1,8 +1,8 @@
-"""Transform's graph as a part of others: of its operations, those that make what can be made of the features at hand.
+"""Runs only the part of Transform's graph that the given features need.
 
-TensorFlow Transform's own layer calls the whole graph, with made-up values for the features that it is not given. So a query tower
-came with what an item's texts go through, ran it for every request, and took all of it along wherever it was traced, saved and
-loaded; and as a Keras model it was traced once more for each SavedModel.
+TensorFlow Transform's own layer runs the whole graph, with made-up values for missing features. So a query tower would contain the
+processing of an item's texts, run it for every request, and include it wherever it is traced, saved and loaded; and as a Keras
+model it would be traced again for each SavedModel.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,17 +13,17 @@ import tensorflow as tf
 import tensorflow_transform as tft
 
 _loaded: "WeakKeyDictionary[tft.TFTransformOutput, TransformGraph]" = WeakKeyDictionary()
-_TABLES = ("resources", "initializers", "assets")  # as TensorFlow Transform names them in its SavedModel
+_TABLES = ("resources", "initializers", "assets")  # TensorFlow Transform's names in its SavedModel
 
 
 class TransformGraph:
     """The graph of a Transform step, loaded.
 
     Args:
-        folder: of the SavedModel.
+        folder: the folder of the SavedModel.
 
     Attributes:
-        tables: its vocabularies; whatever is saved with the graph in it has to hold them.
+        tables: its vocabularies; any object saved with the graph must hold them.
     """
 
     def __init__(self, folder: str) -> None:
@@ -38,28 +38,28 @@ class TransformGraph:
             function.structured_outputs, graph.outputs, expand_composites=True
         )
         self._captures = list(zip(graph.internal_captures, function.captured_inputs, strict=True))
-        self._function = function  # its graph and its tables are there as long as it is
+        self._function = function  # keeps its graph and tables alive
         self._definition = graph.as_graph_def()
         self._nodes = {node.name: node for node in self._definition.node}
         self._library = {each.signature.name: each for each in self._definition.library.function}
 
     @classmethod
     def of(cls, output: tft.TFTransformOutput) -> "TransformGraph":
-        """The graph of a step's output, loaded once."""
+        """Load the graph of a step's output, once."""
         if output not in _loaded:
             _loaded[output] = cls(output.transform_savedmodel_dir)
         return _loaded[output]
 
     @property
     def inputs(self) -> dict[str, tf.DType]:
-        """The raw features that the step knows, by name."""
+        """The raw features that the step knows, by name, with their dtypes."""
         return {name: values.dtype for name, values in self._inputs.items()}
 
     def __call__(self, raw: Mapping[str, tf.SparseTensor]) -> dict[str, Any]:
-        """What can be made of raw features, by name; to be called in a graph.
+        """Compute by name what can be computed from raw features; call it in a graph.
 
         Raises:
-            KeyError: the step knows no such feature.
+            KeyError: the step has no such feature.
         """
         feeds: dict[str, tf.Tensor] = {}
         for name, values in raw.items():
@@ -84,7 +84,7 @@ class TransformGraph:
         return found
 
     def _available(self, fed: Iterable[str]) -> set[str]:
-        """The operations that need no feature but those that are fed."""
+        """Return the operations that need no features except the given ones."""
         available = dict.fromkeys(fed, True)
         for name in self._nodes:
             stack = [name]  # not recursive: a graph may be deep
@@ -99,7 +99,7 @@ class TransformGraph:
         return {name for name, is_available in available.items() if is_available}
 
     def _part(self, wanted: Iterable[str], available: set[str]) -> tf.compat.v1.GraphDef:
-        """The operations that some need, with what they only wait for, as far as that is available."""
+        """Return the operations that the wanted ones need, including control dependencies, as far as available."""
         names, stack = set[str](), list(wanted)
         while stack:
             name = stack.pop()
@@ -112,7 +112,7 @@ class TransformGraph:
             if node.name in names:
                 added = part.node.add()
                 added.CopyFrom(node)
-                added.attr.pop("_class", None)  # what it is placed with may be left out
+                added.attr.pop("_class", None)  # its colocated operation may be left out
                 unavailable = {f"^{each}" for each in _waited_for(node) if each not in available}
                 added.input[:] = [each for each in node.input if each not in unavailable]
         stack, called = _called(part.node), set[str]()
@@ -126,16 +126,16 @@ class TransformGraph:
 
 
 def _inputs(node: Any) -> list[str]:
-    """The operations whose results an operation takes."""
+    """Return the operations whose results an operation takes."""
     return [each.partition(":")[0] for each in node.input if not each.startswith("^")]
 
 
 def _waited_for(node: Any) -> list[str]:
-    """The operations that come before an operation, though it takes none of their results."""
+    """Return the control dependencies of an operation."""
     return [each[1:] for each in node.input if each.startswith("^")]
 
 
 def _called(nodes: Iterable[Any]) -> list[str]:
-    """The functions that operations call."""
+    """Return the functions that operations call."""
     attributes = [attribute for node in nodes for attribute in node.attr.values()]
     return [each.name for a in attributes for each in (a.func, *a.list.func) if each.name]

@@ -1,4 +1,4 @@
-"""Raw features to model inputs: Transform's graph, and behind it what it leaves sparse and what is looked up in the catalogue."""
+"""Turns raw features into model inputs: Transform's graph, then densification and the lookup in the catalogue."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,15 +13,15 @@ from schemas.features import AGES_SUFFIX, FeatureSpec, VectorFeature
 
 
 class ModelInputs(tf.Module):
-    """The transform that a tower is trained and served behind.
+    """The transform of a tower, the same in training and in serving.
 
-    A vector of another length than declared or with a number that is not finite, and a history with another number of ages than of
-    items, are errors of the graph that this is called in.
+    The graph that calls it fails for a vector with another length than declared or with a non-finite number, and for a history with
+    a different number of ages than items.
 
     Args:
         spec: the dataset's features.
         transform_output: Transform's graph.
-        lookup: for queries, where features of theirs are looked up.
+        lookup: for queries with looked-up features.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class ModelInputs(tf.Module):
         self._lookup = lookup
 
     def __call__(self, raw: Mapping[str, tf.SparseTensor]) -> dict[str, tf.Tensor]:
-        """Raw features (see `components.transform.raw_features`) to the inputs that can be made of them."""
+        """Map raw features (see `components.transform.raw_features`) to the inputs that can be computed from them."""
         if tf.executing_eagerly():
             in_a_graph = tf.function(self.__call__, autograph=False)
             made: dict[str, tf.Tensor] = in_a_graph(raw)
@@ -53,7 +53,7 @@ class ModelInputs(tf.Module):
 
 
 def _aligned(name: str, raw: Mapping[str, tf.SparseTensor]) -> tf.SparseTensor:
-    """The ages of a history's items."""
+    """Return the ages of a history's items, after checking their number."""
     ages = raw[name + AGES_SUFFIX]
     items, known = (_lengths(each) for each in (raw[name], ages))
     is_right = tf.reduce_all((known == 0) | (known == items))
@@ -74,6 +74,6 @@ def _checked(name: str, feature: VectorFeature, values: tf.SparseTensor) -> tf.S
 
 
 def _lengths(values: tf.SparseTensor) -> tf.Tensor:
-    """[batch] int64, how many values each row has."""
+    """Return [batch] int64, the number of values in each row."""
     rows = values.indices[:, 0]
     return tf.math.unsorted_segment_sum(tf.ones_like(rows), rows, values.dense_shape[0])

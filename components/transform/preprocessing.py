@@ -1,4 +1,4 @@
-"""Raw features to model inputs: one graph for training, evaluation and both served towers.
+"""Maps raw features to model inputs: one graph for training, evaluation and both served towers.
 
 Every model input is dense and of fixed width, so that a step has static shapes:
 
@@ -6,21 +6,21 @@ Every model input is dense and of fixed width, so that a step has static shapes:
 | --- | --- | --- | --- |
 | id | int64 row of the table | [batch] | -1 |
 | ids | int64 rows, and float32 weights under `NAME_weights` | [batch, max_values] | -1, 0.0 |
-| history | int64 rows, oldest first; where it has ages, int64 classes of them under `NAME_ages` | [batch, last] | -1 |
+| history | int64 rows, oldest first; with ages also int64 classes under `NAME_ages` | [batch, last] | -1 |
 | number | float32 | [batch] | 0.0, the training mean once scaled |
-| text | as ids, a row a token | [batch, max_values] | -1, 0.0 |
-| vector | float32, and 1.0 behind the numbers | [batch, size + 1] | 0.0, also behind the numbers |
+| text | as ids, a row for each token | [batch, max_values] | -1, 0.0 |
+| vector | float32, followed by 1.0 | [batch, size + 1] | 0.0, also as the last value |
 
-Where features are looked up of an id or a history, or its items may be taken again, there are fingerprints of its ids too, int64
-under `NAME_fingerprint`, in the shape of its rows; -1 where there is none. `components.transform.catalogue_lookup` makes the inputs
-of what is looked up.
+If features are looked up for an id or a history, or a history has repeats, there are also fingerprints of its ids, int64 under
+`NAME_fingerprint`, in the shape of its rows; -1 for none. `components.transform.catalogue_lookup` makes the looked-up
+inputs.
 
-The graph leaves the item's vectors and texts sparse, a vector as it is and a text as rows: interactions lack them, so that they
+The graph leaves the item's vectors and texts sparse, a vector unchanged and a text as rows: interactions lack them, so that they
 cost nothing there. `components.transform.model_inputs` makes them dense where items are embedded or looked up.
 
-A row is that of the vocabulary, or behind it one of the table's hash buckets: an id unseen in training lands in the
-same bucket wherever it appears. Where a feature is masked (`schemas.features.Table`), such an id has the table's last row instead,
-the mask, from which the model knows that the id says nothing.
+A row is that of the vocabulary or, after these, one of the table's hash buckets: an id unseen in training uses the
+same bucket wherever it appears. If a feature is masked (`schemas.features.Table`), such an id uses the table's last row instead,
+the mask, which tells the model that the id carries no information.
 """
 
 import functools
@@ -60,7 +60,7 @@ FINGERPRINTS = 2**63 - 1
 
 
 def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, Any]) -> dict[str, tf.Tensor]:
-    """The Transform component's user function.
+    """Make model inputs; the Transform component's user function.
 
     Args:
         inputs: raw features by name, each a SparseTensor of [batch, values].
@@ -116,7 +116,7 @@ def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, Any]) -> d
 
 
 def dense(name: str, feature: VectorFeature | TextFeature, values: tf.SparseTensor) -> dict[str, tf.Tensor]:
-    """Makes a vector's numbers or a text's rows dense, as the table above says."""
+    """Make a vector's numbers or a text's rows dense, as in the table above."""
     if isinstance(feature, TextFeature):
         return {
             name: _first(values, feature.max_values, NO_ROW),
@@ -124,13 +124,13 @@ def dense(name: str, feature: VectorFeature | TextFeature, values: tf.SparseTens
         }
     numbers, present = (_first(each, feature.size, 0.0) for each in (values, _ones(values)))
     if feature.normalise == "l2":
-        # In double precision: the square of a number may be too small or too large for a float32.
+        # In double precision: the square of a number may underflow or overflow a float32.
         numbers = tf.cast(tf.math.l2_normalize(tf.cast(numbers, tf.float64), axis=1, epsilon=1e-300), tf.float32)
     return {name: tf.concat([numbers, present[:, :1]], axis=1)}
 
 
 def fingerprint(ids: tf.Tensor) -> tf.Tensor:
-    """63-bit fingerprints: [batch] strings to [batch] int64, so that no step of the model handles a string."""
+    """Hash [batch] strings to [batch] int64 fingerprints of 63 bits, so that no step of the model handles a string."""
     return tf.strings.to_hash_bucket_fast(ids, FINGERPRINTS)
 
 
@@ -142,7 +142,7 @@ def _fingerprints(ids: tf.SparseTensor, feature: Feature) -> tf.Tensor:
 
 
 def _lookup(name: str, table: Table, analysis: str) -> Callable[[tf.SparseTensor], tf.SparseTensor]:
-    """Ids to rows: the line of the vocabulary, or behind it the id's hash bucket."""
+    """Return a function from ids to rows: the line of the vocabulary or, after these, the id's hash bucket."""
 
     def hashed(ids: tf.SparseTensor) -> tf.SparseTensor:
         buckets = tf.strings.to_hash_bucket_fast(ids.values, table.hash_buckets)
@@ -160,7 +160,7 @@ def _lookup(name: str, table: Table, analysis: str) -> Callable[[tf.SparseTensor
 
     if (
         table.vocabulary is None or files.read_vocabulary(analysis, name).empty
-    ):  # TensorFlow refuses a file without lines
+    ):  # TensorFlow rejects a file without lines
         return hashed
     lookup: Callable[[tf.SparseTensor], tf.SparseTensor] = tft.make_and_track_object(
         vocabulary, name=f"vocabulary_{name}"
@@ -169,13 +169,13 @@ def _lookup(name: str, table: Table, analysis: str) -> Callable[[tf.SparseTensor
 
 
 def _or_mask(rows: tf.Tensor, ids: int, mask: int) -> tf.Tensor:
-    """The rows of the `ids` with one of their own as they are, and the mask's in the place of a hash bucket's."""
+    """Replace the rows of hash buckets by the mask's; the first `ids` rows belong to single ids."""
     return tf.where(rows < ids, rows, tf.constant(mask, tf.int64))
 
 
 def _number(values: tf.SparseTensor, feature: NumberFeature, scale: tuple[float, float]) -> tf.Tensor:
-    # In double precision: TensorFlow's float32 logarithm differs in its last bit with a value's place in the batch, and training on
-    # another bit gives another model.
+    # In double precision: the last bit of TensorFlow's float32 logarithm depends on a value's position in the batch, and training
+    # with another bit gives another model.
     numbers = tf.cast(values.values, tf.float64)
     if feature.scale == "log":
         numbers = tf.math.log1p(tf.maximum(numbers, 0.0))
@@ -186,7 +186,7 @@ def _number(values: tf.SparseTensor, feature: NumberFeature, scale: tuple[float,
 
 
 def _age_classes(seconds: tf.SparseTensor) -> tf.SparseTensor:
-    """Ages to their classes; one that is not finite is not known, and one below 0, by clocks that differ, counts as 0."""
+    """Map ages to their classes; a non-finite age is unknown, and a negative one, from unsynchronised clocks, counts as 0."""
     is_known = tf.math.is_finite(seconds.values)
     classes = tf.raw_ops.Bucketize(input=tf.where(is_known, seconds.values, 0.0), boundaries=AGE_BOUNDS)
     known = tf.where(is_known, tf.cast(classes, tf.int64), tf.constant(NO_AGE, tf.int64))
@@ -206,21 +206,21 @@ def _first(values: tf.SparseTensor, count: int, missing: str | int | float) -> t
 
 
 def last_values(values: tf.SparseTensor, count: int, missing: str | int | float) -> tf.Tensor:
-    """[batch, values] to the last ones of each row, [batch, count]; what is missing stands behind them."""
+    """Return the last values of each row of [batch, values] as [batch, count], followed by `missing`."""
     rows, columns = tf.unstack(values.indices, num=2, axis=1)
     lengths = tf.math.unsorted_segment_max(columns + 1, rows, values.dense_shape[0])
     return _dense(values, columns - tf.maximum(tf.gather(lengths, rows) - count, 0), count, missing)
 
 
 def _dense(values: tf.SparseTensor, columns: tf.Tensor, count: int, missing: str | int | float) -> tf.Tensor:
-    """[batch, count] of those values whose new column, [values] int64, is one of these."""
+    """Scatter values to [batch, count] by their new columns, [values] int64; others are dropped."""
     dense: tf.Tensor = _dense_function(values.dtype, count, missing)(values, columns)
     return dense
 
 
 @functools.cache
 def _dense_function(dtype: tf.DType, count: int, missing: str | int | float) -> Any:
-    """`_dense`, traced once a process: TensorFlow Transform traces every feature some ten times a day."""
+    """Trace `_dense` once per process: TensorFlow Transform traces every feature some ten times a day."""
 
     @tf.function(
         autograph=False,

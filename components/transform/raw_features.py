@@ -1,4 +1,4 @@
-"""The raw features that a served tower takes, as serialised tf.Examples or as named tensors."""
+"""Converts requests to a served tower, serialised tf.Examples or named tensors, to raw features."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,7 +23,7 @@ TEXT = tf.string
 
 
 def dtypes(features: Mapping[str, Feature]) -> dict[str, tf.DType]:
-    """The raw feature names of a tower, weights and ages included, with their dtypes."""
+    """Return the raw feature names of a tower, including weights and ages, with their dtypes."""
     types = {name: FLOATS if isinstance(feature, Numeric) else TEXT for name, feature in features.items()}
     weights = {name + WEIGHTS_SUFFIX: FLOATS for name, f in features.items() if isinstance(f, IdsFeature) and f.weights}
     ages = {name + AGES_SUFFIX: FLOATS for name, f in features.items() if isinstance(f, HistoryFeature) and f.has_ages}
@@ -31,13 +31,13 @@ def dtypes(features: Mapping[str, Feature]) -> dict[str, tf.DType]:
 
 
 def parse_examples(serialized: tf.Tensor, features: Mapping[str, Feature]) -> dict[str, tf.SparseTensor]:
-    """[batch] serialised tf.Examples to raw features by name; features of others are passed over."""
+    """Parse [batch] serialised tf.Examples to raw features by name; other features are ignored."""
     parsed = {name: tf.io.VarLenFeature(dtype) for name, dtype in dtypes(features).items()}
     return tf.io.parse_example(serialized, parsed)
 
 
 def tensor_specs(features: Mapping[str, Feature]) -> dict[str, tf.TensorSpec]:
-    """Named tensors: [batch] for an id, a number or a text, [batch, size] for a vector, [batch, values] for all others."""
+    """Describe the named tensors: [batch] for an id, number or text, [batch, size] for a vector, [batch, values] for others."""
     specs = {}
     for name, dtype in dtypes(features).items():
         match features.get(name):
@@ -52,10 +52,10 @@ def tensor_specs(features: Mapping[str, Feature]) -> dict[str, tf.TensorSpec]:
 
 
 def from_tensors(tensors: dict[str, tf.Tensor], features: Mapping[str, Feature]) -> dict[str, tf.SparseTensor]:
-    """Named tensors to raw features: an empty text and a NaN stand for a missing value, as padding does.
+    """Convert named tensors to raw features: an empty text and a NaN stand for a missing value, or for padding.
 
-    A history may be padded on either side, and its ages with it; NaN is an age that is not known, and without a column of them none
-    is. A vector is missing where all of it is NaN.
+    A history may be padded on either side, and its ages with it; NaN is an unknown age, and without columns of ages all are
+    unknown. A vector of only NaN is missing.
     """
     raw = {}
     for name, feature in features.items():
@@ -82,10 +82,10 @@ def from_tensors(tensors: dict[str, tf.Tensor], features: Mapping[str, Feature])
 
 
 def _beside(items: tf.Tensor, ages: tf.Tensor) -> tf.Tensor:
-    """The ages of [batch, values] items: as they are, or unknown where there is no column of them."""
+    """Return the ages of [batch, values] items, NaN if they have no columns."""
     return tf.cond(tf.shape(ages)[1] > 0, lambda: ages, lambda: tf.fill(tf.shape(items), float("nan")))
 
 
 def _sparse(values: Any, present: Any) -> tf.SparseTensor:
-    """The present values of each row, moved to its left."""
+    """Select the present values of each row, moved to its left."""
     return tf.ragged.boolean_mask(values, present).to_sparse()

@@ -1,16 +1,16 @@
-"""How far back the items of histories stand."""
+"""Weights the items of histories by their position."""
 
 import tensorflow as tf
 
 
 def newer_items(there: tf.Tensor) -> tf.Tensor:
-    """How many items of a history are newer than each: [batch, last] bool, whether there is an item, to float32; 0 for none."""
+    """Count the newer items in a history: from [batch, last] bool, whether there is an item, to float32; 0 for none."""
     present = tf.cast(there, tf.float32)
     place = tf.cumsum(present, axis=1)
     return present * (tf.reduce_sum(present, axis=1, keepdims=True) - place)
 
 
 def recency_weights(there: tf.Tensor, half_life: float | None) -> tf.Tensor:
-    """[batch, last] bool to float32 weights: 1 for the newest, half for one that is `half_life` items further back, 0 for none."""
+    """Map [batch, last] bool to float32 weights: 1 for the newest, half for one `half_life` items further back, 0 for none."""
     present = tf.cast(there, tf.float32)
     return present if half_life is None else present * 0.5 ** (newer_items(there) / half_life)

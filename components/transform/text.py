@@ -1,8 +1,8 @@
-"""Texts to words and character n-grams, in nothing but TensorFlow's own operations: the same in training and in serving.
+"""Splits texts into words and character n-grams with TensorFlow operations only: the same in training and in serving.
 
-TensorFlow has no operation that normalises Unicode. Here every character is replaced by its compatibility decomposition (NFKD)
-folded to lower case, and the marks behind a letter are brought into their canonical order: equivalent spellings become equal texts.
-The tables for it come from Python's Unicode database and become constants of the graph.
+TensorFlow has no operation that normalises Unicode. Here every character is replaced by its lower-case compatibility decomposition
+(NFKD), and the marks after a letter are sorted into canonical order: equivalent spellings become equal texts.
+The tables come from Python's Unicode database and become constants of the graph.
 """
 
 import functools
@@ -16,20 +16,20 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 NO_WORD = r"[^\p{L}\p{M}\p{N}]+"
-# A letter with its marks, or a Korean syllable of its parts: what n-grams count as a character.
+# A letter with its marks, or the parts of a Korean syllable: one character of an n-gram.
 LETTER = r"([\x{1100}-\x{115F}][\x{1160}-\x{11A7}][\x{11A8}-\x{11FF}]?|.\p{M}*)"
 FIRST, LAST = "<", ">"  # around a word, in n-grams
 NGRAM = " "  # before an n-gram, so that none is a word
 SURROGATES = range(0xD800, 0xE000)
-BLOCK = 256  # characters that are looked at together
+BLOCK = 256  # characters that are processed together
 CLASSES = 256  # more than there are canonical combining classes
 
 
 class Folding(NamedTuple):
-    """What characters are replaced by, and where marks belong.
+    """The replacements of characters, and the order of marks.
 
     Attributes:
-        characters: [replaced] int32, sorted: the characters that are not replaced by themselves.
+        characters: [replaced] int32, sorted: the characters with a replacement other than themselves.
         starts: [replaced + 1] int32; the n-th is replaced by `replacements[starts[n]:starts[n + 1]]`.
         replacements: int32 characters.
         marks: [marks] int32, sorted: the characters with a combining class above 0.
@@ -45,7 +45,7 @@ class Folding(NamedTuple):
 
 @functools.cache
 def folding() -> Folding:
-    """The tables of this Python's Unicode version."""
+    """Compute the tables of this Python's Unicode version."""
     replaced: dict[int, str] = {}
     classes: dict[int, int] = {}
     for start in range(0, sys.maxunicode + 1, BLOCK):
@@ -53,7 +53,7 @@ def folding() -> Folding:
         classes |= {ord(each): number for each in characters if (number := unicodedata.combining(each))}
         text = "\n".join(characters)
         if unicodedata.normalize("NFKD", text) == text == text.casefold():
-            continue  # as most are: one by one, a million characters would take half a second
+            continue  # most blocks need no change: checking a million characters one by one would take half a second
         for character in characters:
             folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", character).casefold())
             if folded != character:
@@ -69,10 +69,10 @@ def folding() -> Folding:
 
 
 def tokens(texts: tf.Tensor, words: bool, ngrams: Sequence[int]) -> tf.SparseTensor:
-    """The tokens of texts: their words, then the n-grams of each word.
+    """Split texts into tokens: their words, then the n-grams of each word.
 
     Args:
-        texts: [batch] UTF-8; an empty one has no token.
+        texts: [batch] UTF-8; an empty one has no tokens.
         words: whether words are tokens.
         ngrams: the lengths of n-grams, in letters with their marks.
 
@@ -85,7 +85,7 @@ def tokens(texts: tf.Tensor, words: bool, ngrams: Sequence[int]) -> tf.SparseTen
 
 @functools.cache
 def _tokens_function(words: bool, ngrams: tuple[int, ...]) -> Any:
-    """`tokens`, traced once a process: hundreds of operations, which TensorFlow Transform would trace some ten times a day."""
+    """Trace `tokens` once per process: TensorFlow Transform would trace its hundreds of operations some ten times a day."""
 
     @tf.function(autograph=False, input_signature=[tf.TensorSpec([None], tf.string)])
     def traced(texts: tf.Tensor) -> tf.SparseTensor:
@@ -102,10 +102,10 @@ def _tokens_function(words: bool, ngrams: tuple[int, ...]) -> Any:
 
 
 def fold(texts: tf.Tensor) -> tf.Tensor:
-    """Normalises [batch] UTF-8 texts; what is not UTF-8 becomes the replacement character.
+    """Normalise [batch] UTF-8 texts; invalid UTF-8 becomes the replacement character.
 
-    Equal to NFKD(casefold(NFKD(text))), but for a mark behind a Greek iota subscript, which becomes a letter here before marks are
-    ordered.
+    Equal to NFKD(casefold(NFKD(text))), except for a mark after a Greek iota subscript, which here becomes a letter before marks
+    are sorted.
     """
     table = folding()
     decoded = tf.strings.unicode_decode(texts, "UTF-8", errors="replace")
@@ -113,7 +113,7 @@ def fold(texts: tf.Tensor) -> tf.Tensor:
     row, is_replaced = _find(codes, table.characters)
     starts = tf.gather(tf.constant(table.starts), row)
     counts = tf.where(is_replaced, tf.gather(tf.constant(table.starts), row + 1) - starts, 1)
-    # Every character as often as its replacement is long, and the place of each in the replacement.
+    # Repeat every character by the length of its replacement, with its position in the replacement.
     source = tf.repeat(tf.range(tf.size(codes)), counts)
     place = tf.range(tf.size(source)) - tf.gather(tf.cumsum(counts, exclusive=True), source)
     place = tf.where(tf.gather(is_replaced, source), tf.gather(starts, source) + place, 0)
@@ -122,7 +122,7 @@ def fold(texts: tf.Tensor) -> tf.Tensor:
     of_text = tf.gather(text, source)
     mark, is_mark = _find(folded, table.marks)
     classes = tf.where(is_mark, tf.gather(tf.constant(table.classes), mark), 0)
-    # Marks are sorted by class within the run behind a letter; a run ends where its text does.
+    # Marks are sorted by class within the run after a letter; a run ends where its text ends.
     run = tf.cumsum(tf.cast(~is_mark, tf.int64)) + of_text
     order = tf.argsort(run * CLASSES + classes, stable=True)
     ordered = tf.RaggedTensor.from_value_rowids(
@@ -132,6 +132,6 @@ def fold(texts: tf.Tensor) -> tf.Tensor:
 
 
 def _find(codes: tf.Tensor, table: NDArray[np.int32]) -> tuple[tf.Tensor, tf.Tensor]:
-    """Where characters stand in a sorted table, [characters] int32, and whether they do."""
+    """Find characters in a sorted table: [characters] int32 positions, and whether each is in it."""
     place = tf.minimum(tf.searchsorted(tf.constant(table), codes), len(table) - 1)
     return place, tf.gather(tf.constant(table), place) == codes

@@ -1,8 +1,8 @@
-"""A search for better settings over one day's data: Optuna's sampler proposes, successive halving stops what does not lead.
+"""A search for better settings on one day's data: Optuna's sampler proposes, and successive halving stops bad trials.
 
-A trial trains a model anew on the day's training split and is ranked on the held-out users behind each epoch, so that the best
-number of epochs is found on the way. What ended is in a journal, beside the trials' hits: a search that was killed goes on behind
-the last trial that ended, and a trial that was killed is begun again with the same settings.
+A trial trains a model from scratch on the day's training split, and ranks the held-out users after each epoch, which also finds
+the best number of epochs. Completed trials are in a journal, with their hits: a killed search resumes after the last completed
+trial, and a killed trial starts again with the same settings.
 """
 
 import gc
@@ -39,7 +39,7 @@ from schemas.features import FeatureSpec
 JOURNAL = "journal.log"
 SCRATCH = "scratch"
 CONFIGURED = "configured"
-SEEDED = 10  # trials that are drawn at random before the sampler learns from them
+SEEDED = 10  # random trials before the sampler learns from them
 MASKED = "tables.*.masked"
 TEMPERATURE, STRENGTH = "trainer.softmax.temperature", "trainer.softmax.strength"
 LEARNING_RATE, NEGATIVES = "trainer.learning_rate", "trainer.softmax.uniform_negatives"
@@ -49,16 +49,16 @@ Values = dict[str, float | int | str]
 
 @dataclass(frozen=True)
 class Gain:
-    """By how much the best trial is above the settings as they are, on the users that had no part in the choice.
+    """The gain of the best trial over the current settings, for the users that had no part in the choice.
 
     Attributes:
         trial: the best trial's number.
-        epochs: behind which it was best.
-        before: recall@K of the settings as they are, with their own epochs.
+        epochs: the epochs after which it was best.
+        before: recall@K of the current settings, with their own epochs.
         after: the best trial's.
-        difference: between both.
-        lower: end of the 95 % interval of the difference; None where all users are of one group.
-        upper: the other end.
+        difference: `after` minus `before`.
+        lower: lower end of the 95 % interval of the difference; None if all users are in one group.
+        upper: upper end of the interval.
     """
 
     trial: int
@@ -71,15 +71,15 @@ class Gain:
 
 
 class Search:
-    """A search, begun or gone on with.
+    """A search, new or resumed.
 
     Args:
-        day: what is trained on.
-        held_out: what is judged by.
-        trainer: the settings as they are, of a run that starts anew.
-        settings: what is searched for.
-        k: of recall@K.
-        folder: where it is kept; the same for the same search.
+        day: the training data.
+        held_out: the data that compares trials.
+        trainer: the current settings, of a run that starts from scratch.
+        settings: the ranges of the search.
+        k: the K of recall@K.
+        folder: the folder of the search's state; the same for the same search.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Search:
             load_if_exists=True,
             pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=settings.reduction),
         )
-        # Of another seed than before, or what was drawn first would be drawn again.
+        # With another seed than before, or the first draws would repeat.
         self._study.sampler = optuna.samplers.TPESampler(
             seed=trainer.seed + len(self._study.trials), n_startup_trials=SEEDED
         )
@@ -114,15 +114,15 @@ class Search:
 
     @property
     def trials(self) -> list[Trial]:
-        """Those that ended, oldest first."""
+        """The completed trials, oldest first."""
         return [_read(trial) for trial in self._study.trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
 
     def run(self, seconds: float, ended: Callable[[Trial], None]) -> None:
-        """Tries until the time is over; that of earlier attempts counts. The settings as they are are tried whatever it takes.
+        """Run trials until the time is over, including that of earlier attempts. The current settings are always tried.
 
         Args:
-            seconds: of all trials together.
-            ended: told of each trial at its end.
+            seconds: time for all trials together.
+            ended: called with each trial at its end.
         """
         while (left := seconds - sum(trial.seconds for trial in self.trials)) > 0 or not self.trials:
             progress(f"{len(self.trials)} trials", max(0.0, 1.0 - left / seconds))
@@ -130,7 +130,7 @@ class Search:
             ended(_read(self._study.trials[number]))
 
     def _try(self, trial: optuna.Trial, deadline: float) -> int:
-        """A trial, up to its end or somewhat behind the deadline; returns its number."""
+        """Run a trial to its end, or until just after the deadline; return its number."""
         started = time.monotonic()
         values = self._chosen(trial)
         is_current = values == self._current()
@@ -148,7 +148,7 @@ class Search:
 
         try:
             self._train(values, is_enough)
-        except UserError:  # it diverged, which is an answer
+        except UserError:  # it diverged, which is a result
             trial.set_user_attr("diverged", True)
             curve.clear()
         trial.set_user_attr("seconds", time.monotonic() - started)
@@ -159,7 +159,7 @@ class Search:
         return trial.number
 
     def gain(self) -> Gain:
-        """What the best trial gains over the settings as they are."""
+        """Compute the best trial's gain over the current settings."""
         current = next(trial for trial in self.trials if trial.values == self._current())
         best = max(self.trials, key=lambda trial: (trial.best if trial.best is not None else -1.0, -trial.number))
         before = self._hits(current.number, min(self._trainer.epochs, len(current.curve)))
@@ -172,7 +172,7 @@ class Search:
         return Gain(best.number, best.epochs, float(before.mean()), float(after.mean()), difference, lower, upper)
 
     def configured(self, values: Values, epochs: int) -> dict[str, Any]:
-        """What of a trial's values differs from the settings as they are, by the name of the setting, as YAML would say it."""
+        """Return a trial's values that differ from the current settings, by the name of the setting, as YAML values."""
         spec, trainer = self._applied(values)
         found: dict[str, Any] = {}
         softmax, own = trainer.softmax, self._trainer.softmax
@@ -194,7 +194,7 @@ class Search:
 
     @property
     def current_epochs(self) -> int:
-        """Of the settings as they are."""
+        """The epochs of the current settings."""
         return self._trainer.epochs
 
     @property
@@ -208,7 +208,7 @@ class Search:
         tf_keras.utils.set_random_seed(trainer.seed)
         devices = one_device()
         scratch = self._folder / SCRATCH
-        shutil.rmtree(scratch, ignore_errors=True)  # of a trial that was killed
+        shutil.rmtree(scratch, ignore_errors=True)  # of a killed trial
         model, state, training = self._day.training(spec, trainer, str(scratch / "unfinished"), devices)
         train(model, state, training, str(scratch), devices, lambda epoch: is_enough(epoch, model))
         shutil.rmtree(scratch)
@@ -219,7 +219,7 @@ class Search:
             name.rpartition(".")[2]: values[name] for name in (TEMPERATURE, STRENGTH, NEGATIVES) if name in values
         }
         changed: dict[str, Any] = {"softmax": trainer.softmax.model_copy(update=softmax), "epochs": self._epochs}
-        changed["checkpoint_steps"] = 1 << 40  # a trial that is killed is begun again
+        changed["checkpoint_steps"] = 1 << 40  # a killed trial starts again
         if LEARNING_RATE in values:
             changed["learning_rate"] = values[LEARNING_RATE]
         layers = values.get(LAYERS, CONFIGURED)

@@ -1,4 +1,4 @@
-"""What `ndr tune` searches through."""
+"""Settings of `ndr tune`."""
 
 from typing import Self
 
@@ -12,19 +12,19 @@ Share = tuple[float, float]
 
 
 class TunerSettings(Declaration):
-    """The settings that are searched for, and between which values. Where a range's ends are equal, the value is not searched for.
+    """The searched settings and their ranges. A range with equal ends is not searched.
 
     Attributes:
-        temperature: of `trainer.softmax.temperature`, by its logarithm.
-        strength: of `trainer.softmax.strength`; not searched for where the loss is not corrected by log Q.
-        learning_rate: of `trainer.learning_rate`, as multiples of the configured one, by its logarithm.
-        masked: of `tables.X.masked` in features.yaml, of all tables that are masked alike.
+        temperature: of `trainer.softmax.temperature`, on a logarithmic scale.
+        strength: of `trainer.softmax.strength`; not searched if the loss is not corrected by log Q.
+        learning_rate: of `trainer.learning_rate`, as multiples of the configured one, on a logarithmic scale.
+        masked: of `tables.X.masked` in features.yaml, one value for all tables with equal masks.
         uniform_negatives: values of `trainer.softmax.uniform_negatives`, besides the configured one.
         layers: the widths of both towers' layers before the last, besides the configured ones; an empty list is a linear tower.
-        epochs: of a run that starts anew: so many are trained at most; how many are best is found on the way.
-        reduction: at 1, `reduction`, `reduction` squared, ... epochs one trial in so many goes on: those with the best figures so
-            far (successive halving).
-        interactions: a trial is judged by about so many held-out interactions; of a day with more, whole users are drawn.
+        epochs: of a run that starts from scratch: the maximum; the search finds the best number.
+        reduction: after 1, `reduction`, `reduction` squared, ... epochs one trial in `reduction` continues: those with the best
+            recall so far (successive halving).
+        interactions: about the number of held-out interactions that compare trials; if the day has more, whole users are drawn.
     """
 
     temperature: tuple[PositiveFloat, PositiveFloat] = (0.02, 0.5)

@@ -1,4 +1,4 @@
-"""A trial of a search for settings. TensorFlow is not imported: the report reads trials too."""
+"""A trial of a search for settings. Does not import TensorFlow: the report reads trials too."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,11 +10,11 @@ class Trial:
     """One trial.
 
     Attributes:
-        number: from 0, which is that of the settings as they are.
-        values: what was chosen, by the name of the setting.
+        number: from 0, which is the trial of the current settings.
+        values: the chosen values, by the name of the setting.
         state: `complete`; `stopped`, by successive halving; or `diverged`.
-        curve: recall@K behind each epoch, of the half of the held-out users that chooses.
-        seconds: how long it took.
+        curve: recall@K after each epoch, for the half of the held-out users that chooses.
+        seconds: its duration.
     """
 
     number: int
@@ -25,22 +25,22 @@ class Trial:
 
     @property
     def best(self) -> float | None:
-        """The highest recall@K; None where there is none."""
+        """The highest recall@K; None before the first epoch."""
         return max(self.curve, default=None)
 
     @property
     def epochs(self) -> int:
-        """Behind how many epochs it was best, the first time; 0 where there is none."""
+        """The number of epochs after which it was first best; 0 before the first epoch."""
         return 1 + self.curve.index(max(self.curve)) if self.curve else 0
 
     @property
     def words(self) -> str:
-        """What was chosen, in a line."""
-        return in_words(self.values) if self.number else "as they are"
+        """The chosen values, in a line."""
+        return in_words(self.values) if self.number else "current settings"
 
 
 def in_words(values: Mapping[str, Any]) -> str:
-    """Settings in a line."""
+    """Format settings in a line."""
     return ", ".join(
         f"{name.removeprefix('trainer.').removeprefix('softmax.')} {f'{value:.3g}' if isinstance(value, float) else value}"
         for name, value in values.items()

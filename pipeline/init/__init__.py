@@ -1,1 +1,1 @@
-"""Drafts a dataset's feature specification and configuration from the files that somebody has."""
+"""Drafts a dataset's feature specification and configuration from a user's files."""

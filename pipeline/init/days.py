@@ -1,4 +1,4 @@
-"""Which UTC days a log has."""
+"""Finds the UTC days of a log."""
 
 import time
 from collections import Counter
@@ -16,8 +16,8 @@ from pipeline.init.profiles import form
 from pipeline.init.tables import Table, values
 from schemas.errors import UserError
 
-OWN_DAY = 0.5  # of the rows read are of the days that the names of the files have
-WEEKS = 2  # without one of its days, and that day of the week is closed
+OWN_DAY = 0.5  # a file's name is its day if this share of the rows read is of that day
+WEEKS = 2  # a day of the week is closed if this many weeks lack it
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Days:
         first, last: UTC days.
         is_daily: whether every day has files of its own.
         closed: values of `data.closed`: days of the week and dates that have no file.
-        why: from what that was found.
+        why: the evidence, for a comment.
     """
 
     first: date
@@ -39,15 +39,15 @@ class Days:
 
     @property
     def number(self) -> int:
-        """How many days from the first to the last."""
+        """The number of days from the first to the last."""
         return (self.last - self.first).days + 1
 
 
 def days_of(table: Table, column: str, unit: str | None) -> Days:
-    """The days of a log, by the names of its files where each holds its own day, else by the times of all of its rows.
+    """Find the days of a log: by its file names if each file holds its own day, else by the times of all rows.
 
     Raises:
-        UserError: no time can be read, or a file cannot.
+        UserError: no time can be read, or a file cannot be read.
     """
     group = table.group
     if group.days:
@@ -63,29 +63,29 @@ def days_of(table: Table, column: str, unit: str | None) -> Days:
     there = sorted(day for day in counted if sources.span(date(1990, 1, 1)) <= day <= sources.span(latest))
     if not there:
         raise UserError(
-            f"{table.group.name}: looked for the days of {column}, found no time from 1990 to {latest}. Say which column has the "
-            "time: --time COLUMN."
+            f"{table.group.name}: looked for days in column {column}, found no time from 1990 to {latest}. Name the time column: "
+            "--time COLUMN."
         )
     first, last = (sources.EPOCH + timedelta(days=day) for day in (there[0], there[-1]))
     return Days(first, last, False, [], f"the times of {counted.total():,} rows")
 
 
 def undated(path: str) -> str:
-    """A path that matches every day's files at once."""
+    """Return a path that matches the files of all days."""
     for part in DATE_PARTS:
         path = path.replace(part, "*")
     return path
 
 
 def _days(table: Table, column: str, unit: str | None, raw: pa.Array) -> Counter[int]:
-    """How many rows each day has, by its span."""
+    """Count the rows of each day, by its span."""
     times = convert(Column("", column, "time", time_unit=unit or "s"), raw, form(table)).values.drop_null()
     found, counts = np.unique(times.to_numpy() // sources.MICROSECONDS_A_DAY, return_counts=True)
     return Counter(dict(zip(found.tolist(), counts.tolist(), strict=True)))
 
 
 def _closed(days: list[date]) -> list[str | date]:
-    """The days of the week that no file is of, and the other days that are missing between the first and the last."""
+    """Return the days of the week without any file, and other missing days between the first and the last."""
     span = (days[-1] - days[0]).days + 1
     weekdays = {day.weekday() for day in days}
     closed = [n for n in range(7) if n not in weekdays] if span >= 7 * WEEKS else []

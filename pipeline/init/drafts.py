@@ -1,4 +1,4 @@
-"""The two files: a feature specification and a configuration, with a comment for each guess."""
+"""Drafts the feature specification and the configuration, with a comment for each guess."""
 
 import math
 import re
@@ -22,17 +22,17 @@ from schemas import features
 from schemas.errors import UserError
 
 MOST_WINDOW_DAYS = 28
-MOST_VALUES = 32  # of a list
-FEW = 1_000  # distinct values of what an interaction was like, such as a device
+MOST_VALUES = 32  # values of a list
+FEW = 1_000  # distinct values of a property of interactions, such as the device
 WEEK = 7  # days
-REPEATS = 0.02  # of the rows are of items that the user had before
-BASKETS = 0.5  # of the rows are of baskets
+REPEATS = 0.02  # share of rows with an item that the user had before
+BASKETS = 0.5  # share of rows in baskets
 COMMENT_AT = 56
 
 
 @dataclass
 class Features:
-    """Features by tower, each with why, and the tables that they need."""
+    """The drafted features by tower, the reason for each, and their tables."""
 
     spec: dict[str, dict[str, Any]] = field(default_factory=lambda: {"query": {}, "item": {}})
     why: dict[str, str] = field(default_factory=dict)
@@ -43,7 +43,7 @@ class Features:
     def add(
         self, tower: str, column: str, why: str, feature: dict[str, Any], table: dict[str, Any] | None = None
     ) -> str:
-        """Adds a feature, and a table of its own where one is given; returns its name."""
+        """Add a feature, with a table of its own if given; return its name."""
         name = self.name(column)
         if table is not None:
             feature = {**feature, "table": name}
@@ -55,7 +55,7 @@ class Features:
         return name
 
     def name(self, column: str) -> str:
-        """A name for a column that no other feature has, and that may be one."""
+        """Make a valid feature name from a column's name, unlike all others."""
         base = re.sub(r"[^A-Za-z0-9]+", "_", column).strip("_")
         if not base or not base[0].isalpha():
             base = f"column_{base}".rstrip("_")
@@ -67,13 +67,13 @@ class Features:
 
 @dataclass(frozen=True)
 class Draft:
-    """What was written.
+    """The files written.
 
     Attributes:
         paths: of the files.
         day: the newest UTC day of the log.
-        week: the first day of the last week of it, days that do not exist left out; the newest where the log has fewer days.
-        others: the sources that are not used, each with why.
+        week: the first of the log's last seven existing days; the first day of all if it has fewer.
+        others: the sources that are not used, and why.
     """
 
     paths: list[Path]
@@ -83,22 +83,22 @@ class Draft:
 
 
 def draft(folder: str, into: Path, name: str, declared: Declared) -> Draft:
-    """Looks at the files of a folder and writes `features.yaml` and the configuration.
+    """Read the files of a folder and write `features.yaml` and the configuration.
 
     Args:
-        folder: with the log and the catalogue.
-        into: where the two are written.
-        name: of the dataset.
-        declared: what is said rather than guessed.
+        folder: the folder of the log and the catalogue.
+        into: the folder to write to.
+        name: the dataset's name.
+        declared: what the user declared, which is not guessed.
 
     Raises:
-        UserError: something cannot be guessed, a file is there already, or the data cannot be read as a run would.
+        UserError: something cannot be guessed, a file exists already, or the pipeline cannot read the data.
     """
     folder = str(Path(folder).absolute())
     paths = [into / features.FILE_NAME, into / f"{name}.yaml"]
     if there := [str(path) for path in paths if path.exists() or path.is_symlink()]:
         raise UserError(
-            f"{', '.join(there)}: is there already, and nothing is overwritten. Name another folder: --into FOLDER."
+            f"{', '.join(there)}: exists already, and nothing is overwritten. Name another folder: --into FOLDER."
         )
     found = roles(folder, groups(folder), declared)
     days = days_of(found.log.table, found.time.value, found.log.columns[found.time.value].unit)
@@ -134,14 +134,14 @@ def _features(found: Roles) -> Features:
     history: dict[str, Any] = {"kind": "history", "table": item, "last": length}
     if found.share_repeated >= REPEATS:
         history["repeats"] = True
-        why += f"; {found.share_repeated:.0%} of the items were taken again, so what is in it gets a bonus"
+        why += f"; {found.share_repeated:.0%} of the items were taken again, so items in it get a bonus"
     drafted.add("query", "history", why, history)
     last = drafted.add(
         "query", "last_item", "the newest of them", {"kind": "id", "table": item, "derive": "last_in_history"}
     )
     for name, feature in list(drafted.spec["item"].items()):
         if name != item and feature["kind"] in ("id", "ids", "vector"):
-            why = "of the newest item, from the catalogue: requests have its id alone"
+            why = "of the newest item, looked up in the catalogue: requests send only its id"
             drafted.add("query", f"last_{name}", why, {"kind": "looked_up", "of": last, "feature": name})
     drafted.add("query", user, f"the user: {found.user.why}", {"kind": "id"}, _table(16, 64, {"min_count": 5}))
     if found.users:
@@ -159,7 +159,7 @@ def _add_item_feature(drafted: Features, column: Profile) -> None:
         only = "one value in all rows" if column.distinct == 1 and column.looks != "time" else column.why
         return drafted.left_out["item"].append(f"{column.name}: {only}")
     if column.looks == "id" and column.is_unique:
-        return drafted.left_out["item"].append(f"{column.name}: {column.why}; every item has another")
+        return drafted.left_out["item"].append(f"{column.name}: {column.why}; every item has a different one")
     feature, table = _feature(column)
     drafted.add("item", column.name, column.why, feature, table)
     return None
@@ -178,23 +178,23 @@ def _add_user_features(drafted: Features, users: Known, key: Choice) -> None:
 
 
 def _add_query_feature(drafted: Features, column: Profile, found: Roles) -> None:
-    """What an interaction was like, where few values come again and again; all else may not be known when one is asked for."""
+    """Add a property of interactions if its few values recur; others may be unknown at request time."""
     if column.name in found.of_items:
-        reason = "says what the item is, and would give it away"
+        reason = "describes the item, so it would give the item away"
     elif has_word(column.name, EVENTS):
-        reason = "a kind of event is no query; give its kinds weights as `event` in `interactions`"
+        reason = "a kind of event does not describe a query; weight the kinds with `event` in `interactions`"
     elif column.looks in ("id", "ids") and 1 < column.distinct <= FEW and column.distinct < column.values / 4:
         feature, table = _feature(column)
         drafted.add(
             "query",
             column.name,
-            f"{column.why}; has to be known when items are asked for, else remove it",
+            f"{column.why}; must be known at request time, else remove it",
             feature,
             table,
         )
         return
     else:
-        reason = "declare it where it is known when items are asked for"
+        reason = "declare it if it is known at request time"
     drafted.left_out["query"].append(f"{column.name}: {column.why}; {reason}")
 
 
@@ -214,7 +214,7 @@ def _feature(column: Profile) -> tuple[dict[str, Any], dict[str, Any] | None]:
 
 
 def _table_for(column: Profile) -> dict[str, Any]:
-    """Hashed: some four buckets an id that was seen, in powers of two."""
+    """Declare a hashed table with about four buckets for each id seen, a power of two."""
     bits = min(16, max(4, math.ceil(math.log2(4 * max(1, column.distinct)))))
     return _table(4 if bits <= 6 else 8 if bits <= 9 else 16, 1 << bits)
 
@@ -227,7 +227,7 @@ def _features_text(found: Roles, drafted: Features) -> str:
     time = found.log.columns[found.time.value]
     sampled = [found.log, *([] if found.is_from_log else [found.catalogue]), *([found.users[0]] if found.users else [])]
     lines = [
-        "# Drafted by `ndr init`. docs/features.md says what else a row can say. Guessed from",
+        "# Drafted by `ndr init`; docs/features.md describes all options. Guessed from",
         *(f"# {each.table.rows:,} rows of {_one_line(each.name)}, the newest file first" for each in sampled),
         "interactions:",
         _line("  user", found.user.value, found.user.why),
@@ -238,7 +238,9 @@ def _features_text(found: Roles, drafted: Features) -> str:
         lines.append(_line("  time_unit", time.unit, time.why))
     if found.reward:
         lines.append(
-            _line("  reward", found.reward.value, f"{found.reward.why}; remove it, and every interaction has weight 1")
+            _line(
+                "  reward", found.reward.value, f"{found.reward.why}; without this line every interaction has weight 1"
+            )
         )
     else:
         lines.append("  # no reward was recognised: every interaction has weight 1")
@@ -248,7 +250,7 @@ def _features_text(found: Roles, drafted: Features) -> str:
     if found.users:
         users = {"user": found.users[1].value, "features": drafted.of_users}
         lines += ["", _line("users", users, found.users[1].why)]
-    lines += ["", "tables:  # features that name the same table share its rows; without a vocabulary ids are hashed"]
+    lines += ["", "tables:  # features with the same table share its rows; without a vocabulary ids are hashed"]
     lines += [_line(f"  {_scalar(name)}", table, None) for name, table in drafted.tables.items()]
     for tower in ("query", "item"):
         lines += ["", f"{tower}:"]
@@ -267,38 +269,38 @@ def _configuration_text(found: Roles, drafted: Features, days: Days, name: str) 
     catch_up = min(days.number, MOST_WINDOW_DAYS)
     root = f"var/{name}"
     lines = [
-        f"# Drafted by `ndr init`. The newest day of the log is {days.last}, the first {days.first}: by {days.why}.",
+        f"# Drafted by `ndr init`. The log has {days.first} to {days.last}, by {days.why}.",
         _line("name", name, None),
-        _line("dataset", ".", "the folder of features.yaml, from here"),
-        _line("root", root, "all that runs leave is kept there; paths below are relative to it"),
+        _line("dataset", ".", "the folder of features.yaml, relative to this file"),
+        _line("root", root, "everything that runs write; paths below are relative to it"),
         "data:",
         *_source_lines("interactions", found.log, found.user.value, days.is_daily),
     ]
     if found.is_from_log:
-        lines.append(_line("  catalogue", FROM_LOG, "every item that the log has had, with its columns' newest values"))
+        lines.append(_line("  catalogue", FROM_LOG, "every item in the log, with the newest values of its columns"))
     else:
         lines += _source_lines("catalogue", found.catalogue, None, True)
     if found.users:
         lines += _source_lines("users", found.users[0], None, True)
     if days.is_daily:
-        lines.append(_line("  first_day", days.first, "the first that there are files of"))
+        lines.append(_line("  first_day", days.first, "the first day with files"))
     if days.closed:
-        lines.append(_line("  closed", days.closed, "no files are there of these"))
+        lines.append(_line("  closed", days.closed, "days without files"))
     if found.share_in_baskets >= BASKETS:
-        why = f"{found.share_in_baskets:.0%} of the rows are of baskets (one user and time); what is twice in one is one row"
+        why = f"{found.share_in_baskets:.0%} of the rows are in baskets (same user and time); an item twice in one is one row"
         lines.append(_line("  repeated", "add_up", why))
     lines += [
-        _line("  catch_up_days", catch_up, f"of {days.number} that the log has; a first run trains on these"),
+        _line("  catch_up_days", catch_up, f"of the log's {days.number}; the first run trains on these"),
+        _line("  window_days", 1, "each later day trains on its own interactions, from the model of the day before"),
+        _line("  history_days", catch_up - 1, "earlier days that are read only for users' histories"),
         _line(
-            "  window_days", 1, "each day behind it trains on its own interactions, from the model of the day before"
+            "  split", {"by": "user", "share": 0.1}, "the day's interactions of a tenth of the users evaluate the model"
         ),
-        _line("  history_days", catch_up - 1, "the days before, which are read for what users did in them"),
-        _line("  split", {"by": "user", "share": 0.1}, "what a tenth of the users did on the day judges the model"),
         "trainer:",
-        _line("  towers", {"query": [64, 32], "item": [64, 32]}, "of any dataset: sizes to begin with"),
+        _line("  towers", {"query": [64, 32], "item": [64, 32]}, "sizes to start with, for any dataset"),
         "  batch_size: 512",
         "  epochs: 1",
-        _line("  catch_up", {"epochs": 3}, "of a first run"),
+        _line("  catch_up", {"epochs": 3}, "for the first run"),
         "evaluator:",
         _line("  recall_at", [10, 50], "a model below popularity is not pushed"),
     ]
@@ -311,7 +313,7 @@ def _source_lines(kind: str, known: Known, user: str | None, is_daily: bool) -> 
     declared = table.source.model_copy(update={"path": str(Path(path).absolute())})
     updates, reasons = {}, dict(table.reasons)
     if any(column.has_blanks for column in known.columns.values()):
-        updates["trim"], reasons["trim"] = True, "blanks stand around ids"
+        updates["trim"], reasons["trim"] = True, "ids have blanks around them"
     keys = ("path", "format", "delimiter", "quoting", "quoted_newlines", "null_values", "trim", "success_marker")
     declared = declared.model_copy(update=updates)
     said = {key: value for key in keys if (value := getattr(declared, key)) != type(declared).model_fields[key].default}
@@ -321,7 +323,7 @@ def _source_lines(kind: str, known: Known, user: str | None, is_daily: bool) -> 
     if missing:
         where = [{"column": user, "missing": False}]
         lines.append(
-            _line("    where", where, f"{missing:,} of {table.rows:,} rows have no {user}, which is no fault then")
+            _line("    where", where, f"{missing:,} of {table.rows:,} rows have no {user}; then they are not faults")
         )
     return lines
 
@@ -332,7 +334,7 @@ def _line(key: str, value: Any, why: str | None) -> str:
 
 
 def _scalar(value: Any) -> str:
-    """A value as YAML in one line."""
+    """Format a value as YAML in one line."""
     value = list(value) if isinstance(value, tuple) else value
     dumped = yaml.safe_dump(value, default_flow_style=True, width=math.inf, sort_keys=False, allow_unicode=True)
     return dumped.removesuffix("\n").removesuffix("\n...")

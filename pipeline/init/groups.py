@@ -1,4 +1,4 @@
-"""The files below a folder as the sources that they may be: a path of the configuration each."""
+"""Groups the files below a folder into possible sources, each with the path that the configuration needs."""
 
 import re
 from collections import defaultdict
@@ -20,7 +20,7 @@ DATE = re.compile(
 )
 NUMBERED = re.compile(
     r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|\d+"
-)  # a UUID, or a number: of the parts of one table
+)  # a UUID or a number: names of the parts of one table
 HEADER_BYTES = 1 << 16
 EARLIEST_YEAR = 1990
 
@@ -30,10 +30,10 @@ class Group:
     """Files that may be one source.
 
     Attributes:
-        name: its path below the folder.
-        path: its path, as `SourceSettings` has it.
+        name: its path relative to the folder.
+        path: its path, in the form of `SourceSettings`.
         files: oldest first.
-        days: the UTC days that the names have, oldest first; none where the path has no day.
+        days: the UTC days in the names, oldest first; empty if the path has no day.
         success_marker: the marker that lies beside every file.
     """
 
@@ -45,10 +45,10 @@ class Group:
 
 
 def groups(folder: str) -> list[Group]:
-    """The sources that may lie below a folder.
+    """Find the possible sources below a folder.
 
     Raises:
-        UserError: there is no such folder, it holds no file, or something in it cannot be listed.
+        UserError: the folder does not exist, holds no file, or cannot be listed.
     """
     entries = listing.listed(folder)
     below = [(entry, str(PurePosixPath(entry.path).relative_to(folder))) for entry in entries]
@@ -61,10 +61,10 @@ def groups(folder: str) -> list[Group]:
         template, day = _template(name)
         by_template[NUMBERED.sub("*", template)].append((entry, template, day))
     if not by_template:
-        hidden = f", but {len(entries)} whose names begin with _ or ." if entries else ""
+        hidden = f", except {len(entries)} whose names begin with _ or ." if entries else ""
         raise UserError(
             f"{folder}: looked for a log of interactions and a catalogue in CSV or Parquet, found no file{hidden}. "
-            "Name the folder that they lie in: ndr init FOLDER."
+            "Name the folder that holds them: ndr init FOLDER."
         )
     in_folder_a_day: dict[str, set[object]] = defaultdict(set)
     for pattern, members in by_template.items():
@@ -74,7 +74,7 @@ def groups(folder: str) -> list[Group]:
         templates = {template for _, template, _ in members}
         path = pattern if len(templates) > 1 else templates.pop()
         day_folder = _day_folder(pattern)
-        if day_folder is not None and len(in_folder_a_day[day_folder]) == 1:  # one table, in as many files as it likes
+        if day_folder is not None and len(in_folder_a_day[day_folder]) == 1:  # one table, in any number of files
             path = day_folder
         found[path] += [(entry, day) for entry, _, day in members]
     return [_group(folder, path, members, marked) for path, members in sorted(found.items())]
@@ -94,7 +94,7 @@ def _group(folder: str, path: str, members: Sequence[tuple[Entry, date | None]],
 
 
 def _day_folder(template: str) -> str | None:
-    """The path of a folder a day; None where a file's own name has the day, or nothing has."""
+    """Return the path of the folder of a day; None if the day is in the file's own name, or nowhere."""
     parts = PurePosixPath(template).parts
     dated = [number for number, part in enumerate(parts[:-1]) if "{DD}" in part]
     if not dated:
@@ -103,7 +103,7 @@ def _day_folder(template: str) -> str | None:
 
 
 def _columns(path: str) -> object:
-    """What tells tables apart: the names of the columns, or a text's first line."""
+    """Return what identifies a table: the names of its columns, or a text file's first line."""
     try:
         return tuple(reading.column_types(path, SourceSettings(path=path, format="parquet")))
     except FileFaultError:
@@ -115,7 +115,7 @@ def _columns(path: str) -> object:
 
 
 def _template(name: str) -> tuple[str, date | None]:
-    """A path with the parts of its first date replaced, wherever it stands, and the date."""
+    """Replace the parts of a path's first date, wherever it is; return the template and the date."""
     for found in DATE.finditer(name):
         try:
             day = date(int(found["y"]), int(found["m"]), int(found["d"]))

@@ -1,4 +1,4 @@
-"""What the values of a column look like, by the reading that a run would give them."""
+"""Guesses what the values of a column are, converting them as the pipeline would."""
 
 import re
 from collections import Counter
@@ -15,33 +15,33 @@ from components.example_gen.ways_out import shape_of, unit_of
 from pipeline.init.tables import Table
 
 MAX_ID_BYTES = 1024
-MOST = 0.99  # of the values have to be alike
-SEPARATORS = ("|", ";", ",")  # of lists; vectors may be divided by blanks too
-SEVERAL = 0.1  # of the values hold a separator, where it is one
-LOOKED_AT = 5_000  # values, where they are looked at one by one
-SKEWED = 5.0  # a greatest number of so many means asks for a logarithm
-WORDS = 1.5  # in the mean, of a text
+MOST = 0.99  # share of the values that must be alike
+SEPARATORS = ("|", ";", ",")  # of lists; vectors may be separated by blanks too
+SEVERAL = 0.1  # share of the values that must hold a separator
+LOOKED_AT = 5_000  # values that are inspected one by one
+SKEWED = 5.0  # a number is scaled by a logarithm if its maximum is more than this times its mean
+WORDS = 1.5  # mean number of words of a text
 
 Looks = Literal["nothing", "time", "vector", "ids", "number", "text", "id", "unknown"]
 
 
 @dataclass(frozen=True)
 class Profile:
-    """A column, as its sample is.
+    """What the sample of a column shows.
 
     Attributes:
-        name: of the column.
+        name: the column's name.
         looks: what it seems to be.
-        why: from what that was guessed.
-        values: how many are not missing.
-        missing: how many are.
-        distinct: how many differ.
-        unit: of a time; None of a timestamp, which needs none.
-        separator: of a vector or a list in text; empty for one of Parquet.
-        size: of a vector its numbers, of a list the most values.
-        numbers: of a number, all that came.
-        is_whole: whether a number may be an id.
-        has_blanks: whether blanks stand around ids.
+        why: the evidence, for a comment.
+        values: the number of values present.
+        missing: the number of missing values.
+        distinct: the number of distinct values.
+        unit: the unit of a time; None for a timestamp, which needs none.
+        separator: the separator of a vector or list in text; empty for a list of Parquet.
+        size: the length of a vector, or of the longest list.
+        numbers: all values of a number.
+        is_whole: whether the numbers may be ids.
+        has_blanks: whether ids have blanks around them.
     """
 
     name: str
@@ -64,32 +64,32 @@ class Profile:
 
     @property
     def is_unique(self) -> bool:
-        """Whether every row has a value that no other has."""
+        """Whether every row has a value of its own."""
         return self.values > 1 and not self.missing and self.distinct == self.values
 
     @property
     def is_skewed(self) -> bool:
-        """Whether a few are much greater than the rest, and none is below zero."""
+        """Whether a few values are much greater than the rest, and none is negative."""
         return min(self.numbers) >= 0 and max(self.numbers) > SKEWED * float(np.mean(self.numbers))
 
 
 def tokens(name: str) -> list[str]:
-    """The words of a column's name, in lower case."""
+    """Split a column's name into words, in lower case."""
     return re.findall(r"[a-z]+|\d+", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower())
 
 
 def form(table: Table) -> Form:
-    """How the values of a table are written, as far as that is known."""
+    """Return how the values of a table are written, as far as known."""
     return Form(MAX_ID_BYTES, table.source.null_values or (), trim=True)
 
 
 def as_ids(table: Table, raw: pa.Array) -> pa.Array:
-    """The ids that a column's values would be: binary, null where there is none."""
+    """Convert a column's values to ids: binary, null if missing."""
     return convert(Column("", "", "id"), raw, form(table)).values
 
 
 def profiles(table: Table) -> dict[str, Profile]:
-    """The profile of each column."""
+    """Profile each column."""
     return {name: _profile(table, name, raw) for name, raw in table.columns.items()}
 
 
@@ -128,16 +128,16 @@ def _profile(table: Table, name: str, raw: pa.Array) -> Profile:
     if is_text(raw.type):
         shape = _alike(Counter(map(shape_of, shown)), len(shown))
         if shape and (shape[1] > 2 or any("." in value for value in shown)):
-            why = f"{shape[1]} numbers in each, {example}"
+            why = f"{shape[1]} numbers each, {example}"
             return profile("vector", why, separator=shape[0], size=shape[1])
         for separator in SEPARATORS:
             if found_list := _several(shown, separator):
                 size, has_blanks = found_list
-                why = f"a list: {separator!r} divides values that come again, {example}"
+                why = f"a list: {separator!r} separates recurring values, {example}"
                 return profile("ids", why, separator=separator, size=size, has_blanks=has_blanks)
         words = float(np.mean([len(re.findall(r"\w+", value)) for value in shown]))
         if words > WORDS and distinct > len(present) / 2:
-            return profile("text", f"{words:.1f} words in the mean, {example}")
+            return profile("text", f"{words:.1f} words on average, {example}")
     has_blanks = any(value != value.strip() for value in shown)
     return profile("id", f"{distinct:,} distinct values, {example}", has_blanks=has_blanks)
 
@@ -161,13 +161,13 @@ def _list_profile(name: str, raw: pa.Array) -> Profile:
 
 
 def _several(shown: list[str], separator: str) -> tuple[int, bool] | None:
-    """How many values the longest list has, and whether blanks stand around them; None where they are no lists."""
+    """Return the length of the longest list and whether its values have blanks around them; None if these are not lists."""
     several = [value for value in shown if separator in value]
     if len(several) < SEVERAL * len(shown):
         return None
     pieces = [piece for value in shown for piece in value.strip(BRACKETS).split(separator)]
     distinct = len({piece.strip() for piece in pieces})
-    # A list's values are short and come again, with others beside them; a sentence's clauses do not.
+    # Values of a list are short and recur with different neighbours; clauses of a sentence do not.
     is_list_of_ids = distinct < len(pieces) / 2 and distinct < len(set(shown)) + len(several)
     if not is_list_of_ids:
         return None
@@ -175,7 +175,7 @@ def _several(shown: list[str], separator: str) -> tuple[int, bool] | None:
 
 
 def _alike(counted: Counter[Any], among: int) -> Any:
-    """What nearly all are."""
+    """Return the value that nearly all share, else None."""
     ((most, times),) = counted.most_common(1)
     return most if times >= MOST * among else None
 
@@ -190,7 +190,7 @@ def _fits(converted: Converted) -> bool:
 
 
 def _texts(table: Table, raw: pa.Array) -> pa.Array:
-    """The values as text, null where missing."""
+    """Convert the values to text, null if missing."""
     if not is_text(raw.type):
         return as_ids(table, raw).cast(pa.string()) if pa.types.is_integer(raw.type) else raw.cast(pa.string())
     raw = raw.cast(pa.binary())

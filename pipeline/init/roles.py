@@ -1,4 +1,4 @@
-"""Which of the sources is the log, which the catalogue, and which columns are the user, the item, the time and the reward."""
+"""Guesses which source is the log and which the catalogue, and which columns are the user, item, time and reward."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -33,11 +33,11 @@ RATINGS = _words("rating ratings stars score")
 QUANTITIES = _words("quantity qty")
 AMOUNTS = QUANTITIES | _words("revenue amount sales price value spend total seconds duration dwell watch playtime")
 EVENTS = _words("event action eventtype activity")
-CATALOGUE_BATCHES = 32  # of the reader's, in which ids are looked for
-CONTAINED = 0.9  # of the log's ids are the catalogue's
-SAME_NAME_CONTAINED = 0.5  # the same, where the columns have one name
-USERS_CONTAINED = 0.1  # of the log's users are in the users' table, where the columns have one name
-OF_ITEM = 0.98  # of the items have one value of a column that is the item's own
+CATALOGUE_BATCHES = 32  # batches of the reader to search for ids
+CONTAINED = 0.9  # share of the log's ids that must be in the catalogue
+SAME_NAME_CONTAINED = 0.5  # the same, if both columns have the same name
+USERS_CONTAINED = 0.1  # share of the log's users that must be in the users' table, if both columns have the same name
+OF_ITEM = 0.98  # share of the items that must have one value of a column that describes the item
 
 
 @dataclass(frozen=True)
@@ -49,18 +49,18 @@ class Known:
 
     @property
     def name(self) -> str:
-        """Its path below the folder."""
+        """Its path relative to the folder."""
         return self.table.group.name
 
     def described(self) -> str:
-        """Its columns, for an error."""
+        """Describe its columns, for an error message."""
         shown = ", ".join(f"{column.name} ({column.looks}: {column.why})" for column in self.columns.values())
         return f"  {self.name}: {shown}"
 
 
 @dataclass(frozen=True)
 class Declared:
-    """What is said rather than guessed: paths below the folder, columns of the log; None where it is to be guessed."""
+    """What the user declared: paths relative to the folder, columns of the log; None for what is to be guessed."""
 
     interactions: str | None = None
     catalogue: str | None = None
@@ -72,11 +72,11 @@ class Declared:
 
 @dataclass(frozen=True)
 class Choice:
-    """Something that was chosen.
+    """Something chosen.
 
     Attributes:
-        value: what.
-        why: from what.
+        value: the choice.
+        why: the reason.
     """
 
     value: Any
@@ -85,19 +85,19 @@ class Choice:
 
 @dataclass(frozen=True)
 class Roles:
-    """What everything is.
+    """The guessed role of each source and column.
 
     Attributes:
         log: the interactions.
-        catalogue: the items; where there is no such file, the log's columns that are theirs, an item a row.
-        is_from_log: whether it is that.
-        users: the users' table and its column of the user; None without one.
-        others: the names of the sources that are none of these, each with why.
-        user, item, key, time: columns; `key` is the catalogue's.
-        reward: a value of `interactions.reward`; None where every interaction has weight 1.
-        of_items: columns of the log that say what the item is, not what is known when one is asked for.
-        share_in_baskets: the share of the log's rows that have the user and the time of another.
-        share_repeated: of the rows of users who came more than once, the share of items that the user took again.
+        catalogue: the items; without a catalogue file, the log's columns that describe items, one row for each item.
+        is_from_log: whether the catalogue is made from the log.
+        users: the users' table and its user column; None without one.
+        others: the names of the unused sources, and why.
+        user, item, key, time: columns; `key` is the catalogue's item column.
+        reward: the value for `interactions.reward`; None if every interaction has weight 1.
+        of_items: columns of the log that describe the item, and so are unknown at request time.
+        share_in_baskets: the share of the log's rows with the same user and time as another.
+        share_repeated: of the rows of returning users, the share with an item that the user took before.
     """
 
     log: Known
@@ -116,7 +116,7 @@ class Roles:
 
 
 def roles(folder: str, groups: Iterable[Group], declared: Declared) -> Roles:
-    """Finds out what everything is.
+    """Guess all roles.
 
     Raises:
         UserError: something cannot be guessed: what was looked for, what was found, and how to declare it.
@@ -150,8 +150,8 @@ def roles(folder: str, groups: Iterable[Group], declared: Declared) -> Roles:
     if len(pairs) > 1:
         names = ", ".join(log.name for log, *_ in pairs)
         raise UserError(
-            f"{folder}: looked for the log of interactions, found several that may be it: {names}. Say which: --interactions PATH "
-            "(a day's files of several folders are one log where they lie in one folder a day)."
+            f"{folder}: looked for the log of interactions, found several candidates: {names}. Choose one: --interactions PATH "
+            "(a day's files in several folders are one log if each day has one folder)."
         )
     ((log, catalogue, item, key),) = pairs
     time = _time(log, {item.value}, declared)
@@ -172,12 +172,12 @@ def roles(folder: str, groups: Iterable[Group], declared: Declared) -> Roles:
 
 
 def has_word(name: str, words: frozenset[str]) -> bool:
-    """Whether a column's name has one of the words, or is one of them with blanks or lines between."""
+    """Return whether a column's name contains one of the words, or is one of them with separators in it."""
     return bool(words & set(tokens(name))) or "".join(tokens(name)) in words
 
 
 def _logs(known: Iterable[Known], declared: Declared) -> list[Known]:
-    """The sources that have a time, and no column that every row has another value of but perhaps an event's own id."""
+    """Return the sources with a time whose only column with a different value in every row may be an event id."""
     found = []
     for each in known:
         times = [column for column in each.columns.values() if column.looks == "time"]
@@ -195,13 +195,13 @@ def _logs(known: Iterable[Known], declared: Declared) -> list[Known]:
 
 
 def _catalogue(log: Known, known: Iterable[Known], declared: Declared) -> tuple[Known, Choice, Choice] | None:
-    """The catalogue, the log's column of the item, and the catalogue's."""
+    """Find the catalogue, the log's item column, and the catalogue's."""
     candidates: list[tuple[tuple[bool, bool, float], Known, str, str, float]] = []
     for other in known:
         if other is log or (declared.catalogue and other.name != declared.catalogue):
             continue
         keys = [column.name for column in other.columns.values() if column.may_be_key and column.is_unique]
-        # Of a users' table the key is the user.
+        # The key of a users' table is the user.
         keys = [name for name in keys if not has_word(name, USERS)]
         for key in keys:
             there = _all_ids(other.table, key)
@@ -221,20 +221,20 @@ def _catalogue(log: Known, known: Iterable[Known], declared: Declared) -> tuple[
     if len(chosen) > 1:
         shown = "; ".join(f"{name} as {key} of {other.name} ({share:.0%})" for _, other, name, key, share in chosen)
         raise UserError(
-            f"{log.name}: looked for the item of an interaction, whose ids a catalogue has one row of each; found {shown}. "
-            "Say which: --item COLUMN, --catalogue PATH."
+            f"{log.name}: looked for the item of an interaction, a column whose ids have one row each in a catalogue; "
+            f"found {shown}. Choose: --item COLUMN, --catalogue PATH."
         )
     ((_, other, name, key, share),) = chosen
     why = f"{share:.0%} of its values are in {key} of {other.name}"
     return (
         other,
         Choice(name, why),
-        Choice(key, f"every row has another value, and {share:.0%} of {name} of {log.name} are there"),
+        Choice(key, f"every row has a different value, and includes {share:.0%} of {name} of {log.name}"),
     )
 
 
 def _from_log(log: Known, declared: Declared) -> tuple[Known, Choice, Choice] | None:
-    """The log itself, where one of its columns is the item by its name."""
+    """Use the log itself as the catalogue, if one of its columns is the item by its name."""
     items = [
         name
         for name, column in log.columns.items()
@@ -249,7 +249,7 @@ def _from_log(log: Known, declared: Declared) -> tuple[Known, Choice, Choice] | 
 
 
 def _items_of(log: Known, names: list[str]) -> Known:
-    """The item's columns of a log, of the first row of each item."""
+    """Return the item columns of a log: the first row of each item."""
     ids = as_ids(log.table, log.table.columns[names[0]])
     first = pa.table({"item": ids, "at": pa.array(range(len(ids)))}).group_by("item").aggregate([("at", "min")])
     rows = first.filter(pc.is_valid(first["item"]))["at_min"].combine_chunks().sort()
@@ -259,7 +259,7 @@ def _items_of(log: Known, names: list[str]) -> Known:
 
 
 def _users(log: Known, user: str, others: Iterable[Known]) -> tuple[Known, Choice] | None:
-    """The users' table, of several the one that has most of the log's users."""
+    """Find the users' table: the one with most of the log's users."""
     ids, found = as_ids(log.table, log.table.columns[user]), []
     for other in others:
         for key, column in other.columns.items():
@@ -269,7 +269,7 @@ def _users(log: Known, user: str, others: Iterable[Known]) -> tuple[Known, Choic
             share = _contained(ids, _all_ids(other.table, key))
             if share >= (USERS_CONTAINED if same else CONTAINED):
                 found.append(
-                    (share, other, Choice(key, f"every row has another value; {share:.0%} of {user} are there"))
+                    (share, other, Choice(key, f"every row has a different value; includes {share:.0%} of {user}"))
                 )
     return max(found, key=lambda each: each[0])[1:] if found else None
 
@@ -314,7 +314,7 @@ def _user(log: Known, taken: set[str], declared: Declared) -> Choice:
     if len(chosen) != 1:
         raise UserError(_ambiguous(log, "the user of an interaction", chosen, "--user COLUMN"))
     ((name, column),) = chosen.items()
-    by_name = "its name, and " if named else "it is the one column left that may be, with "
+    by_name = "its name, and " if named else "the only remaining candidate, with "
     return Choice(name, f"{by_name}{column.distinct:,} distinct values in {column.values:,} rows")
 
 
@@ -325,7 +325,7 @@ def _share_in_baskets(log: Known, user: str, time: str) -> float:
 
 
 def share_repeated(log: Known, user: str, item: str, time: str) -> float:
-    """Of the items of users who came at several times, the share that the user had taken at another."""
+    """Return the share of the items of returning users that the user had taken at another time."""
     rows = pa.table(
         {name: log.table.columns[column] for name, column in (("user", user), ("item", item), ("time", time))}
     )
@@ -337,7 +337,7 @@ def share_repeated(log: Known, user: str, item: str, time: str) -> float:
 
 
 def _is_of_item(log: Known, item: str, name: str) -> bool:
-    """Whether nearly every item that comes again has one value of a column, or nearly every value that comes again one item."""
+    """Return whether nearly every recurring item has one value of a column, or nearly every recurring value one item."""
     column = log.columns[name]
     raw = log.table.columns[name]
     if column.distinct < 2 or column.looks in ("nothing", "unknown") or pa.types.is_list(raw.type):
@@ -349,7 +349,7 @@ def _is_of_item(log: Known, item: str, name: str) -> bool:
 
 
 def _has_one(rows: pa.Table, key: str, of: str) -> bool:
-    """Whether nearly all keys that come again have one value of another column; False where none comes again."""
+    """Return whether nearly all recurring keys have one value of another column; False if no key recurs."""
     counted = rows.group_by(key).aggregate([(of, "count_distinct"), (of, "count")])
     again = counted.filter(pc.greater(counted[f"{of}_count"], 1))
     return bool(again.num_rows) and pc.mean(pc.less_equal(again[f"{of}_count_distinct"], 1)).as_py() >= OF_ITEM
@@ -363,10 +363,10 @@ def _reward(log: Known, taken: set[str], declared: Declared) -> Choice | None:
         numbers = {declared.reward: numbers[declared.reward]}
     rewards = {name: found for name, column in numbers.items() if (found := _as_reward(column, bool(declared.reward)))}
     others = {name for name in rewards if not has_word(name, QUANTITIES)}
-    if len(rewards) > 1 and len(others) == 1:  # what was paid says more than how many were bought
+    if len(rewards) > 1 and len(others) == 1:  # the amount paid says more than the quantity
         (name,) = others
         counts = ", ".join(each for each in rewards if each != name)
-        return Choice(rewards[name].value, f"{rewards[name].why} ({counts} may be one too)")
+        return Choice(rewards[name].value, f"{rewards[name].why} ({counts} could be one too)")
     if len(rewards) > 1:
         raise UserError(
             _ambiguous(log, "the reward of an interaction", {n: numbers[n] for n in rewards}, "--reward COLUMN")
@@ -376,7 +376,7 @@ def _reward(log: Known, taken: set[str], declared: Declared) -> Choice | None:
 
 def _as_reward(column: Profile, is_declared: bool) -> Choice | None:
     least, most, name = min(column.numbers), max(column.numbers), column.name
-    if least < 0 or most <= 0 or (column.missing and not is_declared):  # a row without a reward is at fault
+    if least < 0 or most <= 0 or (column.missing and not is_declared):  # a row without a reward is a fault
         return None
     said = "as declared" if is_declared else "its name"
     if most <= 1 and (is_declared or has_word(name, SHARES)):
@@ -384,13 +384,13 @@ def _as_reward(column: Profile, is_declared: bool) -> Choice | None:
     if has_word(name, RATINGS):
         value = {"column": name, "over": float(most), "clip": True}
         return Choice(
-            value, f"{said}, and {most:g} is the greatest of {column.values:,}, which is worth a whole reward of 1"
+            value, f"{said}, and {most:g} is the greatest of {column.values:,}, which gets the full reward of 1"
         )
     if is_declared or has_word(name, AMOUNTS):
         whole = sorted(column.numbers)[int(0.95 * (len(column.numbers) - 1))] or most
         value = {"column": name, "scale": "log", "over": float(f"{whole:.3g}"), "clip": True}
         return Choice(
-            value, f"{said}, and {whole:.3g} is more than 95 % of {column.values:,} rows have, which is worth a whole 1"
+            value, f"{said}, and {whole:.3g} exceeds 95 % of {column.values:,} rows and gets the full reward of 1"
         )
     return None
 
@@ -404,17 +404,17 @@ def _not_so(log: Known, option: str, name: str, expected: str, column: Profile |
 def _ambiguous(log: Known, wanted: str, chosen: Mapping[str, Profile], option: str) -> str:
     found = "; ".join(f"{name} ({column.why})" for name, column in chosen.items())
     all_columns = "" if found else f"\n{log.described()}"
-    return f"{log.name}: looked for {wanted}, found {found or 'none'}. Say which it is: {option}.{all_columns}"
+    return f"{log.name}: looked for {wanted}, found {found or 'none'}. Choose a column: {option}.{all_columns}"
 
 
 def _no_log(folder: str, known: Iterable[Known], others: Mapping[str, str]) -> str:
     return "\n".join(
         [
-            f"{folder}: looked for a log of interactions: rows with a user, an item and a time, in s, ms, us or ns since 1970, in "
-            "ISO 8601 or as a timestamp. Found none in:",
+            f"{folder}: looked for a log of interactions: rows with a user, an item and a time (a timestamp, ISO 8601, or s, "
+            "ms, us or ns since 1970). Found none in:",
             *(each.described() for each in known),
             *(f"  {name}: {reason}" for name, reason in others.items()),
-            "Say which it is, --interactions PATH with --user, --item and --time COLUMN, or name another folder.",
+            "Name the log with --interactions PATH and --user, --item and --time COLUMN, or name another folder.",
         ]
     )
 
@@ -423,10 +423,10 @@ def _no_catalogue(folder: str, logs: list[Known], known: Iterable[Known], others
     return "\n".join(
         [
             f"{folder}: looked for a catalogue, a table with one row for each item of {', '.join(each.name for each in logs)}, or "
-            "for a column of the log that is the item by its name; found neither.",
+            "for a column of the log named like an item; found neither.",
             *(each.described() for each in known),
             *(f"  {name}: {reason}" for name, reason in others.items()),
-            "Say which column of the log is the item (--item COLUMN), and a catalogue is made from the log; or lay one into the "
-            "folder (--catalogue PATH).",
+            "Name the log's item column (--item COLUMN), and a catalogue is made from the log; or add a catalogue to the folder "
+            "(--catalogue PATH).",
         ]
     )

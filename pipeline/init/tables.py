@@ -1,4 +1,4 @@
-"""A bounded sample of a source, and how its files are written."""
+"""Reads a bounded sample of a source, and finds out how its files are written."""
 
 import logging
 from collections.abc import Iterator
@@ -17,11 +17,11 @@ from components.example_gen.settings import SourceSettings
 from pipeline.init.groups import Group
 from schemas.errors import UserError
 
-SAMPLE_BYTES = 4 << 20  # of text, unpacked
+SAMPLE_BYTES = 4 << 20  # of unpacked text
 SAMPLE_ROWS = 20_000
 DELIMITERS = {",": "a comma", "\t": "a tab", ";": "a semicolon", "|": "a bar"}
 QUOTINGS: tuple[dict[str, Any], ...] = ({}, {"quoting": "backslash"}, {"quoted_newlines": True}, {"quoting": "none"})
-RAGGED = 0.01  # more rows with another number of columns, and the delimiter is another
+RAGGED = 0.01  # if more rows have another number of columns, the delimiter is another
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class Table:
     Attributes:
         group: its files.
         source: how they are read.
-        columns: the newest file's first rows, raw, by name; those that cannot be features are left out. Where they are few, those
-            of the files before it follow.
-        rows: how many.
-        reasons: why the source is read so: a comment by the key of SourceSettings.
+        columns: the raw values of the newest file's first rows, by name, and of earlier files' if these are few. Leaves out
+            columns that cannot be features.
+        rows: the number of rows.
+        reasons: by key of SourceSettings, a comment on why the source is read so.
     """
 
     group: Group
@@ -44,15 +44,15 @@ class Table:
     reasons: dict[str, str]
 
     def with_source(self, reason: dict[str, str], **update: Any) -> "Table":
-        """The same with further keys of its source, and why."""
+        """Return a copy with further keys of its source, and the reasons for them."""
         return replace(self, source=self.source.model_copy(update=update), reasons={**self.reasons, **reason})
 
 
 def sampled(group: Group) -> Table:
-    """Reads the first rows of the newest file, and where these are few, as of a day that has only begun, those of earlier ones.
+    """Read the first rows of the newest file and, if these are few (a day that has just begun), of earlier files.
 
     Raises:
-        FileFaultError: it is no table.
+        FileFaultError: the file is not a table.
     """
     table = _sampled_newest(group)
     columns, rows = {name: [array] for name, array in table.columns.items()}, table.rows
@@ -61,7 +61,7 @@ def sampled(group: Group) -> Table:
             break
         try:
             batch = next(reading.read(file.path, table.source, list(columns), _passed_over), None)
-        except (FileFaultError, pa.ArrowException):  # a run will name it
+        except (FileFaultError, pa.ArrowException):  # the run will report it
             continue
         if batch is not None and all(batch.columns[name].type == table.columns[name].type for name in columns):
             for name, arrays in columns.items():
@@ -85,7 +85,7 @@ def _sampled_newest(group: Group) -> Table:
 
 
 def values(table: Table, column: str) -> Iterator[pa.Array]:
-    """All of a column, as much at a time as the reader gives.
+    """Read all of a column, batch by batch.
 
     Raises:
         UserError: a file cannot be read.
@@ -139,7 +139,7 @@ def _sampled_csv(group: Group, path: str) -> Table:
 
 
 def _read_whole(path: str, source: SourceSettings) -> tuple[dict[str, pa.Array], int]:
-    """The columns of a small file, and how many rows have another number of them."""
+    """Read the columns of a small file, and count its rows with another number of columns."""
     ragged = []
     names = [name for name in reading.column_types(path, source) if name]
     batches = [batch.columns for batch in reading.read(path, source, names, lambda *row: ragged.append(row))]
@@ -148,11 +148,11 @@ def _read_whole(path: str, source: SourceSettings) -> tuple[dict[str, pa.Array],
 
 
 def _spellings(columns: dict[str, pa.Array]) -> tuple[str, ...]:
-    """The usual spellings of a missing value that are there."""
+    """Return the usual spellings of a missing value found in the columns."""
     there = {value for array in columns.values() if is_text(array.type) for value in array.unique().to_pylist()}
     return tuple(word for word in NULL_SPELLINGS if word.encode() in there)
 
 
 def _passed_over(line: int, expected: int, came: int) -> None:
-    """Ragged rows are the run's to count."""
+    """Ignore a ragged row: the run counts these."""
     logging.getLogger(__name__).debug("line %d: %d columns, expected %d", line, came, expected)

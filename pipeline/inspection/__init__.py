@@ -1,1 +1,1 @@
-"""What ML Metadata knows, as a person asks for it: runs, artifacts, what came from what, what differs."""
+"""Shows what ML Metadata records: runs, artifacts, lineage, and differences between runs."""

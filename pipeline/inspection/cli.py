@@ -1,4 +1,4 @@
-"""The commands that read ML Metadata. None of them writes, nor loads TensorFlow."""
+"""The commands that read ML Metadata. They neither write to it nor load TensorFlow."""
 
 import json
 import os
@@ -14,16 +14,17 @@ from pipeline.arguments import MOVIELENS_CONFIG, ConfigOption, SetOption, report
 if TYPE_CHECKING:
     from ml_metadata.proto import metadata_store_pb2 as mlmd
 
-ROWS = 50  # of a table where nothing else is asked for: more are neither read by a person nor by us while one waits
+ROWS = 50  # of a table by default: more are slow to read, for people and for us
 
 app = typer.Typer()
 
 JsonOption = Annotated[bool, typer.Option("--json", help="As JSON.")]
 LastOption = Annotated[
-    int | None, typer.Option("--last", min=1, metavar="N", help=f"Only the newest N; as a table {ROWS} by default.")
+    int | None,
+    typer.Option("--last", min=1, metavar="N", help=f"Show only the newest N; a table shows {ROWS} by default."),
 ]
 RunArgument = Annotated[
-    str, typer.Argument(metavar="RUN", help="A run's id, its beginning, or a day, for the last run of that day.")
+    str, typer.Argument(metavar="RUN", help="A run's id, the beginning of one, or a day, for its last run.")
 ]
 
 
@@ -34,7 +35,7 @@ def runs(
     config: ConfigOption = MOVIELENS_CONFIG,
     settings: SetOption = None,
 ) -> None:
-    """Lists the runs."""
+    """List the runs."""
     with _reading(config, settings) as to:
         from pipeline.metadata import Records
         from pipeline.runs import at_work
@@ -54,7 +55,7 @@ def runs(
 def show(
     run: RunArgument, as_json: JsonOption = False, config: ConfigOption = MOVIELENS_CONFIG, settings: SetOption = None
 ) -> None:
-    """Shows a run: what it was made from, its steps, its artifacts, and what came of it."""
+    """Show a run: its inputs, steps and artifacts, and its results."""
     with _reading(config, settings, needed=True) as to:
         from pipeline.inspection import show
         from pipeline.inspection.find import find_run
@@ -76,14 +77,14 @@ def show(
 @app.command()
 def artifacts(
     kind: Annotated[
-        str | None, typer.Option("--type", metavar="TYPE", help="Only of this type, such as Model.")
+        str | None, typer.Option("--type", metavar="TYPE", help="Show only this type, such as Model.")
     ] = None,
     last: LastOption = None,
     as_json: JsonOption = False,
     config: ConfigOption = MOVIELENS_CONFIG,
     settings: SetOption = None,
 ) -> None:
-    """Lists what the steps made, oldest first, and whether it is still there."""
+    """List the artifacts of the steps, oldest first, and whether each still exists."""
     with _reading(config, settings) as to:
         from pipeline.inspection import show
         from pipeline.lineage import Lineage
@@ -102,13 +103,13 @@ def lineage(
     ],
     depth: Annotated[
         int | None,
-        typer.Option(min=0, metavar="N", help="So many steps up and down; by default all of the artifact's own day."),
+        typer.Option(min=0, metavar="N", help="Follow N steps up and down; by default all of the artifact's own day."),
     ] = None,
     as_json: JsonOption = False,
     config: ConfigOption = MOVIELENS_CONFIG,
     settings: SetOption = None,
 ) -> None:
-    """Shows what an artifact came from (steps, data, code, configuration), and what came of it."""
+    """Show what an artifact was made from (steps, data, code, configuration), and what was made from it."""
     with _reading(config, settings, needed=True) as to:
         from pipeline.inspection import tree
         from pipeline.inspection.find import find_artifact
@@ -129,12 +130,12 @@ def lineage(
 def diff(
     one: RunArgument,
     other: RunArgument,
-    everything: Annotated[bool, typer.Option("--all", help="Also what is the same.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Show what is the same, too.")] = False,
     as_json: JsonOption = False,
     config: ConfigOption = MOVIELENS_CONFIG,
     settings: SetOption = None,
 ) -> None:
-    """Compares two runs: code, configuration, data, metrics, durations."""
+    """Compare two runs: code, configuration, data, metrics, durations."""
     with _reading(config, settings, needed=True) as to:
         from pipeline.inspection import differences
         from pipeline.inspection.find import find_run
@@ -151,7 +152,7 @@ def diff(
 
 @contextmanager
 def _reading(config: Any, settings: list[str] | None, needed: bool = False) -> Iterator["mlmd.ConnectionConfig | None"]:
-    """Where ML Metadata is; None where nothing was ever run, unless something `needed` has to be there."""
+    """Open ML Metadata; yield None if nothing was ever run, unless it is `needed`."""
     with reported():
         from pipeline import config as configuration
         from pipeline import store
@@ -162,14 +163,14 @@ def _reading(config: Any, settings: list[str] | None, needed: bool = False) -> I
             yield store.connection(loaded)
         elif needed:
             raise UserError(
-                f"Nothing was run yet: {loaded.metadata_path} is not there. Another root is named by --set root=DIR."
+                f"No run yet: {loaded.metadata_path} does not exist. Name another root with --set root=DIR."
             )
         else:
             yield None
 
 
 def _is_held(config: Any, settings: list[str] | None) -> bool:
-    """Whether a command works below the configuration's root."""
+    """Return whether a command holds the lock of the configuration's root."""
     from pipeline import config as configuration
     from pipeline import lock
 
@@ -177,12 +178,12 @@ def _is_held(config: Any, settings: list[str] | None) -> bool:
 
 
 def _rows(last: int | None, as_json: bool) -> int | None:
-    """How many are read: what was asked for, else all, but no more than a table has."""
+    """Return how many rows to read: the number asked for, else all for JSON and one table for people."""
     return last if last or as_json else ROWS
 
 
 def _note(found: Sequence[Any], last: int | None) -> list[str]:
-    """That there may be more."""
+    """Note that there may be more rows."""
     return [f"The newest {ROWS}; --last N shows more."] if last is None and len(found) == ROWS else []
 
 

@@ -1,4 +1,4 @@
-"""What differs between two runs."""
+"""Compares two runs."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -12,7 +12,7 @@ from pipeline.inspection.show import seconds_words
 from pipeline.runs import Run
 from pipeline.summary import metric_words
 
-# Two runs of the same never take the same time: a step's is told where it is off by both.
+# Two equal runs never take exactly the same time: a step's time differs only if it exceeds both limits.
 LEAST_SECONDS, LEAST_SHARE = 1.0, 0.1
 
 SEPARATOR = " "  # between a slice and a metric
@@ -22,14 +22,14 @@ Pairs = dict[str, tuple[Any, Any]]
 
 @dataclass(frozen=True)
 class Differences:
-    """Two runs side by side: by key, the first run's value and the second's, None where one has none.
+    """Two runs side by side: by key, the first run's value and the second's, None where a run has none.
 
     Attributes:
         outcome: day, state, version, blessing, and why nothing was pushed.
         code: version, commit and digest.
         configuration: by the path of its keys.
-        data: what the examples came from, their rows, and the vocabularies.
-        metrics: of the model, by metric, and by slice and metric; each value with its 95 % interval.
+        data: the files read, the rows of the examples, and the vocabularies.
+        metrics: the model's, by metric, and by slice and metric; each value with its 95 % interval.
         steps: state and seconds by step.
     """
 
@@ -42,7 +42,7 @@ class Differences:
 
 
 def differences(one: Run, other: Run, everything: bool = False) -> Differences:
-    """Compares two runs.
+    """Compare two runs.
 
     Args:
         one: the first.
@@ -66,12 +66,12 @@ def differences(one: Run, other: Run, everything: bool = False) -> Differences:
 
 
 def differences_json(one: Run, other: Run, found: Differences) -> dict[str, Any]:
-    """As JSON takes it."""
+    """Convert to JSON types."""
     return {"runs": [one.run, other.run], **asdict(found)}
 
 
 def difference_tables(one: Run, other: Run, found: Differences, everything: bool = False) -> list[Table]:
-    """A table a part; parts in which nothing differs have none. Of the slices' metrics those that are apart, or everything."""
+    """Make a table for each section with differences. Metrics of slices show only clear differences, unless `everything`."""
     metrics = {
         name: pair for name, pair in found.metrics.items() if everything or apart(*pair) or SEPARATOR not in name
     }
@@ -87,7 +87,7 @@ def difference_tables(one: Run, other: Run, found: Differences, everything: bool
 
 
 def apart(one: Any, other: Any) -> bool:
-    """Whether two metrics' 95 % intervals have no value in common: then the difference is hardly chance."""
+    """Return whether two metrics' 95 % intervals do not overlap, so that the difference is hardly chance."""
     if not one or not other or None in (*one, *other):
         return False
     return bool(one[2] < other[1] or other[2] < one[1])
@@ -113,7 +113,7 @@ def _equal(one: Any, other: Any) -> bool:
 
 
 def _as_long(one: Any, other: Any) -> bool:
-    """Whether two steps ended alike, in about the same time."""
+    """Return whether two steps ended in the same state, in about the same time."""
     if one is None or other is None or one["state"] != other["state"]:
         return False
     if None in (one["seconds"], other["seconds"]):
@@ -147,15 +147,15 @@ def _configuration(run: Run) -> dict[str, Any]:
 
 
 def _data(run: Run) -> dict[str, Any]:
-    # Not the digest of the input: it is of code and configuration too, which have parts of their own.
-    given = {"goes on from": run.given.base_day} if run.given else {}
+    # Leaves out the input's digest: it covers code and configuration, which have sections of their own.
+    given = {"trained from": run.given.base_day} if run.given else {}
     rows = {kind: {name: value for name, value in each.items() if name != "kind"} for kind, each in run.rows.items()}
     sources = {kind: _source(each) for kind, each in run.sources.items()}
     return {**given, **flat(sources), **flat(rows), **flat({"ids": run.turnover})}
 
 
 def _source(source: Mapping[str, Any]) -> dict[str, Any]:
-    """What the examples are made of; the fingerprint is of the files' times too, and counts where older code left nothing else."""
+    """Describe the files; the fingerprint covers their times too, and is used only if older code recorded nothing else."""
     shown = "content" if source.get("content") else "fingerprint"
     return {shown: source[shown][:16], "files": source["files"]}
 
@@ -174,7 +174,7 @@ def _steps(run: Run) -> dict[str, Any]:
 
 
 def flat(values: Any, path: str = "") -> dict[str, Any]:
-    """Nested mappings as one, by the path of the keys; lists are values."""
+    """Flatten nested mappings, keyed by their path; lists are values."""
     if not isinstance(values, Mapping) or not values:
         return {path: values} if path else {}
     found = {}

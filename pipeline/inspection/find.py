@@ -1,4 +1,4 @@
-"""What a person means by a run, and by an artifact."""
+"""Finds the run or the artifact that a user names."""
 
 import json
 import os
@@ -14,14 +14,14 @@ SHOWN = 10  # candidates
 
 
 def find_run(records: Records, words: str) -> str:
-    """The id of a run.
+    """Find the id of a run.
 
     Args:
-        records: of the runs.
-        words: its id; the beginning of the id of one run only; or a UTC day, for the last run of that day.
+        records: the records of the runs.
+        words: its id, the unique beginning of its id, or a UTC day, for the last run of that day.
 
     Raises:
-        UserError: no run is meant, or several may be.
+        UserError: no run matches, or several do.
     """
     ids = records.run_ids()
     if words in ids:
@@ -37,14 +37,14 @@ def find_run(records: Records, words: str) -> str:
 
 
 def find_artifact(lineage: Lineage, words: str) -> int:
-    """The id of an artifact.
+    """Find the id of an artifact.
 
     Args:
-        lineage: of the artifacts.
-        words: its id; its URI, or the path of something in it; a pushed version, or the path of one of its parts.
+        lineage: the graph of the artifacts.
+        words: its id, its URI, the path of something in it, a pushed version, or the path of a part of one.
 
     Raises:
-        UserError: no artifact is meant, or several may be.
+        UserError: no artifact matches, or several do.
     """
     found = _by_number(lineage, words) if words.isdecimal() else _by_place(lineage, words)
     if len(found) == 1:
@@ -53,7 +53,7 @@ def find_artifact(lineage: Lineage, words: str) -> int:
     if found:
         candidates = [_words(each) for each in lineage.described(found)]
         raise UserError(
-            f"{expected}, received {words!r}, which may be any of these; say it by its id:{_listed(candidates)}"
+            f"{expected}, received {words!r}, which matches several; name one by its id:{_listed(candidates)}"
         )
     newest = [_words(each) for each in lineage.artifacts(last=SHOWN)]
     known = f"The newest are:{_listed(newest)}\n`ndr artifacts` lists all." if newest else "ML Metadata knows none yet."
@@ -67,7 +67,7 @@ def _by_number(lineage: Lineage, words: str) -> list[int]:
 
 
 def _by_place(lineage: Lineage, words: str) -> list[int]:
-    """The artifact that a place is in; else what was pushed there; else those that are in it."""
+    """Return the artifact that contains a place, else the one pushed there, else those inside it."""
     if not words:
         return []
     spelled = {words.rstrip("/")}
@@ -78,7 +78,7 @@ def _by_place(lineage: Lineage, words: str) -> list[int]:
         within = [str(path) for place in places for path in (place, *place.parents)]
     for place in within:
         if found := lineage.at(place):
-            return found[-1:]  # of one place the newest: the rest was written over
+            return found[-1:]  # the newest of one place: the others were overwritten
     parts = {id: json.loads(push.get("parts", "{}")).values() for id, push in lineage.pushes().items()}
     return [id for id, its in parts.items() if spelled & set(its)] or lineage.below(spelled)
 

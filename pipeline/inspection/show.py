@@ -1,4 +1,4 @@
-"""A run, and artifacts, as they are shown."""
+"""Formats a run and its artifacts."""
 
 import os
 from collections.abc import Iterable
@@ -15,18 +15,18 @@ from pipeline.summary import blessing_words, from_here, tables
 
 
 def run_tables(run: Run, graph: Graph) -> list[Table]:
-    """All of a run: what it was made from, its steps, what they left, and what came of it."""
+    """Make the tables of a run: its inputs, its steps, their artifacts, and its results."""
     shown = [_made_from(run), _steps(run), artifact_table(graph.artifacts.values(), run.run), *tables(run)]
     return [table for table in shown if table.row_count]
 
 
 def shown_json(run: Run, graph: Graph) -> dict[str, Any]:
-    """The same as JSON takes it, with all of the configuration."""
+    """Convert the same to JSON types, with the whole configuration."""
     return {**run_json(run), "artifacts": [artifact_json(each) for each in graph.artifacts.values()]}
 
 
 def run_table(runs: Iterable[Run]) -> Table:
-    """A run a row."""
+    """Make a table with a row for each run."""
     found = list(runs)
     cutoffs = sorted({k for each in found for k in (*each.recall, *each.next_day_recall)})
     table = Table(
@@ -45,11 +45,11 @@ def run_table(runs: Iterable[Run]) -> Table:
 
 
 def artifact_table(artifacts: Iterable[Artifact], run: str = "") -> Table:
-    """An artifact a row.
+    """Make a table with a row for each artifact.
 
     Args:
         artifacts: in the order of the rows.
-        run: whose artifacts these are; only the runs of others are named. Empty where there is no such run.
+        run: the run of these artifacts; only other runs are named. Empty if there is none.
     """
     table = Table(title=f"Artifacts of {run}, and what it used" if run else None, title_justify="left")
     for column in ("id", "type", "run", "there", "uri"):
@@ -61,30 +61,30 @@ def artifact_table(artifacts: Iterable[Artifact], run: str = "") -> Table:
 
 
 def artifact_json(artifact: Artifact) -> dict[str, Any]:
-    """An artifact as JSON takes it; `exists` is None where it lies in an object store, which is not asked."""
+    """Convert an artifact to JSON types; `exists` is None for an object store, which is not asked."""
     return {**asdict(artifact), "exists": _exists(artifact)}
 
 
 def presence(artifact: Artifact) -> str:
-    """Whether what ML Metadata records is still there."""
+    """Say whether an artifact that ML Metadata records still exists."""
     if artifact.state != "live":
         return artifact.state
     return {True: "yes", False: "missing", None: ""}[_exists(artifact)]
 
 
 def code_words(origin: Origin) -> str:
-    """The code that a run was made from."""
+    """Describe the code of a run."""
     commit = f", commit {origin.commit[:12]}{' and changes' if origin.changed else ''}" if origin.commit else ""
     return f"ndr {origin.version}{commit}, digest {origin.code}"
 
 
 def seconds_words(seconds: float | None) -> str:
-    """A duration, to a tenth of a second."""
+    """Format a duration, to a tenth of a second."""
     return "" if seconds is None else f"{seconds:.1f} s"
 
 
 def files_words(files: dict[str, Any]) -> str:
-    """What `components.example_gen.sources.summary` recorded of the files that examples were read from."""
+    """Describe the input files that `components.example_gen.sources.summary` recorded for examples."""
     count = f"{files['files']:,} file{'s'[: files['files'] != 1]}, {filesize.decimal(files['bytes'])}"
     if files["first"] == files["last"]:
         return f"{from_here(files['first'])} ({count})"
@@ -97,11 +97,11 @@ def _exists(artifact: Artifact) -> bool | None:
 
 
 def _made_from(run: Run) -> Table:
-    table = Table(title=f"What {run.run} was made from", title_justify="left", show_header=False)
+    table = Table(title=f"Inputs of {run.run}", title_justify="left", show_header=False)
     table.add_column()
     table.add_column(overflow="fold")
     if run.passed_over_for == CLOSED:
-        table.add_row("closed", "data.closed names the day: it does not exist")
+        table.add_row("closed", "data.closed names the day: it has no data")
     elif run.passed_over_for:
         table.add_row("done before", f"by {run.passed_over_for}, with the same input")
     if run.origin:
@@ -110,7 +110,7 @@ def _made_from(run: Run) -> Table:
         table.add_row("configuration", f"of {name}, digest {digest} (--json has all of it)")
     if run.given:
         table.add_row("input", f"digest {run.given.digest[:16]}")
-        models = {"goes on from": run.given.base_model, "has to beat": run.given.baseline_model}
+        models = {"trained from": run.given.base_model, "must beat": run.given.baseline_model}
         for role, model in models.items():
             table.add_row(role, f"Model {model}" if model else "no model")
     for kind, source in run.sources.items():

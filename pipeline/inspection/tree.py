@@ -1,4 +1,4 @@
-"""What an artifact came from and what came of it, as a tree."""
+"""Shows the lineage of an artifact as a tree: what it was made from, and what was made from it."""
 
 import json
 from dataclasses import asdict
@@ -15,12 +15,12 @@ NOT_RECORDED = "code and configuration were not recorded"
 
 
 def lineage_json(graph: Graph, artifact: int, origins: dict[str, Origin | None]) -> dict[str, Any]:
-    """Nodes and edges as JSON takes them.
+    """Convert nodes and edges to JSON types.
 
     Args:
         graph: around the artifact.
         artifact: its id.
-        origins: by run of the graph, what it was made from.
+        origins: the code and configuration of each run in the graph.
     """
     return {
         "artifact": artifact,
@@ -32,7 +32,7 @@ def lineage_json(graph: Graph, artifact: int, origins: dict[str, Origin | None])
 
 
 def lineage_tree(graph: Graph, artifact: int, origins: dict[str, Origin | None]) -> Tree:
-    """The same for a person. What two branches share is told in the first."""
+    """Draw the same as a tree. What two branches share is shown in the first."""
     subject = graph.artifacts[artifact]
     tree = Tree(f"{_named(subject)}, {from_here(subject.uri)}", highlight=False)
     _Up(graph, subject.run).add(tree.add("came from"), artifact)
@@ -48,11 +48,11 @@ def lineage_tree(graph: Graph, artifact: int, origins: dict[str, Origin | None])
 
 
 class _Branches:
-    """Adds branches; what was told before is named only.
+    """Adds branches; names but does not repeat what was shown before.
 
     Args:
-        graph: all there is to tell.
-        run: that goes without saying.
+        graph: the artifacts and executions to show.
+        run: a run that need not be named.
     """
 
     def __init__(self, graph: Graph, run: str) -> None:
@@ -67,10 +67,10 @@ class _Branches:
 
 
 class _Up(_Branches):
-    """An artifact's maker, and what that used."""
+    """An artifact's maker, and the inputs of that."""
 
     def add(self, tree: Tree, artifact: int) -> None:
-        for edge in self._graph.makers(artifact)[:1]:  # the others served it from the cache
+        for edge in self._graph.makers(artifact)[:1]:  # the others returned it from the cache
             execution = self._graph.executions[edge.execution]
             self._told.add(execution.id)
             branch = tree.add(self._step(execution))
@@ -81,7 +81,7 @@ class _Up(_Branches):
                     self.add(below, used.artifact)
 
     def _words(self, artifact: Artifact) -> tuple[str, bool]:
-        """Names an artifact, and whether all of it was told before."""
+        """Name an artifact, and tell whether all of it was shown before."""
         makers = [edge.execution for edge in self._graph.makers(artifact.id)]
         if not makers:  # not followed
             return f"{_named(artifact)}, made by {artifact.node} of {artifact.run}", True
@@ -91,7 +91,7 @@ class _Up(_Branches):
 
 
 class _Down(_Branches):
-    """An artifact's users, and what they made."""
+    """An artifact's users, and their outputs."""
 
     def add(self, tree: Tree, artifact: int) -> None:
         for edge in self._graph.users(artifact):
@@ -114,7 +114,7 @@ def _named(artifact: Artifact) -> str:
 
 
 def _facts(artifact: Artifact) -> list[str]:
-    """What a person asks of an artifact of some types."""
+    """List facts about some types of artifacts."""
     kept = artifact.properties
     if artifact.type == PUSHED:
         return [f"version {kept['pushed_version']}" if kept.get("pushed") else "nothing was pushed"]

@@ -30,25 +30,25 @@ INTERRUPTED = 130
 PASSING_FAULT = 75
 
 app = typer.Typer(
-    help="Runs the pipeline on Kubeflow Pipelines 2. Where a token is asked for, the environment variable NDR_KUBEFLOW_TOKEN holds "
-    "it, or NDR_KUBEFLOW_TOKEN_FILE names a file that is read at every request; NDR_KUBEFLOW_COOKIE holds a session's cookie.",
+    help="Run the pipeline on Kubeflow Pipelines 2. If it asks for a token, set the environment variable NDR_KUBEFLOW_TOKEN, or "
+    "NDR_KUBEFLOW_TOKEN_FILE to a file that is read at every request; NDR_KUBEFLOW_COOKIE holds a session's cookie.",
     no_args_is_help=True,
 )
 
-PackageArgument = Annotated[Path, typer.Argument(help="What `ndr kubeflow compile` wrote.")]
+PackageArgument = Annotated[Path, typer.Argument(help="The file that `ndr kubeflow compile` wrote.")]
 NameArgument = Annotated[str, typer.Argument(help="The pipeline's name.")]
-DaysBackOption = Annotated[int, typer.Option(min=0, help="The newest day that is run lies n days before today (UTC).")]
-MakeUpOption = Annotated[int, typer.Option(min=0, help="The oldest day that is made up for lies n days before that.")]
+DaysBackOption = Annotated[int, typer.Option(min=0, help="The newest day to run is this many days before today (UTC).")]
+MakeUpOption = Annotated[int, typer.Option(min=0, help="The oldest day to make up for is this many days before that.")]
 HostOption = Annotated[
     str, typer.Option("--host", envvar="NDR_KUBEFLOW_HOST", help="The address of Kubeflow Pipelines.")
 ]
 CertificatesOption = Annotated[
     Path | None, typer.Option("--certificates", exists=True, help="Certificates to trust, a PEM file.")
 ]
-NamespaceOption = Annotated[str, typer.Option("--namespace", help="The profile, on an installation for many users.")]
+NamespaceOption = Annotated[str, typer.Option("--namespace", help="The profile, on a multi-user installation.")]
 PlainHttpOption = Annotated[
     bool,
-    typer.Option("--plain-http", envvar="NDR_KUBEFLOW_PLAIN_HTTP", help="Token and cookie may go over http://."),
+    typer.Option("--plain-http", envvar="NDR_KUBEFLOW_PLAIN_HTTP", help="Allow sending token and cookie over http://."),
 ]
 
 
@@ -58,13 +58,14 @@ def compile_package(
     tune: Annotated[
         str | None,
         typer.Option(
-            metavar="DURATION", help="Instead, the pipeline of one step: ndr tune --for DURATION, of the day `date`."
+            metavar="DURATION",
+            help="Instead compile a pipeline of one step: ndr tune --for DURATION, of the day `date`.",
         ),
     ] = None,
     config: ConfigOption = MOVIELENS_CONFIG,
     settings: SetOption = None,
 ) -> None:
-    """Writes the pipeline as Kubeflow takes it."""
+    """Write the pipeline as Kubeflow expects it."""
     seconds = a_duration(tune).total_seconds() if tune else 0.0
     from pipeline import config as configuration
 
@@ -85,8 +86,8 @@ def compile_package(
         unfinished.write_text(compiled.text, encoding="utf-8")
         unfinished.rename(output)
         _echo(
-            f"wrote {output}: {compiled.steps} steps, for which {compiled.pods} pods are started, or {compiled.pods_when_done} "
-            f"where the day is done; a workflow of about {round(compiled.workflow_bytes, -3) // 1000} kB (the limit is 1500)"
+            f"wrote {output}: {compiled.steps} steps, which start {compiled.pods} pods, or {compiled.pods_when_done} if the day is "
+            f"done; a workflow of about {round(compiled.workflow_bytes, -3) // 1000} kB (the limit is 1500)"
         )
 
 
@@ -98,13 +99,13 @@ def upload(
     namespace: NamespaceOption = "",
     plain_http: PlainHttpOption = False,
 ) -> None:
-    """Makes a version of the pipeline, as `submit`, `schedule` and `backfill` do themselves where there is none of the package."""
+    """Upload the pipeline as a version, if this package has none yet; `submit`, `schedule` and `backfill` do so themselves."""
     with reported():
         from pipeline.kubeflow.package import read_package
 
         read = read_package(package)
         pipeline, _, is_new = _client(host, certificates, namespace, plain_http).upload(read)
-        _echo(f"{'uploaded' if is_new else 'there was already'} version {read.version} of {read.name} ({pipeline})")
+        _echo(f"{'uploaded' if is_new else 'found'} version {read.version} of {read.name} ({pipeline})")
 
 
 @app.command()
@@ -117,7 +118,7 @@ def submit(
     namespace: NamespaceOption = "",
     plain_http: PlainHttpOption = False,
 ) -> None:
-    """Starts the run of a day."""
+    """Start the run of a day."""
     with reported():
         from pipeline.kubeflow.package import read_package
 
@@ -134,7 +135,7 @@ def retry(
     namespace: NamespaceOption = "",
     plain_http: PlainHttpOption = False,
 ) -> None:
-    """Tries the failed steps of a run again: a Trainer resumes from its last checkpoint."""
+    """Retry the failed steps of a run: a Trainer resumes from its last checkpoint."""
     with reported():
         _client(host, certificates, namespace, plain_http).retry(run)
 
@@ -148,17 +149,17 @@ def backfill(
     ] = None,
     last: Annotated[Any, typer.Option("--to", parser=a_day, metavar="YYYY-MM-DD", help="The last UTC day.")] = None,
     missed: Annotated[
-        bool, typer.Option("--missed", help="Instead of a range: the days that ML Metadata has no complete run of.")
+        bool, typer.Option("--missed", help="Instead of a range, run the days without a complete run in ML Metadata.")
     ] = False,
     days_back: DaysBackOption = DAYS_BACK,
     make_up_days: MakeUpOption = MAKE_UP_DAYS,
-    as_json: Annotated[bool, typer.Option("--json", help="The days that were done, as a JSON list.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the completed days as a JSON list.")] = False,
     settings: SetOption = None,
     certificates: CertificatesOption = None,
     namespace: NamespaceOption = "",
     plain_http: PlainHttpOption = False,
 ) -> None:
-    """Runs the days of a range, or those that were missed: oldest first, each once no other run is at work."""
+    """Run the days of a range or the missed days: oldest first, each once no other run is unfinished."""
     if missed == bool(first and last) or bool(first) != bool(last):
         raise typer.BadParameter("expected --from and --to, or --missed")
     chosen = None if missed else days_between(first, last)
@@ -180,9 +181,7 @@ def backfill(
                 _echo(f"{read.name}: no day up to {newest} is missing")
         except PassingError as error:
             _say(str(error))
-            raise typer.Exit(
-                PASSING_FAULT
-            ) from error  # the CronJob of deploy/ tries again, as it does not after a day that failed
+            raise typer.Exit(PASSING_FAULT) from error  # the CronJob of deploy/ retries this, but not a failed day
         except KeyboardInterrupt as error:
             _echo("Interrupted. A run that was started continues; the same command waits for it.", err=True)
             raise typer.Exit(INTERRUPTED) from error
@@ -203,7 +202,7 @@ def schedule(
     namespace: NamespaceOption = "",
     plain_http: PlainHttpOption = False,
 ) -> None:
-    """Runs the oldest day that is missing each time, one run at a time; in place of the schedule that the pipeline had."""
+    """Schedule the pipeline: each run takes the oldest missing day, one at a time. Replaces the pipeline's schedule."""
     with reported():
         from pipeline.kubeflow.client import Schedule
         from pipeline.kubeflow.package import read_package
@@ -227,7 +226,7 @@ def list_schedules(
     namespace: NamespaceOption = "",
     plain_http: PlainHttpOption = False,
 ) -> None:
-    """Lists the schedules."""
+    """List the schedules."""
     with reported():
         for each in _client(host, certificates, namespace, plain_http).schedules():
             cron = each.trigger.cron_schedule.cron if each.trigger and each.trigger.cron_schedule else "at intervals"
@@ -242,7 +241,7 @@ def pause(
     namespace: NamespaceOption = "",
     plain_http: PlainHttpOption = False,
 ) -> None:
-    """Starts no further run until `resume`; a run that is at work is left alone."""
+    """Start no further runs until `resume`; a running one continues."""
     with reported():
         _client(host, certificates, namespace, plain_http).pause(name)
 
@@ -255,7 +254,7 @@ def resume(
     namespace: NamespaceOption = "",
     plain_http: PlainHttpOption = False,
 ) -> None:
-    """Takes up a schedule that was paused."""
+    """Resume a paused schedule."""
     with reported():
         _client(host, certificates, namespace, plain_http).resume(name)
 
@@ -268,7 +267,7 @@ def delete(
     namespace: NamespaceOption = "",
     plain_http: PlainHttpOption = False,
 ) -> None:
-    """Removes a schedule, once the run that it started has ended; what was run stays."""
+    """Remove a schedule once its last run has ended; completed runs stay."""
     with reported():
         _client(host, certificates, namespace, plain_http).delete(name)
 
@@ -278,7 +277,7 @@ def _say(words: str) -> None:
 
 
 def _echo(words: str, err: bool = False) -> None:
-    """Prints; a server's names and ids are among the words."""
+    """Print text that includes a server's names and ids."""
     typer.echo(visible(words), err=err)
 
 

@@ -1,4 +1,4 @@
-"""What a daily pipeline needs of Kubeflow Pipelines: versions of it, runs, and one schedule."""
+"""A client of Kubeflow Pipelines for a daily pipeline: its versions, its runs, and its one schedule."""
 
 import hashlib
 import json
@@ -16,8 +16,8 @@ from pipeline.missed import DAYS_BACK, MAKE_UP_DAYS
 from schemas.errors import PassingError, UserError
 
 PAGE = 100
-POLL = 15.0  # seconds between questions about a run; longer than a new one takes to be listed
-PATIENCE = 40  # questions in a row that may go unanswered
+POLL = 15.0  # seconds between requests for a run's state; longer than a new run takes to be listed
+PATIENCE = 40  # consecutive requests that may fail
 CRON_FIELDS = 6
 ENDED = {"SUCCEEDED", "SKIPPED", "FAILED", "CANCELED"}
 MADE_BY = "Made by ndr from "
@@ -27,13 +27,13 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Schedule:
-    """When a pipeline runs, and for which day: the oldest that no run completed, chosen by the run's first step.
+    """When a pipeline runs, and for which day: the oldest without a complete run, chosen by the run's first step.
 
     Attributes:
         cron: six fields, the first of them seconds; in the time zone of Kubeflow's schedule controller.
-        days_back: the newest day that may be chosen lies n days before the UTC day on which the run starts.
-        make_up_days: the oldest day that may be chosen lies n days before the newest.
-        settings: `key=value` each, in place of those that the pipeline was compiled with; none leaves these.
+        days_back: the newest day that may be chosen is n days before the UTC day on which the run starts.
+        make_up_days: the oldest day that may be chosen is n days before the newest.
+        settings: `key=value` each, in place of those that the pipeline was compiled with; empty to keep these.
     """
 
     cron: str
@@ -45,13 +45,13 @@ class Schedule:
 class Client:
     """One installation of Kubeflow Pipelines.
 
-    Every method raises UserError where it refuses or is not Kubeflow's API, and PassingError where it cannot be reached or has a
-    fault of its own.
+    Every method raises UserError if the installation refuses or is not Kubeflow's API, and PassingError if it cannot be
+    reached or fails internally.
 
     Args:
-        connection: to it. It is asked at once which version it is.
+        connection: the connection. The constructor checks the installation's version.
         namespace: the profile, on an installation for many users.
-        say: is told what is waited for.
+        say: called with each progress message.
     """
 
     def __init__(self, connection: Connection, namespace: str = "", say: Say = lambda words: None) -> None:
@@ -60,7 +60,7 @@ class Client:
             say(f"{connection.host} does not say which version it is; 2.5.0 or later is expected")
 
     def upload(self, package: Package) -> tuple[str, str, bool]:
-        """Makes a version of a pipeline of what was compiled, where there is none yet.
+        """Upload a compiled pipeline as a version, unless it exists already.
 
         Returns:
             The ids of pipeline and version, and whether the version is new.
@@ -85,7 +85,7 @@ class Client:
         return pipeline, self._id_of(version, "pipeline_version_id"), True
 
     def submit(self, package: Package, day: date, settings: Sequence[str] = ()) -> str:
-        """Starts a run of a day; returns its id."""
+        """Start a run of a day; return its id."""
         run = kfp.V2beta1Run(
             display_name=f"{package.name} {day}",
             experiment_id=self._experiment(package.name),
@@ -95,11 +95,11 @@ class Client:
         return self._id_of(self._to.call(self._to.runs.run_service_create_run, run, making="a run"), "run_id")
 
     def retry(self, run: str) -> None:
-        """Tries the failed steps of a run again, which continue where they were."""
+        """Retry the failed steps of a run; each resumes where it stopped."""
         self._to.call(self._to.runs.run_service_retry_run, run)
 
     def unfinished(self, name: str, schedule: str = "") -> list[str]:
-        """The ids of a pipeline's runs that have not ended, oldest first; where a schedule is named, of its runs."""
+        """Return the ids of a pipeline's or a schedule's unfinished runs, oldest first."""
         experiment = self._experiment(name)
         runs = self._listed(
             self._to.runs.run_service_list_runs, "runs",
@@ -112,7 +112,7 @@ class Client:
         ]
 
     def wait(self, run: str) -> str:
-        """The state that a run ends in. To ask again is harmless, so that a server that restarts is waited for."""
+        """Wait for a run to end, and return its state. Retries failed requests, since asking again is harmless."""
         unanswered = 0
         while True:
             try:
@@ -127,14 +127,14 @@ class Client:
             time.sleep(POLL)
 
     def schedule(self, package: Package, wanted: Schedule) -> str:
-        """Makes a pipeline's schedule what is wanted, whatever it was; returns what it was: `new`, `replaced` or `the same`.
+        """Set a pipeline's schedule; return `new`, `replaced` or `the same`.
 
-        The API cannot change a schedule, so that another takes its place: it is made first, paused, which checks it; then the one
-        that was there is removed as `delete` does; then the new one is resumed. Whatever ends this on the way, the same call
+        The API cannot change a schedule, so a new one replaces it: it is created paused, which validates it; then the old one is
+        removed as in `delete`; then the new one is resumed. If this is interrupted anywhere, the same call
         completes it.
 
         Raises:
-            UserError: the cron expression does not have six fields, or a schedule of that name is not ndr's.
+            UserError: the cron expression does not have six fields, or ndr did not make the schedule of that name.
         """
         if len(wanted.cron.split()) != CRON_FIELDS:
             raise UserError(
@@ -160,36 +160,36 @@ class Client:
         return "replaced" if others else "new"
 
     def schedules(self) -> list[Any]:
-        """All schedules (V2beta1RecurringRun), of whatever pipeline."""
+        """Return all schedules (V2beta1RecurringRun) of all pipelines."""
         return list(self._listed_schedules())
 
     def pause(self, name: str) -> None:
-        """Starts no further run of a pipeline until it is resumed. A run that is at work is left alone."""
+        """Start no further runs of a pipeline until it is resumed. A running one continues."""
         self._each(name, self._to.schedules.recurring_run_service_disable_recurring_run)
 
     def resume(self, name: str) -> None:
-        """Takes up a schedule that was paused."""
+        """Resume a paused schedule."""
         self._each(name, self._to.schedules.recurring_run_service_enable_recurring_run)
 
     def delete(self, name: str) -> None:
-        """Removes a pipeline's schedule, once the run that it started has ended; its runs stay."""
+        """Remove a pipeline's schedule once its last run has ended; its runs stay."""
         for each in self._existing(name):
             self._remove(name, self._id_of(each, "recurring_run_id"))
 
     def _paused(self, package: Package, wanted: Schedule, described: str) -> str:
-        """Makes a schedule that starts nothing yet; returns its id."""
+        """Create a paused schedule; return its id."""
         schedule = kfp.V2beta1RecurringRun(
             display_name=package.name,
             description=described,
             experiment_id=self._experiment(package.name),
             pipeline_version_reference=self._reference(package),
-            # No date: no release fills one into a run of this kind, so that Begin works it out.
+            # Without a date: no release fills one into such a run, so Begin works it out.
             runtime_config=_parameters(
                 {"days_back": wanted.days_back, "make_up_days": wanted.make_up_days}, wanted.settings
             ),
             trigger=kfp.V2beta1Trigger(cron_schedule=kfp.V2beta1CronSchedule(cron=wanted.cron)),
             max_concurrency="1",  # a day continues from the one before
-            no_catchup=True,  # days are made up for by what ML Metadata lacks, not by the times that were missed
+            no_catchup=True,  # missed days are found in ML Metadata, not by missed times
             mode=kfp.RecurringRunMode.DISABLE,
         )
         made = self._to.call(
@@ -198,14 +198,14 @@ class Client:
         return self._id_of(made, "recurring_run_id")
 
     def _remove(self, name: str, schedule: str) -> None:
-        """Removes a schedule once no run of it is at work: Kubernetes would remove that with it.
+        """Remove a schedule once none of its runs is unfinished: Kubernetes would remove such a run with it.
 
-        From 2.16 on Kubeflow can be asked to leave the runs, which covers one that is not listed yet. An older one ignores that.
+        From 2.16 on Kubeflow can be asked to keep the runs, which also covers one not listed yet. Older releases ignore that.
         """
         self._to.call(self._to.schedules.recurring_run_service_disable_recurring_run, schedule)
         time.sleep(POLL)
         for run in self.unfinished(name, schedule):
-            self._say(f"waits for run {run}, which is at work, before its schedule is removed; that is paused")
+            self._say(f"waits for unfinished run {run} before removing its schedule, which is paused")
             self.wait(run)
         delete = self._to.schedules.recurring_run_service_delete_recurring_run
         self._to.call(delete, schedule, propagation_policy="ORPHAN")
@@ -217,7 +217,7 @@ class Client:
     def _existing(self, name: str) -> list[Any]:
         found = self._named(name)
         if not found:
-            raise UserError(f"{self._to.host} has no schedule {name}. `ndr kubeflow list` shows those that it has.")
+            raise UserError(f"{self._to.host} has no schedule {name}. `ndr kubeflow list` shows all schedules.")
         return found
 
     def _named(self, name: str) -> list[Any]:
@@ -228,7 +228,7 @@ class Client:
         return self._listed(method, "recurring_runs", namespace=self._namespace, **options)
 
     def _listed(self, method: Callable[..., Any], kind: str, *arguments: str, **options: str) -> Iterator[Any]:
-        """Everything of a kind, page after page."""
+        """Yield every object of a kind, page by page."""
         token = ""
         while True:
             page = self._to.call(method, *arguments, page_token=token, page_size=PAGE, **options)
@@ -242,7 +242,7 @@ class Client:
         return kfp.V2beta1PipelineVersionReference(pipeline_id=pipeline, pipeline_version_id=version)
 
     def _pipeline(self, name: str) -> str | None:
-        """The id of the pipeline of a name, or None."""
+        """Return the id of the pipeline of a name, or None."""
         pipelines = self._listed(
             self._to.pipelines.pipeline_service_list_pipelines, "pipelines",
             namespace=self._namespace, filter=_equals(name),
@@ -253,7 +253,7 @@ class Client:
         return None
 
     def _experiment(self, name: str) -> str:
-        """The id of the experiment of a name, made where there is none."""
+        """Return the id of the experiment of a name; create it if missing."""
         experiments = self._listed(
             self._to.experiments.experiment_service_list_experiments, "experiments",
             namespace=self._namespace, filter=_equals(name),
@@ -271,8 +271,8 @@ class Client:
         found = getattr(answer, name, None)
         if not found:
             raise UserError(
-                f"{self._to.host} answered without a {name}, which Kubeflow's API always has. Check --host and its path, and what "
-                "stands between you and it."
+                f"{self._to.host} answered without a {name}, which Kubeflow's API always sends. Check --host and its path, and any "
+                "proxy in between."
             )
         return str(found)
 

@@ -1,10 +1,10 @@
-"""The TFX pipeline as a pipeline of Kubeflow Pipelines 2: containers that run its nodes, in TFX's order.
+"""Compiles the TFX pipeline to a pipeline of Kubeflow Pipelines 2: containers that run its nodes in TFX's order.
 
-TFX's own representation does not travel: each step makes it from the configuration in its image and from the day, by the code
-that `ndr run` uses. What travels is a digest of both, which the step checks.
+TFX's own representation is not part of it: each step compiles that from the day and the configuration in its image, with the
+code that `ndr run` uses. The Kubeflow pipeline holds a digest of both, which the step checks.
 
-`Begin` chooses the day, where the run names none, and hands it to all other steps; it hands on nothing where there is nothing to
-do, and then no other step starts.
+If a run names no day, `Begin` chooses one and passes it to all other steps. If there is nothing to do it passes nothing,
+and no other step starts.
 """
 
 import json
@@ -30,11 +30,11 @@ from pipeline.missed import DAYS_BACK, MAKE_UP_DAYS
 from pipeline.run_node import BEGIN, END
 from schemas.errors import UserError
 
-ANY_DAY = date(2000, 1, 1)  # which steps there are does not depend on it
-# Kubeflow's `backoffMaxDuration` is no longest wait: Argo counts it from the start of the first attempt, tries nothing again after
-# it, and ends what runs then. So it must outlast any step; left out, it is 0 from Kubeflow Pipelines 2.14 on.
+ANY_DAY = date(2000, 1, 1)  # the steps do not depend on it
+# Kubeflow's `backoffMaxDuration` is not the longest wait: Argo counts it from the start of the first attempt, then retries
+# no more and ends a running one. So it must outlast any step; left out, it is 0 from Kubeflow Pipelines 2.14 on.
 NO_END_OF_RETRIES = 365 * 24 * 3600  # seconds
-# In Kubeflow's expression language: Begin handed a day on.
+# In Kubeflow's expression language: Begin passed a day on.
 IS_TO_DO = "inputs.parameter_values['date'] != ''"
 
 
@@ -44,9 +44,9 @@ class Compiled:
 
     Attributes:
         text: its YAML.
-        steps: how many there are.
-        pods: how many are started for a day, Kubeflow's drivers among them.
-        pods_when_done: how many are started for a day that is passed over.
+        steps: the number of steps.
+        pods: the number of pods for a day, including Kubeflow's drivers.
+        pods_when_done: the number of pods for a day that is done already.
     """
 
     text: str
@@ -56,10 +56,10 @@ class Compiled:
 
     @property
     def workflow_bytes(self) -> int:
-        """An estimate of the size of the Argo workflow that Kubeflow makes of it; etcd takes no object of more than 1.5 MB.
+        """An estimate of the size of the Argo workflow that Kubeflow makes of it; etcd refuses objects above 1.5 MB.
 
-        It was fitted to what the compiler of Kubeflow Pipelines 2.17.0 made of pipelines of 8, 10 and 16 tasks: what is the same in
-        each workflow, what each task has by itself, and the specifications, which it quotes as JSON.
+        Fitted to the output of the compiler of Kubeflow Pipelines 2.17.0 for pipelines of 8, 10 and 16 tasks: a constant, a part
+        for each task, and the specifications, quoted as JSON.
         """
         documents = list(yaml.safe_load_all(self.text))
         quoted = sum(len(json.dumps(each, separators=(",", ":"))) for each in documents)
@@ -67,15 +67,15 @@ class Compiled:
 
 
 def compile_pipeline(config: Config, path: Path, settings: Sequence[str]) -> Compiled:
-    """Compiles the pipeline; to the same YAML for the same configuration and code.
+    """Compile the pipeline; the same configuration and code give the same YAML.
 
     Args:
         config: the configuration.
-        path: its file, as the steps find it in the image.
-        settings: what was set over the file's values; a run that names none is given these.
+        path: its file, as a path in the image.
+        settings: settings over the file's values; a run without settings of its own gets these.
 
     Raises:
-        UserError: there is no `kubeflow` section, or it names a step that the pipeline does not have.
+        UserError: there is no `kubeflow` section, or it names an unknown step.
     """
     given = _section(config, path)
     pipeline = day_run.compile_pipeline(config, ANY_DAY)
@@ -112,29 +112,29 @@ def compile_pipeline(config: Config, path: Path, settings: Sequence[str]) -> Com
 
     behind_begin = [_kebab(pod.reading[0]) for pod in pods if BEGIN in pod.behind]
     text = _written(daily, behind_begin)
-    # A driver for the whole, and for each task a driver and a pod; of those that are left out, the driver finds that out.
+    # A driver for the whole, and for each task a driver and a pod; the driver of a skipped task only finds out that it is skipped.
     return Compiled(text, len(upstream), 1 + 2 * (1 + len(pods)), 1 + 2 + len(behind_begin))
 
 
 def compile_tuning(config: Config, path: Path, settings: Sequence[str], duration: str, seconds: float) -> Compiled:
-    """Compiles the pipeline of one step that searches for better settings over a day's data, on the Trainer's machine.
+    """Compile a pipeline of one step that searches for better settings on a day's data, on the Trainer's machine.
 
     Args:
         config: the configuration.
-        path: its file, as the step finds it in the image.
-        settings: what was set over the file's values; a run cannot give others.
-        duration: of all trials, as `ndr tune --for` takes it.
+        path: its file, as a path in the image.
+        settings: settings over the file's values; a run cannot give others.
+        duration: the time for all trials, as for `ndr tune --for`.
         seconds: the same as a number.
 
     Raises:
-        UserError: there is no `kubeflow` section, or the step would be ended before the trials are.
+        UserError: there is no `kubeflow` section, or the step would time out before the trials end.
     """
     given = _section(config, path)
     minutes = given.machine_of(TRAINER).timeout_minutes
     if seconds >= 60 * minutes:
         raise UserError(
-            f"--tune: expected less than the {minutes} minutes behind which kubeflow ends the Trainer's step, received {duration}. "
-            f"Raise kubeflow.steps.{TRAINER}.timeout_minutes, or search for a shorter time: a search goes on where it ended."
+            f"--tune: expected less than the {minutes} minutes after which Kubeflow ends the Trainer's step, received {duration}. "
+            f"Raise kubeflow.steps.{TRAINER}.timeout_minutes, or search for a shorter time: a later search resumes this one."
         )
     options = [word for setting in settings for word in ("--set", setting)]
 
@@ -154,15 +154,15 @@ def compile_tuning(config: Config, path: Path, settings: Sequence[str], duration
 
 def _section(config: Config, path: Path) -> KubeflowSettings:
     if config.kubeflow is None:
-        raise UserError(f"{path}: kubeflow: is missing. It says at least which image the steps run in: {{image: ...}}.")
+        raise UserError(f"{path}: kubeflow: is missing. It must at least name the image of the steps: {{image: ...}}.")
     return config.kubeflow
 
 
 def _written(pipeline: Any, behind_begin: Sequence[str]) -> str:
-    """A pipeline's YAML; of the tasks named, only where there is something to do."""
+    """Write a pipeline's YAML, with a condition on the tasks that need something to do."""
     for name, task in pipeline.pipeline_spec.root.dag.tasks.items():
         task.retry_policy.backoff_max_duration.seconds = NO_END_OF_RETRIES
-        if name in behind_begin:  # what comes behind a step that was left out is left out, too
+        if name in behind_begin:  # tasks after a skipped one are skipped, too
             task.trigger_policy.condition = IS_TO_DO
     with TemporaryDirectory() as folder:
         target = Path(folder) / "pipeline.yaml"
@@ -171,7 +171,7 @@ def _written(pipeline: Any, behind_begin: Sequence[str]) -> str:
 
 
 def _upstream(pipeline: pipeline_pb2.Pipeline) -> Mapping[str, Sequence[str]]:
-    """By step, those that it comes behind; in an order in which they can run."""
+    """Map each step to the steps before it, in an order in which they can run."""
     nodes = [node.pipeline_node for node in pipeline.nodes]
     names = [node.node_info.id for node in nodes]
     steps = {node.node_info.id: sorted(node.upstream_nodes) or [BEGIN] for node in nodes}
@@ -179,7 +179,7 @@ def _upstream(pipeline: pipeline_pb2.Pipeline) -> Mapping[str, Sequence[str]]:
 
 
 def _reading_examples(pipeline: pipeline_pb2.Pipeline) -> set[str]:
-    """The nodes that read or write examples, whose work grows with the data."""
+    """Return the nodes that read or write examples, whose work grows with the data."""
     nodes = [node.pipeline_node for node in pipeline.nodes]
     kinds = {
         node.node_info.id: {
@@ -220,15 +220,15 @@ def _container(image: str, steps: Sequence[str], given: Sequence[Any]) -> dsl.Co
 
 
 def _kebab(name: str) -> str:
-    """As Kubernetes takes names: `InteractionDrift` is interaction-drift."""
+    """Convert a name to Kubernetes form: `InteractionDrift` becomes interaction-drift."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", name).replace("_", "-").lower()
 
 
 def _configure(task: Any, given: KubeflowSettings, pod: Pod) -> None:
-    """What Kubernetes is to know of a pod."""
-    if pod.reading != (BEGIN,):  # Kubeflow 2.5 looks for what a task hands on under the name that it is displayed by
+    """Set a pod's Kubernetes options."""
+    if pod.reading != (BEGIN,):  # Kubeflow 2.5 looks up a task's outputs by its display name
         task.set_display_name(", ".join(pod.steps if pod.reading == (END,) else pod.reading))
-    task.set_caching_options(False)  # TFX's own cache knows what a step's data are; Kubeflow's does not
+    task.set_caching_options(False)  # TFX's own cache knows a step's data; Kubeflow's does not
     retries = given.retries
     task.set_retry(
         num_retries=retries.count, backoff_duration=f"{retries.wait_seconds}s", backoff_factor=float(retries.factor)
@@ -255,7 +255,7 @@ def _configure(task: Any, given: KubeflowSettings, pod: Pod) -> None:
 
 
 def _place(task: Any, machine: Machine) -> None:
-    """How large the pod is, and where it may run."""
+    """Set the size of the pod, and the nodes where it may run."""
     task.set_cpu_request(machine.cpu).set_cpu_limit(machine.cpu)
     task.set_memory_request(machine.memory).set_memory_limit(machine.memory)
     if machine.accelerators:
@@ -270,7 +270,7 @@ def _place(task: Any, machine: Machine) -> None:
 
 
 def _describe(task: Any, given: KubeflowSettings) -> None:
-    """Its image's pull, its labels, and its user."""
+    """Set its image pull options, labels and user."""
     if given.image_pull_policy:
         kubernetes.set_image_pull_policy(task, given.image_pull_policy)
     if given.image_pull_secrets:

@@ -1,4 +1,4 @@
-"""A connection to Kubeflow Pipelines: who asks, whether it is Kubeflow that answers, and what its refusals mean."""
+"""A connection to Kubeflow Pipelines: credentials, a check that it is Kubeflow, and readable errors."""
 
 import json
 import re
@@ -15,32 +15,32 @@ import urllib3
 from schemas.errors import PassingError, UserError
 
 TIMEOUT = 30  # seconds
-OLDEST = (2, 5, 0)  # the first that gives a step its run's id, and takes the names of volumes and secrets
+OLDEST = (2, 5, 0)  # the first that passes a run's id to its steps, and parameters for the names of volumes and secrets
 HEALTH = "/apis/v2beta1/healthz"
-# The server itself has the first; the user interface, which passes on all else, answers this with the second.
+# The API server sends the first; the user interface, a proxy for the rest, sends the second.
 TAGS = ("tag_name", "apiServerTagName")
 SIGN_IN = (
     "sign in (NDR_KUBEFLOW_TOKEN, or NDR_KUBEFLOW_TOKEN_FILE with a file that is read at every request, or NDR_KUBEFLOW_COOKIE "
     "with a session's cookie), or add the path, such as /pipeline"
 )
 REFUSED = {
-    401: "the token is missing, is refused or has expired: set NDR_KUBEFLOW_TOKEN anew, or name its file, which is read at every "
-    "request, in NDR_KUBEFLOW_TOKEN_FILE",
-    403: "the token's owner may not do this: ask the administrator for it, or name another profile with --namespace",
+    401: "the token is missing, is refused or has expired: set NDR_KUBEFLOW_TOKEN again, or put it into a file that is read at "
+    "every request, and name that in NDR_KUBEFLOW_TOKEN_FILE",
+    403: "the token's owner has no right to this: ask the administrator for it, or name another profile with --namespace",
 }
 
 
 @dataclass(frozen=True)
 class Access:
-    """How an installation of Kubeflow Pipelines is reached.
+    """How to reach an installation of Kubeflow Pipelines.
 
     Attributes:
         host: its address, such as https://kubeflow.example/pipeline.
-        token: goes with every request as a bearer.
-        token_file: a file that holds the token; read at every request, as what projects it there renews it.
-        cookie: a session's, `name=value`, of a site whose sign-in gives one.
+        token: sent with every request as a bearer token.
+        token_file: a file that holds the token; read at every request, because the token in it may be renewed.
+        cookie: a session cookie, `name=value`, for a site that signs users in with one.
         certificates: a file of certificates to trust; by default those of the public authorities.
-        plain_http: whether token or cookie may go over http://.
+        plain_http: whether token or cookie may be sent over http://.
     """
 
     host: str
@@ -52,13 +52,13 @@ class Access:
 
 
 class Connection:
-    """Asks an installation. Every method raises what `_in_words` does.
+    """Sends requests to an installation. Every method raises what `_in_words` does.
 
     Args:
-        access: how it is reached.
+        access: how to reach it.
 
     Raises:
-        UserError: the address is malformed, or would give the token away.
+        UserError: the address is malformed, or would disclose the token.
     """
 
     def __init__(self, access: Access) -> None:
@@ -96,7 +96,7 @@ class Connection:
 
     @cached_property
     def version(self) -> str:
-        """The release of Kubeflow Pipelines that answers, or empty where it does not say.
+        """Return the release of Kubeflow Pipelines, or an empty string if it does not say.
 
         Raises:
             UserError: it is not Kubeflow Pipelines, or a release that is too old.
@@ -116,19 +116,19 @@ class Connection:
         found = re.match(r"v?(\d+)\.(\d+)(?:\.(\d+))?", str(tag))
         if found and tuple(int(number or 0) for number in found.groups()) < OLDEST:
             raise UserError(
-                f"{self.host} is Kubeflow Pipelines {tag}; expected {'.'.join(map(str, OLDEST))} or later, which tells a step the "
-                "id of its run. Upgrade it."
+                f"{self.host} is Kubeflow Pipelines {tag}; expected {'.'.join(map(str, OLDEST))} or later, which passes a run's id "
+                "to its steps. Upgrade it."
             )
         return str(tag) if found else ""
 
     def call(self, method: Callable[..., Any], *arguments: Any, making: str = "", **options: Any) -> Any:
-        """Asks once.
+        """Send a request once.
 
         Args:
-            method: of one of the services.
-            arguments: its own.
-            making: what the request makes, if anything: a failure then says that it may have been made.
-            options: its own; empty ones are left out.
+            method: a method of one of the services.
+            arguments: its positional arguments.
+            making: what the request creates, if anything: the error then says that it may have been created.
+            options: its keyword arguments; empty ones are left out.
         """
         with _in_words(self.host, making):
             given = {name: value for name, value in options.items() if value != ""}
@@ -136,7 +136,7 @@ class Connection:
 
 
 class _Api(kfp.ApiClient):
-    """Takes no answer for the API's that is not."""
+    """Rejects answers that are not the API's."""
 
     def deserialize(self, response: Any, response_type: Any) -> Any:
         try:
@@ -166,17 +166,17 @@ def _reading(path: Path) -> Callable[[Any], None]:
 
 @contextmanager
 def _in_words(host: str, making: str) -> Iterator[None]:
-    """A request that failed, in words.
+    """Turn a failed request into a sentence.
 
     Raises:
-        PassingError: the server cannot be reached, does not answer in time, or has a fault of its own.
-        UserError: it is not to be trusted, refuses, or is not Kubeflow's API.
+        PassingError: the server cannot be reached, does not answer in time, or fails internally.
+        UserError: the server is not trusted, refuses, or is not Kubeflow's API.
     """
-    doubt = f" Whether it made {making} is not known: look before you repeat the command." if making else ""
+    doubt = f" Whether it created {making} is unknown: check before you repeat the command." if making else ""
     try:
         yield
     except (kfp.ApiException, AttributeError) as error:
-        # The API's client has nothing to decode where there was no answer, and trips over that.
+        # Without an answer the API's client has nothing to decode, and raises an error of its own.
         failure = error if isinstance(error, kfp.ApiException) else error.__context__
         if not isinstance(failure, kfp.ApiException):
             raise
@@ -184,13 +184,13 @@ def _in_words(host: str, making: str) -> Iterator[None]:
         if not status:
             reason = " ".join(str(failure.reason).split())
             raise UserError(
-                f"{host} cannot be trusted: {reason}. Name a file of the certificates that vouch for it: --certificates FILE."
+                f"{host} cannot be trusted: {reason}. Name a file with the certificates of its authority: --certificates FILE."
             ) from error
         if status >= 500 or status == 429:
             raise PassingError(f"{host} answered {status}: {_reason(failure)}.{doubt}") from error
         raise UserError(f"{host} answered {status}: {REFUSED.get(status) or _reason(failure)}.") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{host} answered with no text: {SIGN_IN}.") from error
+        raise UserError(f"{host} answered without text: {SIGN_IN}.") from error
     except urllib3.exceptions.HTTPError as error:
         raise PassingError(
             f"{host} cannot be reached: {error}. Check --host, and that the server runs.{doubt}"
@@ -198,7 +198,7 @@ def _in_words(host: str, making: str) -> Iterator[None]:
 
 
 def _reason(failure: Any) -> str:
-    """What the server says, as far as a person can read it."""
+    """Extract the readable part of the server's answer."""
     body = failure.body.decode(errors="replace") if isinstance(failure.body, bytes) else str(failure.body or "")
     try:
         said = json.loads(body)

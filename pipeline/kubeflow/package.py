@@ -1,4 +1,4 @@
-"""What `ndr kubeflow compile` writes, read again."""
+"""Reads the output of `ndr kubeflow compile`."""
 
 import hashlib
 from dataclasses import dataclass
@@ -21,9 +21,9 @@ class Package:
 
     Attributes:
         path: its file.
-        name: the pipeline's, which its schedule and its experiment have too.
-        version: a digest of the file, which its version on Kubeflow is named after.
-        config: the configuration's path, as the image has it.
+        name: the pipeline's name, also that of its schedule and its experiment.
+        version: a digest of the file, which names its version on Kubeflow.
+        config: the configuration's path in the image.
         definition: the digest of the code and configuration that it was compiled from.
         settings: `key=value` each, over the configuration's.
     """
@@ -36,10 +36,10 @@ class Package:
     settings: tuple[str, ...]
 
     def configuration(self) -> Config:
-        """Its configuration, read where this runs.
+        """Read its configuration on this machine.
 
         Raises:
-            UserError: it is not here, or this code or this configuration is another than it was compiled from.
+            UserError: it is not here, or the code or configuration here differs from what it was compiled from.
         """
         loaded = configuration.load(self.config, self.settings)
         found = digests.definition(self.config, loaded)
@@ -52,10 +52,10 @@ class Package:
 
 
 def read_package(path: Path) -> Package:
-    """Reads what `ndr kubeflow compile` wrote.
+    """Read the output of `ndr kubeflow compile`.
 
     Raises:
-        UserError: it is not there, or is something else.
+        UserError: the file does not exist, or is something else.
     """
     try:
         content = path.read_bytes()

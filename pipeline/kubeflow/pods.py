@@ -1,11 +1,11 @@
-"""Which steps share a pod. A pod of its own costs a step the start of two: its own, and that of Kubeflow's driver before it.
+"""Decides which steps share a pod. A pod for one step starts two pods: its own, and before it that of Kubeflow's driver.
 
-Two rules, which hold for any pipeline:
+Two rules, for any pipeline:
 
 1. A step that reads no examples runs in the pod of the first step that needs it: resolvers, schemas, validators.
-2. Steps that follow one another, with nothing beside them, and that are given the same machine, share a pod.
+2. Consecutive steps with nothing beside them and the same machine share a pod.
 
-A step that `kubeflow.steps` names is taken for one that reads examples, so that it has the machine that it was given.
+A step named in `kubeflow.steps` counts as one that reads examples, so that it gets its own machine.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -17,9 +17,9 @@ class Pod:
     """Steps that run one after the other in one process.
 
     Attributes:
-        steps: in the order in which they run.
-        reading: those of them that the pod is there for; the others read no examples.
-        behind: the first of `reading` of each pod that this one comes behind; of pods that are behind one another, only the last.
+        steps: in their order of execution.
+        reading: the steps that the pod exists for; the others read no examples.
+        behind: for each pod that must end before this one, the first of its `reading`; without pods implied by others.
     """
 
     steps: tuple[str, ...]
@@ -33,16 +33,16 @@ def share_pods(
     alone: Collection[str],
     machine_of: Callable[[str], object],
 ) -> list[Pod]:
-    """Divides the steps of a pipeline among pods.
+    """Divide the steps of a pipeline among pods.
 
     Args:
-        upstream: by step, those that it comes behind; in an order in which they can run. The last step comes behind all others.
-        reading: steps that read examples; the last step is among them.
+        upstream: by step, the steps before it; in an order in which they can run. The last step comes after all others.
+        reading: steps that read examples, including the last step.
         alone: steps that share their pod only with steps that read nothing.
-        machine_of: tells of a step in `reading` which machine it is given; steps of equal ones can share it.
+        machine_of: returns the machine of a step in `reading`; steps with equal machines can share one.
 
     Returns:
-        Pods in an order in which they can run. Each step is in one.
+        Pods in an order in which they can run. Each step is in exactly one.
     """
     position = {name: number for number, name in enumerate(upstream)}
     home: dict[str, str] = {}
@@ -75,8 +75,8 @@ def share_pods(
 
 
 def _reduced(behind: Mapping[str, set[str]]) -> dict[str, set[str]]:
-    """The same order with the fewest edges: what another predecessor comes behind already is left out."""
-    before: dict[str, set[str]] = {}  # all that come before
+    """Reduce to the fewest edges with the same order: drop those that another predecessor implies."""
+    before: dict[str, set[str]] = {}  # all predecessors
     for name, direct in behind.items():
         before[name] = direct.union(*(before[each] for each in direct))
     return {

@@ -1,4 +1,4 @@
-"""What the steps are given on Kubeflow: an image, machines, volumes, secrets, and retries."""
+"""Settings of the steps on Kubeflow: image, machines, volumes, secrets, and retries."""
 
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
@@ -12,11 +12,11 @@ Memory = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti|K|M|G|T)?
 
 
 class Toleration(Declaration):
-    """A taint of nodes that does not keep the step away; names and meaning are Kubernetes's.
+    """A taint of nodes that the step tolerates; names and meaning are Kubernetes's.
 
     Attributes:
         key: the taint's.
-        operator: whether the taint has to have a value (`Equal`) or only to be there.
+        operator: whether the taint must have a value (`Equal`) or only exist.
         value: the taint's.
         effect: the taint's; None for all.
     """
@@ -28,11 +28,11 @@ class Toleration(Declaration):
 
 
 class Accelerators(Declaration):
-    """Such as GPUs.
+    """Accelerators, such as GPUs.
 
     Attributes:
-        resource: what the cluster calls the kind, such as nvidia.com/gpu.
-        count: how many.
+        resource: the cluster's name for the kind, such as nvidia.com/gpu.
+        count: the number of accelerators.
     """
 
     resource: str
@@ -40,13 +40,13 @@ class Accelerators(Declaration):
 
 
 class Affinity(Declaration):
-    """Which nodes a step goes to, by one of their labels; names and meaning are Kubernetes's.
+    """Nodes that a step runs on, by one of their labels; names and meaning are Kubernetes's.
 
     Attributes:
         key: the label.
         operator: how its value is compared with `values`.
-        values: none where the operator takes none.
-        weight: 1 to 100 for nodes that are preferred; without it they are required.
+        values: empty if the operator takes none.
+        weight: 1 to 100 for preferred nodes; without it they are required.
     """
 
     key: str
@@ -56,16 +56,16 @@ class Affinity(Declaration):
 
 
 class Machine(Declaration):
-    """What the pod of a step is given.
+    """The resources of a step's pod.
 
     Attributes:
-        cpu: cores, requested and the limit.
-        memory: requested and the limit.
+        cpu: cores, as request and limit.
+        memory: as request and limit.
         accelerators: none by default.
         node_selector: labels that the node must have.
-        node_affinity: nodes that are required or preferred.
+        node_affinity: required or preferred nodes.
         tolerations: taints that the node may have.
-        timeout_minutes: after these the pod is ended, and tried again; steps that share a pod have the sum of theirs.
+        timeout_minutes: after this time the pod is ended and retried; steps that share a pod have the sum of theirs.
     """
 
     cpu: Cpu = "1"
@@ -78,15 +78,15 @@ class Machine(Declaration):
 
 
 class Retries(Declaration):
-    """What is done where a step fails. Kubeflow does not ask why it did: a fault of the data is tried again, too.
+    """How often a failed step is retried. Kubeflow does not ask why it failed: a fault of the data is retried, too.
 
-    Argo's own cap on a wait cannot be set through Kubeflow Pipelines. So waits that would grow beyond the longest are refused.
+    Argo's own cap on a wait cannot be set through Kubeflow Pipelines. So longer waits are refused here.
 
     Attributes:
         count: the number of retries.
-        wait_seconds: before the first retry.
-        factor: each wait is the one before times this; whole, as Argo reads no other number.
-        longest_wait_seconds: the last wait may not be longer.
+        wait_seconds: the wait before the first retry.
+        factor: multiplies each further wait; a whole number, because Argo reads no other.
+        longest_wait_seconds: the upper limit of the last wait.
     """
 
     count: NonNegativeInt = 3
@@ -100,7 +100,7 @@ class Retries(Declaration):
         if last > self.longest_wait_seconds:
             raise ValueError(
                 f"expected waits of at most longest_wait_seconds ({self.longest_wait_seconds}); wait_seconds {self.wait_seconds} "
-                f"and factor {self.factor} make the last of {self.count} {last} s long. Lower one of them, or raise it"
+                f"and factor {self.factor} make the last of {self.count} {last} s long. Lower one of them, or raise the limit"
             )
         return self
 
@@ -110,7 +110,7 @@ class Volume(Declaration):
 
     Attributes:
         claim: the name of the PersistentVolumeClaim.
-        at: the folder where the steps find it.
+        at: the mount path.
     """
 
     claim: str
@@ -118,11 +118,11 @@ class Volume(Declaration):
 
 
 class EmptyDirectory(Declaration):
-    """A directory of the pod's own, empty at its start: such as a larger /dev/shm, or room for Beam.
+    """An empty directory of the pod, for example a larger /dev/shm, or space for Beam.
 
     Attributes:
-        name: of the volume.
-        at: the folder where the steps find it.
+        name: the volume's name.
+        at: the mount path.
         medium: Memory for one that counts as the pod's memory; by default it is on the node's disk.
         size: its limit.
     """
@@ -138,8 +138,8 @@ class Keys(Declaration):
 
     Attributes:
         name: its name.
-        env: by variable, the key whose value it gets.
-        at: the folder in which there is a file for each key; instead of `env`.
+        env: by variable, the key with its value.
+        at: a folder with a file for each key; instead of `env`.
     """
 
     name: str
@@ -154,11 +154,11 @@ class Keys(Declaration):
 
 
 class User(Declaration):
-    """Who the steps run as. Needs Kubeflow Pipelines 2.16; a default of the administrator's takes its place.
+    """The user of the steps. Needs Kubeflow Pipelines 2.16; an administrator's default overrides it.
 
     Attributes:
-        user: not root.
-        group: not root's.
+        user: not 0 (root).
+        group: not 0 (root).
     """
 
     user: PositiveInt
@@ -169,20 +169,20 @@ class KubeflowSettings(Declaration):
     """How the pipeline runs on Kubeflow.
 
     Attributes:
-        image: holds this code, the configuration and its dataset, at the paths that `ndr kubeflow compile` is given.
-        image_pull_policy: when it is pulled; by default as Kubernetes does.
-        image_pull_secrets: names of Secrets with which it is pulled.
+        image: holds this code, the configuration and its dataset, at the paths given to `ndr kubeflow compile`.
+        image_pull_policy: when the image is pulled; by default as Kubernetes does.
+        image_pull_secrets: names of the Secrets for the pull.
         labels: of every step's pod.
         annotations: of every step's pod.
         env: environment variables of every step.
         volumes: one of them holds the root, which all steps write to.
-        empty_directories: each pod's own.
+        empty_directories: of each pod.
         secrets: such as the metadata server's password.
         config_maps: such as certificates.
         run_as: by default the image's user.
         retries: of every step.
         machine: of every step that `steps` does not name.
-        steps: by the step's name; what one leaves out is as in `machine`. A step that is named here has a pod of its own.
+        steps: by the step's name; omitted values are those of `machine`. A step named here has a pod of its own.
     """
 
     image: str = Field(min_length=1)
@@ -201,6 +201,6 @@ class KubeflowSettings(Declaration):
     steps: Mapping[str, Machine] = {}
 
     def machine_of(self, step: str) -> Machine:
-        """What a step is given, its own settings over those of all."""
+        """Return the machine of a step: its own settings over the common ones."""
         own = self.steps.get(step, Machine())
         return self.machine.model_copy(update={name: getattr(own, name) for name in own.model_fields_set})

@@ -1,1 +1,1 @@
-"""One HTML page that says how the days went."""
+"""An HTML page about the runs of several days."""

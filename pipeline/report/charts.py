@@ -1,6 +1,6 @@
-"""Numbers to places on a plot: what the page draws, without a word of HTML.
+"""Places numbers on plots: everything that the page draws, without HTML.
 
-Places are per cent of the plot's width, from the left, and of its height, from the top, so that a plot may be of any size.
+Positions are percentages of the plot's width, from the left, and height, from the top, so that a plot can have any size.
 """
 
 import math
@@ -11,21 +11,21 @@ from matplotlib.ticker import MaxNLocator
 
 MOST_X_TICKS = 7
 MOST_Y_TICKS = 5
-ROOM_ABOVE = 1.05  # of the greatest value
+ROOM_ABOVE = 1.05  # times the greatest value
 
 Words = Callable[[float], str]
 
 
 @dataclass(frozen=True)
 class Value:
-    """A number of a series.
+    """A value of a series.
 
     Attributes:
-        value: itself.
-        tip: what a person reads who points at it.
+        value: the number.
+        tip: its tooltip.
         low: the lower end of its interval, if it has one.
         high: the upper end.
-        symbol: how it is marked, a name of the page's style sheet.
+        symbol: its marker, a name of the page's style sheet.
     """
 
     value: float
@@ -37,7 +37,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Mark:
-    """A value in its place; `low` and `high` are the places of its interval's ends."""
+    """A value at its position; `low` and `high` are the positions of its interval's ends."""
 
     x: float
     y: float
@@ -49,7 +49,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Line:
-    """A series in its place; `path` is SVG's, in a box of 100 by 100, and has a gap where there is no value."""
+    """A series at its position; `path` is SVG's, in a box of 100 by 100, with gaps at missing values."""
 
     name: str
     path: str
@@ -58,7 +58,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Bar:
-    """A part of a column: `part` is the number of the series that it is of."""
+    """A part of a stacked column: `part` is the number of its series."""
 
     x: float
     y: float
@@ -69,22 +69,22 @@ class Bar:
 
 
 Ticks = tuple[tuple[float, str], ...]
-"""Places and what is written there."""
+"""Positions and their labels."""
 
 
 @dataclass(frozen=True)
 class Chart:
-    """What is drawn.
+    """A chart.
 
     Attributes:
-        label: what it shows, for those who do not see it.
+        label: its description, for those who do not see it.
         x_ticks: of the horizontal axis.
         y_ticks: of the vertical axis.
         lines: the series.
-        bars: the parts of columns.
+        bars: the parts of stacked columns.
         names: of the parts.
-        rules: horizontal lines that are limits.
-        diagonal: whether both axes are the same, and their bisector is drawn.
+        rules: horizontal lines at limits.
+        diagonal: whether both axes are equal, and their bisector is drawn.
     """
 
     label: str
@@ -106,16 +106,16 @@ def line_chart(
     from_zero: bool = True,
     most: float = math.inf,
 ) -> Chart:
-    """Lines over columns that are equally far from each other.
+    """Draw lines over equally spaced columns.
 
     Args:
         label: see `Chart`.
-        columns: what each is called.
-        series: by name, a value a column; None where there is none, as good as one that is not finite.
-        words: a number of the vertical axis in words.
-        limits: by what is written at it, a limit; one above all values is not drawn.
+        columns: their names.
+        series: by name, a value for each column; None or a non-finite value leaves a gap.
+        words: formats a number of the vertical axis.
+        limits: by label, the value of a limit; one above all values is not drawn.
         from_zero: whether the vertical axis begins at 0, else below the least value.
-        most: where the vertical axis ends at the latest, as no value can be above.
+        most: upper bound of the vertical axis, if no value can exceed it.
     """
     series = {name: _finite(values) for name, values in series.items()}
     ends = [end for values in series.values() for each in values if each for end in (each.value, each.low, each.high)]
@@ -134,7 +134,7 @@ def line_chart(
 
 
 def bar_chart(label: str, columns: Sequence[str], parts: Mapping[str, Sequence[Value | None]], words: Words) -> Chart:
-    """Columns of parts, one upon the other; see `line_chart`."""
+    """Draw stacked columns; see `line_chart`."""
     sums = [sum(each.value for each in column if each) for column in zip(*parts.values(), strict=True)]
     ticks = _ticks(0.0, max(sums, default=1.0))
     y = _place(0.0, ticks[-1], upwards=True)
@@ -154,13 +154,13 @@ def bar_chart(label: str, columns: Sequence[str], parts: Mapping[str, Sequence[V
 
 
 def log_scatter(label: str, points: Iterable[tuple[float, float, str]]) -> Chart:
-    """Points on two logarithmic axes of the same range, with their bisector.
+    """Draw points on two logarithmic axes of the same range, with their bisector.
 
-    A point that is not above 0, or not finite, has no place.
+    Points that are not positive and finite are left out.
 
     Args:
         label: see `Chart`.
-        points: x, y, and what a person reads who points at it.
+        points: x, y and tooltip.
     """
     shown = [
         (math.log10(x), math.log10(y), tip)
@@ -183,12 +183,12 @@ def log_scatter(label: str, points: Iterable[tuple[float, float, str]]) -> Chart
 
 
 def column_place(number: int, count: int) -> float:
-    """The middle of a column, in per cent of the width."""
+    """Return the middle of a column, as a percentage of the width."""
     return _rounded((number + 0.5) / count * 100)
 
 
 def column_ticks(columns: Sequence[str]) -> Ticks:
-    """Every n-th column, as many as have room, the last among them."""
+    """Label every n-th column, as many as fit, including the last."""
     step = -(-len(columns) // MOST_X_TICKS)
     return tuple(
         (column_place(number, len(columns)), name)
@@ -198,7 +198,7 @@ def column_ticks(columns: Sequence[str]) -> Ticks:
 
 
 def _ticks(low: float, high: float, most: float = math.inf) -> list[float]:
-    """Round numbers, the first at or below `low`, the last at or above `high`, with some room there unless nothing can be above."""
+    """Return round numbers from at or below `low` to at or above `high`, with some margin unless `most` forbids it."""
     top = min(low + (high - low) * ROOM_ABOVE, most) if high > low else low + 1.0
     locator = MaxNLocator(nbins=MOST_Y_TICKS, steps=[1, 2, 2.5, 5, 10])
     return [float(tick) for tick in locator.tick_values(low, top)]
@@ -226,7 +226,7 @@ def _mark(value: Value, x: float, y: Callable[[float], float]) -> Mark:
 
 
 def _path(marks: Sequence[Mark | None]) -> str:
-    """A straight line from each mark to the next, none over a gap."""
+    """Connect neighbouring marks with straight lines, except across gaps."""
     words = []
     pen_is_down = False
     for mark in marks:

@@ -1,4 +1,4 @@
-"""A map of the item embeddings: who is near whom in the space that retrieval searches, on a plane."""
+"""A map of the item embeddings: on a plane, items are near each other if they are in the space that retrieval searches."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -22,13 +22,12 @@ OTHERS, NONE = "others", "none"
 class Spot:
     """An item on the map.
 
-    Attributes:
-        x: from the left, in per cent.
-        y: from the top, in per cent.
-        item: its id.
-        title: what the catalogue calls it, or empty.
-        group: the number of its group.
-        share: of the most frequent item's interactions, how many it has; 0 where its id has no row of its own.
+    x: from the left, as a percentage.
+    y: from the top, as a percentage.
+    item: its id.
+    title: its title in the catalogue, or empty.
+    group: the number of its group.
+    share: its interactions as a share of the most frequent item's; 0 if its id is not in the vocabulary.
     """
 
     x: float
@@ -44,10 +43,10 @@ class ItemMap:
     """The map.
 
     Attributes:
-        feature: what the groups are of; empty where the items have none.
-        groups: their names, the largest first; then `others` and `none`, where there are such.
+        feature: the feature that defines the groups; empty if there is none.
+        groups: their names, the largest first; then `others` and `none`, if needed.
         spots: the items shown.
-        items: how many the index has.
+        items: the number of items in the index.
     """
 
     feature: str
@@ -57,23 +56,23 @@ class ItemMap:
 
 
 def read_map(index: Path, catalogue: Path, analysis: Path, spec: FeatureSpec) -> ItemMap:
-    """Lays out a sample of the items of an index.
+    """Lay out a sample of the items of an index.
 
     Args:
         index: the folder of an index.
         catalogue: the folder of the raw catalogue examples.
         analysis: the folder of an analysis.
-        spec: says what the items' features are.
+        spec: the feature specification.
 
     Raises:
-        UserError: there are too few items, or one of the folders does not hold what it should.
+        UserError: there are too few items, or one of the folders lacks its content.
     """
     from components.analysis import files as analysis_files
     from components.indexer import files as index_files
 
     found = index_files.read(str(index))
     if len(found.ids) < FEWEST_ITEMS:
-        raise UserError(f"A map wants at least {FEWEST_ITEMS} items; the index has {len(found.ids)}.")
+        raise UserError(f"A map needs at least {FEWEST_ITEMS} items; the index has {len(found.ids)}.")
     chosen = np.sort(np.random.default_rng(0).permutation(len(found.ids))[:MOST_ITEMS])
     ids = [found.ids[row] for row in chosen]
     feature = group_feature(spec)
@@ -93,29 +92,29 @@ def read_map(index: Path, catalogue: Path, analysis: Path, spec: FeatureSpec) ->
 
 
 def lay_out(embeddings: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Places on a plane at which neighbours of the space are neighbours, as far as there is room (t-SNE).
+    """Compute positions on a plane that keep neighbours together as far as possible (t-SNE).
 
     Args:
         embeddings: [items, width] unit vectors.
 
     Returns:
-        [items, 2] in per cent of the map's sides.
+        [items, 2], percentages of the map's sides.
     """
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
 
     perplexity = min(PERPLEXITY, (len(embeddings) - 1) / 3)
     start = _start(embeddings)
-    with threadpool_limits(1):  # its threads wait for each other most of the time, at full speed
+    with threadpool_limits(1):  # more threads would mostly busy-wait for each other
         found = TSNE(2, perplexity=perplexity, init=start, random_state=0).fit_transform(embeddings)
     low, high = found.min(axis=0), found.max(axis=0)
     return np.round(2 + 96 * (found - low) / np.where(high > low, high - low, 1.0), 2).astype(np.float64)
 
 
 def _start(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The embeddings along their two main directions, as small as t-SNE wants it.
+    """Project the embeddings to their two principal directions, scaled down as t-SNE needs it.
 
-    Its own `init="pca"` divides by a deviation, and crashes where that is zero; nor does it bear many items in one place.
+    Its own `init="pca"` divides by a deviation, which may be zero; and it fails on many items at one point.
     """
     left, sizes, _ = np.linalg.svd(embeddings - embeddings.mean(axis=0), full_matrices=False)
     main = left[:, :2] * sizes[:2]
@@ -124,7 +123,7 @@ def _start(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def group_feature(spec: FeatureSpec) -> str:
-    """The first feature of the item tower that names what an item is, but not the item itself; empty where there is none."""
+    """Find the first feature of the item tower that describes an item but is not its id; empty if there is none."""
     for name, feature in spec.item.items():
         if isinstance(feature, IdsFeature | IdFeature) and not _is_item(name, feature, spec):
             return name
@@ -132,7 +131,7 @@ def group_feature(spec: FeatureSpec) -> str:
 
 
 def grouped(values: list[str]) -> tuple[list[int], tuple[str, ...]]:
-    """The number of each value's group, and the groups' names: the most frequent values, those others, and no value."""
+    """Return the group of each value, and the names of the groups: the most frequent values, others, and none."""
     frequent = [value for value, _ in Counter(filter(None, values)).most_common()]
     names = frequent[:MOST_GROUPS]
     rest = [OTHERS] * (len(frequent) > MOST_GROUPS) + [NONE] * ("" in values)
@@ -142,7 +141,7 @@ def grouped(values: list[str]) -> tuple[list[int], tuple[str, ...]]:
 
 
 def _described(catalogue: Path, ids: list[bytes], feature: str) -> tuple[list[str], list[str]]:
-    """The titles of items and the first value that a feature has of them; empty where there is none."""
+    """Return the titles of items and their first value of a feature; empty if missing."""
     import tensorflow as tf
 
     from components.records import read_records

@@ -1,4 +1,4 @@
-"""What the page tells, read from ML Metadata and from what the runs left on the disk."""
+"""Reads the page's content from ML Metadata and from the runs' outputs."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -34,14 +34,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Missing:
-    """What stands in the place of something that cannot be shown: a sentence that says why."""
+    """Stands for something that cannot be shown; `why` is a sentence."""
 
     why: str
 
 
 @dataclass(frozen=True)
 class Distance:
-    """How far a feature's distribution is from the span's before; see `components.example_validator.settings`."""
+    """How far a feature's distribution is from the previous span's; see `components.example_validator.settings`."""
 
     value: float
     limit: float
@@ -49,7 +49,7 @@ class Distance:
 
 @dataclass(frozen=True)
 class Frequencies:
-    """How many of a batch are of an item; the n-th of each is of the same item."""
+    """Items per batch, counted and estimated; the n-th values of both belong to the same item."""
 
     counted: list[float]
     estimated: list[float]
@@ -57,21 +57,21 @@ class Frequencies:
 
 @dataclass(frozen=True)
 class Facts:
-    """What the page tells.
+    """The page's content.
 
     Attributes:
         pipeline: its name.
-        runs: all of the days that are looked at, oldest first; not empty.
-        days: of each day the last run that had anything to do, by day.
-        live: the version whose content is served, and the day that it is of; None where nothing is.
-        graphs: by run, of those in `days`, what it used and made.
-        losses: by run, of those in `days`, the mean loss of each epoch.
-        drift: by run, of those in `days`, by feature, what was measured.
-        skew: of what is served, as `ndr skew` measured it last.
-        tuning: the last search for settings, by `ndr tune`.
-        frequencies: by day, of `seen_in` and of the day with the most to train on: on a quiet one there is little to compare.
-        items: of `seen_in`.
-        seen_in: the last of `days` that trained a model; None where none did.
+        runs: all runs of the days shown, oldest first; not empty.
+        days: each day's last run that had anything to do, by day.
+        live: the version whose content is served, and its day; None if nothing is live.
+        graphs: by run of `days`, its inputs and outputs.
+        losses: by run of `days`, the mean loss of each epoch.
+        drift: by run of `days`, the distance of each feature.
+        skew: the last measurement of `ndr skew`.
+        tuning: the last search of `ndr tune`.
+        frequencies: by day, those of `seen_in` and of the day with the most training data: a quiet day has little to compare.
+        items: the map of the items of `seen_in`.
+        seen_in: the last of `days` that trained a model; None if none did.
     """
 
     pipeline: str
@@ -89,15 +89,15 @@ class Facts:
 
 
 def gather(config: Config, first: date | None, last: date | None) -> Facts:
-    """Reads the facts of a range of days.
+    """Read the facts of a range of days.
 
     Args:
-        config: where everything is.
-        first: the first UTC day; without it, of the days up to `last` the newest 30 that have runs.
-        last: the last UTC day; without it, the newest that has a run.
+        config: the configuration.
+        first: the first UTC day; by default the newest 30 days with runs, up to `last`.
+        last: the last UTC day; by default the newest with a run.
 
     Raises:
-        UserError: ML Metadata cannot be read, or knows no run of these days.
+        UserError: ML Metadata cannot be read, or has no run of these days.
     """
     runs = _runs(config, first, last)
     days = day_runs(runs)
@@ -127,13 +127,13 @@ def gather(config: Config, first: date | None, last: date | None) -> Facts:
 
 
 def read_losses(graph: Graph) -> list[float]:
-    """The mean loss of each epoch."""
+    """Read the mean loss of each epoch."""
     losses: list[float] = pd.read_csv(place(graph, "ModelRun") / LOSS_CURVE)["loss"].astype(float).tolist()
     return losses
 
 
 def read_drift(graph: Graph) -> dict[str, Distance]:
-    """By feature, how far the training split is from the span's before; empty where no limit asks for it."""
+    """Read the distance of each feature's training split from the previous span's; empty if no limit needs it."""
     path = place(graph, "ExampleAnomalies", DRIFT_NODE) / f"SplitPair-{TRAIN_SPLIT}_{TRAIN_SPLIT}" / "SchemaDiff.pb"
     if not path.exists():
         raise UserError("There was no day before to compare with.")
@@ -146,16 +146,16 @@ def read_drift(graph: Graph) -> dict[str, Distance]:
 
 
 def read_frequencies(graph: Graph) -> Frequencies:
-    """What the Trainer left of them."""
+    """Read the Trainer's frequencies."""
     path = place(graph, "ModelRun") / FREQUENCIES
     if not path.exists():
-        raise UserError("The run's Trainer left no frequencies; it was of older code.")
+        raise UserError("The run's Trainer stored no frequencies; its code was older.")
     frame = pd.read_parquet(path)
     return Frequencies(frame[COUNTED].tolist(), frame[ESTIMATED].tolist())
 
 
 def place(graph: Graph, kind: str, node: str = "") -> Path:
-    """Where an artifact of a run is.
+    """Return the folder of an artifact of a run.
 
     Raises:
         UserError: the run did not make it, or it is gone.
@@ -190,7 +190,7 @@ def _runs(config: Config, first: date | None, last: date | None) -> list[Run]:
 
 
 def _made(graph: Graph, kind: str, node: str = "") -> list[Artifact]:
-    """What a run's steps made, or the cache served, of a type."""
+    """Return the artifacts of a type that a run's steps made, or the cache returned."""
     made = {edge.artifact for edge in graph.edges if edge.kind == "output"}
     return [
         artifact
@@ -222,7 +222,7 @@ def _map(config: Config, graph: Graph) -> ItemMap:
 
 
 def or_missing(what: str, read: Callable[[], T]) -> T | Missing:
-    """What is read, or why it cannot be: a page of many parts does not fail for one of them."""
+    """Read something, or say why that fails: one part that fails does not fail the whole page."""
     try:
         return read()
     except UserError as error:

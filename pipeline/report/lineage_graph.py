@@ -1,6 +1,6 @@
-"""A run's lineage as boxes in layers: a box a step with what it made, and a line to each step that used it.
+"""Draws a run's lineage as boxes in layers: a box for each step and its outputs, and a line to each step that used them.
 
-Layers go from top to bottom; no line goes back. In each layer that a box's lines pass they have one place for all of them, so they
+Layers go from top to bottom; no line goes back. All lines of a box share one position in each layer that they pass, so they
 do not cross other boxes.
 """
 
@@ -19,20 +19,20 @@ SWEEPS = 4
 FILES, ROWS, VERSION = "input_files", "rows", "pushed_version"  # properties of artifacts
 
 Node = int | str | tuple[int | str, int]
-"""An execution by its id; an earlier run by its own; files by the artifact made of them; or where a box's lines pass a layer."""
+"""An execution's id; an earlier run's id; for files, the artifact made from them; or where a box's lines pass a layer."""
 
 
 @dataclass(frozen=True)
 class Content:
-    """What a box says.
+    """The text of a box.
 
     Attributes:
-        title: the step, the day of the run that something is from, or what the data is.
-        state: of the step; `earlier` of a run; `data` of files that were read.
-        seconds: that the step took; None where it did not end.
-        artifacts: what it made, or what of the earlier run was used.
-        lines: what else it says.
-        tip: more of it, for who points at it.
+        title: the step, the day of an earlier run, or the kind of data.
+        state: the step's state; `earlier` for a run; `data` for input files.
+        seconds: the step's duration; None if it did not end.
+        artifacts: its outputs, or the artifacts of the earlier run that were used.
+        lines: further lines.
+        tip: its tooltip.
     """
 
     title: str
@@ -45,7 +45,7 @@ class Content:
 
 @dataclass(frozen=True)
 class Box:
-    """A box in its place, in pixels from the top left corner."""
+    """A box at its position, in pixels from the top left corner."""
 
     key: str
     x: float
@@ -57,7 +57,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Link:
-    """A line between two boxes, named by their keys: `path` is SVG's; `tip` says what went along it."""
+    """A line between two boxes, named by their keys: `path` is SVG's; `tip` lists the artifacts."""
 
     source: str
     target: str
@@ -67,7 +67,7 @@ class Link:
 
 @dataclass(frozen=True)
 class Drawing:
-    """Everything in its place; width and height in pixels."""
+    """All boxes and lines; width and height in pixels."""
 
     width: float
     height: float
@@ -76,7 +76,7 @@ class Drawing:
 
 
 def draw(graph: Graph) -> Drawing:
-    """Lays out what a run did; steps that neither used nor made anything are left out."""
+    """Lay out a run; leaves out steps without inputs and outputs."""
     contents, links = steps_and_links(graph)
     layers = layered(contents, links)
     routes = {link: _route(link, layers) for link in links}
@@ -105,7 +105,7 @@ def draw(graph: Graph) -> Drawing:
 
 
 def steps_and_links(graph: Graph) -> tuple[dict[int | str, Content], dict[tuple[int | str, int], list[str]]]:
-    """The boxes by execution, or by run where the artifacts are of another; and the types of what went from one to the other."""
+    """Return the boxes, by execution or by earlier run, and the types of the artifacts that went from one to another."""
     maker: dict[int, int | str] = {edge.artifact: edge.execution for edge in graph.edges if edge.kind == "output"}
     earlier: dict[str, list[Artifact]] = defaultdict(list)
     links: dict[tuple[int | str, int], list[str]] = defaultdict(list)
@@ -140,7 +140,7 @@ def steps_and_links(graph: Graph) -> tuple[dict[int | str, Content], dict[tuple[
 
 
 def layered(keys: Iterable[int | str], links: Iterable[tuple[int | str, int]]) -> dict[int | str, int]:
-    """Each box's layer: 0 where nothing leads to it, else one behind the last of those that do."""
+    """Assign each box its layer: 0 without predecessors, else one after the last of them."""
     before: dict[int | str, list[int | str]] = defaultdict(list)
     for source, target in links:
         before[target].append(source)
@@ -157,7 +157,7 @@ def layered(keys: Iterable[int | str], links: Iterable[tuple[int | str, int]]) -
 
 
 def _route(link: tuple[int | str, int], layers: Mapping[int | str, int]) -> list[Node]:
-    """A link's source, where it passes each layer between, and its target."""
+    """Return a link's source, its position in each layer between, and its target."""
     source, target = link
     passed = range(layers[source] + 1, layers[target])
     return [source, *((source, layer) for layer in passed), target]
@@ -174,7 +174,7 @@ def _columns(layers: Mapping[int | str, int], routes: Iterable[Sequence[Node]]) 
 
 
 def _untangle(columns: list[list[Node]], routes: Iterable[Sequence[Node]]) -> None:
-    """Puts each layer into the order of the mean places of its neighbours, down and up in turn (Sugiyama et al., 1981)."""
+    """Order each layer by the mean positions of its neighbours, down and up in turn (Sugiyama et al., 1981)."""
     before: dict[Node, list[Node]] = defaultdict(list)
     behind: dict[Node, list[Node]] = defaultdict(list)
     for route in routes:
@@ -191,13 +191,13 @@ def _untangle(columns: list[list[Node]], routes: Iterable[Sequence[Node]]) -> No
 
 
 def _places(column: Sequence[Node]) -> dict[Node, float]:
-    """Where the middle of each node of a layer is, from the middle of the layer."""
+    """Return the middle of each node of a layer, relative to the middle of the layer."""
     lefts, width = _lefts([column])
     return {node: left + _width(node) / 2 - width / 2 for node, left in lefts.items()}
 
 
 def _lefts(columns: Sequence[Sequence[Node]]) -> tuple[dict[Node, float], float]:
-    """Where each node begins, every layer in the middle; and the width of all."""
+    """Return the left edge of each node, with all layers centred, and the total width."""
     widths = [sum(map(_width, column)) + GAP_X * (len(column) - 1) for column in columns]
     width = max(widths, default=0.0)
     lefts: dict[Node, float] = {}
@@ -214,7 +214,7 @@ def _width(node: Node) -> float:
 
 
 def _path(source: Box, target: Box, lanes: Sequence[Node], lefts: Mapping[Node, float], tops: Sequence[float]) -> str:
-    """A curve from the foot of a box, down along its neighbours, through the lanes to the head of another box."""
+    """Draw a curve from the foot of a box, down along its neighbours, through the lanes to the head of another box."""
     x, layer, bend = source.x + WIDTH / 2, tops.index(source.y), GAP_Y / 2
     words = [f"M{x:g} {source.y + source.height:g}"]
     for to_x in [*(lefts[lane] + LANE / 2 for lane in lanes), target.x + WIDTH / 2]:

@@ -1,4 +1,4 @@
-"""What became of a run, in a word, and why, in sentences."""
+"""The outcome of a run in a word, and the reasons in sentences."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from pipeline.summary import metric_words
 
 
 class Outcome(Enum):
-    """What became of a run; the value is what it is called."""
+    """The outcome of a run; the value is its name for people."""
 
     PUSHED = "pushed"
     WITHDRAWN = "withdrawn"
@@ -22,12 +22,12 @@ class Outcome(Enum):
 
     @property
     def glyph(self) -> str:
-        """A character that stands for it where there is no room for the word."""
+        """A character for it, where the word does not fit."""
         return GLYPHS[self]
 
     @property
     def is_good(self) -> bool:
-        """Whether nobody has to look."""
+        """Whether nobody needs to look."""
         return self in (Outcome.PUSHED, Outcome.PASSED_OVER)
 
 
@@ -44,7 +44,7 @@ GLYPHS = {
 
 
 def outcome(run: Run) -> Outcome:
-    """What became of a run."""
+    """Return the outcome of a run."""
     if run.state in (PASSED_OVER, "failed", "unfinished"):
         return Outcome(run.state)
     if run.withdrawn:
@@ -57,12 +57,12 @@ def outcome(run: Run) -> Outcome:
 
 
 def reasons(run: Run) -> list[str]:
-    """Why it was not pushed, or what else a person has to know of it; a sentence each."""
+    """Return why it was not pushed, and what else people should know; a sentence each."""
     found = [*map(metric_words, run.refused), *run.waived]
     found += [f"Limits on {name} were not judged: no held-out interaction is in it." for name in run.not_judged]
     match outcome(run):
         case Outcome.WITHDRAWN:
-            found.append("A rollback took its model back.")
+            found.append("Its model was rolled back.")
         case Outcome.FAILED:
             steps = [step.node for step in run.steps if step.state == "failed"]
             found.append(run.fault or f"{', '.join(steps)} failed.")
@@ -70,14 +70,14 @@ def reasons(run: Run) -> list[str]:
             found.append(f"It ended after {run.steps[-1].node}, or still runs." if run.steps else "No step has run.")
         case Outcome.PASSED_OVER:
             is_closed = run.passed_over_for == CLOSED
-            found.append("The day does not exist." if is_closed else "The day was done with the same input.")
+            found.append("The day has no data." if is_closed else "The day was done with the same input.")
         case Outcome.NOT_JUDGED:
-            found.append("Its model was not judged.")
+            found.append("Its model was not evaluated.")
     return found
 
 
 def day_runs(runs: Sequence[Run]) -> list[Run]:
-    """Of each day the last run that had anything to do, by day."""
+    """Return each day's last run that had anything to do, by day."""
     last = {run.date: run for run in sorted(runs, key=lambda run: run.state != PASSED_OVER)}
     return [last[day] for day in sorted(last)]
 
@@ -87,9 +87,9 @@ class Verdict:
     """Whether the newest day is good.
 
     Attributes:
-        is_good: nobody has to look.
-        sentence: in one line.
-        reasons: why not, a sentence each.
+        is_good: whether nobody needs to look.
+        sentence: the verdict in a sentence.
+        reasons: why it is not good, a sentence each.
     """
 
     is_good: bool
@@ -98,19 +98,19 @@ class Verdict:
 
 
 def verdict(run: Run, live: tuple[int, str] | None) -> Verdict:
-    """Whether a day is good.
+    """Judge whether a day is good.
 
     Args:
-        run: of the newest day, the last that had anything to do.
-        live: the version whose content is served and the day that it is of; None where nothing is.
+        run: the newest day's last run that had anything to do.
+        live: the version whose content is served and its day; None if nothing is live.
     """
     found = outcome(run)
     serving = f"Version {live[0]} of {live[1]} is live." if live else "Nothing is live."
     if found is not Outcome.PUSHED:
         return Verdict(False, f"{run.date} is not good: {found.value}. {serving}", tuple(reasons(run)))
-    if live is None or run.version is None or live[0] < run.version:  # a later day may have been pushed since
+    if live is None or run.version is None or live[0] < run.version:  # a later day may be live
         return Verdict(
             False, f"{run.date} is not good: its version {run.version} was pushed, but is not live. {serving}"
         )
-    blessed = "its model was blessed, though a baseline is ahead of it" if run.waived else "its model was blessed"
+    blessed = "its model was blessed, though a baseline beats it" if run.waived else "its model was blessed"
     return Verdict(True, f"{run.date} is good: {blessed}. {serving}", tuple(reasons(run)))

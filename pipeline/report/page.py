@@ -1,4 +1,4 @@
-"""The facts as one HTML file that needs nothing else: no network, no other file."""
+"""Renders the facts as one self-contained HTML file: no network, no other file."""
 
 import base64
 import hashlib
@@ -37,7 +37,7 @@ HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Figure:
-    """A number of the newest day: what it is, how much, and what it is to be compared with."""
+    """A figure of the newest day: its name, its value, and what to compare it with."""
 
     name: str
     value: str
@@ -46,14 +46,14 @@ class Figure:
 
 @dataclass(frozen=True)
 class Rows:
-    """A table: the headings, and the cells of each row; the first of each row names it."""
+    """A table: the headings, and the cells of each row, of which the first names the row."""
 
     headings: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
 
 
 def write(html: str, path: Path) -> None:
-    """Writes the page; it has its name once it is whole."""
+    """Write the page; the file gets its name once it is complete."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         unfinished.write_text(html, encoding="utf-8", errors="backslashreplace")
@@ -63,9 +63,9 @@ def write(html: str, path: Path) -> None:
 
 
 def render(facts: Facts, config: Config) -> str:
-    """The page.
+    """Render the page.
 
-    Whatever came from data is escaped by the template. Beyond that the page's own policy lets no script run but ours, and
+    The template escapes everything that came from data. Besides, the page's own policy lets no script run but ours, and lets
     nothing be fetched.
     """
     days, newest = facts.days, facts.days[-1]
@@ -118,7 +118,7 @@ def render(facts: Facts, config: Config) -> str:
 
 
 def figures(run: Run, facts: Facts, k: int) -> list[Figure]:
-    """What the newest day is judged by at a glance; what is not known is left out."""
+    """Choose the key figures of the newest day; unknown ones are left out."""
     found = []
     if k in run.next_day_recall:
         strongest = strongest_baseline(run, k)
@@ -158,7 +158,7 @@ def _interval_words(metrics: Mapping[str, Any], k: int) -> str:
 
 
 def skew_table(skew: Skew) -> Rows:
-    """A row a query feature, the furthest first."""
+    """Make a row for each query feature, the furthest first."""
     rows = tuple(
         (
             name,
@@ -184,7 +184,7 @@ def skew_table(skew: Skew) -> Rows:
 
 
 def tuning_table(tuning: Tuning) -> Rows:
-    """A row a trial, the best first."""
+    """Make a row for each trial, the best first."""
     rows = tuple(
         (
             str(trial.number),
@@ -199,14 +199,14 @@ def tuning_table(tuning: Tuning) -> Rows:
 
 
 def _furthest(drift: dict[str, Distance] | Missing | None) -> tuple[str, Distance] | None:
-    """The feature that is nearest to its limit, or furthest beyond it."""
+    """Return the feature nearest to its limit, or furthest beyond it."""
     if not isinstance(drift, dict) or not drift:
         return None
     return max(drift.items(), key=lambda item: item[1].value / item[1].limit)
 
 
 def runs_table(runs: Sequence[Run], cutoffs: Sequence[int]) -> list[tuple[Run, tuple[str, ...]]]:
-    """Each run with its cells, the newest first; recall beside that of the last blessed model."""
+    """Return each run with its cells, the newest first; recall beside that of the last blessed model."""
 
     def recall(run: Run, k: int) -> str:
         if k not in run.recall:
@@ -232,7 +232,7 @@ def runs_table(runs: Sequence[Run], cutoffs: Sequence[int]) -> list[tuple[Run, t
 
 
 def slice_table(run: Run, k: int) -> Rows:
-    """recall@K of every scorer by slice."""
+    """Make a table of the recall@K of every scorer by slice."""
     scorers = {key: words for key, words in SCORERS.items() if key in run.metrics["all"]}
     rows = [
         (
@@ -246,7 +246,7 @@ def slice_table(run: Run, k: int) -> Rows:
 
 
 def metric_table(run: Run) -> Rows:
-    """Every metric of every scorer over all held-out interactions."""
+    """Make a table of every metric of every scorer over all held-out interactions."""
     whole = run.metrics["all"]
     scorers = {key: words for key, words in SCORERS.items() if key in whole}
     names = [name for name in whole[CANDIDATE] if "_over_" not in name]
@@ -255,7 +255,7 @@ def metric_table(run: Run) -> Rows:
 
 
 def tables(spec: FeatureSpec) -> dict[str, list[str]]:
-    """By embedding table that has a vocabulary, the features that share it."""
+    """Map each embedding table with a vocabulary to the features that share it."""
     return {
         table: [
             name
@@ -268,12 +268,12 @@ def tables(spec: FeatureSpec) -> dict[str, list[str]]:
 
 
 def address(uri: str) -> str:
-    """Where a browser finds an artifact; empty where it cannot: it knows nothing of object stores, and a script is no place."""
+    """Return a link to an artifact; empty if a browser cannot follow it: one to an object store, or a script."""
     if uri.startswith("/"):
         return Path(uri).as_uri()
     return uri if uri.startswith(("http://", "https://")) else ""
 
 
 def is_there(artifact: Artifact) -> bool:
-    """Whether an artifact was not removed; of one in an object store ML Metadata says so, nobody else is asked."""
+    """Return whether an artifact exists; for one in an object store, only ML Metadata is asked."""
     return artifact.state == "live" and (not artifact.uri.startswith("/") or Path(artifact.uri).exists())

@@ -1,4 +1,4 @@
-"""Runs to charts over days: what each of the page's plots says."""
+"""Turns runs into charts over days: the content of each plot of the page."""
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +24,7 @@ ALL = "all"
 
 @dataclass(frozen=True)
 class Status:
-    """A day in the strip below a chart: `place` is that of its column, `outcome` None where it has no run."""
+    """A day in the strip below a chart: `place` is that of its column, `outcome` is None for a day without a run."""
 
     place: float
     day: str
@@ -34,7 +34,7 @@ class Status:
 
 
 def columns(days: Sequence[Run]) -> list[str]:
-    """Every day from the first to the last; only those with runs where too many of them have none."""
+    """Return every day from the first to the last; only those with runs if too many days have none."""
     dates = [date.fromisoformat(run.date) for run in days]
     span = (dates[-1] - dates[0]).days + 1
     if span - len(dates) > MOST_EMPTY_DAYS:
@@ -43,7 +43,7 @@ def columns(days: Sequence[Run]) -> list[str]:
 
 
 def statuses(days: Sequence[Run]) -> list[Status]:
-    """What became of each day."""
+    """Return the outcome of each day."""
     runs = {run.date: run for run in days}
     every = columns(days)
     found = []
@@ -56,12 +56,12 @@ def statuses(days: Sequence[Run]) -> list[Status]:
 
 
 def recall_cutoffs(days: Sequence[Run]) -> list[int]:
-    """The K that recall was measured at."""
+    """Return the K that recall was measured at."""
     return sorted({k for run in days for k in (*run.recall, *run.next_day_recall)})
 
 
 def recall_chart(days: Sequence[Run], k: int, config: Config) -> Chart:
-    """recall@K of every scorer by day, with the 95 % intervals of the model and the floor that it has to reach."""
+    """Draw recall@K of every scorer by day, with the 95 % intervals of the model and its lower limit."""
     metric = f"recall_at_{k}"
     series = {words: _by_day(days, partial(_recall, ALL, scorer, metric, words)) for scorer, words in SCORERS.items()}
     floors = [
@@ -75,7 +75,7 @@ def recall_chart(days: Sequence[Run], k: int, config: Config) -> Chart:
 
 
 def next_day_chart(days: Sequence[Run], k: int) -> Chart | Missing:
-    """recall@K of all of each day by the model that was blessed before it, beside what was known the evening before."""
+    """Draw recall@K of all of each day by the model blessed before it, beside the baselines of the evening before."""
     metric = f"recall_at_{k}"
     series = _some(
         {
@@ -84,13 +84,13 @@ def next_day_chart(days: Sequence[Run], k: int) -> Chart | Missing:
         }
     )
     if not series:
-        return Missing("No model of an earlier day was there to be judged by these days.")
+        return Missing("No model of an earlier day could be evaluated on these days.")
     label = f"recall@{k} of the next day, by day: {', '.join(series)}"
     return line_chart(label, _short(days), series, _recall_words, most=1.0)
 
 
 def aside_chart(days: Sequence[Run], k: int) -> Chart | Missing:
-    """recall@K of items as if new, and of towers of different versions, by day."""
+    """Draw recall@K of items as if new, and of towers of different versions, by day."""
     series = _some(
         {
             words: _by_day(days, partial(_recall, ALL, scorer, f"recall_at_{k}", words))
@@ -103,7 +103,7 @@ def aside_chart(days: Sequence[Run], k: int) -> Chart | Missing:
 
 
 def slice_charts(days: Sequence[Run], k: int) -> dict[str, Chart]:
-    """By what slices are of, recall@K of the model by day, a line a slice: those with the most interactions."""
+    """Draw the model's recall@K by day, a chart for each slicing, a line for each of its largest slices."""
     sizes: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     for run in days:
         for name, metrics in run.metrics.items():
@@ -125,7 +125,7 @@ def slice_charts(days: Sequence[Run], k: int) -> dict[str, Chart]:
 
 
 def volume_chart(days: Sequence[Run]) -> Chart:
-    """How many rows each day brought."""
+    """Draw the number of rows of each day."""
 
     def rows(run: Run) -> Value | None:
         if "interactions" not in run.rows:
@@ -139,7 +139,7 @@ def volume_chart(days: Sequence[Run]) -> Chart:
 
 
 def dropped_chart(days: Sequence[Run]) -> Chart | Missing:
-    """How many rows were dropped, or filtered, by why."""
+    """Draw the number of dropped or filtered rows, by reason."""
     why = sorted({reason for run in days for rows in run.rows.values() for reason in _left_out(rows)})
     if not why:
         return Missing("No row was dropped.")
@@ -158,7 +158,7 @@ def _left_out(rows: Mapping[str, Any]) -> dict[str, int]:
 
 
 def oov_chart(days: Sequence[Run]) -> Chart | Missing:
-    """Of the ids that the examples have, how many are outside the vocabulary, by embedding table."""
+    """Draw the share of the examples' ids that are outside the vocabulary, by embedding table."""
 
     def share(table: str, run: Run) -> Value | None:
         of_table = run.turnover.get(table)
@@ -170,12 +170,12 @@ def oov_chart(days: Sequence[Run]) -> Chart | Missing:
     tables = sorted({table for run in days for table in run.turnover})
     series = _some({table: _by_day(days, partial(share, table)) for table in tables})
     if not series:
-        return Missing("No embedding table has a vocabulary, or no run came so far.")
+        return Missing("No embedding table has a vocabulary, or no run got that far.")
     return line_chart(f"OOV share by day: {', '.join(series)}", _short(days), series, _share_words, most=1.0)
 
 
 def admitted_chart(days: Sequence[Run]) -> Chart:
-    """How many ids each day gave a row of its own."""
+    """Draw the number of ids that entered a vocabulary each day."""
 
     def admitted(run: Run) -> Value | None:
         if not run.turnover:
@@ -188,7 +188,7 @@ def admitted_chart(days: Sequence[Run]) -> Chart:
 
 
 def drift_chart(days: Sequence[Run], drift: Mapping[str, dict[str, Distance] | Missing]) -> Chart | Missing:
-    """How far each day's features are from the day's before, as far as a limit asks for it."""
+    """Draw how far each day's features are from the previous day's, for features with a limit."""
     known = {run: found for run, found in drift.items() if isinstance(found, dict)}
 
     def distance(feature: str, run: Run) -> Value | None:
@@ -209,10 +209,10 @@ def drift_chart(days: Sequence[Run], drift: Mapping[str, dict[str, Distance] | M
 
 
 def loss_chart(days: Sequence[Run], losses: Mapping[str, list[float] | Missing]) -> Chart | Missing:
-    """The mean loss by epoch, a line a day, oldest first."""
+    """Draw the mean loss by epoch, a line for each day, oldest first."""
     known = {run.date: found for run in days if isinstance(found := losses[run.run], list)}
     if not known:
-        return Missing("No run left a loss curve.")
+        return Missing("No run stored a loss curve.")
     epochs = max(map(len, known.values()))
     series: dict[str, list[Value | None]] = {
         day: [
@@ -226,12 +226,12 @@ def loss_chart(days: Sequence[Run], losses: Mapping[str, list[float] | Missing])
 
 
 def tuning_chart(tuning: Tuning) -> Chart:
-    """Recall@K behind each epoch, of the settings as they were and of the best trials."""
+    """Draw recall@K after each epoch, for the current settings and for the best trials."""
     drawn = [trial for trial in tuning.best_first(TRIALS_DRAWN) if trial.curve]
     chosen = sorted(drawn, key=lambda trial: trial.number != 0)
     epochs = max(len(trial.curve) for trial in chosen)
     series: dict[str, list[Value | None]] = {
-        f"trial {trial.number}" if trial.number else "as they are": [
+        f"trial {trial.number}" if trial.number else "current settings": [
             *(
                 Value(value, f"trial {trial.number}, epoch {n}: {value:.4f}\n{trial.words}")
                 for n, value in enumerate(trial.curve, 1)
@@ -241,11 +241,11 @@ def tuning_chart(tuning: Tuning) -> Chart:
         for trial in chosen
     }
     names = [f"epoch {number}" for number in range(1, epochs + 1)]
-    return line_chart(f"Recall@{tuning.k} behind each epoch, by trial", names, series, _short_words, from_zero=False)
+    return line_chart(f"Recall@{tuning.k} after each epoch, by trial", names, series, _short_words, from_zero=False)
 
 
 def frequency_chart(found: Frequencies) -> Chart:
-    """What the estimator says of an item against how often the data has it."""
+    """Draw the estimator's frequency of each item against its counted frequency."""
     points = (
         (counted, estimated, f"counted {counted:.3g} a batch, estimated {estimated:.3g}")
         for counted, estimated in zip(found.counted, found.estimated, strict=True)
@@ -269,7 +269,7 @@ def _recall(
         return None
     interval = "" if low is None or high is None else f" [{low:.3f}, {high:.3f}]"
     tip = f"{run.date}, {words}: {value:.4f}{interval}, {found.get('interactions', 0):,} interactions"
-    if scorer != CANDIDATE or slice_name != ALL:  # five more intervals a day would hide the one that decides
+    if scorer != CANDIDATE or slice_name != ALL:  # five more intervals a day would hide the decisive one
         return Value(value, tip)
     return Value(value, tip, low, high, symbol=_symbol(run))
 
@@ -285,18 +285,18 @@ def _symbol(run: Run) -> str:
 
 
 def _by_day(days: Sequence[Run], read: Callable[[Run], Value | None]) -> list[Value | None]:
-    """What is read of each day's run; None for days without."""
+    """Read a value of each day's run; None for days without one."""
     runs = {run.date: run for run in days}
     return [read(runs[day]) if day in runs else None for day in columns(days)]
 
 
 def _some(series: Mapping[str, Sequence[Value | None]]) -> dict[str, Sequence[Value | None]]:
-    """Without those that have no value at all."""
+    """Leave out series without any value."""
     return {name: values for name, values in series.items() if any(values)}
 
 
 def _short(days: Sequence[Run]) -> list[str]:
-    """The columns without their year."""
+    """Return the columns without their year."""
     return [day[5:] for day in columns(days)]
 
 

@@ -1,4 +1,4 @@
-"""The last search for settings, as `ndr tune` leaves it for the report. TensorFlow is not imported."""
+"""The last search for settings, which `ndr tune` stores for the report. Does not import TensorFlow."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -17,19 +17,19 @@ class Tuning:
 
     Attributes:
         date: the UTC day, ISO 8601.
-        run: whose data it was.
-        ended: when, ISO 8601 in UTC.
-        k: of recall@K.
-        interactions: held-out ones, of the half that chooses and of the other.
-        trials: those that ended, oldest first.
-        best: the number of the trial that is best by the half that chooses.
-        epochs: behind which it was.
-        before: recall@K of the settings as they were, on the other half.
+        run: the run whose data it used.
+        ended: the time of its end, ISO 8601 in UTC.
+        k: the K of recall@K.
+        interactions: the number of held-out interactions in the half that chooses, and in the other half.
+        trials: the completed trials, oldest first.
+        best: the number of the best trial, by the half that chooses.
+        epochs: the epochs after which it was best.
+        before: recall@K of the current settings, on the other half.
         after: the best trial's.
-        difference: between both.
-        lower: end of the 95 % interval of the difference; None where all users are of one group.
-        upper: the other end.
-        changes: what of the best trial differs from the settings as they were, by the name of the setting.
+        difference: `after` minus `before`.
+        lower: lower end of the 95 % interval of the difference; None if all users are in one group.
+        upper: upper end of the interval.
+        changes: the best trial's settings that differ from the current ones, by name.
     """
 
     date: str
@@ -49,29 +49,31 @@ class Tuning:
 
     @property
     def is_better(self) -> bool:
-        """Whether the best trial is better beyond chance."""
+        """Whether the best trial is significantly better."""
         return self.lower is not None and self.lower > 0.0
 
     def best_first(self, most: int) -> list[Trial]:
-        """The best so many trials, and that of the settings as they were."""
+        """Return the best `most` trials, and that of the current settings."""
         ranked = sorted(self.trials, key=lambda trial: -(trial.best if trial.best is not None else -1.0))
         return [*ranked[:most], *(trial for trial in ranked[most:] if not trial.number)]
 
     @property
     def verdict(self) -> str:
-        """What came of it, a sentence."""
+        """The outcome, in a sentence."""
         within = "" if self.lower is None else f" [{self.lower:+.4f}, {self.upper:+.4f}]"
         measured = f"recall@{self.k} {self.after:.4f}, {self.difference:+.4f}{within}"
         whom = f"on the {self.interactions[1]:,} held-out interactions that had no part in the choice"
         if not self.changes:
-            return f"No trial is above the settings as they are: recall@{self.k} {self.before:.4f} {whom}."
+            return f"No trial beats the current settings: recall@{self.k} {self.before:.4f} {whom}."
         if self.is_better:
-            return f"Trial {self.best} is better than the settings as they are: {measured} {whom}."
-        return f"No trial is better than the settings as they are beyond chance: the best, {self.best}, has {measured} {whom}."
+            return f"Trial {self.best} is better than the current settings: {measured} {whom}."
+        return (
+            f"No trial is significantly better than the current settings: the best, {self.best}, has {measured} {whom}."
+        )
 
 
 def write(root: Path, tuning: Tuning) -> Path:
-    """Keeps a search for the report; the file has its name once it is whole."""
+    """Store a search for the report; the file gets its name once it is complete."""
     path = root / FILE
     aside = path.with_name(f".{FILE}")
     aside.write_text(json.dumps(asdict(tuning), indent=2) + "\n", encoding="utf-8")
@@ -80,7 +82,7 @@ def write(root: Path, tuning: Tuning) -> Path:
 
 
 def read(root: Path) -> Tuning:
-    """The last search.
+    """Read the last search.
 
     Raises:
         UserError: there is none yet, or the file is damaged.
@@ -90,6 +92,6 @@ def read(root: Path) -> Tuning:
         trials = tuple(Trial(**{**each, "curve": tuple(each["curve"])}) for each in kept["trials"])
         return Tuning(**{**kept, "trials": trials, "interactions": tuple(kept["interactions"])})
     except FileNotFoundError as error:
-        raise UserError("No better settings were searched for yet: ndr tune.") from error
+        raise UserError("There was no search for better settings yet: ndr tune.") from error
     except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{root / FILE}: expected what ndr tune writes, found something else: {error}.") from error
+        raise UserError(f"{root / FILE}: expected the output of ndr tune, found something else: {error}.") from error

@@ -1,4 +1,4 @@
-"""Trials in ML Metadata: an execution each, which used the day's transformed examples and its graph."""
+"""Records trials in ML Metadata: an execution for each, whose inputs are the day's transformed examples and graph."""
 
 import json
 from collections.abc import Sequence
@@ -16,20 +16,20 @@ TRIAL_PROPERTIES = {"trial": mlmd.INT, "settings": mlmd.STRING, "outcome": mlmd.
 
 
 class TrialRecords:
-    """Writes the trials of one search.
+    """Records the trials of one search.
 
     Args:
-        to: where ML Metadata is.
-        search: its name, such as `2026-11-25.3f2c`; the context that the trials are in.
-        inputs: the ids of the artifacts that all of them use.
-        k: of recall@K.
+        to: the connection to ML Metadata.
+        search: its name, such as `2026-11-25.3f2c`; the name of the trials' context.
+        inputs: the ids of the artifacts that all trials use.
+        k: the K of recall@K.
     """
 
     def __init__(self, to: mlmd.ConnectionConfig, search: str, inputs: Sequence[int], k: int) -> None:
         self._to, self._search, self._inputs, self._k = to, search, inputs, k
 
     def note(self, trial: Trial) -> None:
-        """Leaves a trial that ended; one that is there already stays."""
+        """Record a completed trial, unless it is recorded already."""
         store = connect(self._to)
         kind = store.put_execution_type(mlmd.ExecutionType(name=TRIAL, properties=TRIAL_PROPERTIES))
         group = store.put_context_type(mlmd.ContextType(name=TUNING))

@@ -1,4 +1,4 @@
-"""A search for better settings over the data of a day that a run has prepared."""
+"""Searches for better settings on the data of a day that a run has prepared."""
 
 import hashlib
 import json
@@ -27,26 +27,26 @@ from pipeline.tuning.file import Tuning
 from pipeline.tuning.records import TrialRecords
 from schemas.errors import UserError
 
-assert components  # which chooses Keras 2
+assert components  # its import selects Keras 2
 FOLDER = "tuning"
 SHOWN = 10
 
 
 def tune(config: Config, day: date, seconds: float, say: Callable[[str], None]) -> Tuning:
-    """Searches, or goes on with a search of the same data, code and settings that was ended.
+    """Search, or resume an interrupted search of the same data, code and settings.
 
     Args:
-        config: `tuner` says what is searched through.
-        day: whose data is trained on and judged by.
-        seconds: of all trials together, those of earlier attempts included.
-        say: told of each trial that ends.
+        config: `tuner` says what is searched.
+        day: the day with the training and held-out data.
+        seconds: time for all trials, including earlier attempts.
+        say: called with a message for each completed trial.
 
     Raises:
-        UserError: no run has completed the day, what it made is gone, or it holds nothing out.
+        UserError: no run has completed the day, its outputs are gone, or it has no held-out interactions.
     """
     run = Records(store.connection(config)).last_complete(config.name, day) if store.has_begun(config) else None
     if run is None:
-        raise UserError(f"No run has completed {day}, whose data could be searched over. First: ndr run --date {day}.")
+        raise UserError(f"No run has completed {day}, so there is no data to search on. First: ndr run --date {day}.")
     graph = Lineage(store.connection(config)).of_run(run.run)
     spec, trainer = config.feature_spec(), config.trainer.of_run(goes_on=False)
     places, held_out_files, used = _places(graph)
@@ -70,7 +70,7 @@ def tune(config: Config, day: date, seconds: float, say: Callable[[str], None]) 
         search = Search(training, held_out, trainer, config.tuner, k, folder)
         records = TrialRecords(store.connection(config), f"{config.name}.{folder.name}", used, k)
         if search.trials:
-            say(f"Goes on behind trial {search.trials[-1].number} of a search that was ended.")
+            say(f"Resumes an interrupted search after trial {search.trials[-1].number}.")
         for trial in search.trials:
             records.note(trial)
 
@@ -86,7 +86,7 @@ def tune(config: Config, day: date, seconds: float, say: Callable[[str], None]) 
 
 
 def table(tuning: Tuning) -> Table:
-    """The best trials, the best first, and the settings as they are."""
+    """Make a table of the best trials, the best first, and of the current settings."""
     shown = Table("trial", f"recall@{tuning.k}", "epochs", "", "settings", title=f"{len(tuning.trials)} trials over {tuning.date}",
                   title_justify="left")  # fmt: skip
     for trial in tuning.best_first(SHOWN):
@@ -96,7 +96,7 @@ def table(tuning: Tuning) -> Table:
 
 
 def difference(tuning: Tuning) -> list[str]:
-    """The changes as lines that a person copies: `--set` for the configuration, the key for features.yaml."""
+    """Format the changes for copying: `--set` for the configuration, the key for features.yaml."""
     lines = []
     for name, value in tuning.changes.items():
         words = f"{value:.4g}" if isinstance(value, float) else json.dumps(value)
@@ -105,7 +105,7 @@ def difference(tuning: Tuning) -> list[str]:
 
 
 def _places(graph: Graph) -> tuple[Places, list[str], list[int]]:
-    """Where the day's data lies: for training; the held-out interactions; and the ids of what trials use."""
+    """Return the places of the training data, those of the held-out interactions, and the ids of the trials' inputs."""
     transformed = place(graph, "Examples", "Transform")
     catalogue = place(graph, "Examples", "Catalogue")
     interactions = place(graph, "Examples", "Interactions")
@@ -135,7 +135,7 @@ def _places(graph: Graph) -> tuple[Places, list[str], list[int]]:
 
 
 def _there(folder: Path, split: str) -> tuple[str, ...]:
-    """The pattern of a split's files, if it has any."""
+    """Return the pattern of a split's files, if it has any."""
     pattern = _files(folder, split)
     return (pattern,) if tf.io.gfile.glob(pattern) else ()
 
@@ -171,7 +171,7 @@ def _line(trial: Trial, k: int) -> str:
     recall = (
         "no epoch"
         if trial.best is None
-        else f"recall@{k} {trial.best:.4f} behind {trial.epochs} of {len(trial.curve)} epochs"
+        else f"recall@{k} {trial.best:.4f} after {trial.epochs} of {len(trial.curve)} epochs"
     )
-    words = "the settings as they are" if trial.number == 0 else in_words(trial.values)
+    words = "the current settings" if trial.number == 0 else in_words(trial.values)
     return f"trial {trial.number:>3} {trial.state:<9}{recall}, {trial.seconds:.0f} s: {words}"

@@ -206,7 +206,7 @@ def test_a_base_that_is_not_whole_stops_the_day_with_the_files_name(tmp_path: Pa
             path.write_bytes(content[: len(content) // 2])
         case _:
             path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    with pytest.raises(UserError, match=f"{path}: expected the counts that a day left, found .*run .* again"):
+    with pytest.raises(UserError, match=f"{path}: expected the counts that a day wrote, found .*run .* again"):
         count(tmp_path / "101", 101, log(5, [101]), base)
     assert not (tmp_path / "101" / "counts" / THROUGH).exists()
 

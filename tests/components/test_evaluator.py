@@ -378,10 +378,10 @@ def test_several_workers_say_the_same(tmp_path: Path) -> None:
         ({"limits": [{"metric": "mrr", "slice": {"planet": "x"}, "at_least": 0.1}]}, "there is no such slice"),
         ({"limits": [{"metric": "mrr", "slice": {"user": "old"}, "at_least": 0.1}]}, "expected one of new, known"),
         ({"limits": [{"metric": "mrr"}]}, "received none of them"),
-        ({"limits": [{"metric": "mrr", "fall_at_most": 0, "rise_at_most": 0}]}, "in a limit each"),
+        ({"limits": [{"metric": "mrr", "fall_at_most": 0, "rise_at_most": 0}]}, "in separate limits"),
         (
             {"limits": [{"metric": "mrr", "at_least": 0, "beyond_noise": True}]},
-            "as it is of a change; received neither",
+            "as beyond_noise is about a change; received neither",
         ),
         (
             {"limits": [{"metric": "coverage_at_50", "fall_at_most": 0, "beyond_noise": True}]},

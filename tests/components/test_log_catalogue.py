@@ -220,7 +220,9 @@ def test_the_catalogue_before_is_of_the_newest_earlier_day() -> None:
 def test_the_item_s_column_has_to_be_the_log_s(tmp_path: Path) -> None:
     (tmp_path / "features.yaml").write_text(OF_LOG_TEXT.replace("{item: sku}", "{item: id}"))
     (tmp_path / "shop.yaml").write_text(CONFIG_TEXT)
-    with pytest.raises(UserError, match=r"catalogue.item: expected sku, the log's column .* is from_log, received id"):
+    with pytest.raises(
+        UserError, match=r"catalogue.item: expected sku, the log's item column, .* is from_log; received id"
+    ):
         config.load(tmp_path / "shop.yaml").feature_spec()
     (tmp_path / "features.yaml").write_text(OF_LOG_TEXT)
     assert config.load(tmp_path / "shop.yaml").feature_spec().catalogue.item == "sku"

@@ -244,5 +244,5 @@ def test_only_what_comes_from_a_table_is_declared_not_to_change(tmp_path: Path) 
     (tmp_path / "features.yaml").write_text(
         text.replace("  age: {kind: number", "  age: {kind: number, changes: false")
     )
-    with pytest.raises(UserError, match=r"query\.age.*`changes: false` is of features of the catalogue"):
+    with pytest.raises(UserError, match=r"query\.age.*`changes: false` is only for features of the catalogue"):
         features.load(tmp_path)

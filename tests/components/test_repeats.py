@@ -227,6 +227,6 @@ def test_what_cannot_be_beside_repeats_is_named() -> None:
     settings = TrainerSettings.model_validate(asked)
     found = dict(settings.faults(SPEC))
     assert found.keys() == {("softmax", "same_user_negatives"), ("jit_compile",), ("strategy", "kind")}
-    assert found["jit_compile",].startswith("not beside a history with `repeats: true` (past)")
+    assert found["jit_compile",].startswith("cannot be combined with a history with `repeats: true` (past)")
     past = SPEC.query["past"].model_copy(update={"repeats": False})
     assert settings.faults(SPEC.model_copy(update={"query": {**SPEC.query, "past": past}})) == []

@@ -80,7 +80,7 @@ def test_metrics_are_sliced_by_kinds_of_events() -> None:
     )
     assert settings.of(found).slices["event_kind"].most == 3
     assert settings.of(spec()).slices == {}
-    expected = "expected a kind of event that weighs something (view, purchase), received 'impression'"
+    expected = "expected a kind of event with a weight above 0 (view, purchase), received 'impression'"
     assert settings.faults(found) == [(("limits", 1, "slice", "event_kind"), expected)]
     assert [path for path, _ in settings.faults(spec())] == [("limits", n, "slice", "event_kind") for n in (0, 1)]
     every = EvaluatorSettings.model_validate({"slices": {"event_kind": {"most": 1}}})

@@ -56,7 +56,7 @@ def test_several_processes_without_tf_config_are_refused(monkeypatch: pytest.Mon
 def test_workers_in_a_process_that_has_used_tensorflow_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert tf.constant(1).numpy() == 1
     monkeypatch.setenv(strategies.TF_CONFIG, tf_config("worker", 0, worker=2))
-    with pytest.raises(UserError, match="expected a process in which TensorFlow has not been used"):
+    with pytest.raises(UserError, match="expected a process that has not used TensorFlow yet"):
         strategies.make(StrategySettings(kind="multi_worker_mirrored"))
 
 
@@ -111,7 +111,7 @@ def test_a_batch_is_made_smaller_so_that_all_have_as_much_of_it() -> None:
 def test_the_workers_help_and_its_faults_are_told_without_a_traceback() -> None:
     command = [sys.executable, "-m", "components.trainer.worker"]
     told = subprocess.run([*command, "--help"], capture_output=True, text=True, check=True)
-    assert "status  what it means" in told.stdout
+    assert "status  meaning" in told.stdout
     failed = subprocess.run(command, capture_output=True, text=True, env={"TF_CONFIG": tf_config("chief", 0, chief=1)})
     assert failed.returncode == 1
     assert failed.stderr.splitlines()[-1].startswith("TF_CONFIG: this process is the chief")

@@ -74,7 +74,7 @@ CASES = {
         ],
         "alert_rule_test": [alert("NdrNoNewVersion", "57h"), alert("NdrNoNewVersion", "58h", {"pipeline": "radio"})],
     },
-    "what became of the day": {
+    "the outcome of the day": {
         "interval": "1h",
         "input_series": [
             {"series": f'ndr_day_outcome{{pipeline="radio", outcome="{outcome}"}}', "values": values}

@@ -265,7 +265,7 @@ def test_days_are_inspected(shop: Shop) -> None:
 
     differences = told("diff", first["run"], last["run"])
     assert differences["outcome"]["version"] == [first["version"], last["version"]]
-    assert differences["data"]["goes on from"] == ["", last["given"]["base_day"]]
+    assert differences["data"]["trained from"] == ["", last["given"]["base_day"]]
     pushers = {run["run"] for run in shop.runs() if any(step["node"] == "Pusher" for step in run["steps"])}
     assert {each["run"] for each in told("artifacts", "--type", "PushedModel")} == pushers
 
@@ -278,7 +278,7 @@ def test_a_backfill_stops_at_the_first_fault_and_goes_on_where_it_stopped(shop: 
     answer = shop.ndr(*command)
     assert answer.returncode == 1
     assert answer.stderr.startswith(f"{missing}: Interactions of 1 day(s) are missing or unfit:")
-    assert f"the same command goes on with {missing}" in answer.stderr
+    assert f"the same command resumes from {missing}" in answer.stderr
     assert [run["date"] for run in shop.runs()[-2:]] == [str(first), str(missing)]  # nothing behind it was tried
     write_sales(shop.folder, missing)
     answer = shop.ndr(*command, retention="{days: 1, versions: 1}")
@@ -297,7 +297,8 @@ def test_a_backfill_stops_at_the_first_fault_and_goes_on_where_it_stopped(shop: 
     answer = shop.ndr("run", "--date", str(first))
     assert answer.returncode == 1
     assert (
-        f"{first} was run before, and went on from the model of {before}, which retention has removed" in answer.stderr
+        f"{first} was run before, and continued from the model of {before}, which retention has removed"
+        in answer.stderr
     )
 
 

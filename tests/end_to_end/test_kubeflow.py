@@ -148,9 +148,7 @@ def cluster(forks: Forks, root: Path, options: list[str]) -> Cluster:
     target = root / "pipeline.yaml"
     answer = forks("kubeflow", "compile", "--output", str(target), *options)
     assert answer.returncode == 0, answer.stderr
-    assert re.search(
-        r"\d+ steps, for which \d+ pods are started, or [1-5] where the day is done; a workflow of", answer.stdout
-    )
+    assert re.search(r"\d+ steps, which start \d+ pods, or [1-5] if the day is done; a workflow of", answer.stdout)
     text = target.read_text()
     assert PASSWORD not in text
     return Cluster(text, forks, root / "outputs")
@@ -249,7 +247,7 @@ def test_a_fault_of_the_data_of_the_user_and_of_the_moment_are_told_apart(
     other = [*configured(options), "trainer.towers={query: [8], item: [8]}"]
     cluster.step("begin", "other", date=str(DAY), settings=other)
     assert "ML Metadata knows no run" in cluster.step("ranker", "never-begun", 1, date=str(DAY))
-    assert "It comes behind" in cluster.step("infra-validator", "other", 1, date=str(DAY), settings=other)
+    assert "It must come after" in cluster.step("infra-validator", "other", 1, date=str(DAY), settings=other)
     (complete,) = [
         each["run"].partition(".")[2]
         for each in runs(options)

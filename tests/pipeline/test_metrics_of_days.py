@@ -166,7 +166,7 @@ def test_the_check_says_why(work: Work) -> None:
     late = standing.check(standing.read(work.places), 30 * hour, datetime.now(UTC) + 31 * hour)
     assert not late.is_good
     assert late.sentence == (
-        f"The last day that was pushed ended 31.0 hours ago; at most 30.0 hours are allowed. Version {FIRST} of 2026-11-22 is live."
+        f"The last pushed day ended 31.0 hours ago; at most 30.0 hours is allowed. Version {FIRST} of 2026-11-22 is live."
     )
     assert late.reasons == (f"2026-11-23, run {made.name}: failed.", "Interactions failed.")
 
@@ -174,7 +174,7 @@ def test_the_check_says_why(work: Work) -> None:
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({"textfile": "ndr.txt"}, "ends in .prom"),
+        ({"textfile": "ndr.txt"}, "ending in .prom"),
         ({"pushgateway": "pushgateway:9091"}, "an address such as"),
         ({"pushgateway": "http://user:secret@gateway"}, "an address such as"),
     ],

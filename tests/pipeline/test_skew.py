@@ -107,7 +107,7 @@ def test_the_measurement_is_kept_for_the_report(config: Config) -> None:
     path = skew.write(config, measured)
     assert skew_file.read(config.root) == measured
     path.write_text(json.dumps({"version": 1}))
-    with pytest.raises(UserError, match="expected what ndr skew writes"):
+    with pytest.raises(UserError, match="expected the output of ndr skew"):
         skew_file.read(config.root)
 
 

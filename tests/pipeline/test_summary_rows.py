@@ -32,7 +32,7 @@ def test_each_number_stands_below_its_heading() -> None:
         ["event is not play", "", "200", "", ""],
         ["listener: missing (plays.csv line 7)", "", "", "30", ""],
         ["rows of days before the window, for histories alone", "90", "", "", ""],
-        ["days before, that histories lack (2026-11-18 to 2026-11-19)", "2", "", "", ""],
+        ["missing days before the window, for histories (2026-11-18 to 2026-11-19)", "2", "", "", ""],
         ["rows of days that are not read", "5", "", "", ""],
         ["files whose names begin with _ or . (_SUCCESS)", "2", "", "", ""],
         ["catalogue", "40", "0", "0", "catalogue 40"],

@@ -31,10 +31,10 @@ def test_it_is_read_as_it_was_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("found", "beginning"),
     [
-        (tuning(), "Trial 1 is better than the settings as they are: recall@50 0.3500, +0.0500 [+0.0100, +0.0900]"),
-        (tuning(lower=-0.001), "No trial is better than the settings as they are beyond chance"),
-        (tuning(lower=None), "No trial is better than the settings as they are beyond chance"),
-        (tuning(changes={}), "No trial is above the settings as they are"),
+        (tuning(), "Trial 1 is better than the current settings: recall@50 0.3500, +0.0500 [+0.0100, +0.0900]"),
+        (tuning(lower=-0.001), "No trial is significantly better than the current settings"),
+        (tuning(lower=None), "No trial is significantly better than the current settings"),
+        (tuning(changes={}), "No trial beats the current settings"),
     ],
 )
 def test_the_verdict_is_by_the_interval(found: Tuning, beginning: str) -> None:
@@ -45,7 +45,7 @@ def test_the_verdict_is_by_the_interval(found: Tuning, beginning: str) -> None:
 @pytest.mark.parametrize("content", ["", "[]", json.dumps({"trials": []})])
 def test_a_damaged_file_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / file.FILE).write_text(content)
-    with pytest.raises(UserError, match="expected what ndr tune writes"):
+    with pytest.raises(UserError, match="expected the output of ndr tune"):
         file.read(tmp_path)
 
 

@@ -35,8 +35,8 @@ def test_the_seed_the_history_and_the_candidate_share_one_table() -> None:
         ("  year: {kind: number}", "  age: {kind: number}", "41", "has a feature age too"),
         ("  year: {kind: number}", "  reward: {kind: number}", "41", "taken by the pipeline"),
         # The pipeline's own columns begin with an underscore and are not written.
-        ("  year: {kind: number}", "  _year: {kind: number}", "41", "a letter first"),
-        ("  year: {kind: number}", "  class: {kind: number}", "41", "no word of Python's"),
+        ("  year: {kind: number}", "  _year: {kind: number}", "41", "starting with a letter"),
+        ("  year: {kind: number}", "  class: {kind: number}", "41", "not a Python keyword"),
         ("  year: {kind: number}", "  année: {kind: number}", "41", "the letters a to z"),
         ("  hour: {width: 4", "  an hour: {width: 4", "27", "the letters a to z"),
         (
@@ -92,10 +92,10 @@ def test_the_seed_the_history_and_the_candidate_share_one_table() -> None:
             "{genres: {kind: ids}",
             "{genres: {kind: ids, separator: ' '}",
             "13",
-            "separator: '|'}; declare the filter alike",
+            "separator: '|'}; give the filter the same declaration",
         ),
         ("{genres: {kind: ids}", "{exclude: {kind: ids}", "13", "taken by the pipeline"),
-        ("{genres: {kind: ids}", "{_genres: {kind: ids}", "13", "a letter first"),
+        ("{genres: {kind: ids}", "{_genres: {kind: ids}", "13", "starting with a letter"),
     ],
 )
 def test_a_bad_specification_is_refused_with_line_and_reason(
@@ -111,8 +111,8 @@ def test_a_bad_specification_is_refused_with_line_and_reason(
     ("events", "reason"),
     [
         ("[buy], column: seen", "not both"),
-        ("[sale]", "a weight of (view, buy), received 'sale'"),
-        ("[buy, view]", "'view' weighs nothing, so it stands in no history"),
+        ("[sale]", "a weight in `interactions.event` (view, buy), received 'sale'"),
+        ("[buy, view]", "'view' has weight 0, so it is in no history"),
     ],
 )
 def test_a_history_of_events_that_cannot_be_is_refused(tmp_path: Path, events: str, reason: str) -> None:

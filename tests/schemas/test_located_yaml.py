@@ -19,7 +19,7 @@ TOO_MUCH = {
     "aliases of aliases": (BILLION, "not valid YAML: expected at most 100,000 values once aliases are written out"),
     "nesting": ("a: " + "[" * 100_000, ":1: not valid YAML: nested more than 50 deep"),
     "nested mappings": ("a: " + "{b: " * 60, ":1: not valid YAML: nested more than 50 deep"),
-    "what holds itself": ("a: &a [*a]", ":1: not valid YAML: a part of it holds itself"),
+    "what holds itself": ("a: &a [*a]", ":1: not valid YAML: a part of it contains itself"),
     "a megabyte": ("a: " + "x" * (1 << 20), "expected at most 1,048,576 characters, found 1,048,579"),
 }
 

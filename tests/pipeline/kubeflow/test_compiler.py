@@ -301,5 +301,5 @@ def test_a_search_for_settings_is_a_step_of_a_pipeline_of_its_own_on_the_trainer
 
 
 def test_a_search_that_kubeflow_would_end_is_refused() -> None:
-    with pytest.raises(UserError, match="expected less than the 600 minutes behind which kubeflow ends the Trainer"):
+    with pytest.raises(UserError, match="expected less than the 600 minutes after which Kubeflow ends the Trainer"):
         compiler.compile_tuning(configuration.load(SHOP, SETTINGS), SHOP, [], "10h", 36_000.0)

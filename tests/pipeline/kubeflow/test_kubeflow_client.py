@@ -72,7 +72,7 @@ def opened(api: Api) -> client.Client:
 
 def test_what_was_compiled_is_one_version_of_one_pipeline(api: Api, package: str) -> None:
     assert "uploaded version" in ndr(api, "upload", package)
-    assert "there was already version" in ndr(api, "upload", package)
+    assert "found version" in ndr(api, "upload", package)
     ((pipeline, made),) = api.kept["pipelines"].items()
     (version,) = api.kept["versions"].values()
     assert (made["display_name"], version["pipeline_id"], version["content"]) == ("shop", pipeline, PACKAGE)
@@ -147,7 +147,7 @@ def test_a_run_at_work_is_waited_for_before_its_schedule_goes(
     monkeypatch.setattr(client.time, "sleep", sleep)
     arguments = ("shop",) if command == "delete" else (package, "--cron", "0 0 5 * * *")
     said = ndr(api, command, *arguments)
-    assert f"waits for run {run}" in said and other not in said
+    assert f"waits for unfinished run {run}" in said and other not in said
     assert api.kept["runs"].keys() == {run, other}, "the schedule took a run with it"
     assert len(modes) > 2 and set(modes) == {"DISABLE"}
     assert [each["trigger"]["cron_schedule"]["cron"] for each in api.kept["recurringruns"].values()] == (
@@ -282,7 +282,7 @@ def test_a_backfill_outlasts_a_server_that_restarts_but_not_one_that_is_gone(api
     failures = [2]
 
     def say(words: str) -> None:
-        if "at work" in words:  # the day is submitted
+        if "is running" in words:  # the day is submitted
             api.failing = failures[0]
 
     to, read = opened(api), read_package(Path(package))
@@ -348,7 +348,7 @@ def test_a_day_that_stays_missing_though_its_run_succeeded_ends_a_backfill(
 ) -> None:
     monkeypatch.setattr(cli, "today", lambda: date(2026, 11, 25))
     said = ndr(api, "backfill", shop[1], "--missed", status=1)
-    assert "2026-11-24: run" in said and "yet ML Metadata has no complete run of that day" in said
+    assert "2026-11-24: run" in said and "but ML Metadata has no complete run of that day" in said
     assert len(api.kept["runs"]) == 1
 
 
@@ -403,7 +403,7 @@ def test_a_token_is_read_from_its_file_at_every_request(api: Api, package: str, 
     api.states["shop 2026-11-22"] = ["RUNNING", "RUNNING", "SUCCEEDED"]
 
     def say(words: str) -> None:
-        if "at work" in words:
+        if "is running" in words:
             api.token = "another"
             file.write_text("another")
 
@@ -421,13 +421,13 @@ def test_a_token_is_read_from_its_file_at_every_request(api: Api, package: str, 
 
 def test_a_token_that_expires_in_the_middle_of_a_backfill_leaves_the_run_at_work(api: Api, package: str) -> None:
     def expire(words: str) -> None:
-        if "at work" in words:
+        if "is running" in words:
             api.token = "another"
 
     with pytest.raises(UserError) as refused:
         list(made_up.backfill(opened(api), read_package(Path(package)), iter([date(2026, 11, 22)]), (), expire))
-    assert "2026-11-22: " in str(refused.value) and "has expired: set NDR_KUBEFLOW_TOKEN anew" in str(refused.value)
-    assert "repeat it from 2026-11-22 on; a run that is at work continues" in str(refused.value)
+    assert "2026-11-22: " in str(refused.value) and "has expired: set NDR_KUBEFLOW_TOKEN again" in str(refused.value)
+    assert "repeat it from 2026-11-22 on; an unfinished run continues" in str(refused.value)
 
 
 def test_a_session_is_shown_by_its_cookie(api: Api) -> None:
@@ -533,7 +533,9 @@ def test_a_run_is_asked_for_once_whatever_comes_of_it(api: Api, package: str, mo
     before = len(api.kept["runs"])
     api.requests.clear()
     monkeypatch.setattr(to, "_reference", lambda _: api.__setattr__("failing", 1))
-    with pytest.raises(PassingError, match=r"answered 503: restarts\. Whether it made a run is not known: look before"):
+    with pytest.raises(
+        PassingError, match=r"answered 503: restarts\. Whether it created a run is unknown: check before"
+    ):
         to.submit(read, date(2026, 11, 24))
     assert api.requests.count("POST /runs") == 1 and len(api.kept["runs"]) == before
 

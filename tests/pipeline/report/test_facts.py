@@ -32,7 +32,7 @@ def test_losses_are_those_of_the_epochs(tmp_path: Path) -> None:
 
 def test_frequencies_are_what_the_trainer_left(tmp_path: Path) -> None:
     run = made("ModelRun", "Trainer", tmp_path)
-    with pytest.raises(UserError, match="left no frequencies"):
+    with pytest.raises(UserError, match="stored no frequencies"):
         facts.read_frequencies(run)
     pd.DataFrame({"counted": [1.0, 2.0], "estimated": [0.5, 2.5]}).to_parquet(tmp_path / "frequencies.parquet")
     assert facts.read_frequencies(run) == Frequencies([1.0, 2.0], [0.5, 2.5])

@@ -48,12 +48,12 @@ def test_a_first_day_has_no_next_day_and_says_why() -> None:
     assert (found["next_day"], found["next_day_reason"]) == (None, reason)
     assert (found["as_new"], found["as_new_reason"]) == (
         None,
-        "no held-out interaction is with an item that was drawn as new",
+        "no held-out interaction has an item that was drawn as new",
     )
     assert f"The next day: {reason}" in text(*tables(run))
     not_so_far = run_json(a_run(**NOT_JUDGED, metrics={}))
-    assert not_so_far["next_day"] is None and "did not come so far" in not_so_far["next_day_reason"]
-    assert not_so_far["as_new"] is None and "did not come so far" in not_so_far["as_new_reason"]
+    assert not_so_far["next_day"] is None and "ended before it evaluated" in not_so_far["next_day_reason"]
+    assert not_so_far["as_new"] is None and "ended before it evaluated" in not_so_far["as_new_reason"]
 
 
 def test_the_tables_lead_with_the_next_day() -> None:

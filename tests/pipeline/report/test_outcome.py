@@ -38,7 +38,7 @@ def test_a_run_has_one_outcome(changes: dict[str, Any], expected: Outcome) -> No
         (REFUSED, ["recall@50 of catalogue: 0.0400; expected at least 0.0500"]),
         (FAILED, ["Transform: no such column."]),
         ({**FAILED, "fault": ""}, ["Transform failed."]),
-        (BY_DAY[6], ["A rollback took its model back."]),
+        (BY_DAY[6], ["Its model was rolled back."]),
         (BY_DAY[11], ["It ended after Pusher, or still runs."]),
         ({"state": "unfinished", "steps": ()}, ["No step has run."]),
         (
@@ -65,7 +65,7 @@ def test_a_limit_that_was_waived_is_said_with_what_is_good() -> None:
     )
     found = verdict(run, (20261101001, "2026-11-01"))
     assert found.is_good and found.reasons == (sentence,)
-    assert found.sentence.startswith("2026-11-01 is good: its model was blessed, though a baseline is ahead of it.")
+    assert found.sentence.startswith("2026-11-01 is good: its model was blessed, though a baseline beats it.")
     assert blessing_words(run) == "yes, below a baseline"
     refusing = {"evaluator": {**waiving["evaluator"], "below_popularity": "refuse"}}
     assert replace(run, origin=Origin("1", "", False, "", refusing)).waived == ()

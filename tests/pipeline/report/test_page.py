@@ -100,7 +100,7 @@ def test_everything_is_there() -> None:
 def test_settings_that_were_tried_are_shown_with_what_they_are_worth() -> None:
     parsed = Parsed(page.render(replace(facts(fortnight()), tuning=tuning()), CONFIG))
     for told in (
-        "Trial 1 is better than the settings as they are: recall@50 0.3500, +0.0500 [+0.0100, +0.0900]",
+        "Trial 1 is better than the current settings: recall@50 0.3500, +0.0500 [+0.0100, +0.0900]",
         "3 trials over the data of 2026-11-14, by the 1,000 held-out",
         "0.3600",
         "towers linear",
@@ -108,7 +108,7 @@ def test_settings_that_were_tried_are_shown_with_what_they_are_worth() -> None:
     ):
         assert told in parsed.text
     (drawn,) = (
-        each for each in parsed.elements["svg"] if each.get("aria-label") == "Recall@50 behind each epoch, by trial"
+        each for each in parsed.elements["svg"] if each.get("aria-label") == "Recall@50 after each epoch, by trial"
     )
     assert drawn["role"] == "img"
 
@@ -128,7 +128,7 @@ def test_what_is_missing_leaves_a_sentence() -> None:
     text = Parsed(page.render(found, CONFIG)).text
     for sentence in (
         "The push folder cannot be read.",
-        "No run left a loss curve.",
+        "No run stored a loss curve.",
         "There was no day before",
         "ItemIndex was removed.",
         gone.why,
