@@ -23,7 +23,7 @@ from components.decoded import decode, single
 from components.evaluator.expectation import hit_probability
 from components.evaluator.positions import positions
 from components.evaluator.ranking import rank_by_embedding
-from components.transform.preprocessing import NO_AGE
+from components.transform.missing import NO_AGE
 from pipeline import config as configuration
 from schemas.features import AGES_SUFFIX, CANDIDATE_ID, FILE_NAME, TIMESTAMP
 

@@ -22,7 +22,8 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from components.indexer import filter_columns
-from components.transform.preprocessing import NO_ITEM, fingerprint
+from components.transform.missing import NO_ITEM
+from components.transform.preprocessing import fingerprint
 from ndr_client.conditions import ANY_OF, AT_LEAST, AT_MOST, NONE_OF, grammar
 from ndr_client.served import WHERE
 

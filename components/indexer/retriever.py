@@ -28,7 +28,8 @@ from components.indexer.search import Found, Search
 from components.indexer.settings import IndexerSettings
 from components.trainer.export import load_tower
 from components.trainer.warmup import write_warmup
-from components.transform.preprocessing import NO_ITEM, fingerprint
+from components.transform.missing import NO_ITEM
+from components.transform.preprocessing import fingerprint
 from ndr_client.served import (
     BONUSES,
     EMBEDDING,

@@ -11,8 +11,9 @@ from components.trainer.repeats import RepeatBonus
 from components.trainer.towers import Tower
 from components.trainer.warmup import write_warmup
 from components.transform import raw_features
+from components.transform.missing import NO_ITEM
 from components.transform.model_inputs import ModelInputs
-from components.transform.preprocessing import NO_ITEM, last_values
+from components.transform.preprocessing import last_values
 from ndr_client.served import BONUSES, EMBEDDING, EXAMPLES_SIGNATURE, QUERY_TOWER, REPEATED, TENSORS_SIGNATURE
 from schemas.errors import UserError
 from schemas.features import Feature

@@ -18,8 +18,9 @@ from components.transform.catalogue_lookup import (
     inputs_of_candidates,
     inputs_of_query_items,
 )
+from components.transform.missing import NO_AGE
 from components.transform.model_inputs import ModelInputs
-from components.transform.preprocessing import NO_AGE, fingerprint
+from components.transform.preprocessing import fingerprint
 from schemas.features import AGES_SUFFIX, CANDIDATE_ID, REWARD, SEEN_THROUGH, TIMESTAMP, FeatureSpec
 
 WINDOW_EXAMPLES = 100_000

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import tensorflow as tf
 import tf_keras
 
-from components.transform.preprocessing import NO_ITEM
+from components.transform.missing import NO_ITEM
 from schemas.features import FINGERPRINT_SUFFIX
 
 FIRST_DECAY = 0.5  # as in ACT-R

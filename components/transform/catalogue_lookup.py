@@ -17,7 +17,7 @@ from typing import Any
 import tensorflow as tf
 
 from components.example_gen.point_in_time import DAYS, NEWEST
-from components.transform.preprocessing import NO_ITEM, NO_ROW
+from components.transform.missing import NO_ITEM, NO_ROW
 from components.transform.recency import recency_weights
 from schemas.features import (
     CANDIDATE_ID,

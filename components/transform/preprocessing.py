@@ -31,6 +31,7 @@ import tensorflow as tf
 import tensorflow_transform as tft
 
 from components.analysis import files
+from components.transform.missing import NO_AGE, NO_ITEM, NO_ROW
 from components.transform.text import tokens
 from schemas.features import (
     AGES_SUFFIX,
@@ -51,9 +52,6 @@ from schemas.features import (
     VectorFeature,
 )
 
-NO_ROW = -1
-NO_ITEM = -1  # fingerprints are not negative
-NO_AGE = -1
 AGE_BOUNDS = [float(1 << power) for power in range(31)]  # seconds: below 1, from 1, 2, 4, ... up to 34 years and more
 AGE_CLASSES = len(AGE_BOUNDS) + 1
 FINGERPRINTS = 2**63 - 1

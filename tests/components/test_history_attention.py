@@ -13,7 +13,8 @@ from components.trainer.model import build_model
 from components.trainer.optimizers import build_optimizer
 from components.trainer.settings import TrainerSettings
 from components.trainer.towers import pool
-from components.transform.preprocessing import AGE_CLASSES, NO_AGE
+from components.transform.missing import NO_AGE
+from components.transform.preprocessing import AGE_CLASSES
 from components.transform.recency import recency_weights
 from schemas.features import CANDIDATE_ID, REWARD, FeatureSpec
 
