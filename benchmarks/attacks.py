@@ -49,7 +49,7 @@ def requests(port: int, rest_port: int, push_folder: Path) -> list[Callable[[], 
 
 
 def damaged_push(source: Path, push_folder: Path, version: int) -> None:
-    """Pushes a version whose manifest has the checksums of other files."""
+    """Push a version whose manifest has the checksums of other files."""
     push(source, push_folder, version)
     manifest = push_folder / "manifests" / f"{version}.json"
     content = json.loads(manifest.read_text())
@@ -62,7 +62,7 @@ def damaged_push(source: Path, push_folder: Path, version: int) -> None:
 
 
 def push(source: Path, push_folder: Path, version: int) -> None:
-    """Makes a copy of a version visible.
+    """Make a copy of a version visible.
 
     Args:
         source: the version's parts, and `files.json` with the digests of each.
@@ -80,7 +80,7 @@ def push(source: Path, push_folder: Path, version: int) -> None:
 
 
 def remove(push_folder: Path, version: int) -> None:
-    """Takes a version away, its manifest first."""
+    """Remove a version, its manifest first."""
     manifest = push_folder / "manifests" / f"{version}.json"
     if manifest.exists():
         parts = json.loads(manifest.read_text())["parts"]
@@ -113,7 +113,7 @@ def _ask(port: int, content: bytes) -> None:
 
 
 def _filled(name: str, size: int, dimensions: int = 1) -> bytes:
-    """A few bytes that claim a shape, whose values are all the last one."""
+    """Return a few bytes that claim a shape, whose values all repeat the last one."""
     from tensorflow.core.framework import tensor_pb2
     from tensorflow_serving.apis import predict_pb2
 

@@ -39,7 +39,7 @@ class Known:
     def add(
         self, users: NDArray[np.object_], items: NDArray[np.object_], times: NDArray[np.int64], histories: pa.ListArray
     ) -> None:
-        """Adds interactions.
+        """Add interactions.
 
         Args:
             users: [interactions] bytes.
@@ -94,7 +94,7 @@ class Known:
         }
 
     def _taken_by(self, users: NDArray[np.object_]) -> sparse.csr_array:
-        """[queries, items] int64: the greater the more often the query's user took the item, and the later, to a second."""
+        """Score [queries, items] int64: higher the more often the query's user took the item, and the later, to a second."""
         grouped = self._taken.groupby(["user", "item"])["time"].agg(["size", "max"]).reset_index()
         known = pd.Index(grouped["user"].unique())
         seconds = (grouped["max"] - self._taken["time"].min()) // 1_000_000
@@ -106,7 +106,7 @@ class Known:
 
     @staticmethod
     def _seen(histories: pa.ListArray, ids: pa.Array) -> Excluded:
-        """The rows of the items of each history, oldest first, of those that there are."""
+        """Return the rows of the items of each history, oldest first, without unknown ones."""
         lengths = pc.list_value_length(histories).to_numpy()
         rows = positions(pc.list_flatten(histories), ids)
         queries = np.repeat(np.arange(len(lengths)), lengths)[rows >= 0]

@@ -63,12 +63,12 @@ class Figure(NamedTuple):
 
 
 def is_cold(item: bytes) -> bool:
-    """Whether an item is one of those that are kept from training."""
+    """Return whether an item is one of those that are kept from training."""
     return is_drawn(item, (DAY - EPOCH).days, SHARE)
 
 
 def without_cold(source: Path, target: Path, until: date, is_cold: Callable[[bytes], bool] = is_cold) -> int:
-    """Copies a folder of interactions a day, less those with cold items before a day.
+    """Copy a folder of interactions a day, less those with cold items before a day.
 
     Args:
         source: has a folder of Parquet files a day, named by it.
@@ -96,7 +96,7 @@ def without_cold(source: Path, target: Path, until: date, is_cold: Callable[[byt
 
 
 def figures(everything: Ranked, removed: Ranked) -> list[Figure]:
-    """What both runs found of the cold items and of the others.
+    """Collect the results of both runs for the cold items and for the others.
 
     Args:
         everything: what the run on all of the logs held out.
@@ -124,7 +124,7 @@ def _figure(items: str, scorer: str, ranked: Ranked, by: str, chosen: NDArray[np
 
 
 def headline(found: Sequence[Figure]) -> dict[str, float]:
-    """The named numbers."""
+    """Return the named numbers."""
     of = {(each.items, each.scorer): each.recall[SHOWN][0] for each in found}
     return {
         "cold_recall_at_50": of[COLD, REMOVED],
@@ -137,7 +137,7 @@ def headline(found: Sequence[Figure]) -> dict[str, float]:
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     arguments = common.parser(__doc__ or "")
     arguments.add_argument("--root", type=Path, default=Path("var/benchmarks/cold_items"), help="of both runs")
     common.movielens_argument(arguments)

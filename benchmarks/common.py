@@ -25,7 +25,7 @@ def parser(description: str) -> argparse.ArgumentParser:
 
 
 def movielens_argument(arguments: argparse.ArgumentParser) -> None:
-    """Adds `--data`, a folder of `ndr data movielens`, which has to be there."""
+    """Add `--data`, a folder of `ndr data movielens`, which must exist."""
 
     def folder(text: str) -> Path:
         path = Path(text).absolute()
@@ -40,7 +40,7 @@ def movielens_argument(arguments: argparse.ArgumentParser) -> None:
 
 
 def conclude(path: Path | None, settings: Mapping[str, Any], figures: Any, headline: Mapping[str, float]) -> None:
-    """Shows the headline, and writes all of it where a path was given."""
+    """Show the headline, and write everything to a path if given."""
     show("headline", ["", "value"], [[name, f"{value:.4g}"] for name, value in headline.items()])
     if path:
         content = {"machine": machine(), "settings": settings, "figures": figures, "headline": headline}
@@ -70,7 +70,7 @@ def machine() -> dict[str, Any]:
 
 
 def interleaved(calls: Mapping[str, Callable[[], Any]], rounds: int, warm_up: int = 2) -> dict[str, list[float]]:
-    """Seconds of each call in each round, the calls taking turns so that a change of the machine's speed meets all of them.
+    """Time each call in each round, in seconds, in turns so that a change of the machine's speed affects all of them.
 
     Args:
         calls: each must return only once its work is done.
@@ -93,17 +93,17 @@ def key(words: str) -> str:
 
 
 def median(values: Sequence[float]) -> float:
-    """The median."""
+    """Return the median."""
     return statistics.median(values)
 
 
 def peak_gib() -> float:
-    """The most memory that this process has had resident, in GiB."""
+    """Return the peak resident memory of this process, in GiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB
 
 
 def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on the terminal; all but the first column to the right."""
+    """Print a table; all but the first column are right-aligned."""
     table = Table(title=title, title_justify="left")
     for number, column in enumerate(columns):
         table.add_column(column, justify="right" if number else "left")

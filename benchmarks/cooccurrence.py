@@ -50,7 +50,7 @@ class Log(NamedTuple):
 
 
 def read(folder: Path) -> Log:
-    """Reads the days that `ndr data movielens` wrote."""
+    """Read the days that `ndr data movielens` wrote."""
     frames = [parquet.read_table(path).to_pandas() for path in sorted(folder.glob("interactions/*/*.parquet"))]
     rows = pd.concat(frames, ignore_index=True).sort_values(["user_id", "timestamp", "movie_id"], ignore_index=True)
     people, items = (pd.factorize(rows[name])[0].astype(np.int64) for name in ("user_id", "movie_id"))
@@ -63,7 +63,7 @@ def read(folder: Path) -> Log:
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     arguments = common.parser(__doc__ or "")
     common.movielens_argument(arguments)
     options = arguments.parse_args()

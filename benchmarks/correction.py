@@ -76,7 +76,7 @@ class Data(NamedTuple):
 
 
 def prepare(root: str) -> Data:
-    """Runs the pipeline where that has not been done, and reads what it left."""
+    """Run the pipeline unless it has run, and read its outputs."""
     pipeline = Pipeline(CONFIG, [f"root={root}"])
     pipeline.command("data", "movielens")
     pipeline.command("run", "--date", str(DAY))
@@ -128,7 +128,7 @@ def parts_of(popularity: NDArray[np.int64]) -> dict[str, NDArray[np.bool_]]:
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     arguments = common.parser(__doc__ or "")
     arguments.add_argument("--root", default="var", help="of the pipeline's run (made where it is missing)")
     arguments.add_argument("--temperatures", type=float, nargs="+", default=[0.05, 0.1, 0.2, 0.4, 0.8])

@@ -49,7 +49,7 @@ class Interactions(NamedTuple):
     histories: pa.ListArray
 
     def chosen(self, rows: NDArray[np.int64]) -> "Interactions":
-        """Some of them."""
+        """Select some of the interactions."""
         return Interactions(
             [self.examples[row] for row in rows],
             self.users[rows],
@@ -113,7 +113,7 @@ class Pipeline(NamedTuple):
         return Records(connection(self.resolved))
 
     def command(self, *words: str) -> None:
-        """Runs an `ndr` command.
+        """Run an `ndr` command.
 
         Raises:
             SystemExit: it did not end well.
@@ -125,7 +125,7 @@ class Pipeline(NamedTuple):
             raise SystemExit(status)
 
     def day(self, day: date) -> Day:
-        """Reads what a day's last complete run left."""
+        """Read what a day's last complete run left."""
         uris = self.records.example_uris(self._run(day))
         catalogue = read(f"{uris['catalogue']}/Split-catalogue/*")
         return Day(
@@ -137,7 +137,7 @@ class Pipeline(NamedTuple):
         )
 
     def ranked(self, day: date) -> Ranked:
-        """Reads how a day's last complete run ranked what it held out."""
+        """Read how a day's last complete run ranked what it held out."""
         return read_ranked(self._made(day, "Examples", "Ranker"))
 
     def _run(self, day: date) -> str:
@@ -166,7 +166,7 @@ def read_ranked(folder: str) -> Ranked:
 
 
 def ingest(config: configuration.Config, day: date, folder: Path) -> tuple[list[bytes], list[bytes]]:
-    """Takes logs and a catalogue through the steps that make examples of them, where that has not been done.
+    """Take logs and a catalogue through the steps that make examples of them, where that has not been done.
 
     Args:
         config: says where they lie, and how many days are read.
@@ -189,7 +189,7 @@ def ingest(config: configuration.Config, day: date, folder: Path) -> tuple[list[
 
 
 def read(pattern: str) -> list[bytes]:
-    """The serialised examples of gzipped TFRecords."""
+    """Return the serialised examples of gzipped TFRecords."""
     files = tf.data.Dataset.list_files(pattern, shuffle=False)
     return list(tf.data.TFRecordDataset(files, compression_type="GZIP").as_numpy_iterator())
 

@@ -44,14 +44,14 @@ def excluded(queries: int, items: int) -> Excluded:
 
 
 def ranking_alone(queries: int, items: int, answer: Any) -> None:
-    """What a process that only ranks takes."""
+    """Measure a process that only ranks."""
     rows = np.random.default_rng(2).integers(0, items, queries)
     rank_by_embedding(unit(queries, 0), unit(items, 1), rows, excluded(queries, items))
     answer.put(common.peak_gib())
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     arguments = common.parser(__doc__ or "")
     arguments.add_argument("--items", type=int, default=1_000_000)
     arguments.add_argument("--queries", type=int, default=10_000)

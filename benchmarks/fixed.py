@@ -40,7 +40,7 @@ class Cost:
 
 
 def costs(folder: Path, interactions: int, users: int, items: int) -> dict[str, Cost]:
-    """Runs the commands on an invented service.
+    """Run the commands on an invented service.
 
     Args:
         folder: an empty one.
@@ -63,14 +63,14 @@ def costs(folder: Path, interactions: int, users: int, items: int) -> dict[str, 
 
 
 def ndr(*arguments: str) -> Cost:
-    """Runs a command to its end."""
+    """Run a command to its end."""
     before, begun = _children(), time.perf_counter()
     subprocess.run([sys.executable, "-m", "pipeline.cli", *arguments], check=True, stdout=sys.stderr, env=os.environ)
     return Cost(_children() - before, time.perf_counter() - begun)
 
 
 def headline(found: dict[str, Cost]) -> dict[str, float]:
-    """The named numbers, in processor seconds."""
+    """Return the named numbers, in processor seconds."""
     return {
         "toy_day_seconds": found["toy day"].processor,
         "nothing_to_do_seconds": found["nothing to do"].processor,
@@ -84,7 +84,7 @@ def _children() -> float:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line."""
+    """Run the command line."""
     parser = common.parser(__doc__ or "")
     parser.add_argument("--interactions", type=int, default=3000)
     parser.add_argument("--users", type=int, default=300)

@@ -97,7 +97,7 @@ def scaled(work: Callable[[int], None], count: int, most: int) -> float:
 
 
 def catalogue_table(day: Day) -> pa.Table:
-    """The items, by id, written."""
+    """Return the items, by id, written."""
     table = parquet.read_table(day.catalogue).sort_by("item")
     feather.write_feather(table, day.folder / "items")
     return table
@@ -149,7 +149,7 @@ def count(table: pa.Table, items: pa.Table) -> None:
 
 
 def analyse(table: pa.Table) -> None:
-    """The counts of all ids, and the moments of the number."""
+    """Count all ids, and compute the moments of the number."""
     for name in ("user", "item", "history", "categories", "creator", "device"):
         pc.value_counts(_flat(table, name))
     numbers = pc.ln(table.column("seconds"))
@@ -168,7 +168,7 @@ def look_up(day: Day, table: pa.Table) -> None:
 
 
 def train(batches: int) -> None:
-    """The products of two towers and of a batch's logits, forwards and backwards."""
+    """Multiply as two towers and a batch's logits do, forwards and backwards."""
     layers = [0.1 * _random(INPUTS, HIDDEN), 0.01 * _random(HIDDEN, WIDTH)]
     inputs = _random(BATCH, INPUTS)
     for _ in range(batches):
@@ -185,7 +185,7 @@ def train(batches: int) -> None:
 
 
 def build(index: faiss.IndexIVFFlat, items: int) -> None:
-    """All items embedded, and divided into lists."""
+    """Embed all items, and divide them into lists."""
     embeddings = _towers(items)
     index.cp.niter = ROUNDS
     index.cp.max_points_per_centroid = items
@@ -194,7 +194,7 @@ def build(index: faiss.IndexIVFFlat, items: int) -> None:
 
 
 def ask(index: faiss.IndexIVFFlat, queries: int, items: int) -> None:
-    """Queries and items embedded as served and as trained, and the first items of the queries by the lists."""
+    """Embed queries and items with the served and the trained towers, and find the queries' first items by the lists."""
     _towers(items), _towers(items), _towers(queries)
     index.nprobe = PROBES
     index.search(_towers(queries), 2 * TOP)
@@ -215,7 +215,7 @@ def rank(queries: int, items: int) -> None:
 
 
 def add_up(rows: int) -> None:
-    """Sums of ranked interactions by scorer, slice and group of users."""
+    """Add up ranked interactions by scorer, slice and group of users."""
     random = np.random.default_rng(0)
     values = random.random((rows, COLUMNS))
     for _ in range(SCORERS):
@@ -245,7 +245,7 @@ def _random(rows: int, columns: int) -> NDArray[np.float32]:
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     from benchmarks.logs import FIRST_DAY, World, write
 
     arguments = common.parser(__doc__ or "")

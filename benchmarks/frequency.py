@@ -43,7 +43,7 @@ class Ours:
         self._update = tf.function(self._update_all)
 
     def count(self, batches: NDArray[np.int64]) -> None:
-        """[steps, BATCH] items, in order."""
+        """Draw [steps, BATCH] items, in order."""
         self._update(tf.constant(batches))
 
     def estimate(self) -> Shares:
@@ -66,7 +66,7 @@ class Printed:
         self._last, self._gap = np.zeros(CELLS), np.full(CELLS, 100.0)
 
     def count(self, batches: NDArray[np.int64]) -> None:
-        """[steps, BATCH] items, in order."""
+        """Draw [steps, BATCH] items, in order."""
         for batch in batches:
             self._step += 1
             rows = np.unique(self._rows[:, batch])
@@ -89,7 +89,7 @@ class CountMin:
         self._counts = np.zeros(CELLS)
 
     def count(self, batches: NDArray[np.int64]) -> None:
-        """[steps, BATCH] items, in order."""
+        """Draw [steps, BATCH] items, in order."""
         for batch in batches:
             self._step += 1
             self._counts *= 1.0 - self._alpha
@@ -108,7 +108,7 @@ class Exact:
         self._counts, self._step = np.zeros(ITEMS), 0
 
     def count(self, batches: NDArray[np.int64]) -> None:
-        """[steps, BATCH] items, in order."""
+        """Draw [steps, BATCH] items, in order."""
         self._step += len(batches)
         self._counts += np.bincount(batches.ravel(), minlength=ITEMS)
 
@@ -132,7 +132,7 @@ def estimators(seed: int) -> dict[str, Any]:
 
 
 def stream(seed: int) -> Iterator[tuple[NDArray[np.int64], Shares]]:
-    """Chunks of batches [CHUNK, BATCH], drawn without replacement, with the shares that they are drawn by."""
+    """Yield chunks of batches [CHUNK, BATCH], drawn without replacement, with the shares that they are drawn by."""
     random = np.random.default_rng(seed)
     for start in range(0, STEPS, CHUNK):
         weights = np.arange(1, ITEMS + 1, dtype=float) if start < FLIP else np.arange(ITEMS, 0, -1, dtype=float)
@@ -143,7 +143,7 @@ def stream(seed: int) -> Iterator[tuple[NDArray[np.int64], Shares]]:
 
 
 def simulate(seed: int) -> dict[str, list[float]]:
-    """The error of every estimator after every chunk: sum |p_hat - p| / (2 * BATCH), p = BATCH * share."""
+    """Return the error of every estimator after every chunk: sum |p_hat - p| / (2 * BATCH), p = BATCH * share."""
     compared = estimators(seed)
     errors: dict[str, list[float]] = {name: [] for name in compared}
     for batches, shares in stream(seed):
@@ -154,7 +154,7 @@ def simulate(seed: int) -> dict[str, list[float]]:
 
 
 def zipf() -> list[dict[str, float]]:
-    """Estimates by popularity decile (a tenth of the stream each, the head first) where head items occur many times a batch."""
+    """Compare estimates by popularity decile (a tenth of the stream each, head first), with head items many times in a batch."""
     shares = 1.0 / np.arange(1, ZIPF_ITEMS + 1)
     shares /= shares.sum()
     random = np.random.default_rng(0)
@@ -189,7 +189,7 @@ def periods() -> list[dict[str, float]]:
 
 
 def draw(path: Path, mean: dict[str, NDArray[np.float64]]) -> None:
-    """The paper's two figures: the error over the steps by alpha, and by the number of hashes."""
+    """Draw the paper's two figures: the error over the steps by alpha, and by the number of hashes."""
     steps = np.arange(CHUNK, STEPS + 1, CHUNK)
     panels = {
         "One hash, by alpha": [
@@ -219,7 +219,7 @@ def draw(path: Path, mean: dict[str, NDArray[np.float64]]) -> None:
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     arguments = common.parser(__doc__ or "")
     arguments.add_argument("--plot", type=Path, help="where the two figures are drawn (PNG)")
     options = arguments.parse_args()

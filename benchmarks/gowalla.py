@@ -84,7 +84,7 @@ class Split(NamedTuple):
 
 
 def read(folder: Path) -> Split:
-    """Reads a split; ids may be any words.
+    """Read a split; ids may be any words.
 
     Raises:
         UserError: a file that cannot be read, or has no interactions.
@@ -118,7 +118,7 @@ def _pairs(path: Path) -> tuple[NDArray[np.str_], NDArray[np.str_]]:
 
 
 def _ones(rows: NDArray[np.int64], columns: NDArray[np.int64], shape: tuple[int, int]) -> Matrix:
-    """A matrix that keeps the order of each row's columns; what is there twice is where it is first."""
+    """Return a matrix that keeps the order of each row's columns; a repeated column stays at its first position."""
     first = np.sort(np.unique(rows * shape[1] + columns, return_index=True)[1])
     order = first[np.argsort(rows[first], kind="stable")]
     ends = np.concatenate([[0], np.cumsum(np.bincount(rows[order], minlength=shape[0]))])
@@ -126,14 +126,14 @@ def _ones(rows: NDArray[np.int64], columns: NDArray[np.int64], shape: tuple[int,
 
 
 def shuffled(matrix: Matrix, random: np.random.Generator) -> Matrix:
-    """The same with the items of each user in an order that is drawn."""
+    """Return the same with the items of each user in an order that is drawn."""
     rows, columns = _coordinates(matrix)
     order = np.lexsort((random.random(len(rows)), rows))
     return sparse.csr_array((matrix.data, columns[order], matrix.indptr), shape=matrix.shape)
 
 
 def cut(matrix: Matrix) -> Split:
-    """Leaves the last of each user's items out, to choose by."""
+    """Leave out the last item of each user, to choose settings by."""
     rows, columns = _coordinates(matrix)
     lengths = np.diff(matrix.indptr)
     kept = lengths - np.maximum(np.floor(LEFT_OUT * lengths), lengths > 1).astype(np.int64)
@@ -147,7 +147,7 @@ def _coordinates(matrix: Matrix) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 def neighbours(matrix: Matrix) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The items that each item has most users in common with.
+    """Return the items with the most users in common with each item.
 
     A user with few items says more than one with many, and so does an item with few users.
 
@@ -188,7 +188,7 @@ class Inputs:
         self._neighbours = neighbours(matrix)
 
     def batches(self, size: int) -> tf.data.Dataset:
-        """An epoch's shuffled batches."""
+        """Return an epoch's shuffled batches."""
         signature = Batch(
             {
                 HISTORY: tf.TensorSpec([size, HISTORY_VALUES], tf.int64),
@@ -221,7 +221,7 @@ class Inputs:
             )
 
     def _before(self, users: NDArray[np.int64], ends: NDArray[np.int64], values: int) -> dict[str, NDArray[Any]]:
-        """The history of each user before a place in it: the newest first, weighed by how far back they are.
+        """Return the history of each user before a place in it: the newest first, weighed by how far back they are.
 
         Without an order, what stands behind the place comes behind what stands before it, and all weigh alike.
         """
@@ -239,12 +239,12 @@ class Inputs:
         return {HISTORY: np.where(there, items, -1), HISTORY + WEIGHTS_SUFFIX: weights}
 
     def of_users(self, users: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-        """The query tower's, of whole histories."""
+        """Return the query tower's inputs, of whole histories."""
         lengths = self._lengths[users]
         return self._before(users, lengths, int(lengths.max(initial=1)))
 
     def of_items(self, items: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-        """The item tower's."""
+        """Return the item tower's inputs."""
         rows, weights = self._neighbours
         return {OWN: items, NEIGHBOURS: rows[items], NEIGHBOURS + WEIGHTS_SUFFIX: weights[items]}
 
@@ -264,7 +264,7 @@ def feature_spec(width: int) -> FeatureSpec:
 
 
 def settings(options: argparse.Namespace, temperature: float) -> TrainerSettings:
-    """The trainer's settings for one temperature."""
+    """Return the trainer's settings for one temperature."""
     return TrainerSettings.model_validate(
         {
             "towers": {"query": [options.width], "item": [options.width]},
@@ -278,7 +278,7 @@ def settings(options: argparse.Namespace, temperature: float) -> TrainerSettings
 
 
 def fit(inputs: Inputs, trainer: TrainerSettings, epochs: int) -> Iterator[TwoTowerModel]:
-    """Trains by the project's own trainer; gives the model after each epoch."""
+    """Train with the project's own trainer; yield the model after each epoch."""
     tf_keras.backend.clear_session()  # else the graphs and tables of every model before stay in memory
     gc.collect()
     tf_keras.utils.set_random_seed(trainer.seed)
@@ -323,7 +323,7 @@ def quality(ranks: Ranks, to_find: Matrix) -> Quality:
 
 
 def judge(model: TwoTowerModel, inputs: Inputs, to_find: Matrix) -> Quality:
-    """Ranks what is to be found among all items that the user does not have in train."""
+    """Rank the test items among all items that the user does not have in train."""
     users, true_rows = _coordinates(to_find)
     queries, items = (
         np.concatenate(
@@ -346,7 +346,7 @@ def popularity(matrix: Matrix, to_find: Matrix) -> Quality:
 
 
 def seen(matrix: Matrix, users: NDArray[np.int64]) -> Excluded:
-    """What each query's user has already."""
+    """Return the items that each query's user has already."""
     rows = matrix[users]
     return Excluded(rows.indptr.astype(np.int64), rows.indices.astype(np.int64))
 
@@ -359,7 +359,7 @@ class Choice(NamedTuple):
 
 
 def choose(matrix: Matrix, options: argparse.Namespace) -> tuple[Choice, dict[str, list[float]]]:
-    """The temperature and the epochs with the best Recall@K on items left out of train; all that was tried."""
+    """Return the temperature and the epochs with the best Recall@K on items left out of train; all that was tried."""
     ordered = matrix if options.ordered else shuffled(matrix, np.random.default_rng(options.seed))
     kept, left_out = cut(ordered)
     if not left_out.nnz:
@@ -388,12 +388,12 @@ Row = Quality | tuple[float, float]
 
 
 def beside_published(rows: Mapping[str, Quality], counts: tuple[int, ...]) -> Mapping[str, Row]:
-    """What was published for the split with these counts, if any was, and what was measured."""
+    """Add the published results for the split with these counts, if any, to the measured ones."""
     return {**rows, **PUBLISHED} if counts == PUBLISHED_COUNTS else rows
 
 
 def show(rows: Mapping[str, Row], counts: tuple[int, ...]) -> None:
-    """The table, the best first."""
+    """Print the table, the best first."""
     users, items, trained, tested = counts
     shown = [
         [name, f"{row.recall:.4f} ± {row.recall_error:.4f}", f"{row.gain:.4f} ± {row.gain_error:.4f}"]
@@ -441,19 +441,19 @@ def run(options: argparse.Namespace) -> None:
 
 
 def positive(text: str) -> float:
-    """A finite number above 0."""
+    """Return a finite number above 0."""
     if not 0.0 < (number := float(text)) < float("inf"):
         raise ValueError
     return number
 
 
 def positive_int(text: str) -> int:
-    """A whole number above 0."""
+    """Return a whole number above 0."""
     return int(positive(str(int(text))))
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     arguments = common.parser(__doc__ or "")
     arguments.add_argument("folder", type=Path, nargs="?", default=FOLDER, help="of train.txt and test.txt")
     arguments.add_argument("--temperatures", type=positive, nargs="+", default=TEMPERATURES, help="to choose from")

@@ -40,7 +40,7 @@ SHOWN = 50
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     arguments = common.parser(__doc__ or "")
     arguments.add_argument("--root", type=Path, default=Path("var/benchmarks/history_encoder"), help="of what is made")
     arguments.add_argument("--seeds", type=int, default=3, help="models an encoder")

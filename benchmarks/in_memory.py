@@ -59,13 +59,13 @@ class Transform:
             self._transformed = transformed.get_concrete_function()
 
     def __call__(self, serialized: Sequence[bytes]) -> dict[str, tf.Tensor]:
-        """Serialised tf.Examples, at least one, to model inputs, each [examples, ...]."""
+        """Map serialised tf.Examples, at least one, to model inputs, each [examples, ...]."""
         parts = [self._transformed(tf.constant(serialized[n : n + BATCH])) for n in range(0, len(serialized), BATCH)]
         return {name: tf.concat([part[name] for part in parts], axis=0) for name in parts[0]}
 
 
 def analyse(spec: FeatureSpec, training: Sequence[bytes], base: str | None, span: int, folder: str) -> None:
-    """Admits ids and learns scales, as the Analyzer does.
+    """Admit ids and learn scales, as the Analyzer does.
 
     Args:
         spec: the dataset's features.
@@ -106,7 +106,7 @@ def trained(
     base: str | None = None,
     kept: str | None = None,
 ) -> TwoTowerModel:
-    """Trains a model by the project's trainer on examples in memory.
+    """Train a model by the project's trainer on examples in memory.
 
     Args:
         spec: which feature feeds which tower.
@@ -154,5 +154,5 @@ def trained(
 def embedded(
     model: TwoTowerModel, queries: Mapping[str, tf.Tensor], items: Mapping[str, tf.Tensor]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """[queries, width] and [items, width] of model inputs."""
+    """Embed model inputs to [queries, width] and [items, width]."""
     return model.query_tower(queries).numpy(), model.item_tower(items).numpy()

@@ -70,7 +70,7 @@ class Copies:
         }
 
     def add(self, day: date) -> None:
-        """Adds a run of a day."""
+        """Add a run of a day."""
         artifacts = [self._copy(each, uri=f"{each.uri}-{day}") for each in self._artifacts]
         executions = [self._copy(each, name=f"{each.name}-{day}") for each in self._executions]
         run = self._copy(self._run, name=f"{day}.{self._run.name.partition('.')[2]}")
@@ -103,7 +103,7 @@ class Copies:
 
 @contextmanager
 def filled(source: Config, runs: int) -> Iterator[Path]:
-    """A root with so many runs."""
+    """Make a root with a number of runs."""
     with tempfile.TemporaryDirectory() as folder:
         target = configuration.load(MOVIELENS_CONFIG, [f"root={folder}"])
         copies = Copies(store.connect(store.connection(source)), store.connect(store.connection(target)))
@@ -113,7 +113,7 @@ def filled(source: Config, runs: int) -> Iterator[Path]:
 
 
 def timed(command: list[str]) -> tuple[float, float]:
-    """Seconds that a command takes, by the clock and of processor time."""
+    """Measure a command, in seconds of wall clock and of processor time."""
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run([sys.executable, "-m", "pipeline.cli", *command], check=True, stdout=subprocess.DEVNULL)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -121,7 +121,7 @@ def timed(command: list[str]) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Fills a store and asks."""
+    """Fill a store, and measure the commands."""
     parser = common.parser(__doc__ or "")
     parser.add_argument("--root", default="var", help="where something was run")
     parser.add_argument("--runs", type=int, default=1000)

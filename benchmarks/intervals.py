@@ -21,12 +21,12 @@ class Interval(NamedTuple):
 
 
 def groups_of(users: Iterable[bytes]) -> NDArray[np.int64]:
-    """The group of each user."""
+    """Return the group of each user."""
     return np.array([id_part(user, USER_GROUPS) for user in users], np.int64)
 
 
 def interval(values: NDArray[np.float64], groups: NDArray[np.int64]) -> Interval:
-    """The mean of values; of differences between two scorers on the same interactions it is a paired one.
+    """Return the mean of values; for differences between two scorers on the same interactions it is paired.
 
     Args:
         values: [interactions].

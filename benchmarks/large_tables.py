@@ -53,7 +53,7 @@ SPEC = FeatureSpec.model_validate(
 
 
 def settings(optimizer: str) -> TrainerSettings:
-    """The Trainer's, all but the optimizer as they come."""
+    """Return the Trainer's settings, with the defaults except for the optimizer."""
     return TrainerSettings.model_validate(
         {"towers": {"query": [128, WIDTH], "item": [WIDTH]}, "batch_size": BATCH, "optimizer": optimizer}
     )
@@ -89,7 +89,7 @@ class Phases:
         self.figures: dict[str, dict[str, float]] = {}
 
     def run(self, name: str, call: Callable[[], Any]) -> Any:
-        """Runs a phase."""
+        """Run a phase."""
         Path("/proc/self/clear_refs").write_text("5")  # the kernel forgets the peak so far
         begun = time.perf_counter()
         result = call()
@@ -107,7 +107,7 @@ def _status_gib(field: str) -> float:
 
 
 def build(optimizer: str, items: int) -> tuple[TwoTowerModel, TrainingState]:
-    """A model with its slots."""
+    """Return a model with its slots."""
     chosen = settings(optimizer)
     model = build_model(SPEC, {"user": USERS, "item": items + BUCKETS}, chosen)
     model.compile(optimizer=build_optimizer(chosen))
@@ -116,7 +116,7 @@ def build(optimizer: str, items: int) -> tuple[TwoTowerModel, TrainingState]:
 
 
 def train(model: TwoTowerModel, items: int, steps: int) -> dict[str, float]:
-    """Trains on the batches in turn; the loss is the mean of the last time that each was seen."""
+    """Train on the batches in turn; the loss is the mean of the last time that each was seen."""
     step = tf.function(model.train_step)
     order: Iterator[Batch] = iter(batches(items) * -(-steps // DISTINCT))
     step(next(order))
@@ -129,7 +129,7 @@ def train(model: TwoTowerModel, items: int, steps: int) -> dict[str, float]:
 
 
 def write_analysis(folder: Path, ids: NDArray[np.int64]) -> str:
-    """The vocabulary of a day, an id a row."""
+    """Return the vocabulary of a day, an id a row."""
     known = entries([b"%d" % one for one in ids], [1.0] * len(ids))
     files.write(str(folder), {"user": Known(), "item": Known(known)}, {}, span=0)
     return str(folder)
@@ -146,7 +146,7 @@ def first_day(folder: Path, optimizer: str, items: int, steps: int) -> dict[str,
 
 
 def second_day(folder: Path, optimizer: str, items: int, steps: int) -> dict[str, Any]:
-    """Goes on, trains a little, and exports both towers; without their transform, whose lookup of ids is another matter."""
+    """Continue from the day before, train a little, and export both towers without the transform and its lookup of ids."""
     phases = Phases()
     model, state = phases.run("made", lambda: build(optimizer, items))
     shape = warm_start.shape(SPEC, settings(optimizer))
@@ -159,7 +159,7 @@ def second_day(folder: Path, optimizer: str, items: int, steps: int) -> dict[str
 
 
 def export(tower: Tower, batch: Batch, folder: Path) -> None:
-    """Writes a tower as a SavedModel."""
+    """Write a tower as a SavedModel."""
     module = tf.Module()
     module.tower = tower
     module.served = tf.function(lambda inputs: {"embedding": tower(inputs)})
@@ -173,7 +173,7 @@ DAYS = {"first": first_day, "second": second_day}
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     arguments = common.parser(__doc__ or "")
     arguments.add_argument("--items", type=int, default=10_000_000, help="ids")
     arguments.add_argument("--steps", type=int, default=500, help="of the first day")
@@ -205,7 +205,7 @@ def main() -> None:
 
 
 def in_a_process(day: str, optimizer: str, folder: str, options: argparse.Namespace) -> dict[str, Any]:
-    """The figures of a day."""
+    """Return the figures of a day."""
     command = ["--day", day, "--optimizer", optimizer, "--folder", folder, "--items", str(options.items)]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.large_tables", *command, "--steps", str(options.steps)],
@@ -238,7 +238,7 @@ def report(figures: dict[str, dict[str, Any]]) -> None:
 
 
 def headline(figures: dict[str, dict[str, Any]]) -> dict[str, float]:
-    """The figures that are compared from run to run."""
+    """Return the figures that are compared from run to run."""
     named: dict[str, float] = {}
     for optimizer, days in figures.items():
         phases = [phase for day in days.values() for phase in day["phases"].values()]

@@ -162,7 +162,7 @@ class World:
         return tuple(interests)
 
     def in_catalogue(self, day: int) -> NDArray[np.int64]:
-        """The items that are there at any time of a day, ascending."""
+        """Return the items that are there at any time of a day, ascending."""
         return np.flatnonzero((self.released < (day + 1) * DAY_SECONDS) & (self.gone > day * DAY_SECONDS))
 
     def item_shares(self, day: int, hour: int) -> NDArray[np.float64]:
@@ -179,7 +179,7 @@ class World:
     def probabilities(
         self, day: int, hour: int, users: NDArray[np.int64], previous: NDArray[np.int64]
     ) -> NDArray[np.float64]:
-        """[queries, items], how likely each item is next.
+        """Return [queries, items], the probability that each item is next.
 
         Args:
             day: from 0.
@@ -195,7 +195,7 @@ class World:
         return found
 
     def expected_recall(self, day: int, log: Log, k: int) -> float:
-        """The recall@k over a day's interactions, as expected of the scorer that knows the truth."""
+        """Return the recall@k over a day's interactions, as expected of the scorer that knows the truth."""
         found = sum(np.partition(likely, -k, axis=1)[:, -k:].sum() for _, likely in self._likely(day, log))
         return float(found) / len(log.items)
 
@@ -209,7 +209,7 @@ class World:
         return above, tied
 
     def _likely(self, day: int, log: Log) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]:
-        """Some of a day's interactions, and [these, items] how likely each item is; all of them by and by."""
+        """Yield some of a day's interactions, and [these, items] the probability of each item, until all were yielded."""
         hours = (log.seconds // HOUR_SECONDS).astype(int)
         for hour in np.unique(hours):
             of_hour = np.flatnonzero(hours == hour)
@@ -218,7 +218,7 @@ class World:
                 yield chosen, self.probabilities(day, hour, log.users[chosen], log.previous[chosen])
 
     def log(self, day: int, interactions: int) -> Log:
-        """A day's interactions.
+        """Return a day's interactions.
 
         Args:
             day: from 0.
@@ -270,7 +270,7 @@ class World:
     def _items(
         self, day: int, seconds: NDArray[np.float64], topics: NDArray[np.int64], points: NDArray[np.float64]
     ) -> NDArray[np.int64]:
-        """An item of each topic, drawn by the shares of the hour; `points` are uniform in [0, 1)."""
+        """Return an item of each topic, drawn by the shares of the hour; `points` are uniform in [0, 1)."""
         by_topic = np.argsort(self.topics, kind="stable")
         sizes = np.bincount(self.topics, minlength=TOPICS)
         ends = np.cumsum(sizes)
@@ -285,7 +285,7 @@ class World:
 
 
 def write(world: World, interactions: list[int], folder: Path) -> list[Log]:
-    """Writes a folder of interactions and a catalogue a day, as `benchmarks/service` reads them.
+    """Write a folder of interactions and a catalogue a day, as `benchmarks/service` reads them.
 
     Args:
         world: whose.
@@ -327,7 +327,7 @@ def _write_log(day: int, log: Log, folder: Path) -> None:
 
 
 def write_catalogue(world: World, there: NDArray[np.int64], folder: Path) -> None:
-    """Writes a catalogue.
+    """Write a catalogue.
 
     Args:
         world: whose.
@@ -373,7 +373,7 @@ def _rewards(chance: np.random.Generator, interactions: int) -> NDArray[np.float
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--folder", type=Path, default=Path("var/benchmarks/logs"))
     arguments.add_argument("--interactions", type=int, nargs="+", default=[100_000], help="of each day")

@@ -85,7 +85,7 @@ def popularity() -> np.ndarray:
 
 
 def make_batch(size: int) -> Batch:
-    """Users drawn alike, items by popularity."""
+    """Draw users uniformly, and items by popularity."""
     random = np.random.default_rng(size)
     items = random.choice(ITEMS, size, p=popularity())
     inputs = {
@@ -98,7 +98,7 @@ def make_batch(size: int) -> Batch:
 
 
 def make_model(name: str) -> TwoTowerModel:
-    """An untrained model, ready to train."""
+    """Return an untrained model, ready to train."""
     model = build_model(SPEC, {"user": USERS, "item": ITEMS}, SETTINGS)
     if name != OURS:
         model = TfrsModel(model, tf.constant(popularity(), tf.float32), remove_accidental_hits=name == TFRS)
@@ -107,7 +107,7 @@ def make_model(name: str) -> TwoTowerModel:
 
 
 def step_of(model: TwoTowerModel, batch: Batch) -> Callable[[], Any]:
-    """A training step on one batch, done when it returns."""
+    """Return a training step on one batch, done when it returns."""
     compiled = tf.function(model.train_step)
     return lambda: compiled(batch)["loss"].numpy()
 
@@ -194,7 +194,7 @@ def in_a_process_of_its_own(*arguments: str) -> Any:
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     arguments = common.parser(__doc__ or "")
     arguments.add_argument("--only", type=int, metavar="BATCH", help="one batch size, its figures as JSON")
     arguments.add_argument("--peak-of", metavar="MODEL", help="with --only: the memory of one model")

@@ -30,7 +30,7 @@ OWN_TABLE = "film"
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     arguments = common.parser(__doc__ or "")
     arguments.add_argument("--root", type=Path, default=Path("var/benchmarks/new_items"), help="of what is made")
     arguments.add_argument("--day", type=date.fromisoformat, default=cold_items.DAY, help="the last of the two weeks")

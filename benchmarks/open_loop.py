@@ -22,7 +22,7 @@ ATTACK_SECONDS = 2.0  # between two attacks
 
 
 def fire(port: int, requests: list[bytes], rate: float, seconds: float, control: Connection) -> None:
-    """The clients' process: tells when each request was due, the seconds until its answer, and what failed."""
+    """Run the clients' process: send when each request was due, the seconds until its answer, and the failures."""
     control.send(asyncio.run(_fire(port, requests, rate, seconds)))
 
 
@@ -61,7 +61,7 @@ async def _fire(
 
 
 def attack(port: int, rest_port: int, push_folder: Path, seconds: float, control: Connection) -> None:
-    """The attacker's process: tells how many attacks there were, and what was wrong with the answers."""
+    """Run the attacker's process: send the number of attacks, and what was wrong with the answers."""
     ways = attacks.requests(port, rest_port, push_folder)
     end = time.monotonic() + seconds
     done, wrong = 0, []
@@ -79,7 +79,7 @@ def measure(
     source: Path, push_folder: Path, server: Any, ports: tuple[int, int], requests: list[bytes], options: Any,
     context: SpawnContext,
 ) -> dict[str, Any]:  # fmt: skip
-    """Figures of one open loop.
+    """Compute the figures of one open loop.
 
     Args:
         source: a version, see `attacks.push`.

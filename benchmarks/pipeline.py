@@ -87,7 +87,7 @@ class Watch:
         self._thread.join()
 
     def taken(self, begun: float, ended: float) -> tuple[float, float]:
-        """The most memory, in GiB, and the processor seconds between two times, in seconds since 1970-01-01."""
+        """Return the most memory, in GiB, and the processor seconds between two times, in seconds since 1970-01-01."""
         at, resident, processor = np.array(self._samples).T
         between = resident[(at >= begun) & (at <= ended)]
         first, last = np.interp([begun, ended], at, processor)
@@ -113,7 +113,7 @@ def _taken(process: psutil.Process) -> tuple[int, float]:
 
 
 def measure(root: Path, interactions: int, items: int, settings: list[str]) -> dict[str, Any]:
-    """Runs two days of a size, and measures the second.
+    """Run two days of a size, and measure the second.
 
     Args:
         root: an empty folder.
@@ -168,7 +168,7 @@ def _day(number: int) -> date:
 
 
 def _steps(config: Config, day: int, watch: Watch) -> list[Step]:
-    """What ML Metadata has of a day's run."""
+    """Read ML Metadata's record of a day's run."""
     records, store = Records(connection(config)), Store(connection(config))
     run = records.last_complete(config.name, _day(day))
     assert run is not None
@@ -197,13 +197,13 @@ def growth(interactions: Sequence[int], seconds: Sequence[float]) -> float:
 
 
 def fixed_and_unit(interactions: Sequence[int], seconds: Sequence[float]) -> tuple[float, float]:
-    """The line through the first two sizes: seconds without any interactions, and for each million of them."""
+    """Return the line through the first two sizes: seconds without any interactions, and for each million of them."""
     unit = (seconds[1] - seconds[0]) / (interactions[1] - interactions[0])
     return seconds[0] - unit * interactions[0], unit * MILLION
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     arguments = common.parser(__doc__ or "")
     arguments.add_argument("--interactions", type=int, nargs="+", default=[100_000, 1_000_000, 5_000_000])
     arguments.add_argument("--items", type=int, default=50_000, help="of the catalogue")
@@ -228,7 +228,7 @@ def main() -> None:
 
 
 def headline(sizes: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """The named numbers, of the sizes that there are."""
+    """Return the named numbers of all sizes."""
     of = {size["interactions"]: size for size in sizes}
     found: dict[str, float] = {}
     if MILLION in of:
@@ -242,7 +242,7 @@ def headline(sizes: Sequence[dict[str, Any]]) -> dict[str, float]:
 
 
 def ratios(size: dict[str, Any]) -> dict[str, float]:
-    """How many times its floor each step takes in processor seconds, of those that take a share of the day to speak of."""
+    """Return how many times its floor each step takes in processor seconds, of those that take a share of the day to speak of."""
     return {
         step["name"]: step["processor"] / size["floors"][step["name"]]
         for step in size["steps"]

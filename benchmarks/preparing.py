@@ -19,7 +19,7 @@ from schemas.features import FILE_NAME, FeatureSpec
 
 
 def prepare(folder: Path, day: date, workers: int) -> dict[str, dict[str, float]]:
-    """Runs the steps on data that lies in a folder; seconds and processor seconds, children's included, of each."""
+    """Run the steps on data that lies in a folder; seconds and processor seconds, children's included, of each."""
     from tfx.dsl.components.base import base_beam_executor
     from tfx.types import standard_artifacts
 
@@ -85,7 +85,7 @@ def prepare(folder: Path, day: date, workers: int) -> dict[str, dict[str, float]
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = common.parser(__doc__ or "")
     parser.add_argument("--interactions", type=int, default=1_000_000)
     parser.add_argument("--users", type=int, default=100_000)

@@ -59,7 +59,7 @@ WAYS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 
 def write_log(path: Path, rows: int) -> None:
-    """Writes the log: users, items, times, rewards, their columns, kinds of events and devices."""
+    """Write the log: users, items, times, rewards, their columns, kinds of events and devices."""
     chance = random.Random(1)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as file:
@@ -75,7 +75,7 @@ def write_log(path: Path, rows: int) -> None:
 
 
 def clean(path: Path, way: str) -> int:
-    """Reads and cleans the log in one of the ways; returns how many rows are left."""
+    """Read and clean the log in one of the ways; return the number of remaining rows."""
     keys, source = WAYS[way]
     spec = FeatureSpec.model_validate({**SPEC, "interactions": {**KEYS, **keys}})
     cleaning = Cleaning(
@@ -95,7 +95,7 @@ def clean(path: Path, way: str) -> int:
 
 
 def ingest(path: Path, way: str) -> int:
-    """The whole step in one of the ways; returns how many examples it wrote."""
+    """Run the whole step in one of the ways; return the number of examples written."""
     keys, source = WAYS[way]
     spec = FeatureSpec.model_validate({**SPEC, "interactions": {**KEYS, **keys}})
     with TemporaryDirectory() as folder:
@@ -133,7 +133,7 @@ def in_turn(
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     arguments = common.parser(__doc__ or "")
     arguments.add_argument("--rows", type=int, default=ROWS, help="of the log")
     arguments.add_argument("--rounds", type=int, default=5, help="after one that warms up")

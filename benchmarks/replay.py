@@ -24,7 +24,7 @@ WINDOWS = ((1, 3), (3, 1), (7, 3))
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     arguments = common.parser(__doc__ or "")
     arguments.add_argument("--root", type=Path, default=Path("var/benchmarks/warm_start"), help="of the examples")
     arguments.add_argument("--days", type=int, default=7, help="that are judged")

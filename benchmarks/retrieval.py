@@ -57,7 +57,7 @@ Call = Callable[[Asked], Any]
 
 
 def asked(queries: Embeddings, batch: int) -> list[Asked]:
-    """Queries in whole batches."""
+    """Group queries into whole batches."""
     parts = (queries[start : start + batch] for start in range(0, len(queries) - batch + 1, batch))
     return [Asked(part, tf.constant(part)) for part in parts]
 
@@ -69,7 +69,7 @@ def embeddings(count: int, seed: int) -> Embeddings:
 
 
 def in_graph(search: Search) -> Call:
-    """A search as it is served: a function of a graph."""
+    """Return a search as it is served: a function of a graph."""
     call = tf.function(
         lambda queries: search(queries, tf.constant(K)), input_signature=[tf.TensorSpec([None, WIDTH], tf.float32)]
     ).get_concrete_function()
@@ -77,12 +77,12 @@ def in_graph(search: Search) -> Call:
 
 
 def recall(rows: NDArray[np.int64], exact: NDArray[np.int64]) -> float:
-    """The mean share of the exact first K that is found."""
+    """Return the mean share of the exact first K that is found."""
     return float(np.mean([len(set(e) & set(f)) / K for e, f in zip(exact.tolist(), rows.tolist(), strict=True)]))
 
 
 def timed(calls: Mapping[str, Call], queries: Embeddings, batch: int, rounds: int) -> dict[str, list[float]]:
-    """The median seconds of each call for a batch, in each turn."""
+    """Return the median seconds of each call for a batch, in each turn."""
     batches = asked(queries, batch)
     medians: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(-1, rounds):  # the first is to warm up
@@ -99,12 +99,12 @@ def timed(calls: Mapping[str, Call], queries: Embeddings, batch: int, rounds: in
 
 
 def rows_of(call: Call, order: NDArray[np.int64], queries: Embeddings) -> NDArray[np.int64]:
-    """The rows that a search of ours finds."""
+    """Return the rows that a search of ours finds."""
     return order[np.concatenate([call(each).rows.numpy() for each in asked(queries, 1)])]
 
 
 def measure(options: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Builds and times everything; the points of the curves, and what is said besides."""
+    """Build and time everything; return the points of the curves, and further figures."""
     items, queries = embeddings(options.items, 1), embeddings(options.queries, 2)
     settings = IndexerSettings(kind="ivf", recall_at=K)
     plan = settings.plan(options.items)
@@ -208,7 +208,7 @@ def say(words: str) -> None:
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     arguments = common.parser(__doc__ or "")
     arguments.add_argument("--items", type=int, default=1_000_000)
     arguments.add_argument("--queries", type=int, default=1000)

@@ -38,7 +38,7 @@ SPEC = FeatureSpec.model_validate(
 
 
 def write(folder: Path, scratch: Path, items: int, width: int) -> None:
-    """Writes the retriever's SavedModel to `folder/retriever`.
+    """Write the retriever's SavedModel to `folder/retriever`.
 
     Args:
         folder: where to.
@@ -64,7 +64,7 @@ def write(folder: Path, scratch: Path, items: int, width: int) -> None:
 
 
 def example(user: int, items: NDArray[np.int64]) -> bytes:
-    """A query, serialised: who asks, and the items of the history."""
+    """Return a query, serialised: who asks, and the items of the history."""
     made = tf.train.Example()
     made.features.feature["user"].bytes_list.value.append(b"user %d" % user)
     made.features.feature["past"].bytes_list.value.extend(b"item %d" % item for item in items)
@@ -72,7 +72,7 @@ def example(user: int, items: NDArray[np.int64]) -> bytes:
 
 
 def _transform(scratch: Path) -> tft.TFTransformOutput:
-    """The transform of a dataset without a vocabulary: every id is hashed."""
+    """Return the transform of a dataset without a vocabulary: every id is hashed."""
     analysis_files.write(str(scratch / "analysis"), {}, {}, span=0)
     dtypes = {**raw_features.dtypes(SPEC.features), **FIXED}
     schema = schema_utils.schema_from_feature_spec({n: tf.io.VarLenFeature(dtype) for n, dtype in dtypes.items()})

@@ -34,7 +34,7 @@ BATCHED, ALONE = "batched", "each alone"
 
 
 def prepare(folder: Path, options: Any, context: SpawnContext) -> list[bytes]:
-    """Makes a push folder with a retriever in it, and requests for it; in a process of its own, as it takes TensorFlow.
+    """Make a push folder with a retriever, and requests for it; in a separate process, because it needs TensorFlow.
 
     Args:
         folder: an empty one.
@@ -106,7 +106,7 @@ def push(folder: Path, items: int) -> list[bytes]:
 
 
 def serve(folder: Path, batched: bool, control: Connection) -> None:
-    """The server's process: tells its ports, and ends when it is told anything."""
+    """Run the server's process: send its ports, and end at any message."""
     from serving.server import EmbeddedServer, ServerSettings, prefer_requests
 
     settings = ServerSettings("127.0.0.1", 0, 0)
@@ -119,7 +119,7 @@ def serve(folder: Path, batched: bool, control: Connection) -> None:
 
 
 def load(port: int, requests: list[bytes], clients: int, seconds: float, control: Connection) -> None:
-    """The clients' process: tells the seconds that each answer took, and how many failed."""
+    """Run the clients' process: send the seconds of each answer, and the number of failures."""
     control.send(asyncio.run(_load(port, requests, clients, seconds)))
 
 
@@ -154,7 +154,7 @@ async def _load(port: int, requests: list[bytes], clients: int, seconds: float) 
 
 
 def measure(folder: Path, requests: list[bytes], batched: bool, options: Any, context: SpawnContext) -> dict[int, Any]:
-    """Figures by number of clients, all against one server."""
+    """Measure each number of clients, all against one server."""
     ours, theirs = context.Pipe()
     server = context.Process(target=serve, args=(folder, batched, theirs))
     server.start()
@@ -175,7 +175,7 @@ def measure(folder: Path, requests: list[bytes], batched: bool, options: Any, co
 
 
 def measure_open(folder: Path, requests: list[bytes], options: Any, context: SpawnContext) -> dict[str, Any]:
-    """Figures of the open loop, against a server of its own."""
+    """Measure the open loop, against a separate server."""
     ours, theirs = context.Pipe()
     server = context.Process(target=serve, args=(folder, True, theirs))
     server.start()
@@ -186,7 +186,7 @@ def measure_open(folder: Path, requests: list[bytes], options: Any, context: Spa
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     arguments = common.parser(__doc__ or "")
     arguments.add_argument("--items", type=int, default=20_000)
     arguments.add_argument("--push-folder", type=Path, help="serves its newest version instead of a random catalogue")

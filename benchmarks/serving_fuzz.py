@@ -54,14 +54,14 @@ class Generator:
         self._good = good
 
     def grpc(self) -> tuple[str, bytes]:
-        """A method and a message."""
+        """Return a method and a message."""
         method = METHODS[0] if self._random.random() < 0.9 else self._random.choice(METHODS)
         return method, self._changed(
             self._random.choice(self._good)
         ) if self._random.random() < 0.5 else self._predict()
 
     def rest(self) -> tuple[str, str, bytes, dict[str, str]]:
-        """A verb, a path, a body and headers."""
+        """Return a verb, a path, a body and headers."""
         draw = self._random
         model = draw.choice((*NAMES[:3], "none", "%00", "a" * 300))
         place = draw.choice(("", "", "", "/versions/1", f"/versions/{10**30}", "/labels/stable", "/versions/x"))
@@ -132,7 +132,7 @@ class Generator:
 
 
 def ask_grpc(channel: grpc.Channel, method: str, message: bytes) -> tuple[str, bytes]:
-    """The code and the answer."""
+    """Return the code and the answer."""
     try:
         return "OK", channel.unary_unary(method)(message, timeout=TIMEOUT)
     except grpc.RpcError as error:
@@ -140,7 +140,7 @@ def ask_grpc(channel: grpc.Channel, method: str, message: bytes) -> tuple[str, b
 
 
 def ask_rest(port: int, verb: str, path: str, body: bytes, headers: dict[str, str]) -> tuple[str, bytes]:
-    """The status, or what is wrong with the answer, and the answer."""
+    """Return the status, or what is wrong with the answer, and the answer."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT)
     try:
         connection.request(verb, path, body, headers)
@@ -156,7 +156,7 @@ def ask_rest(port: int, verb: str, path: str, body: bytes, headers: dict[str, st
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     arguments = common.parser(__doc__ or "")
     arguments.add_argument("--requests", type=int, default=10_000)
     arguments.add_argument("--items", type=int, default=1000)

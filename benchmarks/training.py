@@ -84,24 +84,24 @@ class Examples:
         self.files = [str(made("Examples", "Transform") / "Split-train" / "*.gz")]
 
     def model(self, **switches: bool) -> TwoTowerModel:
-        """An untrained model."""
+        """Return an untrained model."""
         settings = self.settings.model_copy(update=switches)
         model = build_model(self.spec, analysis_files.table_rows(self.analysis, self.spec), settings)
         model.compile(optimizer=build_optimizer(settings), jit_compile=settings.jit_compile)
         return model
 
     def from_files(self, seed: int) -> tf.data.Dataset:
-        """An epoch as the Trainer reads it."""
+        """Return an epoch as the Trainer reads it."""
         return self.split().batches(seed)
 
     def split(self, kept: bool = False) -> TrainingExamples:
-        """The examples as the Trainer has them."""
+        """Return the examples as the Trainer has them."""
         masks = masks_of(self.spec, analysis_files.table_rows(self.analysis, self.spec))
         whole = BATCH  # as many as fill their batches: here the last one is left out
         return TrainingExamples(self.files, self.transform, BATCH, whole, kept, masks=masks)
 
     def as_tfrs(self, seed: int) -> tf.data.Dataset:
-        """An epoch, example by example."""
+        """Return an epoch, example by example."""
         features = self.transform.transformed_feature_spec()
         records = tf.data.TFRecordDataset(tf.data.Dataset.list_files(self.files, seed=seed), compression_type="GZIP")
         parsed = records.map(lambda record: tf.io.parse_single_example(record, features))
@@ -162,12 +162,12 @@ def measure(examples: Examples, rounds: int) -> dict[str, dict[str, list[float]]
 
 
 def over(rates: list[float], peer: list[float]) -> float:
-    """The median of the ratios, round by round."""
+    """Return the median of the ratios, round by round."""
     return common.median([rate / other for rate, other in zip(rates, peer, strict=True)])
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     arguments = common.parser(__doc__ or "")
     arguments.add_argument("--interactions", type=int, default=1_000_000)
     arguments.add_argument("--rounds", type=int, default=5)

@@ -117,7 +117,7 @@ def movielens(root: Path, data: Path, days: int) -> Stream:
 
 
 def invented(root: Path, days: int, interactions_a_day: int) -> Stream:
-    """Logs that move; their catalogue of a day has the items that are there on it."""
+    """Invent logs that move; the catalogue of a day has the items of that day."""
     whole = LEARNT_BEFORE + days
     world = World(USERS, ITEMS, whole, SEED, MOTION)
     place = root / f"invented-{days}-{interactions_a_day}"
@@ -163,18 +163,18 @@ class Days:
         self.there = [stream.there(number, self.ids) for number in range(stream.days + 1)]
 
     def start(self, number: int) -> int:
-        """A day's first microsecond; of day 0, which has all that was before the first that is judged, that of 1970."""
+        """Return a day's first microsecond; of day 0, which has all that was before the first that is judged, that of 1970."""
         if not number:
             return 0
         return ((self._stream.first - EPOCH).days + number - 1) * MICROSECONDS_A_DAY
 
     def examples(self, since: int, until: int) -> list[bytes]:
-        """The serialised examples between two times."""
+        """Return the serialised examples between two times."""
         first, after = np.searchsorted(self._times, [since, until])
         return self._examples[first:after]
 
     def rewarded(self, number: int) -> Interactions:
-        """A day's interactions with a reward."""
+        """Return a day's interactions with a reward."""
         times = self._rewarded.times
         return self._rewarded.chosen(np.flatnonzero((times >= self.start(number)) & (times < self.start(number + 1))))
 
@@ -188,7 +188,7 @@ class Days:
 
 
 def judge(stream: Stream, anew_every: int = 1) -> Judged:
-    """Trains day after day, and ranks each day by what was there the evening before.
+    """Train day after day, and rank each day with the models of the evening before.
 
     Args:
         stream: the days.
@@ -228,7 +228,7 @@ def judge(stream: Stream, anew_every: int = 1) -> Judged:
 def train(
     stream: Stream, days: Days, since: int, number: int, folder: str, base: str | None
 ) -> tuple[TwoTowerModel, Transform]:
-    """Trains on what there is between a time and a day, from an earlier model or from nothing.
+    """Train on the interactions between a time and a day, from an earlier model or from scratch.
 
     Args:
         stream: says how.
@@ -271,7 +271,7 @@ def by_truth(world: World, number: int, logs: Sequence[Log], asked: Interactions
 
 
 def together(found: Sequence[tuple[int, Interactions, Mapping[str, Ranks]]]) -> Judged:
-    """Brings the days together: for each the number, the interactions, and by scorer where they are ranked."""
+    """Concatenate the days: for each the number, the interactions, and their ranks by scorer."""
     there = {name for *_, ranks in found for name in ranks}
     scorers = [name for name in ORDER if name in there]
     hits: dict[str, dict[int, NDArray[np.float64]]] = {
@@ -327,7 +327,7 @@ def verdict(name: str, rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def show(name: str, judged: Judged, rows: Sequence[Mapping[str, Any]]) -> None:
-    """The tables."""
+    """Print the tables."""
     by_day = []
     for number in np.unique(judged.days):
         of_day = judged.days == number
@@ -385,7 +385,7 @@ def reported(runs: Iterable[Run], first: date, days: int) -> dict[str, float]:
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     arguments = common.parser(__doc__ or "")
     arguments.add_argument("--root", type=Path, default=Path("var/benchmarks/warm_start"), help="of the examples")
     arguments.add_argument("--data", type=Path, default=Path("var/data/movielens"), help="of `ndr data movielens`")

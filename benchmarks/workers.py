@@ -41,7 +41,7 @@ def shares() -> Shares:
 
 @contextlib.contextmanager
 def cluster(workers: int) -> Iterator[None]:
-    """Workers and one parameter server, while this process, by TF_CONFIG, is their chief."""
+    """Run workers and one parameter server, while this process, by TF_CONFIG, is their chief."""
     addresses = {job: [f"127.0.0.1:{_free_port()}" for _ in range(n)] for job, n in _jobs(workers).items()}
     before, processes = dict(os.environ), []
     try:
@@ -91,14 +91,14 @@ def ratios(found: Shares) -> dict[str, float]:
 
 
 def write_ratios(file: Path, batches: int = BATCHES, seed: int = 0) -> None:
-    """Writes `ratios` as JSON; this process is the chief of the cluster that TF_CONFIG names."""
+    """Write `ratios` as JSON; this process is the chief of the cluster that TF_CONFIG names."""
     aside = file.with_suffix(".part")
     aside.write_text(json.dumps(ratios(estimated(batches, seed))))
     aside.rename(file)
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     arguments = common.parser(__doc__ or "")
     arguments.add_argument("--workers", type=int, nargs="+", default=WORKERS, help="how many, one after the other")
     arguments.add_argument("--batches", type=int, default=BATCHES, help="that all workers count together")

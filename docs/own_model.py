@@ -28,7 +28,7 @@ class TwoTables(tf_keras.Model):
         return self.softmax(users, Items(items, batch["item"], counts), rewards=tf.ones_like(counts))
 
     def train_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Called by Keras for each batch."""
+        """Train on a batch; Keras calls this."""
         with tf.GradientTape() as tape:
             loss = self(batch)
         variables = self.trainable_variables
@@ -37,7 +37,7 @@ class TwoTables(tf_keras.Model):
 
 
 def stream(seed: int) -> tf.data.Dataset:
-    """Users who take items like themselves: user u takes item u modulo ITEMS, or the one after it."""
+    """Yield users with similar items: user u takes item u modulo ITEMS, or the one after it."""
     random = tf.random.Generator.from_seed(seed)
 
     def batch(_: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -42,7 +42,7 @@ Series = tuple[dict[str, str], list[tuple[float, float]]]
 
 
 def ask(address: str, query: str, minutes: float, instant: bool) -> list[Series]:
-    """What Prometheus answers to a query: the newest values, or those of the last minutes."""
+    """Ask Prometheus a query: the newest values, or those of the last minutes."""
     now = time.time()
     asked: dict[str, Any] = {"query": query.replace("$__rate_interval", RATE)}
     if not instant:
@@ -58,14 +58,14 @@ def ask(address: str, query: str, minutes: float, instant: bool) -> list[Series]
 
 
 def named(labels: dict[str, str], legend: str) -> str:
-    """A series by its panel's legend, or by all of its labels."""
+    """Return a series by its panel's legend, or by all of its labels."""
     if not legend:
         return ", ".join(labels.values())
     return re.sub(r"{{\s*(\w+)\s*}}", lambda found: labels.get(found[1], ""), legend).strip()
 
 
 def written(value: float, unit: str) -> str:
-    """A value with its unit."""
+    """Return a value with its unit."""
     scale, sign = UNITS[unit]
     if unit == "s" and value >= DAY:
         return f"{value / DAY:,.1f} days"
@@ -102,7 +102,7 @@ def draw(panel: dict[str, Any], axes: Axes, found: list[tuple[str, list[tuple[fl
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     arguments = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     arguments.add_argument("address", help="of Prometheus, such as http://127.0.0.1:9090")
     arguments.add_argument("picture", type=Path, help="the PNG to write")

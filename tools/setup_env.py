@@ -131,7 +131,7 @@ def create_environment() -> None:
 
 
 def resolve() -> None:
-    """Writes the locks anew from pyproject.toml; those of developers and of GPUs hold only what the first does not."""
+    """Resolve the locks again from pyproject.toml; those of developers and of GPUs hold only what the first does not."""
     compile_lock(LOCK, str(PROJECT / "pyproject.toml"))
     for lock, extra in ((DEV_LOCK, "dev"), (GPU_LOCK, "gpu")):
         own = lock.read_text() if lock.exists() else ""
@@ -151,7 +151,7 @@ def compile_lock(target: Path, *arguments: str) -> None:
 
 
 def entries(lock: Path) -> list[str]:
-    """A lock's packages, each with its hashes in the lines below it."""
+    """Return a lock's packages, each with its hashes in the lines below it."""
     return re.findall(r"^\w.*(?:\n .*)*", lock.read_text(), flags=re.MULTILINE)
 
 
@@ -160,7 +160,7 @@ def uv_install(*arguments: str) -> None:
 
 
 def uv(*arguments: str) -> None:
-    """Runs uv against the package index that this machine's pip is set to use: it does not read pip's configuration."""
+    """Run uv against the package index that this machine's pip is set to use: it does not read pip's configuration."""
     environment = {
         "UV_LINK_MODE": "hardlink" if same_device_as_cache() else "copy",
         "UV_SYSTEM_CERTS": "1",
@@ -200,7 +200,7 @@ def glibc_version() -> tuple[int, ...]:
 
 
 def install_private_runtime() -> None:
-    """Gives the environment a newer C runtime of its own; the system's stays as it is."""
+    """Install a newer C runtime in the environment; the system's stays unchanged."""
     family = host_family()
     found = ".".join(str(part) for part in glibc_version())
     missing = [tool for tool in ("apt-get", "dpkg-deb") if shutil.which(tool) is None]
@@ -227,7 +227,7 @@ def host_family() -> str | None:
 
 
 def archive_mirror() -> str:
-    """The mirror from which apt on this machine takes its own base system."""
+    """Return the mirror from which apt on this machine takes its own base system."""
     listed = run(
         "apt-get", "indextargets", "--format", "$(CREATED_BY) $(REPO_URI) $(RELEASE) $(COMPONENT)", capture=True
     )
@@ -243,7 +243,7 @@ def archive_mirror() -> str:
 
 
 def download_runtime(release: str, work: Path, runtime: Path) -> None:
-    """Fetches the packages with an apt of its own state, which checks the archive's signature as ever."""
+    """Fetch the packages with an apt that has its own state and checks the archive's signature as usual."""
     keyrings = sorted(Path("/usr/share/keyrings").glob("*-archive-keyring.gpg"))
     if not keyrings:
         raise SetupError("no archive keyring under /usr/share/keyrings: apt-get install debian-archive-keyring.")

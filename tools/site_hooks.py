@@ -35,7 +35,7 @@ SCHEMAS = {
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Called by MkDocs: adds the pages from elsewhere, and the JSON Schemas."""
+    """Add the pages from elsewhere, and the JSON Schemas; MkDocs calls this."""
     pictures = [str(path.relative_to(PROJECT)) for pattern in PICTURES for path in sorted(PROJECT.glob(pattern))]
     for name in [*ELSEWHERE, *pictures]:
         files.append(File.generated(config, name, abs_src_path=str(PROJECT / name)))
@@ -45,7 +45,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Called by MkDocs: links as the site has them, and the commands."""
+    """Rewrite links for the site, and add the commands; MkDocs calls this."""
     if COMMANDS in markdown:
         markdown = markdown.replace(COMMANDS, commands())
     markdown = KEYS.sub(lambda found: keys(imported(found[1])), markdown)
@@ -54,7 +54,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     )
 
     def moved(found: re.Match[str]) -> str:
-        """A link in the repository as one of the site; to what the site does not have, its text alone."""
+        """Turn a link within the repository into one of the site, or into its text if the site lacks the target."""
         text, target, anchor = found["text"], found["target"], found["anchor"] or ""
         inside = os.path.normpath(folder.parent / target).removeprefix("docs/")
         if files.get_file_from_path(inside) is None:
@@ -65,7 +65,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def commands() -> str:
-    """Every command with its arguments and options."""
+    """Return every command with its arguments and options."""
     from pipeline.cli import app
 
     group = typer.main.get_command(app)
@@ -75,19 +75,19 @@ def commands() -> str:
 
 
 def imported(path: str) -> type[BaseModel]:
-    """A model by the path that it is imported from."""
+    """Return a model by the path that it is imported from."""
     module, _, name = path.rpartition(".")
     return getattr(importlib.import_module(module), name)
 
 
 @functools.cache
 def module(path: str) -> griffe.Module:
-    """A module as it is written."""
+    """Return a module as it is written."""
     return griffe.load(path, search_paths=[str(PROJECT)])
 
 
 def keys(model: type[BaseModel]) -> str:
-    """A model as a section: what it is, and a table of its keys."""
+    """Return a model as a section: its description, and a table of its keys."""
     words = attributes(model)
     types = {
         name: str(each.annotation)
@@ -107,7 +107,7 @@ def keys(model: type[BaseModel]) -> str:
 
 
 def shown(field: FieldInfo) -> str:
-    """A key's default, and between which values it may lie."""
+    """Return a key's default, and between which values it may lie."""
     bounds = [str(getattr(each, name)) for each in field.metadata for name in BOUNDS if hasattr(each, name)]
     signs = [BOUNDS[name] for each in field.metadata for name in BOUNDS if hasattr(each, name)]
     between = ", ".join(f"{sign} {bound}" for sign, bound in zip(signs, bounds, strict=True))
@@ -121,17 +121,17 @@ def shown(field: FieldInfo) -> str:
 
 
 def yaml_text(value: Any) -> str:
-    """A value as a configuration has it."""
+    """Return a value as a configuration has it."""
     return json.dumps(value, default=lambda other: list(other) if isinstance(other, (set, tuple)) else str(other))
 
 
 def code(text: str) -> str:
-    """A text as code, in a cell of a table."""
+    """Return a text as code, in a cell of a table."""
     return f"<code>{html.escape(text).replace('|', BAR)}</code>"
 
 
 def described(path: str) -> dict[str, Any]:
-    """The JSON Schema of a model, with what the docstrings say of each key.
+    """Return the JSON Schema of a model, with descriptions from the docstrings.
 
     Args:
         path: where the model is imported from.
@@ -147,7 +147,7 @@ def described(path: str) -> dict[str, Any]:
 
 
 def models(model: type[BaseModel], known: set[type[BaseModel]] | None = None) -> Iterator[type[BaseModel]]:
-    """A model, and all that its fields are made of."""
+    """Yield a model, and all models in its fields."""
     known = set() if known is None else known
     if model in known:
         return
@@ -159,7 +159,7 @@ def models(model: type[BaseModel], known: set[type[BaseModel]] | None = None) ->
 
 
 def of_annotation(annotation: Any) -> Iterator[type[BaseModel]]:
-    """The models in a type."""
+    """Yield the models in a type."""
     if inspect.isclass(annotation) and issubclass(annotation, BaseModel):
         yield annotation
     for each in getattr(annotation, "__args__", ()):
@@ -167,7 +167,7 @@ def of_annotation(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def attributes(model: type[BaseModel]) -> dict[str, str]:
-    """What a class's docstring says of each attribute, its base classes' first. A key of one value says which form this is."""
+    """Read a class's docstring: the text for each attribute, its base classes' first. A key of one value names its variant."""
     found = {
         name: "says that this form is meant."
         for name, field in model.model_fields.items()

@@ -30,7 +30,7 @@ class Stage:
         self.settings = settings
 
     def run(self, command: list[str], lent: dict[str, str]) -> None:
-        """Runs a command in it, as its user."""
+        """Run a command in it, as its user."""
         environment = {**lent, **self.settings["env"]}
         words = [f"{name}={value}" for name, value in environment.items()]
         user = ["--userspec", self.settings["user"]] if self.settings["user"] else []
@@ -115,7 +115,7 @@ def build(base: Path, target: Path, given: dict[str, str], files: list[str], len
 
 
 def copy(stage: Stage, stages: dict[str, Stage], words: list[str]) -> None:
-    """A folder's content, or files into a folder; the target's name for anything else."""
+    """Copy a folder's content, or files into a folder, or one file to the target's name."""
     origin = PROJECT
     if words[0].startswith("--from="):
         origin = stages[words.pop(0).removeprefix("--from=")].folder

@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def fetched(module: str) -> Path:
-    """The folder of a Go module, fetched where it is not there."""
+    """Return the folder of a Go module, fetched if missing."""
     answer = subprocess.run(
         ["go", "mod", "download", "-json", module], cwd="/", check=True, capture_output=True, text=True
     )
@@ -65,7 +65,7 @@ def fetched(module: str) -> Path:
 
 
 def api_server() -> Path:
-    """The program, built where it is not there."""
+    """Return the program, built if missing."""
     program = BUILT / f"kube-apiserver-{VERSION}"
     if not program.exists():
         BUILT.mkdir(parents=True, exist_ok=True)
@@ -85,7 +85,7 @@ def api_server() -> Path:
 
 @contextmanager
 def cluster(server: Path, folder: Path) -> Iterator[Path]:
-    """An API server on loopback; gives what kubectl reaches it by."""
+    """Run an API server on loopback; yield kubectl's configuration for it."""
     with ExitStack() as sockets:
         ports = [sockets.enter_context(socket.socket()) for _ in range(3)]
         for each in ports:
@@ -129,7 +129,7 @@ def cluster(server: Path, folder: Path) -> Iterator[Path]:
 
 
 def a_users_copy(deploy: Path) -> Path:
-    """The example with a password, a pipeline, and the optional components."""
+    """Return the example with a password, a pipeline, and the optional components."""
     shutil.copytree(PROJECT / "deploy", deploy, ignore=shutil.ignore_patterns("metadata.env"))
     example = deploy / "overlays" / "example"
     shutil.copy(example / "metadata.env.example", example / "metadata.env")
