@@ -1,4 +1,4 @@
-"""Serialised tf.Examples as Arrow tables: what every step needs that reads examples without TensorFlow's graph."""
+"""Reads serialised tf.Examples as Arrow tables, without TensorFlow's graph."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -21,13 +21,13 @@ BATCH = 16_384
 
 
 class ReadExamples(beam.PTransform):
-    """Reads serialised examples from gzipped TFRecords, as lists of at most `BATCH` of them, each of one file.
+    """Reads serialised examples from gzipped TFRecords, in lists of at most `BATCH`, each from one file.
 
-    Beam's own source reads them in Python and hands them over one by one.
+    Beam's own source reads them in Python, and passes them on one by one.
 
     Args:
         examples: the artifacts.
-        split: of these.
+        split: the split to read.
     """
 
     def __init__(self, examples: list[types.Artifact], split: str) -> None:
@@ -35,7 +35,7 @@ class ReadExamples(beam.PTransform):
         self._folders = artifact_utils.get_split_uris(examples, split)
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
-        """Called by Beam."""
+        """Override of Beam's method."""
         patterns = map(io_utils.all_files_pattern, self._folders)
         paths = [path for pattern in patterns for path in sorted(tf.io.gfile.glob(pattern))]
         return pipeline | "Files" >> beam.Create(paths) | "Spread" >> beam.Reshuffle() | "Read" >> beam.FlatMap(_read)
@@ -46,22 +46,22 @@ def _read(path: str) -> Iterator[list[bytes]]:
 
 
 def decode(serialized: Sequence[bytes]) -> pa.RecordBatch:
-    """Serialised tf.Examples to a column for each feature, each a list."""
+    """Decode serialised tf.Examples to a column for each feature, of lists."""
     return example_coder.ExamplesToRecordBatchDecoder().DecodeBatch(list(serialized))
 
 
 def rewarded(rows: pa.RecordBatch) -> pa.RecordBatch:
-    """The interactions with a reward above 0: those that retrieval should lead to."""
+    """Select the interactions with a reward above 0, which retrieval should find."""
     return rows.filter(pc.greater(single(rows.column(REWARD)), 0.0))
 
 
 def single(column: pa.Array) -> pa.Array:
-    """A column of lists of one value each to the values."""
+    """Flatten a column of lists with one value each."""
     return pc.list_flatten(column)
 
 
 def lists(rows: pa.RecordBatch, feature: str | None) -> pa.ListArray:
-    """A feature's values, a list for each row; empty lists where no row has a value of it, or `feature` is None."""
+    """Return a feature's values, a list for each row; empty lists if no row has a value, or `feature` is None."""
     if feature is None or feature not in rows.schema.names or pa.types.is_null(rows.schema.field(feature).type):
         return pa.ListArray.from_arrays(pa.array(np.zeros(rows.num_rows + 1), pa.int32()), pa.array([], pa.binary()))
     column = rows.column(feature)
@@ -72,5 +72,5 @@ def lists(rows: pa.RecordBatch, feature: str | None) -> pa.ListArray:
 
 
 def id_part(identifier: bytes, parts: int) -> int:
-    """The part of an id when ids are divided by a digest into `parts`; the same in every process."""
+    """Return the part of an id when ids are divided by a digest into `parts`; the same in every process."""
     return int.from_bytes(hashlib.blake2b(identifier, digest_size=8).digest(), "big") % parts

@@ -1,6 +1,6 @@
-"""Arrow rows to serialised tf.Examples, a column at a time and always to the same bytes.
+"""Serialises Arrow rows as tf.Examples, column by column and always to the same bytes.
 
-The encoders that come with TensorFlow and tfx_bsl write an example's features in another order in each process. These bytes are
+The encoders of TensorFlow and tfx_bsl write an example's features in a different order in each process. These bytes are
 those of protobuf's deterministic serialisation: features by name.
 """
 
@@ -14,17 +14,17 @@ from numpy.typing import NDArray
 
 BYTES, FLOATS, INTS = b"\x0a", b"\x12", b"\x1a"  # the fields of a Feature
 FIELD_1, FIELD_2 = b"\x0a", b"\x12"
-MISSING = -1  # in the place of a length
-TABULATED = 1 << 20  # numbers from -1 to below this are looked up
+MISSING = -1  # instead of a length
+TABULATED = 1 << 20  # numbers from -1 to below this are looked up in a table
 VARINT_BITS = 7
 
 
 def encode(rows: pa.RecordBatch) -> pa.Array:
-    """Serialises rows as tf.Examples.
+    """Serialise rows as tf.Examples.
 
     Args:
-        rows: features as lists of bytes, texts, float32 or int64, or single values; a missing value or list is a feature without
-            any kind of values. At most 2 GB of them.
+        rows: features as lists of bytes, texts, float32 or int64, or single values; a missing value or list gives a feature without
+            a kind. At most 2 GB of them.
 
     Returns:
         [rows] binary.
@@ -37,7 +37,7 @@ def encode(rows: pa.RecordBatch) -> pa.Array:
 
 
 def _feature(name: str, column: pa.Array) -> tuple[pa.Array, pa.Array]:
-    """[rows] what comes before the values of a feature, and the values."""
+    """Return [rows] the bytes before a feature's values, and the values."""
     values, offsets = _values_and_offsets(column)
     if pa.types.is_floating(values.type):
         kind, content = FLOATS, _slices(values.to_numpy().astype("<f4", copy=False), offsets * 4)
@@ -55,7 +55,7 @@ def _feature(name: str, column: pa.Array) -> tuple[pa.Array, pa.Array]:
 
 
 def _before_values(name: bytes, kind: bytes, length: int) -> bytes:
-    """An entry of the map of features, up to its values' bytes."""
+    """Encode an entry of the map of features, up to its values' bytes."""
     listed = b"" if kind == BYTES or length <= 0 else FIELD_1 + _varint(length)  # numbers are packed
     feature = b"" if length == MISSING else kind + _varint(len(listed) + length) + listed
     feature_length = len(feature) + max(length, 0)
@@ -64,7 +64,7 @@ def _before_values(name: bytes, kind: bytes, length: int) -> bytes:
 
 
 def _values_and_offsets(column: pa.Array) -> tuple[pa.Array, NDArray[np.int64]]:
-    """The values of all rows behind each other, and [rows + 1] where those of each begin."""
+    """Return the concatenated values of all rows, and [rows + 1] where each row begins."""
     if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
         lengths = pc.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False)
         values = column.flatten()
@@ -75,7 +75,7 @@ def _values_and_offsets(column: pa.Array) -> tuple[pa.Array, NDArray[np.int64]]:
 
 
 def _by_length(lengths: NDArray[np.int64], make: Callable[[int], bytes]) -> pa.Array:
-    """[rows] binary, what is made of each length."""
+    """Return [rows] binary, the result of a function for each length."""
     different = pa.array(lengths).dictionary_encode()
     made = pa.array([make(length) for length in different.dictionary.to_pylist()], pa.binary())
     return made.take(different.indices)
@@ -86,13 +86,13 @@ def _join(*pieces: pa.Array) -> pa.Array:
 
 
 def _slices(data: NDArray[np.generic], offsets: NDArray[np.integer]) -> pa.Array:
-    """[rows] binary of consecutive bytes, given [rows + 1] where each begins."""
+    """Return [rows] binary of consecutive bytes, given [rows + 1] where each begins."""
     buffers = [None, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(np.ascontiguousarray(data))]
     return pa.Array.from_buffers(pa.binary(), len(offsets) - 1, buffers)
 
 
 def _offsets(values: pa.Array) -> NDArray[np.int32]:
-    """[values + 1] where each begins."""
+    """Return [values + 1] where each value begins."""
     return np.frombuffer(values.buffers()[1], np.int32)[values.offset : values.offset + len(values) + 1]
 
 
@@ -102,7 +102,7 @@ def _data(values: pa.Array) -> NDArray[np.uint8]:
 
 
 def _varint(number: int) -> bytes:
-    """A length as protobuf writes it."""
+    """Encode a length for protobuf."""
     groups = []
     while number >= 1 << VARINT_BITS:
         groups.append(number & 0x7F | 0x80)
@@ -111,8 +111,8 @@ def _varint(number: int) -> bytes:
 
 
 def _varints(numbers: NDArray[np.int64]) -> pa.Array:
-    """[numbers] binary, as protobuf writes int64."""
-    if len(numbers) and numbers.min() >= -1 and numbers.max() < TABULATED:  # rows of embedding tables, again and again
+    """Encode [numbers] int64 for protobuf."""
+    if len(numbers) and numbers.min() >= -1 and numbers.max() < TABULATED:  # rows of embedding tables, which recur
         return _tabulated(int(numbers.max()).bit_length()).take(pa.array(numbers + 1))
     return _varints_of(numbers)
 

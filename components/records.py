@@ -1,6 +1,6 @@
 """Gzipped TFRecords.
 
-They are read by TensorFlow's iterator over a file, which takes two microseconds a record; tf.data takes five for records by the
+TensorFlow's iterator over a file reads them in two microseconds a record; tf.data takes five for records by the
 thousand, and a hundred for one at a time.
 
 They are written without TensorFlow, whose writer takes three times as long for each. ISA-L compresses four times as fast as zlib,
@@ -23,11 +23,11 @@ READ = 4096
 COMPRESSION_LEVEL = 1
 GZIP = 16 + 15  # zlib's number for the format, and the bits of the window
 CRC_OFFSET = np.uint32(0xA282EAD8)
-_iterate = tf.compat.v1.io.tf_record_iterator.__wrapped__  # itself, without its advice to take tf.data
+_iterate = tf.compat.v1.io.tf_record_iterator.__wrapped__  # without its deprecation warning
 
 
 def read_batches(paths: Iterable[str], size: int = READ) -> Iterator[list[bytes]]:
-    """The records of files, in their order, at most `size` at a time, each time of one file."""
+    """Yield the records of files, in order, at most `size` at a time, each time from one file."""
     for path in paths:
         records = read_records([path])
         while batch := list(islice(records, size)):
@@ -35,13 +35,13 @@ def read_batches(paths: Iterable[str], size: int = READ) -> Iterator[list[bytes]
 
 
 def read_records(paths: Iterable[str]) -> Iterator[bytes]:
-    """The records of files, in their order."""
+    """Yield the records of files, in order."""
     for path in paths:
         yield from _iterate(path, tf.io.TFRecordOptions(compression_type="GZIP"))
 
 
 def write_records(path: str, records: Iterable[bytes]) -> None:
-    """Writes a gzipped TFRecord, which has its name once it is whole: a worker may be killed and another do the same again."""
+    """Write a gzipped TFRecord, which gets its name once complete: a worker may be killed and another repeat its work."""
     folder, name = os.path.split(path)
     unfinished = Path(folder, f".{name}.unfinished")
     unfinished.parent.mkdir(parents=True, exist_ok=True)
@@ -57,13 +57,13 @@ def write_records(path: str, records: Iterable[bytes]) -> None:
 
 @functools.cache
 def _header(length: int) -> bytes:
-    """What comes before a record: its length, and the checksum of that."""
+    """Return the bytes before a record: its length, and the checksum of that."""
     encoded = struct.pack("<Q", length)
     return encoded + _checksums([encoded])[0]
 
 
 def _checksums(records: Sequence[bytes]) -> list[bytes]:
-    """CRC-32C as TFRecord masks it (https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details)."""
+    """Compute CRC-32C as TFRecord masks it (https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details)."""
     crcs = np.fromiter(map(google_crc32c.value, records), "<u4", len(records))
     masked: list[bytes] = ((crcs >> 15 | crcs << 17) + CRC_OFFSET).view("V4").tolist()
     return masked

@@ -1,4 +1,4 @@
-"""How many rows came, how many were dropped, and why: what a run says of its data."""
+"""Counts the rows that were read and dropped, with reasons, for the report of a run."""
 
 import json
 import re
@@ -24,25 +24,25 @@ class Accounting:
     """Rows of one source.
 
     Attributes:
-        rows: how many were read that are of the window's days, or of no day that can be.
-        filtered: by reason, how many of these were not asked for: they do not meet a condition of `where`.
-        dropped: by reason, how many of the others were dropped, and where the first few of them stand.
-        ways_out: by reason, what may be done about it.
-        dayless: of the dropped ones of a log of many days, those without a time that can be.
-        other_days: of a log of many days, how many rows are of days outside the window.
+        rows: the number of rows read that are of the window's days, or of an impossible day.
+        filtered: by reason, the number of these that do not meet a condition of `where`.
+        dropped: by reason, the number of others that were dropped, and the places of the first few.
+        ways_out: by reason, what the user may do about it.
+        dayless: of the dropped rows of a log of many days, those without a possible time.
+        other_days: of a log of many days, the number of rows of days outside the window.
         first_other: the earliest time of these, in microseconds since 1970-01-01 UTC.
         last_other: the latest.
-        passed_over: how many files were not read, as their names begin with `_` or `.`, and the first few of them.
-        rows_of_day: how many of the clean rows are of the run's own day.
-        before: how many of the rows that were asked for are of days before the window, read for histories alone. They were judged
-            when their days were run, and count towards no limit.
-        dropped_before: by reason, how many of the dropped rows are among these.
-        absent: days before the window that are not there, ISO 8601.
-        splits: how many examples each split has.
-        rewarded: how many of those have a reward above 0.
-        users: how many users have an interaction with a reward above 0 in the hours that are held out.
+        passed_over: the number of files skipped because their names begin with `_` or `.`, and the first few of them.
+        rows_of_day: the number of clean rows of the run's own day.
+        before: the number of unfiltered rows of days before the window, read only for histories. They were checked when their days
+            were run, and count towards no limit.
+        dropped_before: by reason, the number of dropped rows among these.
+        absent: missing days before the window, ISO 8601.
+        splits: the number of examples in each split.
+        rewarded: the number of those with a reward above 0.
+        users: the number of users with an interaction with a reward above 0 in the held-out hours.
         first_user: the least hash of these; see `components.example_gen.held_out`.
-        faults: what is wrong with a whole file; with any of these the run stops.
+        faults: faults of whole files; any of them stops the run.
     """
 
     rows: int = 0
@@ -65,9 +65,9 @@ class Accounting:
     faults: list[str] = field(default_factory=list)
 
     def drop(self, reason: str, rows: int, places: Iterable[str], way_out: str = "", before: int = 0) -> None:
-        """Counts dropped rows, of which so many are of days before the window.
+        """Count dropped rows, `before` of them of days before the window.
 
-        `places` says where the first of them stand, `way_out` what may be done about it.
+        `places` names the first of them, `way_out` says what the user may do about it.
         """
         if before:
             self.dropped_before[reason] = self.dropped_before.get(reason, 0) + before
@@ -78,18 +78,18 @@ class Accounting:
                 self.ways_out[reason] = min(way_out, self.ways_out.get(reason, way_out))
 
     def filter(self, reason: str, rows: int) -> None:
-        """Counts rows that are not asked for."""
+        """Count filtered rows."""
         if rows:
             self.filtered[reason] = self.filtered.get(reason, 0) + rows
 
     def of_other_days(self, rows: int, first: int, last: int) -> None:
-        """Counts rows of days outside the window, from one time to another."""
+        """Count rows of days outside the window, from one time to another."""
         self.other_days += rows
         self.first_other = min(first, first if self.first_other is None else self.first_other)
         self.last_other = max(last, last if self.last_other is None else self.last_other)
 
     def add(self, other: "Accounting") -> None:
-        """Adds what another part of the data counted."""
+        """Add the counts of another part of the data."""
         self.rows += other.rows
         for reason, (rows, places) in other.dropped.items():
             self.drop(reason, rows, places, other.ways_out.get(reason, ""), other.dropped_before.get(reason, 0))
@@ -110,16 +110,16 @@ class Accounting:
         self.faults += other.faults
 
     def to_text(self) -> str:
-        """All of it, for `from_text`."""
+        """Serialise everything for `from_text`."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_text(cls, text: str) -> "Accounting":
-        """What `to_text` wrote."""
+        """Read what `to_text` wrote."""
         return cls(**json.loads(text))
 
     def to_json(self, kind: Kind) -> str:
-        """What is kept with the examples."""
+        """Serialise the record that is stored with the examples."""
         dropped: dict[str, Any] = {
             reason: {"rows": rows, "first": places} for reason, (rows, places) in sorted(self.dropped.items())
         }
@@ -141,16 +141,16 @@ class Accounting:
     def check(
         self, kind: Kind, max_dropped_share: float, paths: Sequence[str], by_reason: Mapping[str, float] | None = None
     ) -> None:
-        """Stops on files that cannot be read, on too many dropped rows, and on nothing left.
+        """Raise an error for unreadable files, for too many dropped rows, or if no rows are left.
 
         Args:
-            kind: of the source.
-            max_dropped_share: the limit for all reasons together that have none of their own.
-            paths: of the files.
+            kind: the kind of the source.
+            max_dropped_share: the limit for all reasons without a limit of their own.
+            paths: the files' paths.
             by_reason: the limits for single reasons.
 
         Raises:
-            UserError: with what was found and where.
+            UserError: the fault, with its places.
         """
         if self.faults:
             raise UserError("\n".join(sorted(self.faults)))
@@ -159,7 +159,7 @@ class Accounting:
         asked_for = self.rows - self.before - sum(self.filtered.values())
         lost = sum(rows for reason, rows in counted.items() if reason not in by_reason) - self.dayless
         key = "data.max_dropped_share"
-        # A row without a time may be of any day of the log, and would else count against each.
+        # A row without a time may be of any day of the log, and would count against each.
         limits = [(lost, asked_for - self.dayless, "", key, max_dropped_share)]
         limits += [(self.dayless, asked_for + self.other_days, "", key, max_dropped_share)]
         limits += [
@@ -175,7 +175,7 @@ class Accounting:
                 raise UserError("\n".join([found, *self.in_words(), hint]))
         if not sum(self.splits.values()) and not (
             self.before and kind == "interactions"
-        ):  # which say it better themselves
+        ):  # whose own message is clearer
             read = ", ".join([*paths[:SHOWN_EXAMPLES], *(["..."] if len(paths) > SHOWN_EXAMPLES else [])])
             raise UserError(
                 "\n".join(
@@ -184,7 +184,7 @@ class Accounting:
             )
 
     def in_words(self) -> list[str]:
-        """A line for each reason for which something was left out, the most frequent first."""
+        """List a line for each reason for leaving something out, the most frequent first."""
         lines = [f"  {rows} filtered, {reason}" for reason, rows in sorted(self.filtered.items())]
         for reason, (rows, places) in sorted(self.dropped.items(), key=lambda item: -item[1][0])[:SHOWN_FAULTS]:
             lines.append(f"  {rows} {reason} (first: {'; '.join(places)})")
@@ -210,30 +210,30 @@ def _day(microseconds: int) -> str:
 
 
 def _in_order(place: str) -> tuple[str, int, str]:
-    """Sorts `FILE line N: VALUE` by file, then by number."""
+    """Return a sort key for `FILE line N: VALUE`: by file, then by number."""
     found = re.fullmatch(r"(.*?) (?:row|line) (\d+)(: .*)?", place, re.DOTALL)
     return (found[1], int(found[2]), place) if found else (place, 0, place)
 
 
 class Sum(beam.CombineFn):
-    """Sums the accounting of all parts of the data."""
+    """Adds up the accounting of all parts of the data."""
 
     def create_accumulator(self) -> Accounting:
-        """Called by Beam."""
+        """Override of Beam's method."""
         return Accounting()
 
     def add_input(self, accumulator: Accounting, element: Accounting) -> Accounting:
-        """Called by Beam."""
+        """Override of Beam's method."""
         accumulator.add(element)
         return accumulator
 
     def merge_accumulators(self, accumulators: Iterable[Accounting]) -> Accounting:
-        """Called by Beam."""
+        """Override of Beam's method."""
         total = Accounting()
         for accumulator in accumulators:
             total.add(accumulator)
         return total
 
     def extract_output(self, accumulator: Accounting) -> Accounting:
-        """Called by Beam."""
+        """Override of Beam's method."""
         return accumulator

@@ -1,4 +1,4 @@
-"""The items that may be retrieved on a day, as examples; and as a table to join interactions with."""
+"""The items that may be retrieved on a day, as examples, and as a table to join interactions with."""
 
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -44,10 +44,10 @@ class OfCatalogue:
 
     @staticmethod
     def ingestion(request: Request, inputs: Inputs) -> Ingestion:
-        """How the catalogue of a day becomes examples.
+        """Describe how the catalogue of a day becomes examples.
 
         Raises:
-            UserError: there is none.
+            UserError: there is no catalogue.
         """
         source, spec = request.settings.catalogue_source, request.spec
         first = sources.first_to_see(
@@ -82,15 +82,16 @@ class CatalogueExampleGen(base_beam_component.BaseBeamComponent):
     """Ingests the catalogue of a day.
 
     Args:
-        settings: where it lies.
-        spec: which columns it has.
+        settings: the catalogue's place.
+        spec: its columns.
         day: the UTC day.
-        base_model: the model that training goes on from, where that decides how many days become examples.
+        base_model: the model that training continues from, if that decides how many days become examples.
 
-    Output `examples`, split `catalogue`: an example an item with `candidate_id`, the item tower's raw features and,
-    where the specification names it, `title`. Where it names a column that blocks, items that are blocked are in a split of their
-    own, `blocked`. Where there are catalogues of earlier days and features change, the split `earlier` has the entries of these
-    that interactions see (`components.example_gen.point_in_time`), and `judged` those of `catalogue` as what is held out sees them.
+    Output `examples`, split `catalogue`: an example for each item, with `candidate_id`, the item tower's raw features and,
+    if the specification names it, `title`. If it names a blocking column, blocked items are in a separate split,
+    `blocked`. If there are catalogues of earlier days and features change, the split `earlier` has those of their entries
+    that interactions see (`components.example_gen.point_in_time`), and `judged` those of `catalogue` as held-out interactions see
+    them.
     """
 
     SPEC_CLASS = CatalogueSpec
@@ -107,20 +108,20 @@ class CatalogueExampleGen(base_beam_component.BaseBeamComponent):
 
 
 def judged_split(catalogue: types.Artifact) -> str:
-    """The split with the items as what is held out sees them."""
+    """Return the split with the items as held-out interactions see them."""
     splits = artifact_utils.decode_split_names(catalogue.split_names)
     return JUDGED_SPLIT if JUDGED_SPLIT in splits else CATALOGUE_SPLIT
 
 
 class FinishCatalogue(beam.DoFn):
-    """(partition, parts of it) to serialised examples; of entries with the same id the first is kept.
+    """Maps (partition, parts of it) to serialised examples; of entries with the same id the first is kept.
 
     Args:
-        files: what the place of a row begins with, by the number of its file.
-        id_column: the data's name of the id, for the accounting.
-        key: the output column that is the id.
-        split: of what is not blocked.
-        tables: which files are of which table.
+        files: by the file's number, the beginning of a row's place.
+        id_column: the id's name in the data, for the accounting.
+        key: the output column of the id.
+        split: the split of items that are not blocked.
+        tables: the table of each file.
     """
 
     def __init__(
@@ -138,7 +139,7 @@ class FinishCatalogue(beam.DoFn):
         self._tables = tables or Tables()
 
     def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[Any]:
-        """Called by Beam."""
+        """Override of Beam's method."""
         rows = from_bytes(list(element[1]))
         accounting = Accounting()
         days = self._tables.of(rows.column(FILE).to_numpy())
@@ -167,18 +168,18 @@ class FinishCatalogue(beam.DoFn):
 
 
 def first_held_out(request: Request, first: date) -> int:
-    """The first day whose interactions are held out, in days since 1970-01-01, given the first day of the window."""
+    """Return the first day with held-out interactions, in days since 1970-01-01, given the first day of the window."""
     held_out = request.day - timedelta(days=(request.settings.split.hours - 1) // 24)
     return sources.span(max(first, held_out))
 
 
 def splits_of(spec: FeatureSpec) -> list[str]:
-    """The splits that a catalogue has."""
+    """Return the splits of a catalogue."""
     return [CATALOGUE_SPLIT, *([BLOCKED_SPLIT] if spec.catalogue.blocked else [])]
 
 
 def entries(rows: pa.Table, accounting: Accounting, split: str = CATALOGUE_SPLIT) -> Iterator[Any]:
-    """Clean rows, one an id, as Beam's outputs: examples by split, those that are not blocked in `split`, and the accounting."""
+    """Yield Beam's outputs for clean rows, one for each id: examples by split, unblocked ones in `split`, and the accounting."""
     for name, chosen in _splits(rows, split):
         accounting.splits[name] = chosen.num_rows
         yield from _examples(name, chosen)
@@ -188,7 +189,7 @@ def entries(rows: pa.Table, accounting: Accounting, split: str = CATALOGUE_SPLIT
 def earlier_entries(
     told: Told, accounting: Accounting, splits: Collection[str], split: str = CATALOGUE_SPLIT
 ) -> Iterator[Any]:
-    """What interactions see of earlier tables, and what is judged by, as Beam's outputs; see `entries`."""
+    """Yield Beam's outputs for entries of earlier tables that interactions see, and for judged ones; see `entries`."""
     accounting.splits[EARLIER_SPLIT] = told.earlier.num_rows
     yield from _examples(EARLIER_SPLIT, told.earlier)
     if JUDGED_SPLIT in splits:
@@ -201,7 +202,7 @@ def _examples(split: str, rows: pa.Table) -> Iterator[Any]:
 
 
 def _splits(rows: pa.Table, split: str) -> Iterator[tuple[str, pa.Table]]:
-    """Clean entries by split, those that are not blocked in `split`."""
+    """Divide clean entries by split, unblocked ones in `split`."""
     if BLOCKED not in rows.column_names:
         yield split, rows
         return
@@ -211,10 +212,11 @@ def _splits(rows: pa.Table, split: str) -> Iterator[tuple[str, pa.Table]]:
 
 
 class CatalogueTable:
-    """All items that are known, blocked ones too, in memory: their ids and what each one's features are.
+    """All known items, including blocked ones, in memory: their ids and features.
 
     Attributes:
-        rows: an Arrow table with `candidate_id` and the item features, an item a row; behind them, those of earlier catalogues.
+        rows: an Arrow table with `candidate_id` and the item features, a row for each item; followed by those of earlier
+            catalogues.
         blocked: [items] bool.
     """
 
@@ -224,10 +226,10 @@ class CatalogueTable:
 
     @classmethod
     def load(cls, examples_uri: str, without: Collection[str] = ()) -> "CatalogueTable":
-        """Reads the examples that CatalogueExampleGen wrote.
+        """Read the examples that CatalogueExampleGen wrote.
 
         Args:
-            examples_uri: of the Examples artifact.
+            examples_uri: the URI of the Examples artifact.
             without: features that are not kept in memory.
         """
         rows, sizes = read_rows(examples_uri, CANDIDATE_ID, [CATALOGUE_SPLIT, BLOCKED_SPLIT, EARLIER_SPLIT])
@@ -235,25 +237,25 @@ class CatalogueTable:
         return cls(rows, np.arange(sizes[0] + sizes[1]) >= sizes[0])
 
     def positions(self, ids: pa.Array) -> pa.Array:
-        """[rows] binary ids to [rows] int32 rows of the table; null where the catalogue has no such item."""
+        """Map [rows] binary ids to [rows] int32 rows of the table; null if the catalogue lacks the item."""
         return pc.index_in(ids, value_set=self._ids)
 
     def features(self, positions: pa.Array, names: list[str], days: NDArray[np.int64]) -> pa.Table:
-        """The named features of the items at [rows] positions, as interactions of [rows] days since 1970-01-01 see them."""
+        """Return the named features of items at [rows] positions, as interactions of [rows] days since 1970-01-01 see them."""
         places = self._versions.places(positions.to_numpy().astype(np.int64), days)
         return self.rows.select([name for name in names if name in self.rows.column_names]).take(pa.array(places))
 
 
 def versioned(rows: pa.Table, key: str, newest: int) -> tuple[pa.Table, pa.Array, Versions]:
-    """Rows of the newest table, earlier ones behind them, as they are looked up.
+    """Prepare rows of the newest table, followed by earlier ones, for lookups.
 
     Args:
-        rows: with `SEEN_THROUGH` where there are earlier ones.
+        rows: with `SEEN_THROUGH` if there are earlier ones.
         key: the column of the id.
-        newest: how many are of the newest table.
+        newest: the number of rows of the newest table.
 
     Returns:
-        The rows without `SEEN_THROUGH`; the newest's ids; and what finds the row that an interaction sees.
+        The rows without `SEEN_THROUGH`; the newest table's ids; and the lookup of the row that an interaction sees.
     """
     ids = rows.column(key).combine_chunks()
     if SEEN_THROUGH not in rows.column_names:
@@ -264,19 +266,19 @@ def versioned(rows: pa.Table, key: str, newest: int) -> tuple[pa.Table, pa.Array
 
 
 def read_rows(examples_uri: str, key: str, splits: Sequence[str]) -> tuple[pa.Table, list[int]]:
-    """Examples as a table, with one value a row of the key and a list of each other feature.
+    """Read examples as a table, with one value of the key in each row and a list for each other feature.
 
     Args:
-        examples_uri: of the Examples artifact.
-        key: the feature that is the id.
-        splits: which are read; one that is not there has no rows.
+        examples_uri: the URI of the Examples artifact.
+        key: the feature of the id.
+        splits: the splits to read; a missing one has no rows.
 
     Returns:
-        The rows, and how many there are of each split.
+        The rows, and the number of rows of each split.
     """
     parts = [_read(os.path.join(examples_uri, f"Split-{split}")) for split in splits]
     batch = example_coder.ExamplesToRecordBatchDecoder().DecodeBatch([each for part in parts for each in part])
-    # A feature that no entry has comes without a type; interactions then come without it too.
+    # A feature without values in all entries comes without a type; interactions then come without it too.
     batch = batch.select([field.name for field in batch.schema if not pa.types.is_null(field.type)])
     value_types = {pa.large_binary(): pa.binary(), pa.float32(): pa.float32(), pa.int64(): pa.int64()}
     lists = [pa.list_(value_types[field.type.value_type]) for field in batch.schema]
@@ -290,7 +292,7 @@ def _read(folder: str) -> list[bytes]:
 
 
 def places(rows: pa.Table, files: list[str]) -> list[str]:
-    """Where the first few of some rows stand, given what the place of a row begins with by the number of its file."""
+    """Return the places of the first few rows, given the beginning of a place by the number of its file."""
     few = rows.slice(0, SHOWN_EXAMPLES)
     numbers = zip(few.column(FILE).to_pylist(), few.column(ROW).to_pylist(), strict=True)
     return [f"{files[file]} {row}" for file, row in numbers]

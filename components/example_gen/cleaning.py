@@ -1,4 +1,4 @@
-"""Files to clean rows: what is at fault is dropped, counted and named."""
+"""Turns files into clean rows: faulty ones are dropped, counted and named."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,28 +23,29 @@ from schemas.features import REWARD, TIMESTAMP, WEIGHTS_SUFFIX, InteractionColum
 FILE = "_file"
 ROW = "_row"
 ACCOUNTING = "accounting"
-EXAMINED = 100  # values at fault from which a way out is guessed
-SHOWN_CHARACTERS = 40  # of a value at fault
+EXAMINED = 100  # faulty values from which advice is guessed
+SHOWN_CHARACTERS = 40  # of a faulty value
 EARLIEST = int(ways_out.EARLIEST.timestamp()) * 1_000_000
 
 
 @dataclass(frozen=True)
 class Cleaning:
-    """What is read of each file, and what a row must be.
+    """What to read of each file, and what a row must meet.
 
     Attributes:
         source: how the files are written.
-        columns: what is read.
-        key: the output column by whose hash rows are parted.
-        partitions: into how many parts.
+        columns: the columns to read.
+        key: the output column whose hash partitions the rows.
+        partitions: the number of partitions.
         max_id_bytes: a longer id is a fault.
         time_range: microseconds since 1970-01-01, from the first (included) to the second; rows outside belong to no
             day of the window. None for rows without a time.
-        latest: microseconds since 1970-01-01; a time in a log of many days that is not before it, or that is before 1990, can be
-            of no day.
-        closed: spans (days since 1970-01-01) of the window that do not exist.
-        keys: say how the reward is made; None for rows without one.
-        start: the first microsecond of the days that become examples; rows before it are read for histories alone. None has none.
+        latest: microseconds since 1970-01-01; in a log of many days, a time at or after it, or before 1990, is
+            impossible.
+        closed: closed spans (days since 1970-01-01) of the window.
+        keys: define the reward; None for rows without one.
+        start: the first microsecond of the days that become examples; earlier rows are read only for histories. None if there are
+            none.
         keep_event: whether rows keep their kind of event, under EVENT.
     """
 
@@ -62,7 +63,7 @@ class Cleaning:
 
     @property
     def all_columns(self) -> list[Column]:
-        """What is read, for rows and for the conditions that they must meet."""
+        """The columns to read, for rows and for their conditions."""
         return [*self.columns, *filter_columns(self.source.where)]
 
     @property
@@ -72,7 +73,7 @@ class Cleaning:
 
 
 def file_faults(files: Sequence[SourceFile], cleaning: Cleaning) -> list[str]:
-    """What is wrong with the headers and footers of files, before any row is read; one sentence each."""
+    """List faults in the headers and footers of files, before any row is read; one sentence each."""
     faults = []
     for file in files:
         try:
@@ -87,16 +88,16 @@ def file_faults(files: Sequence[SourceFile], cleaning: Cleaning) -> list[str]:
 
 @beam.typehints.with_output_types(beam.typehints.Tuple[int, bytes])
 class CleanFiles(beam.DoFn):
-    """(number of the file, file) to (partition, Arrow IPC of its rows), and to `Accounting` in the output ACCOUNTING.
+    """Maps (number of the file, file) to (partition, Arrow IPC of its rows), and to `Accounting` in the output ACCOUNTING.
 
-    A row has the declared columns, typed as `columns.TYPES` says, and `_file` and `_row`, where it stood.
+    A row has the declared columns, with the types of `columns.TYPES`, and its place, `_file` and `_row`.
     """
 
     def __init__(self, cleaning: Cleaning) -> None:
         self._cleaning = cleaning
 
     def process(self, element: tuple[int, SourceFile]) -> Iterator[Any]:
-        """Called by Beam."""
+        """Override of Beam's method."""
         number, file = element
         accounting = Accounting()
         cleaner = _Cleaner(self._cleaning, file, accounting)
@@ -121,7 +122,7 @@ class _Cleaner:
     accounting: Accounting
 
     def ragged(self, row: int, expected: int, came: int) -> None:
-        """Counts a row with too many or too few columns."""
+        """Count a row with too many or too few columns."""
         before = int(self._is_before({}, 1)[0]) if self.file.day is not None else 0
         self.accounting.rows += 1
         self.accounting.before += before
@@ -129,7 +130,7 @@ class _Cleaner:
         self.accounting.drop(reason, 1, [self._place(row)], before=before)
 
     def clean(self, batch: reading.RawBatch) -> pa.Table:
-        """The rows that keep to what is declared."""
+        """Return the rows that meet their declarations."""
         faults: list[_Fault] = []
         values: dict[str, pa.Array] = {}
         if self.cleaning.source.format == "csv":
@@ -155,10 +156,10 @@ class _Cleaner:
     def _filter(
         self, values: dict[str, pa.Array], faults: "list[_Fault]", is_kept: NDArray[np.bool_]
     ) -> NDArray[np.bool_]:
-        """Leaves out what does not meet the conditions, and the columns that were read for them alone."""
+        """Leave out rows that do not meet the conditions, and columns that were read only for these."""
         for number, condition in enumerate(self.cleaning.source.where):
             met = is_met(condition, values.pop(f"{PREFIX}{number}"))
-            for fault in faults:  # of a value that is at fault nothing is known
+            for fault in faults:  # a faulty value is unknown
                 if fault.column is not None and fault.column.name == f"{PREFIX}{number}":
                     met |= fault.mask
             self.accounting.filter(condition.reason, int((is_kept & ~met).sum()))
@@ -168,7 +169,7 @@ class _Cleaner:
     def _reward(
         self, values: dict[str, pa.Array], faults: "list[_Fault]", is_kept: NDArray[np.bool_]
     ) -> NDArray[np.bool_]:
-        """Puts the reward in the place of what it is made of, and leaves out events that weigh nothing."""
+        """Replace the columns of the reward by the reward, and leave out events of weight 0."""
         keys = self.cleaning.keys
         if keys is None or not (keys.reward or keys.event):
             return is_kept
@@ -184,7 +185,7 @@ class _Cleaner:
         return is_kept & ~made.weighs_nothing
 
     def _is_before(self, values: dict[str, pa.Array], rows: int) -> NDArray[np.bool_]:
-        """[rows], which are of days before the window: by the file's day, or by the time where a file has many."""
+        """Return [rows], which are of days before the window: by the file's day, or by the time if a file has many days."""
         if self.cleaning.start is None:
             return np.zeros(rows, bool)
         if self.file.day is not None:
@@ -238,9 +239,9 @@ class _Cleaner:
     def _is_in_window(
         self, values: dict[str, pa.Array], faults: "list[_Fault]", rows: int
     ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """[rows], which are of the run's days or of none; and which are of any. Rows of no day are faults.
+        """Return [rows], which are of the run's days or of none; and which are of any day. Rows of no day are faults.
 
-        In a log of many days, rows of other days are no part of the run.
+        In a log of many days, rows of other days are not part of the run.
         """
         everything = np.ones(rows, bool)
         if self.cleaning.time_range is None or self.file.day is not None:
@@ -262,7 +263,7 @@ class _Cleaner:
 
 @dataclass(frozen=True)
 class _Fault:
-    """Rows at fault for a reason, and the column whose values are to be shown; None where it is not one value's."""
+    """Rows with the same fault, and the column whose values are shown; None if the fault is not of one value."""
 
     reason: str
     mask: NDArray[np.bool_]
@@ -270,7 +271,7 @@ class _Fault:
 
 
 def _are_headers(batch: reading.RawBatch) -> NDArray[np.bool_]:
-    """Where files were put behind each other, their headers stand among the rows."""
+    """Detect repeated headers, which are among the rows if files were concatenated."""
     are = np.ones(len(batch.rows), bool)
     for name, values in batch.columns.items():
         are &= pc.equal(values, name.encode()).fill_null(False).to_numpy(zero_copy_only=False)
@@ -288,17 +289,17 @@ def _shown(text: str) -> str:
 
 
 def before_rows(files: Sequence[SourceFile], source: SourceSettings) -> list[str]:
-    """What the place of a row begins with, a file each; its number follows."""
+    """Return the beginning of a row's place for each file; the row's number follows."""
     return [f"{file.path} {source.counted_by}" for file in files]
 
 
 def partition(ids: pa.Array, partitions: int) -> NDArray[np.int64]:
-    """[rows] binary ids to [rows] partitions; the same id always goes to the same one."""
+    """Map [rows] binary ids to [rows] partitions; equal ids always have the same one."""
     return (id_hashes(ids) % np.uint64(partitions)).astype(np.int64)
 
 
 def id_hashes(ids: pa.Array) -> NDArray[np.uint64]:
-    """[rows] binary ids to [rows] hashes, each id's worked out once; the same in every process."""
+    """Map [rows] binary ids to [rows] hashes, each computed once; the same in every process."""
     encoded = ids.dictionary_encode()
     different = np.array(encoded.dictionary.to_pylist(), object)
     hashes: NDArray[np.uint64] = pd.util.hash_array(different, categorize=False)[encoded.indices.to_numpy()]
@@ -306,7 +307,7 @@ def id_hashes(ids: pa.Array) -> NDArray[np.uint64]:
 
 
 def to_bytes(rows: pa.Table) -> bytes:
-    """A table as Arrow IPC."""
+    """Serialise a table as Arrow IPC."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, rows.schema) as writer:
         writer.write_table(rows)
@@ -314,13 +315,13 @@ def to_bytes(rows: pa.Table) -> bytes:
 
 
 def from_bytes(parts: Sequence[bytes]) -> pa.Table:
-    """The rows of several tables in the order in which they stood in the data, whatever order Beam brings them in."""
+    """Read the rows of several tables in the order of the data, whatever the order from Beam."""
     rows = pa.concat_tables([pa.ipc.open_stream(part).read_all() for part in parts])
     return rows.sort_by([(FILE, "ascending"), (ROW, "ascending")]).combine_chunks()
 
 
 def parted(rows: pa.Table, cleaning: Cleaning) -> Iterator[tuple[int, bytes]]:
-    """(partition, Arrow IPC) of rows, by the key's hash."""
+    """Partition rows by the key's hash, to (partition, Arrow IPC)."""
     if not rows.num_rows:
         return
     parts = partition(rows.column(cleaning.key).combine_chunks(), cleaning.partitions)

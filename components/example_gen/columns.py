@@ -1,4 +1,4 @@
-"""Which columns are read, what each becomes, and whether a file has them in a type that can be."""
+"""The columns to read, their conversions, and checks of a file's columns and types."""
 
 import difflib
 from collections.abc import Collection, Mapping
@@ -24,7 +24,7 @@ from schemas.features import (
     VectorFeature,
 )
 
-OVER, EVENT = "_over", "_event"  # what the reward is made of; not part of an example
+OVER, EVENT = "_over", "_event"  # columns of the reward; not part of an example
 BLOCKED = "_blocked"  # a number; not part of an example
 
 Kind = Literal["id", "ids", "text", "number", "numbers", "vector", "time", "title", "compared"]
@@ -52,26 +52,26 @@ EXPECTED: dict[Kind, str] = {
 }
 LARGEST = (
     2.0**63
-)  # of a number: what INT64_MIN and FLT_MAX stand for is no number, and the square of what is larger is not finite
+)  # of a number: INT64_MIN and FLT_MAX stand for missing numbers, and the squares of larger ones are not finite
 LARGEST_UNSCALED = (
-    1e15  # of a number that feeds a tower as it is: the squares of what becomes of a larger one are not finite
+    1e15  # of a number that feeds a tower unscaled: the squares of values computed from a larger one are not finite
 )
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column to read, and what it becomes.
+    """A column to read, and its conversion.
 
     Attributes:
-        name: of what it becomes.
+        name: the name after the conversion.
         source: its name in the data.
-        kind: what its values are; TYPES gives the Arrow type of each.
-        separator: between the values of a text that holds several.
+        kind: the kind of its values; TYPES gives the Arrow type of each.
+        separator: separates the values in a text.
         time_unit: of times that are numbers; `iso` for text.
-        required: whether a row without it is at fault.
-        minimum: of a number; a lower one is at fault.
-        largest: of a number's magnitude; a larger one is at fault.
-        size: of a vector; another number of values is at fault.
+        required: whether a row without it is a fault.
+        minimum: of a number; a lower one is a fault.
+        largest: of a number's magnitude; a larger one is a fault.
+        size: of a vector; another number of values is a fault.
     """
 
     name: str
@@ -86,12 +86,12 @@ class Column:
 
     @property
     def unit(self) -> str:
-        """The unit in which a time is expected, as errors say it."""
+        """The expected unit of a time, for error messages."""
         return f" in {self.time_unit}" if self.kind == "time" else ""
 
 
 def interaction_columns(spec: FeatureSpec) -> list[Column]:
-    """What is read of an interaction."""
+    """List the columns of an interaction."""
     keys = spec.interactions
     columns = [
         Column(QUERY_ID, keys.user, "id", required=True),
@@ -109,14 +109,14 @@ def interaction_columns(spec: FeatureSpec) -> list[Column]:
 
 
 def user_columns(spec: FeatureSpec) -> list[Column]:
-    """What is read of a user; nothing where the specification has no users' table."""
+    """List the columns of a user; empty if the specification has no users' table."""
     if spec.users is None:
         return []
     return [Column(QUERY_ID, spec.users.user, "id", required=True), *_feature_columns(spec.user_features)]
 
 
 def catalogue_columns(spec: FeatureSpec) -> list[Column]:
-    """What is read of a catalogue entry."""
+    """List the columns of a catalogue entry."""
     columns = [Column(CANDIDATE_ID, spec.catalogue.item, "id", required=True)]
     if spec.catalogue.title:
         columns.append(Column(TITLE, spec.catalogue.title, "title"))
@@ -131,17 +131,17 @@ def catalogue_columns(spec: FeatureSpec) -> list[Column]:
 
 
 def columns_of(names: Collection[str], columns: list[Column]) -> list[str]:
-    """The output columns of features, weights included."""
+    """Return the output columns of features, including weights."""
     return [each.name for each in columns if each.name.removesuffix(WEIGHTS_SUFFIX) in names or each.name in names]
 
 
 def type_faults(columns: list[Column], found: Mapping[str, pa.DataType], as_text: bool) -> list[str]:
-    """What is wrong with the columns of a file before any row of it is read, one sentence each.
+    """List faults in the columns of a file before any row of it is read, one sentence each.
 
     Args:
-        columns: those that are wanted.
-        found: those that are there.
-        as_text: whether values come as text that is still to be read, as CSV's do.
+        columns: the wanted columns.
+        found: the existing ones.
+        as_text: whether values are text that still has to be converted, as in CSV.
     """
     faults = []
     for column in {column.source: column for column in columns}.values():
@@ -201,7 +201,7 @@ def _feature_columns(features: Mapping[str, Feature]) -> list[Column]:
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """Whether an Arrow type holds text or bytes."""
+    """Return whether an Arrow type holds text or bytes."""
     types = pa.types
     return bool(
         types.is_string(kind) or types.is_large_string(kind) or types.is_binary(kind) or types.is_large_binary(kind)
@@ -209,7 +209,7 @@ def is_text(kind: pa.DataType) -> bool:
 
 
 def _is_id(kind: pa.DataType) -> bool:
-    """Floats are what pandas makes of whole numbers of which some are missing."""
+    """Return whether ids can be read from a type. Floats can: pandas makes them of whole numbers with missing values."""
     types = pa.types
     return is_text(kind) or bool(types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind))
 
@@ -245,5 +245,5 @@ def _is_readable(column: Column, kind: pa.DataType) -> bool:
 
 
 def is_list(kind: pa.DataType) -> bool:
-    """Whether an Arrow type holds lists."""
+    """Return whether an Arrow type holds lists."""
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))

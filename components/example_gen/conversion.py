@@ -1,4 +1,4 @@
-"""Raw columns to typed ones; a value that cannot be one is a fault of its row, not of the run."""
+"""Converts raw columns to typed ones; a value that cannot be converted is a fault of its row, not of the run."""
 
 import math
 import re
@@ -17,8 +17,8 @@ from components.example_gen.columns import Column, is_list, is_text
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 BRACKETS = "[](){} \t"  # around a vector that is written as text
 MICROSECONDS = {"s": 1_000_000.0, "ms": 1_000.0, "us": 1.0, "ns": 0.001}
-LONGEST_WHOLE = r"^-?\d{1,19}$"  # what int64 may hold
-EXACT = 2.0**53  # floats below it are exact where they are whole
+LONGEST_WHOLE = r"^-?\d{1,19}$"  # may fit int64
+EXACT = 2.0**53  # whole floats below it are exact
 NULL_SPELLINGS = ("\\N", "NULL", "null", "(null)", "None", "NaN", "nan", "<NA>", "#N/A", "NaT")
 SPELLING = "a usual spelling of a missing value"
 TRUTHS = {"true": "1", "True": "1", "TRUE": "1", "t": "1", "false": "0", "False": "0", "FALSE": "0", "f": "0"}
@@ -26,11 +26,11 @@ TRUTHS = {"true": "1", "True": "1", "TRUE": "1", "t": "1", "false": "0", "False"
 
 @dataclass(frozen=True)
 class Form:
-    """How values are written, whatever their column.
+    """How values are written, in any column.
 
     Attributes:
         max_id_bytes: a longer id is a fault.
-        null_values: texts that stand for a missing value; None where that is not said.
+        null_values: texts that stand for a missing value; None if not declared.
         trim: whether blanks around ids are removed.
     """
 
@@ -44,8 +44,8 @@ class Converted:
     """A typed column.
 
     Attributes:
-        values: of the type that TYPES gives; null where nothing came or what came is at fault.
-        faults: the mask of rows at fault for each reason.
+        values: of the type in TYPES; null if missing or faulty.
+        faults: the mask of faulty rows for each reason.
     """
 
     values: pa.Array
@@ -53,16 +53,16 @@ class Converted:
 
 
 def convert(column: Column, raw: pa.Array, form: Form) -> Converted:
-    """Makes a typed column of a raw one. Lists still hold nulls, so that weights stay beside their ids: see `aligned`.
+    """Convert a raw column to a typed one. Lists may still hold nulls, so that weights stay beside their ids: see `aligned`.
 
     Args:
-        column: what is wanted.
-        raw: [rows], binary where it comes from CSV, else of a type without `type_faults`.
+        column: the wanted column.
+        raw: [rows], binary from CSV, else of a type without `type_faults`.
         form: how values are written.
     """
     if pa.types.is_dictionary(raw.type):
         raw = raw.dictionary_decode()
-    if pa.types.is_null(raw.type):  # how Parquet has a column of nothing
+    if pa.types.is_null(raw.type):  # Parquet's type of a column without values
         raw = raw.cast(pa.binary())
     raw = _without_nothing(raw, form)
     match column.kind:
@@ -95,10 +95,10 @@ def convert(column: Column, raw: pa.Array, form: Form) -> Converted:
 
 
 def aligned(ids: pa.ListArray, weights: pa.ListArray) -> tuple[pa.ListArray, pa.ListArray, NDArray[np.bool_]]:
-    """Ids and their weights without the places where there is no id.
+    """Drop missing ids from lists of ids and their lists of weights.
 
     Returns:
-        Both, of the same lengths where nothing is at fault; and the mask of rows that have another number of weights than of ids,
+        Both, of equal lengths without faults; and the mask of rows that have a different number of weights than ids,
         or an id without a weight.
     """
     lengths = [pc.list_value_length(each).fill_null(0).to_numpy(zero_copy_only=False) for each in (ids, weights)]
@@ -114,7 +114,7 @@ def aligned(ids: pa.ListArray, weights: pa.ListArray) -> tuple[pa.ListArray, pa.
 
 
 def without_nulls(lists: pa.ListArray) -> pa.ListArray:
-    """Lists without the places where there is no value."""
+    """Drop missing values from lists."""
     if not lists.values.null_count:
         return lists
     return _chosen(lists, pc.is_valid(lists.values).to_numpy(zero_copy_only=False))
@@ -126,7 +126,7 @@ def _chosen(lists: pa.ListArray, mask: NDArray[np.bool_]) -> pa.ListArray:
 
 
 def _mask(values: pa.Array) -> NDArray[np.bool_]:
-    """Booleans to numpy; nothing is False."""
+    """Convert booleans to NumPy; null is False."""
     mask: NDArray[np.bool_] = pc.fill_null(values, False).to_numpy(zero_copy_only=False)
     return mask
 
@@ -136,7 +136,7 @@ def _none(values: pa.Array) -> NDArray[np.bool_]:
 
 
 def _without_nothing(raw: pa.Array, form: Form) -> pa.Array:
-    """An empty text is a missing value, and so is one that is declared to be."""
+    """Replace empty texts and declared spellings of missing values by null."""
     if not is_text(raw.type):
         return raw
     nothing = pc.equal(pc.binary_length(raw), 0)
@@ -166,7 +166,7 @@ def _ids(raw: pa.Array, form: Form) -> tuple[pa.Array, dict[str, NDArray[np.bool
 
 
 def _texts(raw: pa.Array) -> tuple[pa.Array, NDArray[np.bool_]]:
-    """Binary, and the mask of what is not UTF-8."""
+    """Convert to binary, with the mask of invalid UTF-8."""
     if not is_text(raw.type):
         return raw.cast(pa.string()).cast(pa.binary()), _none(raw)
     return _each(
@@ -175,7 +175,7 @@ def _texts(raw: pa.Array) -> tuple[pa.Array, NDArray[np.bool_]]:
 
 
 def _whole_ids(raw: pa.Array) -> tuple[pa.Array, dict[str, NDArray[np.bool_]]]:
-    """Ids that are floats or decimals, as pandas and databases write whole numbers: 13.0 is 13, NaN is missing."""
+    """Convert floats or decimals to ids, as pandas and databases write whole numbers: 13.0 is 13, NaN is missing."""
     if pa.types.is_decimal(raw.type):
         whole = pc.equal(pc.floor(raw), raw)
         texts = pc.replace_substring_regex(raw.cast(pa.string()), r"\.0*$", "")
@@ -191,10 +191,10 @@ def _whole_ids(raw: pa.Array) -> tuple[pa.Array, dict[str, NDArray[np.bool_]]]:
 
 
 def _compared(raw: pa.Array) -> tuple[pa.Array, dict[str, NDArray[np.bool_]]]:
-    """Numbers to compare, none of them rounded that a file has whole: a time in nanoseconds is more than a float holds.
+    """Convert numbers for comparisons, keeping whole ones exact: a time in nanoseconds exceeds a float's precision.
 
     Returns:
-        Structs of `whole` (int64) or `real` (float64), both null where there is none.
+        Structs of `whole` (int64) or `real` (float64), both null if missing.
     """
     wrong, kind = _none(raw), raw.type
     if is_text(kind):
@@ -213,7 +213,7 @@ def _compared(raw: pa.Array) -> tuple[pa.Array, dict[str, NDArray[np.bool_]]]:
         is_whole = pc.and_(pc.equal(pc.floor(raw), raw), pc.less(pc.abs(raw.cast(pa.float64())), EXACT * 512))
         whole = pc.if_else(is_whole, raw, pa.scalar(None, kind)).cast(pa.int64())
         real = pc.if_else(is_whole, pa.scalar(None, kind), raw).cast(pa.float64())
-    else:  # truth values and whole numbers, of which unsigned ones may be more than int64 holds
+    else:  # booleans and whole numbers, of which unsigned ones may exceed int64
         whole, _ = _each(raw, lambda values: values.cast(pa.int64()), _int64, pa.int64())
         real = pc.if_else(pc.is_valid(whole), pa.scalar(None, kind), raw).cast(pa.float64(), safe=False)
     real = pc.if_else(pc.is_nan(real), pa.scalar(None, pa.float64()), real)
@@ -230,7 +230,7 @@ def _int64(value: Any) -> int:
 
 
 def _titles(raw: pa.Array, max_bytes: int) -> pa.Array:
-    """What is only shown to people never costs its row: it is cut, and what is no UTF-8 is replaced."""
+    """Convert text that is only displayed, which never costs its row: it is truncated, and invalid UTF-8 is replaced."""
     if pa.types.is_floating(raw.type):  # a whole one without an exponent: 1795046400000, not 1.7950464e+12
         raw = raw.cast(pa.float64())
         is_whole = pc.and_(pc.equal(pc.floor(raw), raw), pc.less(pc.abs(raw), EXACT))
@@ -263,8 +263,8 @@ def _numbers(raw: pa.Array, largest: float) -> tuple[pa.Array, dict[str, NDArray
     if is_text(raw.type):
         values, wrong = _each(raw.cast(pa.binary()), _fast_numbers, _float, pa.float32())
     else:
-        values, wrong = raw.cast(pa.float32(), safe=False), _none(raw)  # past 2^24 to the nearest
-    # NaN is how pandas writes a missing number; infinity is nobody's number.
+        values, wrong = raw.cast(pa.float32(), safe=False), _none(raw)  # rounded beyond 2^24
+    # NaN is how pandas writes a missing number; infinity is a fault.
     values = pc.if_else(pc.is_nan(values), pa.scalar(None, pa.float32()), values)
     wrong = wrong | _mask(pc.is_inf(values))
     return values, {
@@ -283,7 +283,7 @@ def _fast_numbers(raw: pa.Array) -> pa.Array:
 
 
 def _times(raw: pa.Array, unit: str) -> tuple[pa.Array, NDArray[np.bool_]]:
-    """To int64 microseconds since 1970-01-01 UTC."""
+    """Convert to int64 microseconds since 1970-01-01 UTC."""
     if pa.types.is_timestamp(raw.type):
         zone = raw.type.tz
         return raw.cast(pa.timestamp("us", zone), safe=False).cast(pa.int64()), _none(raw)
@@ -302,7 +302,7 @@ def _fast_iso(raw: pa.Array) -> pa.Array:
     texts, zoned = raw.cast(pa.string()), pa.timestamp("us", "UTC")
     try:
         return texts.cast(zoned).cast(pa.int64())
-    except pa.ArrowInvalid:  # as BigQuery writes it, or without a zone
+    except pa.ArrowInvalid:  # in BigQuery's format, or without a zone
         texts = pc.replace_substring_regex(texts, r"( UTC)?$", "Z")
         return texts.cast(zoned).cast(pa.int64())
 
@@ -316,7 +316,7 @@ def _float(value: Any) -> float:
 
 
 def iso_microseconds(value: bytes) -> int:
-    """ISO 8601, with blanks around it or UTC behind it, to microseconds since 1970-01-01 UTC.
+    """Parse ISO 8601, with optional blanks around it or UTC after it, to microseconds since 1970-01-01 UTC.
 
     Raises:
         ValueError: it is something else.
@@ -328,10 +328,10 @@ def iso_microseconds(value: bytes) -> int:
 
 
 def _microseconds(value: Any, factor: float) -> int:
-    """Of a whole number the same as where all are converted at once, whatever its neighbours are."""
+    """Convert one value; a whole number gives the same as in the conversion of all at once."""
     try:
         whole = int(value) if not isinstance(value, float) and b"_" not in str(value).encode() else None
-    except ValueError:  # a fraction, or no number
+    except ValueError:  # a fraction, or not a number
         whole = None
     if whole is None:
         return _whole(_float(value) * factor)
@@ -348,10 +348,10 @@ def _whole(value: float) -> int:
 def _each(
     raw: pa.Array, fast: Callable[[pa.Array], pa.Array], slow: Callable[[Any], Any], kind: pa.DataType
 ) -> tuple[pa.Array, NDArray[np.bool_]]:
-    """Converts all at once, or, where a value is at fault, one by one to find which.
+    """Convert all values at once or, if one is faulty, one by one to find which.
 
     Returns:
-        The values, null where at fault, and the mask of those at fault.
+        The values, null if faulty, and the mask of faulty ones.
     """
     try:
         return fast(raw), _none(raw)
@@ -373,7 +373,7 @@ def _several(
     form: Form,
     convert_values: Callable[[pa.Array], tuple[pa.Array, dict[str, NDArray[np.bool_]]]],
 ) -> tuple[pa.Array, dict[str, NDArray[np.bool_]]]:
-    """A list column from lists, from texts of several values, or from single values."""
+    """Convert lists, texts of several values, or single values to a list column."""
     if is_list(raw.type):
         lists = raw.cast(pa.list_(raw.type.value_type))
     elif is_text(raw.type):
@@ -388,12 +388,12 @@ def _several(
 
 
 def _vectors(raw: pa.Array, column: Column, form: Form) -> tuple[pa.Array, dict[str, NDArray[np.bool_]]]:
-    """Lists of exactly as many numbers as the column has, whose squares add up to a number too; an empty one is a missing value."""
+    """Convert to lists with the column's number of values, whose sum of squares is finite; an empty one is a missing value."""
     wrong = _none(raw)
     if is_text(raw.type):
         texts, wrong = _texts(raw)
         texts = pc.ascii_trim(texts.cast(pa.string()), BRACKETS)
-        # Any run of blanks is one separator, as NumPy prints columns side by side.
+        # Any run of blanks is one separator, as NumPy prints aligned columns.
         is_blank = column.separator == " "
         raw = pc.ascii_split_whitespace(texts) if is_blank else pc.split_pattern(texts, column.separator)
         raw = pc.if_else(pc.equal(pc.binary_length(texts), 0), pa.scalar(None, raw.type), raw)
@@ -413,14 +413,14 @@ def _rebuilt(lists: pa.ListArray) -> pa.ListArray:
 
 
 def _offsets_and_values(lists: pa.ListArray) -> tuple[pa.Array, pa.Array]:
-    """Offsets from 0 and values without those that null lists or slices hide."""
+    """Return offsets from 0, and the values without those hidden by null lists or slices."""
     lengths = pc.list_value_length(lists).fill_null(0).to_numpy(zero_copy_only=False)
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
     return pa.array(offsets, pa.int32()), lists.flatten()
 
 
 def _any_in_list(lists: pa.ListArray, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Whether any value of each list is in the mask over all values."""
+    """Return whether any value of each list is in the mask over all values."""
     counts = np.concatenate([[0], np.cumsum(mask)])
     offsets = lists.offsets.to_numpy()
     found: NDArray[np.bool_] = counts[offsets[1:]] > counts[offsets[:-1]]

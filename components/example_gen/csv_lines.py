@@ -1,4 +1,4 @@
-"""CSV on its way to Arrow: the line of the file at which each record begins, and the quotes that no reader can be sure of."""
+"""Tracks lines of CSV on its way to Arrow: the line at which each record begins, and ambiguous quotes."""
 
 import re
 from dataclasses import dataclass, field
@@ -17,12 +17,12 @@ WAYS_OUT = (
 
 
 class FileFaultError(Exception):
-    """A file that cannot be read, or not to its end. The text says why, without the file's name."""
+    """A file that cannot be read, or not completely. The text says why, without the file's name."""
 
 
 @dataclass
 class CsvLines:
-    """A stream of CSV from which Arrow reads; blocks end where lines end.
+    """A stream of CSV for Arrow; blocks end at line ends.
 
     Attributes:
         file: the stream.
@@ -40,7 +40,7 @@ class CsvLines:
     _shifts: list[int] = field(default_factory=lambda: [1])
 
     def read(self, size: int) -> bytes:
-        """The next bytes, at most `size`; none at the end.
+        """Return the next bytes, at most `size`; empty at the end.
 
         Raises:
             FileFaultError: quotes are malformed, or a line is longer than `size`.
@@ -48,7 +48,7 @@ class CsvLines:
         while True:
             block: bytes = self.file.read(size - len(self._rest))
             data = self._rest + block
-            # A carriage return at the very end may be half of a line's end.
+            # A carriage return at the very end may be half of a line end.
             cut = max(data.rfind(b"\n"), data.rfind(b"\r", 0, len(data) - 1)) + 1 if block else len(data)
             if not cut and len(data) >= size:
                 raise FileFaultError(f"has a line of more than {size >> 20} MiB, line {self._lines + 1}")
@@ -60,18 +60,18 @@ class CsvLines:
                 return self._with_null(whole)
 
     def close(self) -> None:
-        """Called by Arrow."""
+        """Override of Arrow's method."""
         self.closed = True
 
     def line_of(self, records: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The lines, from 1, at which records begin; record 0 is the header. Lines without a character are no records."""
+        """Return the lines, from 1, at which records begin; record 0 is the header. Empty lines are no records."""
         lines: NDArray[np.int64] = (
             records + np.array(self._shifts)[np.searchsorted(np.array(self._breaks), records, side="right") - 1]
         )
         return lines
 
     def _with_null(self, whole: bytes) -> bytes:
-        r"""Behind backslashes a value of \N alone is MySQL's null; Arrow would make an N of it."""
+        r"""Escape a value of \N, MySQL's null, if backslashes escape; Arrow would read it as N."""
         if self.source.quoting != "backslash" or b"\\N" not in whole:
             return whole
         edge = rb"[^" + re.escape(self.source.delimiter.encode()) + rb"\r\n]"
@@ -104,7 +104,7 @@ class CsvLines:
         self._is_open = bool(is_within[-1])
 
     def _quotes(self, text: NDArray[np.uint8], whole: bytes) -> NDArray[np.int64]:
-        """The positions of the quotes that open, close or are doubled."""
+        """Return the positions of the quotes that open, close or are doubled."""
         if self.source.quoting == "none" or b'"' not in whole:
             return np.zeros(0, np.int64)
         quotes = np.flatnonzero(text == QUOTE)
@@ -122,7 +122,7 @@ class CsvLines:
         ends: NDArray[np.int64],
         is_within: NDArray[np.bool_],
     ) -> None:
-        """Text behind a closing quote: to Arrow it is more of the value, without the quotes; it was not written so."""
+        """Report text after a closing quote: Arrow would append it to the value, without the quotes."""
         if not len(quotes) or self.source.quoting != "double":
             return
         is_edge = np.zeros(256, bool)
@@ -138,7 +138,7 @@ class CsvLines:
 
 
 def _line_ends(text: NDArray[np.uint8], whole: bytes) -> NDArray[np.int64]:
-    """The positions of line feeds, and of the carriage returns that no line feed follows."""
+    """Return the positions of line feeds, and of carriage returns without a following line feed."""
     ends = np.flatnonzero(text == NEWLINE)
     if b"\r" not in whole:
         return ends
@@ -148,7 +148,7 @@ def _line_ends(text: NDArray[np.uint8], whole: bytes) -> NDArray[np.int64]:
 
 
 def _well_quoted(delimiter: str) -> re.Pattern[bytes]:
-    """A line whose quoted values end at a delimiter (RFC 4180); a quote within a value that is not quoted is a character."""
+    """Match a line whose quoted values end at a delimiter (RFC 4180); a quote within an unquoted value is a character."""
     between = re.escape(delimiter.encode())
     value = rb'(?:"(?:[^"]|"")*+"|[^"' + between + rb"][^" + between + rb"]*+|)"
     return re.compile(value + rb"(?:" + between + value + rb")*+")

@@ -1,4 +1,4 @@
-"""What TFX calls a driver: decides, before a step runs, what data the day has, so that its cache and ML Metadata know."""
+"""TFX drivers that find a day's data before a step runs, so that TFX's cache and ML Metadata know it."""
 
 import abc
 import copy
@@ -19,7 +19,7 @@ from schemas.features import FeatureSpec
 
 
 class Request:
-    """What a run asks of this room: its settings, the feature specification and the day, from a step's parameters."""
+    """A step's parameters: the settings, the feature specification and the day."""
 
     SETTINGS = "settings"
     FEATURE_SPEC = "feature_spec"
@@ -32,7 +32,7 @@ class Request:
 
     @classmethod
     def parameters(cls, settings: ExampleGenSettings, spec: FeatureSpec, day: date) -> dict[str, str]:
-        """The step's parameters for a request."""
+        """Serialise a request as the step's parameters."""
         return {
             cls.SETTINGS: settings.model_dump_json(),
             cls.FEATURE_SPEC: spec.model_dump_json(),
@@ -41,10 +41,10 @@ class Request:
 
 
 class DayDriver(driver.Driver):
-    """Gives the examples the day as their span, and the fingerprint of all files that they come from."""
+    """Sets on the examples the day as their span, and the fingerprint of all their source files."""
 
     def run(self, execution_info: data_types.ExecutionInfo) -> driver_output_pb2.DriverOutput:
-        """Called by TFX. Missing data is left for the executor to report, as that is what makes a step fail."""
+        """Override of TFX's method. Missing data is left for the executor to report, because only that fails the step."""
         request = Request(execution_info.exec_properties)
         found: list[sources.SourceFile] = []
 
@@ -62,11 +62,11 @@ class DayDriver(driver.Driver):
         examples = copy.deepcopy(execution_info.output_dict[key][0].mlmd_artifact)
         examples.properties[utils.SPAN_PROPERTY_NAME].int_value = span
         examples.custom_properties[utils.FINGERPRINT_PROPERTY_NAME].string_value = fingerprint
-        # For people; the cache goes by the fingerprint.
+        # For people; the cache uses the fingerprint.
         examples.custom_properties[sources.FILES_PROPERTY].string_value = json.dumps(sources.summary(found))
         output.output_artifacts[key].artifacts.append(examples)
         return output
 
     @abc.abstractmethod
     def files(self, request: Request, inputs: Mapping[str, Sequence[types.Artifact]]) -> sources.Found:
-        """The files of the day, given the step's input artifacts."""
+        """Find the files of the day, given the step's input artifacts."""

@@ -1,4 +1,4 @@
-"""Clean rows to tf.Examples, and what a step that makes them does around its Beam pipeline."""
+"""Writes clean rows as tf.Examples, and does the work of such a step around its Beam pipeline."""
 
 import hashlib
 import os
@@ -26,12 +26,12 @@ READ_AT_ONCE = 1 << 20
 
 
 def partitions(files: Sequence[SourceFile]) -> int:
-    """Into how many parts the rows of files are divided: each is held in memory at once."""
+    """Return the number of partitions of the files' rows: each is held in memory at once."""
     return max(2, -(-sum(file.size for file in files) // PARTITION_BYTES))
 
 
 def serialized_examples(rows: pa.Table) -> Iterator[pa.Array]:
-    """Rows to arrays of serialised tf.Examples, some thousands each; a missing value is a feature without values."""
+    """Serialise rows to arrays of tf.Examples, some thousands each; a missing value is a feature without values."""
     names = [name for name in rows.column_names if not name.startswith("_")]
     yield from map(encode, rows.select(names).to_batches(max_chunksize=ROWS_AT_ONCE))
 
@@ -45,17 +45,17 @@ def generate(
     examples: types.Artifact,
     carried: beam.PTransform | None = None,
 ) -> None:
-    """Adds to a Beam pipeline: read and clean files, bring together what belongs together, write examples.
+    """Add to a Beam pipeline: read and clean files, group rows by partition, write examples.
 
     Args:
-        pipeline: Beam's.
-        files: what is read.
-        cleaning: how.
-        finish: (partition, parts of it) to arrays of serialised examples in an output for each split, and `Accounting` in the
-            output ACCOUNTING.
-        splits: the splits that are written.
-        examples: the artifact they are written to.
-        carried: brings further rows, as (partition, Arrow IPC); None for none.
+        pipeline: a Beam pipeline.
+        files: the files to read.
+        cleaning: how to read and check them.
+        finish: maps (partition, parts of it) to arrays of serialised examples in an output for each split, and to `Accounting` in
+            the output ACCOUNTING.
+        splits: the splits to write.
+        examples: the artifact to write to.
+        carried: reads further rows, as (partition, Arrow IPC); None for none.
     """
     examples.split_names = artifact_utils.encode_split_names(list(splits))
     clean = (
@@ -83,12 +83,12 @@ def generate(
 
 
 class FinishAndWrite(beam.DoFn):
-    """(partition, parts of it) to a file of each split, in the order of the examples' hashes, and to `Accounting`.
+    """Writes (partition, parts of it) to a file of each split, in the order of the examples' hashes; emits `Accounting`.
 
     Args:
         finish: see `generate`.
-        folders: of each split; a folder need not be there.
-        partitions: how many there are.
+        folders: the folder of each split; it may not exist yet.
+        partitions: the number of partitions.
     """
 
     def __init__(self, finish: beam.DoFn, folders: Mapping[str, str], partitions: int) -> None:
@@ -97,7 +97,7 @@ class FinishAndWrite(beam.DoFn):
         self._partitions = partitions
 
     def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[Accounting]:
-        """Called by Beam."""
+        """Override of Beam's method."""
         made: dict[str, list[pa.Array]] = {split: [] for split in self._folders}
         for output in self._finish.process(element):
             if output.tag == ACCOUNTING:
@@ -110,7 +110,7 @@ class FinishAndWrite(beam.DoFn):
 
 
 def check_files(files: Sequence[SourceFile], cleaning: Cleaning) -> None:
-    """Looks at the header or footer of every file.
+    """Check the header or footer of every file.
 
     Raises:
         UserError: one line for each fault.
@@ -122,10 +122,10 @@ def check_files(files: Sequence[SourceFile], cleaning: Cleaning) -> None:
 
 
 def conclude(examples: types.Artifact, kind: Kind, settings: ExampleGenSettings, found: Found) -> Accounting:
-    """Once the pipeline has run: the accounting of what was read, which is also left on the artifact.
+    """Return the accounting after the pipeline has run, and set it on the artifact.
 
     Raises:
-        UserError: the run must not go on with this data.
+        UserError: the run must not continue with this data.
     """
     path = os.path.join(examples.uri, ACCOUNTING_FILE)
     accounting = Accounting.from_text(io_utils.read_string_file(path))
@@ -140,7 +140,7 @@ def conclude(examples: types.Artifact, kind: Kind, settings: ExampleGenSettings,
 
 
 def _content(folder: str) -> str:
-    """A digest of all files of a folder: of examples, which are the same to the byte whoever wrote them from the same rows."""
+    """Return a digest of all files of a folder of examples, which are identical whoever wrote them from the same rows."""
     digest = hashlib.blake2b(digest_size=16)
     for path in sorted(os.path.join(found, name) for found, _, names in fileio.walk(folder) for name in names):
         digest.update(os.path.relpath(path, folder).encode() + b"\0")

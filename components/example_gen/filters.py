@@ -1,4 +1,4 @@
-"""Which rows of a source are asked for at all: the conditions of `where`."""
+"""Selects the rows of a source that meet the conditions of `where`."""
 
 import math
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ COMPARISONS = {"above": "greater", "at_least": "greater_equal", "below": "less",
 
 
 def filter_columns(where: Sequence[Condition]) -> list[Column]:
-    """What is read for conditions, one column each; its values are no part of an example."""
+    """List the columns of conditions, one for each; their values are not part of an example."""
     return [
         Column(
             f"{PREFIX}{number}",
@@ -29,10 +29,10 @@ def filter_columns(where: Sequence[Condition]) -> list[Column]:
 
 
 def is_met(condition: Condition, values: pa.Array) -> NDArray[np.bool_]:
-    """[rows], whether a condition is met. A missing value meets `missing: true`, `not_equals` and `none_of` alone.
+    """Return [rows], whether a condition is met. A missing value meets only `missing: true`, `not_equals` and `none_of`.
 
     Args:
-        condition: of `where`.
+        condition: a condition of `where`.
         values: [rows] of its column: for a comparison structs of `whole` (int64) and `real` (float64), else binary.
     """
     wanted = condition.value
@@ -52,7 +52,7 @@ def is_met(condition: Condition, values: pa.Array) -> NDArray[np.bool_]:
 
 
 def _compare_whole(operator: str, values: pa.Array, bound: float) -> NDArray[np.bool_]:
-    """Compares int64 with a bound of any kind, exactly: above 1.5 is above 1, at least 1.5 is at least 2."""
+    """Compare int64 with a bound of any kind, exactly: above 1.5 is above 1, at least 1.5 is at least 2."""
     if math.isinf(bound) or abs(bound) >= 2**63:
         is_met = (bound < 0) == (operator in ("above", "at_least"))
         return np.full(len(values), is_met) & values.is_valid().to_numpy(zero_copy_only=False)
@@ -61,7 +61,7 @@ def _compare_whole(operator: str, values: pa.Array, bound: float) -> NDArray[np.
 
 
 def _compare_real(operator: str, values: pa.Array, bound: float) -> NDArray[np.bool_]:
-    """Compares float64 with a bound, exactly: of a whole one that lies between two floats, with the float on the right side."""
+    """Compare float64 with a bound, exactly: a whole bound between two floats is replaced by the float on the right side."""
     nearest = float(bound)
     if nearest > bound and operator == "above":
         operator = "at_least"
@@ -80,7 +80,7 @@ def _is_one_of(values: pa.Array, wanted: Sequence[Scalar]) -> NDArray[np.bool_]:
 
 
 def _spellings(value: Scalar) -> list[str]:
-    """The texts that a value of YAML may have in data."""
+    """Return the texts that stand for a value of YAML in data."""
     if isinstance(value, bool):
         return [text for text, number in TRUTHS.items() if number == str(int(value))] + [str(int(value))]
     if isinstance(value, float) and value.is_integer():

@@ -1,4 +1,4 @@
-"""Which interactions are held out of training to judge the model on."""
+"""Selects the interactions that are held out of training for evaluation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,10 +21,10 @@ class HeldOut:
     """A split of a day.
 
     Attributes:
-        split: as it is configured.
+        split: the configured split.
         span: the day, in days since 1970-01-01.
         end: the first microsecond after it.
-        only: on a day with so few users that the split by users leaves one side empty, the hash of the one user that is held out.
+        only: on a day with so few users that the split by users leaves one side empty, the hash of the one held-out user.
         newest: on a day with a single user, whether the newest interactions are held out.
     """
 
@@ -35,7 +35,7 @@ class HeldOut:
     newest: bool = False
 
     def of(self, rows: pa.Table) -> NDArray[np.bool_]:
-        """[rows], whether an interaction is held out; all rows of a user are there, in the order of time."""
+        """Return [rows], whether an interaction is held out; `rows` holds all rows of a user, in the order of time."""
         held_out = self.in_hours(rows)
         if isinstance(self.split, HashSplit):
             return held_out & _below(interaction_hashes(rows), self.split.share)
@@ -48,7 +48,7 @@ class HeldOut:
         return held_out & (_below(hashes, self.split.share) if self.only is None else hashes == np.uint64(self.only))
 
     def in_hours(self, rows: pa.Table) -> NDArray[np.bool_]:
-        """[rows], whether an interaction is within the hours of which some are held out."""
+        """Return [rows], whether an interaction is within the hours that some are held out of."""
         in_hours: NDArray[np.bool_] = (
             rows.column(TIMESTAMP).to_numpy() >= self.end - self.split.hours * MICROSECONDS_AN_HOUR
         )
@@ -56,13 +56,13 @@ class HeldOut:
 
 
 def interaction_hashes(rows: pa.Table) -> NDArray[np.uint64]:
-    """[rows] uint64, uniform, the same for the same user, item and time on every machine and every day."""
+    """Return [rows] uint64, uniform, the same for the same user, item and time on every machine and every day."""
     columns = (QUERY_ID, CANDIDATE_ID, TIMESTAMP)
     return _mixed([_hashes(rows.column(name).combine_chunks()) for name in columns])
 
 
 def user_hashes(rows: pa.Table, span: int) -> NDArray[np.uint64]:
-    """[rows] uint64, uniform over users, the same for the same user and day on every machine, and another each day."""
+    """Return [rows] uint64, uniform over users, the same for the same user and day on every machine, different each day."""
     return _mixed([_hashes(rows.column(QUERY_ID).combine_chunks()), np.full(rows.num_rows, span, np.uint64)])
 
 

@@ -1,6 +1,6 @@
-"""Each interaction's history, from the same user's interactions that are strictly earlier.
+"""Builds each interaction's history from the same user's strictly earlier interactions.
 
-What is held out stands in no history of training, or the model would be shown what it is asked for.
+Held-out interactions are in no history of training, or the model would be trained on what it is evaluated on.
 """
 
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-MICROSECONDS = 1_000_000  # a second
+MICROSECONDS = 1_000_000  # in a second
 
 
 class Histories(NamedTuple):
@@ -16,7 +16,7 @@ class Histories(NamedTuple):
 
     Attributes:
         offsets: [rows + 1] int32; the n-th row's history is `positions[offsets[n]:offsets[n + 1]]`.
-        positions: int64, the rows that the items are of.
+        positions: int64, the rows of the items.
     """
 
     offsets: NDArray[np.int32]
@@ -24,18 +24,18 @@ class Histories(NamedTuple):
 
     @property
     def lengths(self) -> NDArray[np.int32]:
-        """[rows] the number of items in each."""
+        """[rows] the number of items in each history."""
         return np.diff(self.offsets)
 
     @property
     def newest(self) -> NDArray[np.int64]:
-        """[rows] the row of the newest item; 0 where the history is empty."""
+        """[rows] the row of the newest item; 0 if the history is empty."""
         filled = np.append(self.positions, 0)
         newest: NDArray[np.int64] = np.where(self.lengths > 0, filled[self.offsets[1:] - 1], 0)
         return newest
 
     def ages(self, times: NDArray[np.int64]) -> NDArray[np.float32]:
-        """How long before its row each of `positions` was: [rows] times in microseconds to float32 seconds."""
+        """Return the age of each of `positions` at its row: [rows] times in microseconds to float32 seconds."""
         seconds = (np.repeat(times, self.lengths) - times[self.positions]) / MICROSECONDS
         return seconds.astype(np.float32)
 
@@ -47,18 +47,18 @@ def histories(
     last: int,
     enters: NDArray[np.bool_] | None = None,
 ) -> Histories:
-    """The history of every interaction.
+    """Build the history of every interaction.
 
-    A held-out interaction has all that its user did before it, as it will be in serving; the others, only what is not held out.
-    What happened in the same microsecond is not earlier: a history never holds the interaction's own item, nor one that was logged
-    with it.
+    The history of a held-out interaction has all earlier interactions of its user, as in serving; the others have only those that
+    are not held out. Interactions at the same microsecond are not earlier: a history never holds the interaction's own item, nor
+    one logged together with it.
 
     Args:
         users: [rows], a number for each user; rows are sorted by user, then time.
         times: [rows], microseconds.
         held_out: [rows].
-        last: how many items at most.
-        enters: [rows], which interactions stand in histories, such as those of a kind of event; None for all.
+        last: the maximum number of items.
+        enters: [rows], the interactions to include in histories, such as those of a kind of event; None for all.
     """
     position = np.arange(len(users))
     new_user = np.diff(users, prepend=users[:1] - 1) != 0
@@ -66,13 +66,13 @@ def histories(
     user_start = np.maximum.accumulate(np.where(new_user, position, 0))
     end = np.maximum.accumulate(np.where(new_moment, position, 0))
     enters = np.ones(len(users), bool) if enters is None else enters
-    # Of what enters, how many interactions stand before each: all of them, or those that are not held out.
+    # The number of included interactions before each: of all of them, and of those that are not held out.
     known = [np.concatenate([[0], np.cumsum(each)]) for each in (enters, enters & ~held_out)]
     starts, ends = (np.where(held_out, known[0][at], known[1][at]) for at in (user_start, end))
     starts = np.maximum(starts, ends - last)
     lengths = ends - starts
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    # Those of training are numbered behind all.
+    # Those of training are numbered after all others.
     behind = np.where(held_out, 0, known[0][-1])
     flat = np.arange(offsets[-1]) + np.repeat(starts + behind - offsets[:-1], lengths)
     sources = np.concatenate([np.flatnonzero(enters), np.flatnonzero(enters & ~held_out)])

@@ -1,4 +1,4 @@
-"""The interactions of a day's window as examples: each with its item's features and its user's history."""
+"""The interactions of a day's window as examples, each with its item's features and its user's history."""
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -70,7 +70,7 @@ class InteractionDriver(DayDriver):
     """The driver of the InteractionExampleGen."""
 
     def files(self, request: Request, inputs: Mapping[str, Sequence[types.Artifact]]) -> sources.Found:
-        """The files of the window's days."""
+        """Find the files of the window's days."""
         return sources.interaction_files(request.settings, _window(request, inputs))
 
 
@@ -83,10 +83,10 @@ class InteractionExecutor(base_beam_executor.BaseBeamExecutor):
         output_dict: dict[str, list[types.Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
-        """Called by TFX.
+        """Override of TFX's method.
 
         Raises:
-            UserError: a day is missing or empty, files cannot be read, or too much of the data is at fault.
+            UserError: a day is missing or empty, files cannot be read, or too many rows are faulty.
         """
         self._log_startup(input_dict, output_dict, exec_properties)
         request = Request(exec_properties)
@@ -123,7 +123,7 @@ class InteractionExecutor(base_beam_executor.BaseBeamExecutor):
         held_out = HeldOut(request.settings.split, sources.span(window.day), window.end_microseconds)
         accounting = ingest(held_out)
         if isinstance(held_out.split, UserSplit) and accounting.users and _has_empty_split(accounting):
-            # A day of so few users: the first of them is held out, or of a single one what is newest.
+            # A day with few users: the first of them is held out, or the newest interactions of a single user.
             for split in (TRAIN_SPLIT, EVAL_SPLIT):
                 folder = artifact_utils.get_split_uri([examples], split)
                 if fileio.exists(folder):
@@ -158,16 +158,16 @@ class InteractionExampleGen(base_beam_component.BaseBeamComponent):
     """Ingests the interactions of a day and of the days of the window before it.
 
     Args:
-        settings: where they lie and how they are split.
-        spec: which columns they have.
+        settings: the place of the log, and its split.
+        spec: its columns.
         day: the UTC day.
-        catalogue: the examples of CatalogueExampleGen; an interaction with an item that it lacks is dropped.
-        base_model: the model that training goes on from; where the channel has none, the window is that of a first run.
-        users: the examples of UserExampleGen, where the specification has a users' table; a user that it lacks has none of its
+        catalogue: the examples of CatalogueExampleGen; an interaction with an item missing from it is dropped.
+        base_model: the model that training continues from; if the channel is empty, the window is that of a first run.
+        users: the examples of UserExampleGen, if the specification has a users' table; a user missing from it has none of its
             features, and is counted.
 
-    Output `examples`, splits `train` and `eval`: an example an interaction with `candidate_id`, `query_id`, `timestamp`
-    (int64, microseconds since 1970-01-01 UTC), `reward`, `event_kind` where there are kinds of event, and the raw
+    Output `examples`, splits `train` and `eval`: an example for each interaction, with `candidate_id`, `query_id`, `timestamp`
+    (int64, microseconds since 1970-01-01 UTC), `reward`, `event_kind` if there are kinds of event, and the raw
     features of both towers.
     """
 
@@ -196,18 +196,18 @@ class InteractionExampleGen(base_beam_component.BaseBeamComponent):
 
 
 class FinishInteractions(beam.DoFn):
-    """(partition, parts of it) to serialised examples in the outputs `train` and `eval`.
+    """Maps (partition, parts of it) to serialised examples in the outputs `train` and `eval`.
 
     All interactions of a user are in one partition.
 
     Args:
-        held_out: says what is held out.
-        spec: says what is derived.
+        held_out: selects the held-out interactions.
+        spec: defines the derived features.
         window: the days.
-        files: what the place of a row begins with, by the number of its file.
-        catalogue_uri: of the catalogue's Examples artifact.
-        repeated: what becomes of rows with the same user, item and time.
-        users_uri: of the users'; None without.
+        files: by the file's number, the beginning of a row's place.
+        catalogue_uri: the URI of the catalogue's Examples artifact.
+        repeated: how to treat rows with the same user, item and time.
+        users_uri: the URI of the users' artifact; None without one.
     """
 
     def __init__(
@@ -229,7 +229,7 @@ class FinishInteractions(beam.DoFn):
         self._users = Kept(lambda: UserTable(users_uri)) if users_uri else None
 
     def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[Any]:
-        """Called by Beam."""
+        """Override of Beam's method."""
         _, tables = element
         accounting = Accounting()
         catalogue = self._catalogue.get()
@@ -264,14 +264,14 @@ class FinishInteractions(beam.DoFn):
         yield beam.pvalue.TaggedOutput(ACCOUNTING, accounting)
 
     def _count_users(self, rows: pa.Table, accounting: Accounting) -> None:
-        """Counts the users that could be held out."""
+        """Count the users that could be held out."""
         rows = rows.filter(pc.greater(rows.column(REWARD), 0.0))
         if rows.num_rows:
             hashes = np.unique(user_hashes(rows, self._held_out.span))
             accounting.users, accounting.first_user = len(hashes), int(hashes[0])
 
     def _known(self, rows: pa.Table, catalogue: CatalogueTable, accounting: Accounting) -> pa.Table:
-        """Interactions with items of the catalogue."""
+        """Select interactions with items of the catalogue."""
         unknown = pc.is_null(catalogue.positions(rows.column(CANDIDATE_ID).combine_chunks()))
         dropped = rows.filter(unknown)
         reason = f"{self._spec.interactions.item}: an item that the catalogue lacks"
@@ -279,11 +279,11 @@ class FinishInteractions(beam.DoFn):
         return rows.filter(pc.invert(unknown))
 
     def _before(self, rows: pa.Table) -> int:
-        """How many rows are of days before the window."""
+        """Count rows of days before the window."""
         return int((rows.column(TIMESTAMP).to_numpy() < microseconds(self._window.start)).sum())
 
     def _distinct(self, rows: pa.Table, accounting: Accounting) -> pa.Table:
-        """Interactions by user and time; of the same user, item and time as it is declared."""
+        """Sort interactions by user and time, and treat repeated ones as declared."""
         users, items = (_codes(rows.column(name)) for name in (QUERY_ID, CANDIDATE_ID))
         times = rows.column(TIMESTAMP).to_numpy()
         rewards = rows.column(REWARD).to_numpy() if REWARD in rows.column_names else np.ones(len(times), np.float32)
@@ -309,7 +309,7 @@ class FinishInteractions(beam.DoFn):
         return first
 
     def _derive(self, rows: pa.Table, held_out: NDArray[np.bool_]) -> pa.Table:
-        """Adds what the specification derives, and a reward of 1 where the data has none."""
+        """Add derived features, and a reward of 1 if the data has none."""
         times = rows.column(TIMESTAMP).to_numpy()
         if REWARD not in rows.column_names:
             rows = rows.append_column(REWARD, pa.array(np.ones(rows.num_rows, np.float32)))
@@ -339,7 +339,7 @@ class FinishInteractions(beam.DoFn):
         return rows
 
     def _item_features(self) -> list[str]:
-        """Those that are joined; vectors and texts would make an interaction many times as large."""
+        """Return the joined item features; vectors and texts would make an interaction many times as large."""
         joined = [name for name in self._spec.item if name not in self._spec.kept_in_catalogue]
         weights = [
             name + WEIGHTS_SUFFIX for name, f in self._spec.item.items() if isinstance(f, IdsFeature) and f.weights
@@ -357,13 +357,13 @@ def _window(request: Request, inputs: Mapping[str, Sequence[types.Artifact]]) ->
 
 
 def _codes(column: pa.ChunkedArray) -> NDArray[np.int64]:
-    """A number for each distinct value."""
+    """Return a number for each distinct value."""
     codes: NDArray[np.int64] = column.combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
     return codes
 
 
 def _is_of_kinds(rows: pa.Table, kinds: Sequence[str]) -> NDArray[np.bool_] | None:
-    """[rows], whether an interaction is of some kinds of event; None where no kind is asked for."""
+    """Return [rows], whether an interaction is of some kinds of event; None for all kinds."""
     if not kinds:
         return None
     wanted = pa.array([kind.encode() for kind in kinds], pa.binary())

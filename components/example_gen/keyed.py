@@ -1,4 +1,4 @@
-"""A step that ingests a table with one row for each id: what the catalogue's and the users' have in common."""
+"""The common part of steps that ingest a table with one row for each id: catalogue and users."""
 
 import abc
 from collections.abc import Mapping, Sequence
@@ -32,13 +32,13 @@ class Ingestion:
     """How a table becomes examples.
 
     Attributes:
-        kind: of the source, for the accounting.
+        kind: the kind of the source, for the accounting.
         found: its files.
-        cleaning: what is read of them, and what a row must be.
-        finish: rows to examples; see `components.example_gen.examples.generate`.
-        splits: the splits that are written.
-        carried: what an earlier day's step is read by, to (partition, Arrow IPC of its rows); None without one.
-        judged: the first day that is held out, in days since 1970-01-01, where what it sees is told apart.
+        cleaning: what to read of them, and what a row must meet.
+        finish: turns rows into examples; see `components.example_gen.examples.generate`.
+        splits: the splits to write.
+        carried: reads an earlier day's output, as (partition, Arrow IPC of its rows); None without one.
+        judged: the first held-out day, in days since 1970-01-01, if it sees other values.
     """
 
     kind: Kind
@@ -51,12 +51,12 @@ class Ingestion:
 
 
 class Keyed(abc.ABC):
-    """What the driver and the executor of such a step both know."""
+    """The common part of the driver and the executor of such a step."""
 
     @staticmethod
     @abc.abstractmethod
     def ingestion(request: Request, inputs: Inputs) -> Ingestion:
-        """How the table becomes examples, given the step's input artifacts.
+        """Describe how the table becomes examples, given the step's input artifacts.
 
         Raises:
             UserError: it is missing.
@@ -67,7 +67,7 @@ class KeyedDriver(Keyed, DayDriver):
     """The driver of such a step."""
 
     def files(self, request: Request, inputs: Inputs) -> Found:
-        """The table's files."""
+        """Find the table's files."""
         return self.ingestion(request, inputs).found
 
 
@@ -80,10 +80,10 @@ class KeyedExecutor(Keyed, base_beam_executor.BaseBeamExecutor):
         output_dict: dict[str, list[types.Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
-        """Called by TFX.
+        """Override of TFX's method.
 
         Raises:
-            UserError: the table is missing, cannot be read, or too much of it is at fault.
+            UserError: the table is missing, cannot be read, or too many rows are faulty.
         """
         self._log_startup(input_dict, output_dict, exec_properties)
         request = Request(exec_properties)

@@ -1,4 +1,4 @@
-"""What lies at a path: every file, and what is in the way of reading all of it. Nothing is left out without a word."""
+"""Lists every file at a path, and raises an error for anything that prevents reading all of it."""
 
 import fnmatch
 import os
@@ -28,13 +28,13 @@ MAGIC = frozenset("*?[")
 
 @dataclass(frozen=True)
 class Entry:
-    """Something that lies at a path.
+    """A file or folder at a path.
 
     Attributes:
         path: its path.
         size: bytes.
         modified: seconds since 1970-01-01 UTC.
-        depth: how many folders below what the path names; 0 is named by it.
+        depth: the number of folders below the path; 0 for an entry that the path names.
     """
 
     path: str
@@ -44,15 +44,15 @@ class Entry:
 
     @property
     def is_hidden(self) -> bool:
-        """Whether its name says that it is no data."""
+        """Whether its name marks it as no data."""
         return PurePosixPath(self.path).name.startswith(HIDDEN)
 
 
 def listed(path: str) -> list[Entry]:
-    """The files at a path: a file, a folder or a glob, sorted; a hidden folder is an entry of its own, and not looked into.
+    """List the files at a path: a file, a folder or a glob, sorted; a hidden folder is one entry, and not listed further.
 
     Raises:
-        UserError: a folder may not be entered, a link leads nowhere, something is no file, or a name is not UTF-8.
+        UserError: a folder cannot be entered, a link is broken, an entry is not a file, or a name is not UTF-8.
     """
     path = path.removesuffix(ANY_DEPTH).rstrip("/") or "/"
     found = (
@@ -67,10 +67,10 @@ def listed(path: str) -> list[Entry]:
 
 
 def expanded(path: str) -> list[str]:
-    """The paths on this machine that a glob matches, dead links too; `*` matches no slash.
+    """Return the paths on this machine that a glob matches, including broken links; `*` matches no slash.
 
     Raises:
-        UserError: a folder may not be entered.
+        UserError: a folder cannot be entered.
     """
     found = ["/" if path.startswith("/") else ""]
     for part in PurePosixPath(path).parts:
@@ -90,7 +90,7 @@ def expanded(path: str) -> list[str]:
 
 
 def _is_there(path: str) -> bool:
-    """As `os.path.lexists`, which takes what may not be looked at for missing."""
+    """Return `os.path.lexists`, which treats inaccessible paths as missing."""
     try:
         os.lstat(path)
     except PermissionError as error:

@@ -1,4 +1,4 @@
-"""A catalogue that nobody wrote: every item that the log has had so far, with the newest values of its columns."""
+"""Makes a catalogue from the log: every item so far, with the newest values of its columns."""
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -30,7 +30,7 @@ from components.resolver.earlier import BASE_CATALOGUE_KEY
 from schemas.features import CANDIDATE_ID, SEEN_THROUGH, TIMESTAMP, WEIGHTS_SUFFIX, FeatureSpec
 
 SECONDS_A_DAY = 86_400.0
-CARRIED = -1  # in the place of a file's number
+CARRIED = -1  # instead of a file's number
 
 
 class LogCatalogueSpec(component_spec.ComponentSpec):
@@ -46,10 +46,10 @@ class OfLog:
 
     @staticmethod
     def ingestion(request: Request, inputs: Inputs) -> Ingestion:
-        """What is read of the log: what is newer than the catalogue of an earlier day; without one, a first run's window.
+        """Select the part of the log to read: what is newer than an earlier day's catalogue; without one, a first run's window.
 
         Raises:
-            UserError: the day has no log, or what lies there is unfit.
+            UserError: the day has no log, or it cannot be read.
         """
         settings, spec = request.settings, request.spec
         base: Sequence[types.Artifact] = inputs.get(BASE_CATALOGUE_KEY) or []
@@ -83,7 +83,7 @@ class OfLog:
 
 
 def _is_closed(settings: ExampleGenSettings) -> Callable[[int], bool]:
-    """Whether a span is a day that does not exist."""
+    """Return a function that tells whether a span is a closed day."""
     return lambda span: settings.is_closed(sources.day_of(span))
 
 
@@ -98,15 +98,15 @@ class LogCatalogueExecutor(OfLog, KeyedExecutor):
 class LogCatalogueExampleGen(base_beam_component.BaseBeamComponent):
     """Makes the catalogue of a day from the log, and from the catalogue of an earlier day.
 
-    A column that the item's newest row lacks keeps its newest value.
+    An item keeps the newest value of a column that is missing in its newest row.
 
     Args:
-        settings: where the log lies.
-        spec: which columns it has.
+        settings: the place of the log.
+        spec: its columns.
         day: the UTC day.
-        base_catalogue: the output of an earlier day; where the channel has none, the items of a first run's window are all.
+        base_catalogue: the output of an earlier day; if the channel is empty, the catalogue has the items of a first run's window.
 
-    Output `examples`: as of `components.example_gen.catalogue.CatalogueExampleGen`.
+    Output `examples`: as in `components.example_gen.catalogue.CatalogueExampleGen`.
     """
 
     SPEC_CLASS = LogCatalogueSpec
@@ -122,14 +122,14 @@ class LogCatalogueExampleGen(base_beam_component.BaseBeamComponent):
 
 
 class NewestOfItems(beam.DoFn):
-    """(partition, parts of it) to serialised examples, one an item, with the newest value of each column that is not missing.
+    """Maps (partition, parts of it) to serialised examples, one for each item, with the newest present value of each column.
 
-    Where features change, what was known of an item at the end of a day is a table's row of that day; which of them interactions
-    see is the same as for a catalogue a day (`components.example_gen.point_in_time`).
+    If features change, the values of an item at the end of a day are a table's row of that day; which of them interactions
+    see is the same as for daily catalogues (`components.example_gen.point_in_time`).
 
     Args:
         changing: the columns that interactions see as they were before their own day.
-        judged: the first day whose interactions are held out, in days since 1970-01-01.
+        judged: the first day with held-out interactions, in days since 1970-01-01.
         first: the first day whose interactions are read.
     """
 
@@ -139,7 +139,7 @@ class NewestOfItems(beam.DoFn):
         self._first = first
 
     def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[Any]:
-        """Called by Beam."""
+        """Override of Beam's method."""
         rows = from_bytes(list(element[1]))
         accounting = Accounting()
         days = rows.column(TIMESTAMP).to_numpy() // MICROSECONDS_A_DAY
@@ -155,10 +155,10 @@ class NewestOfItems(beam.DoFn):
 
 
 class Known(NamedTuple):
-    """What was known of items, by item and then by day.
+    """The known values of items, by item and then by day.
 
     Attributes:
-        rows: an item once a day, for each day that it was logged on.
+        rows: a row for each item and each day on which it was logged.
         days: [rows] int64.
         is_newest: [rows] bool, whether a row is its item's last.
     """
@@ -169,11 +169,11 @@ class Known(NamedTuple):
 
 
 def known_of_items(rows: pa.Table, days: NDArray[np.int64]) -> Known:
-    """The newest value of each column that is not missing, at the end of each day that an item was logged on.
+    """Return the newest present value of each column at the end of each day on which an item was logged.
 
     Args:
-        rows: of the log, by file and row; what is equally new counts in that order.
-        days: [rows], never less than those of earlier times.
+        rows: of the log, by file and row; ties are resolved in that order.
+        days: [rows], ascending.
     """
     items = rows.column(CANDIDATE_ID).combine_chunks().dictionary_encode().indices.to_numpy()
     order = np.lexsort((rows.column(TIMESTAMP).to_numpy(), items))
@@ -191,7 +191,7 @@ def known_of_items(rows: pa.Table, days: NDArray[np.int64]) -> Known:
         return pa.array(positions, mask=positions < begins)
 
     values = {
-        # Ids and their weights are of one row.
+        # Ids and their weights come from one row.
         name: column.take(newest(columns.get(name.removesuffix(WEIGHTS_SUFFIX), column)))
         for name, column in columns.items()
         if name not in (TIMESTAMP, FILE, ROW)
@@ -200,11 +200,11 @@ def known_of_items(rows: pa.Table, days: NDArray[np.int64]) -> Known:
 
 
 class Carried(beam.PTransform):
-    """The catalogue of an earlier day as (partition, Arrow IPC of rows that are older than those that are read of the log).
+    """Reads the catalogue of an earlier day as (partition, Arrow IPC of rows older than those of the log).
 
     Args:
-        examples_uri: of its Examples artifact.
-        cleaning: of the log's rows, which these are to be like.
+        examples_uri: the URI of its Examples artifact.
+        cleaning: of the log's rows, whose form these get.
     """
 
     def __init__(self, examples_uri: str, cleaning: Cleaning) -> None:
@@ -213,29 +213,29 @@ class Carried(beam.PTransform):
         self._cleaning = cleaning
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
-        """Called by Beam."""
+        """Override of Beam's method."""
         return pipeline | beam.Create([self._examples_uri]) | beam.ParDo(_ReadCarried(self._cleaning))
 
 
 @beam.typehints.with_output_types(beam.typehints.Tuple[int, bytes])
 class _ReadCarried(beam.DoFn):
-    """The address of an Examples artifact to (partition, Arrow IPC)."""
+    """Maps the URI of an Examples artifact to (partition, Arrow IPC)."""
 
     def __init__(self, cleaning: Cleaning) -> None:
         self._cleaning = cleaning
 
     def process(self, element: str) -> Iterator[tuple[int, bytes]]:
-        """Called by Beam."""
+        """Override of Beam's method."""
         yield from parted(carried_rows(element, self._cleaning.columns), self._cleaning)
 
 
 def carried_rows(examples_uri: str, columns: Sequence[Column]) -> pa.Table:
-    """The items of an earlier day, as rows of the log are once they are clean.
+    """Read the items of an earlier day, in the form of clean rows of the log.
 
-    A column that the earlier day did not have, or had in another kind, has no values.
+    A column that the earlier day lacked, or had with another kind, has no values.
 
     Args:
-        examples_uri: of the Examples artifact.
+        examples_uri: the URI of the Examples artifact.
         columns: of the rows.
     """
     found, (listed, blocked, _) = read_rows(examples_uri, CANDIDATE_ID, [CATALOGUE_SPLIT, BLOCKED_SPLIT, EARLIER_SPLIT])
@@ -257,11 +257,11 @@ def carried_rows(examples_uri: str, columns: Sequence[Column]) -> pa.Table:
 
 
 def _known_since(found: pa.Table, newest: int) -> NDArray[np.int64]:
-    """[rows] days since 1970-01-01 on which the rows came; of an item's first row any day before the next.
+    """Return [rows], days since 1970-01-01 on which the rows came; for an item's first row any day before the next.
 
     Args:
-        found: the newest rows, behind them the earlier ones with `SEEN_THROUGH`: the days on which the next ones came.
-        newest: how many are the newest.
+        found: the newest rows, followed by the earlier ones with `SEEN_THROUGH`: the days on which the next ones came.
+        newest: the number of newest rows.
     """
     since = np.zeros(found.num_rows, np.int64)
     if SEEN_THROUGH not in found.column_names:
@@ -275,7 +275,7 @@ def _known_since(found: pa.Table, newest: int) -> NDArray[np.int64]:
 
 
 def _as_cleaned(found: pa.Table, name: str, kind: pa.DataType) -> pa.Array:
-    """A feature's lists as a clean row has them: lists too, or single values."""
+    """Convert a feature's lists to the form of a clean row: lists, or single values."""
     if name in found.column_names:
         lists = found.column(name).combine_chunks()
         if lists.type == kind:
@@ -287,7 +287,7 @@ def _as_cleaned(found: pa.Table, name: str, kind: pa.DataType) -> pa.Array:
 
 
 def _lengths(lists: pa.Array) -> NDArray[np.int64]:
-    """[rows], how many values each has; a missing list has none."""
+    """Return [rows], the number of values of each; a missing list has none."""
     lengths: NDArray[np.int64] = (
         pc.list_value_length(lists).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
     )

@@ -1,7 +1,7 @@
-"""Examples on disk: the same examples give the same files, to the byte, whatever the runner and its number of workers.
+"""Writes examples so that the same examples give identical files, whatever the runner and its number of workers.
 
-Beam promises no order, and training on another order gives another model. A run that was killed and repeated has to give the model
-of one that was not.
+Beam promises no order, and training on another order gives another model. A killed and repeated run must give the same model as an
+undisturbed one.
 """
 
 import os
@@ -21,13 +21,13 @@ HASH, EXAMPLE = "hash", "example"
 
 
 class WriteInOrder(beam.PTransform):
-    """Brings serialised examples together by their hashes and writes them as gzipped TFRecords, in the order of these.
+    """Groups serialised examples by their hashes and writes them as gzipped TFRecords, in the order of the hashes.
 
     Takes Arrow arrays of them (see `components.encoded`).
 
     Args:
-        folder: where to; it need not be there.
-        files: how many at most; each is held in memory while it is written.
+        folder: destination; it may not exist yet.
+        files: the maximum number of files; each is held in memory while it is written.
     """
 
     def __init__(self, folder: str, files: int) -> None:
@@ -36,7 +36,7 @@ class WriteInOrder(beam.PTransform):
         self._files = files
 
     def expand(self, examples: beam.PCollection) -> beam.PCollection:
-        """Called by Beam."""
+        """Override of Beam's method."""
         return (
             examples
             | "Part" >> beam.FlatMap(_parted, self._files).with_output_types(beam.typehints.Tuple[int, bytes])
@@ -46,7 +46,7 @@ class WriteInOrder(beam.PTransform):
 
 
 def write_in_order(folder: str, part: int, files: int, examples: pa.ChunkedArray) -> None:
-    """Writes serialised examples as one of so many files, in the order of their hashes."""
+    """Write serialised examples as one of `files` files, in the order of their hashes."""
     records = np.concatenate([chunk.to_numpy(zero_copy_only=False) for chunk in examples.chunks])
     hashes = pd.util.hash_array(records, categorize=False)
     order = pc.sort_indices(pa.table({HASH: hashes, EXAMPLE: examples}), [(HASH, "ascending"), (EXAMPLE, "ascending")])
@@ -54,7 +54,7 @@ def write_in_order(folder: str, part: int, files: int, examples: pa.ChunkedArray
 
 
 def _parted(examples: pa.Array, files: int) -> Iterator[tuple[int, bytes]]:
-    """(file, Arrow IPC of its examples)."""
+    """Yield (file, Arrow IPC of its examples)."""
     parts = pd.util.hash_array(examples.to_numpy(zero_copy_only=False), categorize=False) % np.uint64(files)
     for part in np.unique(parts).tolist():
         yield part, to_bytes(pa.table({EXAMPLE: examples.filter(pa.array(parts == part))}))

@@ -1,13 +1,13 @@
-"""What was known when: a table's rows as interactions of each day see them.
+"""Selects a table's rows as interactions of each day see them.
 
-A table of a day, such as a catalogue with a count of views, knows that day, and would tell a model what it is to predict. So an
-interaction sees the newest table that does not know its own day: one of the day before or earlier that has the item (or the user),
-or, of an item that none of these has, the first that does. What is served is of the newest table, and is asked on days that it does
-not know.
+A day's table, such as a catalogue with a count of views, includes that day, and would reveal to a model what it is to predict. So
+an interaction sees the newest table that does not include its own day: one of the day before or earlier that has the item (or the
+user), or, for an item that none of these has, the first that does. The newest table is used for serving, on days that it does
+not include.
 
-Of tables before the newest, only what differs is kept: a row that the next table repeats is left out. `SEEN_THROUGH` is the last
+Of tables before the newest, only differing rows are kept: a row that the next table repeats is left out. `SEEN_THROUGH` is the last
 day, in days since 1970-01-01, whose interactions see a row: the day of the next table that has the item. Of an item's rows, an
-interaction sees the one with the least `SEEN_THROUGH` that is not before its day, and the newest table's where there is none.
+interaction sees the one with the least `SEEN_THROUGH` not before its day, or else the newest table's.
 """
 
 from collections.abc import Collection, Sequence
@@ -34,9 +34,9 @@ class Tables:
     """The tables that are read together.
 
     Attributes:
-        days: of each file, the day of its table, in days since 1970-01-01; all alike where there is one table.
+        days: for each file, the day of its table, in days since 1970-01-01; all equal if there is one table.
         changing: the columns that are taken from earlier tables; others are the newest's.
-        judged: the first day whose interactions are held out; None where nothing is judged by the table.
+        judged: the first day with held-out interactions; None if the table is not used in evaluation.
     """
 
     days: Sequence[int] = ()
@@ -50,23 +50,23 @@ class Tables:
 
     @property
     def splits(self) -> list[str]:
-        """The splits that are written besides the newest table's."""
+        """The splits to write besides the newest table's."""
         if not self.has_earlier:
             return []
         return [EARLIER_SPLIT, *([] if self.judged is None else [JUDGED_SPLIT])]
 
     def of(self, files: NDArray[np.int32]) -> NDArray[np.int64]:
-        """[rows] numbers of files to the days of their tables."""
+        """Map [rows] numbers of files to the days of their tables."""
         return np.asarray(self.days, np.int64)[files] if self.has_earlier else np.zeros(len(files), np.int64)
 
 
 class Told(NamedTuple):
-    """Rows by what they are for.
+    """Rows by their use.
 
     Attributes:
         newest: those of the newest table.
-        earlier: those of earlier tables that something differs in, with `SEEN_THROUGH`.
-        judged: the newest's, as interactions of the first day that is held out see them.
+        earlier: those of earlier tables that differ, with `SEEN_THROUGH`.
+        judged: the newest's, as interactions of the first held-out day see them.
     """
 
     newest: pa.Table
@@ -82,26 +82,26 @@ def tell(
     changing: Collection[str],
     judged: int | None,
 ) -> Told:
-    """Divides the rows of several tables.
+    """Divide the rows of several tables.
 
     Args:
-        rows: an id once in each table.
-        days: [rows], those of the tables.
+        rows: each id once in each table.
+        days: [rows], the days of the tables.
         is_newest: [rows], whether they are the newest table's.
         key: the column of the id.
-        changing: as `Tables` has it.
-        judged: as `Tables` has it.
+        changing: as in `Tables`.
+        judged: as in `Tables`.
     """
     newest = rows.filter(pa.array(is_newest))
     items = pc.index_in(rows.column(key).combine_chunks(), value_set=newest.column(key).combine_chunks())
-    is_known = items.is_valid().to_numpy(zero_copy_only=False)  # with what is gone there are no interactions
+    is_known = items.is_valid().to_numpy(zero_copy_only=False)  # removed items have no interactions
     known, days, items = rows.filter(pa.array(is_known)), days[is_known], items.drop_null().to_numpy().astype(np.int64)
     order = np.lexsort((days, items))
     known, days, items = known.take(pa.array(order)).combine_chunks(), days[order], items[order]
     for place, name in enumerate(known.column_names):
         if name not in changing and name != key:
             known = known.set_column(place, name, newest.column(name).take(pa.array(items)))
-    before = np.flatnonzero(items[:-1] == items[1:])  # the row behind it is the next of the same item
+    before = np.flatnonzero(items[:-1] == items[1:])  # the following row is the next of the same item
     differs = np.zeros(len(before), bool)
     for name in changing:
         column = known.column(name).combine_chunks()
@@ -121,8 +121,8 @@ class Versions:
     """Finds the row that an interaction sees.
 
     Args:
-        newest: how many rows the newest table has.
-        items: [earlier rows] int64, the row of the newest table that has the same id.
+        newest: the number of rows of the newest table.
+        items: [earlier rows] int64, the row of the newest table with the same id.
         through: [earlier rows] int64, `SEEN_THROUGH`.
     """
 
@@ -132,7 +132,7 @@ class Versions:
         self._keys = np.sort(keys)
 
     def places(self, items: NDArray[np.int64], days: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The rows, those of earlier tables behind the newest's.
+        """Return the rows, those of earlier tables after the newest's.
 
         Args:
             items: [interactions], rows of the newest table.
@@ -148,7 +148,7 @@ class Versions:
 
 
 def _differ(one: pa.Array, other: pa.Array) -> NDArray[np.bool_]:
-    """[rows], whether values differ, lists in any of their places; a missing one is like no other."""
+    """Return [rows], whether values differ, lists at any position; a missing one differs from all others."""
     differ: NDArray[np.bool_] = one.is_valid().to_numpy(zero_copy_only=False) != other.is_valid().to_numpy(
         zero_copy_only=False
     )

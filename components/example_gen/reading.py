@@ -1,4 +1,4 @@
-"""A file to Arrow batches of raw columns, in which every row still knows its number."""
+"""Reads a file to Arrow batches of raw columns, with the number of every row."""
 
 import csv
 import io
@@ -20,7 +20,7 @@ from components.example_gen.settings import SourceSettings
 
 BATCH_ROWS = 65_536
 BLOCK_BYTES = 16 << 20
-# By their first bytes: a file is what it holds, whatever its name.
+# By their first bytes, whatever the file's name.
 COMPRESSIONS = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zstd"}
 OTHERS = {
     b"PAR1": "is a Parquet file. Say `format: parquet`",
@@ -42,8 +42,8 @@ class RawBatch:
     """Consecutive rows of a file.
 
     Attributes:
-        columns: by the data's own names. CSV gives binary; Parquet its own types.
-        rows: [rows] int64, where each row stands in the file, from 1: its line in CSV, its number in Parquet.
+        columns: by their names in the data. CSV gives binary; Parquet its own types.
+        rows: [rows] int64, the position of each row in the file, from 1: its line in CSV, its number in Parquet.
     """
 
     columns: dict[str, pa.Array]
@@ -51,14 +51,14 @@ class RawBatch:
 
 
 RaggedRow = Callable[[int, int, int], None]
-"""Told the line of a row with too many or too few columns, how many were expected, and how many came."""
+"""Called for a row with too many or too few columns: its line, the expected number, and the found one."""
 
 
 def column_types(path: str, source: SourceSettings) -> dict[str, pa.DataType]:
-    """The columns of a file with their types, read from its header or footer alone.
+    """Return the columns of a file with their types, read from its header or footer only.
 
     Raises:
-        FileFaultError: the file is empty or truncated, or not of the format.
+        FileFaultError: the file is empty, truncated, or of another format.
     """
     with _opened(path, source) as file:
         if source.format == "parquet":
@@ -70,14 +70,14 @@ def column_types(path: str, source: SourceSettings) -> dict[str, pa.DataType]:
 
 
 def _names_as_written(path: str, source: SourceSettings) -> dict[str, str]:
-    """The names of a CSV's columns in the file by what they are called here."""
+    """Map the names of a CSV's columns to their names in the file, before trimming."""
     with _opened(path, source) as file:
         written = _csv_header(file, source.model_copy(update={"trim": False}))
     return {name.strip(): name for name in written}
 
 
 def read(path: str, source: SourceSettings, columns: Sequence[str], ragged: RaggedRow) -> Iterator[RawBatch]:
-    """Reads the columns of a file, a batch at a time.
+    """Read columns of a file, batch by batch.
 
     Raises:
         FileFaultError: the file is truncated or corrupt.
@@ -91,10 +91,10 @@ def read(path: str, source: SourceSettings, columns: Sequence[str], ragged: Ragg
 
 
 def beginning(path: str, size: int) -> bytes:
-    """The first whole lines of a file of text, unpacked, of at most `size` bytes; all of it where it is no longer.
+    """Return the first whole lines of a text file, unpacked, of at most `size` bytes; all of a shorter one.
 
     Raises:
-        FileFaultError: the file is truncated or corrupt, or no text.
+        FileFaultError: the file is truncated, corrupt, or not text.
     """
     with _opened(path, SourceSettings(path=path, format="csv")) as file:
         text = b""
@@ -105,7 +105,7 @@ def beginning(path: str, size: int) -> bytes:
 
 @contextmanager
 def _opened(path: str, source: SourceSettings) -> Iterator[pa.NativeFile]:
-    """A file as Arrow reads it, unpacked; what goes wrong meanwhile is a fault of the file."""
+    """Open a file for Arrow, unpacked; errors meanwhile are faults of the file."""
     try:
         raw: IO[bytes] = FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
     except (BeamIOError, OSError) as error:
@@ -137,7 +137,7 @@ def _read_parquet(file: pa.NativeFile, columns: Sequence[str]) -> Iterator[RawBa
 def _read_csv(
     file: pa.NativeFile, source: SourceSettings, columns: Mapping[str, str], ragged: RaggedRow
 ) -> Iterator[RawBatch]:
-    """Columns by their names in the file, and what they are called here."""
+    """Read columns, mapped from their names in the file to their names here."""
     lines = CsvLines(file, source)
     skipped: list[int] = []
     widths: list[tuple[int, int]] = []
@@ -149,7 +149,7 @@ def _read_csv(
 
     reader = arrow_csv.open_csv(
         pa.PythonFile(lines, mode="r"),
-        # Only one thread knows the numbers of the rows that it skips.
+        # Only a single thread knows the numbers of the rows that it skips.
         read_options=arrow_csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES),
         parse_options=arrow_csv.ParseOptions(
             delimiter=source.delimiter,
@@ -166,7 +166,7 @@ def _read_csv(
     for batch in reader:
         kept = np.arange(kept_rows + 1, kept_rows + batch.num_rows + 1)
         kept_rows += batch.num_rows
-        # The n-th skipped row shifts every kept row from its own number less n on.
+        # The n-th skipped row shifts every kept row from its own number minus n on.
         shifts = np.array(skipped, np.int64) - np.arange(len(skipped))
         records = kept + np.searchsorted(shifts, kept, side="right")
         yield RawBatch({name: batch.column(written) for written, name in columns.items()}, lines.line_of(records))
@@ -175,7 +175,7 @@ def _read_csv(
 
 
 def _csv_header(file: pa.NativeFile, source: SourceSettings) -> list[str]:
-    # Rows behind the header come along in the buffer; what is not UTF-8 in those is their own fault.
+    # Rows after the header are in the buffer too; invalid UTF-8 in those is their own fault.
     with io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
         records = csv.reader(
             text,
@@ -192,7 +192,7 @@ def _csv_header(file: pa.NativeFile, source: SourceSettings) -> list[str]:
         raise FileFaultError("is empty; expected a header with the names of the columns")
     if not all(name.isprintable() for name in names):
         raise FileFaultError(f"has a header that is not UTF-8 text: {names!r}")
-    while names and not names[-1]:  # as Excel leaves them
+    while names and not names[-1]:  # as Excel writes them
         names.pop()
     if source.trim:
         names = [name.strip() for name in names]

@@ -1,4 +1,4 @@
-"""The weight of an interaction in training: of its reward's column and of its kind of event."""
+"""Computes the weight of an interaction in training, from the columns of its reward and of its kind of event."""
 
 from dataclasses import dataclass
 
@@ -20,9 +20,9 @@ class Rewarded:
     """The rewards of rows.
 
     Attributes:
-        values: [rows] float32 in [0, 1] where nothing is at fault.
-        faults: by the name of the column that is at fault and the reason, the mask of rows.
-        weighs_nothing: [rows], whether the kind of event is of those that are not asked for.
+        values: [rows] float32 in [0, 1] without faults.
+        faults: by the name of the faulty column and the reason, the mask of rows.
+        weighs_nothing: [rows], whether the kind of event has weight 0, so that the row is filtered.
     """
 
     values: pa.Array
@@ -31,7 +31,7 @@ class Rewarded:
 
 
 def rewarded(keys: InteractionColumns, values: dict[str, pa.Array], rows: int) -> Rewarded:
-    """The rewards of rows, given their converted columns REWARD, OVER and EVENT, those of them that are declared."""
+    """Compute the rewards of rows from their converted columns REWARD, OVER and EVENT, as far as declared."""
     faults: dict[tuple[str, str], NDArray[np.bool_]] = {}
     found = np.ones(rows)
     if REWARD in values:
@@ -41,7 +41,7 @@ def rewarded(keys: InteractionColumns, values: dict[str, pa.Array], rows: int) -
         is_positive = np.broadcast_to(over > 0.0, rows)
         if OVER in values:
             faults[OVER, NOT_ABOVE] = ~is_positive
-        with np.errstate(all="ignore"):  # of what is at fault, the rest is as it may be
+        with np.errstate(all="ignore"):  # results of faulty rows do not matter
             found = np.log1p(found) / np.log1p(over) if rule.scale == "log" else found / over
         outside = (found < 0.0) | (found > 1.0) & (not rule.clip) | np.isnan(found)
         faults[REWARD, OUTSIDE] = outside & is_positive

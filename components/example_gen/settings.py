@@ -1,4 +1,4 @@
-"""Where the data lies, how it is read, and which interactions are held out."""
+"""Settings of the data: its places and formats, and the held-out interactions."""
 
 from datetime import date
 from typing import Annotated, Any, Literal, Self, get_args
@@ -10,7 +10,7 @@ from schemas.features import Declaration, address_fault
 from schemas.located_yaml import FaultsError
 
 MOST_DAYS = 36_500
-HISTORY_DAYS = 7  # a week: who comes every Saturday has a history
+HISTORY_DAYS = 7  # a week: users who come every Saturday have a history
 Weekday = Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
 WEEKDAYS: tuple[Weekday, ...] = get_args(Weekday)
 Scalar = bool | int | float | str
@@ -18,11 +18,11 @@ DATE_PARTS = ("{YYYY}", "{MM}", "{DD}")
 
 
 class Condition(Declaration):
-    """What a row must meet to be read; the others are counted as filtered.
+    """A condition that a row must meet to be read; others are counted as filtered.
 
     Attributes:
-        column: of the data; it need not be declared as a feature.
-        equals: the value, as text or number; exactly one of this and of what follows is given.
+        column: a column of the data; it need not be declared as a feature.
+        equals: the value, as text or number; exactly one of this and the following keys is given.
         not_equals: any other value, or none.
         one_of: one of these values.
         none_of: none of these values.
@@ -30,8 +30,8 @@ class Condition(Declaration):
         at_least: this number or a greater one.
         below: a smaller number.
         at_most: this number or a smaller one.
-        starts_with: a text that begins so.
-        missing: whether there is no value; `missing: false` asks for rows that have one. A missing value meets neither the
+        starts_with: a text with this prefix.
+        missing: whether the value is missing; `missing: false` selects rows that have one. A missing value meets neither the
             comparisons nor `equals`, `one_of` and `starts_with`.
     """
 
@@ -49,17 +49,17 @@ class Condition(Declaration):
 
     @property
     def operator(self) -> str:
-        """Which of them is given."""
+        """The key that is given."""
         return next(name for name in type(self).model_fields if name != "column" and getattr(self, name) is not None)
 
     @property
     def value(self) -> Any:
-        """What it is given with."""
+        """Its value."""
         return getattr(self, self.operator)
 
     @property
     def reason(self) -> str:
-        """Why a row is left out that does not meet it, as the accounting has it."""
+        """The reason for leaving out a row that does not meet it, for the accounting."""
         value = ", ".join(map(str, self.value)) if isinstance(self.value, tuple) else str(self.value)
         return f"{self.column}: not {self.operator} {value}"
 
@@ -78,24 +78,24 @@ class SourceSettings(Declaration):
 
     Attributes:
         path: a file, a folder or a glob; `{YYYY}`, `{MM}` and `{DD}` stand for the UTC day. Interactions at a path without
-            them are one log, of which the window's days are taken by their time. A catalogue at a path with them is
-            the newest that is not after the day. Files whose names begin with `_` or `.` are passed over, and counted. A folder
-            in a folder is a fault, but where the path ends in `/**`: then files are read at any depth.
+            them are one log, from which the window's days are selected by time. Of catalogues at a path with them, the newest one
+            not after the day is used. Files whose names begin with `_` or `.` are skipped, and counted. A folder
+            in a folder is a fault, unless the path ends in `/**`: then files are read at any depth.
         format: `csv` (with a header; gzip, bzip2 and Zstandard are unpacked) or `parquet`.
-        delimiter: between the columns of CSV.
-        quoting: how CSV writes a quote within a quoted value: doubled (`double`, as RFC 4180 and Excel), behind a backslash
-            (`backslash`, as Spark), or not at all, as values are never quoted and a quote is a character like any other
+        delimiter: separates the columns of CSV.
+        quoting: how CSV writes a quote within a quoted value: doubled (`double`, as RFC 4180 and Excel), after a backslash
+            (`backslash`, as Spark), or not at all, because values are never quoted and a quote is an ordinary character
             (`none`, as Hive).
-        quoted_newlines: whether a quoted value of CSV may span lines. Without them a quote that its line does not close is a
-            fault, with the line; with them, a stray quote takes the rows up to the next one into its value, which nothing
-            can tell from a long text.
-        null_values: texts that stand for a missing value, such as `\N` (Hive, MySQL), `NULL` or `NaN` (pandas), beside the empty
-            one. Where the key is absent, an id that is one of the usual spellings is a fault of its row; where it is there,
-            what it does not list is an id.
-        trim: whether blanks around ids and around the names of CSV's columns are removed. Without it an id with blanks around
-            is a fault of its row. Whoever asks for recommendations then has to send ids without them.
+        quoted_newlines: whether a quoted value of CSV may span lines. If not, a quote that its line does not close is a
+            fault, with the line; if so, a stray quote absorbs all rows up to the next one into its value, which cannot be
+            told from a long text.
+        null_values: texts that stand for a missing value, such as `\N` (Hive, MySQL), `NULL` or `NaN` (pandas), besides the empty
+            one. Without this key, an id that is one of the usual spellings is a fault of its row; with it,
+            every text that it does not list is an id.
+        trim: whether blanks around ids and around the names of CSV's columns are removed. If not, an id with blanks around it
+            is a fault of its row. If so, requests must send ids without them.
         where: conditions, all of which a row must meet to be read.
-        success_marker: the name of a file that whoever writes the data leaves beside it when all of it is there. Data
+        success_marker: the name of a file that the writer of the data adds when it is complete. Data
             without it is not read.
     """
 
@@ -111,12 +111,12 @@ class SourceSettings(Declaration):
 
     @property
     def is_daily(self) -> bool:
-        """Whether every day has a path of its own."""
+        """Whether every day has its own path."""
         return DATE_PARTS[0] in self.path
 
     @property
     def counted_by(self) -> str:
-        """What the numbers of rows count: `line` of a file of text, or `row`."""
+        """The unit of row numbers: `line` of a text file, or `row`."""
         return "line" if self.format == "csv" else "row"
 
     @model_validator(mode="after")
@@ -149,10 +149,10 @@ class SourceSettings(Declaration):
 
 
 class UserSplit(Declaration):
-    """Holds out everything that a share of the users did on the day; another share each day, by a digest of user and day.
+    """Holds out all interactions of a share of the day's users; another share each day, by a digest of user and day.
 
-    A session is never on both sides, so the model is judged on people that it was not trained on that day. This is what tells how
-    the next day's people will be served.
+    A session is never on both sides, so the model is evaluated on users that it was not trained on that day. This predicts best how
+    well the next day's users will be served.
 
     Attributes:
         share: of the users with interactions in the last `hours` hours before the end of the day.
@@ -167,10 +167,10 @@ class UserSplit(Declaration):
 class TimeSplit(Declaration):
     """Holds out the newest interactions.
 
-    The model is judged on what comes after all that it was trained on; sessions that the border cuts are on both sides.
+    The model is evaluated on interactions after all training data; sessions across the border are on both sides.
 
     Attributes:
-        hours: those of the last so many hours before the end of the day.
+        hours: the number of hours before the end of the day.
     """
 
     by: Literal["time"]
@@ -180,8 +180,8 @@ class TimeSplit(Declaration):
 class HashSplit(Declaration):
     """Holds out a random but repeatable share: the same interaction is always on the same side.
 
-    The model is judged on interactions whose neighbours in the same session it was trained on. That flatters a model that remembers
-    sessions, and says nothing about tomorrow; it tells whether the training works.
+    The model is evaluated on interactions whose neighbours in the same session it was trained on. That flatters a model that
+    memorises sessions, and says nothing about tomorrow; it tells whether training works.
 
     Attributes:
         share: of the interactions of the last `hours` hours before the end of the day.
@@ -201,32 +201,32 @@ Catalogue = Annotated[
 
 
 class ExampleGenSettings(Declaration):
-    """What becomes the examples of a run.
+    """The data of a run's examples.
 
     Attributes:
         interactions: the logs.
-        catalogue: the items that may be retrieved. `from_log` makes it from the log itself: every item that the log has had since
-            the window of the first run, each column with the newest value that is not missing; carried on from day to day.
-        users: the users' table, where the feature specification has `users`; at a path with a day, the newest that is not after the
+        catalogue: the items that may be retrieved. `from_log` makes it from the log itself: every item in it since the window of
+            the first run, each column with its newest present value; carried over from day to day.
+        users: the users' table, if the feature specification has `users`; at a path with a day, the newest one not after the
             run's.
-        first_day: the first day there is a log of; days of the window before it are not expected. Every other day of
-            the window must be there.
-        closed: days that do not exist: of the week (`saturday`), or dates. They are not run, nor expected or counted in any window;
-            the day behind them follows the one before them.
-        window_days: how many days, up to and including the run's, become examples where training goes on from an earlier
+        first_day: the first day of the log; earlier days of a window are not expected. Every other day of
+            the window must exist.
+        closed: days without data: of the week (`saturday`), or dates. They are not run, nor expected or counted in any window;
+            the next open day follows the one before them.
+        window_days: the number of days, up to and including the run's, that become examples if training continues from an earlier
             model: 1 is the paper's way, more is a rolling window.
-        catch_up_days: the same where it starts anew; `window_days` by default.
-        history_days: how many days before those are read only for what users did in them. By default, where a history is derived,
-            so many that the run's own day has the seven days before it: none behind a window of eight days, seven behind one of a
-            single day. Of these the days that are not there yet are left out, and the run says which; days that are asked for by
-            a number must be there. Each is read again every day: seven cost eight times the reading of one, and nothing behind it.
-        split: which interactions are held out of training to judge the model on.
-        repeated: what becomes of rows with the same user, item and time: `drop` counts all but one, that with the greatest
-            reward, as faults; `add_up` makes one of them, whose reward is their sum, at most 1; `keep` leaves them, as a
-            basket that names an item twice.
-        max_dropped_share: when more than this share of a source's rows is at fault, the run stops.
-        max_dropped_shares: a limit for a reason of its own, which then does not count towards the other; the reason as a run
-            has it, such as `sku: an item that the catalogue lacks`.
+        catch_up_days: the same if training starts from scratch; `window_days` by default.
+        history_days: the number of days before those that are read only for users' histories. By default, if a history is derived,
+            as many as give the run's own day seven days before it: none before a window of eight days, seven before one of a
+            single day. Of these default days, missing ones are skipped, and the run names them; an explicit number of days
+            must exist. Each is read again every day: seven cost eight times the reading of one, and nothing in later steps.
+        split: the interactions to hold out of training for evaluation.
+        repeated: how to treat rows with the same user, item and time: `drop` counts all but one, the one with the greatest
+            reward, as faults; `add_up` merges them into one with the sum of their rewards, at most 1; `keep` keeps them, for
+            baskets that list an item twice.
+        max_dropped_share: the run stops if more than this share of a source's rows is faulty.
+        max_dropped_shares: limits for single reasons, whose rows then do not count towards the other limit; a reason as the run
+            reports it, such as `sku: an item that the catalogue lacks`.
         max_id_bytes: a longer id is a fault.
     """
 
@@ -246,30 +246,30 @@ class ExampleGenSettings(Declaration):
 
     @property
     def catalogue_source(self) -> SourceSettings:
-        """Where the catalogue lies.
+        """The place of the catalogue.
 
         Raises:
             ValueError: it is made from the log.
         """
         if not isinstance(self.catalogue, SourceSettings):
-            raise ValueError("a catalogue that is made from the log lies nowhere")
+            raise ValueError("a catalogue that is made from the log has no place of its own")
         return self.catalogue
 
     @property
     def has_other_window(self) -> bool:
-        """Whether a run that starts anew has another window than one that goes on from an earlier model."""
+        """Whether a run that starts from scratch has a different window from one that continues from an earlier model."""
         return self.catch_up_days not in (None, self.window_days)
 
     def history_before(self, days: int) -> int:
-        """How many days before a window of so many are read for histories, where a history is derived."""
+        """Return the number of days before a window that are read for histories, if a history is derived."""
         return max(0, HISTORY_DAYS - (days - 1)) if self.history_days is None else self.history_days
 
     def is_closed(self, day: date) -> bool:
-        """Whether a UTC day is one that does not exist."""
+        """Return whether a UTC day is closed."""
         return day in self.closed or WEEKDAYS[day.weekday()] in self.closed
 
     def check_open(self, day: date) -> None:
-        """Raises a UserError where a day does not exist."""
+        """Raise a UserError for a closed day."""
         if self.is_closed(day):
             raise UserError(
                 f"{day}, a {WEEKDAYS[day.weekday()].title()}, is closed: data.closed says that it has no data."

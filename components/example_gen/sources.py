@@ -1,4 +1,4 @@
-"""Which files hold a day."""
+"""Finds the files of a day."""
 
 import hashlib
 import re
@@ -26,7 +26,7 @@ class SourceFile:
         path: its path.
         size: bytes.
         modified: seconds since 1970-01-01 UTC.
-        day: the UTC day it holds; None where a file holds many.
+        day: the UTC day of its data; None if a file has many days.
     """
 
     path: str
@@ -40,9 +40,9 @@ class Found:
     """The files of a source.
 
     Attributes:
-        files: those that are read, by path within a day.
-        passed_over: the paths of those that are not, as their names begin with `_` or `.`; not of markers and checksums.
-        absent: days that would be read for histories, or for what was known before, if they were there.
+        files: the files to read, by path within a day.
+        passed_over: the paths of files skipped because their names begin with `_` or `.`; without markers and checksums.
+        absent: days that would be read for histories, or for earlier values, if they existed.
     """
 
     files: list[SourceFile] = field(default_factory=list)
@@ -51,7 +51,7 @@ class Found:
 
 
 class NotYetThereError(UserError):
-    """Data that is missing, or not yet written to its end."""
+    """Data that is missing, or not yet completely written."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,10 @@ class Window:
     """The UTC days of a run.
 
     Attributes:
-        history_start: the first day that is read.
+        history_start: the first day to read.
         start: the first day whose interactions become examples.
         day: the last day, the run's own.
-        closed: the days between the first and the last that do not exist.
+        closed: the closed days between the first and the last.
     """
 
     history_start: date
@@ -72,12 +72,12 @@ class Window:
 
     @classmethod
     def of(cls, settings: ExampleGenSettings, day: date, goes_on: bool, has_history: bool) -> "Window":
-        """The window that ends with a day.
+        """Return the window that ends with a day.
 
         Args:
-            settings: say how long it is.
-            day: the run's.
-            goes_on: whether training goes on from an earlier model.
+            settings: define its length.
+            day: the run's day.
+            goes_on: whether training continues from an earlier model.
             has_history: whether users' histories are derived from the interactions, so that earlier days are read for them.
         """
         days = settings.window_days if goes_on else settings.catch_up_days or settings.window_days
@@ -88,7 +88,7 @@ class Window:
 
     @property
     def days(self) -> list[date]:
-        """Every day that is read, oldest first."""
+        """All days to read, oldest first."""
         between = (self.history_start + timedelta(days=n) for n in range((self.day - self.history_start).days + 1))
         return [day for day in between if day not in self.closed]
 
@@ -99,7 +99,7 @@ class Window:
 
 
 def _open_days_before(settings: ExampleGenSettings, day: date, days: int) -> date:
-    """The day so many existing days before another, no earlier than the first there is a log of."""
+    """Return the day a number of open days before another, not before the log's first."""
     while days and day > (settings.first_day or date.min):
         day -= timedelta(days=1)
         days -= not settings.is_closed(day)
@@ -107,7 +107,7 @@ def _open_days_before(settings: ExampleGenSettings, day: date, days: int) -> dat
 
 
 def day_of(span: int) -> date:
-    """The UTC day of a span."""
+    """Return the UTC day of a span."""
     return EPOCH + timedelta(days=span)
 
 
@@ -117,14 +117,14 @@ def span(day: date) -> int:
 
 
 def microseconds(day: date) -> int:
-    """The first instant of a UTC day, in microseconds since 1970-01-01."""
+    """Return the first instant of a UTC day, in microseconds since 1970-01-01."""
     return span(day) * MICROSECONDS_A_DAY
 
 
 def interaction_files(settings: ExampleGenSettings, window: Window) -> Found:
-    """The files of a run's window.
+    """Find the files of a run's window.
 
-    Days of histories that nobody asked for by a number (`history_days`) are left out where they are not there.
+    Default days of histories (without `history_days`) are skipped if missing.
 
     Raises:
         UserError: one line for each other day without files or without its success marker.
@@ -158,12 +158,12 @@ def interaction_files(settings: ExampleGenSettings, window: Window) -> Found:
 
 
 def log_files(settings: ExampleGenSettings, first: date, day: date) -> Found:
-    """The files of the log that a catalogue made from it reads: of the days from one to another that there are files of.
+    """Find the files of the log for a catalogue made from it: of all existing days from one to another.
 
-    That none of a window's days is missing is for `interaction_files` to see to; but the run's own day has to be there.
+    `interaction_files` checks for missing days of the window; but the run's own day must exist.
 
     Raises:
-        UserError: files are unfit, or of the last day there are none.
+        UserError: files cannot be read, or the last day has none.
     """
     source = settings.interactions
     if not source.is_daily:
@@ -184,21 +184,21 @@ def log_files(settings: ExampleGenSettings, first: date, day: date) -> Found:
 
 
 def first_to_see(settings: ExampleGenSettings, day: date, goes_on: bool, changing: Collection[str]) -> date | None:
-    """The first day whose interactions see tables of items or users: that of the window; None where no feature changes.
+    """Return the first day whose interactions see tables of items or users: the window's; None if no feature changes.
 
     Args:
-        settings: say how long the window is.
-        day: the run's.
-        goes_on: whether training goes on from an earlier model.
+        settings: define the window's length.
+        day: the run's day.
+        goes_on: whether training continues from an earlier model.
         changing: the features that change.
     """
     return Window.of(settings, day, goes_on, has_history=False).start if changing else None
 
 
 def catalogue_files(settings: ExampleGenSettings, day: date, first: date | None = None) -> Found:
-    """The files of the newest catalogue that is not after a day, and of those before it, see `newest_files`.
+    """Find the files of the newest catalogue not after a day, and of earlier ones, see `newest_files`.
 
-    None where it is made from the log.
+    None if it is made from the log.
     """
     if settings.catalogue == FROM_LOG:
         return Found()
@@ -206,21 +206,21 @@ def catalogue_files(settings: ExampleGenSettings, day: date, first: date | None 
 
 
 def newest_files(source: SourceSettings, day: date, what: str, first: date | None = None) -> Found:
-    """The files of the newest table that is not after a day, and of those that the interactions of days before see.
+    """Find the files of the newest table not after a day, and of those that the interactions of earlier days see.
 
-    Of these, a table that is not there to its end is passed over for the one before it.
+    Of these, an incomplete table is skipped for the one before it.
 
     Args:
-        source: where tables lie.
-        day: the run's.
-        what: they are of, for the error.
-        first: the first day whose interactions see them; each day's see the newest of a day before. None for the newest alone.
+        source: the place of the tables.
+        day: the run's day.
+        what: the kind of table, for the error.
+        first: the first day whose interactions see them; each day's see the newest of an earlier day. None for the newest only.
 
     Returns:
         The files, those of newer tables first.
 
     Raises:
-        UserError: there is none, or the newest is without its success marker.
+        UserError: there is no table, or the newest lacks its success marker.
     """
     if not source.is_daily:
         return _files(source, source.path, None)
@@ -244,23 +244,23 @@ def newest_files(source: SourceSettings, day: date, what: str, first: date | Non
 
 
 def table_days(files: Sequence[SourceFile]) -> list[int]:
-    """Of each file, the day of the table that it is of, in days since 1970-01-01; 0 of a table without a day."""
+    """Return the day of each file's table, in days since 1970-01-01; 0 for a table without a day."""
     return [0 if file.day is None else span(file.day) for file in files]
 
 
 def start_of_newest(files: Sequence[SourceFile]) -> int | None:
-    """The first microsecond of the day of the newest table; None of a table without a day."""
+    """Return the first microsecond of the newest table's day; None for a table without a day."""
     return max((microseconds(file.day) for file in files if file.day is not None), default=None)
 
 
 def fingerprint(files: list[SourceFile]) -> str:
-    """Changes when a file comes, goes, or is written again."""
+    """Return a digest that changes when a file is added, removed or rewritten."""
     content = "\n".join(f"{file.path}\t{file.size}\t{file.modified:.6f}" for file in files)
     return hashlib.sha256(content.encode()).hexdigest()
 
 
 def fingerprint_of(find: Callable[[], Found]) -> str:
-    """The fingerprint of the files that are found, or the fault where something is missing."""
+    """Return the fingerprint of the files found, or the fault if something is missing."""
     try:
         return fingerprint(find().files)
     except UserError as error:
@@ -268,9 +268,9 @@ def fingerprint_of(find: Callable[[], Found]) -> str:
 
 
 def summary(files: Iterable[SourceFile]) -> dict[str, str | int]:
-    """What is recorded of files: how many `folders`, the `first` and the `last` by name, how many `files` and `bytes`.
+    """Summarise files: the number of `folders`, the `first` and the `last` by name, the numbers of `files` and `bytes`.
 
-    First and last are folders; of one folder with a file a day they are files.
+    First and last are folders, or files if one folder has a file for each day.
     """
     found = list(files)
     folders = sorted({file.path.rpartition("/")[0] for file in found})
@@ -306,7 +306,7 @@ def _files(source: SourceSettings, path: str, day: date | None) -> Found:
         marked = {PurePosixPath(entry.path).parent for entry in entries if PurePosixPath(entry.path).name == marker}
         folders = {PurePosixPath(entry.path).parent for entry in data}
         unmarked = sorted(str(folder) for folder in folders if not marked & {folder, *folder.parents})
-        # A path that names files does not name their marker.
+        # A path of files does not include their marker.
         if without := [folder for folder in unmarked if not listing.listed(f"{folder}/{marker}")]:
             raise NotYetThereError(
                 f"expected the success marker {marker} in {', '.join(without)}, found none: not all is there yet."
@@ -318,7 +318,7 @@ def _files(source: SourceSettings, path: str, day: date | None) -> Found:
 
 
 def _is_mark(name: str, marker: str | None) -> bool:
-    """Whether a file is known to hold no data: a marker, or a checksum of Hadoop's."""
+    """Return whether a file is known to hold no data: a marker, or a checksum of Hadoop's."""
     return name in (marker, SUCCESS) or name.endswith(".crc")
 
 
@@ -329,7 +329,7 @@ def _dated(path: str, day: date) -> str:
 
 
 def _days_on_disk(path: str) -> set[date]:
-    """The days for which something matches a path with date parts."""
+    """Return the days for which something matches a path with date parts."""
     glob = path.removesuffix(listing.ANY_DEPTH).rstrip("/")
     pattern = re.escape(glob)
     for part, name, digits in zip(DATE_PARTS, "ymd", (4, 2, 2), strict=True):
@@ -340,7 +340,7 @@ def _days_on_disk(path: str) -> set[date]:
     if "://" in glob:
         present = [entry.path for entry in listing.listed(glob)]
     else:
-        # A folder without anything in it is no catalogue yet; a link that leads nowhere is one that cannot be read.
+        # An empty folder is no catalogue yet; a broken link is one that cannot be read.
         present = [each for each in listing.expanded(glob) if not Path(each).is_dir() or any(Path(each).iterdir())]
     days = set()
     for each in present:

@@ -1,4 +1,4 @@
-"""What is known of users on a day, as examples; and as a table to join interactions with."""
+"""The users' features on a day, as examples, and as a table to join interactions with."""
 
 from datetime import date
 
@@ -38,10 +38,10 @@ class OfUsers:
 
     @staticmethod
     def ingestion(request: Request, inputs: Inputs) -> Ingestion:
-        """How the users' table of a day becomes examples.
+        """Describe how the users' table of a day becomes examples.
 
         Raises:
-            UserError: there is none, or the configuration does not say where it lies.
+            UserError: there is no table, or the configuration does not say where it is.
         """
         source = source_of(request)
         goes_on, changing = bool(inputs.get("base_model")), request.spec.changing_user_features
@@ -73,13 +73,13 @@ class UserExampleGen(base_beam_component.BaseBeamComponent):
     """Ingests the users' table of a day.
 
     Args:
-        settings: where it lies.
-        spec: which columns it has.
+        settings: the table's place.
+        spec: its columns.
         day: the UTC day.
-        base_model: the model that training goes on from, where that decides how many days become examples.
+        base_model: the model that training continues from, if that decides how many days become examples.
 
-    Output `examples`, split `users`: an example a user with `query_id` and the raw features that the specification names. Where
-    there are tables of earlier days and features change, the split `earlier` has the entries of these that interactions see.
+    Output `examples`, split `users`: an example for each user, with `query_id` and the raw features of the specification. If
+    there are tables of earlier days and features change, the split `earlier` has those of their entries that interactions see.
     """
 
     SPEC_CLASS = UserSpec
@@ -94,10 +94,10 @@ class UserExampleGen(base_beam_component.BaseBeamComponent):
 
 
 class UserTable:
-    """All users that are known, in memory.
+    """All known users, in memory.
 
     Args:
-        examples_uri: of the Examples artifact.
+        examples_uri: the URI of the Examples artifact.
     """
 
     def __init__(self, examples_uri: str) -> None:
@@ -105,24 +105,24 @@ class UserTable:
         self._rows, self._ids, self._versions = versioned(rows, QUERY_ID, sizes[0])
 
     def positions(self, users: pa.Array) -> pa.Array:
-        """[rows] binary ids to [rows] int32 rows of the table; null where it has no such user."""
+        """Map [rows] binary ids to [rows] int32 rows of the table; null for an unknown user."""
         return pc.index_in(users, value_set=self._ids)
 
     def features(self, positions: pa.Array, days: NDArray[np.int64]) -> pa.Table:
-        """The features of the users at [rows] positions, as interactions of [rows] days see them; null where there is none."""
+        """Return the features of users at [rows] positions, as interactions of [rows] days see them; null for unknown users."""
         is_missing = positions.is_null().to_numpy(zero_copy_only=False)
         places = self._versions.places(positions.fill_null(0).to_numpy().astype(np.int64), days)
         return self._rows.drop_columns([QUERY_ID]).take(pa.array(places, mask=is_missing))
 
 
 def source_of(request: Request) -> SourceSettings:
-    """Where the users' table lies.
+    """Return the place of the users' table.
 
     Raises:
-        UserError: the configuration does not say so.
+        UserError: the configuration does not have it.
     """
     if request.settings.users is None:
         raise UserError(
-            "data.users: expected where the users' table lies, as features.yaml has `users`, found nothing."
+            "data.users: expected the place of the users' table, because features.yaml has `users`; found nothing."
         )
     return request.settings.users

@@ -1,4 +1,4 @@
-"""What to do about values that are at fault, guessed from the values themselves."""
+"""Guesses advice about faulty values from the values themselves."""
 
 import re
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from components.example_gen.columns import Column
 from components.example_gen.conversion import BRACKETS, MICROSECONDS, NULL_SPELLINGS, SPELLING, iso_microseconds
 
-# A time that is read in the right unit lies between these.
+# A time in the right unit lies between these.
 EARLIEST = datetime(1990, 1, 1, tzinfo=UTC)
 LATEST = datetime(2100, 1, 1, tzinfo=UTC)
 MISSING = "missing"
@@ -16,12 +16,12 @@ NUMBER = re.compile(r"-?\d+(\.\d*)?")
 
 
 def way_out(column: Column, reason: str, values: Sequence[str]) -> str:
-    """A sentence for whoever has rows that were dropped for a reason; empty where nothing can be guessed.
+    """Return advice about rows dropped for a reason; empty if there is none.
 
     Args:
-        column: of the values.
-        reason: as the accounting has it.
-        values: some of those that are at fault.
+        column: the column of the values.
+        reason: as in the accounting.
+        values: some of the faulty ones.
     """
     if reason == MISSING:
         condition = f"{{column: {column.source}, missing: false}}"
@@ -64,7 +64,7 @@ def way_out(column: Column, reason: str, values: Sequence[str]) -> str:
 
 
 def shape_of(value: str) -> tuple[str, int] | None:
-    """What divides the numbers of a vector that is written as text, and how many there are; None where it is no vector."""
+    """Return the separator and the number of values of a vector written as text; None if it is not a vector."""
     inner = value.strip(BRACKETS)
     for separator in ("|", ";", ",", " "):
         numbers = inner.split() if separator == " " else inner.split(separator)
@@ -82,7 +82,7 @@ def _is_number(text: str) -> bool:
 
 
 def unit_of(value: str) -> str | None:
-    """The unit in which a time seems to be written: that in which it is of our age."""
+    """Guess the unit of a time: the one that gives a date of our age."""
     if NUMBER.fullmatch(value):
         seconds = float(value)
         for unit, microseconds in MICROSECONDS.items():

@@ -82,7 +82,7 @@ def test_a_table_that_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="No users of 2026-11-24 or before at"):
         ingest(tmp_path)
     (tmp_path / "again").mkdir()
-    with pytest.raises(UserError, match=r"data.users: expected where the users' table lies"):
+    with pytest.raises(UserError, match=r"data.users: expected the place of the users' table"):
         ingest(tmp_path / "again", users=None)
 
 
