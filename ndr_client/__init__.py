@@ -1,4 +1,4 @@
-"""Asks for recommendations: the client of what ndr serves. It imports neither TensorFlow nor anything else of ndr."""
+"""The client of ndr's servers: asks for recommendations. Imports neither TensorFlow nor anything else of ndr."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ __all__ = ["Answer", "Client", "FaissClient", "Found", "Tls", "VersionError", "e
 
 
 def __getattr__(name: str) -> Any:
-    """Imports FAISS and Arrow, an extra, for those who search by them."""
+    """Import FAISS and Arrow, an extra, only when they are used."""
     if name in ("FaissClient", "VersionError"):
         from ndr_client import faiss_client
 

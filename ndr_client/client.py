@@ -14,22 +14,22 @@ from ndr_client import protocol_pb2 as protocol
 from ndr_client.connection import Tls
 
 Rows = Sequence[bytes] | Mapping[str, ArrayLike]
-"""What is asked about: serialised tf.Examples (see `example`), or for each raw feature its values, a row a query. A server merges
-Examples of whatever length into a batch; features only with those whose rows are as long."""
+"""The queries or items of a request: serialised tf.Examples (see `example`), or values for each raw feature, a row per query. A
+server merges any Examples into a batch; features only with those of equal row lengths."""
 Texts = Sequence[Sequence[str | bytes]]
-"""For each query some texts: ids, or conditions."""
+"""For each query a list of texts: ids, or conditions."""
 Version = int | str | None
-"""Which version is asked: a number, a label such as "canary", or None for the one that answers by default."""
+"""The version to ask: a number, a label such as "canary", or None for the default one."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model gave.
+    """A model's answer.
 
     Attributes:
-        outputs: an array for each; text as bytes objects.
-        version: that gave it.
-        label: that it was asked by; None where it was asked by its number or by default.
+        outputs: an array for each output; text as bytes objects.
+        version: the version that answered.
+        label: the label that was asked for; None for a number or the default.
     """
 
     outputs: dict[str, NDArray[Any]]
@@ -42,10 +42,10 @@ class Found:
     """Items for each query, best first.
 
     Attributes:
-        item_ids: [batch, k] bytes objects; b"" where a row has no more.
-        scores: [batch, k] float32, inner products of unit vectors, and what histories add to them; -2 where a row has no more.
-        version: of everything that this came from.
-        label: that it was asked by; None where it was asked by its number or by default.
+        item_ids: [batch, k] bytes objects; b"" for no item.
+        scores: [batch, k] float32, inner products of unit vectors plus the bonuses of histories; -2 for no item.
+        version: the version that answered.
+        label: the label that was asked for; None for a number or the default.
     """
 
     item_ids: NDArray[Any]
@@ -55,23 +55,23 @@ class Found:
 
 
 class Client:
-    """Asks the models of a server. Safe to be used by many threads.
+    """Asks the models of a server. Thread-safe.
 
-    Every method raises grpc.RpcError where the server cannot answer; its `code()` and `details()` say why.
+    Every method raises grpc.RpcError if the server cannot answer; its `code()` and `details()` say why.
 
     Example:
         with Client("localhost:8500") as client:
             found = client.retrieve([example({"user_id": "13"})], k=10)
 
     Args:
-        address: HOST:PORT of the server's gRPC side, or any target that gRPC resolves; several addresses of a host take turns.
-        timeout: seconds that an answer may take, all attempts together.
-        attempts: of a call in all, 1 to 5, while the server is UNAVAILABLE.
+        address: HOST:PORT of the gRPC server, or any target that gRPC resolves; several addresses of a host take turns.
+        timeout: the time limit of an answer in seconds, over all attempts.
+        attempts: the maximum number of attempts of a call, 1 to 5, while the server is UNAVAILABLE.
         tls: for an encrypted connection.
-        token: that the server asks for; only beside `tls`.
+        token: the token that the server requires; only with `tls`.
 
     Raises:
-        ValueError: `attempts` is out of range, or a token would be sent in the clear.
+        ValueError: `attempts` is out of range, or a token would be sent without encryption.
         OSError: a file of `tls` cannot be read.
     """
 
@@ -104,16 +104,16 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Closes the connection."""
+        """Close the connection."""
         self._channel.close()
 
     def embed(self, tower: str, rows: Rows, version: Version = None) -> Answer:
-        """Embeds queries or items.
+        """Embed queries or items.
 
         Args:
             tower: `query_tower` or `item_tower`.
-            rows: what is embedded.
-            version: that is asked.
+            rows: the queries or items.
+            version: the version to ask.
 
         Returns:
             `embedding`, float32 [batch, width], L2-normalised.
@@ -129,22 +129,22 @@ class Client:
         where: Texts | None = None,
         version: Version = None,
     ) -> Found:
-        """Finds the best items for queries, by the retriever.
+        """Find the best items for queries, with the retriever.
 
         Example:
             found = client.retrieve({"user_id": ["13"], ...}, k=10, where=[["country=de", "country=at", "price<=20"]])
 
         Args:
-            queries: whom for.
+            queries: the queries.
             k: the number of items, for all queries or for each.
-            exclude: the items that each query must not be given; only for queries by features. Examples name what they exclude
-                themselves, by their feature `exclude`.
-            where: the conditions that the items of each query must meet, such as "country=de" (README.md has all); only for queries
-                by features. Examples name them by their feature `where`.
-            version: that is asked.
+            exclude: the items to exclude for each query; only for queries given by features. Examples have a feature
+                `exclude` for them.
+            where: the conditions that the items of each query must meet, such as "country=de" (README.md describes them); only for
+                queries given by features. Examples have a feature `where` for them.
+            version: the version to ask.
 
         Raises:
-            ValueError: `exclude` or `where` was given beside Examples.
+            ValueError: `exclude` or `where` was given with Examples.
         """
         signature, inputs = _inputs(queries)
         batch = len(next(iter(inputs.values()), ()))
@@ -167,18 +167,18 @@ class Client:
         where: Texts | None = None,
         version: Version = None,
     ) -> Found:
-        """Finds the items that are most like items, by the item tower and the retriever of one version.
+        """Find the items most similar to given items, with the item tower and the retriever of one version.
 
         Args:
-            items: by their features, as the catalogue has them; they need not be in the index.
-            ids: of the items, which are left out of their own answers.
+            items: their features, as in the catalogue; they need not be in the index.
+            ids: their ids, which are excluded from their own answers.
             k: the number of items, for all or for each.
-            exclude: the items that each must not be given besides.
-            where: the conditions that the answers of each must meet, as of `retrieve`.
-            version: that is asked.
+            exclude: further items to exclude for each.
+            where: the conditions that the answers of each must meet, as in `retrieve`.
+            version: the version to ask.
 
         Raises:
-            ValueError: there are not as many ids, or lists of `exclude` or `where`, as items.
+            ValueError: the number of ids, or of lists in `exclude` or `where`, differs from that of items.
         """
         answer = self.embed(served.ITEM_TOWER, items, version)
         embedding = answer.outputs[served.EMBEDDING]
@@ -202,16 +202,16 @@ class Client:
         return Found(ids, scores, answer.version, answer.label)
 
     def predict(self, model: str, signature: str, inputs: Mapping[str, ArrayLike], version: Version = None) -> Answer:
-        """Runs a signature of a model.
+        """Run a signature of a model.
 
         Args:
             model: its name.
             signature: its name.
-            inputs: an array for each; text as str or bytes objects.
-            version: that is asked.
+            inputs: an array for each input; text as str or bytes objects.
+            version: the version to ask.
 
         Raises:
-            ValueError: an input has no dtype that models take, or the answer has none that the client knows.
+            ValueError: an input has a dtype that models do not take, or the answer one that the client does not know.
         """
         request = predict_request(model, signature, inputs, version)
         response = self._predict(request, timeout=self._timeout)
@@ -219,11 +219,11 @@ class Client:
         return Answer(outputs, response.model_spec.version.value, version if isinstance(version, str) else None)
 
     def available(self, model: str, version: Version = None) -> list[int]:
-        """The versions of a model that answer, the newest first; empty where there is none.
+        """Return the versions of a model that answer, the newest first; empty if there are none.
 
         Args:
             model: its name.
-            version: only this one, where it answers.
+            version: only this one, if it answers.
         """
         request = protocol.StatusRequest(model_spec=_spec(model, version))
         try:
@@ -239,10 +239,10 @@ class Client:
 def predict_request(
     model: str, signature: str, inputs: Mapping[str, ArrayLike], version: Version = None
 ) -> protocol.PredictRequest:
-    """The message that `Client.predict` sends.
+    """Build the message that `Client.predict` sends.
 
     Raises:
-        ValueError: an input has no dtype that models take.
+        ValueError: an input has a dtype that models do not take.
     """
     return protocol.PredictRequest(
         model_spec=_spec(model, version, signature),
@@ -260,7 +260,7 @@ def _spec(model: str, version: Version, signature: str = "") -> protocol.ModelSp
 
 
 def _inputs(rows: Rows) -> tuple[str, dict[str, Any]]:
-    """The signature that takes such rows, and its inputs."""
+    """Return the signature for such rows, and its inputs."""
     if isinstance(rows, Mapping):
         return served.TENSORS_SIGNATURE, dict(rows)
     return served.EXAMPLES_SIGNATURE, {served.EXAMPLES: np.array(rows, object)}

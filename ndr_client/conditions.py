@@ -1,7 +1,7 @@
-"""Conditions on the items of an answer, such as `country=de` and `price<=20`: how they are written, and what they let through.
+"""Conditions on the items of an answer, such as `country=de` and `price<=20`: their syntax, and the items that meet them.
 
-The retriever reads them by the same grammar, in TensorFlow's operations; here is what `FaissClient` does. README.md says what they
-mean.
+The retriever parses them with the same grammar, in TensorFlow's operations; `FaissClient` uses this module. README.md defines their
+meaning.
 """
 
 import re
@@ -17,12 +17,12 @@ NUMBER = r"[+-]?(?:[0-9]{1,40}\.?[0-9]{0,40}|\.[0-9]{1,40})(?:[eE][+-]?[0-9]{1,2
 
 
 class Grammar(NamedTuple):
-    """What a condition on certain columns looks like.
+    """The syntax of conditions on certain columns.
 
     Attributes:
-        pattern: that it matches as a whole, as RE2 and Python have it.
-        groups: what gives its name, its operator and its value, as RE2 replaces.
-        words: the same for people.
+        pattern: matches a whole condition, in RE2 and Python.
+        groups: the replacements that give its name, its operator and its value, for RE2.
+        words: a description for people.
     """
 
     pattern: str
@@ -31,10 +31,10 @@ class Grammar(NamedTuple):
 
 
 def grammar(numbers: Mapping[str, bool]) -> Grammar:
-    """The grammar of conditions.
+    """Build the grammar of conditions.
 
     Args:
-        numbers: the columns by name, and whether each is of numbers, or else of ids. Those that begin with an underscore are the
+        numbers: the columns by name, and whether each has numbers rather than ids. Names that begin with an underscore are the
             pipeline's own, and not shown.
     """
     of_ids, of_numbers = (
@@ -57,12 +57,12 @@ def grammar(numbers: Mapping[str, bool]) -> Grammar:
 
 
 class Condition(NamedTuple):
-    """A condition, taken apart.
+    """A parsed condition.
 
     Attributes:
-        name: of the column.
-        operator: one of the four.
-        value: what the column is compared with.
+        name: the column's name.
+        operator: one of the four operators.
+        value: the value to compare with.
     """
 
     name: str
@@ -71,10 +71,10 @@ class Condition(NamedTuple):
 
 
 def parse(written: str | bytes, known: Grammar) -> Condition:
-    """Takes a condition apart.
+    """Parse a condition.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is invalid.
     """
     text = written.decode(errors="backslashreplace") if isinstance(written, bytes) else written
     match = re.fullmatch(known.pattern, text)
@@ -85,12 +85,12 @@ def parse(written: str | bytes, known: Grammar) -> Condition:
 
 
 class IdColumn:
-    """Items by the ids that they have.
+    """Items by their ids in a column.
 
     Args:
-        values: [values] bytes objects, and
-        items: [values] int64, the item that has each.
-        size: how many items there are.
+        values: [values] bytes objects.
+        items: [values] int64, the item of each value.
+        size: the number of items.
     """
 
     def __init__(self, values: NDArray[np.object_], items: NDArray[np.int64], size: int) -> None:
@@ -99,7 +99,7 @@ class IdColumn:
         self._size = size
 
     def passing(self, conditions: Sequence[Condition]) -> NDArray[np.bool_]:
-        """[items], whether they meet all of some conditions on this column."""
+        """Return [items], whether they meet all of some conditions on this column."""
         any_of, none_of = (
             [each.value.encode() for each in conditions if each.operator == operator] for operator in (ANY_OF, NONE_OF)
         )
@@ -115,17 +115,17 @@ class IdColumn:
 
 
 class NumberColumn:
-    """Items by a number that they have.
+    """Items by their number in a column.
 
     Args:
-        numbers: [items] float32; NaN where there is none.
+        numbers: [items] float32; NaN if missing.
     """
 
     def __init__(self, numbers: NDArray[np.float32]) -> None:
         self._numbers = numbers
 
     def passing(self, conditions: Sequence[Condition]) -> NDArray[np.bool_]:
-        """[items], whether they meet all of some conditions on this column."""
+        """Return [items], whether they meet all of some conditions on this column."""
         by = {
             operator: np.array([float(each.value) for each in conditions if each.operator == operator]).astype(
                 np.float32
@@ -141,7 +141,7 @@ class NumberColumn:
 
 
 class Columns:
-    """Everything that items are filtered by.
+    """All columns that items are filtered by.
 
     Args:
         columns: by name.
@@ -152,10 +152,10 @@ class Columns:
         self._grammar = grammar({name: isinstance(column, NumberColumn) for name, column in columns.items()})
 
     def passing(self, where: Sequence[str | bytes]) -> NDArray[np.bool_]:
-        """[items], whether they meet all of some conditions, of which an empty text is none.
+        """Return [items], whether they meet all of some conditions; empty texts are ignored.
 
         Raises:
-            ValueError: a condition is none, or there are none of which it could be.
+            ValueError: a condition is invalid, or there are no columns to filter by.
         """
         if not self._columns:
             raise ValueError("where: expected no conditions, as features.yaml declares no catalogue.filters")

@@ -1,4 +1,4 @@
-"""The connection to a server: encryption, load balancing, and what is tried again."""
+"""The connection to a server: encryption, load balancing, and retries."""
 
 import json
 from dataclasses import dataclass
@@ -10,18 +10,18 @@ import grpc
 PREDICTION = "tensorflow.serving.PredictionService"
 MODEL = "tensorflow.serving.ModelService"
 LARGEST_MESSAGE = 64 << 20  # bytes
-MOST_ATTEMPTS = 5  # gRPC makes no more
+MOST_ATTEMPTS = 5  # gRPC's maximum
 
 
 @dataclass(frozen=True)
 class Tls:
-    """What an encrypted connection is made with, each a PEM file.
+    """The files of an encrypted connection, each PEM.
 
     Attributes:
-        authorities: the certificates that the server's is checked against; None for those that gRPC ships.
-        certificate: the client's own with its chain, where the server asks for one.
-        key: of the certificate.
-        server_name: that the server's certificate is for, where that is not the host of the address.
+        authorities: the trusted certificates; None for those that gRPC ships.
+        certificate: the client's certificate with its chain, if the server asks for one.
+        key: the certificate's key.
+        server_name: the name in the server's certificate, if it is not the host of the address.
     """
 
     authorities: Path | None = None
@@ -35,7 +35,7 @@ class Tls:
 
 
 def connect(address: str, attempts: int, tls: Tls | None, token: str | None) -> grpc.Channel:
-    """Opens a channel; nothing is sent before the first call.
+    """Open a channel; nothing is sent before the first call.
 
     Args:
         address: HOST:PORT, or any target that gRPC resolves. Where a host has several addresses, such as a headless Service of
@@ -66,7 +66,7 @@ def connect(address: str, attempts: int, tls: Tls | None, token: str | None) -> 
 
 
 def service_config(attempts: int) -> dict[str, Any]:
-    """What gRPC does by itself, in its own terms.
+    """Return gRPC's service config: load balancing and retries.
 
     Raises:
         ValueError: `attempts` is outside of 1 to 5.

@@ -8,14 +8,14 @@ from google.protobuf.message import DecodeError
 from ndr_client import protocol_pb2 as protocol
 
 Value = str | bytes | int | float
-"""Of a feature: text for an id, even where that looks like a number; a number for a number."""
+"""A feature's value: text for an id, even if it looks like a number; a number for a number."""
 
 
 def texts(serialized: bytes, name: str) -> list[bytes]:
-    """The texts of a feature of a serialised Example; empty where it has none of them.
+    """Return the texts of a feature of a serialised Example; empty if it has none.
 
     Raises:
-        ValueError: it is no Example.
+        ValueError: it is not an Example.
     """
     try:
         feature = protocol.Example.FromString(serialized).features.feature
@@ -25,13 +25,13 @@ def texts(serialized: bytes, name: str) -> list[bytes]:
 
 
 def example(features: Mapping[str, Value | Sequence[Value]]) -> bytes:
-    """Serialises a query or an item as a tf.train.Example.
+    """Serialise a query or an item as a tf.train.Example.
 
     Example:
         example({"user_id": "13", "history": ["242", "302"], "age": 25})
 
     Args:
-        features: by name a value, or a list where a feature has several. A feature that is empty or left out is missing.
+        features: by name a value, or a list for several. An empty or omitted feature is missing.
 
     Raises:
         TypeError: the values of a feature are not all text or all numbers.
@@ -42,7 +42,7 @@ def example(features: Mapping[str, Value | Sequence[Value]]) -> bytes:
         feature = message.features.feature[name]
         if all(isinstance(value, str | bytes) for value in values):
             feature.texts.value.extend(value.encode() if isinstance(value, str) else value for value in values)
-        elif all(isinstance(value, Real) for value in values):  # NumPy's too, as vectors have
+        elif all(isinstance(value, Real) for value in values):  # includes NumPy's numbers
             feature.floats.value.extend(values)
         else:
             kinds = ", ".join(sorted({type(value).__name__ for value in values}))

@@ -1,4 +1,4 @@
-"""Retrieval by a vector search in this process: a tower over gRPC, and FAISS here, always of one version."""
+"""Retrieval with a vector search in this process: a tower over gRPC, and FAISS here, always of one version."""
 
 import threading
 import time
@@ -24,12 +24,12 @@ except ImportError as error:
     raise ImportError(f"FaissClient needs more than Client: pip install 'ndr-client[faiss]' ({error})") from error
 
 CHECK_SECONDS = 1.0
-DEEPEST = 500  # as deep as the lists are taken to find most of the best; the retriever's own, by default
+DEEPEST = 500  # up to this depth the lists hold most of the best items; the retriever's default
 IDS_COLUMN = "candidate_id"
 
 
 class VersionError(Exception):
-    """No version can be searched: none is both pushed and served, or the index of one is damaged."""
+    """No version can be searched: none is both pushed and served, or an index is damaged."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,10 @@ class Index:
     """A version's index.
 
     Attributes:
-        version: of the push.
+        version: the pushed version.
         faiss: by inner product; its row n is the item `ids[n]`.
         ids: [items] bytes objects, ascending.
-        columns: what items are filtered by.
+        columns: the columns that items are filtered by.
     """
 
     version: int
@@ -51,13 +51,13 @@ class Index:
     def search(
         self, queries: NDArray[np.float32], k: int, passing: NDArray[np.bool_] | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """[queries, k] scores, the best first, and rows; -1 where there are no more.
+        """Return [queries, k] scores, the best first, and rows; -1 for none.
 
         Args:
             queries: [queries, width].
-            k: how many.
-            passing: [items], those that may be found. A query is compared with all of them where they are few, or the lists that
-                are looked at have fewer than k. None for all items.
+            k: the number of items.
+            passing: [items], the items that may be found. A query is compared with all of them if they are few, or if the probed
+                lists have fewer than k of them. None for all items.
         """
         queries = np.ascontiguousarray(queries)
         if passing is None:
@@ -82,7 +82,7 @@ class Index:
         return scores, rows
 
     def rows(self, ids: NDArray[Any]) -> NDArray[np.int64]:
-        """The rows of ids, of any shape; -1 for what is not in the index."""
+        """Return the rows of ids, of any shape; -1 for ids that are not in the index."""
         places = np.minimum(np.searchsorted(self.ids, ids.ravel()), len(self.ids) - 1)
         return np.where(self.ids[places] == ids.ravel(), places, -1).reshape(ids.shape)
 
@@ -94,14 +94,14 @@ class Index:
         bonuses: NDArray[np.float32],
         passing: NDArray[np.bool_] | None = None,
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """As `search`, with what histories add to the scores of their items, which are found whatever lists they are in.
+        """Search with the bonuses of histories on the scores of their items, which are found whatever lists they are in.
 
         Args:
             queries: [queries, width].
-            k: how many.
+            k: the number of items.
             repeated: [queries, entries] ids, each once; b"" for none.
-            bonuses: [queries, entries], what is added.
-            passing: as of `search`.
+            bonuses: [queries, entries], the bonuses.
+            passing: as in `search`.
         """
         scores, rows = self.search(queries, k + repeated.shape[1], passing)
         own = self.rows(repeated)
@@ -116,16 +116,16 @@ class Index:
 
 
 class FaissClient:
-    """Embeds by the towers of a server, and searches the index of the same version. Safe to be used by many threads.
+    """Embeds with a server's towers, and searches the index of the same version. Thread-safe.
 
-    It takes the newest version that is whole in the push folder and that the server has loaded, names that version in what it
-    asks, and moves on once there is a newer one.
+    It uses the newest version that is complete in the push folder and loaded by the server, names that version in its
+    requests, and moves on when there is a newer one.
 
     Args:
-        client: what asks the server.
-        push_folder: that the server serves, or a copy that is kept up to date.
-        check_seconds: how long an index is used before a newer one is looked for.
-        label: of the version that is searched, such as "stable"; None for the newest.
+        client: asks the server.
+        push_folder: the folder that the server serves, or an up-to-date copy.
+        check_seconds: how long an index is used before looking for a newer one.
+        label: the label of the version to search, such as "stable"; None for the newest.
     """
 
     def __init__(
@@ -141,22 +141,22 @@ class FaissClient:
         self._checked = -check_seconds
 
     def for_queries(self, rows: Rows, k: int, where: Texts | None = None) -> Found:
-        """The items nearest to queries, with what their histories add to the scores, as the retriever finds them.
+        """Find the items nearest to queries, with the bonuses of their histories, as the retriever does.
 
         Args:
             rows: the queries.
-            k: how many items.
-            where: as of `Client.retrieve`.
+            k: the number of items.
+            where: as in `Client.retrieve`.
 
         Raises:
-            ValueError: a condition is none, or `where` was given beside Examples.
+            ValueError: a condition is invalid, or `where` was given with Examples.
             VersionError: no version is both pushed with an index and loaded by the server, or an index is damaged.
             grpc.RpcError: the server cannot answer.
         """
         return self._find(served.QUERY_TOWER, rows, k, where)
 
     def like_items(self, rows: Rows, k: int, where: Texts | None = None) -> Found:
-        """The items nearest to items, which are the first to be found where they are in the index; else as `for_queries`."""
+        """Find the items nearest to items, which come first themselves if they are in the index; otherwise as `for_queries`."""
         return self._find(served.ITEM_TOWER, rows, k, where)
 
     def _find(self, tower: str, rows: Rows, k: int, where: Texts | None) -> Found:
@@ -170,7 +170,7 @@ class FaissClient:
         except grpc.RpcError as error:
             if error.code() != grpc.StatusCode.NOT_FOUND:
                 raise
-            index = self._current(at_once=True)  # the server let that version go since it was last looked
+            index = self._current(at_once=True)  # the server has unloaded that version since
             answer = self._client.embed(tower, rows, index.version)
         size = len(answer.outputs[served.EMBEDDING])
         wanted = [tuple(each) for each in where] if where is not None else [()] * size
@@ -210,10 +210,10 @@ class FaissClient:
 
 
 def columns_of(table: pa.Table) -> Columns:
-    """What items are filtered by.
+    """Read the columns that items are filtered by.
 
     Args:
-        table: an item a row; lists of ids, and numbers.
+        table: a row for each item; lists of ids, and numbers.
     """
     columns: dict[str, IdColumn | NumberColumn] = {}
     for name in table.column_names:
@@ -251,5 +251,5 @@ def _load(version: int, folder: Path) -> Index:
             f"{folder}: expected an id for each of {index.ntotal} vectors, found {len(ids)}. Push again."
         )
     if isinstance(index, faiss.IndexIVF):
-        index.make_direct_map()  # where the vector of each item is, for those of histories
+        index.make_direct_map()  # gives access to the vector of each item, for those of histories
     return Index(version, index, ids, columns)

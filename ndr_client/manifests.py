@@ -1,7 +1,7 @@
-"""Which versions a push folder holds, and whether their files are what was pushed.
+"""Reads the versions of a push folder, and checks that their files are the pushed ones.
 
-Only the pipeline's Pusher writes there: the parts of a version first, then its manifest, manifests/VERSION.json. Whoever serves or
-searches only reads, by the standard library alone.
+Only the pipeline's Pusher writes there: the components of a version first, then its manifest, manifests/VERSION.json. Servers and
+clients only read, with the standard library alone.
 """
 
 import hashlib
@@ -24,14 +24,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Pushed:
-    """A version, as its manifest describes it.
+    """A version, as described by its manifest.
 
     Attributes:
         root: the push folder.
         version: its number; the highest is live.
-        parts: the folder of each part.
-        files: of each part, by its name in the folder, the size in bytes and the SHA-256 of each file. Empty in manifests of older
-            code.
+        parts: the folder of each component.
+        files: for each component, the size in bytes and the SHA-256 of each file by its name in the folder. Empty in manifests of
+            older code.
         pushed_at: when the version became visible, in seconds since 1970.
     """
 
@@ -43,18 +43,18 @@ class Pushed:
 
     @property
     def models(self) -> dict[str, Path]:
-        """The parts that are SavedModels."""
+        """The components that are SavedModels."""
         return {name: self.parts[name] for name in MODELS if name in self.parts}
 
     def faults(self, parts: Iterable[str] | None = None) -> list[str]:
-        """Reads every file of the version and compares it with the manifest.
+        """Read every file of the version and compare it with the manifest.
 
         Args:
-            parts: the parts to read; by default all.
+            parts: the components to read; by default all.
 
         Returns:
-            A sentence for each fault: a part or file that is missing, of another content, not in the manifest, or a link out of the
-            push folder. Without checksums in the manifest only whether the parts exist, and the links.
+            A sentence for each fault: a component or file that is missing, differs, is not in the manifest, or is a link out of the
+            push folder. Without checksums in the manifest, only whether the components exist, and the links.
 
         Raises:
             OSError: a file cannot be read.
@@ -90,10 +90,10 @@ class Pushed:
 
 
 class Manifests:
-    """The manifests of a push folder. What is no manifest is passed over, and logged once.
+    """The manifests of a push folder. Other files are ignored, and logged once.
 
     Args:
-        push_folder: it need not exist yet.
+        push_folder: it may not exist yet.
     """
 
     def __init__(self, push_folder: Path) -> None:
@@ -101,7 +101,7 @@ class Manifests:
         self._reported: dict[str, str] = {}
 
     def read(self) -> list[Pushed]:
-        """Every version that has a manifest, oldest first.
+        """Read every version with a manifest, oldest first.
 
         Raises:
             OSError: the folder of the manifests cannot be listed.
@@ -123,7 +123,7 @@ class Manifests:
         return sorted(pushed, key=lambda each: each.version)
 
     def names(self, version: int) -> bool:
-        """Whether there is a manifest of this version, even one that cannot be read now.
+        """Return whether there is a manifest of this version, even one that cannot be read now.
 
         Raises:
             OSError: the folder of the manifests cannot be listed.
@@ -140,7 +140,7 @@ class Manifests:
 def _read(root: Path, name: str) -> Pushed:
     path = root / MANIFESTS / name
     status = path.stat()
-    if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST_MANIFEST:  # a FIFO would be waited for
+    if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST_MANIFEST:  # opening a FIFO would block
         raise ValueError(f"expected a file of at most {LARGEST_MANIFEST} bytes")
     content = json.loads(path.read_bytes())
     version = content["version"]
@@ -163,7 +163,7 @@ def _digests(files: Mapping[str, Any]) -> dict[str, tuple[int, str]]:
 
 
 def _tree(folder: Path) -> Iterator[Path]:
-    """Everything below a folder; links are listed, not followed."""
+    """Yield everything below a folder; links are listed, not followed."""
     for parent, folders, files in os.walk(folder, onerror=_raise):
         yield from (Path(parent, name) for name in (*folders, *files))
 

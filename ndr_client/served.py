@@ -1,4 +1,4 @@
-"""The names under which a version is pushed and asked: folders and models, their signatures, inputs and outputs."""
+"""The names of pushed models: folders and models, their signatures, inputs and outputs."""
 
 QUERY_TOWER = "query_tower"
 ITEM_TOWER = "item_tower"
@@ -20,5 +20,5 @@ BONUSES = "repeated_bonuses"
 ITEM_IDS = "item_ids"
 SCORES = "scores"
 
-NO_ITEM = ""  # pads a row that has fewer items than its answer is wide
-NO_SCORE = -2.0  # below every inner product of unit vectors, and what a history may take from it
+NO_ITEM = ""  # pads a row with fewer items than the answer's width
+NO_SCORE = -2.0  # below every inner product of unit vectors plus a bonus

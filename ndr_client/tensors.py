@@ -1,4 +1,4 @@
-"""NumPy arrays as TensorFlow's tensors on the wire and back; text is an array of bytes objects."""
+"""Converts NumPy arrays to TensorFlow's tensors on the wire and back; text is an array of bytes objects."""
 
 import math
 from typing import Any
@@ -21,14 +21,14 @@ _DTYPES = {form[0]: dtype for dtype, form in _FORMS.items()}
 
 
 def to_array(values: ArrayLike) -> NDArray[Any]:
-    """An array of a dtype that models take: text as bytes objects, and Python's own floats as float32.
+    """Return an array of a dtype that models take: text as bytes objects, and Python's own floats as float32.
 
     Raises:
         ValueError: the rows differ in length.
     """
     if isinstance(values, np.ndarray) and values.dtype.kind not in "OSU":
         return values
-    array = np.array(values, object)  # NumPy's own bytes would lose the zeros at their end
+    array = np.array(values, object)  # NumPy's own bytes would lose trailing zeros
     if not array.size or any(isinstance(value, str | bytes) for value in array.flat):
         encoded = [value.encode() if isinstance(value, str) else value for value in array.flat]
         return np.array(encoded, object).reshape(array.shape)
@@ -37,10 +37,10 @@ def to_array(values: ArrayLike) -> NDArray[Any]:
 
 
 def to_message(values: ArrayLike) -> protocol.Tensor:
-    """Packs values for a request.
+    """Pack values for a request.
 
     Raises:
-        ValueError: they are of a dtype that no model takes, or the rows differ in length.
+        ValueError: no model takes their dtype, or the rows differ in length.
     """
     array = to_array(values)
     dtype = _DTYPES.get(array.dtype)
@@ -58,14 +58,14 @@ def to_message(values: ArrayLike) -> protocol.Tensor:
 
 
 def to_values(message: protocol.Tensor, name: str) -> NDArray[Any]:
-    """Unpacks an answer; the array may be read-only.
+    """Unpack an answer; the array may be read-only.
 
     Args:
-        message: values packed or listed, as many as its shape asks for.
-        name: what the tensor is called in errors.
+        message: values packed or listed, as many as its shape has.
+        name: the tensor's name in errors.
 
     Raises:
-        ValueError: shape, dtype and values do not agree, or the dtype is not one that the client knows.
+        ValueError: shape, dtype and values contradict each other, or the client does not know the dtype.
     """
     if message.dtype not in _FORMS:
         known = ", ".join(protocol.DataType.Name(each) for each in _FORMS)

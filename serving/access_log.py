@@ -13,7 +13,7 @@ from schemas.private_log import PrivateRotatingFileHandler
 from serving.record import Record
 from serving.settings import AccessLogSettings
 
-# What is logged whatever the share: the server's faults, not the client's.
+# Logged whatever the share: faults of the server, not of the client.
 FAULTS = {
     grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DATA_LOSS, grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -21,7 +21,7 @@ FAULTS = {
 
 
 class AccessLog:
-    """Writes about requests.
+    """Writes the access log.
 
     Args:
         settings: which, and where to.
@@ -44,7 +44,7 @@ class AccessLog:
         self._logger.addHandler(self._handler)
 
     def observe(self, record: Record) -> None:
-        """Writes a line about a request that was answered or refused, by chance; about each that met a fault of the server's."""
+        """Write a line about a share of the requests, drawn at random, and about every fault of the server."""
         if not self._share or (record.code not in FAULTS and self._random.random() >= self._share):
             return
         line = {
@@ -64,5 +64,5 @@ class AccessLog:
         self._logger.info(json.dumps(line))
 
     def close(self) -> None:
-        """Ends the file."""
+        """Close the file."""
         self._handler.close()

@@ -1,4 +1,4 @@
-"""The calls that TF Serving answers, as functions from proto to proto; gRPC and REST are two ways to them."""
+"""The calls that TF Serving answers, as functions from proto to proto, shared by gRPC and REST."""
 
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, model_pb2, predict_pb2
 
@@ -13,26 +13,26 @@ _State = get_model_status_pb2.ModelVersionStatus.State
 
 
 class Api:
-    """Answers requests for what is served.
+    """Answers requests to the served models.
 
-    Every method takes the request's record, which it fills in, and raises RequestError where it cannot answer, in TF Serving's
-    codes.
+    Every method fills in the request's record, and raises RequestError with TF Serving's codes if it cannot
+    answer.
 
     Args:
-        versions: what is served.
+        versions: the served versions.
     """
 
     def __init__(self, versions: Versions) -> None:
         self._versions = versions
 
     def servable(self, spec: model_pb2.ModelSpec, record: Record) -> Servable:
-        """What a request's model_spec names; INVALID_ARGUMENT where it names nothing, NOT_FOUND where that is not served."""
+        """Find the model of a request's model_spec; INVALID_ARGUMENT if it has no name, NOT_FOUND if that is not served."""
         servable = self._versions.get(_named(spec), self._version(spec))
         record.model, record.version = servable.name, servable.version
         return servable
 
     def predict(self, request: predict_pb2.PredictRequest, record: Record) -> predict_pb2.PredictResponse:
-        """Runs a model; see `serving.predict`."""
+        """Run a model; see `serving.predict`."""
         if not request.HasField("model_spec"):
             raise invalid("Missing ModelSpec")
         return predict(self.servable(request.model_spec, record), request, record)
@@ -40,7 +40,7 @@ class Api:
     def metadata(
         self, request: get_model_metadata_pb2.GetModelMetadataRequest, record: Record
     ) -> get_model_metadata_pb2.GetModelMetadataResponse:
-        """The signatures of a model."""
+        """Return the signatures of a model."""
         if not request.HasField("model_spec"):
             raise invalid("Missing ModelSpec")
         if not request.metadata_field:
@@ -59,7 +59,7 @@ class Api:
     def status(
         self, request: get_model_status_pb2.GetModelStatusRequest, record: Record
     ) -> get_model_status_pb2.GetModelStatusResponse:
-        """How far the versions of a model, or one of them, have come."""
+        """Return the states of the versions of a model, or of one of them."""
         if not request.HasField("model_spec"):
             raise invalid("Missing ModelSpec")
         spec, name = request.model_spec, _named(request.model_spec)

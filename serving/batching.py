@@ -1,8 +1,8 @@
-"""Requests that come at the same time go through the model as one.
+"""Merges concurrent requests into batches.
 
-There is no thread for it, and nobody waits for company. A request that finds the model idle is run at once; those that come
-meanwhile are run together, by the thread of the first of them, and so on. So a busy model is given larger batches, which is
-when they pay.
+There is no thread for it, and no request waits for others. A request that finds the model idle runs at once; those that arrive
+meanwhile run together, in the thread of the first of them, and so on. So a busy model gets larger batches, which is when they
+pay.
 """
 
 import threading
@@ -30,7 +30,7 @@ class _Request:
 
     def __post_init__(self) -> None:
         self.rows = len(next(iter(self.inputs.values())))
-        # Only rows of one size can be stacked; padding would change what a model is told.
+        # Only rows of equal size can be stacked; padding would change the model's input.
         self.sizes = {name: array.shape[1:] for name, array in self.inputs.items()}
 
     @property
@@ -39,12 +39,12 @@ class _Request:
 
 
 class Batcher:
-    """Runs requests, those that come together in one batch.
+    """Runs requests, concurrent ones in one batch.
 
     Args:
-        run: takes and gives named arrays, whose first dimension is the batch.
-        max_rows: of a batch; a request with more rows of its own is run by itself.
-        limits: of a batch, as of a request: a long row would lengthen all that it is merged with.
+        run: maps named arrays to named arrays, whose first dimension is the batch.
+        max_rows: of a batch; a larger request runs alone.
+        limits: of a batch, as of a request: a long row would lengthen all rows that it is merged with.
     """
 
     def __init__(self, run: Run, max_rows: int, limits: Limits) -> None:
@@ -57,17 +57,17 @@ class Batcher:
 
     @property
     def waiting(self) -> int:
-        """Requests that wait for the model."""
+        """The number of requests that wait for the model."""
         return len(self._waiting)
 
     def __call__(self, inputs: Arrays, extent: Extent) -> Arrays:
-        """What `run` gives for these inputs, or raises for them: the requests it is merged with change neither."""
+        """Return or raise what `run` does for these inputs, unaffected by the requests that it is merged with."""
         request = _Request(inputs, extent)
         with self._lock:
             self._waiting.append(request)
             leads, self._led = not self._led, True
         if not leads:
-            request.woken.wait()  # to its answer, or to lead
+            request.woken.wait()  # until it is answered, or has to lead
         if not request.ended:
             self._lead(request)
         if request.error is not None:
@@ -86,7 +86,7 @@ class Batcher:
             request.woken.set()
 
     def _take(self, first: _Request) -> list[_Request]:
-        """Takes the first request that waits, and of those behind it the ones that fit."""
+        """Take the first waiting request, and those after it that fit."""
         batch, extent, others = [first], first.extent, []
         with self._lock:
             for request in self._waiting[1:]:
@@ -111,7 +111,7 @@ class Batcher:
             if len(batch) == 1:
                 batch[0].error = error
                 return
-            for request in batch:  # one of them is at fault, and only that one may fail
+            for request in batch:  # one of them is faulty, and only that one may fail
                 self._answer([request])
 
 

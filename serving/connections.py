@@ -1,4 +1,4 @@
-"""The connections of the REST side: how many there are, and how long one may take to send its first headers or read an answer."""
+"""Limits REST connections: their number, and the time to send the first headers or to read an answer."""
 
 import asyncio
 from collections.abc import Callable
@@ -9,14 +9,14 @@ _END_OF_HEADERS = b"\r\n\r\n"
 
 
 class Connections:
-    """Bounds a server's connections; gives the protocol of each.
+    """Limits a server's connections; makes the protocol of each.
 
     Args:
         protocol: makes the protocol that serves a connection.
-        most: connections at a time; one more is answered with 503 and closed.
-        header_seconds: after which a connection that has not sent whole headers is closed. Later ones of the same connection are
-            bounded by the time that it may be idle.
-        unread_seconds: after which a connection that does not read its answer is closed.
+        most: the maximum number of connections; a further one is answered with 503 and closed.
+        header_seconds: the time after which a connection without complete headers is closed. Later headers of the same connection
+            are limited by the idle time.
+        unread_seconds: the time after which a connection that does not read its answer is closed.
     """
 
     def __init__(
@@ -29,12 +29,12 @@ class Connections:
         self.open = 0
 
     def __call__(self) -> asyncio.Protocol:
-        """Called by asyncio for each connection."""
+        """Make the protocol of a connection; asyncio calls this."""
         return _Bounded(self)
 
 
 class _Bounded(asyncio.Protocol):
-    """Passes on to the protocol that serves the connection."""
+    """Forwards to the protocol that serves the connection."""
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
@@ -45,7 +45,7 @@ class _Bounded(asyncio.Protocol):
         self._tail = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Called by asyncio."""
+        """Override of asyncio's method."""
         self._connections.open += 1
         written = cast(asyncio.Transport, transport)
         if self._connections.open > self._connections.most:
@@ -58,14 +58,14 @@ class _Bounded(asyncio.Protocol):
         self._served.connection_made(written)
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Called by asyncio."""
+        """Override of asyncio's method."""
         self._connections.open -= 1
         self._cancel_timer()
         if self._served is not None:
             self._served.connection_lost(error)
 
     def data_received(self, data: bytes) -> None:
-        """Called by asyncio."""
+        """Override of asyncio's method."""
         if self._served is None:
             return
         if not self._has_headers:
@@ -77,17 +77,17 @@ class _Bounded(asyncio.Protocol):
         self._served.data_received(data)
 
     def eof_received(self) -> bool | None:
-        """Called by asyncio."""
+        """Override of asyncio's method."""
         return self._served.eof_received() if self._served is not None else None
 
     def pause_writing(self) -> None:
-        """Called by asyncio once so much waits to be read that no more is written."""
+        """Override of asyncio's method, called when so much is unread that writing pauses."""
         if self._served is not None:
             self._set_timer(self._connections.unread_seconds, self._abort)
             self._served.pause_writing()
 
     def resume_writing(self) -> None:
-        """Called by asyncio."""
+        """Override of asyncio's method."""
         if self._served is not None:
             self._cancel_timer()
             self._served.resume_writing()

@@ -1,18 +1,18 @@
-"""What a request can do wrong, in gRPC's codes, which REST translates."""
+"""Errors of requests, with gRPC's codes, which REST translates."""
 
 import grpc
 
-LONGEST = 1000  # characters: gRPC sends an error as a header, and peers refuse headers of more than 8 KiB
+LONGEST = 1000  # characters: gRPC sends an error as a header, and peers reject headers above 8 KiB
 
 
 class RequestError(Exception):
     """A request that cannot be answered.
 
-    Codes are those of TF Serving, so that a client cannot tell the two apart by them.
+    Codes are those of TF Serving, so that clients cannot tell the two servers apart.
 
     Args:
-        code: gRPC's.
-        message: what was expected and what came; cut at LONGEST.
+        code: a gRPC code.
+        message: what was expected and what came; truncated to LONGEST.
     """
 
     def __init__(self, code: grpc.StatusCode, message: str) -> None:
@@ -21,20 +21,20 @@ class RequestError(Exception):
 
 
 def invalid(message: str) -> RequestError:
-    """A request that is at fault whatever is served."""
+    """Make the error of an invalid request."""
     return RequestError(grpc.StatusCode.INVALID_ARGUMENT, message)
 
 
 def not_found(message: str) -> RequestError:
-    """A request for what is not served."""
+    """Make the error of a request for something that is not served."""
     return RequestError(grpc.StatusCode.NOT_FOUND, message)
 
 
 def unavailable(message: str) -> RequestError:
-    """A request that the server has no room for now."""
+    """Make the error of a request that the overloaded server refuses."""
     return RequestError(grpc.StatusCode.UNAVAILABLE, message)
 
 
 def unauthenticated() -> RequestError:
-    """A request without the token."""
+    """Make the error of a request without the token."""
     return RequestError(grpc.StatusCode.UNAUTHENTICATED, "expected the header authorization: Bearer TOKEN")

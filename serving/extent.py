@@ -1,4 +1,4 @@
-"""How much a request asks for, so that it is held against the limits before any of it is unpacked to arrays."""
+"""Measures the size of a request, to check it against the limits before anything is unpacked to arrays."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,19 +15,19 @@ from serving.settings import Limits
 from serving.wire import check_entries
 
 LISTS = (served.EXCLUDE, served.WHERE)
-_SHOWN = 40  # bytes of an Example that is none, in an error
+_SHOWN = 40  # bytes of an invalid Example, in an error
 
 
 @dataclass(frozen=True)
 class Extent:
-    """What a request makes a model compute.
+    """The size of a request's computation.
 
     Attributes:
-        rows: of the request.
+        rows: its rows.
         width: values of the longest feature of its rows.
         items: the largest k.
-        excluded: the most items that a row excludes.
-        conditions: the most that the items of a row must meet.
+        excluded: the most exclusions in a row.
+        conditions: the most conditions in a row.
     """
 
     rows: int
@@ -37,7 +37,7 @@ class Extent:
     conditions: int = 0
 
     def __or__(self, other: "Extent") -> "Extent":
-        """Of both in one batch: every row is padded to the longest, and as wide as the largest k."""
+        """Return the extent of both in one batch: every row is padded to the longest, and as wide as the largest k."""
         return Extent(
             self.rows + other.rows,
             max(self.width, other.width),
@@ -47,7 +47,7 @@ class Extent:
         )
 
     def excess(self, limits: Limits) -> str | None:
-        """Which limit is exceeded, in words; None where none is."""
+        """Describe the limit that is exceeded; None if there is none."""
         comparisons = self.rows * (self.items + self.excluded) * (self.excluded + 1)
         for what, asked, limit in (
             ("rows", self.rows, limits.rows),
@@ -62,10 +62,10 @@ class Extent:
 
 
 def of(inputs: Mapping[str, NDArray[Any]]) -> Extent:
-    """The extent of inputs whose first dimension is the batch.
+    """Measure inputs whose first dimension is the batch.
 
     Raises:
-        RequestError: INVALID_ARGUMENT, an Example is none.
+        RequestError: INVALID_ARGUMENT, an Example is invalid.
     """
     rows = max((len(array) for array in inputs.values() if array.ndim), default=1)
     items = int(inputs[served.K].max(initial=0)) if served.K in inputs else 0
@@ -79,10 +79,10 @@ def of(inputs: Mapping[str, NDArray[Any]]) -> Extent:
 
 
 def parse_examples(serialized: Iterable[bytes]) -> list[Any]:
-    """The tf.Examples that a request has.
+    """Parse the tf.Examples of a request.
 
     Raises:
-        RequestError: INVALID_ARGUMENT, one of them is none, or has too many features.
+        RequestError: INVALID_ARGUMENT, one of them is invalid, or has too many features.
     """
     examples = []
     for content in serialized:
@@ -95,7 +95,7 @@ def parse_examples(serialized: Iterable[bytes]) -> list[Any]:
 
 
 def values(feature: Any) -> Any:
-    """The values of a feature of an Example, of whichever kind they are."""
+    """Return the values of a feature of an Example, of any kind."""
     kind = feature.WhichOneof("kind")
     return getattr(feature, kind).value if kind else ()
 
@@ -105,10 +105,10 @@ def _lengths(example: Any) -> dict[str, int]:
 
 
 def text(value: Any) -> bytes:
-    """A value of a feature as bytes, as ids are."""
+    """Convert a feature's value to bytes, the form of ids."""
     return value if isinstance(value, bytes) else str(value).encode()
 
 
 def is_text(array: NDArray[Any]) -> bool:
-    """Whether an array has texts, as bytes objects."""
+    """Return whether an array has texts, as bytes objects."""
     return array.dtype == np.dtype(object)

@@ -1,4 +1,4 @@
-"""What gRPC and REST share: who may ask, how much is taken on, the threads that answer, and what is recorded of each request."""
+"""The common part of gRPC and REST: authentication, admission, worker threads, and the record of each request."""
 
 import asyncio
 import hmac
@@ -20,15 +20,15 @@ _log = logging.getLogger(__name__)
 
 
 class Front:
-    """Takes requests on, or refuses them at once.
+    """Admits requests, or refuses them at once.
 
-    Reading a request, running the model and writing the answer are for worker threads: the event loop, which serves all
+    Worker threads read a request, run the model and write the answer: the event loop, which serves all
     connections, only moves bytes.
 
     Args:
-        limits: how much is taken on.
-        token: that each request must carry; None asks for none.
-        observe: is told of each request once it is answered or refused.
+        limits: the limits of admission.
+        token: the token that each request must carry; None for none.
+        observe: called with each request once it is answered or refused.
     """
 
     def __init__(self, limits: Limits, token: str | None, observe: Callable[[Record], None]) -> None:
@@ -42,11 +42,11 @@ class Front:
 
     @property
     def running(self) -> int:
-        """Requests that wait for a model or run."""
+        """The number of requests that wait for a model or run."""
         return self._running
 
     def authorize(self, header: str | None) -> None:
-        """Compares the header `authorization` with the token.
+        """Compare the header `authorization` with the token.
 
         Raises:
             RequestError: UNAUTHENTICATED.
@@ -58,14 +58,14 @@ class Front:
 
     @contextmanager
     def call(self, record: Record) -> Iterator[None]:
-        """Around a request, from its headers to its answer: bounds how many there are, and records it.
+        """Wrap a request, from its headers to its answer: limit their number, and record it.
 
         Raises:
-            RequestError: UNAVAILABLE, there are too many; INTERNAL for a fault of ours, which is logged.
+            RequestError: UNAVAILABLE, there are too many; INTERNAL for a bug, which is logged.
         """
         open_calls = self._calls.get(record.api, 0)
         self._calls[record.api] = open_calls + 1
-        code = grpc.StatusCode.CANCELLED  # what it is left with where the client goes away
+        code = grpc.StatusCode.CANCELLED  # remains if the client disconnects
         try:
             if open_calls >= self.limits.calls:
                 raise unavailable(f"overloaded: expected at most {self.limits.calls} calls at a time. Try again later.")
@@ -84,10 +84,10 @@ class Front:
             self._observe(record)
 
     async def run(self, work: Callable[[], Result]) -> Result:
-        """Runs work in a thread.
+        """Run work in a thread.
 
         Raises:
-            RequestError: UNAVAILABLE, too many requests wait or run; or what the work raises.
+            RequestError: UNAVAILABLE, too many requests wait or run; or the work's own error.
         """
         with self._lock:
             if self._running >= self.limits.running:
@@ -98,7 +98,7 @@ class Front:
         return await asyncio.wrap_future(job)
 
     def stop(self) -> None:
-        """Takes on nothing more; work that has begun is not waited for."""
+        """Admit no more requests, without waiting for running ones."""
         self._workers.shutdown(wait=False, cancel_futures=True)
 
     def _done(self, _: Future[Result]) -> None:

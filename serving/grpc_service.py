@@ -1,4 +1,4 @@
-"""The gRPC side: TF Serving's services; the methods of theirs that are not here are UNIMPLEMENTED, as gRPC itself says."""
+"""The gRPC server: TF Serving's services; gRPC answers their other methods with UNIMPLEMENTED."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -16,7 +16,7 @@ from serving.wire import check_entries
 
 
 def handlers(api: Api, front: Front) -> list[grpc.GenericRpcHandler]:
-    """What a gRPC server is given to answer by."""
+    """Return the handlers for a gRPC server."""
     prediction = {
         "Predict": _unary(front, "Predict", api.predict, predict_pb2.PredictRequest),
         "GetModelMetadata": _unary(
@@ -31,10 +31,10 @@ def handlers(api: Api, front: Front) -> list[grpc.GenericRpcHandler]:
 
 
 def _unary(front: Front, method: str, call: Callable[[Any, Record], Any], request: Any) -> grpc.RpcMethodHandler:
-    """A method of one request and one answer.
+    """Make a method with one request and one answer.
 
-    For gRPC its request is a stream of one message, so that the wait for a message that never comes is ours, and ends. The
-    message is read and the answer written in a worker.
+    gRPC sees a request stream of one message, so that we limit the wait for a message that never comes. A worker reads
+    the message and writes the answer.
     """
 
     async def answer(messages: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> bytes:

@@ -1,8 +1,8 @@
-"""What each user did last, at hand for requests that are a user's id alone.
+"""Keeps the last interactions of each user, for requests that consist of a user's id only.
 
-It starts from the day's log, which the run of the live version read, and goes on by the events that are posted. It is kept in one
-SQLite file, so that it survives a restart; it holds the newest users, and of each the last items and the features of the last
-interaction.
+They start from the log of the day that the live version's run read, and continue with posted events. They are stored in one
+SQLite file, so that they survive a restart; it holds the users with the newest interactions, and for each the last items and the
+features of the last interaction.
 """
 
 import logging
@@ -29,9 +29,9 @@ from serving.errors import invalid, unavailable
 from serving.extent import parse_examples, values
 from serving.settings import HistorySettings
 
-LOADED_AT_ONCE = 10_000  # users in a transaction, between which events are taken
+LOADED_AT_ONCE = 10_000  # users in a transaction; events are accepted in between
 LONGEST_ID = 1000  # bytes
-MICROSECONDS = 1_000_000  # a second
+MICROSECONDS = 1_000_000  # in a second
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS users (
     id BLOB PRIMARY KEY,
@@ -43,7 +43,7 @@ CREATE TABLE IF NOT EXISTS users (
 CREATE INDEX IF NOT EXISTS by_time ON users (time);
 """
 ADD_TIMES = "ALTER TABLE users ADD COLUMN times BLOB NOT NULL DEFAULT x''"
-UNKNOWN = -1  # in the place of a time
+UNKNOWN = -1  # instead of a time
 _log = logging.getLogger(__name__)
 
 
@@ -63,12 +63,12 @@ class Event:
 
 
 class Past(NamedTuple):
-    """What is kept of a user.
+    """The stored interactions of a user.
 
     Attributes:
         newest: the time of the last interaction, microseconds since 1970-01-01 UTC.
         items: ids, oldest first.
-        times: of the items; UNKNOWN where it is not known.
+        times: of the items; UNKNOWN if not known.
         features: a serialised tf.Example of the query, without the history.
     """
 
@@ -79,16 +79,16 @@ class Past(NamedTuple):
 
 
 class Histories:
-    """The last interactions of each user. Safe to be used by many threads.
+    """The last interactions of each user. Thread-safe.
 
     Args:
-        path: the SQLite file; made if missing.
-        spec: which feature is the user's id, and which the history.
-        settings: how many users are kept.
-        log_of: finds the folder of the tf.Examples that a version's run read; None where they are gone.
+        path: the SQLite file; created if missing.
+        spec: names the features of the user's id and of the history.
+        settings: the number of users to keep.
+        log_of: finds the folder of the tf.Examples that a version's run read; None if they are gone.
 
     Raises:
-        ValueError: no feature of the query is the user's id or a history, or one is of some kinds of event.
+        ValueError: no feature of the query is the user's id or a history, or one has only some kinds of event.
     """
 
     def __init__(
@@ -123,12 +123,12 @@ class Histories:
         self._count: int = self._database.execute("SELECT count(*) FROM users").fetchone()[0]
 
     def close(self) -> None:
-        """Ends the connection."""
+        """Close the connection."""
         with self._lock:
             self._database.close()
 
     def add(self, events: Sequence[Event]) -> None:
-        """Takes in events; they are on the disk when it returns. A user's events are in the order of their times.
+        """Store events; they are on disk when it returns. A user's events are sorted by time.
 
         Raises:
             RequestError: UNAVAILABLE, they cannot be written, none of them.
@@ -147,7 +147,7 @@ class Histories:
             for event in events:
                 known = self._read(event.user)
                 newest, items, times, features = known or Past(0, [], [], b"")
-                # A late one stands before the newest, which stays so: its place among the others is not known.
+                # A late event goes before the newest one: its position among the others is unknown.
                 place = len(items) if event.time >= newest else max(0, len(items) - 1)
                 items, times = [*items], [*times]
                 items.insert(place, event.item)
@@ -156,7 +156,7 @@ class Histories:
             self._evict()
 
     def load(self, version: int) -> None:
-        """Takes in the log that a version's run read: whoever has no newer event is as in the log."""
+        """Load the log that a version's run read; users with a newer event keep it."""
         folder = self._log_of(version)
         if folder is None:
             _log.warning("histories: the log of version %d is gone; they stay as they are", version)
@@ -173,7 +173,7 @@ class Histories:
         _log.info("histories: %d users of version %d's log, in %.1f s", len(users), version, time.monotonic() - begun)
 
     def complete(self, inputs: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
-        """Fills in what the Examples of a request leave out, for each that has a user's id and no history."""
+        """Complete the Examples of a request that have a user's id and no history."""
         if served.EXAMPLES not in inputs:
             return inputs
         examples = parse_examples(inputs[served.EXAMPLES].ravel())
@@ -181,7 +181,7 @@ class Histories:
         return {**inputs, served.EXAMPLES: np.array(filled, object).reshape(inputs[served.EXAMPLES].shape)}
 
     def queries(self, users: Iterable[bytes], exclude_seen: bool, where: Sequence[bytes] = ()) -> list[bytes]:
-        """A serialised Example for each user.
+        """Make a serialised Example for each user.
 
         Args:
             users: their ids.
@@ -210,7 +210,7 @@ class Histories:
             known = self._read(user)
         items = known.items if known else []
         filled = tf.train.Example.FromString(known.features if known else b"")
-        filled.MergeFrom(example)  # what the request says takes the place of what is stored
+        filled.MergeFrom(example)  # the request overrides what is stored
         now = datetime.now(UTC)
         derived = {
             "last_in_history": items[-1:],
@@ -229,7 +229,7 @@ class Histories:
         return filled
 
     def _newest_of(self, folder: str) -> dict[bytes, Past]:
-        """By user, what the newest interaction says, the items up to and with it."""
+        """Map each user to the newest interaction's features, with the items up to and including it."""
         found: dict[bytes, Past] = {}
         kept = {*self._query} - {self._history}
         for example in map(tf.train.Example.FromString, _records(folder)):
@@ -266,7 +266,7 @@ class Histories:
         )
 
     def _evict(self) -> None:
-        """Removes those whose last interaction is the oldest."""
+        """Remove the users with the oldest last interaction."""
         excess = self._count - self._settings.users
         if excess > 0:
             oldest = "DELETE FROM users WHERE id IN (SELECT id FROM users ORDER BY time LIMIT ?)"
@@ -275,7 +275,7 @@ class Histories:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        """All of it, or none of it."""
+        """Commit everything, or nothing."""
         count = self._count
         try:
             with self._database:
@@ -287,10 +287,10 @@ class Histories:
 
 
 def events_of(content: Any, most: int) -> list[Event]:
-    """Reads what was posted: `{"events": [{"user": ID, "item": ID, "time": MICROSECONDS}, ...]}`; the time is now by default.
+    """Parse a post: `{"events": [{"user": ID, "item": ID, "time": MICROSECONDS}, ...]}`; the time is now by default.
 
     Raises:
-        RequestError: INVALID_ARGUMENT, and says where.
+        RequestError: INVALID_ARGUMENT, with the place.
     """
     listed = content.get("events") if isinstance(content, dict) else None
     if not isinstance(listed, list) or not 0 < len(listed) <= most:
@@ -311,7 +311,7 @@ def events_of(content: Any, most: int) -> list[Event]:
 
 
 def _utf8(value: Any) -> bytes:
-    """Empty for what is no text, such as half of a surrogate pair."""
+    """Encode a text; empty for an invalid one, such as half of a surrogate pair."""
     try:
         return value.encode() if isinstance(value, str) else b""
     except UnicodeEncodeError:
@@ -319,7 +319,7 @@ def _utf8(value: Any) -> bytes:
 
 
 def _times(at: int, ages: Sequence[float], items: int) -> list[int]:
-    """When each item of a history was taken, from their ages at a time; UNKNOWN where they have none."""
+    """Compute the time of each item of a history from its age at a time; UNKNOWN without ages."""
     known = ages if len(ages) == items else [float("nan")] * items
     return [UNKNOWN if math.isnan(age) else max(0, at - round(age * MICROSECONDS)) for age in known]
 

@@ -1,11 +1,11 @@
-"""Predict over REST: JSON to arrays and back, in the two forms that TF Serving takes.
+"""Predict over REST: converts JSON to arrays and back, in TF Serving's two forms.
 
-    {"signature_name": NAME, "instances": [{INPUT: VALUE, ...}, ...]}   a row an entry, answered with {"predictions": [...]}
-    {"signature_name": NAME, "inputs": {INPUT: [VALUE, ...], ...}}      a column an entry, answered with {"outputs": ...}
+    {"signature_name": NAME, "instances": [{INPUT: VALUE, ...}, ...]}   row by row, answered with {"predictions": [...]}
+    {"signature_name": NAME, "inputs": {INPUT: [VALUE, ...], ...}}      column by column, answered with {"outputs": ...}
 
-A list of texts, such as `exclude`, may be left out, in a row too; it is then empty, which TF Serving does not grant. So may the
-ages of a history's items, which are then not known. A model's only input or output needs no name. Bytes are {"b64": TEXT}; an
-output whose name ends in `_bytes` is answered so.
+A list of texts, such as `exclude`, may be omitted, also in single rows; it is then empty, which TF Serving does not allow. So may
+the ages of a history's items, which are then unknown. A model's only input or output needs no name. Bytes are {"b64": TEXT}; so are
+outputs whose names end in `_bytes`.
 """
 
 import base64
@@ -33,12 +33,12 @@ _SHOWN = 80  # characters of a value, in an error
 
 @dataclass(frozen=True)
 class JsonRequest:
-    """A request as it was read.
+    """A parsed request.
 
     Attributes:
-        signature: the name of the one that it is for; empty for the default.
+        signature: the name of its signature; empty for the default.
         inputs: its arrays.
-        by_rows: whether it had `instances`, and is answered so.
+        by_rows: whether it had `instances`, and the answer gets that form.
     """
 
     signature: str
@@ -47,7 +47,7 @@ class JsonRequest:
 
 
 def parse(body: bytes, limits: Limits) -> Any:
-    """Reads JSON. Its values are counted before they are parsed, which would hold up every other thread.
+    """Parse JSON. Its values are counted before it is parsed, because parsing blocks every other thread.
 
     Args:
         body: NaN, Infinity and -Infinity are numbers.
@@ -56,7 +56,7 @@ def parse(body: bytes, limits: Limits) -> Any:
     Raises:
         RequestError: INVALID_ARGUMENT, it has too many values or is not JSON.
     """
-    values = sum(map(body.count, (b",", b"[", b"{")))  # at least as many as there are values
+    values = sum(map(body.count, (b",", b"[", b"{")))  # not fewer than the values
     if values > limits.values:
         raise invalid(f"expected a body with at most {limits.values} of the signs , [ and {{, received {values}")
     try:
@@ -66,7 +66,7 @@ def parse(body: bytes, limits: Limits) -> Any:
 
 
 def read(content: Any, signature_of: Callable[[str], Signature], limits: Limits) -> JsonRequest:
-    """Reads a request.
+    """Read a request.
 
     Args:
         content: its JSON.
@@ -74,7 +74,7 @@ def read(content: Any, signature_of: Callable[[str], Signature], limits: Limits)
         limits: of a request.
 
     Raises:
-        RequestError: INVALID_ARGUMENT, and says where.
+        RequestError: INVALID_ARGUMENT, with the place.
     """
     if not isinstance(content, dict):
         raise invalid(f"JSON Value: {_shown(content)} Is not object")
@@ -92,7 +92,7 @@ def read(content: Any, signature_of: Callable[[str], Signature], limits: Limits)
 
 
 def write(outputs: Mapping[str, NDArray[Any]], by_rows: bool) -> str:
-    """Writes an answer, a row after the other, as a large answer at once would hold up every other thread.
+    """Write an answer, row by row, because a large answer at once would block every other thread.
 
     Raises:
         RequestError: FAILED_PRECONDITION, a text is not UTF-8, and JSON has no other form for it.
@@ -145,15 +145,15 @@ def _from_rows(instances: Any, signature: Signature, limits: Limits) -> dict[str
 
 
 def _is_optional(name: str, spec: Spec) -> bool:
-    """Whether it is a list in each row, which may be empty: of texts, or of ages."""
+    """Return whether it is a list in each row, which may be empty: of texts, or of ages."""
     return spec.shape == (-1, -1) and (spec.dtype == object or name.endswith(AGES_SUFFIX))
 
 
 def _with_empty(name: str, rows: list[Any], spec: Spec, limits: Limits) -> list[Any]:
-    """A column of rows, of which some may lack it: these have as many empty texts, or NaN, as the others have values."""
+    """Complete a column: rows that lack it get as many empty texts, or NaN, as the others have values."""
     first: Any = next((row[name] for row in rows if name in row), [])
     width = len(first) if isinstance(first, list) else 0
-    if len(rows) * width > limits.values:  # a long list would be repeated in each row that has none
+    if len(rows) * width > limits.values:  # a long list would be repeated in each incomplete row
         raise invalid(f"{name}: expected at most {limits.values} values, received {len(rows)} rows of {width}")
     empty: Any = "" if spec.dtype == object else float("nan")
     return [row[name] if name in row else [empty] * width for row in rows]
@@ -183,7 +183,7 @@ def _is_named(value: Any) -> bool:
 
 
 def _column(name: str, values: Any, signature: Signature) -> NDArray[Any]:
-    """Nested lists of one size at each level, and values of one kind in them."""
+    """Convert nested lists of one size at each level, with values of one kind, to an array."""
     spec = signature.inputs[name]
     shape: list[int] = []
     inner = values

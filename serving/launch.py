@@ -1,4 +1,4 @@
-"""`ndr serve`: TF Serving where it is installed and may listen on every address, else the embedded server."""
+"""`ndr serve`: starts TF Serving if it is installed and may listen on all addresses, else the embedded server."""
 
 import os
 import shutil
@@ -55,28 +55,28 @@ def serve(
     log_of: Callable[[int], str | None] | None,
     say: Callable[[str], None],
 ) -> None:
-    """Serves a push folder until the process is asked to end.
+    """Serve a push folder until the process is asked to end.
 
-    TF Serving takes this process's place, so that signals reach it. It listens on every address, and its REST side has neither TLS
-    nor a token, so it is started only where that is asked for.
+    TF Serving replaces this process, so that signals reach it. It listens on all addresses, and its REST side has neither TLS
+    nor a token, so it is started only if the user allows that.
 
     Args:
-        push_folder: see `components.pusher.versions`; an empty one is waited for. Only TF Serving takes an address.
-        where: the server listens.
-        embedded: takes the embedded server even where TF Serving is installed.
-        root: what the paths of the embedded server's logs are relative to.
-        config: how the embedded server is run.
+        push_folder: see `components.pusher.versions`; an empty one is waited for. Only TF Serving takes an object store's address.
+        where: the addresses to listen on.
+        embedded: use the embedded server even if TF Serving is installed.
+        root: the folder that log paths of the embedded server are relative to.
+        config: the settings of the embedded server.
         spec: the dataset's features.
-        log_of: finds the folder of the log that a version's run read; None keeps no histories.
-        say: is told what is going on, a sentence at a time.
+        log_of: finds the folder of the log that a version's run read; None to keep no histories.
+        say: called with each message.
 
     Raises:
-        UserError: a port cannot be had, or an address has no TF Serving to serve it.
+        UserError: a port is not available, or there is no TF Serving to serve an address.
     """
     for number, option in ((where.port, "--port"), (where.rest_port, "--rest-port")):
         ports.check_free(
             where.host, number, option
-        )  # the servers tell late of one that is taken, TF Serving in its log alone
+        )  # the servers report an occupied port late, TF Serving only in its log
     program, why = _tf_serving(where.host, embedded, config)
     if log_of and program:
         program, why = None, f"{TF_SERVING} keeps no histories"
@@ -90,7 +90,10 @@ def serve(
         say(f"Nothing was pushed to {push_folder} yet: waits for a first version.")
     if program:
         _become_tf_serving(program, push_folder, where, say)
-    from serving.server import EmbeddedServer, ServerSettings  # TensorFlow, which TF Serving's start need not wait for
+    from serving.server import (
+        EmbeddedServer,
+        ServerSettings,
+    )  # imports TensorFlow, which TF Serving's start need not wait for
 
     histories = _histories(root, config, spec, log_of) if log_of else None
     settings = ServerSettings(
@@ -100,7 +103,7 @@ def serve(
     encrypted = " by TLS" if config.tls else ""
     say(f"Embedded server ({why}): {where}{encrypted}. Ctrl-C ends it.")
     server.run()
-    if not server.has_ended:  # a model that does not end would hold up Python's own end
+    if not server.has_ended:  # a running model would block Python's exit
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)
@@ -116,7 +119,7 @@ def _histories(root: Path, config: ServerConfig, spec: FeatureSpec, log_of: Call
 
 
 def _tf_serving(host: str, embedded: bool, config: ServerConfig) -> tuple[str | None, str]:
-    """TF Serving's program, or why the embedded server is taken."""
+    """Return TF Serving's program, or why the embedded server is used."""
     program = shutil.which(TF_SERVING)
     if embedded:
         return None, "as asked"

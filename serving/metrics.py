@@ -1,6 +1,6 @@
-"""What is monitored, in Prometheus' form: TF Serving's metrics under its own names, and ours under `ndr_serving_`.
+"""Metrics in Prometheus format: TF Serving's under its own names, and ours under `ndr_serving_`.
 
-Each server has a registry of its own, so that two in a process do not add up.
+Each server has its own registry, so that two in a process do not add up.
 """
 
 import time
@@ -26,8 +26,8 @@ class Metrics:
     """Counts what a server does.
 
     Args:
-        versions: what is served.
-        running: tells how many requests wait for a model or run.
+        versions: the served versions.
+        running: returns the number of requests that wait for a model or run.
     """
 
     def __init__(self, versions: Versions, running: Callable[[], int]) -> None:
@@ -99,7 +99,7 @@ class Metrics:
         registry.register(_State(versions, running))
 
     def observe(self, record: Record) -> None:
-        """Counts a request that was answered or refused."""
+        """Count a request that was answered or refused."""
         code = record.code.name
         self._tf_requests.labels(record.model, "OK" if record.code == grpc.StatusCode.OK else code).inc()
         self._tf_latency.labels(record.model, record.api, record.method).observe(record.seconds * 1e6)
@@ -119,32 +119,32 @@ class Metrics:
             self._short.inc(record.found.short)
 
     def observe_batch(self, model: str, signature: str, rows: int) -> None:
-        """Counts a batch that a model runs."""
+        """Count a batch that a model runs."""
         self._batch_rows.labels(model, signature).observe(rows)
 
     def observe_load(self, succeeded: bool, seconds: float) -> None:
-        """Counts an attempt to load a version."""
+        """Count an attempt to load a version."""
         self._loads.labels("ok" if succeeded else "failed").inc()
         if succeeded:
             self._load_seconds.observe(seconds)
 
     def exposed(self) -> bytes:
-        """All metrics, as Prometheus reads them."""
+        """Format all metrics for Prometheus."""
         content = generate_latest(self._registry)
-        # prometheus_client gives each counter the end that OpenMetrics asks for; TF Serving's have none.
+        # prometheus_client appends OpenMetrics' suffix to each counter; TF Serving's have none.
         name = TF_REQUEST_COUNT.encode()
         return content.replace(name + b"_total", name)
 
 
 class _State:
-    """What is read when Prometheus asks."""
+    """Reads the server's state when Prometheus asks."""
 
     def __init__(self, versions: Versions, running: Callable[[], int]) -> None:
         self._versions = versions
         self._running = running
 
     def collect(self) -> Iterable[Metric]:
-        """Called by prometheus_client."""
+        """Yield the metrics; prometheus_client calls this."""
         versions = self._versions
         live, newest, pushed_at = versions.live, versions.newest, versions.live_pushed_at
         yield _gauge("live_version", "The version that answers; 0 before the first.", live or 0)

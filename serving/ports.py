@@ -1,4 +1,4 @@
-"""A port that cannot be had, in words."""
+"""Checks ports, with readable errors."""
 
 import socket
 
@@ -6,15 +6,15 @@ from schemas.errors import UserError
 
 
 def port_taken(port: int, option: str) -> UserError:
-    """Another program listens there, or this one may not."""
+    """Make the error for a port that is in use or not allowed."""
     return UserError(f"Port {port} cannot be listened on: it is in use, or not allowed. Name another: {option} PORT.")
 
 
 def check_free(host: str, port: int, option: str) -> None:
-    """Tries to listen, and stops again.
+    """Listen on a port for a moment.
 
     Raises:
-        UserError: it cannot be had; names the option that chooses another.
+        UserError: it is not available; the message names the option that chooses another.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]

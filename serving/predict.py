@@ -1,4 +1,4 @@
-"""A Predict request to a servable, in protos."""
+"""Sends a Predict request to a servable, in protos."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,12 +18,12 @@ from serving.servable import Servable, Signature
 def predict(
     servable: Servable, request: predict_pb2.PredictRequest, record: Record | None = None
 ) -> predict_pb2.PredictResponse:
-    """Answers with the outputs that the request asks for, all where it names none, and the version that gave them.
+    """Return the outputs that the request names, or all, and the version that computed them.
 
     Args:
         servable: the model.
-        request: what is asked.
-        record: takes in what is learnt of the request.
+        request: the request.
+        record: gets facts about the request.
 
     Raises:
         RequestError: in TF Serving's codes; FAILED_PRECONDITION for an unknown signature.
@@ -47,13 +47,13 @@ def predict(
 def run(
     servable: Servable, name: str, inputs: Mapping[str, NDArray[Any]], record: Record
 ) -> Mapping[str, NDArray[Any]]:
-    """Runs a signature, and records what was asked and answered.
+    """Run a signature, and record question and answer.
 
     Args:
         servable: the model.
-        name: of a signature that it has.
+        name: an existing signature.
         inputs: an array for each input, as declared.
-        record: takes in what is learnt of the request.
+        record: gets facts about the request.
 
     Raises:
         RequestError: the inputs are more than the limits allow, or the model refuses them.
@@ -66,7 +66,7 @@ def run(
     record.inputs, record.extent = inputs, extent.of(inputs)
     record.outputs = signature(inputs, record.extent)
     if served.K in inputs and served.ITEM_IDS in record.outputs:
-        # The batch was as wide as the largest k in it asked for, which may be another request's.
+        # The batch was as wide as its largest k, which may be another request's.
         widest = int(inputs[served.K].max(initial=0))
         record.outputs = {name: array[:, :widest] for name, array in record.outputs.items()}
         items = np.count_nonzero(record.outputs[served.ITEM_IDS] != served.NO_ITEM.encode(), axis=1)

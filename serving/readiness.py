@@ -1,14 +1,14 @@
-"""Whether a server should be sent requests, in words."""
+"""Decides whether a server is ready for requests."""
 
 from serving.versions import Versions
 
 
 class Readiness:
-    """What a readiness probe is told.
+    """The answer of a readiness probe.
 
     Args:
-        versions: what is served.
-        stale_seconds: for how long a newer version may not be loaded before the server is not ready; None for ever.
+        versions: the served versions.
+        stale_seconds: how long a newer version may be unloaded before the server is not ready; None for any time.
     """
 
     def __init__(self, versions: Versions, stale_seconds: float | None) -> None:
@@ -17,11 +17,11 @@ class Readiness:
         self._is_ending = False
 
     def end(self) -> None:
-        """The server is asked to end."""
+        """Record that the server was asked to end."""
         self._is_ending = True
 
     def __call__(self) -> tuple[bool, str]:
-        """Whether the server is ready, and why, or what is stale."""
+        """Return whether the server is ready, and why, or what is stale."""
         live, newest, stale = self._versions.live, self._versions.newest, self._versions.stale_seconds
         if self._is_ending:
             return False, "the server is about to end"

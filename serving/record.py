@@ -1,4 +1,4 @@
-"""What is known of a request once it is answered, for the metrics, the access log and the request log."""
+"""The record of an answered request, for the metrics, the access log and the request log."""
 
 import time
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ GRPC, REST = "grpc", "REST"
 
 @dataclass(frozen=True)
 class Found:
-    """What the retriever found for the rows of a request.
+    """The retriever's results for the rows of a request.
 
     Attributes:
         empty: rows without an item.
@@ -28,24 +28,24 @@ class Found:
 
 @dataclass
 class Record:
-    """A request; what answers it fills in what it learns.
+    """A request's record, filled in while it is answered.
 
     Attributes:
         api: `grpc` or `REST`.
-        method: that was called, as TF Serving's metrics name it.
-        peer: the address of the client.
+        method: the method called, as TF Serving's metrics name it.
+        peer: the client's address.
         begun: monotonic seconds when it was received.
-        received_bytes: of the message or body.
-        model: that was asked; empty where the request names none that is served.
-        version: that answered.
-        signature: that was asked.
-        extent: of the inputs.
+        received_bytes: the size of the message or body.
+        model: the model asked; empty if the request names none that is served.
+        version: the version that answered.
+        signature: the signature asked.
+        extent: the size of the inputs.
         inputs: of the model.
         outputs: of the model.
-        found: by the retriever; None of other models.
-        ids: by feature, how many ids the queries have and how many of them are unknown; of a sample of requests.
+        found: the retriever's results; None for other models.
+        ids: by feature, the number of ids in the queries and of unknown ones; for a sample of requests.
         code: of the answer.
-        seconds: until the answer was ready.
+        seconds: the time until the answer was ready.
     """
 
     api: str
@@ -65,6 +65,6 @@ class Record:
     seconds: float = 0.0
 
     def end(self, code: grpc.StatusCode) -> None:
-        """Notes the answer's code, and how long it took."""
+        """Record the answer's code, and the time it took."""
         self.code = code
         self.seconds = time.monotonic() - self.begun

@@ -1,17 +1,17 @@
-"""A sample of the queries that were answered, kept as files of tf.Examples for `ndr skew` and `ndr shadow`.
+"""Logs a sample of the answered queries as files of tf.Examples, for `ndr skew` and `ndr shadow`.
 
     FOLDER/requests-TIME-HOST-PID-NUMBER.tfrecord.gz   complete; TFRecord, gzip, the oldest first by name
 
-A query's Example has the features that were asked, and of the answer:
+A query's Example has its features, and about the answer:
 
-    k                int64    how many items were wanted (the retriever only)
+    k                int64    the number of items asked for (the retriever only)
     served_at        int64    microseconds since 1970-01-01 UTC
-    served_version   int64    that answered
+    served_version   int64    the version that answered
     served_items     bytes    the ids that were found, best first (the retriever only)
     served_scores    float    their scores (the retriever only)
 
-Queries are written by a thread of its own. Where it cannot keep up, or the disk fails, queries are dropped and requests are
-answered.
+A separate thread writes the queries. If it cannot keep up, or the disk fails, queries are dropped and requests are
+still answered.
 """
 
 import contextlib
@@ -41,18 +41,18 @@ SERVED_ITEMS, SERVED_SCORES = "served_items", "served_scores"
 PATTERN = "requests-*.tfrecord.gz"
 QUERIED = (served.QUERY_TOWER, served.RETRIEVER)
 MOST_PENDING = 1000  # records that wait to be written
-LEFTOVER_SECONDS = 3600.0  # after which an unfinished file is of a server that was killed
+LEFTOVER_SECONDS = 3600.0  # an unfinished file older than this was left by a killed server
 _UNFINISHED = ".unfinished-"
-_PRIVATE_FOLDER, _PRIVATE_FILE = 0o700, 0o600  # who asked what is personal
+_PRIVATE_FOLDER, _PRIVATE_FILE = 0o700, 0o600  # queries are personal data
 _log = logging.getLogger(__name__)
 
 
 class RequestLog:
-    """Keeps a sample of queries. Safe to be used by many threads.
+    """Logs a sample of queries. Thread-safe.
 
     Args:
-        folder: the files' folder; made if missing.
-        settings: how many are kept, and for how long.
+        folder: the files' folder; created if missing.
+        settings: the size and age of the sample.
     """
 
     def __init__(self, folder: Path, settings: RequestLogSettings) -> None:
@@ -64,19 +64,19 @@ class RequestLog:
         self.dropped = 0
 
     def start(self) -> None:
-        """Begins to write."""
+        """Start the writer."""
         if self._settings.share:
             self._thread.start()
 
     def stop(self) -> None:
-        """Completes the last file."""
+        """Complete the last file."""
         if self._thread.is_alive():
             with contextlib.suppress(queue.Full):
                 self._pending.put(None, timeout=1.0)
             self._thread.join(5.0)
 
     def observe(self, record: Record) -> None:
-        """Takes the queries of an answered request, by chance."""
+        """Take the queries of an answered request at random."""
         if not self._settings.share or record.code != grpc.StatusCode.OK or record.model not in QUERIED:
             return
         if record.signature == served.EMBEDDINGS_SIGNATURE or self._random.random() >= self._settings.share:
@@ -101,7 +101,7 @@ class RequestLog:
                     for example in examples_of(*taken):
                         file.write(example.SerializeToString())
                     reported = ""
-                except Exception as error:  # whatever is wrong with a disk or a query, the next ones are kept
+                except Exception as error:  # whatever is wrong with a disk or a query, the next ones are logged
                     file, self.dropped = None, self.dropped + 1
                     if reported != str(error):
                         _log.error("queries are not kept: %s", error)
@@ -134,7 +134,7 @@ class RequestLog:
             _log.error("%s: queries are lost: %s", file.path, error)
 
     def _retain(self) -> None:
-        """Removes what is too old, then the oldest until the rest is small enough."""
+        """Remove files that are too old, then the oldest until the rest is small enough."""
         left = self._settings.total_bytes
         for path in sorted(self._folder.glob(PATTERN), reverse=True):
             status = path.stat()
@@ -144,7 +144,7 @@ class RequestLog:
 
 
 class _File:
-    """A file that is written to; it has its name once it is complete."""
+    """A file being written; it gets its name once it is complete."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self.path = folder / name
@@ -164,10 +164,10 @@ class _File:
 
 
 def examples_of(record: Record, served_at: int) -> list[Any]:
-    """A tf.Example for each row of a request that was answered.
+    """Make a tf.Example for each row of an answered request.
 
     Args:
-        record: of the request.
+        record: the request's record.
         served_at: microseconds since 1970-01-01 UTC.
     """
     if served.EXAMPLES in record.inputs:
@@ -191,9 +191,9 @@ def examples_of(record: Record, served_at: int) -> list[Any]:
 
 
 def _example(values: dict[str, Any]) -> Any:
-    """An Example of named tensors' rows; an empty text and a NaN stand for a missing value there.
+    """Make an Example from a row of named tensors; an empty text and a NaN stand for a missing value there.
 
-    What stands beside ids, such as ages, stays beside them: it is padding where they are.
+    Values beside ids, such as ages, stay beside them: padding where the ids are padding.
     """
     example = tf.train.Example()
     for name, value in values.items():

@@ -1,16 +1,16 @@
-"""The REST side, at TF Serving's addresses, and what those who operate it ask.
+"""The REST server, with TF Serving's addresses and those for operators.
 
-POST /v1/models/NAME[/versions/V|/labels/L]:predict     see `serving.json_tensors`. Where histories are kept, {"users": [ID, ...],
-                                                        "k": N, "exclude_seen": true, "where": [CONDITION, ...]} too
-GET  /v1/models/NAME[/versions/V|/labels/L]             how far its versions have come
+POST /v1/models/NAME[/versions/V|/labels/L]:predict     see `serving.json_tensors`. With histories also {"users": [ID, ...],
+                                                    "k": N, "exclude_seen": true, "where": [CONDITION, ...]}
+GET  /v1/models/NAME[/versions/V|/labels/L]             the states of its versions
 GET  /v1/models/NAME[/versions/V|/labels/L]/metadata    its signatures
-POST /v1/events                                         {"events": [{"user": ID, "item": ID}, ...]}, where histories are kept
+POST /v1/events                                         {"events": [{"user": ID, "item": ID}, ...]}, with histories
 GET  /monitoring/prometheus/metrics                     see `serving.metrics`
 GET  /livez                                             200 while the server answers at all
-GET  /readyz, /healthz                                  200 once all models of a version are loaded, 503 before, and once the
-                                                        server is asked to end; says which version is live, and what is stale
+GET  /readyz, /healthz                                  200 once all models of a version are loaded; 503 before, and once the
+                                                    server is asked to end; names the live version, and what is stale
 
-What is posted may be packed by gzip or deflate.
+Posts may be compressed by gzip or deflate.
 """
 
 import asyncio
@@ -57,7 +57,7 @@ _STATUS = {
 
 
 class _BodyError(RequestError):
-    """A body that is refused by a status that gRPC has no code for; the rest of it is not read."""
+    """A body that is refused with a status that has no gRPC code; the rest of it is not read."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(grpc.StatusCode.INVALID_ARGUMENT, message)
@@ -67,14 +67,14 @@ class _BodyError(RequestError):
 def application(
     api: Api, front: Front, readiness: Readiness, exposed: Callable[[], bytes], histories: Histories | None
 ) -> web.Application:
-    """The routes.
+    """Make the routes.
 
     Args:
-        api: what answers.
-        front: takes requests on.
-        readiness: what the probes tell.
-        exposed: the metrics as Prometheus reads them.
-        histories: of the users; None where they are not kept.
+        api: answers the calls.
+        front: admits requests.
+        readiness: answers the probes.
+        exposed: returns the metrics in Prometheus format.
+        histories: of the users; None without.
     """
     app = web.Application()
     limits = front.limits
@@ -102,7 +102,7 @@ def application(
         return await posted(request, record, lambda content: _events(histories, content, limits))
 
     async def posted(request: web.Request, record: Record, work: Callable[[Any], str]) -> str:
-        """Receives JSON, and works on it in a worker, which unpacks and parses it too."""
+        """Receive JSON, and process it in a worker, which also unpacks and parses it."""
         body = await _body(request, limits.request_bytes, limits.receive_seconds)
         record.received_bytes = len(body)
         encoding = request.headers.get("Content-Encoding", "identity").lower()
@@ -157,7 +157,7 @@ def _refused(error: RequestError) -> web.Response:
 
 
 async def _body(request: web.Request, largest: int, seconds: float) -> bytes:
-    """The body as it was sent.
+    """Read the body as it was sent.
 
     Raises:
         RequestError: it is too large, or takes too long.
@@ -176,16 +176,16 @@ async def _body(request: web.Request, largest: int, seconds: float) -> bytes:
         raise _BodyError(408, f"expected the body within {seconds:g} s of its headers") from error
     except web.HTTPException as error:
         raise invalid(f"expected a body, received something else: {error.reason}") from error
-    except ConnectionError as error:  # nobody hears of it
+    except ConnectionError as error:  # the client is gone
         raise RequestError(grpc.StatusCode.CANCELLED, "expected a body, and its sender has gone") from error
     return bytes(body)
 
 
 def _unpacked(body: bytes, encoding: str, largest: int) -> bytes:
-    """The body without its compression, which ends at the limit.
+    """Decompress the body up to the limit.
 
     Raises:
-        RequestError: it is too large, or not what its headers say.
+        RequestError: it is too large, or contradicts its headers.
     """
     if encoding in ("", "identity"):
         return body
@@ -231,7 +231,7 @@ def _predict(
 
 
 def _of_users(content: Any, servable: Servable, histories: Histories | None, limits: Limits) -> dict[str, NDArray[Any]]:
-    """The inputs of `{"users": [ID, ...], "k": N, "exclude_seen": true, "where": [CONDITION, ...]}`."""
+    """Make the inputs for `{"users": [ID, ...], "k": N, "exclude_seen": true, "where": [CONDITION, ...]}`."""
     if histories is None or servable.name != RETRIEVER:
         raise invalid(f"expected `users` only of the {RETRIEVER}, with histories: ndr serve --histories")
     if unknown := content.keys() - {"users", "k", "exclude_seen", "where"}:
@@ -253,7 +253,7 @@ def _of_users(content: Any, servable: Servable, histories: Histories | None, lim
         ids, conditions = ([text.encode() for text in texts] for texts in (users, where))
     except UnicodeEncodeError as error:
         raise invalid("expected `users` and `where` of texts, received half of a surrogate pair") from error
-    # Each user's Example has all conditions.
+    # Each user's Example repeats all conditions.
     if len(users) * len(where) > limits.values or len(users) * sum(map(len, conditions)) > limits.request_bytes:
         raise invalid(
             f"expected a `where` of at most {limits.values} conditions and {limits.request_bytes} bytes, both times the users"

@@ -1,4 +1,4 @@
-"""A SavedModel in memory: its signatures, what they take, and how they are run."""
+"""A SavedModel in memory: its signatures, their inputs, and how they run."""
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -21,23 +21,23 @@ from serving.tensors import Spec
 from serving.vocabularies import Counts
 
 OPTIONAL = {served.EXCLUDE, served.WHERE}
-"""Inputs that a request may leave out, as clients that know nothing of them do; TF Serving does not grant that."""
-_CODES = {code.value[0]: code for code in grpc.StatusCode}  # TensorFlow numbers them alike
-_NO_TRACE = "<stack traces unavailable>\n"  # where TensorFlow's own words begin, in an error of a graph that was loaded
+"""Inputs that a request may omit, as clients that do not know them do; TF Serving does not allow that."""
+_CODES = {code.value[0]: code for code in grpc.StatusCode}  # TensorFlow uses the same numbers
+_NO_TRACE = "<stack traces unavailable>\n"  # TensorFlow's own message follows, in an error of a loaded graph
 
 
 class Signature:
-    """One way to ask a model.
+    """A signature of a model.
 
     Args:
-        definition: what it takes and gives, by the SavedModel's own word.
-        function: what TensorFlow loaded.
+        definition: its inputs and outputs, as the SavedModel declares them.
+        function: the function that TensorFlow loaded.
         limits: of a request and of a batch.
-        max_batch_rows: of a batch of concurrent requests; None runs each by itself.
-        observe_batch: is told the rows of each batch that is run.
+        max_batch_rows: of a batch of concurrent requests; None to run each alone.
+        observe_batch: called with the rows of each batch.
 
     Attributes:
-        inputs: what is declared of each input.
+        inputs: the declaration of each input.
         outputs: the names of the outputs.
     """
 
@@ -62,11 +62,11 @@ class Signature:
 
     @property
     def waiting(self) -> int:
-        """Requests that wait for the model."""
+        """The number of requests that wait for the model."""
         return self._batcher.waiting if self._batcher else 0
 
     def __call__(self, inputs: Mapping[str, NDArray[Any]], extent: Extent) -> Arrays:
-        """Runs the model.
+        """Run the model.
 
         Args:
             inputs: an array for each input, of its dtype and shape; text as bytes objects.
@@ -76,8 +76,8 @@ class Signature:
             An array for each output.
 
         Raises:
-            RequestError: INVALID_ARGUMENT where the inputs are more than the limits allow, or the model refuses them; another code
-                where the model fails otherwise.
+            RequestError: INVALID_ARGUMENT if the inputs exceed the limits, or the model rejects them; another code
+                if the model fails otherwise.
         """
         if excess := extent.excess(self._limits):
             raise invalid(excess)
@@ -89,10 +89,10 @@ class Signature:
         return self._batcher(inputs, extent)
 
     def read(self, protos: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
-        """Unpacks a request's tensors.
+        """Unpack a request's tensors.
 
         Raises:
-            RequestError: INVALID_ARGUMENT where they are not as declared.
+            RequestError: INVALID_ARGUMENT if they differ from their declarations.
         """
         self.check_names(protos)
         read = {
@@ -103,7 +103,7 @@ class Signature:
         return {**read, **nothing}
 
     def check_names(self, names: Iterable[str]) -> None:
-        """Compares the names of what came with the inputs that are declared, of which `OPTIONAL` ones may be left out.
+        """Compare names with the declared inputs, of which `OPTIONAL` ones may be missing.
 
         Raises:
             RequestError: INVALID_ARGUMENT, they differ.
@@ -124,25 +124,25 @@ class Signature:
             return {name: output.numpy() for name, output in outputs.items()}
         except tf.errors.OpError as error:
             raise RequestError(_CODES[error.error_code], error.message.rpartition(_NO_TRACE)[2].strip()) from error
-        except UnicodeDecodeError as error:  # of an error's own words, where they quote an input that is not UTF-8
+        except UnicodeDecodeError as error:  # of the error message, if it quotes an input that is not UTF-8
             raise invalid(error.object.decode(errors="backslashreplace")) from error
 
 
 class Servable:
-    """A version of a model. Whoever holds one keeps it in memory, so a request that has begun ends with what it began with.
+    """A version of a model. A reference keeps it in memory, so a request finishes with the version it started with.
 
     Args:
-        name: the model's.
-        version: the push's.
+        name: the model's name.
+        version: the pushed version.
         folder: its SavedModel.
         limits: of a request and of a batch.
-        max_batch_rows: of a batch of concurrent requests; None runs each by itself.
-        observe_batch: is told the model, the signature and the rows of each batch that is run.
-        count_ids: counts the ids of a request, and those of them that are unknown.
-        complete: fills in what a request leaves out.
+        max_batch_rows: of a batch of concurrent requests; None to run each alone.
+        observe_batch: called with the model, the signature and the rows of each batch.
+        count_ids: counts the ids of a request, and the unknown ones.
+        complete: completes a request.
 
     Raises:
-        OSError, ValueError, tf.errors.OpError: the SavedModel is not whole.
+        OSError, ValueError, tf.errors.OpError: the SavedModel is incomplete.
     """
 
     def __init__(
@@ -175,16 +175,16 @@ class Servable:
 
     @property
     def waiting(self) -> dict[str, int]:
-        """By signature, the requests that wait for the model."""
+        """By signature, the number of requests that wait for the model."""
         return {key: signature.waiting for key, signature in self._signatures.items()}
 
     def signature(self, name: str) -> Signature | None:
-        """The signature of a name, `serving_default` where that is empty; None where there is none."""
+        """Return the signature of a name, `serving_default` for an empty one; None if there is none."""
         return self._signatures.get(name or tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY)
 
 
 def _shape(info: meta_graph_pb2.TensorInfo) -> tuple[int, ...] | None:
-    """What is declared, -1 for any size; None for any rank."""
+    """Return the declared shape, -1 for any size; None for any rank."""
     return None if info.tensor_shape.unknown_rank else tuple(dim.size for dim in info.tensor_shape.dim)
 
 

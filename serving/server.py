@@ -1,4 +1,4 @@
-"""The embedded server: TF Serving's interfaces over a push folder, for machines that have no TF Serving."""
+"""The embedded server: TF Serving's interfaces over a push folder, for machines without TF Serving."""
 
 import asyncio
 import gc
@@ -39,29 +39,29 @@ from serving.vocabularies import Counts, Vocabularies
 from serving.warmup import replay
 
 LOOPBACK = "127.0.0.1"
-SWITCH_SECONDS = 0.001  # how long a thread may hold Python's lock: a model that is loaded holds it for seconds else
-LINGERING_SECONDS = 2.0  # how long the rest of a refused body is read for, so that its sender can read why
+SWITCH_SECONDS = 0.001  # how long a thread may hold Python's lock: loading a model holds it for seconds otherwise
+LINGERING_SECONDS = 2.0  # how long the rest of a refused body is read, so that its sender can read the reason
 ENDED_SECONDS = 1.0  # between the end of the drain and the end of the process
 _log = logging.getLogger(__name__)
 _connection_log = logging.getLogger(f"{__name__}.connections")
-# aiohttp logs a traceback for bytes that are no HTTP, which is a client's mistake.
+# aiohttp logs a traceback for bytes that are not HTTP, which is a client's mistake.
 _connection_log.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError)))
 
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """Where the embedded server listens, and how it is run.
+    """Where the embedded server listens, and how it runs.
 
     Attributes:
-        host: the address that it listens on.
-        port: of gRPC; 0 for any that is free.
-        rest_port: of REST; 0 for any that is free.
+        host: the address to listen on.
+        port: the gRPC port; 0 for any free one.
+        rest_port: the REST port; 0 for any free one.
         poll_seconds: the pause between two reads of the push folder.
-        max_batch_rows: of a batch of concurrent requests; None runs each by itself.
+        max_batch_rows: of a batch of concurrent requests; None to run each alone.
         tables: the embedding table of each id feature of a query, for the metric of unknown ids.
-        histories: what each user did last, for requests that are a user's id alone; None answers those as they are.
-        root: what the paths of logs are relative to.
-        config: its limits, who may ask, and what is recorded.
+        histories: the users' histories, for requests with a user's id only; None to leave these incomplete.
+        root: the folder that log paths are relative to.
+        config: limits, authentication, and logs.
     """
 
     host: str = LOOPBACK
@@ -76,22 +76,22 @@ class ServerSettings:
 
 
 class EmbeddedServer:
-    """Serves what is pushed to a folder, from `with` to its end.
+    """Serves the versions in a push folder, within a `with` statement.
 
-    gRPC and REST share an event loop, which has a thread of its own; see `serving.front` for the threads that models run in.
+    gRPC and REST share an event loop with its own thread; see `serving.front` for the threads that run models.
 
     Attributes:
-        port: of gRPC.
-        rest_port: of REST.
-        versions: what is served.
-        metrics: what is counted.
+        port: the gRPC port.
+        rest_port: the REST port.
+        versions: the served versions.
+        metrics: the server's metrics.
 
     Args:
-        push_folder: see `components.pusher.versions`; it may be empty, or not there yet.
-        settings: how the server is run.
+        push_folder: see `components.pusher.versions`; it may be empty, or not exist yet.
+        settings: the server's settings.
 
     Raises:
-        UserError: a port cannot be had, or the certificate or the token cannot be read.
+        UserError: a port is not available, or the certificate or the token cannot be read.
     """
 
     def __init__(self, push_folder: Path, settings: ServerSettings) -> None:
@@ -127,7 +127,7 @@ class EmbeddedServer:
         return self
 
     def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
-        """Takes no more requests, and waits for those that have begun, the limits' `drain_seconds` at most."""
+        """Stop accepting requests, and wait for running ones, at most the limits' `drain_seconds`."""
         self._readiness.end()
         self._in_loop(self._drain())
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -139,7 +139,7 @@ class EmbeddedServer:
         self._access_log.close()
 
     def run(self) -> None:
-        """Serves until the process is asked to end, by SIGTERM or SIGINT. Only for the main thread, which has the signals.
+        """Serve until SIGTERM or SIGINT. Only for the main thread, which gets the signals.
 
         A model that still runs after the drain is not waited for: the process ends without it.
         """
@@ -160,7 +160,7 @@ class EmbeddedServer:
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing runs any more that would hold up the end of the process."""
+        """Whether nothing runs that would delay the exit of the process."""
         return self._front.running == 0 and not self._watcher.is_alive()
 
     def _load(self, name: str, version: int, folder: Path) -> Servable:
@@ -190,7 +190,7 @@ class EmbeddedServer:
             try:
                 if histories:
                     histories.load(version)
-            except Exception:  # the answers are of older histories then
+            except Exception:  # then the answers use older histories
                 _log.exception("the histories of version %d's log cannot be read", version)
 
         threading.Thread(target=load, name="histories", daemon=True).start()
@@ -203,13 +203,13 @@ class EmbeddedServer:
     async def _bind_grpc(self, api: Api) -> int:
         settings, limits = self._settings, self._settings.config.limits
         options = [
-            ("grpc.so_reuseport", 0),  # or a second server would take half of the first one's requests
+            ("grpc.so_reuseport", 0),  # otherwise a second server would take half of the first one's requests
             ("grpc.max_receive_message_length", limits.request_bytes),
             ("grpc.max_send_message_length", -1),
             ("grpc.max_allowed_incoming_connections", limits.connections),
             ("grpc.max_concurrent_streams", limits.calls),
             ("grpc.server_handshake_timeout_ms", int(1000 * limits.receive_seconds)),
-            # A client that is gone without a word is noticed, and its calls end.
+            # Detects clients that disappeared, and ends their calls.
             ("grpc.keepalive_time_ms", int(1000 * limits.idle_seconds)),
             ("grpc.keepalive_timeout_ms", int(1000 * limits.receive_seconds)),
         ]
@@ -261,10 +261,10 @@ class EmbeddedServer:
 
 
 def prefer_requests() -> None:
-    """Sets this process's interpreter up for answers that do not wait: for a version that is loaded, or for the garbage collector.
+    """Configure this process's interpreter so that answers wait neither for loading a version nor for the garbage collector.
 
-    A collection looks through 370,000 objects of TensorFlow and its like, which stay until the process ends, and holds all threads
-    meanwhile: 150 ms. They are left out from here on, so that it looks through what versions and requests made.
+    A collection scans 370,000 objects of TensorFlow and similar libraries, which stay until the process ends, and holds all threads
+    for 150 ms. From here on they are excluded, so that it scans only objects of versions and requests.
     """
     sys.setswitchinterval(SWITCH_SECONDS)
     gc.collect()
@@ -272,12 +272,12 @@ def prefer_requests() -> None:
 
 
 def _bracketed(host: str) -> str:
-    """A host as it stands before a port."""
+    """Format a host for use before a port."""
     return f"[{host}]" if ":" in host else host
 
 
 def _grpc_credentials(tls: TlsSettings) -> grpc.ServerCredentials:
-    _rest_context(tls)  # says what is wrong with a file; gRPC would only log it
+    _rest_context(tls)  # reports a faulty file; gRPC would only log it
     client_ca = tls.read("client_ca") if tls.client_ca else None
     return grpc.ssl_server_credentials(
         [(tls.read("key"), tls.read("certificate"))], client_ca, require_client_auth=client_ca is not None

@@ -1,4 +1,4 @@
-"""How versions are served: limits, who may ask, and what is recorded. Nothing heavy is imported."""
+"""Settings of serving: limits, authentication, and logs. Imports nothing heavy."""
 
 import os
 import re
@@ -12,21 +12,21 @@ from schemas.features import Declaration
 
 
 class Limits(Declaration):
-    """What the embedded server takes on. More is refused at once, before anything is unpacked or run.
+    """The limits of the embedded server. Anything beyond is refused at once, before it is unpacked or run.
 
     Attributes:
         request_bytes: of a gRPC message or an unpacked REST body; gRPC's own default.
         rows: of a request.
-        values: of a request: over all inputs, and rows times the values of the longest feature, as rows are padded to one length;
-            of an answer: rows times the largest k.
+        values: of a request: over all inputs, and rows times the values of the longest feature, because rows are padded to one
+            length; of an answer: rows times the largest k.
         items: the largest k.
         comparisons: of a batch: rows x (k + excluded) x (excluded + 1), the bytes that the retriever needs to exclude items.
-        calls: requests that are received or answered at the same time, by gRPC and by REST each.
-        running: requests that wait for a model or run, by gRPC and REST together.
-        connections: open at the same time, by gRPC and by REST each.
+        calls: concurrent requests that are received or answered, for gRPC and REST each.
+        running: requests that wait for a model or run, gRPC and REST together.
+        connections: open connections, for gRPC and REST each.
         receive_seconds: for a TLS handshake, for the headers, and for the body of a request.
-        idle_seconds: until a REST connection is closed that has no request, or does not read its answer.
-        drain_seconds: how long requests that have begun are waited for once the server is asked to end.
+        idle_seconds: the time after which a REST connection without a request, or one that does not read its answer, is closed.
+        drain_seconds: how long to wait for running requests once the server is asked to end.
     """
 
     request_bytes: PositiveInt = 4 << 20
@@ -46,9 +46,9 @@ class TlsSettings(Declaration):
     """TLS for gRPC and REST. Files are PEM.
 
     Attributes:
-        certificate: the server's, and those that sign it up to the root's.
+        certificate: the server's, with the certificates that sign it up to the root's.
         key: its private key.
-        client_ca: who signs the certificates that clients must show; None asks for none.
+        client_ca: the authority of the certificates that clients must show; None to ask for none.
     """
 
     certificate: Path
@@ -56,7 +56,7 @@ class TlsSettings(Declaration):
     client_ca: Path | None = None
 
     def read(self, name: str) -> bytes:
-        """The content of one of the files.
+        """Read one of the files.
 
         Raises:
             UserError: it cannot be read.
@@ -69,11 +69,11 @@ class TlsSettings(Declaration):
 
 
 class TokenSource(Declaration):
-    """Where the token is read from that a request must carry, as `authorization: Bearer TOKEN`; one of the two.
+    """The source of the token that a request must carry, as `authorization: Bearer TOKEN`; one of the two.
 
     Attributes:
         env: an environment variable that holds it.
-        file: a file whose first line it is, such as a mounted secret.
+        file: a file with the token in its first line, such as a mounted secret.
     """
 
     env: str | None = None
@@ -86,10 +86,10 @@ class TokenSource(Declaration):
         return self
 
     def read(self) -> str:
-        """The token.
+        """Read the token.
 
         Raises:
-            UserError: it is not there, or has characters that no header can carry.
+            UserError: it is missing, or has characters that a header cannot carry.
         """
         if self.env is not None:
             token, source = os.environ.get(self.env, ""), "the environment variable that server.token.env names"
@@ -105,13 +105,13 @@ class TokenSource(Declaration):
 
 
 class AccessLogSettings(Declaration):
-    """A line of JSON for each request, or for a share of them; errors of the server's are always logged.
+    """A line of JSON for each request, or for a share of them; errors of the server are always logged.
 
     Attributes:
-        share: of the requests that are logged, from 0 (none) to 1.
-        path: the file, relative to the root; rotated. None writes to standard error.
-        file_bytes: of a file; the newest `files` of them are kept.
-        files: that are kept.
+        share: the share of requests to log, from 0 (none) to 1.
+        path: the file, relative to the root; rotated. None for standard error.
+        file_bytes: the maximum size of a file; the newest `files` of them are kept.
+        files: the number of files to keep.
     """
 
     share: float = Field(default=0.0, ge=0.0, le=1.0)
@@ -121,15 +121,15 @@ class AccessLogSettings(Declaration):
 
 
 class RequestLogSettings(Declaration):
-    """A sample of the queries that were answered, as tf.Examples; see `serving.request_log`.
+    """A sample of the answered queries, as tf.Examples; see `serving.request_log`.
 
     Attributes:
-        share: of the requests whose queries are kept, from 0 (none) to 1.
+        share: the share of requests whose queries are logged, from 0 (none) to 1.
         path: the folder, relative to the root.
-        file_bytes: after which a file is complete.
-        file_seconds: after which a file with at least one query is complete.
+        file_bytes: the size after which a file is complete.
+        file_seconds: the time after which a file with at least one query is complete.
         total_bytes: of all complete files; the oldest are removed first.
-        days: after which a file is removed.
+        days: the age after which a file is removed.
     """
 
     share: float = Field(default=0.0, ge=0.0, le=1.0)
@@ -141,11 +141,11 @@ class RequestLogSettings(Declaration):
 
 
 class HistorySettings(Declaration):
-    """Where `ndr serve --histories` keeps what each user did last.
+    """Where `ndr serve --histories` stores the users' histories.
 
     Attributes:
         path: the SQLite file, relative to the root.
-        users: that are kept, those with the newest interactions.
+        users: the number of users to keep, those with the newest interactions.
     """
 
     path: Path = Path("histories.sqlite")
@@ -156,20 +156,20 @@ ServingTensorFlow = Literal["2.19", "2.20", "2.21"]
 
 
 class ServerConfig(Declaration):
-    """How `ndr serve` answers, where the embedded server does; and what TF Serving can load, where that does.
+    """Settings of `ndr serve` for the embedded server, and the release of TensorFlow that TF Serving has.
 
     Attributes:
-        tensorflow: the release that serves. A version with operations that it lacks is not pushed. 2.19 is that of the newest TF
+        tensorflow: the serving release. A version with operations that it lacks is not pushed. 2.19 is that of the newest TF
             Serving; the embedded server has the installed one.
-        limits: what it takes on.
-        tls: None serves without.
-        token: that requests must carry; None asks for none.
-        stale_seconds: for how long a newer version may be in the push folder, and not be loaded, before the server says that it is
-            not ready. None never says so: an old version is better than none, where all replicas met the same fault.
-        unknown_ids_share: of the requests whose ids are looked up in the vocabularies, for the metric of unknown ones.
+        limits: of the embedded server.
+        tls: None to serve without.
+        token: the token that requests must carry; None for none.
+        stale_seconds: how long a newer version may be in the push folder without being loaded before the server reports that it is
+            not ready. None for never: an old version is better than none if all replicas have the same fault.
+        unknown_ids_share: the share of requests whose ids are looked up in the vocabularies, for the metric of unknown ones.
         access_log: a line for each request.
         request_log: a sample of queries.
-        histories: of each user, where `ndr serve --histories` asks for them.
+        histories: of each user, for `ndr serve --histories`.
     """
 
     tensorflow: ServingTensorFlow = "2.19"

@@ -1,4 +1,4 @@
-"""NumPy arrays as TensorFlow's TensorProto and back, for both ends of the wire; text is an array of bytes objects."""
+"""Converts NumPy arrays to TensorFlow's TensorProto and back, for server and client; text is an array of bytes objects."""
 
 import math
 from dataclasses import dataclass
@@ -26,10 +26,10 @@ MOST_DIMENSIONS = 32  # NumPy's limit is twice that
 
 @dataclass(frozen=True)
 class Spec:
-    """What a signature declares of an input.
+    """A signature's declaration of an input.
 
     Attributes:
-        dtype: NumPy's.
+        dtype: NumPy's dtype.
         shape: -1 for any size; None for any rank.
     """
 
@@ -37,7 +37,7 @@ class Spec:
     shape: tuple[int, ...] | None
 
     def check(self, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
-        """Compares what came with what is declared.
+        """Compare a tensor with its declaration.
 
         Raises:
             RequestError: INVALID_ARGUMENT, they differ.
@@ -56,10 +56,10 @@ class Spec:
 
 
 def dtype_of(code: int) -> np.dtype[Any]:
-    """NumPy's dtype for one of TensorFlow's.
+    """Return NumPy's dtype for one of TensorFlow's.
 
     Raises:
-        RequestError: INVALID_ARGUMENT, it is none that is served.
+        RequestError: INVALID_ARGUMENT, it is not served.
     """
     if code not in _FORMS:
         known = ", ".join(types_pb2.DataType.Name(each) for each in _FORMS)
@@ -68,10 +68,10 @@ def dtype_of(code: int) -> np.dtype[Any]:
 
 
 def to_proto(array: NDArray[Any]) -> tensor_pb2.TensorProto:
-    """Packs an array, a value a field's entry, as TF Serving answers.
+    """Pack an array with one entry of a repeated field for each value, like TF Serving.
 
     Raises:
-        KeyError: its dtype is none that is served.
+        KeyError: its dtype is not served.
     """
     proto = tensor_pb2.TensorProto(dtype=_DTYPES[array.dtype])
     for size in array.shape:
@@ -81,16 +81,16 @@ def to_proto(array: NDArray[Any]) -> tensor_pb2.TensorProto:
 
 
 def from_proto(proto: tensor_pb2.TensorProto, name: str, spec: Spec, limits: Limits) -> NDArray[Any]:
-    """Unpacks an array, which may be read-only. Nothing is unpacked before its dtype, shape and size are found right.
+    """Unpack an array, which may be read-only. Its dtype, shape and size are checked before anything is unpacked.
 
     Args:
-        proto: values packed, listed, or fewer than the shape asks for, the last of which then stands for the rest.
-        name: what the tensor is called in errors.
-        spec: what the signature declares.
+        proto: values packed, listed, or fewer than the shape has; then the last one is repeated.
+        name: the tensor's name in errors.
+        spec: the signature's declaration.
         limits: of a request.
 
     Raises:
-        RequestError: INVALID_ARGUMENT, shape, dtype and values do not agree with each other, with the signature or with the limits.
+        RequestError: INVALID_ARGUMENT, shape, dtype and values contradict each other, the signature or the limits.
     """
     dtype, field = dtype_of(proto.dtype), _FORMS[proto.dtype][1]
     shape = tuple(dim.size for dim in proto.tensor_shape.dim)

@@ -1,4 +1,4 @@
-"""Which versions are served: the push folder is watched, and a version is live once all of it is in memory."""
+"""Decides which versions are served: watches the push folder, and makes a version live once it is completely loaded."""
 
 import logging
 import threading
@@ -50,10 +50,10 @@ class _Failure:
 class Versions:
     """The versions that are served.
 
-    All models of a version become live at once. A version that cannot be loaded leaves the one before it live, and is tried
-    again: at once when its files change, else after a wait that doubles, as what was missing (memory, file descriptors, a
-    network disk) may come back. A live version that is removed from the folder gives way to the one before it. Versions that
-    have a label in the folder's models.config are served besides the newest.
+    All models of a version become live at once. If a version cannot be loaded, the one before it stays live, and loading is retried:
+    at once when its files change, else after a doubling wait, because the missing resource (memory, file descriptors, a
+    network disk) may become available. If a live version is removed from the folder, the one before it becomes live. Versions
+    with a label in the folder's models.config are served besides the newest.
 
     Args:
         push_folder: see `components.pusher.versions`.
@@ -90,23 +90,23 @@ class Versions:
 
     @property
     def live(self) -> int | None:
-        """The version that answers requests that name none; None before the first is loaded."""
+        """The version for requests that name none; None before the first is loaded."""
         return max(self._served, default=None)
 
     @property
     def newest(self) -> int | None:
-        """The highest version in the push folder when it was last read; None before the first push."""
+        """The highest version in the push folder when last read; None before the first push."""
         return self._newest
 
     @property
     def stale_seconds(self) -> float:
-        """For how long a newer version than the live one has been in the push folder; 0 where the live one is the newest."""
+        """How long a newer version than the live one has been in the push folder; 0 if the live one is the newest."""
         since = self._stale_since
         return 0.0 if since is None else self._clock() - since
 
     @property
     def fault(self) -> str | None:
-        """Why the newest version could not be loaded when it was last tried; None where it was not tried or is loaded."""
+        """Why the last attempt to load the newest version failed; None if it was not tried or is loaded."""
         failure = self._failures.get(self._newest or 0)
         return failure.reason if failure else None
 
@@ -117,16 +117,16 @@ class Versions:
         return None if live is None else self._pushed_at.get(live)
 
     def waiting(self) -> dict[str, dict[str, int]]:
-        """By model and signature of the live version, the requests that wait for it."""
+        """Map models and signatures of the live version to the number of waiting requests."""
         served = self._served
         return {name: servable.waiting for name, servable in served[max(served)].items()} if served else {}
 
     def get(self, model: str, version: int | None) -> Servable:
-        """What answers a request.
+        """Return the model that answers a request.
 
         Args:
             model: its name.
-            version: its number; None for the highest that is loaded.
+            version: its number; None for the highest loaded one.
 
         Raises:
             RequestError: NOT_FOUND.
@@ -139,10 +139,10 @@ class Versions:
         return served[max(numbers)][model]
 
     def labelled(self, label: str) -> int:
-        """The version that has a label.
+        """Return the version with a label.
 
         Raises:
-            RequestError: INVALID_ARGUMENT, none has it.
+            RequestError: INVALID_ARGUMENT, no version has it.
         """
         version = self._labels.get(label)
         if version is None:
@@ -150,17 +150,17 @@ class Versions:
         return version
 
     def states(self, model: str) -> dict[int, State]:
-        """How far each version of a model has come, the newest first; empty for a model that was never seen."""
+        """Return the state of each version of a model, the newest first; empty for an unknown model."""
         with self._states_lock:
             return dict(sorted(self._states.get(model, {}).items(), reverse=True))
 
     def refresh(self) -> None:
-        """Reads the push folder once: loads what is new, the highest first, then drops what was removed and what is old.
+        """Read the push folder once: load new versions, the highest first, then drop removed and old ones.
 
-        One thread at a time: who comes while another loads a version waits for it, and does not load it again.
+        One thread at a time: a caller that comes while another loads a version waits, and does not load it again.
 
         Raises:
-            OSError: the push folder cannot be read; what is served stays served.
+            OSError: the push folder cannot be read; served versions stay.
         """
         with self._reading:
             self._refresh()
@@ -175,7 +175,7 @@ class Versions:
         }
         for position, each in enumerate(reversed(pushed)):
             if position >= KEPT_VERSIONS and each.version not in labelled and self._served:
-                continue  # older versions are loaded only where they have a label, or none of the newest can be
+                continue  # older versions are loaded only if they have a label, or none of the newest can be loaded
             if each.version not in self._served and self._is_due(each):
                 self._try_to_load(each)
         self._move_labels()
@@ -202,7 +202,7 @@ class Versions:
             self._config_fault = str(error)
 
     def _move_labels(self) -> None:
-        """A label moves once its new version is loaded; until then the old one answers."""
+        """Move each label once its new version is loaded; until then the old one answers."""
         self._labels = {
             label: version if version in self._served else self._labels.get(label, version)
             for label, version in self._configured_labels.items()
@@ -216,7 +216,7 @@ class Versions:
         files, begun = _files(pushed), self._clock()
         try:
             models = self._load_all(pushed)
-        except Exception as error:  # whatever TensorFlow makes of a damaged model
+        except Exception as error:  # a damaged model may raise any error of TensorFlow
             self.observe_load(False, self._clock() - begun)
             self._note_failure(pushed, files, error)
             return
@@ -253,7 +253,7 @@ class Versions:
         self._set_state(dict.fromkeys(MODELS), pushed.version, state)
 
     def _drop_removed(self, pushed: list[Pushed]) -> None:
-        """Drops what is newer than the newest version in the folder, unless nothing else could answer."""
+        """Drop versions newer than the newest in the folder, unless nothing else could answer."""
         present = [each for each in pushed if _is_there(each)]
         if not present:  # no version, or no disk
             return
@@ -289,11 +289,11 @@ class Versions:
 
 
 class Watcher(threading.Thread):
-    """Reads the push folder again and again, until it is stopped.
+    """Reads the push folder periodically, until it is stopped.
 
     Args:
-        versions: what is refreshed.
-        poll_seconds: between two reads.
+        versions: the versions to refresh.
+        poll_seconds: the pause between two reads.
     """
 
     def __init__(self, versions: Versions, poll_seconds: float) -> None:
@@ -303,26 +303,26 @@ class Watcher(threading.Thread):
         self._stopped = threading.Event()
 
     def run(self) -> None:
-        """Called by Python."""
+        """Override of Python's method."""
         reported = ""
         while not self._stopped.is_set():
             try:
                 self._versions.refresh()
                 reported = ""
-            except Exception as error:  # such as a disk that is away for a moment: what is served stays served
+            except Exception as error:  # such as a disk that is briefly unavailable: served versions stay
                 if str(error) != reported:
                     _log.exception("the push folder cannot be read; what is served stays served")
                 reported = str(error)
             self._stopped.wait(self._poll_seconds)
 
     def stop(self, seconds: float | None = None) -> None:
-        """Ends after the present read, which is waited for, `seconds` at most."""
+        """End after the current read; wait for it at most `seconds`."""
         self._stopped.set()
         self.join(seconds)
 
 
 def _is_there(pushed: Pushed) -> bool:
-    """Whether the models' folders exist. False only where the file system says that one does not."""
+    """Return whether the models' folders exist: False only if the file system says that one does not."""
     try:
         for folder in pushed.models.values():
             folder.stat()
@@ -334,7 +334,7 @@ def _is_there(pushed: Pushed) -> bool:
 
 
 def _files(pushed: Pushed) -> object:
-    """Whatever changes when a file of a version does; None where that cannot be read."""
+    """Return a value that changes when a file of a version does; None if that cannot be read."""
     try:
         found = (path for folder in pushed.models.values() for path in sorted(folder.rglob("*")) if path.is_file())
         return [(str(path), (status := path.stat()).st_size, status.st_mtime_ns) for path in found]

@@ -1,4 +1,4 @@
-"""Which ids of a query its model knows: those in the vocabularies that it was exported with. All others share hash buckets."""
+"""Tells which ids of a query are in the vocabularies of its model. All others share hash buckets."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,11 +15,11 @@ Counts = dict[str, tuple[int, int]]
 
 
 class Vocabularies:
-    """The vocabularies in a model's assets. Of an id a 64-bit hash is kept.
+    """The vocabularies in a model's assets, as 64-bit hashes of the ids.
 
     Args:
-        folder: of the SavedModel.
-        tables: the embedding table of each feature that is measured; those without a vocabulary are left out.
+        folder: the folder of the SavedModel.
+        tables: the embedding table of each measured feature; those without a vocabulary are ignored.
     """
 
     def __init__(self, folder: Path, tables: Mapping[str, str]) -> None:
@@ -28,7 +28,7 @@ class Vocabularies:
         self._known = {name: known[path] for name, path in paths.items() if path in known}
 
     def count(self, inputs: Mapping[str, NDArray[Any]]) -> Counts:
-        """By feature, how many ids a request's queries have, and how many of them are unknown."""
+        """Count by feature the ids of a request's queries, and the unknown ones."""
         if not self._known:
             return {}
         if served.EXAMPLES in inputs:

@@ -1,4 +1,4 @@
-"""Replays the requests that were pushed with a model, so that its first real one finds it warm."""
+"""Replays the requests that were pushed with a model, so that it is warm for its first real one."""
 
 from pathlib import Path
 
@@ -11,12 +11,12 @@ from serving.servable import Servable
 
 
 def replay(servable: Servable, folder: Path) -> None:
-    """Runs each request of the model's warm-up file, if it has one.
+    """Run each request of the model's warm-up file, if it has one.
 
     Raises:
-        ValueError: there are more than MOST_RECORDS, or one that is no Predict request.
-        RequestError: the model refuses one.
-        tf.errors.DataLossError: the file was cut short.
+        ValueError: there are more than MOST_RECORDS, or one that is not a Predict request.
+        RequestError: the model rejects one.
+        tf.errors.DataLossError: the file is truncated.
     """
     path = folder / REQUESTS_FILE
     if not path.exists():

@@ -1,6 +1,6 @@
-"""How many entries a map of a serialised protocol buffer has, before it is parsed.
+"""Counts the entries of a map in a serialised protocol buffer before it is parsed.
 
-To parse a map of 350,000 entries, which four megabytes can hold, takes seconds, in which no other thread of Python runs.
+Parsing a map of 350,000 entries, which fits into four megabytes, takes seconds, in which no other thread of Python runs.
 """
 
 from collections.abc import Iterator
@@ -14,12 +14,12 @@ _VARINT, _BYTES = 0, 2  # wire types
 
 
 def check_entries(name: str, content: bytes, *path: int) -> None:
-    """Counts the entries of a map. What is no protocol buffer is left to its parser.
+    """Count the entries of a map. Anything but a protocol buffer is left to its parser.
 
     Args:
-        name: of the map, in the error.
-        content: of a message.
-        path: the field numbers that lead to the map, the map's own at the end.
+        name: the map's name, in the error.
+        content: a serialised message.
+        path: the field numbers that lead to the map, with the map's own at the end.
 
     Raises:
         RequestError: INVALID_ARGUMENT, there are more than MOST_ENTRIES.
@@ -41,7 +41,7 @@ def _at(content: memoryview, path: tuple[int, ...]) -> Iterator[memoryview]:
 
 
 def _fields(content: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """The number and the content of each field that has one of its own: messages, texts, bytes, and packed lists."""
+    """Yield number and content of each length-delimited field: messages, texts, bytes, and packed lists."""
     at = 0
     try:
         while at < len(content):
@@ -59,7 +59,7 @@ def _fields(content: memoryview) -> Iterator[tuple[int, memoryview]]:
 
 
 def _varint(content: memoryview, at: int) -> tuple[int, int]:
-    """A number, and where it ends."""
+    """Return a number, and the position after it."""
     value = shift = 0
     while True:
         byte = content[at]
