@@ -1,7 +1,7 @@
-"""Beam 2.77 asks itself the same things again for every transform, which is half of a pipeline's time where there is little data.
+"""Caches what Beam 2.77 computes again for every transform, half of a pipeline's time if there is little data.
 
-It parses the pipeline's flags wherever it looks at an option, by a parser that it builds with all help texts; and it inspects the
-signature of every method of every DoFn some seven times. Where this module is imported, it remembers both.
+Beam parses the pipeline's flags wherever it reads an option, with a parser that it builds with all help texts; and it inspects the
+signature of every method of every DoFn some seven times. Importing this module caches both.
 """
 
 import types
@@ -19,8 +19,8 @@ _inspect = core.get_function_args_defaults
 
 
 def _options(self: Any, flags: Any = None, **overrides: Any) -> None:
-    """As Beam's own, which says what the arguments are."""
-    if not isinstance(flags, list):  # those of the process, which may change
+    """Replace Beam's own method, which documents the arguments."""
+    if not isinstance(flags, list):  # the process's flags, which may change
         _parse(self, flags, **overrides)
         return
     key = (type(self), tuple(flags))
@@ -37,7 +37,7 @@ def _options(self: Any, flags: Any = None, **overrides: Any) -> None:
 
 
 def _arguments_and_defaults(function: Any) -> tuple[list[str], list[Any]]:
-    """As Beam's own. What a method takes is up to its class, not to the object."""
+    """Replace Beam's own function. The arguments of a method depend on its class, not on the object."""
     if not isinstance(function, types.MethodType):
         return _asked(function)
     found = _arguments.get(function.__func__)

@@ -1,4 +1,4 @@
-"""What the workers of a Beam step load once a process, and keep."""
+"""Large objects that the workers of a Beam step load once per process, and keep."""
 
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
@@ -11,13 +11,13 @@ T = TypeVar("T")
 
 
 class Kept(Generic[T]):
-    """A large object, loaded when it is first asked for; the workers of a process have it together.
+    """A large object, loaded on first use and shared by the workers of a process.
 
-    Beam's `Shared` alone lets go of it once a step asks for another: two models that take turns would be loaded anew each time.
-    Here each user holds on to it, and it goes when they go. Sent to a worker, it goes without its object.
+    Beam's `Shared` alone releases an object once a step asks for another: two models in turn would be reloaded each time.
+    Here each user keeps a reference, so the object lives as long as they do. Pickling for a worker leaves out the object.
 
     Args:
-        load: makes it.
+        load: creates it.
     """
 
     def __init__(self, load: Callable[[], T]) -> None:
@@ -26,7 +26,7 @@ class Kept(Generic[T]):
         self._kept: T | None = None
 
     def get(self) -> T:
-        """The object."""
+        """Return the object, loading it if needed."""
         if self._kept is None:
             self._kept = self._shared.acquire(self._load)
         assert self._kept is not None

@@ -1,7 +1,7 @@
-"""What Beam, TFX and TFMA import for parts of theirs that nothing here uses: a fifth of the seconds that importing TFX takes.
+"""Modules that Beam, TFX and TFMA import for features that ndr does not use: a fifth of the time of importing TFX.
 
-Beam does without its own when they are not there. For the others empty ones stand in, whose names are classes that do nothing. Only
-the processes of `ndr` and of a pod leave them out: whoever imports our code beside `tfx.v1`, which wants BigQuery, has all of it.
+Beam works without its own. The others are replaced by empty modules, whose attributes are classes that do nothing. Only
+the processes of `ndr` and of a pod leave them out: importing our code beside `tfx.v1`, which needs BigQuery, loads all of it.
 """
 
 import sys
@@ -18,7 +18,7 @@ EMPTY = (
 
 
 class Empty(ModuleType):
-    """A module that has whatever is imported from it."""
+    """A module with any attribute that is imported from it."""
 
     __path__: list[str] = []
 
@@ -29,7 +29,7 @@ class Empty(ModuleType):
 
 
 def leave_out() -> None:
-    """Has them not imported from here on; those that were imported stay."""
+    """Prevent their import from here on; imported ones stay."""
     for name in ABSENT:
         sys.modules.setdefault(name, None)  # type: ignore[arg-type]  # so Python marks what is not there
     for name in EMPTY:

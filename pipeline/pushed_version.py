@@ -1,4 +1,4 @@
-"""A version in a push folder that is asked without a server, as `ndr_client.Client` asks one."""
+"""Asks a version in a push folder without a server, like `ndr_client.Client` asks one."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,11 +26,11 @@ from schemas.errors import UserError
 
 
 class PushedVersion:
-    """The newest version of a push folder, or a label's. Each question loads the SavedModels that it takes.
+    """The newest version of a push folder, or one with a label. Each question loads the SavedModels that it needs.
 
     Args:
         push_folder: a folder of this machine.
-        label: of a version; None for the newest.
+        label: the version's label; None for the newest.
 
     Raises:
         UserError: the push folder is an address, or no version has the label.
@@ -49,7 +49,7 @@ class PushedVersion:
         self._label = label
 
     def retrieve(self, queries: Sequence[bytes], k: int, version: str | None = None) -> Found:
-        """As `ndr_client.Client.retrieve`; the version is the one that was chosen."""
+        """Retrieve like `ndr_client.Client.retrieve`, from the chosen version."""
         asked: Inputs = {EXAMPLES: list(queries), K: [k] * len(queries)}
         return self._retrieved(EXAMPLES_SIGNATURE, asked)
 
@@ -62,7 +62,7 @@ class PushedVersion:
         where: Sequence[Sequence[str]] | None = None,
         version: str | None = None,
     ) -> Found:
-        """As `ndr_client.Client.similar`; the version is the one that was chosen."""
+        """Find similar items like `ndr_client.Client.similar`, from the chosen version."""
         (embedding,) = one_question.ask(
             self._folder(ITEM_TOWER), EXAMPLES_SIGNATURE, {EXAMPLES: list(items)}, (EMBEDDING,)
         )
@@ -80,7 +80,7 @@ class PushedVersion:
         return Found(ids, scores, self._version, self._label)
 
     def _folder(self, model: str) -> Path:
-        """A SavedModel, once its files are found to be those that were pushed."""
+        """Return a SavedModel's folder after checking that its files are the pushed ones."""
         if faults := self._pushed.faults([model]):
             raise UserError(f"{self._pushed.root}: expected a version that can be served: {'; '.join(faults)}")
         return self._pushed.parts[model]

@@ -1,4 +1,4 @@
-"""The way to ML Metadata: an SQLite file, a MySQL or MariaDB server, or a PostgreSQL server."""
+"""Connections to ML Metadata: an SQLite file, a MySQL or MariaDB server, or a PostgreSQL server."""
 
 import logging
 import time
@@ -14,20 +14,20 @@ from pipeline.config import Config
 from pipeline.metadata_settings import ServerSettings
 from schemas.errors import PassingError, UserError
 
-# Seconds between attempts: a database server that restarts is back within them.
+# Seconds between attempts: a restarting database server is back within them.
 PATIENCE = (0.5, 1.0, 2.0, 4.0, 8.0)
 DRIVER_TIMEOUT = 10  # seconds
-# What a call ends with whose server went away.
+# Errors of a call whose server went away.
 GONE = (errors.InternalError, errors.AbortedError, errors.UnavailableError)
 BUSY_WORDS = "Concurrent writes aborted"
 SCHEMA_WORDS = "MLMD database version"
-# What MySQL's and PostgreSQL's drivers say where trying again cannot help: who may not, what is not there, TLS on one side only.
+# Errors of MySQL's and PostgreSQL's drivers that retries cannot fix: no rights, a missing database, TLS on one side only.
 MYSQL_REFUSALS = {1044, 1045, 1049, 1698, 3159, tls_tunnel.MYSQL_TLS_REFUSED}
 POSTGRESQL_REFUSALS = {"28000", "28P01", "3D000", "42501", tls_tunnel.POSTGRESQL_TLS_REFUSED}
 
 
 def connection(config: Config) -> mlmd.ConnectionConfig:
-    """How the ML Metadata of a configuration is reached. It holds the password: not to be logged, compiled or kept.
+    """Return the connection to a configuration's ML Metadata. It holds the password: do not log, compile or store it.
 
     Raises:
         UserError: the password, or a certificate, is not where the configuration says.
@@ -44,7 +44,7 @@ def connection(config: Config) -> mlmd.ConnectionConfig:
     port = settings.port
     if settings.tls:
         host, port = tls_tunnel.LOOPBACK, tls_tunnel.opened(settings.way())
-    # A misspelt database must not be made: the day would start anew, with nothing to go on from.
+    # A misspelt database must not be created: the day would start from scratch, without an earlier model.
     if settings.store == "mysql":
         made.mysql.host, made.mysql.port, made.mysql.database = host, port, settings.database
         made.mysql.user, made.mysql.password, made.mysql.skip_db_creation = settings.user, password, True
@@ -58,16 +58,16 @@ def connection(config: Config) -> mlmd.ConnectionConfig:
 
 
 def has_begun(config: Config) -> bool:
-    """Whether there can be records: a file that nobody wrote yet is not made by looking for it."""
+    """Return whether there can be records, without creating a missing file."""
     return isinstance(config.metadata, ServerSettings) or config.metadata_path.exists()
 
 
 def connect(to: mlmd.ConnectionConfig) -> metadata_store.MetadataStore:
-    """Connects, and waits for a database server that restarts.
+    """Connect, and wait for a restarting database server.
 
     Raises:
         PassingError: the server cannot be reached.
-        UserError: it refuses the user, lacks the database, or holds something else than this version's ML Metadata.
+        UserError: it rejects the user, lacks the database, or holds something other than this version's ML Metadata.
     """
     for pause in PATIENCE:
         try:
@@ -79,12 +79,12 @@ def connect(to: mlmd.ConnectionConfig) -> metadata_store.MetadataStore:
 
 
 class Store:
-    """A connection that is made anew where a server went away and came back.
+    """A connection that is renewed after a server went away and came back.
 
-    Only for calls that may be made twice: reading, and writing what has an id.
+    Only for calls that may be repeated: reads, and writes of objects with an id.
 
     Args:
-        to: where ML Metadata is.
+        to: the connection's configuration.
 
     Raises:
         PassingError: as `connect`.
@@ -107,7 +107,7 @@ class Store:
 
 
 def connect_once(to: mlmd.ConnectionConfig) -> metadata_store.MetadataStore:
-    """Connects, or does not.
+    """Connect once, without waiting.
 
     Raises:
         PassingError, UserError: as `connect`.
@@ -123,14 +123,14 @@ def connect_once(to: mlmd.ConnectionConfig) -> metadata_store.MetadataStore:
 
 
 def _refusal(to: mlmd.ConnectionConfig, error: Exception) -> UserError:
-    """Why there is no connection. ML Metadata itself tells a file's faults, of a server's hardly any."""
+    """Explain why there is no connection. ML Metadata itself reports faults of a file, but hardly any of a server."""
     if SCHEMA_WORDS in str(error):
         return UserError(
             f"{place(to)} holds ML Metadata of another version: {error} Use the ndr that wrote it, or upgrade the database "
             "as ML Metadata's documentation says, with a copy of it at hand."
         )
     if BUSY_WORDS in str(error):
-        return PassingError(f"{place(to)} is in use by others, who did not let go of it. Try again.")
+        return PassingError(f"{place(to)} is locked by other processes, which did not release it. Try again.")
     kind = to.WhichOneof("config")
     if kind == "sqlite":
         reason = str(error).removeprefix("Error when executing query: ").partition(" query: ")[0]
@@ -150,7 +150,7 @@ def _refusal(to: mlmd.ConnectionConfig, error: Exception) -> UserError:
 
 
 def place(to: mlmd.ConnectionConfig) -> str:
-    """The store in words, without the password."""
+    """Describe the store, without the password."""
     match to.WhichOneof("config"):
         case "mysql":
             server = tls_tunnel.behind(to.mysql.host, to.mysql.port)
@@ -162,7 +162,7 @@ def place(to: mlmd.ConnectionConfig) -> str:
 
 
 def _ask_mysql(server: mlmd.MySQLDatabaseConfig) -> tuple[str, bool]:
-    """What the server itself says to a connection, empty where it takes it; and whether it would say so again."""
+    """Ask the server itself: return its refusal, empty if it accepts; and whether it would refuse again."""
     import pymysql
 
     try:
@@ -177,7 +177,7 @@ def _ask_mysql(server: mlmd.MySQLDatabaseConfig) -> tuple[str, bool]:
 
 
 def _ask_postgresql(server: mlmd.PostgreSQLDatabaseConfig) -> tuple[str, bool]:
-    """As `_ask_mysql`."""
+    """Ask a PostgreSQL server; see `_ask_mysql`."""
     import pg8000.native
 
     from pipeline.postgresql import ask

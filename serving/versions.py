@@ -50,8 +50,8 @@ class _Failure:
 class Versions:
     """The versions that are served.
 
-    All models of a version become live at once. If a version cannot be loaded, the one before it stays live, and loading is retried:
-    at once when its files change, else after a doubling wait, because the missing resource (memory, file descriptors, a
+    All models of a version become live at once. If a version cannot be loaded, the one before it stays live, and loading is
+    retried: at once when its files change, else after a doubling wait, because the missing resource (memory, file descriptors, a
     network disk) may become available. If a live version is removed from the folder, the one before it becomes live. Versions
     with a label in the folder's models.config are served besides the newest.
 

@@ -1,4 +1,4 @@
-"""The embeddings of the whole catalogue: the same files, to the byte, whatever the runner and its number of workers."""
+"""Embeds the whole catalogue to identical files, whatever the runner and its number of workers."""
 
 import hashlib
 import io
@@ -19,19 +19,19 @@ from ndr_client.served import BONUSES, EMBEDDING, EXAMPLES_SIGNATURE, REPEATED
 from schemas.features import CANDIDATE_ID
 
 BATCH = 512
-PART_BYTES = 1 << 20  # of compressed examples: some ten thousand items, whose examples and embeddings a worker holds
+PART_BYTES = 1 << 20  # of compressed examples: some ten thousand items, which a worker holds with their embeddings
 
 Item = tuple[bytes, bytes]
 """An item's id and its serialised example."""
 
 
 class Queries(NamedTuple):
-    """Queries as their tower embeds them.
+    """Queries embedded by their tower.
 
     Attributes:
         embeddings: [batch, width] float32.
-        repeated: [batch, entries] ids of items that the queries' histories add to the scores of, b"" for none; and
-        bonuses: [batch, entries] float32, what they add. No entries where histories add nothing.
+        repeated: [batch, entries] ids of items to which the queries' histories give bonuses, b"" for none.
+        bonuses: [batch, entries] float32, the bonuses. No entries without repeats.
     """
 
     embeddings: NDArray[np.float32]
@@ -40,10 +40,10 @@ class Queries(NamedTuple):
 
 
 class LoadedTower:
-    """A served tower, loaded once a process however many workers share it.
+    """A served tower, loaded once per process and shared by its workers.
 
     Args:
-        folder: of its SavedModel.
+        folder: the folder of its SavedModel.
     """
 
     def __init__(self, folder: str) -> None:
@@ -51,7 +51,7 @@ class LoadedTower:
 
     @property
     def width(self) -> int:
-        """Of the embeddings.
+        """The width of the embeddings.
 
         Raises:
             UserError: the tower cannot be loaded.
@@ -59,7 +59,7 @@ class LoadedTower:
         return int(self._tower.get().signatures[EXAMPLES_SIGNATURE].structured_outputs[EMBEDDING].shape[1])
 
     def embed(self, examples: list[bytes]) -> NDArray[np.float32]:
-        """[batch] serialised tf.Examples to [batch, width] unit vectors.
+        """Embed [batch] serialised tf.Examples to [batch, width] unit vectors.
 
         Raises:
             UserError: the tower cannot be loaded.
@@ -68,7 +68,7 @@ class LoadedTower:
         return embeddings
 
     def embed_queries(self, examples: list[bytes]) -> Queries:
-        """As `embed`, with what the histories add."""
+        """Embed queries, with the bonuses of their histories."""
         outputs = self._outputs(examples)
         if REPEATED not in outputs:
             nothing = np.zeros((len(examples), 0))
@@ -83,16 +83,16 @@ class LoadedTower:
 class EmbedCatalogue(beam.PTransform):
     """Embeds a catalogue with an item tower and writes `items-*.arrow`; see `components.indexer.files`.
 
-    TensorFlow's results may differ in their last bit with what else is in a batch, and Beam's bundles are of any size. So items are
-    divided by a digest of their ids into parts, as many as the size of the catalogue asks for, and each part is embedded in the
-    order of its ids in batches of `BATCH`. A worker holds one part at a time.
+    The last bit of TensorFlow's results may depend on the rest of a batch, and Beam's bundles have any size. So a digest of the ids
+    divides the items into parts, as many as the size of the catalogue needs, and each part is embedded in the order of its ids, in
+    batches of `BATCH`. A worker holds one part at a time.
 
     Args:
-        catalogue: patterns of gzipped TFRecords of tf.Examples, an item an example.
+        catalogue: patterns of gzipped TFRecords of tf.Examples, one for each item.
         tower: the folder of the item tower's SavedModel.
-        folder: where to.
-        prepare: gives, of a serialised example, the item's id and the example to embed, or nothing to leave it out; by default each
-            as it is.
+        folder: destination.
+        prepare: yields, for a serialised example, the item's id and the example to embed, or nothing to leave it out; by default
+            each example unchanged.
     """
 
     def __init__(
@@ -109,12 +109,12 @@ class EmbedCatalogue(beam.PTransform):
         self._prepare = prepare or _as_it_is
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
-        """Called by Beam.
+        """Override of Beam's method.
 
         Raises:
             UserError: the tower cannot be loaded.
         """
-        # Loads the tower here, where no runner puts the error into its own words.
+        # Loads the tower here, before Beam would wrap an error.
         width = self._tower.width
         paths = matching_paths(self._catalogue)
         parts = max(1, -(-sum(tf.io.gfile.stat(path).length for path in paths) // PART_BYTES))
@@ -124,7 +124,9 @@ class EmbedCatalogue(beam.PTransform):
             | "Spread" >> beam.Reshuffle()
             | "Read" >> beam.FlatMap(_read_items, self._prepare, parts)
         )
-        every_part = pipeline | "Parts" >> beam.Create([(part, None) for part in range(parts)])  # one without items too
+        every_part = pipeline | "Parts" >> beam.Create(
+            [(part, None) for part in range(parts)]
+        )  # includes parts without items
         return (
             (items, every_part)
             | beam.Flatten()
@@ -134,15 +136,15 @@ class EmbedCatalogue(beam.PTransform):
 
 
 class EmbedSomeQueries(beam.PTransform):
-    """Embeds some interactions' queries and writes them as NumPy's `.npy`, [queries, width] float32.
+    """Embeds the queries of some interactions and writes them as NumPy's `.npy`, [queries, width] float32.
 
-    Which they are is up to a digest of the examples: the same on any number of workers.
+    A digest of the examples selects them: the same on any number of workers.
 
     Args:
         interactions: patterns of gzipped TFRecords of tf.Examples.
-        count: how many, at most.
+        count: the maximum number of queries.
         tower: the folder of the query tower's SavedModel.
-        path: of the file.
+        path: the file's path.
     """
 
     def __init__(self, interactions: list[str], count: int, tower: str, path: str) -> None:
@@ -153,7 +155,7 @@ class EmbedSomeQueries(beam.PTransform):
         self._path = path
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
-        """Called by Beam."""
+        """Override of Beam's method."""
         return (
             pipeline
             | "InteractionFiles" >> beam.Create(self._interactions)
@@ -165,19 +167,19 @@ class EmbedSomeQueries(beam.PTransform):
 
 
 def candidate_id(serialized: bytes) -> bytes:
-    """The item id of a serialised interaction or catalogue entry."""
+    """Return the item id of a serialised interaction or catalogue entry."""
     example = tf.train.Example.FromString(serialized)
     value: bytes = example.features.feature[CANDIDATE_ID].bytes_list.value[0]
     return value
 
 
 def read_serialized(patterns: Sequence[str]) -> Iterator[list[bytes]]:
-    """The serialised examples of gzipped TFRecords, some thousands at a time, many times as fast as Beam reads them."""
+    """Read the serialised examples of gzipped TFRecords, some thousands at a time, many times as fast as Beam."""
     return read_batches(matching_paths(patterns))
 
 
 def matching_paths(patterns: Sequence[str]) -> list[str]:
-    """The files that the patterns match, in order."""
+    """Return the files that match the patterns, in order."""
     return [path for pattern in patterns for path in sorted(tf.io.gfile.glob(pattern))]
 
 

@@ -1,4 +1,4 @@
-"""The index as FAISS builds, keeps and searches it: by inner product, over all items or by lists of them (IVF)."""
+"""Builds, stores and searches the FAISS index: by inner product, over all items or by inverted lists (IVF)."""
 
 import os
 from typing import Any, NamedTuple
@@ -13,15 +13,15 @@ from components.indexer.settings import Plan
 from schemas.errors import UserError
 
 FILE = "index.faiss"
-TRAINING_ITEMS_A_LIST = 64  # a centroid is a mean: of more items it is hardly another, and k-means takes as much longer
+TRAINING_ITEMS_A_LIST = 64  # a centroid is a mean: more items hardly change it, and k-means takes longer in proportion
 
 
 class InvertedLists(NamedTuple):
-    """How an IVF divides the items.
+    """The division of the items into the lists of an IVF.
 
     Attributes:
         centroids: [lists, width] float32; an item is in the list whose centroid has the largest inner product with it.
-        sizes: [lists] int64, items in each.
+        sizes: [lists] int64, the number of items in each.
         order: [items] int64 rows, list after list, ascending in each.
     """
 
@@ -31,10 +31,10 @@ class InvertedLists(NamedTuple):
 
 
 class FaissIndex:
-    """Finds the items whose embeddings have the largest inner products with a query's.
+    """Finds the items with the largest inner products with a query.
 
     Args:
-        index: FAISS's, of the metric inner product; its n-th vector is that of row n.
+        index: a FAISS index with the inner product metric; its n-th vector is that of row n.
     """
 
     def __init__(self, index: faiss.Index) -> None:
@@ -42,7 +42,7 @@ class FaissIndex:
 
     @property
     def lists(self) -> InvertedLists | None:
-        """How the items are divided; None where they are not."""
+        """The division into lists; None for a flat index."""
         if not isinstance(self._index, faiss.IndexIVF):
             return None
         kept: Any = self._index.invlists
@@ -51,22 +51,22 @@ class FaissIndex:
         return InvertedLists(self._index.quantizer.reconstruct_n(0, kept.nlist), sizes, np.concatenate(rows))
 
     def look_at(self, probes: int) -> None:
-        """Makes searches look at so many lists, from now on and where the index is loaded."""
+        """Set the number of lists that searches probe, here and wherever the index is loaded."""
         if isinstance(self._index, faiss.IndexIVF):
             self._index.nprobe = probes
 
     def search(self, queries: NDArray[np.float32], k: int) -> NDArray[np.int64]:
-        """Finds the nearest items of each query.
+        """Find the nearest items of each query.
 
         Args:
             queries: [batch, width].
-            k: how many.
+            k: the number of items.
 
         Returns:
-            [batch, k] rows of `components.indexer.files.ItemEmbeddings`, the best first; -1 where no more were found.
+            [batch, k] rows of `components.indexer.files.ItemEmbeddings`, the best first; -1 for none.
 
         Raises:
-            ValueError: the queries are of another width, or k is less than 1.
+            ValueError: the queries have another width, or k is less than 1.
         """
         width = self._index.d
         if queries.ndim != 2 or queries.shape[1] != width:
@@ -77,7 +77,7 @@ class FaissIndex:
         return rows
 
     def write(self, folder: str) -> None:
-        """Leaves the index in a folder, without what says that it is whole."""
+        """Write the index to a folder, without the file that marks it as complete."""
         path = os.path.join(folder, FILE)
         with fileio.open(f"{path}.unfinished", "wb") as file:
             faiss.write_index(self._index, faiss.PyCallbackIOWriter(file.write))  # type: ignore[attr-defined]  # its stubs lack it
@@ -85,12 +85,12 @@ class FaissIndex:
 
 
 def build(embeddings: NDArray[np.float32], plan: Plan, seed: int) -> FaissIndex:
-    """Builds an index; the same arguments give the same one, to the byte, whatever the number of threads.
+    """Build an index; the same arguments give an identical one, whatever the number of threads.
 
     Args:
         embeddings: [items, width], at least one.
-        plan: what to build; where it does not say how many lists to look at, `FaissIndex.look_at` must.
-        seed: of the k-means that finds the lists, and of the items that it is shown.
+        plan: the kind of index; if it has no number of probes, set it with `FaissIndex.look_at`.
+        seed: of the k-means, and of the sample of items for it.
     """
     width = embeddings.shape[1]
     if plan.lists is None:
@@ -100,19 +100,17 @@ def build(embeddings: NDArray[np.float32], plan: Plan, seed: int) -> FaissIndex:
         index.nprobe = plan.probes or 1
         index.cp.seed = seed
         index.cp.max_points_per_centroid = TRAINING_ITEMS_A_LIST
-        index.cp.min_points_per_centroid = (
-            1  # FAISS warns of fewer than 39; how many there are is the catalogue's matter
-        )
+        index.cp.min_points_per_centroid = 1  # FAISS warns of fewer than 39; the catalogue decides the number
         index.train(embeddings)
     index.add(embeddings)
     return FaissIndex(index)
 
 
 def load(folder: str) -> FaissIndex:
-    """Loads the index of a folder that the Indexer wrote.
+    """Load the index that the Indexer wrote to a folder.
 
     Raises:
-        UserError: there is no whole index, or not the one that is described there.
+        UserError: there is no complete index, or it differs from its description.
     """
     described = files.read_description(folder)
     path = os.path.join(folder, FILE)

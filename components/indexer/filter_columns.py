@@ -1,6 +1,6 @@
-"""The columns of the catalogue that requests may ask for, as the index keeps them: a row an item, in the order of its rows.
+"""Reads the catalogue's filter columns for the index: a row for each item, in the order of its rows.
 
-Ids are lists, also where there is one or none; a number is null where there is none.
+Ids are lists, even of one or none; a missing number is null.
 """
 
 import hashlib
@@ -19,12 +19,12 @@ IDS, NUMBER = pa.list_(pa.binary()), pa.float32()
 
 
 def read(catalogue: Sequence[str], filters: Mapping[str, FilterColumn], ids: Sequence[bytes]) -> pa.Table:
-    """Reads the columns of a catalogue.
+    """Read the columns of a catalogue.
 
     Args:
-        catalogue: patterns of gzipped TFRecords of tf.Examples, an item an example.
+        catalogue: patterns of gzipped TFRecords of tf.Examples, one for each item.
         filters: the columns, at least one.
-        ids: of items of the catalogue; the n-th row is the n-th item's.
+        ids: ids of the catalogue's items; the n-th row is the n-th item's.
     """
     parts = [_columns(batch, filters) for batch in read_serialized(catalogue)]
     rows = pa.concat_tables(parts)
@@ -33,7 +33,7 @@ def read(catalogue: Sequence[str], filters: Mapping[str, FilterColumn], ids: Seq
 
 
 def sample(ids: Sequence[bytes]) -> NDArray[np.float32]:
-    """[items] numbers in [0, 1), of which as good as a share s is at most s, whatever the catalogue: by a digest of the id."""
+    """Return [items] numbers in [0, 1) such that for any share s, almost exactly that share is at most s; by a digest of the id."""
     digests = np.array([hashlib.blake2b(each, digest_size=8).digest() for each in ids])
     places = np.empty(len(ids), np.int64)
     places[np.argsort(digests, kind="stable")] = np.arange(len(ids))
@@ -50,7 +50,7 @@ def _columns(serialized: list[bytes], filters: Mapping[str, FilterColumn]) -> pa
 
 
 def _numbers(values: pa.ListArray) -> pa.Array:
-    """Lists of one number or none to numbers."""
+    """Flatten lists of one number or none; null for none."""
     offsets = values.offsets.to_numpy()
     flat = values.values if pa.types.is_floating(values.values.type) else pa.array([], NUMBER)
     return flat.take(pa.array(offsets[:-1], mask=offsets[1:] == offsets[:-1])).cast(NUMBER)

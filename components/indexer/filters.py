@@ -1,15 +1,15 @@
-"""Which items a request lets through, in plain TensorFlow operations, which stock TF Serving has.
+"""Selects the items that meet a request's conditions, in plain TensorFlow operations, which stock TF Serving has.
 
 A request has conditions, each a text, all of which an item must meet:
 
-    country=de        the item's country is de; several such of one name: any of these values
+    country=de        the item's country is de; several conditions with one name: any of these values
     country!=us       it is not us; several: none of them
-    price>=5          at least, and
-    price<=20         at most so much
+    price>=5          at least this number
+    price<=20         at most this number
 
-The names are those of `catalogue.filters` in `features.yaml`; what follows the operator is the value as it is, blanks and signs
-included. Of an item with several values one that matches is enough for `=`, and too much for `!=`. An item without a value passes
-`!=` only. A value that no item has is no fault: nothing passes `=`. Numbers are compared as float32, as the catalogue has them.
+The names are those of `catalogue.filters` in `features.yaml`; everything after the operator is the value, including blanks and
+signs. For an item with several values, one match is enough for `=`, and too much for `!=`. An item without a value passes only
+`!=`. A value that no item has is no fault: nothing passes `=`. Numbers are compared as float32, like the catalogue's.
 """
 
 from collections.abc import Sequence
@@ -28,18 +28,18 @@ from ndr_client.conditions import ANY_OF, AT_LEAST, AT_MOST, NONE_OF, grammar
 from ndr_client.served import WHERE
 
 SAMPLE = "_sample"
-"""A column that every retriever with filters has, to measure the recall of filtered search by; see `filter_columns.sample`."""
+"""A column of every retriever with filters, for measuring the recall of filtered search; see `filter_columns.sample`."""
 MOST_FILTERS = 64
-"""Different lists of conditions in a batch. As many rows as servers merge; each takes a byte for every item."""
-SHOWN_BYTES = 200  # of a condition that is refused
+"""The maximum number of distinct lists of conditions in a batch: the rows that servers merge. Each takes a byte for every item."""
+SHOWN_BYTES = 200  # of a refused condition
 
 
 class Passing(NamedTuple):
-    """What the queries of a batch let through.
+    """The items that the conditions of a batch's queries let pass.
 
     Attributes:
         masks: [filters, items] bool, by the rows of the search.
-        left: [filters] int32, how many items pass each.
+        left: [filters] int32, the number of items that pass each.
         number: [batch] int32, the filter of each query.
     """
 
@@ -48,16 +48,16 @@ class Passing(NamedTuple):
     number: tf.Tensor
 
     def of_rows(self, rows: tf.Tensor) -> tf.Tensor:
-        """[batch, n] rows to [batch, n] bool, whether they pass their query's filter."""
+        """Return whether [batch, n] rows pass their query's filter."""
         return tf.gather(tf.gather(self.masks, self.number), rows, batch_dims=1)
 
 
 class Filters(tf.Module):
-    """The columns, and what conditions on them let through.
+    """The filter columns, and the evaluation of conditions on them.
 
     Args:
-        columns: a row an item; see `components.indexer.filter_columns`.
-        ids: of the items.
+        columns: a row for each item; see `components.indexer.filter_columns`.
+        ids: the items' ids.
         order: the row in `columns` of each of the search's rows.
     """
 
@@ -75,13 +75,13 @@ class Filters(tf.Module):
         self._grammar = grammar(numbers)
 
     def __call__(self, where: tf.Tensor) -> Passing:
-        """What passes.
+        """Evaluate conditions.
 
         Args:
-            where: [batch, n] conditions, at least one row; an empty text is none.
+            where: [batch, n] conditions, at least one row; empty texts are ignored.
 
         Raises:
-            InvalidArgumentError: when it is run, a condition is none; or the rows have more than `MOST_FILTERS` different lists.
+            InvalidArgumentError: at run time, if a condition is invalid, or the rows have more than `MOST_FILTERS` distinct lists.
         """
         written = tf.strings.join([tf.strings.as_string(tf.strings.length(where)), where], ":")  # no two lists alike
         _, number = tf.unique(tf.strings.reduce_join(written, axis=1))
@@ -94,7 +94,7 @@ class Filters(tf.Module):
         return Passing(masks, tf.math.count_nonzero(masks, axis=1, dtype=tf.int32), number)
 
     def _parsed(self, conditions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """[filters, n] conditions to their names, operators and values."""
+        """Parse [filters, n] conditions to their names, operators and values."""
         flat = tf.reshape(conditions, [-1])
         is_valid = tf.strings.regex_full_match(flat, self._grammar.pattern) | (flat == "")
         wrong = tf.strings.substr(tf.boolean_mask(flat, ~is_valid)[:1], 0, SHOWN_BYTES)
@@ -112,7 +112,7 @@ class Filters(tf.Module):
         return name, operator, value
 
     def _mask(self, parsed: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> tf.Tensor:
-        """[n] names, operators and values to [items] bool."""
+        """Evaluate [n] names, operators and values to [items] bool."""
         names, operators, values = parsed
         passing = tf.ones([self._items], tf.bool)
         for name, column in self.columns.items():
@@ -127,7 +127,7 @@ class Filters(tf.Module):
 
 
 class _Ids(tf.Module):
-    """Items by the ids that they have: a slice of rows for each id.
+    """Items by their ids in a column: a slice of rows for each id.
 
     Args:
         column: [items] lists of binary.
@@ -143,7 +143,7 @@ class _Ids(tf.Module):
         place = np.empty(len(known), np.int64)
         place[np.argsort(known)] = np.arange(len(known)) + 1
         places = place[codes]
-        # The first is of no id, so that there always is one.
+        # The first entry is for no id, so that there is always one.
         sizes = np.bincount(places, minlength=len(known) + 1)
         ends = np.cumsum(sizes)
         self.known = tf.Variable(
@@ -154,14 +154,14 @@ class _Ids(tf.Module):
         self.rows = tf.Variable(rows[np.argsort(places, kind="stable")].astype(np.int32), trainable=False, name="rows")
 
     def __call__(self, operators: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
-        """[n] operators and values to [items] bool."""
+        """Evaluate [n] operators and values to [items] bool."""
         ids = fingerprint(values)
         known = self.known.read_value()
         places = tf.minimum(tf.searchsorted(known, ids), tf.size(known) - 1)
         places = tf.where(tf.gather(known, places) == ids, places, 0)
 
         def have(operator: str) -> tf.Tensor:
-            chosen = tf.unique(tf.boolean_mask(places, operators == operator)).y  # an id may be written many times
+            chosen = tf.unique(tf.boolean_mask(places, operators == operator)).y  # an id may be repeated
             starts, ends = tf.unstack(tf.gather(self.bounds.read_value(), chosen, axis=1))
             entries = tf.ragged.range(starts, ends).flat_values
             rows = tf.gather(self.rows.read_value(), entries)
@@ -177,10 +177,10 @@ class _Ids(tf.Module):
 
 
 class _Numbers(tf.Module):
-    """Items by a number that they have.
+    """Items by their number in a column.
 
     Args:
-        column: [items] float32; NaN where there is none.
+        column: [items] float32; NaN if missing.
     """
 
     def __init__(self, column: NDArray[np.float32]) -> None:
@@ -188,7 +188,7 @@ class _Numbers(tf.Module):
         self.numbers = tf.Variable(column, trainable=False, name="numbers")
 
     def __call__(self, operators: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
-        """[n] operators and values to [items] bool."""
+        """Evaluate [n] operators and values to [items] bool."""
         own = self.numbers.read_value()
         asked = tf.cast(tf.strings.to_number(values, tf.float64), tf.float32)
         infinite = tf.constant(np.inf, tf.float32)
@@ -198,7 +198,7 @@ class _Numbers(tf.Module):
         in_range = ((own >= lowest) & (own <= highest)) | ~has_range
 
         def have(operator: str) -> tf.Tensor:
-            # In order, so that what is compared does not grow with the conditions; the last is there where there are none.
+            # Sorted, so that the comparisons do not grow with the conditions; the last entry is for no condition.
             chosen = tf.concat([tf.sort(tf.boolean_mask(asked, operators == operator)), [np.nan]], axis=0)
             return tf.gather(chosen, tf.searchsorted(chosen[:-1], own)) == own
 

@@ -1,20 +1,20 @@
-"""The retriever: the query tower stitched to a search over the catalogue, as one SavedModel (paper, section 5).
+"""The retriever: the query tower joined to a search over the catalogue, as one SavedModel (paper, section 5).
 
-It is made of the tower as it is served, so it embeds a query exactly as the tower alone does, and of nothing but TensorFlow's own
-operations. Three signatures give `item_ids`, string [batch, k], and `scores`, float32 [batch, k], inner products, the best first:
+It consists of the served tower, so it embeds a query exactly like the tower alone, and of TensorFlow's own operations
+only. Three signatures return `item_ids`, string [batch, k], and `scores`, float32 [batch, k], inner products, the best first:
 
-    serving_default      a named tensor for each raw feature of the query, as the tower's; `k`, `exclude` and `where`
+    serving_default      a named tensor for each raw feature of the query, as for the tower; `k`, `exclude` and `where`
     serving_examples     `examples`, string [batch], serialised tf.Examples, with features `exclude` and `where`; `k`
-    serving_embeddings   `embedding`, float32 [batch, width], of a query or, for items like it, of an item; `k`, `exclude`, `where`
+    serving_embeddings   `embedding`, float32 [batch, width], of a query or, for similar items, of an item; `k`, `exclude`, `where`
 
-`k`, int32 [batch], is how many items each query wants, from 1 to `indexer.k_limit`. `exclude`, string [batch, n], has the ids of
-items that it does not, such as those already watched; an empty text is none. `where`, string [batch, n], has the conditions that
-items must meet (`components.indexer.filters`), an empty text is none; without filters in `features.yaml` there is no such input.
-Rows are as wide as the largest k of the batch asks for; what a query did not ask for, or there is not, is an empty id with the
+`k`, int32 [batch], is the number of items for each query, from 1 to `indexer.k_limit`. `exclude`, string [batch, n], has the ids of
+items to leave out, such as those already watched; empty texts are ignored. `where`, string [batch, n], has the conditions that
+items must meet (`components.indexer.filters`); empty texts are ignored. Without filters in `features.yaml` there is no such input.
+Rows are as wide as the largest k of the batch; places beyond a query's own k or the found items have an empty id and the
 score -2.
 
-Where a query's history adds to the scores of its items (`components.trainer.repeats`), the first two signatures add it, and score
-these items whatever lists they are in. An embedding alone has no history, so `serving_embeddings` adds nothing.
+With repeat bonuses (`components.trainer.repeats`), the first two signatures add them, and score the items of the history
+whatever lists they are in. An embedding alone has no history, so `serving_embeddings` adds nothing.
 """
 
 import os
@@ -54,10 +54,10 @@ class Retriever(tf.Module):
 
     Args:
         tower: the query tower's SavedModel, loaded.
-        search: over the catalogue's embeddings.
+        search: the search over the catalogue's embeddings.
         ids: the catalogue's item ids, in the order of those embeddings.
-        columns: what items are filtered by, in the same order (`components.indexer.filter_columns`); None for no filters.
-        k_limit: the largest k that is answered.
+        columns: the filter columns, in the same order (`components.indexer.filter_columns`); None for no filters.
+        k_limit: the maximum of k.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class Retriever(tf.Module):
         }
 
     def _traced(self, width: int) -> tuple[Any, Any, Any]:
-        """The search without and with filters, and the filters: traced once for all signatures."""
+        """Return the search without and with filters, and the filters: traced once for all signatures."""
         queries = tf.TensorSpec([None, width], tf.float32), tf.TensorSpec([], tf.int32)
         find = tf.function(self.search, autograph=False, input_signature=queries)
         if self.filters is None:
@@ -126,11 +126,11 @@ class Retriever(tf.Module):
         return find, tf.function(self.search, autograph=False, input_signature=[*queries, shapes]), passing
 
     def _retrieve(self, asked: dict[str, tf.Tensor], wanted: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Answers.
+        """Answer queries.
 
         Args:
-            asked: what the tower gives for the queries.
-            wanted: `k`, `exclude` and, where there are filters or Examples, `where`.
+            asked: the tower's outputs for the queries.
+            wanted: `k`, `exclude` and, with filters or for Examples, `where`.
         """
         queries, k, exclude = asked[EMBEDDING], wanted[K], wanted[EXCLUDE]
         where = wanted.get(WHERE, exclude[:, :0])
@@ -164,12 +164,12 @@ class Retriever(tf.Module):
         }
 
     def _best(self, asked: dict[str, tf.Tensor], most: tf.Tensor, exclude: tf.Tensor, passing: Passing | None) -> Found:
-        """[batch, most] items, of those that pass and are not excluded."""
+        """Return [batch, most] items that pass and are not excluded."""
         queries = asked[EMBEDDING]
         unwanted = _fingerprints(exclude)
         repeated = _fingerprints(asked[REPEATED]) if REPEATED in asked else unwanted[:, :0]
         apart = tf.concat([unwanted, repeated], axis=1)
-        # As many more as could be left out: of those that are found, enough are left.
+        # Retrieve as many more as could be left out, so that enough remain.
         k = tf.minimum(most + tf.shape(apart)[1], tf.shape(self.ids)[0])
         found = self._find(queries, k) if passing is None else self._find_passing(queries, k, passing)
         found = self._without(found, apart)
@@ -182,13 +182,13 @@ class Retriever(tf.Module):
         return Found(scores, tf.gather(found.rows, places, batch_dims=1))
 
     def _without(self, found: Found, unwanted: tf.Tensor) -> Found:
-        """What was found, with `NO_SCORE` for items of these fingerprints, [batch, n]."""
+        """Give `NO_SCORE` to found items with these fingerprints, [batch, n]."""
         candidates = tf.gather(self.fingerprints.read_value(), tf.maximum(found.rows, 0))
         is_unwanted = tf.reduce_any(candidates[:, :, tf.newaxis] == unwanted[:, tf.newaxis, :], axis=2)
         return Found(tf.where(is_unwanted, NO_SCORE, found.scores), found.rows)
 
     def _repeated(self, queries: tf.Tensor, repeated: tf.Tensor, bonuses: tf.Tensor) -> Found:
-        """The items of these fingerprints, [batch, n], with their bonuses; `NO_SCORE` for what the catalogue lacks."""
+        """Score the items with these fingerprints, [batch, n], with their bonuses; `NO_SCORE` for unknown items."""
         ascending = self.ascending.read_value()
         places = tf.searchsorted(ascending, tf.reshape(repeated, [-1]))
         places = tf.reshape(tf.minimum(places, tf.size(ascending) - 1), tf.shape(repeated))
@@ -198,7 +198,7 @@ class Retriever(tf.Module):
 
 
 def _fingerprints(ids: tf.Tensor) -> tf.Tensor:
-    """String ids to int64 fingerprints, `NO_ITEM` for an empty one."""
+    """Map string ids to int64 fingerprints, `NO_ITEM` for an empty one."""
     return tf.where(ids == "", tf.constant(NO_ITEM, tf.int64), fingerprint(ids))
 
 
@@ -210,15 +210,15 @@ def export_retriever(
     columns: pa.Table | None = None,
     k_limit: int = K_LIMIT,
 ) -> None:
-    """Writes the retriever's SavedModel, warm-up requests included, to `folder/retriever`.
+    """Write the retriever's SavedModel, with warm-up requests, to `folder/retriever`.
 
     Args:
         query_tower: the folder of its SavedModel.
-        search: over the catalogue's embeddings.
+        search: the search over the catalogue's embeddings.
         ids: in the order of those embeddings.
-        folder: where to.
-        columns: what items are filtered by; see `Retriever`.
-        k_limit: the largest k that is answered.
+        folder: destination.
+        columns: the filter columns; see `Retriever`.
+        k_limit: the maximum of k.
     """
     retriever = Retriever(load_tower(query_tower), search, ids, columns, k_limit)
     target = os.path.join(folder, RETRIEVER)

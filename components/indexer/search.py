@@ -1,7 +1,7 @@
-"""Search by inner product in plain TensorFlow operations, which stock TF Serving has: over all items, or by inverted lists (IVF).
+"""Searches by inner product in plain TensorFlow operations, which stock TF Serving has: over all items, or by inverted lists (IVF).
 
-Both kinds of search are called with queries, [batch, width] float32, `k`, a scalar int32 of at least 1, and what queries let
-through, where they do not let everything; and give `Found`.
+Both kinds are called with queries, [batch, width] float32, `k`, a scalar int32 of at least 1, and optionally the items that pass
+the queries' filters; they return `Found`.
 """
 
 import os
@@ -15,15 +15,15 @@ from components.indexer.faiss_index import InvertedLists
 from components.indexer.filters import Passing
 from ndr_client.served import NO_SCORE
 
-NOTHING = -1  # the row where no more was found
+NOTHING = -1  # the row of no item
 
 
 class Found(NamedTuple):
     """The best items of each query.
 
     Attributes:
-        scores: [batch, k] float32, descending; `NO_SCORE` where there are no more.
-        rows: [batch, k] int32; `NOTHING` where there are no more.
+        scores: [batch, k] float32, descending; `NO_SCORE` for no item.
+        rows: [batch, k] int32; `NOTHING` for no item.
     """
 
     scores: tf.Tensor
@@ -31,25 +31,25 @@ class Found(NamedTuple):
 
 
 class Search(Protocol):
-    """A search, and the items in the order of its rows."""
+    """A search, and the order of its rows."""
 
     order: NDArray[np.int64]
 
     def __call__(self, queries: tf.Tensor, k: tf.Tensor, passing: Passing | None = None) -> Found:
-        """The best k items of each query, of those that pass."""
+        """Return the best k items of each query, among those that pass."""
 
     def scores(self, queries: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-        """[queries, n] int32 rows to [queries, n] float32, the inner products of each query with its rows' items."""
+        """Map [queries, n] int32 rows to [queries, n] float32, the inner products of each query with its rows' items."""
 
 
 class ExactSearch(tf.Module):
-    """Compares a query with every item. Of items that score alike the one with the lower row comes first.
+    """Compares a query with every item. Among equal scores, the lower row comes first.
 
     Args:
         embeddings: [items, width].
 
     Attributes:
-        order: [items] int64, the row in `embeddings` of each of the search's rows: the same.
+        order: [items] int64, the row in `embeddings` of each of the search's rows: the identity.
     """
 
     def __init__(self, embeddings: NDArray[np.float32]) -> None:
@@ -58,14 +58,14 @@ class ExactSearch(tf.Module):
         self.vectors = tf.Variable(embeddings, trainable=False, name="vectors")
 
     def __call__(self, queries: tf.Tensor, k: tf.Tensor, passing: Passing | None = None) -> Found:
-        """See the module."""
+        """Search; see the module."""
         scores = tf.matmul(queries, self.vectors, transpose_b=True)
         if passing is not None:
             scores = tf.where(tf.gather(passing.masks, passing.number), scores, NO_SCORE)
         return best(scores, k)
 
     def scores(self, queries: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-        """See `Search`."""
+        """Score rows; see `Search`."""
         return _products_of_rows(self.vectors.read_value(), queries, rows)
 
 
@@ -73,19 +73,19 @@ class ListSearch(tf.Module):
     """Compares a query with the items of the lists whose centroids have the largest inner products with it.
 
     A list is a slice of consecutive rows, and TensorFlow's slices are views: no vector is copied, and the lists of a query are
-    multiplied side by side. That is why the probes are unrolled into the graph, and why queries are taken one by one.
+    multiplied in parallel. That is why the probes are unrolled into the graph, and why queries are processed one by one.
 
-    A query that lets few items through is compared with all of these: where that is less work than the lists are; where the first k
-    that pass would be more than the first `deepest` of all, which are k / s where a share s passes; and where the lists that are
-    looked at have fewer than k that pass, although there are more.
+    A query with a selective filter is compared with all passing items: if that is less work than the lists; if the first k
+    passing items would be deeper than the first `deepest` of all (k / s for a passing share s); and if the probed lists
+    have fewer than k passing items, although there are more.
 
     Args:
         embeddings: [items, width].
-        lists: how they are divided.
-        probes: how many lists are looked at.
-        deepest: for more items than this a query is compared with all: so few lists would not hold enough of the best.
-        vectors: `float32`, `bfloat16` or `int8`: how the embeddings are kept. int8 counts in steps of a 127th of the item's largest
-            value, which is kept beside it.
+        lists: the division into lists.
+        probes: the number of lists to probe.
+        deepest: for more items than this a query is compared with all: the probed lists would not hold enough of the best.
+        vectors: `float32`, `bfloat16` or `int8`: the format of the embeddings. int8 counts in steps of a 127th of the item's
+            largest value, which is stored with it.
 
     Attributes:
         order: [items] int64, the row in `embeddings` of each of the search's rows.
@@ -117,12 +117,12 @@ class ListSearch(tf.Module):
         self.vectors = tf.Variable(tf.cast(kept, vectors), trainable=False, name="vectors")
 
     def __call__(self, queries: tf.Tensor, k: tf.Tensor, passing: Passing | None = None) -> Found:
-        """See the module."""
-        # Read once, as a whole: what gathers from a variable makes every later read of it a copy.
+        """Search; see the module."""
+        # Read once, as a whole: a gather from the variable would turn every later read of it into a copy.
         vectors, bounds = self.vectors.read_value(), self.bounds.read_value()
         steps = None if self.steps is None else self.steps.read_value()
         nearest = tf.matmul(queries, self.centroids, transpose_b=True)
-        # Behind what the lists hold, which may be fewer than k.
+        # Pads the results of the lists, which may be fewer than k.
         no_scores, nothing = tf.fill([k], NO_SCORE), tf.fill([k], NOTHING)
 
         def in_all(query: tf.Tensor) -> Found:
@@ -147,7 +147,7 @@ class ListSearch(tf.Module):
                 products = _products(tf.gather(vectors, rows), query)
                 found = best(products if steps is None else products * tf.gather(steps, rows), k)
                 places = tf.minimum(tf.maximum(found.rows, 0), tf.maximum(left - 1, 0))
-                padded = tf.concat([rows, nothing[:1]], axis=0)  # so that there is one where nothing passes
+                padded = tf.concat([rows, nothing[:1]], axis=0)  # so that there is one row if nothing passes
                 return Found(found.scores, tf.where(found.rows >= 0, tf.gather(padded, places), NOTHING))
 
             def in_lists_first() -> Found:
@@ -161,7 +161,7 @@ class ListSearch(tf.Module):
             return tf.cond(is_little | is_deep, in_all_that_pass, in_lists_first)
 
         shape = Found(tf.TensorSpec([None], tf.float32), tf.TensorSpec([None], tf.int32))
-        # The nearest list first: behind it few scores are among the best so far, and top_k passes over the others at once.
+        # The nearest list first: after it few scores are among the best so far, and top_k skips the others at once.
         nearest_lists = tf.math.top_k(nearest, self.probes).indices
 
         if passing is not None:
@@ -190,17 +190,17 @@ class ListSearch(tf.Module):
             lambda: tf.map_fn(in_all, queries, fn_output_signature=shape, parallel_iterations=1),
             lambda: tf.cond(
                 tf.shape(queries)[0] == 1, alone, side_by_side
-            ),  # a loop of one costs a tenth of the search
+            ),  # a loop over one query costs a tenth of the search
         )
 
     def scores(self, queries: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-        """See `Search`; whatever lists the items are in."""
+        """Score rows; see `Search`. Works whatever lists the items are in."""
         products = _products_of_rows(self.vectors.read_value(), queries, rows)
         return products if self.steps is None else products * tf.gather(self.steps.read_value(), rows)
 
 
 def best(scores: tf.Tensor, k: tf.Tensor) -> Found:
-    """The best k of [..., rows] scores, [..., k]."""
+    """Return the best k of [..., rows] scores, [..., k]."""
     found = tf.math.top_k(scores, tf.minimum(k, tf.shape(scores)[-1]))
     rows = tf.where(found.values > NO_SCORE, found.indices, NOTHING)
     missing = k - tf.shape(found.values)[-1]
@@ -215,5 +215,5 @@ def _products_of_rows(vectors: tf.Tensor, queries: tf.Tensor, rows: tf.Tensor) -
 
 
 def _products(vectors: tf.Tensor, query: tf.Tensor) -> tf.Tensor:
-    """[rows, width] and [width] to [rows] float32."""
+    """Multiply [rows, width] and [width] to [rows] float32."""
     return tf.matmul(tf.cast(vectors, tf.float32), query[:, tf.newaxis])[:, 0]

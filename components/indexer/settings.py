@@ -1,4 +1,4 @@
-"""Which index is built, and how much of it a search looks at."""
+"""Settings of the index, and of the number of lists that a search probes."""
 
 import math
 from dataclasses import dataclass
@@ -10,20 +10,18 @@ from schemas.errors import UserError
 from schemas.features import Declaration
 from schemas.located_yaml import FaultsError, KeyPath
 
-LISTS_A_ROOT = (
-    4  # by the square root of the items: comparing a query with all centroids then costs about what a few lists do
-)
-LARGEST_SHARE = 0.25  # of the lists: a search that looks at more is hardly faster than an exact one
+LISTS_A_ROOT = 4  # times the square root of the items: then comparing a query with all centroids costs about as much as a few lists
+LARGEST_SHARE = 0.25  # of the lists: a search that probes more is hardly faster than an exact one
 
 
 @dataclass(frozen=True)
 class Plan:
-    """An index for a catalogue of a known size.
+    """An index for a catalogue of known size.
 
     Attributes:
         kind: `flat` or `ivf`.
-        lists: into how many lists an `ivf` divides the items; None of a `flat`.
-        probes: how many of them a search looks at; None of a `flat`, and of an `ivf` where that is to be found out.
+        lists: the number of lists of an `ivf`; None for a `flat`.
+        probes: the number of lists that a search probes; None for a `flat`, and for an `ivf` until it is tuned.
     """
 
     kind: Literal["flat", "ivf"]
@@ -36,19 +34,19 @@ class IndexerSettings(Declaration):
 
     Attributes:
         kind: `flat` compares a query with every item and is exact; `ivf` divides the items into lists by k-means and compares a
-            query with those of the nearest lists; `auto` takes `flat` for catalogues below `exact_below`, and for those of which
+            query with those of the nearest lists; `auto` uses `flat` for catalogues below `exact_below`, and if
             a quarter of the lists would not reach `recall_target`.
-        exact_below: items; of `auto`.
-        lists: of `ivf`, at most as many as there are items; 4 * sqrt(items) by default.
-        probes: of `ivf`, how many lists a search looks at, all where there are fewer. By default as few as reach `recall_target`.
-        recall_target: the share of the exact first `recall_at` items that a search must find, on average over queries: those of the
-            training split that it is tuned on and, at the lower end of a 95 % interval, others.
-        recall_at: how many items a search is tuned for; for more it finds a smaller share of them.
-        tuning_queries: how many queries it is tuned on.
-        vectors: how the retriever of an `ivf` keeps embeddings: `float32`; `bfloat16` in half, `int8` in a quarter of the memory,
-            at the cost of some recall, which more probes make up for in part. `index.faiss` always has float32.
-        k_limit: how many items a request may ask of the retriever; one for more is refused. At least the 100 that the
-            InfraValidator asks for.
+        exact_below: the number of items, for `auto`.
+        lists: for `ivf`, at most the number of items; 4 * sqrt(items) by default.
+        probes: for `ivf`, the number of lists that a search probes, at most all. By default the fewest that reach `recall_target`.
+        recall_target: the share of the exact first `recall_at` items that a search must find, on average over queries: the
+            training split's that it is tuned on and, at the lower end of a 95 % interval, others.
+        recall_at: the number of items that a search is tuned for; for more it finds a smaller share.
+        tuning_queries: the number of queries it is tuned on.
+        vectors: the format of an `ivf` retriever's embeddings: `float32`; `bfloat16` in half, `int8` in a quarter of the memory,
+            with some loss of recall, which more probes make up in part. `index.faiss` always has float32.
+        k_limit: the maximum number of items in a request to the retriever. At least the 100 that the
+            InfraValidator uses.
         seed: of the k-means.
     """
 
@@ -78,7 +76,7 @@ class IndexerSettings(Declaration):
         return self
 
     def plan(self, items: int) -> Plan:
-        """The index for so many items, at least one.
+        """Return the index for a number of items, at least one.
 
         Raises:
             UserError: there are more lists than items.
@@ -87,12 +85,12 @@ class IndexerSettings(Declaration):
             return Plan("flat")
         if self.lists and self.lists > items:
             raise UserError(
-                f"indexer.lists: expected at most as many as the catalogue has items, {items}, received {self.lists}. "
+                f"indexer.lists: expected at most the number of items in the catalogue, {items}, received {self.lists}. "
                 "Leave it out: it then follows the catalogue."
             )
         lists = self.lists or min(items, round(LISTS_A_ROOT * math.sqrt(items)))
         return Plan("ivf", lists, self.probes and min(lists, self.probes))
 
     def most_probes(self, lists: int) -> int:
-        """How many of so many lists a search may look at."""
+        """Return the maximum number of probes, given the number of lists."""
         return lists if self.kind == "ivf" else math.ceil(LARGEST_SHARE * lists)

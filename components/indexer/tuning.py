@@ -1,4 +1,4 @@
-"""How many lists a search must look at to find what exact search finds."""
+"""Finds the number of lists that a search must probe to find what exact search finds."""
 
 from collections.abc import Callable
 from functools import cache
@@ -12,7 +12,7 @@ from components.indexer.search import ListSearch, Search
 
 BATCH = 256
 LOWER_END = 1.96  # standard errors below the mean
-TIE = 1e-6  # as `components.evaluator.ranking` counts scores as equal
+TIE = 1e-6  # scores this close count as equal, as in `components.evaluator.ranking`
 
 
 def tune(
@@ -23,17 +23,17 @@ def tune(
     target: float,
     most: int,
 ) -> float:
-    """Has a search look at the fewest lists that reach a recall, as measured with itself.
+    """Set a search's probes to the fewest lists that reach a recall, measured with the search itself.
 
-    They reach it on these queries and, at the lower end of a 95 % interval, on others of their kind.
+    They reach it on these queries and, at the lower end of a 95 % interval, on other queries of the same kind.
 
     Args:
         search: over the embeddings; its `probes` are set.
         embeddings: [items, width].
         queries: [queries, width], at least one.
-        k: the exact first so many items are to be found.
+        k: the number of exact first items to find.
         target: the share of them.
-        most: lists that may be looked at, where they do not reach the target.
+        most: the maximum number of lists to probe, if none reaches the target.
 
     Returns:
         The recall that was reached.
@@ -54,7 +54,7 @@ def tune(
 
 
 def fewest(enough: Callable[[int], bool], most: int) -> int:
-    """The smallest number from 1 to `most` that is enough, if more is never worse; `most` where none is."""
+    """Return the smallest number from 1 to `most` that is enough, if more is never worse; `most` if none is."""
     high = 1
     while high < most and not enough(high):
         high = min(most, 2 * high)
@@ -66,7 +66,7 @@ def fewest(enough: Callable[[int], bool], most: int) -> int:
 
 
 def exact_scores(embeddings: NDArray[np.float32], queries: NDArray[np.float32], k: int) -> NDArray[np.float32]:
-    """[queries, k] scores of the exact first items, the best first; fewer where there are not so many items."""
+    """Return [queries, k] scores of the exact first items, the best first; fewer if there are fewer items."""
     scores: NDArray[np.float32] = faiss.knn(
         queries, embeddings, min(k, len(embeddings)), metric=faiss.METRIC_INNER_PRODUCT
     )[0]
@@ -76,9 +76,9 @@ def exact_scores(embeddings: NDArray[np.float32], queries: NDArray[np.float32], 
 def recalls(
     search: Search, embeddings: NDArray[np.float32], queries: NDArray[np.float32], exact: NDArray[np.float32]
 ) -> NDArray[np.float64]:
-    """[queries] shares of the exact first items that a search finds.
+    """Return [queries] shares of the exact first items that a search finds.
 
-    What it found counts by its true score: of items that score alike on the last place either will do.
+    Found items count by their true score: among items tied for the last place any will do.
 
     Args:
         search: of the embeddings.

@@ -1,7 +1,7 @@
-"""Folders of files on any file system that TFX's fileio knows: copied with their digests, compared, moved, taken away.
+"""Folders of files on any file system of TFX's fileio: copied with their digests, compared, moved, removed.
 
-A local folder comes and goes by one rename. An object store has none that is atomic, so files come and go one by one there,
-`saved_model.pb` as the last to come and the first to go: TF Serving looks for it, and never loads half a model.
+A local folder appears and disappears by one rename. Object stores have no atomic rename, so files appear and disappear one by one,
+`saved_model.pb` last and first: TF Serving looks for it, and so never loads half a model.
 """
 
 import hashlib
@@ -24,11 +24,11 @@ CHUNK = 1 << 20  # bytes
 
 @dataclass(frozen=True)
 class Source:
-    """A folder that is copied.
+    """A folder to copy.
 
     Attributes:
         folder: its path.
-        names: the files that are, relative to it; None for all.
+        names: the files to copy, relative to it; None for all.
     """
 
     folder: str
@@ -36,10 +36,10 @@ class Source:
 
 
 def exists(path: str) -> bool:
-    """Whether there is a file or a folder.
+    """Return whether there is a file or a folder.
 
     Raises:
-        UserError: TensorFlow has no file system for the address, or is not let in.
+        UserError: TensorFlow has no file system for the address, or no access.
     """
     try:
         found: bool = fileio.exists(path)
@@ -52,10 +52,10 @@ def exists(path: str) -> bool:
 
 
 def copy(source: Source, target: str) -> dict[str, Digest]:
-    """Copies files to a new folder.
+    """Copy files to a new folder.
 
     Returns:
-        By name, the digest of what was read.
+        By name, the digest of the content read.
 
     Raises:
         UserError: there is no file to copy.
@@ -71,7 +71,7 @@ def copy(source: Source, target: str) -> dict[str, Digest]:
 
 
 def digests(source: Source) -> dict[str, Digest]:
-    """By name, what files hold.
+    """Return the digests of files by name.
 
     Raises:
         UserError: there is none.
@@ -80,7 +80,7 @@ def digests(source: Source) -> dict[str, Digest]:
 
 
 def differences(expected: Mapping[str, Digest], found: Mapping[str, Digest]) -> list[str]:
-    """A sentence for each file that is not as it should be."""
+    """Describe each file that is not as expected, in a sentence."""
     sentences = []
     for name in sorted({*expected, *found}):
         if name not in found:
@@ -95,7 +95,7 @@ def differences(expected: Mapping[str, Digest], found: Mapping[str, Digest]) -> 
 
 
 def move(source: str, target: str) -> None:
-    """Moves a folder to a place where a server watches; safe to repeat after a crash at any point, while the source is there."""
+    """Move a folder to a place that a server watches; safe to repeat after a crash at any point, while the source exists."""
     if _is_local(target):
         fileio.makedirs(posixpath.dirname(target))
         fileio.rename(source, target)
@@ -107,11 +107,11 @@ def move(source: str, target: str) -> None:
 
 
 def probe(folder: str) -> None:
-    """Writes a small folder, moves it as a part of a version is moved, reads it, and removes it.
+    """Write a small folder, move it like a component of a version, read it, and remove it.
 
     Raises:
         UserError: as `exists`.
-        tf.errors.OpError, OSError: something of it cannot be done.
+        tf.errors.OpError, OSError: one of these fails.
     """
     aside, content = posixpath.join(folder, f".probe-{uuid.uuid4().hex}"), b"probe"
     source, target = posixpath.join(aside, "staged"), posixpath.join(aside, "moved", "folder")
@@ -129,7 +129,7 @@ def probe(folder: str) -> None:
 
 
 def take_away(folder: str, aside: str) -> None:
-    """Takes a folder from a place where a server watches: to a local place aside, or from an object store at once."""
+    """Remove a folder from a place that a server watches: to a local place aside, or from an object store directly."""
     if _is_local(folder):
         fileio.rename(folder, aside)
         return
@@ -150,7 +150,7 @@ def _names(source: Source) -> tuple[str, ...]:
 
 
 def _walk(folder: str) -> list[str]:
-    """The files in a folder and below, relative to it, in order."""
+    """List the files in a folder and below, relative to it, in order."""
     return sorted(
         posixpath.join(place.removeprefix(folder).strip("/"), name)
         for place, _, names in fileio.walk(folder)
@@ -159,13 +159,13 @@ def _walk(folder: str) -> list[str]:
 
 
 def _digest(path: str, copied: Any = None) -> Digest:
-    """What a file holds, which is also written to another where one is given."""
+    """Compute a file's digest, and copy the file if a target is given."""
     content, size = hashlib.sha256(), 0
     with fileio.open(path, "rb") as file:
         while True:
             chunk = file.read(CHUNK)
             if copied is not None:
-                copied.write(chunk)  # an empty one too: TensorFlow makes a file when it is first written to
+                copied.write(chunk)  # even an empty one: TensorFlow creates a file on the first write
             if not chunk:
                 return Digest(size=size, sha256=content.hexdigest())
             content.update(chunk)

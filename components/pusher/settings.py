@@ -1,4 +1,4 @@
-"""Where a version is pushed to."""
+"""Settings of the push folder."""
 
 import re
 
@@ -14,8 +14,8 @@ class PusherSettings(Declaration):
 
     Attributes:
         destination: a path below the root, or the address of an object store, such as gs://bucket/serving, that TensorFlow
-            has a file system for. Credentials are the environment's matter.
-        label: that every pushed version is given, such as `canary`, until `ndr promote` gives `stable` to it; None for no label.
+            has a file system for. Credentials come from the environment.
+        label: the label for every pushed version, such as `canary`, until `ndr promote` gives it `stable`; None for no label.
     """
 
     destination: str = Field(default="serving", pattern=r"^[^\x00]+$")

@@ -1,4 +1,4 @@
-"""What TF Serving is started with: the models of a push folder, and how it batches. Nothing heavy is imported."""
+"""Configures TF Serving: the models of a push folder, and batching. Imports nothing heavy."""
 
 from collections.abc import Iterable, Mapping
 
@@ -11,17 +11,17 @@ BATCHING_CONFIG = "batching.config"
 KEPT_VERSIONS = 2  # the live one and the one before it, which clients may still name
 MAX_BATCH_ROWS = 64
 BATCH_TIMEOUT_MICROS = 1000
-# Each client of ours waits for an answer before it asks again, so that a queue of more batches than this is a server that cannot
-# keep up, which then says so.
+# Our clients wait for an answer before they ask again, so a queue of more batches means a server that cannot
+# keep up, which then refuses requests.
 MAX_ENQUEUED_BATCHES = 100
 
 
 def model_config(push_folder: str, models: Iterable[str]) -> str:
-    """TF Serving's ModelServerConfig, as text, for --model_config_file.
+    """Return TF Serving's ModelServerConfig, as text, for --model_config_file.
 
     Args:
         push_folder: its absolute path or address, as TF Serving sees it.
-        models: the parts that are served, each a folder below it.
+        models: the components to serve, each a folder below it.
     """
     config = model_server_config_pb2.ModelServerConfig()
     for name in models:
@@ -33,7 +33,7 @@ def model_config(push_folder: str, models: Iterable[str]) -> str:
 
 
 def labels(config: str) -> dict[str, int]:
-    """The labels in a ModelServerConfig, by name the version; those of all models are the same.
+    """Return the version of each label in a ModelServerConfig; all models have the same.
 
     Raises:
         ValueError: it is not a ModelServerConfig.
@@ -43,12 +43,12 @@ def labels(config: str) -> dict[str, int]:
 
 
 def with_labels(config: str, labels: Mapping[str, int], kept_versions: int) -> str:
-    """A ModelServerConfig with other labels.
+    """Return a ModelServerConfig with other labels.
 
     Args:
         config: as text.
-        labels: by name the version.
-        kept_versions: the number of newest versions that are served; TF Serving refuses a configuration with a label for another.
+        labels: the version of each label.
+        kept_versions: the number of newest versions to serve; TF Serving rejects a label of any other version.
 
     Raises:
         ValueError: it is not a ModelServerConfig.
@@ -69,10 +69,10 @@ def _parsed(config: str) -> model_server_config_pb2.ModelServerConfig:
 
 
 def batching_parameters() -> str:
-    """TF Serving's BatchingParameters, as text, for --batching_parameters_file; no Python package has that proto.
+    """Return TF Serving's BatchingParameters, as text, for --batching_parameters_file; no Python package has that proto.
 
-    Inputs of different lengths are not padded: TF Serving pads with a tensor's first value, which would lengthen a history by
-    items that were never seen. Clients whose inputs vary in length ask `serving_examples`, whose inputs do not.
+    Inputs of different lengths are not padded: TF Serving pads with a tensor's first value, which would add items to a history
+    that were never seen. Clients with inputs of varying length use `serving_examples`, whose inputs do not vary.
     """
     return (
         f"max_batch_size {{ value: {MAX_BATCH_ROWS} }}\n"

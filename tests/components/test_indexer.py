@@ -482,7 +482,7 @@ def test_what_is_built_follows_the_settings_and_the_catalogue(given: dict[str, o
 
 
 def test_more_lists_than_items_are_refused() -> None:
-    with pytest.raises(UserError, match=r"indexer\.lists: expected at most as many as the catalogue has items, 9"):
+    with pytest.raises(UserError, match=r"indexer\.lists: expected at most the number of items in the catalogue, 9"):
         IndexerSettings(kind="ivf", lists=10).plan(9)
 
 

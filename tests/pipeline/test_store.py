@@ -259,7 +259,7 @@ def test_a_store_that_others_keep_busy_is_not_taken_for_something_else(config: C
     # The words of ML Metadata itself, half a minute after another process had begun an exclusive transaction.
     busy = RuntimeError("Concurrent writes aborted after max number of retries.")
     said = store._refusal(store.connection(config), busy)
-    assert isinstance(said, PassingError) and "in use by others" in str(said)
+    assert isinstance(said, PassingError) and "locked by other processes" in str(said)
 
 
 def test_localhost_is_a_machine_not_a_socket(server: Server) -> None:
