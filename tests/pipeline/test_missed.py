@@ -93,6 +93,6 @@ def test_a_day_that_was_delivered_again_with_fewer_rows_says_so(work: Work) -> N
 
     assert (
         lost_rows(of(800), of(1000))
-        == f"2026-11-24 has 800 rows now, and had 1,000 when run {read} read it: 20% are gone."
+        == f"2026-11-24 has 800 rows now, but had 1,000 when run {read} read it: 20% are gone."
     )
     assert lost_rows(of(950), of(1000)) == lost_rows(of(2000), of(1000)) == lost_rows(of(1), None) == ""

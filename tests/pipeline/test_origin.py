@@ -77,7 +77,7 @@ def test_a_root_that_was_moved_is_refused_until_it_is_where_it_was(tmp_path: Pat
     old.root.rename(new.root)
     moved = Records(connection(new))
     with pytest.raises(
-        UserError, match=rf"The root was {old.root} when run {run.name} was made, and is {new.root} now"
+        UserError, match=rf"The root was {old.root} in run {run.name}, and is {new.root} now"
     ):
         origin.check_root(new, moved)
     with pytest.raises(UserError, match=rf"link it \(ln -s {new.root} {old.root}\)"):
