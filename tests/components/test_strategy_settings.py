@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from components.trainer import strategies
+from components.trainer import strategies, worker
 from components.trainer.day import _shared_evenly
 from components.trainer.inputs import Batch
 from components.trainer.settings import StrategySettings
@@ -44,6 +44,17 @@ def test_the_chief_writes_or_the_first_worker_where_there_is_none(config: str, w
 def test_another_tf_config_is_refused(config: str) -> None:
     with pytest.raises(UserError, match="TF_CONFIG: expected JSON"):
         strategies.task_of(config)
+
+
+def test_an_error_of_a_worker_that_quotes_an_escape_sequence_is_shown_and_not_obeyed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["worker"])
+    monkeypatch.setenv(strategies.TF_CONFIG, "\x1b[2J")
+    with pytest.raises(SystemExit) as ended:
+        worker.main()
+    said = capsys.readouterr().err
+    assert ended.value.code == worker.USER_FAULT and "TF_CONFIG" in said and "\x1b" not in said
 
 
 @pytest.mark.parametrize("kind", ["multi_worker_mirrored", "parameter_server"])

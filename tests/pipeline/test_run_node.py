@@ -52,6 +52,11 @@ def test_a_fault_of_the_configuration_is_1(tmp_path: Path) -> None:
     assert status == 1 and "trainer.epochs" in said and "Traceback" not in said
 
 
+def test_an_error_that_quotes_an_escape_sequence_is_shown_and_not_obeyed(tmp_path: Path) -> None:
+    status, said = step(config=str(tmp_path / "\x1b[2J.yaml"))
+    assert status == 1 and "\u241b[2J.yaml: no such file" in said and "\x1b" not in said
+
+
 def test_an_image_with_other_code_than_was_compiled_is_1(tmp_path: Path) -> None:
     status, said = step(f"root={tmp_path}", definition="0123456789abcdef")
     assert status == 1 and "compiled from other code or another configuration (0123456789abcdef)" in said

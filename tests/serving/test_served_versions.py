@@ -21,10 +21,11 @@ from tiny import ANY_PORT, PARTS, Pushes, example
 from components.pusher.versions import PushFolder
 from components.trainer.warmup import REQUESTS_FILE, write_requests
 from ndr_client import Client
+from ndr_client.manifests import LARGEST_MANIFEST
 from schemas.errors import UserError
 from serving.readiness import Readiness
 from serving.server import EmbeddedServer, ServerSettings
-from serving.versions import Versions
+from serving.versions import Versions, Watcher
 
 
 def ids(server: EmbeddedServer, version: int | None = None) -> bytes:
@@ -220,7 +221,7 @@ def test_a_version_that_is_not_as_its_manifest_says_is_not_loaded(pushes, case: 
     assert re.search(words, versions.states("retriever")[second].message)
 
 
-@pytest.mark.parametrize("place", ["/etc", "../../etc", "", "retriever/../.."])
+@pytest.mark.parametrize("place", ["/etc", "../../etc", "", "retriever/../..", "retriever/\0"])
 def test_a_manifest_that_leads_out_of_the_push_folder_is_none(pushes, caplog, place: str) -> None:
     first = pushes.push("one")
     _, manifest = hidden_push(pushes, "two")
@@ -425,6 +426,37 @@ def test_odd_files_among_the_manifests_are_logged_once_and_stop_nothing(pushes, 
     second = pushes.push("two")
     versions.refresh()
     assert versions.live == second
+
+
+def test_a_manifest_that_is_too_large_is_none(pushes, caplog) -> None:
+    first, second = pushes.push("one"), pushes.push("two")
+    manifest = pushes.root / "manifests" / f"{second}.json"
+    manifest.write_bytes(manifest.read_bytes() + b" " * LARGEST_MANIFEST)
+    versions = Versions(pushes.root, lambda name, version, folder: name)
+    versions.refresh()
+    assert versions.live == first and f"expected a file of at most {LARGEST_MANIFEST} bytes" in caplog.text
+
+
+def test_a_push_folder_that_is_away_is_logged_once_and_seen_when_it_is_back(pushes, until, caplog) -> None:
+    class Counted(Versions):
+        looks = 0
+
+        def refresh(self) -> None:
+            self.looks += 1
+            super().refresh()
+
+    pushes.push("one")
+    aside = (pushes.root / "manifests").rename(pushes.root / "aside")
+    (pushes.root / "manifests").touch()  # as the folder, a file cannot be listed
+    versions = Counted(pushes.root, lambda name, version, folder: name)
+    watcher = Watcher(versions, 0.01)
+    watcher.start()
+    until(lambda: versions.looks > 5)
+    assert caplog.text.count("the push folder cannot be read") == 1
+    (pushes.root / "manifests").unlink()
+    aside.rename(pushes.root / "manifests")
+    until(lambda: versions.live)
+    watcher.stop()
 
 
 def request(k: int = 1) -> predict_pb2.PredictRequest:
