@@ -12,6 +12,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import tensorflow as tf
 import tensorflow_transform as tft
 from tfx import types
@@ -23,8 +25,9 @@ from tfx.utils import io_utils, path_utils
 from components.artifacts import ItemIndex, Retriever, warm_start_folder
 from components.example_gen.interactions import EVAL_SPLIT
 from components.example_gen.split_names import CATALOGUE_SPLIT
-from components.indexer import files
+from components.indexer import files, filter_columns
 from components.indexer.embedding import candidate_id
+from components.infra_validator.conditions import conditions, with_condition
 from components.infra_validator.parity import Parity
 from components.infra_validator.serving_tensorflow import lacking_faults
 from components.progress import progress
@@ -35,6 +38,7 @@ from components.trainer.settings import TrainerSettings
 from components.trainer.trained import TrainedTowers
 from components.transform.catalogue_lookup import CatalogueLookup
 from ndr_client import Client
+from ndr_client.faiss_client import columns_of
 from ndr_client.served import EMBEDDING, ITEM_TOWER, QUERY_TOWER, RETRIEVER
 from schemas.features import FeatureSpec
 from serving.server import EmbeddedServer, ServerSettings
@@ -166,8 +170,9 @@ def _faults(input_dict: dict[str, list[types.Artifact]], exec_properties: dict[s
         ]
         if lacking:
             return lacking
-        described = files.read_description(index)
-        parity = Parity(files.read(index), described.kind == "flat", described.settings["vectors"])
+        described, items = files.read_description(index), files.read(index)
+        is_exact, vectors = described.kind == "flat", described.settings["vectors"]
+        parity, filtered = Parity(items, is_exact, vectors), list[str]()
         spec = FeatureSpec.model_validate_json(exec_properties["feature_spec"])
         transform_output = tft.TFTransformOutput(artifact_utils.get_single_uri(input_dict["transform_graph"]))
         trained = TrainedTowers(
@@ -185,10 +190,40 @@ def _faults(input_dict: dict[str, list[types.Artifact]], exec_properties: dict[s
                 parity.queries(client.embed(QUERY_TOWER, examples).outputs[EMBEDDING], queries)
                 found = client.retrieve(examples, k)
                 parity.retrieved(found.item_ids, found.scores, queries, k, trained.repeats_of(examples))
+            if filters := spec.catalogue.filters:
+                progress("asks with conditions", 0.8)
+                columns = filter_columns.read(_patterns(input_dict["catalogue"], CATALOGUE_SPLIT), filters, items.ids)
+                for examples in islice(_batches(input_dict["examples"], EVAL_SPLIT), 1):
+                    filtered += _filtered(client, trained, examples, items, columns, is_exact, vectors)
             for examples in islice(_batches(input_dict["catalogue"], CATALOGUE_SPLIT), CHECKED_ITEMS // BATCH):
                 served = client.embed(ITEM_TOWER, examples).outputs[EMBEDDING]
                 parity.items([candidate_id(each) for each in examples], served, trained.embed_items(examples))
-    return parity.faults()
+    return [*parity.faults(), *filtered]
+
+
+def _filtered(
+    client: Client,
+    trained: TrainedTowers,
+    examples: list[bytes],
+    items: files.ItemEmbeddings,
+    columns: pa.Table,
+    is_exact: bool,
+    vectors: str,
+) -> Iterator[str]:
+    """Ask the same queries with each condition; yield a sentence for each kind of difference."""
+    queries, repeats, meets = trained.embed_queries(examples), trained.repeats_of(examples), columns_of(columns)
+    for condition in conditions(columns):
+        rows = np.flatnonzero(meets.passing([condition]))
+        if not len(rows):
+            continue
+        those = files.ItemEmbeddings([items.ids[row] for row in rows], items.embeddings[rows])
+        parity = Parity(those, is_exact, vectors, finds_all=True)
+        k = min(RETRIEVED, len(rows))
+        found = client.retrieve(with_condition(examples, condition), k)
+        parity.retrieved(found.item_ids, found.scores, queries, k, repeats)
+        yield from (
+            f"{fault}, asked with {condition} of the {len(rows):,} items that meet it" for fault in parity.faults()
+        )
 
 
 def _lookup(
@@ -204,7 +239,10 @@ def _lookup(
 
 def _batches(examples: list[types.Artifact], split: str) -> Iterator[list[bytes]]:
     """Yield serialised examples of a split, `BATCH` at a time."""
-    patterns = [io_utils.all_files_pattern(uri) for uri in artifact_utils.get_split_uris(examples, split)]
-    paths = sorted(path for pattern in patterns for path in tf.io.gfile.glob(pattern))
+    paths = sorted(path for pattern in _patterns(examples, split) for path in tf.io.gfile.glob(pattern))
     for batch in tf.data.TFRecordDataset(paths, compression_type="GZIP").batch(BATCH).as_numpy_iterator():
         yield batch.tolist()
+
+
+def _patterns(examples: list[types.Artifact], split: str) -> list[str]:
+    return [io_utils.all_files_pattern(uri) for uri in artifact_utils.get_split_uris(examples, split)]

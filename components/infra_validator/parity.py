@@ -63,10 +63,12 @@ class Parity:
         items: the embeddings that the index was built from.
         is_exact: whether the retriever compares a query with every item.
         vectors: the retriever's vector format.
+        finds_all: whether it finds k items wherever k exist, though perhaps not the best; by default, where it is exact.
     """
 
-    def __init__(self, items: ItemEmbeddings, is_exact: bool, vectors: str) -> None:
+    def __init__(self, items: ItemEmbeddings, is_exact: bool, vectors: str, finds_all: bool | None = None) -> None:
         self._items = items
+        self._finds_all = is_exact if finds_all is None else finds_all
         self._rows = {item: row for row, item in enumerate(items.ids)}
         self._is_exact = is_exact
         self._score_error = SCORE_ERRORS[vectors]
@@ -112,10 +114,10 @@ class Parity:
             len(queries), -1
         )
         there = rows >= 0
-        # Lists may hold fewer than k; exact search must find all that exist.
+        # Lists may hold fewer than k; exact search, and search among items that meet a condition, must find all that exist.
         strange = (ids != b"") & ~there
         twice = [len(set(row[each])) < each.sum() for row, each in zip(rows, there, strict=True)]
-        short = self._is_exact & (there.sum(axis=1) < k)
+        short = self._finds_all & (there.sum(axis=1) < k)
         self._strange += int((strange.any(axis=1) | twice | short).sum())
         bonuses = repeats and self._bonuses(repeats)
         products = np.einsum("qw,qkw->qk", queries, self._items.embeddings[rows])

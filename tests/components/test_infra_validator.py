@@ -15,7 +15,7 @@ from tfx import types
 from tfx.types import standard_artifacts
 
 from components.artifacts import ItemIndex, Retriever
-from components.indexer.component import IndexerExecutor
+from components.indexer.component import FILTERS, IndexerExecutor
 from components.indexer.files import ItemEmbeddings
 from components.indexer.settings import IndexerSettings
 from components.infra_validator.component import InfraValidatorExecutor
@@ -30,7 +30,7 @@ from schemas.features import CANDIDATE_ID, FeatureSpec
 SPEC = FeatureSpec.model_validate(
     {
         "interactions": {"user": "user", "item": "item", "time": "at"},
-        "catalogue": {"item": "item"},
+        "catalogue": {"item": "item", "filters": {"land": {"kind": "ids"}, "price": {"kind": "number"}}},
         "tables": {"item": {"width": 8, "hash_buckets": 500}},
         "query": {
             "past": {"kind": "history", "table": "item", "last": 2, "repeats": True, "encoder": "attention"},
@@ -58,25 +58,42 @@ def write(folder: Path, split: str, features: list[dict[str, list[Any]]]) -> typ
     return made
 
 
+def described(item: bytes) -> dict[str, list[Any]]:
+    """Of three items one is of two lands, and one of none and without a price; one item alone is of the moon."""
+    number = int(item[-3:])
+    lands = [[b"de"], [b"de", b"at"], []][number % 3] + [b"moon"] * (number == 7)
+    values = {"land": lands, "price": [float(number)] if number % 3 < 2 else []}
+    return {CANDIDATE_ID: [item], "item": [item], **{name: each for name, each in values.items() if each}}
+
+
 class World:
     """What the step is given: the first of two models, and what was made of it."""
 
     def __init__(self, folder: Path, models: list[types.Artifact], kind: str) -> None:
         self.folder = folder
         self.models = models
-        self.catalogue = write(folder / "catalogue", "catalogue", [{CANDIDATE_ID: [i], "item": [i]} for i in ITEMS])
+        self.catalogue = write(folder / "catalogue", "catalogue", [*map(described, ITEMS)])
         seen = [{"past": [ITEMS[n], ITEMS[2 * n]], "past_ages": [3.0 ** (n % 12), 5.0]} for n in range(150)]
         self.training, self.held_out = write(folder / "t", "train", seen), write(folder / "e", "eval", seen)
         given = {"kind": kind} if kind == "flat" else {"kind": "ivf", "lists": 8, "probes": 2, "vectors": "int8"}
-        self.made = [self._index(number, IndexerSettings.model_validate(given)) for number in (0, 1)]
+        # The third is of the first model, and of a catalogue in which each item has what belongs to the one before.
+        moved = [
+            {**described(other), CANDIDATE_ID: [i], "item": [i]}
+            for i, other in zip(ITEMS, ITEMS[-1:] + ITEMS[:-1], strict=True)
+        ]
+        catalogues = [self.catalogue] * 2 + [write(folder / "moved", "catalogue", moved)]
+        settings = IndexerSettings.model_validate(given)
+        self.made = [self._index(place, number, catalogues[place], settings) for place, number in enumerate((0, 1, 0))]
 
-    def _index(self, number: int, settings: IndexerSettings) -> tuple[types.Artifact, types.Artifact]:
+    def _index(
+        self, place: int, number: int, catalogue: types.Artifact, settings: IndexerSettings
+    ) -> tuple[types.Artifact, types.Artifact]:
         index, retriever = ItemIndex(), Retriever()
-        index.uri, retriever.uri = str(self.folder / f"index{number}"), str(self.folder / f"retriever{number}")
+        index.uri, retriever.uri = str(self.folder / f"index{place}"), str(self.folder / f"retriever{place}")
         IndexerExecutor().Do(
-            {"model": [self.models[number]], "catalogue": [self.catalogue], "examples": [self.training]},
+            {"model": [self.models[number]], "catalogue": [catalogue], "examples": [self.training]},
             {"index": [index], "retriever": [retriever]},
-            {"settings": settings.model_dump_json()},
+            {"settings": settings.model_dump_json(), "filters": FILTERS.dump_json(SPEC.catalogue.filters).decode()},
         )
         return index, retriever
 
@@ -176,6 +193,19 @@ def test_an_index_and_a_retriever_of_another_model_are_found_out(world: World, t
     assert "scores and inner products of its items differ for 150 of 150" in refused[1]
 
 
+def test_items_that_do_not_meet_the_condition_are_found_out(world: World, tmp_path: Path) -> None:
+    """Of 400 items 267 are of de, 133 of them also of at; one is of the moon; the prices are 0, 1, 3, 4, ... 399."""
+    refused = world.validate(world.models[0], 0, 2, tmp_path)
+    asked = [words.partition(", asked with ")[2] for words in refused if "or one that the index lacks" in words]
+    assert asked == [
+        "land=de of the 267 items that meet it",
+        "land=moon of the 1 items that meet it",
+        "land!=de of the 133 items that meet it",
+        "price>=199 of the 134 items that meet it",
+        "price<=0 of the 1 items that meet it",
+    ]
+
+
 def test_a_tower_that_is_not_what_was_trained_is_found_out(world: World, tmp_path: Path) -> None:
     mixed = standard_artifacts.Model()
     mixed.uri = str(tmp_path / "mixed")
@@ -197,8 +227,9 @@ def test_bonuses_that_are_not_those_that_were_learned_are_found_out(world: World
     shutil.copytree(other.uri, served.uri)
     shutil.rmtree(f"{served.uri}/Format-Serving")
     shutil.copytree(f"{world.models[0].uri}/Format-Serving", f"{served.uri}/Format-Serving")
-    (words,) = [words for words in world.validate(served, 0, 0, tmp_path) if "inner products" in words]
-    assert ", by up to 0.1" in words
+    alike = [words for words in world.validate(served, 0, 0, tmp_path) if "inner products" in words]
+    assert ", by up to 0.1" in alike[0]
+    assert [", asked with " in words for words in alike] == [False] + [True] * (len(alike) - 1) and len(alike) > 1
 
 
 def test_what_the_tensorflow_that_serves_lacks_is_refused(world: World, tmp_path: Path) -> None:
