@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from ml_metadata.proto import metadata_store_pb2 as mlmd
-from pytest import MonkeyPatch
+from pytest import CaptureFixture, MonkeyPatch
 from rich.console import Console
 from typer.testing import CliRunner
 from work import Day, Work
@@ -191,6 +191,11 @@ def test_a_table_ends_with_what_a_person_reads(shop: Shop, monkeypatch: MonkeyPa
     assert len(json.loads(shop.ndr("runs", "--json"))) == len(ids)  # a program is given all
     assert "The newest 2" in shop.ndr("artifacts")
     assert min(each["id"] for each in json.loads(shop.ndr("artifacts", "--json"))) == shop.first.examples.id
+
+
+def test_names_from_data_are_shown_and_not_obeyed(capsys: CaptureFixture[str]) -> None:
+    cli._print(["run \x1b[2J"])
+    assert capsys.readouterr().out == "run \u241b[2J\n"
 
 
 def test_a_run_is_shown(shop: Shop) -> None:

@@ -48,6 +48,14 @@ def test_what_rich_itself_sends_to_a_terminal_is_kept() -> None:
     assert file.getvalue() == "\x1b[?25l"
 
 
+@pytest.mark.parametrize("opened", [terminal.quiet_terminal, terminal.logging_terminal])
+def test_what_a_command_prints_is_shown_and_not_obeyed(opened, tmp_path: Path, capfd) -> None:
+    with opened(tmp_path, "run") as (console, _):
+        console.print(TITLE, highlight=False)
+    printed = capfd.readouterr().out
+    assert SHOWN.replace("\u2407", "") in printed and "\x1b" not in printed
+
+
 def test_a_log_line_with_an_escape_sequence_is_shown() -> None:
     record = logging.LogRecord("ndr", logging.ERROR, "file", 1, "%s", (TITLE,), None)
     assert SHOWN in VisibleFormatter().format(record)
