@@ -50,7 +50,7 @@ def test_popularity_is_that_of_all_days_and_recent_popularity_that_of_seven(know
     assert [ranked(known, b"x", item, [])[RECENT][0] for item in (b"b", b"c", b"a", b"d")] == [0, 1, 2, 3]
 
 
-def test_what_a_user_took_most_often_comes_first_then_the_newest_then_popularity(known: Known) -> None:
+def test_a_users_items_rank_by_frequency_then_recency_then_popularity(known: Known) -> None:
     # w took a twice and b once; c and d, which w never took, follow by popularity.
     assert [ranked(known, b"w", item, [])[TAKEN][0] for item in (b"a", b"b", b"c", b"d")] == [0, 1, 2, 3]
     # u took a, b and c once each, c last.

@@ -21,7 +21,7 @@ def test_every_step_of_a_small_day_has_a_floor(tmp_path: Path) -> None:
     assert all(seconds > 0 for seconds in found.values())
 
 
-def test_what_is_the_same_again_and_again_is_measured_once() -> None:
+def test_repeated_work_is_measured_once() -> None:
     asked: list[int] = []
     assert scaled(asked.append, 100, 10) >= 0
     scaled(asked.append, 3, 10)

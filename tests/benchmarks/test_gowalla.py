@@ -80,7 +80,7 @@ def test_the_last_tenth_of_each_line_is_left_out_and_nothing_is_lost() -> None:
     assert ((kept + left_out) != whole).nnz == 0
 
 
-def test_a_history_is_what_stands_before_in_the_line_the_newest_first(tmp_path: Path) -> None:
+def test_a_history_has_the_earlier_items_of_the_line_newest_first(tmp_path: Path) -> None:
     (tmp_path / "train.txt").write_text("1 d a c\n2 a\n")
     (tmp_path / "test.txt").write_text("2 b\n")
     inputs = Inputs(read(tmp_path).train, seed=0)
@@ -165,7 +165,7 @@ def test_a_split_that_cannot_be_used_is_one_sentence(
 
 @pytest.mark.parametrize("option", ["--epochs", "--width", "--batch-size", "--temperatures"])
 @pytest.mark.parametrize("value", ["0", "-1", "nan", "many"])
-def test_an_option_that_cannot_be_is_refused(
+def test_an_invalid_option_is_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], option: str, value: str
 ) -> None:
     with pytest.raises(SystemExit, match="2"):

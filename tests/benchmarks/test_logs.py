@@ -111,7 +111,7 @@ def test_items_are_born_and_die_as_the_motion_says(moving: World) -> None:
     assert lived.mean() == pytest.approx(20.0, abs=4 * 20 / np.sqrt(len(lived)))
 
 
-def test_what_is_gone_is_neither_taken_nor_in_the_catalogue(moving: World) -> None:
+def test_removed_items_are_neither_taken_nor_in_the_catalogue(moving: World) -> None:
     log = moving.log(9, ROWS)
     begun_hour = 9 * DAY_SECONDS + log.seconds // HOUR_SECONDS * HOUR_SECONDS
     assert (moving.gone[log.items] > begun_hour).all()
@@ -133,7 +133,7 @@ def test_users_replace_their_topics_as_often_as_the_motion_says(moving: World, w
     assert world.interests[0] is world.interests[1]  # by default they keep them
 
 
-def test_the_scorer_that_knows_the_truth_finds_what_is_expected_of_it(moving: World) -> None:
+def test_the_scorer_that_knows_the_truth_has_its_expected_recall(moving: World) -> None:
     rows, k = 2000, 50
     log = moving.log(5, rows)
     above, tied = moving.true_ranks(5, log)
@@ -153,7 +153,7 @@ def test_a_seed_is_a_log(world: World, log: Log) -> None:
     assert (world.log(0, ROWS).items != log.items).any()
 
 
-def test_what_is_written_is_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_written_files_are_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logs, "ROWS_A_FILE", 300)
     world = World(users=50, items=200, days=2)
     _, log = write(world, [100, 1000], tmp_path)

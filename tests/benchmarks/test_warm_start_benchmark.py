@@ -51,7 +51,7 @@ def places(*above: int) -> Ranks:
     return Ranks(np.array(above), np.zeros(len(above), np.int64))
 
 
-def test_each_scorer_is_compared_with_warm_start_on_what_both_ranked() -> None:
+def test_each_scorer_is_compared_with_warm_start_on_common_interactions() -> None:
     # Two days of 60 users each. Warm start finds all of the first day and none of the second; the frozen one none of the first and
     # half of the second; a week old there is a model on the second day only, which finds all of it.
     users = [b"u%d" % n for n in range(60)]
@@ -104,7 +104,7 @@ def test_the_truth_ranks_the_interactions_that_the_pipeline_read(tmp_path: Path)
     assert TRUTH not in warm_start.AGES
 
 
-def test_what_runs_report_is_a_mean_over_interactions() -> None:
+def test_runs_report_means_over_interactions() -> None:
     def run(day: str, name: str, ranked: int, model: float, popularity: float) -> Run:
         metrics = {"candidate": {"recall_at_50": [model, 0, 1]}, "popularity": {"recall_at_50": [popularity, 0, 1]}}
         judged = Judgement(model=1, model_span=1, interactions=ranked, ranked=ranked, not_in_catalogue=0)

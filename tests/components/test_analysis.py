@@ -98,12 +98,12 @@ def test_an_older_occurrence_counts_less_by_the_tables_half_life() -> None:
     }
 
 
-def test_what_was_counted_before_is_looked_up_but_not_counted_again() -> None:
+def test_earlier_days_are_looked_up_but_not_counted_again() -> None:
     tables, _ = measured(example(DAY - 1, item=b"b"), example(DAY, item=b"b"), example(DAY - 2, item=b"a"), since=DAY)
     assert tables == {"item": {b"a": (1, 0.0), b"b": (2, 1.0)}}
 
 
-def test_of_what_is_held_out_only_ids_that_may_have_a_row_are_counted() -> None:
+def test_only_vocabulary_ids_of_held_out_interactions_are_counted() -> None:
     held_out = example(DAY, item=b"a", device=b"phone", age=1.0)
     assert measured(held_out, split="eval") == ({"item": {b"a": (1, 1.0)}}, {})
 
@@ -150,7 +150,7 @@ def test_any_number_of_parts_is_added_up_by_any_number_of_workers(parts: int) ->
     assert as_dict(added) == {b"a": (2 * parts, parts / 2), b"b": (parts, float(parts))}
 
 
-def test_what_counting_ids_costs_grows_as_their_number_does(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cost_of_counting_ids_is_linear(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pins: all that was counted was added up again with every 15 parts, by the square of the data where every part has new ids."""
     rows = 0
 
@@ -263,7 +263,7 @@ def of_table(analysis: types.Artifact, table: str) -> tuple[dict[bytes, float], 
     return dict(known.own["count"]), dict(known.waiting["count"])
 
 
-def test_the_second_day_carries_on_what_the_first_one_knew(tmp_path: Path) -> None:
+def test_the_second_day_continues_the_first_days_analysis(tmp_path: Path) -> None:
     # Items count half after a day. a, b and c are frequent enough, d is not; c is of the day before: 4 times 1/2.
     first = analyse(
         tmp_path,
@@ -329,7 +329,7 @@ def test_a_first_run_over_more_than_a_year_gives_rows_to_those_who_come_seldom(t
     assert len(known[0]) == 389 and not known[1]
 
 
-def test_what_older_code_left_is_carried_on(tmp_path: Path) -> None:
+def test_analyses_of_older_code_are_read(tmp_path: Path) -> None:
     """It had whole numbers, of the newest window that had each id, and none that waits."""
     base = Path(warm_start_folder(f"{tmp_path}/{DAY}/model"))
     base.mkdir(parents=True)

@@ -66,7 +66,7 @@ def by_id(model: TwoTowerModel, transform: Callable[..., Any]) -> None:
 
 
 @pytest.mark.parametrize("knows", [by_content, by_id])
-def test_only_a_model_that_knows_what_items_are_finds_new_ones(tmp_path: Path, knows: Any) -> None:
+def test_only_a_model_with_content_features_finds_new_items(tmp_path: Path, knows: Any) -> None:
     model = export(SPEC, {"query": [WIDTH], "item": [WIDTH]}, tmp_path / "model", adjust=knows)
     random = np.random.default_rng(0)
     rows = []

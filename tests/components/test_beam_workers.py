@@ -137,7 +137,7 @@ def interactions(steps: Steps, catalogue: types.Artifact) -> types.Artifact:
     return made
 
 
-def test_threads_leave_what_one_process_does(
+def test_threads_write_the_same_as_one_process(
     steps: Steps, catalogue: types.Artifact, interactions: types.Artifact
 ) -> None:
     assert files(steps.catalogue(THREADS)) == files(catalogue)
@@ -148,7 +148,9 @@ def test_threads_leave_what_one_process_does(
     assert len(files(one)) == PARTITIONS and files(one) == files(two)
 
 
-def test_processes_leave_what_one_does(steps: Steps, catalogue: types.Artifact, interactions: types.Artifact) -> None:
+def test_several_processes_write_the_same_as_one(
+    steps: Steps, catalogue: types.Artifact, interactions: types.Artifact
+) -> None:
     assert files(steps.interactions(PROCESSES, catalogue)) == files(interactions)
 
 
@@ -159,7 +161,7 @@ def test_a_job_server_is_given_the_project_and_its_workers_leave_the_same(
     assert files(steps.interactions(JOB_SERVER, catalogue)) == files(interactions)
 
 
-def test_what_setup_file_ships_is_what_workers_import(tmp_path: Path) -> None:
+def test_setup_file_ships_everything_that_workers_import(tmp_path: Path) -> None:
     # As Beam builds it from --setup_file, and as a worker installs it, but for the dependencies.
     build = [sys.executable, "setup.py", "--quiet", "sdist", "--dist-dir", str(tmp_path)]
     subprocess.run(build, cwd=PROJECT, check=True, capture_output=True)

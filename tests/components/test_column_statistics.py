@@ -49,7 +49,7 @@ def by_feature(statistics: statistics_pb2.DatasetFeatureStatisticsList) -> dict[
 
 
 @pytest.mark.parametrize("waiting", [1, combining.WAITING_ROWS])
-def test_what_is_added_up_is_what_tfdv_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waiting: int) -> None:
+def test_statistics_equal_tfdvs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waiting: int) -> None:
     monkeypatch.setattr(combining, "WAITING_ROWS", waiting)
     path = str(tmp_path / "stats.pb")
     with beam.Pipeline(runner="FnApiRunner") as pipeline:

@@ -162,7 +162,7 @@ def test_late_and_redelivered_days_count_once(tmp_path: Path) -> None:
     assert items_of(files.read([f"{last}/{THROUGH}"], 103)) == raw_items(rows)
 
 
-def test_counts_decay_by_day_whoever_carries_them(tmp_path: Path) -> None:
+def test_counts_decay_by_day_however_they_are_carried(tmp_path: Path) -> None:
     settings = CountsSettings(half_life_days=2)
     rows: list[Row] = [(100, "v", "a"), (102, "v", "a"), (104, "w", "b")]
     at_once = count(tmp_path / "once", 104, rows, settings=settings)
@@ -175,7 +175,7 @@ def test_counts_decay_by_day_whoever_carries_them(tmp_path: Path) -> None:
         assert items_of(files.read([f"{counts}/{THROUGH}"], 106)) == {"a": 0.375, "b": 0.5}
 
 
-def test_what_is_kept_is_bounded(tmp_path: Path) -> None:
+def test_kept_counts_are_bounded(tmp_path: Path) -> None:
     settings = CountsSettings(half_life_days=None, pairs_per_item=2, items_per_user=2, user_days=3)
     rows: list[Row] = [(100, "old", "a"), *((104, "v", item) for item in ("a", "b", "a", "c", "a", "c"))]
     counts = count(tmp_path, 104, rows, settings=settings)

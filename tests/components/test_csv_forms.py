@@ -111,7 +111,7 @@ def test_columns_without_a_name_behind_the_others_are_no_fault(tmp_path: Path) -
     assert not accounting.dropped and texts(rows, "query_id") == ["u", "v"]
 
 
-def test_blanks_around_ids_are_told_or_removed(tmp_path: Path) -> None:
+def test_blanks_around_ids_are_reported_or_removed(tmp_path: Path) -> None:
     path = written(
         tmp_path, "user, sku,at,liked,dev\n u1,A ,2026-11-24T01:00:00Z, 1 ,\u00a0\nu 2,A,2026-11-24T02:00:00Z,1,p\n"
     )

@@ -221,7 +221,7 @@ def test_limits_are_for_features_that_there_are() -> None:
         ({"most": 1}, "Extra inputs"),
     ],
 )
-def test_limits_that_cannot_be_are_refused(settings: dict[str, Any], reason: str) -> None:
+def test_invalid_limits_are_rejected(settings: dict[str, Any], reason: str) -> None:
     with pytest.raises(ValidationError, match=reason):
         ValidationSettings.model_validate(settings)
 

@@ -118,7 +118,7 @@ def test_a_day_is_not_compared_with_itself_or_a_later_one(day: int) -> None:
     assert trained_before([statistics(2, day)], models) == []
 
 
-def test_a_day_that_no_model_was_trained_on_is_none_to_compare_with() -> None:
+def test_a_day_without_a_trained_model_is_no_reference() -> None:
     # Validation stopped yesterday, before the Trainer. The model need not be blessed.
     made = [statistics(1, DAY - 2), statistics(2, DAY - 1)]
     assert trained_before(made, [model(7, DAY - 2)]) == [1]
@@ -170,7 +170,7 @@ def counted_before(made: list[tuple[int, int]], hours: int) -> tuple[list[int], 
     return carried, before
 
 
-def test_counts_are_carried_from_before_what_is_held_out() -> None:
+def test_counts_are_carried_from_before_the_held_out_hours() -> None:
     made = [(1, DAY - 3), (2, DAY - 2), (3, DAY - 1), (4, DAY), (5, DAY + 1)]
     assert counted_before(made, hours=24) == ([3], [3])
     assert counted_before(made, hours=5) == ([3], [3])

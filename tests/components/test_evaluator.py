@@ -176,7 +176,7 @@ def test_metrics_of_a_first_run(tmp_path: Path) -> None:
     assert whole[CANDIDATE]["coverage_at_2"][1:] == [None, None]
 
 
-def test_metric_names_of_tfma_say_what_was_ranked(tmp_path: Path) -> None:
+def test_tfmas_metric_names_include_the_candidate_set(tmp_path: Path) -> None:
     whole = judge(tmp_path, crowd([0, 1]), exclude_history=True).metrics["all"]
     assert whole["candidates"] == "unseen"
     config = eval_config(EvaluatorSettings(exclude_history=True), has_history=True)
@@ -308,7 +308,7 @@ def test_a_model_that_training_on_made_worse_beyond_noise_is_not_blessed(tmp_pat
     ]
 
 
-def test_change_limits_are_not_looked_at_on_a_first_run(tmp_path: Path) -> None:
+def test_change_limits_are_not_checked_on_a_first_run(tmp_path: Path) -> None:
     limits = [{"metric": "recall_at_1", "fall_at_most": 0.0}]
     found = judge(tmp_path, crowd([0, 9]), limits=limits)
     assert found.blessed and not found.not_judged
@@ -332,7 +332,7 @@ def test_limits_on_slices(tmp_path: Path) -> None:
     ]
 
 
-def test_a_limit_on_an_empty_slice_is_not_judged_and_said(tmp_path: Path) -> None:
+def test_a_limit_on_an_empty_slice_is_reported_as_not_judged(tmp_path: Path) -> None:
     limits = [
         {"metric": "recall_at_5", "slice": {"item_age": "fresh"}, "at_least": 0.9},
         {"metric": "recall_at_1", "at_least": 0.4},
@@ -407,7 +407,7 @@ def test_several_workers_say_the_same(tmp_path: Path) -> None:
         ({"slices": {"age": {"edges": [5, 3]}}}, "expected ascending numbers"),
     ],
 )
-def test_settings_that_cannot_be(settings: dict[str, Any], words: str) -> None:
+def test_invalid_settings_are_rejected(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(ValidationError, match=words.replace("(", r"\(")):
         EvaluatorSettings.model_validate(settings)
 

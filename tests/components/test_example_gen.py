@@ -119,7 +119,7 @@ def test_an_example_has_its_items_features_and_its_users_past(tmp_path: Path) ->
     assert held_out["timestamp"] == [1795563000 * 1_000_000]  # 2026-11-24T23:30:00Z
 
 
-def test_a_history_of_a_kind_of_event_has_what_is_of_it(tmp_path: Path) -> None:
+def test_a_history_of_a_kind_of_event_has_only_that_kind(tmp_path: Path) -> None:
     declared = SPEC.model_dump()
     declared["interactions"]["event"] = {"column": "kind", "weights": {"view": 0, "buy": 1}, "zero_in_history": True}
     declared["query"] |= {
@@ -158,7 +158,7 @@ def test_a_blocked_item_is_known_but_neither_retrieved_nor_judged_by(
     assert (retrievable, blocked) == ([b"A", b"C"], [b"B"])
 
 
-def test_what_items_are_filtered_by_stands_in_the_catalogue_alone(tmp_path: Path) -> None:
+def test_filter_columns_are_only_in_the_catalogue(tmp_path: Path) -> None:
     declared = SPEC.model_dump()
     filters = {"lands": {"kind": "ids", "separator": " "}, "stock": {"kind": "number", "column": "left"}}
     declared["catalogue"]["filters"] = filters | {"tags": {"kind": "ids"}}
@@ -368,7 +368,7 @@ def test_a_week_before_the_day_is_read_for_histories(tmp_path: Path) -> None:
     assert (rows["rows"], rows["before"], rows["absent"]) == (2, 0, [])
 
 
-def test_a_day_of_histories_that_is_being_written_is_left_out_and_one_that_cannot_be_read_is_an_error(
+def test_an_incomplete_day_of_histories_is_skipped_and_an_unreadable_one_is_an_error(
     tmp_path: Path,
 ) -> None:
     shop = Shop(tmp_path)
@@ -388,7 +388,7 @@ def test_a_day_of_histories_that_is_being_written_is_left_out_and_one_that_canno
         asked.ingest()
 
 
-def test_what_is_read_for_histories_alone_counts_towards_no_limit(tmp_path: Path) -> None:
+def test_rows_read_only_for_histories_count_towards_no_limit(tmp_path: Path) -> None:
     # A bad row of two is a half. Neither do the twenty good rows of the day before hide it, nor do their bad ones add to it.
     good = [f"w{n},A,2026-11-24T0{n % 9}:30:00Z,1," for n in range(20)]
     shop = Shop(tmp_path, max_dropped_share=0.3)
@@ -440,7 +440,7 @@ def test_a_day_without_its_marker_is_not_read(tmp_path: Path) -> None:
         shop.ingest()
 
 
-def test_a_misspelt_column_is_named_with_what_was_meant(tmp_path: Path) -> None:
+def test_a_misspelt_column_is_named_with_a_suggestion(tmp_path: Path) -> None:
     shop = Shop(tmp_path)
     path = shop.log(GOOD, header=HEADER.replace("liked", "likd"))
     with pytest.raises(UserError, match=rf"{path}: expected a column liked \(did you mean likd\?\)"):

@@ -74,7 +74,7 @@ Way = Callable[..., list[list[bool]]]
         ([""], [1, 1, 1, 1]),
     ],
 )
-def test_what_conditions_let_through(way: Way, where: list[str], passes: list[int]) -> None:
+def test_conditions_select_items(way: Way, where: list[str], passes: list[int]) -> None:
     assert way(SHOP, where) == [[bool(each) for each in passes]]
 
 
@@ -105,7 +105,7 @@ def test_a_value_is_taken_as_it_is(way: Way, value: str) -> None:
     ["contry=de", "country", "country=", "country>=de", "price=cheap", "price>=", "price>5", "=de", "price<=1e999",
      "country =de", "xcountry=de", "price<=5 ", "nan", "price>=nan", "price<=inf"],
 )  # fmt: skip
-def test_what_is_no_condition_is_named(way: Way, condition: str) -> None:
+def test_invalid_conditions_are_named(way: Way, condition: str) -> None:
     words = "where: expected country with = or != and a value; price or in_stock with =, !=, >= or <= and a number; "
     with pytest.raises((ValueError, tf.errors.InvalidArgumentError)) as raised:
         way(SHOP, ["country=de", condition])
@@ -183,7 +183,7 @@ some_items = st.lists(
 
 @settings(max_examples=40, deadline=None)
 @given(items=some_items, where=st.lists(st.lists(some_conditions, max_size=4), min_size=1, max_size=3))
-def test_what_passes_is_what_meets_each_condition(items: list[tuple[Any, ...]], where: list[list[str]]) -> None:
+def test_items_pass_that_meet_each_condition(items: list[tuple[Any, ...]], where: list[list[str]]) -> None:
     catalogue = dict(zip(KINDS, map(list, zip(*items, strict=True)), strict=True))
     expected = [told(catalogue, each) for each in where]
     assert by_tensorflow(catalogue, *where) == expected

@@ -161,7 +161,7 @@ def test_files_that_are_passed_over_are_named(tmp_path: Path) -> None:
     assert found.passed_over == [f"{folder}/{name}" for name in ("._part.csv", ".part.csv.tmp", "_temporary")]
 
 
-def test_what_is_no_file_is_named(tmp_path: Path) -> None:
+def test_entries_that_are_not_files_are_named(tmp_path: Path) -> None:
     """A pipe would be waited for, for ever."""
     folder = written(tmp_path / "log/2026-11-24", "x").parent
     os.mkfifo(folder / "pipe.csv")
@@ -193,6 +193,6 @@ def test_with_a_file_a_day_the_days_are_recorded() -> None:
 
 
 @pytest.mark.parametrize("delimiter", ['"', "\\", "\n", "é", "||", ""])
-def test_what_delimits_nothing_is_refused(delimiter: str) -> None:
+def test_invalid_delimiters_are_rejected(delimiter: str) -> None:
     with pytest.raises(ValidationError):
         SourceSettings(path="x", format="csv", delimiter=delimiter)

@@ -38,7 +38,7 @@ def test_of_large_splits_every_nth_example_is_counted(patterns: list[str]) -> No
     assert (ids.tolist(), counts.tolist()) == ([7], [3])
 
 
-def test_what_is_left_is_what_a_batch_has_counted_and_estimated(patterns: list[str], tmp_path: Path) -> None:
+def test_the_file_has_counted_and_estimated_frequencies(patterns: list[str], tmp_path: Path) -> None:
     estimator = FrequencyEstimator(buckets=1024)
     estimator(tf.constant([7, 7, 7, 5], tf.int64))
     estimator(tf.constant([7, 5, -3, -3], tf.int64))

@@ -41,7 +41,7 @@ def test_the_first_gap_is_no_longer_than_initial_gap() -> None:
     assert FrequencyEstimator(ROOMY, initial_gap=5.0).estimate(int_ids(8)).numpy() == pytest.approx([1 / 5])
 
 
-def test_what_is_gone_is_let_go_of() -> None:
+def test_unused_objects_are_released() -> None:
     estimator = FrequencyEstimator(ROOMY, alpha=0.01)
     for _ in range(200):
         estimator.update(int_ids(7, 7))
@@ -53,7 +53,7 @@ def test_what_is_gone_is_let_go_of() -> None:
     assert estimator.estimate(int_ids(7)).numpy() == pytest.approx([2 / 1.02], rel=1e-4)
 
 
-def test_what_is_live_keeps_its_frequency_whenever_it_is_read() -> None:
+def test_live_items_keep_their_frequency_whenever_it_is_read() -> None:
     # An item in one batch of 10, at random; read at all steps, as draws from the catalogue are.
     estimator, random = FrequencyEstimator(ROOMY, alpha=0.01), np.random.default_rng(0)
 
@@ -145,9 +145,7 @@ def test_of_several_hashes_the_one_without_collision_counts() -> None:
     st.integers(1, 3),
     st.sampled_from(["occurrences", "batches"]),
 )
-def test_every_stream_gives_what_a_plain_loop_gives(
-    batches: list[list[int]], alpha: float, hashes: int, counting: Any
-) -> None:
+def test_every_stream_equals_a_plain_loop(batches: list[list[int]], alpha: float, hashes: int, counting: Any) -> None:
     estimator = FrequencyEstimator(3, hashes, alpha, initial_gap=7.0, counting=counting, seed=3)
     gap, count = np.full(3 * hashes, 7.0), np.ones(3 * hashes)
     last, hits = np.zeros(3 * hashes), np.zeros(3 * hashes)
@@ -263,7 +261,7 @@ def after_batches(rows: int, batches: int, earlier: str | None, folder: Path) ->
 
 
 @pytest.mark.parametrize(("before", "after"), [(512, 4096), (3000, 1000)])
-def test_what_was_learnt_of_batches_of_one_size_holds_for_another(tmp_path: Path, before: int, after: int) -> None:
+def test_estimates_carry_over_to_another_batch_size(tmp_path: Path, before: int, after: int) -> None:
     _, earlier = after_batches(before, 400, None, tmp_path)
     for batches in (0, 50):
         ratios, _ = after_batches(after, batches, earlier, tmp_path)

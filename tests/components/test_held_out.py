@@ -37,7 +37,7 @@ def test_hits_are_by_places_in_the_whole_catalogue_and_equal_scores_share_theirs
     assert found == [[1, 0, 0, 0], [1, 0.5, 0, 0.5], [1, 1, 0, 1], [1, 1, 1, 1]]
 
 
-def test_hits_have_what_histories_add() -> None:
+def test_hits_include_repeat_bonuses() -> None:
     # The second query has its item, 12, in its history, the third the item 10, the others nothing.
     held_out = of_first_user([[-1, -1], [-1, 12], [10, -1], [-1, -1]])
     assert held_out.hits(Angles(0.5), 2).tolist() == [1, 1, 0, 0.5]

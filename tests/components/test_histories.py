@@ -16,7 +16,7 @@ def test_histories_are_strictly_earlier_newest_last_and_at_most_k() -> None:
     assert found.newest[1:4].tolist() == [0, 0, 2]
 
 
-def test_what_is_held_out_stands_in_no_history_of_training() -> None:
+def test_held_out_interactions_are_in_no_history_of_training() -> None:
     users = np.array([7, 7, 7, 7, 9])
     times = np.array([1, 2, 3, 4, 5])
     held_out = np.array([False, True, False, True, True])
@@ -52,7 +52,7 @@ def test_nothing_has_no_history() -> None:
     assert found.positions.tolist() == found.ages(nothing).tolist() == [] and found.newest.tolist() == []
 
 
-def test_a_history_of_a_kind_of_event_holds_what_is_of_it() -> None:
+def test_a_history_of_a_kind_of_event_holds_only_that_kind() -> None:
     users = np.array([7, 7, 7, 7, 7, 9])
     times = np.array([1, 2, 3, 4, 5, 6])
     held_out = np.array([False, False, True, False, False, True])

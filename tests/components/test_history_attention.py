@@ -40,7 +40,7 @@ def weights(layer: HistoryAttention, rows: Any, ages: Any, prior: Any = None, se
     return layer.attend(vectors, prior, tf.constant(ages, tf.int64), given)[0].numpy().tolist()
 
 
-def test_what_has_learnt_nothing_is_the_mean_that_half_life_says() -> None:
+def test_an_untrained_encoder_is_the_half_life_mean() -> None:
     random = np.random.default_rng(0)
     vectors = tf.constant(random.normal(size=(4, 3, 2)), tf.float32)
     there = tf.constant([[1, 1, 1], [1, 1, 0], [1, 0, 0], [0, 0, 0]]) > 0
@@ -51,7 +51,7 @@ def test_what_has_learnt_nothing_is_the_mean_that_half_life_says() -> None:
     assert not found[3].numpy().any()  # an empty history is the zero vector
 
 
-def test_weights_are_of_what_an_item_is_its_place_and_its_age() -> None:
+def test_weights_depend_on_item_position_and_age() -> None:
     of_items = attention(query=[log(3), 0])
     assert weights(of_items, [[1, 7], [0, -7], [0, 0]], UNKNOWN) == pytest.approx([0.6, 0.2, 0.2])  # 3 to 1 to 1
     # Places from the newest, which is the last: 2, 1 and 0, of the classes 2, 1 and 0.

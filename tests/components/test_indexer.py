@@ -127,7 +127,7 @@ def test_every_item_has_the_embedding_that_the_tower_gives_it(
 
 
 @pytest.mark.parametrize("mode", ["multi_threading", "multi_processing"])
-def test_several_workers_write_what_one_does_to_the_byte(
+def test_several_workers_write_the_same_bytes_as_one(
     model: types.Artifact, three_parts: types.Artifact, tmp_path: Path, mode: str
 ) -> None:
     one = embed(three_parts, tower_of(model), tmp_path / "one")
@@ -288,7 +288,7 @@ def test_items_that_are_all_alike_are_all_there(plan: Plan) -> None:
     assert sorted(rows[0].tolist()) == list(range(10))
 
 
-def test_with_every_list_looked_at_an_ivf_finds_what_is_exact() -> None:
+def test_an_ivf_that_probes_every_list_is_exact() -> None:
     embeddings = unit(np.random.default_rng(0).normal(size=(2000, 8)))
     queries = unit(np.random.default_rng(1).normal(size=(50, 8)))
     exact = np.argsort(-(queries @ embeddings.T), axis=1)[:, :10]
@@ -364,9 +364,7 @@ def test_the_step_leaves_an_index_that_finds_every_item(
     ]
 
 
-def test_what_items_are_filtered_by_is_beside_their_ids_and_in_the_retriever(
-    model: types.Artifact, tmp_path: Path
-) -> None:
+def test_filter_columns_are_beside_the_ids_and_in_the_retriever(model: types.Artifact, tmp_path: Path) -> None:
     # Item n costs n, the last nothing; even ones are of two lands, of the odd ones nothing is known.
     examples = []
     for number, item in enumerate(item_ids(20)):
@@ -477,7 +475,7 @@ def test_an_index_is_loaded_as_it_was_written_or_refused(plan: Plan, tmp_path: P
         ({"kind": "ivf", "lists": 9, "probes": 9}, 9, Plan("ivf", 9, 9)),
     ],
 )
-def test_what_is_built_follows_the_settings_and_the_catalogue(given: dict[str, object], items: int, plan: Plan) -> None:
+def test_the_index_follows_the_settings_and_the_catalogue(given: dict[str, object], items: int, plan: Plan) -> None:
     assert IndexerSettings.model_validate(given).plan(items) == plan
 
 

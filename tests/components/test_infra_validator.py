@@ -149,7 +149,7 @@ def world(request: pytest.FixtureRequest, models: list[types.Artifact], tmp_path
     return World(tmp_path_factory.mktemp(request.param), models, request.param)
 
 
-def test_what_was_made_of_one_model_answers_as_it_was_trained(world: World, tmp_path: Path) -> None:
+def test_a_version_of_one_model_answers_as_trained(world: World, tmp_path: Path) -> None:
     assert world.validate(world.models[0], 0, 0, tmp_path) == []
 
 
@@ -193,7 +193,7 @@ def test_an_index_and_a_retriever_of_another_model_are_found_out(world: World, t
     assert "scores and inner products of its items differ for 150 of 150" in refused[1]
 
 
-def test_items_that_do_not_meet_the_condition_are_found_out(world: World, tmp_path: Path) -> None:
+def test_items_that_fail_the_condition_are_detected(world: World, tmp_path: Path) -> None:
     """Of 400 items 267 are of de, 133 of them also of at; one is of the moon; the prices are 0, 1, 3, 4, ... 399."""
     refused = world.validate(world.models[0], 0, 2, tmp_path)
     asked = [words.partition(", asked with ")[2] for words in refused if "too few items" in words]
@@ -206,7 +206,7 @@ def test_items_that_do_not_meet_the_condition_are_found_out(world: World, tmp_pa
     ]
 
 
-def test_a_tower_that_is_not_what_was_trained_is_found_out(world: World, tmp_path: Path) -> None:
+def test_a_tower_that_differs_from_the_trained_one_is_detected(world: World, tmp_path: Path) -> None:
     mixed = standard_artifacts.Model()
     mixed.uri = str(tmp_path / "mixed")
     shutil.copytree(world.models[0].uri, mixed.uri)
@@ -232,7 +232,7 @@ def test_bonuses_that_are_not_those_that_were_learned_are_found_out(world: World
     assert [", asked with " in words for words in alike] == [False] + [True] * (len(alike) - 1) and len(alike) > 1
 
 
-def test_what_the_tensorflow_that_serves_lacks_is_refused(world: World, tmp_path: Path) -> None:
+def test_operations_missing_in_the_serving_tensorflow_are_refused(world: World, tmp_path: Path) -> None:
     newer = standard_artifacts.Model()
     newer.uri = str(tmp_path / "newer")
     shutil.copytree(world.models[0].uri, newer.uri)
@@ -248,7 +248,7 @@ def test_what_the_tensorflow_that_serves_lacks_is_refused(world: World, tmp_path
 
 
 @pytest.mark.parametrize("file", ["saved_model.pb", "variables/variables.index"])
-def test_what_cannot_be_loaded_is_refused(world: World, tmp_path: Path, file: str) -> None:
+def test_a_version_that_cannot_be_loaded_is_refused(world: World, tmp_path: Path, file: str) -> None:
     broken = standard_artifacts.Model()
     broken.uri = str(tmp_path / "broken")
     shutil.copytree(world.models[0].uri, broken.uri)
@@ -300,7 +300,7 @@ def test_items_of_histories_are_found_with_their_bonuses_whatever_lists_they_are
     assert any("the expected items of histories" in words for words in forgotten)
 
 
-def test_what_is_no_number_or_of_another_shape_differs() -> None:
+def test_nan_and_other_shapes_differ() -> None:
     def queries(served: NDArray[np.float32]) -> list[str]:
         parity = Parity(SQUARE, True, "float32")
         parity.queries(served, QUERY)

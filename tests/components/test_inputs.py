@@ -159,7 +159,7 @@ def test_draws_are_masked_and_resume_too() -> None:
         assert all(item in (own, 10) for item, own in pairs)
 
 
-def test_draws_are_of_what_was_seen_or_has_a_row_of_its_own() -> None:
+def test_draws_are_items_that_were_seen_or_have_rows() -> None:
     # Of five items the first two have rows of their own, and the second and the third were seen; 9 is the mask's row.
     catalogue = {
         "item": tf.constant([0, 1, 9, 9, 9], tf.int64),

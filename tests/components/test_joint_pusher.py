@@ -89,13 +89,13 @@ def test_nothing_is_pushed_without_every_blessing(step: Step, lacking: str) -> N
     assert not step.root.exists()
 
 
-def test_what_a_rollback_took_back_is_not_pushed_again(step: Step) -> None:
+def test_a_withdrawn_version_is_not_pushed_again(step: Step) -> None:
     step.blessing.set_int_custom_property(WITHDRAWN_PROPERTY, 1)
     assert step()["pushed"] == 0
     assert not step.root.exists()
 
 
-def test_tf_serving_is_told_of_the_models_that_are_there(step: Step) -> None:
+def test_the_configuration_lists_the_pushed_models(step: Step) -> None:
     step()
     models = text_format.Parse((step.root / "models.config").read_text(), model_server_config_pb2.ModelServerConfig())
     assert [(each.name, each.base_path) for each in models.model_config_list.config] == [

@@ -66,7 +66,7 @@ def test_a_labelled_version_is_among_those_that_tf_serving_keeps_also_after_the_
     assert served(folder) == ({"stable": fourth}, 3)
 
 
-def test_what_a_server_sees_under_another_path_stays_so(folder: PushFolder) -> None:
+def test_paths_of_a_servers_own_view_are_kept(folder: PushFolder) -> None:
     (version,) = days(folder, 1)
     path = Path(folder.root) / "models.config"
     path.write_text(path.read_text().replace(folder.root, "/mounted"))
@@ -83,14 +83,14 @@ def test_labels_of_versions_that_are_gone_are_removed(folder: PushFolder) -> Non
     assert served(folder) == ({"canary": second}, 2)
 
 
-def test_retention_keeps_what_has_a_label(folder: PushFolder) -> None:
+def test_retention_keeps_labelled_versions(folder: PushFolder) -> None:
     first, second, third = days(folder, 1, 2, 3)
     labels.assign(folder, "stable", first)
     assert folder.retain(1, labels.read(folder).values()) == [second]
     assert [manifest.version for manifest in folder.manifests()] == [first, third]
 
 
-def test_a_rollback_moves_the_labels_of_what_it_takes_back(folder: PushFolder) -> None:
+def test_a_rollback_moves_the_labels_of_withdrawn_versions(folder: PushFolder) -> None:
     first, second, third = days(folder, 1, 2, 3)
     for label, version in (("old", first), ("stable", second), ("canary", third)):
         labels.assign(folder, label, version)

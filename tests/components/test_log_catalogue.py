@@ -147,7 +147,7 @@ def test_interactions_see_items_as_they_were_before_their_day(shop: Path, first:
         assert prices.to_pylist() == [[2.5], [2.5], None, [9.0]]
 
 
-def test_what_was_seen_is_kept_as_long_as_it_is_asked_for(shop: Path, first: Any) -> None:
+def test_a_kept_object_lives_as_long_as_its_users(shop: Path, first: Any) -> None:
     made = catalogue(shop, DAY, base=catalogue(shop, YESTERDAY, base=first))
     for later, seen in ((1, SEEN_ON_THE_DAY), (2, {})):  # a window is of two days where training starts anew
         day = DAY + timedelta(days=later)
@@ -188,14 +188,14 @@ def test_a_log_of_many_days_gives_the_same(shop: Path, first: Any) -> None:
     assert (rows["rows"], rows["other_days"]) == (6, 3)  # the first day's three rows are another day's
 
 
-def test_a_feature_that_an_earlier_day_had_otherwise_begins_anew(first: Any) -> None:
+def test_a_feature_with_a_changed_declaration_starts_from_scratch(first: Any) -> None:
     columns = [Column(CANDIDATE_ID, "sku", "id"), Column("price", "price", "id"), Column("new", "new", "vector")]
     rows = carried_rows(first.uri, columns)
     assert (rows.column("price").to_pylist(), rows.column("new").to_pylist()) == ([None, None], [None, None])
     assert sorted(rows.column(CANDIDATE_ID).to_pylist()) == [b"A", b"B"]
 
 
-def test_what_is_at_fault_is_counted_and_a_missing_day_is_named(tmp_path: Path) -> None:
+def test_faults_are_counted_and_a_missing_day_is_named(tmp_path: Path) -> None:
     rows = [row("u", sku, DAY, 1, rest) for sku, rest in (("A", ",,,1,"), ("B", ",,,dear,"), ("C", ",,,2,"))]
     log(tmp_path, DAY, rows)
     # A third is at fault, more than three tenths.

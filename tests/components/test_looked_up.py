@@ -123,7 +123,7 @@ def in_full(seed: int, past: int) -> dict[str, list[Any]]:
     return said
 
 
-def test_a_tower_has_of_transforms_graph_what_its_own_features_need(folders: dict[str, Path]) -> None:
+def test_a_tower_contains_only_its_part_of_transforms_graph(folders: dict[str, Path]) -> None:
     """Regression: the query tower ran, for every request, what an item's texts go through, on texts that were made up."""
     saved = {
         name: saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
@@ -139,7 +139,7 @@ def test_a_tower_has_of_transforms_graph_what_its_own_features_need(folders: dic
     assert decodes == {"by_id": False, "in_full": True, "items": True}
 
 
-def test_a_part_of_transforms_graph_gives_what_the_whole_does(folders: dict[str, Path]) -> None:
+def test_a_part_of_transforms_graph_equals_the_whole(folders: dict[str, Path]) -> None:
     transform = tft.TFTransformOutput(str(folders["in_full"].parents[1] / "transform"))
     for features in (IN_FULL.raw_query, IN_FULL.item):
         serialized = tf.constant([example(each) for each in CATALOGUE] + [example({"seed": [b"i3"], **in_full(3, 5)})])
@@ -221,7 +221,7 @@ def test_the_mean_over_a_history_worked_out_by_hand() -> None:
     }
 
 
-def test_training_is_given_what_the_catalogue_says_of_candidates_and_queries() -> None:
+def test_training_gets_catalogue_features_of_candidates_and_queries() -> None:
     of = spec({"seed_sound": {"kind": "looked_up", "of": "seed", "feature": "sound"}})
     items = {
         CANDIDATE_ID: tf.constant([1, 2], tf.int64),
@@ -237,7 +237,7 @@ def test_training_is_given_what_the_catalogue_says_of_candidates_and_queries() -
     assert batch["seed_sound"].tolist() == [pytest.approx([0.6, 0.8, 1]), [0, 0, 0]]
 
 
-def test_what_is_looked_up_is_the_items_and_nothing_of_an_unknown_item() -> None:
+def test_lookups_return_the_items_features_and_zeros_for_unknown_items() -> None:
     items = {
         CANDIDATE_ID: tf.constant([50, 7, 30], tf.int64),
         "tag": tf.constant([0, 1, 2], tf.int64),

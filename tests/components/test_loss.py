@@ -68,7 +68,7 @@ def test_mixed_negatives() -> None:
     assert found == pytest.approx((log(7 / 4) + 0.5 * log(12 / 6)) / 3, rel=1e-5)
 
 
-def test_a_strength_is_what_log_q_is_multiplied_by() -> None:
+def test_strength_is_the_factor_of_log_q() -> None:
     # Odds over the roots of the counts 2, 1 and 1/2: a = 1.41421; [4/a, 1, a], [2/a, 6, 2a] and [1/a, 3, 2a].
     a = 2**0.5
     expected = log((4 / a + 1 + a) / (4 / a)) + 0.5 * log((2 / a + 6 + 2 * a) / 6)
@@ -115,7 +115,7 @@ def test_the_weight_of_the_negatives() -> None:
     assert at("logq") == pytest.approx((1.5 * log(3) - log(2) + 0.5 * (1.5 * log(5) - log(6))) / 3, abs=1e-5)
 
 
-def test_what_the_same_user_took_is_no_negative() -> None:
+def test_items_of_the_same_user_are_no_negatives() -> None:
     users = tf.constant([5, 6, 5], tf.int64)
     # Rows 0 and 2 are one user's: row 0 is without column 2, 4 of 5; row 2 without column 0, 2 of 5. Row 1 has all, 6 of 10.
     assert loss_of("none", users=users) == pytest.approx((log(5 / 4) + 0.5 * log(10 / 6)) / 3, rel=1e-5)

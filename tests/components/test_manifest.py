@@ -28,7 +28,7 @@ def test_each_rollback_goes_back_one_further() -> None:
         rollback_source(twice, None)
 
 
-def test_what_was_taken_back_is_not_gone_back_to() -> None:
+def test_a_withdrawn_version_is_not_restored() -> None:
     # 3 was bad, and so is 5; the rollback from 5 passes over 3 to the content of 2, of which 4 has a copy.
     known = [version(1), version(2), version(3), version(4, restores=2), version(5)]
     assert rollback_source(known, None).version == 4
@@ -44,7 +44,7 @@ def test_a_version_that_is_named_is_gone_back_to_wherever_it_is() -> None:
     assert (numbers(in_force(forward)), rollback_source(forward, None).version) == ([4, 5], 4)
 
 
-def test_a_rollback_over_several_takes_back_all_of_them() -> None:
+def test_a_rollback_over_several_versions_withdraws_all_of_them() -> None:
     known = [version(1), version(2), version(3)]
     assert numbers(withdrawn_by(version(4, restores=1), known)) == [2, 3]
     assert numbers(withdrawn_by(known[0], known)) == [2, 3]
@@ -67,13 +67,13 @@ def test_the_source_of_a_rollback_need_not_be_there_any_more() -> None:
         ([version(1, parts=("query_tower",)), version(2)], None, "1 has no index: servers would mix the two"),
     ],
 )
-def test_what_cannot_be_gone_back_to_is_told(known: list[Manifest], to: int | None, sentence: str) -> None:
+def test_impossible_rollbacks_are_explained(known: list[Manifest], to: int | None, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         rollback_source(known, to)
 
 
 @given(st.lists(st.one_of(st.just(None), st.integers(0, 30)), min_size=1, max_size=30))
-def test_what_is_in_force_is_distinct_in_order_and_ends_with_what_is_live(steps: list[int | None]) -> None:
+def test_versions_in_force_are_distinct_ordered_and_end_with_the_live_one(steps: list[int | None]) -> None:
     known: list[Manifest] = []
     for number, to in enumerate(steps, 1):  # a push, or a rollback to one of those that are there
         restores = known[to % len(known)].content if to is not None and known else None

@@ -77,7 +77,7 @@ def test_the_interval_of_a_change_is_that_of_the_differences() -> None:
     assert found[key].sample_mean == 3 / 4
 
 
-def test_what_is_no_mean_has_no_interval() -> None:
+def test_only_means_have_intervals() -> None:
     for statistic in (QUERIES, STATISTICS.coverage):
         key = metric_types.MetricKey(name=statistic)
         assert _Interval(key, Measured(STATISTICS, statistic, CANDIDATE))({SUMS_KEY: add(INTERACTIONS)}) == {}

@@ -87,7 +87,7 @@ def test_training_counts_items_and_evaluation_does_not() -> None:
     assert estimates.mean() == pytest.approx(16 / 24, rel=0.2)
 
 
-def test_the_loss_that_is_said_is_the_mean_of_the_epochs_steps() -> None:
+def test_the_reported_loss_is_the_mean_of_the_epochs_steps() -> None:
     """Regression: TFRS's train step says the loss of the last batch."""
     tf_keras.utils.set_random_seed(1)
     model = build_model(SPEC, ROWS, settings(), ITEMS)
@@ -100,7 +100,7 @@ def test_the_loss_that_is_said_is_the_mean_of_the_epochs_steps() -> None:
     assert said != pytest.approx(losses[-1], rel=1e-2)
 
 
-def test_a_checkpoint_holds_slots_estimates_and_temperature_and_training_goes_on_alike(tmp_path: Path) -> None:
+def test_a_checkpoint_holds_slots_estimates_and_temperature(tmp_path: Path) -> None:
     first = trained(steps=30, learn_temperature=True)
     path = tf.train.Checkpoint(model=first).write(str(tmp_path / "model"))
     second = build_model(SPEC, ROWS, settings(learn_temperature=True), ITEMS)
@@ -184,12 +184,12 @@ def test_dropout_leaves_out_others_each_step_and_nothing_where_a_model_is_asked(
         ({"epochs": 1}, "expected more than one epoch"),
     ],
 )
-def test_early_stopping_that_cannot_be_is_refused(changed: dict[str, object], words: str) -> None:
+def test_invalid_early_stopping_is_rejected(changed: dict[str, object], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         TrainerSettings.model_validate({**settings().model_dump(), "early_stopping": {}, **changed})
 
 
-def test_adagrad_starts_from_what_is_set() -> None:
+def test_adagrad_starts_from_its_setting() -> None:
     # Sums of squares start from 9: a gradient of 4 moves a weight by 0.5 * 4 / sqrt(9 + 16), one of 0 not at all.
     optimizer = build_optimizer(settings().model_copy(update={"learning_rate": 0.5, "adagrad_start": 9.0}))
     weight = tf.Variable([1.0])
@@ -198,7 +198,7 @@ def test_adagrad_starts_from_what_is_set() -> None:
         assert weight.numpy() == pytest.approx([1.0 - 0.4])
 
 
-def test_training_that_diverges_is_an_error_that_says_what_to_turn(tmp_path: Path) -> None:
+def test_diverged_training_is_an_error_with_advice(tmp_path: Path) -> None:
     hopeless = settings().model_copy(update={"learning_rate": 1e38})
     model = build_model(SPEC, ROWS, hopeless, ITEMS)
     model.compile(optimizer=build_optimizer(hopeless))

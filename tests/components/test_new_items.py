@@ -89,7 +89,7 @@ def test_an_item_that_is_known_by_its_content_alone_is_found(tmp_path: Path) -> 
     assert above[is_new].mean() < 3.0
 
 
-def test_without_masks_a_new_item_stands_where_rare_ones_stand(tmp_path: Path) -> None:
+def test_without_masks_a_new_item_ranks_like_rare_ones(tmp_path: Path) -> None:
     """Nothing in training shows the tower an item without its id, and what hash buckets have learnt is that an item is rare."""
     above, is_new = ranked(tmp_path, masked=0.0)
     assert above[is_new].mean() > 3.5

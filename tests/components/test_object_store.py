@@ -115,7 +115,7 @@ def test_a_removal_stopped_after_any_change_is_put_right(
     assert len(names(root)) == 4 * 3 + 1
 
 
-def test_an_address_that_tensorflow_has_no_file_system_for_is_told() -> None:
+def test_an_address_without_a_file_system_is_reported() -> None:
     with pytest.raises(
         UserError, match=r"s4://bucket/serving/manifests cannot be used: File system scheme 's4' not implem"
     ):

@@ -60,7 +60,7 @@ def test_truth_values_of_csv_are_numbers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("scale", "most"), [("none", 1e14), ("zscore", 1e18), ("log", 1e18)])
-def test_a_number_that_stands_for_no_number_is_a_fault(tmp_path: Path, scale: str, most: float) -> None:
+def test_sentinel_numbers_are_faults(tmp_path: Path, scale: str, most: float) -> None:
     """Regression: an item whose price was FLT_MAX had the zero vector, and scored 0 for every query."""
     numbers = [
         "3.4e38",

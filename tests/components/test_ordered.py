@@ -43,7 +43,7 @@ def test_a_batch_is_of_one_file(tmp_path: Path) -> None:
 @example([b""])
 @example([])
 @example([b"\xff" * 3_000_000, b"", b"\0" * 70_000])
-def test_tensorflow_reads_what_is_written(records: list[bytes]) -> None:
+def test_tensorflow_reads_our_records(records: list[bytes]) -> None:
     with TemporaryDirectory() as folder:
         path = str(Path(folder, "new", "examples.gz"))
         write_records(path, iter(records))

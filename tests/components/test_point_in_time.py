@@ -140,7 +140,7 @@ def test_a_count_of_the_interactions_own_day_is_not_seen(tmp_path: Path) -> None
     assert (rows["rows"], rows["before"], rows["splits"]) == (5, 3, {"catalogue": 2, "earlier": 3})
 
 
-def test_of_earlier_catalogues_only_what_differs_is_kept(tmp_path: Path) -> None:
+def test_only_differing_rows_of_earlier_catalogues_are_kept(tmp_path: Path) -> None:
     shop = Shop(tmp_path, window_days=3)
     shop.tables(
         day20="A,Ant,1,x,1|0,m\nB,Bee,1,,,m\n",
@@ -209,7 +209,7 @@ def test_two_held_out_days_are_judged_by_the_items_as_they_were_before_the_first
     assert [each["views"] for each in entries(made["catalogue"], "judged")] == [[22.0], [1.0]]
 
 
-def test_training_looks_up_what_was_known_before_each_interaction() -> None:
+def test_training_looks_up_values_known_before_each_interaction() -> None:
     # Item 5 looked like 1 through day 10, like 2 through day 12, and does like 3 now; item 7 never changed.
     items = {
         CANDIDATE_ID: tf.constant([7, 5, 5, 5], tf.int64),
@@ -239,7 +239,7 @@ def test_one_table_has_no_earlier_ones() -> None:
     assert Tables([3, 2]).splits == ["earlier"] and Tables([3, 2], judged=3).splits == ["earlier", "judged"]
 
 
-def test_only_what_comes_from_a_table_is_declared_not_to_change(tmp_path: Path) -> None:
+def test_only_features_of_tables_can_be_declared_constant(tmp_path: Path) -> None:
     text = (Path(features.__file__).parent / "movielens" / "features.yaml").read_text()
     (tmp_path / "features.yaml").write_text(
         text.replace("  age: {kind: number", "  age: {kind: number, changes: false")

@@ -45,12 +45,12 @@ def scaled(folder: Path, visits: list[float]) -> list[float]:
     return values
 
 
-def test_a_log_number_is_scaled_by_what_the_analysis_knows(tmp_path: Path) -> None:
+def test_a_log_number_is_scaled_by_the_analysis(tmp_path: Path) -> None:
     # log(1 + e^4 - 1) = 4; (4 - 2.5) / 0.75 = 2
     assert scaled(tmp_path, [float(np.expm1(4.0))]) == pytest.approx([2.0])
 
 
-def test_a_number_is_the_same_wherever_in_a_batch_it_stands(tmp_path: Path) -> None:
+def test_a_number_does_not_depend_on_its_position_in_the_batch(tmp_path: Path) -> None:
     """Regression: the last few of a batch went through another logarithm, which differs in the last bit."""
     rng = np.random.default_rng(0)
     visits = rng.uniform(1.0, 300.0, 203).astype(np.float32).tolist()

@@ -427,7 +427,7 @@ def test_sets_and_slices(world: World) -> None:
         assert each[ranked.TRUE_ITEMS] == sets
 
 
-def test_sums_are_of_what_the_interactions_retrieve(world: World) -> None:
+def test_sums_cover_the_retrieved_items(world: World) -> None:
     world.rank("sums")
     training = [row for row in log()[0] if row.reward]
     counts = np.array([sum(row.item == item for row in training) for item in ITEMS])
@@ -460,7 +460,7 @@ def test_several_workers_leave_the_same_files_to_the_byte(world: World) -> None:
     assert world.rank("one") == world.rank("three", workers=3)
 
 
-def test_a_first_run_has_no_baseline_and_knows_what_training_knows(world: World) -> None:
+def test_a_first_run_has_no_baseline_and_uses_trainings_counts(world: World) -> None:
     world.rank("first", has_baseline=False)
     found = world.read("first")
     others = (BASELINE, NEW_QUERIES_OLD_ITEMS, OLD_QUERIES_NEW_ITEMS)
@@ -491,7 +491,7 @@ def judge(world: World, folder: Path, **arguments: Any) -> NextDay:
     )
 
 
-def test_the_next_day_judges_by_what_was_known_the_evening_before(world: World, tmp_path: Path) -> None:
+def test_the_next_day_uses_counts_of_the_evening_before(world: World, tmp_path: Path) -> None:
     found = judge(world, tmp_path)
     places = [expected_places(world, row, before=START) for row in day()]
     assert (found.interactions, found.ranked, found.not_in_catalogue) == (len(places), len(places), 0)

@@ -40,7 +40,7 @@ def test_items_weigh_half_as_much_a_half_life_further_back() -> None:
     np.testing.assert_array_equal(recency_weights(there, None), tf.cast(there, tf.float32))
 
 
-def test_a_bonus_is_of_how_often_and_how_recently_an_item_stands() -> None:
+def test_a_bonus_depends_on_frequency_and_recency() -> None:
     layer = learned(bought=(0.2, 0.1, 0.5))
     found = layer({"bought_fingerprint": ids([7, 8, 7, 9], [5, NONE, NONE, NONE], [NONE] * 4)})
     # By id, what is none first. Places from the newest: 9 at 1, 7 at 2 and 4, 8 at 3. 1, 2^-1/2 + 4^-1/2 = 1.2071, 3^-1/2.
@@ -176,7 +176,7 @@ def test_rows_that_are_close_to_the_first_are_so_by_their_bonuses_too() -> None:
     assert found == pytest.approx(1 / (1 + np.exp(-1)) * log(1 + np.exp(-1)) / 2, rel=1e-5)
 
 
-def test_users_of_copies_cannot_be_told_apart() -> None:
+def test_users_and_repeats_cannot_be_combined() -> None:
     items = Items(tf.zeros([1, 2]), tf.constant([7], tf.int64), tf.ones([1]))
     repeats = Repeats(ids([7]), tf.zeros([1, 1]))
     with pytest.raises(ValueError, match="users or repeats, received both"):
@@ -222,7 +222,7 @@ def test_training_learns_whether_items_are_taken_again(share: float, sign: float
     assert sign * float(model.repeat_bonus.learned["past"]["level"]) > 0.1
 
 
-def test_what_cannot_be_beside_repeats_is_named() -> None:
+def test_settings_incompatible_with_repeats_are_named() -> None:
     asked = {**TOWERS, "jit_compile": True, "strategy": {"kind": "tpu"}, "softmax": {"same_user_negatives": False}}
     settings = TrainerSettings.model_validate(asked)
     found = dict(settings.faults(SPEC))

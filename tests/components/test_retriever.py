@@ -78,7 +78,7 @@ def test_the_nearest_come_first(name: str) -> None:
 @searches
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 2**16), items=st.integers(1, 300), queries=st.integers(1, 5), k=st.integers(1, 320))
-def test_all_lists_find_what_is_exact(name: str, seed: int, items: int, queries: int, k: int) -> None:
+def test_probing_all_lists_is_exact(name: str, seed: int, items: int, queries: int, k: int) -> None:
     embeddings, asked = unit(items, seed=seed), unit(queries, seed=seed + 1)
     rows, scores = found(SEARCHES[name](embeddings), asked, k)
     exact = np.sort(asked @ embeddings.T, axis=1)[:, ::-1][:, :k]
@@ -97,7 +97,7 @@ def test_of_items_that_score_alike_the_lower_row_comes_first() -> None:
     assert rows.tolist() == [[0, 2, 3, 1]]
 
 
-def test_only_the_nearest_lists_are_looked_at() -> None:
+def test_only_the_nearest_lists_are_probed() -> None:
     # Two bundles opposite each other, a list each.
     search = by_lists(circle(0, 180, 10, 190, 20, 200), lists=2, probes=1)
     rows, scores = found(search, circle(7, 193), 5)
@@ -216,7 +216,7 @@ def nearest(query: Embeddings, k: int, without: set[bytes] = frozenset()) -> lis
     return [IDS[row] for row in order if IDS[row] not in without][:k]
 
 
-def test_raw_features_find_what_the_towers_embedding_finds(retriever: tf.Module, query_tower: str) -> None:
+def test_raw_features_and_the_towers_embedding_find_the_same(retriever: tf.Module, query_tower: str) -> None:
     examples = [example([b"item 001", b"item 005"], 0.3), example([], -2.0)]
     embeddings = load_tower(query_tower).signatures[EXAMPLES_SIGNATURE](tf.constant(examples))[EMBEDDING].numpy()
     ids, scores = by_examples(retriever, examples, [5, 5])
@@ -233,14 +233,14 @@ def test_raw_features_find_what_the_towers_embedding_finds(retriever: tf.Module,
     assert by_embeddings(retriever, embeddings, [5, 5], [[], []])[0] == ids
 
 
-def test_each_query_has_its_own_k_and_what_it_did_not_ask_for_is_empty(retriever: tf.Module) -> None:
+def test_each_query_has_its_own_k_and_is_padded_beyond_it(retriever: tf.Module) -> None:
     queries = unit(3, 6, seed=1)
     ids, scores = by_embeddings(retriever, queries, [1, 4, 2], [[], [], []])
     assert ids == [nearest(query, k) + [b""] * (4 - k) for query, k in zip(queries, [1, 4, 2], strict=True)]
     assert (scores == -2).tolist() == [[False, True, True, True], [False] * 4, [False, False, True, True]]
 
 
-def test_what_is_excluded_gives_way_to_the_next(retriever: tf.Module) -> None:
+def test_excluded_items_are_replaced_by_the_next(retriever: tf.Module) -> None:
     queries = unit(2, 6, seed=2)
     first, second = (nearest(query, 6) for query in queries)
     unwanted = [[first[0], first[2], b"no such item"], [second[1], b"", b""]]
@@ -319,7 +319,7 @@ def test_filtered_answers_are_those_of_brute_force(
         np.testing.assert_allclose(scores[: len(exact)], exact, atol=ERRORS.get(name, 1e-6))
 
 
-def test_a_narrow_filter_finds_what_lists_that_are_looked_at_do_not_have(query_tower: str) -> None:
+def test_a_narrow_filter_finds_items_outside_the_probed_lists(query_tower: str) -> None:
     # The query lies in the list of the first items; the only one that passes is opposite.
     items = circle(*range(0, 60), *range(180, 240))
     search = by_lists(items, lists=2, probes=1, deepest=1000)
@@ -335,7 +335,7 @@ def test_a_narrow_filter_finds_what_lists_that_are_looked_at_do_not_have(query_t
     assert sorted(ask("price>=30", 40)) == sorted([*range(30, 60), *range(110, 120)])  # of which it has too few
 
 
-def test_examples_name_their_conditions_and_what_is_none_is_refused_in_words(filtered: tuple[str, Retriever]) -> None:
+def test_examples_have_conditions_and_invalid_ones_are_explained(filtered: tuple[str, Retriever]) -> None:
     _, retriever = filtered
 
     def ask(*where: bytes) -> list[bytes]:
@@ -449,7 +449,7 @@ print(json.dumps({"ops": len(nodes), "unknown": unknown, "signatures": signature
 FLOAT, INT, TEXT = 1, 3, 7  # tensorflow.DataType
 
 
-def test_the_saved_model_is_what_stock_tensorflow_serving_takes(folder: str) -> None:
+def test_the_saved_model_suits_stock_tensorflow_serving(folder: str) -> None:
     """Its signatures and operations, read from the proto by a process that has plain TensorFlow alone."""
     command = [sys.executable, "-I", "-c", PROTO_ALONE, folder]
     read = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)

@@ -47,7 +47,7 @@ def test_revenue_is_rewarded_by_its_logarithm(tmp_path: Path) -> None:
     assert dropped(accounting) == {"revenue: outside [0, 1]": 1}
 
 
-def test_kinds_of_events_weigh_as_declared_and_what_weighs_nothing_is_not_read(tmp_path: Path) -> None:
+def test_events_have_their_declared_weights_and_those_of_weight_zero_are_filtered(tmp_path: Path) -> None:
     rows = ["1,1,0,view", "1,1,0,purchase", "1,1,0,impression", "1,1,0,refund", "1,1,0,"]
     event = {"column": "kind", "weights": {"view": 0.25, "purchase": 1, "impression": 0}}
     reward, accounting = log(tmp_path, rows, event=event)
@@ -104,6 +104,6 @@ def test_reward_and_event_multiply(tmp_path: Path) -> None:
         {"event": {"column": "kind", "weights": {"view": 2}}},
     ],
 )
-def test_what_cannot_be_a_reward_is_refused(interactions: dict[str, Any]) -> None:
+def test_invalid_rewards_are_rejected(interactions: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         spec(interactions=interactions)

@@ -23,7 +23,7 @@ def saved(folder: Path, *, is_new: bool) -> Path:
     return folder
 
 
-def test_what_the_older_one_lacks_is_named(tmp_path: Path) -> None:
+def test_operations_missing_in_the_older_release_are_named(tmp_path: Path) -> None:
     old, new = saved(tmp_path / "old", is_new=False), saved(tmp_path / "new", is_new=True)
     assert lacking_faults(new, "2.19") == [
         "TensorFlow 2.19, which serves (server.tensorflow), has no operation DecodeWebP.",

@@ -18,7 +18,7 @@ def one(above: int, tied: int, true_items: int = 1, repeats: int = 1) -> dict[st
     return dict(zip(STATISTICS.columns, found[0].tolist(), strict=True))
 
 
-def test_names_say_what_was_ranked_among() -> None:
+def test_metric_names_include_the_candidate_set() -> None:
     assert STATISTICS.candidates == "catalogue"
     assert Statistics((10,), 10, exclude_history=True).candidates == "unseen"
     assert Statistics((10,), 10, exclude_history="all").candidates == "untaken"

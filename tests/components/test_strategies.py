@@ -107,7 +107,7 @@ def test_a_strategy_trains_as_one_device_does_on_the_same_global_batches(root: P
 
 @each
 @pairs
-def test_a_day_goes_on_from_what_any_strategy_left(root: Path, name: str, other: str) -> None:
+def test_a_day_continues_from_any_strategys_state(root: Path, name: str, other: str) -> None:
     assert_same(root / name / "after" / other, root / "one_device" / "after" / "one_device")
 
 
@@ -167,9 +167,7 @@ def test_several_workers_of_parameter_servers_train_at_their_own_pace_and_withou
     np.testing.assert_allclose((taken[means][:, 1] / taken[means][:, 0])[often], (count / gap)[often], rtol=0.3)
 
 
-def test_four_workers_of_parameter_servers_estimate_what_is_true_from_head_to_tail(
-    forks: Forks, tmp_path: Path
-) -> None:
+def test_four_workers_of_parameter_servers_estimate_true_frequencies(forks: Forks, tmp_path: Path) -> None:
     # Without turns, of two workers that read a bucket before either has written, one is lost: .52 of the head.
     found = tmp_path / "ratios.json"
     jobs = {"chief": [["estimates", str(found)]], "worker": [["worker"]] * 4, "ps": [["worker"]]}

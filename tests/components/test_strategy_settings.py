@@ -119,7 +119,7 @@ def test_a_batch_is_made_smaller_so_that_all_have_as_much_of_it() -> None:
         _shared_evenly("examples", 1, devices)
 
 
-def test_the_workers_help_and_its_faults_are_told_without_a_traceback() -> None:
+def test_the_workers_help_and_errors_have_no_traceback() -> None:
     command = [sys.executable, "-m", "components.trainer.worker"]
     told = subprocess.run([*command, "--help"], capture_output=True, text=True, check=True)
     assert "status  meaning" in told.stdout

@@ -29,7 +29,7 @@ def test_most_often_first_then_newest(tmp_path: Path) -> None:
     assert order == [[1, 3, 2], [1, 2, 0, 3], [2, 1, 3]]
 
 
-def test_what_was_taken_later_is_not_known(tmp_path: Path) -> None:
+def test_items_taken_later_are_not_known(tmp_path: Path) -> None:
     of_user = taken(tmp_path, [Row(b"u", b"a", 1), Row(b"u", b"b", 5), Row(b"u", b"c", 9)], [b"u"])
     users, times = np.zeros(3, np.int64), np.array([5, 6, 1])
     assert (of_user.scores(users, times, excluded_of([[], [], []]), 4).toarray() > 0).tolist() == [

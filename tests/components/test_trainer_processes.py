@@ -208,7 +208,7 @@ def test_parameter_servers_with_one_worker_train_and_export_as_one_device(
     assert_same(fn_args, on_one_device)
 
 
-def test_what_the_step_is_told_is_told_to_workers_unchanged(on_one_device: tfx.components.FnArgs) -> None:
+def test_arguments_reach_workers_unchanged(on_one_device: tfx.components.FnArgs) -> None:
     told = arguments.to_json(on_one_device)
     assert arguments.to_json(arguments.from_json(told)) == told
     assert json.loads(told)["num_examples"] == {"train": EXAMPLES}

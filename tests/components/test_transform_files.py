@@ -36,7 +36,7 @@ SPEC = FeatureSpec.model_validate(
 )
 
 
-def test_rows_stay_in_their_order_and_what_interactions_lack_is_left_out(tmp_path: Path) -> None:
+def test_rows_keep_their_order_and_missing_features_are_left_out(tmp_path: Path) -> None:
     known = {"item": Known(entries([b"a", b"b"], [2.0, 1.0])), "word": Known()}
     files.write(str(tmp_path / "analysis"), known, {"seconds": (1.0, 2.0)}, span=0)
     schema = tmp_path / "schema.pbtxt"

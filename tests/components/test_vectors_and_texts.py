@@ -66,7 +66,7 @@ def test_integers_are_numbers() -> None:
         ([1e300, 1.0], "not a number"),  # no float32 holds it
     ],
 )
-def test_a_vector_that_is_none_is_a_fault_of_its_row_alone(raw: Any, reason: str) -> None:
+def test_an_invalid_vector_is_a_fault_of_its_row_only(raw: Any, reason: str) -> None:
     good: Any = b"1 2" if isinstance(raw, bytes) else [1.0, 2.0]
     _, faults = converted(pa.array([good, raw, good, None]))
     assert faults == {reason: [False, True, False, False]}

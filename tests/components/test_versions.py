@@ -119,7 +119,7 @@ def test_all_parts_carry_one_version_named_by_day_and_revision(tmp_path: Path) -
     assert sorted(path.name for path in (root / "index" / str(FIRST)).iterdir()) == sorted(INDEX_FILES)
 
 
-def test_a_manifest_says_what_every_file_holds_and_what_the_model_reached(tmp_path: Path) -> None:
+def test_a_manifest_has_checksums_and_metrics(tmp_path: Path) -> None:
     push(tmp_path / "serving", tmp_path / "one", metrics={"recall_at_50": 0.31})
     written = json.loads((tmp_path / "serving" / "manifests" / f"{FIRST}.json").read_text())
     assert (written["day"], written["model"], written["restores"]) == ("2026-11-24", str(tmp_path / "one"), None)
@@ -162,7 +162,7 @@ def test_a_version_that_was_damaged_is_pushed_again(tmp_path: Path) -> None:
     assert push(root, tmp_path / "one").version == SECOND
 
 
-def test_what_is_damaged_is_named(tmp_path: Path) -> None:
+def test_damage_is_named(tmp_path: Path) -> None:
     root = tmp_path / "serving"
     push(root, tmp_path / "one")
     folder = PushFolder(str(root))
@@ -308,7 +308,7 @@ def test_a_rollback_is_a_version_of_its_own(tmp_path: Path) -> None:
     assert folder.restore(restored).restores == SECOND
 
 
-def test_a_rollback_stands_above_the_day_that_it_replaces_and_below_the_next(tmp_path: Path) -> None:
+def test_a_rollbacks_version_is_between_its_day_and_the_next(tmp_path: Path) -> None:
     root = tmp_path / "serving"
     yesterday = push(root, tmp_path / "good", date(2026, 11, 23))
     push(root, tmp_path / "bad")
@@ -356,7 +356,7 @@ def test_the_highest_version_is_never_removed(tmp_path: Path) -> None:
     assert numbers(root) == [THIRD]
 
 
-def test_what_a_rollback_brought_back_may_go_and_stays_live(tmp_path: Path) -> None:
+def test_a_restored_versions_source_may_be_removed_while_it_stays_live(tmp_path: Path) -> None:
     root = three_versions(tmp_path)
     folder = PushFolder(str(root))
     restored = folder.restore(folder.manifests()[0])

@@ -61,7 +61,7 @@ def test_min_count_is_over_days() -> None:
 
 
 @pytest.mark.parametrize(("days", "stays"), [(89, True), (90, True), (91, False)])
-def test_an_id_goes_when_half_of_what_admits_is_left(days: int, stays: bool) -> None:
+def test_an_id_leaves_below_half_of_the_admission_count(days: int, stays: bool) -> None:
     assert names(vocabulary(Known(had(a=4)), seen(), days=days, min_count=4)) == ["a"] * stays
 
 
@@ -81,7 +81,7 @@ def test_without_a_half_life_nothing_goes() -> None:
     assert counts(vocabulary(Known(had(a=2)), seen(), days=9999, min_count=2, half_life_days=None).own) == {"a": 2}
 
 
-def test_what_counts_less_than_half_an_occurrence_is_forgotten() -> None:
+def test_counts_below_half_an_occurrence_are_dropped() -> None:
     nothing = entries([], []).assign(**{LOOKUPS: 0})
     waited = Known(waiting=entries([b"a", b"b"], [0.75, 1.0]))
     # A half-life later a counts .375, b half.
@@ -95,7 +95,7 @@ def test_decayed_counts_are_multiples_whose_sums_do_not_depend_on_their_order() 
     assert counts == pytest.approx(np.arange(1.0, 50.0) / 3, abs=0.5 / ONE)
 
 
-def test_what_is_held_out_keeps_an_id_but_admits_none_before_tomorrow() -> None:
+def test_held_out_interactions_keep_ids_and_admit_them_from_tomorrow_on() -> None:
     known = vocabulary(Known(had(a=2)), seen(), had(a=1, b=2, c=1), days=90, min_count=2)
     assert (counts(known.own), counts(known.waiting)) == ({"a": 2}, {"b": 2, "c": 1})
     assert names(vocabulary(known, seen(), min_count=2)) == ["a", "b"]
@@ -153,7 +153,7 @@ def test_without_rules_no_id_has_a_row_of_its_own() -> None:
     )
 
 
-def test_what_changed() -> None:
+def test_turnover_of_the_vocabulary() -> None:
     # Known: a, b and c, of which b goes. New: d is frequent enough; e and h, both of bucket 1, are not.
     previous = Known(had(a=5, c=4, b=1))
     kept, turnover = admit(previous, 90, seen(a=4, d=2, e=1, h=1), seen(), Vocabulary(min_count=2), BUCKETS)
@@ -194,7 +194,7 @@ _ids = st.dictionaries(st.sampled_from("abcdefgh"), st.integers(1, 5))
         half_life_days=st.sampled_from([1, 2, 90, None]),
     ),
 )
-def test_what_holds_on_any_day(days: list[tuple[dict[str, int], dict[str, int]]], rules: Vocabulary) -> None:
+def test_invariants_of_admission(days: list[tuple[dict[str, int], dict[str, int]]], rules: Vocabulary) -> None:
     previous, exact = NOTHING, dict.fromkeys("abcdefgh", 0.0)
     for training, held_out in days:
         known, turnover = admit(previous, 1, seen(**training), had(**held_out), rules, BUCKETS)

@@ -230,7 +230,7 @@ def test_rows_and_slots_follow_their_ids(days: Callable[..., Day], optimizer: st
 
 
 @optimizers
-def test_training_goes_on_alike_whatever_the_order_of_the_rows(days: Callable[..., Day], optimizer: str) -> None:
+def test_training_does_not_depend_on_the_order_of_the_rows(days: Callable[..., Day], optimizer: str) -> None:
     yesterday, today = days("abcdfg", optimizer), days("gcfdba", optimizer)
     yesterday.train_and_save()
     today.go_on_from(yesterday)
@@ -239,7 +239,7 @@ def test_training_goes_on_alike_whatever_the_order_of_the_rows(days: Callable[..
     np.testing.assert_allclose(today.embeddings("abcdefg"), yesterday.embeddings("abcdefg"), rtol=1e-5, atol=1e-6)
 
 
-def test_what_is_kept_has_yesterdays_vocabulary_and_scales(days: Callable[..., Day]) -> None:
+def test_the_saved_state_has_yesterdays_vocabulary_and_scales(days: Callable[..., Day]) -> None:
     yesterday = days("ca")
     yesterday.train_and_save()
     yesterday.save()  # a repeated attempt
@@ -261,7 +261,7 @@ def test_a_model_from_before_its_table_had_a_mask_is_gone_on_from(days: Callable
     assert np.array_equal(now[[0, 1, 2]], was[[0, 1, 4]])
 
 
-def test_what_histories_say_is_carried_or_starts_anew_where_nothing_was_learnt(
+def test_repeat_bonuses_are_carried_or_start_from_scratch(
     days: Callable[..., Day],
 ) -> None:
     history = {**SPEC.query["past"].model_dump(), "repeats": True, "encoder": "attention"}

@@ -227,7 +227,7 @@ def test_rows_of_a_day_that_does_not_exist_are_at_fault_in_a_log_of_many_days(tm
     assert accounting.dropped == {reason: (1, [place])} and accounting.dayless == 0
 
 
-def test_a_reward_that_is_none_says_what_a_reward_is(tmp_path: Path) -> None:
+def test_an_invalid_reward_error_explains_rewards(tmp_path: Path) -> None:
     path = written(tmp_path, LOG.replace("01:00:00Z,1", "01:00:00Z,250"))
     way_out = log_of(path)[1].ways_out["liked: outside [0, 1]"]
     assert way_out.startswith("A reward is the weight of an interaction in training") and "over: 100" in way_out

@@ -67,7 +67,7 @@ def connected(
     )
 
 
-def test_a_dump_restores_what_was_there_and_nothing_else(server: Deployed, tmp_path: Path) -> None:
+def test_a_dump_restores_the_database_exactly(server: Deployed, tmp_path: Path) -> None:
     with connected(server) as connection, connection.cursor() as cursor:
         cursor.execute("CREATE TABLE t (id INT PRIMARY KEY, words TEXT CHARACTER SET utf8mb4, bytes MEDIUMBLOB)")
         cursor.executemany("INSERT INTO t VALUES (%s, %s, %s)", ROWS)
@@ -106,7 +106,7 @@ def test_a_dump_that_failed_is_not_kept_and_takes_none_away(server: Deployed, tm
 
 
 @pytest.mark.parametrize("name", ["", "cut.sql.gz", "../t"])
-def test_what_is_no_whole_dump_leaves_the_database_as_it_was(server: Deployed, tmp_path: Path, name: str) -> None:
+def test_an_incomplete_dump_leaves_the_database_unchanged(server: Deployed, tmp_path: Path, name: str) -> None:
     if name.startswith("cut"):
         run("metadata/backup.sh", server, tmp_path)
         (dump,) = tmp_path.iterdir()

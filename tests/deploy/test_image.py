@@ -131,7 +131,7 @@ def test_the_commands_of_steps_and_people_are_found_where_they_are_run(stages: l
     assert json.loads(command)[0] in PROJECT_FILE["project"]["scripts"] and not given(last, "ENTRYPOINT")
 
 
-def test_a_folder_of_what_is_copied_has_the_checkouts_digest(tmp_path: Path) -> None:
+def test_a_copied_folder_has_the_checkouts_digest(tmp_path: Path) -> None:
     """So that what is compiled in a checkout is taken by the steps of an image that was built from it."""
     for name in ("schemas", "components", "ndr_client", "serving", "pipeline"):
         shutil.copytree(PROJECT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))

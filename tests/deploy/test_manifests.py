@@ -157,7 +157,7 @@ def test_pods_are_confined_have_no_token_and_say_what_they_need(resources: list[
     assert {each["metadata"]["namespace"] for each in in_namespaces} == set(of_kind(resources, "Namespace")) == {"ndr"}
 
 
-def test_serving_never_has_fewer_servers_and_reads_what_a_push_writes(
+def test_serving_never_has_fewer_servers_and_reads_pushed_files(
     resources: list[Resource], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (deployment,) = of_kind(resources, "Deployment").values()
@@ -259,7 +259,7 @@ def test_every_day_the_pipeline_that_was_compiled_is_run_by_one_job_at_a_time(
     assert (done.returncode, "pipeline.yaml" in done.stderr) == (1, True), done.stderr
 
 
-def test_the_configuration_of_the_docs_names_what_is_deployed(resources: list[Resource]) -> None:
+def test_the_configuration_of_the_docs_matches_the_deployment(resources: list[Resource]) -> None:
     text = (PROJECT / "docs" / "kubeflow.md").read_text()
     (block,) = [each for each in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if "kubeflow:" in each]
     given = yaml.safe_load(block)

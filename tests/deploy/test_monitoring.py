@@ -44,7 +44,7 @@ def test_the_rules_are_prometheus_own(tmp_path: Path) -> None:
     assert f"{len(names)} rules found" in done.stdout and len(set(names)) == len(names)
 
 
-def test_every_panel_asks_what_prometheus_understands(tmp_path: Path) -> None:
+def test_every_panels_query_is_valid(tmp_path: Path) -> None:
     rules = [{"record": f"panel:{number}", "expr": each} for number, each in enumerate(expressions())]
     assert rules
     asked = tmp_path / "panels.yaml"
@@ -191,7 +191,7 @@ def bare(rules: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def test_every_alert_is_tested_and_says_what_to_do() -> None:
+def test_every_alert_is_tested_and_has_advice() -> None:
     tested = {each["alertname"] for case in CASES.values() for each in case["alert_rule_test"] if each["exp_alerts"]}  # type: ignore[attr-defined]
     for group in RULES["spec"]["groups"]:
         for rule in group["rules"]:

@@ -80,7 +80,7 @@ def test_each_job_is_as_kubernetes_declares_it(jobs: dict[str, Any], version: st
         assert statuses == {2, *map(int, stay)}
 
 
-def test_what_the_pods_start_is_there(jobs: dict[str, Any]) -> None:
+def test_the_pods_commands_exist(jobs: dict[str, Any]) -> None:
     (chief,), (worker,) = (jobs[name]["template"]["spec"]["containers"] for name in ("chief", "worker"))
     for container in (chief, worker):
         assert container["command"][:2] == ["python", "-m"]

@@ -177,7 +177,7 @@ def test_days_out_of_order_are_each_built_on_the_one_before_and_the_newest_is_se
     assert shop.counted() == 18000  # the late day too, once
 
 
-def test_a_model_that_is_not_blessed_is_recorded_and_the_next_day_goes_on_from_the_last_that_was(shop: Shop) -> None:
+def test_a_refused_model_is_recorded_and_the_next_day_continues_from_the_last_blessed_one(shop: Shop) -> None:
     before, (bad, after), live = shop.newest(), shop.next_days(2), shop.served()[-1]
     for day in (bad, after):
         write_sales(shop.folder, day)
@@ -206,7 +206,7 @@ def test_a_day_too_far_from_the_one_before_is_stopped_in_words(shop: Shop) -> No
     assert not shop.steps() & {"Analyzer", "Trainer", "Pusher"}
 
 
-def test_a_version_that_was_taken_back_is_not_pushed_again_by_the_same_command(shop: Shop) -> None:
+def test_a_withdrawn_version_is_not_pushed_again_by_the_same_command(shop: Shop) -> None:
     (bad,) = shop.next_days(1)
     write_sales(shop.folder, bad)
     shop.run(bad)
@@ -270,7 +270,7 @@ def test_days_are_inspected(shop: Shop) -> None:
     assert {each["run"] for each in told("artifacts", "--type", "PushedModel")} == pushers
 
 
-def test_a_backfill_stops_at_the_first_fault_and_goes_on_where_it_stopped(shop: Shop) -> None:
+def test_a_backfill_stops_at_the_first_fault_and_resumes_there(shop: Shop) -> None:
     first, missing, last = shop.next_days(3)
     for day in (first, last):
         write_sales(shop.folder, day)
@@ -302,7 +302,7 @@ def test_a_backfill_stops_at_the_first_fault_and_goes_on_where_it_stopped(shop: 
     )
 
 
-def test_another_shape_is_refused_or_starts_anew_as_configured(shop: Shop) -> None:
+def test_another_shape_is_refused_or_starts_from_scratch_as_configured(shop: Shop) -> None:
     (day,) = shop.next_days(1)
     write_sales(shop.folder, day)
     narrow = {"trainer__towers": "{query: [8], item: [8]}"}

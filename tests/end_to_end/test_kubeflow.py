@@ -229,7 +229,7 @@ def test_where_there_is_nothing_to_do_begin_alone_is_started(
     assert towers(root) == before
 
 
-def test_a_day_that_ndr_run_did_is_none_that_begin_makes_up_for(forks: Forks, root: Path, options: list[str]) -> None:
+def test_begin_does_not_make_up_for_a_day_done_by_ndr_run(forks: Forks, root: Path, options: list[str]) -> None:
     assert "is done with the same input" in forks("run", "--date", str(DAY), *options).stdout
     known = records(options)
     name = configuration.load(SHOP, configured(options)).name
@@ -239,7 +239,7 @@ def test_a_day_that_ndr_run_did_is_none_that_begin_makes_up_for(forks: Forks, ro
     assert oldest_missed(known, name, DAY + timedelta(days=2), 0) == DAY + timedelta(days=2)
 
 
-def test_a_fault_of_the_data_of_the_user_and_of_the_moment_are_told_apart(
+def test_faults_of_data_user_and_moment_have_different_statuses(
     cluster: Cluster, root: Path, options: list[str]
 ) -> None:
     tomorrow = DAY + timedelta(days=1)

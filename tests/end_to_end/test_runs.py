@@ -161,7 +161,7 @@ def test_the_report_shows_all_of_a_run(shop: list[str], tmp_path: Path) -> None:
     assert sentences == [no_model, no_model, "No row was dropped.", "There was no day before to compare with.", no_skew]
 
 
-def test_a_report_says_what_was_removed(shop: list[str]) -> None:
+def test_a_report_names_removed_artifacts(shop: list[str]) -> None:
     from pipeline import config
     from pipeline.report import facts, page
 
@@ -267,7 +267,7 @@ def test_a_day_whose_version_was_lost_is_pushed_again_from_the_cache(shop: list[
     assert {step["state"] for step in last["steps"] if step["node"] not in {*resolvers, "Pusher"}} == {"cached"}
 
 
-def test_a_missing_day_stops_the_run_and_what_was_pushed_stays(shop: list[str]) -> None:
+def test_a_missing_day_stops_the_run_and_pushed_versions_stay(shop: list[str]) -> None:
     before = runs(shop)[0]
     answer = ndr("run", "--date", "2026-11-25", *shop)
     assert answer.returncode == 1
@@ -333,7 +333,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
 
 
-def test_a_full_disk_is_named_and_the_same_command_goes_on_once_there_is_room(small_disk: Path) -> None:
+def test_a_full_disk_is_named_and_the_same_command_resumes_once_there_is_room(small_disk: Path) -> None:
     write_shop(small_disk)
     (small_disk / "rest").write_bytes(bytes(2 << 20))
     command = ["run", "--date", DAY.isoformat(), "--config", str(SHOP)]

@@ -70,7 +70,7 @@ def test_the_numbers_of_dtypes_and_states_are_theirs() -> None:
         [[], []],
     ],
 )
-def test_tensors_are_what_tensorflow_reads_and_back(values: Any) -> None:
+def test_tensors_round_trip_through_tensorflow(values: Any) -> None:
     array = tensors.to_array(values)
     sent = tensor_pb2.TensorProto.FromString(tensors.to_message(values).SerializeToString())
     read = tf.make_ndarray(sent)
@@ -83,7 +83,7 @@ def test_tensors_are_what_tensorflow_reads_and_back(values: Any) -> None:
 
 
 @given(st.dictionaries(st.text(min_size=1), st.lists(st.binary()) | st.lists(st.floats(width=32, allow_nan=False))))
-def test_examples_are_what_tensorflow_reads(features: dict[str, list[Any]]) -> None:
+def test_tensorflow_reads_the_examples(features: dict[str, list[Any]]) -> None:
     read = tf.train.Example.FromString(example(features)).features.feature
     assert {name for name, values in features.items() if values} == set(read)
     for name, values in features.items():

@@ -71,7 +71,7 @@ def test_tfx_packs_nothing_for_workers_that_have_it(tmp_path: Path) -> None:
         ("beam=[--runner=FlinkRunner]", "beam"),
     ],
 )
-def test_what_cannot_be_is_refused(tmp_path: Path, setting: str, words: str) -> None:
+def test_invalid_beam_settings_are_rejected(tmp_path: Path, setting: str, words: str) -> None:
     with pytest.raises(UserError) as refused:
         create_pipeline(load(tmp_path, setting), date(1998, 4, 22))
     assert words in str(refused.value)

@@ -25,7 +25,7 @@ def ndr(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*NDR, *arguments], capture_output=True, text=True, check=False)
 
 
-def test_help_and_argument_errors_do_not_import_what_is_heavy() -> None:
+def test_help_and_argument_errors_do_not_import_heavy_modules() -> None:
     # TFX takes 13 seconds to import; a person who asks for help must not wait for it.
     program = (
         "import sys; from pipeline import cli, config, digests, metadata, lineage, terminal, lock, run_node, doctor; "
@@ -36,7 +36,7 @@ def test_help_and_argument_errors_do_not_import_what_is_heavy() -> None:
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
-def test_a_run_does_not_import_what_nothing_uses() -> None:
+def test_a_run_does_not_import_unused_modules() -> None:
     """Regression: `tfx.v1` imports a client of Vertex AI: a sixth of what a run needs before its first step."""
     script = "import sys, pipeline.config, pipeline.local; print('google.cloud.aiplatform' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
@@ -216,7 +216,7 @@ def test_a_reader_that_has_gone_is_no_traceback(tmp_path: Path, gone: int) -> No
     assert (answer.returncode, answer.stderr) == (1, "")
 
 
-def test_work_goes_on_where_the_reader_has_gone(tmp_path: Path, gone: int) -> None:
+def test_work_continues_after_the_reader_closed_the_pipe(tmp_path: Path, gone: int) -> None:
     program = (
         "from pathlib import Path; from pipeline.terminal import quiet_terminal\n"
         "with quiet_terminal(Path('logs'), 'run') as (console, log):\n"
@@ -261,7 +261,7 @@ def test_the_version_names_the_commit() -> None:
     assert re.fullmatch(r"ndr \d+\.\d+\.\d+(, commit [0-9a-f]{40}(, with local changes)?)?\n", answer.stdout)
 
 
-def test_an_interrupted_command_says_so_and_lets_go_of_the_root(tmp_path: Path) -> None:
+def test_an_interrupted_command_says_so_and_releases_the_root(tmp_path: Path) -> None:
     """Regression: a second interrupt, while the first was being heeded, killed it with another status."""
     command = [*NDR, "run", "--date", "1998-04-22", "--set", f"root={tmp_path}"]
     # A shell that has the tests in the background has them, and what they start, ignore the signal.
@@ -293,7 +293,7 @@ def test_a_second_run_on_a_root_is_refused_until_the_first_ends(tmp_path: Path) 
         pass
 
 
-def test_recommending_before_any_push_says_what_to_do(tmp_path: Path) -> None:
+def test_recommending_before_any_push_gives_advice(tmp_path: Path) -> None:
     answer = ndr("recommend", "--user", "1", "--set", f"root={tmp_path}")
     assert answer.returncode == 1
     assert "Nothing was pushed" in answer.stderr and "Traceback" not in answer.stderr

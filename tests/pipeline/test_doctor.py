@@ -38,7 +38,7 @@ def statuses(found: dict[str, doctor.Finding]) -> dict[str, Status]:
     return {name: finding.status for name, finding in found.items() if finding.status != Status.DONE}
 
 
-def test_this_machine_has_what_it_needs_and_nothing_is_left_behind(examine: Examine, tmp_path: Path) -> None:
+def test_this_machine_passes_and_nothing_is_left_behind(examine: Examine, tmp_path: Path) -> None:
     found = examine()
     assert list(found) == [
         "Python", "C library", "packages", "root", "root's disk", "files", "push folder", "push folder's disk", "metadata",
@@ -61,7 +61,7 @@ def test_a_metadata_file_that_is_there_is_opened(examine: Examine, tmp_path: Pat
     assert statuses(found) == {"metadata": Status.USER_FAULT} and "expected ML Metadata's" in found["metadata"].found
 
 
-def test_a_folder_that_cannot_be_written_to_is_named_for_what_it_is(examine: Examine, tmp_path: Path) -> None:
+def test_a_read_only_folder_is_named_with_its_purpose(examine: Examine, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     found = examine(f"pusher.destination={tmp_path}/file/models")
     assert statuses(found) == {"push folder": Status.USER_FAULT}

@@ -350,7 +350,7 @@ def test_a_day_in_the_name_of_a_log_of_many_days_is_no_file_a_day(tmp_path: Path
 
 
 @pytest.mark.parametrize(("again", "share"), [("x", 1 / 3), ("z", 0.0)])
-def test_the_share_of_what_is_taken_again(tmp_path: Path, again: str, share: float) -> None:
+def test_the_share_of_repeated_items(tmp_path: Path, again: str, share: float) -> None:
     # u came twice, and took three items: x, y, and x again or z. v came once, and took x twice then: that is no coming again.
     rows = ["u,x,2026-11-03", "u,y,2026-11-03", f"u,{again},2026-11-04", "v,x,2026-11-03", "v,x,2026-11-03"]
     (tmp_path / "log.csv").write_text("\n".join(["user,item,at", *rows, ""]))

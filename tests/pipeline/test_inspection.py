@@ -97,7 +97,7 @@ def test_a_whole_id_is_its_run_though_another_begins_with_it(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("words", ["2026-11-24.", "2026-11-2", "2026"])
-def test_what_several_runs_begin_with_is_refused_with_the_candidates(shop: Shop, words: str) -> None:
+def test_an_ambiguous_beginning_is_refused_with_the_candidates(shop: Shop, words: str) -> None:
     with pytest.raises(UserError) as refusal:
         find_run(shop.records, words)
     candidates = [run for run in shop.records.run_ids() if run.startswith(words)]
@@ -181,7 +181,7 @@ def test_runs_are_listed_and_the_newest_only(shop: Shop) -> None:
     assert VERSION in table and ids[0] not in table and all(run in table for run in ids[1:])
 
 
-def test_a_table_ends_with_what_a_person_reads(shop: Shop, monkeypatch: MonkeyPatch) -> None:
+def test_a_table_is_limited_for_people(shop: Shop, monkeypatch: MonkeyPatch) -> None:
     monkeypatch.setattr(cli, "ROWS", 2)
     ids = shop.records.run_ids()
     table = shop.ndr("runs")
@@ -240,7 +240,7 @@ def test_artifacts_say_whether_they_are_still_there(tmp_path: Path) -> None:
     assert [each["id"] for each in json.loads(shop.ndr("artifacts", "--json", "--last", "1"))] == [lost.blessing.id]
 
 
-def test_a_lineage_is_told_as_a_tree_and_as_nodes_and_edges(shop: Shop) -> None:
+def test_a_lineage_is_shown_as_a_tree_and_as_nodes_and_edges(shop: Shop) -> None:
     told = json.loads(shop.ndr("lineage", VERSION, "--json"))
     assert told["artifact"] == shop.pushed
     assert {each["node"] for each in told["executions"]} == {"Interactions", "Trainer", "Pusher"}
@@ -281,7 +281,7 @@ Model 2, deleted, /nowhere/model
 """
 
 
-def test_a_tree_tells_each_thing_once_and_names_what_is_of_other_days() -> None:
+def test_a_tree_shows_each_thing_once_and_names_other_days() -> None:
     def artifact(id: int, kind: str, node: str, run: str, state: str = "deleted", **properties: Any) -> Artifact:
         return Artifact(id, kind, "/nowhere/model", state, run, node, "", properties)
 
@@ -331,13 +331,13 @@ def test_a_tree_tells_each_thing_once_and_names_what_is_of_other_days() -> None:
         ("InfraBlessing", {"blessed": 0}, "not blessed"),
     ],
 )
-def test_what_a_person_asks_of_an_artifact_is_told(kind: str, properties: dict[str, Any], fact: str) -> None:
+def test_facts_about_an_artifact_are_shown(kind: str, properties: dict[str, Any], fact: str) -> None:
     artifact = Artifact(1, kind, "/", "live", "", "", "", properties)
     tree = lineage_tree(Graph({1: artifact}, {}, ()), 1, {})
     assert tree.label == f"{kind} 1, {fact}, /"
 
 
-def test_a_file_a_day_is_told_as_days() -> None:
+def test_daily_files_are_shown_as_days() -> None:
     files = {"first": "/log/22.csv", "last": "/log/24.csv", "folders": 1, "files": 3, "bytes": 2000}
     assert files_words(files) == "/log/22.csv to /log/24.csv (3 files, 2.0 kB)"
     assert files_words({**files, "last": "/log/22.csv", "files": 1}) == "/log/22.csv (1 file, 2.0 kB)"
@@ -388,7 +388,7 @@ def test_two_runs_are_compared(shop: Shop) -> None:
 @pytest.mark.parametrize(
     "command", [("show", "2026"), ("lineage", "999"), ("diff", SECOND, "2026"), ("artifacts", "--type", "x")]
 )
-def test_a_mistake_is_told_in_a_sentence(shop: Shop, command: tuple[str, ...]) -> None:
+def test_a_mistake_is_explained_in_a_sentence(shop: Shop, command: tuple[str, ...]) -> None:
     said = shop.ndr(*command, status=1)
     assert said.startswith("expected") and "Traceback" not in said
 
@@ -418,7 +418,7 @@ def test_nested_keys_become_paths_and_lists_are_values() -> None:
     }
 
 
-def test_only_what_differs_is_told() -> None:
+def test_only_differences_are_shown() -> None:
     one = run(
         version=1,
         given=Given("d1", 7, "2026-11-22", 7),
@@ -482,7 +482,7 @@ def test_of_the_slices_metrics_the_table_has_those_that_are_apart() -> None:
     assert rows(everything=True) == ["mrr", "user=known mrr", "user=new mrr"]  # all interactions first
 
 
-def test_what_only_one_run_has_stands_beside_none() -> None:
+def test_values_of_one_run_only_are_beside_none() -> None:
     found = differences(run(), run(origin=ORIGIN, metrics={"all": {"candidate": {"mrr": [0.5, 0.4, 0.6]}}}))
     assert found.configuration["name"] == (None, "shop") and found.metrics == {"mrr": (None, [0.5, 0.4, 0.6])}
 
@@ -497,7 +497,7 @@ def test_what_only_one_run_has_stands_beside_none() -> None:
         (("unfinished", None), ("unfinished", None), False),
     ],
 )
-def test_a_step_is_told_where_it_took_another_time(
+def test_a_step_is_shown_if_its_duration_differs(
     one: tuple[str, float | None], other: tuple[str, float | None], told: bool
 ) -> None:
     first, second = (run(steps=(Step("Trainer", state, "", seconds),)) for state, seconds in (one, other))

@@ -60,7 +60,7 @@ def steps(graph: Graph) -> set[tuple[str, str]]:
     return {(each.node, each.run[-1]) for each in graph.executions.values()}
 
 
-def test_a_runs_graph_has_what_it_did_and_what_it_used_of_others(days: Days) -> None:
+def test_a_runs_graph_has_its_steps_and_artifacts_used_of_others(days: Days) -> None:
     graph = days.lineage.of_run(days.second.run.name)
     assert [(each.node, each.state) for each in graph.executions.values()] == [
         ("WarmStart", "complete"), ("Interactions", "complete"), ("Trainer", "complete"), ("RetrievalEvaluator", "complete"),
@@ -82,7 +82,7 @@ def test_a_runs_graph_has_what_it_did_and_what_it_used_of_others(days: Days) -> 
     assert graph.makers(base.id) == [] and [edge.execution for edge in graph.users(base.id)] == [trainer]
 
 
-def test_what_the_cache_served_was_made_by_the_run_that_ran(days: Days) -> None:
+def test_cached_artifacts_were_made_by_the_original_run(days: Days) -> None:
     graph = days.lineage.of_run(days.again.name)
     assert [(each.node, each.state) for each in graph.executions.values()] == [
         ("Interactions", "cached"), ("Trainer", "complete"),
@@ -127,7 +127,7 @@ def test_a_depth_counts_steps_across_days(days: Days, depth: int, expected: set[
     assert steps(days.lineage.of_artifact(days.first.examples.id, depth)) == expected
 
 
-def test_reading_many_at_once_gives_what_one_by_one_gives(days: Days, monkeypatch: MonkeyPatch) -> None:
+def test_reading_many_at_once_equals_one_by_one(days: Days, monkeypatch: MonkeyPatch) -> None:
     def read() -> list[Any]:
         graphs = [days.lineage.of_run(each) for each in days.records.run_ids()]
         return [*graphs, days.lineage.artifacts(), days.records.runs(), days.records.runs(last=1)]
@@ -161,14 +161,14 @@ def test_the_newest_runs_only(days: Days) -> None:
     assert days.records.run_ids() == [run.run for run in everything]
 
 
-def test_what_is_not_there_is_named(days: Days) -> None:
+def test_missing_runs_and_artifacts_are_named(days: Days) -> None:
     with pytest.raises(UserError, match="no run 2026"):
         days.lineage.of_run("2026")
     with pytest.raises(UserError, match="no artifact 99"):
         days.lineage.of_artifact(99)
 
 
-def test_what_retention_removed_is_deleted(tmp_path: Path) -> None:
+def test_artifacts_removed_by_retention_are_deleted(tmp_path: Path) -> None:
     work = Work(tmp_path)
     gone, kept = work.day(FIRST), work.day(SECOND)
     work.collect(days=1)
@@ -180,7 +180,7 @@ def test_what_retention_removed_is_deleted(tmp_path: Path) -> None:
     ("state", "seconds"),
     [("COMPLETE", 1.5), ("FAILED", 1.5), ("CANCELED", 1.5), ("CACHED", 1.5), ("RUNNING", None), ("NEW", None)],
 )
-def test_what_has_not_ended_has_no_duration(state: str, seconds: float | None) -> None:
+def test_unfinished_steps_have_no_duration(state: str, seconds: float | None) -> None:
     execution = mlmd.Execution(
         last_known_state=mlmd.Execution.State.Value(state),
         create_time_since_epoch=1_000_000,

@@ -76,9 +76,7 @@ def test_a_root_that_was_moved_is_refused_until_it_is_where_it_was(tmp_path: Pat
     origin.check_root(old, Records(connection(old)))
     old.root.rename(new.root)
     moved = Records(connection(new))
-    with pytest.raises(
-        UserError, match=rf"The root was {old.root} in run {run.name}, and is {new.root} now"
-    ):
+    with pytest.raises(UserError, match=rf"The root was {old.root} in run {run.name}, and is {new.root} now"):
         origin.check_root(new, moved)
     with pytest.raises(UserError, match=rf"link it \(ln -s {new.root} {old.root}\)"):
         day_run.begin(new, date(2026, 11, 26), "2026-11-26.a", moved, connection(new))

@@ -34,7 +34,7 @@ def test_the_artifacts_of_the_newest_days_stay(work: Work) -> None:
     assert work.collect(days=2) == Collected(artifacts=0, bytes=0, versions=[])
 
 
-def test_what_stays_is_not_written(work: Work) -> None:
+def test_kept_artifacts_are_not_written(work: Work) -> None:
     # TFX's cache key holds the inputs' whole records, time of update included: written again, they would be other inputs.
     work.day("2026-11-20")
     kept = work.day("2026-11-21", blessed=True)
@@ -43,7 +43,7 @@ def test_what_stays_is_not_written(work: Work) -> None:
     assert work.store.get_artifacts_by_id(kept.ids) == before
 
 
-def test_what_a_run_that_stays_used_stays_too(work: Work) -> None:
+def test_inputs_of_a_kept_run_are_kept(work: Work) -> None:
     base = work.day("2026-11-20")
     shared = work.day("2026-11-21")
     newest = work.day("2026-11-24")
@@ -151,7 +151,7 @@ def test_the_run_behind_a_push_that_was_killed_stays(work: Work) -> None:
     assert pushed.ids <= work.live()
 
 
-def test_what_was_pushed_stays_where_ml_metadata_knows_nothing_of_it(work: Work) -> None:
+def test_pushed_versions_stay_without_ml_metadata(work: Work) -> None:
     # ML Metadata's file was moved away, as its error message proposes, and a new one begun.
     forgotten = work.day("2026-11-20")
     work.push(forgotten)
@@ -185,7 +185,7 @@ def test_pipelines_under_one_root_do_not_push_each_other_out(work: Work) -> None
     assert not radio_old.ids & work.live()
 
 
-def test_what_killed_executions_left_goes(work: Work) -> None:
+def test_outputs_of_killed_executions_are_removed(work: Work) -> None:
     kept = work.day("2026-11-24")
     left = work.killed(work.run("2026-11-24"), "Transform", "transform_graph")
     work.killed(work.run("2026-11-24"), "Trainer", "model")
@@ -321,7 +321,7 @@ def test_nothing_is_kept_for_no_day(tmp_path: Path) -> None:
             RetentionSettings(**fault)
 
 
-def test_tfx_neither_caches_nor_resolves_what_was_collected(work: Work) -> None:
+def test_tfx_neither_caches_nor_resolves_collected_artifacts(work: Work) -> None:
     # This is what the order, mark and then remove, stands on; asked of TFX itself while the folders are still there.
     from tfx.orchestration import metadata
     from tfx.orchestration.portable import cache_utils

@@ -97,7 +97,7 @@ def test_where_nothing_was_pushed_there_is_nothing_to_list_or_to_go_back_to(
     assert (status, error) == (1, "Expected a version to go back to, and nothing was pushed yet.\n")
 
 
-def test_each_rollback_goes_back_one_further_and_what_it_takes_back_is_no_base(pushed: Pushed) -> None:
+def test_each_rollback_goes_back_one_further_and_withdrawn_models_are_no_base(pushed: Pushed) -> None:
     status, printed, _ = pushed.ndr("push", "--rollback")
     assert status == 0
     assert printed.splitlines() == [
@@ -113,7 +113,7 @@ def test_each_rollback_goes_back_one_further_and_what_it_takes_back_is_no_base(p
     assert pushed.live() == (THIRD + 2, pushed.content(1))
 
 
-def test_a_rollback_to_what_was_taken_back_lifts_the_mark(pushed: Pushed) -> None:
+def test_a_rollback_to_a_withdrawn_version_lifts_the_mark(pushed: Pushed) -> None:
     pushed.work.roll_back(FIRST)
     assert pushed.withdrawn() == [2, 3]
     assert pushed.work.roll_back(THIRD).withdrawn == []
@@ -135,7 +135,7 @@ def test_other_days_blessings_are_not_written(pushed: Pushed) -> None:
     assert pushed.work.store.get_artifacts_by_id([each.id for each in before]) == before
 
 
-def test_what_ml_metadata_does_not_know_is_taken_back_all_the_same(pushed: Pushed) -> None:
+def test_models_unknown_to_ml_metadata_are_rolled_back_too(pushed: Pushed) -> None:
     pushed.work.places.metadata_path.unlink()
     status, printed, _ = pushed.ndr("push", "--rollback")
     assert status == 0 and f"ML Metadata does not know the model of {THIRD} (2026-11-23)" in printed
@@ -154,7 +154,7 @@ def test_a_version_that_is_not_whole_is_not_gone_back_to(pushed: Pushed) -> None
     assert pushed.ndr("push", "--rollback", "--to", str(FIRST))[0] == 0
 
 
-def test_an_unknown_version_is_told_with_those_that_are_there(pushed: Pushed) -> None:
+def test_an_unknown_version_is_reported_with_the_existing_ones(pushed: Pushed) -> None:
     status, _, error = pushed.ndr("push", "--rollback", "--to", "7")
     assert (status, error) == (
         1, f"Expected a version that is in the push folder, received 7. There are: {FIRST}, {SECOND}, {THIRD}.\n",
@@ -165,7 +165,7 @@ def test_an_unknown_version_is_told_with_those_that_are_there(pushed: Pushed) ->
     "arguments",
     [("--to", "20261122001"), ("--rollback", "--to", "0"), ("--rollback", "--to", "x"), ("--rollback", "--json")],
 )
-def test_arguments_that_cannot_be_are_a_usage_error(pushed: Pushed, arguments: tuple[str, ...]) -> None:
+def test_invalid_arguments_are_a_usage_error(pushed: Pushed, arguments: tuple[str, ...]) -> None:
     status, _, error = pushed.ndr("push", *arguments)
     assert status == 2 and "Usage" in error
     assert pushed.live() == (THIRD, pushed.content(3))

@@ -89,7 +89,7 @@ def test_a_feature_that_is_served_without_values_is_beyond_any_limit(config: Con
     ]
 
 
-def test_histories_that_are_longer_when_they_are_served_are_said(config: Config) -> None:
+def test_histories_that_are_longer_when_served_are_reported(config: Config) -> None:
     # In training two items each. Served: five, more than twice as many.
     longer = [Query(example({"device": "phone", "age": 20.0, "track": "t", "heard": list("abcde")}), 10)] * 4
     measured = skew.measure(config, longer)

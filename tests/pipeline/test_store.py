@@ -225,7 +225,7 @@ def refusal(server: Server, **changed: object) -> UserError:
     return refused.value
 
 
-def test_a_wrong_password_is_told_at_once(server: Server, tmp_path: Path) -> None:
+def test_a_wrong_password_is_reported_at_once(server: Server, tmp_path: Path) -> None:
     (tmp_path / "wrong").write_text("wr0ng")
     said = refusal(server, password=f"{{file: {tmp_path / 'wrong'}}}")
     assert not isinstance(said, PassingError)
@@ -272,7 +272,7 @@ def test_the_doctor_reaches_it_too(server: Server, tmp_path: Path) -> None:
     assert (found.state, f"127.0.0.1:{server.port}, database metadata: of" in found.found) == ("ok", True)
 
 
-def test_a_server_that_takes_tls_only_is_told_of_and_reached_by_it(servers: Callable[[str], Server]) -> None:
+def test_a_server_that_requires_tls_is_reported_and_reached_with_it(servers: Callable[[str], Server]) -> None:
     mariadb = servers("mysql")
     mariadb.execute("SET GLOBAL require_secure_transport = ON")
     by_tls = {"tls": f"{{ca: {mariadb.certificate}}}"}

@@ -36,7 +36,7 @@ def test_escape_sequences_in_a_title_are_shown_and_not_obeyed(printed: str) -> N
     assert not set(text) & {"\x1b", "\x07", "\x9b", "\u202e"}
 
 
-def test_what_rich_itself_sends_to_a_terminal_is_kept() -> None:
+def test_richs_own_control_codes_are_kept() -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True

@@ -110,7 +110,7 @@ def test_a_server_without_tls_is_not_talked_to(tmp_path: Path) -> None:
     assert len(postgresql.heard) == 8
 
 
-def test_a_greeting_that_is_none_is_refused_in_words(tmp_path: Path) -> None:
+def test_an_invalid_greeting_is_refused_with_a_message(tmp_path: Path) -> None:
     server = Pretender(b"\xff\xff\xff\0HTTP", 0, b"", None)
     port = tls_tunnel.opened(way("mysql", server, tmp_path))
     with pytest.raises(pymysql.err.OperationalError, match="16777215 bytes"):

@@ -115,7 +115,7 @@ def test_a_bad_specification_is_refused_with_line_and_reason(
         ("[buy, view]", "'view' has weight 0, so it is in no history"),
     ],
 )
-def test_a_history_of_events_that_cannot_be_is_refused(tmp_path: Path, events: str, reason: str) -> None:
+def test_invalid_histories_of_events_are_rejected(tmp_path: Path, events: str, reason: str) -> None:
     folder = edited(tmp_path, "last: 20", f"last: 20, events: {events}")
     path = folder / "features.yaml"
     event = "  reward: reward\n  event: {column: kind, weights: {view: 0, buy: 1}}\n"
@@ -169,7 +169,7 @@ def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:
         features.load(tmp_path)
 
 
-def test_the_drafted_schema_says_what_the_specification_implies() -> None:
+def test_the_drafted_schema_follows_the_specification() -> None:
     drafted = contract.draft(features.load(MOVIELENS))
     by_name = {feature.name: feature for feature in drafted.interactions.feature}
     assert by_name["reward"].float_domain.max == 1.0

@@ -91,7 +91,7 @@ def test_a_token_is_asked_for_everywhere_but_by_the_probes(serve, pushes, tmp_pa
         ({"token": {"file": "hunter2"}}, "the file that server.token.file names cannot be read"),
     ],
 )
-def test_a_certificate_or_a_token_that_cannot_be_read_is_said_without_showing_it(
+def test_an_unreadable_certificate_or_token_is_reported_without_its_content(
     serve, pushes, config: dict, words: str
 ) -> None:
     with pytest.raises(UserError, match=words) as refusal:

@@ -54,7 +54,7 @@ def while_busy(model: Model, batcher: Batcher, requests: list[np.ndarray]) -> li
         return futures[1:]
 
 
-def test_what_comes_while_the_model_is_busy_is_one_batch() -> None:
+def test_requests_that_arrive_while_the_model_is_busy_are_one_batch() -> None:
     model = Model()
     answers = while_busy(model, Batcher(model, 8), [np.array([1.0]), np.array([2.0, 3.0])])
     assert model.batches == [(1,), (3,)]
@@ -112,7 +112,7 @@ def test_answers_that_are_not_by_row_are_asked_for_one_by_one() -> None:
     st.lists(st.lists(st.integers(-1, 5), min_size=1, max_size=4), min_size=1, max_size=24),
     st.integers(1, 8),
 )
-def test_everyone_gets_what_they_would_have_got_alone(requests: list[list[int]], max_rows: int) -> None:
+def test_each_request_gets_the_same_answer_as_alone(requests: list[list[int]], max_rows: int) -> None:
     batcher = Batcher(Model(), max_rows)
 
     def ask(values: list[int]):

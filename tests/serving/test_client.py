@@ -34,7 +34,7 @@ def test_towers_embed_features_and_examples_alike(client) -> None:
     assert features.version == examples.version == client.available("query_tower")[0]
 
 
-def test_the_retriever_gives_each_query_its_k_without_what_it_excludes(client) -> None:
+def test_the_retriever_gives_each_query_its_k_without_excluded_items(client) -> None:
     # Item n lies at n / 2: nearest to 0.6 are 1, 2, 0; nearest to 2.1 are 4, 3, 2.
     features = {"angle": [0.6, 2.1], "past": [["a"], [""]]}
     found = client.retrieve(features, [2, 3], exclude=[[], [b"one-4"]])
@@ -81,7 +81,7 @@ def test_similar_items_are_those_nearest_to_an_item_without_itself(client) -> No
         client.similar({"number": [3.0]}, ["one-3", "one-4"], 2)
 
 
-def test_what_is_optional_may_be_left_out(client) -> None:
+def test_optional_inputs_may_be_omitted(client) -> None:
     """So that a client that knows nothing of conditions goes on where a model has them."""
     inputs = {"angle": [0.6], "past": [["a"]], "k": np.array([2], np.int32)}
     answer = client.predict("retriever", "serving_default", inputs)
@@ -102,7 +102,7 @@ def test_a_refusal_reaches_the_caller_with_its_code(client) -> None:
     assert client.available("none") == []
 
 
-def test_faiss_finds_what_the_retriever_finds(serve, pushes) -> None:
+def test_faiss_and_the_retriever_find_the_same(serve, pushes) -> None:
     version = pushes.push("one")
     with connected(serve(pushes.root)) as client:
         search = FaissClient(client, pushes.root)
@@ -118,7 +118,7 @@ def test_faiss_finds_what_the_retriever_finds(serve, pushes) -> None:
         assert more.scores[0, -1] == served.NO_SCORE
 
 
-def test_faiss_finds_what_meets_each_rows_conditions(serve, pushes) -> None:
+def test_faiss_finds_items_that_meet_each_rows_conditions(serve, pushes) -> None:
     pushes.push("one")
     with connected(serve(pushes.root)) as client:
         search = FaissClient(client, pushes.root)
@@ -212,14 +212,14 @@ def test_the_index_is_of_the_version_that_the_server_has(serve, pushes, until) -
         assert unaware.for_queries([example(0.6)], 1).item_ids.tolist() == [[b"four-1"]]
 
 
-def test_no_version_that_both_have_is_said(serve, pushes, tmp_path) -> None:
+def test_the_lack_of_a_common_version_is_reported(serve, pushes, tmp_path) -> None:
     pushes.push("one")
     with connected(serve(pushes.root)) as client, pytest.raises(VersionError, match="found none"):
         FaissClient(client, tmp_path / "another").for_queries([example(0.6)], 1)
 
 
 @pytest.mark.parametrize("name", ["index.faiss", "ids.arrow"])
-def test_an_index_that_is_not_what_was_pushed_is_not_searched(serve, pushes, name: str) -> None:
+def test_a_changed_index_is_not_searched(serve, pushes, name: str) -> None:
     version = pushes.push("one")
     with connected(serve(pushes.root)) as client:
         path = pushes.root / "index" / str(version) / name

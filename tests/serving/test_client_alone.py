@@ -37,7 +37,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return python
 
 
-def test_it_imports_what_it_depends_on_and_nothing_else(python: Path, tmp_path: Path) -> None:
+def test_it_imports_only_its_dependencies(python: Path, tmp_path: Path) -> None:
     program = (
         "import sys; before = set(sys.modules); import ndr_client; "
         "print(*sorted({name.partition('.')[0] for name in set(sys.modules) - before} - sys.stdlib_module_names))"
@@ -66,7 +66,7 @@ def test_it_asks_a_server(python: Path, served, tmp_path: Path) -> None:
     ]  # see tiny.py: item 2 is second, but excluded
 
 
-def test_without_its_extra_it_says_what_to_install(python: Path, tmp_path: Path) -> None:
+def test_without_its_extra_the_error_names_it(python: Path, tmp_path: Path) -> None:
     answer = subprocess.run(
         [python, "-c", "from ndr_client import FaissClient"], capture_output=True, text=True, check=False, cwd=tmp_path
     )

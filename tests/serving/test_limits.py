@@ -211,7 +211,7 @@ def test_a_client_that_goes_away_in_the_middle_of_a_body_is_no_fault_of_ours(ser
 
 
 @pytest.mark.parametrize("sent", [b"\0\0\r\n\r\n", b"GET /livez HTTP/1.1\r\nContent-Length: -1\r\n\r\n"])
-def test_what_is_no_http_is_refused_without_a_word_in_the_log(served, caplog, sent: bytes) -> None:
+def test_bytes_that_are_not_http_are_refused_without_a_log_entry(served, caplog, sent: bytes) -> None:
     with socket.create_connection(("127.0.0.1", served.rest_port)) as odd:
         odd.sendall(sent)
         assert b" 400 Bad Request" in read_all(odd)
@@ -287,7 +287,7 @@ class Held:
         batcher._run = slow
 
 
-def test_what_there_is_no_room_for_is_refused_at_once(impatient, until: Callable[..., None]) -> None:
+def test_requests_beyond_the_limits_are_refused_at_once(impatient, until: Callable[..., None]) -> None:
     held = Held(impatient)
     first = threading.Thread(target=post, args=(impatient.rest_port, ROWS))
     first.start()

@@ -75,7 +75,7 @@ def test_64_clients_see_20_pushes_and_5_rollbacks_without_a_failure_or_a_mixture
     assert len(versions) > PUSHES and max(expected) in versions
 
 
-def test_a_server_that_is_told_to_end_answers_what_has_begun(pushes: Pushes, until: Callable[..., None]) -> None:
+def test_a_server_asked_to_end_answers_running_requests(pushes: Pushes, until: Callable[..., None]) -> None:
     pushes.push("one")
     server = EmbeddedServer(pushes.root, ANY_PORT)
     server.__enter__()

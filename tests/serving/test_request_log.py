@@ -34,7 +34,7 @@ def values(made: tf.train.Example) -> dict[str, list]:
     return {name: list(getattr(each, each.WhichOneof("kind")).value) for name, each in features.items()}
 
 
-def test_the_queries_of_both_forms_are_kept_with_what_was_answered(serve, pushes, until) -> None:
+def test_the_queries_of_both_forms_are_logged_with_the_answers(serve, pushes, until) -> None:
     pushes.push("one")
     server = serve(pushes.root, request_log={"share": 1.0, "file_seconds": 0.1})
     before = time.time_ns() // 1000
@@ -94,7 +94,7 @@ def test_files_are_complete_once_they_have_their_name_and_the_oldest_are_removed
     assert sum(path.stat().st_size for path in tmp_path.glob(request_log.PATTERN)) <= 400
 
 
-def test_old_files_and_what_a_killed_server_left_are_removed(tmp_path: Path, until) -> None:
+def test_old_files_and_leftovers_of_a_killed_server_are_removed(tmp_path: Path, until) -> None:
     old, left = tmp_path / "requests-20200101T000000-x-1-000001.tfrecord.gz", tmp_path / ".unfinished-requests-x"
     for path in (old, left):
         path.touch()

@@ -96,7 +96,7 @@ def test_a_k_beyond_the_catalogue_gives_all_of_it(stub) -> None:
     assert array(response, "item_ids")[0].tolist() == [b"one-%d" % n for n, _ in nearest(0.6, ITEMS)]
 
 
-def test_a_number_that_is_none_and_a_megabyte_of_text_are_the_models_to_judge(stub) -> None:
+def test_nan_and_a_megabyte_of_text_are_left_to_the_model(stub) -> None:
     response = stub.Predict(request("query_tower", DEFAULT, angle=np.array([np.nan], np.float32), past=[[MEGABYTE]]))
     assert np.isnan(array(response, "embedding")).all()  # of this model; the towers take it for a missing value
     response = stub.Predict(request("retriever", DEFAULT, **retrieval(exclude=[[MEGABYTE, b"one-1"]], k=(1,))))
@@ -176,7 +176,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_what_cannot_be_answered_is_refused_by_tf_servings_code(stub, case: str) -> None:
+def test_invalid_requests_get_tf_servings_code(stub, case: str) -> None:
     asked, code, words = BAD[case]
     found, told = refused(stub.Predict, asked)
     assert found.name == code and words in told
@@ -208,7 +208,7 @@ def test_a_message_that_is_too_large_is_refused(served) -> None:
         assert stub.Predict(request("item_tower", DEFAULT, number=[1.0]), timeout=5)
 
 
-def test_what_is_not_offered_is_unimplemented(stub) -> None:
+def test_missing_methods_are_unimplemented(stub) -> None:
     assert refused(stub.Regress, regression_pb2.RegressionRequest())[0] == grpc.StatusCode.UNIMPLEMENTED
 
 

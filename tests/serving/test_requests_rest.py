@@ -78,7 +78,7 @@ def test_an_only_input_and_output_needs_no_name(ask) -> None:
         np.testing.assert_allclose(answer[answers], [[math.cos(1.0), math.sin(1.0)]], rtol=1e-6)
 
 
-def test_a_number_that_is_none_comes_and_goes(ask) -> None:
+def test_nan_round_trips(ask) -> None:
     status, answer = ask("/v1/models/item_tower:predict", b'{"instances": [NaN, Infinity]}')
     assert status == 200 and all(math.isnan(value) for row in answer["predictions"] for value in row)
 
@@ -154,7 +154,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_what_cannot_be_answered_is_refused_by_tf_servings_status(ask, case: str) -> None:
+def test_invalid_requests_get_tf_servings_status(ask, case: str) -> None:
     path, content, status, words = BAD[case]
     found, answer = ask(path, content)
     assert found == status and words in answer["error"]
@@ -192,7 +192,7 @@ def test_text_that_is_not_utf_8_has_no_form_in_json_unless_its_name_says_bytes()
 
 
 @given(arrays.arrays(np.float32, (2, 3), elements=st.floats(width=32, allow_nan=False, allow_infinity=False)))
-def test_a_float32_is_told_so_that_it_is_read_back_as_it_was(array: np.ndarray) -> None:
+def test_a_float32_round_trips(array: np.ndarray) -> None:
     told = json.loads(json_tensors.write({"x": array}, by_rows=True))["predictions"]
     assert np.array_equal(np.array(told, np.float32), array)
 

@@ -48,7 +48,7 @@ def serve(root: Path, *arguments: str, path: str = "/nowhere", error: IO[str] | 
         (("--port", "8501"), "received 8501 for both"),
     ],
 )
-def test_a_port_that_cannot_be_is_a_usage_error(tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:
+def test_an_invalid_port_is_a_usage_error(tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:
     process = serve(tmp_path, *arguments)
     said = " ".join(process.communicate(timeout=20)[0].replace("│", " ").split())
     assert process.returncode == 2 and words in said
@@ -65,7 +65,7 @@ def test_a_port_in_use_is_named_at_once(tmp_path: Path) -> None:
     assert said == f"Port {port} cannot be listened on: it is in use, or not allowed. Name another: --rest-port PORT.\n"
 
 
-def test_the_embedded_server_waits_for_a_push_serves_it_and_ends_when_told(
+def test_the_embedded_server_waits_for_a_push_serves_it_and_ends_when_asked(
     template: Path, tmp_path: Path, until
 ) -> None:
     pushes = Pushes(template, tmp_path)
@@ -190,7 +190,7 @@ def test_the_embedded_server_is_started_where_tf_serving_would_not_do(
     assert launch._tf_serving("0.0.0.0", False, ServerConfig()) == (str(tf_serving / "tensorflow_model_server"), "")
 
 
-def test_where_a_server_listens_is_said() -> None:
+def test_a_servers_addresses_are_printed() -> None:
     assert str(launch.Where("127.0.0.1", 1, 2)) == "gRPC at 127.0.0.1:1, REST at 127.0.0.1:2"
     every = "gRPC at [::]:1, REST at [::]:2, which is every address of this machine"
     assert str(launch.Where("::", 1, 2)) == every

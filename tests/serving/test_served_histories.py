@@ -98,7 +98,7 @@ def test_a_query_is_completed_from_the_log_and_survives_a_restart(tmp_path: Path
     assert stat.S_IMODE((tmp_path / "histories.sqlite").stat().st_mode) == 0o600
 
 
-def test_events_come_after_what_the_log_had_and_the_same_log_again_changes_nothing(tmp_path: Path, log: str) -> None:
+def test_events_follow_the_log_and_reloading_it_changes_nothing(tmp_path: Path, log: str) -> None:
     kept = histories(tmp_path, log)
     kept.load(1)
     kept.add([Event(b"ann", b"new", 50), Event(b"eve", b"first", 60)])
@@ -202,7 +202,7 @@ BAD = [
 ]
 
 
-def test_what_cannot_be_taken_is_refused(kept_server) -> None:
+def test_invalid_events_are_refused(kept_server) -> None:
     for path, content, words in BAD:
         status, answer = post(kept_server, path, content)
         assert status == 400 and words in answer["error"]

@@ -58,7 +58,7 @@ def asked(serve, pushes, until):
     return server
 
 
-def test_what_was_asked_and_answered_is_counted(asked) -> None:
+def test_questions_and_answers_are_counted(asked) -> None:
     text = exposed(asked)
     assert ':tensorflow:serving:request_count{model_name="retriever",status="OK"} 2.0' in text  # as TF Serving has it
     found = samples(text)
@@ -102,7 +102,7 @@ def test_promtool_finds_nothing_wrong_but_the_names_that_tf_serving_chose(asked)
     assert [line for line in said if not line.startswith(":tensorflow:serving:")] == []
 
 
-def test_a_version_that_cannot_be_loaded_is_seen(serve, pushes, until) -> None:
+def test_a_version_that_cannot_be_loaded_is_visible_in_the_metrics(serve, pushes, until) -> None:
     first = pushes.push("one")
     server = serve(pushes.root)
     (pushes.model("two") / "retriever" / "assets" / "label.txt").unlink()

@@ -88,7 +88,7 @@ def test_the_version_before_the_live_one_can_be_named_and_older_ones_are_let_go(
     assert states(server) == {third: "AVAILABLE", second: "AVAILABLE", first: "END"}
 
 
-def test_what_is_served_needs_no_files(serve, pushes, until) -> None:
+def test_served_models_need_no_files(serve, pushes, until) -> None:
     first = pushes.push("one")
     server = serve(pushes.root)
     second = pushes.push("two")
@@ -222,7 +222,7 @@ def test_a_version_that_is_not_as_its_manifest_says_is_not_loaded(pushes, case: 
 
 
 @pytest.mark.parametrize("place", ["/etc", "../../etc", "", "retriever/../..", "retriever/\0"])
-def test_a_manifest_that_leads_out_of_the_push_folder_is_none(pushes, caplog, place: str) -> None:
+def test_a_manifest_that_leads_out_of_the_push_folder_is_invalid(pushes, caplog, place: str) -> None:
     first = pushes.push("one")
     _, manifest = hidden_push(pushes, "two")
     unhide(manifest)

@@ -51,7 +51,7 @@ def test_two_versions_are_compared_on_the_same_queries(serve, pushes: Pushes, un
     assert table(other).row_count == 10
 
 
-def test_what_a_server_logged_can_be_asked_again(serve, pushes: Pushes, until) -> None:
+def test_logged_queries_can_be_asked_again(serve, pushes: Pushes, until) -> None:
     pushes.push("one")
     server = serve(pushes.root, request_log=RequestLogSettings(share=1.0, file_seconds=0.1))
     begun = datetime.now(UTC)

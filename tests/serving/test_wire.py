@@ -40,7 +40,7 @@ def test_values_are_not_taken_for_features() -> None:
 
 
 @given(st.binary(max_size=40), st.integers(0, 40))
-def test_what_is_no_message_is_left_to_its_parser(odd: bytes, cut: int) -> None:
+def test_invalid_messages_are_left_to_the_parser(odd: bytes, cut: int) -> None:
     content = example(MOST_ENTRIES // 100) * 2
     check_entries("features", odd * (MOST_ENTRIES // 10), *FEATURES)
     check_entries("features", content[: len(content) - cut] + odd, *FEATURES)

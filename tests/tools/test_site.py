@@ -24,7 +24,7 @@ def hooks() -> ModuleType:
     return module
 
 
-def test_every_key_says_what_it_is_for(hooks: ModuleType) -> None:
+def test_every_key_has_a_description(hooks: ModuleType) -> None:
     silent = {
         f"{model.__name__}.{key}"
         for path in hooks.SCHEMAS.values()

@@ -116,7 +116,7 @@ def test_steps_that_read_no_examples_run_with_the_step_that_needs_them(
     assert package.pods == 1 + 2 * len(pods) <= (1 + 2 * package.steps) / 2
 
 
-def test_the_size_of_the_workflow_is_told_to_a_tenth() -> None:
+def test_the_size_of_the_workflow_is_estimated_to_a_tenth() -> None:
     estimate = compiler.Compiled(kubeflow_judge.compiled(), 0, 0, 0).workflow_bytes
     assert estimate == pytest.approx(kubeflow_judge.answer("2.17.0")["workflow_bytes"], rel=0.1)
 
@@ -255,7 +255,7 @@ def test_the_steps_check_the_code_the_configuration_and_the_dataset(pipeline: di
         ),
     ],
 )
-def test_what_cannot_be_compiled_is_named(settings: tuple[str, ...], sentence: str) -> None:
+def test_invalid_kubeflow_settings_are_named(settings: tuple[str, ...], sentence: str) -> None:
     with pytest.raises(UserError) as refused:
         compiled(*settings)
     assert sentence in str(refused.value)

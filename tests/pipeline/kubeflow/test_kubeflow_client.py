@@ -70,7 +70,7 @@ def opened(api: Api) -> client.Client:
     return client.Client(connection.Connection(connection.Access(api.host, "s3cret", plain_http=True)))
 
 
-def test_what_was_compiled_is_one_version_of_one_pipeline(api: Api, package: str) -> None:
+def test_a_package_is_one_version_of_one_pipeline(api: Api, package: str) -> None:
     assert "uploaded version" in ndr(api, "upload", package)
     assert "found version" in ndr(api, "upload", package)
     ((pipeline, made),) = api.kept["pipelines"].items()
@@ -251,7 +251,7 @@ def test_a_backfill_starts_a_day_once_the_one_before_is_done(api: Api, package: 
 
 
 @pytest.mark.parametrize("state", ["FAILED", "CANCELED", "SKIPPED"])
-def test_a_day_that_fails_stops_a_backfill_and_it_says_how_to_go_on(api: Api, package: str, state: str) -> None:
+def test_a_failed_day_stops_a_backfill_and_it_says_how_to_resume(api: Api, package: str, state: str) -> None:
     api.states["shop 2026-11-23"] = ["RUNNING", state]
     said = ndr(api, "backfill", package, "--from", "2026-11-22", "--to", "2026-11-24", status=1)
     assert asked(api) == ["2026-11-22", ".", "2026-11-23", ".", "."]
@@ -389,7 +389,7 @@ def test_a_backfill_as_json_holds_the_days_that_were_done(api: Api, package: str
     )
 
 
-def test_a_token_that_is_refused_is_told_in_words(api: Api, package: str) -> None:
+def test_a_refused_token_is_explained(api: Api, package: str) -> None:
     said = ndr(api, "list", status=1, token="wrong")
     assert "answered 401: the token is missing, is refused or has expired" in said and "wrong" not in said
     api.answer = (400, "application/json", '{"error": "no such day", "code": 3, "details": []}')

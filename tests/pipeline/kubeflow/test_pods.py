@@ -10,7 +10,7 @@ def pods(upstream: dict[str, list[str]], reading: str, alone: str = "", large: s
     return [pod.steps for pod in share_pods(upstream, set(reading), set(alone), lambda step: step in large)]
 
 
-def test_what_reads_nothing_runs_with_the_first_step_that_needs_it() -> None:
+def test_steps_that_read_nothing_run_with_the_first_step_that_needs_them() -> None:
     # s, a schema, is needed by x and by y behind it; v, a validator, reads what x made, and y waits for it.
     upstream = {"s": [], "x": ["s"], "v": ["s", "x"], "y": ["s", "v", "x"]}
     assert pods(upstream, "xy", alone="x") == [("s", "x"), ("v", "y")]

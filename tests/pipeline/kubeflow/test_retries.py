@@ -54,7 +54,7 @@ def test_a_time_out_and_an_eviction_are_failures_and_a_lost_pod_is_not(answers: 
     assert (lost.verdicts[0].node, retried(lost), lost.phase) == ("Error", [False], "Error")
 
 
-def test_waits_grow_and_the_last_failure_stands(answers: Mapping[str, Answer]) -> None:
+def test_waits_grow_and_the_last_failure_is_final(answers: Mapping[str, Answer]) -> None:
     failing = answers["always fails"]
     assert retried(failing) == [True] * 5 + [False]
     # Argo waits from the failure on; this test's clock moves by whole seconds.
@@ -65,7 +65,7 @@ def test_waits_grow_and_the_last_failure_stands(answers: Mapping[str, Answer]) -
     assert all(verdict.killed_after is None or verdict.killed_after > 500_000 for verdict in failing.verdicts)
 
 
-def test_what_was_compiled_before_was_never_tried_again(answers: Mapping[str, Answer]) -> None:
+def test_earlier_compiled_pipelines_were_never_retried(answers: Mapping[str, Answer]) -> None:
     ended = answers["an end after ten minutes"]
     assert (retried(ended), ended.phase, ended.message) == ([False], "Failed", "Max duration limit exceeded")
     first, second = answers["killed by that end"].verdicts

@@ -21,7 +21,7 @@ def test_a_line_has_a_place_for_each_value_and_a_gap_where_there_is_none() -> No
     assert (line.marks[1].low, line.marks[1].high) == (60, 40) and line.marks[2].symbol == "cross"
 
 
-def test_what_is_not_finite_has_no_place() -> None:
+def test_non_finite_values_are_not_drawn() -> None:
     chart = line_chart("it", ["1", "2"], {"x": [Value(float("nan"), ""), Value(1.0, "")]}, words)
     assert [mark.x for mark in chart.lines[0].marks] == [75]
     assert log_scatter("it", [(float("inf"), 1.0, ""), (1.0, float("nan"), "")]).lines[0].marks == ()

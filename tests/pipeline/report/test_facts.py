@@ -30,7 +30,7 @@ def test_losses_are_those_of_the_epochs(tmp_path: Path) -> None:
     assert facts.read_losses(made("ModelRun", "Trainer", tmp_path)) == [3.5, 2.25]
 
 
-def test_frequencies_are_what_the_trainer_left(tmp_path: Path) -> None:
+def test_frequencies_are_the_trainers(tmp_path: Path) -> None:
     run = made("ModelRun", "Trainer", tmp_path)
     with pytest.raises(UserError, match="stored no frequencies"):
         facts.read_frequencies(run)
@@ -38,7 +38,7 @@ def test_frequencies_are_what_the_trainer_left(tmp_path: Path) -> None:
     assert facts.read_frequencies(run) == Frequencies([1.0, 2.0], [0.5, 2.5])
 
 
-def test_drift_is_what_was_measured_of_the_training_split(tmp_path: Path) -> None:
+def test_drift_is_that_of_the_training_split(tmp_path: Path) -> None:
     run = made("ExampleAnomalies", "InteractionDrift", tmp_path)
     with pytest.raises(UserError, match="no day before"):
         facts.read_drift(run)
@@ -53,7 +53,7 @@ def test_drift_is_what_was_measured_of_the_training_split(tmp_path: Path) -> Non
         facts.read_drift(made("ExampleAnomalies", "InteractionValidator", tmp_path))
 
 
-def test_what_is_gone_is_told_apart_from_what_never_was(tmp_path: Path) -> None:
+def test_removed_and_never_made_artifacts_are_distinguished(tmp_path: Path) -> None:
     assert facts.place(made("Model", "Trainer", tmp_path), "Model") == tmp_path
     for gone in (made("Model", "Trainer", tmp_path / "gone"), made("Model", "Trainer", tmp_path, "deleted")):
         with pytest.raises(UserError, match="was removed"):

@@ -14,7 +14,7 @@ def test_a_box_lies_behind_all_that_leads_to_it() -> None:
     assert layered(["a", 5, 4, 3, 2], links) == {"a": 0, 2: 1, 3: 1, 4: 2, 5: 2}  # type: ignore[arg-type]
 
 
-def test_what_an_earlier_run_made_is_in_a_box_of_its_day() -> None:
+def test_artifacts_of_an_earlier_run_are_in_a_box_of_its_day() -> None:
     contents, links = steps_and_links(graph("2026-11-01.x"))
     assert [(content.title, content.state) for content in contents.values()] == [
         ("2026-10-31", "earlier"),
@@ -31,7 +31,7 @@ def test_what_an_earlier_run_made_is_in_a_box_of_its_day() -> None:
     assert contents[3].lines == ("version 20261101001",)
 
 
-def test_the_files_that_were_read_stand_before_what_was_made_of_them() -> None:
+def test_input_files_come_before_the_examples_made_from_them() -> None:
     files = '{"first": "/logs/1", "last": "/logs/3", "folders": 3, "files": 6, "bytes": 2000}'
     made = Artifact(
         1, "Examples", "", "live", "r", "Interactions", "", {"input_files": files, "rows": '{"kind": "interactions"}'}

@@ -51,7 +51,7 @@ def test_a_run_says_why(changes: dict[str, Any], expected: list[str]) -> None:
     assert reasons(a_run(**changes)) == expected
 
 
-def test_a_limit_that_was_waived_is_said_with_what_is_good() -> None:
+def test_a_waived_limit_is_mentioned_in_a_good_verdict() -> None:
     """Regression: a model below popularity was blessed, as configured, and called good without a word."""
     waiving = {"evaluator": {"below_popularity": "bless", "beat": ["popularity", "recent_popularity"]}}
     run = a_run(origin=Origin("1", "", False, "", waiving))
@@ -90,7 +90,7 @@ def test_a_day_that_was_pushed_is_good_while_it_or_a_later_one_is_live() -> None
     assert not verdict(run, None).is_good
 
 
-def test_a_day_that_was_not_says_why_and_what_serves_on() -> None:
+def test_a_bad_verdict_says_why_and_what_still_serves() -> None:
     found = verdict(a_run(**REFUSED), (20261031001, "2026-10-31"))
     assert found.sentence == "2026-11-01 is not good: refused. Version 20261031001 of 2026-10-31 is live."
     assert found.reasons == ("recall@50 of catalogue: 0.0400; expected at least 0.0500",)

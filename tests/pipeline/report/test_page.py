@@ -97,7 +97,7 @@ def test_everything_is_there() -> None:
     assert len([each for each in parsed.elements["circle"] if each.get("data-tip", "").startswith("Item ")]) == 25
 
 
-def test_settings_that_were_tried_are_shown_with_what_they_are_worth() -> None:
+def test_tried_settings_are_shown_with_their_recall() -> None:
     parsed = Parsed(page.render(replace(facts(fortnight()), tuning=tuning()), CONFIG))
     for told in (
         "Trial 1 is better than the current settings: recall@50 0.3500, +0.0500 [+0.0100, +0.0900]",
@@ -113,7 +113,7 @@ def test_settings_that_were_tried_are_shown_with_what_they_are_worth() -> None:
     assert drawn["role"] == "img"
 
 
-def test_what_is_missing_leaves_a_sentence() -> None:
+def test_missing_parts_leave_a_sentence() -> None:
     gone = Missing("The run's ModelRun was removed.")
     found = facts(fortnight())
     found = replace(
@@ -171,7 +171,7 @@ def test_only_places_are_links(uri: str, address: str) -> None:
     assert page.address(uri) == address
 
 
-def test_what_was_removed_is_no_link(tmp_path: Path) -> None:
+def test_removed_artifacts_are_not_linked(tmp_path: Path) -> None:
     def at(uri: str, state: str = "live") -> Artifact:
         return Artifact(1, "Model", uri, state, "", "", "")
 
