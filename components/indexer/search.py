@@ -15,6 +15,7 @@ from components.indexer.faiss_index import InvertedLists
 from components.indexer.filters import Passing
 from ndr_client.served import NO_SCORE
 
+BLOCK = 16  # rows: larger blocks copy more of other lists, smaller ones are more to gather
 NOTHING = -1  # the row of no item
 
 
@@ -72,8 +73,9 @@ class ExactSearch(tf.Module):
 class ListSearch(tf.Module):
     """Compares a query with the items of the lists whose centroids have the largest inner products with it.
 
-    A list is a slice of consecutive rows, and TensorFlow's slices are views: no vector is copied, and the lists of a query are
-    multiplied in parallel. That is why the probes are unrolled into the graph, and why queries are processed one by one.
+    A list is a slice of consecutive rows. One operation gathers the lists of a query in blocks of rows, and one product scores
+    them; the rows of other lists in the first and the last block of a list are masked. Queries are processed one by one, so
+    that only the lists of a few are in memory.
 
     A query with a selective filter is compared with all passing items: if that is less work than the lists; if the first k
     passing items would be deeper than the first `deepest` of all (k / s for a passing share s); and if the probed lists
@@ -114,12 +116,14 @@ class ListSearch(tf.Module):
             steps = np.maximum(np.abs(kept).max(axis=1), np.finfo(np.float32).tiny) / 127
             kept = np.rint(kept / steps[:, np.newaxis]).astype(np.int8)
             self.steps = tf.Variable(steps, trainable=False, name="steps")
-        self.vectors = tf.Variable(tf.cast(kept, vectors), trainable=False, name="vectors")
+        blocks = np.pad(kept, [(0, -len(kept) % BLOCK), (0, 0)]).reshape(-1, BLOCK, kept.shape[1])
+        self.vectors = tf.Variable(tf.cast(blocks, vectors), trainable=False, name="vectors")
 
     def __call__(self, queries: tf.Tensor, k: tf.Tensor, passing: Passing | None = None) -> Found:
         """Search; see the module."""
         # Read once, as a whole: a gather from the variable would turn every later read of it into a copy.
-        vectors, bounds = self.vectors.read_value(), self.bounds.read_value()
+        blocks, bounds = self.vectors.read_value(), self.bounds.read_value()
+        vectors = self._rows(blocks)
         steps = None if self.steps is None else self.steps.read_value()
         nearest = tf.matmul(queries, self.centroids, transpose_b=True)
         # Pads the results of the lists, which may be fewer than k.
@@ -131,12 +135,16 @@ class ListSearch(tf.Module):
 
         def in_lists(query: tf.Tensor, probes: tf.Tensor, mask: tf.Tensor | None = None) -> Found:
             starts, ends = tf.unstack(tf.gather(bounds, probes, axis=1))
-            slices = zip(*(tf.unstack(each[:, tf.newaxis], self.probes) for each in (starts, ends)), strict=True)
-            products = tf.concat([_products(tf.strided_slice(vectors, *each), query) for each in slices], axis=0)
-            rows = tf.ragged.range(starts, ends).flat_values
+            numbers = tf.ragged.range(starts // BLOCK, (ends + BLOCK - 1) // BLOCK)  # of blocks, by list
+            of_lists, numbers = numbers.value_rowids(), numbers.flat_values
+            rows = numbers[:, tf.newaxis] * BLOCK + tf.range(BLOCK)
+            starts, ends = (tf.gather(each, of_lists)[:, tf.newaxis] for each in (starts, ends))
+            is_theirs = tf.reshape((rows >= starts) & (rows < ends), [-1])
+            rows = tf.minimum(tf.reshape(rows, [-1]), len(self.order) - 1)  # the last block is padded
+            products = _products(tf.reshape(tf.gather(blocks, numbers), [-1, blocks.shape[2]]), query)
             scores = products if steps is None else products * tf.gather(steps, rows)
-            if mask is not None:
-                scores = tf.where(tf.gather(mask, rows), scores, NO_SCORE)
+            passes = is_theirs if mask is None else is_theirs & tf.gather(mask, rows)
+            scores = tf.where(passes, scores, NO_SCORE)
             found = tf.math.top_k(tf.concat([scores, no_scores], axis=0), k)
             found_rows = tf.gather(tf.concat([rows, nothing], axis=0), found.indices)
             return Found(found.values, tf.where(found.values > NO_SCORE, found_rows, NOTHING))
@@ -193,9 +201,13 @@ class ListSearch(tf.Module):
             ),  # a loop over one query costs a tenth of the search
         )
 
+    def _rows(self, blocks: tf.Tensor) -> tf.Tensor:
+        """Return [blocks, BLOCK, width] as [items, width]."""
+        return tf.reshape(blocks, [-1, blocks.shape[2]])[: len(self.order)]
+
     def scores(self, queries: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
         """Score rows; see `Search`. Works whatever lists the items are in."""
-        products = _products_of_rows(self.vectors.read_value(), queries, rows)
+        products = _products_of_rows(self._rows(self.vectors.read_value()), queries, rows)
         return products if self.steps is None else products * tf.gather(self.steps.read_value(), rows)
 
 
