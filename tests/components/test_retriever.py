@@ -122,7 +122,17 @@ def test_int8_counts_in_steps_of_each_item_by_itself() -> None:
 @pytest.mark.parametrize(("vectors", "size"), [("float32", 4), ("bfloat16", 2), ("int8", 1)])
 def test_vectors_take_the_memory_that_is_promised(vectors: str, size: int) -> None:
     kept = by_lists(unit(100), 4, 1, vectors).vectors
-    assert kept.dtype.size == size and kept.shape == (100, 8)
+    assert kept.dtype.size == size and kept.shape == (7, 16, 8)  # blocks of 16 rows, the last with 4 of the 100
+
+
+def test_the_graph_does_not_grow_with_the_probes() -> None:
+    def operations(probes: int) -> int:
+        search = by_lists(unit(100), 8, probes, "float32")
+        shape = [tf.TensorSpec([None, 8], tf.float32), tf.TensorSpec([], tf.int32)]
+        graph = tf.function(search, input_signature=shape).get_concrete_function().graph.as_graph_def()
+        return len(graph.node) + sum(len(each.node_def) for each in graph.library.function)
+
+    assert operations(2) == operations(7)
 
 
 @pytest.mark.parametrize("most", [1, 2, 7, 8, 9, 100])
