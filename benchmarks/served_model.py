@@ -46,7 +46,7 @@ def write(folder: Path, scratch: Path, items: int, width: int) -> None:
         items: of the catalogue.
         width: of the embeddings.
     """
-    transform = _transform(scratch)
+    transform = transform_of(SPEC, scratch)
     tables = build_tables(
         {name: table.hash_buckets for name, table in SPEC.tables.items()},
         {name: table.width for name, table in SPEC.tables.items()},
@@ -71,12 +71,12 @@ def example(user: int, items: NDArray[np.int64]) -> bytes:
     return made.SerializeToString()
 
 
-def _transform(scratch: Path) -> tft.TFTransformOutput:
+def transform_of(spec: FeatureSpec, scratch: Path) -> tft.TFTransformOutput:
     """Return the transform of a dataset without a vocabulary: every id is hashed."""
     analysis_files.write(str(scratch / "analysis"), {}, {}, span=0)
-    dtypes = {**raw_features.dtypes(SPEC.features), **FIXED}
+    dtypes = {**raw_features.dtypes(spec.features), **FIXED}
     schema = schema_utils.schema_from_feature_spec({n: tf.io.VarLenFeature(dtype) for n, dtype in dtypes.items()})
-    config = {"feature_spec": SPEC.model_dump_json(), "analysis": str(scratch / "analysis")}
+    config = {"feature_spec": spec.model_dump_json(), "analysis": str(scratch / "analysis")}
     with beam.Pipeline() as pipeline, tft_beam.Context(str(scratch / "beam")):
         data = (pipeline | beam.Create([]), dataset_metadata.DatasetMetadata(schema))
         graph = data | tft_beam.AnalyzeDataset(lambda inputs: preprocessing_fn(inputs, config))

@@ -1,8 +1,13 @@
 """The project's own artifact types, and the places of its files in TFX's."""
 
 import os
+from collections.abc import Mapping, Sequence
 
 from tfx import types
+from tfx.types import artifact_utils
+from tfx.utils import io_utils
+
+from ndr_client.served import QUERY_TOWER
 
 SPAN_PROPERTY = "span"
 SHAPE_PROPERTY = "shape"
@@ -38,6 +43,39 @@ class Retriever(types.Artifact):
     """The query tower joined to the index, a SavedModel in the folder `retriever`."""
 
     TYPE_NAME = "Retriever"
+
+
+class CatalogueChanges(types.Artifact):
+    """What a new catalogue changes of an earlier one; see `components.refresh.changes`."""
+
+    TYPE_NAME = "CatalogueChanges"
+
+
+class QueryTower(types.Artifact):
+    """A query tower that was exported anew, a SavedModel in the folder `query_tower`."""
+
+    TYPE_NAME = "QueryTower"
+
+
+def split_patterns(examples: types.Artifact, split: str | None = None) -> list[str]:
+    """Return the patterns of the files of a split, or of all splits; empty if there is no such split."""
+    splits = artifact_utils.decode_split_names(examples.split_names)
+    return [
+        io_utils.all_files_pattern(artifact_utils.get_split_uri([examples], each))
+        for each in splits
+        if split in (None, each)
+    ]
+
+
+def query_tower_folder(towers: str, inputs: Mapping[str, Sequence[types.Artifact]]) -> str:
+    """Return the folder of the query tower's SavedModel: that of the input `query_tower`, else the one beside the item tower.
+
+    Args:
+        towers: the folder of the model's towers.
+        inputs: the step's inputs.
+    """
+    (alone,) = inputs.get(QUERY_TOWER) or [None]
+    return os.path.join(alone.uri if alone else towers, QUERY_TOWER)
 
 
 def warm_start_folder(model_uri: str) -> str:

@@ -147,6 +147,47 @@ def backfill(
                 console.print(day_table(results))
 
 
+@app.command()
+def refresh(
+    day: Annotated[
+        Any,
+        typer.Option(
+            "--date",
+            parser=a_day,
+            metavar="YYYY-MM-DD",
+            help="The UTC day; the newest catalogue up to it is taken. Today by default.",
+        ),
+    ] = None,
+    config: ConfigOption = MOVIELENS_CONFIG,
+    settings: SetOption = None,
+) -> None:
+    """Give the live version the newest catalogue without training: new items are found, blocked and removed ones are not."""
+    with _session("refresh", config, settings) as (console, loaded):
+        from pipeline import refreshing, store, terminal
+        from pipeline.metadata import Records
+        from pipeline.missed import today
+        from pipeline.runs import REFRESH
+
+        taken = day or today()
+        before = None
+        if store.has_begun(loaded):
+            _, before = refreshing.given(loaded, taken, Records(store.connection(loaded)))
+        if before is None:
+            with console.status("loading TFX"):
+                from pipeline.local import run_locally
+                from pipeline.refresh_run import begin
+            with terminal.step_progress(console, lines=True) as (started, ended):
+                result, _ = run_locally(loaded, taken, started, ended, begin, REFRESH)
+        if before or result.passed_over_for:
+            console.print(refreshing.nothing_to_do(loaded, before or result), highlight=False, soft_wrap=True)
+            return
+        from pipeline.summary import tables
+
+        for table in tables(result):
+            console.print(table)
+        _collect(console, loaded)
+
+
 @data_app.command()
 def movielens(config: ConfigOption = MOVIELENS_CONFIG, settings: SetOption = None) -> None:
     """Fetch MovieLens 100K and write it as daily logs and a catalogue."""

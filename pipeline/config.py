@@ -13,6 +13,7 @@ from components.example_gen.settings import FROM_LOG, ExampleGenSettings, Source
 from components.example_validator.settings import ValidationSettings
 from components.indexer.settings import IndexerSettings
 from components.pusher.settings import PusherSettings
+from components.refresh.settings import RefreshSettings
 from components.trainer.settings import TrainerSettings
 from components.tuner.settings import TunerSettings
 from pipeline.beam_settings import BeamSettings
@@ -53,6 +54,7 @@ class Config(Declaration):
         counts: what the baselines remember of earlier days.
         evaluator: what is measured, and the limits for a push.
         pusher: where a version is pushed to.
+        refresh: limits of `ndr refresh`.
         server: settings of the embedded server of `ndr serve`.
         retention: what stays on disk.
         metadata: where ML Metadata is stored.
@@ -72,6 +74,7 @@ class Config(Declaration):
     counts: CountsSettings = CountsSettings()
     evaluator: EvaluatorSettings = EvaluatorSettings()
     pusher: PusherSettings = PusherSettings()
+    refresh: RefreshSettings = RefreshSettings()
     server: ServerConfig = ServerConfig()
     retention: RetentionSettings = RetentionSettings()
     metadata: MetadataSettings = Field(default=SqliteSettings(), discriminator="store")

@@ -106,8 +106,8 @@ def create_pipeline(config: Config, day: date) -> Pipeline:
     ).with_id("Interactions")
 
     # Training never sees data that breaks the declared schema.
-    interaction_checks = _Checks("Interaction", interactions, str(declared.interactions))
-    catalogue_checks = _Checks("Catalogue", catalogue, str(declared.catalogue), exclude_splits=NOT_SERVED)
+    interaction_checks = Checks("Interaction", interactions, str(declared.interactions))
+    catalogue_checks = Checks("Catalogue", catalogue, str(declared.catalogue), exclude_splits=NOT_SERVED)
 
     # Nor a day that differs too much from the one before.
     day_before = Resolver(
@@ -264,7 +264,12 @@ def create_pipeline(config: Config, day: date) -> Pipeline:
         infra_validator,
         pusher,
     ]
-    _set_runners(components, config.beam)
+    set_runners(components, config.beam)
+    steps = [each.id for each in components if isinstance(each, BaseBeamComponent)]
+    if unknown := sorted(set(config.beam.steps) - set(steps)):
+        raise UserError(
+            f"beam.steps: expected steps that Beam runs ({', '.join(steps)}), received {', '.join(unknown)}."
+        )
     return Pipeline(
         pipeline_name=config.name,
         pipeline_root=str(config.pipeline_root),
@@ -273,15 +278,11 @@ def create_pipeline(config: Config, day: date) -> Pipeline:
     )
 
 
-def _set_runners(components: Sequence[BaseNode], beam: BeamSettings) -> None:
+def set_runners(components: Sequence[BaseNode], beam: BeamSettings) -> None:
     """Set the Beam runner of every step that uses Beam."""
-    steps = {each.id: each for each in components if isinstance(each, BaseBeamComponent)}
-    if unknown := sorted(set(beam.steps) - set(steps)):
-        raise UserError(
-            f"beam.steps: expected steps that Beam runs ({', '.join(steps)}), received {', '.join(unknown)}."
-        )
-    for name, step in steps.items():
-        step.with_beam_pipeline_args(beam.of(name).arguments)
+    for step in components:
+        if isinstance(step, BaseBeamComponent):
+            step.with_beam_pipeline_args(beam.of(step.id).arguments)
 
 
 def _catalogue(
@@ -314,7 +315,7 @@ def _blessed_before(day: date, node: str, shape: str = "", skipped: int = 0) -> 
     ).with_id(node)
 
 
-class _Checks:
+class Checks:
     """The schema, the statistics and the validator of one kind of examples."""
 
     def __init__(

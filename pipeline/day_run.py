@@ -8,6 +8,7 @@ from ml_metadata.proto import metadata_store_pb2 as mlmd
 from tfx.dsl.compiler import compiler, constants
 from tfx.dsl.io import fileio
 from tfx.orchestration.local import runner_utils
+from tfx.orchestration.pipeline import Pipeline
 from tfx.orchestration.portable import launcher, outputs_utils, runtime_parameter_utils
 from tfx.orchestration.portable.mlmd import context_lib
 from tfx.proto.orchestration import pipeline_pb2
@@ -32,7 +33,12 @@ def compile_pipeline(config: Config, day: date) -> pipeline_pb2.Pipeline:
     Every step gets the digest of the project's code as a parameter: TFX's cache then never returns what other code made,
     and ML Metadata records which code made what.
     """
-    compiled: pipeline_pb2.Pipeline = compiler.Compiler().compile(create_pipeline(config, day))
+    return compiled_of(create_pipeline(config, day))
+
+
+def compiled_of(pipeline: Pipeline) -> pipeline_pb2.Pipeline:
+    """Compile a pipeline whose last node is a Pusher; see `compile_pipeline`."""
+    compiled: pipeline_pb2.Pipeline = compiler.Compiler().compile(pipeline)
     digest = digests.code()
     steps = runner_utils.extract_local_deployment_config(compiled).executor_specs
     for node in compiled.nodes:
@@ -70,7 +76,7 @@ def begin(
         schemas.errors.UserError: the configuration, the dataset or the push folder is invalid, the day is closed, the root was
         moved, or the model that the day continued from was removed.
     """
-    _check_runners(config.beam)
+    check_runners(config.beam)
     config.data.check_open(day)
     origin.check_root(config, records)
     # Complete a push that was killed between its renames now, not at the next blessed model.
@@ -143,7 +149,7 @@ def node_of(compiled: pipeline_pb2.Pipeline, name: str) -> pipeline_pb2.Pipeline
     return nodes[name]
 
 
-def _check_runners(beam: BeamSettings) -> None:
+def check_runners(beam: BeamSettings) -> None:
     """Check the Beam runners now: Beam itself would fail in the middle of a run, with an error of its own."""
     for settings in (beam, *beam.steps.values()):
         runner = PipelineOptions(settings.arguments).view_as(StandardOptions).runner

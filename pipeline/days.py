@@ -57,7 +57,7 @@ def given(
     parts = [*(node.SerializeToString(deterministic=True).hex() for node in compiled.nodes), *files]
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
     now_seen = seen(config, day, files, records)
-    return Given(digest, base_model, base_day, baseline_model, base_counts, base_catalogue, now_seen)
+    return Given(digest, base_model, base_day, baseline_model, base_counts, base_catalogue, seen=now_seen)
 
 
 def done(config: Config, day: date, now: Given, records: Records) -> Run | None:

@@ -4,7 +4,10 @@ import time
 from collections.abc import Callable
 from datetime import date
 
-from pipeline import day_run, metrics
+from ml_metadata.proto import metadata_store_pb2 as mlmd
+from tfx.proto.orchestration import pipeline_pb2
+
+from pipeline import day_run, metrics, refreshing
 from pipeline.config import Config
 from pipeline.metadata import Records
 from pipeline.runs import Run, Step, new_run_id
@@ -12,10 +15,16 @@ from pipeline.store import connection
 from schemas.errors import PassingError, UserError
 
 StepListener = Callable[[Step, float], None]
+Begin = Callable[[Config, date, str, Records, mlmd.ConnectionConfig], tuple[pipeline_pb2.Pipeline, Run | None]]
 
 
 def run_locally(
-    config: Config, day: date, started: Callable[[str, int, int], None], ended: StepListener
+    config: Config,
+    day: date,
+    started: Callable[[str, int, int], None],
+    ended: StepListener,
+    begin: Begin = day_run.begin,
+    kind: str = "",
 ) -> tuple[Run, bool]:
     """Run every step for one day, in order, unless the day is done with the same input.
 
@@ -24,6 +33,8 @@ def run_locally(
         day: the UTC day.
         started: called before each step with the node, its position from 1 and the number of nodes.
         ended: called after each step with the step and its duration in seconds.
+        begin: starts the run: `pipeline.day_run.begin`, or that of `pipeline.refresh_run`.
+        kind: the kind of run, as `pipeline.runs.new_run_id` takes it.
 
     Returns:
         The run's record, or that of the run that completed the day before; and whether there was anything to do.
@@ -32,16 +43,23 @@ def run_locally(
         schemas.errors.UserError: a step rejected the data or the configuration.
     """
     try:
-        return _run(config, day, started, ended)
+        return _run(config, day, started, ended, begin, kind)
     finally:
         metrics.export(config)
 
 
-def _run(config: Config, day: date, started: Callable[[str, int, int], None], ended: StepListener) -> tuple[Run, bool]:
+def _run(
+    config: Config,
+    day: date,
+    started: Callable[[str, int, int], None],
+    ended: StepListener,
+    begin: Begin,
+    kind: str,
+) -> tuple[Run, bool]:
     to = connection(config)
     records = Records(to)
-    run_id = new_run_id(day)
-    compiled, before = day_run.begin(config, day, run_id, records, to)
+    run_id = new_run_id(day, kind)
+    compiled, before = begin(config, day, run_id, records, to)
     if before:
         return before, False
     for position, node in enumerate(compiled.nodes, 1):
@@ -56,4 +74,6 @@ def _run(config: Config, day: date, started: Callable[[str, int, int], None], en
             records.note_fault(run_id, f"{name}: {error}")
             raise
         ended(records.run(run_id).steps[-1], time.monotonic() - begun)
+        if refreshing.note_if_unchanged(name, run_id, records):
+            break
     return records.run(run_id), True

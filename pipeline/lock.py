@@ -32,6 +32,18 @@ def shared(root: Path) -> contextlib.AbstractContextManager[None]:
     return _held(root, fcntl.LOCK_SH)
 
 
+@contextlib.contextmanager
+def pushing(root: Path) -> Iterator[None]:
+    """Hold the root's lock beside others that share it, after waiting for any other process that pushes.
+
+    Raises:
+        PassingError: another process holds the root's lock alone; names which, and since when.
+    """
+    with shared(root), (root / ".push.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def is_held(root: Path) -> bool:
     """Return whether a process of this machine holds the root's lock, without acquiring it."""
     try:

@@ -41,10 +41,14 @@ class Records:
         contexts = sorted(self._store.get_contexts_by_type(RUN_CONTEXT), key=lambda context: context.id)
         return self._read(contexts[-last:] if last else contexts)
 
-    def run_ids(self) -> list[str]:
-        """Return the id of every run, oldest first."""
+    def run_ids(self, pipeline: str | None = None) -> list[str]:
+        """Return the id of every run, oldest first; with a pipeline, of its runs."""
         contexts = self._store.get_contexts_by_type(RUN_CONTEXT)
-        return [context.name for context in sorted(contexts, key=lambda context: context.id)]
+        return [
+            context.name
+            for context in sorted(contexts, key=lambda context: context.id)
+            if pipeline is None or self._is_of(context, pipeline)
+        ]
 
     def run(self, run_id: str) -> Run:
         """Return one run by its id.

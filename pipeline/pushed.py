@@ -45,13 +45,14 @@ def table(root: str) -> Table | str:
     cutoffs = sorted(
         {int(name.removeprefix(RECALL)) for each in manifests for name in each.metrics if _is_recall(name)}
     )
-    columns = ("version", "day", "restores", *(f"recall@{k}" for k in cutoffs), "labels", "")
+    columns = ("version", "day", "refreshes", "restores", *(f"recall@{k}" for k in cutoffs), "labels", "")
     shown = Table(*columns, title=root, title_justify="left")
     for each in manifests:
         recall = (f"{each.metrics[f'{RECALL}{k}']:.4f}" if f"{RECALL}{k}" in each.metrics else "" for k in cutoffs)
         shown.add_row(
             str(each.version),
             each.day,
+            str(each.refreshes or ""),
             str(each.restores or ""),
             *recall,
             ", ".join(_labels_of(each, given)),
@@ -75,7 +76,11 @@ def rollback_words(done: RolledBack) -> str:
         f"{_named(done.instead_of.version, done.instead_of)}."
     ]
     for each in done.withdrawn:
-        if each in done.unknown:
+        if each.model == done.live.model:
+            lines.append(
+                f"The catalogue of {_named(each.content, each)} is taken back, its model is that of what is live."
+            )
+        elif each in done.unknown:
             lines.append(
                 f"ML Metadata does not know the model of {_named(each.content, each)}: nothing goes on from it."
             )

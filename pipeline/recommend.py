@@ -12,11 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from components.example_gen.split_names import BLOCKED_SPLIT, CATALOGUE_SPLIT
-from components.pusher.manifest import Manifest
 from ndr_client import Client, Found
-from ndr_client.manifests import MANIFESTS, Manifests
 from ndr_client.served import EXCLUDE, RETRIEVER, WHERE
-from pipeline import asking, one_question, origin, store
+from pipeline import asking, one_question, origin, pushes, store
 from pipeline.config import Config
 from pipeline.metadata import Records
 from pipeline.pushed_version import PushedVersion
@@ -170,7 +168,7 @@ def _newest(config: Config) -> tuple[FeatureSpec, Mapping[str, str]]:
     Raises:
         UserError: nothing was pushed yet, or an artifact of the version is gone.
     """
-    newest = _newest_manifest(config.serving)
+    newest = next(reversed(pushes.manifests(config.serving)), None)
     if newest is None:
         raise UserError(f"Nothing was pushed to {config.serving} yet. First: ndr run --config ... --date ...")
     spec = config.feature_spec()
@@ -179,23 +177,11 @@ def _newest(config: Config) -> tuple[FeatureSpec, Mapping[str, str]]:
         raise UserError(gone)
     records = Records(store.connection(config))
     origin.check_root(config, records)
-    uris = records.example_uris(newest.run)
+    uris = {**records.example_uris(newest.trained_by), **records.example_uris(newest.run)}
     folders = {part: f"{config.serving}/{place}" for part, place in newest.parts.items()}
     if RETRIEVER not in folders or not all(_exists(place) for place in (*uris.values(), *folders.values())):
         raise UserError(gone)
     return spec, uris
-
-
-def _newest_manifest(push_folder: str) -> Manifest | None:
-    """Return the manifest of the newest version; None before the first push."""
-    if "://" in push_folder:
-        from components.pusher.versions import PushFolder  # imports TFX
-
-        return next(reversed(PushFolder(push_folder).manifests()), None)
-    pushed = Manifests(Path(push_folder)).read()
-    if not pushed:
-        return None
-    return Manifest.model_validate_json((Path(push_folder) / MANIFESTS / f"{pushed[-1].version}.json").read_bytes())
 
 
 def _asked(
@@ -230,7 +216,7 @@ def interactions_of(config: Config, version: int) -> str | None:
     manifest = next((each for each in PushFolder(config.serving).manifests() if each.version == version), None)
     if manifest is None or not store.has_begun(config):
         return None
-    uri = Records(store.connection(config)).example_uris(manifest.run).get("interactions")
+    uri = Records(store.connection(config)).example_uris(manifest.trained_by).get("interactions")
     return uri if uri and Path(uri).exists() else None
 
 

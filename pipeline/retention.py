@@ -17,6 +17,7 @@ from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 from pipeline.config import Config
 from pipeline.executions import RUN_CONTEXT
+from pipeline.runs import REFRESH
 from pipeline.store import Store, connection
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def collect(config: Config) -> Collected:
 
     All artifacts that these runs made or used stay, days and the newest being counted for each pipeline by itself:
 
-    - those of the newest `days` days, failed ones too;
+    - those of the newest `days` days, failed ones too, but no refreshes, of which a day may have many;
     - the last to be started, whatever its day: a day that is run again goes on from the one before, however old;
     - those that made or pushed a version that stays, such as one that has a label;
     - those that made the newest blessed model that no rollback took back, which the next day goes on from and has to beat.
@@ -106,8 +107,9 @@ class _History:
     def runs_of_newest_days(self, days: int) -> set[int]:
         kept = set()
         for runs in self._by_pipeline.values():
-            newest = sorted({self._day(run) for run in runs})[-days:]
-            kept |= {run for run in runs if self._day(run) in newest}
+            of_days = [run for run in runs if not self._is_refresh(run)]
+            newest = sorted({self._day(run) for run in of_days})[-days:]
+            kept |= {run for run in of_days if self._day(run) in newest}
         return kept
 
     def last_runs(self) -> set[int]:
@@ -174,6 +176,10 @@ class _History:
         executions = {event.execution_id for event in events if event.type == mlmd.Event.OUTPUT}
         contexts = {c.id for execution in executions for c in self._store.get_contexts_by_execution(execution)}
         return contexts & self._runs.keys()
+
+    def _is_refresh(self, run: int) -> bool:
+        name: str = self._runs[run].name
+        return name.partition(".")[2].startswith(REFRESH)
 
     def _day(self, run: int) -> str:
         name: str = self._runs[run].name

@@ -19,6 +19,7 @@ class RolledBack:
         live: the new version.
         instead_of: the version that was live before.
         withdrawn: the versions whose content was taken back, oldest first.
+            Those that have the model of what is live now, over another catalogue, took no model along.
         unknown: those of them whose models ML Metadata does not know; no day goes on from these anyway.
     """
 
@@ -67,6 +68,7 @@ def _mark(config: Config, restored: Manifest, before: list[Manifest]) -> tuple[l
     if not store.has_begun(config):
         return withdrawn, withdrawn
     records = Records(store.connection(config))
-    unknown = [each for each in withdrawn if not records.note_withdrawn(each.model, True)]
+    others = [each for each in withdrawn if each.model != restored.model]
+    unknown = [each for each in others if not records.note_withdrawn(each.model, True)]
     records.note_withdrawn(restored.model, False)
     return withdrawn, unknown

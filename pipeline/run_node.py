@@ -9,7 +9,9 @@ repeated `Begin` finds it, and is written to a file, from which Kubeflow passes 
 is nothing to do.
 
 `Begin` and `End` hold the root's lock exclusively and the nodes share it, so that nothing is recovered or collected while a node
-of any run writes. The caller has to start the runs of a pipeline one after the other: a CronJob, a schedule, `backfill`.
+of any run writes. The caller has to start the runs of a pipeline one after the other: a CronJob, a schedule, `backfill`. A
+refresh runs beside a day: all its steps share the lock, it collects nothing, its Pusher and the day's take turns, and it pushes
+nothing if another version went live meanwhile.
 
     status  meaning                                                          what to do
     0       the steps are done, or there was nothing to do
@@ -107,6 +109,10 @@ def step(
     settings: Annotated[
         Any, typer.Option(parser=_settings, metavar="JSON", help="A list of KEY=VALUE that override the configuration.")
     ] = "[]",
+    refresh: Annotated[
+        bool,
+        typer.Option("--refresh", help="Steps of a refresh, whose day is today by default."),
+    ] = False,
     definition: Annotated[
         str | None, typer.Option(help="The digest of the code and configuration that the steps must be run from.")
     ] = None,
@@ -123,13 +129,16 @@ def step(
         rights.check(loaded)
         for node in nodes:
             logging.info("%s of run %s", node, run_id)
-            with _faults_of_the_machine(loaded), _lock_of(node)(loaded.root):
-                if node == BEGIN:
-                    _begin(loaded, run_id, day, days_back, make_up_days, day_file)
+            with _faults_of_the_machine(loaded), _lock_of(node, refresh)(loaded.root):
+                suffix = _suffix(run_id, refresh)
+                if node == BEGIN and refresh:
+                    _begin_refresh(loaded, suffix, day, day_file)
+                elif node == BEGIN:
+                    _begin(loaded, suffix, day, days_back, make_up_days, day_file)
                 elif node == END:
-                    _end(loaded, f"{day}.{run_id}")
+                    _end(loaded, f"{day}.{suffix}")
                 else:
-                    _run_node(loaded, day, f"{day}.{run_id}", node)
+                    _run_node(loaded, day, f"{day}.{suffix}", node)
     except PassingError as error:
         status = _told(Status.PASSING_FAULT, error)
     except DataError as error:
@@ -143,6 +152,13 @@ def step(
     else:
         status = Status.DONE
     raise typer.Exit(status)
+
+
+def _suffix(run_id: str, is_refresh: bool) -> str:
+    """Return the part of a run's id that follows the day."""
+    from pipeline.runs import REFRESH
+
+    return f"{REFRESH}{run_id}" if is_refresh else run_id
 
 
 def _told(status: Status, *words: object) -> Status:
@@ -165,10 +181,15 @@ def _load(path: Path, settings: list[str], definition: str | None) -> "Config":
     return loaded
 
 
-def _lock_of(node: str) -> Callable[[Path], AbstractContextManager[None]]:
+def _lock_of(node: str, is_refresh: bool) -> Callable[[Path], AbstractContextManager[None]]:
     from pipeline import lock
+    from pipeline.runs import LAST_NODE
 
-    return lock.exclusive if node in (BEGIN, END) else lock.shared
+    if node == LAST_NODE or (node == BEGIN and is_refresh):  # which repairs what a push left
+        return lock.pushing
+    if node in (BEGIN, END):
+        return lock.shared if is_refresh else lock.exclusive
+    return lock.shared
 
 
 @contextmanager
@@ -196,9 +217,29 @@ def _begin(
     day, run = _begun(config, suffix, asked, days_back, make_up_days)
     why = "closed (data.closed)" if run == CLOSED else f"done by run {run}"
     print(f"{day} is {why}: nothing to do." if run else f"The run is of {day}.")
+    _hand_on(day_file, None if run else day)
+
+
+def _hand_on(day_file: Path | None, day: date | None) -> None:
+    """Write the day for the other steps; an empty file if there is nothing to do."""
     if day_file:
         day_file.parent.mkdir(parents=True, exist_ok=True)
-        day_file.write_text("" if run else str(day), encoding="utf-8")
+        day_file.write_text(str(day or ""), encoding="utf-8")
+
+
+def _begin_refresh(config: "Config", suffix: str, asked: date | None, day_file: Path | None) -> None:
+    """Begin a refresh. A repeated attempt keeps the day of the first; the version is the one that is live now."""
+    from pipeline import refresh_run, refreshing
+    from pipeline.metadata import Records
+    from pipeline.missed import today
+    from pipeline.store import connection
+
+    to = connection(config)
+    records = Records(to)
+    day = asked or records.day_of(refreshing.pipeline_name(config), suffix) or today()
+    _, before = refresh_run.begin(config, day, f"{day}.{suffix}", records, to)
+    print(refreshing.nothing_to_do(config, before) if before else f"The refresh is of the catalogue of {day}.")
+    _hand_on(day_file, None if before else day)
 
 
 def _begun(config: "Config", suffix: str, asked: date | None, days_back: int, make_up_days: int) -> tuple[date, str]:
@@ -251,32 +292,40 @@ def _end(config: "Config", run_id: str) -> None:
         raise UserError(f"Run {run_id} is {run.state}. {END} must come after all other steps.")
     for table in tables(run):
         TextConsole(width=UNKNOWN_WIDTH).print(table)
-    if sentence := lost_rows(run, records.complete_before(run, config.name)):
+    if not run.is_refresh and (sentence := lost_rows(run, records.complete_before(run, config.name))):
         print(sentence)
-    collect(config)
+    if not run.is_refresh:  # a day may be at work; its End removes what refreshes left, too
+        collect(config)
     metrics.export(config)
 
 
 def _run_node(config: "Config", day: date, run_id: str, node: str) -> None:
     from ml_metadata.proto import metadata_store_pb2 as mlmd
 
-    from pipeline import day_run, metrics
+    from pipeline import day_run, metrics, refresh_run, refreshing
     from pipeline.metadata import Records
     from pipeline.runs import PASSED_OVER
     from pipeline.store import connection
 
     to = connection(config)
     records = Records(to)
-    if records.run(run_id).state == PASSED_OVER:
+    run = records.run(run_id)
+    if run.state == PASSED_OVER:
         print(f"{day} was done before: nothing to do.")
         return
-    compiled = day_run.compile_pipeline(config, day)
+    if run.is_refresh:
+        if run.given is None:
+            raise UserError(f"Run {run_id} has not begun: {BEGIN} comes before all other steps.")
+        compiled = refresh_run.compile_pipeline(config, refreshing.base_numbered(config, run.given.refreshes), day)
+    else:
+        compiled = day_run.compile_pipeline(config, day)
     day_run.name_run(compiled, run_id)
     day_run.node_of(compiled, node)
     is_resolver = day_run.is_resolver(compiled, node)
     for attempt in records.attempts(run_id, node):
         if _is_done(attempt):
             print(f"{node} is done: nothing to do.")
+            refreshing.note_if_unchanged(node, run_id, records)
             return
         # TFX makes a new execution for a resolver; for other nodes it continues the existing one.
         records.mark(attempt, mlmd.Execution.FAILED if is_resolver else mlmd.Execution.RUNNING)
@@ -300,6 +349,7 @@ def _run_node(config: "Config", day: date, run_id: str, node: str) -> None:
     if not any(map(_is_done, records.attempts(run_id, node))):
         upstream = ", ".join(day_run.node_of(compiled, node).upstream_nodes)
         raise UserError(f"{node}: its inputs do not exist. It must come after {upstream} of the same run.")
+    refreshing.note_if_unchanged(node, run_id, records)
 
 
 def _is_done(execution: Any) -> bool:

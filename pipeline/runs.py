@@ -24,6 +24,8 @@ ORIGIN = "origin"
 FAULT = "fault"
 PASSED_OVER_FOR = "passed_over_for"
 CLOSED = "closed"  # in place of a run's id: the day has no data
+UNCHANGED = "unchanged"  # the same: a refresh found the catalogue that is live
+REFRESH = "refresh-"  # follows the day in the id of a refresh
 AT_WORK = "at work"
 LEAST_REDELIVERED = 0.95  # share of the rows that the day had before
 
@@ -57,6 +59,7 @@ class Given:
         baseline_model: the id of the model to beat; 0 if there was none.
         base_counts: the id of an earlier day's counts that counting continued from; 0 if it started from zero.
         base_catalogue: the id of an earlier day's catalogue that this one continued from; 0 if it did not, or lies in files.
+        refreshes: the version that a refresh works on, whose day is `base_day`; 0 for a day's run.
         seen: the digest of `pipeline.glance.seen`; empty for runs of older code. Not compared for equality.
     """
 
@@ -66,6 +69,7 @@ class Given:
     baseline_model: int
     base_counts: int = 0
     base_catalogue: int = 0
+    refreshes: int = 0
     seen: str = field(default="", compare=False)
 
 
@@ -90,6 +94,8 @@ class Run:
         refused: why nothing was pushed, a sentence for each limit or difference.
         not_judged: the slices that have limits but no interactions.
         index: the description of the index over the catalogue.
+        changes: how a refresh's catalogue differs from that of the version that it works on, as in
+            `components.refresh.changes.Changes`.
         rows: the accounting of rows read and dropped.
         sources: by kind of example, its source: the `fingerprint` of all files, by name, size and time, the digest of the examples'
             `content`, and the `files` as in
@@ -98,7 +104,8 @@ class Run:
         turnover: for each embedding table, how the day changed its vocabulary.
         given: the run's input; None for unfinished runs of older code.
         origin: the code and the configuration; None for runs of older code.
-        passed_over_for: the run that did its day before with the same input, CLOSED if the day has no data, or empty.
+        passed_over_for: the run that did its day before with the same input, CLOSED if the day has no data, UNCHANGED for a
+            refresh whose catalogue is the live one, or empty.
         fault: the fault that a step reported, if any; it may be fixed since.
         steps: its steps in order of execution; the last attempt of each.
     """
@@ -117,6 +124,7 @@ class Run:
     refused: tuple[str, ...] = ()
     not_judged: tuple[str, ...] = ()
     index: dict[str, Any] = field(default_factory=dict)
+    changes: dict[str, int] = field(default_factory=dict)
     rows: dict[str, Any] = field(default_factory=dict)
     sources: dict[str, dict[str, Any]] = field(default_factory=dict)
     histories: dict[str, Any] = field(default_factory=dict)
@@ -126,6 +134,11 @@ class Run:
     passed_over_for: str = ""
     fault: str = ""
     steps: tuple[Step, ...] = ()
+
+    @property
+    def is_refresh(self) -> bool:
+        """Whether it gave a version a newer catalogue; `date` is then the day whose catalogue that is."""
+        return self.run.partition(".")[2].startswith(REFRESH)
 
     @property
     def recall(self) -> dict[int, float]:
@@ -256,9 +269,14 @@ def _day(span: int) -> str:
     return (date(1970, 1, 1) + timedelta(days=span)).isoformat()
 
 
-def new_run_id(day: date) -> str:
-    """Make an id for a run that starts now: the day, and the start time."""
-    return f"{day.isoformat()}.{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
+def new_run_id(day: date, kind: str = "") -> str:
+    """Make an id for a run that starts now: the day, and the start time.
+
+    Args:
+        day: the UTC day.
+        kind: REFRESH, or empty for a day's run.
+    """
+    return f"{day.isoformat()}.{kind}{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
 
 
 def read_run(
@@ -314,6 +332,7 @@ def read_run(
         servable=None if infra.get("blessed") is None else bool(infra["blessed"]),
         not_judged=tuple(json.loads(evaluation.get("not_judged", "[]"))),
         index=json.loads(properties(artifacts.get("ItemIndex")).get("index", "{}")),
+        changes=json.loads(properties(artifacts.get("CatalogueChanges")).get("changes", "{}")),
         rows={kind: json.loads(found["rows"]) for kind, found in examples.items()},
         sources={
             kind: {

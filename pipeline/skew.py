@@ -16,7 +16,6 @@ from tfx_bsl.coders import example_coder
 
 from components.example_gen.interactions import TRAIN_SPLIT
 from components.example_validator.lengths import mean_length
-from components.pusher.manifest import find
 from components.pusher.versions import PushFolder
 from pipeline import store
 from pipeline.config import Config
@@ -47,7 +46,7 @@ def measure(config: Config, queries: Sequence[Query]) -> Skew:
     if not manifests or not store.has_begun(config):
         raise UserError(f"Nothing was pushed to {config.serving} yet. First: ndr run --config ... --date ...")
     live = manifests[-1]
-    graph = Lineage(store.connection(config)).of_run(find(manifests, live.version).run)
+    graph = Lineage(store.connection(config)).of_run(live.trained_by)
     path = place(graph, "ExampleStatistics", STATISTICS_NODE) / f"Split-{TRAIN_SPLIT}" / STATISTICS_FILE
     training = tfdv.load_stats_binary(str(path))
     served = statistics(queries, spec)

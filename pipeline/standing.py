@@ -59,7 +59,7 @@ def read(config: Config) -> Standing:
     """
     runs = Records(store.connection(config)).runs(NEWEST_RUNS) if store.has_begun(config) else []
     days = day_runs(runs)
-    ends = [end for run in runs if outcome(run) is Outcome.PUSHED and (end := _end(run))]
+    ends = [end for run in runs if not run.is_refresh and outcome(run) is Outcome.PUSHED and (end := _end(run))]
     times = [time for run in runs if (time := _end(run) or _begin(run))]
     return Standing(
         newest=days[-1] if days else None,

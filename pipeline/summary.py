@@ -46,6 +46,8 @@ ASIDE = {
 
 def tables(run: Run) -> list[Table]:
     """Make the tables of a run: its input, its results, and its version."""
+    if run.is_refresh:
+        return [table for table in (_rows(run), _changes(run), _outcome(run)) if table.row_count]
     found = (_rows(run), _turnover(run), _next_day(run), _metrics(run), _slices(run), _aside(run), _outcome(run))
     return [table for table in found if table.row_count]
 
@@ -128,6 +130,16 @@ def _rows(run: Run) -> Table:
         if (passed := rows.get("passed_over")) and passed["files"]:
             name = f"  files whose names begin with _ or . ({passed['first'][0]})"
             table.add_row(name, f"{passed['files']:,}", "", "", "")
+    return table
+
+
+def _changes(run: Run) -> Table:
+    table = Table(title="Items", title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    for name in ("before", "new", "changed", "gone", "items"):
+        if run.changes:
+            table.add_row("now" if name == "items" else name, f"{run.changes[name]:,}")
     return table
 
 
@@ -270,7 +282,9 @@ def _outcome(run: Run) -> Table:
     table.add_column()
     table.add_column(overflow="fold")  # a truncated path is useless
     table.add_row("state", run.state)
-    if run.given:
+    if run.given and run.given.refreshes:
+        table.add_row("refreshes", f"version {run.given.refreshes}, with the model of {run.given.base_day}")
+    elif run.given:
         table.add_row("trained from", f"the model of {run.given.base_day}" if run.given.base_day else "scratch")
     if run.blessed is not None:
         table.add_row("blessed", blessing_words(run) if run.blessed else "no: the last good model keeps serving")

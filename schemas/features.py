@@ -474,6 +474,15 @@ class FeatureSpec(Declaration):
         return [name for name in self.content_features if getattr(self.item[name], "changes", False)]
 
     @property
+    def of_newest(self) -> "FeatureSpec":
+        """The same for who reads the newest catalogue alone, where nothing changes from one to another."""
+        item = {
+            name: feature.model_copy(update={"changes": False}) if hasattr(feature, "changes") else feature
+            for name, feature in self.item.items()
+        }
+        return self.model_copy(update={"item": item})
+
+    @property
     def changing_looked_up(self) -> list[str]:
         """The looked-up query features that may change."""
         return [name for name, each in self.looked_up.items() if each.feature in self.changing_item_features]

@@ -14,6 +14,7 @@ from pipeline.config import Config, RetentionSettings
 from pipeline.metadata_settings import SqliteSettings
 from pipeline.retention import Collected, collect
 from pipeline.rollback import RolledBack, roll_back
+from pipeline.runs import REFRESH
 from pipeline.store import connection
 
 CONTENT = "0123456789"  # ten bytes a file
@@ -36,11 +37,11 @@ class Work:
         root.mkdir(parents=True, exist_ok=True)
         self.store = metadata_store.MetadataStore(connection(self.places))
 
-    def run(self, day: str, pipeline: str = "shop") -> mlmd.Context:
+    def run(self, day: str, pipeline: str = "shop", kind: str = "") -> mlmd.Context:
         """Begins a run, named as `pipeline.runs.new_run_id` does, below its pipeline's context."""
         number = len(self.store.get_contexts_by_type("pipeline_run"))
         parent = self._context("pipeline", pipeline)
-        run = self._context("pipeline_run", f"{day}.20261124T{number:012}")
+        run = self._context("pipeline_run", f"{day}.{kind}20261124T{number:012}")
         self.store.put_parent_contexts([mlmd.ParentContext(parent_id=parent.id, child_id=run.id)])
         return run
 
@@ -105,6 +106,15 @@ class Work:
             self._write(towers / part / "saved_model.pb", str(day.model.id))
         run_day = date.fromisoformat(day.run.name.partition(".")[0])
         return PushFolder(self.places.serving).push(sources, run_day, day.run.name, str(towers), METRICS).version
+
+    def refresh(self, day: "Day", of: str) -> tuple[int, mlmd.Artifact]:
+        """A refresh of the live version, of a day's model; its version, and what its run made."""
+        run = self.run(of, "shop.refresh", REFRESH)
+        index = self.step(run, "Indexer", "index", "ItemIndex", [day.model])
+        towers = Path(day.model.uri) / "Format-Serving"
+        sources = {part: Source(str(towers / part)) for part in TOWERS}
+        folder = PushFolder(self.places.serving)
+        return folder.refresh(sources, folder.manifests()[-1].version, run.name).version, index
 
     def roll_back(self, to: int | None = None) -> RolledBack:
         return roll_back(self.places, to)

@@ -16,7 +16,7 @@ from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, component_spec, standard_artifacts
 from tfx.utils import io_utils, path_utils
 
-from components.artifacts import ItemIndex, Retriever
+from components.artifacts import CatalogueChanges, ItemIndex, QueryTower, Retriever, query_tower_folder
 from components.example_gen.interactions import TRAIN_SPLIT
 from components.example_gen.split_names import CATALOGUE_SPLIT
 from components.indexer import faiss_index, files, filter_columns
@@ -27,6 +27,7 @@ from components.indexer.search import ExactSearch, ListSearch
 from components.indexer.settings import IndexerSettings, Plan
 from components.indexer.tuning import tune
 from components.progress import progress
+from components.refresh.changes import changed_pattern, read_gone
 from ndr_client.served import ITEM_TOWER, QUERY_TOWER
 from schemas.features import FilterColumn
 
@@ -47,6 +48,9 @@ class IndexerSpec(component_spec.ComponentSpec):
         "model": component_spec.ChannelParameter(type=standard_artifacts.Model),
         "catalogue": component_spec.ChannelParameter(type=standard_artifacts.Examples),
         "examples": component_spec.ChannelParameter(type=standard_artifacts.Examples),
+        QUERY_TOWER: component_spec.ChannelParameter(type=QueryTower, optional=True),
+        "base_index": component_spec.ChannelParameter(type=ItemIndex, optional=True),
+        "changes": component_spec.ChannelParameter(type=CatalogueChanges, optional=True),
     }
     OUTPUTS = {
         "index": component_spec.ChannelParameter(type=ItemIndex),
@@ -72,10 +76,14 @@ class IndexerExecutor(base_beam_executor.BaseBeamExecutor):
         settings = IndexerSettings.model_validate_json(exec_properties["settings"])
         artifact = artifact_utils.get_single_instance(output_dict["index"])
         model = path_utils.serving_model_path(artifact_utils.get_single_uri(input_dict["model"]))
+        query_tower = query_tower_folder(model, input_dict)
         catalogue = artifact_utils.get_split_uris(input_dict["catalogue"], CATALOGUE_SPLIT)
         patterns = [io_utils.all_files_pattern(uri) for uri in catalogue]
-        with self._make_beam_pipeline() as pipeline:
-            _ = pipeline | EmbedCatalogue(patterns, os.path.join(model, ITEM_TOWER), artifact.uri)
+        if input_dict.get("base_index"):
+            self._renew(input_dict, os.path.join(model, ITEM_TOWER), artifact.uri)
+        else:
+            with self._make_beam_pipeline() as pipeline:
+                _ = pipeline | EmbedCatalogue(patterns, os.path.join(model, ITEM_TOWER), artifact.uri)
         items = files.read(artifact.uri)
         filters = FILTERS.validate_json(exec_properties.get("filters") or "{}")
         columns = filter_columns.read(patterns, filters, items.ids) if filters else None
@@ -84,7 +92,7 @@ class IndexerExecutor(base_beam_executor.BaseBeamExecutor):
         index = faiss_index.build(items.embeddings, plan, settings.seed)
         search, recall = _search(items.embeddings, index, plan, settings), None
         if isinstance(search, ListSearch) and not plan.probes:
-            queries = self._some_queries(input_dict, settings.tuning_queries, model, artifact.uri)
+            queries = self._some_queries(input_dict, settings.tuning_queries, query_tower, artifact.uri)
             recall = _tune(search, items.embeddings, queries, settings)
             plan = replace(plan, probes=search.probes)
             index.look_at(search.probes)
@@ -96,7 +104,6 @@ class IndexerExecutor(base_beam_executor.BaseBeamExecutor):
         index.write(artifact.uri)
         files.write_ids(artifact.uri, items.ids, columns)
         progress("builds the retriever", 0.9)
-        query_tower = os.path.join(model, QUERY_TOWER)
         retriever = artifact_utils.get_single_uri(output_dict["retriever"])
         export_retriever(query_tower, search, items.ids, retriever, columns, settings.k_limit)
         description = files.Description(
@@ -110,15 +117,24 @@ class IndexerExecutor(base_beam_executor.BaseBeamExecutor):
         shown = {name: value for name, value in asdict(description).items() if name not in ("width", "settings")}
         artifact.set_string_custom_property(INDEX_PROPERTY, json.dumps(shown, sort_keys=True))
 
+    def _renew(self, input_dict: dict[str, list[types.Artifact]], tower: str, folder: str) -> None:
+        """Write the embeddings of a changed catalogue; only new and changed items are embedded."""
+        base, changes = (artifact_utils.get_single_uri(input_dict[key]) for key in ("base_index", "changes"))
+        embedded = os.path.join(folder, "changed")
+        with self._make_beam_pipeline() as pipeline:
+            _ = pipeline | EmbedCatalogue([changed_pattern(changes)], tower, embedded)
+        files.write_renewed(folder, files.read(base), read_gone(changes), files.read(embedded))
+        fileio.rmtree(embedded)
+
     def _some_queries(
-        self, input_dict: dict[str, list[types.Artifact]], count: int, model: str, folder: str
+        self, input_dict: dict[str, list[types.Artifact]], count: int, query_tower: str, folder: str
     ) -> NDArray[np.float32]:
         """[queries, width] embeddings of queries of the training split."""
         path = os.path.join(folder, "queries.npy")
         training = artifact_utils.get_split_uris(input_dict["examples"], TRAIN_SPLIT)
         with self._make_beam_pipeline() as pipeline:
             patterns = [io_utils.all_files_pattern(uri) for uri in training]
-            _ = pipeline | EmbedSomeQueries(patterns, count, os.path.join(model, QUERY_TOWER), path)
+            _ = pipeline | EmbedSomeQueries(patterns, count, query_tower, path)
         with fileio.open(path, "rb") as file:
             queries: NDArray[np.float32] = np.load(io.BytesIO(file.read()))
         fileio.remove(path)
@@ -154,6 +170,9 @@ class Indexer(base_beam_component.BaseBeamComponent):
         examples: interactions; queries of the split `train` say how many lists must be looked at.
         settings: what is built.
         filters: the catalogue's columns that requests may ask for.
+        query_tower: of a refresh that has one of its own; None where the model's is served.
+        base_index: of a refresh, the index of the version that is refreshed, with the embeddings of the same item tower.
+        changes: of a refresh, what its catalogue changes of that version's.
 
     Output `index`: see `components.indexer.files`; its property `index` says, as JSON, `items`, `kind`, `lists`, `probes` and
     `recall`. Output `retriever`: see `components.indexer.retriever`.
@@ -169,12 +188,18 @@ class Indexer(base_beam_component.BaseBeamComponent):
         examples: types.BaseChannel,
         settings: IndexerSettings,
         filters: Mapping[str, FilterColumn],
+        query_tower: types.BaseChannel | None = None,
+        base_index: types.BaseChannel | None = None,
+        changes: types.BaseChannel | None = None,
     ) -> None:
         super().__init__(
             IndexerSpec(
                 model=model,
                 catalogue=catalogue,
                 examples=examples,
+                query_tower=query_tower,
+                base_index=base_index,
+                changes=changes,
                 settings=settings.model_dump_json(),
                 filters=FILTERS.dump_json(dict(filters)).decode(),
                 index=types.Channel(type=ItemIndex),

@@ -6,8 +6,8 @@ ids.arrow                  Arrow IPC: `candidate_id`, binary; the n-th is the it
                            by, list<binary> for ids and float for numbers
 index.json                 what it is; written last, so an index that has it is whole
 
-Items are divided into parts by a digest of their ids. The row of an item, which is what an index answers with, is its place in the
-order of the ids (bytewise) over all parts.
+Items are divided into parts by a digest of their ids; those of a refresh by whether they are embedded anew. The row of an item,
+which is what an index answers with, is its place in the order of the ids (bytewise) over all parts.
 """
 
 import json
@@ -92,6 +92,21 @@ def write_part(
     write_whole(os.path.join(folder, _part_name(part, parts)), sink.getvalue().to_pybytes())
 
 
+def write_renewed(folder: str, base: ItemEmbeddings, gone: pa.Array, changed: ItemEmbeddings) -> None:
+    """Write the embeddings of a catalogue that differs little from another: one part for the items in common, one for the others.
+
+    Args:
+        folder: destination.
+        base: of the other catalogue.
+        gone: [items] binary, those whose embeddings are of no use any more.
+        changed: those that are in the place of some, and new ones.
+    """
+    ids, width = pa.array(base.ids, pa.binary()), base.embeddings.shape[1]
+    kept = np.flatnonzero(~pc.is_in(ids, value_set=gone).to_numpy(zero_copy_only=False))
+    write_part(folder, 0, 2, width, [(ids.take(kept).to_pylist(), base.embeddings[kept])])
+    write_part(folder, 1, 2, width, [(changed.ids, changed.embeddings)])
+
+
 def read(folder: str) -> ItemEmbeddings:
     """Reads all parts.
 
@@ -112,7 +127,9 @@ def read(folder: str) -> ItemEmbeddings:
     start = 0
     for table in tables:
         for chunk in table.column(EMBEDDING).chunks:
-            embeddings[rows[start : start + len(chunk)]] = chunk.flatten().to_numpy().reshape(len(chunk), -1)
+            embeddings[rows[start : start + len(chunk)]] = (
+                chunk.flatten().to_numpy().reshape(len(chunk), embeddings.shape[1])
+            )
             start += len(chunk)
     ascending = ids.take(order).to_pylist()
     _check_finite(folder, ascending, embeddings)

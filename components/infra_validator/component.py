@@ -22,7 +22,7 @@ from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import artifact_utils, component_spec, standard_artifacts
 from tfx.utils import io_utils, path_utils
 
-from components.artifacts import ItemIndex, Retriever, warm_start_folder
+from components.artifacts import ItemIndex, QueryTower, Retriever, split_patterns, warm_start_folder
 from components.example_gen.interactions import EVAL_SPLIT
 from components.example_gen.split_names import CATALOGUE_SPLIT
 from components.indexer import files, filter_columns
@@ -33,10 +33,8 @@ from components.infra_validator.serving_tensorflow import lacking_faults
 from components.progress import progress
 from components.pusher.joint import sources_of
 from components.pusher.versions import PushFolder
-from components.trainer.inputs import catalogue_inputs, lookup_for_queries
 from components.trainer.settings import TrainerSettings
-from components.trainer.trained import TrainedTowers
-from components.transform.catalogue_lookup import CatalogueLookup
+from components.trainer.trained import TrainedTowers, lookup_in
 from ndr_client import Client
 from ndr_client.faiss_client import columns_of
 from ndr_client.served import EMBEDDING, ITEM_TOWER, QUERY_TOWER, RETRIEVER
@@ -62,6 +60,7 @@ class InfraValidatorSpec(component_spec.ComponentSpec):
         "feature_spec": component_spec.ExecutionParameter(type=str),
         "day": component_spec.ExecutionParameter(type=str),
         "tensorflow": component_spec.ExecutionParameter(type=str),
+        "least_recall": component_spec.ExecutionParameter(type=float, optional=True),
     }
     INPUTS = {
         "model": component_spec.ChannelParameter(type=standard_artifacts.Model),
@@ -70,6 +69,7 @@ class InfraValidatorSpec(component_spec.ComponentSpec):
         "retriever": component_spec.ChannelParameter(type=Retriever),
         "examples": component_spec.ChannelParameter(type=standard_artifacts.Examples),
         "catalogue": component_spec.ChannelParameter(type=standard_artifacts.Examples),
+        QUERY_TOWER: component_spec.ChannelParameter(type=QueryTower, optional=True),
     }
     OUTPUTS = {"blessing": component_spec.ChannelParameter(type=standard_artifacts.InfraBlessing)}
 
@@ -107,6 +107,9 @@ class InfraValidator(base_component.BaseComponent):
         spec: the dataset's features.
         day: the UTC day.
         tensorflow: the release that serves.
+        query_tower: of a refresh that has one of its own; None where the model's is served.
+        least_recall: the share of the exact first items that the retriever must find for the queries; None where another step sees
+            to that.
 
     Output `blessing`: TFX's InfraBlessing, with a property `refused`, a JSON list of sentences.
     """
@@ -126,6 +129,8 @@ class InfraValidator(base_component.BaseComponent):
         spec: FeatureSpec,
         day: date,
         tensorflow: ServingTensorFlow,
+        query_tower: types.BaseChannel | None = None,
+        least_recall: float | None = None,
     ) -> None:
         super().__init__(
             InfraValidatorSpec(
@@ -139,6 +144,8 @@ class InfraValidator(base_component.BaseComponent):
                 feature_spec=spec.model_dump_json(),
                 day=day.isoformat(),
                 tensorflow=tensorflow,
+                query_tower=query_tower,
+                least_recall=least_recall,
                 blessing=types.Channel(type=standard_artifacts.InfraBlessing),
             )
         )
@@ -172,7 +179,10 @@ def _faults(input_dict: dict[str, list[types.Artifact]], exec_properties: dict[s
             return lacking
         described, items = files.read_description(index), files.read(index)
         is_exact, vectors = described.kind == "flat", described.settings["vectors"]
-        parity, filtered = Parity(items, is_exact, vectors), list[str]()
+        parity, filtered = (
+            Parity(items, is_exact, vectors, least_recall=exec_properties.get("least_recall")),
+            list[str](),
+        )
         spec = FeatureSpec.model_validate_json(exec_properties["feature_spec"])
         transform_output = tft.TFTransformOutput(artifact_utils.get_single_uri(input_dict["transform_graph"]))
         trained = TrainedTowers(
@@ -180,7 +190,9 @@ def _faults(input_dict: dict[str, list[types.Artifact]], exec_properties: dict[s
             TrainerSettings.model_validate_json(exec_properties["trainer"]),
             transform_output,
             warm_start_folder(model.uri),
-            _lookup(spec, artifact_utils.get_single_instance(input_dict["catalogue"]), transform_output),
+            lookup_in(
+                split_patterns(artifact_utils.get_single_instance(input_dict["catalogue"])), spec, transform_output
+            ),
         )
         k = min(RETRIEVED, described.items)
         with Client(f"127.0.0.1:{server.port}", timeout=TIMEOUT_SECONDS) as client:
@@ -224,17 +236,6 @@ def _filtered(
         yield from (
             f"{fault}, asked with {condition} of the {len(rows):,} items that meet it" for fault in parity.faults()
         )
-
-
-def _lookup(
-    spec: FeatureSpec, catalogue: types.Artifact, transform_output: tft.TFTransformOutput
-) -> CatalogueLookup | None:
-    """Return the lookup of the trained query tower, read from the catalogue again."""
-    if not spec.looked_up:
-        return None
-    splits = artifact_utils.decode_split_names(catalogue.split_names)
-    files = [io_utils.all_files_pattern(artifact_utils.get_split_uri([catalogue], split)) for split in splits]
-    return lookup_for_queries(spec, catalogue_inputs(files, spec, transform_output))
 
 
 def _batches(examples: list[types.Artifact], split: str) -> Iterator[list[bytes]]:

@@ -64,9 +64,17 @@ class Parity:
         is_exact: whether the retriever compares a query with every item.
         vectors: the retriever's vector format.
         finds_all: whether it finds k items wherever k exist, though perhaps not the best; by default, where it is exact.
+        least_recall: the share of the exact first items that it must find, on average over the queries; None for any.
     """
 
-    def __init__(self, items: ItemEmbeddings, is_exact: bool, vectors: str, finds_all: bool | None = None) -> None:
+    def __init__(
+        self,
+        items: ItemEmbeddings,
+        is_exact: bool,
+        vectors: str,
+        finds_all: bool | None = None,
+        least_recall: float | None = None,
+    ) -> None:
         self._items = items
         self._finds_all = is_exact if finds_all is None else finds_all
         self._rows = {item: row for row, item in enumerate(items.ids)}
@@ -81,6 +89,8 @@ class Parity:
         self._repeated = Differences("retriever: the expected items of histories and the last retrieved item")
         self._exact = Differences("retriever: scores of its items and of exact search")
         self._strange = 0
+        self._least_recall = least_recall
+        self._asked, self._found = 0, 0.0
 
     def queries(self, served: Embeddings, trained: Embeddings) -> None:
         """Compare the [batch, width] embeddings of the same queries."""
@@ -126,12 +136,16 @@ class Parity:
             self._find_repeated(rows, products, queries, bonuses)
         products = np.where(there, products, 0.0)
         self._scores.compare(np.where(there, scores, 0.0), products, self._score_error)
+        if not self._is_exact and self._least_recall is None:
+            return
+        exact = top_rows(queries, self._items.embeddings, k, bonuses=bonuses)
+        best = np.einsum("qw,qkw->qk", queries, self._items.embeddings[exact])
+        if bonuses:
+            best += bonuses.of_items(exact)
         if self._is_exact:
-            exact = top_rows(queries, self._items.embeddings, k, bonuses=bonuses)
-            best = np.einsum("qw,qkw->qk", queries, self._items.embeddings[exact])
-            if bonuses:
-                best += bonuses.of_items(exact)
             self._exact.compare(np.sort(products)[:, ::-1], best, 10 * TIE)
+        self._asked += len(queries)
+        self._found += float((there & (products >= best[:, -1:] - TIE)).mean(axis=1).sum())
 
     @cached_property
     def _ascending(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -163,4 +177,9 @@ class Parity:
             f"retriever: {self._strange:,} answers have too few items, a repeated item, or one missing from the index"
         )
         kinds = (*self._served.values(), self._indexed, self._scores, self._repeated, self._exact)
-        return [*(sentence for kind in kinds for sentence in kind.sentences()), *([strange] if self._strange else [])]
+        found = [*(sentence for kind in kinds for sentence in kind.sentences()), *([strange] if self._strange else [])]
+        recall = self._found / max(1, self._asked)
+        if self._least_recall is not None and self._asked and recall < self._least_recall:
+            least = f"{self._least_recall:g} (evaluator.minimum_index_recall)"
+            found.append(f"retriever: finds {recall:.4f} of the exact first items, expected at least {least}")
+        return found

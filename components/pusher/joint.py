@@ -14,7 +14,7 @@ from tfx.types import artifact_utils, component_spec, standard_artifacts, standa
 from tfx.types.standard_component_specs import MODEL_BLESSING_KEY
 from tfx.utils import json_utils, proto_utils
 
-from components.artifacts import WITHDRAWN_PROPERTY, ItemIndex, Retriever
+from components.artifacts import WITHDRAWN_PROPERTY, ItemIndex, QueryTower, Retriever, query_tower_folder
 from components.evaluator.evaluator import METRICS_PROPERTY
 from components.evaluator.names import ALL, CANDIDATE
 from components.indexer import faiss_index
@@ -26,6 +26,7 @@ from ndr_client.served import INDEX, ITEM_TOWER, QUERY_TOWER, RETRIEVER
 
 DAY_KEY = "day"
 LABEL_KEY = "label"
+REFRESHES_KEY = "refreshes"
 PARTS_PROPERTY = "parts"
 RETRIEVER_KEY = "retriever"
 INDEX_KEY = "index"
@@ -43,6 +44,7 @@ class JointPusherSpec(standard_component_specs.PusherSpec):
         RETRIEVER_KEY: component_spec.ChannelParameter(type=Retriever),
         INDEX_KEY: component_spec.ChannelParameter(type=ItemIndex),
         EVALUATION_KEY: component_spec.ChannelParameter(type=standard_artifacts.ModelEvaluation),
+        QUERY_TOWER: component_spec.ChannelParameter(type=QueryTower, optional=True),
     }
 
 
@@ -67,16 +69,16 @@ class JointExecutor(executor.Executor):
         custom_config = json_utils.loads(exec_properties[standard_component_specs.CUSTOM_CONFIG_KEY])
         model = self.GetModelPath(input_dict)
         sources = sources_of(model, input_dict)
+        run = str(self._context.pipeline_run_id) if self._context else ""
         labels.configure(folder)  # before the version is visible, so that whoever sees it finds the configuration
-        manifest = folder.push(
-            sources,
-            day=date.fromisoformat(custom_config[DAY_KEY]),
-            run=str(self._context.pipeline_run_id) if self._context else "",
-            model=model,
-            metrics=_metrics(input_dict),
-        )
-        if label := custom_config[LABEL_KEY]:
-            labels.assign(folder, label, manifest.version)
+        if base := custom_config[REFRESHES_KEY]:
+            manifest = folder.refresh(sources, base, run)
+            labels.move_from(folder, base, manifest.version)
+        else:
+            day = date.fromisoformat(custom_config[DAY_KEY])
+            manifest = folder.push(sources, day, run, model, _metrics(input_dict))
+            if label := custom_config[LABEL_KEY]:
+                labels.assign(folder, label, manifest.version)
         pushed.set_string_custom_property(PARTS_PROPERTY, json.dumps(folder.places(manifest), sort_keys=True))
         self._MarkPushed(pushed, pushed_destination=folder.root, pushed_version=str(manifest.version))
 
@@ -94,6 +96,9 @@ class JointPusher(base_component.BaseComponent):
         destination: the push folder, a path or an address.
         day: the UTC day of the run.
         label: that the version is given; None for no label.
+        refreshes: the live version that is pushed anew, over a newer catalogue; None for a day's own. A refresh has the labels of
+            what it takes the place of.
+        query_tower: of a refresh that has one of its own; None where the model's is pushed.
     """
 
     SPEC_CLASS = JointPusherSpec
@@ -110,6 +115,8 @@ class JointPusher(base_component.BaseComponent):
         destination: str,
         day: date,
         label: str | None,
+        refreshes: int | None = None,
+        query_tower: types.BaseChannel | None = None,
     ) -> None:
         filesystem = pusher_pb2.PushDestination.Filesystem(base_directory=destination)
         super().__init__(
@@ -121,7 +128,8 @@ class JointPusher(base_component.BaseComponent):
                 evaluation=evaluation,
                 infra_blessing=infra_blessing,
                 push_destination=pusher_pb2.PushDestination(filesystem=filesystem),
-                custom_config=json_utils.dumps({DAY_KEY: day.isoformat(), LABEL_KEY: label}),
+                custom_config=json_utils.dumps({DAY_KEY: day.isoformat(), LABEL_KEY: label, REFRESHES_KEY: refreshes}),
+                query_tower=query_tower,
                 pushed_model=types.Channel(type=standard_artifacts.PushedModel),
             )
         )
@@ -136,7 +144,8 @@ def sources_of(model: str, inputs: Inputs) -> dict[str, Source]:
     """
     retriever, index = (artifact_utils.get_single_uri(inputs[key]) for key in (RETRIEVER_KEY, INDEX_KEY))
     return {
-        **{tower: Source(os.path.join(model, tower)) for tower in (QUERY_TOWER, ITEM_TOWER)},
+        QUERY_TOWER: Source(query_tower_folder(model, inputs)),
+        ITEM_TOWER: Source(os.path.join(model, ITEM_TOWER)),
         RETRIEVER: Source(os.path.join(retriever, RETRIEVER)),
         INDEX: Source(index, INDEX_FILES),
     }

@@ -99,6 +99,13 @@ def resolve(folder: PushFolder, label: str) -> int:
     return labels[label]
 
 
+def move_from(folder: PushFolder, base: int, to: int) -> None:
+    """Move the labels of a version that was refreshed to its refresh."""
+    labels = read(folder)
+    if base in labels.values():
+        _change(folder, {name: to if version == base else version for name, version in labels.items()})
+
+
 def move(folder: PushFolder, withdrawn: Collection[int], to: int) -> None:
     """Moves the labels of versions that a rollback takes back.
 

@@ -38,6 +38,8 @@ class Manifest(Declaration):
         files: of each part, by its name in the folder, what each file holds.
         metrics: what the model reached over all held-out interactions; see `components.evaluator.names`.
         restores: of a rollback, the version under which its content was first pushed; else None.
+        refreshes: of a refresh, the version whose towers and metrics it has, over a newer catalogue; else None.
+        model_run: of a refresh, the run that trained and judged the model; empty where `run` did.
     """
 
     version: int = Field(gt=0, le=HIGHEST_VERSION)
@@ -48,6 +50,8 @@ class Manifest(Declaration):
     files: dict[str, dict[str, Digest]] = {}
     metrics: dict[str, float] = {}
     restores: int | None = None
+    refreshes: int | None = None
+    model_run: str = ""
 
     @field_validator("parts")
     @classmethod
@@ -61,6 +65,16 @@ class Manifest(Declaration):
     def content(self) -> int:
         """The version under which its content was first pushed."""
         return self.version if self.restores is None else self.restores
+
+    @property
+    def trained_by(self) -> str:
+        """The run that trained and judged the model; it also read the interactions and the users' table."""
+        return self.model_run or self.run
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether a day's run pushed it: it is neither a rollback nor a refresh."""
+        return self.restores is None and self.refreshes is None
 
 
 def in_force(manifests: Sequence[Manifest]) -> list[Manifest]:
@@ -85,7 +99,7 @@ def staying(manifests: Sequence[Manifest], days: int, labelled: Collection[int] 
     Args:
         manifests: every version, oldest first.
         days: of how many days, at least 1, the newest version stays. With two or more stays besides what was live before the last,
-            of whichever day, for a rollback.
+            of whichever day, for a rollback; and of a refresh that is live, what a day's run pushed of its model.
         labelled: versions that stay besides.
 
     Raises:
@@ -94,7 +108,11 @@ def staying(manifests: Sequence[Manifest], days: int, labelled: Collection[int] 
     if days < 1:
         raise ValueError(f"days: expected at least 1, received {days}")
     of_days = {each.version // REVISIONS_A_DAY: each.version for each in manifests}
-    kept = {*sorted(of_days.values())[-days:], *(each.version for each in manifests[-min(days, 2) :]), *labelled}
+    live = manifests[-1] if manifests else None
+    of_live = [each for each in manifests if live and live.refreshes and each.is_trained and each.model == live.model]
+    trained = [each.version for each in of_live[-1:]]
+    last = [each.version for each in manifests[-min(days, 2) :]]
+    kept = {*sorted(of_days.values())[-days:], *last, *trained, *labelled}
     return [each for each in manifests if each.version in kept]
 
 

@@ -16,7 +16,8 @@ A version leaves in the reverse order: a rename takes its manifest to `.trash`, 
 that a removal has begun and of what, so one that was killed is completed, and parts without a manifest that are not of
 ours (nobody's push, nobody's removal) are left alone.
 
-A rollback is a push too: of an earlier version's content, under a new number. Numbers only grow, as servers take the highest.
+A rollback is a push too: of an earlier version's content, under a new number. Numbers only grow, as servers take the highest. So is
+a refresh: the live version's towers over a newer catalogue.
 """
 
 import logging
@@ -75,7 +76,9 @@ class PushFolder:
     def push(
         self, sources: Mapping[str, Source], day: date, run: str, model: str, metrics: Mapping[str, float]
     ) -> Manifest:
-        """Makes all parts visible as one new version; does nothing where they are what was pushed last for the day.
+        """Makes all parts visible as one new version; does nothing where they are what a run pushed last for the day.
+
+        What was refreshed since stays refreshed: the same model with its first catalogue would be older than what is live.
 
         Args:
             sources: where each part comes from.
@@ -89,7 +92,7 @@ class PushFolder:
         """
         self.recover()
         known = self.manifests()
-        for last in [each for each in known if each.day == day.isoformat() and each.restores is None][-1:]:
+        for last in [each for each in known if each.day == day.isoformat() and each.is_trained][-1:]:
             if last.model == model and last.files == _digests(sources) and not self.verify(last.version):
                 return last
         version = self._next_version(int(f"{day:%Y%m%d}"), [*sources])
@@ -102,6 +105,34 @@ class PushFolder:
             metrics={**metrics},
         )
         return self._release(manifest, sources)
+
+    def refresh(self, sources: Mapping[str, Source], base: int, run: str) -> Manifest:
+        """Push a refresh of the live version; do nothing if these parts are pushed already.
+
+        Args:
+            sources: where each part comes from.
+            base: the version that is refreshed; the day, the model and the metrics are its own.
+            run: the id of the run that made the parts.
+
+        Raises:
+            UserError: another version is live by now; a part is missing, was not copied whole, or the day has no revision left.
+        """
+        self.recover()
+        known = self.manifests()
+        for last in [each for each in known if each.refreshes == base and each.restores is None][-1:]:
+            if last.files == _digests(sources) and not self.verify(last.version):
+                return last
+        live = known[-1] if known else None
+        if live is None or live.version != base:
+            found = f"version {live.version}" if live else "nothing"
+            raise UserError(
+                f"{self.root}: expected version {base}, which was to be refreshed, to be live, found {found}. Nothing was pushed. "
+                "Refresh again."
+            )
+        version = self._next_version(base // REVISIONS_A_DAY, [*sources])
+        refreshed = {"version": version, "run": run, "parts": _parts(version, sources), "restores": None}
+        of_model = {"refreshes": base, "model_run": live.trained_by}
+        return self._release(live.model_copy(update={**refreshed, **of_model}), sources)
 
     def restore(self, source: Manifest) -> Manifest:
         """Makes the content of a version live again, under a number above the live one's.

@@ -1,7 +1,7 @@
 """Restores a trained model from the checkpoint for the next day, to compare a served model with it."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import tensorflow_transform as tft
 from numpy.typing import NDArray
 
 from components.analysis import files
+from components.trainer.inputs import catalogue_inputs, lookup_for_queries
 from components.trainer.model import build_model
 from components.trainer.optimizers import build_optimizer
 from components.trainer.repeats import RepeatBonus, Repeats
@@ -21,6 +22,19 @@ from components.transform import raw_features
 from components.transform.catalogue_lookup import CatalogueLookup
 from components.transform.model_inputs import ModelInputs
 from schemas.features import Feature, FeatureSpec
+
+
+def lookup_in(
+    catalogue: Sequence[str], spec: FeatureSpec, transform_output: tft.TFTransformOutput
+) -> CatalogueLookup | None:
+    """Read a catalogue for the features that a query tower looks up; None if there are none.
+
+    Args:
+        catalogue: patterns of its raw files, including those of blocked items.
+        spec: which feature feeds which tower.
+        transform_output: of the day.
+    """
+    return lookup_for_queries(spec, catalogue_inputs(catalogue, spec, transform_output)) if spec.looked_up else None
 
 
 class TrainedTowers:

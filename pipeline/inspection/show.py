@@ -10,7 +10,7 @@ from rich.table import Table
 
 from pipeline.lineage import Artifact, Graph
 from pipeline.origin import Origin
-from pipeline.runs import CLOSED, Run, run_json
+from pipeline.runs import CLOSED, UNCHANGED, Run, run_json
 from pipeline.summary import blessing_words, from_here, tables
 
 
@@ -102,6 +102,8 @@ def _made_from(run: Run) -> Table:
     table.add_column(overflow="fold")
     if run.passed_over_for == CLOSED:
         table.add_row("closed", "data.closed names the day: it has no data")
+    elif run.passed_over_for == UNCHANGED:
+        table.add_row("unchanged", "the catalogue is the live one: nothing was pushed")
     elif run.passed_over_for:
         table.add_row("done before", f"by {run.passed_over_for}, with the same input")
     if run.origin:
@@ -110,6 +112,9 @@ def _made_from(run: Run) -> Table:
         table.add_row("configuration", f"of {name}, digest {digest} (--json has all of it)")
     if run.given:
         table.add_row("input", f"digest {run.given.digest[:16]}")
+    if run.given and run.given.refreshes:
+        table.add_row("refreshes", f"version {run.given.refreshes}, of {run.given.base_day}")
+    elif run.given:
         models = {"trained from": run.given.base_model, "must beat": run.given.baseline_model}
         for role, model in models.items():
             table.add_row(role, f"Model {model}" if model else "no model")

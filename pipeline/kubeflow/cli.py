@@ -20,7 +20,7 @@ from pipeline.arguments import (
     reported,
 )
 from pipeline.missed import DAYS_BACK, MAKE_UP_DAYS, today
-from schemas.errors import PassingError
+from schemas.errors import PassingError, UserError
 from schemas.visible import visible
 
 if TYPE_CHECKING:
@@ -62,10 +62,15 @@ def compile_package(
             help="Instead compile a pipeline of one step: ndr tune --for DURATION, of the day `date`.",
         ),
     ] = None,
+    refresh: Annotated[
+        bool, typer.Option("--refresh", help="Instead, the pipeline of ndr refresh, with a schedule of its own.")
+    ] = False,
     config: ConfigOption = MOVIELENS_CONFIG,
     settings: SetOption = None,
 ) -> None:
     """Write the pipeline as Kubeflow expects it."""
+    if tune and refresh:
+        raise typer.BadParameter("expected one of --tune and --refresh")
     seconds = a_duration(tune).total_seconds() if tune else 0.0
     from pipeline import config as configuration
 
@@ -81,7 +86,7 @@ def compile_package(
             if tune:
                 compiled = compiler.compile_tuning(loaded, config, settings or [], tune, seconds)
             else:
-                compiled = compiler.compile_pipeline(loaded, config, settings or [])
+                compiled = compiler.compile_pipeline(loaded, config, settings or [], refresh)
         unfinished = output.with_name(f"{output.name}.unfinished")
         unfinished.write_text(compiled.text, encoding="utf-8")
         unfinished.rename(output)
@@ -168,6 +173,10 @@ def backfill(
         from pipeline.kubeflow.package import read_package
 
         read = read_package(package)
+        if read.is_refresh:
+            raise UserError(
+                f"{package}: expected the pipeline of the days, found that of refreshes, which no day misses."
+            )
         newest = today() - timedelta(days=days_back)
         days: Iterator[date] = made_up.missed_days(read, newest, make_up_days) if chosen is None else iter(chosen)
         done = []

@@ -185,7 +185,8 @@ class Client:
             pipeline_version_reference=self._reference(package),
             # Without a date: no release fills one into such a run, so Begin works it out.
             runtime_config=_parameters(
-                {"days_back": wanted.days_back, "make_up_days": wanted.make_up_days}, wanted.settings
+                {} if package.is_refresh else {"days_back": wanted.days_back, "make_up_days": wanted.make_up_days},
+                wanted.settings,
             ),
             trigger=kfp.V2beta1Trigger(cron_schedule=kfp.V2beta1CronSchedule(cron=wanted.cron)),
             max_concurrency="1",  # a day continues from the one before

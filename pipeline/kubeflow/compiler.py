@@ -21,16 +21,18 @@ from kfp import compiler, dsl, kubernetes
 from tfx.proto.orchestration import pipeline_pb2
 from tfx.types import standard_artifacts
 
-from pipeline import day_run, digests
+from pipeline import day_run, digests, refresh_run
 from pipeline.config import Config
 from pipeline.create import TRAINER
 from pipeline.kubeflow.pods import Pod, share_pods
 from pipeline.kubeflow.settings import KubeflowSettings, Machine
 from pipeline.missed import DAYS_BACK, MAKE_UP_DAYS
+from pipeline.refreshing import Base
 from pipeline.run_node import BEGIN, END
 from schemas.errors import UserError
 
 ANY_DAY = date(2000, 1, 1)  # the steps do not depend on it
+ANY_VERSION = Base(20000101001, ANY_DAY, "a run", "a run", is_refreshed=False)
 # Kubeflow's `backoffMaxDuration` is not the longest wait: Argo counts it from the start of the first attempt, then retries
 # no more and ends a running one. So it must outlast any step; left out, it is 0 from Kubeflow Pipelines 2.14 on.
 NO_END_OF_RETRIES = 365 * 24 * 3600  # seconds
@@ -66,29 +68,40 @@ class Compiled:
         return round(9200 + 1480 * len(documents[0]["root"]["dag"]["tasks"]) + 1.444 * quoted)
 
 
-def compile_pipeline(config: Config, path: Path, settings: Sequence[str]) -> Compiled:
-    """Compile the pipeline; the same configuration and code give the same YAML.
+def compile_pipeline(config: Config, path: Path, settings: Sequence[str], is_refresh: bool = False) -> Compiled:
+    """Compile the pipeline of a day or of a refresh; the same configuration and code give the same YAML.
 
     Args:
         config: the configuration.
         path: its file, as a path in the image.
         settings: settings over the file's values; a run without settings of its own gets these.
+        is_refresh: which of the two.
 
     Raises:
         UserError: there is no `kubeflow` section, or it names an unknown step.
     """
     given = _section(config, path)
-    pipeline = day_run.compile_pipeline(config, ANY_DAY)
-    upstream = _upstream(pipeline)
-    if unknown := sorted(given.steps.keys() - upstream.keys()):
+    days, refresh = _pipelines(config)
+    known = [*_upstream(days), *(step for step in _upstream(refresh) if step not in _upstream(days))]
+    if unknown := sorted(given.steps.keys() - set(known)):
         raise UserError(
             f"{path}: kubeflow.steps: expected steps of the pipeline, received {', '.join(unknown)}. "
-            f"It has {', '.join(upstream)}."
+            f"It has {', '.join(known)}."
         )
-    own = {BEGIN, END, *given.steps, *_reading_examples(pipeline)}
-    begin, *pods = share_pods(upstream, own, {BEGIN}, given.machine_of)
+    upstream, begin, pods = _shared(refresh if is_refresh else days, given)
     fixed = ["--config", str(path), "--definition", digests.definition(path, config)]
+    fixed += ["--refresh"] if is_refresh else []
     overrides = list(settings)
+    run_id = dsl.PIPELINE_JOB_ID_PLACEHOLDER
+
+    def chain(first: Any, settings: Any) -> None:
+        """Add the tasks behind Begin's."""
+        _configure(first, given, begin)
+        tasks: dict[str, Any] = {BEGIN: first}
+        for pod in pods:
+            task = _steps(pod, given.image, fixed)(date=first.outputs["day"], settings=settings, run_id=run_id)
+            tasks[pod.reading[0]] = task.after(*(tasks[each] for each in pod.behind))
+            _configure(task, given, pod)
 
     @dsl.pipeline(
         name=_kebab(config.name), description=f"Trains, judges and ships the model of {config.name} for a day."
@@ -99,19 +112,20 @@ def compile_pipeline(config: Config, path: Path, settings: Sequence[str]) -> Com
         make_up_days: int = MAKE_UP_DAYS,
         settings: list[str] = overrides,
     ) -> None:
-        run_id = dsl.PIPELINE_JOB_ID_PLACEHOLDER
         first = _begin(given.image, fixed)(
             date=date, days_back=days_back, make_up_days=make_up_days, settings=settings, run_id=run_id
         )
-        _configure(first, given, begin)
-        tasks: dict[str, Any] = {BEGIN: first}
-        for pod in pods:
-            task = _steps(pod, given.image, fixed)(date=first.outputs["day"], settings=settings, run_id=run_id)
-            tasks[pod.reading[0]] = task.after(*(tasks[each] for each in pod.behind))
-            _configure(task, given, pod)
+        chain(first, settings)
+
+    @dsl.pipeline(
+        name=f"{_kebab(config.name)}-refresh",
+        description=f"Gives the live version of {config.name} the newest catalogue, without training.",
+    )
+    def refreshing(date: str = "", settings: list[str] = overrides) -> None:
+        chain(_begin_refresh(given.image, fixed)(date=date, settings=settings, run_id=run_id), settings)
 
     behind_begin = [_kebab(pod.reading[0]) for pod in pods if BEGIN in pod.behind]
-    text = _written(daily, behind_begin)
+    text = _written(refreshing if is_refresh else daily, behind_begin)
     # A driver for the whole, and for each task a driver and a pod; the driver of a skipped task only finds out that it is skipped.
     return Compiled(text, len(upstream), 1 + 2 * (1 + len(pods)), 1 + 2 + len(behind_begin))
 
@@ -150,6 +164,21 @@ def compile_tuning(config: Config, path: Path, settings: Sequence[str], duration
 
     text = _written(searching, ())
     return Compiled(text, 1, 3, 3)
+
+
+def _pipelines(config: Config) -> tuple[pipeline_pb2.Pipeline, pipeline_pb2.Pipeline]:
+    """Compile the pipelines of any day and of any refresh; the steps do not depend on which."""
+    return day_run.compile_pipeline(config, ANY_DAY), refresh_run.compile_pipeline(config, ANY_VERSION, ANY_DAY)
+
+
+def _shared(
+    pipeline: pipeline_pb2.Pipeline, given: KubeflowSettings
+) -> tuple[Mapping[str, Sequence[str]], Pod, list[Pod]]:
+    """By step, those that it comes behind; Begin's pod; and the others."""
+    upstream = _upstream(pipeline)
+    own = {BEGIN, END, *(given.steps.keys() & upstream.keys()), *_reading_examples(pipeline)}
+    begin, *pods = share_pods(upstream, own, {BEGIN}, given.machine_of)
+    return upstream, begin, pods
 
 
 def _section(config: Config, path: Path) -> KubeflowSettings:
@@ -201,6 +230,19 @@ def _begin(image: str, fixed: Sequence[str]) -> Any:
         day: dsl.OutputPath(str),  # type: ignore[valid-type]
     ) -> dsl.ContainerSpec:
         choice = ["--date", date, "--days-back", days_back, "--make-up-days", make_up_days, "--day-file", day]
+        return _container(image, [BEGIN], [*choice, "--run-id", run_id, "--settings", settings, *fixed])
+
+    return dsl.container_component(begin)
+
+
+def _begin_refresh(image: str, fixed: Sequence[str]) -> Any:
+    def begin(
+        date: str,
+        settings: list[str],
+        run_id: str,
+        day: dsl.OutputPath(str),  # type: ignore[valid-type]
+    ) -> dsl.ContainerSpec:
+        choice = ["--date", date, "--day-file", day]
         return _container(image, [BEGIN], [*choice, "--run-id", run_id, "--settings", settings, *fixed])
 
     return dsl.container_component(begin)

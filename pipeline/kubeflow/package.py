@@ -13,6 +13,7 @@ from pipeline.config import Config
 from schemas.errors import UserError
 
 PARAMETERS = {"date", "days_back", "make_up_days", "settings"}
+OF_REFRESH = {"date", "settings"}
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Package:
         config: the configuration's path in the image.
         definition: the digest of the code and configuration that it was compiled from.
         settings: `key=value` each, over the configuration's.
+        is_refresh: whether it gives versions newer catalogues, and trains none.
     """
 
     path: Path
@@ -34,6 +36,7 @@ class Package:
     config: Path
     definition: str
     settings: tuple[str, ...]
+    is_refresh: bool = False
 
     def configuration(self) -> Config:
         """Read its configuration on this machine.
@@ -61,7 +64,7 @@ def read_package(path: Path) -> Package:
         content = path.read_bytes()
         pipeline, _ = yaml.safe_load_all(content)
         given = pipeline["root"]["inputDefinitions"]["parameters"]
-        if given.keys() != PARAMETERS:
+        if given.keys() not in (PARAMETERS, OF_REFRESH):
             raise UserError(
                 f"{path}: expected a pipeline with the parameters {', '.join(sorted(PARAMETERS))}, found {', '.join(sorted(given))}"
                 ": it was compiled by other code. Compile it again: ndr kubeflow compile."
@@ -75,6 +78,7 @@ def read_package(path: Path) -> Package:
             config=Path(options["--config"]),
             definition=str(options["--definition"]),
             settings=tuple(given["settings"]["defaultValue"]),
+            is_refresh=given.keys() == OF_REFRESH,
         )
     except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
         raise UserError(

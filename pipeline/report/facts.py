@@ -172,7 +172,7 @@ def place(graph: Graph, kind: str, node: str = "") -> Path:
 def _runs(config: Config, first: date | None, last: date | None) -> list[Run]:
     known = Records(store.connection(config)).runs() if store.has_begun(config) else []
     begin, end = (first or date.min).isoformat(), (last or date.max).isoformat()
-    found = [run for run in known if begin <= run.date <= end]
+    found = [run for run in known if begin <= run.date <= end and not run.is_refresh]
     if first is None:
         newest = sorted({run.date for run in found})[-MOST_DAYS:]
         found = [run for run in found if run.date in newest]

@@ -77,8 +77,9 @@ def reasons(run: Run) -> list[str]:
 
 
 def day_runs(runs: Sequence[Run]) -> list[Run]:
-    """Return each day's last run that had anything to do, by day."""
-    last = {run.date: run for run in sorted(runs, key=lambda run: run.state != PASSED_OVER)}
+    """Return each day's last run that had anything to do, by day; a refresh is a run of no day."""
+    of_days = [run for run in runs if not run.is_refresh]
+    last = {run.date: run for run in sorted(of_days, key=lambda run: run.state != PASSED_OVER)}
     return [last[day] for day in sorted(last)]
 
 

@@ -97,7 +97,9 @@ class World:
         )
         return index, retriever
 
-    def validate(self, model: types.Artifact, index: int, retriever: int, to: Path) -> list[str]:
+    def validate(
+        self, model: types.Artifact, index: int, retriever: int, to: Path, least_recall: float | None = None
+    ) -> list[str]:
         """The sentences of a refusal; none where the version is blessed."""
         transform, blessing = standard_artifacts.TransformGraph(), standard_artifacts.InfraBlessing()
         transform.uri, blessing.uri = f"{self.models[0].uri}/transform", str(to / "blessing")
@@ -117,6 +119,7 @@ class World:
                 "feature_spec": SPEC.model_dump_json(),
                 "day": "2026-11-24",
                 "tensorflow": "2.19",
+                "least_recall": least_recall,
             },
         )
         refused = json.loads(blessing.get_string_custom_property("refused"))
@@ -151,6 +154,18 @@ def world(request: pytest.FixtureRequest, models: list[types.Artifact], tmp_path
 
 def test_a_version_of_one_model_answers_as_trained(world: World, tmp_path: Path) -> None:
     assert world.validate(world.models[0], 0, 0, tmp_path) == []
+
+
+def test_a_retriever_that_finds_too_little_is_found_out_where_that_is_asked_for(world: World, tmp_path: Path) -> None:
+    """Exact search finds all of the exact first 100 of 400; two of eight lists find some. Above, nothing was asked for."""
+    refused = world.validate(world.models[0], 0, 0, tmp_path, least_recall=0.999)
+    if "flat" in str(world.folder):
+        assert refused == []
+    else:
+        (words,) = refused
+        found = float(words.removeprefix("retriever: finds ").partition(" ")[0])
+        assert 0.1 < found < 0.99
+        assert words.endswith("of the exact first items, expected at least 0.999 (evaluator.minimum_index_recall)")
 
 
 def test_a_request_has_an_age_for_each_item_of_a_history_or_none(models: list[types.Artifact]) -> None:

@@ -90,6 +90,16 @@ def test_retention_keeps_labelled_versions(folder: PushFolder) -> None:
     assert [manifest.version for manifest in folder.manifests()] == [first, third]
 
 
+def test_a_refresh_has_the_labels_of_what_it_refreshes_and_no_others(folder: PushFolder) -> None:
+    first, second, third = days(folder, 1, 2, 3)
+    for label, version in (("stable", first), ("canary", second), ("newest", second)):
+        labels.assign(folder, label, version)
+    labels.move_from(folder, second, third)
+    assert labels.read(folder) == {"stable": first, "canary": third, "newest": third}
+    labels.move_from(folder, second, first)
+    assert labels.read(folder) == {"stable": first, "canary": third, "newest": third}
+
+
 def test_a_rollback_moves_the_labels_of_withdrawn_versions(folder: PushFolder) -> None:
     first, second, third = days(folder, 1, 2, 3)
     for label, version in (("old", first), ("stable", second), ("canary", third)):

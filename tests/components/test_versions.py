@@ -15,6 +15,7 @@ from pushes import DAY, INDEX_FILES, MODELS, PARTS, push, sources
 from tfx.dsl.io import fileio
 
 from components.pusher.files import Source
+from components.pusher.manifest import find, in_force, rollback_source
 from components.pusher.versions import PushFolder
 from schemas.errors import UserError
 
@@ -411,3 +412,90 @@ def test_a_part_that_is_of_no_push_is_left_alone(tmp_path: Path) -> None:
     by_hand.mkdir()
     PushFolder(str(root)).retain(1)
     assert by_hand.exists()
+
+
+def refresh(root: Path, model: Path, base: int, catalogue: str) -> Any:
+    """Pushes the towers of a model over another catalogue."""
+    made = sources(model)
+    for place, names in ((made["retriever"].folder, ("saved_model.pb",)), (made["index"].folder, INDEX_FILES)):
+        for name in names:
+            Path(place, name).write_text(catalogue)
+    return PushFolder(str(root)).refresh(made, base, f"refresh by {catalogue}")
+
+
+def test_a_refresh_is_the_next_version_of_its_day_with_the_model_of_the_one_it_refreshes(tmp_path: Path) -> None:
+    root = tmp_path / "serving"
+    first = push(root, tmp_path / "one", metrics={"recall_at_50": 0.31})
+    second = refresh(root, tmp_path / "one", FIRST, "noon")
+    third = refresh(root, tmp_path / "one", SECOND, "evening")
+    assert numbers(root) == [FIRST, SECOND, THIRD] and visible(root) == everything(FIRST, SECOND, THIRD)
+    assert (second.refreshes, third.refreshes, first.refreshes) == (FIRST, SECOND, None)
+    assert {(each.model, each.day, each.trained_by) for each in (first, second, third)} == {
+        (str(tmp_path / "one"), "2026-11-24", "run of one")
+    }
+    assert (third.run, third.metrics, third.restores) == ("refresh by evening", {"recall_at_50": 0.31}, None)
+    assert (root / "index" / str(SECOND) / "index.faiss").read_text() == "noon"
+
+
+def test_the_same_refresh_is_pushed_once_and_none_where_another_version_went_live(tmp_path: Path) -> None:
+    root = tmp_path / "serving"
+    push(root, tmp_path / "one")
+    done = refresh(root, tmp_path / "one", FIRST, "noon")
+    assert refresh(root, tmp_path / "one", FIRST, "noon") == done and numbers(root) == [FIRST, SECOND]
+    with pytest.raises(
+        UserError, match=f"expected version {FIRST}, which was to be refreshed, to be live, found version"
+    ):
+        refresh(root, tmp_path / "one", FIRST, "evening")
+    nothing = PushFolder(str(tmp_path / "elsewhere"))
+    with pytest.raises(UserError, match="to be live, found nothing"):
+        nothing.refresh(sources(tmp_path / "one"), FIRST, "run")
+    assert numbers(root) == [FIRST, SECOND]
+
+
+def test_a_day_that_pushes_its_model_again_does_not_undo_a_refresh(tmp_path: Path) -> None:
+    root = tmp_path / "serving"
+    first = push(root, tmp_path / "one")
+    refresh(root, tmp_path / "one", FIRST, "noon")
+    sources(tmp_path / "one")  # what the refresh wrote over
+    assert push(root, tmp_path / "one") == first and numbers(root) == [FIRST, SECOND]
+    assert push(root, tmp_path / "two").version == THIRD  # another model is another matter
+
+
+def test_a_refresh_is_rolled_back_and_of_what_was_rolled_back_to_there_is_another(tmp_path: Path) -> None:
+    root = tmp_path / "serving"
+    push(root, tmp_path / "one")
+    refresh(root, tmp_path / "one", FIRST, "noon")
+    folder = PushFolder(str(root))
+    assert rollback_source(folder.manifests(), None).version == FIRST
+    back = folder.restore(find(folder.manifests(), FIRST))
+    assert (back.version, back.restores, back.refreshes) == (THIRD, FIRST, None)
+    again = refresh(root, tmp_path / "one", THIRD, "evening")
+    assert (again.version, again.refreshes, again.restores) == (THIRD + 1, THIRD, None)
+    assert [each.version for each in in_force(folder.manifests())] == [THIRD, THIRD + 1]
+    # A rollback to a refresh has its catalogue, and is no day's own.
+    push(root, tmp_path / "two", date(2026, 11, 25))
+    restored = folder.restore(find(folder.manifests(), THIRD + 1))
+    assert (restored.refreshes, restored.run, restored.trained_by) == (THIRD, "refresh by evening", "run of one")
+
+
+def test_what_a_day_pushed_is_retained_however_often_it_is_refreshed(tmp_path: Path) -> None:
+    root = tmp_path / "serving"
+    push(root, tmp_path / "old", date(2026, 11, 23))
+    push(root, tmp_path / "one")
+    for number in range(4):
+        refresh(root, tmp_path / "one", FIRST + number, f"hour {number}")
+    PushFolder(str(root)).retain(2)
+    assert numbers(root) == [20261123001, FIRST, FIRST + 3, FIRST + 4]
+
+
+@pytest.mark.parametrize("operations", range(0, PUSH, 3))
+def test_a_refresh_killed_after_any_operation_is_put_right(
+    operations: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "serving"
+    push(root, tmp_path / "one")
+    with killed_after(operations, monkeypatch):
+        refresh(root, tmp_path / "one", FIRST, "noon")
+    found = refresh(root, tmp_path / "one", FIRST, "noon")
+    assert found.version == SECOND and numbers(root) == [FIRST, SECOND] and not PushFolder(str(root)).verify(SECOND)
+    assert not list((root / ".staging").glob("*"))

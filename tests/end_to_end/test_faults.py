@@ -1,7 +1,8 @@
-"""Killed at any moment, the same command gives what an undisturbed run gives."""
+"""Killed at any moment, the same command gives what an undisturbed run gives: a day, and a refresh that clients ask meanwhile."""
 
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -9,7 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from noon import BLOCKED, CLIENTS, DEARER, GONE, ITEMS_BEFORE, ITEMS_NOW, NEWCOMERS, NOON, Asking, write_noon
 from shops import DAY, TOWERS, YESTERDAY, Forks, Undisturbed, arguments, runs, towers
+
+from components.indexer import files
+from pipeline import pushes
+from serving.server import EmbeddedServer, ServerSettings
 
 # Resolved, or in the cache.
 UNEXECUTED = (
@@ -28,6 +34,18 @@ TRAINING = ("training:3", "training:7", "training:4", "training:5", "training:11
 # while it copies; before anything is renamed; then, as the next attempts go on from there, with one tower in its place, and both.
 PUSHING = (5, 8, 3, 4)
 WRITING = ("Interactions", "InteractionStatistics", "NextDay", "Counter", "Transform", "Trainer", "Indexer", "Ranker")
+
+# Of a refresh: between two steps; while it exports and embeds; while its push copies, behind the 24 changes of the file system
+# by which the InfraValidator pushes to a folder of its own; with some parts in their places; and once it is visible, before ML
+# Metadata knows.
+REFRESHING = (
+    "after:CatalogueComparison",
+    "in:QueryTowerExport",
+    "in:Indexer",
+    "pusher:30",
+    "pusher:16",
+    "after:Pusher",
+)
 
 
 def faults(nodes: list[str]) -> Iterator[str]:
@@ -125,3 +143,116 @@ def counts(root: Path) -> dict[str, bytes]:
     found = {str(path.relative_to(newest)): path.read_bytes() for path in newest.rglob("*") if path.is_file()}
     assert {"through/counts.json", "training/counts.json"} < found.keys()
     return found
+
+
+FIRST, SECOND, THIRD = 20261124001, 20261124002, 20261124003
+
+
+@pytest.fixture(scope="module")
+def refresh(killed: tuple[Path, str], forks: Forks) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """The command, on that root, with the catalogue of the next noon."""
+    root, _ = killed
+    write_noon(root)
+    return lambda *more, fault="": forks("refresh", "--date", str(NOON), *arguments(root), *more, fault=fault)
+
+
+def versions(root: Path) -> list[tuple[int, int | None]]:
+    """Each version, and the one that it refreshes."""
+    return [(each.version, each.refreshes) for each in pushes.manifests(str(root / "serving"))]
+
+
+def test_a_refresh_that_would_change_too_much_is_refused(
+    killed: tuple[Path, str], refresh: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    root, _ = killed
+    before = versions(root)
+    answer = refresh("--set", "refresh.most_changed=0.02")
+    assert answer.returncode == 1 and "Traceback" not in answer.stderr
+    # Two are gone, one of these as it is blocked, one has changed, three are new: six of 200.
+    assert "would add 3, change 1 and remove 2 of the live version's 200 items: 3.0%" in answer.stderr
+    last = runs(arguments(root))[-1]
+    assert (last["state"], last["version"]) == ("failed", None) and last["fault"].startswith("CatalogueComparison: ")
+    assert versions(root) == before
+
+
+def test_a_refresh_under_64_clients_that_is_killed_anywhere_ends_right(
+    killed: tuple[Path, str], refresh: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    root, _ = killed
+    before = versions(root)
+    with EmbeddedServer(root / "serving", ServerSettings(port=0, rest_port=0, poll_seconds=0.2)) as server:
+        wait(lambda: server.versions.live == FIRST)
+        with Asking(server.port) as asking:
+            for fault in REFRESHING:
+                answer = refresh(fault=fault)
+                assert answer.returncode == -signal.SIGKILL, f"{fault}: {answer.stdout + answer.stderr}"
+            answer = refresh()
+            assert answer.returncode == 0, answer.stdout + answer.stderr
+            wait(lambda: server.versions.live == SECOND)
+            seen = len(asking.answers)
+            wait(lambda: len(asking.answers) > seen + 2 * CLIENTS)
+    assert not asking.errors, asking.errors[:3]
+    of_version = {FIRST: ITEMS_BEFORE, SECOND: ITEMS_NOW}
+    for found in asking.answers:  # all items of one version, and none of the other's alone
+        assert {each.decode() for each in found.item_ids[0] if each} == of_version[found.version]
+    assert {found.version for found in asking.answers} == {FIRST, SECOND}
+    # It was begun seven times and pushed once; the last run found what the one before it had pushed.
+    assert versions(root) == [*before, (SECOND, FIRST)]
+    last = runs(arguments(root))[-1]
+    assert (last["state"], last["version"], last["servable"]) == ("complete", SECOND, True)
+    assert last["changes"] == {"items": 201, "before": 200, "new": 3, "changed": 1, "gone": 2, "others": 1}
+    assert last["given"]["refreshes"] == FIRST
+    indexes = sorted((root / "pipeline_root" / "Indexer" / "index").iterdir(), key=lambda folder: int(folder.name))
+    first, second = (files.read(str(folder)) for folder in indexes[-2:])
+    was, now = (dict(zip(each.ids, each.embeddings, strict=True)) for each in (first, second))
+    kept = was.keys() & now.keys() - {b"s%d" % DEARER}
+    assert len(kept) == 197 and all((was[each] == now[each]).all() for each in kept), "to the bit"
+    assert abs(was[b"s%d" % DEARER] - now[b"s%d" % DEARER]).max() > 1e-3
+
+
+def test_new_items_are_recommended_and_found_alike(killed: tuple[Path, str], refresh: object, forks: Forks) -> None:
+    root, _ = killed
+    told = forks("recommend", "--user", "v 13", "--k", "60", *arguments(root)).stdout
+    assert f"by version {SECOND}" in " ".join(told.split()) and told.count("Newcomer") == NEWCOMERS
+    alike = forks("similar", "--item", "new1", "--k", "60", *arguments(root)).stdout
+    assert "Like Newcomer 1" in alike and "Newcomer 2" in alike
+    gone = forks("similar", "--item", f"s{GONE}", *arguments(root))
+    assert gone.returncode == 1 and "expected an item of the catalogue" in gone.stderr
+    assert f"s{BLOCKED} " not in alike + told
+
+
+def test_a_refresh_that_is_done_or_taken_back_is_not_done_again_nor_its_day(
+    killed: tuple[Path, str], refresh: Callable[..., subprocess.CompletedProcess[str]], forks: Forks
+) -> None:
+    root, _ = killed
+    count = len(runs(arguments(root)))
+    assert refresh().stdout == f"Version {SECOND} has this catalogue: nothing to do.\n"
+    day = forks("run", "--date", str(DAY), *arguments(root)).stdout
+    assert f"{DAY} is done with the same input (version {FIRST}, by run" in day
+    assert len(runs(arguments(root))) == count
+    back = forks("push", "--rollback", *arguments(root)).stdout
+    assert f"Version {THIRD} is live: the content of {FIRST} ({DAY}), in place of {SECOND}" in back
+    assert f"The catalogue of {SECOND} ({DAY}) is taken back, its model is that of what is live." in back
+    assert "was rolled back: nothing to do until the catalogue changes" in refresh().stdout
+    live = pushes.manifests(str(root / "serving"))[-1]
+    assert (live.version, live.restores) == (THIRD, FIRST)
+    # The model is one to go on from, as before.
+    of_day = [run for run in runs(arguments(root)) if run["date"] == str(DAY) and run["state"] == "complete"]
+    assert [run["withdrawn"] for run in of_day] == [False]
+    # Files that are written anew are another catalogue; one that is live already is passed over.
+    os.utime(root / "data" / "items" / f"{NOON}.csv", (1, 1))
+    again = refresh()
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert versions(root)[-1] == (THIRD + 1, THIRD)
+    os.utime(root / "data" / "items" / f"{NOON}.csv", (2, 2))
+    assert f"Version {THIRD + 1} has this catalogue: nothing to do." in refresh().stdout
+    assert [run["state"] for run in runs(arguments(root))][-2:] == ["complete", "passed over"]
+    assert versions(root)[-1] == (THIRD + 1, THIRD)
+
+
+def wait(until: Callable[[], object], seconds: float = 300.0) -> None:
+    """Waits for something that takes as long as the machine does."""
+    end = time.monotonic() + seconds
+    while not until():
+        assert time.monotonic() < end, "it did not come"
+        time.sleep(0.05)

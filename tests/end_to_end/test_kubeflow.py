@@ -163,10 +163,36 @@ def back_to(day: date) -> int:
     return (datetime.now(UTC).date() - day).days
 
 
-def test_two_days_are_as_ndr_run_makes_them_though_steps_are_killed(
-    cluster: Cluster, root: Path, options: list[str], undisturbed: Undisturbed
+@pytest.fixture(scope="module")
+def refreshes(forks: Forks, root: Path, options: list[str]) -> Cluster:
+    """The same cluster, on which refreshes have a pipeline of their own."""
+    target = root / "refresh.yaml"
+    answer = forks("kubeflow", "compile", "--refresh", "--output", str(target), *options)
+    assert answer.returncode == 0, answer.stderr
+    return Cluster(target.read_text(), forks, root / "outputs")
+
+
+def test_two_days_are_as_ndr_run_makes_them_though_steps_are_killed_and_the_first_is_refreshed(
+    cluster: Cluster, refreshes: Cluster, root: Path, options: list[str], undisturbed: Undisturbed
 ) -> None:
     cluster.run(date=str(YESTERDAY))
+    # The next day's catalogue is there, in which most items look otherwise: too much, unless it is allowed.
+    step = refreshes.task_of("CatalogueComparison")
+    begun = "refused"
+    refreshes.step("begin", begun, date=str(DAY))
+    said = refreshes.step(step, begun, 65, date=str(DAY))
+    assert "would add 0, change 1" in said and "refresh.most_changed allows 20.0%" in said
+    allowed = [*configured(options), "refresh.most_changed=1.0"]
+    task = refreshes.task_of("Pusher")
+    run, left_out = refreshes.run({task: [("pusher:4", -9)]}, date=str(DAY), settings=allowed)
+    assert not left_out
+    refreshed = runs(options)[-1]
+    assert (refreshed["run"], refreshed["state"]) == (f"{DAY}.refresh-{run}", "complete")
+    assert (refreshed["version"], refreshed["given"]["refreshes"]) == (20261123002, 20261123001)
+    # What is done starts Begin alone, as for a day.
+    _, left_out = refreshes.run(date=str(DAY), settings=allowed)
+    assert left_out == refreshes.tasks - {"begin"}
+    before = towers(root)
     faults: dict[str, list[tuple[str, int]]] = {}
     for step, fault, status in (
         ("Catalogue", "after:Catalogue", -9),
@@ -188,13 +214,16 @@ def test_two_days_are_as_ndr_run_makes_them_though_steps_are_killed(
     assert not left_out
     killed = ("Catalogue", "Interactions", "Trainer", "Pusher")
     assert left == {**{step: ["unfinished"] for step in killed}, "Baseline": [], "Transform": ["canceled"]}
-    found = runs(options)
+    found = [each for each in runs(options) if ".refresh-" not in each["run"]]
     assert [(r["date"], r["state"], r["blessed"], r["version"]) for r in found] == [
         (str(YESTERDAY), "complete", True, 20261123001),
         (str(DAY), "complete", True, 20261124001),
     ]
     assert found[-1]["run"] == f"{DAY}.{run}" and found[-1]["given"]["base_day"] == str(YESTERDAY)
-    assert towers(root) == towers(undisturbed.left)
+    # Nothing of the day is the refresh's: it has what it would have without.
+    assert {name: content for name, content in towers(root).items() if name not in before} == {
+        name: content for name, content in towers(undisturbed.left).items() if "/20261123001/" not in name
+    }
     expected = undisturbed.runs[-1]
     assert found[-1]["metrics"] == expected["metrics"]
     assert {step["node"] for step in found[-1]["steps"]} == {step["node"] for step in expected["steps"]}

@@ -132,6 +132,19 @@ def test_the_runs_behind_pushed_versions_stay_as_long_as_these(work: Work) -> No
     assert days[2].ids <= work.live()
 
 
+def test_of_refreshes_those_behind_versions_that_stay_are_kept_and_the_last_that_was_tried(work: Work) -> None:
+    day = work.day("2026-11-24", blessed=True)
+    first = work.push(day)
+    made = [work.refresh(day, f"2026-11-{25 + number}") for number in range(4)]
+    tried = work.step(work.run("2026-11-29", "shop.refresh", "refresh-"), "Indexer", "index", "ItemIndex", [day.model])
+    collected = work.collect(days=14, versions=2)
+    # What the day pushed, what was live before the last, and the last; no other though fourteen days stay.
+    assert collected.versions == [version for version, _ in made[:2]]
+    kept = [index.id for _, index in made[2:]]
+    assert work.live() == {*day.ids, *kept, tried.id}
+    assert first in [int(path.name) for path in (work.serving / "query_tower").iterdir()]
+
+
 def test_the_run_that_pushed_stays_though_ml_metadata_does_not_know_the_model(work: Work, tmp_path: Path) -> None:
     pushed, _newest = work.day("2026-11-20"), work.day("2026-11-24")
     manifest = work.serving / "manifests" / f"{work.push(pushed)}.json"

@@ -75,10 +75,10 @@ def test_the_versions_are_listed(pushed: Pushed) -> None:
     status, printed, _ = pushed.ndr("push")
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in printed.splitlines() if line.startswith("│")]
     assert (status, rows) == (0, [
-        [str(FIRST), "2026-11-21", "", "0.2500", "", ""],
-        [str(SECOND), "2026-11-22", "", "0.2500", "", ""],
-        [str(THIRD), "2026-11-23", "", "0.2500", "", ""],
-        [str(THIRD + 1), "2026-11-21", str(FIRST), "0.2500", "", "live"],
+        [str(FIRST), "2026-11-21", "", "", "0.2500", "", ""],
+        [str(SECOND), "2026-11-22", "", "", "0.2500", "", ""],
+        [str(THIRD), "2026-11-23", "", "", "0.2500", "", ""],
+        [str(THIRD + 1), "2026-11-21", "", str(FIRST), "0.2500", "", "live"],
     ])  # fmt: skip
     listed = json.loads(pushed.ndr("push", "--json")[1])
     assert [(each["version"], each["restores"], each["live"]) for each in listed] == [
@@ -111,6 +111,21 @@ def test_each_rollback_goes_back_one_further_and_withdrawn_models_are_no_base(pu
     status, _, error = pushed.ndr("push", "--rollback")
     assert (status, error) == (1, f"Expected a version to go back to, found none in force before {THIRD + 2}.\n")
     assert pushed.live() == (THIRD + 2, pushed.content(1))
+
+
+def test_a_refresh_is_taken_back_and_its_model_stays(pushed: Pushed) -> None:
+    refreshed, _ = pushed.work.refresh(pushed.days[-1], "2026-11-24")
+    again, _ = pushed.work.refresh(pushed.days[-1], "2026-11-24")
+    assert (refreshed, again) == (THIRD + 1, THIRD + 2)
+    status, told, _ = pushed.ndr("push", "--rollback", "--to", str(THIRD))
+    assert status == 0 and f"The catalogue of {refreshed} (2026-11-23) is taken back" in told
+    assert f"The catalogue of {again} (2026-11-23) is taken back" in told and "withdrawn" not in told
+    assert (pushed.withdrawn(), pushed.base()) == ([], 3)
+    # Back to the day before, its model goes along.
+    later, _ = pushed.work.refresh(pushed.days[-1], "2026-11-24")
+    told = pushed.ndr("push", "--rollback", "--to", str(SECOND))[1]
+    assert f"The model of {later} (2026-11-23) is withdrawn" in told
+    assert (pushed.withdrawn(), pushed.base()) == ([3], 2)
 
 
 def test_a_rollback_to_a_withdrawn_version_lifts_the_mark(pushed: Pushed) -> None:

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,37 @@ def test_kubeflow_was_asked_about_all_that_can_be_configured() -> None:
 def test_kubeflow_was_asked_about_all_that_is_compiled(package: compiler.Compiled) -> None:
     for mine, recorded in zip(yaml.safe_load_all(package.text), RECORDED, strict=True):
         assert set(uses(mine)) == set(uses(recorded)), f"see {kubeflow_judge.ANSWERS / 'README.md'}"
+
+
+def test_a_refresh_uses_nothing_of_kubeflow_that_a_day_does_not(tmp_path: Path) -> None:
+    compiled = compiler.compile_pipeline(configuration.load(SHOP, SETTINGS), SHOP, SETTINGS, is_refresh=True)
+    for mine, recorded in zip(yaml.safe_load_all(compiled.text), RECORDED, strict=True):
+        assert set(uses(mine)) <= set(uses(recorded))
+    path = tmp_path / "refresh.yaml"
+    path.write_text(compiled.text)
+    read = read_package(path)
+    assert (read.name, read.is_refresh) == ("shop-refresh", True)
+    # Its commands, as the driver and the launcher make them: Begin works the day out, and hands it to the rest.
+    begin = kubeflow_judge.command(compiled.text, "begin", {}, "1234")
+    assert (after(begin, "--node"), after(begin, "--date"), after(begin, "--run-id")) == ("Begin", "", "1234")
+    assert "--refresh" in begin and "--days-back" not in begin
+    (other,) = yaml.safe_load(compiled.text.split("\n---\n")[0])["root"]["dag"]["tasks"].keys() - {"begin"}
+    words = kubeflow_judge.command(compiled.text, other, {}, "1234", {"begin": {"day": "2026-11-25"}})
+    nodes = [word for before, word in pairwise(words) if before == "--node"]
+    assert (nodes[0], nodes[-2:], after(words, "--date")) == ("Catalogue", ["Pusher", "End"], "2026-11-25")
+    assert "--refresh" in words and "Trainer" not in nodes
+    # Scheduled beside the days, and without the parameters of theirs.
+    api = Api()
+    try:
+        client.Client(connection.Connection(connection.Access(api.host))).schedule(
+            read, client.Schedule("0 30 * * * *")
+        )
+        (scheduled,) = api.kept["recurringruns"].values()
+    finally:
+        api.shutdown()
+        api.server_close()
+    assert scheduled["display_name"] == "shop-refresh" and scheduled["max_concurrency"] == "1"
+    assert scheduled["runtime_config"] == {"parameters": {}}
 
 
 @pytest.mark.parametrize("tag", TAGS)
