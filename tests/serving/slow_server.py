@@ -1,4 +1,4 @@
-"""A process that serves a model which takes its time, and is asked to end while a request is in flight; says how that went."""
+"""`ndr serve` with a model that takes its time, asked to end while a request is in flight; prints how that went."""
 
 import gc
 import os
@@ -7,43 +7,62 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import grpc
 
+import serving.server
 from ndr_client import Client
-from serving.server import EmbeddedServer, ServerSettings
+from schemas.features import FeatureSpec
+from serving import launch
 from serving.settings import Limits, ServerConfig
 
 push_folder, seconds = Path(sys.argv[1]), float(sys.argv[2])
-settings = ServerSettings(port=0, rest_port=0, config=ServerConfig(limits=Limits(drain_seconds=8.0)))
-server = EmbeddedServer(push_folder, settings)
+SPEC = FeatureSpec.model_validate({
+    "interactions": {"user": "user", "item": "item", "time": "at"},
+    "catalogue": {"item": "item"},
+    "tables": {"item": {"width": 4, "hash_buckets": 8}},
+    "query": {"angle": {"kind": "number"}},
+    "item": {"item": {"kind": "id", "table": "item"}},
+})  # fmt: skip
 
 
-def ask() -> None:
-    while server.versions.live is None:
-        time.sleep(0.05)
-    if gc.get_freeze_count() > 100_000:
-        print("no collection looks through TensorFlow", flush=True)
-    batcher = server.versions.get("item_tower", None).signature("serving_default")._batcher
-    run = batcher._run
+class Asked(serving.server.EmbeddedServer):
+    """Asks itself, and is asked to end by the request."""
 
-    def slow(inputs):
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(seconds)
-        return run(inputs)
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._asking = threading.Thread(target=self._ask, daemon=True)
+        self._asking.start()
 
-    batcher._run = slow
-    with Client(f"127.0.0.1:{server.port}", timeout=60.0) as client:
-        try:
-            client.embed("item_tower", {"number": [1.0]})
-            print("answered", flush=True)
-        except grpc.RpcError as error:
-            print(error.code().name, flush=True)
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._asking.join(10)
+
+    def _ask(self) -> None:
+        while self.versions.live is None:
+            time.sleep(0.05)
+        if gc.get_freeze_count() > 100_000:
+            print("no collection looks through TensorFlow", flush=True)
+        batcher = self.versions.get("item_tower", None).signature("serving_default")._batcher
+        run = batcher._run
+
+        def slow(inputs):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(seconds)
+            return run(inputs)
+
+        batcher._run = slow
+        with Client(f"127.0.0.1:{self.port}", timeout=60.0) as client:
+            try:
+                client.embed("item_tower", {"number": [1.0]})
+                print("answered", flush=True)
+            except grpc.RpcError as error:
+                print(error.code().name, flush=True)
 
 
-asking = threading.Thread(target=ask, daemon=True)
-asking.start()
-server.run()
-asking.join(10)
-if not server.has_ended:
-    os._exit(0)
+serving.server.EmbeddedServer = Asked
+config = ServerConfig(limits=Limits(drain_seconds=8.0))
+launch.serve(
+    str(push_folder), launch.Where("127.0.0.1", 0, 0), True, push_folder, config, SPEC, None, lambda words: None
+)

@@ -1,5 +1,8 @@
 """Versions come and go under constant load: no request fails, and no answer is of two versions."""
 
+import base64
+import http.client
+import json
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -89,16 +92,33 @@ def test_a_server_asked_to_end_answers_running_requests(pushes: Pushes, until: C
         return run(inputs)
 
     batcher._run = slow
-    found = []
+    found, body = (
+        [],
+        {
+            "signature_name": "serving_examples",
+            "inputs": {"examples": [{"b64": base64.b64encode(example(0.6)).decode()}], "k": [1]},
+        },
+    )
+    by_rest = []
+
+    def ask_by_rest() -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=60)
+        connection.request("POST", "/v1/models/retriever:predict", json.dumps(body))
+        by_rest.append(json.loads(connection.getresponse().read())["outputs"]["item_ids"])
+
     with Client(f"127.0.0.1:{server.port}") as client:
         asking = threading.Thread(target=lambda: found.append(client.retrieve([example(0.6)], 1)))
+        asking_by_rest = threading.Thread(target=ask_by_rest)
         asking.start()
+        asking_by_rest.start()
         begun.wait(10)
+        until(lambda: server._front.running == 2)
         ending = threading.Thread(target=server.__exit__, args=(None, None, None))
         ending.start()
         ending.join(0.2)
         assert ending.is_alive()
         go.set()
         asking.join()
+        asking_by_rest.join()
         ending.join()
-    assert [answer.item_ids.tolist() for answer in found] == [[[b"one-1"]]]
+    assert [answer.item_ids.tolist() for answer in found] == [[[b"one-1"]]] and by_rest == [[["one-1"]]]
