@@ -3,10 +3,16 @@ PYTHON ?= python3
 NDR = .venv/bin/ndr
 BENCHMARKS = loss reading preparing row_features fixed training large_tables frequency workers correction history_encoder cooccurrence warm_start replay cold_items evaluation retrieval refresh serving inspection pipeline gowalla
 
-.PHONY: setup run test lint docs bench clean lock protocol sbom
+BEAM = $(shell sed -n 's/^apache-beam==\([0-9.]*\).*/\1/p' requirements.lock)
+
+.PHONY: setup prism run test lint docs bench clean lock protocol sbom
 
 setup:
 	@$(PYTHON) tools/setup_env.py
+
+# Beam's own engine, in Go, of the version that is in the lock: tests run steps on it where it is.
+prism:
+	@GOBIN=$(CURDIR)/var/engines go install github.com/apache/beam/sdks/v2/go/cmd/prism@v$(BEAM)
 
 run: setup
 	@$(NDR) data movielens

@@ -11,12 +11,12 @@ from tfx.orchestration.local import runner_utils
 from tfx.orchestration.pipeline import Pipeline
 from tfx.orchestration.portable import launcher, outputs_utils, runtime_parameter_utils
 from tfx.orchestration.portable.mlmd import context_lib
-from tfx.proto.orchestration import pipeline_pb2
+from tfx.proto.orchestration import executable_spec_pb2, pipeline_pb2
 
 from components import beam_memory  # noqa: F401  # which makes small pipelines cheap
 from components.pusher.versions import PushFolder
-from pipeline import digests, origin
-from pipeline.beam_settings import BeamSettings
+from pipeline import digests, job_server, origin
+from pipeline.beam_settings import BeamSettings, RunnerSettings
 from pipeline.config import Config
 from pipeline.create import create_pipeline
 from pipeline.days import done, given
@@ -74,7 +74,7 @@ def begin(
 
     Raises:
         schemas.errors.UserError: the configuration, the dataset or the push folder is invalid, the day is closed, the root was
-        moved, or the model that the day continued from was removed.
+        moved, the model that the day continued from was removed, or a job server or its workers cannot run the steps.
     """
     check_runners(config.beam)
     config.data.check_open(day)
@@ -87,6 +87,7 @@ def begin(
     before = done(config, day, now, records)
     name_run(compiled, run_id)
     if before is None:
+        check_engines(config.beam)
         register(compiled, to)
         records.note_given(run_id, now)
         records.note_origin(run_id, made_from)
@@ -137,6 +138,15 @@ def is_resolver(compiled: pipeline_pb2.Pipeline, name: str) -> bool:
     return name not in runner_utils.extract_local_deployment_config(compiled).executor_specs
 
 
+def engine_of(config: Config, compiled: pipeline_pb2.Pipeline, name: str) -> RunnerSettings | None:
+    """Return what runs a node if that is a job server, else None."""
+    spec = runner_utils.extract_local_deployment_config(compiled).executor_specs.get(name)
+    if spec is None or not spec.Is(executable_spec_pb2.BeamExecutableSpec.DESCRIPTOR):
+        return None
+    runner = config.beam.of(name)
+    return runner if runner.job_server else None
+
+
 def node_of(compiled: pipeline_pb2.Pipeline, name: str) -> pipeline_pb2.PipelineNode:
     """Return a node by its id.
 
@@ -157,3 +167,9 @@ def check_runners(beam: BeamSettings) -> None:
             create_runner(runner)
         except (ValueError, ImportError) as error:
             raise UserError(f"beam: expected a runner that Beam has here, received {runner!r}: {error}.") from error
+
+
+def check_engines(beam: BeamSettings) -> None:
+    """Check that the job servers and their workers can run the steps; see `pipeline.job_server.check`."""
+    for engine in beam.engines:
+        job_server.check(engine)

@@ -1,6 +1,7 @@
 """Looks whether a machine or an image has all that a run needs. TensorFlow is imported last; TFX is not."""
 
 import fcntl
+import functools
 import os
 import platform
 import shutil
@@ -15,6 +16,7 @@ from typing import Literal
 from packaging.requirements import Requirement
 
 from pipeline import rights
+from pipeline.beam_settings import RunnerSettings
 from pipeline.config import Config
 from pipeline.run_node import Status
 from schemas.errors import PassingError, UserError
@@ -68,6 +70,7 @@ def examine(config: Config) -> Iterator[Finding]:
         ("devices", _devices),
         ("serving", lambda: _serving(config)),
     ]
+    checks += [("job server", functools.partial(_job_server, engine)) for engine in config.beam.engines]
     if "://" in config.serving:
         checks.append(("push folder", lambda: _object_store(config.serving)))
     for name, check in checks:
@@ -222,6 +225,16 @@ def _devices() -> Finding:
         )  # fmt: skip
     names = [str(tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)) for gpu in gpus]
     return Finding("devices", "ok", ", ".join(["the CPU", *names]))
+
+
+def _job_server(engine: RunnerSettings) -> Finding:
+    from pipeline import job_server
+
+    try:
+        return Finding("job server", "ok", job_server.check(engine))
+    except UserError as error:
+        status = Status.PASSING_FAULT if isinstance(error, PassingError) else Status.USER_FAULT
+        return Finding("job server", "FAIL", str(error), "See its last sentence.", status)
 
 
 def _object_store(address: str) -> Finding:

@@ -7,7 +7,7 @@ from datetime import date
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 from tfx.proto.orchestration import pipeline_pb2
 
-from pipeline import day_run, metrics, refreshing
+from pipeline import day_run, job_server, metrics, refreshing
 from pipeline.config import Config
 from pipeline.metadata import Records
 from pipeline.runs import Run, Step, new_run_id
@@ -67,7 +67,8 @@ def _run(
         started(name, position, len(compiled.nodes))
         begun = time.monotonic()
         try:
-            day_run.launch(compiled, name, to)
+            with job_server.faults(day_run.engine_of(config, compiled, name)):
+                day_run.launch(compiled, name, to)
         except PassingError:
             raise
         except UserError as error:

@@ -36,6 +36,7 @@ def begin(
     compiled = compile_pipeline(config, base, day)
     day_run.name_run(compiled, run_id)
     if before is None:
+        day_run.check_engines(config.beam)
         day_run.register(compiled, to)
         records.note_given(run_id, now)
         records.note_origin(run_id, origin.of(config))

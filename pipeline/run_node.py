@@ -302,7 +302,7 @@ def _end(config: "Config", run_id: str) -> None:
 def _run_node(config: "Config", day: date, run_id: str, node: str) -> None:
     from ml_metadata.proto import metadata_store_pb2 as mlmd
 
-    from pipeline import day_run, metrics, refresh_run, refreshing
+    from pipeline import day_run, job_server, metrics, refresh_run, refreshing
     from pipeline.metadata import Records
     from pipeline.runs import PASSED_OVER
     from pipeline.store import connection
@@ -321,12 +321,16 @@ def _run_node(config: "Config", day: date, run_id: str, node: str) -> None:
         compiled = day_run.compile_pipeline(config, day)
     day_run.name_run(compiled, run_id)
     day_run.node_of(compiled, node)
+    attempts = records.attempts(run_id, node)
+    if any(map(_is_done, attempts)):
+        print(f"{node} is done: nothing to do.")
+        refreshing.note_if_unchanged(node, run_id, records)
+        return
+    engine = day_run.engine_of(config, compiled, node)
+    if engine:
+        job_server.check(engine)
     is_resolver = day_run.is_resolver(compiled, node)
-    for attempt in records.attempts(run_id, node):
-        if _is_done(attempt):
-            print(f"{node} is done: nothing to do.")
-            refreshing.note_if_unchanged(node, run_id, records)
-            return
+    for attempt in attempts:
         # TFX makes a new execution for a resolver; for other nodes it continues the existing one.
         records.mark(attempt, mlmd.Execution.FAILED if is_resolver else mlmd.Execution.RUNNING)
         day_run.clear_outputs(compiled, node, attempt.id)
@@ -338,7 +342,7 @@ def _run_node(config: "Config", day: date, run_id: str, node: str) -> None:
                 own.mark(attempt, mlmd.Execution.CANCELED)
 
     try:
-        with _at_sigterm(cancel):
+        with _at_sigterm(cancel), job_server.faults(engine):
             day_run.launch(compiled, node, to)
     except PassingError:
         raise

@@ -163,8 +163,10 @@ def read_metrics(folder: str, config: tfma.EvalConfig) -> dict[str, Any]:
     """
     described = _described(config)
     found: dict[str, Any] = {}
-    for metrics in tfma.load_metrics(folder):
-        of_slice: dict[str, Any] = found.setdefault(_slice_name(metrics.slice_key), {})
+    by_slice = {_slice_name(metrics.slice_key): metrics for metrics in tfma.load_metrics(folder)}
+    # Beam's runners bring the slices in orders of their own.
+    for name, metrics in sorted(by_slice.items(), key=lambda found: (found[0] != ALL, found[0])):
+        of_slice: dict[str, Any] = found.setdefault(name, {})
         order = list(described)
         for each in sorted(metrics.metric_keys_and_values, key=lambda found: order.index(found.key.name)):
             arguments, value = described[each.key.name], each.value.double_value.value
@@ -185,8 +187,8 @@ def read_metrics(folder: str, config: tfma.EvalConfig) -> dict[str, Any]:
                     _, lower, upper = within_a_share([value, lower, upper])  # TFMA's are symmetric
                 ends = [lower, upper]
             scorer = "change" if each.key.is_diff else arguments["scorer"] or each.key.model_name or CANDIDATE
-            name = gain_name(statistic, arguments["over"]) if arguments["over"] else statistic
-            of_slice.setdefault(scorer, {})[name] = [value, *ends]
+            shown = gain_name(statistic, arguments["over"]) if arguments["over"] else statistic
+            of_slice.setdefault(scorer, {})[shown] = [value, *ends]
     return found
 
 

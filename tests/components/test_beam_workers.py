@@ -26,8 +26,9 @@ from components.example_gen.day_driver import Request
 from components.example_gen.interactions import InteractionExecutor
 from components.transform.component import AnalysedTransformExecutor
 from pipeline import config as configuration
-from pipeline.beam_settings import RunnerSettings
+from pipeline.beam_settings import JobServerSettings, RunnerSettings, WorkerSettings
 from schemas import contract
+from tests.engines import needs_prism, prism, worker_pool
 
 PROJECT = Path(__file__).parents[2]
 CONFIG = PROJECT / "benchmarks" / "service" / "service.yaml"
@@ -36,8 +37,12 @@ LOCAL = RunnerSettings()
 THREADS = RunnerSettings(options=("--direct_num_workers=2", "--direct_running_mode=multi_threading"))
 PROCESSES = RunnerSettings(workers=2)
 JOB_SERVER = RunnerSettings(
-    runner="PortableRunner",
-    options=("--job_endpoint=embed", "--environment_type=LOOPBACK", f"--setup_file={PROJECT / 'setup.py'}"),
+    options=(
+        "--runner=PortableRunner",
+        "--job_endpoint=embed",
+        "--environment_type=LOOPBACK",
+        f"--setup_file={PROJECT / 'setup.py'}",
+    ),
 )
 
 
@@ -159,6 +164,15 @@ def test_a_job_server_is_given_the_project_and_its_workers_leave_the_same(
 ) -> None:
     # Beam's own job server, in this process: the protocol is that of Flink's and Spark's, the workers are called back.
     assert files(steps.interactions(JOB_SERVER, catalogue)) == files(interactions)
+
+
+@needs_prism
+def test_an_engine_and_workers_of_a_pool_leave_the_same(
+    steps: Steps, catalogue: types.Artifact, interactions: types.Artifact, tmp_path: Path
+) -> None:
+    with prism(tmp_path / "prism.log") as endpoint, worker_pool(tmp_path / "pool.log") as pool:
+        engine = RunnerSettings(job_server=JobServerSettings(endpoint=endpoint, workers=WorkerSettings(address=pool)))
+        assert files(steps.interactions(engine, catalogue)) == files(interactions)
 
 
 def test_setup_file_ships_everything_that_workers_import(tmp_path: Path) -> None:

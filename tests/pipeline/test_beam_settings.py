@@ -4,7 +4,13 @@ from datetime import date
 from pathlib import Path
 
 import pytest
-from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import (
+    DirectOptions,
+    FlinkRunnerOptions,
+    PipelineOptions,
+    PortableOptions,
+    StandardOptions,
+)
 from tfx.dsl.components.base import executor_spec
 from tfx.utils import dependency_utils
 
@@ -42,10 +48,21 @@ def test_every_step_runs_in_this_process_unless_told_otherwise(tmp_path: Path) -
 
 
 def test_workers_are_processes_and_a_step_may_have_its_own_runner(tmp_path: Path) -> None:
-    transform = "{Transform: {runner: FlinkRunner, options: [--flink_master=flink:8081]}}"
+    transform = "{Transform: {job_server: {endpoint: 'flink:8099'}}}"
     found = runners(load(tmp_path, "beam.workers=4", f"beam.steps={transform}"))
-    assert found.pop("Transform")[0] == "FlinkRunner"
+    assert found.pop("Transform")[0] == "PortableRunner"
     assert found == dict.fromkeys(BEAM_STEPS - {"Transform"}, ("FnApiRunner", 4, "multi_processing"))
+
+
+def test_an_engine_is_told_where_its_workers_are_and_how_many_share_the_work(tmp_path: Path) -> None:
+    server = "{endpoint: 'flink:8099', artifact_endpoint: '[::1]:8098', parallelism: 200, workers: {address: 'localhost:50001'}}"
+    config = load(tmp_path, f"beam.job_server={server}", "beam.steps={Ranker: {workers: 2}}")
+    options = PipelineOptions(config.beam.of("Transform").arguments)
+    portable = options.view_as(PortableOptions)
+    assert (portable.job_endpoint, portable.artifact_endpoint) == ("flink:8099", "[::1]:8098")
+    assert (portable.environment_type, portable.environment_config) == ("EXTERNAL", "localhost:50001")
+    assert options.view_as(FlinkRunnerOptions).parallelism == 200
+    assert [each.job_server.endpoint for each in config.beam.engines if each.job_server] == ["flink:8099"]
 
 
 def test_the_last_of_an_option_counts(tmp_path: Path) -> None:
@@ -63,12 +80,19 @@ def test_tfx_packs_nothing_for_workers_that_have_it(tmp_path: Path) -> None:
     ("setting", "words"),
     [
         (
-            "beam={runner: FlinkRunner, workers: 3}",
-            "counts the processes of FnApiRunner; give FlinkRunner's own option",
+            "beam={job_server: {endpoint: 'flink:8099'}, workers: 3}",
+            "counts the processes of this machine; an engine is given job_server.parallelism",
         ),
         ("beam.workers=0", "beam.workers"),
         ("beam.steps={Trainer: {workers: 2}}", "expected steps that Beam runs (Catalogue, Interactions, "),
         ("beam=[--runner=FlinkRunner]", "beam"),
+        ("beam.job_server={endpoint: flink}", "beam.job_server.endpoint: expected HOST:PORT, received 'flink'"),
+        ("beam.job_server={endpoint: 'http://flink:8099'}", "expected HOST:PORT, received 'http://flink:8099'"),
+        (
+            "beam.job_server={endpoint: 'flink:8099', workers: {address: pool}}",
+            "address: expected HOST:PORT, received 'pool'",
+        ),
+        ("beam.job_server={endpoint: 'flink:8099', workers: {type: docker}}", "'external' or 'loopback'"),
     ],
 )
 def test_invalid_beam_settings_are_rejected(tmp_path: Path, setting: str, words: str) -> None:

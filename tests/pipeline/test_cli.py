@@ -237,7 +237,7 @@ def test_a_root_that_the_system_refuses_has_no_traceback(tmp_path: Path) -> None
 
 
 def test_an_unknown_beam_runner_is_named(tmp_path: Path) -> None:
-    answer = ndr("run", "--date", "1998-04-22", "--set", f"root={tmp_path}", "--set", "beam.runner=Flynk")
+    answer = ndr("run", "--date", "1998-04-22", "--set", f"root={tmp_path}", "--set", "beam.options=[--runner=Flynk]")
     assert answer.returncode == 1
     assert "expected a runner that Beam has here, received 'Flynk'" in answer.stderr
 
