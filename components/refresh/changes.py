@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 from tfx.dsl.io import fileio
 
 from components.indexer.embedding import candidate_id, read_serialized
@@ -68,23 +69,18 @@ def compare(earlier: Sequence[str], newer: Sequence[str], folder: str) -> Change
         newer: the same of the new catalogue.
         folder: destination.
     """
-    digests, of_earlier, left, before = _digests(newer), [], [], 0
-    for batch, own in _digested(earlier):
-        of_earlier.append(own)
-        before += len(batch)
-        left += [candidate_id(batch[row]) for row in _rows_without(own, digests)]
-    known, ids = _joined(of_earlier), []
+    before, now, ids = _digests(earlier), _digests(newer), list[bytes]()
+    left = [candidate_id(example) for example in _examples(earlier, _rows_without(before, now))]
 
     def changed() -> Iterator[bytes]:
-        for batch, own in _digested(newer):
-            for row in _rows_without(own, known):
-                ids.append(candidate_id(batch[row]))
-                yield batch[row]
+        for example in _examples(newer, _rows_without(now, before)):
+            ids.append(candidate_id(example))
+            yield example
 
     write_records(os.path.join(folder, CHANGED, "examples.gz"), changed())
     _write_gone(folder, left)
     again = len(set(ids) & set(left))
-    return Changes(len(digests), before, new=len(ids) - again, changed=again, gone=len(left) - again)
+    return Changes(len(now), len(before), new=len(ids) - again, changed=again, gone=len(left) - again)
 
 
 def count_differing(earlier: Sequence[str], newer: Sequence[str]) -> int:
@@ -113,22 +109,26 @@ def _write_gone(folder: str, ids: list[bytes]) -> None:
 
 
 def _digests(patterns: Sequence[str]) -> pa.Array:
-    return _joined([own for _, own in _digested(patterns)])
+    """[entries] digests of the serialised examples, in the order of the files."""
+    kind = pa.binary(DIGEST_BYTES)
+    found = [
+        pa.array([hashlib.blake2b(example, digest_size=DIGEST_BYTES).digest() for example in batch], kind)
+        for batch in read_serialized(patterns)
+    ]
+    return pa.concat_arrays(found) if found else pa.array([], kind)
 
 
-def _joined(found: Sequence[pa.Array]) -> pa.Array:
-    return pa.concat_arrays(found) if found else pa.array([], pa.binary(DIGEST_BYTES))
-
-
-def _digested(patterns: Sequence[str]) -> Iterator[tuple[list[bytes], pa.Array]]:
-    """Yield batches of serialised examples and their digests."""
-    for batch in read_serialized(patterns):
-        digests = [hashlib.blake2b(example, digest_size=DIGEST_BYTES).digest() for example in batch]
-        yield batch, pa.array(digests, pa.binary(DIGEST_BYTES))
-
-
-def _rows_without(digests: pa.Array, known: pa.Array) -> list[int]:
-    """Return the rows of digests that are not among the known ones."""
-    is_known = pc.is_in(digests, value_set=known).to_numpy(zero_copy_only=False)
-    rows: list[int] = np.flatnonzero(~is_known).tolist()
+def _rows_without(digests: pa.Array, known: pa.Array) -> NDArray[np.int64]:
+    """[rows] those of the digests that are not among the known ones, ascending."""
+    # One call: each builds a table of all that are known.
+    rows: NDArray[np.int64] = np.flatnonzero(~pc.is_in(digests, value_set=known).to_numpy(zero_copy_only=False))
     return rows
+
+
+def _examples(patterns: Sequence[str], rows: NDArray[np.int64]) -> Iterator[bytes]:
+    """Yield the serialised examples of some rows, ascending; `_digests` numbers them."""
+    start = 0
+    for batch in read_serialized(patterns):
+        first, last = np.searchsorted(rows, (start, start + len(batch)))
+        yield from (batch[row - start] for row in rows[first:last].tolist())
+        start += len(batch)
