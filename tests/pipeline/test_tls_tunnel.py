@@ -84,6 +84,17 @@ def test_mysql_hears_no_login_before_it_is_verified(foreign: Path, tmp_path: Pat
     assert server.failed and server.heard_by_tls == b"" and b"ndr" not in server.heard
 
 
+def test_a_certificate_for_another_host_is_refused(foreign: Path) -> None:
+    server = Pretender(greeting(TLS), 36, b"", foreign)
+    port = tls_tunnel.opened(tls_tunnel.Way("mysql", "localhost", server.port, str(foreign)))
+    with pytest.raises(
+        pymysql.err.OperationalError, match="Hostname mismatch, certificate is not valid for 'localhost'"
+    ):
+        pymysql.connect(host="127.0.0.1", port=port, user="ndr", password="s3cret", ssl_disabled=True)
+    server.close()
+    assert server.heard_by_tls == b""
+
+
 def test_postgresql_hears_no_login_before_it_is_verified(foreign: Path, tmp_path: Path) -> None:
     server = Pretender(b"", 8, b"S", foreign)
     port = tls_tunnel.opened(way("postgresql", server, tmp_path))
