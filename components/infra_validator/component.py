@@ -179,10 +179,8 @@ def _faults(input_dict: dict[str, list[types.Artifact]], exec_properties: dict[s
             return lacking
         described, items = files.read_description(index), files.read(index)
         is_exact, vectors = described.kind == "flat", described.settings["vectors"]
-        parity, filtered = (
-            Parity(items, is_exact, vectors, least_recall=exec_properties.get("least_recall")),
-            list[str](),
-        )
+        parity = Parity(items, is_exact, vectors, least_recall=exec_properties.get("least_recall"))
+        filtered = list[str]()
         spec = FeatureSpec.model_validate_json(exec_properties["feature_spec"])
         transform_output = tft.TFTransformOutput(artifact_utils.get_single_uri(input_dict["transform_graph"]))
         trained = TrainedTowers(
