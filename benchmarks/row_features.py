@@ -1,8 +1,8 @@
-"""What vectors, texts, looked-up features and a users' table cost at ingestion, in processor seconds.
+"""Measure the processor seconds that vectors, texts, looked-up features and a users' table add to ingestion.
 
-One invented day (`benchmarks.logs`) is ingested as `benchmarks/service` declares it, and with a vector of 64 numbers and a text
-of each item, both looked up for the seed and over the history, and two columns of a users' table. The steps are the pipeline's own,
-each time in a process of its own, which takes turns with the other.
+The script ingests one generated day (`benchmarks.logs`) twice: as `benchmarks/service` declares it, and with more features. These
+are a vector of 64 numbers and a text of each item, both looked up for the seed and over the history, and two columns of a users'
+table. The steps are the pipeline's own. Each run has its own process, and the two kinds take turns.
 """
 
 import json
@@ -34,7 +34,7 @@ KINDS = ("plain", "with all of these")
 
 
 def specification(kind: str) -> FeatureSpec:
-    """The service's, plain or with everything that is measured."""
+    """Return the service's specification, plain or with every measured feature."""
     spec = located_yaml.validate(FeatureSpec, located_yaml.read(SERVICE / FILE_NAME))
     if kind == "plain":
         return spec
@@ -50,7 +50,7 @@ def specification(kind: str) -> FeatureSpec:
 
 
 def write_data(folder: Path, interactions: int, users: int, items: int, days: int = 1) -> None:
-    """Days of logs, each with a catalogue with vectors; and a users' table."""
+    """Write days of logs, each with a catalogue that has vectors, and a users' table."""
     logs.write(logs.World(users, items, days), [interactions] * days, folder)
     chance = np.random.default_rng(0)
     for path in sorted((folder / "catalogue").glob("*/items.parquet")):
@@ -68,7 +68,7 @@ def write_data(folder: Path, interactions: int, users: int, items: int, days: in
 
 
 def ingest(kind: str, folder: Path, made: Path) -> dict[str, float]:
-    """Processor seconds of each step, children included; run in a process of its own."""
+    """Ingest the data and return the processor seconds of each step, with its children. Call it in a new process."""
     from tfx.types import standard_artifacts
 
     from components.example_gen.catalogue import CatalogueExecutor
@@ -105,7 +105,7 @@ def ingest(kind: str, folder: Path, made: Path) -> dict[str, float]:
 
 
 def measured(kind: str, folder: Path) -> dict[str, float]:
-    """`ingest` in a process of its own."""
+    """Call `ingest` in a new process."""
     with tempfile.TemporaryDirectory() as made:
         command = [sys.executable, "-m", "benchmarks.row_features", "--ingest", kind, str(folder), made]
         answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
@@ -114,7 +114,7 @@ def measured(kind: str, folder: Path) -> dict[str, float]:
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = common.parser(__doc__ or "")
     parser.add_argument("--interactions", type=int, default=1_000_000)
     parser.add_argument("--users", type=int, default=100_000)
@@ -149,7 +149,7 @@ def _total(seconds: Mapping[str, float]) -> float:
 
 
 def processor_seconds() -> float:
-    """Of this process and its children that have ended."""
+    """Return the processor seconds of this process and of its children that have ended."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(each.ru_utime + each.ru_stime for each in used)
 
