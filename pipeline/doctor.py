@@ -51,7 +51,7 @@ class Finding:
 
 
 def examine(config: Config) -> Iterator[Finding]:
-    """Makes the checks one after the other. Nothing is left behind, but the tables of an empty metadata database."""
+    """Run the checks one after the other. They leave nothing behind but the tables of an empty metadata database."""
     checks: list[tuple[str, Callable[[], Finding]]] = [
         ("Python", _python),
         ("C library", _c_library),
@@ -82,7 +82,7 @@ def examine(config: Config) -> Iterator[Finding]:
 
 
 def verdict(findings: Sequence[Finding]) -> Status:
-    """The status of the worst: what is in the user's hands, then a fault of the project's, then what may pass."""
+    """Return the worst status: first a user's fault, then a fault of the project, then one that may pass."""
     found = {finding.status for finding in findings}
     worst_first = (Status.USER_FAULT, Status.INTERNAL_FAULT, Status.PASSING_FAULT)
     return next((status for status in worst_first if status in found), Status.DONE)
@@ -134,7 +134,7 @@ def _packages() -> Finding:
 
 
 def _folder(check: str, folder: Path) -> Finding:
-    """That it can be written to, that a rename replaces, that files can be locked."""
+    """Check that the folder is writable, that a rename replaces, and that files can be locked."""
     there = _nearest(folder)
     try:
         with tempfile.TemporaryDirectory(prefix=".doctor-", dir=there) as aside:
@@ -159,7 +159,7 @@ def _folder(check: str, folder: Path) -> Finding:
 
 
 def _files(config: Config) -> Finding:
-    """That what earlier runs left can be written, whoever ran them."""
+    """Check that the files of earlier runs are writable, whoever ran them."""
     if faults := rights.not_writable(config):
         more = f" ... and {len(faults) - 1} more" if len(faults) > 1 else ""
         return _failed("files", faults[0] + more, rights.advice())
@@ -175,7 +175,7 @@ def _disk(check: str, folder: Path) -> Finding:
 
 
 def _nearest(folder: Path) -> Path:
-    """The folder, or the one above it that is there."""
+    """Return the folder or its nearest existing parent."""
     return next(each for each in (folder, *folder.parents) if each.exists())
 
 
@@ -254,6 +254,6 @@ def _failed(check: str, found: str, advice: str) -> Finding:
 
 
 def in_words(finding: Finding) -> str:
-    """A finding as a person reads it, the advice below it."""
+    """Format a finding for a person, with its advice."""
     head = f"{finding.state:<5} {finding.check:<18} {finding.found}"
     return f"{head}\n{'':<25}{finding.advice}" if finding.advice else head

@@ -25,7 +25,7 @@ def as_json(root: str) -> str:
 
 
 def live(folder: PushFolder) -> int:
-    """The live version.
+    """Return the live version.
 
     Raises:
         UserError: nothing was pushed yet.
@@ -37,7 +37,7 @@ def live(folder: PushFolder) -> int:
 
 
 def table(root: str) -> Table | str:
-    """A row a version, the newest last; or that there is none."""
+    """Tabulate the versions, the newest last, or report that there are none."""
     folder = PushFolder(root)
     manifests, given = folder.manifests(), labels.read(folder)
     if not manifests:
@@ -70,7 +70,7 @@ def label_words(given: Mapping[str, int]) -> str:
 
 
 def rollback_words(done: RolledBack) -> str:
-    """What a rollback did, and what it means for the next day."""
+    """Describe a rollback and its consequence for the next day."""
     lines = [
         f"Version {done.live.version} is live: the content of {_named(done.live.content, done.live)}, in place of "
         f"{_named(done.instead_of.version, done.instead_of)}."

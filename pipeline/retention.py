@@ -45,7 +45,7 @@ class Collected:
 
 
 def collect(config: Config) -> Collected:
-    """Removes what no later run, and nothing that is served, needs. Safe to repeat after it was killed at any point.
+    """Remove what neither a later run nor a served version needs. Safe to repeat after a kill at any point.
 
     All artifacts that these runs made or used stay, days and the newest being counted for each pipeline by itself:
 
@@ -116,14 +116,14 @@ class _History:
         return {max(runs) for runs in self._by_pipeline.values()}
 
     def runs_behind(self, manifests: Sequence["Manifest"]) -> set[int]:
-        """The runs that pushed versions, and those that made their models."""
+        """Return the runs that pushed versions, and those that made their models."""
         pushers = {manifest.run for manifest in manifests}
         models = [_real(manifest.model) for manifest in manifests]  # a folder of the artifact's
         sources = [a.id for a in self._live() if any(model.is_relative_to(_real(a.uri)) for model in models)]
         return {run for run, context in self._runs.items() if context.name in pushers} | self._makers(sources)
 
     def runs_behind_newest_blessed(self) -> set[int]:
-        """The runs that made, of each pipeline, the blessed model of the newest day; the one that blessed it is one of these."""
+        """Return the runs that made and blessed the newest blessed model of each pipeline."""
         newest: dict[str, tuple[str, int, set[int]]] = {}
         for blessing in self._live():
             if self._types[blessing.type_id] != BLESSING or _int_property(blessing, "blessed") != 1:
@@ -142,11 +142,11 @@ class _History:
         return {run for _, _, makers in newest.values() for run in makers}
 
     def artifacts_of(self, runs: Iterable[int]) -> set[int]:
-        """What runs made or used."""
+        """Return the artifacts that runs made or used."""
         return {artifact.id for run in runs for artifact in self._store.get_artifacts_by_context(run)}
 
     def mark_deleted(self, root: Path, needed: set[int]) -> int:
-        """Marks, in one transaction, what lives below the root and is not needed; returns how many artifacts that are.
+        """Mark unneeded artifacts below the root as deleted, in one transaction, and return their number.
 
         The others are not written: TFX's cache asks for inputs that are the same to the byte, time of update included.
         """
@@ -169,7 +169,7 @@ class _History:
         return [a for a in self._artifacts.values() if a.state == mlmd.Artifact.LIVE and a.uri]
 
     def _makers(self, artifacts: Sequence[int]) -> set[int]:
-        """The runs of whose steps artifacts are outputs: made there, or served there from the cache."""
+        """Return the runs that output artifacts: made there, or taken from the cache."""
         if not artifacts:
             return set()
         events = self._store.get_events_by_artifact_ids(artifacts)
@@ -187,7 +187,7 @@ class _History:
 
 
 def _int_property(artifact: mlmd.Artifact, name: str) -> int:
-    """A custom property's value; 0 where there is none (to ask the map for it would make one)."""
+    """Return a custom property's value, or 0 without one (reading the map would create it)."""
     value: int = artifact.custom_properties[name].int_value if name in artifact.custom_properties else 0
     return value
 
@@ -238,7 +238,7 @@ def _subfolders(folder: Path) -> list[Path]:
 
 
 def _files(path: Path) -> Iterator[os.stat_result]:
-    """A file's, or those of a folder and all that it holds."""
+    """Yield the status of a file, or of a folder and everything below it."""
     yield path.lstat()
     for folder, folders, files in os.walk(path):
         for name in (*folders, *files):
@@ -250,7 +250,7 @@ def _newest_change(path: Path) -> float:
 
 
 def _remove(path: Path) -> int:
-    """Removes a file or folder, if there is one; returns the size of its files in bytes."""
+    """Remove a file or folder, if it exists, and return the size of its files in bytes."""
     if not os.path.lexists(path):
         return 0
     size = sum(status.st_size for status in _files(path) if not stat.S_ISDIR(status.st_mode))

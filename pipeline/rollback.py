@@ -30,7 +30,7 @@ class RolledBack:
 
 
 def roll_back(config: Config, to: int | None) -> RolledBack:
-    """Makes the content of an earlier version live again. Killed at any point, the same call completes it, once.
+    """Make the content of an earlier version live again. After a kill at any point, the same call completes it, once.
 
     Labels of versions that are taken back move to the version that is gone back to, as its content is what becomes live.
     The models that are taken back are marked so in ML Metadata: no day goes on from them, nor is compared with them, and a day
@@ -63,7 +63,7 @@ def roll_back(config: Config, to: int | None) -> RolledBack:
 
 
 def _mark(config: Config, restored: Manifest, before: list[Manifest]) -> tuple[list[Manifest], list[Manifest]]:
-    """Marks the models that are taken back; gives their versions, and those of the ones that ML Metadata does not know."""
+    """Mark the withdrawn models; return their versions, and those of models that ML Metadata does not know."""
     withdrawn = withdrawn_by(restored, before)
     if not store.has_begun(config):
         return withdrawn, withdrawn

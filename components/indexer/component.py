@@ -67,7 +67,7 @@ class IndexerExecutor(base_beam_executor.BaseBeamExecutor):
         output_dict: dict[str, list[types.Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
-        """Called by TFX.
+        """Build the index and the retriever; TFX calls this.
 
         Raises:
             UserError: a tower cannot be loaded, the embeddings are not finite, or there are more lists than items.
@@ -129,7 +129,7 @@ class IndexerExecutor(base_beam_executor.BaseBeamExecutor):
     def _some_queries(
         self, input_dict: dict[str, list[types.Artifact]], count: int, query_tower: str, folder: str
     ) -> NDArray[np.float32]:
-        """[queries, width] embeddings of queries of the training split."""
+        """Return [queries, width] embeddings of queries of the training split."""
         path = os.path.join(folder, "queries.npy")
         training = artifact_utils.get_split_uris(input_dict["examples"], TRAIN_SPLIT)
         with self._make_beam_pipeline() as pipeline:
@@ -144,7 +144,7 @@ class IndexerExecutor(base_beam_executor.BaseBeamExecutor):
 def _search(
     embeddings: NDArray[np.float32], index: FaissIndex, plan: Plan, settings: IndexerSettings
 ) -> ExactSearch | ListSearch:
-    """The search of a plan; where that does not say how many lists to look at, one that looks at the nearest."""
+    """Return the search of a plan; a plan without probes gives one that probes the nearest list."""
     lists = index.lists
     if lists is None:
         return ExactSearch(embeddings)

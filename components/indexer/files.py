@@ -73,7 +73,7 @@ class Description:
 def write_part(
     folder: str, part: int, parts: int, width: int, batches: Iterable[tuple[list[bytes], NDArray[np.float32]]]
 ) -> None:
-    """Writes one of the parts; it has its name once it is whole.
+    """Write a part under a temporary name and rename it when complete.
 
     Args:
         folder: where to; it need not be there.
@@ -108,7 +108,7 @@ def write_renewed(folder: str, base: ItemEmbeddings, gone: pa.Array, changed: It
 
 
 def read(folder: str) -> ItemEmbeddings:
-    """Reads all parts.
+    """Read all parts.
 
     The whole catalogue is in memory afterwards; beyond it only one part is, and none where they are on a local disk.
 
@@ -137,7 +137,7 @@ def read(folder: str) -> ItemEmbeddings:
 
 
 def write_ids(folder: str, ids: list[bytes], columns: pa.Table | None = None) -> None:
-    """Writes the ids, and what items are filtered by, in the order of the index's rows, for those who search it by themselves."""
+    """Write the ids and the filter columns in the order of the index's rows, for clients that search the index themselves."""
     table = pa.table({CANDIDATE_ID: pa.array(ids, pa.binary())})
     if columns is not None:
         for name in columns.column_names:
@@ -155,7 +155,7 @@ def write_description(folder: str, description: Description) -> None:
 
 
 def read_description(folder: str) -> Description:
-    """What the index in a folder is.
+    """Read the description of the index in a folder.
 
     Raises:
         UserError: there is no whole index.
@@ -170,7 +170,7 @@ def read_description(folder: str) -> Description:
 
 
 def write_whole(path: str, content: bytes) -> None:
-    """Writes a file aside and gives it its name once it is whole."""
+    """Write a file under a temporary name and rename it when complete."""
     io_utils.write_bytes_file(f"{path}.unfinished", content)
     fileio.rename(f"{path}.unfinished", path, overwrite=True)
 

@@ -56,7 +56,7 @@ class JointExecutor(executor.Executor):
     """
 
     def Do(self, input_dict: Inputs, output_dict: Inputs, exec_properties: dict[str, Any]) -> None:  # noqa: N802
-        """Called by TFX."""
+        """Push the version; TFX calls this."""
         self._log_startup(input_dict, output_dict, exec_properties)
         pushed = artifact_utils.get_single_instance(output_dict[standard_component_specs.PUSHED_MODEL_KEY])
         destination = pusher_pb2.PushDestination()
@@ -152,7 +152,7 @@ def sources_of(model: str, inputs: Inputs) -> dict[str, Source]:
 
 
 def _metrics(inputs: Inputs) -> dict[str, float]:
-    """What the model reached over all interactions, without the intervals; a metric that is no number is left out."""
+    """Return the model's metrics over all interactions, without intervals and without NaN."""
     evaluation = artifact_utils.get_single_instance(inputs[EVALUATION_KEY])
     found = json.loads(evaluation.get_string_custom_property(METRICS_PROPERTY)).get(ALL, {}).get(CANDIDATE, {})
     return {name: value for name, (value, *_) in found.items() if math.isfinite(value)}

@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 
 def read(folder: PushFolder) -> dict[str, int]:
-    """The labels, by name the version.
+    """Return the version of each label.
 
     Raises:
         UserError: the folder cannot be used, or its models.config is not TF Serving's.
@@ -40,7 +40,7 @@ def read(folder: PushFolder) -> dict[str, int]:
 
 
 def configure(folder: PushFolder) -> None:
-    """Writes TF Serving's configuration for this place of the push folder, before a push; labels stay.
+    """Write TF Serving's configuration for this path of the push folder, before a push; labels stay.
 
     Raises:
         UserError: as `read`.
@@ -52,7 +52,7 @@ def configure(folder: PushFolder) -> None:
 
 
 def assign(folder: PushFolder, label: str, version: int) -> dict[str, int]:
-    """Gives a label to a version; until now another may have had it.
+    """Assign a label to a version; it may move from another.
 
     Returns:
         All labels, by name the version.
@@ -75,7 +75,7 @@ def assign(folder: PushFolder, label: str, version: int) -> dict[str, int]:
 
 
 def remove(folder: PushFolder, label: str) -> dict[str, int]:
-    """Takes a label from its version.
+    """Remove a label.
 
     Returns:
         The labels that remain, by name the version.
@@ -88,7 +88,7 @@ def remove(folder: PushFolder, label: str) -> dict[str, int]:
 
 
 def resolve(folder: PushFolder, label: str) -> int:
-    """The version that has a label.
+    """Return the version of a label.
 
     Raises:
         UserError: none has it.
@@ -107,7 +107,7 @@ def move_from(folder: PushFolder, base: int, to: int) -> None:
 
 
 def move(folder: PushFolder, withdrawn: Collection[int], to: int) -> None:
-    """Moves the labels of versions that a rollback takes back.
+    """Move the labels of the versions that a rollback withdraws.
 
     Args:
         folder: the push folder.
@@ -122,7 +122,7 @@ def move(folder: PushFolder, withdrawn: Collection[int], to: int) -> None:
 
 
 def _change(folder: PushFolder, labels: Mapping[str, int]) -> dict[str, int]:
-    """Writes other labels; what else is in the configuration stays, as servers may see the folder under another path."""
+    """Replace the labels; the rest of the configuration stays, as servers may see the folder under another path."""
     path = posixpath.join(folder.root, tf_serving.MODEL_CONFIG)
     config = io_utils.read_string_file(path) if files.exists(path) else tf_serving.model_config(folder.root, MODELS)
     return _write_models(folder, config, labels)

@@ -78,7 +78,7 @@ class Manifest(Declaration):
 
 
 def in_force(manifests: Sequence[Manifest]) -> list[Manifest]:
-    """The versions whose content nobody has rolled back, oldest content first; the content of the last is live.
+    """Return the versions that no rollback has withdrawn, oldest content first; the content of the last is live.
 
     A push adds one. A rollback takes away what is newer than what it brings back, and stands for that.
 
@@ -94,7 +94,7 @@ def in_force(manifests: Sequence[Manifest]) -> list[Manifest]:
 
 
 def staying(manifests: Sequence[Manifest], days: int, labelled: Collection[int] = ()) -> list[Manifest]:
-    """The versions that retention keeps: one of each of the newest days, so that a day that is run again takes none from another.
+    """Return the versions that retention keeps: one of each of the newest days, so that a repeated day displaces no other.
 
     Args:
         manifests: every version, oldest first.
@@ -117,7 +117,7 @@ def staying(manifests: Sequence[Manifest], days: int, labelled: Collection[int] 
 
 
 def withdrawn_by(restored: Manifest, manifests: Sequence[Manifest]) -> list[Manifest]:
-    """What a rollback takes away: those in force before whose content is newer than what it brings back.
+    """Return the versions that a rollback withdraws: those in force whose content is newer than the restored one.
 
     Args:
         restored: the rollback, or the version whose content it brings back.
@@ -127,7 +127,7 @@ def withdrawn_by(restored: Manifest, manifests: Sequence[Manifest]) -> list[Mani
 
 
 def rollback_source(manifests: Sequence[Manifest], to: int | None) -> Manifest:
-    """The version that a rollback takes its content from.
+    """Return the version whose content a rollback restores.
 
     Args:
         manifests: every version, oldest first.
@@ -157,7 +157,7 @@ def rollback_source(manifests: Sequence[Manifest], to: int | None) -> Manifest:
 
 
 def find(manifests: Sequence[Manifest], version: int) -> Manifest:
-    """A version by its number.
+    """Find a version by its number.
 
     Raises:
         UserError: it is not there.

@@ -66,7 +66,7 @@ class PushFolder:
         return self._listed()[0]
 
     def unreadable(self) -> list[str]:
-        """The paths of files that have a version's name in the folder of the manifests, and cannot be read as a manifest.
+        """List the files that are named like a manifest and cannot be read as one.
 
         Raises:
             UserError: the folder cannot be used.
@@ -76,7 +76,7 @@ class PushFolder:
     def push(
         self, sources: Mapping[str, Source], day: date, run: str, model: str, metrics: Mapping[str, float]
     ) -> Manifest:
-        """Makes all parts visible as one new version; does nothing where they are what a run pushed last for the day.
+        """Publish all parts as one new version; do nothing if they equal what a run pushed last for the day.
 
         What was refreshed since stays refreshed: the same model with its first catalogue would be older than what is live.
 
@@ -135,7 +135,7 @@ class PushFolder:
         return self._release(live.model_copy(update={**refreshed, **of_model}), sources)
 
     def restore(self, source: Manifest) -> Manifest:
-        """Makes the content of a version live again, under a number above the live one's.
+        """Make the content of a version live again, under a number above the live one's.
 
         Args:
             source: one of the versions that are here, whole (see `verify`).
@@ -150,11 +150,11 @@ class PushFolder:
         return self._release(source.model_copy(update=restored), places)
 
     def places(self, manifest: Manifest) -> dict[str, str]:
-        """The full path of each part of a version."""
+        """Return the full path of each part of a version."""
         return {part: self._path(place) for part, place in manifest.parts.items()}
 
     def verify(self, version: int) -> list[str]:
-        """Reads every file of a version again.
+        """Read every file of a version again.
 
         Returns:
             A sentence for each that is not as it was pushed; none where the version is whole. Of one that older code pushed,
@@ -174,7 +174,7 @@ class PushFolder:
         return faults
 
     def retain(self, days: int, labelled: Collection[int] = ()) -> list[int]:
-        """Removes all but the newest versions; the highest, which is live, is always one of those that stay.
+        """Remove all but the newest versions; the highest, which is live, always stays.
 
         What a rollback brought back may go: the rollback has a copy of its own.
 
@@ -197,7 +197,7 @@ class PushFolder:
         return [manifest.version for manifest in going]
 
     def recover(self) -> list[Manifest]:
-        """Ends what was killed: completes a push that was complete in staging, throws any other away, completes removals.
+        """Finish what was killed: complete a push that was complete in staging, discard any other, complete removals.
 
         Returns:
             The versions whose push was completed.
@@ -233,7 +233,7 @@ class PushFolder:
         return complete
 
     def _publish(self, manifest: Manifest) -> None:
-        """Moves a complete version from staging to its places; safe to repeat after a crash at any point."""
+        """Move a complete version from staging to its places; safe to repeat after a crash at any point."""
         staged = self._path(STAGING, str(manifest.version))
         for part, place in manifest.parts.items():
             if fileio.exists(posixpath.join(staged, part)):
@@ -243,14 +243,14 @@ class PushFolder:
         io_utils.delete_dir(staged)  # an object store may have no empty folders
 
     def _remove(self, manifest: Manifest) -> None:
-        """Takes a complete version away. Its removal has begun once the manifest is in the trash; none is undone."""
+        """Remove a complete version. The removal begins when the manifest is in the trash; it is never undone."""
         removed = self._path(TRASH, str(manifest.version))
         fileio.makedirs(removed)
         fileio.rename(self._manifest_path(manifest), posixpath.join(removed, MANIFEST))
         self._empty(manifest)
 
     def _empty(self, manifest: Manifest) -> None:
-        """Takes the parts of a version away whose manifest is in the trash; safe to repeat."""
+        """Remove the parts of a version whose manifest is in the trash; safe to repeat."""
         removed = self._path(TRASH, str(manifest.version))
         for part, place in manifest.parts.items():
             if fileio.exists(self._path(place)):
@@ -258,7 +258,7 @@ class PushFolder:
         fileio.rmtree(removed)
 
     def _listed(self) -> tuple[list[Manifest], list[str]]:
-        """The manifests, oldest first, and the paths of what is none."""
+        """Return the manifests, oldest first, and the paths of unreadable ones."""
         folder = self._path(MANIFESTS)
         found, odd = [], []
         for name in sorted(fileio.listdir(folder)) if files.exists(folder) else []:
@@ -286,7 +286,7 @@ class PushFolder:
         return self._path(MANIFESTS, f"{manifest.version}.json")
 
     def _next_version(self, day: int, parts: list[str]) -> int:
-        """The next revision of a day, above all that are there.
+        """Return the next revision of a day, above all existing ones.
 
         Args:
             day: as YYYYMMDD.
