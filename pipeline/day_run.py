@@ -11,7 +11,7 @@ from tfx.orchestration.local import runner_utils
 from tfx.orchestration.pipeline import Pipeline
 from tfx.orchestration.portable import launcher, outputs_utils, runtime_parameter_utils
 from tfx.orchestration.portable.mlmd import context_lib
-from tfx.proto.orchestration import executable_spec_pb2, pipeline_pb2
+from tfx.proto.orchestration import pipeline_pb2
 
 from components import beam_memory  # noqa: F401  # which makes small pipelines cheap
 from components.pusher.versions import PushFolder
@@ -141,7 +141,7 @@ def is_resolver(compiled: pipeline_pb2.Pipeline, name: str) -> bool:
 def engine_of(config: Config, compiled: pipeline_pb2.Pipeline, name: str) -> RunnerSettings | None:
     """Return what runs a node if that is a job server, else None."""
     spec = runner_utils.extract_local_deployment_config(compiled).executor_specs.get(name)
-    if spec is None or not spec.Is(executable_spec_pb2.BeamExecutableSpec.DESCRIPTOR):
+    if spec is None or not spec.HasField("beam_executable_spec"):
         return None
     runner = config.beam.of(name)
     return runner if runner.job_server else None
