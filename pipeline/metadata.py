@@ -18,6 +18,8 @@ from pipeline.runs import FAULT, GIVEN_PREFIX, ORIGIN, PASSED_OVER_FOR, Given, R
 from pipeline.store import Store
 from schemas.errors import UserError
 
+LARGEST_INT = 2**31 - 1  # of a property on MySQL and PostgreSQL; a version's number is larger
+
 
 class Records:
     """Reads and writes the records of the runs.
@@ -138,8 +140,10 @@ class Records:
         context = self._context(run_id)
         for name, value in asdict(given).items():
             kept = context.custom_properties[f"{GIVEN_PREFIX}{name}"]
-            if isinstance(value, int):
+            if isinstance(value, int) and value <= LARGEST_INT:
                 kept.int_value = value
+            elif isinstance(value, int):
+                kept.double_value = value
             else:
                 kept.string_value = value
         self._store.put_contexts([context])

@@ -358,6 +358,7 @@ def _given(context: mlmd.Context) -> Given | None:
         for name, value in context.custom_properties.items()
         if name.startswith(GIVEN_PREFIX)
     }
+    values = {name: int(value) if isinstance(value, float) else value for name, value in values.items()}
     return Given(**values) if values else None
 
 

@@ -275,7 +275,7 @@ def test_faults_of_data_user_and_moment_have_different_statuses(
     assert f"{tomorrow}: expected at least one csv file" in tell(cluster, cluster.task_of("Interactions"), 65, tomorrow)
     other = [*configured(options), "trainer.towers={query: [8], item: [8]}"]
     cluster.step("begin", "other", date=str(DAY), settings=other)
-    assert "ML Metadata knows no run" in cluster.step("ranker", "never-begun", 1, date=str(DAY))
+    assert "ML Metadata has no run" in cluster.step("ranker", "never-begun", 1, date=str(DAY))
     assert "It must come after" in cluster.step("infra-validator", "other", 1, date=str(DAY), settings=other)
     (complete,) = [
         each["run"].partition(".")[2]

@@ -126,7 +126,7 @@ def test_settings_are_searched_for_over_the_days_data(shop: list[str]) -> None:
     # Within a second there is one trial, of the settings as they are.
     answer = ndr("tune", "--date", DAY.isoformat(), "--for", "1s", *shop)
     assert answer.returncode == 0, answer.stdout + answer.stderr
-    assert "trial   0 complete" in answer.stdout and "as they are" in answer.stdout
+    assert "trial   0 complete" in answer.stdout and "the current settings" in answer.stdout
     root = Path(next(word for word in shop if word.startswith("root=")).removeprefix("root="))
     (trial,) = json.loads((root / "tuning.json").read_text())["trials"]
     # It is in ML Metadata, with the day's examples as what it used, and those who read that are not put out by it.
