@@ -1,7 +1,7 @@
 """What a refresh works on, and whether there is anything to do. TensorFlow and TFX are not imported.
 
 A refresh gives the live version a newer catalogue. Its run is of another pipeline in ML Metadata than the days' (`pipeline_name`):
-a day never goes on from, is compared with or is done by a refresh. Decided besides:
+a day never continues from a refresh, is not compared with one, and does not count as done because of one. Further decisions:
 
 - It is done when the last refresh was given the same: the model, the catalogue's files, the configuration and the code. So one that
   was rolled back is not pushed again until one of them changes, as a day is not.

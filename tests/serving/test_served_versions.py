@@ -234,28 +234,21 @@ def test_a_manifest_that_leads_out_of_the_push_folder_is_invalid(pushes, caplog,
     assert versions.live == first and "expected the places of parts in the push folder" in caplog.text
 
 
-def test_a_manifest_without_a_model_is_not_loaded(pushes) -> None:
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [("parts", "found none for item_tower"), ("files", "saved_model.pb does not belong there")],
+    ids=["no folder", "no checksums, beside parts with them"],
+)
+def test_a_manifest_that_lacks_a_part_is_not_loaded(pushes, key: str, words: str) -> None:
     first, second = pushes.push("one"), pushes.push("two")
     manifest = pushes.root / "manifests" / f"{second}.json"
     content = json.loads(manifest.read_text())
-    del content["parts"]["item_tower"]
+    del content[key]["item_tower"]
     manifest.write_text(json.dumps(content))
     versions = Versions(pushes.root, lambda name, version, folder: name)
     versions.refresh()
     assert versions.live == first
-    assert "found none for item_tower" in versions.states("item_tower")[second].message
-
-
-def test_a_part_without_checksums_beside_others_with_them_is_not_loaded(pushes) -> None:
-    first, second = pushes.push("one"), pushes.push("two")
-    manifest = pushes.root / "manifests" / f"{second}.json"
-    content = json.loads(manifest.read_text())
-    del content["files"]["item_tower"]
-    manifest.write_text(json.dumps(content))
-    versions = Versions(pushes.root, lambda name, version, folder: name)
-    versions.refresh()
-    assert versions.live == first
-    assert "saved_model.pb does not belong there" in versions.states("item_tower")[second].message
+    assert words in versions.states("item_tower")[second].message
 
 
 class Clock:
