@@ -34,6 +34,7 @@ from pipeline.arguments import (
     discard,
     reported,
 )
+from pipeline.export.stores import Name
 from pipeline.inspection.cli import app as inspection_app
 from pipeline.kubeflow.cli import app as kubeflow_app
 from schemas.errors import UserError
@@ -525,6 +526,40 @@ def promote(
         given = labels.assign(folder, target, labels.resolve(folder, source))
         console.print(pushed.label_words(given), highlight=False)
         exporter.export(loaded)
+
+
+@app.command()
+def export(
+    store: Annotated[Name, typer.Argument(help="The store, as configured under `export`.")],
+    version: Annotated[
+        str | None,
+        typer.Option("--version", metavar="V", help="A version's number or label; by default the live version."),
+    ] = None,
+    listed: Annotated[bool, typer.Option("--list", help="Show the versions in the store instead.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Show them as JSON.")] = False,
+    config: ConfigOption = MOVIELENS_CONFIG,
+    settings: SetOption = None,
+) -> None:
+    """Write a pushed version's items to a store, and make it live there once its answers are those of exact search."""
+    if version and (listed or as_json):
+        raise typer.BadParameter("expected --version, or --list and --json, received both")
+    with _session("export", config, settings, writes=False) as (console, loaded):
+        with console.status("loading TFX"):
+            from pipeline import asking
+            from pipeline.export import exporting, shown
+
+        if as_json:
+            console.file.write(shown.as_json(loaded, store))
+        elif listed:
+            console.print(shown.table(loaded, store), soft_wrap=True)
+        else:
+
+            def say(words: str) -> None:
+                console.print(f"  {words}", highlight=False, soft_wrap=True)
+
+            wanted = None if version is None else asking.version(version)
+            outcome = exporting.export(loaded, store, wanted, say)
+            console.print(shown.words(outcome), highlight=False, soft_wrap=True)
 
 
 @app.command()

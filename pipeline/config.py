@@ -17,6 +17,7 @@ from components.refresh.settings import RefreshSettings
 from components.trainer.settings import TrainerSettings
 from components.tuner.settings import TunerSettings
 from pipeline.beam_settings import BeamSettings
+from pipeline.export.settings import ExportSettings
 from pipeline.kubeflow.settings import KubeflowSettings
 from pipeline.metadata_settings import MetadataSettings, SqliteSettings
 from pipeline.monitoring_settings import MonitoringSettings
@@ -55,6 +56,7 @@ class Config(Declaration):
         evaluator: what is measured, and the limits for a push.
         pusher: where a version is pushed to.
         refresh: limits of `ndr refresh`.
+        export: where `ndr export` writes to.
         server: settings of the embedded server of `ndr serve`.
         retention: what stays on disk.
         metadata: where ML Metadata is stored.
@@ -75,6 +77,7 @@ class Config(Declaration):
     evaluator: EvaluatorSettings = EvaluatorSettings()
     pusher: PusherSettings = PusherSettings()
     refresh: RefreshSettings = RefreshSettings()
+    export: ExportSettings = ExportSettings()
     server: ServerConfig = ServerConfig()
     retention: RetentionSettings = RetentionSettings()
     metadata: MetadataSettings = Field(default=SqliteSettings(), discriminator="store")
@@ -95,7 +98,7 @@ class Config(Declaration):
     @property
     def serving(self) -> str:
         """The push folder, which TF Serving watches: a path, or an object store address."""
-        return _below(self.root, self.pusher.destination)
+        return below(self.root, self.pusher.destination)
 
     @property
     def logs(self) -> Path:
@@ -173,7 +176,7 @@ def load(path: Path, settings: Sequence[str] = ()) -> Config:
     root = Path(os.path.realpath(config.root))  # the same root through any link
     data = config.data.model_copy(
         update={
-            name: source.model_copy(update={"path": _below(root, source.path)})
+            name: source.model_copy(update={"path": below(root, source.path)})
             for name in ("interactions", "catalogue", "users")
             if isinstance(source := getattr(config.data, name), SourceSettings)
         }
@@ -194,6 +197,6 @@ def _check_push_folder(config: Config, located: located_yaml.LocatedYaml) -> Non
         )
 
 
-def _below(root: Path, path: str) -> str:
+def below(root: Path, path: str) -> str:
     """Resolve a path of the configuration: object store addresses stay, other paths are relative to the root."""
     return path if "://" in path else str(root / path)

@@ -44,6 +44,22 @@ def pushing(root: Path) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def exporting(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder for exports, which is not that of a root.
+
+    Raises:
+        PassingError: another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".export.lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise PassingError(f"{folder}: another export is writing there. Wait for it to end.") from error
+        yield
+
+
 def is_held(root: Path) -> bool:
     """Return whether a process of this machine holds the root's lock, without acquiring it."""
     try:

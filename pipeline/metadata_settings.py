@@ -31,24 +31,27 @@ class PasswordSource(Declaration):
             raise ValueError("expected one of env, the name of an environment variable, and file, the path of a file")
         return self
 
-    def read(self) -> str:
+    def read(self, key: str) -> str:
         """Read the password.
+
+        Args:
+            key: that of this source in the configuration, for messages.
 
         Raises:
             UserError: it is missing or empty.
         """
         # Neither name is shown: it may be the password itself, put in the wrong place.
         if self.env is not None:
-            password, where = os.environ.get(self.env, ""), "the environment variable that metadata.password.env names"
+            password, where = os.environ.get(self.env, ""), f"the environment variable that {key}.env names"
         else:
-            where = "the file that metadata.password.file names"
+            where = f"the file that {key}.file names"
             try:
                 password = (self.file or Path()).read_text(encoding="utf-8").partition("\n")[0]
             except (OSError, UnicodeDecodeError) as error:
                 reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-                raise UserError(f"metadata.password: {where} cannot be read: {reason}.") from error
+                raise UserError(f"{key}: {where} cannot be read: {reason}.") from error
         if not password:
-            raise UserError(f"metadata.password: expected the database's password in {where}, found nothing.")
+            raise UserError(f"{key}: expected the database's password in {where}, found nothing.")
         return password
 
 
@@ -63,7 +66,7 @@ class TlsSettings(Declaration):
 
     Attributes:
         ca: PEM file of trusted certificate authorities; by default those of the system.
-        check_host: whether the certificate must name `metadata.host`. A self-signed one does not.
+        check_host: whether the certificate must name `host`. A self-signed one does not.
         certificate: PEM file of the client's certificate, if the server asks for one.
         key: PEM file of its key, if it is not in the same file.
     """
@@ -79,9 +82,27 @@ class TlsSettings(Declaration):
             raise ValueError("expected a certificate beside key, found none")
         return self
 
-    def files(self) -> tuple[Path | None, ...]:
-        """Return the files, in the order of `FILES`."""
-        return self.ca, self.certificate, self.key
+    def way(self, store: str, host: str, port: int, key: str) -> tls_tunnel.Way:
+        """Return a way to a server.
+
+        Args:
+            store: `mysql` or `postgresql`.
+            host: the server's name or address.
+            port: the server's port.
+            key: that of these settings in the configuration, for messages.
+
+        Raises:
+            UserError: a file cannot be read, or is not PEM.
+        """
+        files = self.ca, self.certificate, self.key
+        ca, certificate, private = (None if path is None else str(path.absolute()) for path in files)
+        way = tls_tunnel.Way(store, host, port, ca, self.check_host, certificate, private)
+        try:
+            way.context()
+        except OSError as error:  # includes ssl.SSLError
+            named = ", ".join(f"{name} {path}" for name, path in zip(FILES, files, strict=True) if path)
+            raise UserError(f"{key}: expected PEM files ({named}), found: {error.strerror or error}.") from error
+        return way
 
 
 class ServerSettings(Declaration):
@@ -113,14 +134,7 @@ class ServerSettings(Declaration):
             UserError: a file of `tls` cannot be read, or is not PEM.
         """
         assert self.tls
-        ca, certificate, key = (None if path is None else str(path.absolute()) for path in self.tls.files())
-        way = tls_tunnel.Way(self.store, self.host, self.port, ca, self.tls.check_host, certificate, key)
-        try:
-            way.context()
-        except OSError as error:  # includes ssl.SSLError
-            named = ", ".join(f"{name} {path}" for name, path in zip(FILES, self.tls.files(), strict=True) if path)
-            raise UserError(f"metadata.tls: expected PEM files ({named}), found: {error.strerror or error}.") from error
-        return way
+        return self.tls.way(self.store, self.host, self.port, "metadata.tls")
 
 
 MetadataSettings = SqliteSettings | ServerSettings

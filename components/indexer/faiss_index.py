@@ -50,6 +50,14 @@ class FaissIndex:
         rows = [faiss.rev_swig_ptr(kept.get_ids(number), int(size)) for number, size in enumerate(sizes) if size]
         return InvertedLists(self._index.quantizer.reconstruct_n(0, kept.nlist), sizes, np.concatenate(rows))
 
+    @property
+    def vectors(self) -> NDArray[np.float32]:
+        """[items, width], the vector of each row; a copy."""
+        if isinstance(self._index, faiss.IndexIVF):
+            self._index.make_direct_map()
+        copied: NDArray[np.float32] = self._index.reconstruct_n(0, self._index.ntotal)
+        return copied
+
     def look_at(self, probes: int) -> None:
         """Set the number of lists that searches probe, here and wherever the index is loaded."""
         if isinstance(self._index, faiss.IndexIVF):

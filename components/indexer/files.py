@@ -148,6 +148,22 @@ def write_ids(folder: str, ids: list[bytes], columns: pa.Table | None = None) ->
     write_whole(os.path.join(folder, IDS), sink.getvalue().to_pybytes())
 
 
+def read_ids(folder: str) -> pa.Table:
+    """Read what `write_ids` wrote.
+
+    Raises:
+        UserError: it is missing, or is not Arrow IPC.
+    """
+    path = os.path.join(folder, IDS)
+    if not fileio.exists(path):
+        raise _unreadable(folder, f"an index, found no {IDS}")
+    try:
+        with fileio.open(path, "rb") as file:
+            return pa.ipc.open_file(pa.BufferReader(file.read())).read_all()
+    except pa.ArrowInvalid as error:
+        raise _unreadable(folder, f"Arrow IPC in {IDS}, found something else: {error}") from error
+
+
 def write_description(folder: str, description: Description) -> None:
     """Says what the index in a folder is, and that it is whole."""
     text = json.dumps(asdict(description), indent=2, sort_keys=True)

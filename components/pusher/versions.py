@@ -153,8 +153,12 @@ class PushFolder:
         """Return the full path of each part of a version."""
         return {part: self._path(place) for part, place in manifest.parts.items()}
 
-    def verify(self, version: int) -> list[str]:
+    def verify(self, version: int, parts: Collection[str] | None = None) -> list[str]:
         """Read every file of a version again.
+
+        Args:
+            version: its number.
+            parts: the parts to read; None for all.
 
         Returns:
             A sentence for each that is not as it was pushed; none where the version is whole. Of one that older code pushed,
@@ -166,6 +170,8 @@ class PushFolder:
         manifest = find(self.manifests(), version)
         faults = []
         for part, place in manifest.parts.items():
+            if parts is not None and part not in parts:
+                continue
             if not files.exists(self._path(place)):
                 faults.append(f"{place} is missing")
             elif manifest.files:

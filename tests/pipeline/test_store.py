@@ -342,11 +342,11 @@ def test_certificates_that_cannot_be_read_are_named(tmp_path: Path) -> None:
 def test_the_password_is_asked_for_by_name_and_never_shown(monkeypatch: MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("NO_SUCH", raising=False)
     with pytest.raises(UserError, match=r"the environment variable that metadata\.password\.env names, found nothing"):
-        PasswordSource(env="NO_SUCH").read()
+        PasswordSource(env="NO_SUCH").read("metadata.password")
     monkeypatch.setenv("NO_SUCH", "word\n with more lines")
-    assert PasswordSource(env="NO_SUCH").read() == "word\n with more lines"
+    assert PasswordSource(env="NO_SUCH").read("metadata.password") == "word\n with more lines"
     with pytest.raises(UserError, match="No such file"):
-        PasswordSource(file=tmp_path / "none").read()
+        PasswordSource(file=tmp_path / "none").read("metadata.password")
     for both_or_neither in ({}, {"env": "A", "file": "b"}):
         with pytest.raises(ValidationError, match="expected one of env"):
             PasswordSource.model_validate(both_or_neither)

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import tensorflow as tf
 
+from components.indexer import files
 from components.pusher.files import Source
 from components.pusher.manifest import find
 from components.pusher.versions import PushFolder
@@ -147,6 +148,7 @@ def write_model(template: Path, folder: Path, label: str) -> Path:
     )
     with pa.ipc.new_file(str(folder / served.INDEX / "ids.arrow"), ids.schema) as writer:
         writer.write_table(ids)
+    files.write_description(str(folder / served.INDEX), files.Description("flat", ITEMS, 2, None, None, None, {}))
     return folder
 
 

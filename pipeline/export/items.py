@@ -1,0 +1,91 @@
+"""Reads the items of a pushed version, as stores hold them."""
+
+import hashlib
+import json
+
+import pyarrow as pa
+import tensorflow as tf
+
+from components.indexer import faiss_index
+from components.indexer import files as index_files
+from components.pusher import files
+from components.pusher.files import Source
+from components.pusher.manifest import Manifest
+from components.pusher.versions import PushFolder
+from ndr_client.served import INDEX
+from pipeline.export.store import OWN_COLUMNS, Items
+from schemas.errors import PassingError, UserError
+from schemas.features import CANDIDATE_ID
+
+DIGITS = 8  # of a digest in a key: enough to tell contents of one version number apart
+
+
+def key_of(folder: PushFolder, manifest: Manifest) -> str:
+    """Return the name of a version's content in stores: the version under which it was first pushed, and its digest.
+
+    Raises:
+        UserError: the version has no index.
+    """
+    if INDEX not in manifest.parts:
+        raise UserError(f"{folder.root}: expected a version with an index, and {manifest.version} has none.")
+    found = manifest.files.get(INDEX) or files.digests(Source(folder.places(manifest)[INDEX]))
+    digests = json.dumps({name: digest.sha256 for name, digest in sorted(found.items())})
+    return f"{manifest.content}_{hashlib.sha256(digests.encode()).hexdigest()[:DIGITS]}"
+
+
+def read(folder: PushFolder, manifest: Manifest) -> Items:
+    """Read a version's index, ids and filter columns, after comparing the files with the manifest's checksums.
+
+    Raises:
+        PassingError: the version was removed meanwhile, or cannot be read.
+        UserError: it is damaged, or has ids or filters that stores cannot hold.
+    """
+    try:
+        if faults := folder.verify(manifest.version, [INDEX]):
+            raise UserError(
+                f"{folder.root}: expected version {manifest.version} as it was pushed: {'; '.join(faults)}."
+            )
+        place = folder.places(manifest)[INDEX]
+        embeddings = faiss_index.load(place).vectors
+        table = index_files.read_ids(place)
+    except (tf.errors.OpError, OSError) as error:
+        raise PassingError(
+            f"{folder.root}: version {manifest.version} cannot be read, or was removed: {error}"
+        ) from error
+    if table.num_rows != len(embeddings):
+        raise UserError(f"{place}: expected an id for each of {len(embeddings)} vectors, found {table.num_rows}.")
+    columns = table.drop_columns([CANDIDATE_ID])
+    if taken := sorted({*OWN_COLUMNS} & {*columns.column_names}):
+        raise UserError(
+            f"catalogue.filters: expected no filter named {' or '.join(taken)}, which every export has as a column of its own. "
+            "Rename it in features.yaml, with `column` for the data's name."
+        )
+    return Items(
+        key_of(folder, manifest),
+        manifest.version,
+        manifest.day,
+        _texts(table.column(CANDIDATE_ID), CANDIDATE_ID),
+        embeddings,
+        pa.table({name: _readable(columns.column(name), name) for name in columns.column_names})
+        if columns.num_columns
+        else columns,
+    )
+
+
+def _readable(column: pa.ChunkedArray, name: str) -> pa.Array:
+    """Turn lists of binary into lists of texts; numbers stay."""
+    whole = column.combine_chunks()
+    if isinstance(whole, pa.ChunkedArray):  # without rows
+        whole = pa.concat_arrays(whole.chunks)
+    if not pa.types.is_list(whole.type):
+        return whole
+    return pa.ListArray.from_arrays(whole.offsets, _texts(whole.values, name))
+
+
+def _texts(values: pa.Array | pa.ChunkedArray, name: str) -> pa.Array:
+    """Turn binary into texts."""
+    whole = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+    try:
+        return whole.cast(pa.string())
+    except pa.ArrowInvalid as error:
+        raise UserError(f"{name}: expected ids of UTF-8, which is what stores hold, found others. {error}") from error
