@@ -5,7 +5,6 @@ clients only read, with the standard library alone.
 """
 
 import hashlib
-import json
 import logging
 import os
 import stat
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from ndr_client import json_text
 from ndr_client.served import MODELS
 
 MANIFESTS = "manifests"
@@ -112,7 +112,7 @@ class Manifests:
                 pushed.append(_read(self._root, name))
             except FileNotFoundError:  # retention removed it since the folder was listed
                 continue
-            except (OSError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
+            except (OSError, ValueError, TypeError, AttributeError, LookupError) as error:
                 odd[name] = f"{type(error).__name__}: {error}"
                 if self._reported.get(name) != odd[name]:
                     path = self._root / MANIFESTS / name
@@ -142,7 +142,7 @@ def _read(root: Path, name: str) -> Pushed:
     status = path.stat()
     if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST_MANIFEST:  # opening a FIFO would block
         raise ValueError(f"expected a file of at most {LARGEST_MANIFEST} bytes")
-    content = json.loads(path.read_bytes())
+    content = json_text.parse(path.read_bytes())
     version = content["version"]
     if type(version) is not int or f"{version}.json" != name or not 0 < version <= HIGHEST_VERSION:
         raise ValueError("expected a version that is a positive int64 and the name of the file")

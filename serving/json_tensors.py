@@ -19,6 +19,7 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
+from ndr_client import json_text
 from schemas.features import AGES_SUFFIX
 from serving.errors import RequestError, invalid
 from serving.servable import Signature
@@ -54,14 +55,14 @@ def parse(body: bytes, limits: Limits) -> Any:
         limits: of a request.
 
     Raises:
-        RequestError: INVALID_ARGUMENT, it has too many values or is not JSON.
+        RequestError: INVALID_ARGUMENT, it has too many values, is nested too deeply, or is not JSON.
     """
     values = sum(map(body.count, (b",", b"[", b"{")))  # not fewer than the values
     if values > limits.values:
         raise invalid(f"expected a body with at most {limits.values} of the signs , [ and {{, received {values}")
     try:
-        return json.loads(body)
-    except (ValueError, RecursionError) as error:
+        return json_text.parse(body)
+    except ValueError as error:
         raise invalid(f"JSON Parse error: {error}") from error
 
 
