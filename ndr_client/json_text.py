@@ -15,8 +15,8 @@ DEEPEST = 64  # more than anything that is read here has
 def parse(text: bytes) -> Any:
     """Parse JSON.
 
-    Python's parser goes as deep as the interpreter allows before it gives up. If the garbage collector runs there, finalizers cannot
-    call anything, and what they would release stays held.
+    Python's parser goes as deep as the interpreter allows before it gives up. If the garbage collector runs there, finalizers
+    cannot call anything, and what they would release stays held.
 
     Args:
         text: UTF-8, at most `DEEPEST` levels of lists and objects; NaN, Infinity and -Infinity are numbers.

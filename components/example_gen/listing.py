@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from components import object_store
 from schemas.errors import UserError
 
 ANY_DEPTH = "/**"
@@ -67,11 +68,13 @@ def listed(path: str) -> list[Entry]:
 
 
 def expanded(path: str) -> list[str]:
-    """Return the paths on this machine that a glob matches, including broken links; `*` matches no slash.
+    """Return the paths that a glob matches, including broken links; `*` matches no slash.
 
     Raises:
-        UserError: a folder cannot be entered.
+        UserError: a folder cannot be entered, or an object store refuses or does not answer.
     """
+    if "://" in path:
+        return object_store.matched(path)
     found = ["/" if path.startswith("/") else ""]
     for part in PurePosixPath(path).parts:
         if part == "/":
@@ -140,21 +143,14 @@ def _refused(path: str) -> UserError:
     )
 
 
-def _of_object_store(path: str) -> list[Entry]:
-    # Here, as a server that knows the days imports this too, and Beam takes as long to import as half of TensorFlow.
-    from apache_beam.io.filesystem import BeamIOError
-    from apache_beam.io.filesystems import FileSystems
-
-    try:
-        named, direct, deeper = (
-            {each.path: each for each in result.metadata_list}
-            for result in FileSystems.match([path, f"{path}/*", f"{path}/**"])
-        )
-    except (BeamIOError, ValueError) as error:
-        raise UserError(f"{path}: cannot be listed: {error}.") from error
-    depths = {**dict.fromkeys(deeper, 2), **dict.fromkeys(direct, 1), **dict.fromkeys(named, 0)}
-    metadata = {**deeper, **direct, **named}
-    return [
-        Entry(each, metadata[each].size_in_bytes, metadata[each].last_updated_in_seconds, depth)
-        for each, depth in depths.items()
-    ]
+def _of_object_store(address: str) -> list[Entry]:
+    """List what a glob of an object store matches, as `_below` lists what one of this machine does."""
+    found = {}
+    for path, info, parts in object_store.below(address):
+        depth = next((n for n, part in enumerate(parts[:-1], 1) if part.startswith(HIDDEN)), len(parts))
+        if above := len(parts) - depth:  # in a hidden folder
+            folder = path.rsplit("/", above)[0]
+            found[folder] = Entry(folder, 0, 0.0, depth)
+        else:
+            found[path] = Entry(path, info.size, info.mtime_ns / 1e9, depth)
+    return list(found.values())

@@ -5,18 +5,17 @@ import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO
 
 import numpy as np
 import pyarrow as pa
-from apache_beam.io.filesystem import BeamIOError, CompressionTypes
-from apache_beam.io.filesystems import FileSystems
 from numpy.typing import NDArray
 from pyarrow import csv as arrow_csv
 from pyarrow import parquet
 
+from components import object_store
 from components.example_gen.csv_lines import CsvLines, FileFaultError
 from components.example_gen.settings import SourceSettings
+from schemas.errors import UserError
 
 BATCH_ROWS = 65_536
 BLOCK_BYTES = 16 << 20
@@ -107,17 +106,16 @@ def beginning(path: str, size: int) -> bytes:
 def _opened(path: str, source: SourceSettings) -> Iterator[pa.NativeFile]:
     """Open a file for Arrow, unpacked; errors meanwhile are faults of the file."""
     try:
-        raw: IO[bytes] = FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
-    except (BeamIOError, OSError) as error:
+        raw = object_store.open_input(path) if "://" in path else pa.OSFile(path)
+    except (UserError, OSError) as error:
         raise FileFaultError(f"cannot be opened: {error}") from error
-    with raw:
+    with raw as file:
         try:
-            file = pa.PythonFile(raw, mode="r")
             if source.format == "parquet":
                 yield file
                 return
-            first = raw.read(max(map(len, OTHERS)))
-            raw.seek(0)
+            first = file.read(max(map(len, OTHERS)))
+            file.seek(0)
             if other := next((words for magic, words in OTHERS.items() if first.startswith(magic)), None):
                 raise FileFaultError(other)
             compression = next((name for magic, name in COMPRESSIONS.items() if first.startswith(magic)), None)

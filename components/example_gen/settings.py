@@ -1,5 +1,6 @@
 """Settings of the data: its places and formats, and the held-out interactions."""
 
+import re
 from datetime import date
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -14,6 +15,7 @@ HISTORY_DAYS = 7  # a week: users who come every Saturday have a history
 Weekday = Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
 WEEKDAYS: tuple[Weekday, ...] = get_args(Weekday)
 Scalar = bool | int | float | str
+STORE = re.compile(r"(s3|gs)://[^/@?#*\[\]{}\s]+(/|$)")
 DATE_PARTS = ("{YYYY}", "{MM}", "{DD}")
 
 
@@ -77,10 +79,11 @@ class SourceSettings(Declaration):
     r"""Files of one kind.
 
     Attributes:
-        path: a file, a folder or a glob; `{YYYY}`, `{MM}` and `{DD}` stand for the UTC day. Interactions at a path without
-            them are one log, from which the window's days are selected by time. Of catalogues at a path with them, the newest one
-            not after the day is used. Files whose names begin with `_` or `.` are skipped, and counted. A folder
-            in a folder is a fault, unless the path ends in `/**`: then files are read at any depth.
+        path: a file, a folder or a glob, of this machine or of an object store (s3://bucket/folder, gs://bucket/folder; see
+            docs/buckets.md); `{YYYY}`, `{MM}` and `{DD}` stand for the UTC day. Interactions at a path without them are one log,
+            from which the window's days are selected by time. Of catalogues at a path with them, the newest one not after the day
+            is used. Files whose names begin with `_` or `.` are skipped, and counted. A folder in a folder is a fault, unless the
+            path ends in `/**`: then files are read at any depth.
         format: `csv` (with a header; gzip, bzip2 and Zstandard are unpacked) or `parquet`.
         delimiter: separates the columns of CSV.
         quoting: how CSV writes a quote within a quoted value: doubled (`double`, as RFC 4180 and Excel), after a backslash
@@ -134,9 +137,12 @@ class SourceSettings(Declaration):
 
     @field_validator("path")
     @classmethod
-    def _is_of_this_machine(cls, path: str) -> str:
-        if reason := address_fault(path):
-            raise ValueError(reason)
+    def _is_a_path_or_an_address(cls, path: str) -> str:
+        if address_fault(path) and not STORE.match(path):
+            raise ValueError(
+                "expected a path of this machine, or an address s3://bucket/folder or gs://bucket/folder without credentials, "
+                "which are the environment's matter"
+            )
         return path
 
     @model_validator(mode="after")

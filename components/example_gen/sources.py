@@ -1,6 +1,7 @@
 """Finds the files of a day."""
 
 import hashlib
+import posixpath
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -303,9 +304,9 @@ def _files(source: SourceSettings, path: str, day: date | None) -> Found:
         )
     marker = source.success_marker
     if marker:
-        marked = {PurePosixPath(entry.path).parent for entry in entries if PurePosixPath(entry.path).name == marker}
-        folders = {PurePosixPath(entry.path).parent for entry in data}
-        unmarked = sorted(str(folder) for folder in folders if not marked & {folder, *folder.parents})
+        marked = tuple(entry.path.removesuffix(marker) for entry in entries if PurePosixPath(entry.path).name == marker)
+        folders = {posixpath.dirname(entry.path) for entry in data}
+        unmarked = sorted(folder for folder in folders if not f"{folder}/".startswith(marked))
         # A path of files does not include their marker.
         if without := [folder for folder in unmarked if not listing.listed(f"{folder}/{marker}")]:
             raise NotYetThereError(
@@ -337,11 +338,8 @@ def _days_on_disk(path: str) -> set[date]:
         pattern = first + f"(?P<{name}>\\d{{{digits}}})" + f"(?P={name})".join(others)
         glob = glob.replace(part, "*")
     pattern = pattern.replace(r"\*", "[^/]*").replace(r"\?", "[^/]")
-    if "://" in glob:
-        present = [entry.path for entry in listing.listed(glob)]
-    else:
-        # An empty folder is no catalogue yet; a broken link is one that cannot be read.
-        present = [each for each in listing.expanded(glob) if not Path(each).is_dir() or any(Path(each).iterdir())]
+    # An empty folder is no catalogue yet, and an object store has none; a broken link is one that cannot be read.
+    present = [each for each in listing.expanded(glob) if not Path(each).is_dir() or any(Path(each).iterdir())]
     days = set()
     for each in present:
         named = re.match(pattern, each)

@@ -15,6 +15,7 @@ import tensorflow as tf
 from tfx.dsl.io import fileio
 from tfx.utils import io_utils
 
+from components.pusher import object_store as object_store
 from components.pusher.manifest import Digest
 from schemas.errors import UserError
 

@@ -1,4 +1,4 @@
-"""A push folder on an object store: TensorFlow's `ram://` stands for one, as it renames files and no folders."""
+"""A push folder on an object store: emulators of s3 and gs, and TensorFlow's `ram://`, which renames files and no folders too."""
 
 import contextlib
 import re
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from object_stores import SCHEMES, emulated
 from pushes import PARTS, push
 from tfx.dsl.io import fileio
 
@@ -21,10 +22,27 @@ PUSH = 1 + 4 * 3 + 1
 REMOVAL = 1 + 4 * 3 + 1
 
 
+@pytest.fixture(scope="module", params=["ram", *SCHEMES])
+def bucket(request: pytest.FixtureRequest) -> Iterator[str]:
+    if request.param == "ram":
+        yield "ram://bucket"
+        return
+    with emulated(request.param) as address:
+        yield address
+
+
 @pytest.fixture
-def root() -> Iterator[str]:
-    yield "ram://bucket/serving"
-    fileio.rmtree("ram://bucket")
+def root(bucket: str) -> Iterator[str]:
+    yield f"{bucket}/serving"
+    fileio.rmtree(f"{bucket}/serving")
+
+
+def stops(first: int, last: int) -> list[tuple[str, int]]:
+    """After how many changes a store stops: after any of ram://, which is quick, and a few of others."""
+    return [
+        *(("ram", changes) for changes in range(first, last + 1)),
+        *((scheme, changes) for scheme in SCHEMES for changes in (1, last // 2, last)),
+    ]
 
 
 def names(root: str) -> list[str]:
@@ -83,7 +101,7 @@ def test_versions_come_and_go(root: str, tmp_path: Path) -> None:
     assert len(names(root)) == 4 * 3 + 1  # three files of each part, and the manifest, and nothing else is left
 
 
-@pytest.mark.parametrize("changes", range(1, PUSH + 1))  # to ram:// a file is there once one is whose name begins so
+@pytest.mark.parametrize(("bucket", "changes"), stops(1, PUSH), indirect=["bucket"])
 def test_a_push_stopped_after_any_change_is_put_right(
     root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: int
 ) -> None:
@@ -98,7 +116,7 @@ def test_a_push_stopped_after_any_change_is_put_right(
     assert folder.verify(FIRST) == [] and len(names(root)) == 4 * 3 + 1
 
 
-@pytest.mark.parametrize("changes", range(REMOVAL + 1))
+@pytest.mark.parametrize(("bucket", "changes"), stops(0, REMOVAL), indirect=["bucket"])
 def test_a_removal_stopped_after_any_change_is_put_right(
     root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: int
 ) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from environments import LOCKS, VERSIONS, python_of
 from shops import Undisturbed
-from stock_tensorflow import LOCKS, VERSIONS, python_of
 
 from components.infra_validator.serving_tensorflow import LACKING, Lacking
 

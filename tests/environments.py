@@ -1,8 +1,8 @@
-"""TensorFlow as TF Serving has it: environments of their own with nothing of this project.
+"""Environments of their own, with nothing of this project: TensorFlow as TF Serving has it, and emulators of object stores.
 
-Each is built once, in var/stock, by the hashes of tests/stock/tensorflow-VERSION.lock, which is made by
+Each is built once, in var/stock, by the hashes of tests/stock/NAME.lock, which is made by
 
-    uv pip compile --python-version 3.11 --generate-hashes --no-annotate tests/stock/tensorflow-VERSION.in
+    uv pip compile --python-version 3.11 --generate-hashes --no-annotate --no-header tests/stock/NAME.in
 """
 
 import fcntl
@@ -23,10 +23,15 @@ def python_of(version: str) -> Path:
     """The interpreter of an environment that has this TensorFlow; skips the test where it cannot be had."""
     if sys.version_info[:2] > NEWEST_PYTHON[version]:
         pytest.skip(f"TensorFlow {version} has no wheels for Python {sys.version_info.major}.{sys.version_info.minor}")
-    lock = LOCKS / f"tensorflow-{version}.lock"
-    folder = PROJECT / "var" / "stock" / version
+    return environment(f"tensorflow-{version}") / "bin" / "python"
+
+
+def environment(name: str) -> Path:
+    """The folder of an environment; skips the test where it cannot be had."""
+    lock = LOCKS / f"{name}.lock"
+    folder = PROJECT / "var" / "stock" / name
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with (folder.parent / f"{version}.lock").open("w") as turn:
+    with (folder.parent / f"{name}.lock").open("w") as turn:
         fcntl.flock(turn, fcntl.LOCK_EX)
         complete = folder / "complete"
         if not (complete.exists() and complete.read_text() == lock.read_text()):
@@ -34,7 +39,7 @@ def python_of(version: str) -> Path:
             _run(UV, "venv", "--clear", "--python", python, folder)
             _run(UV, "pip", "install", "--python", folder, "--no-deps", "--require-hashes", "--requirement", lock)
             complete.write_text(lock.read_text())
-    return folder / "bin" / "python"
+    return folder
 
 
 def _run(*command: str | Path) -> None:
