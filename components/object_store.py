@@ -42,11 +42,6 @@ LOST = (
 )
 
 
-def is_address(path: str) -> bool:
-    """Return whether a path is an address of an object store."""
-    return ADDRESS.fullmatch(path) is not None
-
-
 def file_system(address: str) -> tuple[fs.FileSystem, str]:
     """Return the file system of an address, and the path in it: the bucket's name and the key.
 

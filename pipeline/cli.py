@@ -563,6 +563,21 @@ def export(
 
 
 @app.command()
+def mirror(
+    source: Annotated[str, typer.Argument(metavar="FROM", help="A push folder, such as s3://bucket/serving.")],
+    target: Annotated[str, typer.Argument(metavar="TO", help="A folder of this machine, for TF Serving or ndr serve.")],
+    every: Annotated[
+        Any, typer.Option("--every", parser=a_duration, metavar="DURATION", help="Go on, with this pause.")
+    ] = None,
+) -> None:
+    """Copy the versions to serve from a push folder that servers cannot read, complete versions only; remove others."""
+    with reported():
+        from pipeline import mirroring
+
+        mirroring.mirror(source, target, every, lambda words: print(words, flush=True))
+
+
+@app.command()
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
     config: ConfigOption = MOVIELENS_CONFIG,

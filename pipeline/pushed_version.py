@@ -38,7 +38,9 @@ class PushedVersion:
 
     def __init__(self, push_folder: str, label: str | None) -> None:
         if "://" in push_folder:
-            raise UserError(f"{push_folder}: expected --server beside an address: only folders are read here.")
+            raise UserError(
+                f"{push_folder}: expected --server beside an address: only folders are read here, such as ndr mirror's."
+            )
         pushed = {each.version: each for each in Manifests(Path(push_folder)).read()}
         self._version = _labelled(push_folder, label) if label else max(pushed)
         if self._version not in pushed:

@@ -83,8 +83,8 @@ def serve(
     if "://" in push_folder:
         if program is None:
             raise UserError(
-                f"{push_folder}: expected a folder, which is all that the embedded server reads ({why}). Install {TF_SERVING} and "
-                "name --host 0.0.0.0, or serve a copy of it: --set pusher.destination=DIR."
+                f"{push_folder}: expected a folder, which is all that the embedded server reads ({why}). Keep a copy of it by "
+                f"`ndr mirror {push_folder} DIR --every 30s` and serve that: --set pusher.destination=DIR."
             )
     elif not Manifests(Path(push_folder)).read():
         say(f"Nothing was pushed to {push_folder} yet: waits for a first version.")

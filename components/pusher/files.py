@@ -15,10 +15,12 @@ import tensorflow as tf
 from tfx.dsl.io import fileio
 from tfx.utils import io_utils
 
-from components.pusher import object_store as object_store
+from components import object_store
+from components.pusher import object_store as registers_object_stores
 from components.pusher.manifest import Digest
 from schemas.errors import UserError
 
+assert registers_object_stores
 SAVED_MODEL = "saved_model.pb"
 CHUNK = 1 << 20  # bytes
 
@@ -59,15 +61,20 @@ def copy(source: Source, target: str) -> dict[str, Digest]:
         By name, the digest of the content read.
 
     Raises:
-        UserError: there is no file to copy.
+        UserError: there is no file to copy, or an object store refuses; a PassingError where it does not answer.
     """
     names = _names(source)
     for folder in sorted({posixpath.dirname(posixpath.join(target, name)) for name in names}):
         fileio.makedirs(folder)
     found = {}
     for name in names:
-        with fileio.open(posixpath.join(target, name), "wb") as copied:
-            found[name] = _digest(posixpath.join(source.folder, name), copied)
+        try:
+            with fileio.open(posixpath.join(target, name), "wb") as copied:
+                found[name] = _digest(posixpath.join(source.folder, name), copied)
+        except OSError as error:
+            if store := next((each for each in (target, source.folder) if not _is_local(each)), None):
+                raise object_store.fault(store, error) from error
+            raise
     return found
 
 

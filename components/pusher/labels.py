@@ -121,6 +121,11 @@ def move(folder: PushFolder, withdrawn: Collection[int], to: int) -> None:
         _change(folder, {**labels, **moved})
 
 
+def replace(folder: PushFolder, labels: Mapping[str, int]) -> None:
+    """Replace all labels; the versions that have them must be there."""
+    _change(folder, labels)
+
+
 def _change(folder: PushFolder, labels: Mapping[str, int]) -> dict[str, int]:
     """Replace the labels; the rest of the configuration stays, as servers may see the folder under another path."""
     path = posixpath.join(folder.root, tf_serving.MODEL_CONFIG)

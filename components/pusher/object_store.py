@@ -32,12 +32,12 @@ class ObjectStore(filesystem.Filesystem):
     @staticmethod
     def exists(path: str) -> bool:
         """Return whether there is a file, or a file below it."""
-        return bool(_below(path))
+        return _kind(path) != fs.FileType.NotFound
 
     @staticmethod
     def isdir(path: str) -> bool:
         """Return whether there is a file below it."""
-        return any(name for name in _below(path))
+        return _kind(path) == fs.FileType.Directory
 
     @staticmethod
     def listdir(path: str) -> list[str]:
@@ -96,8 +96,17 @@ def _asked(address: str) -> Iterator[tuple[fs.FileSystem, str]]:
         raise object_store.fault(address, error) from error
 
 
+def _kind(path: str) -> fs.FileType:
+    with _asked(path) as (system, key):
+        named = system.get_file_info(key).type
+        if named == fs.FileType.NotFound and not isinstance(system, fs.S3FileSystem):
+            # Of gs Arrow knows a folder only by an object that stands for it.
+            return fs.FileType.Directory if object_store.files_below(system, key) else named
+        return named
+
+
 def _below(path: str) -> list[str]:
-    """Return the keys of the files below a folder, relative to it; the empty one for a file itself."""
+    """Return the keys of the files below a folder, relative to it."""
     with _asked(path) as (system, key):
         return [info.path.removeprefix(key).lstrip("/") for info in object_store.files_below(system, key)]
 

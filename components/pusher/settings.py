@@ -13,8 +13,8 @@ class PusherSettings(Declaration):
     """The push folder.
 
     Attributes:
-        destination: a path below the root, or the address of an object store, such as gs://bucket/serving, that TensorFlow
-            has a file system for. Credentials come from the environment.
+        destination: a path below the root, or the address of a folder in an object store, such as s3://bucket/serving or
+            gs://bucket/serving. Credentials come from the environment (docs/buckets.md).
         label: the label for every pushed version, such as `canary`, until `ndr promote` gives it `stable`; None for no label.
     """
 

@@ -149,6 +149,29 @@ class PushFolder:
         places = {part: Source(place) for part, place in self.places(source).items()}
         return self._release(source.model_copy(update=restored), places)
 
+    def adopt(self, manifest: Manifest, sources: Mapping[str, Source]) -> None:
+        """Publish a version of another push folder, under its number.
+
+        Args:
+            manifest: the version's, in the other folder.
+            sources: where each part lies.
+
+        Raises:
+            UserError: a part is missing, was not copied whole, or has another content than the manifest says.
+        """
+        self._release(manifest, sources, manifest.files)
+
+    def remove(self, versions: Collection[int]) -> list[int]:
+        """Remove versions.
+
+        Returns:
+            Those that were there, oldest first.
+        """
+        going = [each for each in self.manifests() if each.version in versions]
+        for manifest in going:
+            self._remove(manifest)
+        return [manifest.version for manifest in going]
+
     def places(self, manifest: Manifest) -> dict[str, str]:
         """Return the full path of each part of a version."""
         return {part: self._path(place) for part, place in manifest.parts.items()}
@@ -197,10 +220,7 @@ class PushFolder:
         self.recover()
         known = self.manifests()
         kept = staying(known, days, labelled)
-        going = [each for each in known if each not in kept]
-        for manifest in going:
-            self._remove(manifest)
-        return [manifest.version for manifest in going]
+        return self.remove({each.version for each in known if each not in kept})
 
     def recover(self) -> list[Manifest]:
         """Finish what was killed: complete a push that was complete in staging, discard any other, complete removals.
@@ -221,8 +241,13 @@ class PushFolder:
                 fileio.rmtree(folder)
         return [manifest for manifest in self.manifests() if str(manifest.version) in staged] if staged else []
 
-    def _release(self, manifest: Manifest, sources: Mapping[str, Source]) -> Manifest:
-        """Stages a version, sees that it is whole, and makes it visible."""
+    def _release(
+        self,
+        manifest: Manifest,
+        sources: Mapping[str, Source],
+        expected: Mapping[str, Mapping[str, Digest]] | None = None,
+    ) -> Manifest:
+        """Stage a version, check that it is whole, and of the expected content if one is given, and make it visible."""
         staged = self._path(STAGING, str(manifest.version))
         read: dict[str, dict[str, Digest]] = {}
         for part, source in sources.items():
@@ -232,6 +257,10 @@ class PushFolder:
                 raise UserError(
                     f"{copied}: expected what {source.folder} holds, but {'; '.join(faults)}. Nothing was pushed. See to "
                     "the disk or the network, and run the same command again."
+                )
+            if expected and (faults := files.differences(expected.get(part, {}), read[part])):
+                raise UserError(
+                    f"{source.folder}: expected what was pushed, but {'; '.join(faults)}. Nothing was copied. Push again."
                 )
         complete = manifest.model_copy(update={"files": read})
         write_whole(posixpath.join(staged, MANIFEST), complete.model_dump_json(indent=2).encode())

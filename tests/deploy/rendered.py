@@ -30,17 +30,18 @@ PUBLISHED = {
 Resource = Mapping[str, Any]
 
 
-def copy(folder: Path) -> Path:
-    """A copy of deploy/ as a user would have it: the example with its password, its pipeline, and all optional components."""
+def copy(folder: Path, *components: str) -> Path:
+    """A copy of deploy/ as a user would have it: the example with its password, its pipeline, and optional components."""
     shutil.copytree(DEPLOY, folder, ignore=shutil.ignore_patterns("metadata.env"))
     example = folder / EXAMPLE
     (example / "metadata.env").write_text((example / "metadata.env.example").read_text())
     (example / "daily" / "pipeline.yaml").write_text("pipelineInfo: {name: radio}\n")
-    everything = example / "kustomization.yaml"
-    options = ", ".join(f"../../components/{each.name}" for each in sorted((folder / "components").iterdir()))
-    before = everything.read_text()
-    everything.write_text(before.replace("components: [values]", f"components: [{options}, values]"))
-    assert everything.read_text() != before
+    if components:
+        everything = example / "kustomization.yaml"
+        before = everything.read_text()
+        options = ", ".join(f"../../components/{name}" for name in components)
+        everything.write_text(before.replace("components: [values]", f"components: [{options}, values]"))
+        assert everything.read_text() != before
     return folder
 
 

@@ -34,7 +34,7 @@ CONFINED = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "
 @pytest.fixture(scope="module")
 def resources(tmp_path_factory: pytest.TempPathFactory) -> list[Resource]:
     """All of the example."""
-    example = copy(tmp_path_factory.mktemp("copy") / "deploy") / EXAMPLE
+    example = copy(tmp_path_factory.mktemp("copy") / "deploy", "autoscaling", "monitoring") / EXAMPLE
     return [each for folder in (".", "doctor", "daily", "restore", "trainer") for each in render(example / folder)]
 
 

@@ -82,7 +82,6 @@ def test_a_password_in_the_place_of_its_sources_name_is_not_shown(source: dict) 
     [
         "root=s3://id:hunter2@bucket/x",
         "dataset=gs://bucket/x",
-        "data.interactions.path=s3://bucket/{YYYY}/{MM}/{DD}",
         "root=file:///x",
     ],
 )

@@ -168,7 +168,7 @@ def test_an_address_that_nothing_here_can_serve_is_refused(tmp_path: Path) -> No
     process = serve(tmp_path, *ports, "--set", "pusher.destination=gs://bucket/serving")
     said = process.communicate(timeout=20)[0]
     assert process.returncode == 1
-    assert said.startswith("gs://bucket/serving: expected a folder") and "Install tensorflow_model_server" in said
+    assert said.startswith("gs://bucket/serving: expected a folder") and "ndr mirror gs://bucket/serving DIR" in said
 
 
 @pytest.mark.parametrize(

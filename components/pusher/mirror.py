@@ -1,0 +1,66 @@
+"""Mirrors a push folder into a folder of this machine, for servers that cannot read where it is, as TF Serving cannot read s3."""
+
+import posixpath
+from dataclasses import dataclass, field
+
+from components.pusher import labels, tf_serving
+from components.pusher.files import Source
+from components.pusher.manifest import Manifest
+from components.pusher.versions import PushFolder
+from schemas.errors import UserError
+
+
+@dataclass(frozen=True)
+class Mirrored:
+    """What a pass changed.
+
+    Attributes:
+        copied: the versions that came.
+        removed: the versions that went.
+        labels: all labels, by name the version; None if they are as they were.
+    """
+
+    copied: list[int] = field(default_factory=list)
+    removed: list[int] = field(default_factory=list)
+    labels: dict[str, int] | None = None
+
+
+def mirror(source: PushFolder, target: PushFolder) -> Mirrored:
+    """Copy the versions that servers serve: the newest, and those with a label; then remove others.
+
+    A version is visible once all of it is there, with the checksums of its manifest. The newest versions are those with the highest
+    numbers, so a rollback comes as the version that it is.
+
+    Args:
+        source: the push folder; not changed.
+        target: a folder of this machine, which nobody else writes to.
+
+    Raises:
+        UserError: nothing was pushed to the source, it cannot be read, or a file has another content than the manifest says. What
+            was complete before stays.
+    """
+    target.recover()
+    there, given = source.manifests(), labels.read(source)
+    if not there:
+        raise UserError(f"{source.root}: expected a pushed version, found none.")
+    newest = {each.version for each in there[-tf_serving.KEPT_VERSIONS :]}
+    wanted = {each.version: each for each in there if each.version in {*newest, *given.values()}}
+    here = {each.version for each in target.manifests()}
+    copied = sorted(wanted.keys() - here)
+    for version in copied:
+        labels.configure(target)  # before the version is visible, as the Pusher does
+        target.adopt(wanted[version], _sources(source, wanted[version]))
+    present = {label: version for label, version in given.items() if version in wanted}
+    is_other = present != labels.read(target)
+    if is_other:
+        labels.replace(target, present)
+    removed = target.remove(here - wanted.keys())
+    return Mirrored(copied, removed, present if is_other else None)
+
+
+def _sources(folder: PushFolder, manifest: Manifest) -> dict[str, Source]:
+    """Return where each part of a version is, and the names that its manifest lists; none are listed by older code."""
+    return {
+        part: Source(posixpath.join(folder.root, place), tuple(manifest.files.get(part, ())) or None)
+        for part, place in manifest.parts.items()
+    }
