@@ -77,9 +77,14 @@ def generate(
         (clean[ACCOUNTING], finished)
         | beam.Flatten()
         | "Sum" >> beam.CombineGlobally(Sum())
-        | "AsText" >> beam.Map(Accounting.to_text)
-        | "WriteAccounting" >> beam.io.WriteToText(os.path.join(examples.uri, ACCOUNTING_FILE), shard_name_template="")
+        | "WriteAccounting" >> beam.Map(_write_accounting, os.path.join(examples.uri, ACCOUNTING_FILE))
     )
+
+
+def _write_accounting(accounting: Accounting, path: str) -> None:
+    """Write the accounting under its name once it is complete; a worker may be killed and another repeat its work."""
+    io_utils.write_string_file(f"{path}.unfinished", accounting.to_text())
+    fileio.rename(f"{path}.unfinished", path, overwrite=True)
 
 
 class FinishAndWrite(beam.DoFn):
