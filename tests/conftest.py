@@ -1,7 +1,10 @@
 import os
+from collections.abc import Iterator
 
 import hypothesis
+import pytest
 import tensorflow as tf
+from forks import Forks
 
 import components
 
@@ -16,3 +19,10 @@ os.environ.pop("COLUMNS", None)  # which pytest-xdist sets for its workers: what
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
+
+
+@pytest.fixture(scope="session")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    started = Forks(tmp_path_factory.mktemp("forks"))
+    yield started
+    started.close()

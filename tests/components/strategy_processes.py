@@ -1,20 +1,16 @@
-"""Processes of clusters, as forks of one that has TensorFlow and TFX loaded, which takes longer than all that they do.
-
-Reads a JSON line a request and answers with one. `{"run": [WHAT, ...], "tf_config": {...}, "log": FILE}` starts a process and is
-answered with its number; `{"poll": NUMBER}` with its exit status, negative where a signal ended it, or null.
-"""
+"""Processes of clusters, as forks of one that has TensorFlow and TFX loaded, which takes longer than all that they do."""
 
 import json
 import os
 import socket
-import subprocess
 import sys
 import traceback
 from pathlib import Path
-from typing import Any
+
+from forks import Forks
 
 
-def run(request: dict[str, Any]) -> None:
+def run(tf_config: str, log: str, *words: str) -> None:
     """In the fork; does not return."""
     from benchmarks import workers
     from components.trainer import arguments, worker
@@ -22,22 +18,22 @@ def run(request: dict[str, Any]) -> None:
     from schemas.errors import PassingError
     from tests.components import strategy_contract
 
-    descriptor = os.open(request["log"], os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    descriptor = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     os.dup2(descriptor, 1), os.dup2(descriptor, 2)
-    os.environ["TF_CONFIG"] = json.dumps(request["tf_config"])
+    os.environ["TF_CONFIG"] = tf_config
     sys.argv = [sys.argv[0]]
     status = 0
     try:
-        match request["run"]:
-            case ["worker"]:
+        match words:
+            case ("worker",):
                 worker.main()
-            case ["contract", name, root]:
+            case ("contract", name, root):
                 strategy_contract.take_part(name, Path(root))
-            case ["own_pace", root]:
+            case ("own_pace", root):
                 strategy_contract.at_their_own_pace(Path(root))
-            case ["step", file]:
+            case ("step", file):
                 run_fn(arguments.from_json(Path(file).read_text()))
-            case ["estimates", file]:
+            case ("estimates", file):
                 workers.write_ratios(Path(file), batches=1500)
     except SystemExit as end:
         status = int(end.code or 0)
@@ -50,45 +46,6 @@ def run(request: dict[str, Any]) -> None:
     finally:
         sys.stdout.flush(), sys.stderr.flush()
         os._exit(status)
-
-
-def main() -> None:
-    from components.trainer import run as loaded
-    from tests.components import strategy_contract
-
-    assert loaded and strategy_contract
-    answers = os.fdopen(os.dup(1), "w")
-    for line in sys.stdin:
-        request = json.loads(line)
-        if "poll" in request:
-            number, status = os.waitpid(request["poll"], os.WNOHANG)
-            answer = os.waitstatus_to_exitcode(status) if number else None
-        else:
-            answer = os.fork()
-            if answer == 0:
-                run(request)
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
-
-
-class Forks:
-    """The process that forks, seen from outside."""
-
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-
-    def ask(self, request: dict[str, Any]) -> Any:
-        assert self._process.stdin and self._process.stdout
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
-        return json.loads(self._process.stdout.readline())
-
-    def end(self) -> None:
-        assert self._process.stdin
-        self._process.stdin.close()
-        self._process.wait()
 
 
 class Cluster:
@@ -110,9 +67,8 @@ class Cluster:
 
     def _start(self, job: str, index: int) -> int:
         tf_config = {"cluster": self._addresses, "task": {"type": job, "index": index}}
-        request = {"run": self._jobs[job][index], "tf_config": tf_config, "log": str(self.log(job, index))}
-        number: int = self._forks.ask(request)
-        return number
+        words = (json.dumps(tf_config), str(self.log(job, index)), *self._jobs[job][index])
+        return self._forks.start(*words, program="tests.components.strategy_processes:run")
 
     def log(self, job: str, index: int) -> Path:
         return self._logs.with_name(f"{self._logs.name}-{job}-{index}.log")
@@ -124,7 +80,7 @@ class Cluster:
         """The exit status; None while the process runs."""
         number = self._numbers[job, index]
         if number not in self._status:
-            status = self._forks.ask({"poll": number})
+            status = self._forks.poll(number)
             if status is None:
                 return None
             self._status[number] = status
@@ -154,7 +110,3 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-if __name__ == "__main__":
-    main()

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
+from forks import Forks
 from numpy.typing import NDArray
 
 from components.trainer import strategies
@@ -17,7 +18,7 @@ from components.trainer.settings import StrategySettings
 from components.trainer.training import LOSS_CURVE
 from components.trainer.warm_start import CHECKPOINT
 from tests.components import strategy_contract as contract
-from tests.components.strategy_processes import Cluster, Forks
+from tests.components.strategy_processes import Cluster
 
 pairs = pytest.mark.parametrize("other", contract.NAMES)
 each = pytest.mark.parametrize("name", contract.NAMES)
@@ -30,13 +31,6 @@ def jobs(name: str, root: Path) -> dict[str, list[list[str]]]:
         job: [["worker"] if serves and job != "chief" else takes_part] * count
         for job, count in contract.CLUSTERS[name].items()
     }
-
-
-@pytest.fixture(scope="module")
-def forks() -> Iterator[Forks]:
-    made = Forks()
-    yield made
-    made.end()
 
 
 def wait_for(files: list[Path], running: list[Cluster]) -> None:

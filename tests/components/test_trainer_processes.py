@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 import tensorflow_transform as tft
+from forks import Forks
 from tfx import v1 as tfx
 
 from components.artifacts import SHAPE_PROPERTY
@@ -32,7 +33,7 @@ from ndr_client.served import EMBEDDING, EXAMPLES_SIGNATURE
 from schemas.features import CANDIDATE_ID, QUERY_ID, REWARD, TIMESTAMP, FeatureSpec
 from tests.components.exported import export
 from tests.components.strategy_contract import wait_for
-from tests.components.strategy_processes import Cluster, Forks
+from tests.components.strategy_processes import Cluster
 
 SPEC = FeatureSpec.model_validate(
     {
@@ -102,7 +103,7 @@ def arguments_of(tmp_path_factory: pytest.TempPathFactory) -> Run:
                 "towers": TOWERS,
                 "strategy": {"kind": kind},
                 "batch_size": 8,
-                "epochs": 40,
+                "epochs": 12,
                 "adagrad_start": 0.01,
                 "softmax": {"uniform_negatives": 4},
                 "frequency": {"buckets": 64, "hashes": 2},
@@ -131,13 +132,6 @@ def arguments_of(tmp_path_factory: pytest.TempPathFactory) -> Run:
         return fn_args
 
     return made
-
-
-@pytest.fixture(scope="module")
-def forks() -> Iterator[Forks]:
-    made = Forks()
-    yield made
-    made.end()
 
 
 @pytest.fixture(scope="module")

@@ -1,16 +1,9 @@
 import fcntl
 import os
-from collections.abc import Iterator
 
 import pytest
-from shops import Forks, Undisturbed
-
-
-@pytest.fixture(scope="session")
-def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
-    started = Forks(tmp_path_factory.mktemp("forks"))
-    yield started
-    started.close()
+from forks import Forks
+from shops import Undisturbed
 
 
 @pytest.fixture(scope="session")

@@ -2,18 +2,14 @@
 
 import gzip
 import json
-import os
 import random
 import shutil
-import signal
-import subprocess
-import sys
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
-PROJECT = Path(__file__).resolve().parents[2]
+from forks import Forks
+
 SHOP = Path(__file__).parent / "shop" / "shop.yaml"
 PLAIN = (
     Path(__file__).parent / "plain_shop"
@@ -24,16 +20,6 @@ YESTERDAY = DAY - timedelta(days=1)
 SETTINGS = ["data.window_days=1", "data.catch_up_days=2", "trainer.epochs=3", "trainer.checkpoint_steps=4"]
 TOWERS = ("query_tower", "item_tower")
 KINDS, ITEMS_A_KIND = 10, 20
-
-
-def ndr(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pipeline.cli", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=PROJECT)
-
-
-def runs(arguments: list[str]) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(ndr("runs", "--json", *arguments).stdout)
-    return found
 
 
 def arguments(root: Path) -> list[str]:
@@ -81,8 +67,8 @@ def write_items(root: Path, day: date, dearer: int) -> None:
     (root / "data" / "items" / f"{day}.csv").write_text("\n".join(lines) + "\n")
 
 
-def write_sales(root: Path, day: date, rows: int = 3000, seed: int = 0) -> None:
-    """A day of the shop's log; written again with another seed, it is another one."""
+def write_sales(root: Path, day: date, rows: int = 3000, seed: int = 0) -> Path:
+    """A day of the shop's log, in a file; written again with another seed, it is another one."""
     chance = random.Random(f"{day} {seed}")
     lines = ["visitor;sku;bought_at"]
     for second in range(rows):
@@ -92,51 +78,7 @@ def write_sales(root: Path, day: date, rows: int = 3000, seed: int = 0) -> None:
     path = root / "data" / "sales" / f"{day:%Y/%m}" / f"{day:%d}.csv.gz"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(gzip.compress("\n".join([*lines, ""]).encode()))
-
-
-class Forks:
-    """`ndr` in processes that have TFX loaded from the start; see `forking.py`."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._outputs: dict[int, dict[str, str]] = {}
-        self._server = subprocess.Popen(
-            [sys.executable, str(Path(__file__).parent / "forking.py")],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=PROJECT,
-            env={**os.environ, "PYTHONPATH": str(PROJECT)}, start_new_session=True,
-        )  # fmt: skip
-
-    def start(self, *command: str, fault: str = "", program: str = "ndr") -> int:
-        """Starts a command, killed where `fault` says; returns its process's number."""
-        outputs = {name: str(self._folder / f"{uuid4().hex}.{name}") for name in ("stdout", "stderr")}
-        process = self._ask({"program": program, "command": command, "fault": fault, **outputs})
-        self._outputs[process] = outputs
-        return process
-
-    def end(self, process: int) -> subprocess.CompletedProcess[str]:
-        """Waits for a command that was started."""
-        status = self._ask({"wait": process})
-        stdout, stderr = (Path(path).read_text() for path in self._outputs.pop(process).values())
-        return subprocess.CompletedProcess([], status, stdout, stderr)
-
-    def has_ended(self, process: int) -> bool:
-        """Whether a command that was started only waits for `end`."""
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-
-    def __call__(self, *command: str, fault: str = "", program: str = "ndr") -> subprocess.CompletedProcess[str]:
-        """Runs a command to its end."""
-        return self.end(self.start(*command, fault=fault, program=program))
-
-    def close(self) -> None:
-        """Ends the process that the others are forks of, and what a test that failed left stopped."""
-        os.killpg(self._server.pid, signal.SIGKILL)
-        self._server.wait()
-
-    def _ask(self, request: dict[str, Any]) -> int:
-        assert self._server.stdin and self._server.stdout
-        self._server.stdin.write(json.dumps(request) + "\n")
-        self._server.stdin.flush()
-        return int(self._server.stdout.readline())
+    return path
 
 
 class Undisturbed:
@@ -173,7 +115,7 @@ class Undisturbed:
             assert answer.returncode == 0, answer.stdout + answer.stderr
             if day == YESTERDAY:
                 shutil.copytree(self.root, self._first, symlinks=True)
-        found = runs(arguments(self.root))
+        found = forks.runs(arguments(self.root))
         self.root.rename(self.left)
         self._runs.write_text(json.dumps(found))
 

@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from forks import Forks
 from noon import BLOCKED, CLIENTS, DEARER, GONE, ITEMS_BEFORE, ITEMS_NOW, NEWCOMERS, NOON, Asking, write_noon
-from shops import DAY, TOWERS, YESTERDAY, Forks, Undisturbed, arguments, runs, towers
+from shops import DAY, TOWERS, YESTERDAY, Undisturbed, arguments, towers
 
 from components.indexer import files
 from pipeline import pushes
@@ -118,10 +119,10 @@ def killed(forks: Forks, undisturbed: Undisturbed) -> tuple[Path, str]:
 
 
 def test_a_run_that_is_killed_anywhere_ends_as_one_that_is_not(
-    killed: tuple[Path, str], undisturbed: Undisturbed
+    killed: tuple[Path, str], undisturbed: Undisturbed, forks: Forks
 ) -> None:
     root, _ = killed
-    last = runs(arguments(root))[-1]
+    last = forks.runs(arguments(root))[-1]
     assert (last["state"], last["blessed"], last["version"]) == ("complete", True, 20261124001)
     assert last["given"]["base_day"] == YESTERDAY.isoformat()
     assert towers(root) == towers(undisturbed.left)
@@ -130,11 +131,11 @@ def test_a_run_that_is_killed_anywhere_ends_as_one_that_is_not(
     assert last["next_day_metrics"] == undisturbed.runs[-1]["next_day_metrics"] != {}
 
 
-def test_two_runs_at_once_do_not_mix(killed: tuple[Path, str]) -> None:
+def test_two_runs_at_once_do_not_mix(killed: tuple[Path, str], forks: Forks) -> None:
     """The one that came second is refused; above, the first ends as if it had been alone."""
     root, said = killed
     assert 'is in use by another run ({"pid": LAST' in said
-    assert [run["date"] for run in runs(arguments(root))].count(YESTERDAY.isoformat()) == 1
+    assert [run["date"] for run in forks.runs(arguments(root))].count(YESTERDAY.isoformat()) == 1
 
 
 def counts(root: Path) -> dict[str, bytes]:
@@ -162,7 +163,7 @@ def versions(root: Path) -> list[tuple[int, int | None]]:
 
 
 def test_a_refresh_that_would_change_too_much_is_refused(
-    killed: tuple[Path, str], refresh: Callable[..., subprocess.CompletedProcess[str]]
+    killed: tuple[Path, str], refresh: Callable[..., subprocess.CompletedProcess[str]], forks: Forks
 ) -> None:
     root, _ = killed
     before = versions(root)
@@ -170,13 +171,13 @@ def test_a_refresh_that_would_change_too_much_is_refused(
     assert answer.returncode == 1 and "Traceback" not in answer.stderr
     # Two are gone, one of these as it is blocked, one has changed, three are new: six of 200.
     assert "would add 3, change 1 and remove 2 of the live version's 200 items: 3.0%" in answer.stderr
-    last = runs(arguments(root))[-1]
+    last = forks.runs(arguments(root))[-1]
     assert (last["state"], last["version"]) == ("failed", None) and last["fault"].startswith("CatalogueComparison: ")
     assert versions(root) == before
 
 
 def test_a_refresh_under_64_clients_that_is_killed_anywhere_ends_right(
-    killed: tuple[Path, str], refresh: Callable[..., subprocess.CompletedProcess[str]]
+    killed: tuple[Path, str], refresh: Callable[..., subprocess.CompletedProcess[str]], forks: Forks
 ) -> None:
     root, _ = killed
     before = versions(root)
@@ -198,7 +199,7 @@ def test_a_refresh_under_64_clients_that_is_killed_anywhere_ends_right(
     assert {found.version for found in asking.answers} == {FIRST, SECOND}
     # It was begun seven times and pushed once; the last run found what the one before it had pushed.
     assert versions(root) == [*before, (SECOND, FIRST)]
-    last = runs(arguments(root))[-1]
+    last = forks.runs(arguments(root))[-1]
     assert (last["state"], last["version"], last["servable"]) == ("complete", SECOND, True)
     assert last["changes"] == {"items": 201, "before": 200, "new": 3, "changed": 1, "gone": 2, "others": 1}
     assert last["given"]["refreshes"] == FIRST
@@ -225,11 +226,11 @@ def test_a_refresh_that_is_done_or_taken_back_is_not_done_again_nor_its_day(
     killed: tuple[Path, str], refresh: Callable[..., subprocess.CompletedProcess[str]], forks: Forks
 ) -> None:
     root, _ = killed
-    count = len(runs(arguments(root)))
+    count = len(forks.runs(arguments(root)))
     assert refresh().stdout == f"Version {SECOND} has this catalogue: nothing to do.\n"
     day = forks("run", "--date", str(DAY), *arguments(root)).stdout
     assert f"{DAY} is done with the same input (version {FIRST}, by run" in day
-    assert len(runs(arguments(root))) == count
+    assert len(forks.runs(arguments(root))) == count
     back = forks("push", "--rollback", *arguments(root)).stdout
     assert f"Version {THIRD} is live: the content of {FIRST} ({DAY}), in place of {SECOND}" in back
     assert f"The catalogue of {SECOND} ({DAY}) is taken back, its model is that of what is live." in back
@@ -237,7 +238,7 @@ def test_a_refresh_that_is_done_or_taken_back_is_not_done_again_nor_its_day(
     live = pushes.manifests(str(root / "serving"))[-1]
     assert (live.version, live.restores) == (THIRD, FIRST)
     # The model is one to go on from, as before.
-    of_day = [run for run in runs(arguments(root)) if run["date"] == str(DAY) and run["state"] == "complete"]
+    of_day = [run for run in forks.runs(arguments(root)) if run["date"] == str(DAY) and run["state"] == "complete"]
     assert [run["withdrawn"] for run in of_day] == [False]
     # Files that are written anew are another catalogue; one that is live already is passed over.
     os.utime(root / "data" / "items" / f"{NOON}.csv", (1, 1))
@@ -246,7 +247,7 @@ def test_a_refresh_that_is_done_or_taken_back_is_not_done_again_nor_its_day(
     assert versions(root)[-1] == (THIRD + 1, THIRD)
     os.utime(root / "data" / "items" / f"{NOON}.csv", (2, 2))
     assert f"Version {THIRD + 1} has this catalogue: nothing to do." in refresh().stdout
-    assert [run["state"] for run in runs(arguments(root))][-2:] == ["complete", "passed over"]
+    assert [run["state"] for run in forks.runs(arguments(root))][-2:] == ["complete", "passed over"]
     assert versions(root)[-1] == (THIRD + 1, THIRD)
 
 

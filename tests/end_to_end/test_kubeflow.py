@@ -17,7 +17,8 @@ import kubeflow_judge
 import pytest
 import yaml
 from database_servers import PASSWORD, MariaDB
-from shops import DAY, SHOP, YESTERDAY, Forks, Undisturbed, arguments, runs, towers, write_shop
+from forks import Forks
+from shops import DAY, SHOP, YESTERDAY, Undisturbed, arguments, towers, write_shop
 
 from pipeline import config as configuration
 from pipeline import lock, store
@@ -174,7 +175,7 @@ def refreshes(forks: Forks, root: Path, options: list[str]) -> Cluster:
 
 
 def test_two_days_are_as_ndr_run_makes_them_though_steps_are_killed_and_the_first_is_refreshed(
-    cluster: Cluster, refreshes: Cluster, root: Path, options: list[str], undisturbed: Undisturbed
+    cluster: Cluster, refreshes: Cluster, root: Path, options: list[str], undisturbed: Undisturbed, forks: Forks
 ) -> None:
     cluster.run(date=str(YESTERDAY))
     # The next day's catalogue is there, in which most items look otherwise: too much, unless it is allowed.
@@ -187,7 +188,7 @@ def test_two_days_are_as_ndr_run_makes_them_though_steps_are_killed_and_the_firs
     task = refreshes.task_of("Pusher")
     run, left_out = refreshes.run({task: [("pusher:4", -9)]}, date=str(DAY), settings=allowed)
     assert not left_out
-    refreshed = runs(options)[-1]
+    refreshed = forks.runs(options)[-1]
     assert (refreshed["run"], refreshed["state"]) == (f"{DAY}.refresh-{run}", "complete")
     assert (refreshed["version"], refreshed["given"]["refreshes"]) == (20261123002, 20261123001)
     # What is done starts Begin alone, as for a day.
@@ -215,7 +216,7 @@ def test_two_days_are_as_ndr_run_makes_them_though_steps_are_killed_and_the_firs
     assert not left_out
     killed = ("Catalogue", "Interactions", "Trainer", "Pusher")
     assert left == {**{step: ["unfinished"] for step in killed}, "Baseline": [], "Transform": ["canceled"]}
-    found = [each for each in runs(options) if ".refresh-" not in each["run"]]
+    found = [each for each in forks.runs(options) if ".refresh-" not in each["run"]]
     assert [(r["date"], r["state"], r["blessed"], r["version"]) for r in found] == [
         (str(YESTERDAY), "complete", True, 20261123001),
         (str(DAY), "complete", True, 20261124001),
@@ -231,20 +232,22 @@ def test_two_days_are_as_ndr_run_makes_them_though_steps_are_killed_and_the_firs
     assert all(len(known.attempts(f"{DAY}.{run}", step["node"])) == 1 for step in found[-1]["steps"])
 
 
-def test_a_step_that_is_done_is_not_done_again(cluster: Cluster, options: list[str]) -> None:
-    last = runs(options)[-1]
+def test_a_step_that_is_done_is_not_done_again(cluster: Cluster, options: list[str], forks: Forks) -> None:
+    last = forks.runs(options)[-1]
     run = last["run"].partition(".")[2]
     for step in ("Baseline", "Trainer", "Pusher"):
         assert f"{step} is done: nothing to do." in cluster.step(cluster.task_of(step), run, date=str(DAY))
-    assert runs(options)[-1] == last
+    assert forks.runs(options)[-1] == last
 
 
-def test_a_begin_that_is_repeated_after_midnight_chooses_the_same_day(cluster: Cluster, options: list[str]) -> None:
+def test_a_begin_that_is_repeated_after_midnight_chooses_the_same_day(
+    cluster: Cluster, options: list[str], forks: Forks
+) -> None:
     run = uuid4().hex
     for back in (back_to(DAY) - 1, back_to(DAY) - 2):
         cluster.step("begin", run, days_back=back)
         assert cluster.output(run, "begin", "day").read_text() == str(DAY + timedelta(days=1))
-    assert [each["run"] for each in runs(options) if run in each["run"]] == [f"{DAY + timedelta(days=1)}.{run}"]
+    assert [each["run"] for each in forks.runs(options) if run in each["run"]] == [f"{DAY + timedelta(days=1)}.{run}"]
 
 
 @pytest.mark.parametrize("given", [{"date": str(DAY)}, {"days_back": back_to(DAY)}])
@@ -254,7 +257,7 @@ def test_where_there_is_nothing_to_do_begin_alone_is_started(
     before = towers(root)
     run, left_out = cluster.run(**given)
     assert left_out == cluster.tasks - {"begin"}
-    last = runs(options)[-1]
+    last = forks.runs(options)[-1]
     assert (last["run"], last["state"], last["steps"]) == (f"{DAY}.{run}", "passed over", [])
     assert towers(root) == before
 
@@ -270,7 +273,7 @@ def test_begin_does_not_make_up_for_a_day_done_by_ndr_run(forks: Forks, root: Pa
 
 
 def test_faults_of_data_user_and_moment_have_different_statuses(
-    cluster: Cluster, root: Path, options: list[str]
+    cluster: Cluster, root: Path, options: list[str], forks: Forks
 ) -> None:
     tomorrow = DAY + timedelta(days=1)
     assert f"{tomorrow}: expected at least one csv file" in tell(cluster, cluster.task_of("Interactions"), 65, tomorrow)
@@ -280,7 +283,7 @@ def test_faults_of_data_user_and_moment_have_different_statuses(
     assert "It must come after" in cluster.step("infra-validator", "other", 1, date=str(DAY), settings=other)
     (complete,) = [
         each["run"].partition(".")[2]
-        for each in runs(options)
+        for each in forks.runs(options)
         if (each["date"], each["state"]) == (str(DAY), "complete") and f".{REFRESH}" not in each["run"]
     ]
     with lock.exclusive(root):

@@ -10,31 +10,34 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forks import PROJECT, Forks
 from ml_metadata.metadata_store.metadata_store import MetadataStore
 from ml_metadata.proto import metadata_store_pb2
-from shops import DAY, ITEMS_A_KIND, PLAIN, PROJECT, SHOP, ndr, runs, write_shop
+from shops import DAY, ITEMS_A_KIND, PLAIN, SHOP, write_shop
 
 PLAIN_TENSORFLOW = """
 import json, sys
 import numpy as np
 import tensorflow as tf
-folder, tensors = sys.argv[1], json.loads(sys.argv[2])
-tower = tf.saved_model.load(folder)
-specs = tower.signatures["serving_default"].structured_input_signature[1]
-named = {n: tf.constant(v, s.dtype) for n, v in tensors.items() for s in [specs[n]]}
-from_tensors = tower.signatures["serving_default"](**named)["embedding"].numpy()
-example = tf.train.Example()
-for name, value in tensors.items():
-    feature = example.features.feature[name]
-    value = value[0] if isinstance(value[0], list) else value
-    if specs[name].dtype == tf.string:
-        feature.bytes_list.value.extend(v.encode() for v in value if v)
-    else:
-        feature.float_list.value.extend(v for v in value if v == v)
-serialized = tf.constant([example.SerializeToString()])
-from_examples = tower.signatures["serving_examples"](examples=serialized)["embedding"].numpy()
-print(json.dumps({"norm": float(np.linalg.norm(from_tensors)), "apart": float(abs(from_tensors - from_examples).max()),
-                  "embedding": from_tensors[0].tolist()}))
+towers, found = {}, []
+for folder, tensors in json.loads(sys.argv[1]):
+    tower = towers[folder] = towers.get(folder) or tf.saved_model.load(folder)
+    specs = tower.signatures["serving_default"].structured_input_signature[1]
+    named = {n: tf.constant(v, s.dtype) for n, v in tensors.items() for s in [specs[n]]}
+    from_tensors = tower.signatures["serving_default"](**named)["embedding"].numpy()
+    example = tf.train.Example()
+    for name, value in tensors.items():
+        feature = example.features.feature[name]
+        value = value[0] if isinstance(value[0], list) else value
+        if specs[name].dtype == tf.string:
+            feature.bytes_list.value.extend(v.encode() for v in value if v)
+        else:
+            feature.float_list.value.extend(v for v in value if v == v)
+    serialized = tf.constant([example.SerializeToString()])
+    from_examples = tower.signatures["serving_examples"](examples=serialized)["embedding"].numpy()
+    found.append({"norm": float(np.linalg.norm(from_tensors)), "apart": float(abs(from_tensors - from_examples).max()),
+                  "embedding": from_tensors[0].tolist()})
+print(json.dumps(found))
 """
 
 
@@ -80,11 +83,13 @@ def ndr_and_imports(*arguments: str) -> tuple[subprocess.CompletedProcess[str], 
     return answer, answer.stderr.split()
 
 
-def embed(folder: str, **tensors: Any) -> dict[str, Any]:
-    """Calls a tower in a process that has plain TensorFlow and nothing of this project."""
-    command = [sys.executable, "-I", "-c", PLAIN_TENSORFLOW, folder, json.dumps(tensors)]
-    answer: dict[str, Any] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    return answer
+def embed(*asked: tuple[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Calls towers by their folders with tensors, in a process that has plain TensorFlow and nothing of this project."""
+    command = [sys.executable, "-I", "-c", PLAIN_TENSORFLOW, json.dumps(asked)]
+    answers: list[dict[str, Any]] = json.loads(
+        subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    )
+    return answers
 
 
 @pytest.fixture(scope="module")
@@ -101,8 +106,8 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return arguments
 
 
-def test_another_shape_of_data_needs_no_python(shop: list[str]) -> None:
-    run = runs(shop)[0]
+def test_another_shape_of_data_needs_no_python(forks: Forks, shop: list[str]) -> None:
+    run = forks.runs(shop)[0]
     assert (run["date"], run["state"], run["blessed"], run["version"]) == ("2026-11-24", "complete", True, 20261124001)
     # A visitor buys among 20 items of a kind: knowing the kind, recall@20 nears 1; popularity can reach about 20/200.
     found = run["metrics"]["all"]
@@ -122,9 +127,9 @@ def test_another_shape_of_data_needs_no_python(shop: list[str]) -> None:
     assert 0 < run["rows"]["interactions"]["splits"]["of a user whom the users' table lacks"] < 9000
 
 
-def test_settings_are_searched_for_over_the_days_data(shop: list[str]) -> None:
+def test_settings_are_searched_for_over_the_days_data(forks: Forks, shop: list[str]) -> None:
     # Within a second there is one trial, of the settings as they are.
-    answer = ndr("tune", "--date", DAY.isoformat(), "--for", "1s", *shop)
+    answer = forks("tune", "--date", DAY.isoformat(), "--for", "1s", *shop)
     assert answer.returncode == 0, answer.stdout + answer.stderr
     assert "trial   0 complete" in answer.stdout and "the current settings" in answer.stdout
     root = Path(next(word for word in shop if word.startswith("root=")).removeprefix("root="))
@@ -137,17 +142,17 @@ def test_settings_are_searched_for_over_the_days_data(shop: list[str]) -> None:
     assert kept.properties["recall"].double_value == pytest.approx(max(trial["curve"]))
     used = [event.artifact_id for event in metadata.get_events_by_execution_ids([kept.id])]
     examples = [each for each in metadata.get_artifacts_by_id(used) if "/Transform/transformed_examples/" in each.uri]
-    lineage = ndr("lineage", str(examples[0].id), *shop)
+    lineage = forks("lineage", str(examples[0].id), *shop)
     assert lineage.returncode == 0, lineage.stderr
 
 
-def test_the_report_shows_all_of_a_run(shop: list[str], tmp_path: Path) -> None:
+def test_the_report_shows_all_of_a_run(forks: Forks, shop: list[str], tmp_path: Path) -> None:
     output = tmp_path / "report.html"
-    answer = ndr("report", "--output", str(output), *shop)
+    answer = forks("report", "--output", str(output), *shop)
     assert (answer.returncode, answer.stdout) == (0, f"{output}: 1 day, 2026-11-24\n"), answer.stderr
     html = output.read_text()
     assert "2026-11-24 is good: its model was blessed. Version 20261124001 of 2026-11-24 is live." in html
-    assert f'<details id="run-{runs(shop)[0]["run"]}">' in html
+    assert f'<details id="run-{forks.runs(shop)[0]["run"]}">' in html
     assert (
         len(set(re.findall(r'data-tip="(Item \d+) 🐜\n', html))) == 200
     )  # every item has its place on the map, by its title
@@ -161,7 +166,7 @@ def test_the_report_shows_all_of_a_run(shop: list[str], tmp_path: Path) -> None:
     assert sentences == [no_model, no_model, "No row was dropped.", "There was no day before to compare with.", no_skew]
 
 
-def test_a_report_names_removed_artifacts(shop: list[str]) -> None:
+def test_a_report_names_removed_artifacts(forks: Forks, shop: list[str]) -> None:
     from pipeline import config
     from pipeline.report import facts, page
 
@@ -181,32 +186,29 @@ def test_a_report_names_removed_artifacts(shop: list[str]) -> None:
     )
 
 
-def test_plain_tensorflow_calls_the_towers(shop: list[str]) -> None:
-    pushed = runs(shop)[0]["pushed"]
+def test_plain_tensorflow_calls_the_towers(forks: Forks, shop: list[str]) -> None:
+    pushed = forks.runs(shop)[0]["pushed"]
+    query_tower, item_tower = pushed["query_tower"], pushed["item_tower"]
     known = {"latest": ["s2"], "weekday": ["1"], "club": ["gold"]}
     nan, ages = float("nan"), [3600.0, 60.0]
-    query = embed(pushed["query_tower"], bought=[["", "s1", "s2"]], bought_ages=[[nan, *ages]], **known)
-    item = embed(
-        pushed["item_tower"],
-        sku=["s3"],
-        tags=[["kind0", "new"]],
-        price=[3.5],
-        looks=[[0.0, 3.0, 1.0]],
-        words=["Item 3"],
+    features = {"tags": [["kind0"]], "price": [3.5], "looks": [[0.0, 3.0, 1.0]]}
+    of_item = {**features, "sku": ["s3"], "tags": [["kind0", "new"]], "words": ["Item 3"]}
+    query, padded, unaged, item, stranger = embed(
+        (query_tower, {**known, "bought": [["", "s1", "s2"]], "bought_ages": [[nan, *ages]]}),
+        (query_tower, {**known, "bought": [["s1", "s2", "", ""]], "bought_ages": [[*ages, nan, nan]]}),
+        (query_tower, {**known, "bought": [["s1", "s2"]], "bought_ages": [[nan, nan]]}),
+        (item_tower, of_item),
+        (item_tower, {**features, "sku": ["never seen"], "words": [""]}),
     )
-    for answer in (query, item):
+    for answer in (query, unaged, item):
         assert answer["norm"] == pytest.approx(1.0, abs=1e-5)
         assert answer["apart"] < 1e-6  # both signatures agree
-    padded = embed(pushed["query_tower"], bought=[["s1", "s2", "", ""]], bought_ages=[[*ages, nan, nan]], **known)
     assert padded["embedding"] == pytest.approx(query["embedding"], abs=1e-6)
-    unaged = embed(pushed["query_tower"], bought=[["s1", "s2"]], bought_ages=[[nan, nan]], **known)
-    assert unaged["norm"] == pytest.approx(1.0, abs=1e-5) and unaged["apart"] < 1e-6
-    features = {"tags": [["kind0"]], "price": [3.5], "looks": [[0.0, 3.0, 1.0]], "words": [""]}
-    assert embed(pushed["item_tower"], sku=["never seen"], **features)["norm"] == pytest.approx(1.0, abs=1e-5)
+    assert stranger["norm"] == pytest.approx(1.0, abs=1e-5)
 
 
-def test_plain_tensorflow_and_plain_faiss_find_the_same_items(shop: list[str]) -> None:
-    run = runs(shop)[0]
+def test_plain_tensorflow_and_plain_faiss_find_the_same_items(forks: Forks, shop: list[str]) -> None:
+    run = forks.runs(shop)[0]
     assert run["servable"] is True and run["pushed"].keys() == {"query_tower", "item_tower", "retriever", "index"}
     history = ["s61", "s62", "s63"]
     command = [sys.executable, "-I", "-c", PLAIN_RETRIEVER, json.dumps(run["pushed"]), *history]
@@ -217,7 +219,7 @@ def test_plain_tensorflow_and_plain_faiss_find_the_same_items(shop: list[str]) -
     assert sum(int(item[1:]) // ITEMS_A_KIND == 3 for item in found["all"][:10]) >= 7
 
 
-def test_recommendations_are_of_the_visitors_kind_and_strangers_get_some(shop: list[str]) -> None:
+def test_recommendations_are_of_the_visitors_kind_and_strangers_get_some(forks: Forks, shop: list[str]) -> None:
     answer, imported = ndr_and_imports("recommend", "--user", "v 13", "--k", "10", *shop)
     assert imported == ["tensorflow"]  # and of that a session, not Keras
     items = [int(word[1:]) for word in answer.stdout.split() if word[0] == "s" and word[1:].isdecimal()]
@@ -226,97 +228,99 @@ def test_recommendations_are_of_the_visitors_kind_and_strangers_get_some(shop: l
     assert sum(item // ITEMS_A_KIND == 3 for item in items) >= 5
     # Of another kind, the items 100 to 119. Odd ones are new; 105 has become dearer, and costs 106.5.
     conditions = ["tags=kind5", "tags!=old", "price<=107.5", "called!=Item 101 🐜"]
-    chosen = ndr("recommend", "--user", "v 13", *(w for each in conditions for w in ("--where", each)), *shop).stdout
+    chosen = forks("recommend", "--user", "v 13", *(w for each in conditions for w in ("--where", each)), *shop).stdout
     assert {word for word in chosen.split() if word[0] == "s" and word[1:].isdecimal()} == {"s103", "s105", "s107"}, (
         chosen
     )
-    alike = ndr("similar", "--item", "s103", "--k", "12", "--where", "tags=old", *shop).stdout
+    alike = forks("similar", "--item", "s103", "--k", "12", "--where", "tags=old", *shop).stdout
     items = [int(word[1:]) for word in alike.split() if word[0] == "s" and word[1:].isdecimal()]
     assert (
         "Like Item 103 🐜, by version 20261124001" in " ".join(alike.split()) and len(items) == 12 and 103 not in items
     )
     assert sum(item // ITEMS_A_KIND == 5 for item in items) >= 5 and {item % 2 for item in items} == {0}
-    nothing = ndr("similar", "--item", "s999", *shop)
+    nothing = forks("similar", "--item", "s999", *shop)
     assert nothing.returncode == 1 and "--item: expected an item of the catalogue in" in nothing.stderr
-    wrong = ndr("recommend", "--user", "v 13", "--where", "prize<=3", *shop)
+    wrong = forks("recommend", "--user", "v 13", "--where", "prize<=3", *shop)
     assert wrong.returncode == 1 and "where: expected tags or called with = or != and a value; price" in wrong.stderr
-    stranger = ndr("recommend", "--user", "nobody", "--k", "3", *shop)
+    stranger = forks("recommend", "--user", "nobody", "--k", "3", *shop)
     assert stranger.returncode == 0 and "Item" in stranger.stdout
     # A member without an interaction is found in the users' table, and asked for otherwise than a stranger.
-    member = ndr("recommend", "--user", "new member", "--k", "3", *shop)
+    member = forks("recommend", "--user", "new member", "--k", "3", *shop)
     assert member.returncode == 0 and member.stdout.partition("score")[2] != stranger.stdout.partition("score")[2]
 
 
-def test_the_same_command_again_does_nothing_and_says_so(shop: list[str]) -> None:
-    before = runs(shop)
+def test_the_same_command_again_does_nothing_and_says_so(forks: Forks, shop: list[str]) -> None:
+    before = forks.runs(shop)
     answer, imported = ndr_and_imports("run", "--date", DAY.isoformat(), *shop)
     assert (answer.returncode, imported) == (0, [])
     assert answer.stdout == (
         f"2026-11-24 is done with the same input (version 20261124001, by run {before[-1]['run']}): nothing to do.\n"
     )
-    assert runs(shop) == before
+    assert forks.runs(shop) == before
 
 
-def test_a_day_whose_version_was_lost_is_pushed_again_from_the_cache(shop: list[str]) -> None:
-    serving = Path(runs(shop)[-1]["pushed"]["query_tower"]).parents[1]
+def test_a_day_whose_version_was_lost_is_pushed_again_from_the_cache(forks: Forks, shop: list[str]) -> None:
+    serving = Path(forks.runs(shop)[-1]["pushed"]["query_tower"]).parents[1]
     shutil.rmtree(serving)
-    assert ndr("run", "--date", DAY.isoformat(), *shop).returncode == 0
-    last = runs(shop)[-1]
+    assert forks("run", "--date", DAY.isoformat(), *shop).returncode == 0
+    last = forks.runs(shop)[-1]
     assert last["version"] == 20261124001 and Path(last["pushed"]["item_tower"], "saved_model.pb").exists()
     resolvers = {"Baseline", "BeforeBaseline", "CountsBefore", "WarmStart", "DayBefore"}
     assert {step["state"] for step in last["steps"] if step["node"] not in {*resolvers, "Pusher"}} == {"cached"}
 
 
-def test_a_missing_day_stops_the_run_and_pushed_versions_stay(shop: list[str]) -> None:
-    before = runs(shop)[0]
-    answer = ndr("run", "--date", "2026-11-25", *shop)
+def test_a_missing_day_stops_the_run_and_pushed_versions_stay(forks: Forks, shop: list[str]) -> None:
+    before = forks.runs(shop)[0]
+    answer = forks("run", "--date", "2026-11-25", *shop)
     assert answer.returncode == 1
     assert "2026-11-25: expected at least one csv file" in answer.stderr
     assert "Traceback" not in answer.stderr
-    last = runs(shop)[-1]
+    last = forks.runs(shop)[-1]
     assert last["state"] == "failed"
     assert last["fault"].startswith("Interactions: ") and "expected at least one csv file" in last["fault"]
     assert Path(before["pushed"]["query_tower"], "saved_model.pb").exists()
 
 
-def test_a_half_made_push_is_put_right_by_a_run_that_pushes_nothing(shop: list[str]) -> None:
+def test_a_half_made_push_is_put_right_by_a_run_that_pushes_nothing(forks: Forks, shop: list[str]) -> None:
     """Regression: it waited for the next blessed model, one tower of the new version beside the other's old one."""
-    newest = runs(shop)[0]
+    newest = forks.runs(shop)[0]
     item_tower = Path(newest["pushed"]["item_tower"])
     serving, version = item_tower.parents[1], item_tower.name
     staged = serving / ".staging" / version
     staged.mkdir(parents=True)
     item_tower.rename(staged / "item_tower")
     (serving / "manifests" / f"{version}.json").rename(staged / "manifest.json")
-    assert ndr("run", "--date", "2026-11-25", *shop).returncode == 1  # there is no such day
+    assert forks("run", "--date", "2026-11-25", *shop).returncode == 1  # there is no such day
     assert (item_tower / "saved_model.pb").exists() and (serving / "manifests" / f"{version}.json").exists()
     assert not list((serving / ".staging").glob("*"))
 
 
-def test_a_model_below_its_limit_is_not_pushed(shop: list[str]) -> None:
-    answer = ndr("run", "--date", DAY.isoformat(), *shop, "--set", LIMIT)
+def test_a_model_below_its_limit_is_not_pushed(forks: Forks, shop: list[str]) -> None:
+    answer = forks("run", "--date", DAY.isoformat(), *shop, "--set", LIMIT)
     assert answer.returncode == 0
-    last = runs(shop)[-1]
+    last = forks.runs(shop)[-1]
     assert [step["state"] for step in last["steps"] if step["node"] == "Ranker"] == [
         "cached"
     ]  # judged anew, not ranked
     assert (last["blessed"], last["version"], last["pushed"]) == (False, None, {})
 
 
-def test_data_against_its_schema_stops_the_run_and_names_the_anomaly(shop: list[str], tmp_path: Path) -> None:
+def test_data_against_its_schema_stops_the_run_and_names_the_anomaly(
+    forks: Forks, shop: list[str], tmp_path: Path
+) -> None:
     dataset = tmp_path / "shop"
     shutil.copytree(SHOP.parent, dataset)
     own = ["--config", str(dataset / SHOP.name), "--set", shop[-1]]
-    assert ndr("schema", *own).returncode == 0
+    assert forks("schema", *own).returncode == 0
     schema = dataset / "catalogue.pbtxt"
     price = 'name: "price"\n  value_count {\n    min: 1\n    max: 1\n  }\n  type: FLOAT\n'
     assert price in schema.read_text()
     schema.write_text(schema.read_text().replace(price, price + "  float_domain { max: 100.0 }\n"))
-    answer = ndr("run", "--date", DAY.isoformat(), *own)
+    answer = forks("run", "--date", DAY.isoformat(), *own)
     assert answer.returncode == 1
     # Prices run from 0.5 to 199.5.
     assert "catalogue split: price: " in answer.stderr and "199.5" in answer.stderr and "Traceback" not in answer.stderr
-    last = runs(own)[-1]
+    last = forks.runs(own)[-1]
     assert (last["state"], last["version"]) == ("failed", None)
     assert "Trainer" not in {step["node"] for step in last["steps"]}
 
@@ -333,15 +337,15 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
 
 
-def test_a_full_disk_is_named_and_the_same_command_resumes_once_there_is_room(small_disk: Path) -> None:
+def test_a_full_disk_is_named_and_the_same_command_resumes_once_there_is_room(forks: Forks, small_disk: Path) -> None:
     write_shop(small_disk)
     (small_disk / "rest").write_bytes(bytes(2 << 20))
     command = ["run", "--date", DAY.isoformat(), "--config", str(SHOP)]
     command += ["--set", f"root={small_disk}", "--set", f"dataset={PLAIN}"]
-    answer = ndr(*command)
+    answer = forks(*command)
     full = f"The disk that holds {small_disk} is full. Nothing was pushed. Make room and run again.\n"
     assert (answer.returncode, answer.stderr) == (1, full), answer.stdout
     assert not list(small_disk.glob("serving/*_tower/*"))
     subprocess.run(["mount", "-o", "remount,size=200m", str(small_disk)], check=True)
-    assert ndr(*command).returncode == 0
+    assert forks(*command).returncode == 0
     assert list(small_disk.glob("serving/query_tower/*/saved_model.pb"))

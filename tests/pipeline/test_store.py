@@ -4,7 +4,6 @@ The servers are MariaDB and PostgreSQL themselves; see `database_servers`.
 """
 
 import json
-import multiprocessing
 import random
 import string
 import threading
@@ -18,6 +17,7 @@ import pytest
 import toy
 from certificates import self_signed
 from database_servers import PASSWORD, SERVERS, USER, Server
+from forks import Forks
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 from pydantic import ValidationError
 from pytest import MonkeyPatch
@@ -31,7 +31,6 @@ from pipeline.metadata_settings import PasswordSource
 from schemas.errors import PassingError, UserError
 
 SHOP = Path(__file__).parents[1] / "end_to_end" / "shop" / "shop.yaml"
-PATHS = (Path(toy.__file__).parent, Path(day_run.__file__).parents[1])
 
 
 @pytest.fixture(scope="module")
@@ -61,16 +60,6 @@ def config(request: pytest.FixtureRequest, servers: Callable[[str], Server], tmp
     return configuration.load(SHOP, [f"root={tmp_path}", *own])
 
 
-@pytest.fixture(scope="module")
-def processes() -> Iterator[multiprocessing.context.ForkServerContext]:
-    """Processes that have TFX loaded from the start, which takes 13 seconds."""
-    context = multiprocessing.get_context("forkserver")
-    with MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", ":".join(map(str, PATHS)))
-        context.set_forkserver_preload(["toy"])
-        yield context
-
-
 class ToyRun:
     """A run of the toy pipeline that has begun."""
 
@@ -90,12 +79,7 @@ class ToyRun:
         return {step.node: step.state for step in self.records.run(self.id).steps}
 
     def launch(self, name: str) -> None:
-        launch(str(self.root), self.id, name, self.to.SerializeToString())
-
-
-def launch(root: str, run_id: str, name: str, to: bytes) -> None:
-    """Runs a node, in whatever process."""
-    day_run.launch(toy.compiled(Path(root), run_id), name, mlmd.ConnectionConfig.FromString(to))
+        toy.launch(str(self.root), self.id, name, self.to.SerializeToString().hex())
 
 
 def test_a_run_is_recorded_node_by_node_and_its_twin_comes_from_the_cache(config: Config) -> None:
@@ -165,21 +149,17 @@ def check_lineage(lineage: Lineage, first: str, second: str, pushed: str) -> Non
     assert lineage.at(pushed) == [taken.id]
 
 
-def test_nodes_at_once_in_processes_of_their_own(
-    config: Config, processes: multiprocessing.context.ForkServerContext
-) -> None:
+def test_nodes_at_once_in_processes_of_their_own(config: Config, forks: Forks) -> None:
     run = ToyRun(config)
-    arguments = [(str(run.root), run.id, name, run.to.SerializeToString()) for name in toy.WRITERS]
-    started = [processes.Process(target=launch, args=each) for each in arguments]
-    for process in started:
-        process.start()
+    arguments = [(str(run.root), run.id, name, run.to.SerializeToString().hex()) for name in toy.WRITERS]
+    started = [forks.start(*each, program="toy:launch") for each in arguments]
     for name in toy.WRITERS:  # all have begun before any may end
         wait_for(run.root / f"{name}.waits")
     assert run.steps() == dict.fromkeys(toy.WRITERS, "unfinished")
     run.open_gates()
     for process in started:
-        process.join()
-        assert process.exitcode == 0
+        ended = forks.end(process)
+        assert ended.returncode == 0, ended.stderr
     run.launch("Pusher")
     assert run.records.run(run.id).state == "complete"
     assert len(run.records.run(run.id).steps) == 4

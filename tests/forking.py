@@ -1,8 +1,11 @@
-"""Runs `ndr` commands, and steps by `run_node`, as forks of one process that has TFX loaded, which takes 13 seconds; and kills them
-where it is told to.
+"""Runs `ndr` commands, steps by `run_node` and functions as forks of one process that has TFX loaded, which takes 13 seconds; and
+kills them where it is told to.
 
-Reads a JSON line a request, `{"program": "ndr", "command": [...], "fault": "...", "stdout": FILE, "stderr": FILE}`, and answers
-with the process's number; `{"wait": NUMBER}` is answered with its exit status, negative where a signal ended it.
+Reads a JSON line a request, `{"program": "ndr", "command": [...], "fault": "...", "path": [...], "stdout": FILE, "stderr": FILE}`,
+and answers with the process's number; a program that is neither `ndr` nor `run_node` is a function, `MODULE:NAME`, of the words of
+the command, which is found by the path.
+`{"wait": NUMBER}` is answered with the exit status, negative where a signal ended the process; `{"poll": NUMBER}` with that, or
+null where it runs.
 
 A fault is `MOMENT:VALUE`:
 
@@ -15,12 +18,14 @@ A fault is `MOMENT:VALUE`:
     stopped:NODE    not killed: stopped before a step, to be continued by whoever asked for it
 """
 
+import importlib
 import json
 import os
 import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -128,12 +133,21 @@ def run(request: dict[str, Any]) -> None:
     for descriptor, name in ((1, "stdout"), (2, "stderr")):
         os.dup2(os.open(request[name], os.O_CREAT | os.O_WRONLY | os.O_TRUNC), descriptor)
     install(request["fault"])
-    sys.argv = [request["program"], *request["command"]]
-    status = 0
+    program, command = request["program"], request["command"]
+    sys.argv = [program, *command]
+    status = 70
     try:
-        PROGRAMS[request["program"]]()
+        if program in PROGRAMS:
+            PROGRAMS[program]()
+        else:
+            sys.path[:] = request["path"]
+            module, _, name = program.partition(":")
+            getattr(importlib.import_module(module), name)(*command)
+        status = 0
     except SystemExit as end:
         status = int(end.code or 0)
+    except BaseException:
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -147,9 +161,12 @@ if __name__ == "__main__":
         request = json.loads(line)
         if "wait" in request:
             answer = os.waitstatus_to_exitcode(os.waitpid(request["wait"], 0)[1])
+        elif "poll" in request:
+            ended, status = os.waitpid(request["poll"], os.WNOHANG)
+            answer = os.waitstatus_to_exitcode(status) if ended else None
         else:
             answer = os.fork()
             if answer == 0:
                 run(request)
-        answers.write(f"{answer}\n")
+        answers.write(f"{json.dumps(answer)}\n")
         answers.flush()
