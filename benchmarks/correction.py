@@ -6,7 +6,7 @@ second is reported. Beside them stand baselines over all that was trained on (`b
 jackknife over users.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -75,9 +75,9 @@ class Data(NamedTuple):
     baselines: Mapping[str, Ranks]
 
 
-def prepare(root: str) -> Data:
+def prepare(root: str, settings: Sequence[str]) -> Data:
     """Run the pipeline unless it has run, and read its outputs."""
-    pipeline = Pipeline(CONFIG, [f"root={root}"])
+    pipeline = Pipeline(CONFIG, [f"root={root}", *settings])
     pipeline.command("data", "movielens")
     pipeline.command("run", "--date", str(DAY))
     config, day = pipeline.resolved, pipeline.day(DAY)
@@ -133,8 +133,9 @@ def main() -> None:
     arguments.add_argument("--root", default="var", help="of the pipeline's run (made where it is missing)")
     arguments.add_argument("--temperatures", type=float, nargs="+", default=[0.05, 0.1, 0.2, 0.4, 0.8])
     arguments.add_argument("--seeds", type=int, default=3, help="models of each form and temperature")
+    arguments.add_argument("--set", action="append", default=[], help="KEY=VALUE of the configuration")
     options = arguments.parse_args()
-    data = prepare(options.root)
+    data = prepare(options.root, options.set)
     parts = parts_of(data.popularity)
     hits: dict[str, NDArray[np.float64]] = {}  # form: [cutoffs, held out], the mean of the seeds
     tuning: dict[str, dict[str, float]] = {}
@@ -182,6 +183,7 @@ def main() -> None:
         {
             "trainer": data.settings.model_dump(mode="json"),
             "temperatures": options.temperatures,
+            "set": options.set,
             "seeds": options.seeds,
             "day": str(DAY),
         },

@@ -39,25 +39,27 @@ class Cost:
     elapsed: float
 
 
-def costs(folder: Path, interactions: int, users: int, items: int) -> dict[str, Cost]:
+def costs(folder: Path, interactions: int, users: int, items: int, days: int) -> dict[str, Cost]:
     """Run the commands on an invented service.
 
     Args:
         folder: an empty one.
-        interactions: of each of the two days.
+        interactions: of each day.
         users: of the service.
         items: of its catalogue.
+        days: the last is measured.
     """
-    row_features.write_data(folder / "data", interactions, users, items, DAYS)
+    row_features.write_data(folder / "data", interactions, users, items, days)
     spec = row_features.specification(KIND)
     (folder / FILE_NAME).write_text(yaml.safe_dump(spec.model_dump(mode="json", exclude_unset=True)))
     settings = [f"root={folder}", f"dataset={folder}", "data.users={path: data/users.parquet, format: parquet}"]
     options = ["--config", str(CONFIG), *(part for each in settings for part in ("--set", each))]
-    first, second = (str(logs.FIRST_DAY + timedelta(days=number)) for number in range(DAYS))
-    ndr("run", "--date", first, *options)
+    *before, last = (str(logs.FIRST_DAY + timedelta(days=number)) for number in range(days))
+    for day in before:
+        ndr("run", "--date", day, *options)
     return {
-        "toy day": ndr("run", "--date", second, *options),
-        "nothing to do": ndr("run", "--date", second, *options),
+        "toy day": ndr("run", "--date", last, *options),
+        "nothing to do": ndr("run", "--date", last, *options),
         "recommend": ndr("recommend", "--user", "u0", *options),
     }
 
@@ -89,8 +91,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--interactions", type=int, default=3000)
     parser.add_argument("--users", type=int, default=300)
     parser.add_argument("--items", type=int, default=200)
+    parser.add_argument("--days", type=int, default=DAYS, help="of which the last is measured")
     options = parser.parse_args(arguments)
-    sizes = {name: getattr(options, name) for name in ("interactions", "users", "items")}
+    sizes = {name: getattr(options, name) for name in ("interactions", "users", "items", "days")}
     with tempfile.TemporaryDirectory() as folder:
         found = costs(Path(folder), **sizes)
     common.show(

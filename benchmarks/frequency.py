@@ -21,9 +21,10 @@ from components.trainer.frequency import Counting, FrequencyEstimator
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
-ITEMS, BATCH, STEPS, FLIP, CHUNK = 1000, 128, 20_000, 10_000, 500
+ITEMS, BATCH, STEPS, CHUNK = 1000, 128, 20_000, 500
 CELLS = 5000
 SEEDS = 10
+SHOWN = (0.25, 0.5, 0.525, 0.6, 0.75, 1.0)  # of the steps; the distribution flips after half of them
 ALPHAS = (0.001, 0.01, 0.1)
 HASHES = (1, 2, 4)
 ALPHA = 0.01
@@ -131,36 +132,36 @@ def estimators(seed: int) -> dict[str, Any]:
     return found | {"exact count": Exact()}
 
 
-def stream(seed: int) -> Iterator[tuple[NDArray[np.int64], Shares]]:
+def stream(seed: int, steps: int) -> Iterator[tuple[NDArray[np.int64], Shares]]:
     """Yield chunks of batches [CHUNK, BATCH], drawn without replacement, with the shares that they are drawn by."""
     random = np.random.default_rng(seed)
-    for start in range(0, STEPS, CHUNK):
-        weights = np.arange(1, ITEMS + 1, dtype=float) if start < FLIP else np.arange(ITEMS, 0, -1, dtype=float)
+    for start in range(0, steps, CHUNK):
+        weights = np.arange(1, ITEMS + 1, dtype=float) if start < steps // 2 else np.arange(ITEMS, 0, -1, dtype=float)
         shares = weights**2 / np.sum(weights**2)
         # The largest of log share + Gumbel noise are a draw without replacement.
         keys = np.log(shares) + random.gumbel(size=(CHUNK, ITEMS))
         yield np.argpartition(-keys, BATCH, axis=1)[:, :BATCH].astype(np.int64), shares
 
 
-def simulate(seed: int) -> dict[str, list[float]]:
+def simulate(seed: int, steps: int) -> dict[str, list[float]]:
     """Return the error of every estimator after every chunk: sum |p_hat - p| / (2 * BATCH), p = BATCH * share."""
     compared = estimators(seed)
     errors: dict[str, list[float]] = {name: [] for name in compared}
-    for batches, shares in stream(seed):
+    for batches, shares in stream(seed, steps):
         for name, estimator in compared.items():
             estimator.count(batches)
             errors[name].append(float(np.abs(estimator.estimate() - BATCH * shares).sum() / (2 * BATCH)))
     return errors
 
 
-def zipf() -> list[dict[str, float]]:
+def zipf(steps: int) -> list[dict[str, float]]:
     """Compare estimates by popularity decile (a tenth of the stream each, head first), with head items many times in a batch."""
     shares = 1.0 / np.arange(1, ZIPF_ITEMS + 1)
     shares /= shares.sum()
     random = np.random.default_rng(0)
     by_count, by_hit = (FrequencyEstimator(1 << 20, 4, counting=counting) for counting in ("occurrences", "batches"))
     updates = [tf.function(by_count.update), tf.function(by_hit.update)]
-    for _ in range(ZIPF_STEPS):
+    for _ in range(steps):
         batch = tf.constant(random.choice(ZIPF_ITEMS, ZIPF_BATCH, p=shares))
         for update in updates:
             update(batch)
@@ -180,17 +181,18 @@ def zipf() -> list[dict[str, float]]:
 def periods() -> list[dict[str, float]]:
     """Items that occur at every 5th and every 10th step."""
     estimator = FrequencyEstimator(1 << 16, 4)
+    update = tf.function(estimator.update, input_signature=[tf.TensorSpec([None], tf.int64)])
     for step in range(1, 5001):
-        estimator.update(tf.constant([0, *(period for period in PERIODS if step % period == 0)], tf.int64))
+        update(tf.constant([0, *(period for period in PERIODS if step % period == 0)], tf.int64))
     found = estimator.estimate(tf.constant(PERIODS, tf.int64)).numpy()
     return [
         {"period": period, "expected": 1 / period, "ours": float(p)} for period, p in zip(PERIODS, found, strict=True)
     ]
 
 
-def draw(path: Path, mean: dict[str, NDArray[np.float64]]) -> None:
+def draw(path: Path, mean: dict[str, NDArray[np.float64]], steps: int) -> None:
     """Draw the paper's two figures: the error over the steps by alpha, and by the number of hashes."""
-    steps = np.arange(CHUNK, STEPS + 1, CHUNK)
+    at = np.arange(CHUNK, steps + 1, CHUNK)
     panels = {
         "One hash, by alpha": [
             name for name in mean if f"1 x {CELLS}" in name and name.startswith(("ours", "as printed"))
@@ -208,9 +210,11 @@ def draw(path: Path, mean: dict[str, NDArray[np.float64]]) -> None:
             kind, _, variant = name.partition(", ")
             colour = colours.setdefault(variant, f"C{len(colours)}")
             style = {"ours": "-", "as printed": "--", "count-min": ":"}.get(kind, "-.")
-            axis.plot(steps, mean[name], style, color=colour, label=name)
-        axis.axvline(FLIP, color="grey", linewidth=0.8)
-        axis.annotate("the distribution flips", (FLIP, 0.01), xytext=(4, 0), textcoords="offset points", color="grey")
+            axis.plot(at, mean[name], style, color=colour, label=name)
+        axis.axvline(steps // 2, color="grey", linewidth=0.8)
+        axis.annotate(
+            "the distribution flips", (steps // 2, 0.01), xytext=(4, 0), textcoords="offset points", color="grey"
+        )
         axis.set(title=title, xlabel="step", ylim=(0, 0.75))
         axis.legend(fontsize=7.5, loc="upper left")
     axes[0].set_ylabel(r"$\sum_i |\hat p_i - p_i| \,/\, 2B$")
@@ -222,19 +226,25 @@ def main() -> None:
     """Run the command line."""
     arguments = common.parser(__doc__ or "")
     arguments.add_argument("--plot", type=Path, help="where the two figures are drawn (PNG)")
+    arguments.add_argument("--seeds", type=int, default=SEEDS, help="simulations")
+    arguments.add_argument("--steps", type=int, default=STEPS, help=f"of each, a multiple of {2 * CHUNK}")
+    arguments.add_argument("--zipf-steps", type=int, default=ZIPF_STEPS, help="of the stream by Zipf's law")
     options = arguments.parse_args()
+    steps = options.steps
+    if steps <= 0 or steps % (2 * CHUNK):
+        arguments.error(f"--steps: expected a multiple of {2 * CHUNK}, received {steps}")
     errors: list[dict[str, list[float]]] = []
-    for seed in range(SEEDS):
-        print(f"simulation {seed + 1} of {SEEDS} ...", flush=True)
-        errors.append(simulate(seed))
+    for seed in range(options.seeds):
+        print(f"simulation {seed + 1} of {options.seeds} ...", flush=True)
+        errors.append(simulate(seed, steps))
     mean = {name: np.mean([found[name] for found in errors], axis=0) for name in errors[0]}
-    shown = (5000, 10_000, 10_500, 12_000, 15_000, 20_000)
+    shown = [round(share * steps) // CHUNK * CHUNK or CHUNK for share in SHOWN]
     rows = [[name, *(f"{values[step // CHUNK - 1]:.3f}" for step in shown)] for name, values in mean.items()]
-    common.show(f"Error, mean of {SEEDS} seeds", ["", *(f"step {step:,}" for step in shown)], rows)
+    common.show(f"Error, mean of {options.seeds} seeds", ["", *(f"step {step:,}" for step in shown)], rows)
     print("a stream by Zipf's law ...", flush=True)
-    deciles = zipf()
+    deciles = zipf(options.zipf_steps)
     common.show(
-        f"Zipf's law, {ZIPF_ITEMS:,} items, batches of {ZIPF_BATCH}, {ZIPF_STEPS:,} steps, by tenth of the stream",
+        f"Zipf's law, {ZIPF_ITEMS:,} items, batches of {ZIPF_BATCH}, {options.zipf_steps:,} steps, by tenth of the stream",
         ["items", "expected in a batch", "ours", "error", "hits counted once a batch"],
         [
             [
@@ -254,12 +264,12 @@ def main() -> None:
         [[str(p["period"]), f"{p['expected']:.4f}", f"{p['ours']:.4f}"] for p in periodic],
     )
     if options.plot:
-        draw(options.plot, mean)
-    at_flip = FLIP // CHUNK - 1
+        draw(options.plot, mean, steps)
+    at_flip = steps // 2 // CHUNK - 1
     common.conclude(
         options.json,
-        {"items": ITEMS, "batch": BATCH, "steps": STEPS, "flip": FLIP, "cells": CELLS, "seeds": SEEDS},
-        {"steps": list(range(CHUNK, STEPS + 1, CHUNK)), "errors": errors, "zipf": deciles, "periods": periodic},
+        {"items": ITEMS, "batch": BATCH, "steps": steps, "cells": CELLS, "seeds": options.seeds},
+        {"steps": list(range(CHUNK, steps + 1, CHUNK)), "errors": errors, "zipf": deciles, "periods": periodic},
         {
             "error_10k_m1": float(mean[f"ours, alpha {ALPHA}, 1 x {CELLS}"][at_flip]),
             "error_10k_m4": float(mean[f"ours, alpha {ALPHA}, 4 x {CELLS // 4}"][at_flip]),

@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -52,27 +52,39 @@ SPEC = FeatureSpec.model_validate(
 )
 
 
+class Size(NamedTuple):
+    """How much is trained.
+
+    Attributes:
+        items: ids.
+        steps: of the first day.
+        batch: interactions of a step.
+    """
+
+    items: int
+    steps: int
+    batch: int
+
+
 def settings(optimizer: str) -> TrainerSettings:
     """Return the Trainer's settings, with the defaults except for the optimizer."""
-    return TrainerSettings.model_validate(
-        {"towers": {"query": [128, WIDTH], "item": [WIDTH]}, "batch_size": BATCH, "optimizer": optimizer}
-    )
+    return TrainerSettings.model_validate({"towers": {"query": [128, WIDTH], "item": [WIDTH]}, "optimizer": optimizer})
 
 
-def batches(items: int) -> list[Batch]:
+def batches(size: Size) -> list[Batch]:
     """Interactions of a user's neighbourhood, an item drawn by Zipf's law being the middle of it."""
     random = np.random.default_rng(0)
     made = []
     for _ in range(DISTINCT):
-        item = (random.zipf(1.2, BATCH) * 7919) % items
+        item = (random.zipf(1.2, size.batch) * 7919) % size.items
         user = item % USERS
-        past = (item[:, np.newaxis] + random.integers(-3, 4, (BATCH, 10))) % items
+        past = (item[:, np.newaxis] + random.integers(-3, 4, (size.batch, 10))) % size.items
         interactions = {
             "user": user,
             "past": past,
             "item": item,
             CANDIDATE_ID: item,
-            REWARD: np.ones(BATCH, np.float32),
+            REWARD: np.ones(size.batch, np.float32),
         }
         made.append(Batch({name: tf.constant(values) for name, values in interactions.items()}, {}))
     return made
@@ -106,26 +118,26 @@ def _status_gib(field: str) -> float:
     return int(line.split()[1]) * 1024 / common.GIB
 
 
-def build(optimizer: str, items: int) -> tuple[TwoTowerModel, TrainingState]:
+def build(optimizer: str, size: Size) -> tuple[TwoTowerModel, TrainingState]:
     """Return a model with its slots."""
     chosen = settings(optimizer)
-    model = build_model(SPEC, {"user": USERS, "item": items + BUCKETS}, chosen)
+    model = build_model(SPEC, {"user": USERS, "item": size.items + BUCKETS}, chosen)
     model.compile(optimizer=build_optimizer(chosen))
-    model.make_weights(batches(items)[0])
+    model.make_weights(batches(size)[0])
     return model, TrainingState(model)
 
 
-def train(model: TwoTowerModel, items: int, steps: int) -> dict[str, float]:
+def train(model: TwoTowerModel, size: Size, steps: int) -> dict[str, float]:
     """Train on the batches in turn; the loss is the mean of the last time that each was seen."""
     step = tf.function(model.train_step)
-    order: Iterator[Batch] = iter(batches(items) * -(-steps // DISTINCT))
+    order: Iterator[Batch] = iter(batches(size) * -(-steps // DISTINCT))
     step(next(order))
     begun = time.perf_counter()
     for number, batch in zip(range(1, steps), order, strict=False):
         if number == steps - DISTINCT:
             model.reset_metrics()
         step(batch)
-    return {"examples_per_second": (steps - 1) * BATCH / (time.perf_counter() - begun), "loss": model.mean_loss()}
+    return {"examples_per_second": (steps - 1) * size.batch / (time.perf_counter() - begun), "loss": model.mean_loss()}
 
 
 def write_analysis(folder: Path, ids: NDArray[np.int64]) -> str:
@@ -135,26 +147,26 @@ def write_analysis(folder: Path, ids: NDArray[np.int64]) -> str:
     return str(folder)
 
 
-def first_day(folder: Path, optimizer: str, items: int, steps: int) -> dict[str, Any]:
+def first_day(folder: Path, optimizer: str, size: Size) -> dict[str, Any]:
     """Trains, and leaves what the next day goes on from."""
     phases = Phases()
-    model, state = phases.run("made", lambda: build(optimizer, items))
-    trained = phases.run("trained", lambda: train(model, items, steps))
+    model, state = phases.run("made", lambda: build(optimizer, size))
+    trained = phases.run("trained", lambda: train(model, size, size.steps))
     shape = warm_start.shape(SPEC, settings(optimizer))
     phases.run("saved", lambda: warm_start.save(state, shape, str(folder / "first"), str(folder / "kept")))
     return {"phases": phases.figures, **trained}
 
 
-def second_day(folder: Path, optimizer: str, items: int, steps: int) -> dict[str, Any]:
+def second_day(folder: Path, optimizer: str, size: Size) -> dict[str, Any]:
     """Continue from the day before, train a little, and export both towers without the transform and its lookup of ids."""
     phases = Phases()
-    model, state = phases.run("made", lambda: build(optimizer, items))
+    model, state = phases.run("made", lambda: build(optimizer, size))
     shape = warm_start.shape(SPEC, settings(optimizer))
     phases.run("restored", lambda: warm_start.restore(state, SPEC, shape, str(folder / "second"), str(folder / "kept")))
-    phases.run("trained", lambda: train(model, items, max(steps // 10, DISTINCT + 1)))
+    phases.run("trained", lambda: train(model, size, max(size.steps // 10, DISTINCT + 1)))
 
-    phases.run("query tower exported", lambda: export(model.query_tower, batches(items)[0], folder))
-    phases.run("item tower exported", lambda: export(model.item_tower, batches(items)[0], folder))
+    phases.run("query tower exported", lambda: export(model.query_tower, batches(size)[0], folder))
+    phases.run("item tower exported", lambda: export(model.item_tower, batches(size)[0], folder))
     return {"phases": phases.figures}
 
 
@@ -176,12 +188,14 @@ def main() -> None:
     """Run the command line."""
     arguments = common.parser(__doc__ or "")
     arguments.add_argument("--items", type=int, default=10_000_000, help="ids")
-    arguments.add_argument("--steps", type=int, default=500, help="of the first day")
+    arguments.add_argument("--steps", type=int, default=500, help=f"of the first day, more than {DISTINCT}")
+    arguments.add_argument("--batch", type=int, default=BATCH, help="interactions of a step")
     for name in ("--day", "--optimizer", "--folder"):  # of a process that this one starts
         arguments.add_argument(name, help=argparse.SUPPRESS)
     options = arguments.parse_args()
     if options.day:
-        print(json.dumps(DAYS[options.day](Path(options.folder), options.optimizer, options.items, options.steps)))
+        size = Size(options.items, options.steps, options.batch)
+        print(json.dumps(DAYS[options.day](Path(options.folder), options.optimizer, size)))
         return
     scratch_root = Path("var/benchmarks").absolute()  # not a /tmp that may be memory
     scratch_root.mkdir(parents=True, exist_ok=True)
@@ -198,7 +212,7 @@ def main() -> None:
     report(figures)
     common.conclude(
         options.json,
-        {"items": options.items, "width": WIDTH, "batch": BATCH, "steps": options.steps},
+        {"items": options.items, "width": WIDTH, "batch": options.batch, "steps": options.steps},
         figures,
         headline(figures),
     )
@@ -206,9 +220,10 @@ def main() -> None:
 
 def in_a_process(day: str, optimizer: str, folder: str, options: argparse.Namespace) -> dict[str, Any]:
     """Return the figures of a day."""
-    command = ["--day", day, "--optimizer", optimizer, "--folder", folder, "--items", str(options.items)]
+    command = ["--day", day, "--optimizer", optimizer, "--folder", folder]
+    command += ["--items", str(options.items), "--steps", str(options.steps), "--batch", str(options.batch)]
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.large_tables", *command, "--steps", str(options.steps)],
+        [sys.executable, "-m", "benchmarks.large_tables", *command],
         check=True,
         stdout=subprocess.PIPE,
     )

@@ -112,7 +112,7 @@ def _taken(process: psutil.Process) -> tuple[int, float]:
         return 0, 0.0
 
 
-def measure(root: Path, interactions: int, items: int, settings: list[str]) -> dict[str, Any]:
+def measure(root: Path, interactions: int, items: int, settings: list[str], is_first: bool = False) -> dict[str, Any]:
     """Run two days of a size, and measure the second.
 
     Args:
@@ -120,37 +120,41 @@ def measure(root: Path, interactions: int, items: int, settings: list[str]) -> d
         interactions: of the second day.
         items: of the catalogue, by the end of it.
         settings: `--set KEY=VALUE` each.
+        is_first: whether there is no day before the one that is measured.
     """
-    world = World(max(1, interactions // INTERACTIONS_A_USER), items, days=2)
-    logs = write(world, [max(1000, int(DAY_BEFORE * interactions)), interactions], root / "data")
+    before = [] if is_first else [max(1000, int(DAY_BEFORE * interactions))]
+    world = World(max(1, interactions // INTERACTIONS_A_USER), items, days=len(before) + 1)
+    logs = write(world, [*before, interactions], root / "data")
     arguments = ["--config", str(CONFIG), "--set", f"root={root}"]
     arguments += [part for setting in settings for part in ("--set", setting)]
     config = configuration.load(CONFIG, [f"root={root}", *settings])
-    _run(0, arguments)
+    for number, _ in enumerate(before):
+        _run(number, arguments)
+    last = len(before)
     begun = time.time()
-    watch = _run(1, arguments)
+    watch = _run(last, arguments)
     ended = time.time()
-    steps = _steps(config, 1, watch)
+    steps = _steps(config, last, watch)
     seconds = ended - begun
     peak, processor = watch.taken(begun, ended)
     rest = Step(
         REST, seconds - sum(step.seconds for step in steps), processor - sum(step.processor for step in steps), 0.0, 0
     )
-    run = Records(connection(config)).last_complete(config.name, _day(1))
+    run = Records(connection(config)).last_complete(config.name, _day(last))
     assert run is not None
     some = np.random.default_rng(0).choice(interactions, min(CHECKED, interactions), replace=False)
-    checked = Log._make(values[some] for values in logs[1])
+    checked = Log._make(values[some] for values in logs[last])
     return {
         "interactions": interactions,
         "users": world.users,
         "seconds": seconds,
         "processor": processor,
         "peak_gib": peak,
-        "log_bytes": _bytes(root / "data" / "interactions" / str(_day(1))),
+        "log_bytes": _bytes(root / "data" / "interactions" / str(_day(last))),
         "steps": [asdict(step) for step in (*steps, rest)],
-        "floors": floors(*(root / "data" / kind / str(_day(1)) for kind in ("interactions", "catalogue"))),
+        "floors": floors(*(root / "data" / kind / str(_day(last)) for kind in ("interactions", "catalogue"))),
         "recall": run.recall,
-        "expected_recall": {k: world.expected_recall(1, checked, k) for k in config.evaluator.recall_at},
+        "expected_recall": {k: world.expected_recall(last, checked, k) for k in config.evaluator.recall_at},
         "version": run.version,
     }
 
@@ -209,11 +213,12 @@ def main() -> None:
     arguments.add_argument("--items", type=int, default=50_000, help="of the catalogue")
     arguments.add_argument("--root", type=Path, default=Path("var/benchmarks/pipeline"), help="of the runs; emptied")
     arguments.add_argument("--set", action="append", default=[], help="KEY=VALUE of the configuration")
+    arguments.add_argument("--first", action="store_true", help="measures a first day, with none before it")
     options = arguments.parse_args()
     settings = {
         "items": options.items,
         "interactions_a_user": INTERACTIONS_A_USER,
-        "day_before": DAY_BEFORE,
+        "day_before": 0.0 if options.first else DAY_BEFORE,
         "set": options.set,
     }
     sizes: list[dict[str, Any]] = []
@@ -221,7 +226,7 @@ def main() -> None:
         root = options.root.absolute() / str(interactions)
         if root.exists():
             rmtree(root)
-        sizes.append(measure(root, interactions, options.items, options.set))
+        sizes.append(measure(root, interactions, options.items, options.set, options.first))
         # After each size, as the next one takes many times as long.
         _show(sizes)
         common.conclude(options.json, settings, sizes, headline(sizes))

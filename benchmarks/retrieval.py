@@ -154,7 +154,7 @@ def measure(options: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
 
     point("exact", "", rows_of(exact, np.arange(len(items)), queries), {"exact": exact})
     point("FAISS exact", "", flat.search(queries, K)[1], {"FAISS exact": of_faiss(flat)})
-    for share in SHARES:
+    for share in sorted({*options.shares, 1.0}):
         search.probes = raw.nprobe = min(plan.lists, max(1, round(share * probes)))
         call = in_graph(search)
         with_faiss = {"retriever": call, "FAISS IVF": of_faiss(raw), "exact": exact}
@@ -213,6 +213,7 @@ def main() -> None:
     arguments.add_argument("--items", type=int, default=1_000_000)
     arguments.add_argument("--queries", type=int, default=1000)
     arguments.add_argument("--rounds", type=int, default=5, help="turns that each is timed in")
+    arguments.add_argument("--shares", type=float, nargs="*", default=SHARES, help="of the tuned probes, beside 1")
     arguments.add_argument("--plot", type=Path, help="where the two figures are drawn (PNG)")
     options = arguments.parse_args()
     points, said = measure(options)

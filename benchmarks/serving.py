@@ -192,6 +192,7 @@ def main() -> None:
     arguments.add_argument("--push-folder", type=Path, help="serves its newest version instead of a random catalogue")
     arguments.add_argument("--seconds", type=float, default=6.0, help="of each measurement")
     arguments.add_argument("--clients", type=int, nargs="+", default=[1, 8, 64])
+    arguments.add_argument("--batched-only", action="store_true", help="leaves out the server without batching")
     arguments.add_argument("--rate", type=float, default=200.0, help="requests a second of the open loop")
     arguments.add_argument(
         "--open-seconds", type=float, default=60.0, help="of the open loop; 600 for the published figures"
@@ -203,7 +204,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         requests = prepare(folder, options, context)
-        figures = {way: measure(folder, requests, way == BATCHED, options, context) for way in (BATCHED, ALONE)}
+        ways = (BATCHED,) if options.batched_only else (BATCHED, ALONE)
+        figures = {way: measure(folder, requests, way == BATCHED, options, context) for way in ways}
         opened = measure_open(folder, requests, options, context)
     common.show(
         f"retriever over {options.items:,} items x {WIDTH}, first {K}",

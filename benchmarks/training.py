@@ -14,7 +14,7 @@ Then the step alone with the switches `mixed_precision` and `jit_compile`.
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -60,9 +60,11 @@ class Examples:
     Args:
         root: of the run, which is made where there is none.
         interactions: of its day.
+        batch: examples of a step.
     """
 
-    def __init__(self, root: Path, interactions: int) -> None:
+    def __init__(self, root: Path, interactions: int, batch: int) -> None:
+        self.batch = batch
         overrides = [f"root={root}"]
         config = configuration.load(CONFIG, overrides)
         if not config.root.exists():
@@ -97,15 +99,15 @@ class Examples:
     def split(self, kept: bool = False) -> TrainingExamples:
         """Return the examples as the Trainer has them."""
         masks = masks_of(self.spec, analysis_files.table_rows(self.analysis, self.spec))
-        whole = BATCH  # as many as fill their batches: here the last one is left out
-        return TrainingExamples(self.files, self.transform, BATCH, whole, kept, masks=masks)
+        whole = self.batch  # as many as fill their batches: here the last one is left out
+        return TrainingExamples(self.files, self.transform, self.batch, whole, kept, masks=masks)
 
     def as_tfrs(self, seed: int) -> tf.data.Dataset:
         """Return an epoch, example by example."""
         features = self.transform.transformed_feature_spec()
         records = tf.data.TFRecordDataset(tf.data.Dataset.list_files(self.files, seed=seed), compression_type="GZIP")
         parsed = records.map(lambda record: tf.io.parse_single_example(record, features))
-        return parsed.shuffle(WINDOW_EXAMPLES, seed=seed).batch(BATCH, drop_remainder=True)
+        return parsed.shuffle(WINDOW_EXAMPLES, seed=seed).batch(self.batch, drop_remainder=True)
 
 
 class Stepping:
@@ -113,10 +115,11 @@ class Stepping:
 
     Args:
         model: compiled.
+        batch: examples of a step.
     """
 
-    def __init__(self, model: TwoTowerModel) -> None:
-        self._model = model
+    def __init__(self, model: TwoTowerModel, batch: int) -> None:
+        self._model, self._batch = model, batch
         self._devices = one_device()
         self._step = model.make_train_function()
 
@@ -127,10 +130,10 @@ class Stepping:
         iterator: Iterator[Any] = self._devices.feed(lambda: with_uniform_items(feed(), None))
         self._devices.run(self._step, iterator, steps)
         self._model.mean_loss()  # waits for the last step
-        return steps * BATCH / (time.perf_counter() - begun)
+        return steps * self._batch / (time.perf_counter() - begun)
 
 
-def measure(examples: Examples, rounds: int) -> dict[str, dict[str, list[float]]]:
+def measure(examples: Examples, rounds: int, switches: Sequence[str]) -> dict[str, dict[str, list[float]]]:
     """Examples a second in each round: by feed, and by switch."""
     in_memory = list(examples.from_files(seed=0))
     steps = len(in_memory)
@@ -138,14 +141,14 @@ def measure(examples: Examples, rounds: int) -> dict[str, dict[str, list[float]]
     memory = tf.data.Dataset.from_tensor_slices({name: tf.constant(values) for name, values in stacked.items()})
     del in_memory, stacked
     kept = examples.split(kept=True)
-    stepping = Stepping(examples.model())
+    stepping = Stepping(examples.model(), examples.batch)
     feeds: dict[str, tuple[Callable[[int], tf.data.Dataset], int]] = {
         "memory": (lambda seed: memory, steps),
         "files": (examples.from_files, steps),
         "kept": (kept.batches, steps),
         "TFRS": (examples.as_tfrs, TFRS_STEPS),
     }
-    switched = {name: Stepping(examples.model(**switches)) for name, switches in SWITCHES.items()}
+    switched = {name: Stepping(examples.model(**SWITCHES[name]), examples.batch) for name in ("float32", *switches)}
     rates: dict[str, dict[str, list[float]]] = {"feeds": {name: [] for name in feeds}, "switches": {}}
     rates["switches"] = {name: [] for name in switched}
     for number in range(-1, rounds):  # the first is to warm up
@@ -172,21 +175,33 @@ def main() -> None:
     arguments.add_argument("--interactions", type=int, default=1_000_000)
     arguments.add_argument("--rounds", type=int, default=5)
     arguments.add_argument("--root", type=Path, default=Path("var/benchmarks/training"), help="of the run; kept")
+    arguments.add_argument("--batch", type=int, default=BATCH, help="examples of a step")
+    others = [name for name in SWITCHES if name != "float32"]
+    arguments.add_argument(
+        "--switches", nargs="*", choices=others, default=others, help="that are tried beside float32"
+    )
     options = arguments.parse_args()
-    rates = measure(Examples(options.root.absolute(), options.interactions), options.rounds)
+    rates = measure(
+        Examples(options.root.absolute(), options.interactions, options.batch), options.rounds, options.switches
+    )
     for group, peer in (("feeds", "memory"), ("switches", "float32")):
         rows = [
             [name, f"{common.median(each):,.0f}", f"{over(each, rates[group][peer]):.3f}"]
             for name, each in rates[group].items()
         ]
-        common.show(f"{group}, batch {BATCH:,}", ["", "examples/s", f"of {peer}"], rows)
+        common.show(f"{group}, batch {options.batch:,}", ["", "examples/s", f"of {peer}"], rows)
     feeds = rates["feeds"]
     common.conclude(
         options.json,
-        {"interactions": options.interactions, "rounds": options.rounds, "batch": BATCH, "tfrs_steps": TFRS_STEPS},
+        {
+            "interactions": options.interactions,
+            "rounds": options.rounds,
+            "batch": options.batch,
+            "tfrs_steps": TFRS_STEPS,
+        },
         rates,
         {
-            "fed_share_4096": over(feeds["files"], feeds["memory"]),
+            f"fed_share_{options.batch}": over(feeds["files"], feeds["memory"]),
             "ratio_tfrs_input": over(feeds["files"], feeds["TFRS"]),
         },
     )

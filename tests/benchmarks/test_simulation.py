@@ -10,7 +10,7 @@ from benchmarks.frequency import BATCH, CHUNK, Ours, Printed
 
 
 def error_after(steps: int, estimator: Ours | Printed) -> float:
-    chunks = list(islice(frequency.stream(seed=0), steps // CHUNK))
+    chunks = list(islice(frequency.stream(0, frequency.STEPS), steps // CHUNK))
     for batches, _ in chunks:
         estimator.count(batches)
     shares = chunks[-1][1]
