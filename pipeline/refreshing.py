@@ -21,7 +21,7 @@ from components.example_gen import sources
 from components.example_gen.settings import FROM_LOG
 from components.pusher.manifest import Manifest, find, in_force
 from components.refresh.settings import RefreshSettings
-from pipeline import origin, pushes, store
+from pipeline import origin, pushes
 from pipeline.config import Config
 from pipeline.metadata import Records
 from pipeline.runs import PASSED_OVER, UNCHANGED, Given, Run
@@ -86,7 +86,7 @@ def given(config: Config, day: date, records: Records) -> tuple[Given, Run | Non
             "from. Run the day, or write a catalogue."
         )
     known = pushes.manifests(config.serving)
-    if not known or not store.has_begun(config):
+    if not known:
         raise UserError(f"Nothing was pushed to {config.serving} yet. First: ndr run --config ... --date ...")
     live = known[-1]
     made_from = origin.of(config.model_copy(update={"refresh": RefreshSettings()}))  # how much may change is no input

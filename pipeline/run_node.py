@@ -120,7 +120,11 @@ def step(
     """Run steps of one run against the configured ML Metadata."""
     if day is None and nodes != [BEGIN]:
         raise typer.BadParameter(f"expected --date for {', '.join(nodes)}; {BEGIN} alone chooses a day")
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    from pipeline.terminal import VisibleFormatter
+
+    handler = logging.StreamHandler()
+    handler.setFormatter(VisibleFormatter())
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     signal.signal(
         signal.SIGTERM, lambda *_: os._exit(Status.TERMINATED)
     )  # ignored by default in a container's first process

@@ -14,17 +14,10 @@ class Readiness:
     def __init__(self, versions: Versions, stale_seconds: float | None) -> None:
         self._versions = versions
         self._stale_seconds = stale_seconds
-        self._is_ending = False
-
-    def end(self) -> None:
-        """Record that the server was asked to end."""
-        self._is_ending = True
 
     def __call__(self) -> tuple[bool, str]:
         """Return whether the server is ready, and why, or what is stale."""
         live, newest, stale = self._versions.live, self._versions.newest, self._versions.stale_seconds
-        if self._is_ending:
-            return False, "the server is about to end"
         if live is None:
             return False, f"no version is loaded yet{self._fault()}"
         if not stale:

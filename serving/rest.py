@@ -7,8 +7,8 @@ GET  /v1/models/NAME[/versions/V|/labels/L]/metadata    its signatures
 POST /v1/events                                         {"events": [{"user": ID, "item": ID}, ...]}, with histories
 GET  /monitoring/prometheus/metrics                     see `serving.metrics`
 GET  /livez                                             200 while the server answers at all
-GET  /readyz, /healthz                                  200 once all models of a version are loaded; 503 before, and once the
-                                                    server is asked to end; names the live version, and what is stale
+GET  /readyz, /healthz                                  200 once all models of a version are loaded, 503 before; names the live
+                                                    version, and what is stale. A server that was asked to end answers none
 
 Posts may be compressed by gzip or deflate.
 """

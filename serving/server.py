@@ -41,6 +41,7 @@ from serving.warmup import replay
 LOOPBACK = "127.0.0.1"
 SWITCH_SECONDS = 0.001  # how long a thread may hold Python's lock: loading a model holds it for seconds otherwise
 LINGERING_SECONDS = 2.0  # how long the rest of a refused body is read, so that its sender can read the reason
+AT_ONCE = 0.001  # seconds
 ENDED_SECONDS = 1.0  # between the end of the drain and the end of the process
 _log = logging.getLogger(__name__)
 _connection_log = logging.getLogger(f"{__name__}.connections")
@@ -101,7 +102,6 @@ class EmbeddedServer:
         if settings.histories:
             self.versions.observe_live = self._load_histories
         self._watcher = Watcher(self.versions, settings.poll_seconds)
-        self._readiness = Readiness(self.versions, config.stale_seconds)
         self._access_log = AccessLog(config.access_log, settings.root)
         self._request_log = RequestLog(settings.root / config.request_log.path, config.request_log)
         self._front = Front(config.limits, config.token.read() if config.token else None, self._observe)
@@ -110,7 +110,8 @@ class EmbeddedServer:
         api = Api(self.versions)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="connections", daemon=True)
-        app = rest.application(api, self._front, self._readiness, self.metrics.exposed, settings.histories)
+        readiness = Readiness(self.versions, config.stale_seconds)
+        app = rest.application(api, self._front, readiness, self.metrics.exposed, settings.histories)
         try:
             self.port = self._loop.run_until_complete(self._bind_grpc(api))
             self.rest_port = self._loop.run_until_complete(self._bind_rest(app))
@@ -128,7 +129,6 @@ class EmbeddedServer:
 
     def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
         """Stop accepting requests, and wait for running ones, at most the limits' `drain_seconds`."""
-        self._readiness.end()
         self._in_loop(self._drain())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -253,8 +253,18 @@ class EmbeddedServer:
         return port
 
     async def _drain(self) -> None:
+        seconds = self._settings.config.limits.drain_seconds
         self._rest.close()
-        await asyncio.gather(self._grpc.stop(self._settings.config.limits.drain_seconds), self._runner.cleanup())
+        await asyncio.gather(self._grpc.stop(seconds), self._drain_rest(seconds))
+
+    async def _drain_rest(self, seconds: float) -> None:
+        """Keep to the limit: aiohttp alone would wait up to twice as long, and without an end for 0 seconds."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._runner.cleanup()
+        except TimeoutError:
+            if server := self._runner.server:
+                await server.shutdown(AT_ONCE)
 
     def _in_loop(self, work: Coroutine[Any, Any, Any]) -> None:
         asyncio.run_coroutine_threadsafe(work, self._loop).result()

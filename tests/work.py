@@ -52,14 +52,17 @@ class Work:
         output: str,
         kind: str,
         inputs: Sequence[mlmd.Artifact] = (),
-        **properties: int,
+        **properties: int | str,
     ) -> mlmd.Artifact:
         """A step that makes one artifact of one file."""
         execution = self._execution(run, node, mlmd.Execution.COMPLETE, inputs)
         artifact = mlmd.Artifact(type_id=self._type(kind), state=mlmd.Artifact.LIVE)
         artifact.uri = str(self.places.pipeline_root / node / output / str(execution))
         for name, value in properties.items():
-            artifact.custom_properties[name].int_value = value
+            if isinstance(value, str):
+                artifact.custom_properties[name].string_value = value
+            else:
+                artifact.custom_properties[name].int_value = value
         self._write(Path(artifact.uri) / "file")
         return self._publish(run, node, execution, [artifact], mlmd.Event.OUTPUT)[0]
 

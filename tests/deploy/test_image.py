@@ -114,6 +114,27 @@ def test_every_package_is_locked_by_its_hashes_and_this_environment_is_what_was_
             assert metadata.version(each.name) == next(iter(each.specifier)).version, each.name
 
 
+def test_the_set_up_installs_by_hashes_and_writes_them_into_its_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its commands are kept, not run: they would fetch a gigabyte."""
+    setup, commands = tool("setup_env"), list[list[str]]()
+    monkeypatch.setattr(setup, "ENVIRONMENT", tmp_path / ".venv")
+    monkeypatch.setattr(setup, "glibc_version", lambda: setup.NEEDED_GLIBC)
+    monkeypatch.setattr(setup.venv.EnvBuilder, "create", lambda *_: None)
+    for name in ("run", "uv"):
+        monkeypatch.setattr(setup, name, lambda *words: commands.append(list(map(str, words))))
+    setup.build()
+    setup.compile_lock(tmp_path / "own.lock", "own.toml")
+    *installs, compiled = commands
+    by_hash = [words for words in installs if "--require-hashes" in words]
+    locks = {str(lock) for lock in (setup.INSTALLERS_LOCK, setup.LOCK, setup.DEV_LOCK)}
+    assert {word for words in by_hash for word in words if word.endswith(".lock")} == locks
+    (own,) = [words[4:] for words in installs if words not in by_hash]
+    assert own == ["--editable", str(PROJECT), "--no-deps", "--no-build-isolation"]
+    assert "--generate-hashes" in compiled
+
+
 def test_the_lock_of_gpus_has_all_that_this_tensorflow_wants() -> None:
     locked = requirements("requirements-gpu.lock")
     pins = {each.name: next(iter(each.specifier)).version for each in locked}

@@ -2,6 +2,8 @@
 
 import json
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 import typer
 from pytest import MonkeyPatch
 from typer.testing import CliRunner
+from work import Work
 
 from pipeline import config as configuration
 from pipeline import lock, run_node, store
@@ -55,6 +58,29 @@ def test_a_fault_of_the_configuration_is_1(tmp_path: Path) -> None:
 def test_an_error_that_quotes_an_escape_sequence_is_shown_and_not_obeyed(tmp_path: Path) -> None:
     status, said = step(config=str(tmp_path / "\x1b[2J.yaml"))
     assert status == 1 and "\u241b[2J.yaml: no such file" in said and "\x1b" not in said
+
+
+def test_a_log_line_with_an_escape_sequence_is_shown_and_not_obeyed(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pipeline.run_node", "--node", "\x1b[2J", "--run-id", "1", "--date", "2026-11-24"]
+    with lock.exclusive(tmp_path):  # so that the step ends early
+        done = subprocess.run(
+            [*command, "--config", str(SHOP), "--settings", json.dumps([f"root={tmp_path}"])],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 75 and "INFO root: \u241b[2J of run 1" in done.stderr and "\x1b" not in done.stderr
+
+
+def test_a_text_in_what_the_last_step_prints_is_shown_and_not_obeyed(tmp_path: Path) -> None:
+    work = Work(tmp_path)
+    run = work.run("2026-11-24")
+    work.step(
+        run, "RetrievalEvaluator", "evaluation", "ModelEvaluation", refused=json.dumps(["genre=\x1b[2J is worse"])
+    )
+    work.step(run, "Pusher", "pushed_model", "PushedModel")
+    settings = json.dumps([f"root={tmp_path}"])
+    arguments = ["--node", "End", "--run-id", run.name.partition(".")[2], "--config", str(SHOP), "--settings", settings]
+    answer = CliRunner().invoke(APP, [*arguments, "--date", "2026-11-24"])
+    assert answer.exit_code == 0 and "genre=\u241b[2J" in answer.output and "\x1b" not in answer.output
 
 
 def test_an_image_with_other_code_than_was_compiled_is_1(tmp_path: Path) -> None:

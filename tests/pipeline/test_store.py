@@ -325,6 +325,8 @@ def test_the_password_is_asked_for_by_name_and_never_shown(monkeypatch: MonkeyPa
         PasswordSource(env="NO_SUCH").read("metadata.password")
     monkeypatch.setenv("NO_SUCH", "word\n with more lines")
     assert PasswordSource(env="NO_SUCH").read("metadata.password") == "word\n with more lines"
+    (tmp_path / "word").write_text("word\n of a file with more lines\n")
+    assert PasswordSource(file=tmp_path / "word").read("metadata.password") == "word"
     with pytest.raises(UserError, match="No such file"):
         PasswordSource(file=tmp_path / "none").read("metadata.password")
     for both_or_neither in ({}, {"env": "A", "file": "b"}):

@@ -18,7 +18,7 @@ BILLION = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
 TOO_MUCH = {
     "aliases of aliases": (BILLION, "not valid YAML: expected at most 100,000 values once aliases are written out"),
     "nesting": ("a: " + "[" * 100_000, ":1: not valid YAML: nested more than 50 deep"),
-    "nested mappings": ("a: " + "{b: " * 60, ":1: not valid YAML: nested more than 50 deep"),
+    "nested mappings": ("a: " + "{b: " * 50, ":1: not valid YAML: nested more than 50 deep"),
     "what holds itself": ("a: &a [*a]", ":1: not valid YAML: a part of it contains itself"),
     "a megabyte": ("a: " + "x" * (1 << 20), "expected at most 1,048,576 characters, found 1,048,579"),
 }
@@ -41,10 +41,12 @@ def test_a_setting_is_bounded_like_a_file() -> None:
         config.load(SHOP, ["trainer.epochs=" + "[" * 1000])
 
 
-def test_aliases_are_taken(tmp_path: Path) -> None:
+def test_aliases_and_50_levels_are_taken(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text("a: &a {b: 1}\nc: *a\n")
     assert located_yaml.read(path).content == {"a": {"b": 1}, "c": {"b": 1}}
+    path.write_text("a: " + "[" * 49 + "]" * 49)
+    assert str(located_yaml.read(path).content["a"]) == "[" * 49 + "]" * 49
 
 
 SERVER = "store: mysql, host: here, user: ndr"
@@ -56,6 +58,7 @@ MISPLACED = [
     "metadata=hunter2:",
     "metadata.password=[hunter2",
     'metadata.password="hunter2',
+    "metadata.password=!!int hunter2",
     "server.token=hunter2",
     "pusher.destination=s3://id:hunter2@bucket/serving",
     "pusher.destination=S3://id:hunter2@bucket/serving",

@@ -2,7 +2,9 @@
 
 import http.client
 import json
+import socket
 import ssl
+from contextlib import suppress
 from pathlib import Path
 
 import grpc
@@ -49,6 +51,14 @@ def test_both_sides_are_encrypted_and_nothing_answers_in_the_clear(serve, pushes
         status(http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=60))
     plain = prediction_service_pb2_grpc.PredictionServiceStub(grpc.insecure_channel(f"127.0.0.1:{server.port}"))
     assert refused(plain.Predict, ASKED)[0] == grpc.StatusCode.UNAVAILABLE
+
+
+def test_a_handshake_that_does_not_come_to_its_end_ends_its_connection(serve, pushes, pem) -> None:
+    server = serve(pushes.root, wait=False, tls={"certificate": pem, "key": pem}, limits={"receive_seconds": 0.5})
+    for port in (server.port, server.rest_port):
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as half, suppress(ConnectionResetError):
+            half.sendall(b"\x16\x03\x01")  # TLS's record of a handshake begins like this
+            assert half.recv(1) == b""
 
 
 def test_a_client_shows_a_certificate_where_one_is_asked_for(serve, pushes, pem) -> None:

@@ -3,14 +3,17 @@
 import base64
 import http.client
 import json
+import socket
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from tiny import ANY_PORT, Pushes, example
 
 from ndr_client import Client, FaissClient, Found
 from serving.server import EmbeddedServer
+from serving.settings import Limits, ServerConfig
 
 CLIENTS, PUSHES, ROLLBACKS = 64, 20, 5
 
@@ -78,47 +81,67 @@ def test_64_clients_see_20_pushes_and_5_rollbacks_without_a_failure_or_a_mixture
     assert len(versions) > PUSHES and max(expected) in versions
 
 
-def test_a_server_asked_to_end_answers_running_requests(pushes: Pushes, until: Callable[..., None]) -> None:
-    pushes.push("one")
-    server = EmbeddedServer(pushes.root, ANY_PORT)
-    server.__enter__()
-    until(lambda: server.versions.live)
-    batcher = server.versions.get("retriever", None).signature("serving_examples")._batcher
-    begun, go, run = threading.Event(), threading.Event(), batcher._run
+class Held:
+    """A server with a REST request whose model waits."""
 
-    def slow(inputs):
-        begun.set()
-        go.wait(10)
-        return run(inputs)
+    def __init__(self, pushes: Pushes, until: Callable[..., None], drain_seconds: float) -> None:
+        pushes.push("one")
+        limits = Limits(drain_seconds=drain_seconds)
+        self.server = EmbeddedServer(pushes.root, replace(ANY_PORT, config=ServerConfig(limits=limits)))
+        self.server.__enter__()
+        until(lambda: self.server.versions.live)
+        batcher = self.server.versions.get("retriever", None).signature("serving_examples")._batcher
+        self.go, self._run = threading.Event(), batcher._run
+        batcher._run = self._wait
+        self.found: list[Any] = []
+        self.asking = threading.Thread(target=self._ask)
+        self.asking.start()
+        until(lambda: self.server._front.running == 1)
+        self.ending = threading.Thread(target=self.server.__exit__, args=(None, None, None))
+        self.ending.start()
 
-    batcher._run = slow
-    found, body = (
-        [],
-        {
-            "signature_name": "serving_examples",
-            "inputs": {"examples": [{"b64": base64.b64encode(example(0.6)).decode()}], "k": [1]},
-        },
-    )
-    by_rest = []
+    def _wait(self, inputs: Any) -> Any:
+        self.go.wait(100)
+        return self._run(inputs)
 
-    def ask_by_rest() -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=60)
-        connection.request("POST", "/v1/models/retriever:predict", json.dumps(body))
-        by_rest.append(json.loads(connection.getresponse().read())["outputs"]["item_ids"])
+    def _ask(self) -> None:
+        inputs = {"examples": [{"b64": base64.b64encode(example(0.6)).decode()}], "k": [1]}
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.rest_port, timeout=100)
+        connection.request(
+            "POST", "/v1/models/retriever:predict", json.dumps({"signature_name": "serving_examples", "inputs": inputs})
+        )
+        try:
+            self.found.append(json.loads(connection.getresponse().read())["outputs"]["item_ids"])
+        except (http.client.HTTPException, OSError) as error:
+            self.found.append(error)
 
-    with Client(f"127.0.0.1:{server.port}") as client:
-        asking = threading.Thread(target=lambda: found.append(client.retrieve([example(0.6)], 1)))
-        asking_by_rest = threading.Thread(target=ask_by_rest)
-        asking.start()
-        asking_by_rest.start()
-        begun.wait(10)
-        until(lambda: server._front.running == 2)
-        ending = threading.Thread(target=server.__exit__, args=(None, None, None))
-        ending.start()
-        ending.join(0.2)
-        assert ending.is_alive()
-        go.set()
-        asking.join()
-        asking_by_rest.join()
-        ending.join()
-    assert [answer.item_ids.tolist() for answer in found] == [[[b"one-1"]]] and by_rest == [[["one-1"]]]
+
+def refuses(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port)).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+def test_a_server_asked_to_end_answers_running_requests_and_takes_no_others(
+    pushes: Pushes, until: Callable[..., None]
+) -> None:
+    held = Held(pushes, until, 60.0)
+    until(lambda: refuses(held.server.rest_port) and refuses(held.server.port))
+    held.ending.join(0.2)
+    assert held.ending.is_alive()
+    held.go.set()
+    held.asking.join()
+    held.ending.join()
+    assert held.found == [[["one-1"]]]
+
+
+def test_a_server_that_may_not_wait_ends_beside_a_running_request(pushes: Pushes, until: Callable[..., None]) -> None:
+    """Regression: aiohttp took a drain of no seconds for one without an end, and waited twice for any other."""
+    held = Held(pushes, until, 0.0)
+    held.ending.join(60)
+    assert not held.ending.is_alive()
+    held.asking.join()
+    assert isinstance(held.found[0], http.client.RemoteDisconnected | ConnectionError)
+    held.go.set()

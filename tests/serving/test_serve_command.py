@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import ssl
 import stat
 import subprocess
 import sys
@@ -14,9 +15,10 @@ from typing import IO
 
 import grpc
 import pytest
+from certificates import self_signed
 from tiny import Pushes, example
 
-from ndr_client import Client
+from ndr_client import Client, Tls
 from pipeline import lock
 from serving import launch
 from serving.settings import ServerConfig, TokenSource
@@ -71,22 +73,24 @@ def test_the_embedded_server_waits_for_a_push_serves_it_and_ends_when_asked(
     pushes = Pushes(template, tmp_path)
     port, rest_port = free_port(), free_port()
     log = (tmp_path / "stderr").open("w")
-    process = serve(tmp_path, "--port", str(port), "--rest-port", str(rest_port), error=log)
-    health = f"http://127.0.0.1:{rest_port}/healthz"
+    pem = self_signed(tmp_path)
+    by_tls = [part for name in ("certificate", "key") for part in ("--set", f"server.tls.{name}={pem}")]
+    process = serve(tmp_path, "--port", str(port), "--rest-port", str(rest_port), *by_tls, error=log)
+    health, trusted = f"https://127.0.0.1:{rest_port}/healthz", ssl.create_default_context(cafile=str(pem))
 
     def status() -> int:
         try:
-            return urllib.request.urlopen(health, timeout=5).status
+            return urllib.request.urlopen(health, timeout=5, context=trusted).status
         except urllib.error.HTTPError as error:
             return error.code
         except urllib.error.URLError:
             return 0
 
-    until(lambda: status() == 503, seconds=60)
+    until(lambda: status() == 503, seconds=300)
     with lock.exclusive(tmp_path):  # a run may push while it serves
         pushes.push("one")
     until(lambda: status() == 200)
-    with Client(f"127.0.0.1:{port}") as client:
+    with Client(f"127.0.0.1:{port}", tls=Tls(pem)) as client:
         assert client.retrieve([example(0.6)], 1).item_ids.tolist() == [[b"one-1"]]
         with pytest.raises(grpc.RpcError, match="k: expected at least 1"):
             client.retrieve([example(0.6)], 0)
@@ -95,8 +99,8 @@ def test_the_embedded_server_waits_for_a_push_serves_it_and_ends_when_asked(
     assert process.returncode == 0
     assert said.splitlines() == [
         f"Nothing was pushed to {tmp_path}/serving yet: waits for a first version.",
-        f"Embedded server (no tensorflow_model_server on the PATH): gRPC at 127.0.0.1:{port}, REST at 127.0.0.1:{rest_port}. "
-        "Ctrl-C ends it.",
+        f"Embedded server (no tensorflow_model_server on the PATH): gRPC at 127.0.0.1:{port}, REST at 127.0.0.1:{rest_port} "
+        "by TLS. Ctrl-C ends it.",
     ]
     # What an operator reads, `kubectl logs` too, is on standard error, and in a file that is rotated.
     log.close()

@@ -287,8 +287,6 @@ def test_a_load_that_fails_is_tried_again_with_longer_and_longer_waits(pushes, c
     assert [at for at, _ in tried] == [0.0, 1.0, 3.0, 7.0, 15.0]
     assert (versions.live, versions.newest, versions.stale_seconds) == (first, second, 15.0)
     assert ready == [True] * 11 + [False] * 5  # stale since the first attempt, at 0
-    readiness.end()
-    assert readiness() == (False, "the server is about to end")
     assert caplog.text.count("cannot be loaded") == 1  # the same reason is logged once
     faults.clear()
     clock.now = 31.0
