@@ -1,18 +1,18 @@
 """A public yardstick: the project's towers, loss and estimator on a split of the LightGCN papers, beside what was published.
 
-The folder has `train.txt` and `test.txt`; a line is a user and the user's items, separated by blanks. The order of a line means
-nothing. Nothing but train says anything of the items: an item is its own row, its number of users, and a vector, the item's part of
-the leading singular vectors of train; a query is the mean of the vectors of the user's items. In the terms of `features.yaml` these
-are an `id`, a `number` and a `vector` of the catalogue, and a vector that is `looked_up` for a history. The vectors are this
-benchmark's own computation, and so is that an example is shown them without what its own user contributed: otherwise training
-would see the item to be found in them, and test would not.
+The folder has `train.txt` and `test.txt`; a line is a user and the user's items, separated by blanks; the last is taken as the
+newest. Both towers share one table of items. A query is the items that stand before the one that is to be found, the newer the more
+of it; an item is its own row and those of the items that it has most users in common with. Nothing but train says anything of them.
+With `--unordered` the order of a line means nothing: it is drawn anew in each epoch, and a query is the user's other items.
 
-Settings are judged with `--judge random` or `--judge end` by a tenth of each user's items that is left out of train, drawn or from
-the end of the line; test is read without it. The protocol is the papers': all items that the user does not have in train are
-ranked, recall and NDCG are means over the users that have test items.
+The temperature and the number of epochs are chosen by Recall@20 on the last tenth of each user's items in train, which is left out
+of it for that; where lines have no order, by one that is drawn. Then a model is trained on all of train with what was chosen, and
+judged by test. The protocol is the papers': all items that the user does not have in train are ranked, recall and NDCG are means
+over the users that have test items.
 """
 
 import argparse
+import gc
 import sys
 import tempfile
 import time
@@ -37,53 +37,39 @@ from components.trainer.state import TrainingState
 from components.trainer.strategies import one_device
 from components.trainer.training import Training, train
 from schemas.errors import UserError
-from schemas.features import CANDIDATE_ID, REWARD, FeatureSpec
+from schemas.features import CANDIDATE_ID, REWARD, WEIGHTS_SUFFIX, FeatureSpec
 
 K = 20
 FOLDER = Path("../shared/data/gowalla")
 TRAIN, TEST = "train.txt", "test.txt"
-LEFT_OUT = 0.1  # of each user's items, to judge settings by
+LEFT_OUT = 0.1  # of each user's items, to choose by
 WIDTH = 64  # the published models'
-TEMPERATURE = 0.1
-EPOCHS = 4
+TEMPERATURES = (0.08, 0.1, 0.125)
+EPOCHS = 6
 LEARNING_RATE = 0.7
 ADAGRAD_START = 6.4e-6  # over the width: a gradient has as much less in each of its values as it has more of them
-END_SHARE = 0.02  # of the learning rate, which falls by a cosine
-TAKEN, VECTOR, USERS = "taken", "vector", "users"
-VECTOR_SIZE = 256
-ITERATIONS = 3  # of the singular vectors' computation
-SPARE = 20  # columns of it that are not kept
-OF_USER = -0.5  # the power of a user's items that weighs the user's interactions
-OF_ITEM = -0.25  # the power of an item's users that weighs the item's
-SHORT = 0.05, 0.3  # a vector shorter than this share of this quantile of lengths is not brought to length 1
-TINY = 1e-30
+HISTORY, OWN, NEIGHBOURS = "history", "item", "neighbours"
+HISTORY_VALUES = 24  # the newest of a history, in training; all of it where a query is judged
+NEIGHBOUR_VALUES = 32
+RECENCY = -0.5  # the power of how far back an item of a history is
+SEEN_BY_MANY = -0.25  # the power of an item's users that weighs it in a history
+ACTIVE = -0.5  # the power of a user's items that weighs the user in what two items have in common
+COMMON = -0.5  # the power of an item's users that weighs the item in it
 CHUNK = 1024  # rows whose inputs are in memory at once
 Z = 1.96  # of a 95 % interval
 
-PUBLISHED: Mapping[
-    tuple[int, ...], Mapping[str, tuple[float, float]]
-] = {  # Recall@20 and NDCG@20, by the split's counts
-    (29_858, 40_981, 810_128, 217_242): {  # the BARS benchmark's table for gowalla_m1
-        "SimpleX": (0.1872, 0.1557),
-        "UltraGCN": (0.1862, 0.1580),
-        "GF-CF": (0.1849, 0.1518),
-        "MF-CCL": (0.1837, 0.1493),
-        "LightGCN": (0.1820, 0.1547),
-        "YoutubeDNN": (0.1754, 0.1473),
-        "SLIM": (0.1699, 0.1382),
-        "MF-BPR": (0.1627, 0.1378),
-        "ItemCF": (0.1570, 0.1214),
-        "LightGCN + BSL, chosen on test": (0.1892, 0.1590),  # its authors' logs
-        "MF + BSL, chosen on test": (0.1882, 0.1584),
-    },
-    (29_858, 40_988, 810_128, 217_336): {  # SL@K, KDD 2025, table 2
-        "LightGCN + SL@20": (0.2128, 0.1729),
-        "MF + SL@20": (0.2121, 0.1709),
-        "MF + PSL": (0.2089, 0.1647),
-        "MF + BSL": (0.2071, 0.1630),
-        "MF + softmax": (0.2064, 0.1624),
-        "MF + BPR": (0.1355, 0.1111),
-    },
+PUBLISHED_COUNTS = (29_858, 40_981, 810_128, 217_242)
+PUBLISHED = {  # Recall@20 and NDCG@20 in the BARS benchmark's table for gowalla_m1
+    "SimpleX": (0.1872, 0.1557),
+    "UltraGCN": (0.1862, 0.1580),
+    "GF-CF": (0.1849, 0.1518),
+    "MF-CCL": (0.1837, 0.1493),
+    "LightGCN": (0.1820, 0.1547),
+    "YoutubeDNN": (0.1754, 0.1473),
+    "SLIM": (0.1699, 0.1382),
+    "MF-BPR": (0.1627, 0.1378),
+    "ItemCF": (0.1570, 0.1214),
+    "LightGCN + BSL, chosen on test": (0.1892, 0.1590),  # its authors' logs
 }
 
 Matrix: TypeAlias = sparse.csr_array
@@ -160,66 +146,27 @@ def _coordinates(matrix: Matrix) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr)), matrix.indices.astype(np.int64)
 
 
-class Vectors:
-    """The leading singular vectors of train, such that the items' are weighted sums of the users'.
+def neighbours(matrix: Matrix) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return the items with the most users in common with each item.
 
-    With R the matrix of train, each interaction weighed by the powers of its user's items and of its item's users, and R = U S V',
-    an item's vector is its row of V S, which is R' U; a query's is the sum of those of the user's items, weighed by their users.
-    What a user contributes to an item's vector is one term of that sum, and can be left out.
+    A user with few items says more than one with many, and so does an item with few users.
 
-    Args:
-        matrix: train.
-        size: of a vector.
-        seed: of the start of the computation (subspace iteration; Halko, Martinsson and Tropp, 2011).
+    Returns:
+        [items, NEIGHBOUR_VALUES] rows of items, -1 where there are no more, and their weights.
     """
-
-    def __init__(self, matrix: Matrix, size: int, seed: int) -> None:
-        of_users, of_items = (np.maximum(matrix.sum(axis=axis), 1.0).astype(np.float32) for axis in (1, 0))
-        self._user_weights, self._item_weights = of_users**OF_USER, of_items**OF_ITEM
-        of_item = matrix @ sparse.diags_array(self._item_weights)
-        weighed = (sparse.diags_array(self._user_weights) @ of_item).tocsr()
-        transposed = weighed.T.tocsr()
-        columns = min(size + SPARE, *matrix.shape)
-        basis = np.random.default_rng(seed).standard_normal((matrix.shape[0], columns), np.float32)
-        for _ in range(ITERATIONS):
-            basis = np.linalg.qr(weighed @ (transposed @ basis))[0]
-        found = transposed @ basis
-        self._users = basis @ np.linalg.svd(found.T @ found)[0][:, :size]  # U
-        self._items = transposed @ self._users
-        self._sums = of_item @ self._items
-        self._own_shares = self._user_weights * (of_item @ self._item_weights)
-        self._shortest = [_shortest(each) for each in (self._items, self._sums)]
-
-    def of_items(self, items: NDArray[np.int64], users: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
-        """Return [items, size] vectors of length 1, without what these users, one for each item, contributed."""
-        vectors = self._items[items]
-        if users is not None:
-            weights = self._user_weights[users] * self._item_weights[items]
-            vectors = vectors - weights[:, np.newaxis] * self._users[users]
-        return _of_length_1(vectors, self._shortest[0])
-
-    def of_users(self, users: NDArray[np.int64], items: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
-        """Return [users, size] sums of the vectors of a user's items, of length 1, without these items, one for each user.
-
-        What the user contributed to the vectors is left out of them.
-        """
-        sums, own_shares = self._sums[users], self._own_shares[users]
-        if items is not None:
-            weights = self._item_weights[items]
-            sums = sums - weights[:, np.newaxis] * self._items[items]
-            own_shares = own_shares - weights**2 * self._user_weights[users]
-        return _of_length_1(sums - own_shares[:, np.newaxis] * self._users[users], self._shortest[1])
-
-
-def _shortest(vectors: NDArray[np.float32]) -> float:
-    quantile, share = SHORT
-    return max(float(share * np.quantile(np.linalg.norm(vectors, axis=1), quantile)), TINY)
-
-
-def _of_length_1(vectors: NDArray[np.float32], shortest: float) -> NDArray[np.float32]:
-    """Divide by the lengths; what is next to nothing, as an item that only the example's user has, stays so."""
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return (vectors / np.maximum(lengths, shortest)).astype(np.float32)
+    of_users, of_items = (np.maximum(matrix.sum(axis=axis), 1.0) for axis in (1, 0))
+    scaled = matrix @ sparse.diags_array(of_items**COMMON)
+    transposed = (sparse.diags_array(of_users**ACTIVE) @ scaled).T.tocsr()
+    rows = np.full((matrix.shape[1], NEIGHBOUR_VALUES), -1)
+    weights = np.zeros(rows.shape, np.float32)
+    for start in range(0, len(rows), CHUNK):
+        shared = (transposed[start : start + CHUNK] @ scaled).tocsr()
+        for item, (first, after) in enumerate(zip(shared.indptr[:-1], shared.indptr[1:], strict=True), start):
+            others = shared.indices[first:after] != item
+            columns, values = shared.indices[first:after][others], shared.data[first:after][others]
+            best = np.argsort(-values, kind="stable")[:NEIGHBOUR_VALUES]
+            rows[item, : len(best)], weights[item, : len(best)] = columns[best], values[best]
+    return rows, weights
 
 
 class Inputs:
@@ -228,89 +175,127 @@ class Inputs:
     Args:
         matrix: of what is trained on.
         seed: of the order of interactions.
+        ordered: whether a line is in the order of time.
     """
 
-    def __init__(self, matrix: Matrix, seed: int) -> None:
+    def __init__(self, matrix: Matrix, seed: int, ordered: bool = True) -> None:
         self.matrix = matrix
+        self._ordered = ordered
         self._random = np.random.default_rng(seed)
         self._users, self._items = _coordinates(matrix)
-        self.vector_size = min(VECTOR_SIZE, *matrix.shape)
-        self._vectors = Vectors(matrix, self.vector_size, seed)
-        counts = matrix.sum(axis=0)
-        logarithms = np.log1p(counts)
-        centred = logarithms - np.average(logarithms, weights=counts)
-        self._counts = (centred / (logarithms.std() or 1.0)).astype(np.float32)
+        self._lengths = np.diff(matrix.indptr)
+        self._weights = (np.maximum(matrix.sum(axis=0), 1.0) ** SEEN_BY_MANY).astype(np.float32)
+        self._neighbours = neighbours(matrix)
 
     def batches(self, size: int) -> tf.data.Dataset:
         """Return an epoch's shuffled batches."""
-        one = next(self._epoch(size))
-        signature = Batch({name: tf.TensorSpec(each.shape, each.dtype) for name, each in one.interactions.items()}, {})
+        signature = Batch(
+            {
+                HISTORY: tf.TensorSpec([size, HISTORY_VALUES], tf.int64),
+                HISTORY + WEIGHTS_SUFFIX: tf.TensorSpec([size, HISTORY_VALUES], tf.float32),
+                OWN: tf.TensorSpec([size], tf.int64),
+                NEIGHBOURS: tf.TensorSpec([size, NEIGHBOUR_VALUES], tf.int64),
+                NEIGHBOURS + WEIGHTS_SUFFIX: tf.TensorSpec([size, NEIGHBOUR_VALUES], tf.float32),
+                CANDIDATE_ID: tf.TensorSpec([size], tf.int64),
+                REWARD: tf.TensorSpec([size], tf.float32),
+            },
+            {},
+        )
         return tf.data.Dataset.from_generator(lambda: self._epoch(size), output_signature=signature).prefetch(2)
 
     def _epoch(self, size: int) -> Iterator[Batch]:
+        if not self._ordered:
+            self._items = _coordinates(shuffled(self.matrix, self._random))[1]
         order = self._random.permutation(len(self._users))
         for start in range(0, len(order) - size + 1, size):
             chosen = order[start : start + size]
             users, items = self._users[chosen], self._items[chosen]
-            interactions = {
-                **self.of_users(users, items),
-                **self.of_items(items, users),
-                CANDIDATE_ID: items,
-                REWARD: np.ones(size, np.float32),
-            }
-            yield Batch(interactions, {})
+            yield Batch(
+                {
+                    **self._before(users, chosen - self.matrix.indptr[users], HISTORY_VALUES),
+                    **self.of_items(items),
+                    CANDIDATE_ID: items,
+                    REWARD: np.ones(size, np.float32),
+                },
+                {},
+            )
 
-    def of_users(self, users: NDArray[np.int64], items: NDArray[np.int64] | None = None) -> dict[str, NDArray[Any]]:
-        """Return the query tower's inputs; in training without the items that are to be found."""
-        return {TAKEN: self._vectors.of_users(users, items)}
+    def _before(self, users: NDArray[np.int64], ends: NDArray[np.int64], values: int) -> dict[str, NDArray[Any]]:
+        """Return the history of each user before a place in it: the newest first, weighed by how far back they are.
 
-    def of_items(self, items: NDArray[np.int64], users: NDArray[np.int64] | None = None) -> dict[str, NDArray[Any]]:
-        """Return the item tower's inputs; in training without what their users contributed."""
-        return {VECTOR: self._vectors.of_items(items, users), USERS: self._counts[items]}
+        Without an order, what stands behind the place comes behind what stands before it, and all weigh alike.
+        """
+        ages = np.arange(1, values + 1)
+        places, lengths = ends[:, np.newaxis] - ages, self._lengths[users][:, np.newaxis]
+        there = places >= 0
+        if not self._ordered:
+            there = ages < lengths + (
+                ends[:, np.newaxis] == lengths
+            )  # a place behind the line leaves nothing of it out
+            places %= np.maximum(lengths, 1)
+        items = self._items[np.where(there, self.matrix.indptr[users][:, np.newaxis] + places, 0)]
+        recency = ages ** (RECENCY if self._ordered else 0.0)
+        weights = np.where(there, self._weights[items] * recency, 0.0).astype(np.float32)
+        return {HISTORY: np.where(there, items, -1), HISTORY + WEIGHTS_SUFFIX: weights}
+
+    def of_users(self, users: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+        """Return the query tower's inputs, of whole histories."""
+        lengths = self._lengths[users]
+        return self._before(users, lengths, int(lengths.max(initial=1)))
+
+    def of_items(self, items: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+        """Return the item tower's inputs."""
+        rows, weights = self._neighbours
+        return {OWN: items, NEIGHBOURS: rows[items], NEIGHBOURS + WEIGHTS_SUFFIX: weights[items]}
 
 
-def feature_spec(vector_size: int) -> FeatureSpec:
-    """Both towers' features."""
-    vector = {"kind": "vector", "size": vector_size}
+def feature_spec(width: int) -> FeatureSpec:
+    """Both towers' features; one table of items is shared by all of them."""
+    several = {"kind": "ids", "table": "items", "weights": "weights"}
     return FeatureSpec.model_validate(
         {
             "interactions": {"user": "user", "item": "item", "time": "none"},
             "catalogue": {"item": "item"},
-            "tables": {},
-            "query": {TAKEN: vector},
-            "item": {VECTOR: vector, USERS: {"kind": "number", "scale": "log"}},
+            "tables": {"items": {"width": width, "hash_buckets": 1}},
+            "query": {HISTORY: {**several, "max_values": HISTORY_VALUES}},
+            "item": {OWN: {"kind": "id", "table": "items"}, NEIGHBOURS: {**several, "max_values": NEIGHBOUR_VALUES}},
         }
     )
 
 
-def settings(options: argparse.Namespace) -> TrainerSettings:
-    """Return the trainer's settings."""
+def settings(options: argparse.Namespace, temperature: float) -> TrainerSettings:
+    """Return the trainer's settings for one temperature."""
     return TrainerSettings.model_validate(
         {
             "towers": {"query": [options.width], "item": [options.width]},
             "batch_size": options.batch_size,
-            "epochs": options.epochs,
             "learning_rate": LEARNING_RATE,
             "adagrad_start": ADAGRAD_START / options.width,
-            "schedule": {"kind": "cosine", "end_share": END_SHARE},
-            "softmax": {"temperature": options.temperature},
+            "softmax": {"temperature": temperature, "negatives_weight": options.negatives_weight},
             "seed": options.seed,
         }
     )
 
 
-def fit(inputs: Inputs, trainer: TrainerSettings) -> TwoTowerModel:
-    """Train with the project's own trainer."""
+def fit(inputs: Inputs, trainer: TrainerSettings, epochs: int) -> Iterator[TwoTowerModel]:
+    """Train with the project's own trainer; yield the model after each epoch."""
+    tf_keras.backend.clear_session()  # else the graphs and tables of every model before stay in memory
+    gc.collect()
     tf_keras.utils.set_random_seed(trainer.seed)
     size = min(trainer.batch_size, inputs.matrix.nnz)
-    steps = inputs.matrix.nnz // size
-    model = build_model(feature_spec(inputs.vector_size), {}, trainer)
-    model.compile(optimizer=build_optimizer(trainer, steps * trainer.epochs))
+    items = inputs.matrix.shape[1]
+    width = trainer.towers.item[-1]
+    model = build_model(feature_spec(width), {"items": items}, trainer, items)
+    model.compile(optimizer=build_optimizer(trainer))
     model.make_weights(next(iter(inputs.batches(size))))
-    with tempfile.TemporaryDirectory() as folder:
-        training = Training(lambda epoch, skip: inputs.batches(size), steps, trainer, f"{folder}/unfinished")
-        train(model, TrainingState(model), training, folder, one_device())
-    return model
+    state = TrainingState(model)
+    for _ in range(epochs):
+        with tempfile.TemporaryDirectory() as folder:
+            training = Training(
+                lambda epoch, skip: inputs.batches(size), inputs.matrix.nnz // size, trainer, f"{folder}/unfinished"
+            )
+            train(model, state, training, folder, one_device())
+        yield model
 
 
 class Quality(NamedTuple):
@@ -366,15 +351,32 @@ def seen(matrix: Matrix, users: NDArray[np.int64]) -> Excluded:
     return Excluded(rows.indptr.astype(np.int64), rows.indices.astype(np.int64))
 
 
-def judged_by(split: Split, options: argparse.Namespace) -> Split:
-    """Return what to train on and what to find: the split itself, or a part of train."""
-    if options.judge == "test":
-        return split
-    random = np.random.default_rng(options.seed)
-    part = cut(shuffled(split.train, random) if options.judge == "random" else split.train)
-    if not part.test.nnz:
-        raise UserError(f"No user has two items in {TRAIN}, of which one could be left out to judge by.")
-    return part
+class Choice(NamedTuple):
+    """What the cut was best with."""
+
+    temperature: float
+    epochs: int
+
+
+def choose(matrix: Matrix, options: argparse.Namespace) -> tuple[Choice, dict[str, list[float]]]:
+    """Return the temperature and the epochs with the best Recall@K on items left out of train; all that was tried."""
+    ordered = matrix if options.ordered else shuffled(matrix, np.random.default_rng(options.seed))
+    kept, left_out = cut(ordered)
+    if not left_out.nnz:
+        raise UserError(f"No user has two items in {TRAIN}, of which one could be left out to choose by.")
+    inputs = Inputs(kept, options.seed, options.ordered)
+    tried: dict[str, list[float]] = {}
+    for temperature in options.temperatures:
+        recalls = tried.setdefault(str(temperature), [])
+        for model in fit(inputs, settings(options, temperature), options.epochs):
+            recalls.append(judge(model, inputs, left_out).recall)
+            say(f"temperature {temperature}, epoch {len(recalls)}: recall@{K} {recalls[-1]:.4f} of what was left out")
+    best = max(
+        (recall, -epoch, temperature)
+        for temperature in options.temperatures
+        for epoch, recall in enumerate(tried[str(temperature)], 1)
+    )
+    return Choice(best[2], -best[1]), tried
 
 
 def say(words: str) -> None:
@@ -387,7 +389,7 @@ Row = Quality | tuple[float, float]
 
 def beside_published(rows: Mapping[str, Quality], counts: tuple[int, ...]) -> Mapping[str, Row]:
     """Add the published results for the split with these counts, if any, to the measured ones."""
-    return {**rows, **PUBLISHED.get(counts, {})}
+    return {**rows, **PUBLISHED} if counts == PUBLISHED_COUNTS else rows
 
 
 def show(rows: Mapping[str, Row], counts: tuple[int, ...]) -> None:
@@ -406,14 +408,16 @@ def show(rows: Mapping[str, Row], counts: tuple[int, ...]) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Train and judge."""
+    """Chooses, trains, and reads test."""
     if not options.folder.is_dir():
         say(f"Skipped: {options.folder} is no folder. Give one with a {TRAIN} and a {TEST} as the argument.")
         return
     begun = time.monotonic()
-    split = judged_by(read(options.folder), options)
-    inputs = Inputs(split.train, options.seed)
-    model = fit(inputs, settings(options))
+    split = read(options.folder)
+    choice, tried = choose(split.train, options)
+    say(f"chosen: temperature {choice.temperature}, {choice.epochs} epochs; now all of train")
+    inputs = Inputs(split.train, options.seed, options.ordered)
+    *_, model = fit(inputs, settings(options, choice.temperature), choice.epochs)
     ours = judge(model, inputs, split.test)
     seconds = time.monotonic() - begun
     rows = {f"ours, width {options.width}": ours, "popularity": popularity(split.train, split.test)}
@@ -423,15 +427,15 @@ def run(options: argparse.Namespace) -> None:
         options.json,
         {
             "folder": str(options.folder),
-            "judge": options.judge,
             "counts": counts,
-            "trainer": settings(options).model_dump(mode="json"),
-            "vectors": {"size": VECTOR_SIZE, "of_user": OF_USER, "of_item": OF_ITEM},
+            "trainer": settings(options, choice.temperature).model_dump(mode="json"),
+            "epochs": choice.epochs,
+            "ordered": options.ordered,
+            "history_values": HISTORY_VALUES,
+            "neighbour_values": NEIGHBOUR_VALUES,
+            "powers": {"recency": RECENCY, "seen_by_many": SEEN_BY_MANY, "active": ACTIVE, "common": COMMON},
         },
-        {
-            "measured": {name: row._asdict() for name, row in rows.items()},
-            "published": PUBLISHED.get(counts, {}),
-        },
+        {"tried": tried, "measured": {name: row._asdict() for name, row in rows.items()}, "published": PUBLISHED},
         {"recall_at_20": ours.recall, "ndcg_at_20": ours.gain, "seconds": seconds},
     )
 
@@ -452,12 +456,15 @@ def main() -> None:
     """Run the command line."""
     arguments = common.parser(__doc__ or "")
     arguments.add_argument("folder", type=Path, nargs="?", default=FOLDER, help="of train.txt and test.txt")
-    arguments.add_argument("--judge", choices=("test", "random", "end"), default="test", help="what is to be found")
-    arguments.add_argument("--temperature", type=positive, default=TEMPERATURE, help="trainer.softmax.temperature")
-    arguments.add_argument("--epochs", type=positive_int, default=EPOCHS, help="passes over train")
+    arguments.add_argument("--temperatures", type=positive, nargs="+", default=TEMPERATURES, help="to choose from")
+    arguments.add_argument("--epochs", type=positive_int, default=EPOCHS, help="at most")
     arguments.add_argument("--width", type=positive_int, default=WIDTH, help="of the embeddings")
     arguments.add_argument("--batch-size", type=positive_int, default=2048)
     arguments.add_argument("--seed", type=int, default=0)
+    arguments.add_argument(
+        "--unordered", dest="ordered", action="store_false", help="the order of a line means nothing"
+    )
+    arguments.add_argument("--negatives-weight", type=positive, help="trainer.softmax.negatives_weight")
     try:
         run(arguments.parse_args())
     except UserError as error:
