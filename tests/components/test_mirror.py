@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 from pushes import DAY, PARTS, push
 
-from components.pusher import labels, mirror, tf_serving
-from components.pusher.files import Source
+from components.pusher import files, labels, mirror, tf_serving
 from components.pusher.mirror import Mirrored
 from components.pusher.versions import PushFolder
 from ndr_client.manifests import Manifests
@@ -70,6 +69,7 @@ def test_a_rollback_is_mirrored_as_the_version_that_it_is(
     restored = source.restore(source.manifests()[0])
     assert mirror.mirror(source, target) == Mirrored([restored.version], [FIRST])
     assert target.manifests()[-1] == restored
+    assert f'base_path: "{target.root}/retriever"' in config(target)  # without any label too
 
 
 def test_an_altered_file_is_not_mirrored(folders: tuple[PushFolder, PushFolder], tmp_path: Path) -> None:
@@ -102,29 +102,31 @@ class StoppedError(Exception):
     pass
 
 
-@pytest.mark.parametrize("copies", range(1, 5))
+@pytest.mark.parametrize("step", ["copy", "move"])
+@pytest.mark.parametrize("calls", range(1, 5))
 def test_a_mirror_that_was_killed_goes_on(
-    folders: tuple[PushFolder, PushFolder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, copies: int
+    folders: tuple[PushFolder, PushFolder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, calls: int
 ) -> None:
-    """After any part's copy: no server sees a version, and the next pass has all of it."""
+    """At any part's copy or move: no server sees a version, and the next pass has all of it."""
     source, target = folders
     pushed(source, tmp_path, 0)
-    copy, left = mirror.PushFolder.adopt.__globals__["files"].copy, [copies]
+    done, left = getattr(files, step), [calls]
 
-    def stops(part: Source, place: str) -> Any:
+    def stops(part: Any, place: str) -> Any:
         left[0] -= 1
         if not left[0]:
             raise StoppedError
-        return copy(part, place)
+        return done(part, place)
 
     with monkeypatch.context() as patch:
-        patch.setattr("components.pusher.files.copy", stops)
+        patch.setattr(files, step, stops)
         with pytest.raises(StoppedError):
             mirror.mirror(source, target)
     assert Manifests(Path(target.root)).read() == []
-    assert not any((Path(target.root) / part).exists() for part in PARTS)
-    assert mirror.mirror(source, target).copied == [FIRST]
-    assert target.verify(FIRST) == []
+    if step == "copy":
+        assert not any((Path(target.root) / part).exists() for part in PARTS)
+    mirror.mirror(source, target)
+    assert target.verify(FIRST) == [] and Manifests(Path(target.root)).read()[0].version == FIRST
 
 
 @pytest.mark.parametrize("target", ["s3://bucket/mirror", "{source}", "{source}/../pushed"])

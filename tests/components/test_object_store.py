@@ -11,7 +11,7 @@ from object_stores import SCHEMES, emulated
 from pushes import PARTS, push
 from tfx.dsl.io import fileio
 
-from components.pusher import labels
+from components.pusher import files, labels
 from components.pusher.versions import PushFolder
 from ndr_client.manifests import Manifests
 from pipeline import mirroring
@@ -145,6 +145,16 @@ def test_a_bucket_is_mirrored_for_servers(root: str, tmp_path: Path) -> None:
     assert said == [f"copied version {FIRST}\nlabels: canary {FIRST}"]
     (pushed,) = Manifests(mirrored).read()  # as the embedded server and the client read it
     assert pushed.version == FIRST and pushed.faults() == []
+
+
+def test_a_file_holds_what_was_written_whatever_its_name(root: str) -> None:
+    fileio.makedirs(root)
+    with fileio.open(f"{root}/ids.gz", "wb") as file:
+        file.write(b"ids")
+    with fileio.open(f"{root}/ids.gz", "rb") as file:
+        assert file.read() == b"ids"
+    mirrored = files.digests(files.Source(root))
+    assert {name: digest.size for name, digest in mirrored.items()} == {"ids.gz": 3}
 
 
 def test_an_address_without_a_file_system_is_reported() -> None:
