@@ -20,6 +20,7 @@ from components.evaluator.names import (
     OLD_QUERIES_NEW_ITEMS,
     POPULARITY,
     RECENT_POPULARITY,
+    SIMILAR_ITEMS,
     SLICES,
     TAKEN_BEFORE,
 )
@@ -38,6 +39,7 @@ NEXT_DAY_SCORERS = {**SCORERS, BASELINE: "model before"}
 ASIDE = {
     AS_NEW: "items as if new: by the model, their ids unseen",
     CONTENT_NEIGHBOURS: "items as if new: by their content alone",
+    SIMILAR_ITEMS: "items like the last of the history, by the item tower",
     NEW_QUERIES_OLD_ITEMS: "today's query tower, the last blessed items",
     OLD_QUERIES_NEW_ITEMS: "the last blessed query tower, today's items",
 }
@@ -207,7 +209,7 @@ def _add_scorers(table: Table, scorers: Mapping[str, str]) -> None:
 
 
 def _aside(run: Run) -> Table:
-    """Show new items, and towers of different versions: recall only."""
+    """Show new items, similar items, and towers of different versions: recall only."""
     whole = run.metrics.get(ALL, {})
     cutoffs = sorted(run.recall)
     table = Table(title="Held out, besides", title_justify="left")

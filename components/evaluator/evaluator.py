@@ -29,6 +29,7 @@ from components.evaluator.names import (
     INTERACTIONS,
     ITEM_AGE,
     QUERIES,
+    SIMILAR_ITEMS,
     SKEWED,
     STRONGEST,
     Statistics,
@@ -49,7 +50,7 @@ def eval_config(settings: EvaluatorSettings, has_history: bool) -> tfma.EvalConf
 
     Args:
         settings: the metrics and limits.
-        has_history: whether queries have a history, which co-occurrence needs.
+        has_history: whether queries have a history, which co-occurrence and similar items need.
     """
     statistics = settings.statistics
     others = [name for name in BASELINES if has_history or name != COOCCURRENCE]
@@ -64,7 +65,8 @@ def eval_config(settings: EvaluatorSettings, has_history: bool) -> tfma.EvalConf
         _metric(settings, name) for name in (statistics.index_recall, *statistics.filtered_recalls)
     )
     candidate_only.metrics.extend(_metric(settings, name) for name in (INTERACTIONS, QUERIES))
-    candidate_only.metrics.extend(_metric(settings, name, scorer=s) for s in SKEWED for name in statistics.recalls)
+    aside = [*SKEWED, *([SIMILAR_ITEMS] if has_history else [])]
+    candidate_only.metrics.extend(_metric(settings, name, scorer=s) for s in aside for name in statistics.recalls)
     candidate_only.metrics.extend(_metric(settings, *each) for each in pairs_of_new_items(statistics))
     sliced = [*names.SLICES, *settings.slices]
     crossed = {tuple(wanted) for limit in settings.limits if len(wanted := _of_interactions(limit)) > 1}

@@ -12,6 +12,8 @@ Scorers:
     as_new                   the candidate, with a share of the catalogue embedded as if it had just arrived; ranks only
                              interactions with those items
     content_neighbours       items whose features, without the id, are most similar to the history's; the same interactions
+    similar_items            items whose embeddings by the candidate's item tower are most similar to that of the last item of the
+                             history, as `ndr similar` finds them: without that item; ranks only interactions with a history
     new_queries_old_items    the candidate's query tower with the baseline's item embeddings: version skew
     old_queries_new_items    the reverse
 
@@ -35,7 +37,8 @@ Metrics, where K is each of `recall_at` and R is `retrieved_at`:
     coverage_at_R       the share of the catalogue that is retrieved for at least one query
 
 Ties are averaged over all orders (`components.evaluator.expectation`). Items as new have recall@K and MRR only,
-version skew recall@K only. The next day does not measure retrieval (popularity, novelty, index recall, coverage).
+similar items and version skew recall@K only. The next day does not measure retrieval (popularity, novelty, index recall, coverage),
+similar items and version skew.
 
 Slices, whatever the dataset:
 
@@ -63,6 +66,7 @@ TAKEN_BEFORE = "taken_before"
 COOCCURRENCE = "cooccurrence"
 AS_NEW = "as_new"
 CONTENT_NEIGHBOURS = "content_neighbours"
+SIMILAR_ITEMS = "similar_items"
 NEW_QUERIES_OLD_ITEMS = "new_queries_old_items"
 OLD_QUERIES_NEW_ITEMS = "old_queries_new_items"
 STRONGEST = "strongest"
@@ -71,7 +75,7 @@ BASELINES = (POPULARITY, RECENT_POPULARITY, TAKEN_BEFORE, COOCCURRENCE)
 """Scorers that are not models."""
 OF_NEW_ITEMS = (AS_NEW, CONTENT_NEIGHBOURS)
 SKEWED = (NEW_QUERIES_OLD_ITEMS, OLD_QUERIES_NEW_ITEMS)
-SCORERS = (CANDIDATE, BASELINE, *BASELINES, *OF_NEW_ITEMS, *SKEWED)
+SCORERS = (CANDIDATE, BASELINE, *BASELINES, *OF_NEW_ITEMS, SIMILAR_ITEMS, *SKEWED)
 
 INTERACTIONS = "interactions"
 QUERIES = "queries"

@@ -22,6 +22,7 @@ from components.evaluator.names import (
     OLD_QUERIES_NEW_ITEMS,
     POPULARITY,
     RECENT_POPULARITY,
+    SIMILAR_ITEMS,
     TAKEN_BEFORE,
 )
 from components.evaluator.positions import positions, rows_of_lists
@@ -159,6 +160,8 @@ class ScoreGroup:
             scored[name] = self._of_model(name, by_model, asked, catalogue, bonuses[name])
         scored |= self._of_baselines(asked, taken, catalogue)
         scored |= self._of_new_items(asked, queries[CANDIDATE], catalogue, bonuses[CANDIDATE])
+        if self._places.retriever:
+            scored |= _of_similar_items(asked, catalogue.embeddings[CANDIDATE])
         is_like = BASELINE in queries and queries[BASELINE].shape == queries[CANDIDATE].shape
         if self._places.retriever and is_like:  # version skew matters only for towers about to be served
             for name, of_queries, of_items in (
@@ -264,6 +267,17 @@ class ScoreGroup:
         identifiers = single(rows.column(QUERY_ID)).dictionary_encode().dictionary.to_pylist()
         known |= np.array([user in catalogue.known_users for user in identifiers], bool)
         return known[asked.users]
+
+
+def _of_similar_items(asked: Asked, items: NDArray[np.float32]) -> dict[str, Scored]:
+    """Rank by the similarity to the last item of the history, which is not ranked itself."""
+    rows = np.flatnonzero(np.diff(asked.histories.offsets))
+    if not len(rows):
+        return {}
+    some = asked.of(rows)
+    last = some.histories.rows[some.histories.offsets[1:] - 1]
+    excluded = some.excluded or Excluded(np.arange(len(last) + 1), last)
+    return {SIMILAR_ITEMS: Scored.of_ranks(rank_by_embedding(items[last], items, some.true_rows, excluded), rows)}
 
 
 def _bonuses(queries: Queries, catalogue: Catalogue) -> Bonuses | None:

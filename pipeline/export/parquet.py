@@ -167,7 +167,8 @@ class Parquet(Store):
         """Override."""
         if fileio.exists(self._path(UNFINISHED, key)):
             files.move(self._path(UNFINISHED, key), self._path(key))
-            fileio.rmtree(self._path(UNFINISHED))
+            if fileio.exists(self._path(UNFINISHED)):  # an object store has no empty folders
+                fileio.rmtree(self._path(UNFINISHED))
         described = self._described(key)
         assert described
         live = {VERSION: version, "day": described.day, "path": f"{key}/{ITEMS}"}

@@ -90,7 +90,7 @@ def next_day_chart(days: Sequence[Run], k: int) -> Chart | Missing:
 
 
 def aside_chart(days: Sequence[Run], k: int) -> Chart | Missing:
-    """Draw recall@K of items as if new, and of towers of different versions, by day."""
+    """Draw recall@K of items as if new, of similar items, and of towers of different versions, by day."""
     series = _some(
         {
             words: _by_day(days, partial(_recall, ALL, scorer, f"recall_at_{k}", words))
@@ -98,7 +98,9 @@ def aside_chart(days: Sequence[Run], k: int) -> Chart | Missing:
         }
     )
     if not series:
-        return Missing("Neither items as if new nor towers of different versions were ranked on these days.")
+        return Missing(
+            "Neither items as if new, nor similar items, nor towers of different versions were ranked on these days."
+        )
     return line_chart(f"recall@{k} by day: {', '.join(series)}", _short(days), series, _recall_words, most=1.0)
 
 

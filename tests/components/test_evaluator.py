@@ -27,6 +27,7 @@ from components.evaluator.names import (
     NEW_QUERIES_OLD_ITEMS,
     POPULARITY,
     RECENT_POPULARITY,
+    SIMILAR_ITEMS,
     TAKEN_BEFORE,
 )
 from components.evaluator.ranking import Ranks
@@ -258,6 +259,17 @@ def test_version_skew_is_reported(tmp_path: Path) -> None:
     found = judge(tmp_path, crowd([0, 0, 9, 9], baseline=[0, 9, 9, 9], new_queries_old_items=[9, 9, 9, 0]))
     assert found.metrics["all"][NEW_QUERIES_OLD_ITEMS]["recall_at_1"][0] == 0.25
     assert set(found.metrics["all"][NEW_QUERIES_OLD_ITEMS]) == {"recall_at_1", "recall_at_5"}
+
+
+def test_similar_items_are_measured_where_there_are_histories(tmp_path: Path) -> None:
+    # Three of four interactions have a history: of these, two have their item among the first five.
+    interactions = crowd([0, 0, 0, 0], cooccurrence=[0, 0, 0, 0], similar_items=[0, 4, 9, 9])
+    del interactions[3].places[SIMILAR_ITEMS]
+    found = judge(tmp_path / "histories", interactions).metrics["all"][SIMILAR_ITEMS]
+    assert {name: value for name, (value, *_) in found.items()} == pytest.approx(
+        {"recall_at_1": 1 / 3, "recall_at_5": 2 / 3}
+    )
+    assert SIMILAR_ITEMS not in judge(tmp_path / "none", crowd([0, 0, 0, 0])).metrics["all"]
 
 
 def test_the_index_has_a_limit_of_its_own(tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ from components.evaluator.names import (
     QUERIES,
     RECENT_POPULARITY,
     SCORERS,
+    SIMILAR_ITEMS,
     TAKEN_BEFORE,
 )
 from components.evaluator.next_day import NextDay, judge_next_day
@@ -367,6 +368,9 @@ def expected_places(
         NEW_QUERIES_OLD_ITEMS: place(old_items @ queries[row] + added(row), row.item, left_out, TIE),
         OLD_QUERIES_NEW_ITEMS: place(items @ old_queries[row] + added(row), row.item, left_out, TIE),
     }
+    if known := [item for item in row.past if item in ITEMS]:
+        alike = items @ items[ITEMS.index(known[-1])]
+        found[SIMILAR_ITEMS] = place(alike, row.item, left_out or (known[-1],), TIE)
     if is_drawn(row.item, DAY, 0.2):
         found[AS_NEW] = place(
             as_new(world.model.uri) @ queries[row] + added(row, are_new=True), row.item, left_out, TIE
@@ -398,6 +402,7 @@ def test_places_are_those_by_definition(world: World, exclude_history: bool | st
         for scorer, of_scorer in expected.items():
             assert each[ranked.rank_feature(scorer)] == of_scorer, (row, scorer)
     assert sum(ranked.rank_feature(AS_NEW) in each for each in found.values()) > 5
+    assert sum(ranked.rank_feature(SIMILAR_ITEMS) in each for each in found.values()) > 50
 
 
 def test_sets_and_slices(world: World) -> None:
@@ -454,6 +459,10 @@ def test_sums_cover_the_retrieved_items(world: World) -> None:
     assert of_popularity["index_recall_at_5"] == of_popularity[FILTERED_QUERIES] == 0.0
     drawn = [row for row in rewarded if is_drawn(row.item, DAY, 0.2)]
     assert world.sums("sums", AS_NEW)[0][INTERACTIONS] == len(drawn)
+    after_another = [expected_places(world, row)[SIMILAR_ITEMS] for row in rewarded if row.past]
+    alike, retrieved = world.sums("sums", SIMILAR_ITEMS)
+    assert alike[INTERACTIONS] == len(after_another) < len(rewarded) and not retrieved
+    assert alike["recall_at_10"] == sum(above < 10 for above, _ in after_another)
 
 
 def test_several_workers_leave_the_same_files_to_the_byte(world: World) -> None:

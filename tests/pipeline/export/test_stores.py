@@ -27,6 +27,7 @@ from database_servers import DATABASE, PASSWORD, USER, PgVector, PostgreSQL, Ser
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from tfx.dsl.io import fileio
 
 from components.indexer import faiss_index, files
 from components.indexer.settings import Plan
@@ -643,6 +644,17 @@ def test_a_full_disk_and_a_folder_without_rights(tmp_path: Path, monkeypatch: py
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"file cannot be used: .*export.parquet.folder=DIR"):
         world.export(None, f"export.parquet.folder={tmp_path}/file")
+
+
+def test_an_address_is_a_folder_like_another(tmp_path: Path) -> None:
+    world = World(Name.PARQUET, tmp_path, [f"root={tmp_path}", FEW, "export.parquet.folder=ram://exported"], None)
+    push(tmp_path, 1)
+    world.export()
+    second = push(tmp_path, 2)
+    assert world.export(None, "export.keep=1").recall == 1.0
+    assert world.versions() == [(second.version, True)]
+    names = {name for _, _, names in fileio.walk("ram://exported") for name in names}
+    assert names == {"live.json", "items.parquet", "manifest.json"}
 
 
 # What is common
