@@ -1,5 +1,7 @@
 """A full disk is recognised by what those who meet it say. A run on one is in tests/end_to_end/test_runs.py."""
 
+import errno
+import os
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -13,12 +15,14 @@ def of_python(_: Path) -> None:
     Path("/dev/full").write_text("more")
 
 
-def of_a_library(_: Path) -> None:
-    """As Beam and TensorFlow: what they raise has the words of the system, but not its number."""
-    try:
-        of_python(_)
-    except OSError as error:
-        raise RuntimeError(f"{error.strerror} [while running 'Write']") from None
+def by_its_number(_: Path) -> None:
+    """As by a library with words of its own."""
+    raise OSError(errno.ENOSPC, "the file cannot be written")
+
+
+def by_its_words(_: Path) -> None:
+    """As by Beam and TensorFlow: what they raise has the words of the system, but not its number."""
+    raise RuntimeError(f"{os.strerror(errno.ENOSPC)} [while running 'Write']")
 
 
 def of_sqlite(root: Path) -> None:
@@ -42,7 +46,7 @@ def full_database(root: Path) -> sqlite3.Connection:
     return database
 
 
-@pytest.mark.parametrize("met", [of_python, of_a_library, of_sqlite, of_sqlite_at_its_end])
+@pytest.mark.parametrize("met", [of_python, by_its_number, by_its_words, of_sqlite, of_sqlite_at_its_end])
 def test_a_full_disk_is_recognised_behind_every_exception_that_reports_it(
     met: Callable[[Path], None], tmp_path: Path
 ) -> None:
