@@ -345,6 +345,28 @@ def test_a_live_version_that_is_removed_by_hand_gives_way_to_the_one_before(serv
     assert states(server)[second] == "END"
 
 
+def test_only_a_removed_version_that_is_live_and_not_the_last_one_is_dropped(pushes) -> None:
+    first, second, third = (pushes.push(label) for label in ("one", "two", "three"))
+
+    def load(name: str, version: int, folder: Path):
+        if version == first:
+            raise MemoryError
+        return name
+
+    versions = Versions(pushes.root, load)
+    versions.refresh()
+    remove_manifest(pushes.root, second)  # as retention does: it may still be asked for by its number
+    versions.refresh()
+    assert versions.live == third and versions.get("retriever", second)
+    remove_manifest(pushes.root, third)
+    for _ in range(2):
+        versions.refresh()
+        assert versions.live == second  # it stays, as the first cannot be loaded
+    remove_manifest(pushes.root, first)
+    versions.refresh()
+    assert versions.live == second
+
+
 def test_a_live_version_whose_manifest_cannot_be_read_for_a_moment_stays(pushes) -> None:
     first, second = pushes.push("one"), pushes.push("two")
     versions = Versions(pushes.root, lambda name, version, folder: name)
