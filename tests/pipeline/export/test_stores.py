@@ -260,6 +260,8 @@ def test_old_versions_are_removed_but_never_the_live_one(world: World) -> None:
     assert outcome.removed == (one, two)
     assert world.versions() == [(three, False), (pushed[3].version, True)]
     world.export(three)
+    assert world.export(three, "export.keep=1").removed == ()  # the older export is live, the newest is kept
+    check_live(world, pushed[2], 3)
     assert world.export(pushed[3].version, "export.keep=1").removed == (three,)
     check_live(world, pushed[3], 4)
 
@@ -644,6 +646,18 @@ def test_a_full_disk_and_a_folder_without_rights(tmp_path: Path, monkeypatch: py
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"file cannot be used: .*export.parquet.folder=DIR"):
         world.export(None, f"export.parquet.folder={tmp_path}/file")
+
+
+def test_what_a_killed_removal_left_is_removed(tmp_path: Path) -> None:
+    world = World(Name.PARQUET, tmp_path, [f"root={tmp_path}", FEW], None)
+    first = push(tmp_path, 1)
+    world.export()
+    second = push(tmp_path, 2)
+    world.export()
+    next((tmp_path / "exported").glob(f"{first.version}_*/manifest.json")).unlink()
+    assert world.versions() == [(second.version, True)]
+    world.export()
+    assert not list((tmp_path / "exported").glob(f"{first.version}_*"))
 
 
 def test_an_address_is_a_folder_like_another(tmp_path: Path) -> None:
