@@ -1,7 +1,7 @@
 """Serialises Arrow rows as tf.Examples, column by column and always to the same bytes.
 
-The encoders of TensorFlow and tfx_bsl write an example's features in a different order in each process. These bytes are
-those of protobuf's deterministic serialisation: features by name.
+The encoders of TensorFlow and tfx_bsl write an example's features in a different order in each process. Here each feature has
+protobuf's bytes, and they are in the order of their names. Protobuf's own deterministic order depends on its release.
 """
 
 import functools

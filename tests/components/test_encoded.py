@@ -1,10 +1,11 @@
-"""Arrow rows to tf.Examples: the bytes are those that protobuf's deterministic serialisation gives."""
+"""Arrow rows to tf.Examples: each feature has protobuf's bytes, and features are in the order of their names."""
 
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import tensorflow as tf
+from google.protobuf.internal import encoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,14 +15,29 @@ KINDS = {"bytes": pa.binary(), "float": pa.float32(), "int64": pa.int64()}
 
 
 def by_protobuf(row: dict[str, list[Any] | None], kinds: dict[str, str]) -> bytes:
-    example = tf.train.Example()
-    for name, values in row.items():
-        feature = example.features.feature[name]
+    """What protobuf writes of each feature, by name. By itself it may write a name before a shorter one that it begins with."""
+    written = b""
+    for name, values in sorted(row.items()):
+        features = tf.train.Features()
+        feature = features.feature[name]
         if values is not None:
             listed = getattr(feature, f"{kinds[name]}_list")
             listed.SetInParent()
             listed.value.extend(values)
-    return example.SerializeToString(deterministic=True)
+        written += features.SerializeToString()
+    return b"\x0a" + encoder._VarintBytes(len(written)) + written
+
+
+def test_names_that_begin_with_others() -> None:
+    """Regression: protobuf 6.33 writes `past_weights` before `past`; we write what is first by name."""
+    row = {"past_weights": [1], "past": [2]}
+    batch = pa.RecordBatch.from_pydict({name: pa.array([values]) for name, values in row.items()})
+    (encoded,) = encode(batch).to_pylist()
+    assert encoded.index(b"past\x12") < encoded.index(b"past_weights\x12")
+    assert {
+        name: list(each.int64_list.value)
+        for name, each in tf.train.Example.FromString(encoded).features.feature.items()
+    } == row
 
 
 def test_the_bytes_written_by_hand() -> None:
