@@ -90,7 +90,7 @@ BAD = {
     "no text": (P, b"\xff\xfe", 400, "JSON Parse error: "),
     "nothing": (P, b"", 400, "JSON Parse error: "),
     "too deep": (P, DEEP, 400, "JSON Parse error: "),
-    "deep": (P, {"instances": json.loads("[" * 200 + "]" * 200)}, 400, "number: JSON Value: a list of 1 is not of expected"),
+    "deep": (P, {"instances": json.loads("[" * 60 + "]" * 60)}, 400, "number: JSON Value: a list of 1 is not of expected"),
     "a list": (P, [1], 400, "JSON Value: a list of 1 Is not object"),
     "no rows": (P, {"instances": []}, 400, "No values in 'instances' array"),
     "rows that are none": (P, {"instances": 3}, 400, "JSON Value: 3 Expecting 'instances' to be an list/array"),
