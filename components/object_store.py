@@ -16,7 +16,6 @@ import fnmatch
 import functools
 import itertools
 import os
-import re
 from datetime import timedelta
 from urllib.parse import urlsplit
 
@@ -24,8 +23,8 @@ import pyarrow as pa
 from pyarrow import fs
 
 from schemas.errors import PassingError, UserError
+from schemas.features import OBJECT_STORE
 
-ADDRESS = re.compile(r"(s3|gs)://([^/@?#*\[\]\s]+)(/.*)?", re.DOTALL)
 S3_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 S3_REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
 GS_ENDPOINT = "STORAGE_EMULATOR_HOST"
@@ -49,8 +48,9 @@ def file_system(address: str) -> tuple[fs.FileSystem, str]:
         UserError: it is no address of a store, or the environment's endpoint is none.
         OSError: the store cannot be asked where the bucket is.
     """
-    if not (match := ADDRESS.fullmatch(address)):
-        raise UserError(f"{address}: expected an address such as s3://bucket/folder or gs://bucket/folder.")
+    if not (match := OBJECT_STORE.fullmatch(address)):
+        # It is not shown, because it may contain credentials.
+        raise UserError("Expected an address such as s3://bucket/folder or gs://bucket/folder, without credentials.")
     scheme, bucket, key = match.groups()
     return _file_system(scheme, bucket, *_environment(scheme)), f"{bucket}{(key or '').rstrip('/')}"
 

@@ -42,6 +42,9 @@ NAME_EXPECTED = (
 )
 
 
+OBJECT_STORE = re.compile(r"(s3|gs)://([^/@?#*\[\]{}\s]+)(/.*)?", re.DOTALL)
+"""The address of a place in an object store: scheme, bucket, and key."""
+
 Fault = tuple[located_yaml.KeyPath, str]
 
 

@@ -15,7 +15,7 @@ from pyarrow import parquet
 from components import object_store
 from components.example_gen.csv_lines import CsvLines, FileFaultError
 from components.example_gen.settings import SourceSettings
-from schemas.errors import UserError
+from schemas.errors import PassingError, UserError
 
 BATCH_ROWS = 65_536
 BLOCK_BYTES = 16 << 20
@@ -104,9 +104,11 @@ def beginning(path: str, size: int) -> bytes:
 
 @contextmanager
 def _opened(path: str, source: SourceSettings) -> Iterator[pa.NativeFile]:
-    """Open a file for Arrow, unpacked; errors meanwhile are faults of the file."""
+    """Open a file for Arrow, unpacked; errors meanwhile are faults of the file, but for a store that does not answer."""
     try:
         raw = object_store.open_input(path) if "://" in path else pa.OSFile(path)
+    except PassingError:
+        raise
     except (UserError, OSError) as error:
         raise FileFaultError(f"cannot be opened: {error}") from error
     with raw as file:
@@ -121,6 +123,10 @@ def _opened(path: str, source: SourceSettings) -> Iterator[pa.NativeFile]:
             compression = next((name for magic, name in COMPRESSIONS.items() if first.startswith(magic)), None)
             yield pa.CompressedInputStream(file, compression) if compression else file
         except (pa.ArrowException, OSError, EOFError) as error:
+            if "://" in path and isinstance(error, OSError):
+                lost = object_store.fault(path, error)
+                if isinstance(lost, PassingError):
+                    raise lost from error
             raise FileFaultError(f"cannot be read to its end as {source.format}: {error}") from error
 
 

@@ -1,13 +1,12 @@
 """Settings of the data: its places and formats, and the held-out interactions."""
 
-import re
 from datetime import date
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Discriminator, Field, PositiveInt, Tag, field_validator, model_validator
 
 from schemas.errors import UserError
-from schemas.features import Declaration, address_fault
+from schemas.features import OBJECT_STORE, Declaration, address_fault
 from schemas.located_yaml import FaultsError
 
 MOST_DAYS = 36_500
@@ -15,7 +14,6 @@ HISTORY_DAYS = 7  # a week: users who come every Saturday have a history
 Weekday = Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
 WEEKDAYS: tuple[Weekday, ...] = get_args(Weekday)
 Scalar = bool | int | float | str
-STORE = re.compile(r"(s3|gs)://[^/@?#*\[\]{}\s]+(/|$)")
 DATE_PARTS = ("{YYYY}", "{MM}", "{DD}")
 
 
@@ -138,7 +136,7 @@ class SourceSettings(Declaration):
     @field_validator("path")
     @classmethod
     def _is_a_path_or_an_address(cls, path: str) -> str:
-        if address_fault(path) and not STORE.match(path):
+        if address_fault(path) and not OBJECT_STORE.fullmatch(path):
             raise ValueError(
                 "expected a path of this machine, or an address s3://bucket/folder or gs://bucket/folder without credentials, "
                 "which are the environment's matter"

@@ -142,6 +142,14 @@ def test_a_store_that_is_away_may_come_back(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     with pytest.raises(PassingError, match="s3://bucket/logs: the object store says: "):
         listing.listed("s3://bucket/logs")
+    with pytest.raises(PassingError):  # no fault of the file, which would end the day
+        reading.column_types("s3://bucket/logs.csv", SourceSettings(path="s3://bucket/logs.csv", format="csv"))
+
+
+def test_an_address_with_credentials_is_not_shown() -> None:
+    with pytest.raises(UserError, match="without credentials") as raised:
+        object_store.file_system("s3://id:hunter2@bucket/x")
+    assert "hunter2" not in str(raised.value)
 
 
 @pytest.mark.parametrize("endpoint", ["ftp://minio", "http://", "http://minio/path", "http://id:hunter2@minio"])

@@ -4,8 +4,8 @@ import pytest
 from rendered import EXAMPLE, KUBERNETES, Resource, copy, of_kind, pods, render, validate
 from typer.testing import CliRunner
 
-from components import object_store
 from pipeline.cli import app
+from schemas.features import OBJECT_STORE
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def test_servers_read_what_the_container_beside_them_keeps(resources: list[Resou
     assert f"--model_config_file={target}/models.config" in server["args"]
     assert f"{target}/models.config" in waiting["command"][-1]
     (settings,) = (each["data"] for name, each in of_kind(resources, "ConfigMap").items() if "ndr-bucket" in name)
-    assert object_store.ADDRESS.fullmatch(settings["PUSH_FOLDER"])
+    assert OBJECT_STORE.fullmatch(settings["PUSH_FOLDER"])
     assert mirror["envFrom"][0]["configMapRef"]["name"] in of_kind(resources, "ConfigMap")
     said = CliRunner().invoke(app, ["mirror", "/same", "/same", option, pause])
     assert said.exit_code == 1 and "expected another folder" in said.output  # the command takes these
