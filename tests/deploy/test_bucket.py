@@ -10,7 +10,13 @@ from schemas.features import OBJECT_STORE
 
 @pytest.fixture(scope="module")
 def resources(tmp_path_factory: pytest.TempPathFactory) -> list[Resource]:
-    return render(copy(tmp_path_factory.mktemp("copy") / "deploy", "bucket", "autoscaling", "monitoring") / EXAMPLE)
+    """As the component's first lines say: with their generator in the overlay."""
+    deploy = copy(tmp_path_factory.mktemp("copy") / "deploy", "bucket", "autoscaling", "monitoring")
+    said = (deploy / "components" / "bucket" / "kustomization.yaml").read_text().splitlines()
+    overlay = deploy / EXAMPLE / "kustomization.yaml"
+    with overlay.open("a") as file:
+        file.writelines(f"{line.removeprefix('#     ')}\n" for line in said if line.startswith("#     "))
+    return render(overlay.parent)
 
 
 @pytest.mark.parametrize("version", KUBERNETES)
@@ -35,6 +41,7 @@ def test_servers_read_what_the_container_beside_them_keeps(resources: list[Resou
     assert f"--model_config_file={target}/models.config" in server["args"]
     assert f"{target}/models.config" in waiting["command"][-1]
     (settings,) = (each["data"] for name, each in of_kind(resources, "ConfigMap").items() if "ndr-bucket" in name)
+    assert settings["AWS_ENDPOINT_URL_S3"].startswith("http")
     assert OBJECT_STORE.fullmatch(settings["PUSH_FOLDER"])
     assert mirror["envFrom"][0]["configMapRef"]["name"] in of_kind(resources, "ConfigMap")
     said = CliRunner().invoke(app, ["mirror", "/same", "/same", option, pause])
