@@ -29,6 +29,7 @@ from serving.front import Front
 from serving.histories import Histories
 from serving.metrics import Metrics
 from serving.ports import port_taken
+from serving.precedence import requests_first
 from serving.readiness import Readiness
 from serving.record import Record
 from serving.request_log import QUERIED, RequestLog
@@ -170,17 +171,18 @@ class EmbeddedServer:
         def count_ids(inputs: Arrays) -> Counts:
             return vocabularies.count(inputs) if random.random() < share else {}
 
-        servable = Servable(
-            name,
-            version,
-            folder,
-            self._settings.config.limits,
-            self._settings.max_batch_rows,
-            self.metrics.observe_batch,
-            count_ids,
-            histories.complete if histories and name in QUERIED else lambda inputs: inputs,
-        )
-        replay(servable, folder)
+        with requests_first(lambda: self._front.running):
+            servable = Servable(
+                name,
+                version,
+                folder,
+                self._settings.config.limits,
+                self._settings.max_batch_rows,
+                self.metrics.observe_batch,
+                count_ids,
+                histories.complete if histories and name in QUERIED else lambda inputs: inputs,
+            )
+            replay(servable, folder)
         return servable
 
     def _load_histories(self, version: int) -> None:
@@ -271,7 +273,7 @@ class EmbeddedServer:
 
 
 def prefer_requests() -> None:
-    """Configure this process's interpreter so that answers wait neither for loading a version nor for the garbage collector.
+    """Configure this process so that answers wait neither for loading a version nor for the garbage collector.
 
     A collection scans 370,000 objects of TensorFlow and similar libraries, which stay until the process ends, and holds all threads
     for 150 ms. From here on they are excluded, so that it scans only objects of versions and requests.
