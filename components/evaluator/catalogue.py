@@ -1,4 +1,4 @@
-"""The day's whole catalogue in memory, shared by all scorers."""
+"""The day's whole catalogue, shared by all scorers: ids and counts in memory, embeddings on disk."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,10 +17,11 @@ from components.evaluator.content import Content
 from components.evaluator.known import Known
 from components.evaluator.names import CANDIDATE
 from components.evaluator.positions import positions
-from components.evaluator.ranking import TIE, top_rows
+from components.evaluator.ranking import TIE, top_among
 from components.evaluator.settings import EvaluatorSettings
 from components.example_gen.sources import MICROSECONDS_A_DAY
 from components.indexer import files as item_files
+from components.indexer import on_disk
 from components.indexer.filter_columns import sample
 from components.indexer.filters import SAMPLE
 from components.trainer.export import load_tower
@@ -82,7 +83,7 @@ class Catalogue:
     embeddings: dict[str, NDArray[np.float32]] = field(init=False)
 
     def __post_init__(self) -> None:
-        items = {name: item_files.read(folder) for name, folder in self.places.item_folders.items()}
+        items = {name: item_files.read(folder, on_disk=True) for name, folder in self.places.item_folders.items()}
         self.ids = pa.array(items[CANDIDATE].ids, pa.binary())
         self.embeddings = {name: each.embeddings for name, each in items.items()}
         self.known = Known.read(self.places.counts, self.ids, self.span, self.settings.neighbours)
@@ -92,13 +93,13 @@ class Catalogue:
         self.is_known |= np.array([item in has_rows for item in items[CANDIDATE].ids], bool)
         self.known_users = self._ids_with_rows(self.spec.id_table(self.spec.raw_query, self.spec.interactions.user))
         self.facts = facts.read(self.places.facts)
-        drawn = item_files.read(self.places.as_new)
+        drawn = item_files.read(self.places.as_new, on_disk=True)
         rows = positions(pa.array(drawn.ids, pa.binary()), self.ids)
         self.is_new = np.zeros(len(self.ids), bool)
         self.is_new[rows] = True
         self.as_new = self.embeddings[CANDIDATE]
         if len(rows):
-            self.as_new = self.as_new.copy()
+            self.as_new = on_disk.copy(self.as_new)
             self.as_new[rows] = drawn.embeddings
         interactions = self.known.counts / ONE
         self._share = interactions / max(1.0, interactions.sum())
@@ -113,7 +114,7 @@ class Catalogue:
     def served(self) -> item_files.ItemEmbeddings:
         """The candidate's items as they are searched; these differ from the ranked ones if features changed on the day."""
         assert self.places.index is not None
-        return item_files.read(self.places.index)
+        return item_files.read(self.places.index, on_disk=True)
 
     @property
     def is_served(self) -> bool:
@@ -167,7 +168,7 @@ class Catalogue:
         measured[asked, 0] = 1.0
         for number, share in enumerate(shares, 1):
             passing = np.flatnonzero(self._sample <= np.float32(share))
-            exact = passing[top_rows(queries[asked], items[passing], min(k, len(passing)))]
+            exact = top_among(queries[asked], items, passing, k)
             found = self._searched(queries[asked], exact.shape[1], of_rows, (f"{SAMPLE}<={share}",))
             found[~np.isin(found, passing)] = -1
             measured[asked, number] = self._shares(queries[asked], exact, found, items)

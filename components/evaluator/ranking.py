@@ -1,10 +1,15 @@
-"""Exact ranks of true items among a whole catalogue, and its exact first items, by blocked matrix products."""
+"""Exact ranks of true items among a whole catalogue, and its exact first items, by blocked matrix products.
+
+The catalogue is divided into shards, one after another in memory: the number of items above the true one is the sum over the
+shards, and the first items are the first of those that each shard collects. The embeddings may lie on disk
+(`components.indexer.on_disk`). A shard consists of whole blocks, so that no result depends on the division.
+"""
 
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +22,7 @@ TIE = 1e-6
 item scored in two blocks must not beat itself. The tolerance is absolute, for unit vectors, whose scores are in [-1, 1]."""
 
 BLOCK_ITEMS, BLOCK_QUERIES = 510, 512  # their float32 scores are 1 MB, which fits a core's cache
+SHARD_BYTES = 1 << 28  # of the embeddings that all queries are compared with before the next are read
 MOST_IN_A_BYTE = 255
 SAMPLED_ITEMS = 1024  # their scores give a threshold above which items are collected as candidates for the first
 MISSES = 1e-3  # the expected share of queries that need a second search, because too few items were collected
@@ -162,16 +168,24 @@ def rank_and_retrieve(
     true_scores = np.einsum("qw,qw->q", queries, items[true_rows])
     if bonuses is not None:
         true_scores += bonuses.of_items(true_rows)
-    counts = np.zeros((2, len(queries)), np.int64)
-    retrieved = np.full((len(queries), k), -1, np.int64)
-    with _workers() as threads:
-        for start in range(0, len(queries), BLOCK_QUERIES):
-            chosen = np.arange(start, min(start + BLOCK_QUERIES, len(queries)))
-            own = (true_rows[chosen], true_scores[chosen])
-            asked = _Asked(
-                queries[chosen], items, excluded and excluded.of(chosen), bonuses and bonuses.of(chosen), own, k
+    blocks = []
+    for chosen in _blocks(len(queries)):
+        own = (true_rows[chosen], true_scores[chosen])
+        of_block = left_out.of(chosen[0], chosen[-1] + 1)
+        blocks.append(
+            _Asked(
+                queries[chosen],
+                items,
+                excluded and excluded.of(chosen),
+                bonuses and bonuses.of(chosen),
+                own,
+                k,
+                of_block,
             )
-            counts[:, chosen], retrieved[chosen] = asked.scan(left_out.of(start, start + BLOCK_QUERIES), threads)
+        )
+    _scan(blocks, items)
+    counts = np.concatenate([np.zeros((2, 0), np.int64), *(each.counts for each in blocks)], axis=1)
+    retrieved = np.concatenate([np.zeros((0, k), np.int64), *(each.first() for each in blocks)])
     not_above, below = counts
     ranked = len(items) - left_out.number
     nowhere = ~np.isfinite(true_scores)
@@ -223,21 +237,43 @@ def top_rows(
     Returns:
         [queries, k] int64 rows of `items`, the best first; -1 for none.
     """
-    retrieved = np.full((len(queries), k), -1, np.int64)
     if not k or not len(items):
-        return retrieved
-    nothing = np.zeros(0, np.int64)
-    with _workers() as threads:
-        for start in range(0, len(queries), BLOCK_QUERIES):
-            chosen = np.arange(start, min(start + BLOCK_QUERIES, len(queries)))
-            left_out = excluded and excluded.of(chosen)
-            pairs = (nothing, nothing)
-            if left_out:
-                order = np.argsort(left_out.rows, kind="stable")
-                pairs = (left_out.rows[order], left_out.queries[order])
-            asked = _Asked(queries[chosen], items, left_out, bonuses and bonuses.of(chosen), None, k)
-            retrieved[chosen] = asked.scan(pairs, threads)[1]
-    return retrieved
+        return np.full((len(queries), k), -1, np.int64)
+    blocks = []
+    for chosen in _blocks(len(queries)):
+        left_out = excluded and excluded.of(chosen)
+        pairs = (np.zeros(0, np.int64), np.zeros(0, np.int64))
+        if left_out:
+            order = np.argsort(left_out.rows, kind="stable")
+            pairs = (left_out.rows[order], left_out.queries[order])
+        blocks.append(_Asked(queries[chosen], items, left_out, bonuses and bonuses.of(chosen), None, k, pairs))
+    _scan(blocks, items)
+    return np.concatenate([np.zeros((0, k), np.int64), *(each.first() for each in blocks)])
+
+
+def top_among(
+    queries: NDArray[np.float32], items: NDArray[np.float32], rows: NDArray[np.int64], k: int
+) -> NDArray[np.int64]:
+    """Return the exact first items of each query among some, at most one shard of them in memory.
+
+    Args:
+        queries: [queries, width].
+        items: [items, width], finite.
+        rows: of the items, ascending.
+        k: the number of items.
+
+    Returns:
+        [queries, k] int64 rows of `items`, the best first; fewer columns if there are fewer rows.
+    """
+    best = np.zeros((len(queries), 0), np.int64)
+    step = _shard_rows(items)
+    for start in range(0, len(rows), step):
+        some = rows[start : start + step]
+        found = some[top_rows(queries, items[some], min(k, len(some)))]
+        best = np.concatenate([best, found], axis=1)
+        scores = np.einsum("qw,qkw->qk", queries, items[best])
+        best = np.take_along_axis(best, np.argsort(-scores, axis=1, kind="stable")[:, :k], axis=1)
+    return best
 
 
 class NotCounted(NamedTuple):
@@ -293,6 +329,10 @@ class _Asked:
         bonuses: added to scores.
         own: [queries] rows and scores of the true items, if they are ranked.
         k: the number of first items to retrieve.
+        left_out: the rows, ascending, and queries of pairs that are neither counted nor, except true items, collected.
+
+    Attributes:
+        counts: [2, queries] int64, the items scanned so far that are not above the true one, and those below it.
     """
 
     def __init__(
@@ -303,8 +343,12 @@ class _Asked:
         bonuses: Bonuses | None,
         own: tuple[NDArray[np.int64], NDArray[np.float32]] | None,
         k: int,
+        left_out: tuple[NDArray[np.int64], NDArray[np.int64]],
     ) -> None:
         self._queries, self._items = queries, items
+        self._left_out = left_out
+        self.counts = np.zeros((2, len(queries)), np.int64)
+        self._collected: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
         self._columns = np.ascontiguousarray(queries.T)
         self._excluded, self._bonuses = excluded, bonuses
         self._own = own
@@ -316,25 +360,24 @@ class _Asked:
         self._bounds = None if own is None else (own[1] + np.float32(TIE), own[1] - np.float32(TIE))
         self._floors = self._collected_above() if k else None
 
-    def scan(
-        self, left_out: tuple[NDArray[np.int64], NDArray[np.int64]], threads: ThreadPoolExecutor
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return [2, queries] counts, see `_scan_share`, and [queries, k] retrieved rows.
+    def scan(self, start: int, end: int, threads: ThreadPoolExecutor) -> None:
+        """Compare the queries with the items between two rows: add to the counts, collect candidates for the first.
 
         Args:
-            left_out: the rows, ascending, and queries of pairs that are neither counted nor, except true items, collected.
+            start: a multiple of `BLOCK_ITEMS`.
+            end: the row after the last.
             threads: a thread for each core.
         """
         # Blocks do not depend on the number of threads, because the last bit of a product may depend on its block.
         cores = len(os.sched_getaffinity(0))
-        share = BLOCK_ITEMS * max(1, -(-len(self._items) // (BLOCK_ITEMS * cores)))
-        shares = [(first, min(first + share, len(self._items))) for first in range(0, len(self._items), share)]
-        parts = list(threads.map(partial(self._scan_share, left_out), shares))
-        counts = sum((part[0] for part in parts), np.zeros((2, len(self._queries)), np.int64))
-        return counts, self._first([found for _, of_share in parts for found in of_share])
+        share = BLOCK_ITEMS * max(1, -(-(end - start) // (BLOCK_ITEMS * cores)))
+        shares = [(first, min(first + share, end)) for first in range(start, end, share)]
+        for counted, collected in threads.map(self._scan_share, shares):
+            self.counts += counted
+            self._collected += collected
 
     def _scan_share(
-        self, left_out: tuple[NDArray[np.int64], NDArray[np.int64]], ends: tuple[int, int]
+        self, ends: tuple[int, int]
     ) -> tuple[NDArray[np.int64], list[tuple[NDArray[np.int64], NDArray[np.float32]]]]:
         """Count, among the items between two rows, those not above and those below the true one, [2, queries]; collect candidates.
 
@@ -354,8 +397,8 @@ class _Asked:
                     each[slice(*np.searchsorted(self._added[0], [start, end]))] for each in self._added
                 )
                 block[rows - start, queries] += values  # each pair once
-            chosen = slice(*np.searchsorted(left_out[0], [start, end]))
-            block[left_out[0][chosen] - start, left_out[1][chosen]] = -np.inf
+            chosen = slice(*np.searchsorted(self._left_out[0], [start, end]))
+            block[self._left_out[0][chosen] - start, self._left_out[1][chosen]] = -np.inf
             if self._floors is not None:
                 above = np.flatnonzero(np.greater(block, self._floors, out=flag))
                 collected.append((start * number + above, block.reshape(-1)[above]))
@@ -375,12 +418,12 @@ class _Asked:
         floors = ascending[np.arange(len(place)), np.maximum(0, len(sample) - place)]
         return np.where(place > len(sample), np.float32(-np.inf), floors)
 
-    def _first(self, collected: list[tuple[NDArray[np.int64], NDArray[np.float32]]]) -> NDArray[np.int64]:
-        """Return [queries, k] rows with the highest scores."""
+    def first(self) -> NDArray[np.int64]:
+        """Return [queries, k] rows with the highest scores, after all items were scanned."""
         number = len(self._queries)
         if self._floors is None:
             return np.zeros((number, 0), np.int64)
-        flat, scores = (np.concatenate(each) for each in zip(*collected, strict=True))
+        flat, scores = (np.concatenate(each) for each in zip(*self._collected, strict=True))
         rows, queries = np.divmod(flat, number)
         if self._own is not None:  # the true item was left out of the counts, so it was not collected
             own_rows, own_scores = self._own
@@ -433,6 +476,25 @@ def _rows_of_least(keys: NDArray[np.uint64], k: int) -> NDArray[np.int64]:
     """Return the rows of the least k of [queries, n] keys, in order; -1 for NO_KEY."""
     least = np.sort(np.partition(keys, k - 1, axis=1)[:, :k], axis=1)
     return np.where(least == NO_KEY, -1, (least & np.uint64(0xFFFFFFFF)).astype(np.int64))
+
+
+def _blocks(queries: int) -> list[NDArray[np.int64]]:
+    """Return the numbers of the queries of each block."""
+    return [np.arange(start, min(start + BLOCK_QUERIES, queries)) for start in range(0, queries, BLOCK_QUERIES)]
+
+
+def _shard_rows(items: NDArray[np.float32]) -> int:
+    """Return the number of items in a shard, a multiple of `BLOCK_ITEMS`."""
+    return BLOCK_ITEMS * max(1, SHARD_BYTES // (4 * items.shape[1] * BLOCK_ITEMS))
+
+
+def _scan(blocks: list[_Asked], items: NDArray[np.float32]) -> None:
+    """Compare all blocks of queries with one shard of the items after another."""
+    rows = _shard_rows(items)
+    with _workers() as threads:
+        for start in range(0, len(items), rows):
+            for asked in blocks:
+                asked.scan(start, min(start + rows, len(items)), threads)
 
 
 def _column_sums(flags: NDArray[np.bool_]) -> NDArray[np.int64]:

@@ -13,8 +13,10 @@ which is what an index answers with, is its place in the order of the ids (bytew
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import numpy as np
@@ -24,12 +26,14 @@ from numpy.typing import NDArray
 from tfx.dsl.io import fileio
 from tfx.utils import io_utils
 
+from components.indexer import on_disk as on_disk_arrays
 from schemas.errors import UserError
 from schemas.features import CANDIDATE_ID
 
 EMBEDDING = "embedding"
 DESCRIPTION = "index.json"
 IDS = "ids.arrow"
+GATHERED_ROWS = 1 << 20  # in a step from the parts to the rows of a catalogue
 PART_NAME = re.compile(r"items-\d{5}-of-(\d{5})\.arrow")
 
 
@@ -107,30 +111,25 @@ def write_renewed(folder: str, base: ItemEmbeddings, gone: pa.Array, changed: It
     write_part(folder, 1, 2, width, [(changed.ids, changed.embeddings)])
 
 
-def read(folder: str) -> ItemEmbeddings:
+def read(folder: str, on_disk: bool = False) -> ItemEmbeddings:
     """Read all parts.
 
-    The whole catalogue is in memory afterwards; beyond it only one part is, and none where they are on a local disk.
+    Args:
+        folder: of the parts.
+        on_disk: whether the embeddings stay on disk (`components.indexer.on_disk`); only the ids are in memory then. Otherwise the
+            whole catalogue is, and beyond it only one part, and none where they are on a local disk.
 
     Raises:
         UserError: a part is missing, or is not one, or an embedding is not finite.
     """
-    tables = [_read_part(folder, name) for name in _part_names(folder)]
+    tables = [_read_part(folder, name, on_disk) for name in _part_names(folder)]
     widths = {table.schema.field(EMBEDDING).type.list_size for table in tables}
     if len(widths) > 1:
         raise _unreadable(folder, f"parts with embeddings of one width, found {sorted(widths)}")
     ids = pa.chunked_array([chunk for table in tables for chunk in table.column(CANDIDATE_ID).chunks], pa.binary())
-    order = pc.sort_indices(ids)
-    rows = np.empty(len(order), np.int64)
-    rows[order.to_numpy()] = np.arange(len(order))
-    embeddings = np.empty((len(rows), widths.pop()), np.float32)
-    start = 0
-    for table in tables:
-        for chunk in table.column(EMBEDDING).chunks:
-            embeddings[rows[start : start + len(chunk)]] = (
-                chunk.flatten().to_numpy().reshape(len(chunk), embeddings.shape[1])
-            )
-            start += len(chunk)
+    order, width = pc.sort_indices(ids), widths.pop()
+    embeddings = on_disk_arrays.empty(len(order), width) if on_disk else np.empty((len(order), width), np.float32)
+    _gather(tables, order.to_numpy().astype(np.int64), embeddings)
     ascending = ids.take(order).to_pylist()
     _check_finite(folder, ascending, embeddings)
     return ItemEmbeddings(ascending, embeddings)
@@ -212,14 +211,31 @@ def _part_names(folder: str) -> list[str]:
     return sorted(found)
 
 
-def _read_part(folder: str, name: str) -> pa.Table:
+def _gather(tables: list[pa.Table], order: NDArray[np.int64], embeddings: NDArray[np.float32]) -> None:
+    """Fill [items, width] with the embeddings of all tables, in the order of these positions among them.
+
+    Writes from the first row to the last, and reads each sorted part so too: pages come from disk and go there once.
+    """
+    chunks = [chunk for table in tables for chunk in table.column(EMBEDDING).chunks]
+    starts = np.cumsum([0, *map(len, chunks)])
+    for first in range(0, len(order), GATHERED_ROWS):
+        places = np.argsort(order[first : first + GATHERED_ROWS], kind="stable")
+        wanted = order[first : first + GATHERED_ROWS][places]
+        ends = np.searchsorted(wanted, starts)
+        for number in np.flatnonzero(np.diff(ends)).tolist():
+            of_chunk = slice(ends[number], ends[number + 1])
+            vectors = chunks[number].flatten().to_numpy().reshape(-1, embeddings.shape[1])
+            embeddings[first + places[of_chunk]] = vectors[wanted[of_chunk] - starts[number]]
+
+
+def _read_part(folder: str, name: str, on_disk: bool = False) -> pa.Table:
     path = os.path.join(folder, name)
     try:
-        if "://" in path:
-            with fileio.open(path, "rb") as file:
-                source = pa.BufferReader(file.read())
-        else:
+        if "://" not in path:
             source = pa.memory_map(path)
+        else:
+            with fileio.open(path, "rb") as file:
+                source = _copied(file) if on_disk else pa.BufferReader(file.read())
         table = pa.ipc.open_file(source).read_all()
     except pa.ArrowInvalid as error:
         raise _unreadable(folder, f"Arrow IPC in {name}, found something else: {error}") from error
@@ -228,6 +244,14 @@ def _read_part(folder: str, name: str) -> pa.Table:
         found = ", ".join(f"{field.name}: {field.type}" for field in table.schema)
         raise _unreadable(folder, f"ids and embeddings in {name}, found {found}")
     return table
+
+
+def _copied(file: Any) -> pa.MemoryMappedFile:
+    """Copy a file to a temporary one, which is mapped into memory and goes with the mapping."""
+    with NamedTemporaryFile() as copied:
+        shutil.copyfileobj(file, copied)
+        copied.flush()
+        return pa.memory_map(copied.name)
 
 
 def _check_finite(folder: str, ids: list[bytes], embeddings: NDArray[np.float32]) -> None:

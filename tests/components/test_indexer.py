@@ -23,6 +23,7 @@ from components.indexer import embedding, faiss_index, files
 from components.indexer.component import INDEX_PROPERTY, IndexerExecutor
 from components.indexer.embedding import EmbedCatalogue, LoadedTower
 from components.indexer.settings import IndexerSettings, Plan
+from components.pusher import object_store  # registers file systems
 from ndr_client.served import ITEM_TOWER
 from schemas.errors import UserError
 from schemas.features import CANDIDATE_ID, FeatureSpec
@@ -36,6 +37,7 @@ SPEC = FeatureSpec.model_validate(
         "item": {"item": {"kind": "id", "table": "item"}, "price": {"kind": "number", "scale": "none"}},
     }
 )
+assert object_store
 WIDTH, ITEMS = 6, 4000  # in three parts: each of two batches and a rest
 plans = pytest.mark.parametrize("plan", [Plan("flat"), Plan("ivf", 4, 2)], ids=lambda plan: plan.kind)
 
@@ -193,11 +195,22 @@ def write_parts(folder: Path, *parts: dict[bytes, list[float]]) -> None:
         files.write_part(str(folder), number, len(parts), 2, batches)
 
 
-def test_a_row_is_the_place_of_an_id_over_all_parts(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rows_at_once", [1, 2, 5])
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_a_row_is_the_place_of_an_id_over_all_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_disk: bool, rows_at_once: int
+) -> None:
+    monkeypatch.setattr(files, "GATHERED_ROWS", rows_at_once)
     write_parts(tmp_path, {b"b": [1, 0], b"\xff": [2, 0]}, {}, {b"a": [3, 0], b"c": [4, 0], b"": [5, 0]})
-    read = files.read(str(tmp_path))
+    read = files.read(str(tmp_path), on_disk=on_disk)
     assert read.ids == [b"", b"a", b"b", b"c", b"\xff"]
     assert read.embeddings.tolist() == [[5, 0], [3, 0], [1, 0], [4, 0], [2, 0]]
+
+
+def test_embeddings_of_an_address_stay_on_disk_too() -> None:
+    folder, vectors = "ram://embeddings/index", np.array([[1, 0], [2, 0]], np.float32)
+    files.write_part(folder, 0, 1, 2, [([b"a", b"b"], vectors)])
+    assert files.read(folder, on_disk=True).embeddings.tolist() == vectors.tolist()
 
 
 def test_parts_that_are_not_whole_are_refused_by_name(tmp_path: Path) -> None:

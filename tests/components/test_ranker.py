@@ -21,7 +21,7 @@ from components.analysis import files as analysis_files
 from components.analysis.vocabulary import Known, entries
 from components.artifacts import Counts, ItemIndex, Retriever, warm_start_folder
 from components.counts.files import THROUGH, TRAINING
-from components.evaluator import ranked, slices
+from components.evaluator import ranked, ranking, slices
 from components.evaluator.as_new import AsNew, is_drawn
 from components.evaluator.cooccurrence import FADES, NEWEST
 from components.evaluator.expectation import hit_probability, reciprocal_rank
@@ -467,6 +467,15 @@ def test_sums_cover_the_retrieved_items(world: World) -> None:
 
 def test_several_workers_leave_the_same_files_to_the_byte(world: World) -> None:
     assert world.rank("one") == world.rank("three", workers=3)
+
+
+def test_four_shards_of_the_catalogue_leave_the_same_files_to_the_byte(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranking, "BLOCK_ITEMS", len(ITEMS) // 4)
+    whole = world.rank("whole")
+    monkeypatch.setattr(ranking, "SHARD_BYTES", 1)
+    assert world.rank("shards") == whole
 
 
 def test_a_first_run_has_no_baseline_and_uses_trainings_counts(world: World) -> None:

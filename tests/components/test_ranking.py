@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from components.evaluator import ranking
 from components.evaluator.ranking import Bonuses, Excluded, Ranks
+from components.indexer import on_disk
 
 
 def excluded_of(lists: list[list[int]]) -> Excluded:
@@ -95,6 +96,37 @@ def test_ranks_are_those_by_definition(case: Any, block_items: int, block_querie
         with_bonuses = ranking.rank_by_embedding(queries, items, true_rows, left_out, bonuses)
     same(found, by_definition(queries @ items.T, true_rows, lists))
     same(with_bonuses, by_definition(queries @ items.T + added, true_rows, lists))
+
+
+@given(st.integers(1, 90), st.integers(1, 12), st.integers(1, 40), st.integers(0, 2**32 - 1))
+def test_four_shards_give_the_same_as_one_to_the_last_tie(items: int, queries: int, k: int, seed: int) -> None:
+    """Unit vectors of which many are equal, so that products are not exact and ties are frequent; on disk and in memory."""
+    random = np.random.default_rng(seed)
+    vectors = random.normal(size=(-(-items // 3), 16)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors = vectors[random.integers(0, len(vectors), items)]
+    asked = random.normal(size=(queries, 16)).astype(np.float32)
+    true_rows = random.integers(0, items, queries)
+    excluded = excluded_of([random.integers(0, items, random.integers(0, 6)).tolist() for _ in range(queries)])
+    bonuses, _ = bonuses_of(true_rows, items)
+    passing = np.flatnonzero(random.random(items) < 0.5)
+
+    def found(vectors: NDArray[np.float32]) -> list[Any]:
+        ranks, rows = ranking.rank_and_retrieve(asked, vectors, true_rows, k, excluded, bonuses)
+        first = ranking.top_rows(asked, vectors, k, excluded, bonuses)
+        return [each.tolist() for each in (*ranks, rows, first)]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ranking, "BLOCK_ITEMS", max(1, -(-items // 4)))
+        patch.setattr(ranking, "BLOCK_QUERIES", 5)
+        whole, among = found(vectors), ranking.top_among(asked, vectors, passing, k)
+        patch.setattr(ranking, "SHARD_BYTES", 1)
+        assert found(vectors) == found(on_disk.copy(vectors)) == whole
+        of_shards = ranking.top_among(asked, vectors, passing, k)
+    scores = np.einsum("qw,qkw->qk", asked, vectors[among])
+    np.testing.assert_allclose(np.einsum("qw,qkw->qk", asked, vectors[of_shards]), scores, atol=1e-6)
+    assert of_shards.shape == among.shape and set(of_shards.ravel()) <= set(passing)
+    assert all(len(set(rows)) == len(rows) for rows in of_shards.tolist())
 
 
 def test_more_items_than_a_byte_counts() -> None:
