@@ -20,7 +20,8 @@ class InvertedLists(NamedTuple):
     """The division of the items into the lists of an IVF.
 
     Attributes:
-        centroids: [lists, width] float32; an item is in the list whose centroid has the largest inner product with it.
+        centroids: [lists, width] float32 of length one; an item is in the list whose centroid has the largest inner product with
+            it.
         sizes: [lists] int64, the number of items in each.
         order: [items] int64 rows, list after list, ascending in each.
     """
@@ -107,6 +108,9 @@ def build(embeddings: NDArray[np.float32], plan: Plan, seed: int) -> FaissIndex:
         index = faiss.IndexIVFFlat(faiss.IndexFlatIP(width), width, plan.lists, faiss.METRIC_INNER_PRODUCT)
         index.nprobe = plan.probes or 1
         index.cp.seed = seed
+        index.cp.spherical = (
+            True  # of longer centroids the products are larger: the lists of the longest would attract most items
+        )
         index.cp.max_points_per_centroid = TRAINING_ITEMS_A_LIST
         index.cp.min_points_per_centroid = 1  # FAISS warns of fewer than 39; the catalogue decides the number
         index.train(embeddings)
