@@ -87,13 +87,14 @@ def recalls(
         exact: see `exact_scores`.
     """
     k = exact.shape[1]
+    # k is an argument, as it is served: of conditions on a constant TensorFlow leaves loops that its optimizer cannot sort.
     found = tf.function(
-        lambda batch: search(batch, tf.constant(k)).rows,
+        lambda batch, k: search(batch, k).rows,
         autograph=False,
-        input_signature=[tf.TensorSpec([None, queries.shape[1]], tf.float32)],
+        input_signature=[tf.TensorSpec([None, queries.shape[1]], tf.float32), tf.TensorSpec([], tf.int32)],
     )
     batches = (queries[start : start + BATCH] for start in range(0, len(queries), BATCH))
-    rows = np.concatenate([found(tf.constant(batch)).numpy() for batch in batches])
+    rows = np.concatenate([found(tf.constant(batch), tf.constant(k)).numpy() for batch in batches])
     scores = np.einsum("qw,qkw->qk", queries, embeddings[search.order[rows]])
     right = (rows >= 0) & (scores >= exact[:, -1:] - TIE)
     shares: NDArray[np.float64] = right.mean(axis=1)
