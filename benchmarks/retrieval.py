@@ -1,13 +1,17 @@
-"""The retriever's search over a million items: recall against queries a second, beside exact search, FAISS's IVF and HNSW.
+"""The retriever's search over a million items: recall against queries a second, beside exact search, FAISS and USearch.
 
-Embeddings are random, of a spectrum that falls as 1 / dimension, so that there is something for lists to follow; trained towers
-leave such a spectrum too.
+Twice: with the embeddings of a trained model and queries of its own (`benchmarks.trained_embeddings`), and with random vectors of
+a spectrum that falls as 1 / dimension. Each time also among the items that a filter lets pass, drawn at random.
 
-The retriever, exact search and FAISS's IVF are timed on embeddings, in the same process, taking turns of several queries: an exact
-search reads all items, so that whatever came behind each one would find the caches empty, which is not how a server is asked. The
-retriever and the IVF have the same lists and look at as many of them, so they find the same.
+All are measured in the same process on embeddings, and take turns of several queries: an exact search reads all items, so that
+whatever came behind each one would find the caches empty, which is not how a server is asked. Measured is processor time, with one
+thread each by default: a server has other queries for its other cores. The retriever and *FAISS IVF* have the same lists and probe
+as many of them, so they find the same. *FAISS IVF, its own lists* are what FAISS makes by its defaults; it probes as many as reach
+the same target. USearch is measured if it is installed (`pip install usearch`).
 """
 
+import importlib
+import importlib.util
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -23,8 +27,10 @@ import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 
-from benchmarks import common  # noqa: E402
+from benchmarks import common, trained_embeddings  # noqa: E402
 from components.indexer import faiss_index, tuning  # noqa: E402
+from components.indexer.component import DEEPEST  # noqa: E402
+from components.indexer.filters import Passing  # noqa: E402
 from components.indexer.search import ExactSearch, ListSearch, Search  # noqa: E402
 from components.indexer.settings import IndexerSettings  # noqa: E402
 
@@ -34,11 +40,16 @@ import matplotlib.pyplot as plt  # noqa: E402
 WIDTH = 64
 K = 100
 TURNS = {1: 100, 64: 5}  # by batch size, how many batches a turn has
-HNSW_LINKS, HNSW_CONSTRUCTION = 16, 60
+LINKS, CONSTRUCTION = 16, 60  # of HNSW
 HNSW_WIDTHS = (64, 128, 256, 512)
-SHARES = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the tuned probes
+SHARES = (0.5, 1.0, 2.0)  # of the tuned probes
+SELECTIVITIES = (0.5, 0.1, 0.01, 0.001)
+TRAINED, RANDOM = "trained", "random"
+MIB = 1 << 20
+UNTYPED: Any = faiss  # its stubs lack the arguments of parameters
 
 Embeddings = NDArray[np.float32]
+Rows = NDArray[np.int64]
 
 
 class Asked(NamedTuple):
@@ -56,148 +67,267 @@ class Asked(NamedTuple):
 Call = Callable[[Asked], Any]
 
 
+class Contender(NamedTuple):
+    """A search with one setting.
+
+    Attributes:
+        name: of the curve.
+        setting: probes or width; empty without one.
+        call: what is timed.
+        rows: maps what the call returns to [batch, K] rows of the embeddings.
+        mib: of the index, with the vectors.
+        build_seconds: processor seconds.
+    """
+
+    name: str
+    setting: int | str
+    call: Call
+    rows: Callable[[Any], Rows]
+    mib: float
+    build_seconds: float
+
+    @property
+    def key(self) -> str:
+        """Name and setting."""
+        return f"{self.name} {self.setting}".strip()
+
+
 def asked(queries: Embeddings, batch: int) -> list[Asked]:
     """Group queries into whole batches."""
     parts = (queries[start : start + batch] for start in range(0, len(queries) - batch + 1, batch))
     return [Asked(part, tf.constant(part)) for part in parts]
 
 
-def embeddings(count: int, seed: int) -> Embeddings:
+def random_vectors(count: int, seed: int) -> Embeddings:
     """[count, WIDTH] unit vectors."""
     vectors = np.random.default_rng(seed).normal(size=(count, WIDTH)) / np.arange(1.0, WIDTH + 1)
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
-def in_graph(search: Search) -> Call:
-    """Return a search as it is served: a function of a graph."""
-    call = tf.function(
-        lambda queries: search(queries, tf.constant(K)), input_signature=[tf.TensorSpec([None, WIDTH], tf.float32)]
-    ).get_concrete_function()
-    return lambda batch: call(batch.tensor)
-
-
-def recall(rows: NDArray[np.int64], exact: NDArray[np.int64]) -> float:
-    """Return the mean share of the exact first K that is found."""
-    return float(np.mean([len(set(e) & set(f)) / K for e, f in zip(exact.tolist(), rows.tolist(), strict=True)]))
+def recall(rows: Rows, exact: Rows) -> float:
+    """Return the mean share of the exact first rows, -1 for none, that is found."""
+    shares = [len({*e} & {*f} - {-1}) / len({*e} - {-1}) for e, f in zip(exact.tolist(), rows.tolist(), strict=True)]
+    return float(np.mean(shares))
 
 
 def timed(calls: Mapping[str, Call], queries: Embeddings, batch: int, rounds: int) -> dict[str, list[float]]:
-    """Return the median seconds of each call for a batch, in each turn."""
+    """Return the mean processor seconds of each call for a batch, in each turn."""
     batches = asked(queries, batch)
-    medians: dict[str, list[float]] = {name: [] for name in calls}
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(-1, rounds):  # the first is to warm up
         for name, call in calls.items():
-            seconds = []
+            begun = time.process_time()
             for each in range(TURNS[batch]):
-                taken = batches[(number * TURNS[batch] + each) % len(batches)]
-                begun = time.perf_counter()
-                call(taken)
-                seconds.append(time.perf_counter() - begun)
+                call(batches[(number * TURNS[batch] + each) % len(batches)])
             if number >= 0:
-                medians[name].append(common.median(seconds))
-    return medians
+                seconds[name].append((time.process_time() - begun) / TURNS[batch])
+    return seconds
 
 
-def rows_of(call: Call, order: NDArray[np.int64], queries: Embeddings) -> NDArray[np.int64]:
-    """Return the rows that a search of ours finds."""
-    return order[np.concatenate([call(each).rows.numpy() for each in asked(queries, 1)])]
+def seconds_of(call: Callable[[], Any]) -> tuple[Any, float]:
+    """Return what a call returns, and its processor seconds."""
+    begun = time.process_time()
+    return call(), time.process_time() - begun
 
 
-def measure(options: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Build and time everything; return the points of the curves, and further figures."""
-    items, queries = embeddings(options.items, 1), embeddings(options.queries, 2)
-    settings = IndexerSettings(kind="ivf", recall_at=K)
-    plan = settings.plan(options.items)
-    assert plan.lists
-    began = time.perf_counter()
-    index = faiss_index.build(items, plan, settings.seed)
-    lists = index.lists
-    assert lists is not None
-    built = time.perf_counter() - began
-    say(f"{plan.lists:,} lists in {built:.0f} s; tunes to a recall@{K} of {settings.recall_target}")
-    search = ListSearch(items, lists, 1, deepest=K)
-    began = time.perf_counter()
-    tuning.tune(search, items, embeddings(settings.tuning_queries, 3), K, settings.recall_target, plan.lists)
-    probes, tuned = search.probes, time.perf_counter() - began
-    say(f"{probes} probes in {tuned:.0f} s; builds HNSW")
-    raw: Any = index._index
-    hnsw = faiss.IndexHNSWFlat(WIDTH, HNSW_LINKS, faiss.METRIC_INNER_PRODUCT)
-    hnsw.hnsw.efConstruction = HNSW_CONSTRUCTION
-    began = time.perf_counter()
-    hnsw.add(items)
-    say(f"HNSW in {time.perf_counter() - began:.0f} s; measures")
-    exact_rows = faiss.knn(queries, items, K, metric=faiss.METRIC_INNER_PRODUCT)[1]
-    flat = faiss.IndexFlatIP(WIDTH)
-    flat.add(items)
+def in_graph(search: Search, passing: Passing | None = None) -> Call:
+    """Return a search as it is served: a function of a graph."""
+    spec, k_spec, k = tf.TensorSpec([None, WIDTH], tf.float32), tf.TensorSpec([], tf.int32), tf.constant(K)
+    if passing is None:
+        call = tf.function(lambda *asked: search(*asked), autograph=False, input_signature=[spec, k_spec])
+        plain = call.get_concrete_function()  # of a function without defaults: to bind those takes a millisecond a call
+        return lambda batch: plain(batch.tensor, k)
 
-    points: list[dict[str, Any]] = []
-    exact = in_graph(ExactSearch(items))
+    def among(queries: tf.Tensor, k: tf.Tensor, masks: tf.Tensor, left: tf.Tensor) -> Any:
+        return search(queries, k, Passing(masks, left, tf.zeros_like(queries[:, 0], tf.int32)))
 
-    def point(name: str, setting: int | str, found: NDArray[np.int64], calls: Mapping[str, Call]) -> dict[str, Any]:
-        made: dict[str, Any] = {"name": name, "setting": setting, "recall": recall(found, exact_rows)}
-        for batch in TURNS:
-            seconds = timed(calls, queries, batch, options.rounds)
-            made[f"seconds_{batch}"] = {key: common.median(each) for key, each in seconds.items()}
-            made[f"queries_per_second_{batch}"] = batch / common.median(seconds[name])
-            if name == "retriever":
-                over = {
-                    key: common.median([o / r for o, r in zip(each, seconds[name], strict=True)])
-                    for key, each in seconds.items()
-                    if key != name
-                }
-                made[f"over_{batch}"] = over
-        points.append(made)
+    shapes = [spec, k_spec, tf.TensorSpec([None, None], tf.bool), tf.TensorSpec([None], tf.int32)]
+    filtered = tf.function(among, autograph=False, input_signature=shapes).get_concrete_function()
+    return lambda batch: filtered(batch.tensor, k, passing.masks, passing.left)
+
+
+def of_ours(name: str, setting: int | str, search: Any, build_seconds: float) -> Contender:
+    """Return a search of ours as it is now."""
+    mib = sum(each.dtype.size * each.shape.num_elements() for each in search.variables) / MIB
+    order = np.append(search.order, -1)  # for no item
+    return Contender(name, setting, in_graph(search), lambda found: order[found.rows.numpy()], mib, build_seconds)
+
+
+def of_faiss(name: str, setting: int, index: Any, parameters: Any, build_seconds: float) -> Contender:
+    """Return a FAISS index with parameters of the search."""
+    mib = len(faiss.serialize_index(index)) / MIB
+    return Contender(
+        name,
+        setting,
+        lambda batch: index.search(batch.array, K, params=parameters),
+        lambda found: found[1],
+        mib,
+        build_seconds,
+    )
+
+
+def own_lists(items: Embeddings, lists: int, queries: Embeddings, target: float) -> Contender:
+    """Return FAISS's IVF as its defaults train it, with the fewest probes that reach the target on these queries."""
+    index = faiss.IndexIVFFlat(faiss.IndexFlatIP(WIDTH), WIDTH, lists, faiss.METRIC_INNER_PRODUCT)
+    index.cp.max_points_per_centroid = faiss_index.TRAINING_ITEMS_A_LIST
+    index.cp.min_points_per_centroid = 1
+
+    def build() -> None:
+        index.train(items)
+        index.add(items)
+
+    _, seconds = seconds_of(build)
+    exact = faiss.knn(queries, items, K, metric=faiss.METRIC_INNER_PRODUCT)[1]
+
+    def reaches(probes: int) -> bool:
+        return recall(index.search(queries, K, params=UNTYPED.SearchParametersIVF(nprobe=probes))[1], exact) >= target
+
+    probes = tuning.fewest(reaches, lists)
+    return of_faiss("FAISS IVF, its own lists", probes, index, UNTYPED.SearchParametersIVF(nprobe=probes), seconds)
+
+
+def graphs(items: Embeddings, threads: int) -> list[Contender]:
+    """Return the searches by graphs of neighbours."""
+    hnsw = faiss.IndexHNSWFlat(WIDTH, LINKS, faiss.METRIC_INNER_PRODUCT)
+    hnsw.hnsw.efConstruction = CONSTRUCTION
+    _, seconds = seconds_of(lambda: hnsw.add(items))
+    made = [
+        of_faiss("FAISS HNSW", width, hnsw, UNTYPED.SearchParametersHNSW(efSearch=width), seconds)
+        for width in HNSW_WIDTHS
+    ]
+    if importlib.util.find_spec("usearch") is None:
+        say("USearch is not installed, and is left out")
         return made
+    usearch: Any = importlib.import_module("usearch.index")
+    index = usearch.Index(ndim=WIDTH, metric="ip", dtype="f32", connectivity=LINKS, expansion_add=CONSTRUCTION)
+    _, seconds = seconds_of(lambda: index.add(np.arange(len(items)), items, threads=threads))
 
-    def of_faiss(searched: Any) -> Call:
-        return lambda batch: searched.search(batch.array, K)
+    def with_width(width: int) -> Call:
+        def call(batch: Asked) -> Any:
+            index.expansion_search = width
+            return index.search(batch.array, K, threads=threads)
 
-    point("exact", "", rows_of(exact, np.arange(len(items)), queries), {"exact": exact})
-    point("FAISS exact", "", flat.search(queries, K)[1], {"FAISS exact": of_faiss(flat)})
-    for share in sorted({*options.shares, 1.0}):
-        search.probes = raw.nprobe = min(plan.lists, max(1, round(share * probes)))
-        call = in_graph(search)
-        with_faiss = {"retriever": call, "FAISS IVF": of_faiss(raw), "exact": exact}
-        made = point("retriever", search.probes, rows_of(call, search.order, queries), with_faiss)
-        if share == 1.0:
-            headline = made
-        ivf: dict[str, Any] = {
-            "name": "FAISS IVF",
-            "setting": search.probes,
-            "recall": recall(raw.search(queries, K)[1], exact_rows),
-        }
-        for batch in TURNS:
-            ivf[f"queries_per_second_{batch}"] = batch / made[f"seconds_{batch}"]["FAISS IVF"]
-        points.append(ivf)
+        return call
+
     for width in HNSW_WIDTHS:
-        hnsw.hnsw.efSearch = width
-        point("FAISS HNSW", width, hnsw.search(queries, K)[1], {"FAISS HNSW": of_faiss(hnsw)})
-    del search
+        made.append(
+            Contender(
+                "USearch",
+                width,
+                with_width(width),
+                lambda found: np.reshape(found.keys, (-1, K)).astype(np.int64),
+                index.memory_usage / MIB,
+                seconds,
+            )
+        )
+    return made
+
+
+def measure(items: Embeddings, queries: Embeddings, tuned_on: Embeddings, options: Any) -> dict[str, Any]:
+    """Build and time everything; return the points of the curves, those of filtered search, and the tuned settings."""
+    settings = IndexerSettings(kind="ivf", recall_at=K)
+    plan = settings.plan(len(items))
+    assert plan.lists
+    lists = plan.lists
+    index, built = seconds_of(lambda: faiss_index.build(items, plan, settings.seed))
+    divided = index.lists
+    assert divided is not None
+    say(f"{lists:,} lists in {built:.0f} s; tunes to a recall@{K} of {settings.recall_target}")
+    search = ListSearch(items, divided, 1, DEEPEST * K)
+    _, tuned = seconds_of(lambda: tuning.tune(search, items, tuned_on, K, settings.recall_target, lists))
+    probes = search.probes
+    say(f"{probes} probes in {tuned:.0f} s")
+    raw: Any = index._index
+    contenders = [of_ours("exact", "", ExactSearch(items), 0.0)]
+    for share in sorted({*options.shares, 1.0}):
+        search.probes = min(lists, max(1, round(share * probes)))
+        parameters = UNTYPED.SearchParametersIVF(nprobe=search.probes)
+        contenders.append(of_ours("retriever", search.probes, search, built + tuned))
+        contenders.append(of_faiss("FAISS IVF", search.probes, raw, parameters, built))
+    search.probes = probes
     for vectors in ("bfloat16", "int8"):
-        narrow = ListSearch(items, lists, probes, K, vectors)
-        call = in_graph(narrow)
-        name = f"retriever, {vectors}"
-        point(name, probes, rows_of(call, narrow.order, queries), {name: call})
-    said = {"lists": plan.lists, "probes": probes, "build_seconds": built, "tune_seconds": tuned, "headline": headline}
-    return points, said
+        narrow = ListSearch(items, divided, probes, DEEPEST * K, vectors)
+        contenders.append(of_ours(f"retriever, {vectors}", probes, narrow, built + tuned))
+    contenders += [own_lists(items, lists, tuned_on, settings.recall_target), *graphs(items, options.threads)]
+    say("measures")
+    exact = faiss.knn(queries, items, K, metric=faiss.METRIC_INNER_PRODUCT)[1]
+    seconds = {
+        batch: timed({each.key: each.call for each in contenders}, queries, batch, options.rounds) for batch in TURNS
+    }
+    points = []
+    for each in contenders:
+        rows = np.concatenate([each.rows(each.call(batch)) for batch in asked(queries, 1)])
+        points.append(
+            {
+                "name": each.name,
+                "setting": each.setting,
+                "recall": recall(rows, exact),
+                "mib": each.mib,
+                "build_seconds": each.build_seconds,
+                **{f"seconds_{batch}": seconds[batch][each.key] for batch in TURNS},
+                **{f"queries_per_second_{batch}": batch / common.median(seconds[batch][each.key]) for batch in TURNS},
+            }
+        )
+    filtered = [among(share, items, queries, search, raw, options.rounds) for share in SELECTIVITIES]
+    return {"lists": lists, "probes": probes, "points": points, "filtered": filtered}
 
 
-def draw(path: Path, points: Sequence[Mapping[str, Any]], items: int) -> None:
-    """Recall against queries a second, a panel a batch size."""
-    figure, axes = plt.subplots(1, 2, figsize=(13, 4.8), sharey=True, layout="constrained")
-    for axis, batch in zip(axes, TURNS, strict=True):
-        names = list(dict.fromkeys(point["name"] for point in points))
-        for number, name in enumerate(names):
-            of_name = [point for point in points if point["name"] == name]
-            rates = [point[f"queries_per_second_{batch}"] for point in of_name]
-            style = "-o" if len(of_name) > 1 else "D"
-            axis.plot(rates, [point["recall"] for point in of_name], style, color=f"C{number}", label=name)
-        axis.axhline(0.95, color="grey", linewidth=0.8)
-        title = f"{items:,} items x {WIDTH}, {'one query' if batch == 1 else f'{batch} queries'} at a time"
-        axis.set(xscale="log", title=title, xlabel="queries a second")
-        axis.grid(alpha=0.3, which="both")
-    axes[0].set_ylabel(f"recall@{K}")
-    axes[0].legend(fontsize=8)
+def among(
+    share: float, items: Embeddings, queries: Embeddings, search: ListSearch, index: Any, rounds: int
+) -> dict[str, Any]:
+    """Measure search among a share of the items, drawn at random, beside FAISS's selector with as many probes."""
+    mask = np.random.default_rng(4).random(len(items)) < share
+    mask[0] = True  # so that one passes
+    passing = Passing(
+        tf.constant(mask[search.order][np.newaxis]), tf.constant([mask.sum()], tf.int32), tf.constant([0])
+    )
+    selector = UNTYPED.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
+    parameters = UNTYPED.SearchParametersIVF(sel=selector, nprobe=search.probes)
+    ours = in_graph(search, passing)
+    calls: dict[str, Call] = {"retriever": ours, "FAISS": lambda batch: index.search(batch.array, K, params=parameters)}
+    left = np.append(np.flatnonzero(mask), -1)
+    exact = left[faiss.knn(queries, items[mask], min(K, int(mask.sum())), metric=faiss.METRIC_INNER_PRODUCT)[1]]
+    order = np.append(search.order, -1)
+    batches = asked(queries, 1)
+    figures: dict[str, Any] = {
+        "share": share,
+        "recall": recall(np.concatenate([order[ours(batch).rows.numpy()] for batch in batches]), exact),
+        "recall_faiss": recall(np.concatenate([calls["FAISS"](batch)[1] for batch in batches]), exact),
+    }
+    for batch in TURNS:
+        seconds = timed(calls, queries, batch, rounds)
+        for name, key in (("retriever", ""), ("FAISS", "_faiss")):
+            figures[f"queries_per_second_{batch}{key}"] = batch / common.median(seconds[name])
+    return figures
+
+
+def over(points: Sequence[Mapping[str, Any]], name: str, probes: int, batch: int) -> float:
+    """Return how many times as fast as another the retriever is with the tuned probes: the median of the turns' ratios."""
+    ours = next(each for each in points if (each["name"], each["setting"]) == ("retriever", probes))
+    other = next(each for each in points if each["name"] == name and (name != "FAISS IVF" or each["setting"] == probes))
+    key = f"seconds_{batch}"
+    return common.median([theirs / own for theirs, own in zip(other[key], ours[key], strict=True)])
+
+
+def draw(path: Path, measured: Mapping[str, Mapping[str, Any]], items: int) -> None:
+    """Recall against queries a second, a row for each kind of embeddings and a panel a batch size."""
+    figure, axes = plt.subplots(
+        len(measured), 2, figsize=(13, 4.8 * len(measured)), sharey="row", layout="constrained", squeeze=False
+    )
+    for row, (kind, of_kind) in zip(axes, measured.items(), strict=True):
+        for axis, batch in zip(row, TURNS, strict=True):
+            names = list(dict.fromkeys(point["name"] for point in of_kind["points"]))
+            for number, name in enumerate(names):
+                of_name = [point for point in of_kind["points"] if point["name"] == name]
+                rates = [point[f"queries_per_second_{batch}"] for point in of_name]
+                style = "-o" if len(of_name) > 1 else "D"
+                axis.plot(rates, [point["recall"] for point in of_name], style, color=f"C{number}", label=name)
+            axis.axhline(0.95, color="grey", linewidth=0.8)
+            title = f"{items:,} {kind} embeddings, {'one query' if batch == 1 else f'{batch} queries'} at a time"
+            axis.set(xscale="log", title=title, xlabel="queries a second of a processor")
+            axis.grid(alpha=0.3, which="both")
+        row[0].set_ylabel(f"recall@{K}")
+    axes[0][0].legend(fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
 
@@ -207,19 +337,11 @@ def say(words: str) -> None:
     print(words, flush=True)
 
 
-def main() -> None:
-    """Run the command line."""
-    arguments = common.parser(__doc__ or "")
-    arguments.add_argument("--items", type=int, default=1_000_000)
-    arguments.add_argument("--queries", type=int, default=1000)
-    arguments.add_argument("--rounds", type=int, default=5, help="turns that each is timed in")
-    arguments.add_argument("--shares", type=float, nargs="*", default=SHARES, help="of the tuned probes, beside 1")
-    arguments.add_argument("--plot", type=Path, help="where the two figures are drawn (PNG)")
-    options = arguments.parse_args()
-    points, said = measure(options)
+def show(kind: str, measured: Mapping[str, Any]) -> None:
+    """Tables of searches, without filters and with."""
     common.show(
-        f"{options.items:,} items x {WIDTH}, the first {K}",
-        ["", "probes or width", f"recall@{K}", "ms, one query", *(f"queries/s, batch {batch}" for batch in TURNS)],
+        f"{kind} embeddings, the first {K}",
+        ["", "probes or width", f"recall@{K}", "ms, one query", *(f"queries/s, {batch}" for batch in TURNS), "MiB", "build s"],
         [
             [
                 point["name"],
@@ -227,29 +349,86 @@ def main() -> None:
                 f"{point['recall']:.4f}",
                 f"{1000 / point['queries_per_second_1']:.2f}",
                 *(f"{point[f'queries_per_second_{batch}']:,.0f}" for batch in TURNS),
+                f"{point['mib']:,.0f}",
+                f"{point['build_seconds']:,.0f}",
             ]
-            for point in points
+            for point in measured["points"]
         ],
-    )
+    )  # fmt: skip
+    common.show(
+        f"{kind} embeddings, filtered",
+        ["passing", "recall", "FAISS's", *(f"{name} batch {batch}" for batch in TURNS for name in ("queries/s,", "FAISS's,"))],
+        [
+            [
+                f"{each['share']:.1%}",
+                f"{each['recall']:.4f}",
+                f"{each['recall_faiss']:.4f}",
+                *(f"{each[f'queries_per_second_{batch}{key}']:,.0f}" for batch in TURNS for key in ("", "_faiss")),
+            ]
+            for each in measured["filtered"]
+        ],
+    )  # fmt: skip
+
+
+def main() -> None:
+    """Run the command line."""
+    arguments = common.parser(__doc__ or "")
+    arguments.add_argument("--items", type=int, default=1_000_000)
+    arguments.add_argument("--queries", type=int, default=1000)
+    arguments.add_argument("--interactions", type=int, default=3_000_000, help="that the model is trained on")
+    arguments.add_argument("--kinds", nargs="+", choices=(TRAINED, RANDOM), default=(TRAINED, RANDOM))
+    arguments.add_argument("--rounds", type=int, default=5, help="turns that each is timed in")
+    arguments.add_argument("--shares", type=float, nargs="*", default=SHARES, help="of the tuned probes, beside 1")
+    arguments.add_argument("--plot", type=Path, help="where the figures are drawn (PNG)")
+    arguments.add_argument("--threads", type=int, default=1, help="of TensorFlow, FAISS and USearch")
+    options = arguments.parse_args()
+    for limit in (
+        tf.config.threading.set_intra_op_parallelism_threads,
+        tf.config.threading.set_inter_op_parallelism_threads,
+    ):
+        limit(options.threads)
+    faiss.omp_set_num_threads(options.threads)
+    measured: dict[str, dict[str, Any]] = {}
+    for kind in options.kinds:
+        tuning_queries = IndexerSettings().tuning_queries
+        if kind == TRAINED:
+            say("trains")
+            wanted = options.queries + tuning_queries
+            items, queries = trained_embeddings.trained(options.items, wanted, options.interactions + wanted)
+            asked_with, tuned_on = queries[tuning_queries:], queries[:tuning_queries]
+        else:
+            items, asked_with, tuned_on = (
+                random_vectors(count, seed)
+                for seed, count in enumerate((options.items, options.queries, tuning_queries), 1)
+            )
+        measured[kind] = measure(items, asked_with, tuned_on, options)
+        show(kind, measured[kind])
     if options.plot:
-        draw(options.plot, points, options.items)
-    tuned = said.pop("headline")
+        draw(options.plot, measured, options.items)
+    first = measured[options.kinds[0]]
+    points, probes = first["points"], first["probes"]
+    tuned = next(each for each in points if (each["name"], each["setting"]) == ("retriever", probes))
     common.conclude(
         options.json,
         {
             "items": options.items,
             "queries": options.queries,
+            "interactions": options.interactions,
             "width": WIDTH,
             "k": K,
             "rounds": options.rounds,
-            "hnsw": {"links": HNSW_LINKS, "construction": HNSW_CONSTRUCTION},
-            **said,
+            "threads": options.threads,
+            "hnsw": {"links": LINKS, "construction": CONSTRUCTION},
         },
-        points,
+        measured,
         {
             "recall_at_100": tuned["recall"],
-            "speedup_over_exact": tuned["over_1"]["exact"],
-            "qps_over_faiss_ivf": tuned["over_1"]["FAISS IVF"],
+            "speed_over_exact": over(points, "exact", probes, 1),
+            "speed_over_faiss_one": over(points, "FAISS IVF", probes, 1),
+            "speed_over_faiss_64": over(points, "FAISS IVF", probes, 64),
+            "speed_over_faiss_own_lists_one": over(points, "FAISS IVF, its own lists", probes, 1),
+            "speed_over_faiss_own_lists_64": over(points, "FAISS IVF, its own lists", probes, 64),
+            "filtered_recall_1_percent": next(each for each in first["filtered"] if each["share"] == 0.01)["recall"],
         },
     )
 

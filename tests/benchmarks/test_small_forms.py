@@ -151,7 +151,10 @@ ALONE: dict[str, tuple[str, set[str]]] = {
     "frequency": ("--seeds 1 --steps 1000 --zipf-steps 3", {"error_10k_m1", "error_10k_m4", "zipf_head_worst"}),
     "workers": ("--workers 1 --batches 20", {"head_ratio_1", "tail_ratio_1"}),
     "evaluation": ("--items 2000 --queries 50 --rounds 1", {"gflops_share", "peak_gib"}),
-    "retrieval": ("--items 2000 --queries 64 --rounds 1 --shares", {"recall_at_100", "speedup_over_exact", "qps_over_faiss_ivf"}),
+    "retrieval": (
+        "--kinds trained --items 2000 --queries 64 --interactions 5000 --rounds 1 --shares",
+        {"recall_at_100", "speed_over_faiss_one", "speed_over_faiss_64", "filtered_recall_1_percent"},
+    ),
     "refresh": (
         "--items 300 --changed .05",
         {"refresh_seconds", "embed_all_seconds", "refresh_over_embed_all", "largest_difference"},
