@@ -1,4 +1,4 @@
-"""The retriever's search over a million items: recall against queries a second, beside exact search, FAISS and USearch.
+"""The retriever's search over a catalogue: recall against queries a second, beside exact search, FAISS and USearch.
 
 Twice: with the embeddings of a trained model and queries of its own (`benchmarks.trained_embeddings`), and with random vectors of
 a spectrum that falls as 1 / dimension. Each time also among the items that a filter lets pass, drawn at random.
@@ -6,8 +6,7 @@ a spectrum that falls as 1 / dimension. Each time also among the items that a fi
 All are measured in the same process on embeddings, and take turns of several queries: an exact search reads all items, so that
 whatever came behind each one would find the caches empty, which is not how a server is asked. Measured is processor time, with one
 thread each by default: a server has other queries for its other cores. The retriever and *FAISS IVF* have the same lists and probe
-as many of them, so they find the same. *FAISS IVF, its own lists* are what FAISS makes by its defaults; it probes as many as reach
-the same target. USearch is measured if it is installed (`pip install usearch`).
+as many of them, so they find the same. USearch is measured if it is installed (`pip install usearch`).
 """
 
 import importlib
@@ -135,7 +134,7 @@ def in_graph(search: Search, passing: Passing | None = None) -> Call:
     spec, k_spec, k = tf.TensorSpec([None, WIDTH], tf.float32), tf.TensorSpec([], tf.int32), tf.constant(K)
     if passing is None:
         call = tf.function(lambda *asked: search(*asked), autograph=False, input_signature=[spec, k_spec])
-        plain = call.get_concrete_function()  # of a function without defaults: to bind those takes a millisecond a call
+        plain = call.get_concrete_function()
         return lambda batch: plain(batch.tensor, k)
 
     def among(queries: tf.Tensor, k: tf.Tensor, masks: tf.Tensor, left: tf.Tensor) -> Any:
@@ -164,26 +163,6 @@ def of_faiss(name: str, setting: int, index: Any, parameters: Any, build_seconds
         mib,
         build_seconds,
     )
-
-
-def own_lists(items: Embeddings, lists: int, queries: Embeddings, target: float) -> Contender:
-    """Return FAISS's IVF as its defaults train it, with the fewest probes that reach the target on these queries."""
-    index = faiss.IndexIVFFlat(faiss.IndexFlatIP(WIDTH), WIDTH, lists, faiss.METRIC_INNER_PRODUCT)
-    index.cp.max_points_per_centroid = faiss_index.TRAINING_ITEMS_A_LIST
-    index.cp.min_points_per_centroid = 1
-
-    def build() -> None:
-        index.train(items)
-        index.add(items)
-
-    _, seconds = seconds_of(build)
-    exact = faiss.knn(queries, items, K, metric=faiss.METRIC_INNER_PRODUCT)[1]
-
-    def reaches(probes: int) -> bool:
-        return recall(index.search(queries, K, params=UNTYPED.SearchParametersIVF(nprobe=probes))[1], exact) >= target
-
-    probes = tuning.fewest(reaches, lists)
-    return of_faiss("FAISS IVF, its own lists", probes, index, UNTYPED.SearchParametersIVF(nprobe=probes), seconds)
 
 
 def graphs(items: Embeddings, threads: int) -> list[Contender]:
@@ -248,7 +227,7 @@ def measure(items: Embeddings, queries: Embeddings, tuned_on: Embeddings, option
     for vectors in ("bfloat16", "int8"):
         narrow = ListSearch(items, divided, probes, DEEPEST * K, vectors)
         contenders.append(of_ours(f"retriever, {vectors}", probes, narrow, built + tuned))
-    contenders += [own_lists(items, lists, tuned_on, settings.recall_target), *graphs(items, options.threads)]
+    contenders += graphs(items, options.threads)
     say("measures")
     exact = faiss.knn(queries, items, K, metric=faiss.METRIC_INNER_PRODUCT)[1]
     seconds = {
@@ -426,8 +405,6 @@ def main() -> None:
             "speed_over_exact": over(points, "exact", probes, 1),
             "speed_over_faiss_one": over(points, "FAISS IVF", probes, 1),
             "speed_over_faiss_64": over(points, "FAISS IVF", probes, 64),
-            "speed_over_faiss_own_lists_one": over(points, "FAISS IVF, its own lists", probes, 1),
-            "speed_over_faiss_own_lists_64": over(points, "FAISS IVF, its own lists", probes, 64),
             "filtered_recall_1_percent": next(each for each in first["filtered"] if each["share"] == 0.01)["recall"],
         },
     )

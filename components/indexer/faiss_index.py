@@ -108,9 +108,6 @@ def build(embeddings: NDArray[np.float32], plan: Plan, seed: int) -> FaissIndex:
         index = faiss.IndexIVFFlat(faiss.IndexFlatIP(width), width, plan.lists, faiss.METRIC_INNER_PRODUCT)
         index.nprobe = plan.probes or 1
         index.cp.seed = seed
-        index.cp.spherical = (
-            True  # of longer centroids the products are larger: the lists of the longest would attract most items
-        )
         index.cp.max_points_per_centroid = TRAINING_ITEMS_A_LIST
         index.cp.min_points_per_centroid = 1  # FAISS warns of fewer than 39; the catalogue decides the number
         index.train(embeddings)

@@ -309,15 +309,6 @@ def test_an_ivf_that_probes_every_list_is_exact() -> None:
         assert np.array_equal(faiss_index.build(embeddings, plan, seed=0).search(queries, 10), exact)
 
 
-def test_no_list_attracts_most_items() -> None:
-    # Most of the variance is along one axis. A mean is the longer the nearer its items are to each other: the longest of the means
-    # would be a quarter longer than the shortest, and the largest list would have 10 times the items of the mean.
-    embeddings = unit(np.random.default_rng(0).normal(size=(10_000, 16)) / np.arange(1.0, 17.0))
-    lists = faiss_index.build(embeddings, Plan("ivf", 100, 1), seed=0).lists
-    assert lists is not None and lists.sizes.max() < 5 * lists.sizes.mean()
-    np.testing.assert_allclose(np.linalg.norm(lists.centroids, axis=1), 1.0, atol=1e-6)
-
-
 @pytest.fixture
 def threads() -> Iterator[None]:
     before = faiss.omp_get_max_threads()
