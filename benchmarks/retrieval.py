@@ -133,6 +133,7 @@ def in_graph(search: Search, passing: Passing | None = None) -> Call:
     """Return a search as it is served: a function of a graph."""
     spec, k_spec, k = tf.TensorSpec([None, WIDTH], tf.float32), tf.TensorSpec([], tf.int32), tf.constant(K)
     if passing is None:
+        # Without default arguments, whose binding takes most of a millisecond a call.
         call = tf.function(lambda *asked: search(*asked), autograph=False, input_signature=[spec, k_spec])
         plain = call.get_concrete_function()
         return lambda batch: plain(batch.tensor, k)
