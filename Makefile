@@ -5,7 +5,7 @@ BENCHMARKS = loss reading preparing row_features fixed training large_tables fre
 
 BEAM = $(shell sed -n 's/^apache-beam==\([0-9.]*\).*/\1/p' requirements.lock)
 
-.PHONY: setup prism run test lint docs bench clean lock protocol sbom
+.PHONY: setup prism run test lint docs bench clean distclean lock protocol sbom
 
 setup:
 	@$(PYTHON) tools/setup_env.py
@@ -32,8 +32,12 @@ docs: setup
 bench: setup
 	@for name in $(BENCHMARKS); do .venv/bin/python -m benchmarks.$$name --json var/benchmarks/$$name.json || exit 1; done
 
+# What a command makes again. Models, data and ML Metadata are in var/, which only distclean removes.
 clean:
-	rm -rf .venv var build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv var/site var/engines build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+
+distclean: clean
+	rm -rf var
 
 lock:
 	@$(PYTHON) tools/setup_env.py lock

@@ -22,8 +22,7 @@ from components.example_gen.catalogue import CatalogueExecutor
 from components.example_gen.day_driver import Request
 from components.example_gen.interactions import InteractionExecutor
 from pipeline import config as configuration
-from pipeline.metadata import Records
-from pipeline.store import connection
+from pipeline.records import Records, connection
 from schemas.features import CANDIDATE_ID, QUERY_ID, REWARD, TIMESTAMP
 
 EPOCH = date(1970, 1, 1)

@@ -1,6 +1,6 @@
 """What is paid however little there is to do: a toy day, a day with nothing to do, and one recommendation, in processor seconds.
 
-A toy day is the second of two (`benchmarks.logs`), so that it goes on from a model and has one to beat. It has all that
+A toy day is the second of two (`benchmarks.logs`), so that it continues from a model and has one to beat. It has all that
 `benchmarks.row_features` adds to `benchmarks/service`: a vector, a text, what is looked up, a users' table. Then the same command
 again, which finds the day done, and `ndr recommend`. Each is a process of its own, as a person starts it; its children count.
 """

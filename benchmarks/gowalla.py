@@ -40,7 +40,7 @@ from schemas.errors import UserError
 from schemas.features import CANDIDATE_ID, REWARD, WEIGHTS_SUFFIX, FeatureSpec
 
 K = 20
-FOLDER = Path("../shared/data/gowalla")
+FOLDER = Path("var/data/gowalla")
 TRAIN, TEST = "train.txt", "test.txt"
 LEFT_OUT = 0.1  # of each user's items, to choose by
 WIDTH = 64  # the published models'

@@ -16,15 +16,14 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
-from ml_metadata.metadata_store.metadata_store import MetadataStore
+from ml_metadata import MetadataStore
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 from benchmarks import common
 from pipeline import config as configuration
-from pipeline import store
 from pipeline.arguments import MOVIELENS_CONFIG
 from pipeline.config import Config
-from pipeline.executions import NODE_CONTEXT, RUN_CONTEXT
+from pipeline.records import NODE_CONTEXT, RUN_CONTEXT, connect, connection
 
 FIRST = date(2024, 1, 1)
 COMMANDS = {
@@ -106,7 +105,7 @@ def filled(source: Config, runs: int) -> Iterator[Path]:
     """Make a root with a number of runs."""
     with tempfile.TemporaryDirectory() as folder:
         target = configuration.load(MOVIELENS_CONFIG, [f"root={folder}"])
-        copies = Copies(store.connect(store.connection(source)), store.connect(store.connection(target)))
+        copies = Copies(connect(connection(source)), connect(connection(target)))
         for number in range(runs):
             copies.add(FIRST + timedelta(days=number))
         yield Path(folder)
@@ -148,9 +147,8 @@ def main() -> None:
 
 
 def _last_artifact(root: Path) -> int:
-    known = store.connect(store.connection(configuration.load(MOVIELENS_CONFIG, [f"root={root}"])))
-    number: int = max(artifact.id for artifact in known.get_artifacts_by_type("PushedModel"))
-    return number
+    known = connect(connection(configuration.load(MOVIELENS_CONFIG, [f"root={root}"])))
+    return max(artifact.id for artifact in known.get_artifacts_by_type("PushedModel"))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What ten million ids cost: memory, time and loss, with Adagrad and with one sum a row (`trainer.optimizer: rowwise_adagrad`).
 
-For each optimizer a process trains a first day and leaves what the next one goes on from; another goes on from it over a
+For each optimizer a process trains a first day and saves the state for the next one; another continues from it with a
 vocabulary of which a tenth is new and all is in another order, and exports both towers. Batches come from memory; items by
 Zipf's law, and users keep to the neighbourhood of an item, so that there is something to learn. Peaks of memory are of each phase
 by itself.
@@ -148,7 +148,7 @@ def write_analysis(folder: Path, ids: NDArray[np.int64]) -> str:
 
 
 def first_day(folder: Path, optimizer: str, size: Size) -> dict[str, Any]:
-    """Trains, and leaves what the next day goes on from."""
+    """Trains, and saves the state for the next day."""
     phases = Phases()
     model, state = phases.run("made", lambda: build(optimizer, size))
     trained = phases.run("trained", lambda: train(model, size, size.steps))
@@ -227,8 +227,7 @@ def in_a_process(day: str, optimizer: str, folder: str, options: argparse.Namesp
         check=True,
         stdout=subprocess.PIPE,
     )
-    figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return figures
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def report(figures: dict[str, dict[str, Any]]) -> None:

@@ -173,8 +173,7 @@ class World:
         age = (now - self.released) / DAY_SECONDS
         fresh = 1 + (FRESH_FACTOR - 1) * np.exp(-np.maximum(age, 0.0) / self.motion.fresh_days)
         weights = np.where((age >= 0) & (self.gone > now), self.popularity * np.exp(drift) * fresh, 0.0)
-        shares: NDArray[np.float64] = weights / np.bincount(self.topics, weights, TOPICS)[self.topics]
-        return shares
+        return weights / np.bincount(self.topics, weights, TOPICS)[self.topics]
 
     def probabilities(
         self, day: int, hour: int, users: NDArray[np.int64], previous: NDArray[np.int64]
@@ -191,8 +190,7 @@ class World:
         stays = previous != NO_TOPIC
         chances[stays] *= 1 - STAY
         chances[np.flatnonzero(stays), previous[stays]] += STAY
-        found: NDArray[np.float64] = chances[:, self.topics] * self.item_shares(day, hour)
-        return found
+        return chances[:, self.topics] * self.item_shares(day, hour)
 
     def expected_recall(self, day: int, log: Log, k: int) -> float:
         """Return the recall@k over a day's interactions, as expected of the scorer that knows the truth."""
@@ -362,8 +360,7 @@ def _named(prefix: str, numbers: NDArray[np.int64]) -> pa.Array:
 
 def _power_law(size: int, chance: np.random.Generator) -> NDArray[np.float64]:
     weights = np.arange(1, size + 1) ** -STEEPNESS
-    shares: NDArray[np.float64] = chance.permutation(weights / weights.sum())
-    return shares
+    return chance.permutation(weights / weights.sum())
 
 
 def _rewards(chance: np.random.Generator, interactions: int) -> NDArray[np.float32]:

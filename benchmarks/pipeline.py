@@ -1,7 +1,7 @@
 """A whole day of growing size, as a person runs it: seconds, memory and bytes of every step.
 
 For each size, `benchmarks.logs` writes two days of logs for `benchmarks/service`. The first is a tenth as long, and is run so that
-the second is a day like any other: it goes on from a model and has one to beat. Users grow with the interactions, the catalogue
+the second is a day like any other: it continues from a model and has one to beat. Users grow with the interactions, the catalogue
 does not. The second day is `ndr run` in a process of its own. Times are those of its executions in ML Metadata. Memory is what
 the process and its children have resident, looked at ten times a second; pages that two of them share count twice. Processor
 seconds are theirs too: where other work is on the machine, they say more than the clock. Bytes are those of the artifacts that a
@@ -30,8 +30,7 @@ from benchmarks.floor import floors
 from benchmarks.logs import FIRST_DAY, Log, World, write
 from pipeline import config as configuration
 from pipeline.config import Config
-from pipeline.metadata import Records
-from pipeline.store import Store, connection
+from pipeline.records import Records, Store, connection
 
 CONFIG = Path(__file__).parent / "service" / "service.yaml"
 MILLION = 1_000_000

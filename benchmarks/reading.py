@@ -18,7 +18,7 @@ from typing import Any
 from tfx.types import standard_artifacts
 
 from benchmarks import common
-from components.example_gen.accounting import ROWS_PROPERTY
+from components import recorded
 from components.example_gen.catalogue import CatalogueExecutor
 from components.example_gen.cleaning import CleanFiles, Cleaning
 from components.example_gen.columns import interaction_columns
@@ -112,7 +112,7 @@ def ingest(path: Path, way: str) -> int:
         items.uri, examples.uri = f"{folder}/items", f"{folder}/examples"
         CatalogueExecutor().Do({}, {"examples": [items]}, parameters)
         InteractionExecutor().Do({"catalogue": [items]}, {"examples": [examples]}, parameters)
-        rows = json.loads(examples.get_string_custom_property(ROWS_PROPERTY))
+        rows = json.loads(examples.get_string_custom_property(recorded.ROWS))
         return int(sum(rows["splits"].values()))
 
 

@@ -109,8 +109,7 @@ def measured(kind: str, folder: Path) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as made:
         command = [sys.executable, "-m", "benchmarks.row_features", "--ingest", kind, str(folder), made]
         answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    seconds: dict[str, float] = json.loads(answer.splitlines()[-1])
-    return seconds
+    return json.loads(answer.splitlines()[-1])
 
 
 def main() -> None:

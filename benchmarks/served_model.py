@@ -8,7 +8,7 @@ import tensorflow as tf
 import tensorflow_transform as tft
 import tensorflow_transform.beam as tft_beam
 from numpy.typing import NDArray
-from tensorflow_transform.tf_metadata import dataset_metadata, schema_utils
+from tensorflow_transform.tf_metadata import schema_utils
 
 from components.analysis import files as analysis_files
 from components.indexer.retriever import export_retriever
@@ -78,7 +78,7 @@ def transform_of(spec: FeatureSpec, scratch: Path) -> tft.TFTransformOutput:
     schema = schema_utils.schema_from_feature_spec({n: tf.io.VarLenFeature(dtype) for n, dtype in dtypes.items()})
     config = {"feature_spec": spec.model_dump_json(), "analysis": str(scratch / "analysis")}
     with beam.Pipeline() as pipeline, tft_beam.Context(str(scratch / "beam")):
-        data = (pipeline | beam.Create([]), dataset_metadata.DatasetMetadata(schema))
+        data = (pipeline | beam.Create([]), tft.DatasetMetadata(schema))
         graph = data | tft_beam.AnalyzeDataset(lambda inputs: preprocessing_fn(inputs, config))
         _ = graph | tft_beam.WriteTransformFn(str(scratch / "transform"))
     return tft.TFTransformOutput(str(scratch / "transform"))

@@ -37,8 +37,7 @@ from components.trainer.optimizers import build_optimizer  # noqa: E402
 from components.trainer.settings import TrainerSettings  # noqa: E402
 from components.trainer.strategies import one_device  # noqa: E402
 from pipeline import config as configuration  # noqa: E402
-from pipeline.metadata import Records  # noqa: E402
-from pipeline.store import connection  # noqa: E402
+from pipeline.records import Records, connection  # noqa: E402
 from schemas.features import FeatureSpec  # noqa: E402
 
 BATCH, ITEMS = 4096, 50_000

@@ -39,7 +39,7 @@ from components.evaluator.ranking import Ranks, rank_by_embedding
 from components.trainer.model import TwoTowerModel
 from components.trainer.settings import TrainerSettings
 from pipeline import config as configuration
-from pipeline.runs import EARLIER_MODEL, Run
+from pipeline.records import EARLIER_MODEL, Run
 from schemas.features import CANDIDATE_ID, TIMESTAMP, FeatureSpec
 
 MOVIELENS = Path(configuration.__file__).parent / "configs" / "movielens-daily.yaml"

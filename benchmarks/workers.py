@@ -139,8 +139,7 @@ def _config(addresses: dict[str, list[str]], job: str, index: int) -> str:
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+        return probe.getsockname()[1]
 
 
 if __name__ == "__main__":

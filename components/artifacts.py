@@ -9,11 +9,6 @@ from tfx.utils import io_utils
 
 from ndr_client.served import QUERY_TOWER
 
-SPAN_PROPERTY = "span"
-SHAPE_PROPERTY = "shape"
-WITHDRAWN_PROPERTY = "withdrawn"  # of a ModelBlessing: 1 after the model was rolled back
-GOES_ON_PROPERTY = "goes_on"  # 1 if the model was trained from an earlier one, so on data.window_days
-
 
 class Analysis(types.Artifact):
     """Vocabularies and scales; see `components.analysis.files`."""
@@ -22,7 +17,7 @@ class Analysis(types.Artifact):
 
 
 class Counts(types.Artifact):
-    """Counts of items, pairs and users through a day; see `components.counts.files`. Its property `span` is the day."""
+    """Counts of items, pairs and users through a day; see `components.counts.files`."""
 
     TYPE_NAME = "Counts"
 

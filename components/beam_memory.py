@@ -47,8 +47,7 @@ def _arguments_and_defaults(function: Any) -> tuple[list[str], list[Any]]:
 
 
 def _asked(function: Any) -> tuple[list[str], list[Any]]:
-    found: tuple[list[str], list[Any]] = _inspect(function)
-    return found
+    return _inspect(function)
 
 
 PipelineOptions.__init__ = _options

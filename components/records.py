@@ -65,5 +65,4 @@ def _header(length: int) -> bytes:
 def _checksums(records: Sequence[bytes]) -> list[bytes]:
     """Compute CRC-32C as TFRecord masks it (https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details)."""
     crcs = np.fromiter(map(google_crc32c.value, records), "<u4", len(records))
-    masked: list[bytes] = ((crcs >> 15 | crcs << 17) + CRC_OFFSET).view("V4").tolist()
-    return masked
+    return ((crcs >> 15 | crcs << 17) + CRC_OFFSET).view("V4").tolist()

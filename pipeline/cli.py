@@ -164,15 +164,14 @@ def refresh(
 ) -> None:
     """Give the live version the newest catalogue without training: new items are found, blocked and removed ones are not."""
     with _session("refresh", config, settings) as (console, loaded):
-        from pipeline import refreshing, store, terminal
-        from pipeline.metadata import Records
+        from pipeline import refreshing, terminal
         from pipeline.missed import today
-        from pipeline.runs import REFRESH
+        from pipeline.records import REFRESH, Records, connection, has_begun
 
         taken = day or today()
         before = None
-        if store.has_begun(loaded):
-            _, before = refreshing.given(loaded, taken, Records(store.connection(loaded)))
+        if has_begun(loaded):
+            _, before = refreshing.given(loaded, taken, Records(connection(loaded)))
         if before is None:
             with console.status("loading TFX"):
                 from pipeline.local import run_locally
@@ -699,9 +698,7 @@ def _caution(console: Console, loaded: Any) -> None:
 
 
 def _say_lost_rows(console: Console, loaded: Any, result: Any) -> None:
-    from pipeline.metadata import Records
-    from pipeline.runs import lost_rows
-    from pipeline.store import connection
+    from pipeline.records import Records, connection, lost_rows
 
     before = Records(connection(loaded)).complete_before(result, loaded.name)
     if sentence := lost_rows(result, before):

@@ -11,8 +11,9 @@ from tfx.orchestration.pipeline import Pipeline
 from tfx.types import BaseChannel, standard_artifacts
 from tfx.types.channel import Channel
 
+from components import recorded
 from components.analysis.component import Analyzer
-from components.artifacts import SHAPE_PROPERTY, SPAN_PROPERTY, Counts
+from components.artifacts import Counts
 from components.counts.component import Counter
 from components.evaluator.evaluator import RetrievalEvaluator, eval_config
 from components.evaluator.ranked import SUMS_SPLIT
@@ -176,8 +177,8 @@ def create_pipeline(config: Config, day: date) -> Pipeline:
         custom_config={
             "feature_spec": spec_json,
             "trainer": config.trainer.model_dump_json(),
-            SHAPE_PROPERTY: shape,
-            SPAN_PROPERTY: sources.span(day),
+            recorded.SHAPE: shape,
+            recorded.SPAN: sources.span(day),
         },
         held_out=interactions.outputs["examples"] if config.trainer.early_stopping else None,
     ).with_id(TRAINER)

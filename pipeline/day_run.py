@@ -20,10 +20,8 @@ from pipeline.beam_settings import BeamSettings, RunnerSettings
 from pipeline.config import Config
 from pipeline.create import create_pipeline
 from pipeline.days import done, given
-from pipeline.executions import NODE_CONTEXT
-from pipeline.handle import PatientMetadata
-from pipeline.metadata import Records
-from pipeline.runs import Run
+from pipeline.records import NODE_CONTEXT, Records, Run
+from pipeline.records.handle import PatientMetadata
 from schemas.errors import UserError
 
 
@@ -56,9 +54,7 @@ def name_run(compiled: pipeline_pb2.Pipeline, run_id: str) -> None:
     runtime_parameter_utils.substitute_runtime_parameter(compiled, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id})
 
 
-def begin(
-    config: Config, day: date, run_id: str, records: Records, to: mlmd.ConnectionConfig
-) -> tuple[pipeline_pb2.Pipeline, Run | None]:
+def begin(config: Config, day: date, run_id: str, records: Records) -> tuple[pipeline_pb2.Pipeline, Run | None]:
     """Prepare a run: record its input, and find out whether there is anything to do.
 
     Args:
@@ -66,7 +62,6 @@ def begin(
         day: the UTC day.
         run_id: the new run's id.
         records: the records of the runs.
-        to: the connection to ML Metadata.
 
     Returns:
         The compiled pipeline with the run's id; and the run that already completed the day with the same input, or None.
@@ -83,23 +78,23 @@ def begin(
     PushFolder(config.serving).recover()
     made_from = origin.of(config)
     compiled = compile_pipeline(config, day)
-    now = given(config, day, compiled, records, to)
+    now = given(config, day, compiled, records)
     before = done(config, day, now, records)
     name_run(compiled, run_id)
     if before is None:
         check_engines(config.beam)
-        register(compiled, to)
+        register(compiled, records)
         records.note_given(run_id, now)
         records.note_origin(run_id, made_from)
     return compiled, before
 
 
-def register(compiled: pipeline_pb2.Pipeline, to: mlmd.ConnectionConfig) -> None:
+def register(compiled: pipeline_pb2.Pipeline, records: Records) -> None:
     """Register the run with ML Metadata before any of its nodes runs."""
     contexts = pipeline_pb2.NodeContexts(
         contexts=[c for c in compiled.nodes[0].pipeline_node.contexts.contexts if c.type.name != NODE_CONTEXT]
     )
-    with PatientMetadata(to) as handle:
+    with PatientMetadata(records.connection) as handle:
         context_lib.prepare_contexts(handle, contexts)
 
 

@@ -3,11 +3,10 @@
 import hashlib
 from datetime import date
 
-from ml_metadata.proto import metadata_store_pb2 as mlmd
 from tfx.orchestration.portable import inputs_utils
 from tfx.proto.orchestration import pipeline_pb2
 
-from components.artifacts import SPAN_PROPERTY
+from components import recorded
 from components.example_gen import sources
 from components.example_gen.settings import FROM_LOG
 from components.pusher.versions import PushFolder
@@ -15,15 +14,12 @@ from components.resolver.earlier import BASE_CATALOGUE_KEY, BASE_COUNTS_KEY, MOD
 from pipeline.config import Config
 from pipeline.create import BASELINE, CATALOGUE_BEFORE, COUNTS_BEFORE, WARM_START
 from pipeline.glance import input_files, seen
-from pipeline.handle import PatientMetadata
-from pipeline.metadata import Records
-from pipeline.runs import Given, Run
+from pipeline.records import Given, Records, Run
+from pipeline.records.handle import PatientMetadata
 from schemas.errors import UserError
 
 
-def given(
-    config: Config, day: date, compiled: pipeline_pb2.Pipeline, records: Records, connection: mlmd.ConnectionConfig
-) -> Given:
+def given(config: Config, day: date, compiled: pipeline_pb2.Pipeline, records: Records) -> Given:
     """Return the input of a run that starts now.
 
     Retention removes models that no coming day needs. That does not change a completed day: if no earlier model is left,
@@ -34,13 +30,12 @@ def given(
         day: the UTC day.
         compiled: the day's pipeline before the run's id is set: all settings of the steps, and the digest of the code.
         records: the records of the runs.
-        connection: to ML Metadata.
     """
     last = records.last_complete(config.name, day)
     before = last.given if last and last.given else Given("", 0, "", 0)
-    base_model, base_day = _earlier(compiled, WARM_START, connection) if config.trainer.warm_start else (0, "")
-    baseline_model, _ = _earlier(compiled, BASELINE, connection)
-    base_counts, _ = _earlier(compiled, COUNTS_BEFORE, connection, BASE_COUNTS_KEY)
+    base_model, base_day = _earlier(compiled, WARM_START, records) if config.trainer.warm_start else (0, "")
+    baseline_model, _ = _earlier(compiled, BASELINE, records)
+    base_counts, _ = _earlier(compiled, COUNTS_BEFORE, records, BASE_COUNTS_KEY)
     if config.trainer.warm_start and not base_model and records.is_removed(before.base_model):
         base_model, base_day = before.base_model, before.base_day
     if not baseline_model and records.is_removed(before.baseline_model):
@@ -49,7 +44,7 @@ def given(
         base_counts = before.base_counts
     base_catalogue = 0
     if config.data.catalogue == FROM_LOG:
-        base_catalogue, _ = _earlier(compiled, CATALOGUE_BEFORE, connection, BASE_CATALOGUE_KEY)
+        base_catalogue, _ = _earlier(compiled, CATALOGUE_BEFORE, records, BASE_CATALOGUE_KEY)
         if not base_catalogue and records.is_removed(before.base_catalogue):
             base_catalogue = before.base_catalogue
     files = input_files(config, day, goes_on=base_model != 0)
@@ -83,14 +78,12 @@ def done(config: Config, day: date, now: Given, records: Records) -> Run | None:
     return None
 
 
-def _earlier(
-    compiled: pipeline_pb2.Pipeline, name: str, connection: mlmd.ConnectionConfig, key: str = MODEL_KEY
-) -> tuple[int, str]:
+def _earlier(compiled: pipeline_pb2.Pipeline, name: str, records: Records, key: str = MODEL_KEY) -> tuple[int, str]:
     """Return id and day of the artifact that a resolver of the pipeline finds now; 0 and "" if there is none."""
     node = next(n.pipeline_node for n in compiled.nodes if n.pipeline_node.node_info.id == name)
-    with PatientMetadata(connection) as handle:
+    with PatientMetadata(records.connection) as handle:
         resolved = inputs_utils.resolve_input_artifacts(pipeline_node=node, metadata_handle=handle)
     found = resolved[0][key]
     if not found:
         return 0, ""
-    return found[0].id, sources.day_of(found[0].get_int_custom_property(SPAN_PROPERTY)).isoformat()
+    return found[0].id, sources.day_of(found[0].get_int_custom_property(recorded.SPAN)).isoformat()

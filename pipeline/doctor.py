@@ -36,7 +36,7 @@ class Finding:
     """What a check found.
 
     Attributes:
-        check: what was looked at.
+        check: what was checked.
         state: `warn` where runs work, but less well than they could.
         found: what there is.
         advice: what to do; empty where the state is ok.
@@ -180,14 +180,14 @@ def _nearest(folder: Path) -> Path:
 
 
 def _metadata(config: Config) -> Finding:
-    from pipeline import store
+    from pipeline.records import connect_once, connection, has_begun, place
 
     try:
-        to = store.connection(config)
-        where = store.place(to).rstrip(",")
-        if not store.has_begun(config):
+        to = connection(config)
+        where = place(to).rstrip(",")
+        if not has_begun(config):
             return Finding("metadata", "ok", f"{where}: made by the first run")
-        store.connect_once(to).get_contexts()
+        connect_once(to).get_contexts()
     except UserError as error:
         status = Status.PASSING_FAULT if isinstance(error, PassingError) else Status.USER_FAULT
         return Finding("metadata", "FAIL", str(error), "See its last sentence.", status)

@@ -14,10 +14,9 @@ from pathlib import Path
 from components.example_gen import sources
 from components.example_gen.sources import Window
 from ndr_client.manifests import Manifests
-from pipeline import origin, store
+from pipeline import origin
 from pipeline.config import Config
-from pipeline.metadata import Records
-from pipeline.runs import Run
+from pipeline.records import Records, Run, connection, has_begun
 
 LEFT_BY_A_KILL = (".staging", ".trash")  # see `components.pusher.versions`
 
@@ -28,9 +27,9 @@ def done(config: Config, day: date) -> Run | None:
     Raises:
         schemas.errors.UserError: the feature specification is invalid, or ML Metadata cannot be reached.
     """
-    if not store.has_begun(config) or "://" in config.serving:
+    if not has_begun(config) or "://" in config.serving:
         return None
-    records = Records(store.connection(config))
+    records = Records(connection(config))
     last = records.last_complete(config.name, day)
     if last is None or last.given is None:
         return None

@@ -4,18 +4,15 @@ import time
 from collections.abc import Callable
 from datetime import date
 
-from ml_metadata.proto import metadata_store_pb2 as mlmd
 from tfx.proto.orchestration import pipeline_pb2
 
 from pipeline import day_run, job_server, metrics, refreshing
 from pipeline.config import Config
-from pipeline.metadata import Records
-from pipeline.runs import Run, Step, new_run_id
-from pipeline.store import connection
+from pipeline.records import Records, Run, Step, connection, new_run_id
 from schemas.errors import PassingError, UserError
 
 StepListener = Callable[[Step, float], None]
-Begin = Callable[[Config, date, str, Records, mlmd.ConnectionConfig], tuple[pipeline_pb2.Pipeline, Run | None]]
+Begin = Callable[[Config, date, str, Records], tuple[pipeline_pb2.Pipeline, Run | None]]
 
 
 def run_locally(
@@ -34,7 +31,7 @@ def run_locally(
         started: called before each step with the node, its position from 1 and the number of nodes.
         ended: called after each step with the step and its duration in seconds.
         begin: starts the run: `pipeline.day_run.begin`, or that of `pipeline.refresh_run`.
-        kind: the kind of run, as `pipeline.runs.new_run_id` takes it.
+        kind: the kind of run, as `pipeline.records.runs.new_run_id` takes it.
 
     Returns:
         The run's record, or that of the run that completed the day before; and whether there was anything to do.
@@ -56,10 +53,9 @@ def _run(
     begin: Begin,
     kind: str,
 ) -> tuple[Run, bool]:
-    to = connection(config)
-    records = Records(to)
+    records = Records(connection(config))
     run_id = new_run_id(day, kind)
-    compiled, before = begin(config, day, run_id, records, to)
+    compiled, before = begin(config, day, run_id, records)
     if before:
         return before, False
     for position, node in enumerate(compiled.nodes, 1):
@@ -68,7 +64,7 @@ def _run(
         begun = time.monotonic()
         try:
             with job_server.faults(day_run.engine_of(config, compiled, name)):
-                day_run.launch(compiled, name, to)
+                day_run.launch(compiled, name, records.connection)
         except PassingError:
             raise
         except UserError as error:

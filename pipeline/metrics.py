@@ -13,8 +13,8 @@ from prometheus_client import CollectorRegistry, Gauge, push_to_gateway, write_t
 
 from pipeline import origin, standing
 from pipeline.config import Config
+from pipeline.records import Run
 from pipeline.report.outcome import Outcome, outcome
-from pipeline.runs import Run
 from pipeline.standing import Standing
 from pipeline.summary import oov_share
 

@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pipeline.metadata import Records
+    from pipeline.records import Records
 
 DAYS_BACK = 1  # yesterday: the newest day with complete data
 MAKE_UP_DAYS = 7

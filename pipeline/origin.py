@@ -15,7 +15,7 @@ from schemas import contract
 from schemas.errors import UserError
 
 if TYPE_CHECKING:
-    from pipeline.metadata import Records
+    from pipeline.records import Records
 
 PACKAGE = "ndr"
 COMMIT_VARIABLE = "NDR_COMMIT"  # set when an image is built, which has no checkout

@@ -78,15 +78,15 @@ def rollback_words(done: RolledBack) -> str:
     for each in done.withdrawn:
         if each.model == done.live.model:
             lines.append(
-                f"The catalogue of {_named(each.content, each)} is taken back, its model is that of what is live."
+                f"The catalogue of {_named(each.content, each)} is rolled back; the live version has the same model."
             )
         elif each in done.unknown:
             lines.append(
-                f"ML Metadata does not know the model of {_named(each.content, each)}: nothing goes on from it."
+                f"ML Metadata does not know the model of {_named(each.content, each)}: no day continues from it."
             )
         else:
             lines.append(
-                f"The model of {_named(each.content, each)} is withdrawn: no day goes on from it, and days that did count as "
+                f"The model of {_named(each.content, each)} is withdrawn: no day continues from it, and days that did count as "
                 f"changed. To bring it back: ndr push --rollback --to {each.version}"
             )
     return "\n".join(lines)

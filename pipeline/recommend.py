@@ -14,10 +14,10 @@ from typing import Any
 from components.example_gen.split_names import BLOCKED_SPLIT, CATALOGUE_SPLIT
 from ndr_client import Client, Found
 from ndr_client.served import EXCLUDE, RETRIEVER, WHERE
-from pipeline import asking, one_question, origin, pushes, store
+from pipeline import asking, one_question, origin, pushes
 from pipeline.config import Config
-from pipeline.metadata import Records
 from pipeline.pushed_version import PushedVersion
+from pipeline.records import Records, connection, has_begun
 from schemas.errors import UserError
 from schemas.features import (
     AGES_SUFFIX,
@@ -173,9 +173,9 @@ def _newest(config: Config) -> tuple[FeatureSpec, Mapping[str, str]]:
         raise UserError(f"Nothing was pushed to {config.serving} yet. First: ndr run --config ... --date ...")
     spec = config.feature_spec()
     gone = f"Artifacts of version {newest.version} are gone. Run its day, {newest.day}, again."
-    if not store.has_begun(config):
+    if not has_begun(config):
         raise UserError(gone)
-    records = Records(store.connection(config))
+    records = Records(connection(config))
     origin.check_root(config, records)
     uris = {**records.example_uris(newest.trained_by), **records.example_uris(newest.run)}
     folders = {part: f"{config.serving}/{place}" for part, place in newest.parts.items()}
@@ -214,9 +214,9 @@ def interactions_of(config: Config, version: int) -> str | None:
     from components.pusher.versions import PushFolder  # imports TFX
 
     manifest = next((each for each in PushFolder(config.serving).manifests() if each.version == version), None)
-    if manifest is None or not store.has_begun(config):
+    if manifest is None or not has_begun(config):
         return None
-    uri = Records(store.connection(config)).example_uris(manifest.trained_by).get("interactions")
+    uri = Records(connection(config)).example_uris(manifest.trained_by).get("interactions")
     return uri if uri and Path(uri).exists() else None
 
 

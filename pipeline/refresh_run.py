@@ -2,16 +2,14 @@
 
 from datetime import date
 
-from ml_metadata.proto import metadata_store_pb2 as mlmd
 from tfx.proto.orchestration import pipeline_pb2
 
 from components.pusher.versions import PushFolder
 from pipeline import day_run, origin, refreshing
 from pipeline.config import Config
 from pipeline.create_refresh import create_refresh
-from pipeline.metadata import Records
+from pipeline.records import Records, Run
 from pipeline.refreshing import Base
-from pipeline.runs import Run
 
 
 def compile_pipeline(config: Config, base: Base, day: date) -> pipeline_pb2.Pipeline:
@@ -19,9 +17,7 @@ def compile_pipeline(config: Config, base: Base, day: date) -> pipeline_pb2.Pipe
     return day_run.compiled_of(create_refresh(config, base, day))
 
 
-def begin(
-    config: Config, day: date, run_id: str, records: Records, to: mlmd.ConnectionConfig
-) -> tuple[pipeline_pb2.Pipeline, Run | None]:
+def begin(config: Config, day: date, run_id: str, records: Records) -> tuple[pipeline_pb2.Pipeline, Run | None]:
     """Begin a refresh, as `pipeline.day_run.begin` begins a day.
 
     Raises:
@@ -37,7 +33,7 @@ def begin(
     day_run.name_run(compiled, run_id)
     if before is None:
         day_run.check_engines(config.beam)
-        day_run.register(compiled, to)
+        day_run.register(compiled, records)
         records.note_given(run_id, now)
         records.note_origin(run_id, origin.of(config))
     return compiled, before

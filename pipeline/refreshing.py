@@ -23,8 +23,7 @@ from components.pusher.manifest import Manifest, find, in_force
 from components.refresh.settings import RefreshSettings
 from pipeline import origin, pushes
 from pipeline.config import Config
-from pipeline.metadata import Records
-from pipeline.runs import PASSED_OVER, UNCHANGED, Given, Run
+from pipeline.records import PASSED_OVER, UNCHANGED, Given, Records, Run
 from schemas import features
 from schemas.errors import UserError
 

@@ -1,7 +1,7 @@
-"""What stays on the disk after a run. ML Metadata keeps the record of every run; folders go once nothing needs them.
+"""Removes from the disk what no later run needs. ML Metadata keeps the record of every run.
 
-An artifact is marked deleted in ML Metadata before its folder goes. From then on TFX neither serves it from its cache nor
-resolves it as an input; in the other order, a resolver would hand out a folder that is gone.
+An artifact is marked deleted in ML Metadata before its folder is removed. From then on TFX neither returns it from its cache nor
+resolves it as an input; in the other order, a resolver could return a folder that no longer exists.
 """
 
 import os
@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING
 
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
+from components import recorded
 from pipeline.config import Config
-from pipeline.executions import RUN_CONTEXT
-from pipeline.runs import REFRESH
-from pipeline.store import Store, connection
+from pipeline.records import REFRESH, RUN_CONTEXT, Store, connection, values_of
 
 if TYPE_CHECKING:
     from components.pusher.manifest import Manifest
@@ -32,10 +31,10 @@ class Collected:
     """What was removed.
 
     Attributes:
-        artifacts: how many artifacts were marked deleted.
+        artifacts: the number of artifacts that were marked deleted.
         bytes: the size of the files that were removed below the pipeline root.
         versions: the pushed versions that were removed, oldest first.
-        unreadable: the manifests that could not be read, for which nothing was removed: nobody knows what those versions need.
+        unreadable: the manifests that could not be read, for which nothing was removed, because their needs are unknown.
     """
 
     artifacts: int = 0
@@ -47,19 +46,19 @@ class Collected:
 def collect(config: Config) -> Collected:
     """Remove what neither a later run nor a served version needs. Safe to repeat after a kill at any point.
 
-    All artifacts that these runs made or used stay, days and the newest being counted for each pipeline by itself:
+    All artifacts that these runs made or used stay; days and the newest model are counted for each pipeline separately:
 
-    - those of the newest `days` days, failed ones too, but no refreshes, of which a day may have many;
-    - the last to be started, whatever its day: a day that is run again goes on from the one before, however old;
-    - those that made or pushed a version that stays, such as one that has a label;
-    - those that made the newest blessed model that no rollback took back, which the next day goes on from and has to beat.
+    - the runs of the newest `days` days, including failed ones, but not refreshes, because a day may have many;
+    - the run that was started last, whatever its day: a day that is run again continues from the one before, however old;
+    - the runs that made or pushed a version that stays, such as one that has a label;
+    - the runs that made the newest blessed model that was not rolled back: the next day continues from it and has to beat it.
 
-    Below the pipeline root all other folders of artifacts go, those that killed executions left, and TFX's scratch; what
-    else is there (checkpoints of an interrupted training) goes once it is older than the oldest day that stays. Nothing
-    outside the pipeline root is touched but the push folder, see `PushFolder.retain`.
+    Below the pipeline root it removes all other folders of artifacts, those of killed executions, and TFX's scratch; anything
+    else (checkpoints of an interrupted training) once it is older than the oldest day that stays. Outside the pipeline root it only
+    changes the push folder, see `PushFolder.retain`.
 
     Args:
-        config: where everything is, and what stays. Nothing may run there: the caller holds the root's lock.
+        config: the configuration. Nothing else may run in its root: the caller holds the lock.
     """
     from components.pusher import labels, manifest  # imports TFX
     from components.pusher.versions import PushFolder
@@ -72,7 +71,7 @@ def collect(config: Config) -> Collected:
     kept = manifest.staying(folder.manifests(), config.retention.versions, labelled)
     history = _History(Store(connection(config)))
     newest = history.runs_of_newest_days(config.retention.days)
-    if not newest:  # ML Metadata was moved away: nothing here says what is needed
+    if not newest:  # ML Metadata was moved away, so what is needed is unknown
         return Collected()
     runs = newest | history.last_runs() | history.runs_behind(kept) | history.runs_behind_newest_blessed()
     root = Path(os.path.realpath(config.pipeline_root))
@@ -84,9 +83,9 @@ def collect(config: Config) -> Collected:
 
 
 class _History:
-    """ML Metadata's runs and artifacts, as they were at the start but for what is marked here.
+    """ML Metadata's runs and artifacts as they were at the start, except for what is marked here.
 
-    A run is named by the id of its context.
+    A run is identified by the id of its context.
     """
 
     def __init__(self, store: Store) -> None:
@@ -100,7 +99,7 @@ class _History:
         self._types = {kind.id: kind.name for kind in store.get_artifact_types()}
 
     def started(self, runs: Iterable[int]) -> float:
-        """When the first of them was, in seconds since 1970-01-01 UTC."""
+        """Return the start of the first of them, in seconds since 1970-01-01 UTC."""
         milliseconds: int = min(self._runs[run].create_time_since_epoch for run in runs)
         return milliseconds / 1000
 
@@ -126,11 +125,10 @@ class _History:
         """Return the runs that made and blessed the newest blessed model of each pipeline."""
         newest: dict[str, tuple[str, int, set[int]]] = {}
         for blessing in self._live():
-            if self._types[blessing.type_id] != BLESSING or _int_property(blessing, "blessed") != 1:
+            found = values_of(blessing) if self._types[blessing.type_id] == BLESSING else {}
+            if found.get(recorded.BLESSED) != 1 or found.get(recorded.WITHDRAWN):
                 continue
-            if _int_property(blessing, "withdrawn"):
-                continue
-            model = self._artifacts.get(_int_property(blessing, "current_model_id"))
+            model = self._artifacts.get(found.get(recorded.BLESSED_MODEL, 0))
             if model is None or model.state != mlmd.Artifact.LIVE:
                 continue
             makers = self._makers([model.id])
@@ -161,7 +159,7 @@ class _History:
         return [artifact.uri for artifact in self._live()]
 
     def deleted_places(self) -> list[Path]:
-        """Where something lies that is deleted, marked now or by a call that was killed before it could remove it."""
+        """Return the existing paths of deleted artifacts, marked now or by a call that was killed before it could remove them."""
         deleted = [a.uri for a in self._artifacts.values() if a.state == mlmd.Artifact.DELETED]
         return [_real(uri) for uri in deleted if os.path.lexists(uri)]
 
@@ -186,14 +184,8 @@ class _History:
         return name.partition(".")[0]
 
 
-def _int_property(artifact: mlmd.Artifact, name: str) -> int:
-    """Return a custom property's value, or 0 without one (reading the map would create it)."""
-    value: int = artifact.custom_properties[name].int_value if name in artifact.custom_properties else 0
-    return value
-
-
 class _Removable:
-    """Which paths may be removed: those strictly below a root that neither are, nor hold, nor lie in what stays.
+    """Chooses the paths that may be removed: strictly below a root, and neither the same as, above nor below a path that stays.
 
     Args:
         root: without symbolic links.
@@ -213,7 +205,7 @@ class _Removable:
 
 
 def _folders(root: Path, before: float) -> Iterator[Path]:
-    """TFX's scratch, `<node>/<output>/<execution>`, and of what else lies beside the latter that which is older.
+    """Yield TFX's scratch, the folders `<node>/<output>/<execution>`, and their older siblings.
 
     Args:
         root: the pipeline root.
@@ -230,7 +222,7 @@ def _folders(root: Path, before: float) -> Iterator[Path]:
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    """Without symbolic links, which lead to what is not ours."""
+    """Return the subfolders without symbolic links, which may lead elsewhere."""
     if not folder.is_dir():
         return []
     with os.scandir(folder) as entries:
@@ -262,5 +254,5 @@ def _remove(path: Path) -> int:
 
 
 def _real(path: str) -> Path:
-    """Without symbolic links and `..`: a root may be named in several ways."""
+    """Resolve symbolic links and `..`, because a root may be named in several ways."""
     return Path(os.path.realpath(path))

@@ -1,13 +1,12 @@
-"""Takes a version back that turned out bad: what was live before it is pushed again, under a higher number."""
+"""Rolls back a bad version: the content of an earlier one is pushed again, under a higher number."""
 
 from dataclasses import dataclass
 
 from components.pusher import labels
 from components.pusher.manifest import Manifest, rollback_source, withdrawn_by
 from components.pusher.versions import PushFolder
-from pipeline import store
 from pipeline.config import Config
-from pipeline.metadata import Records
+from pipeline.records import Records, connection, has_begun
 from schemas.errors import UserError
 
 
@@ -18,9 +17,9 @@ class RolledBack:
     Attributes:
         live: the new version.
         instead_of: the version that was live before.
-        withdrawn: the versions whose content was taken back, oldest first.
-            Those that have the model of what is live now, over another catalogue, took no model along.
-        unknown: those of them whose models ML Metadata does not know; no day goes on from these anyway.
+        withdrawn: the versions whose content was rolled back, oldest first. The model of one that has the live model, over another
+            catalogue, is not withdrawn.
+        unknown: those of them whose models ML Metadata does not know; no day continues from these in any case.
     """
 
     live: Manifest
@@ -32,17 +31,17 @@ class RolledBack:
 def roll_back(config: Config, to: int | None) -> RolledBack:
     """Make the content of an earlier version live again. After a kill at any point, the same call completes it, once.
 
-    Labels of versions that are taken back move to the version that is gone back to, as its content is what becomes live.
-    The models that are taken back are marked so in ML Metadata: no day goes on from them, nor is compared with them, and a day
-    that went on from one counts as changed. The day of such a model itself is done as before, and running it again pushes
-    nothing until its data, its configuration or the code gives it another model. A rollback to it lifts the mark.
+    Labels of versions that are rolled back move to the version whose content becomes live.
+    ML Metadata records the withdrawn models: no day continues from them or is compared with them, and a day
+    that continued from one counts as changed. The day of a withdrawn model itself stays done; running it again pushes
+    nothing until its data, its configuration or the code gives it another model. A rollback to it removes the mark.
 
     Args:
-        config: where everything is. Nothing may run there: the caller holds the root's lock.
-        to: the version to go back to; None for the one in force before what is live.
+        config: the configuration. Nothing else may run in its root: the caller holds the lock.
+        to: the version to restore; None for the one in force before the live one.
 
     Raises:
-        UserError: there is no such version, or it is not whole. Nothing was changed.
+        UserError: there is no such version, or its files are damaged. Nothing was changed.
     """
     folder = PushFolder(config.serving)
     completed = [each for each in folder.recover() if each.restores is not None and to in (None, each.restores)]
@@ -57,7 +56,7 @@ def roll_back(config: Config, to: int | None) -> RolledBack:
             "Name another: --to VERSION."
         )
     labels.move(folder, {each.content for each in withdrawn_by(source, known)}, source.version)
-    # Marked first: if it ends between the two, the same command still finds the bad version live, and takes it back.
+    # Marked first: if the process ends in between, the same command still finds the bad version live, and rolls it back.
     withdrawn, unknown = _mark(config, source, known)
     return RolledBack(folder.restore(source), known[-1], withdrawn, unknown)
 
@@ -65,9 +64,9 @@ def roll_back(config: Config, to: int | None) -> RolledBack:
 def _mark(config: Config, restored: Manifest, before: list[Manifest]) -> tuple[list[Manifest], list[Manifest]]:
     """Mark the withdrawn models; return their versions, and those of models that ML Metadata does not know."""
     withdrawn = withdrawn_by(restored, before)
-    if not store.has_begun(config):
+    if not has_begun(config):
         return withdrawn, withdrawn
-    records = Records(store.connection(config))
+    records = Records(connection(config))
     others = [each for each in withdrawn if each.model != restored.model]
     unknown = [each for each in others if not records.note_withdrawn(each.model, True)]
     records.note_withdrawn(restored.model, False)

@@ -160,7 +160,7 @@ def step(
 
 def _suffix(run_id: str, is_refresh: bool) -> str:
     """Return the part of a run's id that follows the day."""
-    from pipeline.runs import REFRESH
+    from pipeline.records import REFRESH
 
     return f"{REFRESH}{run_id}" if is_refresh else run_id
 
@@ -187,7 +187,7 @@ def _load(path: Path, settings: list[str], definition: str | None) -> "Config":
 
 def _lock_of(node: str, is_refresh: bool) -> Callable[[Path], AbstractContextManager[None]]:
     from pipeline import lock
-    from pipeline.runs import LAST_NODE
+    from pipeline.records import LAST_NODE
 
     if node == LAST_NODE or (node == BEGIN and is_refresh):  # which repairs what a push left
         return lock.pushing
@@ -198,7 +198,8 @@ def _lock_of(node: str, is_refresh: bool) -> Callable[[Path], AbstractContextMan
 
 @contextmanager
 def _faults_of_the_machine(config: "Config") -> Iterator[None]:
-    from pipeline import disk, store
+    from pipeline import disk
+    from pipeline.records import GONE
 
     try:
         yield
@@ -207,7 +208,7 @@ def _faults_of_the_machine(config: "Config") -> Iterator[None]:
     except Exception as error:
         if disk.is_full(error, config.root):
             raise PassingError(f"The disk that holds {config.root} is full. Make room.") from error
-        if isinstance(error, store.GONE):
+        if isinstance(error, GONE):
             raise PassingError(f"ML Metadata went away in the middle of a call: {error}") from error
         raise
 
@@ -216,7 +217,7 @@ def _begin(
     config: "Config", suffix: str, asked: date | None, days_back: int, make_up_days: int, day_file: Path | None
 ) -> None:
     """Record the run's input, and write its day, or nothing if there is nothing to do."""
-    from pipeline.runs import CLOSED
+    from pipeline.records import CLOSED
 
     day, run = _begun(config, suffix, asked, days_back, make_up_days)
     why = "closed (data.closed)" if run == CLOSED else f"done by run {run}"
@@ -234,14 +235,12 @@ def _hand_on(day_file: Path | None, day: date | None) -> None:
 def _begin_refresh(config: "Config", suffix: str, asked: date | None, day_file: Path | None) -> None:
     """Begin a refresh. A repeated attempt keeps the day of the first; the version is the one that is live now."""
     from pipeline import refresh_run, refreshing
-    from pipeline.metadata import Records
     from pipeline.missed import today
-    from pipeline.store import connection
+    from pipeline.records import Records, connection
 
-    to = connection(config)
-    records = Records(to)
+    records = Records(connection(config))
     day = asked or records.day_of(refreshing.pipeline_name(config), suffix) or today()
-    _, before = refresh_run.begin(config, day, f"{day}.{suffix}", records, to)
+    _, before = refresh_run.begin(config, day, f"{day}.{suffix}", records)
     print(refreshing.nothing_to_do(config, before) if before else f"The refresh is of the catalogue of {day}.")
     _hand_on(day_file, None if before else day)
 
@@ -252,13 +251,10 @@ def _begun(config: "Config", suffix: str, asked: date | None, days_back: int, ma
     An earlier attempt may have decided both.
     """
     from pipeline import day_run
-    from pipeline.metadata import Records
     from pipeline.missed import oldest_missed, today
-    from pipeline.runs import CLOSED
-    from pipeline.store import connection
+    from pipeline.records import CLOSED, Records, connection
 
-    to = connection(config)
-    records = Records(to)
+    records = Records(connection(config))
     earlier = records.day_of(config.name, suffix)
     if earlier and (done_by := records.run(f"{earlier}.{suffix}").passed_over_for):
         return earlier, done_by
@@ -267,13 +263,13 @@ def _begun(config: "Config", suffix: str, asked: date | None, days_back: int, ma
     day = chosen or newest
     is_closed = config.data.is_closed(day)
     if chosen and not is_closed:
-        compiled, before = day_run.begin(config, day, f"{day}.{suffix}", records, to)
+        compiled, before = day_run.begin(config, day, f"{day}.{suffix}", records)
     else:
         compiled, before = day_run.compile_pipeline(config, day), records.last_complete(config.name, day)
         day_run.name_run(compiled, f"{day}.{suffix}")
     why = before.run if before else CLOSED if is_closed else ""
     if why:
-        day_run.register(compiled, to)
+        day_run.register(compiled, records)
         records.note_passed_over(f"{day}.{suffix}", why)
     return day, why
 
@@ -281,10 +277,8 @@ def _begun(config: "Config", suffix: str, asked: date | None, days_back: int, ma
 def _end(config: "Config", run_id: str) -> None:
     """Record the outcome of the run, and remove what no later run needs."""
     from pipeline import metrics
-    from pipeline.metadata import Records
+    from pipeline.records import PASSED_OVER, Records, connection, lost_rows
     from pipeline.retention import collect
-    from pipeline.runs import PASSED_OVER, lost_rows
-    from pipeline.store import connection
     from pipeline.summary import tables
     from pipeline.terminal import UNKNOWN_WIDTH, TextConsole
 
@@ -307,12 +301,9 @@ def _run_node(config: "Config", day: date, run_id: str, node: str) -> None:
     from ml_metadata.proto import metadata_store_pb2 as mlmd
 
     from pipeline import day_run, job_server, metrics, refresh_run, refreshing
-    from pipeline.metadata import Records
-    from pipeline.runs import PASSED_OVER
-    from pipeline.store import connection
+    from pipeline.records import PASSED_OVER, Records, connection
 
-    to = connection(config)
-    records = Records(to)
+    records = Records(connection(config))
     run = records.run(run_id)
     if run.state == PASSED_OVER:
         print(f"{day} was done before: nothing to do.")
@@ -340,14 +331,14 @@ def _run_node(config: "Config", day: date, run_id: str, node: str) -> None:
         day_run.clear_outputs(compiled, node, attempt.id)
 
     def cancel() -> None:
-        own = Records(to)  # the other connection may be in the middle of a call
+        own = Records(records.connection)  # the other connection may be in the middle of a call
         for attempt in own.attempts(run_id, node):
             if attempt.last_known_state == mlmd.Execution.RUNNING:
                 own.mark(attempt, mlmd.Execution.CANCELED)
 
     try:
         with _at_sigterm(cancel), job_server.faults(engine):
-            day_run.launch(compiled, node, to)
+            day_run.launch(compiled, node, records.connection)
     except PassingError:
         raise
     except UserError as error:
@@ -361,7 +352,7 @@ def _run_node(config: "Config", day: date, run_id: str, node: str) -> None:
 
 
 def _is_done(execution: Any) -> bool:
-    from pipeline.executions import state
+    from pipeline.records import state
 
     return state(execution) in ("complete", "cached")
 

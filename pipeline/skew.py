@@ -17,9 +17,8 @@ from tfx_bsl.coders import example_coder
 from components.example_gen.interactions import TRAIN_SPLIT
 from components.example_validator.lengths import mean_length
 from components.pusher.versions import PushFolder
-from pipeline import store
 from pipeline.config import Config
-from pipeline.lineage import Lineage
+from pipeline.records import Lineage, connection, has_begun
 from pipeline.report.facts import place
 from pipeline.requests import Query
 from pipeline.skew_file import FILE, FeatureSkew, Skew
@@ -43,10 +42,10 @@ def measure(config: Config, queries: Sequence[Query]) -> Skew:
     """
     spec = config.feature_spec()
     manifests = PushFolder(config.serving).manifests()
-    if not manifests or not store.has_begun(config):
+    if not manifests or not has_begun(config):
         raise UserError(f"Nothing was pushed to {config.serving} yet. First: ndr run --config ... --date ...")
     live = manifests[-1]
-    graph = Lineage(store.connection(config)).of_run(live.trained_by)
+    graph = Lineage(connection(config)).of_run(live.trained_by)
     path = place(graph, "ExampleStatistics", STATISTICS_NODE) / f"Split-{TRAIN_SPLIT}" / STATISTICS_FILE
     training = tfdv.load_stats_binary(str(path))
     served = statistics(queries, spec)

@@ -8,11 +8,9 @@ from pathlib import Path
 
 from components.pusher import tf_serving
 from ndr_client.manifests import MANIFESTS, Manifests
-from pipeline import store
 from pipeline.config import Config
-from pipeline.metadata import Records
+from pipeline.records import Records, Run, connection, has_begun
 from pipeline.report.outcome import Outcome, Verdict, day_runs, outcome, reasons
-from pipeline.runs import Run
 
 NEWEST_RUNS = 200
 DAY = timedelta(days=1)
@@ -57,7 +55,7 @@ def read(config: Config) -> Standing:
         UserError: one of them cannot be reached.
         OSError: the push folder cannot be read.
     """
-    runs = Records(store.connection(config)).runs(NEWEST_RUNS) if store.has_begun(config) else []
+    runs = Records(connection(config)).runs(NEWEST_RUNS) if has_begun(config) else []
     days = day_runs(runs)
     ends = [end for run in runs if not run.is_refresh and outcome(run) is Outcome.PUSHED and (end := _end(run))]
     times = [time for run in runs if (time := _end(run) or _begin(run))]

@@ -24,7 +24,7 @@ from components.evaluator.names import (
     SLICES,
     TAKEN_BEFORE,
 )
-from pipeline.runs import Run, recalls
+from pipeline.records import Run, recalls
 
 SCORERS = {
     CANDIDATE: "model",

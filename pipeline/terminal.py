@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.segment import Segment
 
 from components.progress import PROGRESS_LOGGER
-from pipeline.runs import Step
+from pipeline.records import Step
 from schemas.private_log import PRIVATE_FILE, PrivateRotatingFileHandler
 from schemas.visible import visible
 

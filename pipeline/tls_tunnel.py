@@ -226,7 +226,7 @@ class _PostgreSQL:
         self._startup = b""
 
     async def listen(self) -> None:
-        """Answer a driver that prefers encryption that there is none on this side; then it starts."""
+        """Answer a driver that prefers encryption that this side has none; then it starts."""
         while (said := await self._message())[4:] in POSTGRESQL_ENCRYPTIONS:
             self._writer.write(b"N")
         self._startup = said

@@ -46,7 +46,7 @@ class Question:
 
     Attributes:
         strategy: Argo's retryStrategy, as Kubeflow compiled it.
-        attempts: as many as the step is to have; the last one may be a failure, too.
+        attempts: the number that the step is to have; the last one may fail too.
     """
 
     strategy: Mapping[str, Any]

@@ -12,8 +12,8 @@ A fault is `MOMENT:VALUE`:
     before:NODE     a step's driver has not yet run
     in:NODE         the first file of its output is there
     after:NODE      its executor has ended, and nothing is published
-    training:STEP   so many steps of this attempt are done, the last of them nowhere written down
-    pusher:NUMBER   before so many-th operation on the push folder
+    training:STEP   after this number of steps of the attempt, the last of them in no checkpoint
+    pusher:NUMBER   before the operation of that number on the push folder
     ending:NODE     as `in`, but asked to end by SIGTERM
     stopped:NODE    not killed: stopped before a step, to be continued by whoever asked for it
 """
@@ -109,7 +109,7 @@ def install(fault: str) -> None:
         case "ending":
             Launcher._run_executor = before(Launcher._run_executor, partial(watch, value, signal.SIGTERM))
         case "training":
-            # Not the project's own function: TFX loads the module of the user function anew.
+            # Not the project's own function: TFX loads the module of the user function again.
             make, happens = Model.make_train_function, at_call(int(value))
             Model.make_train_function = lambda model: after(make(model), happens)
         case "pusher":

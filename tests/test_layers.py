@@ -79,6 +79,16 @@ def test_only_the_infra_validator_imports_serving() -> None:
     assert importers and all(module.startswith(SERVED_BY) for module in importers)
 
 
+def test_the_record_is_reached_by_its_face() -> None:
+    face = {"pipeline.records", "pipeline.records.handle"}  # the handle imports TFX, the face does not
+    inside = set(modules("pipeline/records")) - face
+    outside = [module for room in ROOMS for module in modules(room) if not module.startswith("pipeline.records")]
+    assert (
+        inside
+        and [f"{module} imports {name}" for module in outside for name in imported(module) if name in inside] == []
+    )
+
+
 def test_model_code_does_not_import_tfx() -> None:
     assert {module: name for module in MODEL_CODE for name in imported(module) if name.startswith("tfx")} == {}
 

@@ -12,10 +12,9 @@ from components.pusher.files import Source
 from components.pusher.versions import PushFolder
 from pipeline.config import Config, RetentionSettings
 from pipeline.metadata_settings import SqliteSettings
+from pipeline.records import REFRESH, connection
 from pipeline.retention import Collected, collect
 from pipeline.rollback import RolledBack, roll_back
-from pipeline.runs import REFRESH
-from pipeline.store import connection
 
 CONTENT = "0123456789"  # ten bytes a file
 METRICS = {"mrr": 0.125, "recall_at_50": 0.25}
@@ -38,7 +37,7 @@ class Work:
         self.store = metadata_store.MetadataStore(connection(self.places))
 
     def run(self, day: str, pipeline: str = "shop", kind: str = "") -> mlmd.Context:
-        """Begins a run, named as `pipeline.runs.new_run_id` does, below its pipeline's context."""
+        """Begins a run, named as `pipeline.records.runs.new_run_id` does, below its pipeline's context."""
         number = len(self.store.get_contexts_by_type("pipeline_run"))
         parent = self._context("pipeline", pipeline)
         run = self._context("pipeline_run", f"{day}.{kind}20261124T{number:012}")

@@ -20,6 +20,7 @@ from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, component_spec, standard_artifacts
 from tfx.utils import io_utils
 
+from components import recorded
 from components.analysis import files
 from components.analysis.statistics import MOMENTS, AddMoments, Count, Measure
 from components.analysis.vocabulary import LOOKUPS, Known, admit, entries
@@ -28,7 +29,6 @@ from components.decoded import ReadExamples
 from components.example_gen.interactions import EVAL_SPLIT, TRAIN_SPLIT
 from schemas.features import FeatureSpec
 
-TURNOVER_PROPERTY = "turnover"
 COUNTS = "counts"
 MOMENTS_FILE = "moments.json"
 
@@ -110,7 +110,7 @@ class AnalyzerExecutor(base_beam_executor.BaseBeamExecutor):
         files.write(analysis.uri, known, scales, day)
         fileio.rmtree(counts)
         analysis.set_string_custom_property(
-            TURNOVER_PROPERTY, json.dumps({name: asdict(each) for name, each in sorted(turnover.items())})
+            recorded.TURNOVER, json.dumps({name: asdict(each) for name, each in sorted(turnover.items())})
         )
 
 

@@ -136,8 +136,7 @@ def hash_rows(tokens: list[bytes], hash_buckets: int) -> NDArray[np.int64]:
     """Return each id's hash bucket, as Transform's graph computes it: [ids] int64 in [0, hash_buckets)."""
     if not tokens:
         return np.zeros(0, np.int64)
-    rows: NDArray[np.int64] = tf.strings.to_hash_bucket_fast(tf.constant(tokens), hash_buckets).numpy()
-    return rows
+    return tf.strings.to_hash_bucket_fast(tf.constant(tokens), hash_buckets).numpy()
 
 
 def _fits_a_line(tokens: pd.Index) -> NDArray[np.bool_]:

@@ -12,7 +12,8 @@ from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, component_spec, standard_artifacts
 from tfx.utils import io_utils
 
-from components.artifacts import SPAN_PROPERTY, Counts
+from components import recorded
+from components.artifacts import Counts
 from components.counts import files
 from components.counts.counting import Carry, Count
 from components.counts.files import PARTS, THROUGH, TRAINING, Description
@@ -90,7 +91,7 @@ class CounterExecutor(base_beam_executor.BaseBeamExecutor):
         for folder, listed in found.items():
             files.write_description(f"{counts.uri}/{folder}", Description(span, settings.half_life_days, listed))
         fileio.remove(written)
-        counts.set_int_custom_property(SPAN_PROPERTY, span)
+        counts.set_int_custom_property(recorded.SPAN, span)
 
 
 class Counter(base_beam_component.BaseBeamComponent):

@@ -120,8 +120,7 @@ def read_users(folders: Sequence[str], part: int, users: pa.Array | None = None)
     tables = [read_table(folder, USERS, part, describe(folder)) for folder in folders]
     if users is not None:
         tables = [table.filter(pc.is_in(table.column("user"), value_set=users)) for table in tables]
-    frame: pd.DataFrame = merge(USERS, tables).to_pandas()
-    return frame
+    return merge(USERS, tables).to_pandas()
 
 
 @dataclass(frozen=True)
@@ -274,8 +273,7 @@ def places_in_groups(groups: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return [rows] the position of each row in its group, from 0; rows of a group are adjacent."""
     starts = _starts(groups)
     lengths = np.diff(np.append(starts, len(groups)))
-    places: NDArray[np.int64] = np.arange(len(groups)) - np.repeat(starts, lengths)
-    return places
+    return np.arange(len(groups)) - np.repeat(starts, lengths)
 
 
 def _starts(grouped: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -289,8 +287,7 @@ def codes_of(column: pa.ChunkedArray) -> NDArray[np.int64]:
     different = encoded.dictionary
     ranks = np.empty(len(different), np.int64)
     ranks[pc.sort_indices(different).to_numpy()] = np.arange(len(different))
-    codes: NDArray[np.int64] = ranks[encoded.indices.to_numpy()]
-    return codes
+    return ranks[encoded.indices.to_numpy()]
 
 
 def _times(counts: NDArray[np.int64], by: float) -> NDArray[np.int64]:

@@ -201,8 +201,7 @@ class Catalogue:
         last = np.einsum("qw,qw->q", queries, items[exact[:, -1]])
         scores = np.einsum("qw,qkw->qk", queries, items[found])
         right = (scores >= last[:, np.newaxis] - TIE) & (found >= 0)
-        share: NDArray[np.float64] = right.sum(axis=1) / exact.shape[1]
-        return share
+        return right.sum(axis=1) / exact.shape[1]
 
     def _ids_with_rows(self, table: str | None) -> set[bytes]:
         if table is None or self.places.has_rows is None:

@@ -126,8 +126,7 @@ def _unit(numbers: NDArray[np.float32]) -> NDArray[np.float64]:
     """Scale [rows, values] to rows of length 1; rows of zeros stay."""
     wide = numbers.astype(np.float64)
     lengths = np.sqrt(np.square(wide).sum(axis=1, keepdims=True))
-    unit: NDArray[np.float64] = wide / np.where(lengths > 0, lengths, 1.0)
-    return unit
+    return wide / np.where(lengths > 0, lengths, 1.0)
 
 
 def _standardised(numbers: NDArray[np.float32], feature: NumberFeature) -> NDArray[np.float64]:

@@ -16,7 +16,10 @@ from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import io_utils, proto_utils
 
-from components import beam_memory  # noqa: F401  # which makes small pipelines cheap
+from components import (
+    beam_memory,  # noqa: F401  # which makes small pipelines cheap
+    recorded,
+)
 from components.evaluator import names, slices
 from components.evaluator.metrics import RankingMetric
 from components.evaluator.names import (
@@ -39,9 +42,6 @@ from components.evaluator.ranked import sums_feature
 from components.evaluator.settings import EvaluatorSettings, Limit
 from components.evaluator.sums import Interval, pairs_of_new_items, within_a_share
 
-METRICS_PROPERTY = "metrics"
-REFUSED_PROPERTY = "refused"
-NOT_JUDGED_PROPERTY = "not_judged"
 METRICS_FILE = "metrics.json"
 
 
@@ -121,7 +121,7 @@ class EvaluatorExecutor(executor.Executor):
         proto_utils.json_to_proto(exec_properties[standard_component_specs.EVAL_CONFIG_KEY], config)
         metrics = read_metrics(evaluation.uri, config)
         io_utils.write_string_file(os.path.join(evaluation.uri, METRICS_FILE), json.dumps(metrics))
-        evaluation.set_string_custom_property(METRICS_PROPERTY, json.dumps(in_short(metrics)))
+        evaluation.set_string_custom_property(recorded.METRICS, json.dumps(in_short(metrics)))
         validation = tfma.load_validation_result(evaluation.uri)
         failures = _failures(validation)
         within_noise = [each for each in failures if _is_within_noise(*each, metrics, _described(config))]
@@ -130,19 +130,19 @@ class EvaluatorExecutor(executor.Executor):
             for of_slice, failure in failures
             if not _is_of_nothing(failure) and (of_slice, failure) not in within_noise
         ]
-        evaluation.set_string_custom_property(REFUSED_PROPERTY, json.dumps(refused))
+        evaluation.set_string_custom_property(recorded.REFUSED, json.dumps(refused))
         empty = sorted(
             {_slice_words(dict(spec.feature_values)) for spec in validation.missing_slices}
             | {_words_as_new(each.slice_key) for each, failure in failures if _is_of_nothing(failure)}
         )
-        evaluation.set_string_custom_property(NOT_JUDGED_PROPERTY, json.dumps(empty))
+        evaluation.set_string_custom_property(recorded.NOT_JUDGED, json.dumps(empty))
         if (empty or within_noise) and not refused and not validation.missing_thresholds:
             blessing = artifact_utils.get_single_instance(output_dict[standard_component_specs.BLESSING_KEY])
             fileio.rename(
                 os.path.join(blessing.uri, constants.NOT_BLESSED_FILE_NAME),
                 os.path.join(blessing.uri, constants.BLESSED_FILE_NAME),
             )
-            blessing.set_int_custom_property(constants.ARTIFACT_PROPERTY_BLESSED_KEY, constants.BLESSED_VALUE)
+            blessing.set_int_custom_property(recorded.BLESSED, constants.BLESSED_VALUE)
 
 
 class RetrievalEvaluator(Evaluator):
@@ -254,8 +254,7 @@ def _asks_for_noise(of_slice: Any, failure: Any, described: dict[str, Any]) -> b
 
 def _change(of_slice: Any, failure: Any, metrics: dict[str, Any], described: dict[str, Any]) -> Interval:
     changes = metrics[_slice_name(of_slice.slice_key)]["change"]
-    interval: Interval = changes[described[failure.metric_key.name]["statistic"]]
-    return interval
+    return changes[described[failure.metric_key.name]["statistic"]]
 
 
 def _failures(validation: tfma.ValidationResult) -> list[tuple[Any, Any]]:

@@ -111,8 +111,7 @@ def _best(values: NDArray[np.int64], places: NDArray[np.int64], k: int) -> NDArr
     if len(values) > k:
         least = np.partition(values, len(values) - k)[len(values) - k]
         found = np.flatnonzero(values >= least)  # with all that are tied with the last
-    ordered: NDArray[np.int64] = found[np.lexsort((places[found], -values[found]))][:k]
-    return ordered
+    return found[np.lexsort((places[found], -values[found]))][:k]
 
 
 def _by_popularity(
@@ -149,5 +148,4 @@ def _listed(scores: sparse.csr_array, excluded: Excluded) -> NDArray[np.bool_]:
 def _sums(flags: NDArray[np.bool_], offsets: NDArray[np.int64]) -> NDArray[np.int64]:
     """Count each query's flags, given [entries]."""
     before = np.concatenate([[0], np.cumsum(flags)])
-    counted: NDArray[np.int64] = before[offsets[1:]] - before[offsets[:-1]]
-    return counted
+    return before[offsets[1:]] - before[offsets[:-1]]

@@ -11,8 +11,6 @@ import apache_beam as beam
 
 from schemas.errors import UserError
 
-ROWS_PROPERTY = "rows"
-CONTENT_PROPERTY = "content"
 SHOWN_EXAMPLES = 3
 SHOWN_FAULTS = 10
 

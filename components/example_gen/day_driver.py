@@ -13,6 +13,7 @@ from tfx.orchestration.portable import data_types
 from tfx.proto.orchestration import driver_output_pb2
 from tfx.types import standard_component_specs
 
+from components import recorded
 from components.example_gen import sources
 from components.example_gen.settings import ExampleGenSettings
 from schemas.features import FeatureSpec
@@ -63,7 +64,7 @@ class DayDriver(driver.Driver):
         examples.properties[utils.SPAN_PROPERTY_NAME].int_value = span
         examples.custom_properties[utils.FINGERPRINT_PROPERTY_NAME].string_value = fingerprint
         # For people; the cache uses the fingerprint.
-        examples.custom_properties[sources.FILES_PROPERTY].string_value = json.dumps(sources.summary(found))
+        examples.custom_properties[recorded.FILES].string_value = json.dumps(sources.summary(found))
         output.output_artifacts[key].artifacts.append(examples)
         return output
 

@@ -11,8 +11,9 @@ from tfx.dsl.io import fileio
 from tfx.types import artifact_utils
 from tfx.utils import io_utils
 
+from components import recorded
 from components.encoded import encode
-from components.example_gen.accounting import CONTENT_PROPERTY, ROWS_PROPERTY, SHOWN_EXAMPLES, Accounting, Kind, Sum
+from components.example_gen.accounting import SHOWN_EXAMPLES, Accounting, Kind, Sum
 from components.example_gen.cleaning import ACCOUNTING, CleanFiles, Cleaning, file_faults
 from components.example_gen.ordered import write_in_order
 from components.example_gen.settings import ExampleGenSettings
@@ -139,8 +140,8 @@ def conclude(examples: types.Artifact, kind: Kind, settings: ExampleGenSettings,
     accounting.absent = [day.isoformat() for day in found.absent]
     paths = [file.path for file in found.files]
     accounting.check(kind, settings.max_dropped_share, paths, settings.max_dropped_shares)
-    examples.set_string_custom_property(ROWS_PROPERTY, accounting.to_json(kind))
-    examples.set_string_custom_property(CONTENT_PROPERTY, _content(examples.uri))
+    examples.set_string_custom_property(recorded.ROWS, accounting.to_json(kind))
+    examples.set_string_custom_property(recorded.CONTENT, _content(examples.uri))
     return accounting
 
 

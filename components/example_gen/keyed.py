@@ -10,11 +10,11 @@ from tfx import types
 from tfx.dsl.components.base import base_beam_executor
 from tfx.types import artifact_utils, component_spec, standard_artifacts
 
+from components import recorded
 from components.example_gen.accounting import Kind
 from components.example_gen.cleaning import Cleaning
 from components.example_gen.day_driver import DayDriver, Request
 from components.example_gen.examples import check_files, conclude, generate
-from components.example_gen.point_in_time import JUDGED_DAY_PROPERTY
 from components.example_gen.sources import Found
 
 PARAMETERS = {
@@ -93,5 +93,5 @@ class KeyedExecutor(Keyed, base_beam_executor.BaseBeamExecutor):
         with self._make_beam_pipeline() as pipeline:
             generate(pipeline, table.found.files, table.cleaning, table.finish, table.splits, examples, table.carried)
         if table.judged is not None:
-            examples.set_int_custom_property(JUDGED_DAY_PROPERTY, table.judged)
+            examples.set_int_custom_property(recorded.JUDGED_DAY, table.judged)
         conclude(examples, table.kind, request.settings, table.found)

@@ -23,7 +23,6 @@ from schemas.features import SEEN_THROUGH
 
 EARLIER_SPLIT = "earlier"
 JUDGED_SPLIT = "judged"
-JUDGED_DAY_PROPERTY = "judged_day"
 DAYS = 1 << 21  # more than any day's number
 NEWEST = DAYS - 1
 """`SEEN_THROUGH` of the newest table's rows."""

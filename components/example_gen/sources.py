@@ -12,7 +12,6 @@ from components.example_gen import listing
 from components.example_gen.settings import DATE_PARTS, FROM_LOG, ExampleGenSettings, SourceSettings
 from schemas.errors import UserError
 
-FILES_PROPERTY = "input_files"
 SUCCESS = "_SUCCESS"
 EPOCH = date(1970, 1, 1)
 MICROSECONDS_A_DAY = 86_400_000_000

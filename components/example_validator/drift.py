@@ -15,6 +15,7 @@ from tfx.types import artifact_utils, component_spec, standard_artifacts, standa
 from tfx.types.standard_component_specs import DistributionValidatorSpec
 from tfx.utils import io_utils, json_utils
 
+from components import recorded
 from components.example_gen.interactions import EVAL_SPLIT, TRAIN_SPLIT
 from components.example_gen.sources import EPOCH
 from components.example_validator import lengths
@@ -99,7 +100,7 @@ class StoppingDistributionExecutor(executor.Executor):
             train, held_out = (_load(current, split) for split in SPLITS)
             before = _load(previous, TRAIN_SPLIT) if previous else None
             found_lengths = lengths.compare(name, last, least, train, held_out, before)
-            anomalies.set_string_custom_property(lengths.HISTORIES_PROPERTY, found_lengths.to_json())
+            anomalies.set_string_custom_property(recorded.HISTORIES, found_lengths.to_json())
         # TFX records the artifact as it is when this returns; later changes are lost.
         result = super().Do(input_dict, output_dict, exec_properties)
         if previous is None:
@@ -195,8 +196,7 @@ def _values(statistics: statistics_pb2.DatasetFeatureStatistics, name: str) -> i
     """Return the number of values of a feature in all examples."""
     for feature in statistics.features:
         if list(feature.path.step) == [name]:
-            count: int = getattr(feature, feature.WhichOneof("stats")).common_stats.tot_num_values
-            return count
+            return getattr(feature, feature.WhichOneof("stats")).common_stats.tot_num_values
     return 0
 
 

@@ -8,8 +8,6 @@ from dataclasses import asdict, dataclass
 
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
-HISTORIES_PROPERTY = "histories"
-
 
 @dataclass(frozen=True)
 class Lengths:

@@ -22,6 +22,7 @@ from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import artifact_utils, component_spec, standard_artifacts
 from tfx.utils import io_utils, path_utils
 
+from components import recorded
 from components.artifacts import ItemIndex, QueryTower, Retriever, split_patterns, warm_start_folder
 from components.example_gen.interactions import EVAL_SPLIT
 from components.example_gen.split_names import CATALOGUE_SPLIT
@@ -42,7 +43,6 @@ from schemas.features import FeatureSpec
 from serving.server import EmbeddedServer, ServerSettings
 from serving.settings import Limits, ServerConfig, ServingTensorFlow
 
-REFUSED_PROPERTY = "refused"
 BATCH = 256
 CHECKED_ITEMS = 2048  # of the catalogue; the same tower embedded all of them in the same way
 RETRIEVED = 100
@@ -90,7 +90,7 @@ class InfraValidatorExecutor(base_executor.BaseExecutor):
             faults = _faults(input_dict, exec_properties, Path(folder))
         mark = tfx_infra_validator._mark_not_blessed if faults else tfx_infra_validator._mark_blessed
         mark(blessing)
-        blessing.set_string_custom_property(REFUSED_PROPERTY, json.dumps(faults))
+        blessing.set_string_custom_property(recorded.REFUSED, json.dumps(faults))
 
 
 class InfraValidator(base_component.BaseComponent):

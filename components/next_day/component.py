@@ -10,15 +10,16 @@ from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, component_spec, standard_artifacts
 from tfx.utils import io_utils
 
-from components.artifacts import SPAN_PROPERTY, Counts, NextDayJudgement
+from components import recorded
+from components.artifacts import Counts, NextDayJudgement
 from components.counts.component import through_folder
-from components.evaluator.evaluator import METRICS_FILE, METRICS_PROPERTY, in_short
+from components.evaluator.evaluator import METRICS_FILE, in_short
 from components.evaluator.next_day import judge_next_day
 from components.evaluator.ranker import JUDGED
 from components.evaluator.settings import EvaluatorSettings
 from components.example_gen.catalogue import judged_split
 from components.example_gen.interactions import EVAL_SPLIT, TRAIN_SPLIT
-from components.next_day.record import JUDGEMENT_PROPERTY, Judgement
+from components.next_day.record import Judgement
 from components.progress import progress
 from schemas.features import FeatureSpec
 
@@ -60,11 +61,11 @@ class NextDayExecutor(base_beam_executor.BaseBeamExecutor):
         """
         self._log_startup(input_dict, output_dict, exec_properties)
         artifact = artifact_utils.get_single_instance(output_dict["judgement"])
-        artifact.set_int_custom_property(SPAN_PROPERTY, exec_properties["day"])
+        artifact.set_int_custom_property(recorded.SPAN, exec_properties["day"])
         metrics, judgement = self._judge(input_dict, exec_properties, artifact.uri)
         io_utils.write_string_file(os.path.join(artifact.uri, METRICS_FILE), json.dumps(metrics))
-        artifact.set_string_custom_property(METRICS_PROPERTY, json.dumps(in_short(metrics)))
-        artifact.set_string_custom_property(JUDGEMENT_PROPERTY, judgement.to_json())
+        artifact.set_string_custom_property(recorded.METRICS, json.dumps(in_short(metrics)))
+        artifact.set_string_custom_property(recorded.JUDGEMENT, judgement.to_json())
 
     def _judge(
         self, input_dict: dict[str, list[types.Artifact]], exec_properties: dict[str, Any], folder: str
@@ -93,9 +94,9 @@ class NextDayExecutor(base_beam_executor.BaseBeamExecutor):
         fileio.rmtree(working)
         return dict(found.metrics), Judgement(
             model=models[0].id,
-            model_span=models[0].get_int_custom_property(SPAN_PROPERTY),
+            model_span=models[0].get_int_custom_property(recorded.SPAN),
             earlier_model=earlier[0].id if earlier else 0,
-            earlier_span=earlier[0].get_int_custom_property(SPAN_PROPERTY) if earlier else 0,
+            earlier_span=earlier[0].get_int_custom_property(recorded.SPAN) if earlier else 0,
             interactions=found.interactions,
             ranked=found.ranked,
             not_in_catalogue=found.not_in_catalogue,

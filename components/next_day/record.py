@@ -3,8 +3,6 @@
 import json
 from dataclasses import asdict, dataclass
 
-JUDGEMENT_PROPERTY = "judgement"
-
 
 @dataclass(frozen=True)
 class Judgement:

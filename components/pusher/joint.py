@@ -14,8 +14,8 @@ from tfx.types import artifact_utils, component_spec, standard_artifacts, standa
 from tfx.types.standard_component_specs import MODEL_BLESSING_KEY
 from tfx.utils import json_utils, proto_utils
 
-from components.artifacts import WITHDRAWN_PROPERTY, ItemIndex, QueryTower, Retriever, query_tower_folder
-from components.evaluator.evaluator import METRICS_PROPERTY
+from components import recorded
+from components.artifacts import ItemIndex, QueryTower, Retriever, query_tower_folder
 from components.evaluator.names import ALL, CANDIDATE
 from components.indexer import faiss_index
 from components.indexer.files import DESCRIPTION, IDS
@@ -27,7 +27,6 @@ from ndr_client.served import INDEX, ITEM_TOWER, QUERY_TOWER, RETRIEVER
 DAY_KEY = "day"
 LABEL_KEY = "label"
 REFRESHES_KEY = "refreshes"
-PARTS_PROPERTY = "parts"
 RETRIEVER_KEY = "retriever"
 INDEX_KEY = "index"
 EVALUATION_KEY = "evaluation"
@@ -79,7 +78,7 @@ class JointExecutor(executor.Executor):
             manifest = folder.push(sources, day, run, model, _metrics(input_dict))
             if label := custom_config[LABEL_KEY]:
                 labels.assign(folder, label, manifest.version)
-        pushed.set_string_custom_property(PARTS_PROPERTY, json.dumps(folder.places(manifest), sort_keys=True))
+        pushed.set_string_custom_property(recorded.PARTS, json.dumps(folder.places(manifest), sort_keys=True))
         self._MarkPushed(pushed, pushed_destination=folder.root, pushed_version=str(manifest.version))
 
 
@@ -154,10 +153,10 @@ def sources_of(model: str, inputs: Inputs) -> dict[str, Source]:
 def _metrics(inputs: Inputs) -> dict[str, float]:
     """Return the model's metrics over all interactions, without intervals and without NaN."""
     evaluation = artifact_utils.get_single_instance(inputs[EVALUATION_KEY])
-    found = json.loads(evaluation.get_string_custom_property(METRICS_PROPERTY)).get(ALL, {}).get(CANDIDATE, {})
+    found = json.loads(evaluation.get_string_custom_property(recorded.METRICS)).get(ALL, {}).get(CANDIDATE, {})
     return {name: value for name, (value, *_) in found.items() if math.isfinite(value)}
 
 
 def _is_withdrawn(inputs: Inputs) -> bool:
     blessing = artifact_utils.get_single_instance(inputs[MODEL_BLESSING_KEY])
-    return bool(blessing.get_int_custom_property(WITHDRAWN_PROPERTY))
+    return bool(blessing.get_int_custom_property(recorded.WITHDRAWN))

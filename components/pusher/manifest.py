@@ -98,9 +98,10 @@ def staying(manifests: Sequence[Manifest], days: int, labelled: Collection[int] 
 
     Args:
         manifests: every version, oldest first.
-        days: of how many days, at least 1, the newest version stays. With two or more stays besides what was live before the last,
-            of whichever day, for a rollback; and of a refresh that is live, what a day's run pushed of its model.
-        labelled: versions that stay besides.
+        days: the number of days, at least 1, whose newest version stays. If it is two or more, the version that was live before the
+            last stays too, of any day, for a rollback. If a refresh is live, so does the version by which a day's run pushed its
+            model.
+        labelled: further versions that stay.
 
     Raises:
         ValueError: `days` is less than 1.
@@ -131,10 +132,10 @@ def rollback_source(manifests: Sequence[Manifest], to: int | None) -> Manifest:
 
     Args:
         manifests: every version, oldest first.
-        to: the version to go back to; None for the one in force before what is live.
+        to: the version to restore; None for the one in force before the live one.
 
     Raises:
-        UserError: there is none; `to` is unknown, or live; or what is live has parts that it has not.
+        UserError: there is no such version; `to` is unknown, or live; or it lacks components that the live one has.
     """
     if not manifests:
         raise UserError("Expected a version to go back to, and nothing was pushed yet.")

@@ -121,8 +121,7 @@ def _digests(patterns: Sequence[str]) -> pa.Array:
 def _rows_without(digests: pa.Array, known: pa.Array) -> NDArray[np.int64]:
     """[rows] those of the digests that are not among the known ones, ascending."""
     # One call: each builds a table of all that are known.
-    rows: NDArray[np.int64] = np.flatnonzero(~pc.is_in(digests, value_set=known).to_numpy(zero_copy_only=False))
-    return rows
+    return np.flatnonzero(~pc.is_in(digests, value_set=known).to_numpy(zero_copy_only=False))
 
 
 def _examples(patterns: Sequence[str], rows: NDArray[np.int64]) -> Iterator[bytes]:

@@ -9,13 +9,12 @@ from tfx import types
 from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import artifact_utils, component_spec, standard_artifacts
 
+from components import recorded
 from components.artifacts import CatalogueChanges, split_patterns
 from components.example_gen.split_names import BLOCKED_SPLIT, CATALOGUE_SPLIT
 from components.refresh.changes import Changes, compare, count_differing
 from components.refresh.settings import RefreshSettings
 from schemas.errors import UserError
-
-CHANGES_PROPERTY = "changes"
 
 
 class ChangesSpec(component_spec.ComponentSpec):
@@ -52,7 +51,7 @@ class ChangesExecutor(base_executor.BaseExecutor):
         others = count_differing(split_patterns(earlier, BLOCKED_SPLIT), split_patterns(newer, BLOCKED_SPLIT))
         found = Changes(**{**asdict(found), "others": others})
         _check(found, RefreshSettings.model_validate_json(exec_properties["settings"]).most_changed)
-        output.set_string_custom_property(CHANGES_PROPERTY, json.dumps(asdict(found)))
+        output.set_string_custom_property(recorded.CHANGES, json.dumps(asdict(found)))
 
 
 class CatalogueComparison(base_component.BaseComponent):

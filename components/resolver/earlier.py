@@ -4,10 +4,9 @@ from typing import Any
 
 import ml_metadata as mlmd
 from tfx import types
-from tfx.components.evaluator import constants
 from tfx.dsl.components.common import resolver
 
-from components.artifacts import GOES_ON_PROPERTY, SHAPE_PROPERTY, SPAN_PROPERTY, WITHDRAWN_PROPERTY
+from components import recorded
 
 MODEL_KEY = "model"
 BLESSING_KEY = "model_blessing"
@@ -38,18 +37,18 @@ class BlessedBefore(resolver.ResolverStrategy):
     def resolve_artifacts(self, store: mlmd.MetadataStore, input_dict: Artifacts) -> Artifacts:
         """Override of TFX's method; gets all artifacts under `model` and `model_blessing`."""
         blessed = {
-            blessing.get_int_custom_property(constants.ARTIFACT_PROPERTY_CURRENT_MODEL_ID_KEY): blessing
+            blessing.get_int_custom_property(recorded.BLESSED_MODEL): blessing
             for blessing in input_dict[BLESSING_KEY]
-            if blessing.get_int_custom_property(constants.ARTIFACT_PROPERTY_BLESSED_KEY) == 1
-            and not blessing.get_int_custom_property(WITHDRAWN_PROPERTY)
+            if blessing.get_int_custom_property(recorded.BLESSED) == 1
+            and not blessing.get_int_custom_property(recorded.WITHDRAWN)
         }
         models = [
             model
             for model in input_dict[MODEL_KEY]
             if model.id in blessed
-            and model.has_custom_property(SPAN_PROPERTY)  # older code wrote no span, nor a model to continue from
+            and model.has_custom_property(recorded.SPAN)  # older code wrote no span, nor a model to continue from
             and _span(model) < self._span
-            and self._shape in ("", model.get_string_custom_property(SHAPE_PROPERTY))
+            and self._shape in ("", model.get_string_custom_property(recorded.SHAPE))
         ]
         days = sorted({_span(model) for model in models}, reverse=True)
         if len(days) <= self._skipped:
@@ -78,7 +77,7 @@ class TrainedBefore(resolver.ResolverStrategy):
         trained = {
             _span(model)
             for model in input_dict[MODEL_KEY]
-            if not self._after_first_run or model.get_int_custom_property(GOES_ON_PROPERTY)
+            if not self._after_first_run or model.get_int_custom_property(recorded.CONTINUES)
         }
         earlier = [s for s in input_dict[STATISTICS_KEY] if s.span < self._span and s.span in trained]
         newest = max(earlier, key=lambda statistics: (statistics.span, statistics.id), default=None)
@@ -129,5 +128,4 @@ class CountedBefore(resolver.ResolverStrategy):
 
 
 def _span(artifact: Any) -> int:
-    span: int = artifact.get_int_custom_property(SPAN_PROPERTY)
-    return span
+    return artifact.get_int_custom_property(recorded.SPAN)

@@ -13,9 +13,10 @@ from tfx.types import artifact_utils, component_spec, standard_artifacts, standa
 from tfx.types.standard_component_specs import TrainerSpec
 from tfx.utils import io_utils, json_utils
 
-from components.artifacts import GOES_ON_PROPERTY, SHAPE_PROPERTY, SPAN_PROPERTY, Analysis, warm_start_folder
+from components import recorded
+from components.artifacts import Analysis, warm_start_folder
 from components.example_gen.interactions import EVAL_SPLIT
-from components.example_gen.point_in_time import EARLIER_SPLIT, JUDGED_DAY_PROPERTY, JUDGED_SPLIT
+from components.example_gen.point_in_time import EARLIER_SPLIT, JUDGED_SPLIT
 from components.example_gen.split_names import BLOCKED_SPLIT, CATALOGUE_SPLIT
 
 CATALOGUE_KEY = "catalogue"
@@ -70,10 +71,10 @@ class RetrievalTrainerExecutor(executor.GenericExecutor):
         super().Do(input_dict, output_dict, exec_properties)
         custom_config = json_utils.loads(exec_properties[standard_component_specs.CUSTOM_CONFIG_KEY])
         model = artifact_utils.get_single_instance(output_dict[standard_component_specs.MODEL_KEY])
-        model.set_int_custom_property(SPAN_PROPERTY, custom_config[SPAN_PROPERTY])
-        model.set_string_custom_property(SHAPE_PROPERTY, custom_config[SHAPE_PROPERTY])
+        model.set_int_custom_property(recorded.SPAN, custom_config[recorded.SPAN])
+        model.set_string_custom_property(recorded.SHAPE, custom_config[recorded.SHAPE])
         goes_on = bool(input_dict.get(standard_component_specs.BASE_MODEL_KEY))
-        model.set_int_custom_property(GOES_ON_PROPERTY, int(goes_on))
+        model.set_int_custom_property(recorded.CONTINUES, int(goes_on))
         unfinished = _unfinished_folder(input_dict, output_dict, exec_properties)
         if fileio.exists(unfinished):
             fileio.rmtree(unfinished)
@@ -98,7 +99,7 @@ class RetrievalTrainerExecutor(executor.GenericExecutor):
             BLOCKED_FILES: files.get(BLOCKED_SPLIT, []),
             EARLIER_FILES: files.get(EARLIER_SPLIT, []),
             JUDGED_FILES: files.get(JUDGED_SPLIT, files[CATALOGUE_SPLIT]),
-            JUDGED_DAY: catalogue.get_int_custom_property(JUDGED_DAY_PROPERTY),
+            JUDGED_DAY: catalogue.get_int_custom_property(recorded.JUDGED_DAY),
             HELD_OUT_FILES: [
                 io_utils.all_files_pattern(artifact_utils.get_split_uri([examples], EVAL_SPLIT))
                 for examples in input_dict.get(HELD_OUT_KEY) or []

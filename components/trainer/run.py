@@ -7,7 +7,7 @@ from dataclasses import replace
 import tf_keras
 from tfx.components.trainer.fn_args_utils import FnArgs
 
-from components.artifacts import SHAPE_PROPERTY
+from components import recorded
 from components.trainer import arguments, frequencies, strategies, warm_start
 from components.trainer.component import (
     ANALYSIS_KEY,
@@ -71,7 +71,7 @@ def train_and_export(fn_args: FnArgs, devices: strategies.Devices) -> None:
 
     def go_on(state: TrainingState) -> None:
         if fn_args.base_model:
-            warm_start.restore(state, spec, config[SHAPE_PROPERTY], config[ANALYSIS_KEY], fn_args.base_model)
+            warm_start.restore(state, spec, config[recorded.SHAPE], config[ANALYSIS_KEY], fn_args.base_model)
 
     model, state, training = day.training(spec, settings, config[UNFINISHED], devices, go_on)
     if early := settings.early_stopping:
@@ -80,7 +80,7 @@ def train_and_export(fn_args: FnArgs, devices: strategies.Devices) -> None:
             training = replace(training, stopping=EarlyStopping(early, found, settings.epochs))
     train(model, state, training, fn_args.model_run_dir, devices)
     with devices.written(config[WARM_START]) as folder:
-        warm_start.save(state, config[SHAPE_PROPERTY], config[ANALYSIS_KEY], folder)
+        warm_start.save(state, config[recorded.SHAPE], config[ANALYSIS_KEY], folder)
     if devices.is_chief:
         query_lookup = day.lookup_of_queries(None)
         if not devices.has_weights:

@@ -64,8 +64,7 @@ def row_key(table: str, position: int) -> str:
 
 def parts_of(variable: tf.Variable) -> list[tf.Variable]:
     """Return the shards of one of `TrainingState.rows`, in the order of rows."""
-    parts: list[tf.Variable] = getattr(variable, "variables", [variable])
-    return parts
+    return getattr(variable, "variables", [variable])
 
 
 def _whole(parts: Sequence[tf.Variable]) -> tf.Variable:

@@ -86,10 +86,7 @@ class InStep(_Writing):
         Args:
             batches: makes the global batches, each a `Batch`, the same in every process.
         """
-        feed: Iterator[Any] = iter(
-            self.strategy.distribute_datasets_from_function(lambda context: share_of(batches(), context))
-        )
-        return feed
+        return iter(self.strategy.distribute_datasets_from_function(lambda context: share_of(batches(), context)))
 
     def run(self, step: Callable[[Any], Any], feed: Iterator[Any], steps: int) -> None:
         """Take steps, and return when they are done.
@@ -150,8 +147,7 @@ class ParameterServers(_Writing):
             own = batches().shard(self._workers, worker).repeat()
             return self.strategy.distribute_datasets_from_function(lambda context: share_of(own, context))
 
-        feed: Iterator[Any] = iter(self._coordinator.create_per_worker_dataset(of_a_worker))
-        return feed
+        return iter(self._coordinator.create_per_worker_dataset(of_a_worker))
 
     def run(self, step: Callable[[Any], Any], feed: Iterator[Any], steps: int) -> None:
         """As in `InStep`. If a worker is lost, this waits for it and gives its step to another."""
@@ -224,8 +220,7 @@ def share_of(batches: tf.data.Dataset, context: tf.distribute.InputContext) -> t
         return tf.reshape(rows, [replicas, -1, *rows.shape[1:]])[first : first + each]
 
     def shares(batch: Batch) -> Batch:
-        mapped: Batch = tf.nest.map_structure(own, batch)
-        return mapped
+        return tf.nest.map_structure(own, batch)
 
     return batches.map(shares, num_parallel_calls=tf.data.AUTOTUNE).unbatch().prefetch(tf.data.AUTOTUNE)
 

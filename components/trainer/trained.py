@@ -74,8 +74,7 @@ class TrainedTowers:
 
     def embed_queries(self, examples: list[bytes]) -> NDArray[np.float32]:
         """Embed [batch] serialised raw tf.Examples to [batch, width]."""
-        embeddings: NDArray[np.float32] = self._queries(tf.constant(examples)).numpy()
-        return embeddings
+        return self._queries(tf.constant(examples)).numpy()
 
     def repeats_of(self, examples: list[bytes]) -> Repeats | None:
         """Return the bonuses of the histories in [batch] serialised raw tf.Examples, as NumPy; None without repeats."""
@@ -83,8 +82,7 @@ class TrainedTowers:
 
     def embed_items(self, examples: list[bytes]) -> NDArray[np.float32]:
         """Embed [batch] serialised raw tf.Examples to [batch, width]."""
-        embeddings: NDArray[np.float32] = self._items(tf.constant(examples)).numpy()
-        return embeddings
+        return self._items(tf.constant(examples)).numpy()
 
 
 def _in_a_graph(tower: Tower | RepeatBonus, features: Mapping[str, Feature], transform: ModelInputs) -> Any:

@@ -159,8 +159,7 @@ class LossCurve:
         io_utils.write_string_file(os.path.join(folder, LOSS_CURVE), "\n".join([*rows, ""]))
 
     def _means(self) -> list[float]:
-        means: list[float] = (self.totals.numpy() / self._steps_per_epoch).tolist()
-        return means
+        return (self.totals.numpy() / self._steps_per_epoch).tolist()
 
 
 def _diverged(settings: TrainerSettings) -> UserError:

@@ -12,7 +12,7 @@ import apache_beam as beam
 import tensorflow as tf
 import tensorflow_transform as tft
 from tensorflow_transform import impl_helper
-from tensorflow_transform.tf_metadata import dataset_metadata, metadata_io, schema_utils
+from tensorflow_transform.tf_metadata import metadata_io, schema_utils
 from tfx import types
 from tfx.dsl.components.base import base_beam_component, base_beam_executor, executor_spec
 from tfx.types import artifact_utils, component_spec, standard_artifacts
@@ -107,7 +107,7 @@ def write_graph(folder: str, schema: str, config: dict[str, Any]) -> None:
         schema: the path of the raw features' schema.
         config: the arguments of `components.transform.preprocessing`.
     """
-    metadata = dataset_metadata.DatasetMetadata(io_utils.SchemaReader().read(schema))
+    metadata = tft.DatasetMetadata(io_utils.SchemaReader().read(schema))
     metadata_io.write_metadata(metadata, os.path.join(folder, tft.TFTransformOutput.RAW_METADATA_DIR))
     features = schema_utils.schema_as_feature_spec(metadata.schema).feature_spec
     sparse = {name: tf.SparseTensorSpec([None, None], feature.dtype) for name, feature in features.items()}

@@ -80,8 +80,7 @@ class TransformGraph:
         made = tf.graph_util.import_graph_def(part, used, [each.name for each in flat], name="transform")
         for value, original in zip(made, flat, strict=True):
             value.set_shape(original.shape)
-        found: dict[str, Any] = tf.nest.pack_sequence_as(wanted, made, expand_composites=True)
-        return found
+        return tf.nest.pack_sequence_as(wanted, made, expand_composites=True)
 
     def _available(self, fed: Iterable[str]) -> set[str]:
         """Return the operations that need no features except the given ones."""

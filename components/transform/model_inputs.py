@@ -41,8 +41,7 @@ class ModelInputs(tf.Module):
         """Map raw features (see `components.transform.raw_features`) to the inputs that can be computed from them."""
         if tf.executing_eagerly():
             in_a_graph = tf.function(self.__call__, autograph=False)
-            made: dict[str, tf.Tensor] = in_a_graph(raw)
-            return made
+            return in_a_graph(raw)
         checked = {name: _checked(name, self._vectors[name], raw[name]) for name in self._vectors if name in raw}
         checked |= {name + AGES_SUFFIX: _aligned(name, raw) for name in self._aged if name in raw}
         found = self._transformed({**raw, **checked})

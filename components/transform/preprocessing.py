@@ -160,10 +160,7 @@ def _lookup(name: str, table: Table, analysis: str) -> Callable[[tf.SparseTensor
         table.vocabulary is None or files.read_vocabulary(analysis, name).empty
     ):  # TensorFlow rejects a file without lines
         return hashed
-    lookup: Callable[[tf.SparseTensor], tf.SparseTensor] = tft.make_and_track_object(
-        vocabulary, name=f"vocabulary_{name}"
-    ).lookup
-    return lookup
+    return tft.make_and_track_object(vocabulary, name=f"vocabulary_{name}").lookup
 
 
 def _or_mask(rows: tf.Tensor, ids: int, mask: int) -> tf.Tensor:
@@ -212,8 +209,7 @@ def last_values(values: tf.SparseTensor, count: int, missing: str | int | float)
 
 def _dense(values: tf.SparseTensor, columns: tf.Tensor, count: int, missing: str | int | float) -> tf.Tensor:
     """Scatter values to [batch, count] by their new columns, [values] int64; others are dropped."""
-    dense: tf.Tensor = _dense_function(values.dtype, count, missing)(values, columns)
-    return dense
+    return _dense_function(values.dtype, count, missing)(values, columns)
 
 
 @functools.cache

@@ -79,8 +79,7 @@ def tokens(texts: tf.Tensor, words: bool, ngrams: Sequence[int]) -> tf.SparseTen
     Returns:
         [batch, tokens] strings.
     """
-    found: tf.SparseTensor = _tokens_function(words, tuple(ngrams))(texts)
-    return found
+    return _tokens_function(words, tuple(ngrams))(texts)
 
 
 @functools.cache

@@ -287,8 +287,7 @@ class Search:
         return self._folder / f"hits-{trial}-{epoch}.npy"
 
     def _hits(self, trial: int, epoch: int) -> NDArray[np.float64]:
-        found: NDArray[np.float64] = np.load(self._hits_file(trial, epoch))
-        return found
+        return np.load(self._hits_file(trial, epoch))
 
 
 def _is_range(ends: tuple[float, float]) -> bool:

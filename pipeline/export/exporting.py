@@ -100,8 +100,7 @@ def questions(embeddings: NDArray[np.float32], number: int, seed: int) -> NDArra
     one, other = np.random.default_rng(seed).integers(0, len(embeddings), (2, number))
     between = embeddings[one] + embeddings[other]
     lengths = np.linalg.norm(between, axis=1, keepdims=True)
-    unit: NDArray[np.float32] = np.where(lengths > ROUNDING, between / np.maximum(lengths, ROUNDING), embeddings[one])
-    return unit
+    return np.where(lengths > ROUNDING, between / np.maximum(lengths, ROUNDING), embeddings[one])
 
 
 class Agreement(NamedTuple):
@@ -130,7 +129,9 @@ def agreement(items: Items, queries: NDArray[np.float32], k: int, answers: Answe
     for number, (ids, scores) in enumerate(answers):
         rows = pc.index_in(pa.array(ids, pa.string()), value_set=items.ids).fill_null(-1).to_numpy()
         if (rows < 0).any() or len(np.unique(rows)) < len(rows):
-            return Agreement(0.0, f"query {number} found {ids[:3]} ..., which are not so many different items")
+            return Agreement(
+                0.0, f"query {number} found {ids[:3]} ..., which has an item twice, or one that was not exported"
+            )
         true = items.embeddings[rows] @ queries[number]
         if len(rows) and np.abs(true - scores).max() > ROUNDING:
             worst = int(np.abs(true - scores).argmax())

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from pipeline.config import Config
 from pipeline.export.settings import WIDEST_HNSW, PostgreSQLSettings
 from pipeline.export.store import EMBEDDING, VERSION, Answers, Exported, Items, Store
-from pipeline.store import POSTGRESQL_REFUSALS
+from pipeline.records import POSTGRESQL_REFUSALS
 from schemas.errors import PassingError, UserError
 from schemas.features import CANDIDATE_ID
 
@@ -237,12 +237,11 @@ class PostgreSQL(Store):
 
     def _columns(self, relation: str) -> list[list[str]]:
         """Return name and type of each column."""
-        columns: list[list[str]] = self._connection.run(
+        return self._connection.run(
             "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute "
             "WHERE attrelid = to_regclass(:name) AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
             name=relation,
         )
-        return columns
 
     def _exists(self, relation: str) -> bool:
         return bool(self._one("SELECT to_regclass(:name) IS NOT NULL", name=relation))
@@ -307,7 +306,7 @@ def _refusal(where: str, settings: PostgreSQLSettings, error: pg8000.native.Data
     code, said = _code(error), error.args[0].get("M", "") if isinstance(error.args[0], dict) else str(error)
     if code in POSTGRESQL_REFUSALS and code != NO_RIGHTS:
         return UserError(
-            f"{where} refuses: {said}. Check export.postgresql's user, database and password; tls is for a server that wants TLS."
+            f"{where} refuses: {said}. Check export.postgresql's user, database and password; tls is for a server that needs TLS."
         )
     if code == NO_RIGHTS:
         return UserError(

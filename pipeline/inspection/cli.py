@@ -37,12 +37,11 @@ def runs(
 ) -> None:
     """List the runs."""
     with _reading(config, settings) as to:
-        from pipeline.metadata import Records
-        from pipeline.runs import at_work
+        from pipeline.records import Records, at_work
 
         found = at_work(Records(to).runs(_rows(last, as_json)), _is_held(config, settings)) if to else []
         if as_json:
-            from pipeline.runs import run_json
+            from pipeline.records import run_json
 
             _write([run_json(each) for each in found])
         else:
@@ -59,9 +58,7 @@ def show(
     with _reading(config, settings, needed=True) as to:
         from pipeline.inspection import show
         from pipeline.inspection.find import find_run
-        from pipeline.lineage import Lineage
-        from pipeline.metadata import Records
-        from pipeline.runs import at_work
+        from pipeline.records import Lineage, Records, at_work
 
         records = Records(to)
         found = records.run(find_run(records, run))
@@ -87,7 +84,7 @@ def artifacts(
     """List the artifacts of the steps, oldest first, and whether each still exists."""
     with _reading(config, settings) as to:
         from pipeline.inspection import show
-        from pipeline.lineage import Lineage
+        from pipeline.records import Lineage
 
         found = Lineage(to).artifacts(kind, _rows(last, as_json)) if to else []
         if as_json:
@@ -113,8 +110,7 @@ def lineage(
     with _reading(config, settings, needed=True) as to:
         from pipeline.inspection import tree
         from pipeline.inspection.find import find_artifact
-        from pipeline.lineage import Lineage
-        from pipeline.metadata import Records
+        from pipeline.records import Lineage, Records
 
         known, records = Lineage(to), Records(to)
         found = find_artifact(known, artifact)
@@ -139,7 +135,7 @@ def diff(
     with _reading(config, settings, needed=True) as to:
         from pipeline.inspection import differences
         from pipeline.inspection.find import find_run
-        from pipeline.metadata import Records
+        from pipeline.records import Records
 
         records = Records(to)
         first, second = (records.run(find_run(records, each)) for each in (one, other))
@@ -155,12 +151,12 @@ def _reading(config: Any, settings: list[str] | None, needed: bool = False) -> I
     """Open ML Metadata; yield None if nothing was ever run, unless it is `needed`."""
     with reported():
         from pipeline import config as configuration
-        from pipeline import store
+        from pipeline.records import connection, has_begun
         from schemas.errors import UserError
 
         loaded = configuration.load(config, settings or [])
-        if store.has_begun(loaded):
-            yield store.connection(loaded)
+        if has_begun(loaded):
+            yield connection(loaded)
         elif needed:
             raise UserError(
                 f"No run yet: {loaded.metadata_path} does not exist. Name another root with --set root=DIR."

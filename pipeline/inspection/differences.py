@@ -9,7 +9,7 @@ from rich.table import Table
 
 from components.evaluator.names import CANDIDATE
 from pipeline.inspection.show import seconds_words
-from pipeline.runs import Run
+from pipeline.records import Run
 from pipeline.summary import metric_words
 
 # Two equal runs never take exactly the same time: a step's time differs only if it exceeds both limits.

@@ -1,13 +1,12 @@
 """Finds the run or the artifact that a user names."""
 
-import json
 import os
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
-from pipeline.lineage import Artifact, Lineage
-from pipeline.metadata import Records
+from components import recorded
+from pipeline.records import Artifact, Lineage, Records
 from schemas.errors import UserError
 
 SHOWN = 10  # candidates
@@ -62,7 +61,7 @@ def find_artifact(lineage: Lineage, words: str) -> int:
 
 def _by_number(lineage: Lineage, words: str) -> list[int]:
     number = int(words)
-    pushed = [artifact for artifact, push in lineage.pushes().items() if push.get("pushed_version") == words]
+    pushed = [artifact for artifact, push in lineage.pushes().items() if push.get(recorded.VERSION) == words]
     return sorted({*lineage.existing([number]), *pushed})
 
 
@@ -79,7 +78,7 @@ def _by_place(lineage: Lineage, words: str) -> list[int]:
     for place in within:
         if found := lineage.at(place):
             return found[-1:]  # the newest of one place: the others were overwritten
-    parts = {id: json.loads(push.get("parts", "{}")).values() for id, push in lineage.pushes().items()}
+    parts = {id: recorded.decoded(push, recorded.PARTS).values() for id, push in lineage.pushes().items()}
     return [id for id, its in parts.items() if spelled & set(its)] or lineage.below(spelled)
 
 

@@ -8,9 +8,8 @@ from typing import Any
 from rich import filesize
 from rich.table import Table
 
-from pipeline.lineage import Artifact, Graph
 from pipeline.origin import Origin
-from pipeline.runs import CLOSED, UNCHANGED, Run, run_json
+from pipeline.records import CLOSED, UNCHANGED, Artifact, Graph, Run, run_json
 from pipeline.summary import blessing_words, from_here, tables
 
 

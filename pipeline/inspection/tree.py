@@ -1,14 +1,14 @@
 """Shows the lineage of an artifact as a tree: what it was made from, and what was made from it."""
 
-import json
 from dataclasses import asdict
 from typing import Any
 
 from rich.tree import Tree
 
+from components import recorded
 from pipeline.inspection.show import artifact_json, code_words, files_words, presence, seconds_words
-from pipeline.lineage import PUSHED, Artifact, Execution, Graph
 from pipeline.origin import Origin
+from pipeline.records import PUSHED, Artifact, Execution, Graph
 from pipeline.summary import from_here
 
 NOT_RECORDED = "code and configuration were not recorded"
@@ -117,11 +117,12 @@ def _facts(artifact: Artifact) -> list[str]:
     """List facts about some types of artifacts."""
     kept = artifact.properties
     if artifact.type == PUSHED:
-        return [f"version {kept['pushed_version']}" if kept.get("pushed") else "nothing was pushed"]
-    if artifact.type in ("ModelBlessing", "InfraBlessing") and "blessed" in kept:
-        return ["withdrawn" if kept.get("withdrawn") else "blessed" if kept["blessed"] else "not blessed"]
-    if "rows" not in kept:
+        return [f"version {kept[recorded.VERSION]}" if kept.get(recorded.PUSHED) else "nothing was pushed"]
+    if artifact.type in ("ModelBlessing", "InfraBlessing") and recorded.BLESSED in kept:
+        is_blessed = "blessed" if kept[recorded.BLESSED] else "not blessed"
+        return ["withdrawn" if kept.get(recorded.WITHDRAWN) else is_blessed]
+    rows, files = (recorded.decoded(kept, name) for name in (recorded.ROWS, recorded.FILES))
+    if not rows:
         return []
-    rows = json.loads(kept["rows"])
-    files = json.loads(kept.get("input_files", "{}"))
-    return [f"{rows['rows']:,} rows of {rows['kind']}, span {kept['span']}", *([files_words(files)] if files else [])]
+    words = f"{rows['rows']:,} rows of {rows['kind']}, span {kept[recorded.SPAN]}"
+    return [words, *([files_words(files)] if files else [])]

@@ -5,9 +5,8 @@ from datetime import date
 
 from pipeline.kubeflow.client import Client, Say
 from pipeline.kubeflow.package import Package
-from pipeline.metadata import Records
 from pipeline.missed import oldest_missed
-from pipeline.store import connection
+from pipeline.records import Records, connection
 from schemas.errors import UserError
 
 

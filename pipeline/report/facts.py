@@ -1,6 +1,5 @@
 """Reads the page's content from ML Metadata and from the runs' outputs."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -12,14 +11,13 @@ import pandas as pd
 from google.protobuf.message import DecodeError
 from tensorflow_metadata.proto.v0 import anomalies_pb2
 
+from components import recorded
 from components.trainer.names import COUNTED, ESTIMATED, FREQUENCIES, LOSS_CURVE
-from pipeline import skew_file, store
+from pipeline import skew_file
 from pipeline.config import Config
-from pipeline.lineage import Artifact, Graph, Lineage
-from pipeline.metadata import Records
+from pipeline.records import Artifact, Graph, Lineage, Records, Run, connection, has_begun
 from pipeline.report.embedding_map import ItemMap, read_map
 from pipeline.report.outcome import day_runs
-from pipeline.runs import Run
 from pipeline.skew_file import Skew
 from pipeline.tuning import file as tuning_file
 from pipeline.tuning.file import Tuning
@@ -101,7 +99,7 @@ def gather(config: Config, first: date | None, last: date | None) -> Facts:
     """
     runs = _runs(config, first, last)
     days = day_runs(runs)
-    lineage = Lineage(store.connection(config))
+    lineage = Lineage(connection(config))
     graphs = {run.run: lineage.of_run(run.run) for run in days}
     trained = [run for run in days if _made(graphs[run.run], "ModelRun")]
     seen_in = trained[-1] if trained else None
@@ -128,8 +126,7 @@ def gather(config: Config, first: date | None, last: date | None) -> Facts:
 
 def read_losses(graph: Graph) -> list[float]:
     """Read the mean loss of each epoch."""
-    losses: list[float] = pd.read_csv(place(graph, "ModelRun") / LOSS_CURVE)["loss"].astype(float).tolist()
-    return losses
+    return pd.read_csv(place(graph, "ModelRun") / LOSS_CURVE)["loss"].astype(float).tolist()
 
 
 def read_drift(graph: Graph) -> dict[str, Distance]:
@@ -170,7 +167,7 @@ def place(graph: Graph, kind: str, node: str = "") -> Path:
 
 
 def _runs(config: Config, first: date | None, last: date | None) -> list[Run]:
-    known = Records(store.connection(config)).runs() if store.has_begun(config) else []
+    known = Records(connection(config)).runs() if has_begun(config) else []
     begin, end = (first or date.min).isoformat(), (last or date.max).isoformat()
     found = [run for run in known if begin <= run.date <= end and not run.is_refresh]
     if first is None:
@@ -200,8 +197,7 @@ def _made(graph: Graph, kind: str, node: str = "") -> list[Artifact]:
 
 
 def _training_examples(run: Run) -> int:
-    examples: int = run.rows.get("interactions", {}).get("splits", {}).get(TRAIN_SPLIT, 0)
-    return examples
+    return run.rows.get("interactions", {}).get("splits", {}).get(TRAIN_SPLIT, 0)
 
 
 def _live(config: Config) -> tuple[int, str] | None:
@@ -215,7 +211,7 @@ def _map(config: Config, graph: Graph) -> ItemMap:
     catalogues = [
         artifact.node
         for artifact in _made(graph, "Examples")
-        if json.loads(artifact.properties.get("rows", "{}")).get("kind") == "catalogue"
+        if recorded.decoded(artifact.properties, recorded.ROWS).get("kind") == "catalogue"
     ]
     catalogue = place(graph, "Examples", catalogues[-1] if catalogues else "Catalogue")
     return read_map(place(graph, "ItemIndex"), catalogue, place(graph, "Analysis"), config.feature_spec())

@@ -4,19 +4,19 @@ Layers go from top to bottom; no line goes back. All lines of a box share one po
 do not cross other boxes.
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
+from components import recorded
+from components.recorded import decoded
 from pipeline.inspection.show import files_words
-from pipeline.lineage import Artifact, Graph
+from pipeline.records import Artifact, Graph
 
 WIDTH, LANE, GAP_X, GAP_Y = 206.0, 4.0, 14.0, 46.0
 HEAD, ROW, FOOT = 24.0, 17.0, 7.0
 SWEEPS = 4
-FILES, ROWS, VERSION = "input_files", "rows", "pushed_version"  # properties of artifacts
 
 Node = int | str | tuple[int | str, int]
 """An execution's id; an earlier run's id; for files, the artifact made from them; or where a box's lines pass a layer."""
@@ -125,15 +125,20 @@ def steps_and_links(graph: Graph) -> tuple[dict[int | str, Content], dict[tuple[
     for execution in graph.executions.values():
         made = tuple(graph.artifacts[edge.artifact] for edge in graph.outputs(execution.id))
         if made or graph.inputs(execution.id):
-            versions = [str(each.properties[VERSION]) for each in made if each.properties.get(VERSION)]
+            versions = [
+                str(each.properties[recorded.VERSION]) for each in made if each.properties.get(recorded.VERSION)
+            ]
             lines = tuple(f"version {version}" for version in versions)
             contents[execution.id] = Content(execution.node, execution.state, execution.seconds, made, lines)
             for artifact in made:
-                if files := json.loads(artifact.properties.get(FILES, "{}")).get("files"):
-                    kind = json.loads(artifact.properties.get(ROWS, "{}")).get("kind", "files")
-                    words = files_words(json.loads(artifact.properties[FILES]))
+                rows, files = (decoded(artifact.properties, name) for name in (recorded.ROWS, recorded.FILES))
+                if number := files.get("files"):
                     contents[f"files {artifact.id}"] = Content(
-                        kind, "data", None, lines=(f"{files:,} file{'s' * (files != 1)}",), tip=words
+                        rows.get("kind", "files"),
+                        "data",
+                        None,
+                        lines=(f"{number:,} file{'s' * (number != 1)}",),
+                        tip=files_words(files),
                     )
                     links[f"files {artifact.id}", execution.id].append("files")
     return contents, dict(links)

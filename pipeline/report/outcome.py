@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from pipeline.runs import CLOSED, PASSED_OVER, Run
+from pipeline.records import CLOSED, PASSED_OVER, Run
 from pipeline.summary import metric_words
 
 

@@ -14,11 +14,10 @@ from markupsafe import Markup
 
 from components.evaluator.names import ALL, CANDIDATE
 from pipeline.config import Config
-from pipeline.lineage import Artifact
+from pipeline.records import Artifact, Run
 from pipeline.report import lineage_graph, trends
 from pipeline.report.facts import Distance, Facts, Missing
 from pipeline.report.outcome import outcome, reasons, verdict
-from pipeline.runs import Run
 from pipeline.skew_file import Skew
 from pipeline.summary import (
     SCORERS,

@@ -9,10 +9,10 @@ from typing import Any
 
 from components.evaluator.names import CANDIDATE, SLICES
 from pipeline.config import Config
+from pipeline.records import Run
 from pipeline.report.charts import Chart, Value, bar_chart, column_place, line_chart, log_scatter
 from pipeline.report.facts import Distance, Frequencies, Missing
 from pipeline.report.outcome import Outcome, outcome, reasons
-from pipeline.runs import Run
 from pipeline.summary import ASIDE, NEXT_DAY_SCORERS, SCORERS
 from pipeline.tuning.file import Tuning
 

@@ -7,7 +7,7 @@ from ml_metadata import errors
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 from components.tuner.trial import Trial
-from pipeline.store import connect
+from pipeline.records import connect
 
 TRIAL, TUNING = "ndr.Trial", "ndr.Tuning"
 USED = mlmd.Event.Path(steps=[mlmd.Event.Path.Step(key="used"), mlmd.Event.Path.Step(index=0)])

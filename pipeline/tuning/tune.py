@@ -10,16 +10,16 @@ import tensorflow as tf
 from rich.table import Table
 
 import components
+from components import recorded
 from components.example_gen.interactions import EVAL_SPLIT, TRAIN_SPLIT
-from components.example_gen.point_in_time import EARLIER_SPLIT, JUDGED_DAY_PROPERTY, JUDGED_SPLIT
+from components.example_gen.point_in_time import EARLIER_SPLIT, JUDGED_SPLIT
 from components.example_gen.split_names import BLOCKED_SPLIT, CATALOGUE_SPLIT
 from components.trainer.day import Places, TrainingDay
 from components.tuner.search import Gain, Search
 from components.tuner.trial import Trial, in_words
-from pipeline import digests, lock, store
+from pipeline import digests, lock
 from pipeline.config import Config
-from pipeline.lineage import Graph, Lineage
-from pipeline.metadata import Records
+from pipeline.records import Graph, Lineage, Records, connection, has_begun
 from pipeline.report.facts import place
 from pipeline.summary import chosen_cutoff
 from pipeline.tuning import file
@@ -44,10 +44,10 @@ def tune(config: Config, day: date, seconds: float, say: Callable[[str], None]) 
     Raises:
         UserError: no run has completed the day, its outputs are gone, or it has no held-out interactions.
     """
-    run = Records(store.connection(config)).last_complete(config.name, day) if store.has_begun(config) else None
+    run = Records(connection(config)).last_complete(config.name, day) if has_begun(config) else None
     if run is None:
         raise UserError(f"No run has completed {day}, so there is no data to search on. First: ndr run --date {day}.")
-    graph = Lineage(store.connection(config)).of_run(run.run)
+    graph = Lineage(connection(config)).of_run(run.run)
     spec, trainer = config.feature_spec(), config.trainer.of_run(goes_on=False)
     places, held_out_files, used = _places(graph)
     k = chosen_cutoff(config.evaluator.recall_at)
@@ -68,7 +68,7 @@ def tune(config: Config, day: date, seconds: float, say: Callable[[str], None]) 
         excludes = bool(config.evaluator.exclude_history)
         held_out = training.held_out(held_out_files, config.tuner.interactions, excludes)
         search = Search(training, held_out, trainer, config.tuner, k, folder)
-        records = TrialRecords(store.connection(config), f"{config.name}.{folder.name}", used, k)
+        records = TrialRecords(connection(config), f"{config.name}.{folder.name}", used, k)
         if search.trials:
             say(f"Resumes an interrupted search after trial {search.trials[-1].number}.")
         for trial in search.trials:
@@ -124,7 +124,7 @@ def _places(graph: Graph) -> tuple[Places, list[str], list[int]]:
             earlier=_there(catalogue, EARLIER_SPLIT),
             judged=_there(catalogue, JUDGED_SPLIT),
             judged_day=next(
-                int(artifact.properties.get(JUDGED_DAY_PROPERTY, 0)) or None
+                int(artifact.properties.get(recorded.JUDGED_DAY, 0)) or None
                 for artifact in graph.artifacts.values()
                 if artifact.uri == str(catalogue)
             ),

@@ -1,6 +1,6 @@
 """Every benchmark runs, in a small form: what it measures there is no figure, but its headline has its keys.
 
-A benchmark has processes of its own for their memory and their imports. Neither is looked at here, so that `ndr` is a fork, and a
+A benchmark has processes of its own for their memory and their imports. Neither is tested here, so that `ndr` is a fork, and a
 part of a benchmark runs in this process.
 """
 

@@ -32,7 +32,7 @@ from benchmarks.warm_start import (
 from components.evaluator.ranking import Ranks
 from components.next_day.record import Judgement
 from components.trainer.settings import TrainerSettings
-from pipeline.runs import Run
+from pipeline.records import Run
 from schemas.features import CANDIDATE_ID, QUERY_ID, REWARD, TIMESTAMP, FeatureSpec
 
 

@@ -1,6 +1,6 @@
 """What every strategy is asked to do by `test_strategies`.
 
-A first day is trained, then a second one goes on from each strategy's first, over another vocabulary; and each strategy's first
+A first day is trained, then a second one continues from each strategy's first, over another vocabulary; and each strategy's first
 day, of which its last checkpoint and no more is left, is brought to its end. What comes of it is left in folders.
 """
 

@@ -16,8 +16,9 @@ from pandas.testing import assert_frame_equal
 from tfx import types
 from tfx.types import standard_artifacts
 
+from components import recorded
 from components.analysis import files, statistics
-from components.analysis.component import TURNOVER_PROPERTY, AnalyzerExecutor
+from components.analysis.component import AnalyzerExecutor
 from components.analysis.statistics import COMPACT_AT, MOMENTS, AddMoments, Count, Measure, Moments, count
 from components.analysis.vocabulary import Known, entries
 from components.artifacts import Analysis, warm_start_folder
@@ -232,7 +233,7 @@ def analyse(
     base: types.Artifact | None = None,
     held_out: Sequence[bytes] = (),
 ) -> types.Artifact:
-    """A day's analysis by the step's executor; it becomes the day's model too, to go on from."""
+    """A day's analysis by the step's executor; it becomes the day's model too, to continue from."""
     interactions, analysis = standard_artifacts.Examples(), Analysis()
     interactions.uri, interactions.split_names = f"{folder}/{day}/examples", '["train", "eval"]'
     analysis.uri = warm_start_folder(f"{folder}/{day}/model")
@@ -295,7 +296,7 @@ def test_the_second_day_continues_the_first_days_analysis(tmp_path: Path) -> Non
     assert files.read_scales(second.uri) == {"age": (25.0, 5.0), "visits": (0.0, 1.0)}
     # Of eight items looked up, f alone goes to one of four buckets.
     nothing = {"ids": 0, "admitted": 0, "expired": 0, "lookups": 0, "oov_share": 0.0}
-    assert json.loads(second.get_string_custom_property(TURNOVER_PROPERTY)) == {
+    assert json.loads(second.get_string_custom_property(recorded.TURNOVER)) == {
         "device": {**nothing, "oov_share": None, "bucket_ids": 0.0, "fullest_bucket_ids": 0},
         "item": {
             "ids": 5, "admitted": 2, "expired": 0, "lookups": 8,

@@ -59,7 +59,7 @@ class Steps:
         return self._run(CatalogueExecutor, runner, {}, standard_artifacts.Examples, "examples", self._request)
 
     def interactions(self, runner: RunnerSettings, catalogue: types.Artifact) -> types.Artifact:
-        # As on a day that goes on from an earlier model: the window is the day alone.
+        # As on a day that continues from an earlier model: the window is the day alone.
         inputs = {"catalogue": [catalogue]}
         return self._run(InteractionExecutor, runner, inputs, standard_artifacts.Examples, "examples", self._request)
 
@@ -119,7 +119,7 @@ def files(artifact: types.Artifact) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def steps(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Steps]:
-    """A day of 3,000 interactions in six files, brought together in so many partitions that workers take them in another order."""
+    """A day of 3,000 interactions in six files, in enough partitions that workers take them in another order."""
     root = tmp_path_factory.mktemp("service")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(logs, "ROWS_A_FILE", 500)

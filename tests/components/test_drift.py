@@ -97,7 +97,7 @@ def compare(folder: Path, previous: Rows, current: Rows, **settings: Any) -> Non
 
 
 def share(of: bytes, tenths: int, feature: str = "device") -> Rows:
-    """Ten examples, so many of them with a value, the others with another."""
+    """Ten examples: a number of them with one value, the others with another."""
     return [{feature: [of]}] * tenths + [{feature: [b"other"]}] * (10 - tenths)
 
 
@@ -266,7 +266,7 @@ class Spans:
 
 
 def histories(*lengths: int) -> Rows:
-    """Examples with so many items in the history each."""
+    """Examples with a number of items in each history."""
     return [{"device": [b"a"], **({"past": [b"x"] * length} if length else {})} for length in lengths]
 
 

@@ -1,11 +1,12 @@
-"""What a day goes on from, among the artifacts of all runs: never what came at its own day or later."""
+"""Which of all runs' artifacts a day continues from: never one of its own day or later."""
 
 import pytest
 from tfx import types
 from tfx.components.evaluator import constants
 from tfx.types import standard_artifacts
 
-from components.artifacts import GOES_ON_PROPERTY, SHAPE_PROPERTY, SPAN_PROPERTY, WITHDRAWN_PROPERTY, Counts
+from components import recorded
+from components.artifacts import Counts
 from components.resolver.earlier import (
     BASE_COUNTS_KEY,
     BLESSING_KEY,
@@ -23,8 +24,8 @@ DAY = 20_000
 def model(number: int, day: int, shape: str = "narrow") -> types.Artifact:
     made = standard_artifacts.Model()
     made.id = number
-    made.set_int_custom_property(SPAN_PROPERTY, day)
-    made.set_string_custom_property(SHAPE_PROPERTY, shape)
+    made.set_int_custom_property(recorded.SPAN, day)
+    made.set_string_custom_property(recorded.SHAPE, shape)
     return made
 
 
@@ -84,9 +85,9 @@ def test_a_model_that_was_not_blessed_is_passed_over() -> None:
 
 def test_a_model_that_a_rollback_took_back_is_passed_over() -> None:
     models, verdicts = [model(1, DAY - 2), model(2, DAY - 1)], [verdict(11, 1), verdict(12, 2)]
-    verdicts[1].set_int_custom_property(WITHDRAWN_PROPERTY, 1)
+    verdicts[1].set_int_custom_property(recorded.WITHDRAWN, 1)
     assert blessed_before(models, verdicts) == ([1], [11])
-    verdicts[1].set_int_custom_property(WITHDRAWN_PROPERTY, 0)  # it was brought back
+    verdicts[1].set_int_custom_property(recorded.WITHDRAWN, 0)  # it was brought back
     assert blessed_before(models, verdicts) == ([2], [12])
 
 
@@ -129,7 +130,7 @@ def test_a_day_without_a_trained_model_is_no_reference() -> None:
 def test_a_first_runs_window_is_not_compared_with_a_days() -> None:
     """Regression: a day after a catch-up over months was stopped as a thousandth of it."""
     first, second = model(1, DAY - 2), model(2, DAY - 1)
-    second.set_int_custom_property(GOES_ON_PROPERTY, 1)
+    second.set_int_custom_property(recorded.CONTINUES, 1)
     older, newer = statistics(11, DAY - 2), statistics(12, DAY - 1)
 
     def compared(made: list[types.Artifact], models: list[types.Artifact]) -> list[types.Artifact]:
@@ -162,7 +163,7 @@ def counted_before(made: list[tuple[int, int]], hours: int) -> tuple[list[int], 
     for number, day in made:
         counts = Counts()
         counts.id = number
-        counts.set_int_custom_property(SPAN_PROPERTY, day)
+        counts.set_int_custom_property(recorded.SPAN, day)
         artifacts.append(counts)
     keys = (BASE_COUNTS_KEY, COUNTS_BEFORE_KEY)
     found = CountedBefore(DAY, hours).resolve_artifacts(None, dict.fromkeys(keys, artifacts))

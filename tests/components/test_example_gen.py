@@ -346,7 +346,7 @@ def test_a_day_that_is_empty_beside_full_ones_is_an_error(tmp_path: Path) -> Non
 
 
 def days_before(days: int, rows: list[str]) -> list[str]:
-    """Rows of the day as they would have been logged so many days before."""
+    """Rows of the day as they would have been logged a number of days before."""
     return [row.replace("2026-11-24", str(DAY - timedelta(days=days))) for row in rows]
 
 
@@ -494,7 +494,7 @@ def test_a_split_by_user_holds_out_whole_users_and_others_each_day(tmp_path: Pat
 
 
 def test_a_day_of_few_users_is_split_all_the_same(tmp_path: Path) -> None:
-    """A share of one in a hundred of two users is none: the first of them is held out."""
+    """One in a hundred of two users is no user, so the first of them is held out."""
     shop = Shop(tmp_path, split={"by": "user", "share": 0.01})
     shop.log(GOOD)
     splits, _ = shop.ingest()

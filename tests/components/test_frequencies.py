@@ -22,7 +22,7 @@ def patterns(tmp_path: Path) -> list[str]:
             for id in ids:
                 example = tf.train.Example()
                 example.features.feature["candidate_id"].int64_list.value.append(id)
-                example.features.feature["title"].bytes_list.value.append(b"not looked at")
+                example.features.feature["title"].bytes_list.value.append(b"not read")
                 writer.write(example.SerializeToString())
     return [str(tmp_path / "examples-*")]
 

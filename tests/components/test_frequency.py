@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from components.trainer.frequency import FrequencyEstimator
 
-ROOMY = 1 << 16  # so many buckets that a handful of ids do not collide
+ROOMY = 1 << 16  # enough buckets that a handful of ids do not collide
 
 
 def int_ids(*ids: int) -> tf.Tensor:
@@ -241,7 +241,7 @@ def test_a_checkpoint_carries_on_as_if_nothing_had_been(tmp_path: Path) -> None:
 
 
 def after_batches(rows: int, batches: int, earlier: str | None, folder: Path) -> tuple[NDArray[np.float64], str]:
-    """Estimates over expected counts of items with shares of 1/rank, after so many batches more; and a checkpoint of it."""
+    """Estimates over expected counts of items with shares of 1/rank, after some more batches; and a checkpoint of it."""
     weights = 1.0 / np.arange(1, 2001)
     shares = weights / weights.sum()
     estimator = FrequencyEstimator(ROOMY, hashes=2)  # as some of 2,000 collide even here

@@ -1,4 +1,4 @@
-"""The training split in batches: full ones, in an order that the seed alone says, whether it is read anew or kept."""
+"""The training split in full batches, in an order that depends only on the seed, whether it is read again or kept."""
 
 import shutil
 from pathlib import Path
@@ -38,7 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(params=[False, True], ids=["read anew", "kept"])
+@pytest.fixture(params=[False, True], ids=["read again", "kept"])
 def examples(request: pytest.FixtureRequest, folder: Path) -> TrainingExamples:
     return read(folder, request.param)
 

@@ -11,7 +11,8 @@ from tensorflow_serving.config import model_server_config_pb2
 from tfx import types
 from tfx.types import channel_utils, standard_artifacts
 
-from components.artifacts import WITHDRAWN_PROPERTY, ItemIndex, Retriever
+from components import recorded
+from components.artifacts import ItemIndex, Retriever
 from components.pusher import labels
 from components.pusher.joint import JointExecutor, JointPusher
 from components.pusher.versions import PushFolder
@@ -90,7 +91,7 @@ def test_nothing_is_pushed_without_every_blessing(step: Step, lacking: str) -> N
 
 
 def test_a_withdrawn_version_is_not_pushed_again(step: Step) -> None:
-    step.blessing.set_int_custom_property(WITHDRAWN_PROPERTY, 1)
+    step.blessing.set_int_custom_property(recorded.WITHDRAWN, 1)
     assert step()["pushed"] == 0
     assert not step.root.exists()
 

@@ -149,7 +149,7 @@ def test_interactions_see_items_as_they_were_before_their_day(shop: Path, first:
 
 def test_a_kept_object_lives_as_long_as_its_users(shop: Path, first: Any) -> None:
     made = catalogue(shop, DAY, base=catalogue(shop, YESTERDAY, base=first))
-    for later, seen in ((1, SEEN_ON_THE_DAY), (2, {})):  # a window is of two days where training starts anew
+    for later, seen in ((1, SEEN_ON_THE_DAY), (2, {})):  # a window has two days if training starts from scratch
         day = DAY + timedelta(days=later)
         log(shop, day, [row("u", "D", day, 1, "Dog,,,1,")])
         made = catalogue(shop, day, base=made)

@@ -135,7 +135,7 @@ def test_a_tower_contains_only_its_part_of_transforms_graph(folders: dict[str, P
         )
         for name, model in saved.items()
     }
-    # By ids alone, the query's words are rows of tables that stand in the tower; in full, they come as texts.
+    # By ids alone, the query's words are rows of tables in the tower; in full, they come as texts.
     assert decodes == {"by_id": False, "in_full": True, "items": True}
 
 

@@ -38,7 +38,7 @@ def test_a_withdrawn_version_is_not_restored() -> None:
 def test_a_version_that_is_named_is_gone_back_to_wherever_it_is() -> None:
     known = [version(1), version(2), version(3), version(4, restores=1)]
     assert rollback_source(known, 2).version == 2
-    # Forward again: 3 was good after all. Nothing is taken back by that, and a later rollback goes back to 1.
+    # Forward again: 3 was good after all. That withdraws nothing, and a later rollback restores 1.
     forward = [*known, version(5, restores=3)]
     assert withdrawn_by(forward[-1], known) == []
     assert (numbers(in_force(forward)), rollback_source(forward, None).version) == ([4, 5], 4)
@@ -82,7 +82,7 @@ def test_versions_in_force_are_distinct_ordered_and_end_with_the_live_one(steps:
         contents = [each.content for each in in_force(known)]
         assert contents == sorted(set(contents))
         assert in_force(known)[-1] == known[-1]
-        # What was in force is, or was taken back just now.
+        # A version that was in force still is, or was rolled back just now.
         taken = [each.content for each in withdrawn_by(known[-1], before)] if restores is not None else []
         assert {each.content for each in in_force(before)} - set(taken) <= set(contents)
         assert not set(taken) & set(contents)

@@ -58,7 +58,7 @@ class StoppedError(Exception):
 
 @contextlib.contextmanager
 def stopped_after(changes: int, root: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Stops after so many renames and deletions of objects, and sees after each that no server could load half a model."""
+    """Stops after a number of renames and deletions of objects, and checks after each that no server could load half a model."""
     left, delete_folder = [changes], fileio.rmtree
 
     def watched(change: Callable) -> Callable:

@@ -11,11 +11,12 @@ import tensorflow as tf
 from test_example_gen import read
 from tfx.types import artifact_utils, standard_artifacts
 
+from components import recorded
 from components.example_gen import sources
 from components.example_gen.catalogue import CatalogueExecutor, judged_split
 from components.example_gen.day_driver import Request
 from components.example_gen.interactions import InteractionExecutor
-from components.example_gen.point_in_time import JUDGED_DAY_PROPERTY, Tables
+from components.example_gen.point_in_time import Tables
 from components.example_gen.settings import ExampleGenSettings
 from components.example_gen.users import UserExecutor
 from components.trainer.inputs import as_known_on, looked_up, lookup_for_queries, lookup_for_training
@@ -135,7 +136,7 @@ def test_a_count_of_the_interactions_own_day_is_not_seen(tmp_path: Path) -> None
     # Served is the newest catalogue; what is held out is ranked among the items as they were the evening before.
     assert [each["views"] for each in entries(made["catalogue"], "catalogue")] == [[24.0], [240.0]]
     assert [each["views"] for each in entries(made["catalogue"], judged_split(made["catalogue"]))] == [[23.0], [230.0]]
-    assert made["catalogue"].get_int_custom_property(JUDGED_DAY_PROPERTY) == sources.span(DAY)
+    assert made["catalogue"].get_int_custom_property(recorded.JUDGED_DAY) == sources.span(DAY)
     rows = json.loads(made["catalogue"].get_string_custom_property("rows"))
     assert (rows["rows"], rows["before"], rows["splits"]) == (5, 3, {"catalogue": 2, "earlier": 3})
 
@@ -157,7 +158,7 @@ def test_only_differing_rows_of_earlier_catalogues_are_kept(tmp_path: Path) -> N
     last = sources.span(DAY)
     assert kept == [(b"A", last, [1.0]), (b"B", last - 1, [1.0]), (b"B", last, [2.0])]
     assert entries(made["catalogue"], "earlier")[0]["maker"] == [b"m"]
-    # The window's first day is the 22nd: the table before it is that of the 20th, and older ones are not looked at.
+    # The window's first day is the 22nd: the table before it is that of the 20th, and older ones are not read.
     shop.write("items", DAY.replace(day=19), "broken\n", "1\n")
     files = sources.catalogue_files(shop.settings, DAY, DAY.replace(day=22)).files
     assert [file.day.day for file in files if file.day] == [24, 23, 22, 20]

@@ -102,7 +102,7 @@ def test_every_input_is_dense_and_of_fixed_width(tmp_path: Path) -> None:
         return [[row.get(letter, -1) for letter in text] for text in texts]
 
     assert found["past"] == rows("...", "abc", "fgh", "i..")  # the last three, oldest first
-    # Powers of two: 1, from 2, up to 2^30 seconds and more; one that is not known is -1, and so is none; below 0 counts as 0.
+    # Powers of two: 1, from 2, up to 2^30 seconds and more; an unknown one is -1, and so is a missing one; below 0 counts as 0.
     assert found["past_ages"] == [[-1, -1, -1], [1, 2, 2], [-1, 3, 31], [0, -1, -1]]
     assert found["tags"] == found["parts"] == rows("..", "ab", "de", "i.")
     assert found["tags_weights"] == [[0, 0], [1, 1], [1, 1], [1, 0]]

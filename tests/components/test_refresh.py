@@ -139,7 +139,7 @@ def test_the_same_catalogue_gives_the_same_embeddings_to_the_bit(tmp_path: Path,
     world = World(tmp_path, model)
     catalogue = world.catalogue("before", dict.fromkeys(range(600), 1.0))
     base = world.indexed(catalogue, "base")
-    # Written anew, in other files, it is the same.
+    # Written again, in other files, it is the same.
     again = write_catalogue(tmp_path / "again", entries(dict.fromkeys(reversed(range(600)), 1.0)), 5)
     refreshed = world.indexed(again, "refreshed", base_index=base, changes=world.compared(catalogue, again))
     ours, theirs = files.read(refreshed.uri), files.read(base.uri)

@@ -43,7 +43,7 @@ def test_items_weigh_half_as_much_a_half_life_further_back() -> None:
 def test_a_bonus_depends_on_frequency_and_recency() -> None:
     layer = learned(bought=(0.2, 0.1, 0.5))
     found = layer({"bought_fingerprint": ids([7, 8, 7, 9], [5, NONE, NONE, NONE], [NONE] * 4)})
-    # By id, what is none first. Places from the newest: 9 at 1, 7 at 2 and 4, 8 at 3. 1, 2^-1/2 + 4^-1/2 = 1.2071, 3^-1/2.
+    # By id, missing ones first. Places from the newest: 9 at 1, 7 at 2 and 4, 8 at 3. 1, 2^-1/2 + 4^-1/2 = 1.2071, 3^-1/2.
     assert found.ids.numpy().tolist() == [[7, NONE, 8, 9], [NONE, NONE, NONE, 5], [NONE] * 4]
     first = [0.2 + 0.1 * log(1.2071068), 0, 0.2 - 0.1 * log(sqrt(3)), 0.2]
     np.testing.assert_allclose(found.bonuses, [first, [0, 0, 0, 0.2], [0, 0, 0, 0]], rtol=1e-5)

@@ -39,7 +39,7 @@ FEATURES = {
 }
 ROWS, BATCH = 18, 4  # 5 batches an epoch, the last of which has 2 rows and is filled up
 STEPS_PER_EPOCH, EPOCHS, CHECKPOINT_STEPS = 5, 3, 3
-STEPS_BEFORE = 7  # of the model that training goes on from
+STEPS_BEFORE = 7  # of the model that training continues from
 STOPPING = EarlyStoppingSettings(recall_at=3, patience=1)
 CATALOGUE = {"item": tf.range(9, dtype=tf.int64), CANDIDATE_ID: tf.range(9, dtype=tf.int64)}
 

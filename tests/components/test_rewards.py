@@ -32,7 +32,7 @@ def test_seconds_watched_are_rewarded_by_the_length(tmp_path: Path) -> None:
     rows = ["30,120,0,v", "120,120,0,v", "130,120,0,v", "5,0,0,v", "5,,0,v", "-1,120,0,v"]
     reward, accounting = log(tmp_path, rows, reward={"column": "seconds", "over": "length"})
     assert reward == {"u0": 0.25, "u1": 1.0}  # 30 / 120, 120 / 120
-    # 130 of 120 and -1 are outside; a length of 0 is none.
+    # 130 of 120 and -1 are outside; a length of 0 gives no reward.
     assert dropped(accounting) == {"seconds: outside [0, 1]": 2, "length: not above 0": 1, "length: missing": 1}
     reward, accounting = log(tmp_path, rows, reward={"column": "seconds", "over": "length", "clip": True})
     assert reward == {"u0": 0.25, "u1": 1.0, "u2": 1.0}

@@ -69,7 +69,7 @@ def test_sums_over_interactions_give_the_means_over_queries(queries: list[list[i
 
 def test_the_error_of_a_mean_leaves_groups_out() -> None:
     # Groups of 1, 1 and 2 with sums 1, 0 and 1: the mean is 2 / 4. Without one group each: 1/3, 2/3, 1/2; their mean is 1/2.
-    # The variance is (3 - 1) / 3 * (1/36 + 1/36 + 0) = 1/27. The empty group is none.
+    # The variance is (3 - 1) / 3 * (1/36 + 1/36 + 0) = 1/27. The empty group does not count.
     mean = Mean.of(np.array([1.0, 0.0, 0.0, 1.0]), np.array([1.0, 0.0, 1.0, 2.0]))
     assert (mean.value, mean.groups) == (0.5, 3)
     assert mean.error == pytest.approx((1 / 27) ** 0.5)

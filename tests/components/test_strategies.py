@@ -1,4 +1,4 @@
-"""One contract for every strategy: trained as on one device, and what one leaves every other goes on from."""
+"""One contract for every strategy: it trains as one device does, and every other strategy continues from its state."""
 
 import contextlib
 import json

@@ -13,7 +13,7 @@ import tensorflow_transform as tft
 from forks import Forks
 from tfx import v1 as tfx
 
-from components.artifacts import SHAPE_PROPERTY
+from components import recorded
 from components.trainer import arguments, warm_start
 from components.trainer.component import (
     ANALYSIS_KEY,
@@ -117,7 +117,7 @@ def arguments_of(tmp_path_factory: pytest.TempPathFactory) -> Run:
         fn_args.custom_config = {
             "feature_spec": SPEC.model_dump_json(),
             "trainer": settings.model_dump_json(),
-            SHAPE_PROPERTY: warm_start.shape(SPEC, settings),
+            recorded.SHAPE: warm_start.shape(SPEC, settings),
             ANALYSIS_KEY: str(root / "before" / "analysis"),
             CATALOGUE_FILES: [str(root / "catalogue.gz")],
             BLOCKED_FILES: [],

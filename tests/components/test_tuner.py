@@ -122,7 +122,7 @@ def test_a_learning_rate_that_teaches_nothing_is_left_for_one_that_does(
     assert gone_on._study.trials[killed.number].state == TrialState.FAIL
     assert told == [0, 2] and gone_on.trials[1].values == chosen
 
-    # Nor is what was drawn before drawn again, as it would be by a sampler that begins anew.
+    # Nor are earlier draws repeated, as they would be by a sampler that starts again.
     drawn = gone_on._study.ask()
     assert gone_on._chosen(drawn) != chosen
     gone_on._study.tell(drawn.number, state=TrialState.FAIL)

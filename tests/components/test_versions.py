@@ -71,7 +71,7 @@ class KilledError(Exception):
 
 @contextlib.contextmanager
 def killed_after(operations: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Runs what it holds until so many changes of the file system are done; a tree is deleted entry by entry."""
+    """Runs its body until a number of changes of the file system are done; a tree is deleted entry by entry."""
     left = [operations]
 
     def mortal(operation: Callable) -> Callable:
@@ -304,7 +304,7 @@ def test_a_rollback_is_a_version_of_its_own(tmp_path: Path) -> None:
     assert (restored.version, restored.restores, restored.run) == (20261124004, SECOND, "run of two")
     assert restored.files == second.files
     assert content(root, 20261124004) == "two" and folder.verify(20261124004) == []
-    assert visible(root) == everything(FIRST, SECOND, THIRD, 20261124004)  # who asks for the third is still answered
+    assert visible(root) == everything(FIRST, SECOND, THIRD, 20261124004)  # requests for the third are still answered
     # Its content is that of the second, whichever it was copied from.
     assert folder.restore(restored).restores == SECOND
 
@@ -319,7 +319,7 @@ def test_a_rollbacks_version_is_between_its_day_and_the_next(tmp_path: Path) -> 
     assert push(root, tmp_path / "good", date(2026, 11, 23)) == yesterday
     assert push(root, tmp_path / "bad").version == FIRST
     assert numbers(root) == [yesterday.version, FIRST, SECOND]
-    assert push(root, tmp_path / "mended").version == THIRD
+    assert push(root, tmp_path / "fixed").version == THIRD
     assert push(root, tmp_path / "next", date(2026, 11, 25)).version == 20261125001
 
 
@@ -386,7 +386,7 @@ def test_a_removal_killed_after_any_operation_is_put_right(
         assert folder.verify(version) == []
     assert whole(root)  # and no part is there in part
     assert SECOND in numbers(root)
-    folder.recover()  # a removal that has begun is completed, one that has not is none
+    folder.recover()  # completes a removal that has begun
     assert visible(root) == everything(*numbers(root))
     assert not list((root / ".trash").glob("*"))
     folder.retain(1)

@@ -114,7 +114,7 @@ def test_beyond_the_size_the_rarest_have_no_row() -> None:
 
 
 def test_an_id_that_lives_is_not_let_go_for_one_that_is_dead() -> None:
-    """Regression: 400 days of a first run competed with the single days that followed, in which no id has so many."""
+    """Regression: 400 days of a first run competed with the single days that followed, in which no id has as many."""
     # `dead` came a thousand times 400 days ago: 1000 / 2^(400/90) = 45.9. `alive` comes twice a day.
     known = vocabulary(NOTHING, seen(dead=45.9, alive=2).assign(lookups=[1000, 2]), max_size=1)
     for _ in range(60):
@@ -177,7 +177,7 @@ def test_hundreds_of_thousands_of_ids_are_admitted_at_once() -> None:
     previous = Known(entries(tokens[:200_000], [3.0] * 200_000), entries(tokens[200_000:], [1.0] * 200_000))
     training = entries(tokens[100_000:300_000], [1.0] * 200_000).assign(**{LOOKUPS: 1})
     kept, turnover = admit(previous, 0, training, seen(), Vocabulary(min_count=2, max_size=250_000), BUCKETS)
-    # The 200,000 of before stay; of the 100,000 that came to 2, as many as there is room for. Of the rest as many wait.
+    # The earlier 200,000 stay; of the 100,000 that reached 2, those that there is room for are admitted. The rest wait.
     assert (turnover.admitted, turnover.expired, len(kept.waiting)) == (50_000, 0, 150_000)
 
 

@@ -1,4 +1,4 @@
-"""Training goes on from an earlier day's model: by hand where each row comes from, then real models over changing vocabularies."""
+"""Training continues from an earlier day's model: the origin of each row by hand, then real models with changing vocabularies."""
 
 from collections.abc import Callable
 from pathlib import Path

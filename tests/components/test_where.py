@@ -66,7 +66,7 @@ def test_all_conditions_have_to_be_met_and_the_first_that_is_not_is_the_reason(t
     rows, accounting = log_of(written(tmp_path, LOG), where=where)
     assert texts(rows, "query_id") == ["v"]
     assert accounting.filtered == {"event: not missing False": 1, "price: not at_least 2": 1}
-    # Of a price that is no number nothing is known: that row is at fault.
+    # A price that is not a number is a fault of its row.
     assert dropped(accounting) == {"price: not a number": 1, "at: not a time in iso": 1}
 
 
@@ -174,7 +174,7 @@ def test_a_whole_float_is_the_same_as_the_number_of_a_condition(tmp_path: Path) 
 
 
 def test_a_time_is_the_same_whatever_its_neighbours_are(tmp_path: Path) -> None:
-    # One that is none makes the others of its file be read one by one: in nanoseconds a float would round them by a microsecond.
+    # An invalid one makes the others of its file be read one by one: in nanoseconds a float would round them by a microsecond.
     good = f"u,A,{1_795_478_400_123_456_789},1,p"
     header = "user,sku,at,liked,dev"
     alone = log_of(written(tmp_path, f"{header}\n{good}\n", "alone.csv"), "ns")[0]
@@ -202,7 +202,7 @@ def test_a_window_passes_over_days_that_do_not_exist() -> None:
     assert found == ExampleGenSettings.model_validate_json(found.model_dump_json())
     first = settings(closed=["saturday"], first_day="2026-11-20", window_days=400)
     assert [day.day for day in Window.of(first, DAY, goes_on=True, has_history=True).days] == [20, 22, 23, 24]
-    # Without closed days: as many as there are.
+    # Without closed days: all of them.
     assert Window.of(settings(window_days=2, history_days=3), DAY, True, True).days == [
         DAY - timedelta(days=n) for n in (4, 3, 2, 1, 0)
     ]

@@ -16,7 +16,7 @@ PLAIN = (
 )  # a dataset over the same files, without texts, vectors and what is looked up
 DAY = date(2026, 11, 24)
 YESTERDAY = DAY - timedelta(days=1)
-# What takes little time and leaves nothing out: two days are two runs, the second of which goes on from the first.
+# Little time, but every part: two days are two runs, and the second continues from the first.
 SETTINGS = ["data.window_days=1", "data.catch_up_days=2", "trainer.epochs=3", "trainer.checkpoint_steps=4"]
 TOWERS = ("query_tower", "item_tower")
 KINDS, ITEMS_A_KIND = 10, 20

@@ -109,7 +109,7 @@ def shop(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Shop:
     """A shop whose first day was run."""
     started = Shop(tmp_path_factory.mktemp("days"), forks)
     first = started.run(DAY, trainer__early_stopping="{recall_at: 20}")
-    # With nothing to go on from, a first run has the two days of catch_up_days.
+    # Without an earlier model, a first run has the two days of catch_up_days.
     assert (base_day(first), examples_of(first)) == ("", 6000)
     # The third day that there is was read for histories. Those of training lack what is held out, a fifth of the second day's.
     assert first["rows"]["interactions"]["before"] == 3000 and len(first["rows"]["interactions"]["absent"]) == 5
@@ -165,7 +165,7 @@ def test_a_day_that_is_delivered_again_becomes_a_new_version_and_only_then(shop:
     write_sales(shop.folder, day, seed=1)
     second = shop.run(day)
     assert second["version"] == first["version"] + 1 == shop.served()[-1]
-    # It does not go on from its own first version.
+    # It does not continue from its own first version.
     assert base_day(second) == base_day(first) < str(day)
     assert shop.counted() == counted
 
@@ -194,7 +194,7 @@ def test_days_out_of_order_are_each_built_on_the_one_before_and_the_newest_is_se
     write_sales(shop.folder, late)
     assert base_day(shop.run(late)) == str(first)
     assert shop.newest() == last
-    # Now the last day has another one to go on from; the late one is done.
+    # Now the last day continues from another one; the late one is done.
     answer = shop.ndr("backfill", "--from", str(late), "--to", str(last))
     assert answer.returncode == 0, answer.stdout + answer.stderr
     assert f"{late} is done with the same input" in answer.stdout
@@ -323,5 +323,5 @@ def test_another_shape_is_refused_or_starts_from_scratch_as_configured(shop: Sho
     assert "towers.query: [32, 16] before, [8] now" in said and "trainer.on_other_shape=restart" in said
     restarted = shop.run(day, **narrow, trainer__on_other_shape="restart")
     assert (base_day(restarted), examples_of(restarted)) == ("", 6000)
-    # Though there is nothing to go on from, there is a model to beat.
+    # There is no model to continue from, but one to beat.
     assert restarted["metrics"]["all"]["baseline"]["recall_at_20"][0] > 0.3

@@ -29,10 +29,10 @@ UNEXECUTED = (
     "CatalogueSchema",
 )
 # Batches of 256 from about 2400 interactions: 9 steps an epoch. Killed before the first checkpoint, behind one in the first epoch,
-# at one, and in the second and third epoch; steps are those of an attempt, which goes on from the last one's checkpoint.
+# at one, and in the second and third epoch; steps are those of an attempt, which resumes from the last one's checkpoint.
 TRAINING = ("training:3", "training:7", "training:4", "training:5", "training:11")
 # A push makes three folders a tower in staging, then a folder for each tower and for the manifest, with a rename after each. Killed
-# while it copies; before anything is renamed; then, as the next attempts go on from there, with one tower in its place, and both.
+# while it copies; before anything is renamed; then, as the next attempts continue there, with one tower in its place, and both.
 PUSHING = (5, 8, 3, 4)
 WRITING = ("Interactions", "InteractionStatistics", "NextDay", "Counter", "Transform", "Trainer", "Indexer", "Ranker")
 
@@ -233,14 +233,14 @@ def test_a_refresh_that_is_done_or_taken_back_is_not_done_again_nor_its_day(
     assert len(forks.runs(arguments(root))) == count
     back = forks("push", "--rollback", *arguments(root)).stdout
     assert f"Version {THIRD} is live: the content of {FIRST} ({DAY}), in place of {SECOND}" in back
-    assert f"The catalogue of {SECOND} ({DAY}) is taken back, its model is that of what is live." in back
+    assert f"The catalogue of {SECOND} ({DAY}) is rolled back; the live version has the same model." in back
     assert "was rolled back: nothing to do until the catalogue changes" in refresh().stdout
     live = pushes.manifests(str(root / "serving"))[-1]
     assert (live.version, live.restores) == (THIRD, FIRST)
-    # The model is one to go on from, as before.
+    # Days may continue from the model, as before.
     of_day = [run for run in forks.runs(arguments(root)) if run["date"] == str(DAY) and run["state"] == "complete"]
     assert [run["withdrawn"] for run in of_day] == [False]
-    # Files that are written anew are another catalogue; one that is live already is passed over.
+    # Files that are written again are another catalogue; one that is live already is passed over.
     os.utime(root / "data" / "items" / f"{NOON}.csv", (1, 1))
     again = refresh()
     assert again.returncode == 0, again.stdout + again.stderr

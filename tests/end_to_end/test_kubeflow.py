@@ -21,11 +21,9 @@ from forks import Forks
 from shops import DAY, SHOP, YESTERDAY, Undisturbed, arguments, towers, write_shop
 
 from pipeline import config as configuration
-from pipeline import lock, store
-from pipeline.executions import state
-from pipeline.metadata import Records
+from pipeline import lock
 from pipeline.missed import oldest_missed
-from pipeline.runs import REFRESH
+from pipeline.records import REFRESH, Records, connection, state
 
 AT_ONCE = 2
 
@@ -157,7 +155,7 @@ def cluster(forks: Forks, root: Path, options: list[str]) -> Cluster:
 
 
 def records(options: list[str]) -> Records:
-    return Records(store.connection(configuration.load(SHOP, options[3::2])))
+    return Records(connection(configuration.load(SHOP, options[3::2])))
 
 
 def back_to(day: date) -> int:

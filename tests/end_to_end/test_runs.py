@@ -301,7 +301,7 @@ def test_a_model_below_its_limit_is_not_pushed(forks: Forks, shop: list[str]) ->
     last = forks.runs(shop)[-1]
     assert [step["state"] for step in last["steps"] if step["node"] == "Ranker"] == [
         "cached"
-    ]  # judged anew, not ranked
+    ]  # judged again, not ranked again
     assert (last["blessed"], last["version"], last["pushed"]) == (False, None, {})
 
 

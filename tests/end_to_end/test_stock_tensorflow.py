@@ -42,7 +42,7 @@ def models(undisturbed: Undisturbed, tmp_path_factory: pytest.TempPathFactory) -
     query, item, retriever = (
         str(max((served / name).iterdir())) for name in ("query_tower", "item_tower", "retriever")
     )
-    dense = 16  # the shop's towers end in so many values
+    dense = 16  # the width of the shop's towers
     subprocess.run(
         [sys.executable, "-c", MAKE, query, str(dense), str(folder), *VECTORS], check=True, capture_output=True
     )

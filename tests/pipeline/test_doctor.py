@@ -13,9 +13,9 @@ from tfx.dsl.io import fileio
 from typer.testing import CliRunner
 
 from pipeline import config as configuration
-from pipeline import doctor, rights, store
+from pipeline import doctor, rights
 from pipeline.cli import app
-from pipeline.metadata import Records
+from pipeline.records import Records, connection
 from pipeline.run_node import Status
 from schemas.errors import UserError
 
@@ -54,7 +54,7 @@ def test_this_machine_passes_and_nothing_is_left_behind(examine: Examine, tmp_pa
 
 
 def test_a_metadata_file_that_is_there_is_opened(examine: Examine, tmp_path: Path) -> None:
-    Records(store.connection(configuration.load(SHOP, [f"root={tmp_path}"])))
+    Records(connection(configuration.load(SHOP, [f"root={tmp_path}"])))
     assert "metadata.sqlite: of ml-metadata" in examine()["metadata"].found
     (tmp_path / "metadata.sqlite").write_text("something else")
     found = examine()

@@ -20,11 +20,8 @@ from pipeline.inspection.differences import apart, difference_tables, difference
 from pipeline.inspection.find import find_artifact, find_run
 from pipeline.inspection.show import files_words
 from pipeline.inspection.tree import lineage_tree
-from pipeline.lineage import Artifact, Edge, Execution, Graph, Lineage
-from pipeline.metadata import Records
 from pipeline.origin import Origin
-from pipeline.runs import Given, Run, Step
-from pipeline.store import connection
+from pipeline.records import Artifact, Edge, Execution, Given, Graph, Lineage, Records, Run, Step, connection
 from schemas.errors import UserError
 
 FIRST, SECOND, THIRD = "2026-11-23", "2026-11-24", "2026-11-25"
@@ -354,7 +351,7 @@ def test_a_day_that_was_done_before_says_by_which_run(tmp_path: Path) -> None:
 
 
 def test_a_run_at_work_is_not_called_unfinished(tmp_path: Path) -> None:
-    """Regression: nothing told a run that goes on from one that was killed."""
+    """Regression: a run at work looked like one that was killed."""
     work = Work(tmp_path)
     shop = Shop(work, *[None] * 3, 0)  # type: ignore[arg-type]
     work.run(FIRST)  # killed, as another was begun after it

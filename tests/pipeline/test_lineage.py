@@ -1,7 +1,7 @@
 """Lineage over three days' work, small enough to be seen at a glance.
 
 day 1, run 1    Interactions -> examples -> Trainer -> model -> RetrievalEvaluator -> blessing
-day 2, run 2    the same, and its Trainer goes on from the model of day 1
+day 2, run 2    the same, and its Trainer continues from the model of day 1
 day 2, run 3    examples from the cache, a model of its own
 """
 
@@ -14,10 +14,7 @@ from ml_metadata.proto import metadata_store_pb2 as mlmd
 from pytest import MonkeyPatch
 from work import Day, Work
 
-from pipeline import executions
-from pipeline.lineage import Artifact, Edge, Graph, Lineage
-from pipeline.metadata import Records
-from pipeline.store import connection
+from pipeline.records import Artifact, Edge, Graph, Lineage, Records, connection, executions
 from schemas.errors import UserError
 
 FIRST, SECOND = "2026-11-23", "2026-11-24"

@@ -7,10 +7,8 @@ from pathlib import Path
 import pytest
 from work import Work
 
-from pipeline.metadata import Records
 from pipeline.missed import oldest_missed
-from pipeline.runs import Run, lost_rows
-from pipeline.store import connection
+from pipeline.records import Records, Run, connection, lost_rows
 
 
 @pytest.fixture

@@ -13,9 +13,8 @@ from work import Work
 
 from pipeline import config as configuration
 from pipeline import day_run, digests, origin
-from pipeline.metadata import Records
 from pipeline.origin import Origin
-from pipeline.store import connection
+from pipeline.records import Records, connection
 from schemas.errors import UserError
 
 SHOP = Path(__file__).parents[1] / "end_to_end" / "shop" / "shop.yaml"
@@ -79,7 +78,7 @@ def test_a_root_that_was_moved_is_refused_until_it_is_where_it_was(tmp_path: Pat
     with pytest.raises(UserError, match=rf"The root was {old.root} in run {run.name}, and is {new.root} now"):
         origin.check_root(new, moved)
     with pytest.raises(UserError, match=rf"link it \(ln -s {new.root} {old.root}\)"):
-        day_run.begin(new, date(2026, 11, 26), "2026-11-26.a", moved, connection(new))
+        day_run.begin(new, date(2026, 11, 26), "2026-11-26.a", moved)
     old.root.symlink_to(new.root)
     origin.check_root(new, moved)
 

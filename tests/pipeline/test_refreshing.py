@@ -11,12 +11,11 @@ from ml_metadata.proto import metadata_store_pb2 as mlmd
 from tfx.orchestration.local import runner_utils
 from work import Work
 
-from components.refresh.component import CHANGES_PROPERTY
+from components import recorded
 from pipeline import config as configuration
-from pipeline import origin, refresh_run, refreshing, store
-from pipeline.metadata import Records
+from pipeline import origin, refresh_run, refreshing
+from pipeline.records import PASSED_OVER, REFRESH, UNCHANGED, Given, Records, Run, connection
 from pipeline.refreshing import COMPARISON, TOWERS, Base
-from pipeline.runs import PASSED_OVER, REFRESH, UNCHANGED, Given, Run
 from schemas.errors import UserError
 
 SHOP = Path(__file__).parents[1] / "end_to_end" / "shop" / "shop.yaml"
@@ -37,7 +36,7 @@ class Shop:
         for kind in ("interactions", "catalogue"):
             self.work.step(self.day.run, kind, "examples", "Examples", rows=json.dumps({"kind": kind}))
         self.work.push(self.day)
-        self.records = Records(store.connection(self.config()))
+        self.records = Records(connection(self.config()))
         self.records.note_origin(self.day.run.name, origin.of(self.config()))
         self.write_catalogue(1)
 
@@ -90,7 +89,7 @@ def shop(tmp_path: Path) -> Shop:
 
 def test_without_a_version_or_a_catalogue_of_files_there_is_nothing_to_refresh(tmp_path: Path) -> None:
     config = configuration.load(SHOP, [f"root={tmp_path}"])
-    records = Records(store.connection(config))
+    records = Records(connection(config))
     with pytest.raises(UserError, match=r"Nothing was pushed to .* yet"):
         refreshing.given(config, TODAY, records)
     of_log = config.model_copy(update={"data": config.data.model_copy(update={"catalogue": "from_log"})})
@@ -138,7 +137,7 @@ def test_a_refresh_that_was_rolled_back_is_not_done_again(shop: Shop) -> None:
 
 def test_a_catalogue_without_a_change_is_passed_over(shop: Shop) -> None:
     run = shop.begin()
-    shop.work.step(run, COMPARISON, "changes", "CatalogueChanges", **{CHANGES_PROPERTY: json.dumps(NO_CHANGE)})
+    shop.work.step(run, COMPARISON, "changes", "CatalogueChanges", **{recorded.CHANGES: json.dumps(NO_CHANGE)})
     assert not refreshing.note_if_unchanged("Indexer", run.name, shop.records)
     assert refreshing.note_if_unchanged(COMPARISON, run.name, shop.records)
     read = shop.records.run(run.name)
@@ -198,24 +197,23 @@ def test_a_version_that_is_gone_is_named(shop: Shop) -> None:
 
 def test_a_refresh_begins_once_and_its_input_and_origin_are_recorded(shop: Shop) -> None:
     config, records = shop.config(), shop.records
-    to, name = store.connection(config), f"{TODAY}.{REFRESH}1"
+    name = f"{TODAY}.{REFRESH}1"
     with pytest.raises(UserError, match="expected a runner that Beam has here"):
-        refresh_run.begin(shop.config("beam.options=[--runner=Sparkle]"), TODAY, name, records, to)
-    _, before = refresh_run.begin(config, TODAY, name, records, to)
+        refresh_run.begin(shop.config("beam.options=[--runner=Sparkle]"), TODAY, name, records)
+    _, before = refresh_run.begin(config, TODAY, name, records)
     run = records.run(name)
     assert (before, run.given, run.origin) == (None, shop.given()[0], origin.of(config))
     assert records.run_ids("shop.refresh") == [name]
     shop.end(shop.run(name), VERSION + 1)
-    _, before = refresh_run.begin(config, TODAY, f"{TODAY}.{REFRESH}2", records, to)
+    _, before = refresh_run.begin(config, TODAY, f"{TODAY}.{REFRESH}2", records)
     assert before == records.run(name) and records.run_ids("shop.refresh") == [name]
 
 
 def test_a_refresh_in_a_root_that_was_moved_is_refused(shop: Shop) -> None:
     moved = shop.root.rename(shop.root.with_name("moved"))
     config = configuration.load(SHOP, [f"root={moved}"])
-    to = store.connection(config)
     with pytest.raises(UserError, match=f"The root was {shop.root} in run"):
-        refresh_run.begin(config, TODAY, f"{TODAY}.{REFRESH}1", Records(to), to)
+        refresh_run.begin(config, TODAY, f"{TODAY}.{REFRESH}1", Records(connection(config)))
 
 
 def test_the_steps_of_a_refresh_stop_before_anything_is_embedded_and_run_where_the_days_do(shop: Shop) -> None:

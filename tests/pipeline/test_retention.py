@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from work import CONTENT, Work, places
 
 from pipeline.config import RetentionSettings
+from pipeline.records import connection
 from pipeline.retention import Collected, collect
-from pipeline.store import connection
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_inputs_of_a_kept_run_are_kept(work: Work) -> None:
 
 
 def test_the_newest_blessed_model_stays_with_all_that_its_run_made(work: Work) -> None:
-    # The next day goes on from the 21st's. That of the 20th was blessed later, in a backfill, and is not newer.
+    # The next day continues from the 21st's. That of the 20th was blessed later, in a backfill, and is not newer.
     base, unblessed = work.day("2026-11-21", blessed=True), work.day("2026-11-22")
     backfilled = work.day("2026-11-20", blessed=True)
     # To use a blessing is not to make it: what else the 23rd's run made goes.
@@ -69,7 +69,7 @@ def test_the_newest_blessed_model_stays_with_all_that_its_run_made(work: Work) -
 
 
 def test_a_model_that_a_rollback_took_back_is_no_base(work: Work) -> None:
-    # The next day goes on from the 20th's. That of the 21st stays too: its version is in the push folder.
+    # The next day continues from the 20th's. That of the 21st stays too: its version is in the push folder.
     base, bad, _newest = work.day("2026-11-20", True), work.day("2026-11-21", True), work.day("2026-11-24")
     for day in (base, bad):
         work.push(day)
@@ -170,7 +170,7 @@ def test_pushed_versions_stay_without_ml_metadata(work: Work) -> None:
     work.push(forgotten)
     work.places.metadata_path.rename(work.places.root / "old.sqlite")
     newer = Work(work.places.root)
-    for _ in range(5):  # execution ids begin anew; past those that are there
+    for _ in range(5):  # execution ids start again; past the existing ones
         newer.run("2026-11-24")
         newer.step(newer.run("2026-11-24"), "Catalogue", "examples", "Examples")
     newer.collect()
@@ -179,7 +179,7 @@ def test_pushed_versions_stay_without_ml_metadata(work: Work) -> None:
 
 
 def test_the_last_run_stays_however_old_its_day(work: Work) -> None:
-    # A week is run again, from its first day, below newer days: the second day of it goes on from the first.
+    # A week is run again, from its first day, below newer days: its second day continues from the first.
     newest = work.day("2026-11-24", blessed=True)
     first = work.day("2026-11-01", blessed=True)
     work.collect()

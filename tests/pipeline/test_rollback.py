@@ -1,4 +1,4 @@
-"""A bad version is taken back: by the command line, on push folders and an ML Metadata that are real but for the training."""
+"""Rolls back bad versions by the command line, in real push folders and a real ML Metadata; only the training is made up."""
 
 import json
 import sys
@@ -10,11 +10,10 @@ from tfx.dsl.io import fileio
 from tfx.types import artifact_utils
 from work import Work
 
-from components.artifacts import WITHDRAWN_PROPERTY
+from components import recorded
 from components.resolver.earlier import BLESSING_KEY, MODEL_KEY, BlessedBefore
 from pipeline import cli, lock
-from pipeline.metadata import Records
-from pipeline.store import connection
+from pipeline.records import Records, connection
 
 FIRST, SECOND, THIRD = 20261121001, 20261122001, 20261123001
 
@@ -46,10 +45,10 @@ class Pushed:
     def withdrawn(self) -> list[int]:
         """The numbers of the days whose models are marked."""
         blessings = [self.work.store.get_artifacts_by_id([day.blessing.id])[0] for day in self.days]
-        return [n for n, b in enumerate(blessings, 1) if b.custom_properties[WITHDRAWN_PROPERTY].int_value]
+        return [n for n, b in enumerate(blessings, 1) if b.custom_properties[recorded.WITHDRAWN].int_value]
 
     def base(self) -> int:
-        """The number of the day that the 24th goes on from."""
+        """The number of the day that the 24th continues from."""
         known = {
             key: [
                 artifact_utils.deserialize_artifact(self.work.store.get_artifact_type(kind), artifact)
@@ -102,7 +101,7 @@ def test_each_rollback_goes_back_one_further_and_withdrawn_models_are_no_base(pu
     assert status == 0
     assert printed.splitlines() == [
         f"Version {THIRD + 1} is live: the content of {SECOND} (2026-11-22), in place of {THIRD} (2026-11-23).",
-        f"The model of {THIRD} (2026-11-23) is withdrawn: no day goes on from it, and days that did count as changed. "
+        f"The model of {THIRD} (2026-11-23) is withdrawn: no day continues from it, and days that did count as changed. "
         f"To bring it back: ndr push --rollback --to {THIRD}",
     ]
     assert (pushed.live(), pushed.withdrawn(), pushed.base()) == ((THIRD + 1, pushed.content(2)), [3], 2)
@@ -113,13 +112,13 @@ def test_each_rollback_goes_back_one_further_and_withdrawn_models_are_no_base(pu
     assert pushed.live() == (THIRD + 2, pushed.content(1))
 
 
-def test_a_refresh_is_taken_back_and_its_model_stays(pushed: Pushed) -> None:
+def test_a_refresh_is_rolled_back_and_its_model_stays(pushed: Pushed) -> None:
     refreshed, _ = pushed.work.refresh(pushed.days[-1], "2026-11-24")
     again, _ = pushed.work.refresh(pushed.days[-1], "2026-11-24")
     assert (refreshed, again) == (THIRD + 1, THIRD + 2)
     status, told, _ = pushed.ndr("push", "--rollback", "--to", str(THIRD))
-    assert status == 0 and f"The catalogue of {refreshed} (2026-11-23) is taken back" in told
-    assert f"The catalogue of {again} (2026-11-23) is taken back" in told and "withdrawn" not in told
+    assert status == 0 and f"The catalogue of {refreshed} (2026-11-23) is rolled back" in told
+    assert f"The catalogue of {again} (2026-11-23) is rolled back" in told and "withdrawn" not in told
     assert (pushed.withdrawn(), pushed.base()) == ([], 3)
     # Back to the day before, its model goes along.
     later, _ = pushed.work.refresh(pushed.days[-1], "2026-11-24")

@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 from work import Work
 
 from pipeline import config as configuration
-from pipeline import lock, run_node, store
-from pipeline.metadata import Records
+from pipeline import lock, run_node
+from pipeline.records import Records, connection, store
 
 SHOP = Path(__file__).parents[1] / "end_to_end" / "shop" / "shop.yaml"
 APP = typer.Typer()
@@ -95,7 +95,7 @@ def test_a_day_that_does_not_exist_has_nothing_to_do(tmp_path: Path) -> None:
     assert day.read_text() == ""
     assert step(*settings, node="Catalogue", date="2026-11-28") == (0, "")
     config = configuration.load(SHOP, settings)
-    (run,) = Records(store.connection(config)).runs()
+    (run,) = Records(connection(config)).runs()
     assert (run.state, run.passed_over_for, run.steps) == ("passed over", "closed", ())
 
 

@@ -30,7 +30,7 @@ item:
 
 
 def queries(phones: int, cars: int, young: int, old: int, heard: bool = True) -> list[Query]:
-    """So many by device, and so many by age, 20 or 80; both are as many in all."""
+    """Numbers by device, and by age, 20 or 80; both have the same sum."""
     devices, ages = ["phone"] * phones + ["car"] * cars, [20.0] * young + [80.0] * old
     assert len(devices) == len(ages)
     return [

@@ -23,11 +23,10 @@ from pydantic import ValidationError
 from pytest import MonkeyPatch
 
 from pipeline import config as configuration
-from pipeline import day_run, doctor, origin, store
+from pipeline import day_run, doctor, origin
 from pipeline.config import Config
-from pipeline.lineage import Lineage
-from pipeline.metadata import Records
 from pipeline.metadata_settings import PasswordSource
+from pipeline.records import Lineage, Records, store
 from schemas.errors import PassingError, UserError
 
 SHOP = Path(__file__).parents[1] / "end_to_end" / "shop" / "shop.yaml"
@@ -68,8 +67,8 @@ class ToyRun:
         self.id = f"2026-11-24.{uuid4().hex}"
         self.root = config.root
         self.compiled = toy.compiled(self.root, self.id)
-        day_run.register(self.compiled, self.to)
         self.records = Records(self.to)
+        day_run.register(self.compiled, self.records)
 
     def open_gates(self) -> None:
         for name in toy.WRITERS:

@@ -2,7 +2,7 @@
 
 from rich.console import Console
 
-from pipeline.runs import Run
+from pipeline.records import Run
 from pipeline.summary import _rows
 
 

@@ -147,7 +147,7 @@ def test_faiss_finds_all_that_pass_where_they_are_few(lists: int | None) -> None
     if lists:
         index = faiss.IndexIVFFlat(index, 8, lists, faiss.METRIC_INNER_PRODUCT)
         index.train(items)
-        index.make_direct_map()  # and one of the lists is looked at
+        index.make_direct_map()  # and one of the lists is probed
     index.add(items)
     searched = Index(1, index, np.array([b"%03d" % number for number in range(400)], object))
     # 2 of 400 items; 160 of which a list has some 8, asked for more; none.
@@ -189,7 +189,7 @@ def test_faiss_finds_items_of_histories_with_their_bonuses_whatever_lists_they_a
 
 
 def test_the_index_is_of_the_version_that_the_server_has(serve, pushes, until) -> None:
-    """A version that is pushed, but that the server does not have yet, is not used; one that it let go is left."""
+    """A pushed version that the server has not loaded yet is not used; one that it unloaded is no longer used."""
     first = pushes.push("one")
     server = serve(pushes.root)
     with connected(server) as client:

@@ -102,7 +102,7 @@ def test_served_models_need_no_files(serve, pushes, until) -> None:
 
 
 def killed_push(pushes: Pushes, part_moved: int) -> None:
-    """As a push leaves it that is killed once so many parts were moved to their places: none has a manifest."""
+    """The state after a push that was killed once a number of parts were in their places: none has a manifest."""
     other = Pushes(pushes._template, pushes.root.parent / "other")
     for _ in range(2):  # its version is one that is not taken yet
         version = other.push(f"killed-{_}")

@@ -24,7 +24,7 @@ TABLES = {"past": "item", "latest": "item", "hour": "hour"}  # hours are all has
 
 def test_ids_of_tensors_and_of_examples_are_looked_up(tmp_path: Path) -> None:
     known = Vocabularies(write(tmp_path), TABLES)
-    # Of past: a, b and \xff are known, c is not, and an empty text is none. Of latest: a is known, z is not.
+    # Of past: a, b and \xff are known, c is not, and an empty text is no id. Of latest: a is known, z is not.
     counts = {"past": (4, 1), "latest": (2, 1)}
     inputs = {"past": texts([[b"a", b"c"], [b"\xff", b""], [b"b", b""]]), "latest": texts([b"a", b"z", b""])}
     assert known.count({**inputs, "hour": texts([b"1"]), "k": np.array([1])}) == counts

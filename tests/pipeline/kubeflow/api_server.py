@@ -36,7 +36,7 @@ class Api(ThreadingHTTPServer):
         requests: method and path of every request, in their order, but for those after its health.
         headers: of the last request.
         health: what it says of itself.
-        failing: so many of the next requests are answered by a fault.
+        failing: the number of next requests that are answered by a fault.
         answer: where set, the status, type and body of every answer.
         location: where set, all requests are redirected there.
         silent: answers nothing until it is set.

@@ -12,8 +12,7 @@ from typer.testing import CliRunner
 from work import Work
 
 from pipeline import missed, run_node
-from pipeline.metadata import Records
-from pipeline.store import connection
+from pipeline.records import Records, connection
 
 SHOP = Path(__file__).parents[2] / "end_to_end" / "shop" / "shop.yaml"
 APP = typer.Typer()

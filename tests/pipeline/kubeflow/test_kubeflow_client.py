@@ -118,7 +118,7 @@ def test_a_schedule_is_one_a_pipeline_however_often_it_is_made(api: Api, package
     ndr(api, "schedule", package, "--cron", "0 0 5 * * *")
     (second,) = api.named("recurringruns", "shop")
     assert (second["trigger"]["cron_schedule"]["cron"], second["mode"]) == ("0 0 5 * * *", "ENABLE")
-    # A pipeline that was compiled anew is scheduled anew, as its new version; one that was paused is resumed.
+    # A pipeline that was compiled again is scheduled again, as its new version; a paused one is resumed.
     Path(package).write_text(PACKAGE.replace("tasks: {}", "tasks: {another: {}}"))
     ndr(api, "schedule", package, "--cron", "0 0 5 * * *")
     (third,) = api.named("recurringruns", "shop")

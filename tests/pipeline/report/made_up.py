@@ -7,11 +7,10 @@ from typing import Any
 
 from components.next_day.record import Judgement
 from components.tuner.trial import Trial
-from pipeline.lineage import Artifact, Edge, Execution, Graph
+from pipeline.records import Artifact, Edge, Execution, Graph, Run, Step
 from pipeline.report.embedding_map import ItemMap, Spot
 from pipeline.report.facts import Distance, Facts, Frequencies, Missing
 from pipeline.report.outcome import day_runs
-from pipeline.runs import Run, Step
 from pipeline.tuning.file import Tuning
 
 FIRST = date(2026, 11, 1)

@@ -11,7 +11,7 @@ from made_up import graph
 from tensorflow_metadata.proto.v0 import anomalies_pb2
 
 from pipeline import config
-from pipeline.lineage import Artifact, Edge, Graph
+from pipeline.records import Artifact, Edge, Graph
 from pipeline.report import facts
 from pipeline.report.facts import Distance, Frequencies, Missing
 from schemas.errors import UserError

@@ -4,7 +4,7 @@ from itertools import combinations, pairwise
 
 from made_up import graph
 
-from pipeline.lineage import Artifact, Edge, Graph
+from pipeline.records import Artifact, Edge, Graph
 from pipeline.report.lineage_graph import GAP_Y, draw, layered, steps_and_links
 
 

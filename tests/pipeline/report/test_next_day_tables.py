@@ -9,7 +9,7 @@ from rich.table import Table
 
 from components.next_day.record import Judgement
 from pipeline.inspection.show import run_table
-from pipeline.runs import run_json
+from pipeline.records import run_json
 from pipeline.summary import day_table, strongest_baseline, tables
 
 

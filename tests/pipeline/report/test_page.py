@@ -10,7 +10,7 @@ from browser import CHROMIUM, look
 from made_up import FAILED, a_run, facts, fortnight, metrics, tuning
 
 from pipeline import config
-from pipeline.lineage import Artifact
+from pipeline.records import Artifact
 from pipeline.report import page
 from pipeline.report.facts import Facts, Missing
 from pipeline.report.outcome import Outcome
@@ -42,7 +42,7 @@ class Parsed(HTMLParser):
 
 
 def hostile() -> Facts:
-    """Every text that comes from data wants to be a script."""
+    """Every text that comes from data is a script that must not run."""
     run = a_run(
         run=f"2026-11-01.{HOSTILE}",
         blessed=False,

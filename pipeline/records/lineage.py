@@ -5,11 +5,11 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from google.protobuf.json_format import MessageToDict
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
-from pipeline.executions import RUN_CONTEXT, instant, nodes_of, runs_of, seconds, state
-from pipeline.store import Store
+from pipeline.records.executions import RUN_CONTEXT, instant, nodes_of, runs_of, seconds, state
+from pipeline.records.store import Store
+from pipeline.records.values import values, values_of
 from schemas.errors import UserError
 
 Kind = Literal["input", "output"]
@@ -53,7 +53,7 @@ class Execution:
         id: its number among the executions of ML Metadata.
         node: the step's id.
         run: the run's id.
-        state: as in `pipeline.runs.Step`.
+        state: as in `pipeline.records.runs.Step`.
         started: its start time, ISO 8601 in UTC.
         seconds: its duration from its first attempt on; None if it did not end.
         properties: the parameters it was given.
@@ -195,9 +195,9 @@ class Lineage:
         return sorted(artifact.id for artifact in self._store.get_artifacts() if artifact.uri.startswith(folders))
 
     def pushes(self) -> dict[int, dict[str, Any]]:
-        """Map the ids of the Pushers' artifacts, oldest first, to their properties: `pushed_version` and `parts` after a push."""
+        """Map the ids of the Pushers' artifacts, oldest first, to their properties."""
         found = self._store.get_artifacts_by_type(PUSHED) if PUSHED in self._types.values() else []
-        return {each.id: properties(each.custom_properties) for each in sorted(found, key=lambda artifact: artifact.id)}
+        return {each.id: values_of(each) for each in sorted(found, key=lambda artifact: artifact.id)}
 
     def _walk(self, artifact: int, towards: Kind, day: str, depth: int | None) -> "_Walked":
         """Follow the steps that an artifact was made by (`output`), or used by (`input`)."""
@@ -265,7 +265,7 @@ class Lineage:
                     state=state(each),
                     started=instant(each.create_time_since_epoch),
                     seconds=seconds(each),
-                    properties=properties(each.custom_properties),
+                    properties=values(each.custom_properties),
                 )
                 for each in sorted(executions, key=lambda execution: execution.id)
             },
@@ -287,7 +287,7 @@ class Lineage:
                 run=runs.get(makers.get(each.id, 0), ""),
                 node=nodes.get(makers.get(each.id, 0), ""),
                 made=instant(each.create_time_since_epoch),
-                properties={**properties(each.properties), **properties(each.custom_properties)},
+                properties=values_of(each),
             )
             for each in known
         ]
@@ -324,14 +324,3 @@ def _makers(outputs: Iterable[mlmd.Event]) -> dict[int, int]:
     for event in outputs:
         makers[event.artifact_id] = min(event.execution_id, makers.get(event.artifact_id, event.execution_id))
     return makers
-
-
-def properties(values: Any) -> dict[str, Any]:
-    """Convert ML Metadata's properties to Python values."""
-    found = {}
-    for name, value in values.items():
-        kind = value.WhichOneof("value")
-        if kind:
-            held = getattr(value, kind)
-            found[name] = MessageToDict(held) if kind in ("struct_value", "proto_value") else held
-    return dict(sorted(found.items()))

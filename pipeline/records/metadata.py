@@ -11,11 +11,23 @@ from pathlib import Path
 from google.protobuf.wrappers_pb2 import StringValue
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
-from pipeline import executions
-from pipeline.executions import RUN_CONTEXT
+from components import recorded
+from components.recorded import decoded
 from pipeline.origin import Origin
-from pipeline.runs import FAULT, GIVEN_PREFIX, ORIGIN, PASSED_OVER_FOR, Given, Run, origin_of, properties, read_run
-from pipeline.store import Store
+from pipeline.records import executions
+from pipeline.records.executions import RUN_CONTEXT
+from pipeline.records.runs import (
+    FAULT,
+    GIVEN_PREFIX,
+    ORIGIN,
+    PASSED_OVER_FOR,
+    Given,
+    Run,
+    origin_of,
+    read_run,
+)
+from pipeline.records.store import Store
+from pipeline.records.values import values_of
 from schemas.errors import UserError
 
 LARGEST_INT = 2**31 - 1  # of a property on MySQL and PostgreSQL; a version's number is larger
@@ -25,14 +37,18 @@ class Records:
     """Reads and writes the records of the runs.
 
     Args:
-        config: the connection to ML Metadata.
+        to: the connection to ML Metadata.
+
+    Attributes:
+        connection: the same, for what has a connection of its own: TFX's handle, or another thread.
 
     Raises:
         UserError: ML Metadata cannot be reached, or the place holds something else.
     """
 
-    def __init__(self, config: mlmd.ConnectionConfig) -> None:
-        self._store = Store(config)
+    def __init__(self, to: mlmd.ConnectionConfig) -> None:
+        self.connection = to
+        self._store = Store(to)
 
     def runs(self, last: int | None = None) -> list[Run]:
         """Return every run, oldest first.
@@ -122,17 +138,17 @@ class Records:
             artifact
             for kind in ("Model", "Counts", "Examples")
             for artifact in self._store.get_artifacts_by_type(kind)
-            if 0 < _span(artifact) < span
+            if 0 < values_of(artifact).get(recorded.SPAN, 0) < span
         ]
         models = {artifact.id for artifact in earlier}
         blessings = [
             blessing
             for blessing in self._store.get_artifacts_by_type("ModelBlessing")
-            if properties(blessing).get("current_model_id") in models
+            if values_of(blessing).get(recorded.BLESSED_MODEL) in models
         ]
         content = hashlib.sha256()
         for artifact in sorted([*earlier, *blessings], key=lambda artifact: artifact.id):
-            content.update(f"{artifact.id} {artifact.state} {sorted(properties(artifact).items())}\n".encode())
+            content.update(f"{artifact.id} {artifact.state} {sorted(values_of(artifact).items())}\n".encode())
         return content.hexdigest()
 
     def note_given(self, run_id: str, given: Given) -> None:
@@ -199,10 +215,10 @@ class Records:
         blessings = [
             blessing
             for blessing in self._store.get_artifacts_by_type("ModelBlessing")
-            if properties(blessing).get("current_model_id") in of_model
+            if values_of(blessing).get(recorded.BLESSED_MODEL) in of_model
         ]
         for blessing in blessings:
-            blessing.custom_properties["withdrawn"].int_value = int(withdrawn)
+            blessing.custom_properties[recorded.WITHDRAWN].int_value = int(withdrawn)
         if blessings:
             self._store.put_artifacts(blessings)
         return bool(blessings)
@@ -211,9 +227,8 @@ class Records:
         """Return the URIs of a run's examples: `interactions` and `catalogue`."""
         found = {}
         for _, artifact in self._made_by_run(run_id):
-            rows = properties(artifact).get("rows")
-            if rows:
-                found[json.loads(rows)["kind"]] = artifact.uri
+            if rows := decoded(values_of(artifact), recorded.ROWS):
+                found[rows["kind"]] = artifact.uri
         return found
 
     def artifact_uris(self, run_id: str, artifact_type: str) -> list[str]:
@@ -262,11 +277,3 @@ class Records:
             )
             for context in contexts
         ]
-
-
-def _span(artifact: mlmd.Artifact) -> int:
-    """Return the day of an artifact, in days since 1970-01-01; 0 if it has none."""
-    for values in (artifact.custom_properties, artifact.properties):
-        if "span" in values:
-            return int(values["span"].int_value)
-    return 0

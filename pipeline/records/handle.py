@@ -2,7 +2,7 @@
 
 from tfx.orchestration import metadata
 
-from pipeline.store import connect
+from pipeline.records.store import connect
 
 
 class PatientMetadata(metadata.Metadata):

@@ -6,10 +6,10 @@ ML Metadata has no join: with many executions, asking for the contexts of each t
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 
-from ml_metadata.metadata_store.metadata_store import ListOptions, OrderByField
+from ml_metadata import ListOptions, OrderByField
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
-from pipeline.store import Store
+from pipeline.records.store import Store
 
 RUN_CONTEXT = "pipeline_run"
 NODE_CONTEXT = "node"
@@ -75,5 +75,4 @@ def _down_to(store: Store, context: int, oldest: int, guess: int) -> Sequence[ml
     found: list[mlmd.Execution] = store.get_executions_by_context(context, newest_first)
     if len(found) < guess or found[-1].id <= oldest:
         return found
-    everything: list[mlmd.Execution] = store.get_executions_by_context(context)
-    return everything
+    return store.get_executions_by_context(context)

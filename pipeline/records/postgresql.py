@@ -12,8 +12,7 @@ from typing import Any
 
 import pg8000.native
 from google.protobuf.message import Message
-from ml_metadata import errors
-from ml_metadata.metadata_store import metadata_store
+from ml_metadata import MetadataStore, errors
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 DRIVER_TIMEOUT = 10  # seconds
@@ -21,7 +20,7 @@ SIGN = "\N{SYMBOL FOR ESCAPE}"
 INDEXES = ("idx_artifact_property_string", "idx_execution_property_string", "idx_context_property_string")
 
 
-class PostgreSQLStore(metadata_store.MetadataStore):
+class PostgreSQLStore(MetadataStore):
     """ML Metadata's store, accepting any text.
 
     Args:

@@ -9,11 +9,13 @@ from typing import Any
 from google.protobuf.wrappers_pb2 import StringValue
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
+from components import recorded
 from components.evaluator.names import ALL, AS_NEW, BASELINE, BASELINES, CANDIDATE, CONTENT_NEIGHBOURS
-from components.example_validator.lengths import HISTORIES_PROPERTY
-from components.next_day.record import JUDGEMENT_PROPERTY, Judgement
-from pipeline import executions
+from components.next_day.record import Judgement
+from components.recorded import decoded
 from pipeline.origin import Origin
+from pipeline.records import executions
+from pipeline.records.values import values, values_of
 
 LAST_NODE = "Pusher"
 EARLIER_MODEL = "earlier_model"
@@ -293,27 +295,27 @@ def read_run(
         nodes: the node of each attempt.
         made: its artifacts with the names of their types, oldest first.
     """
-    last = {nodes[attempt.id]: attempt for attempt in attempts}
+    last_attempts = {nodes[attempt.id]: attempt for attempt in attempts}
     steps = tuple(
         Step(node, executions.state(each), executions.instant(each.create_time_since_epoch), executions.seconds(each))
-        for node, each in last.items()
+        for node, each in last_attempts.items()
     )
-    artifacts = dict(made)
-    pushed = properties(artifacts.get("PushedModel"))
-    version = int(pushed["pushed_version"]) if pushed.get("pushed") else None
-    blessing = properties(artifacts.get("ModelBlessing"))
-    blessed = blessing.get("blessed")
-    evaluation = properties(artifacts.get("ModelEvaluation"))
-    infra = properties(artifacts.get("InfraBlessing"))
-    next_day = properties(artifacts.get("NextDayJudgement"))
+    last_made = {kind: values_of(artifact) for kind, artifact in made}
+    pushed, blessing, evaluation, infra, next_day, index, changes, analysis = (
+        last_made.get(kind, {})
+        for kind in (
+            "PushedModel", "ModelBlessing", "ModelEvaluation", "InfraBlessing", "NextDayJudgement", "ItemIndex", "CatalogueChanges",
+            "Analysis",
+        )
+    )  # fmt: skip
     examples = {
-        json.loads(found["rows"])["kind"]: found
+        decoded(found, recorded.ROWS)["kind"]: found
         for kind, artifact in made
-        if kind == "Examples" and "rows" in (found := properties(artifact))
+        if kind == "Examples" and recorded.ROWS in (found := values_of(artifact))
     }
-    histories = [
-        found[HISTORIES_PROPERTY] for _, artifact in made if HISTORIES_PROPERTY in (found := properties(artifact))
-    ]
+    histories = [found for _, artifact in made if recorded.HISTORIES in (found := values_of(artifact))]
+    version = int(pushed[recorded.VERSION]) if pushed.get(recorded.PUSHED) else None
+    judgement = decoded(next_day, recorded.JUDGEMENT)
     done_by = (
         context.custom_properties[PASSED_OVER_FOR].string_value if PASSED_OVER_FOR in context.custom_properties else ""
     )
@@ -322,28 +324,28 @@ def read_run(
         date=context.name.partition(".")[0],
         state=PASSED_OVER if done_by else _state(steps),
         version=version,
-        blessed=None if blessed is None else bool(blessed),
-        withdrawn=bool(blessing.get("withdrawn")),
-        metrics=json.loads(evaluation.get("metrics", "{}")),
-        judgement=Judgement.from_json(next_day[JUDGEMENT_PROPERTY]) if JUDGEMENT_PROPERTY in next_day else None,
-        next_day_metrics=json.loads(next_day.get("metrics", "{}")),
-        pushed=json.loads(pushed.get("parts", "{}")) if version else {},
-        refused=(*json.loads(evaluation.get("refused", "[]")), *json.loads(infra.get("refused", "[]"))),
-        servable=None if infra.get("blessed") is None else bool(infra["blessed"]),
-        not_judged=tuple(json.loads(evaluation.get("not_judged", "[]"))),
-        index=json.loads(properties(artifacts.get("ItemIndex")).get("index", "{}")),
-        changes=json.loads(properties(artifacts.get("CatalogueChanges")).get("changes", "{}")),
-        rows={kind: json.loads(found["rows"]) for kind, found in examples.items()},
+        blessed=_flag(blessing),
+        withdrawn=bool(blessing.get(recorded.WITHDRAWN)),
+        metrics=decoded(evaluation, recorded.METRICS),
+        judgement=Judgement(**judgement) if judgement else None,
+        next_day_metrics=decoded(next_day, recorded.METRICS),
+        pushed=decoded(pushed, recorded.PARTS) if version else {},
+        refused=(*decoded(evaluation, recorded.REFUSED), *decoded(infra, recorded.REFUSED)),
+        servable=_flag(infra),
+        not_judged=tuple(decoded(evaluation, recorded.NOT_JUDGED)),
+        index=decoded(index, recorded.INDEX),
+        changes=decoded(changes, recorded.CHANGES),
+        rows={kind: decoded(found, recorded.ROWS) for kind, found in examples.items()},
         sources={
             kind: {
-                "fingerprint": found.get("input_fingerprint", ""),
-                "content": found.get("content", ""),
-                "files": json.loads(found.get("input_files", "{}")),
+                "fingerprint": found.get(recorded.FINGERPRINT, ""),
+                "content": found.get(recorded.CONTENT, ""),
+                "files": decoded(found, recorded.FILES),
             }
             for kind, found in examples.items()
         },
-        histories=json.loads(histories[-1]) if histories else {},
-        turnover=json.loads(properties(artifacts.get("Analysis")).get("turnover", "{}")),
+        histories=decoded(histories[-1], recorded.HISTORIES) if histories else {},
+        turnover=decoded(analysis, recorded.TURNOVER),
         given=_given(context),
         origin=origin_of(context),
         passed_over_for=done_by,
@@ -352,14 +354,19 @@ def read_run(
     )
 
 
+def _flag(blessing: Mapping[str, Any]) -> bool | None:
+    """Return whether something was blessed; None if that was not decided."""
+    value = blessing.get(recorded.BLESSED)
+    return None if value is None else bool(value)
+
+
 def _given(context: mlmd.Context) -> Given | None:
-    values = {
-        name.removeprefix(GIVEN_PREFIX): getattr(value, value.WhichOneof("value"))
-        for name, value in context.custom_properties.items()
+    kept: dict[str, Any] = {
+        name.removeprefix(GIVEN_PREFIX): int(value) if isinstance(value, float) else value
+        for name, value in values(context.custom_properties).items()
         if name.startswith(GIVEN_PREFIX)
     }
-    values = {name: int(value) if isinstance(value, float) else value for name, value in values.items()}
-    return Given(**values) if values else None
+    return Given(**kept) if kept else None
 
 
 def origin_of(context: mlmd.Context) -> Origin | None:
@@ -380,10 +387,3 @@ def _state(steps: tuple[Step, ...]) -> str:
         return "failed"
     done = {step.node for step in steps if step.state in ("complete", "cached")}
     return "complete" if LAST_NODE in done else "unfinished"
-
-
-def properties(artifact: mlmd.Artifact | None) -> dict[str, Any]:
-    """Return the custom properties of an artifact, by name; empty for None."""
-    if artifact is None:
-        return {}
-    return {name: getattr(value, value.WhichOneof("value")) for name, value in artifact.custom_properties.items()}

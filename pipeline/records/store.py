@@ -5,8 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ml_metadata import errors
-from ml_metadata.metadata_store import metadata_store
+from ml_metadata import MetadataStore, errors
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 from pipeline import tls_tunnel
@@ -49,7 +48,7 @@ def connection(config: Config) -> mlmd.ConnectionConfig:
         made.mysql.host, made.mysql.port, made.mysql.database = host, port, settings.database
         made.mysql.user, made.mysql.password, made.mysql.skip_db_creation = settings.user, password, True
     else:
-        from pipeline.postgresql import quoted
+        from pipeline.records.postgresql import quoted
 
         server = made.postgresql
         server.host, server.port, server.dbname = host, str(port), settings.database
@@ -62,7 +61,7 @@ def has_begun(config: Config) -> bool:
     return isinstance(config.metadata, ServerSettings) or config.metadata_path.exists()
 
 
-def connect(to: mlmd.ConnectionConfig) -> metadata_store.MetadataStore:
+def connect(to: mlmd.ConnectionConfig) -> MetadataStore:
     """Connect, and wait for a restarting database server.
 
     Raises:
@@ -106,18 +105,18 @@ class Store:
         return call
 
 
-def connect_once(to: mlmd.ConnectionConfig) -> metadata_store.MetadataStore:
+def connect_once(to: mlmd.ConnectionConfig) -> MetadataStore:
     """Connect once, without waiting.
 
     Raises:
         PassingError, UserError: as `connect`.
     """
-    from pipeline.postgresql import PostgreSQLStore
+    from pipeline.records.postgresql import PostgreSQLStore
 
     try:
         if to.WhichOneof("config") == "postgresql":
             return PostgreSQLStore(to)
-        return metadata_store.MetadataStore(to)
+        return MetadataStore(to)
     except (errors.StatusError, RuntimeError) as error:
         raise _refusal(to, error) from error
 
@@ -142,7 +141,7 @@ def _refusal(to: mlmd.ConnectionConfig, error: Exception) -> UserError:
     if is_final:
         return UserError(
             f"{place(to)} refuses: {reason}. Check metadata.user, metadata.database and the password, and that the database was "
-            "made and the user has all rights on it. metadata.tls is for a server that wants TLS."
+            "made and the user has all rights on it. metadata.tls is for a server that requires TLS."
         )
     return PassingError(
         f"{place(to)} cannot be reached: {reason or error}. Check metadata.host and metadata.port, and that the server runs."
@@ -180,7 +179,7 @@ def _ask_postgresql(server: mlmd.PostgreSQLDatabaseConfig) -> tuple[str, bool]:
     """Ask a PostgreSQL server; see `_ask_mysql`."""
     import pg8000.native
 
-    from pipeline.postgresql import ask
+    from pipeline.records.postgresql import ask
 
     try:
         with ask(server):
