@@ -11,11 +11,10 @@ from typing import Annotated, Any
 
 import typer
 
-from schemas.errors import UserError
+from schemas.errors import Status, UserError
 from schemas.visible import visible
 
 MOVIELENS_CONFIG = Path(__file__).parent / "configs" / "movielens.yaml"
-USER_FAULT = 1
 EARLIEST_YEAR = 1970
 
 ConfigOption = Annotated[Path, typer.Option("--config", help="The dataset's configuration, a YAML file.")]
@@ -89,7 +88,7 @@ def reported() -> Iterator[None]:
         sys.stderr.write(f"{visible(str(error))}\n")
         if isinstance(error, OSError):  # perhaps of standard output itself, which Python would flush again on exit
             discard(1)
-        raise typer.Exit(USER_FAULT) from error
+        raise typer.Exit(Status.USER_FAULT) from error
 
 
 def discard(descriptor: int) -> None:

@@ -18,8 +18,7 @@ from packaging.requirements import Requirement
 from pipeline import rights
 from pipeline.beam_settings import RunnerSettings
 from pipeline.config import Config
-from pipeline.run_node import Status
-from schemas.errors import PassingError, UserError
+from schemas.errors import Status, UserError
 
 DISTRIBUTION = "ndr"
 NEEDED_GLIBC = (2, 39)
@@ -40,7 +39,7 @@ class Finding:
         state: `warn` where runs work, but less well than they could.
         found: what there is.
         advice: what to do; empty where the state is ok.
-        status: what a run would end with; see `pipeline.run_node`.
+        status: the exit status of a run with this fault.
     """
 
     check: str
@@ -189,8 +188,7 @@ def _metadata(config: Config) -> Finding:
             return Finding("metadata", "ok", f"{where}: made by the first run")
         connect_once(to).get_contexts()
     except UserError as error:
-        status = Status.PASSING_FAULT if isinstance(error, PassingError) else Status.USER_FAULT
-        return Finding("metadata", "FAIL", str(error), "See its last sentence.", status)
+        return Finding("metadata", "FAIL", str(error), "See its last sentence.", error.status)
     return Finding("metadata", "ok", f"{where}: of ml-metadata {metadata.version('ml-metadata')}'s schema")
 
 
@@ -233,8 +231,7 @@ def _job_server(engine: RunnerSettings) -> Finding:
     try:
         return Finding("job server", "ok", job_server.check(engine))
     except UserError as error:
-        status = Status.PASSING_FAULT if isinstance(error, PassingError) else Status.USER_FAULT
-        return Finding("job server", "FAIL", str(error), "See its last sentence.", status)
+        return Finding("job server", "FAIL", str(error), "See its last sentence.", error.status)
 
 
 def _object_store(address: str) -> Finding:

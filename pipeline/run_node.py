@@ -36,7 +36,6 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import date, timedelta
-from enum import IntEnum
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -46,7 +45,7 @@ import typer
 from components.unused import leave_out
 from pipeline import rights
 from pipeline.missed import DAYS_BACK, MAKE_UP_DAYS
-from schemas.errors import PassingError, UserError
+from schemas.errors import DataError, PassingError, Status, UserError
 from schemas.visible import visible
 
 if TYPE_CHECKING:
@@ -54,21 +53,6 @@ if TYPE_CHECKING:
 
 BEGIN = "Begin"
 END = "End"
-
-
-class Status(IntEnum):
-    """The exit status of a step; see the table above."""
-
-    DONE = 0
-    USER_FAULT = 1
-    DATA_FAULT = 65
-    INTERNAL_FAULT = 70
-    PASSING_FAULT = 75
-    TERMINATED = 143
-
-
-class DataError(UserError):
-    """A node rejected its input."""
 
 
 def _run_id(text: str) -> str:
@@ -143,12 +127,8 @@ def step(
                     _end(loaded, f"{day}.{suffix}")
                 else:
                     _run_node(loaded, day, f"{day}.{suffix}", node)
-    except PassingError as error:
-        status = _told(Status.PASSING_FAULT, error)
-    except DataError as error:
-        status = _told(Status.DATA_FAULT, error)
     except UserError as error:
-        status = _told(Status.USER_FAULT, error)
+        status = _told(error.status, error)
     except OSError:
         status = _told(Status.PASSING_FAULT, traceback.format_exc())
     except Exception:

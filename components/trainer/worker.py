@@ -18,10 +18,8 @@ import argparse
 import os
 import sys
 
-from schemas.errors import PassingError, UserError
+from schemas.errors import UserError
 from schemas.visible import visible
-
-USER_FAULT, PASSING_FAULT = 1, 75
 
 
 def main() -> None:
@@ -33,15 +31,9 @@ def main() -> None:
     ).parse_args()
     try:
         _work()
-    except PassingError as error:
-        sys.exit(_told(PASSING_FAULT, error))
     except UserError as error:
-        sys.exit(_told(USER_FAULT, error))
-
-
-def _told(status: int, error: UserError) -> int:
-    sys.stderr.write(f"{visible(str(error))}\n")
-    return status
+        sys.stderr.write(f"{visible(str(error))}\n")
+        sys.exit(error.status)
 
 
 def _work() -> None:

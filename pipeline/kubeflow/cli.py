@@ -20,14 +20,12 @@ from pipeline.arguments import (
     reported,
 )
 from pipeline.missed import DAYS_BACK, MAKE_UP_DAYS, today
-from schemas.errors import PassingError, UserError
+from schemas.errors import PassingError, Status, UserError
 from schemas.visible import visible
 
 if TYPE_CHECKING:
     from pipeline.kubeflow.client import Client
 
-INTERRUPTED = 130
-PASSING_FAULT = 75
 
 app = typer.Typer(
     help="Run the pipeline on Kubeflow Pipelines 2. If it asks for a token, set the environment variable NDR_KUBEFLOW_TOKEN, or "
@@ -190,10 +188,10 @@ def backfill(
                 _echo(f"{read.name}: no day up to {newest} is missing")
         except PassingError as error:
             _say(str(error))
-            raise typer.Exit(PASSING_FAULT) from error  # the CronJob of deploy/ retries this, but not a failed day
+            raise typer.Exit(error.status) from error  # the CronJob of deploy/ retries this, but not a failed day
         except KeyboardInterrupt as error:
             _echo("Interrupted. A run that was started continues; the same command waits for it.", err=True)
-            raise typer.Exit(INTERRUPTED) from error
+            raise typer.Exit(Status.INTERRUPTED) from error
         finally:
             if as_json:
                 typer.echo(json.dumps(done, indent=2))
@@ -223,7 +221,7 @@ def schedule(
             was = client.schedule(read, wanted)
         except KeyboardInterrupt as error:
             _echo(f"Interrupted. {read.name} is paused until the same command is completed.", err=True)
-            raise typer.Exit(INTERRUPTED) from error
+            raise typer.Exit(Status.INTERRUPTED) from error
         same = f"{read.name} is already scheduled this way; nothing to do"
         _echo(same if was == "the same" else f"{read.name} is scheduled at {cron}")
 

@@ -37,9 +37,9 @@ def run(tf_config: str, log: str, *words: str) -> None:
                 workers.write_ratios(Path(file), batches=1500)
     except SystemExit as end:
         status = int(end.code or 0)
-    except PassingError:
+    except PassingError as error:
         traceback.print_exc()
-        status = worker.PASSING_FAULT
+        status = error.status
     except BaseException:
         traceback.print_exc()
         status = 70

@@ -21,10 +21,9 @@ from rendered import DEPLOY, EXAMPLE, KUBERNETES, Resource, containers, copy, of
 
 from components.pusher import tf_serving
 from ndr_client.served import MODELS
-from pipeline.kubeflow import cli
 from pipeline.kubeflow.settings import KubeflowSettings
 from pipeline.metadata_settings import ServerSettings
-from pipeline.run_node import Status
+from schemas.errors import Status
 from serving import launch
 
 PROJECT = Path(__file__).parents[2]
@@ -250,7 +249,7 @@ def test_every_day_the_pipeline_that_was_compiled_is_run_by_one_job_at_a_time(
         for rule in daily["jobTemplate"]["spec"]["podFailurePolicy"]["rules"]
         if "onExitCodes" in rule
     )
-    assert cli.PASSING_FAULT == Status.PASSING_FAULT and values == [Status.USER_FAULT, 2]
+    assert values == [Status.USER_FAULT, 2]
     # By the command line that the image has, up to the package, which is not there.
     done = subprocess.run(
         [Path(sys.executable).with_name(program), *(word.replace("/pipeline/", f"{tmp_path}/") for word in words)],

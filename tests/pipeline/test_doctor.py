@@ -16,8 +16,7 @@ from pipeline import config as configuration
 from pipeline import doctor, rights
 from pipeline.cli import app
 from pipeline.records import Records, connection
-from pipeline.run_node import Status
-from schemas.errors import UserError
+from schemas.errors import Status, UserError
 
 SHOP = Path(__file__).parents[1] / "end_to_end" / "shop" / "shop.yaml"
 Examine = Callable[..., dict[str, doctor.Finding]]

@@ -17,8 +17,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from pipeline import config as configuration
 from pipeline import doctor, job_server
 from pipeline.beam_settings import JobServerSettings, RunnerSettings, WorkerSettings
-from pipeline.run_node import Status
-from schemas.errors import PassingError, UserError
+from schemas.errors import PassingError, Status, UserError
 from tests.engines import PROJECT, free_port, needs_prism, prism, work_long, worker_pool
 
 SHOP = PROJECT / "tests" / "end_to_end" / "shop" / "shop.yaml"
