@@ -1,7 +1,7 @@
 # `make run` and `make test` do whatever set-up is missing. CONTRIBUTING.md says more.
 PYTHON ?= python3
 NDR = .venv/bin/ndr
-BENCHMARKS = loss reading preparing row_features fixed training large_tables frequency workers correction history_encoder cooccurrence warm_start replay cold_items evaluation retrieval refresh serving inspection pipeline gowalla
+BENCHMARKS = loss reading preparing row_features fixed training large_tables frequency workers correction history_encoder cooccurrence warm_start replay cold_items evaluation retrieval refresh shards serving inspection pipeline gowalla
 
 BEAM = $(shell sed -n 's/^apache-beam==\([0-9.]*\).*/\1/p' requirements.lock)
 

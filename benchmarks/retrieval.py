@@ -28,7 +28,7 @@ from numpy.typing import NDArray  # noqa: E402
 
 from benchmarks import common, trained_embeddings  # noqa: E402
 from components.indexer import faiss_index, tuning  # noqa: E402
-from components.indexer.component import DEEPEST  # noqa: E402
+from components.indexer.building import DEEPEST  # noqa: E402
 from components.indexer.filters import Passing  # noqa: E402
 from components.indexer.search import ExactSearch, ListSearch, Search  # noqa: E402
 from components.indexer.settings import IndexerSettings  # noqa: E402

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from ndr_client import connection, served, tensors
 from ndr_client import protocol_pb2 as protocol
 from ndr_client.connection import Tls
+from ndr_client.merging import merged
 
 Rows = Sequence[bytes] | Mapping[str, ArrayLike]
 """The queries or items of a request: serialised tf.Examples (see `example`), or values for each raw feature, a row per query. A
@@ -65,6 +66,8 @@ class Client:
 
     Args:
         address: HOST:PORT of the gRPC server, or any target that gRPC resolves; several addresses of a host take turns.
+        shards: the addresses of the servers of each shard, in their order, if the version has a retriever for each shard
+            (`indexer.stitched: false`); may be equal. Their answers are merged to the one that an undivided retriever gives.
         timeout: the time limit of an answer in seconds, over all attempts.
         attempts: the maximum number of attempts of a call, 1 to 5, while the server is UNAVAILABLE.
         tls: for an encrypted connection.
@@ -79,19 +82,28 @@ class Client:
         self,
         address: str,
         *,
+        shards: Sequence[str] = (),
         timeout: float = 10.0,
         attempts: int = 4,
         tls: Tls | None = None,
         token: str | None = None,
     ) -> None:
-        self._channel = connection.connect(address, attempts, tls, token)
+        self._channels = {
+            each: connection.connect(each, attempts, tls, token) for each in dict.fromkeys([address, *shards])
+        }
         self._timeout = timeout
-        self._predict = self._channel.unary_unary(
-            f"/{connection.PREDICTION}/Predict",
-            protocol.PredictRequest.SerializeToString,
-            protocol.PredictResponse.FromString,
-        )
-        self._status = self._channel.unary_unary(
+        predict = {
+            each: channel.unary_unary(
+                f"/{connection.PREDICTION}/Predict",
+                protocol.PredictRequest.SerializeToString,
+                protocol.PredictResponse.FromString,
+            )
+            for each, channel in self._channels.items()
+        }
+        self._predict = predict[address]
+        retrievers = served.shard_names(served.RETRIEVER, max(1, len(shards)))
+        self._retrievers = {name: predict[each] for name, each in zip(retrievers, shards or [address], strict=True)}
+        self._status = self._channels[address].unary_unary(
             f"/{connection.MODEL}/GetModelStatus",
             protocol.StatusRequest.SerializeToString,
             protocol.StatusResponse.FromString,
@@ -105,7 +117,8 @@ class Client:
 
     def close(self) -> None:
         """Close the connection."""
-        self._channel.close()
+        for channel in self._channels.values():
+            channel.close()
 
     def embed(self, tower: str, rows: Rows, version: Version = None) -> Answer:
         """Embed queries or items.
@@ -196,10 +209,29 @@ class Client:
         self, signature: str, inputs: Mapping[str, ArrayLike], k: int | Sequence[int], batch: int, version: Version
     ) -> Found:
         wanted = np.broadcast_to(np.asarray(k, np.int32), batch)
-        answer = self.predict(served.RETRIEVER, signature, {**inputs, served.K: wanted}, version)
         width = max(wanted, default=0)  # TF Serving's answers are as wide as its batch needed
-        ids, scores = (answer.outputs[name][:, :width] for name in (served.ITEM_IDS, served.SCORES))
-        return Found(ids, scores, answer.version, answer.label)
+        answers = self._answers(signature, {**inputs, served.K: wanted}, version)
+        found = [(a.outputs[served.ITEM_IDS][:, :width], a.outputs[served.SCORES][:, :width]) for a in answers]
+        ids, scores = found[0] if len(found) == 1 else merged(found, wanted)
+        return Found(ids, scores, answers[0].version, answers[0].label)
+
+    def _answers(self, signature: str, inputs: Mapping[str, ArrayLike], version: Version) -> list[Answer]:
+        """Ask all retrievers at once; all answers are of one version."""
+        if len(self._retrievers) == 1:
+            return [self.predict(served.RETRIEVER, signature, inputs, version)]
+
+        def ask(name: str, version: Version) -> Any:
+            return self._retrievers[name].future(
+                predict_request(name, signature, inputs, version), timeout=self._timeout
+            )
+
+        asked = {name: ask(name, version) for name in self._retrievers}
+        answers = {name: _answer(each.result(), version) for name, each in asked.items()}
+        # A version becomes live on one server after the other: the older one is still on all of them.
+        oldest = min(each.version for each in answers.values())
+        again = {name: ask(name, oldest) for name, each in answers.items() if each.version != oldest}
+        answers |= {name: _answer(each.result(), version) for name, each in again.items()}
+        return list(answers.values())
 
     def predict(self, model: str, signature: str, inputs: Mapping[str, ArrayLike], version: Version = None) -> Answer:
         """Run a signature of a model.
@@ -214,9 +246,7 @@ class Client:
             ValueError: an input has a dtype that models do not take, or the answer one that the client does not know.
         """
         request = predict_request(model, signature, inputs, version)
-        response = self._predict(request, timeout=self._timeout)
-        outputs = {name: tensors.to_values(message, name) for name, message in response.outputs.items()}
-        return Answer(outputs, response.model_spec.version.value, version if isinstance(version, str) else None)
+        return _answer(self._predict(request, timeout=self._timeout), version)
 
     def available(self, model: str, version: Version = None) -> list[int]:
         """Return the versions of a model that answer, the newest first; empty if there are none.
@@ -248,6 +278,11 @@ def predict_request(
         model_spec=_spec(model, version, signature),
         inputs={name: tensors.to_message(values) for name, values in inputs.items()},
     )
+
+
+def _answer(response: protocol.PredictResponse, version: Version) -> Answer:
+    outputs = {name: tensors.to_values(message, name) for name, message in response.outputs.items()}
+    return Answer(outputs, response.model_spec.version.value, version if isinstance(version, str) else None)
 
 
 def _spec(model: str, version: Version, signature: str = "") -> protocol.ModelSpec:

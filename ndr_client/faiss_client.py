@@ -15,6 +15,7 @@ from ndr_client import examples, served
 from ndr_client.client import Client, Found, Rows, Texts
 from ndr_client.conditions import Columns, IdColumn, NumberColumn
 from ndr_client.manifests import Manifests
+from ndr_client.merging import merged
 
 try:
     import faiss
@@ -137,7 +138,7 @@ class FaissClient:
         self._manifests = Manifests(push_folder)
         self._check_seconds = check_seconds
         self._lock = threading.Lock()
-        self._index: Index | None = None
+        self._shards: list[Index] = []
         self._checked = -check_seconds
 
     def for_queries(self, rows: Rows, k: int, where: Texts | None = None) -> Found:
@@ -164,45 +165,41 @@ class FaissClient:
             if where is not None:
                 raise ValueError(f"where: expected None beside Examples, which have a feature {served.WHERE} for it")
             where = [examples.texts(each, served.WHERE) for each in rows]
-        index = self._current()
+        shards = self._current()
         try:
-            answer = self._client.embed(tower, rows, index.version)
+            answer = self._client.embed(tower, rows, shards[0].version)
         except grpc.RpcError as error:
             if error.code() != grpc.StatusCode.NOT_FOUND:
                 raise
-            index = self._current(at_once=True)  # the server has unloaded that version since
-            answer = self._client.embed(tower, rows, index.version)
+            shards = self._current(at_once=True)  # the server has unloaded that version since
+            answer = self._client.embed(tower, rows, shards[0].version)
         size = len(answer.outputs[served.EMBEDDING])
         wanted = [tuple(each) for each in where] if where is not None else [()] * size
         if len(wanted) != size:
             raise ValueError(f"where: expected conditions for each of {size} rows, received {len(wanted)}")
-        scores, found = np.zeros((size, k), np.float32), np.full((size, k), -1)
-        for conditions in dict.fromkeys(wanted):
-            some = np.array([each == conditions for each in wanted])
-            outputs = {name: values[some] for name, values in answer.outputs.items()}
-            passing = index.columns.passing(conditions) if any(conditions) else None
-            scores[some], found[some] = _search(index, outputs, k, passing)
-        none = found < 0
-        ids = np.where(none, served.NO_ITEM.encode(), index.ids[found])
-        return Found(ids, np.where(none, np.float32(served.NO_SCORE), scores), index.version, self._label)
+        answers = [_answer(index, answer.outputs, k, wanted) for index in shards]
+        ids, scores = answers[0] if len(shards) == 1 else merged(answers, np.full(size, k, np.int32))
+        return Found(ids, scores, shards[0].version, self._label)
 
-    def _current(self, at_once: bool = False) -> Index:
+    def _current(self, at_once: bool = False) -> list[Index]:
         with self._lock:
             now = time.monotonic()
-            if self._index is None or at_once or now - self._checked >= self._check_seconds:
-                self._index, self._checked = self._newest(), now
-            return self._index
+            if not self._shards or at_once or now - self._checked >= self._check_seconds:
+                self._shards, self._checked = self._newest(), now
+            return self._shards
 
-    def _newest(self) -> Index:
+    def _newest(self) -> list[Index]:
+        """Return the index of the newest version, or that of each shard."""
         towers = (served.QUERY_TOWER, served.ITEM_TOWER)
         available = set.intersection(*(set(self._client.available(tower, self._label)) for tower in towers))
         for pushed in reversed(self._manifests.read()):
-            if pushed.version in available and served.INDEX in pushed.parts:
-                if self._index is not None and self._index.version == pushed.version:
-                    return self._index
-                if faults := pushed.faults([served.INDEX]):
+            names = served.names_of(served.INDEX, pushed.parts)
+            if pushed.version in available and pushed.parts.keys() >= {*names}:
+                if self._shards and self._shards[0].version == pushed.version:
+                    return self._shards
+                if faults := pushed.faults(names):
                     raise VersionError(f"{self._push_folder}: {'; '.join(faults)}. Push again.")
-                return _load(pushed.version, pushed.parts[served.INDEX])
+                return [_load(pushed.version, pushed.parts[name]) for name in names]
         raise VersionError(
             f"{self._push_folder}: expected a version with an index that the server has loaded, which are "
             f"{sorted(available) or 'none'}; found none. Push one, and see that the server watches this folder."
@@ -224,6 +221,22 @@ def columns_of(table: pa.Table) -> Columns:
         else:
             columns[name] = NumberColumn(column.to_numpy(zero_copy_only=False).astype(np.float32))
     return Columns(columns)
+
+
+def _answer(
+    index: Index, outputs: dict[str, NDArray[Any]], k: int, wanted: list[tuple[Any, ...]]
+) -> tuple[NDArray[Any], NDArray[np.float32]]:
+    """Return [batch, k] ids and scores, given the tower's outputs and each query's conditions."""
+    scores, found = np.zeros((len(wanted), k), np.float32), np.full((len(wanted), k), -1)
+    for conditions in dict.fromkeys(wanted):
+        some = np.array([each == conditions for each in wanted])
+        of_some = {name: values[some] for name, values in outputs.items()}
+        passing = index.columns.passing(conditions) if any(conditions) else None
+        scores[some], found[some] = _search(index, of_some, k, passing)
+    none = found < 0
+    return np.where(none, served.NO_ITEM.encode(), index.ids[found]), np.where(
+        none, np.float32(served.NO_SCORE), scores
+    )
 
 
 def _search(

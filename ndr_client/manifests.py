@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ndr_client import json_text
-from ndr_client.served import MODELS
+from ndr_client.served import MODELS, models_of, names_of
 
 MANIFESTS = "manifests"
 LARGEST_MANIFEST = 16 << 20  # bytes
@@ -44,7 +44,12 @@ class Pushed:
     @property
     def models(self) -> dict[str, Path]:
         """The components that are SavedModels."""
-        return {name: self.parts[name] for name in MODELS if name in self.parts}
+        return {name: self.parts[name] for name in models_of(self.parts)}
+
+    @property
+    def missing(self) -> list[str]:
+        """The SavedModels that belong to a version and are not in this one: a tower, the retriever, or that of a shard."""
+        return [name for model in MODELS for name in names_of(model, self.parts) if name not in self.parts]
 
     def faults(self, parts: Iterable[str] | None = None) -> list[str]:
         """Read every file of the version and compare it with the manifest.

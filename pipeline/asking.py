@@ -15,13 +15,14 @@ TIMEOUT_SECONDS = 60.0
 
 
 @contextmanager
-def client(config: Config, address: str, authorities: Path | None) -> Iterator[Client]:
+def client(config: Config, address: str, authorities: Path | None, shards: int = 1) -> Iterator[Client]:
     """Connect to a server, with the token of the configuration if it has one.
 
     Args:
         config: the pipeline's configuration.
-        address: HOST:PORT of the gRPC server.
+        address: HOST:PORT of the gRPC server, or of the server of each shard, separated by commas.
         authorities: a PEM file of trusted certificates; None for a connection without TLS.
+        shards: the number of retrievers; a single server has all of them.
 
     Raises:
         PassingError: the server cannot be reached, or does not answer in time.
@@ -31,7 +32,14 @@ def client(config: Config, address: str, authorities: Path | None) -> Iterator[C
     if token is not None and authorities is None:
         raise UserError("server.token: expected --ca as well, because the token would be sent without encryption.")
     tls = Tls(authorities) if authorities else None
-    with _told(address), Client(address, timeout=TIMEOUT_SECONDS, tls=tls, token=token) as connected:
+    addresses = address.split(",")
+    if len(addresses) not in (1, shards):
+        raise UserError(
+            f"--server: expected one address, or one for each of {shards} shards, received {len(addresses)}."
+        )
+    of_shards = (addresses if len(addresses) > 1 else addresses * shards) if shards > 1 else []
+    connected_to = Client(addresses[0], shards=of_shards, timeout=TIMEOUT_SECONDS, tls=tls, token=token)
+    with _told(address), connected_to as connected:
         yield connected
 
 

@@ -4,9 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from components.pusher import tf_serving
 from ndr_client import Found
 from ndr_client.manifests import Manifests
+from ndr_client.merging import merged
 from ndr_client.served import (
     EMBEDDING,
     EMBEDDINGS_SIGNATURE,
@@ -19,6 +22,7 @@ from ndr_client.served import (
     SCORES,
     WHERE,
     K,
+    names_of,
 )
 from pipeline import one_question
 from pipeline.one_question import Inputs
@@ -78,11 +82,17 @@ class PushedVersion:
         return self._retrieved(EMBEDDINGS_SIGNATURE, asked)
 
     def _retrieved(self, signature: str, inputs: Inputs) -> Found:
-        ids, scores = one_question.ask(self._folder(RETRIEVER), signature, inputs, (ITEM_IDS, SCORES))
+        names = names_of(RETRIEVER, self._pushed.parts)
+        answers = [tuple(one_question.ask(self._folder(name), signature, inputs, (ITEM_IDS, SCORES))) for name in names]
+        ids, scores = answers[0] if len(names) == 1 else merged(answers, np.array(inputs[K], np.int32))
         return Found(ids, scores, self._version, self._label)
 
     def _folder(self, model: str) -> Path:
         """Return a SavedModel's folder after checking that its files are the pushed ones."""
+        if model not in self._pushed.parts:
+            raise UserError(
+                f"{self._pushed.root}: expected a version with {model}, found {', '.join(self._pushed.parts)}."
+            )
         if faults := self._pushed.faults([model]):
             raise UserError(f"{self._pushed.root}: expected a version that can be served: {'; '.join(faults)}")
         return self._pushed.parts[model]

@@ -13,7 +13,7 @@ from typing import Any
 
 from components.example_gen.split_names import BLOCKED_SPLIT, CATALOGUE_SPLIT
 from ndr_client import Client, Found
-from ndr_client.served import EXCLUDE, RETRIEVER, WHERE
+from ndr_client.served import EXCLUDE, RETRIEVER, WHERE, names_of
 from pipeline import asking, one_question, origin, pushes
 from pipeline.config import Config
 from pipeline.pushed_version import PushedVersion
@@ -99,7 +99,8 @@ def recommend(
         config: the pipeline's configuration.
         user: the user's id.
         k: the number of items.
-        server: HOST:PORT of a gRPC server; by default the SavedModels of the push folder are loaded for this one question.
+        server: HOST:PORT of a gRPC server, or of the server of each shard, separated by commas; by default the SavedModels of
+            the push folder are loaded for this one question.
         label: the label of the version to ask; None for the newest.
         authorities: see `pipeline.asking.client`.
         where: the conditions that items must meet; see `components.indexer.filters`.
@@ -108,7 +109,7 @@ def recommend(
         UserError: nothing was pushed yet, or the server refuses.
         PassingError: the server cannot be reached.
     """
-    spec, uris = _newest(config)
+    spec, uris, shards = _newest(config)
     titles = _titles(uris["catalogue"])
     query, known = _query(spec, user, uris["interactions"], uris.get("users"))
     # A model that learnt how often items are taken again decides whether to recommend them again.
@@ -116,7 +117,7 @@ def recommend(
     past = {item for name in left_out for item in _values(query, name)}
     _set(query, EXCLUDE, sorted(past))
     _set(query, WHERE, [each.encode() for each in where])
-    with _asked(config, server, label, authorities) as asked:
+    with _asked(config, server, shards, label, authorities) as asked:
         found = asked.retrieve([query.SerializeToString()], k, version=label)
     shown = _values(query, spec.history[0]) if spec.history else []
     history = [titles.get(item) or item.decode(errors="replace") for item in shown]
@@ -147,7 +148,7 @@ def similar(
         UserError: the catalogue has no such item; otherwise as `recommend`.
         PassingError: the server cannot be reached.
     """
-    _, uris = _newest(config)
+    _, uris, shards = _newest(config)
     id_ = item.encode()
     some = (
         each for split in (CATALOGUE_SPLIT, BLOCKED_SPLIT) for each in _read(uris["catalogue"], split) if id_ in each
@@ -157,13 +158,13 @@ def similar(
         raise UserError(f"--item: expected an item of the catalogue in {uris['catalogue']}, received {item!r}.")
     titles = _titles(uris["catalogue"])
     conditions = [list(where)] if where else None
-    with _asked(config, server, label, authorities) as asked:
+    with _asked(config, server, shards, label, authorities) as asked:
         found = asked.similar([example], [id_], k, where=conditions, version=label)
     return Alike(found.version, titles.get(id_) or item, _recommended(found, titles))
 
 
-def _newest(config: Config) -> tuple[FeatureSpec, Mapping[str, str]]:
-    """Return the features, and the URIs of the examples that the newest version's run read.
+def _newest(config: Config) -> tuple[FeatureSpec, Mapping[str, str], int]:
+    """Return the features, the URIs of the examples that the newest version's run read, and the number of its retrievers.
 
     Raises:
         UserError: nothing was pushed yet, or an artifact of the version is gone.
@@ -179,17 +180,17 @@ def _newest(config: Config) -> tuple[FeatureSpec, Mapping[str, str]]:
     origin.check_root(config, records)
     uris = {**records.example_uris(newest.trained_by), **records.example_uris(newest.run)}
     folders = {part: f"{config.serving}/{place}" for part, place in newest.parts.items()}
-    if RETRIEVER not in folders or not all(_exists(place) for place in (*uris.values(), *folders.values())):
+    if not all(_exists(place) for place in (*uris.values(), *folders.values())):
         raise UserError(gone)
-    return spec, uris
+    return spec, uris, len(names_of(RETRIEVER, folders))
 
 
 def _asked(
-    config: Config, server: str | None, label: str | None, authorities: Path | None
+    config: Config, server: str | None, shards: int, label: str | None, authorities: Path | None
 ) -> AbstractContextManager[Client | PushedVersion]:
     """Return a server's client, or the pushed version, which has the same two methods."""
     if server:
-        return asking.client(config, server, authorities)
+        return asking.client(config, server, authorities, shards)
     return nullcontext(PushedVersion(config.serving, label))
 
 

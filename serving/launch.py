@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components.pusher.tf_serving import BATCHING_CONFIG, MODEL_CONFIG
+from components.pusher.tf_serving import BATCHING_CONFIG, MODEL_CONFIG, config_of_shard
 from ndr_client.manifests import Manifests
 from schemas.errors import UserError
 from schemas.features import FeatureSpec
@@ -54,6 +54,7 @@ def serve(
     spec: FeatureSpec,
     log_of: Callable[[int], str | None] | None,
     say: Callable[[str], None],
+    shard: int | None = None,
 ) -> None:
     """Serve a push folder until the process is asked to end.
 
@@ -69,6 +70,7 @@ def serve(
         spec: the dataset's features.
         log_of: finds the folder of the log that a version's run read; None to keep no histories.
         say: called with each message.
+        shard: the shard whose retriever is served; None for all retrievers of a version.
 
     Raises:
         UserError: a port is not available, or there is no TF Serving to serve an address.
@@ -89,7 +91,7 @@ def serve(
     elif not Manifests(Path(push_folder)).read():
         say(f"Nothing was pushed to {push_folder} yet: waits for a first version.")
     if program:
-        _become_tf_serving(program, push_folder, where, say)
+        _become_tf_serving(program, push_folder, where, MODEL_CONFIG if shard is None else config_of_shard(shard), say)
     from serving.server import (
         EmbeddedServer,
         ServerSettings,
@@ -97,7 +99,14 @@ def serve(
 
     histories = _histories(root, config, spec, log_of) if log_of else None
     settings = ServerSettings(
-        where.host, where.port, where.rest_port, tables=spec.query_tables, histories=histories, root=root, config=config
+        where.host,
+        where.port,
+        where.rest_port,
+        tables=spec.query_tables,
+        histories=histories,
+        root=root,
+        config=config,
+        shard=shard,
     )
     server = EmbeddedServer(Path(push_folder), settings)
     encrypted = " by TLS" if config.tls else ""
@@ -132,11 +141,11 @@ def _tf_serving(host: str, embedded: bool, config: ServerConfig) -> tuple[str | 
     return program, ""
 
 
-def _become_tf_serving(program: str, push_folder: str, where: Where, say: Callable[[str], None]) -> None:
+def _become_tf_serving(program: str, push_folder: str, where: Where, config: str, say: Callable[[str], None]) -> None:
     pushed = Manifests(Path(push_folder))
     while "://" not in push_folder and not pushed.read():
         time.sleep(POLL_SECONDS)
-    models = f"{push_folder}/{MODEL_CONFIG}"
+    models = f"{push_folder}/{config}"
     say(f"{program}: {where}, as {models} says.")
     os.execv(
         program,

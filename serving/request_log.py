@@ -40,6 +40,7 @@ SERVED_AT, SERVED_VERSION = "served_at", "served_version"
 SERVED_ITEMS, SERVED_SCORES = "served_items", "served_scores"
 PATTERN = "requests-*.tfrecord.gz"
 QUERIED = (served.QUERY_TOWER, served.RETRIEVER)
+FIRST_SHARD = f"{served.RETRIEVER}-0-of-"  # of a query that all shards were asked, one copy is enough
 MOST_PENDING = 1000  # records that wait to be written
 LEFTOVER_SECONDS = 3600.0  # an unfinished file older than this was left by a killed server
 _UNFINISHED = ".unfinished-"
@@ -77,7 +78,8 @@ class RequestLog:
 
     def observe(self, record: Record) -> None:
         """Take the queries of an answered request at random."""
-        if not self._settings.share or record.code != grpc.StatusCode.OK or record.model not in QUERIED:
+        is_query = record.model in QUERIED or record.model.startswith(FIRST_SHARD)
+        if not self._settings.share or record.code != grpc.StatusCode.OK or not is_query:
             return
         if record.signature == served.EMBEDDINGS_SIGNATURE or self._random.random() >= self._settings.share:
             return

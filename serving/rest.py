@@ -26,7 +26,7 @@ from google.protobuf import json_format
 from numpy.typing import NDArray
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, model_pb2
 
-from ndr_client.served import EXAMPLES, EXAMPLES_SIGNATURE, RETRIEVER, TENSORS_SIGNATURE, K
+from ndr_client.served import EXAMPLES, EXAMPLES_SIGNATURE, RETRIEVER, TENSORS_SIGNATURE, K, undivided
 from serving import json_tensors, metrics
 from serving.api import SIGNATURE_DEF, Api
 from serving.errors import RequestError, invalid
@@ -232,7 +232,7 @@ def _predict(
 
 def _of_users(content: Any, servable: Servable, histories: Histories | None, limits: Limits) -> dict[str, NDArray[Any]]:
     """Make the inputs for `{"users": [ID, ...], "k": N, "exclude_seen": true, "where": [CONDITION, ...]}`."""
-    if histories is None or servable.name != RETRIEVER:
+    if histories is None or undivided(servable.name) != RETRIEVER:
         raise invalid(f"expected `users` only of the {RETRIEVER}, with histories: ndr serve --histories")
     if unknown := content.keys() - {"users", "k", "exclude_seen", "where"}:
         raise invalid(

@@ -19,6 +19,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from components.pusher.tf_serving import MAX_BATCH_ROWS
+from ndr_client.served import undivided
 from schemas.errors import UserError
 from serving import grpc_service, rest
 from serving.access_log import AccessLog
@@ -64,6 +65,7 @@ class ServerSettings:
         histories: the users' histories, for requests with a user's id only; None to leave these incomplete.
         root: the folder that log paths are relative to.
         config: limits, authentication, and logs.
+        shard: the shard whose retriever is served; None for all retrievers of a version.
     """
 
     host: str = LOOPBACK
@@ -75,6 +77,7 @@ class ServerSettings:
     histories: Histories | None = None
     root: Path = Path()
     config: ServerConfig = field(default_factory=ServerConfig)
+    shard: int | None = None
 
 
 class EmbeddedServer:
@@ -99,7 +102,7 @@ class EmbeddedServer:
     def __init__(self, push_folder: Path, settings: ServerSettings) -> None:
         self._settings = settings
         config = settings.config
-        self.versions = Versions(push_folder, self._load)
+        self.versions = Versions(push_folder, self._load, shard=settings.shard)
         if settings.histories:
             self.versions.observe_live = self._load_histories
         self._watcher = Watcher(self.versions, settings.poll_seconds)
@@ -166,7 +169,7 @@ class EmbeddedServer:
 
     def _load(self, name: str, version: int, folder: Path) -> Servable:
         share, histories = self._settings.config.unknown_ids_share, self._settings.histories
-        vocabularies = Vocabularies(folder, self._settings.tables if share and name in QUERIED else {})
+        vocabularies = Vocabularies(folder, self._settings.tables if share and undivided(name) in QUERIED else {})
 
         def count_ids(inputs: Arrays) -> Counts:
             return vocabularies.count(inputs) if random.random() < share else {}
@@ -180,7 +183,7 @@ class EmbeddedServer:
                 self._settings.max_batch_rows,
                 self.metrics.observe_batch,
                 count_ids,
-                histories.complete if histories and name in QUERIED else lambda inputs: inputs,
+                histories.complete if histories and undivided(name) in QUERIED else lambda inputs: inputs,
             )
             replay(servable, folder)
         return servable

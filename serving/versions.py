@@ -12,7 +12,7 @@ import grpc
 from components.pusher import tf_serving
 from components.pusher.tf_serving import KEPT_VERSIONS
 from ndr_client.manifests import Manifests, Pushed
-from ndr_client.served import MODELS
+from ndr_client.served import MODELS, is_of_shard
 from serving.errors import invalid, not_found
 from serving.servable import Servable
 
@@ -60,6 +60,7 @@ class Versions:
         load: takes a model's name, version and folder, and raises where the model cannot be loaded.
         clock: gives monotonic seconds.
         observe_load: is told of each attempt whether it succeeded, and its seconds.
+        shard: the shard whose retriever is served; None for all retrievers of a version.
     """
 
     def __init__(
@@ -68,7 +69,9 @@ class Versions:
         load: Callable[[str, int, Path], Servable],
         clock: Callable[[], float] = time.monotonic,
         observe_load: Callable[[bool, float], None] = lambda succeeded, seconds: None,
+        shard: int | None = None,
     ) -> None:
+        self._shard = shard
         self._manifests = Manifests(push_folder)
         self._config = push_folder / tf_serving.MODEL_CONFIG
         self._config_text = self._config_fault = ""
@@ -229,14 +232,19 @@ class Versions:
         _log.info("version %d is loaded; version %d is live", pushed.version, self.live)
 
     def _load_all(self, pushed: Pushed) -> dict[str, Servable]:
-        if missing := [name for name in MODELS if name not in pushed.parts]:
+        if pushed.missing:
             raise ValueError(
-                f"expected a manifest with the parts {', '.join(MODELS)}, found none for {', '.join(missing)}"
+                f"expected a manifest with the parts {', '.join(MODELS)}, found none for {', '.join(pushed.missing)}"
             )
-        self._set_state(pushed.models, pushed.version, State("LOADING"))
-        if faults := pushed.faults():
+        models = pushed.models
+        if self._shard is not None:
+            models = {name: folder for name, folder in models.items() if is_of_shard(name, self._shard)}
+            if len(models) < len(MODELS):
+                raise ValueError(f"expected a retriever of shard {self._shard}, found {', '.join(pushed.models)}")
+        self._set_state(models, pushed.version, State("LOADING"))
+        if faults := pushed.faults(None if self._shard is None else models):
             raise ValueError("; ".join(faults[:MOST_FAULTS]))
-        return {name: self._load(name, pushed.version, folder) for name, folder in pushed.models.items()}
+        return {name: self._load(name, pushed.version, folder) for name, folder in models.items()}
 
     def _note_failure(self, pushed: Pushed, files: object, error: Exception) -> None:
         before = self._failures.get(pushed.version)
@@ -250,7 +258,7 @@ class Versions:
                 pushed.version, self.live, reason,
             )  # fmt: skip
         state = State("END", grpc.StatusCode.UNKNOWN, f"version {pushed.version} cannot be loaded: {error}")
-        self._set_state(dict.fromkeys(MODELS), pushed.version, state)
+        self._set_state(dict.fromkeys([*MODELS, *pushed.models]), pushed.version, state)
 
     def _drop_removed(self, pushed: list[Pushed]) -> None:
         """Drop versions newer than the newest in the folder, unless nothing else could answer."""

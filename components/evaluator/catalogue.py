@@ -1,8 +1,8 @@
 """The day's whole catalogue, shared by all scorers: ids and counts in memory, embeddings on disk."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import pyarrow as pa
@@ -25,9 +25,11 @@ from components.indexer import on_disk
 from components.indexer.filter_columns import sample
 from components.indexer.filters import SAMPLE
 from components.trainer.export import load_tower
-from ndr_client.served import EMBEDDING, EMBEDDINGS_SIGNATURE, EXCLUDE, ITEM_IDS, WHERE, K
+from ndr_client.merging import merged
+from ndr_client.served import EMBEDDING, EMBEDDINGS_SIGNATURE, EXCLUDE, ITEM_IDS, SCORES, WHERE, K
 from schemas.features import FeatureSpec
 
+RETRIEVER_BYTES = 2 << 30  # of the retrievers of shards that stay in memory; more are loaded for each group of users
 FILTERED_QUERIES_OF_BATCH = 16
 """The number of queries in a batch for which filtered search is measured: over a million items, a selective filter takes ms."""
 
@@ -44,7 +46,7 @@ class Places:
         query_towers: the query tower's folder, by model.
         as_new: the embeddings of the items that are ranked as new.
         has_rows: the model whose vocabularies tell which ids were known before the day; None without one.
-        retriever: the SavedModel of the candidate's search; None if retrieval is not measured.
+        retrievers: the SavedModels of the candidate's search, one or one for each shard; none if retrieval is not measured.
         index: the embeddings that it searches.
     """
 
@@ -55,7 +57,7 @@ class Places:
     query_towers: Mapping[str, str]
     as_new: str
     has_rows: str | None
-    retriever: str | None
+    retrievers: tuple[str, ...]
     index: str | None = None
 
 
@@ -122,9 +124,10 @@ class Catalogue:
         return self.places.index == self.places.item_folders[CANDIDATE]
 
     @cached_property
-    def _retriever(self) -> tf.Module:
-        assert self.places.retriever is not None
-        return load_tower(self.places.retriever)
+    def _retriever(self) -> Callable[[str], tf.Module]:
+        """Loads a retriever; those that were loaded last stay in memory, as many as there is room for, at least one."""
+        largest = max(map(_bytes, self.places.retrievers))
+        return lru_cache(max(1, RETRIEVER_BYTES // largest))(load_tower)
 
     def popularity_and_novelty(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Average popularity and novelty over [queries, k] retrieved rows, -1 for none, to [queries] each."""
@@ -176,19 +179,23 @@ class Catalogue:
 
     @cached_property
     def _sample(self) -> NDArray[np.float32]:
-        return sample(self.served.ids)
+        return sample(self.served.ids, len(self.places.retrievers))
 
     def _searched(
         self, queries: NDArray[np.float32], k: int, of_rows: pa.Array, where: Sequence[str]
     ) -> NDArray[np.int64]:
         """Return [queries, k] rows that the retriever finds, -1 for none."""
-        signature = self._retriever.signatures[EMBEDDINGS_SIGNATURE]
         nothing = tf.zeros([len(queries), 0], tf.string)
         inputs = {EMBEDDING: tf.constant(queries), K: tf.fill([len(queries)], k), EXCLUDE: nothing}
-        if WHERE in signature.structured_input_signature[1]:
-            inputs[WHERE] = tf.tile([where], [len(queries), 1]) if where else nothing
-        ids = pa.array(tf.reshape(signature(**inputs)[ITEM_IDS], [-1]).numpy(), pa.binary())
-        return positions(ids, of_rows).reshape(len(queries), k)
+        answers = []
+        for folder in self.places.retrievers:
+            signature = self._retriever(folder).signatures[EMBEDDINGS_SIGNATURE]
+            if WHERE in signature.structured_input_signature[1]:
+                inputs[WHERE] = tf.tile([where], [len(queries), 1]) if where else nothing
+            found = signature(**inputs)
+            answers.append((found[ITEM_IDS].numpy(), found[SCORES].numpy()))
+        ids, _ = merged(answers, np.full(len(queries), k, np.int32))
+        return positions(pa.array(ids.ravel(), pa.binary()), of_rows).reshape(len(queries), k)
 
     @staticmethod
     def _shares(
@@ -212,3 +219,12 @@ class Catalogue:
             if analysis_files.has_table(folder, table)
             else set()
         )
+
+
+def _bytes(folder: str) -> int:
+    """Return the size of a SavedModel, of its files."""
+    return sum(
+        int(tf.io.gfile.stat(f"{place}/{name}").length)
+        for place, _, names in tf.io.gfile.walk(folder)
+        for name in names
+    )

@@ -36,7 +36,7 @@ class Task:
         window: selects the interactions.
         most: the maximum number to rank; if there are more, whole users are drawn. None for all.
         index: the folder of the candidate's embeddings of the items as served, if it has an index.
-        retriever: the SavedModel that searches it.
+        retrievers: the SavedModels that search it, one or one for each shard.
         is_served: whether `catalogue` has the items as served, rather than as known before the day.
         query_tower: embeds the candidate's queries; None for the served one.
     """
@@ -51,7 +51,7 @@ class Task:
     window: Window
     most: int | None = None
     index: str | None = None
-    retriever: str | None = None
+    retrievers: Sequence[str] = ()
     is_served: bool = True
     query_tower: str | None = None
 
@@ -96,7 +96,7 @@ def prepare(task: Task, make_pipeline: MakePipeline, working: str) -> Prepared:
         query_towers=query_towers,
         as_new=os.path.join(working, "as_new"),
         has_rows=task.has_rows,
-        retriever=task.retriever,
+        retrievers=tuple(task.retrievers),
         index=task.index,
     )
     catalogue = list(task.catalogue)

@@ -26,9 +26,9 @@ from components.example_gen.catalogue import judged_split
 from components.example_gen.interactions import EVAL_SPLIT
 from components.example_gen.ordered import WriteInOrder
 from components.example_gen.split_names import CATALOGUE_SPLIT
+from components.indexer.files import read_description
 from components.progress import progress
 from components.trainer.export import judged_tower
-from ndr_client.served import RETRIEVER
 from schemas.features import FeatureSpec
 
 WORKING = ".working"
@@ -157,6 +157,8 @@ def _task(
     baseline = input_dict.get("baseline_model") or []
     candidate = path_utils.serving_model_path(artifact_utils.get_single_uri(input_dict["model"]))
     models = dict(zip((CANDIDATE, BASELINE), [*input_dict["model"], *baseline], strict=False))
+    index = artifact_utils.get_single_uri(input_dict["index"])
+    retrievers = read_description(index).retrievers
     return Task(
         interactions=interactions,
         catalogue=catalogue,
@@ -169,8 +171,8 @@ def _task(
         settings=settings,
         spec=spec,
         window=Window(span),
-        index=artifact_utils.get_single_uri(input_dict["index"]),
-        retriever=os.path.join(artifact_utils.get_single_uri(input_dict["retriever"]), RETRIEVER),
+        index=index,
+        retrievers=[os.path.join(artifact_utils.get_single_uri(input_dict["retriever"]), name) for name in retrievers],
         is_served=judged == CATALOGUE_SPLIT,
         query_tower=judged_tower(candidate),
     )

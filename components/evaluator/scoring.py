@@ -160,10 +160,10 @@ class ScoreGroup:
             scored[name] = self._of_model(name, by_model, asked, catalogue, bonuses[name])
         scored |= self._of_baselines(asked, taken, catalogue)
         scored |= self._of_new_items(asked, queries[CANDIDATE], catalogue, bonuses[CANDIDATE])
-        if self._places.retriever:
+        if self._places.retrievers:
             scored |= _of_similar_items(asked, catalogue.embeddings[CANDIDATE])
         is_like = BASELINE in queries and queries[BASELINE].shape == queries[CANDIDATE].shape
-        if self._places.retriever and is_like:  # version skew matters only for towers about to be served
+        if self._places.retrievers and is_like:  # version skew matters only for towers about to be served
             for name, of_queries, of_items in (
                 (NEW_QUERIES_OLD_ITEMS, CANDIDATE, BASELINE),
                 (OLD_QUERIES_NEW_ITEMS, BASELINE, CANDIDATE),
@@ -182,7 +182,7 @@ class ScoreGroup:
         bonuses: Bonuses | None,
     ) -> Scored:
         k, items = self._settings.retrieved_at, catalogue.embeddings[name]
-        if not self._places.retriever:
+        if not self._places.retrievers:
             return Scored.of_ranks(rank_by_embedding(queries, items, asked.true_rows, asked.excluded, bonuses))
         ranks, rows = rank_and_retrieve(queries, items, asked.true_rows, k, asked.excluded, bonuses)
         found = np.zeros((len(rows), 1))
@@ -208,7 +208,7 @@ class ScoreGroup:
             name: rank_by_entries(entries, known.counts, asked.true_rows, asked.excluded)
             for name, entries in by_entries.items()
         }
-        if not self._places.retriever:
+        if not self._places.retrievers:
             return {name: Scored.of_ranks(each) for name, each in ranks.items()}
         retrieved = {
             name: top_by_popularity(len(asked.true_rows), counts, k, asked.excluded)

@@ -1,12 +1,13 @@
 """The step that embeds the whole catalogue of the day and builds the index over it, and the retriever that searches it."""
 
-import io
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
+from functools import partial
 from typing import Any
 
+import apache_beam as beam
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
@@ -19,22 +20,19 @@ from tfx.utils import io_utils, path_utils
 from components.artifacts import CatalogueChanges, ItemIndex, QueryTower, Retriever, query_tower_folder
 from components.example_gen.interactions import TRAIN_SPLIT
 from components.example_gen.split_names import CATALOGUE_SPLIT
-from components.indexer import faiss_index, files, filter_columns
+from components.indexer import files
+from components.indexer.building import Building, build, read_queries, stitch
 from components.indexer.embedding import EmbedCatalogue, EmbedSomeQueries
-from components.indexer.faiss_index import FaissIndex
-from components.indexer.retriever import export_retriever
-from components.indexer.search import ExactSearch, ListSearch
-from components.indexer.settings import IndexerSettings, Plan
-from components.indexer.tuning import tune
+from components.indexer.settings import IndexerSettings
+from components.indexer.shards import WHOLE, shards_of
 from components.progress import progress
 from components.refresh.changes import changed_pattern, read_gone
 from ndr_client.served import ITEM_TOWER, QUERY_TOWER
+from schemas.errors import UserError
 from schemas.features import FilterColumn
 
 FILTERS = TypeAdapter(dict[str, FilterColumn])
 INDEX_PROPERTY = "index"
-# For more than so many times the items that the lists are tuned for, a query is compared with all of them.
-DEEPEST = 5
 
 
 class IndexerSpec(component_spec.ComponentSpec):
@@ -59,7 +57,7 @@ class IndexerSpec(component_spec.ComponentSpec):
 
 
 class IndexerExecutor(base_beam_executor.BaseBeamExecutor):
-    """Embeds by Beam, then builds in one process, which holds all embeddings."""
+    """Embeds by Beam, then builds in one process, which holds all embeddings, or each shard of them by Beam."""
 
     def Do(  # noqa: N802
         self,
@@ -76,89 +74,78 @@ class IndexerExecutor(base_beam_executor.BaseBeamExecutor):
         settings = IndexerSettings.model_validate_json(exec_properties["settings"])
         artifact = artifact_utils.get_single_instance(output_dict["index"])
         model = path_utils.serving_model_path(artifact_utils.get_single_uri(input_dict["model"]))
-        query_tower = query_tower_folder(model, input_dict)
         catalogue = artifact_utils.get_split_uris(input_dict["catalogue"], CATALOGUE_SPLIT)
-        patterns = [io_utils.all_files_pattern(uri) for uri in catalogue]
+        building = Building(
+            catalogue=[io_utils.all_files_pattern(uri) for uri in catalogue],
+            filters=FILTERS.validate_json(exec_properties.get("filters") or "{}"),
+            settings=settings,
+            query_tower=query_tower_folder(model, input_dict),
+            index=artifact.uri,
+            retriever=artifact_utils.get_single_uri(output_dict["retriever"]),
+        )
+        item_tower = os.path.join(model, ITEM_TOWER)
         if input_dict.get("base_index"):
-            self._renew(input_dict, os.path.join(model, ITEM_TOWER), artifact.uri)
+            self._renew(input_dict, item_tower, artifact.uri, settings.shards)
         else:
             with self._make_beam_pipeline() as pipeline:
-                _ = pipeline | EmbedCatalogue(patterns, os.path.join(model, ITEM_TOWER), artifact.uri)
-        items = files.read(artifact.uri)
-        filters = FILTERS.validate_json(exec_properties.get("filters") or "{}")
-        columns = filter_columns.read(patterns, filters, items.ids) if filters else None
-        plan = settings.plan(len(items.ids))
-        progress(f"{len(items.ids):,} items embedded, builds the index ({plan.kind})", 0.5)
-        index = faiss_index.build(items.embeddings, plan, settings.seed)
-        search, recall = _search(items.embeddings, index, plan, settings), None
-        if isinstance(search, ListSearch) and not plan.probes:
-            queries = self._some_queries(input_dict, settings.tuning_queries, query_tower, artifact.uri)
-            recall = _tune(search, items.embeddings, queries, settings)
-            plan = replace(plan, probes=search.probes)
-            index.look_at(search.probes)
-        if recall is not None and recall < settings.recall_target and settings.kind == "auto":
-            progress(f"{plan.probes} of {plan.lists} lists find {recall:.3f}: exact search instead", 0.8)
-            plan, recall = Plan("flat"), None
-            index = faiss_index.build(items.embeddings, plan, settings.seed)
-            search = _search(items.embeddings, index, plan, settings)
-        index.write(artifact.uri)
-        files.write_ids(artifact.uri, items.ids, columns)
-        progress("builds the retriever", 0.9)
-        retriever = artifact_utils.get_single_uri(output_dict["retriever"])
-        export_retriever(query_tower, search, items.ids, retriever, columns, settings.k_limit)
-        description = files.Description(
-            items=len(items.ids),
-            width=items.embeddings.shape[1],
-            recall=recall,
-            settings=settings.model_dump(),
-            **asdict(plan),
-        )
-        files.write_description(artifact.uri, description)
+                _ = pipeline | EmbedCatalogue(building.catalogue, item_tower, artifact.uri, shards=settings.shards)
+        if settings.shards == 1:
+            description = build(building, lambda: self._some_queries(input_dict, building), WHOLE)
+        else:
+            description = self._build_shards(input_dict, building)
         shown = {name: value for name, value in asdict(description).items() if name not in ("width", "settings")}
         artifact.set_string_custom_property(INDEX_PROPERTY, json.dumps(shown, sort_keys=True))
 
-    def _renew(self, input_dict: dict[str, list[types.Artifact]], tower: str, folder: str) -> None:
+    def _build_shards(self, input_dict: dict[str, list[types.Artifact]], building: Building) -> files.Description:
+        """Build the shards by Beam, each on one of the workers."""
+        settings, shards = building.settings, shards_of(building.settings.shards)
+        queries = os.path.join(building.index, "queries.npy")
+        if settings.kind != "flat" and not settings.probes:
+            self._embed_queries(input_dict, building, queries)
+        progress(f"builds {settings.shards} shards of the index", 0.5)
+        with self._make_beam_pipeline() as pipeline:
+            _ = (
+                pipeline
+                | "Shards" >> beam.Create(shards)
+                | "Spread" >> beam.Reshuffle()
+                | "Build" >> beam.Map(lambda shard: build(building, partial(read_queries, queries), shard))
+            )
+        if fileio.exists(queries):
+            fileio.remove(queries)
+        if settings.stitched:
+            stitch(building)
+        description = files.summed_up([files.read_description(building.folder(shard)) for shard in shards])
+        files.write_description(building.index, description)
+        return description
+
+    def _renew(self, input_dict: dict[str, list[types.Artifact]], tower: str, folder: str, shards: int) -> None:
         """Write the embeddings of a changed catalogue; only new and changed items are embedded."""
         base, changes = (artifact_utils.get_single_uri(input_dict[key]) for key in ("base_index", "changes"))
-        embedded = os.path.join(folder, "changed")
+        if (found := files.read_description(base).shards) != shards:
+            raise UserError(
+                f"indexer.shards: expected {found}, as in the version that is refreshed, received {shards}. Run a day first."
+            )
+        embedded, gone = os.path.join(folder, "changed"), read_gone(changes)
         with self._make_beam_pipeline() as pipeline:
-            _ = pipeline | EmbedCatalogue([changed_pattern(changes)], tower, embedded)
-        files.write_renewed(folder, files.read(base), read_gone(changes), files.read(embedded))
+            _ = pipeline | EmbedCatalogue([changed_pattern(changes)], tower, embedded, shards=shards)
+        for shard in shards_of(shards):
+            files.write_renewed(folder, files.read(base, shard), gone, files.read(embedded, shard), shard)
         fileio.rmtree(embedded)
 
-    def _some_queries(
-        self, input_dict: dict[str, list[types.Artifact]], count: int, query_tower: str, folder: str
-    ) -> NDArray[np.float32]:
-        """Return [queries, width] embeddings of queries of the training split."""
-        path = os.path.join(folder, "queries.npy")
+    def _embed_queries(self, input_dict: dict[str, list[types.Artifact]], building: Building, path: str) -> None:
+        """Embed queries of the training split, for tuning."""
         training = artifact_utils.get_split_uris(input_dict["examples"], TRAIN_SPLIT)
+        patterns = [io_utils.all_files_pattern(uri) for uri in training]
         with self._make_beam_pipeline() as pipeline:
-            patterns = [io_utils.all_files_pattern(uri) for uri in training]
-            _ = pipeline | EmbedSomeQueries(patterns, count, query_tower, path)
-        with fileio.open(path, "rb") as file:
-            queries: NDArray[np.float32] = np.load(io.BytesIO(file.read()))
+            _ = pipeline | EmbedSomeQueries(patterns, building.settings.tuning_queries, building.query_tower, path)
+
+    def _some_queries(self, input_dict: dict[str, list[types.Artifact]], building: Building) -> NDArray[np.float32]:
+        """Return [queries, width] embeddings of queries of the training split."""
+        path = os.path.join(building.index, "queries.npy")
+        self._embed_queries(input_dict, building, path)
+        queries = read_queries(path)
         fileio.remove(path)
         return queries
-
-
-def _search(
-    embeddings: NDArray[np.float32], index: FaissIndex, plan: Plan, settings: IndexerSettings
-) -> ExactSearch | ListSearch:
-    """Return the search of a plan; a plan without probes gives one that probes the nearest list."""
-    lists = index.lists
-    if lists is None:
-        return ExactSearch(embeddings)
-    return ListSearch(embeddings, lists, plan.probes or 1, DEEPEST * settings.recall_at, settings.vectors)
-
-
-def _tune(
-    search: ListSearch, embeddings: NDArray[np.float32], queries: NDArray[np.float32], settings: IndexerSettings
-) -> float:
-    k, target, lists = settings.recall_at, settings.recall_target, search.bounds.shape[1]
-    progress(f"tunes to a recall@{k} of {target:g}", 0.7)
-    found = tune(search, embeddings, queries, k, target, settings.most_probes(lists))
-    progress(f"{search.probes} of {lists} lists find {found:.3f} of the exact first {k}", 0.8)
-    return found
 
 
 class Indexer(base_beam_component.BaseBeamComponent):
@@ -175,7 +162,7 @@ class Indexer(base_beam_component.BaseBeamComponent):
         changes: of a refresh, what its catalogue changes of that version's.
 
     Output `index`: see `components.indexer.files`; its property `index` says, as JSON, `items`, `kind`, `lists`, `probes` and
-    `recall`. Output `retriever`: see `components.indexer.retriever`.
+    `recall`. Output `retriever`: see `components.indexer.retriever`; one, or one for each shard.
     """
 
     SPEC_CLASS = IndexerSpec

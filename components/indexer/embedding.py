@@ -93,6 +93,7 @@ class EmbedCatalogue(beam.PTransform):
         folder: destination.
         prepare: yields, for a serialised example, the item's id and the example to embed, or nothing to leave it out; by default
             each example unchanged.
+        shards: the number of shards; each consists of whole parts.
     """
 
     def __init__(
@@ -101,9 +102,11 @@ class EmbedCatalogue(beam.PTransform):
         tower: str,
         folder: str,
         prepare: Callable[[bytes], Iterable[Item]] | None = None,
+        shards: int = 1,
     ) -> None:
         super().__init__()
         self._catalogue = catalogue
+        self._shards = shards
         self._tower = LoadedTower(tower)
         self._folder = folder
         self._prepare = prepare or _as_it_is
@@ -117,7 +120,8 @@ class EmbedCatalogue(beam.PTransform):
         # Loads the tower here, before Beam would wrap an error.
         width = self._tower.width
         paths = matching_paths(self._catalogue)
-        parts = max(1, -(-sum(tf.io.gfile.stat(path).length for path in paths) // PART_BYTES))
+        size = sum(tf.io.gfile.stat(path).length for path in paths)
+        parts = self._shards * max(1, -(-size // (PART_BYTES * self._shards)))
         items = (
             pipeline
             | "Files" >> beam.Create(paths)

@@ -6,16 +6,19 @@ ids.arrow                  Arrow IPC: `candidate_id`, binary; the n-th is the it
                            by, list<binary> for ids and float for numbers
 index.json                 what it is; written last, so an index that has it is whole
 
-Items are divided into parts by a digest of their ids; those of a refresh by whether they are embedded anew. The row of an item,
-which is what an index answers with, is its place in the order of the ids (bytewise) over all parts.
+Items are divided into parts by a digest of their ids; those of a refresh also by whether they are embedded anew. The row of an
+item, which is what an index answers with, is its place in the order of the ids (bytewise) over all parts.
+
+An index in N shards has a folder index-SHARD-of-N for each, with `index.faiss`, `ids.arrow` and `index.json`, over its own items:
+those of the parts whose numbers leave the remainder SHARD when divided by N. `index.json` beside these folders sums them up.
 """
 
 import json
 import os
 import re
 import shutil
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from tempfile import NamedTemporaryFile
 from typing import Any
 
@@ -27,6 +30,8 @@ from tfx.dsl.io import fileio
 from tfx.utils import io_utils
 
 from components.indexer import on_disk as on_disk_arrays
+from components.indexer.shards import WHOLE, Shard
+from ndr_client.served import RETRIEVER, shard_names
 from schemas.errors import UserError
 from schemas.features import CANDIDATE_ID
 
@@ -63,6 +68,8 @@ class Description:
         recall: the share of the exact first `recall_at` items that such a search finds, on queries of the training split; None
             where it is exact, or the probes were set.
         settings: those of `components.indexer.settings` that it was built by.
+
+    That of a divided index has sums over its shards, and the lowest recall.
     """
 
     kind: str
@@ -72,6 +79,30 @@ class Description:
     probes: int | None
     recall: float | None
     settings: dict[str, Any]
+
+    @property
+    def shards(self) -> int:
+        """The number of shards of the catalogue."""
+        return int(self.settings.get("shards", 1))
+
+    @property
+    def retrievers(self) -> tuple[str, ...]:
+        """The names of the retrievers that search it."""
+        return shard_names(RETRIEVER, 1 if self.settings.get("stitched", True) else self.shards)
+
+
+def summed_up(shards: Sequence[Description]) -> Description:
+    """Describe a divided index."""
+    found = [each.recall for each in shards if each.recall is not None]
+    divided = [each for each in shards if each.kind == "ivf"]
+    return replace(
+        shards[0],
+        kind="ivf" if divided else "flat",
+        items=sum(each.items for each in shards),
+        lists=sum(each.lists or 0 for each in divided) or None,
+        probes=sum(each.probes or 0 for each in divided) or None,
+        recall=min(found) if found else None,
+    )
 
 
 def write_part(
@@ -96,33 +127,41 @@ def write_part(
     write_whole(os.path.join(folder, _part_name(part, parts)), sink.getvalue().to_pybytes())
 
 
-def write_renewed(folder: str, base: ItemEmbeddings, gone: pa.Array, changed: ItemEmbeddings) -> None:
-    """Write the embeddings of a catalogue that differs little from another: one part for the items in common, one for the others.
+def write_renewed(
+    folder: str, base: ItemEmbeddings, gone: pa.Array, changed: ItemEmbeddings, shard: Shard = WHOLE
+) -> None:
+    """Write the embeddings of a shard that differs little from another: one part for the items in common, one for the others.
 
     Args:
         folder: destination.
         base: of the other catalogue.
-        gone: [items] binary, those whose embeddings are of no use any more.
+        gone: [items] binary, those whose embeddings are of no use any more; may be of other shards.
         changed: those that are in the place of some, and new ones.
+        shard: the shard.
     """
     ids, width = pa.array(base.ids, pa.binary()), base.embeddings.shape[1]
     kept = np.flatnonzero(~pc.is_in(ids, value_set=gone).to_numpy(zero_copy_only=False))
-    write_part(folder, 0, 2, width, [(ids.take(kept).to_pylist(), base.embeddings[kept])])
-    write_part(folder, 1, 2, width, [(changed.ids, changed.embeddings)])
+    parts = 2 * shard.of
+    write_part(folder, shard.number, parts, width, [(ids.take(kept).to_pylist(), base.embeddings[kept])])
+    write_part(folder, shard.of + shard.number, parts, width, [(changed.ids, changed.embeddings)])
 
 
-def read(folder: str, on_disk: bool = False) -> ItemEmbeddings:
-    """Read all parts.
+def read(folder: str, shard: Shard = WHOLE, on_disk: bool = False) -> ItemEmbeddings:
+    """Read all parts of a shard.
 
     Args:
         folder: of the parts.
+        shard: the shard; its rows are numbered from 0. By default the whole catalogue.
         on_disk: whether the embeddings stay on disk (`components.indexer.on_disk`); only the ids are in memory then. Otherwise the
-            whole catalogue is, and beyond it only one part, and none where they are on a local disk.
+            whole shard is, and beyond it only one part, and none where they are on a local disk.
 
     Raises:
         UserError: a part is missing, or is not one, or an embedding is not finite.
     """
-    tables = [_read_part(folder, name, on_disk) for name in _part_names(folder)]
+    names = _part_names(folder)
+    if len(names) % shard.of:
+        raise _unreadable(folder, f"parts of {shard.of} shards, found {len(names)}")
+    tables = [_read_part(folder, name, on_disk) for name in names[shard.number :: shard.of]]
     widths = {table.schema.field(EMBEDDING).type.list_size for table in tables}
     if len(widths) > 1:
         raise _unreadable(folder, f"parts with embeddings of one width, found {sorted(widths)}")

@@ -13,6 +13,8 @@ items must meet (`components.indexer.filters`); empty texts are ignored. Without
 Rows are as wide as the largest k of the batch; places beyond a query's own k or the found items have an empty id and the
 score -2.
 
+Among equal scores of an exact search, the lower id comes first.
+
 With repeat bonuses (`components.trainer.repeats`), the first two signatures add them, and score the items of the history
 whatever lists they are in. An embedding alone has no history, so `serving_embeddings` adds nothing.
 """
@@ -26,6 +28,7 @@ import tensorflow as tf
 from components.indexer.filters import Filters, Passing
 from components.indexer.search import Found, Search
 from components.indexer.settings import IndexerSettings
+from components.indexer.stitched import first
 from components.trainer.export import load_tower
 from components.trainer.warmup import write_warmup
 from components.transform.missing import NO_ITEM
@@ -55,7 +58,7 @@ class Retriever(tf.Module):
     Args:
         tower: the query tower's SavedModel, loaded.
         search: the search over the catalogue's embeddings.
-        ids: the catalogue's item ids, in the order of those embeddings.
+        ids: the catalogue's item ids, in the order of those embeddings, ascending.
         columns: the filter columns, in the same order (`components.indexer.filter_columns`); None for no filters.
         k_limit: the maximum of k.
     """
@@ -82,6 +85,7 @@ class Retriever(tf.Module):
             order = tf.argsort(self.fingerprints)
             self.ascending = tf.Variable(tf.gather(self.fingerprints, order), trainable=False, name="ascending")
             self.ascending_rows = tf.Variable(order, trainable=False, name="ascending_rows")
+            self.places = tf.Variable(search.order.astype("int32"), trainable=False, name="places")
         self._find, self._find_passing, self._passing = self._traced(width)
         k_spec = tf.TensorSpec([None], tf.int32, name=K)
         texts = (EXCLUDE,) if self.filters is None else (EXCLUDE, WHERE)
@@ -177,7 +181,9 @@ class Retriever(tf.Module):
             again = self._without(self._repeated(queries, repeated, asked[BONUSES]), unwanted)
             if passing is not None:
                 again = Found(tf.where(passing.of_rows(again.rows), again.scores, NO_SCORE), again.rows)
-            found = Found(*(tf.concat(pair, axis=1) for pair in zip(found, again, strict=True)))
+            return first(
+                Found(*(tf.concat(pair, axis=1) for pair in zip(found, again, strict=True))), self.places, most
+            )
         scores, places = tf.math.top_k(found.scores, most)
         return Found(scores, tf.gather(found.rows, places, batch_dims=1))
 
@@ -209,18 +215,20 @@ def export_retriever(
     folder: str,
     columns: pa.Table | None = None,
     k_limit: int = K_LIMIT,
+    name: str = RETRIEVER,
 ) -> None:
-    """Write the retriever's SavedModel, with warm-up requests, to `folder/retriever`.
+    """Write the retriever's SavedModel, with warm-up requests, to `folder/name`.
 
     Args:
         query_tower: the folder of its SavedModel.
         search: the search over the catalogue's embeddings.
-        ids: in the order of those embeddings.
+        ids: in the order of those embeddings, ascending.
         folder: destination.
         columns: the filter columns; see `Retriever`.
         k_limit: the maximum of k.
+        name: the name under which it is served.
     """
     retriever = Retriever(load_tower(query_tower), search, ids, columns, k_limit)
-    target = os.path.join(folder, RETRIEVER)
+    target = os.path.join(folder, name)
     tf.saved_model.save(retriever, target, signatures=retriever.served)
-    write_warmup(target, RETRIEVER, retriever.served)
+    write_warmup(target, name, retriever.served)

@@ -47,6 +47,11 @@ class IndexerSettings(Declaration):
             with some loss of recall, which more probes make up in part. `index.faiss` always has float32.
         k_limit: the maximum number of items in a request to the retriever. At least the 100 that the
             InfraValidator uses.
+        shards: the number of shards that a digest of the ids divides the items into. Each has an index of its own, which Beam
+            builds without the others in memory, on an engine's workers if there is one. `exact_below`, `lists`, `probes` and
+            `recall_target` apply to each.
+        stitched: whether one retriever has all shards, for a server that holds them; otherwise each shard has its retriever,
+            `retriever-0-of-4` and so on, and the client merges their answers.
         seed: of the k-means.
     """
 
@@ -59,10 +64,14 @@ class IndexerSettings(Declaration):
     tuning_queries: PositiveInt = 1000
     vectors: Literal["float32", "bfloat16", "int8"] = "float32"
     k_limit: int = Field(default=10_000, ge=100)
+    shards: PositiveInt = 1
+    stitched: bool = True
     seed: int = Field(default=0, ge=0, lt=2**31)
 
     @model_validator(mode="after")
     def _is_of_one_index(self) -> Self:
+        if not self.stitched and self.shards == 1:
+            raise FaultsError([(("stitched",), "expected more than one of indexer.shards beside it, received 1")])
         if self.kind == "flat":
             reason = "a flat index has none; leave it out, or take kind: ivf"
             given: list[KeyPath] = [(name,) for name in ("lists", "probes") if getattr(self, name) is not None]

@@ -5,7 +5,8 @@ with real sockets, and compares every answer. Its output is TFX's InfraBlessing,
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date
 from itertools import islice
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import tensorflow as tf
 import tensorflow_transform as tft
+from numpy.typing import NDArray
 from tfx import types
 from tfx.components.infra_validator import executor as tfx_infra_validator
 from tfx.dsl.components.base import base_component, base_executor, executor_spec
@@ -28,17 +30,29 @@ from components.example_gen.interactions import EVAL_SPLIT
 from components.example_gen.split_names import CATALOGUE_SPLIT
 from components.indexer import files, filter_columns
 from components.indexer.embedding import candidate_id
+from components.indexer.shards import WHOLE, Shard, shards_of
 from components.infra_validator.conditions import conditions, with_condition
 from components.infra_validator.parity import Parity
 from components.infra_validator.serving_tensorflow import lacking_faults
 from components.progress import progress
+from components.pusher.files import Source
 from components.pusher.joint import sources_of
 from components.pusher.versions import PushFolder
 from components.trainer.settings import TrainerSettings
 from components.trainer.trained import TrainedTowers, lookup_in
 from ndr_client import Client
 from ndr_client.faiss_client import columns_of
-from ndr_client.served import EMBEDDING, ITEM_TOWER, QUERY_TOWER, RETRIEVER
+from ndr_client.served import (
+    EMBEDDING,
+    EXAMPLES,
+    EXAMPLES_SIGNATURE,
+    INDEX,
+    ITEM_IDS,
+    ITEM_TOWER,
+    QUERY_TOWER,
+    SCORES,
+    K,
+)
 from schemas.features import FeatureSpec
 from serving.server import EmbeddedServer, ServerSettings
 from serving.settings import Limits, ServerConfig, ServingTensorFlow
@@ -166,53 +180,110 @@ def _faults(input_dict: dict[str, list[types.Artifact]], exec_properties: dict[s
     PushFolder(str(folder)).push(
         sources, date.fromisoformat(exec_properties["day"]), run="", model=model.uri, metrics={}
     )
-    with EmbeddedServer(folder, ServerSettings(port=0, rest_port=0, config=UNBOUNDED)) as server:
-        server.versions.refresh()
-        if server.versions.live is None:
-            return sorted({state.message for part in sources for state in server.versions.states(part).values()})
-        lacking = [
-            f"{part}: {fault}"
-            for part in (QUERY_TOWER, ITEM_TOWER, RETRIEVER)
-            for fault in lacking_faults(Path(sources[part].folder), exec_properties["tensorflow"])
-        ]
-        if lacking:
-            return lacking
-        described, items = files.read_description(index), files.read(index)
-        is_exact, vectors = described.kind == "flat", described.settings["vectors"]
-        parity = Parity(items, is_exact, vectors, least_recall=exec_properties.get("least_recall"))
-        filtered = list[str]()
-        spec = FeatureSpec.model_validate_json(exec_properties["feature_spec"])
-        transform_output = tft.TFTransformOutput(artifact_utils.get_single_uri(input_dict["transform_graph"]))
-        trained = TrainedTowers(
-            spec,
-            TrainerSettings.model_validate_json(exec_properties["trainer"]),
-            transform_output,
-            warm_start_folder(model.uri),
-            lookup_in(
-                split_patterns(artifact_utils.get_single_instance(input_dict["catalogue"])), spec, transform_output
-            ),
-        )
-        k = min(RETRIEVED, described.items)
-        with Client(f"127.0.0.1:{server.port}", timeout=TIMEOUT_SECONDS) as client:
-            progress("sends every held-out query", 0.4)
-            for examples in _batches(input_dict["examples"], EVAL_SPLIT):
-                queries = trained.embed_queries(examples)
-                parity.queries(client.embed(QUERY_TOWER, examples).outputs[EMBEDDING], queries)
-                found = client.retrieve(examples, k)
-                parity.retrieved(found.item_ids, found.scores, queries, k, trained.repeats_of(examples))
-            if filters := spec.catalogue.filters:
-                progress("asks with conditions", 0.8)
-                columns = filter_columns.read(_patterns(input_dict["catalogue"], CATALOGUE_SPLIT), filters, items.ids)
-                for examples in islice(_batches(input_dict["examples"], EVAL_SPLIT), 1):
-                    filtered += _filtered(client, trained, examples, items, columns, is_exact, vectors)
-            for examples in islice(_batches(input_dict["catalogue"], CATALOGUE_SPLIT), CHECKED_ITEMS // BATCH):
-                served = client.embed(ITEM_TOWER, examples).outputs[EMBEDDING]
-                parity.items([candidate_id(each) for each in examples], served, trained.embed_items(examples))
+    described = files.read_description(index)
+    spec = FeatureSpec.model_validate_json(exec_properties["feature_spec"])
+    trained, faults = None, list[str]()
+    # One retriever after another, so that a shard is in memory at a time.
+    for name, shard in zip(described.retrievers, shards_of(len(described.retrievers)), strict=True):
+        number = None if shard == WHOLE else shard.number
+        with EmbeddedServer(folder, ServerSettings(port=0, rest_port=0, config=UNBOUNDED, shard=number)) as server:
+            server.versions.refresh()
+            if server.versions.live is None:
+                return sorted({state.message for part in sources for state in server.versions.states(part).values()})
+            if lacking := _lacking(sources, described.retrievers, exec_properties["tensorflow"]):
+                return lacking
+            trained = trained or _trained(input_dict, exec_properties, spec)
+            with Client(f"127.0.0.1:{server.port}", timeout=TIMEOUT_SECONDS) as client:
+                faults += _differences(_Asked(client, name), shard, index, trained, spec, input_dict, exec_properties)
+    return list(dict.fromkeys(faults))
+
+
+def _lacking(sources: Mapping[str, Source], retrievers: Sequence[str], tensorflow: ServingTensorFlow) -> list[str]:
+    """List the operations that a version has and the release that serves it has not."""
+    return [
+        f"{part}: {fault}"
+        for part in (QUERY_TOWER, ITEM_TOWER, *retrievers)
+        for fault in lacking_faults(Path(sources[part].folder), tensorflow)
+    ]
+
+
+def _trained(
+    input_dict: dict[str, list[types.Artifact]], exec_properties: dict[str, Any], spec: FeatureSpec
+) -> TrainedTowers:
+    transform_output = tft.TFTransformOutput(artifact_utils.get_single_uri(input_dict["transform_graph"]))
+    return TrainedTowers(
+        spec,
+        TrainerSettings.model_validate_json(exec_properties["trainer"]),
+        transform_output,
+        warm_start_folder(artifact_utils.get_single_uri(input_dict["model"])),
+        lookup_in(split_patterns(artifact_utils.get_single_instance(input_dict["catalogue"])), spec, transform_output),
+    )
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A served retriever.
+
+    Attributes:
+        client: asks its server.
+        name: its name.
+    """
+
+    client: Client
+    name: str
+
+    def __call__(self, examples: list[bytes], k: int) -> tuple[NDArray[np.object_], NDArray[np.float32]]:
+        """Return the ids and the scores of the first k items of queries."""
+        inputs = {EXAMPLES: np.array(examples, object), K: np.full(len(examples), k, np.int32)}
+        outputs = self.client.predict(self.name, EXAMPLES_SIGNATURE, inputs).outputs
+        return outputs[ITEM_IDS], outputs[SCORES]
+
+
+def _differences(
+    asked: _Asked,
+    shard: Shard,
+    index: str,
+    trained: TrainedTowers,
+    spec: FeatureSpec,
+    input_dict: dict[str, list[types.Artifact]],
+    exec_properties: dict[str, Any],
+) -> list[str]:
+    """Compare the towers and a retriever with the trained model; return a sentence for each kind of difference.
+
+    Args:
+        asked: the retriever.
+        shard: the items that it has.
+        index: the folder of the index.
+        trained: the trained towers.
+        spec: the dataset's features.
+        input_dict: TFX's argument.
+        exec_properties: TFX's argument.
+    """
+    items = files.read(index, shard)
+    described = files.read_description(index if shard == WHOLE else f"{index}/{shard.name(INDEX)}")
+    is_exact, vectors = described.kind == "flat", described.settings["vectors"]
+    parity = Parity(items, is_exact, vectors, least_recall=exec_properties.get("least_recall"))
+    filtered = list[str]()
+    k = min(RETRIEVED, len(items.ids))
+    progress("sends every held-out query", 0.4)
+    for examples in _batches(input_dict["examples"], EVAL_SPLIT):
+        queries = trained.embed_queries(examples)
+        parity.queries(asked.client.embed(QUERY_TOWER, examples).outputs[EMBEDDING], queries)
+        parity.retrieved(*asked(examples, k), queries, k, trained.repeats_of(examples))
+    if filters := spec.catalogue.filters:
+        progress("asks with conditions", 0.8)
+        columns = filter_columns.read(_patterns(input_dict["catalogue"], CATALOGUE_SPLIT), filters, items.ids, shard)
+        for examples in islice(_batches(input_dict["examples"], EVAL_SPLIT), 1):
+            filtered += _filtered(asked, trained, examples, items, columns, is_exact, vectors)
+    for examples in islice(_batches(input_dict["catalogue"], CATALOGUE_SPLIT), CHECKED_ITEMS // BATCH):
+        if own := [each for each in examples if shard.has(candidate_id(each))]:
+            served = asked.client.embed(ITEM_TOWER, own).outputs[EMBEDDING]
+            parity.items([candidate_id(each) for each in own], served, trained.embed_items(own))
     return [*parity.faults(), *filtered]
 
 
 def _filtered(
-    client: Client,
+    asked: _Asked,
     trained: TrainedTowers,
     examples: list[bytes],
     items: files.ItemEmbeddings,
@@ -229,8 +300,7 @@ def _filtered(
         those = files.ItemEmbeddings([items.ids[row] for row in rows], items.embeddings[rows])
         parity = Parity(those, is_exact, vectors, finds_all=True)
         k = min(RETRIEVED, len(rows))
-        found = client.retrieve(with_condition(examples, condition), k)
-        parity.retrieved(found.item_ids, found.scores, queries, k, repeats)
+        parity.retrieved(*asked(with_condition(examples, condition), k), queries, k, repeats)
         yield from (
             f"{fault}, asked with {condition} of the {len(rows):,} items that meet it" for fault in parity.faults()
         )

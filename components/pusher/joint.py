@@ -18,11 +18,11 @@ from components import recorded
 from components.artifacts import ItemIndex, QueryTower, Retriever, query_tower_folder
 from components.evaluator.names import ALL, CANDIDATE
 from components.indexer import faiss_index
-from components.indexer.files import DESCRIPTION, IDS
+from components.indexer.files import DESCRIPTION, IDS, read_description
 from components.pusher import labels
 from components.pusher.files import Source
 from components.pusher.versions import PushFolder
-from ndr_client.served import INDEX, ITEM_TOWER, QUERY_TOWER, RETRIEVER
+from ndr_client.served import INDEX, ITEM_TOWER, QUERY_TOWER, shard_names
 
 DAY_KEY = "day"
 LABEL_KEY = "label"
@@ -69,7 +69,9 @@ class JointExecutor(executor.Executor):
         model = self.GetModelPath(input_dict)
         sources = sources_of(model, input_dict)
         run = str(self._context.pipeline_run_id) if self._context else ""
-        labels.configure(folder)  # before the version is visible, so that whoever sees it finds the configuration
+        labels.configure(
+            folder, sources
+        )  # before the version is visible, so that whoever sees it finds the configuration
         if base := custom_config[REFRESHES_KEY]:
             manifest = folder.refresh(sources, base, run)
             labels.move_from(folder, base, manifest.version)
@@ -142,11 +144,17 @@ def sources_of(model: str, inputs: Inputs) -> dict[str, Source]:
         inputs: TFX's, by the names that the Pusher gives them.
     """
     retriever, index = (artifact_utils.get_single_uri(inputs[key]) for key in (RETRIEVER_KEY, INDEX_KEY))
+    described = read_description(index)
+    folders = (
+        {INDEX: index}
+        if described.shards == 1
+        else {name: os.path.join(index, name) for name in shard_names(INDEX, described.shards)}
+    )
     return {
         QUERY_TOWER: Source(query_tower_folder(model, inputs)),
         ITEM_TOWER: Source(os.path.join(model, ITEM_TOWER)),
-        RETRIEVER: Source(os.path.join(retriever, RETRIEVER)),
-        INDEX: Source(index, INDEX_FILES),
+        **{name: Source(os.path.join(retriever, name)) for name in described.retrievers},
+        **{name: Source(folder, INDEX_FILES) for name, folder in folders.items()},
     }
 
 

@@ -17,7 +17,7 @@ from components.indexer.files import write_whole
 from components.pusher import files, tf_serving
 from components.pusher.manifest import find, in_force
 from components.pusher.versions import PushFolder
-from ndr_client.served import MODELS
+from ndr_client.served import MODELS, models_of
 from schemas.errors import UserError
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,62}")
@@ -39,8 +39,15 @@ def read(folder: PushFolder) -> dict[str, int]:
         raise UserError(f"{path}: {error}. Move it away; labels have to be given again.") from error
 
 
-def configure(folder: PushFolder) -> None:
+def configure(folder: PushFolder, components: Iterable[str] = MODELS) -> None:
     """Write TF Serving's configuration for this path of the push folder, before a push; labels stay.
+
+    The live version's models stay in it too: where another number of shards is pushed, clients of either are answered until the
+    next push.
+
+    Args:
+        folder: the push folder.
+        components: those of the version that will be pushed.
 
     Raises:
         UserError: as `read`.
@@ -48,7 +55,9 @@ def configure(folder: PushFolder) -> None:
     labels = read(folder)
     fileio.makedirs(folder.root)
     _write(folder, tf_serving.BATCHING_CONFIG, tf_serving.batching_parameters())
-    _write_models(folder, tf_serving.model_config(folder.root, MODELS), labels)
+    live = [name for manifest in folder.manifests()[-1:] for name in manifest.parts]
+    models = dict.fromkeys(models_of([*components, *live]))
+    _write_models(folder, tf_serving.model_config(folder.root, models), labels)
 
 
 def assign(folder: PushFolder, label: str, version: int) -> dict[str, int]:
@@ -129,8 +138,10 @@ def replace(folder: PushFolder, labels: Mapping[str, int]) -> None:
 def _change(folder: PushFolder, labels: Mapping[str, int]) -> dict[str, int]:
     """Replace the labels; the rest of the configuration stays, as servers may see the folder under another path."""
     path = posixpath.join(folder.root, tf_serving.MODEL_CONFIG)
-    config = io_utils.read_string_file(path) if files.exists(path) else tf_serving.model_config(folder.root, MODELS)
-    return _write_models(folder, config, labels)
+    if files.exists(path):
+        return _write_models(folder, io_utils.read_string_file(path), labels)
+    models = models_of(name for manifest in folder.manifests()[-1:] for name in manifest.parts)
+    return _write_models(folder, tf_serving.model_config(folder.root, models), labels)
 
 
 def _write_models(folder: PushFolder, config: str, labels: Mapping[str, int]) -> dict[str, int]:
@@ -140,7 +151,9 @@ def _write_models(folder: PushFolder, config: str, labels: Mapping[str, int]) ->
         _log.warning("%s: the versions of the labels %s are gone; the labels are removed", folder.root, _listed(lost))
     positions = [newest_first.index(version) for version in present.values()]
     kept = max([tf_serving.KEPT_VERSIONS, *(position + 2 for position in positions)])  # itself, and the next push
-    _write(folder, tf_serving.MODEL_CONFIG, tf_serving.with_labels(config, present, kept))
+    labelled = tf_serving.with_labels(config, present, kept)
+    for name, text in {tf_serving.MODEL_CONFIG: labelled, **tf_serving.configs_of_shards(labelled)}.items():
+        _write(folder, name, text)
     return present
 
 

@@ -48,7 +48,7 @@ def mirror(source: PushFolder, target: PushFolder) -> Mirrored:
     here = {each.version for each in target.manifests()}
     copied = sorted(wanted.keys() - here)
     for version in copied:
-        labels.configure(target)  # before the version is visible, as the Pusher does
+        labels.configure(target, wanted[version].parts)  # before the version is visible, as the Pusher does
         target.adopt(wanted[version], _sources(source, wanted[version]))
     present = {label: version for label, version in given.items() if version in wanted}
     is_other = present != labels.read(target)

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
+from ndr_client.served import RETRIEVER, is_of_shard, undivided
+
 MODEL_CONFIG = "models.config"
 BATCHING_CONFIG = "batching.config"
 
@@ -59,6 +61,30 @@ def with_labels(config: str, labels: Mapping[str, int], kept_versions: int) -> s
         model.version_labels.update(labels)
         model.model_version_policy.latest.num_versions = kept_versions
     return text_format.MessageToString(parsed)
+
+
+def configs_of_shards(config: str) -> dict[str, str]:
+    """Return, by file name, the ModelServerConfig of a server of each shard: with the towers, and that shard's retriever.
+
+    Args:
+        config: with all models.
+
+    Raises:
+        ValueError: it is not a ModelServerConfig.
+    """
+    models = _parsed(config).model_config_list.config
+    divided = [model.name for model in models if undivided(model.name) == RETRIEVER != model.name]
+    found = {}
+    for shard in sorted({int(name.split("-")[1]) for name in divided}):
+        own = model_server_config_pb2.ModelServerConfig()
+        own.model_config_list.config.extend(model for model in models if is_of_shard(model.name, shard))
+        found[config_of_shard(shard)] = text_format.MessageToString(own)
+    return found
+
+
+def config_of_shard(shard: int) -> str:
+    """Return the name of the file with the ModelServerConfig of a shard's server."""
+    return f"models-{shard}.config"
 
 
 def _parsed(config: str) -> model_server_config_pb2.ModelServerConfig:

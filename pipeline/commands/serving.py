@@ -103,6 +103,12 @@ def serve(
         bool,
         typer.Option("--histories", help="Keep each user's last items, so that a request needs only the user's id."),
     ] = False,
+    shard: Annotated[
+        int | None,
+        typer.Option(
+            "--shard", min=0, metavar="N", help="Serve the retriever of this shard only (indexer.stitched: false)."
+        ),
+    ] = None,
     config: ConfigOption = MOVIELENS_CONFIG,
     settings: SetOption = None,
 ) -> None:
@@ -124,7 +130,8 @@ def serve(
             return interactions_of(loaded, version)
 
         where, spec = Where(host, port, rest_port), loaded.feature_spec()
-        launch(loaded.serving, where, embedded, loaded.root, loaded.server, spec, log_of if histories else None, say)
+        kept = log_of if histories else None
+        launch(loaded.serving, where, embedded, loaded.root, loaded.server, spec, kept, say, shard)
 
 
 @app.command()

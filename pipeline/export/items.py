@@ -3,16 +3,18 @@
 import hashlib
 import json
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import tensorflow as tf
 
 from components.indexer import faiss_index
 from components.indexer import files as index_files
 from components.pusher import files
 from components.pusher.files import Source
-from components.pusher.manifest import Manifest
+from components.pusher.manifest import Digest, Manifest
 from components.pusher.versions import PushFolder
-from ndr_client.served import INDEX
+from ndr_client.served import INDEX, names_of
 from pipeline.export.store import OWN_COLUMNS, Items
 from schemas.errors import PassingError, UserError
 from schemas.features import CANDIDATE_ID
@@ -26,9 +28,14 @@ def key_of(folder: PushFolder, manifest: Manifest) -> str:
     Raises:
         UserError: the version has no index.
     """
-    if INDEX not in manifest.parts:
+    names = names_of(INDEX, manifest.parts)
+    if not manifest.parts.keys() >= {*names}:
         raise UserError(f"{folder.root}: expected a version with an index, and {manifest.version} has none.")
-    found = manifest.files.get(INDEX) or files.digests(Source(folder.places(manifest)[INDEX]))
+    places = folder.places(manifest)
+    found: dict[str, Digest] = {}
+    for name in names:
+        of_shard = manifest.files.get(name) or files.digests(Source(places[name]))
+        found |= {file if name == INDEX else f"{name}/{file}": digest for file, digest in of_shard.items()}
     digests = json.dumps({name: digest.sha256 for name, digest in sorted(found.items())})
     return f"{manifest.content}_{hashlib.sha256(digests.encode()).hexdigest()[:DIGITS]}"
 
@@ -41,19 +48,25 @@ def read(folder: PushFolder, manifest: Manifest) -> Items:
         UserError: it is damaged, or has ids or filters that stores cannot hold.
     """
     try:
-        if faults := folder.verify(manifest.version, [INDEX]):
+        names = names_of(INDEX, manifest.parts)
+        if faults := folder.verify(manifest.version, names):
             raise UserError(
                 f"{folder.root}: expected version {manifest.version} as it was pushed: {'; '.join(faults)}."
             )
-        place = folder.places(manifest)[INDEX]
-        embeddings = faiss_index.load(place).vectors
-        table = index_files.read_ids(place)
+        places = [folder.places(manifest)[name] for name in names]
+        found = [(faiss_index.load(place).vectors, index_files.read_ids(place)) for place in places]
     except (tf.errors.OpError, OSError) as error:
         raise PassingError(
             f"{folder.root}: version {manifest.version} cannot be read, or was removed: {error}"
         ) from error
-    if table.num_rows != len(embeddings):
-        raise UserError(f"{place}: expected an id for each of {len(embeddings)} vectors, found {table.num_rows}.")
+    for place, (vectors, ids) in zip(places, found, strict=True):
+        if ids.num_rows != len(vectors):
+            raise UserError(f"{place}: expected an id for each of {len(vectors)} vectors, found {ids.num_rows}.")
+    embeddings, table = found[0]
+    if len(found) > 1:
+        table = pa.concat_tables([ids for _, ids in found])
+        order = pc.sort_indices(table.column(CANDIDATE_ID))
+        embeddings, table = np.concatenate([vectors for vectors, _ in found])[order.to_numpy()], table.take(order)
     columns = table.drop_columns([CANDIDATE_ID])
     if taken := sorted({*OWN_COLUMNS} & {*columns.column_names}):
         raise UserError(

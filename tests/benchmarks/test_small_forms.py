@@ -33,6 +33,7 @@ from benchmarks import (
     pipeline,
     row_features,
     serving,
+    shards,
     training,
 )
 from pipeline import movielens
@@ -122,7 +123,7 @@ class Place:
 @pytest.fixture(scope="module")
 def place(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     with pytest.MonkeyPatch.context() as patch:
-        for module in (days, fixed, inspection, large_tables, loss, pipeline, row_features, training):
+        for module in (days, fixed, inspection, large_tables, loss, pipeline, row_features, shards, training):
             patch.setattr(module, "subprocess", Processes(forks))
         patch.setattr(serving, "ProcessPoolExecutor", lambda workers, _: ThreadPoolExecutor(workers))
         yield Place(tmp_path_factory.mktemp("benchmarks"))
@@ -159,6 +160,7 @@ ALONE: dict[str, tuple[str, set[str]]] = {
         "--items 300 --changed .05",
         {"refresh_seconds", "embed_all_seconds", "refresh_over_embed_all", "largest_difference"},
     ),
+    "shards": ("--items 2000 --shards 2", {"build_1_gib", "build_2_gib", "rank_memory_gib", "rank_disk_gib"}),
     "serving": (
         "--items 200 --clients 2 --seconds .2 --batched-only --rate 20 --open-seconds 1 --pushes 1",
         {"failed", "p99_ms_open_20", "rss_growth_mb", "p50_ms_2", "p99_ms_2", "requests_per_second_2"},

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import apache_beam as beam
 import faiss
@@ -24,6 +25,7 @@ from components.indexer.component import INDEX_PROPERTY, IndexerExecutor
 from components.indexer.embedding import EmbedCatalogue, LoadedTower
 from components.indexer.settings import IndexerSettings, Plan
 from components.pusher import object_store  # registers file systems
+from ndr_client.merging import merged
 from ndr_client.served import ITEM_TOWER
 from schemas.errors import UserError
 from schemas.features import CANDIDATE_ID, FeatureSpec
@@ -375,6 +377,65 @@ def test_the_step_leaves_an_index_that_finds_every_item(
     assert [p.read_bytes() for p in sorted(Path(again.uri).iterdir())] == [
         p.read_bytes() for p in sorted(Path(made.uri).iterdir())
     ]
+
+
+@pytest.mark.parametrize("stitched", [True, False])
+def test_shards_hold_the_whole_catalogue_and_answer_as_one_index(
+    model: types.Artifact, three_parts: types.Artifact, tmp_path: Path, stitched: bool
+) -> None:
+    filters = json.dumps({"price": {"kind": "number"}})
+    whole = index(three_parts, model, tmp_path / "whole", filters)
+    made = index(three_parts, model, tmp_path / "index", filters, shards=4, stitched=stitched)
+    names = [f"index-{number}-of-4" for number in range(4)]
+    assert {path.name for path in Path(made.uri).iterdir()} == {
+        *(f"items-0000{part}-of-00004.arrow" for part in range(4)),
+        *names,
+        "index.json",
+    }
+    described = files.read_description(made.uri)
+    assert (described.kind, described.items, described.shards) == ("flat", ITEMS, 4)
+    shown = {"kind": "flat", "items": ITEMS, "lists": None, "probes": None, "recall": None}
+    assert json.loads(made.get_string_custom_property(INDEX_PROPERTY)) == shown
+    ids = [pa.ipc.open_file(f"{made.uri}/{name}/ids.arrow").read_all().column(0).to_pylist() for name in names]
+    assert sorted(item for each in ids for item in each) == sorted(item_ids()) and all(ids)
+    for name, own in zip(names, ids, strict=True):
+        assert own == sorted(own) and faiss_index.load(f"{made.uri}/{name}").search(
+            np.zeros((1, WIDTH)), 1
+        ).max() < len(own)
+    retrievers = sorted(path.name for path in Path(f"{made.uri}-retriever").iterdir())
+    assert retrievers == (["retriever"] if stitched else [f"retriever-{number}-of-4" for number in range(4)])
+    queries = tf.constant([query(b"item 1", b"item 2"), query(b"item 3")])
+
+    def ask(folder: str) -> tuple[NDArray[Any], NDArray[np.float32]]:
+        found = tf.saved_model.load(folder).signatures["serving_examples"](examples=queries, k=tf.constant([5, 9]))
+        return found["item_ids"].numpy(), found["scores"].numpy()
+
+    expected, found = (
+        ask(f"{whole.uri}-retriever/retriever"),
+        [ask(f"{made.uri}-retriever/{each}") for each in retrievers],
+    )
+    answer = found[0] if stitched else merged(found, np.array([5, 9], np.int32))
+    np.testing.assert_allclose(answer[1], expected[1], atol=1e-6)
+    assert answer[0].tolist() == expected[0].tolist()
+
+
+def test_lists_of_shards_are_tuned_each_by_itself(
+    model: types.Artifact, three_parts: types.Artifact, tmp_path: Path
+) -> None:
+    given = {"exact_below": 10, "lists": 20, "recall_at": 20, "recall_target": 0.7, "shards": 2}
+    made = index(three_parts, model, tmp_path / "index", **given)
+    shards = [files.read_description(f"{made.uri}/index-{number}-of-2") for number in range(2)]
+    assert all(each.kind == "ivf" and each.lists == 20 and 1 <= (each.probes or 0) <= 5 for each in shards)
+    shown = json.loads(made.get_string_custom_property(INDEX_PROPERTY))
+    assert (shown["lists"], shown["probes"]) == (40, sum(each.probes or 0 for each in shards))
+    assert shown["recall"] == min(each.recall or 0.0 for each in shards) >= 0.7
+    assert not Path(made.uri, "queries.npy").exists()
+
+
+def test_a_shard_without_items_is_refused(model: types.Artifact, tmp_path: Path) -> None:
+    catalogue = write_catalogue(tmp_path / "catalogue", [example(item) for item in item_ids(2)], 1)
+    with pytest.raises(UserError, match=r"items in each of 8 shards, found none in number [0-7]\. Set fewer shards"):
+        index(catalogue, model, tmp_path / "index", shards=8)
 
 
 def test_filter_columns_are_beside_the_ids_and_in_the_retriever(model: types.Artifact, tmp_path: Path) -> None:

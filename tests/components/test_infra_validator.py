@@ -82,10 +82,10 @@ class World:
             for i, other in zip(ITEMS, ITEMS[-1:] + ITEMS[:-1], strict=True)
         ]
         catalogues = [self.catalogue] * 2 + [write(folder / "moved", "catalogue", moved)]
-        settings = IndexerSettings.model_validate(given)
-        self.made = [self._index(place, number, catalogues[place], settings) for place, number in enumerate((0, 1, 0))]
+        self.settings = settings = IndexerSettings.model_validate(given)
+        self.made = [self.index(place, number, catalogues[place], settings) for place, number in enumerate((0, 1, 0))]
 
-    def _index(
+    def index(
         self, place: int, number: int, catalogue: types.Artifact, settings: IndexerSettings
     ) -> tuple[types.Artifact, types.Artifact]:
         index, retriever = ItemIndex(), Retriever()
@@ -103,7 +103,7 @@ class World:
         """The sentences of a refusal; none where the version is blessed."""
         transform, blessing = standard_artifacts.TransformGraph(), standard_artifacts.InfraBlessing()
         transform.uri, blessing.uri = f"{self.models[0].uri}/transform", str(to / "blessing")
-        Path(blessing.uri).mkdir()
+        Path(blessing.uri).mkdir(parents=True)
         InfraValidatorExecutor().Do(
             {
                 "model": [model],
@@ -245,6 +245,18 @@ def test_bonuses_that_are_not_those_that_were_learned_are_found_out(world: World
     alike = [words for words in world.validate(served, 0, 0, tmp_path) if "inner products" in words]
     assert ", by up to 0.1" in alike[0]
     assert [", asked with " in words for words in alike] == [False] + [True] * (len(alike) - 1) and len(alike) > 1
+
+
+def test_each_shard_is_served_and_compared_by_itself(world: World, tmp_path: Path) -> None:
+    shards = world.settings.model_copy(update={"shards": 2, "stitched": False})
+    world.made.append(world.index(len(world.made), 0, world.catalogue, shards))
+    number = len(world.made) - 1
+    retriever = Path(world.made[number][1].uri)
+    assert world.validate(world.models[0], number, number, tmp_path / "right") == []
+    shutil.rmtree(retriever / "retriever-1-of-2")
+    shutil.copytree(retriever / "retriever-0-of-2", retriever / "retriever-1-of-2")
+    refused = world.validate(world.models[0], number, number, tmp_path / "wrong")
+    assert "retriever: 150 answers have too few items, a repeated item, or one missing from the index" in refused
 
 
 def test_operations_missing_in_the_serving_tensorflow_are_refused(world: World, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from tfx.types import channel_utils, standard_artifacts
 
 from components import recorded
 from components.artifacts import ItemIndex, Retriever
+from components.indexer.files import Description, write_description
 from components.pusher import labels
 from components.pusher.joint import JointExecutor, JointPusher
 from components.pusher.versions import PushFolder
@@ -27,6 +28,7 @@ class Step:
         self.root = folder / "serving"
         self.label: str | None = None
         made = sources(folder / "made")
+        write_description(made["index"].folder, Description("flat", 1, 2, None, None, None, {}))
         model, retriever, index = standard_artifacts.Model(), Retriever(), ItemIndex()
         model.uri, retriever.uri, index.uri = str(folder / "model"), str(folder / "made"), made["index"].folder
         serving = Path(model.uri) / "Format-Serving"  # as the Trainer leaves it

@@ -21,7 +21,7 @@ from components.analysis import files as analysis_files
 from components.analysis.vocabulary import Known, entries
 from components.artifacts import Counts, ItemIndex, Retriever, warm_start_folder
 from components.counts.files import THROUGH, TRAINING
-from components.evaluator import ranked, ranking, slices
+from components.evaluator import catalogue, ranked, ranking, slices
 from components.evaluator.as_new import AsNew, is_drawn
 from components.evaluator.cooccurrence import FADES, NEWEST
 from components.evaluator.expectation import hit_probability, reciprocal_rank
@@ -262,6 +262,30 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     return World(folder, examples, catalogue, *models, index, retriever, counts, base_counts)
 
 
+def indexed(world: World, folder: Path, **settings: Any) -> tuple[types.Artifact, types.Artifact]:
+    """Another index of the world's catalogue, and its retriever."""
+    index, retriever = ItemIndex(), Retriever()
+    index.uri, retriever.uri = str(folder / "index"), str(folder / "retriever")
+    IndexerExecutor().Do(
+        {"model": [world.model], "catalogue": [world.catalogue], "examples": [world.examples]},
+        {"index": [index], "retriever": [retriever]},
+        {
+            "settings": IndexerSettings.model_validate(settings).model_dump_json(),
+            "filters": '{"tags": {"kind": "ids"}}',
+        },
+    )
+    return index, retriever
+
+
+@pytest.fixture(scope="module")
+def exact(world: World, tmp_path_factory: pytest.TempPathFactory) -> World:
+    """The world with one index of exact search, and what the Ranker leaves of it, in the folder `exact`."""
+    index, retriever = indexed(world, tmp_path_factory.mktemp("exact"), kind="flat")
+    made = replace(world, index=index, retriever=retriever)
+    made.rank("exact")
+    return made
+
+
 @cache
 def embedded(model: str) -> tuple[np.ndarray, dict[Row, np.ndarray]]:
     """[items, width] embeddings of the catalogue, and that of each query."""
@@ -476,6 +500,23 @@ def test_four_shards_of_the_catalogue_leave_the_same_files_to_the_byte(
     whole = world.rank("whole")
     monkeypatch.setattr(ranking, "SHARD_BYTES", 1)
     assert world.rank("shards") == whole
+
+
+@pytest.mark.parametrize("stitched", [True, False])
+def test_an_index_in_shards_is_judged_as_one(
+    world: World, exact: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stitched: bool
+) -> None:
+    """Exact search in four shards, one of which is in memory at a time: the same metrics as of one index, to the last digit."""
+    monkeypatch.setattr(catalogue, "RETRIEVER_BYTES", 1)
+    index, retriever = indexed(world, tmp_path, kind="flat", shards=4, stitched=stitched)
+    shards = replace(world, index=index, retriever=retriever)
+    name = f"shards-{stitched}"
+    shards.rank(name)
+    (whole, all_of_one), (found, retrieved) = exact.sums("exact", CANDIDATE), shards.sums(name, CANDIDATE)
+    assert found == whole and retrieved == all_of_one
+    assert found["index_recall_at_5"] == found[QUERIES]
+    assert found["filtered_recall_5_percent_at_5"] == found[FILTERED_QUERIES] > 0
+    assert shards.read(name) == exact.read("exact")
 
 
 def test_a_first_run_has_no_baseline_and_uses_trainings_counts(world: World) -> None:

@@ -20,6 +20,7 @@ from components.artifacts import CatalogueChanges, ItemIndex, QueryTower, Retrie
 from components.indexer import embedding, files
 from components.indexer.component import IndexerExecutor
 from components.indexer.settings import IndexerSettings
+from components.indexer.shards import shards_of
 from components.refresh.changes import Changes, changed_pattern, compare, read_gone
 from components.refresh.component import ChangesExecutor
 from components.refresh.query_tower import QueryTowerExecutor
@@ -88,7 +89,7 @@ class World:
         )
         return changes
 
-    def indexed(self, catalogue: types.Artifact, name: str, **more: types.Artifact) -> types.Artifact:
+    def indexed(self, catalogue: types.Artifact, name: str, shards: int = 1, **more: types.Artifact) -> types.Artifact:
         index, retriever = ItemIndex(), Retriever()
         index.uri, retriever.uri = str(self.folder / name), str(self.folder / f"{name} retriever")
         IndexerExecutor().Do(
@@ -100,7 +101,7 @@ class World:
             },
             {"index": [index], "retriever": [retriever]},
             {
-                "settings": IndexerSettings().model_dump_json(),
+                "settings": IndexerSettings(shards=shards).model_dump_json(),
                 "filters": json.dumps({"price": {"kind": "number"}}),
             },
         )
@@ -133,6 +134,21 @@ def test_a_refresh_embeds_what_has_changed_and_equals_a_whole_export(tmp_path: P
     prices = dict(zip(ids.column(0).to_pylist(), ids.column("price").to_pylist(), strict=True))
     assert prices == {item(number): price for number, price in now.items()}
     assert files.read_description(refreshed.uri).items == 595
+
+
+def test_a_refresh_of_shards_changes_each_by_itself(tmp_path: Path, model: types.Artifact) -> None:
+    world = World(tmp_path, model)
+    now = {**dict.fromkeys(range(10, 600), 1.0), 20: 2.0, **dict.fromkeys(range(600, 605), 4.0)}
+    earlier, newer = world.catalogue("before", dict.fromkeys(range(600), 1.0)), world.catalogue("now", now)
+    base, changes = world.indexed(earlier, "base", 3), world.compared(earlier, newer)
+    refreshed = world.indexed(newer, "refreshed", 3, base_index=base, changes=changes)
+    of_shards = [files.read(refreshed.uri, shard) for shard in shards_of(3)]
+    assert all(shard.has(each) for shard, own in zip(shards_of(3), of_shards, strict=True) for each in own.ids)
+    ours, theirs = files.read(refreshed.uri), files.read(world.indexed(newer, "whole", 3).uri)
+    assert ours.ids == theirs.ids == sorted(map(item, now)) == sorted(each for own in of_shards for each in own.ids)
+    assert np.abs(ours.embeddings - theirs.embeddings).max() < SAME
+    with pytest.raises(UserError, match=r"indexer.shards: expected 3, as in the version that is refreshed, received 2"):
+        world.indexed(newer, "other", 2, base_index=base, changes=changes)
 
 
 def test_the_same_catalogue_gives_the_same_embeddings_to_the_bit(tmp_path: Path, model: types.Artifact) -> None:

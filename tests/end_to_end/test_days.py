@@ -5,6 +5,7 @@ Each test has the newest day that is served, which may be that of a test above i
 
 import json
 import re
+from contextlib import ExitStack
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from shops import DAY, PLAIN, SHOP, write_sales, write_shop
 
 from components.counts import files
 from components.trainer.names import LOSS_CURVE
+from serving.server import EmbeddedServer, ServerSettings
 
 SETTINGS = {
     "dataset": PLAIN,
@@ -321,7 +323,33 @@ def test_another_shape_is_refused_or_starts_from_scratch_as_configured(shop: Sho
     narrow = {"trainer__towers": "{query: [8], item: [8]}"}
     said = shop.refusal(day, **narrow)
     assert "towers.query: [32, 16] before, [8] now" in said and "trainer.on_other_shape=restart" in said
-    restarted = shop.run(day, **narrow, trainer__on_other_shape="restart")
+    in_shards = {"indexer__shards": 2, "indexer__stitched": "false"}
+    restarted = shop.run(day, **narrow, trainer__on_other_shape="restart", **in_shards)
     assert (base_day(restarted), examples_of(restarted)) == ("", 6000)
     # There is no model to continue from, but one to beat.
     assert restarted["metrics"]["all"]["baseline"]["recall_at_20"][0] > 0.3
+    # Its index is in two shards, each with a retriever, which are asked as one.
+    assert restarted["metrics"]["all"]["candidate"]["index_recall_at_50"][0] == 1.0
+    assert (restarted["index"]["kind"], restarted["index"]["items"]) == ("flat", 200)
+    pushed = json.loads((shop.folder / "serving" / "manifests" / f"{restarted['version']}.json").read_text())["parts"]
+    assert sorted(pushed) == [f"index-{n}-of-2" for n in (0, 1)] + [
+        "item_tower",
+        "query_tower",
+        *(f"retriever-{n}-of-2" for n in (0, 1)),
+    ]
+    alone = shop.ndr("recommend", "--user", "v 13", "--k", "60")
+    assert alone.returncode == 0, alone.stderr
+    with ExitStack() as stack:
+        servers = [
+            stack.enter_context(
+                EmbeddedServer(shop.folder / "serving", ServerSettings(port=0, rest_port=0, shard=number))
+            )
+            for number in (0, 1)
+        ]
+        for server in servers:
+            server.versions.refresh()
+            assert server.versions.live == restarted["version"]
+        addresses = ",".join(f"127.0.0.1:{server.port}" for server in servers)
+        told = shop.ndr("recommend", "--user", "v 13", "--k", "60", "--server", addresses)
+    assert told.returncode == 0, told.stderr
+    assert told.stdout == alone.stdout

@@ -44,9 +44,10 @@ def serve(until) -> Iterator[Callable[[Path], EmbeddedServer]]:
         wait: bool = True,
         tables: Mapping[str, str] | None = None,
         histories: Histories | None = None,
+        shard: int | None = None,
         **config: Any,
     ) -> EmbeddedServer:
-        own = {"tables": tables or {}, "histories": histories, "config": ServerConfig(**config)}
+        own = {"tables": tables or {}, "histories": histories, "config": ServerConfig(**config), "shard": shard}
         settings = replace(ANY_PORT, root=root.parent, **own)
         server = EmbeddedServer(root, settings)
         server.__enter__()
