@@ -350,6 +350,13 @@ def show(kind: str, measured: Mapping[str, Any]) -> None:
     )  # fmt: skip
 
 
+def limit_threads(number: int) -> None:
+    """Give TensorFlow, which must not have run anything yet, and FAISS this number of threads."""
+    tf.config.threading.set_intra_op_parallelism_threads(number)
+    tf.config.threading.set_inter_op_parallelism_threads(number)
+    faiss.omp_set_num_threads(number)
+
+
 def main() -> None:
     """Run the command line."""
     arguments = common.parser(__doc__ or "")
@@ -362,12 +369,7 @@ def main() -> None:
     arguments.add_argument("--plot", type=Path, help="where the figures are drawn (PNG)")
     arguments.add_argument("--threads", type=int, default=1, help="of TensorFlow, FAISS and USearch")
     options = arguments.parse_args()
-    for limit in (
-        tf.config.threading.set_intra_op_parallelism_threads,
-        tf.config.threading.set_inter_op_parallelism_threads,
-    ):
-        limit(options.threads)
-    faiss.omp_set_num_threads(options.threads)
+    limit_threads(options.threads)
     measured: dict[str, dict[str, Any]] = {}
     for kind in options.kinds:
         tuning_queries = IndexerSettings().tuning_queries

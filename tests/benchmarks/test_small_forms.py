@@ -31,6 +31,7 @@ from benchmarks import (
     large_tables,
     loss,
     pipeline,
+    retrieval,
     row_features,
     serving,
     shards,
@@ -125,6 +126,7 @@ def place(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pl
     with pytest.MonkeyPatch.context() as patch:
         for module in (days, fixed, inspection, large_tables, loss, pipeline, row_features, shards, training):
             patch.setattr(module, "subprocess", Processes(forks))
+        patch.setattr(retrieval, "limit_threads", lambda number: None)  # TensorFlow has already run in this process
         patch.setattr(serving, "ProcessPoolExecutor", lambda workers, _: ThreadPoolExecutor(workers))
         yield Place(tmp_path_factory.mktemp("benchmarks"))
 
