@@ -17,6 +17,7 @@ from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, component_spec, standard_artifacts
 from tfx.utils import io_utils, path_utils
 
+from components import recorded
 from components.artifacts import CatalogueChanges, ItemIndex, QueryTower, Retriever, query_tower_folder
 from components.example_gen.interactions import TRAIN_SPLIT
 from components.example_gen.split_names import CATALOGUE_SPLIT
@@ -32,7 +33,6 @@ from schemas.errors import UserError
 from schemas.features import FilterColumn
 
 FILTERS = TypeAdapter(dict[str, FilterColumn])
-INDEX_PROPERTY = "index"
 
 
 class IndexerSpec(component_spec.ComponentSpec):
@@ -94,7 +94,7 @@ class IndexerExecutor(base_beam_executor.BaseBeamExecutor):
         else:
             description = self._build_shards(input_dict, building)
         shown = {name: value for name, value in asdict(description).items() if name not in ("width", "settings")}
-        artifact.set_string_custom_property(INDEX_PROPERTY, json.dumps(shown, sort_keys=True))
+        artifact.set_string_custom_property(recorded.INDEX, json.dumps(shown, sort_keys=True))
 
     def _build_shards(self, input_dict: dict[str, list[types.Artifact]], building: Building) -> files.Description:
         """Build the shards by Beam, each on one of the workers."""

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from tfx import types
 from tfx.types import standard_artifacts
 
+from components import recorded
 from components.artifacts import ItemIndex, Retriever
 from components.indexer import embedding, faiss_index, files
-from components.indexer.component import INDEX_PROPERTY, IndexerExecutor
+from components.indexer.component import IndexerExecutor
 from components.indexer.embedding import EmbedCatalogue, LoadedTower
 from components.indexer.settings import IndexerSettings, Plan
 from components.pusher import object_store  # registers file systems
@@ -363,7 +364,7 @@ def test_the_step_leaves_an_index_that_finds_every_item(
         "index.json",
     }
     shown = {"kind": plan.kind, "items": ITEMS, "lists": plan.lists, "probes": plan.probes, "recall": None}
-    assert json.loads(made.get_string_custom_property(INDEX_PROPERTY)) == shown
+    assert json.loads(made.get_string_custom_property(recorded.INDEX)) == shown
     described = json.loads((Path(made.uri) / "index.json").read_text())
     assert described == {**shown, "width": WIDTH, "settings": IndexerSettings.model_validate(given).model_dump()}
     items = files.read(made.uri)
@@ -395,7 +396,7 @@ def test_shards_hold_the_whole_catalogue_and_answer_as_one_index(
     described = files.read_description(made.uri)
     assert (described.kind, described.items, described.shards) == ("flat", ITEMS, 4)
     shown = {"kind": "flat", "items": ITEMS, "lists": None, "probes": None, "recall": None}
-    assert json.loads(made.get_string_custom_property(INDEX_PROPERTY)) == shown
+    assert json.loads(made.get_string_custom_property(recorded.INDEX)) == shown
     ids = [pa.ipc.open_file(f"{made.uri}/{name}/ids.arrow").read_all().column(0).to_pylist() for name in names]
     assert sorted(item for each in ids for item in each) == sorted(item_ids()) and all(ids)
     for name, own in zip(names, ids, strict=True):
@@ -426,7 +427,7 @@ def test_lists_of_shards_are_tuned_each_by_itself(
     made = index(three_parts, model, tmp_path / "index", **given)
     shards = [files.read_description(f"{made.uri}/index-{number}-of-2") for number in range(2)]
     assert all(each.kind == "ivf" and each.lists == 20 and 1 <= (each.probes or 0) <= 5 for each in shards)
-    shown = json.loads(made.get_string_custom_property(INDEX_PROPERTY))
+    shown = json.loads(made.get_string_custom_property(recorded.INDEX))
     assert (shown["lists"], shown["probes"]) == (40, sum(each.probes or 0 for each in shards))
     assert shown["recall"] == min(each.recall or 0.0 for each in shards) >= 0.7
     assert not Path(made.uri, "queries.npy").exists()
@@ -474,7 +475,7 @@ def test_the_step_looks_at_as_few_lists_as_reach_the_target(
     low, high = (
         json.loads(
             index(three_parts, model, tmp_path / str(target), recall_target=target, **given).get_string_custom_property(
-                INDEX_PROPERTY
+                recorded.INDEX
             )
         )
         for target in (0.5, 0.9)
@@ -489,11 +490,11 @@ def test_where_a_quarter_of_the_lists_finds_too_few_the_search_is_exact(
 ) -> None:
     given = {"exact_below": 10, "lists": 4, "recall_at": 1000, "recall_target": 0.999}  # one list of 1,000 items or so
     made = index(three_parts, model, tmp_path / "index", **given)
-    shown = json.loads(made.get_string_custom_property(INDEX_PROPERTY))
+    shown = json.loads(made.get_string_custom_property(recorded.INDEX))
     assert (shown["kind"], shown["lists"], shown["probes"], shown["recall"]) == ("flat", None, None, None)
     assert isinstance(faiss_index.load(made.uri)._index, faiss.IndexFlat)
     forced = index(three_parts, model, tmp_path / "forced", **given, kind="ivf")  # takes as many as it needs
-    assert json.loads(forced.get_string_custom_property(INDEX_PROPERTY))["probes"] == 4
+    assert json.loads(forced.get_string_custom_property(recorded.INDEX))["probes"] == 4
 
 
 def test_the_step_takes_the_seed_that_is_set(
