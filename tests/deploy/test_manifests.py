@@ -172,8 +172,9 @@ def test_serving_never_has_fewer_servers_and_reads_pushed_files(
     # The very arguments that `ndr serve` starts TF Serving with, and metrics. It does not wait for a push to an address.
     started: list[list[str]] = []
     monkeypatch.setattr(launch.os, "execv", lambda _, words: started.append(words))
+    where = launch.Where("0.0.0.0", 8500, 8501)
     launch._become_tf_serving(
-        "tensorflow_model_server", "gs://ndr/serving", launch.Where("0.0.0.0", 8500, 8501), lambda _: None
+        "tensorflow_model_server", "gs://ndr/serving", where, tf_serving.MODEL_CONFIG, lambda _: None
     )
     (words,) = started
     assert [word.replace("gs://", "/") for word in words] == [*server["command"], *server["args"][:-1]]
