@@ -3,7 +3,7 @@
 import platform
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
@@ -19,11 +19,10 @@ from schemas.errors import PassingError, UserError
 ANSWER_SECONDS = 10
 WORKER_SECONDS = 300  # a worker imports Beam first, and an engine may have to make room
 OTHER_CODE = "ndr: this worker has "
-NO_CODE = re.compile(
-    r"No module named '(pipeline|components|schemas)\b|Can't get attribute|has no attribute '_refuse_other'"
-)
-LOST_WORKER = "SDK worker disconnected"
-NO_WORKER = "didn't get control connection"
+NO_CODE = re.compile(r"No module named '(pipeline|components|schemas)\b|cannot import name 'job_server'")
+# In Prism's words, and in those of Flink.
+LOST_WORKER = re.compile(r"SDK worker disconnected|StatusRuntimeException: CANCELLED")
+NO_WORKER = re.compile(r"didn't get control connection|java\.net\.ConnectException")
 
 MESSAGES_THREAD = "wait_until_finish_read"
 _report = threading.excepthook
@@ -62,7 +61,7 @@ def check(settings: RunnerSettings) -> str:
     _ask(server)
     try:
         pipeline = beam.Pipeline(options=PipelineOptions(settings.arguments))
-        _ = pipeline | beam.Create([own_code()]) | beam.Map(_refuse_other)
+        _ = pipeline | beam.Create([own_code()]) | beam.Map(_question())
         result = pipeline.run()
         if result.wait_until_finish(duration=WORKER_SECONDS * 1000) != "DONE":
             result.cancel()
@@ -92,7 +91,7 @@ def faults(engine: RunnerSettings | None) -> Iterator[None]:
     try:
         yield
     except (grpc.RpcError, grpc.FutureTimeoutError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and LOST_WORKER not in str(error):
+        if isinstance(error, RuntimeError) and not LOST_WORKER.search(str(error)):
             raise
         what = "a worker of " if isinstance(error, RuntimeError) else ""
         raise PassingError(
@@ -121,10 +120,20 @@ def _ask(server: JobServerSettings) -> None:
             ) from error
 
 
-def _refuse_other(expected: str) -> None:
-    """Fail in a worker whose code is another."""
-    if own_code() != expected:
-        raise RuntimeError(f"{OTHER_CODE}{own_code()}.")
+def _question() -> Callable[[str], None]:
+    """Make what fails in a worker whose code is another.
+
+    A function made in another one travels whole. By its name alone, a worker without our code could not even load it, and Flink
+    says no more of that than that it waited three minutes.
+    """
+
+    def refuse_other(expected: str) -> None:
+        from pipeline import job_server
+
+        if (own := job_server.own_code()) != expected:
+            raise RuntimeError(f"{job_server.OTHER_CODE}{own}.")
+
+    return refuse_other
 
 
 def _explain(server: JobServerSettings, error: Exception) -> NoReturn:
@@ -138,11 +147,12 @@ def _explain(server: JobServerSettings, error: Exception) -> NoReturn:
             f"beam.job_server: expected {own_code()} of {where}, which have no such code. {advice}"
         ) from error
     last = words.strip().splitlines()[-1] if words.strip() else "no reason"
-    if isinstance(error, grpc.Call) or NO_WORKER in words:
+    if isinstance(error, grpc.Call) or NO_WORKER.search(words):
         # Prism itself ends where no pool answers.
         raise PassingError(
             f"beam.job_server: {server.endpoint} got no worker from {_workers(server)}: {last}. "
-            "Start the worker pool, with our packages, or give its address in beam.job_server.workers."
+            "Start the worker pool, with our packages, or give its address in beam.job_server.workers; "
+            "if what did not answer is the engine behind the job server, start that."
         ) from error
     raise UserError(
         f"beam.job_server: {server.endpoint} failed at a pipeline of one element: {last}. "

@@ -1,4 +1,7 @@
-"""Beam's own engine in Go, Prism, and a worker pool, as a cluster has them: processes of their own."""
+"""Engines and a worker pool, as a cluster has them: processes of their own.
+
+Prism is Beam's engine in Go. Flink is in its job server's jar.
+"""
 
 import os
 import signal
@@ -6,16 +9,18 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 PROJECT = Path(__file__).resolve().parents[1]
 PRISM = PROJECT / "var" / "engines" / "prism"
+FLINK = PROJECT / "var" / "engines" / "flink-job-server.jar"
 START_SECONDS = 120
 needs_prism = pytest.mark.skipif(not PRISM.exists(), reason="Prism is not here: `make prism` builds it, where Go is")
+needs_flink = pytest.mark.skipif(not FLINK.exists(), reason="Flink is not here: docs/engines.md says which jar of Beam")
 
 
 @contextmanager
@@ -23,6 +28,16 @@ def prism(log: Path) -> Iterator[str]:
     """A job server; gives HOST:PORT."""
     port = free_port()
     with _running([str(PRISM), f"-job_port={port}", "-serve_http=false"], port, log):
+        yield f"localhost:{port}"
+
+
+@contextmanager
+def flink(log: Path) -> Iterator[str]:
+    """A job server, with a Flink of its own for each pipeline; gives HOST:PORT."""
+    port = free_port()
+    options = [f"--job-port={port}", "--artifact-port=0", "--expansion-port=-1", f"--artifacts-dir={log.parent}"]
+    command = ["java", "-jar", str(FLINK), "--job-host=localhost", "--flink-master=[local]", *options]
+    with _running(command, port, log):
         yield f"localhost:{port}"
 
 
@@ -35,6 +50,10 @@ def worker_pool(log: Path, environment: Mapping[str, str] | None = None) -> Iter
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     with _running(command, port, log, {"PATH": path, **(environment or {})}):
         yield f"localhost:{port}"
+
+
+Engine = Callable[[Path], AbstractContextManager[str]]
+ENGINES = [pytest.param(prism, marks=needs_prism), pytest.param(flink, marks=needs_flink)]
 
 
 def work_long(started: str) -> None:

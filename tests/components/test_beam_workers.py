@@ -28,7 +28,7 @@ from components.transform.component import AnalysedTransformExecutor
 from pipeline import config as configuration
 from pipeline.beam_settings import JobServerSettings, RunnerSettings, WorkerSettings
 from schemas import contract
-from tests.engines import needs_prism, prism, worker_pool
+from tests.engines import ENGINES, Engine, worker_pool
 
 PROJECT = Path(__file__).parents[2]
 CONFIG = PROJECT / "benchmarks" / "service" / "service.yaml"
@@ -166,11 +166,11 @@ def test_a_job_server_is_given_the_project_and_its_workers_leave_the_same(
     assert files(steps.interactions(JOB_SERVER, catalogue)) == files(interactions)
 
 
-@needs_prism
+@pytest.mark.parametrize("server", ENGINES)
 def test_an_engine_and_workers_of_a_pool_leave_the_same(
-    steps: Steps, catalogue: types.Artifact, interactions: types.Artifact, tmp_path: Path
+    steps: Steps, catalogue: types.Artifact, interactions: types.Artifact, tmp_path: Path, server: Engine
 ) -> None:
-    with prism(tmp_path / "prism.log") as endpoint, worker_pool(tmp_path / "pool.log") as pool:
+    with server(tmp_path / "engine.log") as endpoint, worker_pool(tmp_path / "pool.log") as pool:
         engine = RunnerSettings(job_server=JobServerSettings(endpoint=endpoint, workers=WorkerSettings(address=pool)))
         assert files(steps.interactions(engine, catalogue)) == files(interactions)
 

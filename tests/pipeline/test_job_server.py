@@ -18,7 +18,7 @@ from pipeline import config as configuration
 from pipeline import doctor, job_server
 from pipeline.beam_settings import JobServerSettings, RunnerSettings, WorkerSettings
 from schemas.errors import PassingError, Status, UserError
-from tests.engines import PROJECT, free_port, needs_prism, prism, work_long, worker_pool
+from tests.engines import ENGINES, PROJECT, Engine, free_port, work_long, worker_pool
 
 SHOP = PROJECT / "tests" / "end_to_end" / "shop" / "shop.yaml"
 
@@ -28,9 +28,9 @@ def engine(endpoint: str, pool: str = "") -> RunnerSettings:
     return RunnerSettings(job_server=JobServerSettings(endpoint=endpoint, workers=workers))
 
 
-@pytest.fixture(scope="module")
-def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with prism(tmp_path_factory.mktemp("prism") / "log") as found:
+@pytest.fixture(scope="module", params=ENGINES)
+def endpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with request.param(tmp_path_factory.mktemp("engine") / "log") as found:
         yield found
 
 
@@ -49,7 +49,12 @@ def test_what_answers_must_be_a_job_server(tmp_path: Path) -> None:
         job_server.check(engine(pool))
 
 
-@needs_prism
+def test_words_of_flink_are_known_where_there_is_no_flink() -> None:
+    # As Flink 1.19 gave them, behind a job server of Beam 2.68.
+    assert job_server.LOST_WORKER.search("io.grpc.StatusRuntimeException: CANCELLED: client cancelled")
+    assert job_server.NO_WORKER.search("java.net.ConnectException: finishConnect(..) failed: Connection refused")
+
+
 def test_doctor_asks_the_job_server_and_its_workers(endpoint: str, tmp_path: Path) -> None:
     server = f"{{endpoint: '{endpoint}', workers: {{type: loopback}}}}"
     config = configuration.load(SHOP, [f"root={tmp_path}", f"beam.steps={{Transform: {{job_server: {server}}}}}"])
@@ -57,7 +62,6 @@ def test_doctor_asks_the_job_server_and_its_workers(endpoint: str, tmp_path: Pat
     assert found.status == Status.DONE and found.found == f"{endpoint}: its workers (this process) have our code"
 
 
-@needs_prism
 def test_workers_with_other_code_are_refused(endpoint: str, tmp_path: Path) -> None:
     for room in ("components", "ndr_client", "pipeline", "schemas", "serving"):
         shutil.copytree(PROJECT / room, tmp_path / "code" / room)
@@ -72,7 +76,6 @@ def test_workers_with_other_code_are_refused(endpoint: str, tmp_path: Path) -> N
     assert job_server.own_code() not in theirs
 
 
-@needs_prism
 def test_workers_without_our_code_are_refused(endpoint: str, tmp_path: Path) -> None:
     (tmp_path / "pipeline.py").touch()  # somebody else's
     environment = {"PYTHONPATH": str(tmp_path), "PYTHONSAFEPATH": "1"}
@@ -80,22 +83,21 @@ def test_workers_without_our_code_are_refused(endpoint: str, tmp_path: Path) -> 
         job_server.check(engine(endpoint, pool))
 
 
-@needs_prism
-def test_a_pool_that_is_away_may_come_back(tmp_path: Path) -> None:
+@pytest.mark.parametrize("server", ENGINES)
+def test_a_pool_that_is_away_may_come_back(tmp_path: Path, server: Engine) -> None:
     pool = f"localhost:{free_port()}"
-    with prism(tmp_path / "log") as own, pytest.raises(PassingError, match=f"no worker from {pool}"):
+    with server(tmp_path / "log") as own, pytest.raises(PassingError, match=f"no worker from {pool}"):
         job_server.check(engine(own, pool))  # Prism 2.77 itself ends of it
 
 
-@needs_prism
 def test_a_worker_that_is_killed_in_the_middle_may_be_tried_again(endpoint: str, tmp_path: Path) -> None:
     with worker_pool(tmp_path / "pool.log") as pool:
         _kill_in_the_middle(engine(endpoint, pool), tmp_path / "started", f"a worker of {endpoint} went away")
 
 
-@needs_prism
-def test_a_job_server_that_is_killed_in_the_middle_may_be_tried_again(tmp_path: Path) -> None:
-    with prism(tmp_path / "log") as own:
+@pytest.mark.parametrize("server", ENGINES)
+def test_a_job_server_that_is_killed_in_the_middle_may_be_tried_again(tmp_path: Path, server: Engine) -> None:
+    with server(tmp_path / "log") as own:
         (process,) = (
             each.pid
             for each in psutil.Process().children()
