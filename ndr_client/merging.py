@@ -20,7 +20,7 @@ def merged(answers: Sequence[Answer], k: NDArray[np.int32]) -> Answer:
         k: [batch], the number of items of each query.
 
     Returns:
-        [batch, largest k] ids and scores, or as many as the shards found together.
+        [batch, largest k] ids and scores; fewer columns if the shards found fewer items together.
     """
     all_ids, all_scores = (np.concatenate(each, axis=1) for each in zip(*answers, strict=True))
     order = np.argsort(-all_scores, axis=1, kind="stable")

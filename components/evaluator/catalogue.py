@@ -125,7 +125,7 @@ class Catalogue:
 
     @cached_property
     def _retriever(self) -> Callable[[str], tf.Module]:
-        """Loads a retriever; those that were loaded last stay in memory, as many as there is room for, at least one."""
+        """Loads a retriever; the last loaded ones stay in memory while there is room, at least one."""
         largest = max(map(_bytes, self.places.retrievers))
         return lru_cache(max(1, RETRIEVER_BYTES // largest))(load_tower)
 

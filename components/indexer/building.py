@@ -23,7 +23,7 @@ from ndr_client.served import INDEX, RETRIEVER
 from schemas.errors import UserError
 from schemas.features import FilterColumn
 
-# For more than so many times the items that the lists are tuned for, a query is compared with all of them.
+# A query that asks for more than this many times the items that the lists are tuned for is compared with all items.
 DEEPEST = 5
 
 MakeQueries = Callable[[], NDArray[np.float32]]
