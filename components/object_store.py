@@ -22,8 +22,8 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 from pyarrow import fs
 
+from schemas.declaration import OBJECT_STORE
 from schemas.errors import PassingError, UserError
-from schemas.features import OBJECT_STORE
 
 S3_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 S3_REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")

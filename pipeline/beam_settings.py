@@ -5,7 +5,7 @@ from typing import Literal, Self
 
 from pydantic import PositiveInt, field_validator, model_validator
 
-from schemas.features import Declaration
+from schemas.declaration import Declaration
 from schemas.located_yaml import FaultsError
 
 LOCAL_RUNNER = "FnApiRunner"

@@ -22,8 +22,9 @@ from pipeline.kubeflow.settings import KubeflowSettings
 from pipeline.metadata_settings import MetadataSettings, SqliteSettings
 from pipeline.monitoring_settings import MonitoringSettings
 from schemas import features, located_yaml
+from schemas.declaration import Declaration
 from schemas.errors import UserError
-from schemas.features import Declaration, FeatureSpec
+from schemas.features import FeatureSpec
 from serving.settings import ServerConfig
 
 

@@ -7,8 +7,8 @@ from typing import Literal, Self
 from pydantic import Field, PositiveInt, model_validator
 
 from pipeline import tls_tunnel
+from schemas.declaration import Declaration
 from schemas.errors import UserError
-from schemas.features import Declaration
 
 PORTS = {"mysql": 3306, "postgresql": 5432}
 FILES = ("ca", "certificate", "key")

@@ -4,7 +4,7 @@ import re
 
 from pydantic import field_validator
 
-from schemas.features import Declaration
+from schemas.declaration import Declaration
 
 
 class MonitoringSettings(Declaration):

@@ -7,8 +7,8 @@ from typing import Literal, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
+from schemas.declaration import Declaration
 from schemas.errors import UserError
-from schemas.features import Declaration
 
 
 class Limits(Declaration):

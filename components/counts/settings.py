@@ -2,7 +2,7 @@
 
 from pydantic import PositiveFloat, PositiveInt
 
-from schemas.features import Declaration
+from schemas.declaration import Declaration
 
 
 class CountsSettings(Declaration):

@@ -16,7 +16,8 @@ from components.evaluator.names import (
     Statistics,
     gain_name,
 )
-from schemas.features import EVENT_KIND, Declaration, FeatureSpec, NumberFeature, TextFeature, VectorFeature
+from schemas.declaration import Declaration
+from schemas.features import EVENT_KIND, FeatureSpec, NumberFeature, TextFeature, VectorFeature
 from schemas.located_yaml import FaultsError, KeyPath
 
 

@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Discriminator, Field, PositiveInt, Tag, field_validator, model_validator
 
+from schemas.declaration import OBJECT_STORE, Declaration, address_fault
 from schemas.errors import UserError
-from schemas.features import OBJECT_STORE, Declaration, address_fault
 from schemas.located_yaml import FaultsError
 
 MOST_DAYS = 36_500

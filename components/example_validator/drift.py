@@ -21,8 +21,9 @@ from components.example_gen.sources import EPOCH
 from components.example_validator import lengths
 from components.example_validator.settings import ValidationSettings
 from components.example_validator.stopping import describe
+from schemas.declaration import Fault
 from schemas.errors import UserError
-from schemas.features import Fault, FeatureSpec, HistoryFeature, Numeric
+from schemas.features import FeatureSpec, HistoryFeature, Numeric
 
 SPLITS = (TRAIN_SPLIT, EVAL_SPLIT)
 HISTORY_KEY = "history"

@@ -4,7 +4,7 @@ from typing import Self
 
 from pydantic import Field, PositiveFloat, model_validator
 
-from schemas.features import Declaration
+from schemas.declaration import Declaration
 from schemas.located_yaml import FaultsError
 
 

@@ -6,8 +6,8 @@ from typing import Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
+from schemas.declaration import Declaration
 from schemas.errors import UserError
-from schemas.features import Declaration
 from schemas.located_yaml import FaultsError, KeyPath
 
 LISTS_A_ROOT = 4  # times the square root of the items: then comparing a query with all centroids costs about as much as a few lists

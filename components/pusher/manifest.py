@@ -5,8 +5,8 @@ from pathlib import PurePosixPath
 
 from pydantic import Field, field_validator
 
+from schemas.declaration import Declaration
 from schemas.errors import UserError
-from schemas.features import Declaration
 
 HIGHEST_VERSION = (1 << 63) - 1  # TF Serving's, an int64
 REVISIONS_A_DAY = 1000

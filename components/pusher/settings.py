@@ -4,7 +4,7 @@ import re
 
 from pydantic import Field, field_validator
 
-from schemas.features import Declaration
+from schemas.declaration import Declaration
 
 ADDRESS = re.compile(r"[a-z0-9]+://[^/]+.*")
 

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from schemas.features import Declaration
+from schemas.declaration import Declaration
 
 
 class RefreshSettings(Declaration):

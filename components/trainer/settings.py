@@ -4,7 +4,8 @@ from typing import Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from schemas.features import Declaration, Fault, FeatureSpec
+from schemas.declaration import Declaration, Fault
+from schemas.features import FeatureSpec
 from schemas.located_yaml import FaultsError
 
 

@@ -30,8 +30,9 @@ from components.pusher.manifest import Digest
 from pipeline import disk, lock
 from pipeline.config import Config, below
 from pipeline.export.store import EMBEDDING, VERSION, Answers, Exported, Items, Store
+from schemas.declaration import Declaration
 from schemas.errors import UserError
-from schemas.features import CANDIDATE_ID, Declaration
+from schemas.features import CANDIDATE_ID
 
 ITEMS, MANIFEST, LIVE, UNFINISHED = "items.parquet", "manifest.json", "live.json", ".unfinished"
 KEY = re.compile(r"\d+_[0-9a-f]{8}")

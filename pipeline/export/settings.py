@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, PositiveInt
 
 from pipeline.metadata_settings import PasswordSource, TlsSettings
-from schemas.features import Declaration
+from schemas.declaration import Declaration
 
 WIDEST_HNSW = 2000  # dimensions; pgvector's limit for an index over its type `vector`
 

@@ -87,7 +87,7 @@ def test_a_table_that_is_missing_is_named(tmp_path: Path) -> None:
 
 
 def test_invalid_features_of_the_users_table_are_rejected(tmp_path: Path) -> None:
-    text = (Path(features.__file__).parent / "movielens" / "features.yaml").read_text()
+    text = (Path(features.__file__).parents[1] / "movielens" / "features.yaml").read_text()
     old = "catalogue:\n"
     for wrong in ("history", "seed", "year", "nobody"):
         users = f"users: {{user: id, features: [age, {wrong}]}}\n"

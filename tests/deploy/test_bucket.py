@@ -5,7 +5,7 @@ from rendered import EXAMPLE, KUBERNETES, Resource, copy, of_kind, pods, render,
 from typer.testing import CliRunner
 
 from pipeline.cli import app
-from schemas.features import OBJECT_STORE
+from schemas.declaration import OBJECT_STORE
 
 
 @pytest.fixture(scope="module")

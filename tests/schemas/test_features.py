@@ -7,7 +7,7 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 from schemas import contract, features
 from schemas.errors import UserError
 
-MOVIELENS = Path(features.__file__).parent / "movielens"
+MOVIELENS = Path(features.__file__).parents[1] / "movielens"
 
 
 def edited(tmp_path: Path, old: str, new: str) -> Path:

@@ -7,7 +7,7 @@ import numpy as np
 from pipeline.report.embedding_map import group_feature, grouped, lay_out
 from schemas import features
 
-DATASETS = Path(features.__file__).parent
+DATASETS = Path(features.__file__).parents[1]
 
 
 def test_neighbours_stay_neighbours() -> None:
