@@ -4,13 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import apache_beam as beam
 import tensorflow as tf
 import tensorflow_transform as tft
-import tensorflow_transform.beam as tft_beam
-from tensorflow_transform.tf_metadata import dataset_metadata, schema_utils
+from tensorflow_transform.tf_metadata import schema_utils
 from tfx import types
 from tfx.types import standard_artifacts
+from tfx.utils import io_utils
 
 from components.analysis import files as analysis_files
 from components.analysis.vocabulary import Known
@@ -23,8 +22,8 @@ from components.trainer.optimizers import build_optimizer
 from components.trainer.settings import TrainerSettings
 from components.trainer.state import TrainingState
 from components.transform import raw_features
+from components.transform.component import write_graph
 from components.transform.model_inputs import ModelInputs
-from components.transform.preprocessing import preprocessing_fn
 from schemas.features import CANDIDATE_ID, QUERY_ID, REWARD, TIMESTAMP, FeatureSpec
 
 FIXED = {CANDIDATE_ID: tf.string, QUERY_ID: tf.string, TIMESTAMP: tf.int64, REWARD: tf.float32}
@@ -51,10 +50,8 @@ def export(
     dtypes = {**raw_features.dtypes(spec.features), **FIXED}
     schema = schema_utils.schema_from_feature_spec({n: tf.io.VarLenFeature(dtype) for n, dtype in dtypes.items()})
     config = {"feature_spec": spec.model_dump_json(), "analysis": str(folder / "analysis")}
-    with beam.Pipeline() as pipeline, tft_beam.Context(str(folder / "scratch")):
-        data = (pipeline | beam.Create([]), dataset_metadata.DatasetMetadata(schema))
-        graph = data | tft_beam.AnalyzeDataset(lambda inputs: preprocessing_fn(inputs, config))
-        _ = graph | tft_beam.WriteTransformFn(str(folder / "transform"))
+    io_utils.write_pbtxt_file(str(folder / "schema.pbtxt"), schema)
+    write_graph(str(folder / "transform"), str(folder / "schema.pbtxt"), config)
     rows = {name: table.hash_buckets for name, table in spec.tables.items()}
     settings = trainer_settings(towers, seed)
     model = build_model(spec, rows, settings)
