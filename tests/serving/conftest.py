@@ -25,7 +25,7 @@ def pushes(template: Path, tmp_path: Path) -> Pushes:
 
 @pytest.fixture
 def until() -> Callable[..., None]:
-    def wait(condition: Callable[[], object], seconds: float = 60.0) -> None:
+    def wait(condition: Callable[[], object], seconds: float = 300.0) -> None:
         end = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < end, "it did not come about"
@@ -67,7 +67,7 @@ def served(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     pushes = Pushes(template, tmp_path_factory.mktemp("served"))
     pushes.push("one")
     with EmbeddedServer(pushes.root, ANY_PORT) as server:
-        end = time.monotonic() + 20
+        end = time.monotonic() + 300
         while server.versions.live is None:
             assert time.monotonic() < end
             time.sleep(0.01)

@@ -269,7 +269,7 @@ def test_connections_are_bounded(serve, pushes, until) -> None:
         except (OSError, http.client.HTTPException):
             return False
 
-    until(answers, seconds=60)
+    until(answers)
 
 
 class Held:
@@ -302,7 +302,7 @@ def test_requests_beyond_the_limits_are_refused_at_once(impatient, until: Callab
         assert first.is_alive() and time.monotonic() - begun < 50  # nobody waited for the model
         held.go.set()
         first.join()
-        until(lambda: impatient._front.running == 0, seconds=60)
+        until(lambda: impatient._front.running == 0)
         assert stub.Predict(request("item_tower", DEFAULT, number=NUMBER), timeout=60)
 
 
@@ -310,7 +310,7 @@ def test_calls_that_are_received_are_bounded(serve, pushes, until) -> None:
     pushes.push("one")
     server = serve(pushes.root, limits={"calls": 2})
     half = [Half(server.port, 1) for _ in range(2)]  # a connection each, as one has no more streams than that
-    until(lambda: server._front._calls.get("grpc") == 2, seconds=60)
+    until(lambda: server._front._calls.get("grpc") == 2)
     with grpc.insecure_channel(f"127.0.0.1:{server.port}", [("grpc.use_local_subchannel_pool", 1)]) as channel:
         stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
         code, words = refused(stub.Predict, request("item_tower", DEFAULT, number=NUMBER))

@@ -44,7 +44,7 @@ def test_the_queries_of_both_forms_are_logged_with_the_answers(serve, pushes, un
         client.embed("query_tower", [example(2.0)])
         client.embed("item_tower", [example(1.0, feature="number")])  # no query
     folder = pushes.root.parent / "requests"
-    until(lambda: len(kept(folder)) == 3, seconds=60)
+    until(lambda: len(kept(folder)) == 3)
     by_tensors, by_examples, embedded = map(values, kept(folder))
     # The angle 0.6 is nearest to item 1, which is excluded, then to items 2 and 0: cos(0.4) = 0.921, cos(0.6) = 0.825.
     answer = {"k": [2], "served_version": [VERSION], "served_items": [b"one-2", b"one-0"]}
@@ -87,7 +87,7 @@ def test_files_are_complete_once_they_have_their_name_and_the_oldest_are_removed
     log.start()
     for version in range(10):
         log.observe(record(version))
-        until(lambda version=version: list(tmp_path.glob(f"requests-*-{version + 1:06d}.tfrecord.gz")), seconds=60)
+        until(lambda version=version: list(tmp_path.glob(f"requests-*-{version + 1:06d}.tfrecord.gz")))
     log.stop()
     versions = [values(each)["served_version"][0] for each in kept(tmp_path)]
     assert versions == list(range(10 - len(versions), 10)) and 1 <= len(versions) < 10
@@ -114,7 +114,7 @@ def test_a_disk_that_fails_costs_queries_and_no_answer(serve, pushes, until, cap
     with Client(f"127.0.0.1:{server.port}") as client:
         for _ in range(3):
             assert client.retrieve([example(0.6)], 1).item_ids.tolist() == [[b"one-1"]]
-    until(lambda: server._request_log.dropped == 3, seconds=60)
+    until(lambda: server._request_log.dropped == 3)
     assert caplog.text.count("queries are not kept") == 1
 
 
@@ -146,7 +146,7 @@ def test_the_access_log_has_a_line_of_json_for_each_request(serve, pushes, until
         with pytest.raises(Exception, match="Servable not found"):
             client.predict("none\x1b[31m", DEFAULT, {})
     path = pushes.root.parent / "access.log"
-    until(lambda: len(path.read_text().splitlines()) == 2, seconds=60)
+    until(lambda: len(path.read_text().splitlines()) == 2)
     answered, refused = map(json.loads, path.read_text().splitlines())
     assert {name: answered[name] for name in ("api", "method", "model", "version", "signature", "rows", "k", "code")} == {
         "api": "grpc", "method": "Predict", "model": "retriever", "version": VERSION, "signature": DEFAULT, "rows": 1, "k": 3,
