@@ -339,7 +339,7 @@ def test_limits_on_slices(tmp_path: Path) -> None:
 
 
 def test_a_limit_on_an_empty_slice_is_reported_as_not_judged(tmp_path: Path) -> None:
-    """It does not hide a limit that was missed; above, of items as new, there is none that was."""
+    """An empty slice does not hide a missed limit. The test of items as new, above, has one without a missed limit."""
     limits = [
         {"metric": "recall_at_5", "slice": {"item_age": "fresh"}, "at_least": 0.9},
         {"metric": "recall_at_1", "at_least": 0.4},

@@ -1,6 +1,7 @@
 """Which version answers while versions come, go, and fail."""
 
 import errno
+import gc
 import http.client
 import json
 import os
@@ -8,6 +9,7 @@ import re
 import shutil
 import threading
 import time
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from components.pusher.versions import PushFolder
 from components.trainer.warmup import REQUESTS_FILE, write_requests
 from ndr_client import Client
 from ndr_client.manifests import LARGEST_MANIFEST
+from ndr_client.served import MODELS
 from schemas.errors import UserError
 from serving.readiness import Readiness
 from serving.server import EmbeddedServer, ServerSettings
@@ -88,6 +91,25 @@ def test_the_version_before_the_live_one_can_be_named_and_older_ones_are_let_go(
         ids(server, first)
     assert refusal.value.details() == f"Servable not found for request: Specific(retriever, {first})"
     assert states(server) == {third: "AVAILABLE", second: "AVAILABLE", first: "END"}
+
+
+def test_a_dropped_version_leaves_memory_without_a_garbage_collection(serve, pushes, until) -> None:
+    """On the old code a signature and its batcher held each other, and with them a version's session."""
+    first = pushes.push("first")
+    server = serve(pushes.root)
+    gc.disable()
+    try:
+        signatures = [weakref.ref(server.versions.get(name, None).signature("serving_default")) for name in MODELS]
+        with Client(f"127.0.0.1:{server.port}") as client:
+            client.retrieve([example(0.6)], 1)
+        assert all(each() for each in signatures)
+        for label in ("second", "third"):
+            version = pushes.push(label)
+            until(lambda version=version: server.versions.live == version)
+        assert states(server)[first] == "END"
+        until(lambda: not any(each() for each in signatures))
+    finally:
+        gc.enable()
 
 
 def test_served_models_need_no_files(serve, pushes, until) -> None:
