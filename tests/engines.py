@@ -15,10 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.waiting import PATIENCE
+
 PROJECT = Path(__file__).resolve().parents[1]
 PRISM = PROJECT / "var" / "engines" / "prism"
 FLINK = PROJECT / "var" / "engines" / "flink-job-server.jar"
-START_SECONDS = 120
 needs_prism = pytest.mark.skipif(not PRISM.exists(), reason="Prism is not here: `make prism` builds it, where Go is")
 needs_flink = pytest.mark.skipif(not FLINK.exists(), reason="Flink is not here: docs/engines.md says which jar of Beam")
 
@@ -79,7 +80,7 @@ def _running(command: list[str], port: int, log: Path, environment: Mapping[str,
             command, stdout=output, stderr=output, cwd=PROJECT, env={**os.environ, **(environment or {})}, start_new_session=True
         )  # fmt: skip
     try:
-        until = time.monotonic() + START_SECONDS
+        until = time.monotonic() + PATIENCE
         while not _listens(port):
             if process.poll() is not None or time.monotonic() > until:
                 raise RuntimeError(f"{command[0]} did not start: {log.read_text()}")

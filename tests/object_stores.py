@@ -10,9 +10,9 @@ from contextlib import contextmanager
 
 import pytest
 from environments import environment
+from waiting import PATIENCE
 
 BUCKET = "bucket"
-PATIENCE = 60.0
 SCHEMES = ("s3", "gs")
 
 

@@ -5,8 +5,6 @@ day, of which its last checkpoint and no more is left, is brought to its end. Wh
 """
 
 import shutil
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +22,7 @@ from components.trainer.settings import StrategySettings, TrainerSettings
 from components.trainer.state import TrainingState, parts_of
 from components.trainer.training import Training, train
 from schemas.features import CANDIDATE_ID, REWARD, FeatureSpec
+from tests.waiting import wait_for
 
 assert components  # which chooses Keras 2
 
@@ -139,14 +138,6 @@ class Day:
     def _own(self, folder: Path) -> str:
         """What a worker would write beside the chief is told from what the chief writes."""
         return str(folder if self.devices.is_chief else folder / OF_A_WORKER)
-
-
-def wait_for(there: Callable[[], bool], what: str, pause: float = 0.05, seconds: float = 500) -> None:
-    until = time.monotonic() + seconds
-    while not there():
-        if time.monotonic() > until:
-            raise TimeoutError(what)
-        time.sleep(pause)
 
 
 def first_day(root: Path, name: str, devices: strategies.Devices) -> Day:

@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 from forks import Forks
 from numpy.typing import NDArray
+from waiting import wait_for
 
 from components.trainer import strategies
 from components.trainer.settings import StrategySettings
@@ -33,12 +34,12 @@ def jobs(name: str, root: Path) -> dict[str, list[list[str]]]:
     }
 
 
-def wait_for(files: list[Path], running: list[Cluster]) -> None:
+def wait_for_files(files: list[Path], running: list[Cluster]) -> None:
     def there() -> bool:
         assert [fault for cluster in running for fault in cluster.faults()] == []
         return all(file.exists() for file in files)
 
-    contract.wait_for(there, str(files), pause=0.2)
+    wait_for(there, str(files), pause=0.2)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ def clusters(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             for name in ("one_device", "mirrored")
         }
         first = {name: contract.first_day(root, name, devices) for name, devices in here.items()}
-        wait_for([root / name / "first_done" for name in contract.NAMES], list(running.values()))
+        wait_for_files([root / name / "first_done" for name in contract.NAMES], list(running.values()))
         for name, devices in here.items():
             contract.go_on(root, name, devices, first[name])
         yield root, running
@@ -65,7 +66,7 @@ def clusters(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 def root(clusters: tuple[Path, dict[str, Cluster]]) -> Path:
     """The folder, once all have trained but for the long training with parameter servers."""
     root, running = clusters
-    wait_for([root / name / "all_done" for name in contract.NAMES], list(running.values()))
+    wait_for_files([root / name / "all_done" for name in contract.NAMES], list(running.values()))
     return root
 
 
@@ -117,10 +118,10 @@ def test_a_worker_of_parameter_servers_may_go_away_and_come_back(
     cluster = clusters[1]["parameter_server"]
     (root / "go").touch()
     folder = root / "parameter_server"
-    wait_for([folder / "unfinished_long" / "checkpoint"], [cluster])
+    wait_for_files([folder / "unfinished_long" / "checkpoint"], [cluster])
     cluster.restart("worker", 0)
     assert not (folder / "long_done").exists()
-    wait_for([folder / "long_done"], [])
+    wait_for_files([folder / "long_done"], [])
     assert len(losses(folder / "long")) == contract.LONG_EPOCHS
     # A step that the worker took and could not tell of is taken again.
     step = state(folder / "long")["rest/iterations/.ATTRIBUTES/VARIABLE_VALUE"]
@@ -140,12 +141,12 @@ def test_several_workers_of_parameter_servers_train_at_their_own_pace_and_withou
     jobs = {"chief": [["own_pace", str(root)]], "worker": [["worker"]] * 2, "ps": [["worker"]] * 2}
     cluster = Cluster(forks, jobs, root / "own_pace_of")
     try:
-        wait_for([folder / "unfinished" / "checkpoint"], [cluster])
+        wait_for_files([folder / "unfinished" / "checkpoint"], [cluster])
         cluster.kill("worker", 1)
         left = checkpoint_number(folder)
-        contract.wait_for(lambda: checkpoint_number(folder) > left + 2 * contract.STEPS_PER_EPOCH, "the other worker")
+        wait_for(lambda: checkpoint_number(folder) > left + 2 * contract.STEPS_PER_EPOCH, "the other worker")
         cluster.restart("worker", 1)
-        wait_for([folder / "done"], [])
+        wait_for_files([folder / "done"], [])
     finally:
         cluster.end()
     taken, alone = state(folder), state(root / "alone")
@@ -167,7 +168,7 @@ def test_four_workers_of_parameter_servers_estimate_true_frequencies(forks: Fork
     jobs = {"chief": [["estimates", str(found)]], "worker": [["worker"]] * 4, "ps": [["worker"]]}
     cluster = Cluster(forks, jobs, tmp_path / "estimates")
     try:
-        wait_for([found], [cluster])
+        wait_for_files([found], [cluster])
     finally:
         cluster.end()
     assert json.loads(found.read_text()) == {group: pytest.approx(1.0, abs=0.03) for group in ("head", "torso", "tail")}

@@ -12,6 +12,7 @@ import tensorflow as tf
 import tensorflow_transform as tft
 from forks import Forks
 from tfx import v1 as tfx
+from waiting import wait_for
 
 from components import recorded
 from components.trainer import arguments, warm_start
@@ -32,7 +33,6 @@ from components.transform import raw_features
 from ndr_client.served import EMBEDDING, EXAMPLES_SIGNATURE
 from schemas.features import CANDIDATE_ID, QUERY_ID, REWARD, TIMESTAMP, FeatureSpec
 from tests.components.exported import export
-from tests.components.strategy_contract import wait_for
 from tests.components.strategy_processes import Cluster
 
 SPEC = FeatureSpec.model_validate(

@@ -41,7 +41,7 @@ class Asking:
         self.answers: list[Found] = []
         self.errors: list[Exception] = []
         self._ended = threading.Event()
-        self._clients = [Client(f"127.0.0.1:{port}", timeout=60.0) for _ in range(8)]
+        self._clients = [Client(f"127.0.0.1:{port}", timeout=900.0) for _ in range(8)]
         self._threads = [threading.Thread(target=self._ask, args=(number,)) for number in range(CLIENTS)]
 
     def __enter__(self) -> "Asking":

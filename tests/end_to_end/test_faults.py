@@ -13,6 +13,7 @@ import pytest
 from forks import Forks
 from noon import BLOCKED, CLIENTS, DEARER, GONE, ITEMS_BEFORE, ITEMS_NOW, NEWCOMERS, NOON, Asking, write_noon
 from shops import DAY, TOWERS, YESTERDAY, Undisturbed, arguments, towers
+from waiting import wait_for
 
 from components.indexer import files
 from pipeline import pushes
@@ -182,16 +183,16 @@ def test_a_refresh_under_64_clients_that_is_killed_anywhere_ends_right(
     root, _ = killed
     before = versions(root)
     with EmbeddedServer(root / "serving", ServerSettings(port=0, rest_port=0, poll_seconds=0.2)) as server:
-        wait(lambda: server.versions.live == FIRST)
+        wait_for(lambda: server.versions.live == FIRST)
         with Asking(server.port) as asking:
             for fault in REFRESHING:
                 answer = refresh(fault=fault)
                 assert answer.returncode == -signal.SIGKILL, f"{fault}: {answer.stdout + answer.stderr}"
             answer = refresh()
             assert answer.returncode == 0, answer.stdout + answer.stderr
-            wait(lambda: server.versions.live == SECOND)
+            wait_for(lambda: server.versions.live == SECOND)
             seen = len(asking.answers)
-            wait(lambda: len(asking.answers) > seen + 2 * CLIENTS)
+            wait_for(lambda: len(asking.answers) > seen + 2 * CLIENTS)
     assert not asking.errors, asking.errors[:3]
     of_version = {FIRST: ITEMS_BEFORE, SECOND: ITEMS_NOW}
     for found in asking.answers:  # all items of one version, and none of the other's alone
@@ -249,11 +250,3 @@ def test_a_refresh_that_is_done_or_taken_back_is_not_done_again_nor_its_day(
     assert f"Version {THIRD + 1} has this catalogue: nothing to do." in refresh().stdout
     assert [run["state"] for run in forks.runs(arguments(root))][-2:] == ["complete", "passed over"]
     assert versions(root)[-1] == (THIRD + 1, THIRD)
-
-
-def wait(until: Callable[[], object], seconds: float = 300.0) -> None:
-    """Waits for something that takes as long as the machine does."""
-    end = time.monotonic() + seconds
-    while not until():
-        assert time.monotonic() < end, "it did not come"
-        time.sleep(0.05)

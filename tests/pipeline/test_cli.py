@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from waiting import wait_for
 
 from pipeline import config, lock
 from schemas.errors import UserError
@@ -270,14 +271,13 @@ def test_an_interrupted_command_says_so_and_releases_the_root(tmp_path: Path) ->
     while not (tmp_path / "logs").exists():
         time.sleep(0.05)
     time.sleep(0.5)
-    for _ in range(3000):  # some imports swallow the first one
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(timeout=0.02)
-            break
-        except subprocess.TimeoutExpired:
-            continue
-    out, errors = process.communicate(timeout=1)
+
+    def interrupted() -> bool:
+        process.send_signal(signal.SIGINT)  # again and again: some imports swallow the first one
+        return process.poll() is not None
+
+    wait_for(interrupted, "the end of the command")
+    out, errors = process.communicate()
     assert process.returncode == 130
     assert "Interrupted" in out and "Traceback" not in out + errors
     with lock.exclusive(tmp_path):

@@ -21,6 +21,7 @@ from forks import Forks
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 from pydantic import ValidationError
 from pytest import MonkeyPatch
+from waiting import wait_for
 
 from pipeline import config as configuration
 from pipeline import day_run, doctor, origin
@@ -153,7 +154,7 @@ def test_nodes_at_once_in_processes_of_their_own(config: Config, forks: Forks) -
     arguments = [(str(run.root), run.id, name, run.to.SerializeToString().hex()) for name in toy.WRITERS]
     started = [forks.start(*each, program="toy:launch") for each in arguments]
     for name in toy.WRITERS:  # all have begun before any may end
-        wait_for(run.root / f"{name}.waits")
+        wait_for((run.root / f"{name}.waits").exists, f"the start of {name}")
     assert run.steps() == dict.fromkeys(toy.WRITERS, "unfinished")
     run.open_gates()
     for process in started:
@@ -168,7 +169,7 @@ def test_a_server_that_restarts_in_the_middle_of_a_node_loses_nothing(server: Se
     run = ToyRun(configuration.load(SHOP, [f"root={tmp_path}", *server.settings()]))
 
     def restart() -> None:
-        wait_for(run.root / "One.waits")
+        wait_for((run.root / "One.waits").exists, "the start of One")
         server.stop()
         run.open_gates()
         time.sleep(1)
@@ -185,14 +186,6 @@ def test_a_server_that_restarts_in_the_middle_of_a_node_loses_nothing(server: Se
     for name in ("Two", "Three", "Pusher"):
         run.launch(name)
     assert run.records.run(run.id).state == "complete"
-
-
-def wait_for(path: Path) -> None:
-    for _ in range(1000):
-        if path.exists():
-            return
-        time.sleep(0.02)
-    raise TimeoutError(path)
 
 
 def refusal(server: Server, **changed: object) -> UserError:

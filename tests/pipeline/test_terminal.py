@@ -61,7 +61,7 @@ def test_what_a_command_prints_and_logs_is_shown_and_not_obeyed(
 
 def test_an_error_that_quotes_an_escape_sequence_is_shown() -> None:
     command = [sys.executable, "-m", "pipeline.cli", "schema", "--config", f"{TITLE}.yaml"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 1
     assert f"{SHOWN}.yaml: no such file" in done.stderr and "\x1b" not in done.stderr
 

@@ -136,5 +136,5 @@ def test_a_tunnel_ends_with_the_process_that_opened_it(tmp_path: Path) -> None:
     _, process = tls_tunnel._opened[here]
     assert process.stdin
     process.stdin.close()  # as the end of this process would
-    assert process.wait(60) == 0
+    assert process.wait(900) == 0
     assert tls_tunnel.opened(here) != port  # another takes its place

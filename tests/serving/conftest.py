@@ -1,4 +1,3 @@
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -7,6 +6,7 @@ from typing import Any
 import grpc
 import pytest
 from tiny import ANY_PORT, Pushes, write_template
+from waiting import wait_for
 
 from serving.histories import Histories
 from serving.server import EmbeddedServer
@@ -24,18 +24,7 @@ def pushes(template: Path, tmp_path: Path) -> Pushes:
 
 
 @pytest.fixture
-def until() -> Callable[..., None]:
-    def wait(condition: Callable[[], object], seconds: float = 300.0) -> None:
-        end = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < end, "it did not come about"
-            time.sleep(0.01)
-
-    return wait
-
-
-@pytest.fixture
-def serve(until) -> Iterator[Callable[[Path], EmbeddedServer]]:
+def serve() -> Iterator[Callable[[Path], EmbeddedServer]]:
     """Starts servers that end with the test."""
     started = []
 
@@ -53,7 +42,7 @@ def serve(until) -> Iterator[Callable[[Path], EmbeddedServer]]:
         server.__enter__()
         started.append(server)
         if wait:
-            until(lambda: server.versions.live is not None)
+            wait_for(lambda: server.versions.live is not None)
         return server
 
     yield start
@@ -67,10 +56,7 @@ def served(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     pushes = Pushes(template, tmp_path_factory.mktemp("served"))
     pushes.push("one")
     with EmbeddedServer(pushes.root, ANY_PORT) as server:
-        end = time.monotonic() + 300
-        while server.versions.live is None:
-            assert time.monotonic() < end
-            time.sleep(0.01)
+        wait_for(lambda: server.versions.live is not None)
         yield server
 
 

@@ -37,7 +37,7 @@ class Asked(serving.server.EmbeddedServer):
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)
-        self._asking.join(10)
+        self._asking.join(900)
 
     def _ask(self) -> None:
         while self.versions.live is None:
@@ -53,7 +53,7 @@ class Asked(serving.server.EmbeddedServer):
             return run(inputs)
 
         batcher._run = slow
-        with Client(f"127.0.0.1:{self.port}", timeout=60.0) as client:
+        with Client(f"127.0.0.1:{self.port}", timeout=900.0) as client:
             try:
                 client.embed("item_tower", {"number": [1.0]})
                 print("answered", flush=True)

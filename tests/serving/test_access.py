@@ -44,11 +44,11 @@ def test_both_sides_are_encrypted_and_nothing_answers_in_the_clear(serve, pushes
     pushes.push("one")
     server = serve(pushes.root, tls={"certificate": pem, "key": pem})
     trusted = grpc.ssl_channel_credentials(pem.read_bytes())
-    assert stub_of(server, trusted).Predict(ASKED, timeout=60).model_spec.name == "item_tower"
+    assert stub_of(server, trusted).Predict(ASKED, timeout=900).model_spec.name == "item_tower"
     context = ssl.create_default_context(cafile=str(pem))
-    assert status(http.client.HTTPSConnection("127.0.0.1", server.rest_port, context=context, timeout=60)) == 200
+    assert status(http.client.HTTPSConnection("127.0.0.1", server.rest_port, context=context, timeout=900)) == 200
     with pytest.raises((http.client.HTTPException, OSError)):
-        status(http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=60))
+        status(http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=900))
     plain = prediction_service_pb2_grpc.PredictionServiceStub(grpc.insecure_channel(f"127.0.0.1:{server.port}"))
     assert refused(plain.Predict, ASKED)[0] == grpc.StatusCode.UNAVAILABLE
 
@@ -56,7 +56,7 @@ def test_both_sides_are_encrypted_and_nothing_answers_in_the_clear(serve, pushes
 def test_a_handshake_that_does_not_come_to_its_end_ends_its_connection(serve, pushes, pem) -> None:
     server = serve(pushes.root, wait=False, tls={"certificate": pem, "key": pem}, limits={"receive_seconds": 0.5})
     for port in (server.port, server.rest_port):
-        with socket.create_connection(("127.0.0.1", port), timeout=60) as half, suppress(ConnectionResetError):
+        with socket.create_connection(("127.0.0.1", port), timeout=900) as half, suppress(ConnectionResetError):
             half.sendall(b"\x16\x03\x01")  # TLS's record of a handshake begins like this
             assert half.recv(1) == b""
 
@@ -65,22 +65,22 @@ def test_a_client_shows_a_certificate_where_one_is_asked_for(serve, pushes, pem)
     pushes.push("one")
     server = serve(pushes.root, tls={"certificate": pem, "key": pem, "client_ca": pem})
     content = pem.read_bytes()
-    assert stub_of(server, grpc.ssl_channel_credentials(content, content, content)).Predict(ASKED, timeout=60)
+    assert stub_of(server, grpc.ssl_channel_credentials(content, content, content)).Predict(ASKED, timeout=900)
     assert (
         refused(stub_of(server, grpc.ssl_channel_credentials(content)).Predict, ASKED)[0] == grpc.StatusCode.UNAVAILABLE
     )
     context = ssl.create_default_context(cafile=str(pem))
     with pytest.raises(OSError):
-        status(http.client.HTTPSConnection("127.0.0.1", server.rest_port, context=context, timeout=60))
+        status(http.client.HTTPSConnection("127.0.0.1", server.rest_port, context=context, timeout=900))
     context.load_cert_chain(pem)
-    assert status(http.client.HTTPSConnection("127.0.0.1", server.rest_port, context=context, timeout=60)) == 200
+    assert status(http.client.HTTPSConnection("127.0.0.1", server.rest_port, context=context, timeout=900)) == 200
 
 
 def test_a_token_is_asked_for_everywhere_but_by_the_probes(serve, pushes, tmp_path: Path) -> None:
     pushes.push("one")
     (tmp_path / "token").write_text(f"{TOKEN}\n")
     server = serve(pushes.root, token={"file": tmp_path / "token"})
-    connection = http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=900)
     for path in ("/v1/models/item_tower", "/monitoring/prometheus/metrics"):
         assert status(connection, path) == 401
         assert status(connection, path, Authorization="Bearer wrong") == 401
@@ -89,7 +89,7 @@ def test_a_token_is_asked_for_everywhere_but_by_the_probes(serve, pushes, tmp_pa
     with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
         assert refused(stub.Predict, ASKED)[0] == grpc.StatusCode.UNAUTHENTICATED
-        assert stub.Predict(ASKED, timeout=60, metadata=[("authorization", f"Bearer {TOKEN}")])
+        assert stub.Predict(ASKED, timeout=900, metadata=[("authorization", f"Bearer {TOKEN}")])
 
 
 @pytest.mark.parametrize(

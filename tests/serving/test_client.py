@@ -188,7 +188,7 @@ def test_faiss_finds_items_of_histories_with_their_bonuses_whatever_lists_they_a
         assert rows.tolist() == np.argsort(-scores, axis=1)[:, :2].tolist()
 
 
-def test_the_index_is_of_the_version_that_the_server_has(serve, pushes, until) -> None:
+def test_the_index_is_of_the_version_that_the_server_has(serve, pushes) -> None:
     """A pushed version that the server has not loaded yet is not used; one that it unloaded is no longer used."""
     first = pushes.push("one")
     server = serve(pushes.root)

@@ -52,7 +52,7 @@ def test_it_imports_only_its_dependencies(python: Path, tmp_path: Path) -> None:
 def test_it_asks_a_server(python: Path, served, tmp_path: Path) -> None:
     program = (
         "import json, sys; from ndr_client import Client, example\n"
-        "with Client(sys.argv[1], timeout=60) as client:\n"
+        "with Client(sys.argv[1], timeout=900) as client:\n"
         "    found = client.retrieve([example({'angle': 0.6, 'exclude': ['one-2']})], 2)\n"
         "    print(json.dumps([[each.decode() for each in found.item_ids[0]], found.version, client.available('retriever')]))\n"
     )

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tiny import ANY_PORT, Pushes, example
+from waiting import wait_for
 
 from ndr_client import Client, FaissClient, Found
 from serving.server import EmbeddedServer
@@ -34,16 +35,14 @@ class Load:
                 self.errors.append(error)
 
 
-def test_64_clients_see_20_pushes_and_5_rollbacks_without_a_failure_or_a_mixture(
-    serve, pushes: Pushes, until: Callable[..., None]
-) -> None:
+def test_64_clients_see_20_pushes_and_5_rollbacks_without_a_failure_or_a_mixture(serve, pushes: Pushes) -> None:
     labels = [f"push{number}" for number in range(PUSHES)]
     for label in labels:
         pushes.model(label)
     expected = {pushes.push("first"): "first"}
     server = serve(pushes.root)
     load = Load()
-    clients = [Client(f"127.0.0.1:{server.port}", timeout=60) for _ in range(8)]
+    clients = [Client(f"127.0.0.1:{server.port}", timeout=900) for _ in range(8)]
     faiss = [FaissClient(client, pushes.root, check_seconds=0.1) for client in clients]
     asks = [
         lambda number=number: (
@@ -62,9 +61,9 @@ def test_64_clients_see_20_pushes_and_5_rollbacks_without_a_failure_or_a_mixture
             pushes.retain(3)
             back = labels[number - 1]
             expected[pushes.push(back)] = back
-        until(lambda: server.versions.live == max(expected))
+        wait_for(lambda: server.versions.live == max(expected))
         answered = len(load.answers)
-        until(lambda answered=answered: len(load.answers) > answered + CLIENTS)
+        wait_for(lambda answered=answered: len(load.answers) > answered + CLIENTS)
     load.ended.set()
     for thread in threads:
         thread.join()
@@ -84,29 +83,29 @@ def test_64_clients_see_20_pushes_and_5_rollbacks_without_a_failure_or_a_mixture
 class Held:
     """A server with a REST request whose model waits."""
 
-    def __init__(self, pushes: Pushes, until: Callable[..., None], drain_seconds: float) -> None:
+    def __init__(self, pushes: Pushes, drain_seconds: float) -> None:
         pushes.push("one")
         limits = Limits(drain_seconds=drain_seconds)
         self.server = EmbeddedServer(pushes.root, replace(ANY_PORT, config=ServerConfig(limits=limits)))
         self.server.__enter__()
-        until(lambda: self.server.versions.live)
+        wait_for(lambda: self.server.versions.live)
         batcher = self.server.versions.get("retriever", None).signature("serving_examples")._batcher
         self.go, self._run = threading.Event(), batcher._run
         batcher._run = self._wait
         self.found: list[Any] = []
         self.asking = threading.Thread(target=self._ask)
         self.asking.start()
-        until(lambda: self.server._front.running == 1)
+        wait_for(lambda: self.server._front.running == 1)
         self.ending = threading.Thread(target=self.server.__exit__, args=(None, None, None))
         self.ending.start()
 
     def _wait(self, inputs: Any) -> Any:
-        self.go.wait(100)
+        self.go.wait(900)
         return self._run(inputs)
 
     def _ask(self) -> None:
         inputs = {"examples": [{"b64": base64.b64encode(example(0.6)).decode()}], "k": [1]}
-        connection = http.client.HTTPConnection("127.0.0.1", self.server.rest_port, timeout=100)
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.rest_port, timeout=900)
         connection.request(
             "POST", "/v1/models/retriever:predict", json.dumps({"signature_name": "serving_examples", "inputs": inputs})
         )
@@ -124,11 +123,9 @@ def refuses(port: int) -> bool:
     return False
 
 
-def test_a_server_asked_to_end_answers_running_requests_and_takes_no_others(
-    pushes: Pushes, until: Callable[..., None]
-) -> None:
-    held = Held(pushes, until, 60.0)
-    until(lambda: refuses(held.server.rest_port) and refuses(held.server.port))
+def test_a_server_asked_to_end_answers_running_requests_and_takes_no_others(pushes: Pushes) -> None:
+    held = Held(pushes, 60.0)
+    wait_for(lambda: refuses(held.server.rest_port) and refuses(held.server.port))
     held.ending.join(0.2)
     assert held.ending.is_alive()
     held.go.set()
@@ -137,10 +134,10 @@ def test_a_server_asked_to_end_answers_running_requests_and_takes_no_others(
     assert held.found == [[["one-1"]]]
 
 
-def test_a_server_that_may_not_wait_ends_beside_a_running_request(pushes: Pushes, until: Callable[..., None]) -> None:
+def test_a_server_that_may_not_wait_ends_beside_a_running_request(pushes: Pushes) -> None:
     """Regression: aiohttp took a drain of no seconds for one without an end, and waited twice for any other."""
-    held = Held(pushes, until, 0.0)
-    held.ending.join(60)
+    held = Held(pushes, 0.0)
+    held.ending.join(900)
     assert not held.ending.is_alive()
     held.asking.join()
     assert isinstance(held.found[0], http.client.RemoteDisconnected | ConnectionError)

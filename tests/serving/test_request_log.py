@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 from test_requests_grpc import DEFAULT, EXAMPLES, retrieval
 from tiny import DAY, example
+from waiting import wait_for
 
 from ndr_client import Client
 from serving import request_log
@@ -34,7 +35,7 @@ def values(made: tf.train.Example) -> dict[str, list]:
     return {name: list(getattr(each, each.WhichOneof("kind")).value) for name, each in features.items()}
 
 
-def test_the_queries_of_both_forms_are_logged_with_the_answers(serve, pushes, until) -> None:
+def test_the_queries_of_both_forms_are_logged_with_the_answers(serve, pushes) -> None:
     pushes.push("one")
     server = serve(pushes.root, request_log={"share": 1.0, "file_seconds": 0.1})
     before = time.time_ns() // 1000
@@ -44,7 +45,7 @@ def test_the_queries_of_both_forms_are_logged_with_the_answers(serve, pushes, un
         client.embed("query_tower", [example(2.0)])
         client.embed("item_tower", [example(1.0, feature="number")])  # no query
     folder = pushes.root.parent / "requests"
-    until(lambda: len(kept(folder)) == 3)
+    wait_for(lambda: len(kept(folder)) == 3)
     by_tensors, by_examples, embedded = map(values, kept(folder))
     # The angle 0.6 is nearest to item 1, which is excluded, then to items 2 and 0: cos(0.4) = 0.921, cos(0.6) = 0.825.
     answer = {"k": [2], "served_version": [VERSION], "served_items": [b"one-2", b"one-0"]}
@@ -80,21 +81,21 @@ def record(served_version: int) -> Record:
     return made
 
 
-def test_files_are_complete_once_they_have_their_name_and_the_oldest_are_removed(tmp_path: Path, until) -> None:
+def test_files_are_complete_once_they_have_their_name_and_the_oldest_are_removed(tmp_path: Path) -> None:
     # Each query is some 60 bytes, so that each makes a file; a file is some 120 bytes once it is compressed.
     settings = RequestLogSettings(share=1.0, file_bytes=1, total_bytes=400)
     log = RequestLog(tmp_path, settings)
     log.start()
     for version in range(10):
         log.observe(record(version))
-        until(lambda version=version: list(tmp_path.glob(f"requests-*-{version + 1:06d}.tfrecord.gz")))
+        wait_for(lambda version=version: list(tmp_path.glob(f"requests-*-{version + 1:06d}.tfrecord.gz")))
     log.stop()
     versions = [values(each)["served_version"][0] for each in kept(tmp_path)]
     assert versions == list(range(10 - len(versions), 10)) and 1 <= len(versions) < 10
     assert sum(path.stat().st_size for path in tmp_path.glob(request_log.PATTERN)) <= 400
 
 
-def test_old_files_and_leftovers_of_a_killed_server_are_removed(tmp_path: Path, until) -> None:
+def test_old_files_and_leftovers_of_a_killed_server_are_removed(tmp_path: Path) -> None:
     old, left = tmp_path / "requests-20200101T000000-x-1-000001.tfrecord.gz", tmp_path / ".unfinished-requests-x"
     for path in (old, left):
         path.touch()
@@ -102,30 +103,30 @@ def test_old_files_and_leftovers_of_a_killed_server_are_removed(tmp_path: Path, 
     log = RequestLog(tmp_path, RequestLogSettings(share=1.0, file_bytes=1))
     log.start()
     log.observe(record(1))
-    until(lambda: not old.exists() and not left.exists(), 60)
+    wait_for(lambda: not old.exists() and not left.exists())
     log.stop()
     assert len(kept(tmp_path)) == 1
 
 
-def test_a_disk_that_fails_costs_queries_and_no_answer(serve, pushes, until, caplog) -> None:
+def test_a_disk_that_fails_costs_queries_and_no_answer(serve, pushes, caplog) -> None:
     pushes.push("one")
     (pushes.root.parent / "requests").touch()  # a file where the folder belongs
     server = serve(pushes.root, request_log={"share": 1.0})
     with Client(f"127.0.0.1:{server.port}") as client:
         for _ in range(3):
             assert client.retrieve([example(0.6)], 1).item_ids.tolist() == [[b"one-1"]]
-    until(lambda: server._request_log.dropped == 3)
+    wait_for(lambda: server._request_log.dropped == 3)
     assert caplog.text.count("queries are not kept") == 1
 
 
-def test_a_query_that_cannot_be_written_costs_no_other(tmp_path: Path, until) -> None:
+def test_a_query_that_cannot_be_written_costs_no_other(tmp_path: Path) -> None:
     odd = record(1)
     odd.inputs = {"examples": np.array([7], object)}
     log = RequestLog(tmp_path, RequestLogSettings(share=1.0, file_bytes=1))
     log.start()
     log.observe(odd)
     log.observe(record(2))
-    until(lambda: kept(tmp_path), 60)
+    wait_for(lambda: kept(tmp_path))
     log.stop()
     assert log.dropped == 1 and [values(each)["served_version"] for each in kept(tmp_path)] == [[2]]
 
@@ -138,7 +139,7 @@ def test_nothing_is_kept_where_nobody_asked_for_it(serve, pushes) -> None:
     assert not (pushes.root.parent / "requests").exists()
 
 
-def test_the_access_log_has_a_line_of_json_for_each_request(serve, pushes, until) -> None:
+def test_the_access_log_has_a_line_of_json_for_each_request(serve, pushes) -> None:
     pushes.push("one")
     server = serve(pushes.root, access_log={"share": 1.0, "path": "access.log"})
     with Client(f"127.0.0.1:{server.port}") as client:
@@ -146,7 +147,7 @@ def test_the_access_log_has_a_line_of_json_for_each_request(serve, pushes, until
         with pytest.raises(Exception, match="Servable not found"):
             client.predict("none\x1b[31m", DEFAULT, {})
     path = pushes.root.parent / "access.log"
-    until(lambda: len(path.read_text().splitlines()) == 2)
+    wait_for(lambda: len(path.read_text().splitlines()) == 2)
     answered, refused = map(json.loads, path.read_text().splitlines())
     assert {name: answered[name] for name in ("api", "method", "model", "version", "signature", "rows", "k", "code")} == {
         "api": "grpc", "method": "Predict", "model": "retriever", "version": VERSION, "signature": DEFAULT, "rows": 1, "k": 3,

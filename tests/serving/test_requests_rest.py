@@ -26,7 +26,7 @@ ROW = {"angle": 0.6, "past": ["a"], "k": 2, "exclude": [""]}
 @pytest.fixture
 def ask(served):
     def send(path: str, content: Any = None, method: str | None = None) -> tuple[int, Any]:
-        connection = http.client.HTTPConnection("127.0.0.1", served.rest_port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", served.rest_port, timeout=900)
         body = content if isinstance(content, bytes) or content is None else json.dumps(content)
         connection.request(method or ("GET" if body is None else "POST"), path, body)
         response = connection.getresponse()

@@ -17,6 +17,7 @@ import grpc
 import pytest
 from certificates import self_signed
 from tiny import Pushes, example
+from waiting import wait_for
 
 from ndr_client import Client, Tls
 from pipeline import lock
@@ -52,7 +53,7 @@ def serve(root: Path, *arguments: str, path: str = "/nowhere", error: IO[str] | 
 )
 def test_an_invalid_port_is_a_usage_error(tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:
     process = serve(tmp_path, *arguments)
-    said = " ".join(process.communicate(timeout=60)[0].replace("│", " ").split())
+    said = " ".join(process.communicate(timeout=900)[0].replace("│", " ").split())
     assert process.returncode == 2 and words in said
 
 
@@ -62,14 +63,12 @@ def test_a_port_in_use_is_named_at_once(tmp_path: Path) -> None:
         taken.listen()
         port = taken.getsockname()[1]
         process = serve(tmp_path, "--rest-port", str(port), "--port", str(free_port()))
-        said = process.communicate(timeout=60)[0]
+        said = process.communicate(timeout=900)[0]
     assert process.returncode == 1
     assert said == f"Port {port} cannot be listened on: it is in use, or not allowed. Name another: --rest-port PORT.\n"
 
 
-def test_the_embedded_server_waits_for_a_push_serves_it_and_ends_when_asked(
-    template: Path, tmp_path: Path, until
-) -> None:
+def test_the_embedded_server_waits_for_a_push_serves_it_and_ends_when_asked(template: Path, tmp_path: Path) -> None:
     pushes = Pushes(template, tmp_path)
     port, rest_port = free_port(), free_port()
     log = (tmp_path / "stderr").open("w")
@@ -80,22 +79,22 @@ def test_the_embedded_server_waits_for_a_push_serves_it_and_ends_when_asked(
 
     def status() -> int:
         try:
-            return urllib.request.urlopen(health, timeout=60, context=trusted).status
+            return urllib.request.urlopen(health, timeout=900, context=trusted).status
         except urllib.error.HTTPError as error:
             return error.code
         except urllib.error.URLError:
             return 0
 
-    until(lambda: status() == 503)
+    wait_for(lambda: status() == 503)
     with lock.exclusive(tmp_path):  # a run may push while it serves
         pushes.push("one")
-    until(lambda: status() == 200)
+    wait_for(lambda: status() == 200)
     with Client(f"127.0.0.1:{port}", tls=Tls(pem)) as client:
         assert client.retrieve([example(0.6)], 1).item_ids.tolist() == [[b"one-1"]]
         with pytest.raises(grpc.RpcError, match="k: expected at least 1"):
             client.retrieve([example(0.6)], 0)
     process.send_signal(signal.SIGTERM)
-    said = process.communicate(timeout=60)[0]
+    said = process.communicate(timeout=900)[0]
     assert process.returncode == 0
     assert said.splitlines() == [
         f"Nothing was pushed to {tmp_path}/serving yet: waits for a first version.",
@@ -113,14 +112,14 @@ def test_the_embedded_server_waits_for_a_push_serves_it_and_ends_when_asked(
 
 
 def test_a_request_in_flight_is_answered_within_the_drain_and_one_that_never_ends_does_not_hold_up_the_end(
-    template: Path, tmp_path: Path, until
+    template: Path, tmp_path: Path
 ) -> None:
     """Once with a model that ends, once with one that does not: the process ends either way."""
     Pushes(template, tmp_path).push("one")
     for seconds, answered in ((2.0, True), (600.0, False)):
         done = subprocess.run(
             [sys.executable, str(Path(__file__).parent / "slow_server.py"), str(tmp_path / "serving"), str(seconds)],
-            capture_output=True, text=True, timeout=300, check=False,
+            capture_output=True, text=True, timeout=900, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         said = "answered" if answered else "UNAVAILABLE"
@@ -140,7 +139,7 @@ def tf_serving(tmp_path: Path) -> Path:
 
 
 def test_tf_serving_takes_the_place_of_the_process_where_it_is_installed(
-    template: Path, tmp_path: Path, tf_serving: Path, until
+    template: Path, tmp_path: Path, tf_serving: Path
 ) -> None:
     port, rest_port = free_port(), free_port()
     ports = ("--port", str(port), "--rest-port", str(rest_port))
@@ -148,7 +147,7 @@ def test_tf_serving_takes_the_place_of_the_process_where_it_is_installed(
     time.sleep(1.5)  # it waits for something to serve
     assert process.poll() is None and not (tmp_path / "started").exists()
     Pushes(template, tmp_path).push("one")
-    until(lambda: (tmp_path / "started").exists())
+    wait_for(lambda: (tmp_path / "started").exists())
     pid, *arguments = (tmp_path / "started").read_text().split()
     options = dict(argument.lstrip("-").split("=") for argument in arguments)
     assert int(pid) == process.pid
@@ -163,14 +162,14 @@ def test_tf_serving_takes_the_place_of_the_process_where_it_is_installed(
         "allow_version_labels_for_unavailable_models": "true",
     }
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
+    process.communicate(timeout=900)
     assert process.returncode == -signal.SIGTERM
 
 
 def test_an_address_that_nothing_here_can_serve_is_refused(tmp_path: Path) -> None:
     ports = ("--port", str(free_port()), "--rest-port", str(free_port()))
     process = serve(tmp_path, *ports, "--set", "pusher.destination=gs://bucket/serving")
-    said = process.communicate(timeout=60)[0]
+    said = process.communicate(timeout=900)[0]
     assert process.returncode == 1
     assert said.startswith("gs://bucket/serving: expected a folder") and "ndr mirror gs://bucket/serving DIR" in said
 

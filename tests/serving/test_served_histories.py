@@ -14,6 +14,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from waiting import wait_for
 
 from ndr_client import Client
 from schemas.features import FeatureSpec
@@ -154,16 +155,16 @@ def test_events_in_order_leave_the_last_of_each_user(
 
 
 @pytest.fixture
-def kept_server(serve, pushes, tmp_path: Path, log: str, until) -> Iterator:
+def kept_server(serve, pushes, tmp_path: Path, log: str) -> Iterator:
     pushes.push("one")
     kept = histories(tmp_path, log)
     server = serve(pushes.root, histories=kept)
-    until(lambda: features(kept.queries([b"ann"], False)[0])["past"])
+    wait_for(lambda: features(kept.queries([b"ann"], False)[0])["past"])
     return server
 
 
 def post(server, path: str, content) -> tuple[int, dict]:
-    connection = http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=900)
     connection.request("POST", path, json.dumps(content))
     response = connection.getresponse()
     return response.status, json.loads(response.read())
@@ -209,7 +210,7 @@ def test_invalid_events_are_refused(kept_server) -> None:
 
 
 def test_events_may_be_packed(kept_server) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", kept_server.rest_port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", kept_server.rest_port, timeout=900)
     body = gzip.compress(json.dumps({"events": [{"user": "ann", "item": "one-1"}]}).encode())
     connection.request("POST", "/v1/events", body, {"Content-Encoding": "gzip"})
     assert connection.getresponse().read() == b'{"taken": 1}'

@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 import pytest
 from tiny import Pushes, example
+from waiting import wait_for
 
 from components.pusher import labels
 from components.pusher.versions import PushFolder
@@ -34,16 +35,16 @@ def pushed(pushes: Pushes) -> Pushes:
     return pushes
 
 
-def test_a_label_is_served_however_old_its_version_is(serve, pushed: Pushes, until) -> None:
+def test_a_label_is_served_however_old_its_version_is(serve, pushed: Pushes) -> None:
     first, _, third = sorted(pushed.labels)
     server = serve(pushed.root)
-    with Client(f"127.0.0.1:{server.port}", timeout=60.0) as client:
+    with Client(f"127.0.0.1:{server.port}", timeout=900.0) as client:
 
         def stable() -> tuple[Any, ...]:
             found = client.retrieve([example(0.6)], 1, version="stable")
             return found.item_ids[0, 0], found.version, found.label
 
-        until(lambda: is_available(server, first))
+        wait_for(lambda: is_available(server, first))
         assert stable() == (b"one-1", first, "stable")
         by_default = client.retrieve([example(0.6)], 1)
         assert (by_default.item_ids[0, 0], by_default.version, by_default.label) == (b"three-1", third, None)
@@ -52,16 +53,16 @@ def test_a_label_is_served_however_old_its_version_is(serve, pushed: Pushes, unt
         assert (nearest.item_ids[0, 0], nearest.version, nearest.label) == (b"one-1", first, "stable")
 
         fourth = pushed.push("four")
-        until(lambda: server.versions.live == fourth)
+        wait_for(lambda: server.versions.live == fourth)
         assert stable() == (b"one-1", first, "stable")
         give(pushed, "stable", fourth)
-        until(lambda: stable() == (b"four-1", fourth, "stable"))
+        wait_for(lambda: stable() == (b"four-1", fourth, "stable"))
         assert search.for_queries([example(0.6)], 1).version == fourth
-        until(lambda: first not in client.available("retriever"))
+        wait_for(lambda: first not in client.available("retriever"))
 
 
 def test_a_label_that_no_version_has_is_refused(serve, pushed: Pushes) -> None:
-    with Client(f"127.0.0.1:{serve(pushed.root).port}", timeout=60.0) as client:
+    with Client(f"127.0.0.1:{serve(pushed.root).port}", timeout=900.0) as client:
         for ask in (
             lambda: client.retrieve([example(0.6)], 1, version="canary"),
             lambda: client.available("retriever", "canary"),
@@ -72,15 +73,15 @@ def test_a_label_that_no_version_has_is_refused(serve, pushed: Pushes) -> None:
             assert refusal.value.details() == "Unrecognized servable version label: canary"
 
 
-def test_rest_has_tf_servings_address_for_labels(serve, pushed: Pushes, until) -> None:
+def test_rest_has_tf_servings_address_for_labels(serve, pushed: Pushes) -> None:
     server = serve(pushed.root)
     first = min(pushed.labels)
-    until(lambda: is_available(server, first))
+    wait_for(lambda: is_available(server, first))
     address = f"http://127.0.0.1:{server.rest_port}/v1/models/retriever/labels/stable"
     body = {"instances": [{"angle": 0.6, "past": ["a"], "k": 1, "exclude": [""]}]}
     request = urllib.request.Request(f"{address}:predict", json.dumps(body).encode())
-    assert json.load(urllib.request.urlopen(request, timeout=60))["predictions"][0]["item_ids"] == ["one-1"]
-    status = json.load(urllib.request.urlopen(address, timeout=60))
+    assert json.load(urllib.request.urlopen(request, timeout=900))["predictions"][0]["item_ids"] == ["one-1"]
+    status = json.load(urllib.request.urlopen(address, timeout=900))
     assert [each["version"] for each in status["model_version_status"]] == [str(first)]
 
 

@@ -12,6 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from test_requests_grpc import DEFAULT, EXAMPLES, retrieval
 from tiny import DAY, example
+from waiting import wait_for
 
 import ndr_client
 from ndr_client import Client
@@ -21,7 +22,7 @@ PATH = "/monitoring/prometheus/metrics"
 
 
 def exposed(server) -> str:
-    connection = http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=900)
     connection.request("GET", PATH)
     response = connection.getresponse()
     assert (response.status, response.getheader("Content-Type").partition(";")[0]) == (200, "text/plain")
@@ -38,7 +39,7 @@ def samples(text: str) -> dict[tuple[str, ...], float]:
 
 
 @pytest.fixture
-def asked(serve, pushes, until):
+def asked(serve, pushes):
     """A server that answered two requests of a client, and refused one."""
     pushes.push("one")
     server = serve(pushes.root)
@@ -51,10 +52,10 @@ def asked(serve, pushes, until):
         ))  # fmt: skip
         with pytest.raises(grpc.RpcError):
             client.predict("retriever", EXAMPLES, {"examples": [example(0.6)], "k": np.array([0], np.int32)})
-    connection = http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=900)
     connection.request("POST", "/v1/models/item_tower:predict", json.dumps({"instances": [1.0]}))
     assert connection.getresponse().status == 200
-    until(lambda: ("ndr_serving_requests_total", "OK", "Predict", "REST", "item_tower") in samples(exposed(server)), 60)
+    wait_for(lambda: ("ndr_serving_requests_total", "OK", "Predict", "REST", "item_tower") in samples(exposed(server)))
     return server
 
 
@@ -95,23 +96,23 @@ def test_questions_and_answers_are_counted(asked) -> None:
 @pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is not installed")
 def test_promtool_finds_nothing_wrong_but_the_names_that_tf_serving_chose(asked) -> None:
     done = subprocess.run(
-        ["promtool", "check", "metrics"], input=exposed(asked), capture_output=True, text=True, timeout=60, check=False
+        ["promtool", "check", "metrics"], input=exposed(asked), capture_output=True, text=True, timeout=900, check=False
     )
     assert "error while linting" not in done.stderr
     said = [line for line in (done.stdout + done.stderr).splitlines() if line]
     assert [line for line in said if not line.startswith(":tensorflow:serving:")] == []
 
 
-def test_a_version_that_cannot_be_loaded_is_visible_in_the_metrics(serve, pushes, until) -> None:
+def test_a_version_that_cannot_be_loaded_is_visible_in_the_metrics(serve, pushes) -> None:
     first = pushes.push("one")
     server = serve(pushes.root)
     (pushes.model("two") / "retriever" / "assets" / "label.txt").unlink()
     second = pushes.push("two")
-    until(lambda: samples(exposed(server))["ndr_serving_loads_total", "failed"] >= 1, 60)
+    wait_for(lambda: samples(exposed(server))["ndr_serving_loads_total", "failed"] >= 1)
     found = samples(exposed(server))
     assert (found["ndr_serving_live_version",], found["ndr_serving_newest_version",]) == (first, second)
-    until(lambda: samples(exposed(server))["ndr_serving_stale_seconds",] > 0, 60)
-    connection = http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=60)
+    wait_for(lambda: samples(exposed(server))["ndr_serving_stale_seconds",] > 0)
+    connection = http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=900)
     connection.request("GET", "/readyz")
     answer = connection.getresponse()
     words = answer.read().decode()
@@ -119,16 +120,16 @@ def test_a_version_that_cannot_be_loaded_is_visible_in_the_metrics(serve, pushes
     assert re.match(f"stale: version {first} is live, and version {second} is not, for \\d+ s: ", words)
 
 
-def test_a_server_that_is_stale_for_too_long_is_not_ready_but_alive(serve, pushes, until) -> None:
+def test_a_server_that_is_stale_for_too_long_is_not_ready_but_alive(serve, pushes) -> None:
     pushes.push("one")
     server = serve(pushes.root, stale_seconds=0.2)
     (pushes.model("two") / "retriever" / "assets" / "label.txt").unlink()
     pushes.push("two")
 
     def status(path: str) -> int:
-        connection = http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=900)
         connection.request("GET", path)
         return connection.getresponse().status
 
-    until(lambda: status("/readyz") == 503, 60)
+    wait_for(lambda: status("/readyz") == 503)
     assert status("/livez") == 200

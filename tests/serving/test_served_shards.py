@@ -8,6 +8,7 @@ import pytest
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 from tiny import ANY_PORT, DAY, Pushes, example
+from waiting import wait_for
 
 from components.pusher import labels
 from components.pusher.files import Source
@@ -63,14 +64,14 @@ def test_the_answers_of_all_shards_are_merged(serve, pushes) -> None:
         assert client.retrieve(queries, [3, 4]).item_ids.tolist() == found.item_ids.tolist()
 
 
-def test_every_answer_is_of_one_version_while_servers_move_on_one_by_one(serve, pushes, until) -> None:
+def test_every_answer_is_of_one_version_while_servers_move_on_one_by_one(serve, pushes) -> None:
     first = push(pushes, parts(pushes, "one"))
     ahead = serve(pushes.root, shard=0)
     behind = EmbeddedServer(pushes.root, replace(ANY_PORT, poll_seconds=3600.0, shard=1))
     with behind, Client(address(ahead), shards=[address(ahead), address(behind)]) as client:
-        until(lambda: behind.versions.live == first)
+        wait_for(lambda: behind.versions.live == first)
         second = push(pushes, parts(pushes, "two"))
-        until(lambda: ahead.versions.live == second)
+        wait_for(lambda: ahead.versions.live == second)
         before = client.retrieve([example(0.6)], 4)
         assert (before.version, before.item_ids[0].tolist()) == (first, [b"one0-1", b"one1-1", b"one0-2", b"one1-2"])
         behind.versions.refresh()
@@ -78,7 +79,7 @@ def test_every_answer_is_of_one_version_while_servers_move_on_one_by_one(serve, 
         assert (after.version, after.item_ids[0].tolist()) == (second, [b"two0-1", b"two1-1", b"two0-2", b"two1-2"])
 
 
-def test_another_number_of_shards_is_never_mixed(serve, pushes, until) -> None:
+def test_another_number_of_shards_is_never_mixed(serve, pushes) -> None:
     push(pushes, parts(pushes, "one", 3))
     server = serve(pushes.root)
     with Client(address(server), shards=[address(server)] * 2) as client, pytest.raises(grpc.RpcError) as refusal:
@@ -87,18 +88,18 @@ def test_another_number_of_shards_is_never_mixed(serve, pushes, until) -> None:
     incomplete = parts(pushes, "two", 3)
     del incomplete["retriever-1-of-3"]
     push(pushes, incomplete)
-    until(lambda: server.versions.fault)
+    wait_for(lambda: server.versions.fault)
     assert "found none for retriever-1-of-3" in server.versions.fault
     of_shard = serve(pushes.root, wait=False, shard=7)
-    until(lambda: of_shard.versions.states("query_tower"))
-    until(lambda: of_shard.versions.fault)
+    wait_for(lambda: of_shard.versions.states("query_tower"))
+    wait_for(lambda: of_shard.versions.fault)
     assert of_shard.versions.live is None
 
 
-def test_a_server_of_a_shard_refuses_an_undivided_version(serve, pushes, until) -> None:
+def test_a_server_of_a_shard_refuses_an_undivided_version(serve, pushes) -> None:
     pushes.push("one")
     server = serve(pushes.root, wait=False, shard=0)
-    until(lambda: server.versions.fault)
+    wait_for(lambda: server.versions.fault)
     assert "expected a retriever of shard 0, found query_tower, item_tower, retriever" in server.versions.fault
 
 

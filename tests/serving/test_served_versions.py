@@ -19,6 +19,7 @@ import tensorflow as tf
 from odd_manifests import write_odd_files
 from tensorflow_serving.apis import predict_pb2
 from tiny import ANY_PORT, PARTS, Pushes, example
+from waiting import wait_for
 
 from components.pusher.versions import PushFolder
 from components.trainer.warmup import REQUESTS_FILE, write_requests
@@ -42,19 +43,19 @@ def states(server: EmbeddedServer, model: str = "retriever") -> dict[int, str]:
 
 
 def healthz(server: EmbeddedServer) -> int:
-    connection = http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=900)
     connection.request("GET", "/healthz")
     return connection.getresponse().status
 
 
-def test_a_folder_that_is_empty_or_not_there_is_waited_for(serve, pushes, until) -> None:
+def test_a_folder_that_is_empty_or_not_there_is_waited_for(serve, pushes) -> None:
     server = serve(pushes.root, wait=False)
     assert healthz(server) == 503
     with pytest.raises(grpc.RpcError) as refusal:
         ids(server)
     assert refusal.value.code() == grpc.StatusCode.NOT_FOUND
     pushes.push("one")
-    until(lambda: healthz(server) == 200)
+    wait_for(lambda: healthz(server) == 200)
     assert ids(server) == b"one-1"
 
 
@@ -66,26 +67,26 @@ def test_a_port_that_another_server_has_is_refused(serve, pushes, name: str) -> 
         EmbeddedServer(pushes.root, replace(ANY_PORT, **{name: taken}))
 
 
-def test_a_push_is_seen_by_a_server_that_looks_every_second(pushes, until) -> None:
+def test_a_push_is_seen_by_a_server_that_looks_every_second(pushes) -> None:
     settings = ServerSettings(port=0, rest_port=0)
     assert settings.poll_seconds <= 1.0
     pushes.push("one")
     with EmbeddedServer(pushes.root, settings) as server:
-        until(lambda: server.versions.live)
+        wait_for(lambda: server.versions.live)
         pushes.model("two")
         pushed = pushes.push("two")
-        until(lambda: server.versions.live == pushed)
+        wait_for(lambda: server.versions.live == pushed)
         assert ids(server) == b"two-1"
 
 
-def test_the_version_before_the_live_one_can_be_named_and_older_ones_are_let_go(serve, pushes, until) -> None:
+def test_the_version_before_the_live_one_can_be_named_and_older_ones_are_let_go(serve, pushes) -> None:
     first = pushes.push("one")
     server = serve(pushes.root)
     second = pushes.push("two")
-    until(lambda: server.versions.live == second)
+    wait_for(lambda: server.versions.live == second)
     assert (ids(server), ids(server, second), ids(server, first)) == (b"two-1", b"two-1", b"one-1")
     third = pushes.push("one")  # a rollback: old content under a new version
-    until(lambda: states(server).get(first) == "END")
+    wait_for(lambda: states(server).get(first) == "END")
     assert (ids(server), ids(server, second)) == (b"one-1", b"two-1")
     with pytest.raises(grpc.RpcError) as refusal:
         ids(server, first)
@@ -93,7 +94,7 @@ def test_the_version_before_the_live_one_can_be_named_and_older_ones_are_let_go(
     assert states(server) == {third: "AVAILABLE", second: "AVAILABLE", first: "END"}
 
 
-def test_a_dropped_version_leaves_memory_without_a_garbage_collection(serve, pushes, until) -> None:
+def test_a_dropped_version_leaves_memory_without_a_garbage_collection(serve, pushes) -> None:
     """On the old code a signature and its batcher held each other, and with them a version's session."""
     first = pushes.push("first")
     server = serve(pushes.root)
@@ -105,18 +106,18 @@ def test_a_dropped_version_leaves_memory_without_a_garbage_collection(serve, pus
         assert all(each() for each in signatures)
         for label in ("second", "third"):
             version = pushes.push(label)
-            until(lambda version=version: server.versions.live == version)
+            wait_for(lambda version=version: server.versions.live == version)
         assert states(server)[first] == "END"
-        until(lambda: not any(each() for each in signatures))
+        wait_for(lambda: not any(each() for each in signatures))
     finally:
         gc.enable()
 
 
-def test_served_models_need_no_files(serve, pushes, until) -> None:
+def test_served_models_need_no_files(serve, pushes) -> None:
     first = pushes.push("one")
     server = serve(pushes.root)
     second = pushes.push("two")
-    until(lambda: server.versions.live == second)
+    wait_for(lambda: server.versions.live == second)
     pushes.retain(1)
     assert not (pushes.root / "retriever" / str(first)).exists()
     assert (ids(server), ids(server, first)) == (b"two-1", b"one-1")
@@ -139,7 +140,7 @@ def killed_push(pushes: Pushes, part_moved: int) -> None:
 
 
 @pytest.mark.parametrize("part_moved", [0, 1, 3, 4])
-def test_a_push_killed_on_its_way_leaves_the_old_version_served(serve, pushes, until, part_moved: int) -> None:
+def test_a_push_killed_on_its_way_leaves_the_old_version_served(serve, pushes, part_moved: int) -> None:
     first = pushes.push("one")
     server = serve(pushes.root)
     killed_push(pushes, part_moved)
@@ -147,7 +148,7 @@ def test_a_push_killed_on_its_way_leaves_the_old_version_served(serve, pushes, u
     assert (server.versions.live, ids(server)) == (first, b"one-1")
     assert list(states(server)) == [first]
     PushFolder(str(pushes.root)).recover()  # what a later push does first: it completes the one that was killed
-    until(lambda: server.versions.live != first)
+    wait_for(lambda: server.versions.live != first)
     assert ids(server) == b"killed-1-1"
 
 
@@ -176,7 +177,7 @@ def unhide(manifest: Path) -> None:
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_version_that_cannot_be_loaded_leaves_the_old_one_served_until_it_is_repaired(
-    serve, pushes, until, damage: str
+    serve, pushes, damage: str
 ) -> None:
     first = pushes.push("one")
     server = serve(pushes.root)
@@ -185,7 +186,7 @@ def test_a_version_that_cannot_be_loaded_leaves_the_old_one_served_until_it_is_r
     kept = shutil.copytree(folder, pushes.root / "kept")
     DAMAGE[damage](folder)
     unhide(manifest)
-    until(lambda: states(server).get(second) == "END")
+    wait_for(lambda: states(server).get(second) == "END")
     assert (server.versions.live, ids(server)) == (first, b"one-1")
     for model in ("retriever", "query_tower", "item_tower"):  # all or nothing
         state = server.versions.states(model)[second]
@@ -193,7 +194,7 @@ def test_a_version_that_cannot_be_loaded_leaves_the_old_one_served_until_it_is_r
         assert f"version {second} cannot be loaded" in state.message
     shutil.rmtree(folder)
     shutil.copytree(kept, folder)
-    until(lambda: server.versions.live == second)
+    wait_for(lambda: server.versions.live == second)
     assert ids(server) == b"two-1-1"
 
 
@@ -358,13 +359,13 @@ def remove_model(root: Path, version: int) -> None:
 
 
 @pytest.mark.parametrize("remove", [remove_manifest, remove_model])
-def test_a_live_version_that_is_removed_by_hand_gives_way_to_the_one_before(serve, pushes, until, remove) -> None:
+def test_a_live_version_that_is_removed_by_hand_gives_way_to_the_one_before(serve, pushes, remove) -> None:
     first = pushes.push("one")
     server = serve(pushes.root)
     second = pushes.push("two")
-    until(lambda: server.versions.live == second)
+    wait_for(lambda: server.versions.live == second)
     remove(pushes.root, second)
-    until(lambda: server.versions.live == first)
+    wait_for(lambda: server.versions.live == first)
     assert ids(server) == b"one-1"
     assert states(server)[second] == "END"
 
@@ -410,7 +411,7 @@ def test_a_version_is_live_for_all_its_models_at_once(pushes) -> None:
     def load(name: str, version: int, folder: Path):
         if version != first and name == "retriever":
             loading.set()
-            go.wait(10)
+            go.wait(900)
         return f"{name} of {version}"
 
     versions = Versions(pushes.root, load)
@@ -418,7 +419,7 @@ def test_a_version_is_live_for_all_its_models_at_once(pushes) -> None:
     second = pushes.push("two")
     thread = threading.Thread(target=versions.refresh)
     thread.start()
-    loading.wait(10)
+    loading.wait(900)
     models = ("query_tower", "item_tower", "retriever")
     assert [versions.get(model, None) for model in models] == [f"{model} of {first}" for model in models]
     assert {versions.states(model)[second].name for model in models} == {"LOADING"}
@@ -435,13 +436,13 @@ def test_a_version_that_another_thread_loads_is_waited_for_and_not_loaded_again(
     def load(name: str, version: int, folder: Path):
         loaded.append(name)
         loading.set()
-        go.wait(60)
+        go.wait(900)
         return name
 
     versions = Versions(pushes.root, load)
     threads = [threading.Thread(target=versions.refresh) for _ in range(2)]
     threads[0].start()
-    loading.wait(60)
+    loading.wait(900)
     threads[1].start()
     threads[1].join(0.2)
     assert threads[1].is_alive()
@@ -474,7 +475,7 @@ def test_a_manifest_that_is_too_large_is_none(pushes, caplog) -> None:
     assert versions.live == first and f"expected a file of at most {LARGEST_MANIFEST} bytes" in caplog.text
 
 
-def test_a_push_folder_that_is_away_is_logged_once_and_seen_when_it_is_back(pushes, until, caplog) -> None:
+def test_a_push_folder_that_is_away_is_logged_once_and_seen_when_it_is_back(pushes, caplog) -> None:
     class Counted(Versions):
         looks = 0
 
@@ -488,11 +489,11 @@ def test_a_push_folder_that_is_away_is_logged_once_and_seen_when_it_is_back(push
     versions = Counted(pushes.root, lambda name, version, folder: name)
     watcher = Watcher(versions, 0.01)
     watcher.start()
-    until(lambda: versions.looks > 5)
+    wait_for(lambda: versions.looks > 5)
     assert caplog.text.count("the push folder cannot be read") == 1
     (pushes.root / "manifests").unlink()
     aside.rename(pushes.root / "manifests")
-    until(lambda: versions.live)
+    wait_for(lambda: versions.live)
     watcher.stop()
 
 
@@ -504,7 +505,7 @@ def request(k: int = 1) -> predict_pb2.PredictRequest:
     return made
 
 
-def test_warm_up_requests_run_before_a_version_is_live(serve, pushes, until) -> None:
+def test_warm_up_requests_run_before_a_version_is_live(serve, pushes) -> None:
     """A request that the model refuses shows that they run: its version never becomes live."""
     model = pushes.model("one") / "retriever"
     write_requests(str(model), [request(), request(2)])
@@ -513,12 +514,12 @@ def test_warm_up_requests_run_before_a_version_is_live(serve, pushes, until) -> 
     assert ids(server) == b"one-1"
     write_requests(str(pushes.model("two") / "retriever"), [request(k=0)])
     second = pushes.push("two")
-    until(lambda: states(server).get(second) == "END")
+    wait_for(lambda: states(server).get(second) == "END")
     assert server.versions.live == first
     assert "k: expected at least 1" in server.versions.states("retriever")[second].message
 
 
-def test_a_warm_up_file_that_is_cut_short_or_too_long_is_refused(serve, pushes, until) -> None:
+def test_a_warm_up_file_that_is_cut_short_or_too_long_is_refused(serve, pushes) -> None:
     cut = pushes.model("one") / "retriever"
     write_requests(str(cut), [request()])
     (cut / REQUESTS_FILE).write_bytes((cut / REQUESTS_FILE).read_bytes()[:-5])
@@ -526,6 +527,6 @@ def test_a_warm_up_file_that_is_cut_short_or_too_long_is_refused(serve, pushes, 
     write_requests(str(long), [request()] * 1001)
     first, second = pushes.push("one"), pushes.push("two")
     server = serve(pushes.root, wait=False)
-    until(lambda: set(states(server).values()) == {"END"} and len(states(server)) == 2)
+    wait_for(lambda: set(states(server).values()) == {"END"} and len(states(server)) == 2)
     assert "truncated" in server.versions.states("retriever")[first].message
     assert "expected at most 1000 Predict requests" in server.versions.states("retriever")[second].message

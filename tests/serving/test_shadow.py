@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 import pytest
 import tensorflow as tf
 from tiny import Pushes, example
+from waiting import wait_for
 
 from ndr_client import Client
 from pipeline import requests
@@ -28,16 +29,16 @@ def test_overlap_is_the_share_of_the_longer_list(one: list[bytes], other: list[b
     assert overlap(one, other) == share
 
 
-def test_two_versions_are_compared_on_the_same_queries(serve, pushes: Pushes, until) -> None:
+def test_two_versions_are_compared_on_the_same_queries(serve, pushes: Pushes) -> None:
     """Items are named after their push, so that two pushes share none; a rollback has the items of what it brings back."""
     first = pushes.push("one")
     server = serve(pushes.root)
     second = pushes.push("two")
-    until(lambda: server.versions.live == second, seconds=60.0)
+    wait_for(lambda: server.versions.live == second)
     everything = tuple(b"one-%d" % number for number in range(5))
     # The second query excludes all items of the first push, and none of the second's.
     queries = [Query(example(0.6), 3), Query(example(0.6, everything), 2), Query(example(2.1), None)]
-    with Client(f"127.0.0.1:{server.port}", timeout=60.0) as client:
+    with Client(f"127.0.0.1:{server.port}", timeout=900.0) as client:
         same = compare(client, queries, first, first)
         assert (same.overlap_at_10, same.overlap_at_k, same.same_first, same.score_shift) == (1.0, 1.0, 1.0, 0.0)
         other = compare(client, queries, first, second)
@@ -51,12 +52,12 @@ def test_two_versions_are_compared_on_the_same_queries(serve, pushes: Pushes, un
     assert table(other).row_count == 10
 
 
-def test_logged_queries_can_be_asked_again(serve, pushes: Pushes, until) -> None:
+def test_logged_queries_can_be_asked_again(serve, pushes: Pushes) -> None:
     pushes.push("one")
     server = serve(pushes.root, request_log=RequestLogSettings(share=1.0, file_seconds=0.1))
     begun = datetime.now(UTC)
     folder = pushes.root.parent / "requests"
-    with Client(f"127.0.0.1:{server.port}", timeout=60.0) as client:
+    with Client(f"127.0.0.1:{server.port}", timeout=900.0) as client:
         found = client.retrieve([example(0.6, (b"one-1",))], 2)
         client.retrieve({"angle": [2.1], "past": [["a"]]}, 3)
         client.embed("query_tower", [example(0.7)])
@@ -67,7 +68,7 @@ def test_logged_queries_can_be_asked_again(serve, pushes: Pushes, until) -> None
             except UserError:
                 return []
 
-        until(lambda: len(logged()) == 3, seconds=60.0)
+        wait_for(lambda: len(logged()) == 3)
         assert sorted((query.k or 0) for query in logged()) == [0, 2, 3]
         (query,) = (query for query in logged() if query.k == 2)
         asked, sent = map(tf.train.Example.FromString, (query.example, example(0.6, (b"one-1",))))

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from waiting import wait_for
 
 from ndr_client import Client
 from serving.vocabularies import Vocabularies
@@ -38,11 +39,11 @@ def test_ids_of_tensors_and_of_examples_are_looked_up(tmp_path: Path) -> None:
     assert Vocabularies(tmp_path / "none", TABLES).count(inputs) == {}
 
 
-def test_a_server_counts_them(template: Path, tmp_path: Path, pushes, serve, until) -> None:
+def test_a_server_counts_them(template: Path, tmp_path: Path, pushes, serve) -> None:
     (pushes.model("one") / "retriever" / "assets" / "vocabulary_item").write_text("a\nb\n")
     pushes.push("one")
     server = serve(pushes.root, tables={"past": "item"}, unknown_ids_share=1.0)
     with Client(f"127.0.0.1:{server.port}") as client:
         client.retrieve({"angle": [0.6, 2.1], "past": [["a", "x"], ["y", ""]]}, 1)
-    until(lambda: b'ndr_serving_ids_total{feature="past"} 3.0' in server.metrics.exposed())
+    wait_for(lambda: b'ndr_serving_ids_total{feature="past"} 3.0' in server.metrics.exposed())
     assert b'ndr_serving_unknown_ids_total{feature="past"} 2.0' in server.metrics.exposed()

@@ -5,7 +5,6 @@ import base64
 import itertools
 import shutil
 import subprocess
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from waiting import PATIENCE, wait_for
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--remote-debugging-port=0", "--hide-scrollbars",
 ]  # fmt: skip
-START_SECONDS = 60
 SETTLE_SECONDS = 0.3
 
 
@@ -74,7 +73,7 @@ async def _look(
             number = next(numbers)
             await tab.send_json({"id": number, "method": method, "params": parameters})
             while True:
-                said = await tab.receive_json(timeout=START_SECONDS)
+                said = await tab.receive_json(timeout=PATIENCE)
                 if said.get("id") == number:
                     assert "error" not in said, said
                     found: dict[str, Any] = said["result"]
@@ -105,7 +104,7 @@ async def _look(
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         await ask("Emulation.setEmulatedMedia", features=[scheme])
         await ask("Page.navigate", url=page.as_uri())
-        for _ in range(START_SECONDS * 10):
+        for _ in range(round(PATIENCE * 10)):
             if await value("document.readyState === 'complete' && location.protocol === 'file:'"):
                 break
             await asyncio.sleep(0.1)
@@ -138,9 +137,5 @@ async def _tab(profile: Path) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
 
 def _port(written: Path) -> str:
     """The port that the browser chose; it writes it down once it listens."""
-    end = time.monotonic() + START_SECONDS
-    while time.monotonic() < end:
-        if written.exists() and (lines := written.read_text().splitlines()):
-            return lines[0]
-        time.sleep(0.05)
-    raise TimeoutError(f"Chromium did not start within {START_SECONDS} s")
+    wait_for(lambda: written.exists() and written.read_text().splitlines(), "the port of Chromium")
+    return written.read_text().splitlines()[0]
