@@ -53,8 +53,13 @@ class Signature:
             name: Spec(tensors.dtype_of(info.dtype), _shape(info)) for name, info in definition.inputs.items()
         }
         self.outputs = list(definition.outputs)
+        options = config_pb2.CallableOptions(
+            feed=[info.name for info in definition.inputs.values()],
+            fetch=[info.name for info in definition.outputs.values()],
+        )
+        self._compute = session._make_callable_from_options(options)
         self._limits = limits
-        self._run = _Run(definition, session, observe_batch)
+        self._observe_batch = observe_batch
         shapes = [_shape(info) for info in (*definition.inputs.values(), *definition.outputs.values())]
         by_rows = bool(self.inputs) and all(shape and shape[0] == -1 for shape in shapes)
         self._batcher = Batcher(self._run, max_batch_rows, limits) if max_batch_rows and by_rows else None
@@ -116,32 +121,10 @@ class Signature:
                 f"Missing but required: {_set(missing)}."
             )
 
-
-class _Run:
-    """Runs a signature.
-
-    A signature's batcher refers to this and not to the signature: a cycle would keep the memory of a dropped version until the next
-    full garbage collection, which once came after 18 pushes.
-    """
-
-    def __init__(
-        self,
-        definition: meta_graph_pb2.SignatureDef,
-        session: tf.compat.v1.Session,
-        observe_batch: Callable[[int], None],
-    ) -> None:
-        self._inputs, self._outputs = list(definition.inputs), list(definition.outputs)
-        options = config_pb2.CallableOptions(
-            feed=[definition.inputs[name].name for name in self._inputs],
-            fetch=[definition.outputs[name].name for name in self._outputs],
-        )
-        self._compute = session._make_callable_from_options(options)
-        self._observe_batch = observe_batch
-
-    def __call__(self, inputs: Arrays) -> Arrays:
+    def _run(self, inputs: Arrays) -> Arrays:
         self._observe_batch(len(next(iter(inputs.values()), ())))
         try:
-            return dict(zip(self._outputs, self._compute(*(inputs[name] for name in self._inputs)), strict=True))
+            return dict(zip(self.outputs, self._compute(*(inputs[name] for name in self.inputs)), strict=True))
         except tf.errors.OpError as error:
             raise RequestError(_CODES[error.error_code], error.message) from error
         except UnicodeDecodeError as error:  # of the error message, if it quotes an input that is not UTF-8

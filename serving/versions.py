@@ -1,5 +1,6 @@
 """Decides which versions are served: watches the push folder, and makes a version live once it is completely loaded."""
 
+import gc
 import logging
 import threading
 import time
@@ -279,6 +280,8 @@ class Versions:
         self._pushed_at.pop(version, None)
         self._set_state(models, version, State("END"))
         _log.info("version %d is unloaded, as %s; version %d is live", version, reason, self.live)
+        del models
+        gc.collect()  # a TensorFlow graph refers to itself: alone, its memory comes back many versions later
 
     def _note_staleness(self, pushed: list[Pushed]) -> None:
         self._newest = pushed[-1].version if pushed else None

@@ -94,21 +94,23 @@ def test_the_version_before_the_live_one_can_be_named_and_older_ones_are_let_go(
     assert states(server) == {third: "AVAILABLE", second: "AVAILABLE", first: "END"}
 
 
-def test_a_dropped_version_leaves_memory_without_a_garbage_collection(serve, pushes) -> None:
-    """On the old code a signature and its batcher held each other, and with them a version's session."""
+def test_a_dropped_version_leaves_memory_at_once(serve, pushes) -> None:
+    """On the old code a version's sessions stayed until the next full garbage collection, which came 16 pushes later."""
     first = pushes.push("first")
     server = serve(pushes.root)
     gc.disable()
     try:
-        signatures = [weakref.ref(server.versions.get(name, None).signature("serving_default")) for name in MODELS]
+        signatures = [server.versions.get(name, None).signature("serving_default") for name in MODELS]
+        graphs = [weakref.ref(signature._compute._session.graph) for signature in signatures]
+        del signatures
         with Client(f"127.0.0.1:{server.port}") as client:
             client.retrieve([example(0.6)], 1)
-        assert all(each() for each in signatures)
         for label in ("second", "third"):
+            assert all(each() for each in graphs)
             version = pushes.push(label)
             wait_for(lambda version=version: server.versions.live == version)
         assert states(server)[first] == "END"
-        wait_for(lambda: not any(each() for each in signatures))
+        wait_for(lambda: not any(each() for each in graphs))
     finally:
         gc.enable()
 
