@@ -23,7 +23,7 @@ from pyarrow import parquet
 from benchmarks import common
 from benchmarks.days import EPOCH, Pipeline, Ranked
 from benchmarks.intervals import Interval, groups_of, interval
-from components.evaluator.as_new import is_drawn
+from components.digests import is_drawn
 from components.evaluator.expectation import hit_probability
 from components.evaluator.names import AS_NEW, CANDIDATE, CONTENT_NEIGHBOURS
 from pipeline import config as configuration

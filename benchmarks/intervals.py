@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from components.decoded import id_part
+from components.digests import partition_of
 from components.evaluator.ranked import USER_GROUPS
 from components.evaluator.statistics import Mean
 
@@ -22,7 +22,7 @@ class Interval(NamedTuple):
 
 def groups_of(users: Iterable[bytes]) -> NDArray[np.int64]:
     """Return the group of each user."""
-    return np.array([id_part(user, USER_GROUPS) for user in users], np.int64)
+    return np.array([partition_of(user, USER_GROUPS) for user in users], np.int64)
 
 
 def interval(values: NDArray[np.float64], groups: NDArray[np.int64]) -> Interval:

@@ -16,7 +16,7 @@ from benchmarks import cold_items, common
 from benchmarks.days import EPOCH, MICROSECONDS_A_DAY, ingest, interactions
 from benchmarks.in_memory import Transform, analyse, embedded, trained
 from components.decoded import decode, single
-from components.evaluator.as_new import is_drawn
+from components.digests import is_drawn
 from components.evaluator.expectation import hit_probability
 from components.evaluator.positions import positions
 from components.evaluator.ranking import rank_by_embedding

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import common, served_model
-from components.decoded import id_part
+from components.digests import partition_of
 from components.evaluator.ranking import rank_and_retrieve
 from components.indexer import files
 from components.indexer.building import Building, build
@@ -63,7 +63,7 @@ def main() -> None:
 def _write_embeddings(folder: Path, items: int, parts: int) -> None:
     """Write random unit vectors, divided as the Indexer's are."""
     ids = sorted(b"item %09d" % number for number in range(items))
-    own = np.array([id_part(each, parts) for each in ids])
+    own = np.array([partition_of(each, parts) for each in ids])
     for part in range(parts):
         some = [ids[row] for row in np.flatnonzero(own == part).tolist()]
         vectors = np.random.default_rng(part).normal(size=(len(some), WIDTH)).astype(np.float32)

@@ -1,10 +1,8 @@
 """Reads serialised tf.Examples as Arrow tables, without TensorFlow's graph."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
 
 import apache_beam as beam
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import tensorflow as tf
@@ -13,7 +11,10 @@ from tfx.types import artifact_utils
 from tfx.utils import io_utils
 from tfx_bsl.coders import example_coder
 
-from components import beam_memory  # noqa: F401  # which makes small pipelines cheap
+from components import (
+    beam_memory,  # noqa: F401  # which makes small pipelines cheap
+    ragged,
+)
 from components.records import read_batches
 from schemas.features import REWARD
 
@@ -63,14 +64,8 @@ def single(column: pa.Array) -> pa.Array:
 def lists(rows: pa.RecordBatch, feature: str | None) -> pa.ListArray:
     """Return a feature's values, a list for each row; empty lists if no row has a value, or `feature` is None."""
     if feature is None or feature not in rows.schema.names or pa.types.is_null(rows.schema.field(feature).type):
-        return pa.ListArray.from_arrays(pa.array(np.zeros(rows.num_rows + 1), pa.int32()), pa.array([], pa.binary()))
+        return ragged.from_lengths([0] * rows.num_rows, pa.array([], pa.binary()))
     column = rows.column(feature)
-    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
     values = pc.list_flatten(column)
     values = values.cast(pa.binary()) if pa.types.is_large_binary(values.type) else values
-    return pa.ListArray.from_arrays(pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32()), values)
-
-
-def id_part(identifier: bytes, parts: int) -> int:
-    """Return the part of an id when ids are divided by a digest into `parts`; the same in every process."""
-    return int.from_bytes(hashlib.blake2b(identifier, digest_size=8).digest(), "big") % parts
+    return ragged.from_lengths(ragged.lengths(column), values)

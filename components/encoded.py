@@ -12,6 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from components import ragged
+
 BYTES, FLOATS, INTS = b"\x0a", b"\x12", b"\x1a"  # the fields of a Feature
 FIELD_1, FIELD_2 = b"\x0a", b"\x12"
 MISSING = -1  # instead of a length
@@ -66,12 +68,8 @@ def _before_values(name: bytes, kind: bytes, length: int) -> bytes:
 def _values_and_offsets(column: pa.Array) -> tuple[pa.Array, NDArray[np.int64]]:
     """Return the concatenated values of all rows, and [rows + 1] where each row begins."""
     if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
-        lengths = pc.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False)
-        values = column.flatten()
-    else:
-        lengths = column.is_valid().to_numpy(zero_copy_only=False)
-        values = column.drop_null()
-    return values, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+        return column.flatten(), ragged.offsets(ragged.lengths(column))
+    return column.drop_null(), ragged.offsets(column.is_valid().to_numpy(zero_copy_only=False))
 
 
 def _by_length(lengths: NDArray[np.int64], make: Callable[[int], bytes]) -> pa.Array:
@@ -127,7 +125,7 @@ def _varints_of(numbers: NDArray[np.int64]) -> pa.Array:
     sizes = np.ones(len(bits), np.int64)
     for size in range(1, 10):
         sizes += bits >= np.uint64(1 << VARINT_BITS * size)
-    offsets = np.concatenate([[0], np.cumsum(sizes)])
+    offsets = ragged.offsets(sizes)
     data = np.empty(offsets[-1], np.uint8)
     for place in range(sizes.max(initial=0)):
         chosen = np.flatnonzero(sizes > place)

@@ -8,7 +8,6 @@ to as few bytes. Every processor with SSE 4.2, which TensorFlow needs too, gives
 """
 
 import functools
-import os
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
@@ -18,6 +17,8 @@ import google_crc32c
 import numpy as np
 import tensorflow as tf
 from isal import isal_zlib
+
+from components.whole_files import aside
 
 READ = 4096
 COMPRESSION_LEVEL = 1
@@ -42,17 +43,14 @@ def read_records(paths: Iterable[str]) -> Iterator[bytes]:
 
 def write_records(path: str, records: Iterable[bytes]) -> None:
     """Write a gzipped TFRecord, which gets its name once complete: a worker may be killed and another repeat its work."""
-    folder, name = os.path.split(path)
-    unfinished = Path(folder, f".{name}.unfinished")
-    unfinished.parent.mkdir(parents=True, exist_ok=True)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     compressor = isal_zlib.compressobj(COMPRESSION_LEVEL, wbits=GZIP)
     iterator = iter(records)
-    with unfinished.open("wb") as file:
+    with aside(Path(path)) as unfinished, unfinished.open("wb") as file:
         while batch := list(islice(iterator, READ)):
             pieces = zip(map(_header, map(len, batch)), batch, _checksums(batch), strict=True)
             file.write(compressor.compress(b"".join(chain.from_iterable(pieces))))
         file.write(compressor.flush())
-    unfinished.replace(path)
 
 
 @functools.cache

@@ -35,6 +35,26 @@ MICROSECONDS = 1_000_000  # a second
 
 
 @dataclass(frozen=True)
+class Question:
+    """How many items are asked for, and of whom.
+
+    Attributes:
+        k: the number of items.
+        where: the conditions that items must meet; see `components.indexer.filters`.
+        label: the label of the version to ask; None for the newest.
+        server: HOST:PORT of a gRPC server, or of the server of each shard, separated by commas; by default the SavedModels of
+            the push folder are loaded for this one question.
+        authorities: see `pipeline.asking.client`.
+    """
+
+    k: int
+    where: Sequence[str] = ()
+    label: str | None = None
+    server: str | None = None
+    authorities: Path | None = None
+
+
+@dataclass(frozen=True)
 class Recommendation:
     """An item and its score.
 
@@ -81,15 +101,7 @@ class Alike:
     items: list[Recommendation]
 
 
-def recommend(
-    config: Config,
-    user: str,
-    k: int,
-    server: str | None = None,
-    label: str | None = None,
-    authorities: Path | None = None,
-    where: Sequence[str] = (),
-) -> Answer:
+def recommend(config: Config, user: str, question: Question) -> Answer:
     """Recommend items from the catalogue of the newest pushed version's run.
 
     A user whom the run's window has never seen gets an answer too: then the query has an id from an OOV bucket, the user's
@@ -98,12 +110,7 @@ def recommend(
     Args:
         config: the pipeline's configuration.
         user: the user's id.
-        k: the number of items.
-        server: HOST:PORT of a gRPC server, or of the server of each shard, separated by commas; by default the SavedModels of
-            the push folder are loaded for this one question.
-        label: the label of the version to ask; None for the newest.
-        authorities: see `pipeline.asking.client`.
-        where: the conditions that items must meet; see `components.indexer.filters`.
+        question: how many items, and of whom they are asked.
 
     Raises:
         UserError: nothing was pushed yet, or the server refuses.
@@ -116,33 +123,21 @@ def recommend(
     left_out = [name for name, f in spec.query.items() if isinstance(f, HistoryFeature) and not f.repeats]
     past = {item for name in left_out for item in _values(query, name)}
     _set(query, EXCLUDE, sorted(past))
-    _set(query, WHERE, [each.encode() for each in where])
-    with _asked(config, server, shards, label, authorities) as asked:
-        found = asked.retrieve([query.SerializeToString()], k, version=label)
+    _set(query, WHERE, [each.encode() for each in question.where])
+    with _asked(config, question, shards) as asked:
+        found = asked.retrieve([query.SerializeToString()], question.k, version=question.label)
     shown = _values(query, spec.history[0]) if spec.history else []
     history = [titles.get(item) or item.decode(errors="replace") for item in shown]
     return Answer(found.version, known, history, _recommended(found, titles))
 
 
-def similar(
-    config: Config,
-    item: str,
-    k: int,
-    server: str | None = None,
-    label: str | None = None,
-    authorities: Path | None = None,
-    where: Sequence[str] = (),
-) -> Alike:
+def similar(config: Config, item: str, question: Question) -> Alike:
     """Find the items most similar to an item of the newest pushed version's catalogue, which may be blocked.
 
     Args:
         config: the pipeline's configuration.
         item: the item's id.
-        k: the number of items.
-        server: as in `recommend`, like all that follow.
-        label: the label of the version to ask; None for the newest.
-        authorities: see `pipeline.asking.client`.
-        where: the conditions that items must meet.
+        question: how many items, and of whom they are asked.
 
     Raises:
         UserError: the catalogue has no such item; otherwise as `recommend`.
@@ -157,9 +152,9 @@ def similar(
     if example is None:
         raise UserError(f"--item: expected an item of the catalogue in {uris['catalogue']}, received {item!r}.")
     titles = _titles(uris["catalogue"])
-    conditions = [list(where)] if where else None
-    with _asked(config, server, shards, label, authorities) as asked:
-        found = asked.similar([example], [id_], k, where=conditions, version=label)
+    conditions = [list(question.where)] if question.where else None
+    with _asked(config, question, shards) as asked:
+        found = asked.similar([example], [id_], question.k, where=conditions, version=question.label)
     return Alike(found.version, titles.get(id_) or item, _recommended(found, titles))
 
 
@@ -185,13 +180,11 @@ def _newest(config: Config) -> tuple[FeatureSpec, Mapping[str, str], int]:
     return spec, uris, len(names_of(RETRIEVER, folders))
 
 
-def _asked(
-    config: Config, server: str | None, shards: int, label: str | None, authorities: Path | None
-) -> AbstractContextManager[Client | PushedVersion]:
+def _asked(config: Config, question: Question, shards: int) -> AbstractContextManager[Client | PushedVersion]:
     """Return a server's client, or the pushed version, which has the same two methods."""
-    if server:
-        return asking.client(config, server, authorities, shards)
-    return nullcontext(PushedVersion(config.serving, label))
+    if question.server:
+        return asking.client(config, question.server, question.authorities, shards)
+    return nullcontext(PushedVersion(config.serving, question.label))
 
 
 def _exists(place: str) -> bool:

@@ -1,7 +1,6 @@
 """Measures with TFDV how far served queries are from the training data of the served model."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -17,6 +16,7 @@ from tfx_bsl.coders import example_coder
 from components.example_gen.interactions import TRAIN_SPLIT
 from components.example_validator.lengths import mean_length
 from components.pusher.versions import PushFolder
+from components.whole_files import write_aside
 from pipeline.config import Config
 from pipeline.records import Lineage, connection, has_begun
 from pipeline.report.facts import place
@@ -81,9 +81,7 @@ def statistics(queries: Sequence[Query], spec: FeatureSpec) -> statistics_pb2.Da
 def write(config: Config, skew: Skew) -> Path:
     """Store the measurement for the report; the file gets its name once it is complete."""
     path = config.root / FILE
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(json.dumps(asdict(skew), indent=2) + "\n", encoding="utf-8")
-    aside.replace(path)
+    write_aside(path, json.dumps(asdict(skew), indent=2) + "\n")
     return path
 
 

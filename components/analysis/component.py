@@ -27,6 +27,7 @@ from components.analysis.vocabulary import LOOKUPS, Known, admit, entries
 from components.artifacts import Analysis, warm_start_folder
 from components.decoded import ReadExamples
 from components.example_gen.interactions import EVAL_SPLIT, TRAIN_SPLIT
+from components.whole_files import write_whole
 from schemas.features import FeatureSpec
 
 COUNTS = "counts"
@@ -146,9 +147,7 @@ def _write_counts(counts: tuple[tuple[str, str], pa.Table], folder: str) -> None
     (table, split), counted = counts
     sink = pa.BufferOutputStream()
     parquet.write_table(counted, sink)
-    path = os.path.join(folder, f"{split}_{table}")
-    io_utils.write_bytes_file(f"{path}.unfinished", sink.getvalue().to_pybytes())
-    fileio.rename(f"{path}.unfinished", path, overwrite=True)
+    write_whole(os.path.join(folder, f"{split}_{table}"), sink.getvalue().to_pybytes())
 
 
 def _read_counts(folder: str, table: str, split: str) -> pd.DataFrame:

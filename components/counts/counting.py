@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from components.counts import files
 from components.counts.files import DAYS, ITEMS, ONE, PAIRS, PARTS, RECENT_DAYS, THROUGH, TRAINING, USERS
 from components.counts.settings import CountsSettings
-from components.decoded import decode, id_part, lists, rewarded, single
+from components.decoded import decode, lists, rewarded, single
+from components.digests import partition_of
 from components.example_gen.cleaning import to_bytes
 from components.example_gen.sources import MICROSECONDS_A_DAY
 from schemas.features import CANDIDATE_ID, QUERY_ID, TIMESTAMP
@@ -92,7 +93,7 @@ class Count(beam.DoFn):
             yield (kind, 0), (self._split, to_bytes(merged))
             return
         encoded = merged.column(files.KEYS[kind][0]).combine_chunks().dictionary_encode()
-        parts = np.array([id_part(each, PARTS[kind]) for each in encoded.dictionary.to_pylist()])
+        parts = np.array([partition_of(each, PARTS[kind]) for each in encoded.dictionary.to_pylist()])
         parts = parts[encoded.indices.to_numpy()]
         for part in np.unique(parts).tolist():
             yield (kind, part), (self._split, to_bytes(merged.filter(pa.array(parts == part))))

@@ -34,6 +34,7 @@ from tfx.dsl.io import fileio
 from tfx.utils import io_utils
 
 from components.example_gen.sources import EPOCH
+from components.whole_files import write_whole
 from schemas.errors import UserError
 
 THROUGH, TRAINING = "through", "training"
@@ -111,7 +112,7 @@ def read_users(folders: Sequence[str], part: int, users: pa.Array | None = None)
 
     Args:
         folders: as in `read`.
-        part: below USER_PARTS; see `components.decoded.id_part`.
+        part: below USER_PARTS; see `components.digests.partition_of`.
         users: binary, the users to read; None for all.
 
     Raises:
@@ -204,7 +205,7 @@ def write_part(folder: str, kind: str, part: int, rows: pa.Table) -> tuple[str, 
     parquet.write_table(rows, content)
     data = content.getvalue()
     name = file_name(kind, part)
-    _write_whole(os.path.join(folder, name), data)
+    write_whole(os.path.join(folder, name), data)
     return name, len(data), hashlib.sha256(data).hexdigest()
 
 
@@ -218,7 +219,7 @@ def write_description(folder: str, description: Description) -> None:
         },
         indent=1,
     )
-    _write_whole(os.path.join(folder, DESCRIPTION), f"{text}\n".encode())
+    write_whole(os.path.join(folder, DESCRIPTION), f"{text}\n".encode())
 
 
 def file_name(kind: str, part: int) -> str:
@@ -292,12 +293,6 @@ def codes_of(column: pa.ChunkedArray) -> NDArray[np.int64]:
 
 def _times(counts: NDArray[np.int64], by: float) -> NDArray[np.int64]:
     return np.rint(counts * by).astype(np.int64)
-
-
-def _write_whole(path: str, content: bytes) -> None:
-    fileio.makedirs(path.rpartition("/")[0])
-    io_utils.write_bytes_file(f"{path}.unfinished", content)
-    fileio.rename(f"{path}.unfinished", path, overwrite=True)
 
 
 def _incomplete(path: str, found: str, span: int | None = None) -> UserError:

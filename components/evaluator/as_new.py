@@ -1,19 +1,12 @@
 """Ranks items as if they had just arrived: a share of the catalogue, embedded by their features without the id."""
 
-import hashlib
 from collections.abc import Iterator
 
 import tensorflow as tf
 
+from components import digests
 from components.indexer.embedding import Item, candidate_id
 from schemas.features import FeatureSpec
-
-SPAN_BYTES = 8
-
-
-def is_drawn(item: bytes, span: int, share: float) -> bool:
-    """Return whether an item is in the share drawn on a day; the same in every process, different each day."""
-    return int.from_bytes(_digest(item, span, 8), "big") < share * 2**64
 
 
 class AsNew:
@@ -33,15 +26,11 @@ class AsNew:
     def __call__(self, serialized: bytes) -> Iterator[Item]:
         """Yield the item's own id, and its example with the new id, if it is drawn."""
         item = candidate_id(serialized)
-        if not is_drawn(item, self._span, self._share):
+        if not digests.is_drawn(item, self._span, self._share):
             return
         example = tf.train.Example.FromString(serialized)
-        unseen = _digest(item, self._span, 16).hex().encode()
+        unseen = digests.digest(item, 16, self._span).hex().encode()
         for name in self._features:
             values = example.features.feature[name].bytes_list.value
             values[:] = [unseen] * len(values)
         yield item, example.SerializeToString(deterministic=True)
-
-
-def _digest(item: bytes, span: int, size: int) -> bytes:
-    return hashlib.blake2b(item, digest_size=size, salt=span.to_bytes(SPAN_BYTES, "big")).digest()

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from components import ragged
 from components.evaluator.ranking import Excluded
 
 ONE = 1 << 20
@@ -47,7 +48,7 @@ class Neighbours(NamedTuple):
         targets = counts.indices[kept]
         means = np.sqrt(np.maximum(totals, 1))[sources] * np.sqrt(np.maximum(popularity, 1))[targets]
         weights = np.rint(ONE * (counts.data[kept] / means)).astype(np.int64)
-        offsets = np.concatenate([[0], np.cumsum(np.bincount(sources, minlength=len(lengths)))])
+        offsets = ragged.offsets(np.bincount(sources, minlength=len(lengths)))
         return cls(sparse.csr_array((weights, targets, offsets), shape=counts.shape))
 
     def scores(self, histories: Excluded, fades: float = FADES) -> sparse.csr_array:

@@ -11,8 +11,8 @@ from tfx.utils import io_utils
 
 from components.decoded import lists
 from components.evaluator.interactions import Window, read_interactions
-from components.indexer import files as item_files
 from components.indexer.embedding import matching_paths
+from components.whole_files import write_whole
 from schemas.features import CANDIDATE_ID
 
 Counted: TypeAlias = "dict[str, pd.Series[int]]"
@@ -95,4 +95,4 @@ def _write(counted: Counted, most_values: Mapping[str, int], path: str) -> None:
         kept[name] = [value.hex() for value, _ in commonest]
     interactions = int(counted[CANDIDATE_ID].sum()) if CANDIDATE_ID in counted else 0
     text = json.dumps({"interactions": interactions, "kept_values": kept})
-    item_files.write_whole(path, text.encode())
+    write_whole(path, text.encode())

@@ -9,6 +9,7 @@ import pyarrow as pa
 from apache_beam import pvalue
 from numpy.typing import NDArray
 
+from components import ragged
 from components.encoded import encode
 from components.evaluator import slices
 from components.evaluator.catalogue import Places
@@ -80,14 +81,12 @@ def _ranks(scored: Scored, count: int) -> pa.ListArray:
     """Return [interactions] lists of above and tied; empty if the interaction was not ranked."""
     lengths = np.zeros(count, np.int64)
     lengths[scored.rows] = 2
-    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
-    return pa.ListArray.from_arrays(offsets, pa.array(np.stack(scored.ranks, axis=1).reshape(-1)))
+    return ragged.from_lengths(lengths, pa.array(np.stack(scored.ranks, axis=1).reshape(-1)))
 
 
 def _lists(values: NDArray[np.int64]) -> pa.ListArray:
     """Convert [rows, width] to a list for each row."""
-    rows, width = values.shape
-    return pa.ListArray.from_arrays(pa.array(np.arange(rows + 1) * width, pa.int32()), pa.array(values.reshape(-1)))
+    return ragged.of_width(pa.array(values.reshape(-1)), values.shape[1])
 
 
 def _serialized(columns: dict[str, pa.Array]) -> pa.Array:

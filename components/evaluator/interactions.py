@@ -1,6 +1,5 @@
 """Selects the interactions to rank, and reads them in whole batches of a file."""
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -13,7 +12,8 @@ from numpy.typing import NDArray
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx_bsl.coders import example_coder
 
-from components.decoded import id_part, single
+from components.decoded import single
+from components.digests import is_drawn, partition_of
 from components.evaluator.ranked import USER_GROUPS
 from components.indexer.embedding import matching_paths, read_serialized
 from schemas.features import QUERY_ID, REWARD, TIMESTAMP
@@ -37,8 +37,7 @@ class Window:
 
     def has(self, user: bytes) -> bool:
         """Return whether the user is drawn."""
-        digest = hashlib.blake2b(user, digest_size=8, salt=self.span.to_bytes(8, "big")).digest()
-        return int.from_bytes(digest, "big") < self.share * 2**64
+        return is_drawn(user, self.span, self.share)
 
 
 class Batch(NamedTuple):
@@ -104,7 +103,7 @@ class ReadByGroup(beam.PTransform):
 
 def _read_by_group(path: str, window: Window) -> Iterator[tuple[int, list[bytes]]]:
     for batch in read_interactions(path, window, []):
-        groups = _of_users(batch.rows, lambda user: id_part(user, USER_GROUPS))
+        groups = _of_users(batch.rows, lambda user: partition_of(user, USER_GROUPS))
         for group in np.unique(groups).tolist():
             yield group, batch.serialized.filter(pa.array(groups == group)).to_pylist()
 

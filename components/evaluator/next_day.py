@@ -20,7 +20,7 @@ from components.evaluator.scoring import ScoreGroup
 from components.evaluator.settings import EvaluatorSettings
 from components.evaluator.sums import Sums, report
 from components.example_gen.sources import MICROSECONDS_A_DAY
-from components.indexer import files as item_files
+from components.whole_files import write_whole
 from schemas.features import FeatureSpec
 
 OfGroup: TypeAlias = "tuple[int, int, int, dict[str, dict[str, NDArray[np.float64]]]]"
@@ -133,4 +133,4 @@ def _write(groups: Sequence[OfGroup], settings: EvaluatorSettings, path: str) ->
         "ranked": sum(count for _, count, _, _ in groups),
         "not_in_catalogue": sum(gone for _, _, gone, _ in groups),
     }
-    item_files.write_whole(path, json.dumps(found).encode())
+    write_whole(path, json.dumps(found).encode())

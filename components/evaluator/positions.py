@@ -5,6 +5,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from components import ragged
 from components.decoded import lists
 from components.evaluator.ranking import Excluded
 
@@ -20,5 +21,4 @@ def rows_of_lists(batch: pa.RecordBatch, feature: str | None, catalogue: pa.Arra
     """Return the rows of the items in each query's history, oldest first, without items that the catalogue lacks."""
     ids = lists(batch, feature)
     rows = positions(ids.values, catalogue)
-    kept = np.concatenate([[0], np.cumsum(rows >= 0)])
-    return Excluded(kept[ids.offsets.to_numpy()].astype(np.int64), rows[rows >= 0])
+    return Excluded(ragged.offsets(rows >= 0)[ids.offsets.to_numpy()], rows[rows >= 0])

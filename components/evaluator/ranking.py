@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from scipy import stats
 from threadpoolctl import ThreadpoolController
 
+from components import ragged
+
 TIE = 1e-6
 """Scores this close count as equal. Sums of 64 float32 products differ in their last bits with the order of summation, so the same
 item scored in two blocks must not beat itself. The tolerance is absolute, for unit vectors, whose scores are in [-1, 1]."""
@@ -63,7 +65,7 @@ class Excluded(NamedTuple):
     def of(self, queries: NDArray[np.int64]) -> "Excluded":
         """Return the lists of some of the queries."""
         lengths = np.diff(self.offsets)[queries]
-        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        offsets = ragged.offsets(lengths)
         entries = np.repeat(self.offsets[:-1][queries] - offsets[:-1], lengths) + np.arange(offsets[-1])
         return Excluded(offsets, self.rows[entries])
 
@@ -85,7 +87,7 @@ class Bonuses(NamedTuple):
     def of_rows(cls, rows: NDArray[np.int64], values: NDArray[np.float32]) -> "Bonuses":
         """Make them from [queries, n] rows, negative for none, and as many values."""
         there = rows >= 0
-        return cls(np.concatenate([[0], np.cumsum(there.sum(axis=1))]), rows[there], values[there].astype(np.float32))
+        return cls(ragged.offsets(there.sum(axis=1)), rows[there], values[there].astype(np.float32))
 
     @classmethod
     def of_ids(

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from components import ragged
 from components.evaluator.ranking import Excluded, Ranks, rank_by_score
 
 FLAGS = 1 << 26  # bytes to mark excluded items in
@@ -147,5 +148,5 @@ def _listed(scores: sparse.csr_array, excluded: Excluded) -> NDArray[np.bool_]:
 
 def _sums(flags: NDArray[np.bool_], offsets: NDArray[np.int64]) -> NDArray[np.int64]:
     """Count each query's flags, given [entries]."""
-    before = np.concatenate([[0], np.cumsum(flags)])
+    before = ragged.offsets(flags)
     return before[offsets[1:]] - before[offsets[:-1]]

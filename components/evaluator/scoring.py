@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from components import ragged
 from components.decoded import decode, lists, single
 from components.evaluator import names, slices
 from components.evaluator.catalogue import Catalogue, Places
@@ -313,5 +314,4 @@ def _sets(rows: pa.RecordBatch, query_features: list[str]) -> NDArray[np.int64]:
 
 
 def _names(values: NDArray[np.str_]) -> pa.ListArray:
-    flat = pa.array(values.astype(np.bytes_).tolist(), pa.binary())
-    return pa.ListArray.from_arrays(pa.array(np.arange(len(values) + 1), pa.int32()), flat)
+    return ragged.of_width(pa.array(values.astype(np.bytes_).tolist(), pa.binary()), 1)

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from components import ragged
 from components.evaluator.names import HISTORY_LENGTH, SLICES
 
 HISTORY_EDGES = (1, 5, 20)
@@ -45,19 +46,14 @@ def of_numbers(numbers: pa.ListArray, edges: Sequence[float]) -> pa.ListArray:
     ]
     values = pc.list_flatten(numbers).to_numpy(zero_copy_only=False)
     found = pa.array(np.array(names, object)[np.searchsorted(edges, values, side="right")], pa.binary())
-    return _or_none(pa.ListArray.from_arrays(_offsets(numbers), found))
+    return _or_none(ragged.from_lengths(ragged.lengths(numbers), found))
 
 
 def of_ids(ids: pa.ListArray, kept: Sequence[bytes]) -> pa.ListArray:
     """Replace ids that are not kept, in lists of any length, by one common name."""
     values = pc.list_flatten(ids).cast(pa.binary())
     found = pc.if_else(pc.is_in(values, value_set=pa.array(kept, pa.binary())), values, pa.scalar(OTHER.encode()))
-    return _or_none(pa.ListArray.from_arrays(_offsets(ids), found))
-
-
-def _offsets(lists: pa.ListArray) -> pa.Array:
-    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
-    return pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
+    return _or_none(ragged.from_lengths(ragged.lengths(ids), found))
 
 
 def _or_none(names: pa.ListArray) -> pa.ListArray:

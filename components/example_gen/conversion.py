@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from components import ragged
 from components.example_gen.columns import Column, is_list, is_text
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -101,8 +102,7 @@ def aligned(ids: pa.ListArray, weights: pa.ListArray) -> tuple[pa.ListArray, pa.
         Both, of equal lengths without faults; and the mask of rows that have a different number of weights than ids,
         or an id without a weight.
     """
-    lengths = [pc.list_value_length(each).fill_null(0).to_numpy(zero_copy_only=False) for each in (ids, weights)]
-    wrong = lengths[0] != lengths[1]
+    wrong = ragged.lengths(ids) != ragged.lengths(weights)
     if wrong.any():
         ids, weights = (
             _rebuilt(pc.if_else(pa.array(wrong), pa.scalar(None, each.type), each)) for each in (ids, weights)
@@ -121,7 +121,7 @@ def without_nulls(lists: pa.ListArray) -> pa.ListArray:
 
 
 def _chosen(lists: pa.ListArray, mask: NDArray[np.bool_]) -> pa.ListArray:
-    offsets = np.concatenate([[0], np.cumsum(mask)])[lists.offsets.to_numpy()].astype(np.int32)
+    offsets = ragged.offsets(mask)[lists.offsets.to_numpy()].astype(np.int32)
     return pa.ListArray.from_arrays(pa.array(offsets), lists.values.filter(pa.array(mask)), mask=pc.is_null(lists))
 
 
@@ -379,7 +379,7 @@ def _several(
     elif is_text(raw.type):
         lists = pc.split_pattern(raw.cast(pa.binary()), separator.encode())
     else:
-        single = pa.ListArray.from_arrays(np.arange(len(raw) + 1, dtype=np.int32), raw)
+        single = ragged.of_width(raw, 1)
         lists = pc.if_else(pc.is_null(raw), pa.scalar(None, single.type), single)
     lists = _rebuilt(lists)
     values, faults = convert_values(_without_nothing(lists.values, form))
@@ -409,19 +409,13 @@ def _vectors(raw: pa.Array, column: Column, form: Form) -> tuple[pa.Array, dict[
 
 
 def _rebuilt(lists: pa.ListArray) -> pa.ListArray:
-    return pa.ListArray.from_arrays(*_offsets_and_values(lists), mask=pc.is_null(lists))
-
-
-def _offsets_and_values(lists: pa.ListArray) -> tuple[pa.Array, pa.Array]:
-    """Return offsets from 0, and the values without those hidden by null lists or slices."""
-    lengths = pc.list_value_length(lists).fill_null(0).to_numpy(zero_copy_only=False)
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    return pa.array(offsets, pa.int32()), lists.flatten()
+    """Return the same lists with offsets from 0, and without values that null lists or slices hide."""
+    return ragged.from_lengths(ragged.lengths(lists), lists.flatten(), mask=pc.is_null(lists))
 
 
 def _any_in_list(lists: pa.ListArray, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return whether any value of each list is in the mask over all values."""
-    counts = np.concatenate([[0], np.cumsum(mask)])
+    counts = ragged.offsets(mask)
     offsets = lists.offsets.to_numpy()
     found: NDArray[np.bool_] = counts[offsets[1:]] > counts[offsets[:-1]]
     return found

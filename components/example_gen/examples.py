@@ -18,6 +18,7 @@ from components.example_gen.cleaning import ACCOUNTING, CleanFiles, Cleaning, fi
 from components.example_gen.ordered import write_in_order
 from components.example_gen.settings import ExampleGenSettings
 from components.example_gen.sources import Found, SourceFile
+from components.whole_files import write_whole
 from schemas.errors import UserError
 
 ACCOUNTING_FILE = "rows.json"
@@ -84,8 +85,7 @@ def generate(
 
 def _write_accounting(accounting: Accounting, path: str) -> None:
     """Write the accounting under its name once it is complete; a worker may be killed and another repeat its work."""
-    io_utils.write_string_file(f"{path}.unfinished", accounting.to_text())
-    fileio.rename(f"{path}.unfinished", path, overwrite=True)
+    write_whole(path, accounting.to_text().encode())
 
 
 class FinishAndWrite(beam.DoFn):

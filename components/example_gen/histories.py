@@ -8,6 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from components import ragged
+
 MICROSECONDS = 1_000_000  # in a second
 
 
@@ -67,11 +69,11 @@ def histories(
     end = np.maximum.accumulate(np.where(new_moment, position, 0))
     enters = np.ones(len(users), bool) if enters is None else enters
     # The number of included interactions before each: of all of them, and of those that are not held out.
-    known = [np.concatenate([[0], np.cumsum(each)]) for each in (enters, enters & ~held_out)]
+    known = [ragged.offsets(each) for each in (enters, enters & ~held_out)]
     starts, ends = (np.where(held_out, known[0][at], known[1][at]) for at in (user_start, end))
     starts = np.maximum(starts, ends - last)
     lengths = ends - starts
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    offsets = ragged.offsets(lengths)
     # Those of training are numbered after all others.
     behind = np.where(held_out, 0, known[0][-1])
     flat = np.arange(offsets[-1]) + np.repeat(starts + behind - offsets[:-1], lengths)

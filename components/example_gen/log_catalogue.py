@@ -14,6 +14,7 @@ from tfx import types
 from tfx.dsl.components.base import base_beam_component, executor_spec
 from tfx.types import component_spec, standard_artifacts
 
+from components import ragged
 from components.example_gen import sources
 from components.example_gen.accounting import Accounting
 from components.example_gen.catalogue import earlier_entries, entries, first_held_out, read_rows, splits_of
@@ -185,7 +186,9 @@ def known_of_items(rows: pa.Table, days: NDArray[np.int64]) -> Known:
 
     def newest(column: pa.Array) -> pa.Array:
         is_there = (
-            _lengths(column) > 0 if pa.types.is_list(column.type) else column.is_valid().to_numpy(zero_copy_only=False)
+            ragged.lengths(column) > 0
+            if pa.types.is_list(column.type)
+            else column.is_valid().to_numpy(zero_copy_only=False)
         )
         positions = np.maximum.accumulate(np.where(is_there, np.arange(len(column)), -1))[ends]
         return pa.array(positions, mask=positions < begins)
@@ -281,14 +284,6 @@ def _as_cleaned(found: pa.Table, name: str, kind: pa.DataType) -> pa.Array:
         if lists.type == kind:
             return lists
         if lists.type.value_type == kind:
-            lengths = _lengths(lists)
+            lengths = ragged.lengths(lists)
             return lists.flatten().take(pa.array(np.cumsum(lengths) - lengths, mask=lengths == 0))
     return pa.nulls(found.num_rows, kind)
-
-
-def _lengths(lists: pa.Array) -> NDArray[np.int64]:
-    """Return [rows], the number of values of each; a missing list has none."""
-    lengths: NDArray[np.int64] = (
-        pc.list_value_length(lists).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
-    )
-    return lengths

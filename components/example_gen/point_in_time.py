@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from components import ragged
 from schemas.features import SEEN_THROUGH
 
 EARLIER_SPLIT = "earlier"
@@ -154,7 +155,7 @@ def _differ(one: pa.Array, other: pa.Array) -> NDArray[np.bool_]:
     if not pa.types.is_list(one.type):
         unequal: NDArray[np.bool_] = pc.fill_null(pc.not_equal(one, other), False).to_numpy(zero_copy_only=False)
         return differ | unequal
-    lengths = [pc.fill_null(pc.list_value_length(each), 0).to_numpy(zero_copy_only=False) for each in (one, other)]
+    lengths = [ragged.lengths(each) for each in (one, other)]
     differ = differ | (lengths[0] != lengths[1])
     alike = np.flatnonzero(~differ)
     of_one, of_other = (pc.list_flatten(each.take(pa.array(alike))) for each in (one, other))

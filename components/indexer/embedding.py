@@ -1,6 +1,5 @@
 """Embeds the whole catalogue to identical files, whatever the runner and its number of workers."""
 
-import hashlib
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -10,11 +9,12 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from components.decoded import id_part
+from components.digests import digest, partition_of
 from components.indexer import files
 from components.kept import Kept
 from components.records import read_batches
 from components.trainer.export import load_tower
+from components.whole_files import write_whole
 from ndr_client.served import BONUSES, EMBEDDING, EXAMPLES_SIGNATURE, REPEATED
 from schemas.features import CANDIDATE_ID
 
@@ -164,7 +164,7 @@ class EmbedSomeQueries(beam.PTransform):
             pipeline
             | "InteractionFiles" >> beam.Create(self._interactions)
             | "ReadInteractions" >> beam.io.ReadAllFromTFRecord()
-            | "Digest" >> beam.Map(lambda example: (hashlib.blake2b(example, digest_size=16).digest(), example))
+            | "Digest" >> beam.Map(lambda example: (digest(example, 16), example))
             | "Some" >> beam.combiners.Top.Smallest(self._count)
             | "EmbedQueries" >> beam.Map(_embed_queries, self._tower, self._path)
         )
@@ -195,7 +195,7 @@ def _read_items(path: str, prepare: Callable[[bytes], Iterable[Item]], parts: in
     for examples in read_serialized([path]):
         for example in examples:
             for item, prepared in prepare(example):
-                yield id_part(item, parts), (item, prepared)
+                yield partition_of(item, parts), (item, prepared)
 
 
 def _embed_part(
@@ -209,7 +209,7 @@ def _embed_part(
 def _embed_queries(chosen: list[Item], tower: LoadedTower, path: str) -> None:
     content = io.BytesIO()
     np.save(content, np.concatenate([embeddings for _, embeddings in _embedded(chosen, tower)]))
-    files.write_whole(path, content.getvalue())
+    write_whole(path, content.getvalue())
 
 
 def _embedded(items: list[Item], tower: LoadedTower) -> Iterator[tuple[list[bytes], NDArray[np.float32]]]:

@@ -31,6 +31,7 @@ from tfx.utils import io_utils
 
 from components.indexer import on_disk as on_disk_arrays
 from components.indexer.shards import WHOLE, Shard
+from components.whole_files import write_whole
 from ndr_client.served import RETRIEVER, shard_names
 from schemas.errors import UserError
 from schemas.features import CANDIDATE_ID
@@ -221,12 +222,6 @@ def read_description(folder: str) -> Description:
         return Description(**json.loads(io_utils.read_string_file(path)))
     except (ValueError, TypeError) as error:
         raise _unreadable(folder, f"{DESCRIPTION} to say what the index is, found something else: {error}") from error
-
-
-def write_whole(path: str, content: bytes) -> None:
-    """Write a file under a temporary name and rename it when complete."""
-    io_utils.write_bytes_file(f"{path}.unfinished", content)
-    fileio.rename(f"{path}.unfinished", path, overwrite=True)
 
 
 def _schema(width: int) -> pa.Schema:

@@ -3,7 +3,6 @@
 Ids are lists, even of one or none; a missing number is null.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -11,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from components.decoded import decode, id_part, lists, single
+from components.decoded import decode, lists, single
+from components.digests import digest, partition_of
 from components.indexer.embedding import read_serialized
 from components.indexer.shards import WHOLE, Shard
 from schemas.features import CANDIDATE_ID, FilterColumn
@@ -44,12 +44,12 @@ def sample(ids: Sequence[bytes], shards: int = 1) -> NDArray[np.float32]:
         shards: the number of retrievers that the items are divided among; in each shard, that share is at most s.
     """
     if shards > 1:
-        own, numbers = np.array([id_part(each, shards) for each in ids]), np.zeros(len(ids), np.float32)
+        own, numbers = np.array([partition_of(each, shards) for each in ids]), np.zeros(len(ids), np.float32)
         for shard in range(shards):
             rows = np.flatnonzero(own == shard)
             numbers[rows] = sample([ids[row] for row in rows.tolist()])
         return numbers
-    digests = np.array([hashlib.blake2b(each, digest_size=8).digest() for each in ids])
+    digests = np.array([digest(each, 8) for each in ids])
     places = np.empty(len(ids), np.int64)
     places[np.argsort(digests, kind="stable")] = np.arange(len(ids))
     return (places / len(ids)).astype(np.float32)

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from components.decoded import id_part
+from components.digests import partition_of
 from ndr_client import served
 
 
@@ -19,7 +19,7 @@ class Shard(NamedTuple):
 
     def has(self, item: bytes) -> bool:
         """Return whether an item is in it."""
-        return self.of == 1 or id_part(item, self.of) == self.number
+        return self.of == 1 or partition_of(item, self.of) == self.number
 
     def name(self, component: str) -> str:
         """Return the name of its index or retriever, given that of an undivided one."""

@@ -13,10 +13,10 @@ from collections.abc import Collection, Iterable, Mapping
 from tfx.dsl.io import fileio
 from tfx.utils import io_utils
 
-from components.indexer.files import write_whole
 from components.pusher import files, tf_serving
 from components.pusher.manifest import find, in_force
 from components.pusher.versions import PushFolder
+from components.whole_files import write_whole
 from ndr_client.served import MODELS, models_of
 from schemas.errors import UserError
 

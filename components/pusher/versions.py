@@ -32,10 +32,10 @@ from pydantic import ValidationError
 from tfx.dsl.io import fileio
 from tfx.utils import io_utils
 
-from components.indexer.files import write_whole
 from components.pusher import files
 from components.pusher.files import Source
 from components.pusher.manifest import REVISIONS_A_DAY, Digest, Manifest, find, staying
+from components.whole_files import write_whole
 from schemas.errors import UserError
 
 MANIFESTS = "manifests"

@@ -9,7 +9,6 @@ What is left on disk, for the Indexer:
     gone.arrow                  Arrow IPC: `candidate_id`, binary; items whose earlier embedding is obsolete: gone or changed
 """
 
-import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,9 +19,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from tfx.dsl.io import fileio
 
+from components.digests import digest
 from components.indexer.embedding import candidate_id, read_serialized
-from components.indexer.files import write_whole
 from components.records import write_records
+from components.whole_files import write_whole
 from schemas.features import CANDIDATE_ID
 
 CHANGED = "Split-changed"
@@ -112,8 +112,7 @@ def _digests(patterns: Sequence[str]) -> pa.Array:
     """[entries] digests of the serialised examples, in the order of the files."""
     kind = pa.binary(DIGEST_BYTES)
     found = [
-        pa.array([hashlib.blake2b(example, digest_size=DIGEST_BYTES).digest() for example in batch], kind)
-        for batch in read_serialized(patterns)
+        pa.array([digest(example, DIGEST_BYTES) for example in batch], kind) for batch in read_serialized(patterns)
     ]
     return pa.concat_arrays(found) if found else pa.array([], kind)
 

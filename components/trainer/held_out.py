@@ -9,7 +9,8 @@ import tensorflow as tf
 import tensorflow_transform as tft
 from numpy.typing import NDArray
 
-from components.decoded import decode, id_part, rewarded, single
+from components.decoded import decode, rewarded, single
+from components.digests import partition_of
 from components.evaluator.expectation import hit_probability
 from components.evaluator.positions import rows_of_lists
 from components.evaluator.ranked import USER_GROUPS
@@ -107,7 +108,9 @@ def read_held_out(
             "out more: data.split."
         )
     rows = rows.filter(pa.array(is_there))
-    parts = np.array([id_part(user, 2 * USER_GROUPS) for user in single(rows.column(QUERY_ID)).to_pylist()], np.int64)
+    parts = np.array(
+        [partition_of(user, 2 * USER_GROUPS) for user in single(rows.column(QUERY_ID)).to_pylist()], np.int64
+    )
     excluded = None
     if not_ranked is not None:
         ids = [single(decode(part).column(CANDIDATE_ID)) for part in _parts(_read(not_ranked))]
@@ -148,7 +151,9 @@ def _drawn(patterns: Sequence[str], most: int) -> list[bytes]:
     if share >= 1.0:
         return kept
     return [
-        each for each, user in zip(kept, users, strict=True) if id_part(b"tune" + user, OF_USERS) < share * OF_USERS
+        each
+        for each, user in zip(kept, users, strict=True)
+        if partition_of(b"tune" + user, OF_USERS) < share * OF_USERS
     ]
 
 

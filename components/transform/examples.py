@@ -9,6 +9,7 @@ import pyarrow as pa
 import tensorflow as tf
 import tensorflow_transform as tft
 
+from components import ragged
 from components.encoded import encode
 from components.kept import Kept
 from components.records import read_batches, write_records
@@ -66,7 +67,6 @@ def _rows(inputs: dict[str, np.ndarray]) -> pa.RecordBatch:
     for values in inputs.values():
         column = pa.array(values.reshape(-1))
         if values.ndim > 1:
-            offsets = np.arange(len(values) + 1, dtype=np.int32) * values.shape[1]
-            column = pa.ListArray.from_arrays(pa.array(offsets), column)
+            column = ragged.of_width(column, values.shape[1])
         columns.append(column)
     return pa.RecordBatch.from_arrays(columns, list(inputs))

@@ -15,6 +15,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from components import ragged
+
 NO_WORD = r"[^\p{L}\p{M}\p{N}]+"
 # A letter with its marks, or the parts of a Korean syllable: one character of an n-gram.
 LETTER = r"([\x{1100}-\x{115F}][\x{1160}-\x{11A7}][\x{11A8}-\x{11FF}]?|.\p{M}*)"
@@ -61,7 +63,7 @@ def folding() -> Folding:
     lengths = [len(folded) for folded in replaced.values()]
     return Folding(
         np.array(list(replaced), np.int32),
-        np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32),
+        ragged.offsets(lengths).astype(np.int32),
         np.array([ord(character) for folded in replaced.values() for character in folded], np.int32),
         np.array(list(classes), np.int32),
         np.array(list(classes.values()), np.int64),

@@ -33,6 +33,7 @@ from components.trainer.strategies import one_device
 from components.trainer.training import train
 from components.tuner.settings import LINEAR, TunerSettings
 from components.tuner.trial import Trial
+from components.whole_files import aside
 from schemas.errors import UserError
 from schemas.features import FeatureSpec
 
@@ -307,6 +308,5 @@ def _read(trial: FrozenTrial) -> Trial:
 
 
 def _write(path: Path, values: NDArray[np.float64]) -> None:
-    aside = path.with_name(f".{path.name}")
-    np.save(aside, values)
-    aside.rename(path)
+    with aside(path) as unfinished, unfinished.open("wb") as file:
+        np.save(file, values)

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from components.whole_files import write_aside
 from pipeline.arguments import MOVIELENS_CONFIG, ConfigOption, SetOption, a_day, a_duration
 from pipeline.commands.session import session
 from schemas.errors import UserError
@@ -39,7 +40,7 @@ def report(
             from pipeline.report import facts, page
 
             found = facts.gather(loaded, first, last)
-            page.write(page.render(found, loaded), output)
+            write_aside(output, page.render(found, loaded))
         span = f"s, {found.days[0].date} to {found.days[-1].date}" if len(found.days) > 1 else f", {found.days[0].date}"
         console.print(f"{output}: {len(found.days)} day{span}", highlight=False, soft_wrap=True)
 

@@ -50,7 +50,9 @@ def recommend(
         with console.status("loading the retriever"):
             from pipeline import recommend as recommender
 
-            answer = recommender.recommend(loaded, user, k, server, label, authorities, where or [])
+            answer = recommender.recommend(
+                loaded, user, recommender.Question(k, where or [], label, server, authorities)
+            )
         if answer.known:
             console.print(f"{user} saw last: {'; '.join(answer.history[-5:])}", highlight=False)
         else:
@@ -76,7 +78,7 @@ def similar(
         with console.status("loading the retriever"):
             from pipeline import recommend as recommender
 
-            answer = recommender.similar(loaded, item, k, server, label, authorities, where or [])
+            answer = recommender.similar(loaded, item, recommender.Question(k, where or [], label, server, authorities))
         console.print(_items(f"Like {answer.title}, by version {answer.version}", answer.items))
 
 

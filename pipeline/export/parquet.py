@@ -23,14 +23,13 @@ from numpy.typing import NDArray
 from tfx.dsl.io import fileio
 from tfx.utils import io_utils
 
-from components.indexer.files import write_whole
 from components.pusher import files
 from components.pusher.files import Source
 from components.pusher.manifest import Digest
+from components.whole_files import write_whole
 from pipeline import disk, lock
 from pipeline.config import Config, below
-from pipeline.export.store import EMBEDDING, VERSION, Answers, Exported, Items, Store
-from schemas.declaration import Declaration
+from pipeline.export.store import EMBEDDING, VERSION, Answers, Described, Exported, Items, Store
 from schemas.errors import UserError
 from schemas.features import CANDIDATE_ID
 
@@ -39,25 +38,13 @@ KEY = re.compile(r"\d+_[0-9a-f]{8}")
 ROWS = 1 << 16  # of a row group: tens of megabytes
 
 
-class Description(Declaration):
-    """What a version's folder holds.
+class Description(Described):
+    """What a version's folder holds; `version` is the one that it was written as.
 
     Attributes:
-        key: the folder's name.
-        version: the version that it was written as.
-        day: the UTC day of its content.
-        items: the number of items.
-        width: the width of the embeddings.
-        exported_at: when it was written.
         files: the digest of each file, by name.
     """
 
-    key: str
-    version: int
-    day: str
-    items: int
-    width: int
-    exported_at: datetime
     files: dict[str, Digest]
 
 
@@ -116,11 +103,12 @@ class Parquet(Store):
         live, version = self._live()
         return [
             Exported(
-                each.key, version if each.key == live else each.version, each.day, each.items, each.width,
-                each.exported_at, each.key == live,
+                **each.model_dump(exclude={"files", VERSION}),
+                version=version if each.key == live else each.version,
+                is_live=each.key == live,
             )
             for each in sorted(described, key=lambda each: (each.exported_at, each.key))
-        ]  # fmt: skip
+        ]
 
     def put(self, items: Items) -> None:
         """Override."""

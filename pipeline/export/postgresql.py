@@ -124,10 +124,8 @@ class PostgreSQL(Store):
         rows = self._connection.run(
             f"SELECT key, version, day::text, items, width, exported_at, live FROM {self._exports} ORDER BY exported_at, key"
         )
-        return [
-            Exported(key, version, day, items, width, at.astimezone(UTC), is_live)
-            for key, version, day, items, width, at, is_live in rows
-        ]
+        found = (Exported(**dict(zip(Exported.model_fields, row, strict=True))) for row in rows)
+        return [each.model_copy(update={"exported_at": each.exported_at.astimezone(UTC)}) for each in found]
 
     def put(self, items: Items) -> None:
         """Override."""

@@ -1,7 +1,6 @@
 """The exported versions, and what an export did, as they are shown."""
 
 import json
-from dataclasses import asdict
 
 from rich.table import Table
 
@@ -13,7 +12,7 @@ from pipeline.export.stores import Name, opened
 
 def as_json(config: Config, name: Name) -> str:
     """List the versions in a store, the oldest export first."""
-    return json.dumps([asdict(each) for each in _exported(config, name)[1]], indent=2, default=str) + "\n"
+    return json.dumps([dict(each) for each in _exported(config, name)[1]], indent=2, default=str) + "\n"
 
 
 def table(config: Config, name: Name) -> Table | str:

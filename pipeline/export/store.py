@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from schemas.declaration import Declaration
 from schemas.features import CANDIDATE_ID
 
 EMBEDDING = "embedding"
@@ -41,9 +42,8 @@ class Items:
     columns: pa.Table
 
 
-@dataclass(frozen=True)
-class Exported:
-    """A version in a store.
+class Described(Declaration):
+    """What a version in a store is.
 
     Attributes:
         key: see `Items`.
@@ -52,7 +52,6 @@ class Exported:
         items: the number of items.
         width: the width of the embeddings.
         exported_at: when it was written, in UTC.
-        is_live: whether readers of the store see it.
     """
 
     key: str
@@ -61,6 +60,15 @@ class Exported:
     items: int
     width: int
     exported_at: datetime
+
+
+class Exported(Described):
+    """A version in a store.
+
+    Attributes:
+        is_live: whether readers of the store see it.
+    """
+
     is_live: bool
 
 

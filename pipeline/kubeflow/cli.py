@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from components.whole_files import write_aside
 from pipeline.arguments import (
     MOVIELENS_CONFIG,
     ConfigOption,
@@ -85,9 +86,7 @@ def compile_package(
                 compiled = compiler.compile_tuning(loaded, config, settings or [], tune, seconds)
             else:
                 compiled = compiler.compile_pipeline(loaded, config, settings or [], refresh)
-        unfinished = output.with_name(f"{output.name}.unfinished")
-        unfinished.write_text(compiled.text, encoding="utf-8")
-        unfinished.rename(output)
+        write_aside(output, compiled.text)
         _echo(
             f"wrote {output}: {compiled.steps} steps, which start {compiled.pods} pods, or {compiled.pods_when_done} if the day is "
             f"done; a workflow of about {round(compiled.workflow_bytes, -3) // 1000} kB (the limit is 1500)"

@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -49,16 +48,6 @@ class Rows:
 
     headings: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
-
-
-def write(html: str, path: Path) -> None:
-    """Write the page; the file gets its name once it is complete."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        unfinished.write_text(html, encoding="utf-8", errors="backslashreplace")
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def render(facts: Facts, config: Config) -> str:

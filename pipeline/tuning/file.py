@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from components.tuner.trial import Trial
+from components.whole_files import write_aside
 from schemas.errors import UserError
 
 FILE = "tuning.json"
@@ -75,9 +76,7 @@ class Tuning:
 def write(root: Path, tuning: Tuning) -> Path:
     """Store a search for the report; the file gets its name once it is complete."""
     path = root / FILE
-    aside = path.with_name(f".{FILE}")
-    aside.write_text(json.dumps(asdict(tuning), indent=2) + "\n", encoding="utf-8")
-    aside.replace(path)
+    write_aside(path, json.dumps(asdict(tuning), indent=2) + "\n")
     return path
 
 

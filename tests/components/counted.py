@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from components.counts import files
 from components.counts.files import ONE, PARTS
-from components.decoded import id_part
+from components.digests import partition_of
 from components.example_gen.sources import MICROSECONDS_A_DAY
 
 
@@ -52,7 +52,7 @@ def write_counts(folder: Path, taken: Iterable[Taken], span: int, half_life_days
     for kind, rows in tables.items():
         keyed = kind in (files.PAIRS, files.USERS)
         for part in range(PARTS[kind]):
-            own = [row for row in sorted(rows) if not keyed or id_part(row[0], PARTS[kind]) == part]
+            own = [row for row in sorted(rows) if not keyed or partition_of(row[0], PARTS[kind]) == part]
             if own:
                 frame = files.merge(kind, [rows_of(kind, own)])
                 name, size, digest = files.write_part(str(folder), kind, part, frame)

@@ -14,7 +14,7 @@ from exported import export
 from test_ranker import example, write
 from test_ranking import excluded_of, same
 
-from components.evaluator.as_new import is_drawn
+from components.digests import is_drawn
 from components.evaluator.content import Content
 from components.evaluator.names import AS_NEW, CANDIDATE, CONTENT_NEIGHBOURS
 from components.evaluator.next_day import judge_next_day

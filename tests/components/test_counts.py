@@ -18,7 +18,7 @@ from components.counts import files
 from components.counts.component import CounterExecutor
 from components.counts.files import ONE, THROUGH, TRAINING, USER_PARTS
 from components.counts.settings import CountsSettings
-from components.decoded import id_part
+from components.digests import partition_of
 from components.example_gen.sources import MICROSECONDS_A_DAY
 from schemas.errors import UserError
 from schemas.features import FeatureSpec
@@ -123,7 +123,7 @@ def test_counts_of_a_day_by_hand(tmp_path: Path) -> None:
     assert dict(zip(through.pairs["source"], through.pairs["total"] / ONE, strict=True)) == {b"a": 2, b"b": 1}
     training = files.read([f"{counts}/{TRAINING}"], 10)
     assert items_of(training) == {"a": 2, "b": 1}  # what u0 did is held out: no baseline may know it today
-    users = files.read_users([f"{counts}/{THROUGH}"], id_part(b"v", USER_PARTS))
+    users = files.read_users([f"{counts}/{THROUGH}"], partition_of(b"v", USER_PARTS))
     of_v = users[users["user"] == b"v"]
     assert list(zip(of_v["item"], of_v["count"] / ONE, strict=True)) == [(b"a", 2), (b"b", 1)]
 

@@ -21,8 +21,9 @@ from components.analysis import files as analysis_files
 from components.analysis.vocabulary import Known, entries
 from components.artifacts import Counts, ItemIndex, Retriever, warm_start_folder
 from components.counts.files import THROUGH, TRAINING
+from components.digests import is_drawn
 from components.evaluator import catalogue, ranked, ranking, slices
-from components.evaluator.as_new import AsNew, is_drawn
+from components.evaluator.as_new import AsNew
 from components.evaluator.cooccurrence import FADES, NEWEST
 from components.evaluator.expectation import hit_probability, reciprocal_rank
 from components.evaluator.interactions import Window

@@ -7,14 +7,14 @@ from counted import write_counts
 from test_ranking import excluded_of
 
 from components.counts.files import USER_PARTS
-from components.decoded import id_part
+from components.digests import partition_of
 from components.evaluator.taken import Taken
 
 IDS = pa.array([b"a", b"b", b"c", b"d"], pa.binary())
 
 
 def taken(folder: Path, rows: list[Row], users: list[bytes]) -> Taken:
-    return Taken([write_counts(folder, rows, 0)], id_part(users[0], USER_PARTS), pa.array(users, pa.binary()), IDS)
+    return Taken([write_counts(folder, rows, 0)], partition_of(users[0], USER_PARTS), pa.array(users, pa.binary()), IDS)
 
 
 def test_most_often_first_then_newest(tmp_path: Path) -> None:

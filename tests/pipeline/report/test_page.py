@@ -9,6 +9,7 @@ import pytest
 from browser import CHROMIUM, look
 from made_up import FAILED, a_run, facts, fortnight, metrics, tuning
 
+from components.whole_files import write_aside
 from pipeline import config
 from pipeline.records import Artifact
 from pipeline.report import page
@@ -181,8 +182,8 @@ def test_removed_artifacts_are_not_linked(tmp_path: Path) -> None:
 
 def test_a_page_has_its_name_once_it_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "report.html"
-    page.write("one", path)
-    page.write("\ud800 two", path)  # half a character, as a broken log may hold
+    write_aside(path, "one")
+    write_aside(path, "\ud800 two")  # half a character, as a broken log may hold
     assert path.read_text() == "\\ud800 two" and list(tmp_path.iterdir()) == [path]
 
 
@@ -190,7 +191,7 @@ def test_a_page_has_its_name_once_it_is_whole(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("width", "dark"), [(390, False), (1440, True)])
 def test_a_browser_shows_it_without_complaint(width: int, dark: bool, tmp_path: Path) -> None:
     written = tmp_path / "report.html"
-    page.write(page.render(hostile(), CONFIG), written)
+    write_aside(written, page.render(hostile(), CONFIG))
     (tmp_path / "profile").mkdir()
     asked = (
         "window.hacked === undefined && document.images.length === 0",
