@@ -23,9 +23,9 @@ def prepare(folder: Path, day: date, workers: int) -> dict[str, dict[str, float]
     from tfx.dsl.components.base import base_beam_executor
     from tfx.types import standard_artifacts
 
-    from components.analysis.component import AnalyzerExecutor
+    from components.analysis.component import Analyzer
     from components.artifacts import Analysis, Counts
-    from components.counts.component import CounterExecutor
+    from components.counts.component import Counter
     from components.counts.settings import CountsSettings
     from components.example_gen import sources
     from components.example_gen.catalogue import CatalogueExecutor
@@ -33,7 +33,7 @@ def prepare(folder: Path, day: date, workers: int) -> dict[str, dict[str, float]
     from components.example_gen.interactions import InteractionExecutor
     from components.example_gen.settings import ExampleGenSettings
     from components.statistics_gen.component import ColumnStatisticsExecutor
-    from components.transform.component import AnalysedTransformExecutor
+    from components.transform.component import AnalysedTransform
 
     spec = located_yaml.validate(FeatureSpec, located_yaml.read(SERVICE / FILE_NAME))
     source = {"format": "parquet"}
@@ -70,9 +70,9 @@ def prepare(folder: Path, day: date, workers: int) -> dict[str, dict[str, float]
     read = {"examples": examples}
     run("InteractionStatistics", ColumnStatisticsExecutor, read, {"statistics": statistics}, excluded)
     analysis = artifact(Analysis, "analysis")
-    run("Analyzer", AnalyzerExecutor, read, {"analysis": analysis}, declared)
+    run("Analyzer", Analyzer.EXECUTOR_SPEC.executor_class, read, {"analysis": analysis}, declared)
     counting = {**declared, "settings": CountsSettings().model_dump_json()}
-    run("Counter", CounterExecutor, read, {"counts": artifact(Counts, "counts")}, counting)
+    run("Counter", Counter.EXECUTOR_SPEC.executor_class, read, {"counts": artifact(Counts, "counts")}, counting)
     schema = artifact(standard_artifacts.Schema, "schema")
     (Path(schema.uri) / "schema.pbtxt").write_text(str(contract.load(SERVICE, spec).interactions))
     made = {
@@ -80,7 +80,13 @@ def prepare(folder: Path, day: date, workers: int) -> dict[str, dict[str, float]
         "transformed_examples": artifact(standard_artifacts.Examples, "transformed"),
     }
     given = {"examples": examples, "schema": schema, "analysis": analysis}
-    run("Transform", AnalysedTransformExecutor, given, made, {"feature_spec": spec.model_dump_json()})
+    run(
+        "Transform",
+        AnalysedTransform.EXECUTOR_SPEC.executor_class,
+        given,
+        made,
+        {"feature_spec": spec.model_dump_json()},
+    )
     return measured
 
 

@@ -1,13 +1,15 @@
 """The project's own artifact types, and the places of its files in TFX's."""
 
 import os
-from collections.abc import Mapping, Sequence
 
 from tfx import types
 from tfx.types import artifact_utils
 from tfx.utils import io_utils
 
 from ndr_client.served import QUERY_TOWER
+
+Artifacts = dict[str, list[types.Artifact]]
+"""A step's inputs or outputs, as TFX gives them to its executor: a list for each key."""
 
 
 class Analysis(types.Artifact):
@@ -62,15 +64,9 @@ def split_patterns(examples: types.Artifact, split: str | None = None) -> list[s
     ]
 
 
-def query_tower_folder(towers: str, inputs: Mapping[str, Sequence[types.Artifact]]) -> str:
-    """Return the folder of the query tower's SavedModel: that of the input `query_tower`, else the one beside the item tower.
-
-    Args:
-        towers: the folder of the model's towers.
-        inputs: the step's inputs.
-    """
-    (alone,) = inputs.get(QUERY_TOWER) or [None]
-    return os.path.join(alone.uri if alone else towers, QUERY_TOWER)
+def query_tower_folder(towers: str, query_tower: types.Artifact | None) -> str:
+    """Return the folder of the query tower's SavedModel: the artifact's, if there is one, else the one beside the item tower."""
+    return os.path.join(query_tower.uri if query_tower else towers, QUERY_TOWER)
 
 
 def warm_start_folder(model_uri: str) -> str:

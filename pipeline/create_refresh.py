@@ -18,7 +18,8 @@ from components.pusher.joint import JointPusher
 from components.refresh.component import CatalogueComparison
 from components.refresh.query_tower import QueryTowerExport
 from pipeline.config import Config
-from pipeline.create import CATALOGUE, NOT_SERVED, TRAINER, Checks, set_runners
+from pipeline.create import set_runners
+from pipeline.day_inputs import CATALOGUE, NOT_SERVED, TRAINER, Checks
 from pipeline.refreshing import COMPARISON, Base, pipeline_name
 from schemas import contract
 
@@ -54,13 +55,23 @@ def create_refresh(config: Config, base: Base, day: date) -> Pipeline:
     checks = Checks("Catalogue", catalogue, schema, exclude_splits=NOT_SERVED)
 
     # Stops a refresh that would change too much, before anything is embedded.
-    comparison = CatalogueComparison(catalogue.outputs["examples"], base_catalogue, config.refresh).with_id(COMPARISON)
+    comparison = CatalogueComparison(
+        catalogue=catalogue.outputs["examples"],
+        base_catalogue=base_catalogue,
+        settings=config.refresh.model_dump_json(),
+    ).with_id(COMPARISON)
     comparison.add_upstream_node(checks.validator)
 
     # A query tower has in it what it looks up of items.
     tower = None
     if spec.looked_up:
-        tower = QueryTowerExport(model, transform_graph, catalogue.outputs["examples"], config.trainer, spec)
+        tower = QueryTowerExport(
+            model=model,
+            transform_graph=transform_graph,
+            catalogue=catalogue.outputs["examples"],
+            trainer=config.trainer.model_dump_json(),
+            feature_spec=spec.model_dump_json(),
+        )
         tower.add_upstream_node(comparison)
     query_tower = tower.outputs["query_tower"] if tower else None
 
@@ -81,9 +92,9 @@ def create_refresh(config: Config, base: Base, day: date) -> Pipeline:
         retriever=indexer.outputs["retriever"],
         examples=interactions,
         catalogue=catalogue.outputs["examples"],
-        trainer=config.trainer,
-        spec=spec,
-        day=base.day,
+        trainer=config.trainer.model_dump_json(),
+        feature_spec=spec.model_dump_json(),
+        day=base.day.isoformat(),
         tensorflow=config.server.tensorflow,
         query_tower=query_tower,
         least_recall=config.evaluator.minimum_index_recall,

@@ -12,7 +12,7 @@ from components.example_gen.settings import FROM_LOG
 from components.pusher.versions import PushFolder
 from components.resolver.earlier import BASE_CATALOGUE_KEY, BASE_COUNTS_KEY, MODEL_KEY
 from pipeline.config import Config
-from pipeline.create import BASELINE, CATALOGUE_BEFORE, COUNTS_BEFORE, WARM_START
+from pipeline.day_inputs import BASELINE, CATALOGUE_BEFORE, COUNTS_BEFORE, WARM_START
 from pipeline.glance import input_files, seen
 from pipeline.records import Given, Records, Run
 from pipeline.records.handle import PatientMetadata

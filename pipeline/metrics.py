@@ -16,7 +16,7 @@ from pipeline.config import Config
 from pipeline.records import Run
 from pipeline.report.outcome import Outcome, outcome
 from pipeline.standing import Standing
-from pipeline.summary import oov_share
+from pipeline.words import oov_share
 
 JOB = "ndr"
 PUSH_SECONDS = 10.0

@@ -1,49 +1,27 @@
 """The tables at the end of a run, and after several days."""
 
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from rich import box
 from rich.table import Table
 
-from components.evaluator.names import (
-    ALL,
-    AS_NEW,
-    BASELINE,
-    BASELINES,
-    CANDIDATE,
-    CONTENT_NEIGHBOURS,
-    COOCCURRENCE,
-    NEW_QUERIES_OLD_ITEMS,
-    OLD_QUERIES_NEW_ITEMS,
-    POPULARITY,
-    RECENT_POPULARITY,
-    SIMILAR_ITEMS,
-    SLICES,
-    TAKEN_BEFORE,
+from components.evaluator.names import ALL, BASELINES, CANDIDATE
+from pipeline.records import Run
+from pipeline.words import (
+    ASIDE,
+    NEXT_DAY_SCORERS,
+    SCORERS,
+    blessing_words,
+    chosen_cutoff,
+    from_here,
+    history_words,
+    metric_words,
+    oov_share,
+    slice_order,
+    strongest_baseline,
+    with_interval,
 )
-from pipeline.records import Run, recalls
-
-SCORERS = {
-    CANDIDATE: "model",
-    BASELINE: "last blessed",
-    POPULARITY: "popularity",
-    RECENT_POPULARITY: "recent popularity",
-    TAKEN_BEFORE: "taken before",
-    COOCCURRENCE: "co-occurrence",
-}
-NEXT_DAY_SCORERS = {**SCORERS, BASELINE: "model before"}
-"""Scorers of the next day's evaluation, whose model is the last blessed one."""
-ASIDE = {
-    AS_NEW: "items as if new: by the model, their ids unseen",
-    CONTENT_NEIGHBOURS: "items as if new: by their content alone",
-    SIMILAR_ITEMS: "items like the last of the history, by the item tower",
-    NEW_QUERIES_OLD_ITEMS: "today's query tower, the last blessed items",
-    OLD_QUERIES_NEW_ITEMS: "the last blessed query tower, today's items",
-}
-"""Scorers of separate questions, with recall only."""
 
 
 def tables(run: Run) -> list[Table]:
@@ -80,28 +58,10 @@ def day_table(runs: Sequence[Run]) -> Table:
     return table
 
 
-def chosen_cutoff(cutoffs: Sequence[int]) -> int:
-    """Choose the second K: the first is often too small for a slice of few interactions. 0 if nothing was measured."""
-    return cutoffs[min(1, len(cutoffs) - 1)] if cutoffs else 0
-
-
-def strongest_baseline(run: Run, k: int) -> float | None:
-    """Return the greatest recall@K of a baseline on the next day; None if nothing was evaluated."""
-    found = (recalls(run.next_day_metrics, scorer).get(k) for scorer in BASELINES)
-    return max((value for value in found if value is not None), default=None)
-
-
 def _beside(value: float | None, other: float | None) -> str:
     if value is None:
         return ""
     return f"{value:.3f} ({'  -  ' if other is None else f'{other:.3f}'})"
-
-
-def oov_share(run: Run) -> float:
-    """Return the share of out-of-vocabulary ids among all ids that the examples look up in tables with a vocabulary."""
-    known = [each for each in run.turnover.values() if each["oov_share"] is not None]
-    lookups = sum(each["lookups"] for each in known)
-    return sum(each["oov_share"] * each["lookups"] for each in known) / lookups if lookups else 0.0
 
 
 def _rows(run: Run) -> Table:
@@ -114,24 +74,21 @@ def _rows(run: Run) -> Table:
         splits = ", ".join(f"{split} {examples:,}" for split, examples in rows["splits"].items())
         table.add_row(kind, f"{rows['rows']:,}", f"{sum(filtered.values()):,}", f"{lost:,}", splits)
         for reason, number in filtered.items():
-            table.add_row(f"  {reason}", "", f"{number:,}", "", "")
+            table.add_row(f"  {reason}", "", f"{number:,}")
         for reason, found in rows["dropped"].items():
-            table.add_row(f"  {reason} ({found['first'][0]})", "", "", f"{found['rows']:,}", "")
+            table.add_row(f"  {reason} ({found['first'][0]})", "", "", f"{found['rows']:,}")
         if before := rows.get("before"):
-            table.add_row("  rows of days before the window, for histories alone", f"{before:,}", "", "", "")
+            table.add_row("  rows of days before the window, for histories alone", f"{before:,}")
         if absent := rows.get("absent"):
             table.add_row(
                 f"  missing days before the window, for histories ({absent[0]} to {absent[-1]})",
                 f"{len(absent):,}",
-                "",
-                "",
-                "",
             )
         if other := rows.get("other_days"):
-            table.add_row("  rows of days that are not read", f"{other:,}", "", "", "")
+            table.add_row("  rows of days that are not read", f"{other:,}")
         if (passed := rows.get("passed_over")) and passed["files"]:
             name = f"  files whose names begin with _ or . ({passed['first'][0]})"
-            table.add_row(name, f"{passed['files']:,}", "", "", "")
+            table.add_row(name, f"{passed['files']:,}")
     return table
 
 
@@ -238,45 +195,10 @@ def _slices(run: Run) -> Table:
     return table
 
 
-def slice_order(name: str) -> tuple[int, str]:
-    """Order slices: the pipeline's own as declared, then those of features."""
-    own = [f"{each}={value}" for each, values in SLICES.items() for value in values]
-    return (own.index(name), "") if name in own else (len(own), name)
-
-
 def _candidates(run: Run) -> str:
     less = {"unseen": ", less the query's history", "untaken": ", less all that the user took before"}
     items = f"the whole catalogue of {run.index.get('items', 0):,} items"
     return items + less.get(run.metrics.get(ALL, {}).get("candidates", ""), "")
-
-
-def blessing_words(run: Run) -> str:
-    """Say whether a run's model was blessed, and still is."""
-    if run.withdrawn:
-        return "withdrawn"
-    if run.waived:
-        return "yes, below a baseline"
-    return {None: "", True: "yes", False: "no"}[run.blessed]
-
-
-def history_words(histories: Mapping[str, Any]) -> str:
-    """Format the lengths of histories; see `components.example_validator.lengths`."""
-    return f"{histories['train']:.1f} of {histories['last']} items on average in training, {histories['eval']:.1f} held out"
-
-
-def metric_words(name: str) -> str:
-    """Format a metric's name: `recall_at_50` becomes recall@50."""
-    return name.replace("_at_", "@").replace("_", " ")
-
-
-def with_interval(found: list[float | None] | None, scorer: str) -> str:
-    """Format a value, with the interval for learnt models only."""
-    if found is None or found[0] is None:
-        return ""
-    value, low, high = found
-    if low is None or high is None or scorer in (*BASELINES, CONTENT_NEIGHBOURS):
-        return f"{value:.4f}"
-    return f"{value:.4f} [{low:.3f}, {high:.3f}]"
 
 
 def _outcome(run: Run) -> Table:
@@ -310,9 +232,3 @@ def _outcome(run: Run) -> Table:
     for part, place in sorted(run.pushed.items()):
         table.add_row(part, from_here(place))
     return table
-
-
-def from_here(place: str) -> str:
-    """Return a path below the current folder relative to it."""
-    path = Path(os.path.normpath(place))
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else place

@@ -7,17 +7,16 @@ days while these may recur, and numbers at the scale that its weights were train
 import json
 import os
 from dataclasses import asdict
-from typing import Any
 
 import apache_beam as beam
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 from pyarrow import parquet
-from tfx import types
-from tfx.dsl.components.base import base_beam_component, base_beam_executor, executor_spec
+from tfx.dsl.component.experimental.annotations import BeamComponentParameter, InputArtifact, OutputArtifact, Parameter
+from tfx.dsl.component.experimental.decorators import component
 from tfx.dsl.io import fileio
-from tfx.types import artifact_utils, component_spec, standard_artifacts
+from tfx.types import standard_artifacts
 from tfx.utils import io_utils
 
 from components import recorded
@@ -34,113 +33,77 @@ COUNTS = "counts"
 MOMENTS_FILE = "moments.json"
 
 
-class AnalyzerSpec(component_spec.ComponentSpec):
-    """Parameters, inputs and outputs of the Analyzer."""
-
-    PARAMETERS = {
-        "feature_spec": component_spec.ExecutionParameter(type=str),
-        "day": component_spec.ExecutionParameter(type=int),
-    }
-    INPUTS = {
-        "examples": component_spec.ChannelParameter(type=standard_artifacts.Examples),
-        "base_model": component_spec.ChannelParameter(type=standard_artifacts.Model, optional=True),
-    }
-    OUTPUTS = {"analysis": component_spec.ChannelParameter(type=Analysis)}
-
-
-class AnalyzerExecutor(base_beam_executor.BaseBeamExecutor):
-    """Counts what is new, adds it to the counts of earlier days, and decides which ids enter and leave the vocabularies."""
-
-    def Do(  # noqa: N802
-        self,
-        input_dict: dict[str, list[types.Artifact]],
-        output_dict: dict[str, list[types.Artifact]],
-        exec_properties: dict[str, Any],
-    ) -> None:
-        """Override of TFX's method."""
-        self._log_startup(input_dict, output_dict, exec_properties)
-        spec = FeatureSpec.model_validate_json(exec_properties["feature_spec"])
-        analysis = artifact_utils.get_single_instance(output_dict["analysis"])
-        base = [warm_start_folder(model.uri) for model in input_dict.get("base_model") or []]
-        day = exec_properties["day"]
-        # Counts of older code belong to the newest window with each id.
-        counted_through = (files.read_span(base[0]) or day - 1) if base else -1
-        counts = os.path.join(analysis.uri, COUNTS)
-        fileio.makedirs(counts)
-        with self._make_beam_pipeline() as pipeline:
-            measured = {
-                split: pipeline
-                | f"Read[{split}]" >> ReadExamples(input_dict["examples"], split)
-                | f"Measure[{split}]"
-                >> beam.ParDo(Measure(spec, day, counted_through + 1, split)).with_outputs(MOMENTS, main="ids")
-                for split in (TRAIN_SPLIT, EVAL_SPLIT)
-            }
-            _ = (
-                [each["ids"] for each in measured.values()]
-                | "OfBoth" >> beam.Flatten()
-                | "Count" >> beam.CombinePerKey(Count())
-                | "WriteCounts" >> beam.Map(_write_counts, counts)
-            )
-            _ = (
-                measured[TRAIN_SPLIT][MOMENTS]
-                | "AddMoments" >> beam.CombinePerKey(AddMoments())
-                | "AsText" >> beam.MapTuple(lambda name, moments: json.dumps([name, moments.mean, moments.deviation]))
-                | "WriteMoments" >> beam.io.WriteToText(os.path.join(counts, MOMENTS_FILE), shard_name_template="")
-            )
-        known, turnover = {}, {}
-        for name, table in spec.tables.items():
-            # A new table starts empty; the Trainer decides whether training may continue from that model.
-            has_table = bool(base) and files.has_table(base[0], name)
-            previous = files.read_known(base[0], name) if has_table else Known()
-            known[name], turnover[name] = admit(
-                previous,
-                day - counted_through,
-                _read_counts(counts, name, TRAIN_SPLIT),
-                _read_counts(counts, name, EVAL_SPLIT),
-                table.vocabulary,
-                table.hash_buckets,
-            )
-        scales = {
-            name: (mean, deviation)
-            for name, mean, deviation in map(
-                json.loads, io_utils.read_string_file(os.path.join(counts, MOMENTS_FILE)).splitlines()
-            )
-        }
-        # Scales do not change after training: a scale that moved with each day's data would move all embeddings.
-        scales |= files.read_scales(base[0]) if base else {}
-        files.write(analysis.uri, known, scales, day)
-        fileio.rmtree(counts)
-        analysis.set_string_custom_property(
-            recorded.TURNOVER, json.dumps({name: asdict(each) for name, each in sorted(turnover.items())})
-        )
-
-
-class Analyzer(base_beam_component.BaseBeamComponent):
-    """Computes the vocabularies and scales of a day.
+@component(use_beam=True)
+def Analyzer(
+    examples: InputArtifact[standard_artifacts.Examples],
+    analysis: OutputArtifact[Analysis],
+    feature_spec: Parameter[str],
+    day: Parameter[int],
+    base_model: InputArtifact[standard_artifacts.Model] = None,
+    pipeline: BeamComponentParameter[beam.Pipeline] = None,
+) -> None:
+    """Count what is new, add it to the counts of earlier days, and decide which ids enter and leave the vocabularies.
 
     Args:
         examples: interactions. The split `train` is analysed; ids of `eval` are counted for the next days.
+        analysis: the output; see `components.analysis.files`. Its property `turnover`, JSON, describes the changes of each table.
+        feature_spec: the dataset's features, as JSON: the features of each vocabulary, and its rules.
+        day: the span of the run, in days since 1970-01-01.
         base_model: the model that training continues from, whose vocabularies, counts and scales are carried over; a first day has
             none.
-        spec: names the features of each vocabulary, and its rules.
-        day: the day of the run, in days since 1970-01-01.
-
-    Output `analysis`: see `components.analysis.files`; its property `turnover`, JSON, describes the changes of each table.
+        pipeline: TFX's.
     """
-
-    SPEC_CLASS = AnalyzerSpec
-    EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(AnalyzerExecutor)
-
-    def __init__(self, examples: types.BaseChannel, base_model: types.BaseChannel, spec: FeatureSpec, day: int) -> None:
-        super().__init__(
-            AnalyzerSpec(
-                examples=examples,
-                base_model=base_model,
-                feature_spec=spec.model_dump_json(),
-                day=day,
-                analysis=types.Channel(type=Analysis),
-            )
+    spec = FeatureSpec.model_validate_json(feature_spec)
+    base = warm_start_folder(base_model.uri) if base_model else None
+    # Counts of older code belong to the newest window with each id.
+    counted_through = (files.read_span(base) or day - 1) if base else -1
+    counts = os.path.join(analysis.uri, COUNTS)
+    fileio.makedirs(counts)
+    with pipeline:
+        measured = {
+            split: pipeline
+            | f"Read[{split}]" >> ReadExamples([examples], split)
+            | f"Measure[{split}]"
+            >> beam.ParDo(Measure(spec, day, counted_through + 1, split)).with_outputs(MOMENTS, main="ids")
+            for split in (TRAIN_SPLIT, EVAL_SPLIT)
+        }
+        _ = (
+            [each["ids"] for each in measured.values()]
+            | "OfBoth" >> beam.Flatten()
+            | "Count" >> beam.CombinePerKey(Count())
+            | "WriteCounts" >> beam.Map(_write_counts, counts)
         )
+        _ = (
+            measured[TRAIN_SPLIT][MOMENTS]
+            | "AddMoments" >> beam.CombinePerKey(AddMoments())
+            | "AsText" >> beam.MapTuple(lambda name, moments: json.dumps([name, moments.mean, moments.deviation]))
+            | "WriteMoments" >> beam.io.WriteToText(os.path.join(counts, MOMENTS_FILE), shard_name_template="")
+        )
+    known, turnover = {}, {}
+    for name, table in spec.tables.items():
+        # A new table starts empty; the Trainer decides whether training may continue from that model.
+        previous = files.read_known(base, name) if base and files.has_table(base, name) else Known()
+        known[name], turnover[name] = admit(
+            previous,
+            day - counted_through,
+            _read_counts(counts, name, TRAIN_SPLIT),
+            _read_counts(counts, name, EVAL_SPLIT),
+            table.vocabulary,
+            table.hash_buckets,
+        )
+    scales = {
+        name: (mean, deviation)
+        for name, mean, deviation in map(
+            json.loads, io_utils.read_string_file(os.path.join(counts, MOMENTS_FILE)).splitlines()
+        )
+    }
+    # Scales do not change after training: a scale that moved with each day's data would move all embeddings.
+    scales |= files.read_scales(base) if base else {}
+    files.write(analysis.uri, known, scales, day)
+    fileio.rmtree(counts)
+    analysis.set_string_custom_property(
+        recorded.TURNOVER, json.dumps({name: asdict(each) for name, each in sorted(turnover.items())})
+    )
 
 
 def _write_counts(counts: tuple[tuple[str, str], pa.Table], folder: str) -> None:

@@ -8,7 +8,6 @@ from dataclasses import asdict
 from typing import Any
 
 import tensorflow_model_analysis as tfma
-from tfx import types
 from tfx.components import Evaluator
 from tfx.components.evaluator import constants, executor
 from tfx.dsl.components.base import executor_spec
@@ -20,6 +19,7 @@ from components import (
     beam_memory,  # noqa: F401  # which makes small pipelines cheap
     recorded,
 )
+from components.artifacts import Artifacts
 from components.evaluator import names, slices
 from components.evaluator.metrics import RankingMetric
 from components.evaluator.names import (
@@ -108,12 +108,7 @@ class EvaluatorExecutor(executor.Executor):
     even if the limit allows that (`Limit.beyond_noise`); this executor does not.
     """
 
-    def Do(  # noqa: N802
-        self,
-        input_dict: dict[str, list[types.Artifact]],
-        output_dict: dict[str, list[types.Artifact]],
-        exec_properties: dict[str, Any],
-    ) -> None:
+    def Do(self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]) -> None:
         """Override of TFX's method."""
         super().Do(input_dict, output_dict, exec_properties)
         evaluation = artifact_utils.get_single_instance(output_dict[standard_component_specs.EVALUATION_KEY])

@@ -4,7 +4,6 @@ The Evaluator that follows is TFX's own; it adds the ranks up to metrics with TF
 """
 
 import os
-from collections.abc import Mapping
 from typing import Any
 
 import apache_beam as beam
@@ -12,9 +11,9 @@ from tfx import types
 from tfx.dsl.components.base import base_beam_component, base_beam_executor, executor_spec
 from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, component_spec, standard_artifacts
-from tfx.utils import io_utils, path_utils
+from tfx.utils import path_utils
 
-from components.artifacts import Counts, ItemIndex, Retriever
+from components.artifacts import Artifacts, Counts, ItemIndex, Retriever, split_patterns
 from components.counts.files import THROUGH, TRAINING
 from components.evaluator.held_out import RankHeldOut
 from components.evaluator.interactions import ReadByGroup, Window
@@ -60,12 +59,7 @@ class RankerSpec(component_spec.ComponentSpec):
 class RankerExecutor(base_beam_executor.BaseBeamExecutor):
     """Embeds the catalogue with the last blessed model, and items as new with the candidate, then ranks."""
 
-    def Do(  # noqa: N802
-        self,
-        input_dict: dict[str, list[types.Artifact]],
-        output_dict: dict[str, list[types.Artifact]],
-        exec_properties: dict[str, Any],
-    ) -> None:
+    def Do(self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]) -> None:
         """Override of TFX's method."""
         self._log_startup(input_dict, output_dict, exec_properties)
         settings = EvaluatorSettings.model_validate_json(exec_properties["settings"])
@@ -146,22 +140,17 @@ class Ranker(base_beam_component.BaseBeamComponent):
         )
 
 
-def _task(
-    input_dict: Mapping[str, list[types.Artifact]], settings: EvaluatorSettings, spec: FeatureSpec, span: int
-) -> Task:
-    judged = judged_split(artifact_utils.get_single_instance(input_dict["catalogue"]))
-    interactions, catalogue = (
-        [io_utils.all_files_pattern(uri) for uri in artifact_utils.get_split_uris(input_dict[key], split)]
-        for key, split in (("examples", EVAL_SPLIT), ("catalogue", judged))
-    )
+def _task(input_dict: Artifacts, settings: EvaluatorSettings, spec: FeatureSpec, span: int) -> Task:
+    examples, catalogue = (artifact_utils.get_single_instance(input_dict[key]) for key in ("examples", "catalogue"))
+    judged = judged_split(catalogue)
     baseline = input_dict.get("baseline_model") or []
     candidate = path_utils.serving_model_path(artifact_utils.get_single_uri(input_dict["model"]))
     models = dict(zip((CANDIDATE, BASELINE), [*input_dict["model"], *baseline], strict=False))
     index = artifact_utils.get_single_uri(input_dict["index"])
     retrievers = read_description(index).retrievers
     return Task(
-        interactions=interactions,
-        catalogue=catalogue,
+        interactions=split_patterns(examples, EVAL_SPLIT),
+        catalogue=split_patterns(catalogue, judged),
         models={name: path_utils.serving_model_path(model.uri) for name, model in models.items()},
         counts=[
             *(os.path.join(each.uri, THROUGH) for each in input_dict.get("base_counts") or []),

@@ -17,13 +17,14 @@ from tfx.types import artifact_utils, component_spec, standard_artifacts
 from tfx.utils import io_utils
 from tfx_bsl.coders import example_coder
 
+from components.artifacts import Artifacts
 from components.example_gen import sources
 from components.example_gen.accounting import SHOWN_EXAMPLES, Accounting
 from components.example_gen.cleaning import ACCOUNTING, FILE, ROW, Cleaning, before_rows, from_bytes
 from components.example_gen.columns import BLOCKED, catalogue_columns, columns_of
 from components.example_gen.day_driver import Request
 from components.example_gen.examples import partitions, serialized_examples
-from components.example_gen.keyed import BASE_MODEL, OUTPUTS, PARAMETERS, Ingestion, Inputs, KeyedDriver, KeyedExecutor
+from components.example_gen.keyed import BASE_MODEL, OUTPUTS, PARAMETERS, Ingestion, KeyedDriver, KeyedExecutor
 from components.example_gen.point_in_time import EARLIER_SPLIT, JUDGED_SPLIT, Tables, Told, Versions, tell
 from components.example_gen.settings import ExampleGenSettings
 from components.example_gen.split_names import BLOCKED_SPLIT, CATALOGUE_SPLIT
@@ -43,7 +44,7 @@ class OfCatalogue:
     """How the catalogue becomes examples."""
 
     @staticmethod
-    def ingestion(request: Request, inputs: Inputs) -> Ingestion:
+    def ingestion(request: Request, inputs: Artifacts) -> Ingestion:
         """Describe how the catalogue of a day becomes examples.
 
         Raises:

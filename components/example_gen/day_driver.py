@@ -3,17 +3,17 @@
 import abc
 import copy
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import date
 from typing import Any
 
-from tfx import types
 from tfx.components.example_gen import driver, utils
 from tfx.orchestration.portable import data_types
 from tfx.proto.orchestration import driver_output_pb2
 from tfx.types import standard_component_specs
 
 from components import recorded
+from components.artifacts import Artifacts
 from components.example_gen import sources
 from components.example_gen.settings import ExampleGenSettings
 from schemas.features import FeatureSpec
@@ -69,5 +69,5 @@ class DayDriver(driver.Driver):
         return output
 
     @abc.abstractmethod
-    def files(self, request: Request, inputs: Mapping[str, Sequence[types.Artifact]]) -> sources.Found:
+    def files(self, request: Request, inputs: Artifacts) -> sources.Found:
         """Find the files of the day, given the step's input artifacts."""

@@ -1,7 +1,7 @@
 """The interactions of a day's window as examples, each with its item's features and its user's history."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import date
 from typing import Any, Literal
@@ -16,6 +16,7 @@ from tfx.dsl.components.base import base_beam_component, base_beam_executor, exe
 from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, component_spec, standard_artifacts
 
+from components.artifacts import Artifacts
 from components.example_gen import sources
 from components.example_gen.accounting import Accounting
 from components.example_gen.catalogue import CatalogueTable, places
@@ -69,7 +70,7 @@ class InteractionSpec(component_spec.ComponentSpec):
 class InteractionDriver(DayDriver):
     """The driver of the InteractionExampleGen."""
 
-    def files(self, request: Request, inputs: Mapping[str, Sequence[types.Artifact]]) -> sources.Found:
+    def files(self, request: Request, inputs: Artifacts) -> sources.Found:
         """Find the files of the window's days."""
         return sources.interaction_files(request.settings, _window(request, inputs))
 
@@ -77,12 +78,7 @@ class InteractionDriver(DayDriver):
 class InteractionExecutor(base_beam_executor.BaseBeamExecutor):
     """Reads, cleans, joins and writes the interactions."""
 
-    def Do(  # noqa: N802
-        self,
-        input_dict: dict[str, list[types.Artifact]],
-        output_dict: dict[str, list[types.Artifact]],
-        exec_properties: dict[str, Any],
-    ) -> None:
+    def Do(self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]) -> None:
         """Override of TFX's method.
 
         Raises:
@@ -351,7 +347,7 @@ def _has_empty_split(accounting: Accounting) -> bool:
     return any(not accounting.rewarded.get(split) for split in (TRAIN_SPLIT, EVAL_SPLIT))
 
 
-def _window(request: Request, inputs: Mapping[str, Sequence[types.Artifact]]) -> Window:
+def _window(request: Request, inputs: Artifacts) -> Window:
     has_history = request.spec.history is not None
     return Window.of(request.settings, request.day, goes_on=bool(inputs.get("base_model")), has_history=has_history)
 

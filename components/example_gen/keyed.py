@@ -1,16 +1,16 @@
 """The common part of steps that ingest a table with one row for each id: catalogue and users."""
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
-from tfx import types
 from tfx.dsl.components.base import base_beam_executor
 from tfx.types import artifact_utils, component_spec, standard_artifacts
 
 from components import recorded
+from components.artifacts import Artifacts
 from components.example_gen.accounting import Kind
 from components.example_gen.cleaning import Cleaning
 from components.example_gen.day_driver import DayDriver, Request
@@ -23,8 +23,6 @@ PARAMETERS = {
 OUTPUTS = {"examples": component_spec.ChannelParameter(type=standard_artifacts.Examples)}
 
 BASE_MODEL = {"base_model": component_spec.ChannelParameter(type=standard_artifacts.Model, optional=True)}
-
-Inputs = Mapping[str, Sequence[types.Artifact]]
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ class Keyed(abc.ABC):
 
     @staticmethod
     @abc.abstractmethod
-    def ingestion(request: Request, inputs: Inputs) -> Ingestion:
+    def ingestion(request: Request, inputs: Artifacts) -> Ingestion:
         """Describe how the table becomes examples, given the step's input artifacts.
 
         Raises:
@@ -66,7 +64,7 @@ class Keyed(abc.ABC):
 class KeyedDriver(Keyed, DayDriver):
     """The driver of such a step."""
 
-    def files(self, request: Request, inputs: Inputs) -> Found:
+    def files(self, request: Request, inputs: Artifacts) -> Found:
         """Find the table's files."""
         return self.ingestion(request, inputs).found
 
@@ -74,12 +72,7 @@ class KeyedDriver(Keyed, DayDriver):
 class KeyedExecutor(Keyed, base_beam_executor.BaseBeamExecutor):
     """Reads, cleans and writes such a table."""
 
-    def Do(  # noqa: N802
-        self,
-        input_dict: dict[str, list[types.Artifact]],
-        output_dict: dict[str, list[types.Artifact]],
-        exec_properties: dict[str, Any],
-    ) -> None:
+    def Do(self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]) -> None:
         """Override of TFX's method.
 
         Raises:

@@ -15,6 +15,7 @@ from tfx.dsl.components.base import base_beam_component, executor_spec
 from tfx.types import component_spec, standard_artifacts
 
 from components import ragged
+from components.artifacts import Artifacts
 from components.example_gen import sources
 from components.example_gen.accounting import Accounting
 from components.example_gen.catalogue import earlier_entries, entries, first_held_out, read_rows, splits_of
@@ -22,7 +23,7 @@ from components.example_gen.cleaning import FILE, ROW, Cleaning, from_bytes, par
 from components.example_gen.columns import BLOCKED, TYPES, Column, catalogue_columns, columns_of
 from components.example_gen.day_driver import Request
 from components.example_gen.examples import partitions
-from components.example_gen.keyed import OUTPUTS, PARAMETERS, Ingestion, Inputs, KeyedDriver, KeyedExecutor
+from components.example_gen.keyed import OUTPUTS, PARAMETERS, Ingestion, KeyedDriver, KeyedExecutor
 from components.example_gen.point_in_time import DAYS, EARLIER_SPLIT, JUDGED_SPLIT, tell
 from components.example_gen.settings import ExampleGenSettings
 from components.example_gen.sources import MICROSECONDS_A_DAY, Window, microseconds
@@ -46,7 +47,7 @@ class OfLog:
     """How a catalogue is made from the log."""
 
     @staticmethod
-    def ingestion(request: Request, inputs: Inputs) -> Ingestion:
+    def ingestion(request: Request, inputs: Artifacts) -> Ingestion:
         """Select the part of the log to read: what is newer than an earlier day's catalogue; without one, a first run's window.
 
         Raises:

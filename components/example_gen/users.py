@@ -10,13 +10,14 @@ from tfx import types
 from tfx.dsl.components.base import base_beam_component, executor_spec
 from tfx.types import component_spec, standard_artifacts
 
+from components.artifacts import Artifacts
 from components.example_gen import sources
 from components.example_gen.catalogue import FinishCatalogue, read_rows, versioned
 from components.example_gen.cleaning import Cleaning, before_rows
 from components.example_gen.columns import columns_of, user_columns
 from components.example_gen.day_driver import Request
 from components.example_gen.examples import partitions
-from components.example_gen.keyed import BASE_MODEL, OUTPUTS, PARAMETERS, Ingestion, Inputs, KeyedDriver, KeyedExecutor
+from components.example_gen.keyed import BASE_MODEL, OUTPUTS, PARAMETERS, Ingestion, KeyedDriver, KeyedExecutor
 from components.example_gen.point_in_time import EARLIER_SPLIT, Tables
 from components.example_gen.settings import ExampleGenSettings, SourceSettings
 from schemas.errors import UserError
@@ -37,7 +38,7 @@ class OfUsers:
     """How the users' table becomes examples."""
 
     @staticmethod
-    def ingestion(request: Request, inputs: Inputs) -> Ingestion:
+    def ingestion(request: Request, inputs: Artifacts) -> Ingestion:
         """Describe how the users' table of a day becomes examples.
 
         Raises:

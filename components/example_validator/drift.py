@@ -16,6 +16,7 @@ from tfx.types.standard_component_specs import DistributionValidatorSpec
 from tfx.utils import io_utils, json_utils
 
 from components import recorded
+from components.artifacts import Artifacts
 from components.example_gen.interactions import EVAL_SPLIT, TRAIN_SPLIT
 from components.example_gen.sources import EPOCH
 from components.example_validator import lengths
@@ -82,12 +83,7 @@ class StoppingDistributionExecutor(executor.Executor):
     Sets the lengths of histories on the artifact, in the form of `components.example_validator.lengths`.
     """
 
-    def Do(  # noqa: N802
-        self,
-        input_dict: dict[str, list[types.Artifact]],
-        output_dict: dict[str, list[types.Artifact]],
-        exec_properties: dict[str, Any],
-    ) -> Any:
+    def Do(self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]) -> Any:
         """Override of TFX's method.
 
         Raises:

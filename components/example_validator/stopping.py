@@ -10,18 +10,14 @@ from tfx.dsl.components.base import executor_spec
 from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import io_utils
 
+from components.artifacts import Artifacts
 from schemas.errors import UserError
 
 
 class StoppingExecutor(executor.Executor):
     """TFX's executor; afterwards raises a UserError that names every anomaly."""
 
-    def Do(  # noqa: N802
-        self,
-        input_dict: dict[str, list[types.Artifact]],
-        output_dict: dict[str, list[types.Artifact]],
-        exec_properties: dict[str, Any],
-    ) -> Any:
+    def Do(self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]) -> Any:
         """Override of TFX's method.
 
         Raises:

@@ -59,7 +59,7 @@ class IndexerSpec(component_spec.ComponentSpec):
 class IndexerExecutor(base_beam_executor.BaseBeamExecutor):
     """Embeds by Beam, then builds in one process, which holds all embeddings, or each shard of them by Beam."""
 
-    def Do(  # noqa: N802
+    def Do(
         self,
         input_dict: dict[str, list[types.Artifact]],
         output_dict: dict[str, list[types.Artifact]],
@@ -79,7 +79,7 @@ class IndexerExecutor(base_beam_executor.BaseBeamExecutor):
             catalogue=[io_utils.all_files_pattern(uri) for uri in catalogue],
             filters=FILTERS.validate_json(exec_properties.get("filters") or "{}"),
             settings=settings,
-            query_tower=query_tower_folder(model, input_dict),
+            query_tower=query_tower_folder(model, next(iter(input_dict.get(QUERY_TOWER) or []), None)),
             index=artifact.uri,
             retriever=artifact_utils.get_single_uri(output_dict["retriever"]),
         )

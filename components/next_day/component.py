@@ -11,7 +11,7 @@ from tfx.types import artifact_utils, component_spec, standard_artifacts
 from tfx.utils import io_utils
 
 from components import recorded
-from components.artifacts import Counts, NextDayJudgement
+from components.artifacts import Artifacts, Counts, NextDayJudgement, split_patterns
 from components.counts.component import through_folder
 from components.evaluator.evaluator import METRICS_FILE, in_short
 from components.evaluator.next_day import judge_next_day
@@ -48,12 +48,7 @@ class NextDaySpec(component_spec.ComponentSpec):
 class NextDayExecutor(base_beam_executor.BaseBeamExecutor):
     """Ranks all of a day with models of earlier days, if there are any."""
 
-    def Do(  # noqa: N802
-        self,
-        input_dict: dict[str, list[types.Artifact]],
-        output_dict: dict[str, list[types.Artifact]],
-        exec_properties: dict[str, Any],
-    ) -> None:
+    def Do(self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]) -> None:
         """Override of TFX's method.
 
         Raises:
@@ -68,20 +63,19 @@ class NextDayExecutor(base_beam_executor.BaseBeamExecutor):
         artifact.set_string_custom_property(recorded.JUDGEMENT, judgement.to_json())
 
     def _judge(
-        self, input_dict: dict[str, list[types.Artifact]], exec_properties: dict[str, Any], folder: str
+        self, input_dict: Artifacts, exec_properties: dict[str, Any], folder: str
     ) -> tuple[dict[str, Any], Judgement]:
         models = input_dict.get("model") or []
         if not models:
             return {}, Judgement(reason=NO_MODEL)
+        examples, catalogue = (artifact_utils.get_single_instance(input_dict[key]) for key in ("examples", "catalogue"))
         earlier = input_dict.get("earlier_model") or []
         counts = through_folder(input_dict.get("counts") or [])
         progress("ranks the day with models of earlier days", 0.0)
         working = os.path.join(folder, WORKING)
         found = judge_next_day(
-            interactions=_patterns(input_dict, "examples", TRAIN_SPLIT, EVAL_SPLIT),
-            catalogue=_patterns(
-                input_dict, "catalogue", judged_split(artifact_utils.get_single_instance(input_dict["catalogue"]))
-            ),
+            interactions=[*split_patterns(examples, TRAIN_SPLIT), *split_patterns(examples, EVAL_SPLIT)],
+            catalogue=split_patterns(catalogue, judged_split(catalogue)),
             model=models[0].uri,
             earlier_model=earlier[0].uri if earlier else None,
             counts=[counts] if counts else [],
@@ -148,11 +142,3 @@ class NextDay(base_beam_component.BaseBeamComponent):
                 judgement=types.Channel(type=NextDayJudgement),
             )
         )
-
-
-def _patterns(input_dict: dict[str, list[types.Artifact]], key: str, *splits: str) -> list[str]:
-    return [
-        io_utils.all_files_pattern(uri)
-        for split in splits
-        for uri in artifact_utils.get_split_uris(input_dict[key], split)
-    ]

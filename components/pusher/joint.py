@@ -15,7 +15,7 @@ from tfx.types.standard_component_specs import MODEL_BLESSING_KEY
 from tfx.utils import json_utils, proto_utils
 
 from components import recorded
-from components.artifacts import ItemIndex, QueryTower, Retriever, query_tower_folder
+from components.artifacts import Artifacts, ItemIndex, QueryTower, Retriever, query_tower_folder
 from components.evaluator.names import ALL, CANDIDATE
 from components.indexer import faiss_index
 from components.indexer.files import DESCRIPTION, IDS, read_description
@@ -31,8 +31,6 @@ RETRIEVER_KEY = "retriever"
 INDEX_KEY = "index"
 EVALUATION_KEY = "evaluation"
 INDEX_FILES = (faiss_index.FILE, DESCRIPTION, IDS)  # what a vector service needs; not the embeddings themselves
-
-Inputs = dict[str, list[types.Artifact]]
 
 
 class JointPusherSpec(standard_component_specs.PusherSpec):
@@ -54,7 +52,7 @@ class JointExecutor(executor.Executor):
     cache hands out the blessing of then, and to push it again would undo the rollback without a word.
     """
 
-    def Do(self, input_dict: Inputs, output_dict: Inputs, exec_properties: dict[str, Any]) -> None:  # noqa: N802
+    def Do(self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]) -> None:
         """Push the version; TFX calls this."""
         self._log_startup(input_dict, output_dict, exec_properties)
         pushed = artifact_utils.get_single_instance(output_dict[standard_component_specs.PUSHED_MODEL_KEY])
@@ -67,7 +65,9 @@ class JointExecutor(executor.Executor):
             return
         custom_config = json_utils.loads(exec_properties[standard_component_specs.CUSTOM_CONFIG_KEY])
         model = self.GetModelPath(input_dict)
-        sources = sources_of(model, input_dict)
+        retriever, index = (artifact_utils.get_single_uri(input_dict[key]) for key in (RETRIEVER_KEY, INDEX_KEY))
+        (query_tower,) = input_dict.get(QUERY_TOWER) or [None]
+        sources = sources_of(model, retriever, index, query_tower)
         run = str(self._context.pipeline_run_id) if self._context else ""
         labels.configure(
             folder, sources
@@ -136,14 +136,15 @@ class JointPusher(base_component.BaseComponent):
         )
 
 
-def sources_of(model: str, inputs: Inputs) -> dict[str, Source]:
-    """Where each part of a version lies.
+def sources_of(towers: str, retriever: str, index: str, query_tower: types.Artifact | None) -> dict[str, Source]:
+    """Return the place of each component of a version.
 
     Args:
-        model: the folder of the towers.
-        inputs: TFX's, by the names that the Pusher gives them.
+        towers: the folder of the model's towers.
+        retriever: the folder of the retrievers.
+        index: the folder of the index.
+        query_tower: of a refresh that has one of its own.
     """
-    retriever, index = (artifact_utils.get_single_uri(inputs[key]) for key in (RETRIEVER_KEY, INDEX_KEY))
     described = read_description(index)
     folders = (
         {INDEX: index}
@@ -151,20 +152,20 @@ def sources_of(model: str, inputs: Inputs) -> dict[str, Source]:
         else {name: os.path.join(index, name) for name in shard_names(INDEX, described.shards)}
     )
     return {
-        QUERY_TOWER: Source(query_tower_folder(model, inputs)),
-        ITEM_TOWER: Source(os.path.join(model, ITEM_TOWER)),
+        QUERY_TOWER: Source(query_tower_folder(towers, query_tower)),
+        ITEM_TOWER: Source(os.path.join(towers, ITEM_TOWER)),
         **{name: Source(os.path.join(retriever, name)) for name in described.retrievers},
         **{name: Source(folder, INDEX_FILES) for name, folder in folders.items()},
     }
 
 
-def _metrics(inputs: Inputs) -> dict[str, float]:
+def _metrics(inputs: Artifacts) -> dict[str, float]:
     """Return the model's metrics over all interactions, without intervals and without NaN."""
     evaluation = artifact_utils.get_single_instance(inputs[EVALUATION_KEY])
     found = json.loads(evaluation.get_string_custom_property(recorded.METRICS)).get(ALL, {}).get(CANDIDATE, {})
     return {name: value for name, (value, *_) in found.items() if math.isfinite(value)}
 
 
-def _is_withdrawn(inputs: Inputs) -> bool:
+def _is_withdrawn(inputs: Artifacts) -> bool:
     blessing = artifact_utils.get_single_instance(inputs[MODEL_BLESSING_KEY])
     return bool(blessing.get_int_custom_property(recorded.WITHDRAWN))

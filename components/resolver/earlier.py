@@ -3,10 +3,10 @@
 from typing import Any
 
 import ml_metadata as mlmd
-from tfx import types
 from tfx.dsl.components.common import resolver
 
 from components import recorded
+from components.artifacts import Artifacts
 
 MODEL_KEY = "model"
 BLESSING_KEY = "model_blessing"
@@ -14,8 +14,6 @@ STATISTICS_KEY = "statistics"
 BASE_CATALOGUE_KEY = "base_catalogue"
 BASE_COUNTS_KEY = "base_counts"
 COUNTS_BEFORE_KEY = "counts_before"
-
-Artifacts = dict[str, list[types.Artifact]]
 
 
 class BlessedBefore(resolver.ResolverStrategy):

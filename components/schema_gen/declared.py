@@ -11,7 +11,7 @@ SCHEMA_FILE = "schema.pbtxt"
 
 
 @component
-def DeclaredSchema(  # noqa: N802
+def DeclaredSchema(
     text: Parameter[str],
     schema: OutputArtifact[standard_artifacts.Schema],
 ) -> None:

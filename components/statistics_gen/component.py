@@ -12,6 +12,7 @@ from tfx.components.statistics_gen.executor import DEFAULT_FILE_NAME
 from tfx.dsl.components.base import base_beam_executor, executor_spec
 from tfx.types import artifact_utils, standard_component_specs
 
+from components.artifacts import Artifacts
 from components.decoded import ReadExamples, decode
 from components.statistics_gen.combining import Statistics
 
@@ -19,12 +20,7 @@ from components.statistics_gen.combining import Statistics
 class ColumnStatisticsExecutor(base_beam_executor.BaseBeamExecutor):
     """Writes the statistics of each split."""
 
-    def Do(  # noqa: N802
-        self,
-        input_dict: dict[str, list[types.Artifact]],
-        output_dict: dict[str, list[types.Artifact]],
-        exec_properties: dict[str, Any],
-    ) -> None:
+    def Do(self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]) -> None:
         """Override of TFX's method."""
         self._log_startup(input_dict, output_dict, exec_properties)
         examples = artifact_utils.get_single_instance(input_dict[standard_component_specs.EXAMPLES_KEY])

@@ -14,7 +14,7 @@ from tfx.types.standard_component_specs import TrainerSpec
 from tfx.utils import io_utils, json_utils
 
 from components import recorded
-from components.artifacts import Analysis, warm_start_folder
+from components.artifacts import Analysis, Artifacts, warm_start_folder
 from components.example_gen.interactions import EVAL_SPLIT
 from components.example_gen.point_in_time import EARLIER_SPLIT, JUDGED_SPLIT
 from components.example_gen.split_names import BLOCKED_SPLIT, CATALOGUE_SPLIT
@@ -61,12 +61,7 @@ class RetrievalTrainerExecutor(executor.GenericExecutor):
     `base_model` of the arguments is the folder of the earlier day's model to continue from, or None.
     """
 
-    def Do(  # noqa: N802
-        self,
-        input_dict: dict[str, list[types.Artifact]],
-        output_dict: dict[str, list[types.Artifact]],
-        exec_properties: dict[str, Any],
-    ) -> None:
+    def Do(self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]) -> None:
         """Override of TFX's method."""
         super().Do(input_dict, output_dict, exec_properties)
         custom_config = json_utils.loads(exec_properties[standard_component_specs.CUSTOM_CONFIG_KEY])
@@ -79,11 +74,8 @@ class RetrievalTrainerExecutor(executor.GenericExecutor):
         if fileio.exists(unfinished):
             fileio.rmtree(unfinished)
 
-    def _GetFnArgs(  # noqa: N802
-        self,
-        input_dict: dict[str, list[types.Artifact]],
-        output_dict: dict[str, list[types.Artifact]],
-        exec_properties: dict[str, Any],
+    def _GetFnArgs(
+        self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]
     ) -> fn_args_utils.FnArgs:
         arguments = super()._GetFnArgs(input_dict, output_dict, exec_properties)
         (catalogue,) = input_dict[CATALOGUE_KEY]
@@ -114,8 +106,8 @@ class RetrievalTrainerExecutor(executor.GenericExecutor):
 
 
 def _unfinished_folder(
-    input_dict: dict[str, list[types.Artifact]],
-    output_dict: dict[str, list[types.Artifact]],
+    input_dict: Artifacts,
+    output_dict: Artifacts,
     exec_properties: dict[str, Any],
 ) -> str:
     """Return a folder beside the step's artifacts, named by a digest of its inputs, which all attempts have in common."""

@@ -13,9 +13,9 @@ import tensorflow as tf
 import tensorflow_transform as tft
 from tensorflow_transform import impl_helper
 from tensorflow_transform.tf_metadata import metadata_io, schema_utils
-from tfx import types
-from tfx.dsl.components.base import base_beam_component, base_beam_executor, executor_spec
-from tfx.types import artifact_utils, component_spec, standard_artifacts
+from tfx.dsl.component.experimental.annotations import BeamComponentParameter, InputArtifact, OutputArtifact, Parameter
+from tfx.dsl.component.experimental.decorators import component
+from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import io_utils
 
 from components.artifacts import Analysis
@@ -25,77 +25,38 @@ from components.transform.preprocessing import preprocessing_fn
 from schemas.features import FeatureSpec
 
 
-class AnalysedTransformSpec(component_spec.ComponentSpec):
-    """Parameters, inputs and outputs of the Transform."""
-
-    PARAMETERS = {"feature_spec": component_spec.ExecutionParameter(type=str)}
-    INPUTS = {
-        "examples": component_spec.ChannelParameter(type=standard_artifacts.Examples),
-        "schema": component_spec.ChannelParameter(type=standard_artifacts.Schema),
-        "analysis": component_spec.ChannelParameter(type=Analysis),
-    }
-    OUTPUTS = {
-        "transform_graph": component_spec.ChannelParameter(type=standard_artifacts.TransformGraph),
-        "transformed_examples": component_spec.ChannelParameter(type=standard_artifacts.Examples),
-    }
-
-
-class AnalysedTransformExecutor(base_beam_executor.BaseBeamExecutor):
-    """Makes the graph, then the model inputs."""
-
-    def Do(  # noqa: N802
-        self,
-        input_dict: dict[str, list[types.Artifact]],
-        output_dict: dict[str, list[types.Artifact]],
-        exec_properties: dict[str, Any],
-    ) -> None:
-        """Override of TFX's method."""
-        self._log_startup(input_dict, output_dict, exec_properties)
-        graph = artifact_utils.get_single_uri(output_dict["transform_graph"])
-        analysis = artifact_utils.get_single_uri(input_dict["analysis"])
-        schema = io_utils.get_only_uri_in_dir(artifact_utils.get_single_uri(input_dict["schema"]))
-        write_graph(graph, schema, {"feature_spec": exec_properties["feature_spec"], "analysis": analysis})
-        transformed = artifact_utils.get_single_instance(output_dict["transformed_examples"])
-        transformed.split_names = artifact_utils.encode_split_names([TRAIN_SPLIT])
-        raw = artifact_utils.get_split_uri(input_dict["examples"], TRAIN_SPLIT)
-        written = artifact_utils.get_split_uri([transformed], TRAIN_SPLIT)
-        spec = FeatureSpec.model_validate_json(exec_properties["feature_spec"])
-        with self._make_beam_pipeline() as pipeline:
-            _ = (
-                pipeline
-                | "Files" >> beam.Create(sorted(tf.io.gfile.glob(io_utils.all_files_pattern(raw))))
-                | "Spread" >> beam.Reshuffle()
-                | "Transform" >> beam.ParDo(TransformFiles(graph, spec, written))
-            )
-
-
-class AnalysedTransform(base_beam_component.BaseBeamComponent):
-    """Transforms the `train` split of examples.
+@component(use_beam=True)
+def AnalysedTransform(
+    examples: InputArtifact[standard_artifacts.Examples],
+    schema: InputArtifact[standard_artifacts.Schema],
+    analysis: InputArtifact[Analysis],
+    transform_graph: OutputArtifact[standard_artifacts.TransformGraph],
+    transformed_examples: OutputArtifact[standard_artifacts.Examples],
+    feature_spec: Parameter[str],
+    pipeline: BeamComponentParameter[beam.Pipeline] = None,
+) -> None:
+    """Make the graph, then the model inputs of the `train` split.
 
     Args:
-        examples: raw interactions; `transformed_examples` has files of the same names.
-        schema: the interactions' schema.
+        examples: raw interactions.
+        schema: their schema.
         analysis: the output of the Analyzer.
-        spec: the dataset's features.
-
-    Output `transform_graph` has the form of TFX's Transform, `transformed_examples` has the split `train`.
+        transform_graph: an output in the form of TFX's Transform.
+        transformed_examples: an output with the split `train`, and files of the names that `examples` has.
+        feature_spec: the dataset's features, as JSON.
+        pipeline: TFX's.
     """
-
-    SPEC_CLASS = AnalysedTransformSpec
-    EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(AnalysedTransformExecutor)
-
-    def __init__(
-        self, examples: types.BaseChannel, schema: types.BaseChannel, analysis: types.BaseChannel, spec: FeatureSpec
-    ) -> None:
-        super().__init__(
-            AnalysedTransformSpec(
-                examples=examples,
-                schema=schema,
-                analysis=analysis,
-                feature_spec=spec.model_dump_json(),
-                transform_graph=types.Channel(type=standard_artifacts.TransformGraph),
-                transformed_examples=types.Channel(type=standard_artifacts.Examples),
-            )
+    config = {"feature_spec": feature_spec, "analysis": analysis.uri}
+    write_graph(transform_graph.uri, io_utils.get_only_uri_in_dir(schema.uri), config)
+    transformed_examples.split_names = artifact_utils.encode_split_names([TRAIN_SPLIT])
+    raw, written = (artifact_utils.get_split_uri([each], TRAIN_SPLIT) for each in (examples, transformed_examples))
+    spec = FeatureSpec.model_validate_json(feature_spec)
+    with pipeline:
+        _ = (
+            pipeline
+            | "Files" >> beam.Create(sorted(tf.io.gfile.glob(io_utils.all_files_pattern(raw))))
+            | "Spread" >> beam.Reshuffle()
+            | "Transform" >> beam.ParDo(TransformFiles(transform_graph.uri, spec, written))
         )
 
 

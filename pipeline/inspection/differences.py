@@ -10,7 +10,7 @@ from rich.table import Table
 from components.evaluator.names import CANDIDATE
 from pipeline.inspection.show import seconds_words
 from pipeline.records import Run
-from pipeline.summary import metric_words
+from pipeline.words import metric_words
 
 # Two equal runs never take exactly the same time: a step's time differs only if it exceeds both limits.
 LEAST_SECONDS, LEAST_SHARE = 1.0, 0.1

@@ -10,7 +10,8 @@ from rich.table import Table
 
 from pipeline.origin import Origin
 from pipeline.records import CLOSED, UNCHANGED, Artifact, Graph, Run, run_json
-from pipeline.summary import blessing_words, from_here, tables
+from pipeline.summary import tables
+from pipeline.words import blessing_words, from_here
 
 
 def run_tables(run: Run, graph: Graph) -> list[Table]:

@@ -9,7 +9,7 @@ from components import recorded
 from pipeline.inspection.show import artifact_json, code_words, files_words, presence, seconds_words
 from pipeline.origin import Origin
 from pipeline.records import PUSHED, Artifact, Execution, Graph
-from pipeline.summary import from_here
+from pipeline.words import from_here
 
 NOT_RECORDED = "code and configuration were not recorded"
 

@@ -23,7 +23,7 @@ from tfx.types import standard_artifacts
 
 from pipeline import day_run, digests, refresh_run
 from pipeline.config import Config
-from pipeline.create import TRAINER
+from pipeline.day_inputs import TRAINER
 from pipeline.kubeflow.pods import Pod, share_pods
 from pipeline.kubeflow.settings import KubeflowSettings, Machine
 from pipeline.missed import DAYS_BACK, MAKE_UP_DAYS

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from pipeline.records import CLOSED, PASSED_OVER, Run
-from pipeline.summary import metric_words
+from pipeline.words import metric_words
 
 
 class Outcome(Enum):

@@ -18,7 +18,8 @@ from pipeline.report import lineage_graph, trends
 from pipeline.report.facts import Distance, Facts, Missing
 from pipeline.report.outcome import outcome, reasons, verdict
 from pipeline.skew_file import Skew
-from pipeline.summary import (
+from pipeline.tuning.file import Tuning
+from pipeline.words import (
     SCORERS,
     chosen_cutoff,
     metric_words,
@@ -27,7 +28,6 @@ from pipeline.summary import (
     strongest_baseline,
     with_interval,
 )
-from pipeline.tuning.file import Tuning
 from schemas.features import Embedded, FeatureSpec
 
 HERE = Path(__file__).parent

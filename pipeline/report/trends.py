@@ -13,8 +13,8 @@ from pipeline.records import Run
 from pipeline.report.charts import Chart, Value, bar_chart, column_place, line_chart, log_scatter
 from pipeline.report.facts import Distance, Frequencies, Missing
 from pipeline.report.outcome import Outcome, outcome, reasons
-from pipeline.summary import ASIDE, NEXT_DAY_SCORERS, SCORERS
 from pipeline.tuning.file import Tuning
+from pipeline.words import ASIDE, NEXT_DAY_SCORERS, SCORERS
 
 MOST_EMPTY_DAYS = 62
 MOST_LINES = 6

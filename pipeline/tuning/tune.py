@@ -21,10 +21,10 @@ from pipeline import digests, lock
 from pipeline.config import Config
 from pipeline.records import Graph, Lineage, Records, connection, has_begun
 from pipeline.report.facts import place
-from pipeline.summary import chosen_cutoff
 from pipeline.tuning import file
 from pipeline.tuning.file import Tuning
 from pipeline.tuning.records import TrialRecords
+from pipeline.words import chosen_cutoff
 from schemas.errors import UserError
 
 assert components  # its import selects Keras 2

@@ -18,7 +18,7 @@ from tfx.types import standard_artifacts
 
 from components import recorded
 from components.analysis import files, statistics
-from components.analysis.component import AnalyzerExecutor
+from components.analysis.component import Analyzer
 from components.analysis.statistics import COMPACT_AT, MOMENTS, AddMoments, Count, Measure, Moments, count
 from components.analysis.vocabulary import Known, entries
 from components.artifacts import Analysis, warm_start_folder
@@ -244,7 +244,7 @@ def analyse(
             with tf.io.TFRecordWriter(f"{path}/{number}.gz", "GZIP") as writer:
                 for each in written:
                     writer.write(each)
-    AnalyzerExecutor().Do(
+    Analyzer.EXECUTOR_SPEC.executor_class().Do(
         {"examples": [interactions], "base_model": [base] if base else []},
         {"analysis": [analysis]},
         {"feature_spec": SPEC.model_dump_json(), "day": day},

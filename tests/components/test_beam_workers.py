@@ -18,13 +18,13 @@ from tfx.types import standard_artifacts
 
 from benchmarks import logs
 from benchmarks.logs import FIRST_DAY, World, write
-from components.analysis.component import AnalyzerExecutor
+from components.analysis.component import Analyzer
 from components.artifacts import Analysis
 from components.example_gen import examples, sources
 from components.example_gen.catalogue import CatalogueExecutor
 from components.example_gen.day_driver import Request
 from components.example_gen.interactions import InteractionExecutor
-from components.transform.component import AnalysedTransformExecutor
+from components.transform.component import AnalysedTransform
 from pipeline import config as configuration
 from pipeline.beam_settings import JobServerSettings, RunnerSettings, WorkerSettings
 from schemas import contract
@@ -66,7 +66,7 @@ class Steps:
     def analysis(self, runner: RunnerSettings, interactions: types.Artifact) -> types.Artifact:
         properties = {"feature_spec": self._spec.model_dump_json(), "day": sources.span(self._day)}
         inputs = {"examples": [interactions], "base_model": []}
-        return self._run(AnalyzerExecutor, runner, inputs, Analysis, "analysis", properties)
+        return self._run(Analyzer.EXECUTOR_SPEC.executor_class, runner, inputs, Analysis, "analysis", properties)
 
     def transformed(
         self, runner: RunnerSettings, interactions: types.Artifact, analysis: types.Artifact
@@ -80,8 +80,8 @@ class Steps:
         graph.uri = str(self._folder("graph"))
         inputs = {"examples": [interactions], "schema": [schema], "analysis": [analysis]}
         return self._run(
-            AnalysedTransformExecutor, runner, inputs, standard_artifacts.Examples, "transformed_examples", properties,
-            {"transform_graph": [graph]},
+            AnalysedTransform.EXECUTOR_SPEC.executor_class, runner, inputs, standard_artifacts.Examples, "transformed_examples",
+            properties, {"transform_graph": [graph]},
         )  # fmt: skip
 
     @property

@@ -15,7 +15,7 @@ from tfx.types import standard_artifacts
 
 from components.artifacts import Counts
 from components.counts import files
-from components.counts.component import CounterExecutor
+from components.counts.component import Counter
 from components.counts.files import ONE, THROUGH, TRAINING, USER_PARTS
 from components.counts.settings import CountsSettings
 from components.digests import partition_of
@@ -79,7 +79,7 @@ def count(
     counts = Counts()
     counts.uri = f"{folder}/counts"
     parameters = {"settings": settings.model_dump_json(), "feature_spec": SPEC.model_dump_json(), "day": day}
-    CounterExecutor().Do(inputs, {"counts": [counts]}, parameters)
+    Counter.EXECUTOR_SPEC.executor_class().Do(inputs, {"counts": [counts]}, parameters)
     return Path(counts.uri)
 
 

@@ -19,7 +19,7 @@ from components.artifacts import ItemIndex, Retriever
 from components.indexer.component import FILTERS, IndexerExecutor
 from components.indexer.files import ItemEmbeddings
 from components.indexer.settings import IndexerSettings
-from components.infra_validator.component import InfraValidatorExecutor
+from components.infra_validator.component import InfraValidator
 from components.infra_validator.parity import Parity
 from components.trainer.export import load_tower
 from components.trainer.model import TwoTowerModel
@@ -117,7 +117,7 @@ class World:
         transform, blessing = standard_artifacts.TransformGraph(), standard_artifacts.InfraBlessing()
         transform.uri, blessing.uri = f"{self.models[0].uri}/transform", str(to / "blessing")
         Path(blessing.uri).mkdir(parents=True)
-        InfraValidatorExecutor().Do(
+        InfraValidator.EXECUTOR_SPEC.executor_class().Do(
             {
                 "model": [model],
                 "transform_graph": [transform],

@@ -22,8 +22,8 @@ from components.indexer.component import IndexerExecutor
 from components.indexer.settings import IndexerSettings
 from components.indexer.shards import shards_of
 from components.refresh.changes import Changes, changed_pattern, compare, read_gone
-from components.refresh.component import ChangesExecutor
-from components.refresh.query_tower import QueryTowerExecutor
+from components.refresh.component import CatalogueComparison
+from components.refresh.query_tower import QueryTowerExport
 from components.refresh.settings import RefreshSettings
 from ndr_client.served import QUERY_TOWER
 from schemas.errors import UserError
@@ -82,7 +82,7 @@ class World:
     def compared(self, before: types.Artifact, now: types.Artifact, most: float = 1.0) -> types.Artifact:
         changes = CatalogueChanges()
         changes.uri = f"{now.uri}-changes"
-        ChangesExecutor().Do(
+        CatalogueComparison.EXECUTOR_SPEC.executor_class().Do(
             {"base_catalogue": [before], "catalogue": [now]},
             {"changes": [changes]},
             {"settings": RefreshSettings(most_changed=most).model_dump_json()},
@@ -191,7 +191,7 @@ def test_a_query_tower_that_is_exported_anew_looks_up_the_new_catalogue(tmp_path
         made[name] = export(BY_ID, TOWERS, tmp_path / f"model {name}", catalogue=f"{catalogue.uri}/Split-catalogue/*")
     transform, tower = standard_artifacts.TransformGraph(), QueryTower()
     transform.uri, tower.uri = f"{made['before'].uri}/transform", str(tmp_path / "tower")
-    QueryTowerExecutor().Do(
+    QueryTowerExport.EXECUTOR_SPEC.executor_class().Do(
         {"model": [made["before"]], "transform_graph": [transform], "catalogue": [patterns["now"]]},
         {"query_tower": [tower]},
         {"trainer": trainer_settings(TOWERS).model_dump_json(), "feature_spec": BY_ID.model_dump_json()},

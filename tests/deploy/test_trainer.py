@@ -12,7 +12,7 @@ from rendered import EXAMPLE, KUBERNETES, Resource, copy, of_kind, render
 
 from components.trainer import strategies
 from pipeline import run_node
-from pipeline.create import TRAINER
+from pipeline.day_inputs import TRAINER
 
 WORKERS = 3
 

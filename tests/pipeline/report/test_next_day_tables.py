@@ -10,7 +10,8 @@ from rich.table import Table
 from components.next_day.record import Judgement
 from pipeline.inspection.show import run_table
 from pipeline.records import run_json
-from pipeline.summary import day_table, strongest_baseline, tables
+from pipeline.summary import day_table, tables
+from pipeline.words import strongest_baseline
 
 
 def text(*shown: Table) -> str:

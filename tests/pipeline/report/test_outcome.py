@@ -8,7 +8,7 @@ from made_up import BY_DAY, FAILED, REFUSED, a_run
 
 from pipeline.origin import Origin
 from pipeline.report.outcome import Outcome, day_runs, outcome, reasons, verdict
-from pipeline.summary import blessing_words
+from pipeline.words import blessing_words
 
 PASSED_OVER = {"state": "passed over", "version": None, "blessed": None}
 

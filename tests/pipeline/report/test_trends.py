@@ -12,7 +12,7 @@ from pipeline.report import trends
 from pipeline.report.charts import Chart, Line
 from pipeline.report.facts import Distance, Missing
 from pipeline.report.outcome import Outcome
-from pipeline.summary import chosen_cutoff
+from pipeline.words import chosen_cutoff
 
 CONFIG = config.load(Path(config.__file__).parent / "configs" / "movielens.yaml")
 
