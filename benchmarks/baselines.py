@@ -13,7 +13,8 @@ from scipy import sparse
 
 from components.evaluator.cooccurrence import Neighbours
 from components.evaluator.positions import positions
-from components.evaluator.ranking import Excluded, Ranks, rank_by_score
+from components.evaluator.query_items import Excluded
+from components.evaluator.ranking import Ranks, rank_by_score
 from components.evaluator.ranking_entries import rank_by_entries
 from components.evaluator.settings import EvaluatorSettings
 

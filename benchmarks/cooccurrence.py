@@ -19,7 +19,7 @@ from benchmarks.intervals import groups_of, interval
 from components.evaluator import cooccurrence
 from components.evaluator.cooccurrence import ONE, Neighbours
 from components.evaluator.expectation import hit_probability
-from components.evaluator.ranking import Excluded
+from components.evaluator.query_items import Excluded
 from components.evaluator.ranking_entries import rank_by_entries
 from components.example_gen.histories import histories
 

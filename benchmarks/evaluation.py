@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import common
-from components.evaluator.ranking import BLOCK_QUERIES, Excluded, rank_by_embedding, top_rows
+from components.evaluator.block_search import BLOCK_QUERIES
+from components.evaluator.query_items import Excluded
+from components.evaluator.ranking import rank_by_embedding, top_rows
 
 WIDTH = 64
 SEEN = 20

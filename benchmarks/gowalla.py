@@ -28,7 +28,8 @@ from scipy import sparse
 
 from benchmarks import common
 from components.evaluator.expectation import discounted_gain, hit_probability, ideal_gain
-from components.evaluator.ranking import Excluded, Ranks, rank_by_embedding, rank_by_score
+from components.evaluator.query_items import Excluded
+from components.evaluator.ranking import Ranks, rank_by_embedding, rank_by_score
 from components.trainer.inputs import Batch
 from components.trainer.model import TwoTowerModel, build_model
 from components.trainer.optimizers import build_optimizer

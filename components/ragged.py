@@ -16,6 +16,11 @@ def lengths(lists: pa.Array) -> NDArray[np.int64]:
     return pc.list_value_length(lists).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
 
 
+def rows(offsets: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Return [values] the row of each value."""
+    return np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+
+
 def from_lengths(lengths: ArrayLike, values: pa.Array, mask: pa.Array | None = None) -> pa.ListArray:
     """Cut values into lists of [rows] lengths; those in the mask are missing."""
     return pa.ListArray.from_arrays(pa.array(offsets(lengths), pa.int32()), values, mask=mask)

@@ -13,11 +13,12 @@ from components.analysis import files as analysis_files
 from components.artifacts import warm_start_folder
 from components.counts.files import ONE
 from components.evaluator import facts, slices
+from components.evaluator.block_search import TIE
 from components.evaluator.content import Content
 from components.evaluator.known import Known
 from components.evaluator.names import CANDIDATE
 from components.evaluator.positions import positions
-from components.evaluator.ranking import TIE, top_among
+from components.evaluator.ranking import top_among
 from components.evaluator.settings import EvaluatorSettings
 from components.example_gen.sources import MICROSECONDS_A_DAY
 from components.indexer import files as item_files

@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from components.decoded import decode, lists
+from components.evaluator.block_search import TIE
 from components.evaluator.cooccurrence import weights_by_age
 from components.evaluator.positions import positions
-from components.evaluator.ranking import TIE, Excluded, Ranks, not_counted
+from components.evaluator.query_items import Excluded, not_counted
+from components.evaluator.ranking import Ranks
 from components.indexer.embedding import read_serialized
 from components.transform.text import tokens
 from schemas.features import CANDIDATE_ID, FeatureSpec, NumberFeature, TextFeature, VectorFeature

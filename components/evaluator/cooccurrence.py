@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from components import ragged
-from components.evaluator.ranking import Excluded
+from components.evaluator.query_items import Excluded
 
 ONE = 1 << 20
 """Shares and weights are whole numbers: their sums do not depend on the order, so that equal scores are equal."""

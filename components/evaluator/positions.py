@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from components import ragged
 from components.decoded import lists
-from components.evaluator.ranking import Excluded
+from components.evaluator.query_items import Excluded
 
 
 def positions(ids: pa.Array, catalogue: pa.Array) -> NDArray[np.int64]:

@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from components import ragged
-from components.evaluator.ranking import Excluded, Ranks, rank_by_score
+from components.evaluator.query_items import Excluded
+from components.evaluator.ranking import Ranks, rank_by_score
 
 FLAGS = 1 << 26  # bytes to mark excluded items in
 

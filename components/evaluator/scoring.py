@@ -27,15 +27,8 @@ from components.evaluator.names import (
     TAKEN_BEFORE,
 )
 from components.evaluator.positions import positions, rows_of_lists
-from components.evaluator.ranking import (
-    Bonuses,
-    Excluded,
-    Ranks,
-    rank_and_retrieve,
-    rank_by_embedding,
-    rank_by_score,
-    top_rows,
-)
+from components.evaluator.query_items import Bonuses, Excluded
+from components.evaluator.ranking import Ranks, rank_and_retrieve, rank_by_embedding, rank_by_score, top_rows
 from components.evaluator.ranking_entries import rank_by_entries, top_by_entries, top_by_popularity
 from components.evaluator.settings import EvaluatorSettings
 from components.evaluator.taken import Taken

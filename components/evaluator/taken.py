@@ -10,7 +10,7 @@ from scipy import sparse
 
 from components.counts import files as counts_files
 from components.evaluator.positions import positions
-from components.evaluator.ranking import Excluded
+from components.evaluator.query_items import Excluded
 
 PLACES = 1 << 13  # the maximum number of a user's items whose order in time is distinguished
 
@@ -58,7 +58,7 @@ class Taken:
             histories: the rows of each query's history.
         """
         queries, entries = self._entries(users, times)
-        queries = np.concatenate([queries, _queries(histories)])
+        queries = np.concatenate([queries, histories.queries])
         rows = np.concatenate([self._rows[entries], histories.rows])
         order = np.argsort(queries, kind="stable")
         return Excluded(np.searchsorted(queries[order], np.arange(len(users) + 1)), rows[order])
@@ -79,8 +79,8 @@ class Taken:
         queries, entries = self._entries(users, times)
         place = entries - self._offsets[users][queries]  # the newest is 0
         carried = queries * size + self._rows[entries]
-        of_history = _queries(histories) * size + histories.rows
-        position = np.arange(len(histories.rows)) - histories.offsets[_queries(histories)]
+        of_history = histories.queries * size + histories.rows
+        position = np.arange(len(histories.rows)) - histories.offsets[histories.queries]
         keys, inverse = np.unique(np.concatenate([carried, of_history]), return_inverse=True)
         in_history = inverse[len(carried) :]
         counts, newest = np.zeros(len(keys), np.int64), np.zeros(len(keys), np.int64)
@@ -101,7 +101,3 @@ class Taken:
         entries = start + np.arange(len(queries))
         earlier = self._last[entries] < times[queries]
         return queries[earlier], entries[earlier]
-
-
-def _queries(lists: Excluded) -> NDArray[np.int64]:
-    return np.repeat(np.arange(len(lists.offsets) - 1), np.diff(lists.offsets))

@@ -8,7 +8,9 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from components.evaluator.ranking import TIE, Bonuses, top_rows
+from components.evaluator.block_search import TIE
+from components.evaluator.query_items import Bonuses
+from components.evaluator.ranking import top_rows
 from components.indexer.files import ItemEmbeddings
 from components.trainer.repeats import Repeats
 from components.transform.preprocessing import fingerprint

@@ -13,8 +13,9 @@ from components.decoded import decode, rewarded, single
 from components.digests import partition_of
 from components.evaluator.expectation import hit_probability
 from components.evaluator.positions import rows_of_lists
+from components.evaluator.query_items import Bonuses, Excluded
 from components.evaluator.ranked import USER_GROUPS
-from components.evaluator.ranking import Bonuses, Excluded, rank_by_embedding
+from components.evaluator.ranking import rank_by_embedding
 from components.trainer.model import TwoTowerModel
 from components.transform import raw_features
 from components.transform.catalogue_lookup import CatalogueLookup, Inputs

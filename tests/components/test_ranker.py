@@ -22,8 +22,9 @@ from components.analysis.vocabulary import Known, entries
 from components.artifacts import Counts, ItemIndex, Retriever, warm_start_folder
 from components.counts.files import THROUGH, TRAINING
 from components.digests import is_drawn
-from components.evaluator import catalogue, ranked, ranking, slices
+from components.evaluator import block_search, catalogue, ranked, slices
 from components.evaluator.as_new import AsNew
+from components.evaluator.block_search import TIE
 from components.evaluator.cooccurrence import FADES, NEWEST
 from components.evaluator.expectation import hit_probability, reciprocal_rank
 from components.evaluator.interactions import Window
@@ -46,7 +47,6 @@ from components.evaluator.names import (
 )
 from components.evaluator.next_day import NextDay, judge_next_day
 from components.evaluator.ranker import RankerExecutor
-from components.evaluator.ranking import TIE
 from components.evaluator.settings import EvaluatorSettings
 from components.example_gen.sources import MICROSECONDS_A_DAY
 from components.indexer.component import IndexerExecutor
@@ -497,9 +497,9 @@ def test_several_workers_leave_the_same_files_to_the_byte(world: World) -> None:
 def test_four_shards_of_the_catalogue_leave_the_same_files_to_the_byte(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ranking, "BLOCK_ITEMS", len(ITEMS) // 4)
+    monkeypatch.setattr(block_search, "BLOCK_ITEMS", len(ITEMS) // 4)
     whole = world.rank("whole")
-    monkeypatch.setattr(ranking, "SHARD_BYTES", 1)
+    monkeypatch.setattr(block_search, "SHARD_BYTES", 1)
     assert world.rank("shards") == whole
 
 

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from components.evaluator import ranking
-from components.evaluator.ranking import Bonuses, Excluded, Ranks
+from components.evaluator import block_search, ranking
+from components.evaluator.query_items import Bonuses, Excluded
+from components.evaluator.ranking import Ranks
 from components.indexer import on_disk
 
 
@@ -87,9 +88,9 @@ def test_ranks_are_those_by_definition(case: Any, block_items: int, block_querie
     queries, items, true_rows, lists = case
     lists = lists if excludes else [[] for _ in lists]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ranking, "BLOCK_ITEMS", block_items)
-        patch.setattr(ranking, "BLOCK_QUERIES", block_queries)
-        patch.setattr(ranking, "MOST_IN_A_BYTE", 3)
+        patch.setattr(block_search, "BLOCK_ITEMS", block_items)
+        patch.setattr(block_search, "BLOCK_QUERIES", block_queries)
+        patch.setattr(block_search, "MOST_IN_A_BYTE", 3)
         left_out = excluded_of(lists) if excludes else None
         found = ranking.rank_by_embedding(queries, items, true_rows, left_out)
         bonuses, added = bonuses_of(true_rows, len(items))
@@ -117,10 +118,10 @@ def test_four_shards_give_the_same_as_one_to_the_last_tie(items: int, queries: i
         return [each.tolist() for each in (*ranks, rows, first)]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ranking, "BLOCK_ITEMS", max(1, -(-items // 4)))
-        patch.setattr(ranking, "BLOCK_QUERIES", 5)
+        patch.setattr(block_search, "BLOCK_ITEMS", max(1, -(-items // 4)))
+        patch.setattr(block_search, "BLOCK_QUERIES", 5)
         whole, among = found(vectors), ranking.top_among(asked, vectors, passing, k)
-        patch.setattr(ranking, "SHARD_BYTES", 1)
+        patch.setattr(block_search, "SHARD_BYTES", 1)
         assert found(vectors) == found(on_disk.copy(vectors)) == whole
         of_shards = ranking.top_among(asked, vectors, passing, k)
     scores = np.einsum("qw,qkw->qk", asked, vectors[among])
@@ -145,7 +146,7 @@ def test_the_same_item_in_two_blocks_does_not_beat_itself() -> None:
     found = ranking.rank_by_embedding(unit[:50], items, true_rows)
     scores = unit[:50].astype(np.float64) @ items.astype(np.float64).T
     lead = scores - np.take_along_axis(scores, true_rows[:, np.newaxis], axis=1)
-    same(found, Ranks((lead > ranking.TIE).sum(axis=1), (np.abs(lead) <= ranking.TIE).sum(axis=1) - 1))
+    same(found, Ranks((lead > block_search.TIE).sum(axis=1), (np.abs(lead) <= block_search.TIE).sum(axis=1) - 1))
     assert found.tied.min() >= 1
 
 
