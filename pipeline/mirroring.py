@@ -20,7 +20,7 @@ def mirror(source: str, target: str, every: timedelta | None, say: Callable[[str
     Args:
         source: its address or path.
         target: a folder of this machine; made if it is not there.
-        every: the pause between two passes; None for one pass. What fails is then told once, and tried again.
+        every: the pause between two passes; None for one pass. What fails is then reported once, and tried again.
         say: called with each message.
 
     Raises:
@@ -33,7 +33,7 @@ def mirror(source: str, target: str, every: timedelta | None, say: Callable[[str
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: asked.set())
     with exclusive(Path(target)):
-        told = ""
+        reported = ""
         while not asked.is_set():
             try:
                 words = _words(mirror_once(PushFolder(source), PushFolder(target)))
@@ -41,17 +41,17 @@ def mirror(source: str, target: str, every: timedelta | None, say: Callable[[str
                 if every is None:
                     raise
                 words = str(error)
-            if words != told and words:
+            if words != reported and words:
                 say(words)
-            told = words
+            reported = words
             if every is None:
                 return
             asked.wait(every.total_seconds())
 
 
 def _words(done: Mirrored) -> str:
-    said = [f"copied version {version}" for version in done.copied]
-    said += [f"removed version {version}" for version in done.removed]
+    lines = [f"copied version {version}" for version in done.copied]
+    lines += [f"removed version {version}" for version in done.removed]
     if done.labels is not None:
-        said.append("labels: " + (", ".join(f"{name} {version}" for name, version in done.labels.items()) or "none"))
-    return "\n".join(said)
+        lines.append("labels: " + (", ".join(f"{name} {version}" for name, version in done.labels.items()) or "none"))
+    return "\n".join(lines)

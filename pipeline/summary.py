@@ -183,8 +183,8 @@ def _slices(run: Run) -> Table:
     cutoffs = sorted(run.recall)
     k = chosen_cutoff(cutoffs)
     table = Table(title=f"recall@{k} by slice, among {_candidates(run)}", title_justify="left")
-    there = run.metrics.get("all", {})
-    scorers = {key: title for key, title in SCORERS.items() if key in there}
+    of_all = run.metrics.get("all", {})
+    scorers = {key: title for key, title in SCORERS.items() if key in of_all}
     table.add_column("", no_wrap=True, min_width=max((len(name) for name in run.metrics), default=0))
     table.add_column("inter-\nactions", justify="right")
     _add_scorers(table, scorers)

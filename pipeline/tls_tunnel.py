@@ -143,8 +143,8 @@ async def _connected(way: Way, context: ssl.SSLContext, reader: StreamReader, wr
 
 
 async def _pass_on(reader: StreamReader, writer: StreamWriter) -> None:
-    while said := await reader.read(MAX_START):
-        writer.write(said)
+    while data := await reader.read(MAX_START):
+        writer.write(data)
         await writer.drain()
     if writer.can_write_eof():  # TLS cannot half-close, so it is closed
         writer.write_eof()
@@ -187,12 +187,12 @@ class _MySQL:
         await start_tls()
         self._send(writer, 2, login)
         while True:
-            said = await self._packet(reader)
-            self._send(self._writer, self._number, said)
-            if said[0] in (MYSQL_OK, MYSQL_ERROR):
+            data = await self._packet(reader)
+            self._send(self._writer, self._number, data)
+            if data[0] in (MYSQL_OK, MYSQL_ERROR):
                 return
             self._number += 1
-            if said != MYSQL_MORE_NONE_ASKED:
+            if data != MYSQL_MORE_NONE_ASKED:
                 self._send(writer, self._number + 1, await self._packet(self._reader))
                 self._number += 1
 
@@ -227,9 +227,9 @@ class _PostgreSQL:
 
     async def listen(self) -> None:
         """Answer a driver that prefers encryption that this side has none; then it starts."""
-        while (said := await self._message())[4:] in POSTGRESQL_ENCRYPTIONS:
+        while (data := await self._message())[4:] in POSTGRESQL_ENCRYPTIONS:
             self._writer.write(b"N")
-        self._startup = said
+        self._startup = data
 
     async def begin(self, reader: StreamReader, writer: StreamWriter, start_tls: Callable[[], Awaitable[None]]) -> None:
         """Ask the server for TLS, and forward the driver's start message."""
@@ -243,10 +243,10 @@ class _PostgreSQL:
             kind, size = await reader.readexactly(1), int.from_bytes(await reader.readexactly(4), "big")
             if not 4 <= size <= MAX_START:
                 raise _TlsError("expected a PostgreSQL server, found something else")
-            said = await reader.readexactly(size - 4)
+            data = await reader.readexactly(size - 4)
             if kind == POSTGRESQL_LOGIN:  # an unencrypted driver cannot use a login that is bound to TLS
-                said = said.replace(POSTGRESQL_BOUND_LOGIN, b"")
-            self._writer.write(kind + (len(said) + 4).to_bytes(4, "big") + said)
+                data = data.replace(POSTGRESQL_BOUND_LOGIN, b"")
+            self._writer.write(kind + (len(data) + 4).to_bytes(4, "big") + data)
 
     async def _message(self) -> bytes:
         size = await self._reader.readexactly(4)

@@ -21,7 +21,7 @@ from tfx.utils import io_utils
 
 from components import recorded
 from components.analysis import files
-from components.analysis.statistics import MOMENTS, AddMoments, Count, Measure
+from components.analysis.statistics import MOMENTS, Count, Measure, add_moments
 from components.analysis.vocabulary import LOOKUPS, Known, admit, entries
 from components.artifacts import Analysis, warm_start_folder
 from components.decoded import ReadExamples
@@ -75,7 +75,7 @@ def Analyzer(
         )
         _ = (
             measured[TRAIN_SPLIT][MOMENTS]
-            | "AddMoments" >> beam.CombinePerKey(AddMoments())
+            | "AddMoments" >> beam.CombinePerKey(add_moments)
             | "AsText" >> beam.MapTuple(lambda name, moments: json.dumps([name, moments.mean, moments.deviation]))
             | "WriteMoments" >> beam.io.WriteToText(os.path.join(counts, MOMENTS_FILE), shard_name_template="")
         )

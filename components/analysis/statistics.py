@@ -165,24 +165,9 @@ class Count(beam.CombineFn):
         return count(accumulator)
 
 
-class AddMoments(beam.CombineFn):
-    """Adds up the moments of all batches."""
-
-    def create_accumulator(self) -> Moments:
-        """Override of Beam's method."""
-        return Moments()
-
-    def add_input(self, accumulator: Moments, element: Moments) -> Moments:
-        """Override of Beam's method."""
-        return accumulator + element
-
-    def merge_accumulators(self, accumulators: Iterable[Moments]) -> Moments:
-        """Override of Beam's method."""
-        return sum(accumulators, Moments())
-
-    def extract_output(self, accumulator: Moments) -> Moments:
-        """Override of Beam's method."""
-        return accumulator
+def add_moments(several: Iterable[Moments]) -> Moments:
+    """Add up the moments of all batches."""
+    return sum(several, Moments())
 
 
 def _occurrences(column: pa.Array, weights: pa.Array) -> pa.Table:

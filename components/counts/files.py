@@ -245,10 +245,10 @@ def merge(kind: str, tables: Sequence[pa.Table]) -> pa.Table:
 
     Counts are added by sorted numbers in place of ids: a table repeats ids many times, and a day has millions of pairs.
     """
-    there = [table for table in tables if table.num_rows]
-    if not there:
+    filled = [table for table in tables if table.num_rows]
+    if not filled:
         return SCHEMAS[kind].empty_table()
-    rows = pa.concat_tables(there).combine_chunks()
+    rows = pa.concat_tables(filled).combine_chunks()
     codes = [codes_of(rows.column(name)) for name in KEYS[kind]]
     together = codes[0] if len(codes) == 1 else codes[0] * (codes[1].max() + 1) + codes[1]
     order = np.argsort(together, kind="stable")
@@ -259,8 +259,8 @@ def merge(kind: str, tables: Sequence[pa.Table]) -> pa.Table:
         merged[name] = pa.array(add.reduceat(rows.column(name).to_numpy()[order], starts))
     if kind == PAIRS:
         # Each table repeats a source's total for each of its pairs; it counts once per table.
-        in_table = np.repeat(np.arange(len(there)), [table.num_rows for table in there])
-        _, once = np.unique(codes[0] * len(there) + in_table, return_index=True)
+        in_table = np.repeat(np.arange(len(filled)), [table.num_rows for table in filled])
+        _, once = np.unique(codes[0] * len(filled) + in_table, return_index=True)
         totals = np.zeros(codes[0].max() + 1, np.int64)
         np.add.at(totals, codes[0][once], rows.column("total").to_numpy()[once])
         merged["total"] = pa.array(totals[codes[0][first]])

@@ -132,10 +132,10 @@ class Catalogue:
 
     def popularity_and_novelty(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Average popularity and novelty over [queries, k] retrieved rows, -1 for none, to [queries] each."""
-        there = rows >= 0
-        number = np.maximum(1, there.sum(axis=1))
+        is_item = rows >= 0
+        number = np.maximum(1, is_item.sum(axis=1))
         share, information = (
-            np.where(there, of_item[rows], 0.0).sum(axis=1) / number for of_item in (self._share, self._information)
+            np.where(is_item, of_item[rows], 0.0).sum(axis=1) / number for of_item in (self._share, self._information)
         )
         return share, information
 

@@ -142,9 +142,9 @@ def _one_hot(rows: NDArray[np.int64], codes: NDArray[np.int64], shape: tuple[int
 
 def _sets_of_rows(cells: NDArray[np.int64], retrieved: NDArray[np.int64], count: int) -> pa.ListArray:
     """Return [cells] lists of the distinct rows that a cell's interactions retrieve."""
-    numbers, there = np.repeat(cells, retrieved.shape[1]), retrieved.reshape(-1)
-    numbers, there = numbers[there >= 0], there[there >= 0]
-    size = int(there.max(initial=0)) + 1
-    different = np.unique(numbers * size + there)
+    numbers, items = np.repeat(cells, retrieved.shape[1]), retrieved.reshape(-1)
+    numbers, items = numbers[items >= 0], items[items >= 0]
+    size = int(items.max(initial=0)) + 1
+    different = np.unique(numbers * size + items)
     offsets = np.searchsorted(different, np.arange(count + 1) * size)
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(different % size, pa.int64()))

@@ -134,6 +134,6 @@ def _unit(numbers: NDArray[np.float32]) -> NDArray[np.float64]:
 def _standardised(numbers: NDArray[np.float32], feature: NumberFeature) -> NDArray[np.float64]:
     finite = np.where(np.isfinite(numbers), numbers, np.nan).astype(np.float64)
     scaled = np.log1p(np.maximum(finite, 0.0)) if feature.scale == "log" else finite
-    there = scaled[np.isfinite(scaled)]
-    deviation = there.std() if len(there) else 0.0
-    return np.nan_to_num((scaled - there.mean()) / deviation) if deviation else np.zeros(len(scaled))
+    finite = scaled[np.isfinite(scaled)]
+    deviation = finite.std() if len(finite) else 0.0
+    return np.nan_to_num((scaled - finite.mean()) / deviation) if deviation else np.zeros(len(scaled))

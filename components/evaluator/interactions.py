@@ -73,8 +73,8 @@ def read_interactions(path: str, window: Window, features: Sequence[str]) -> Ite
         ).to_numpy(zero_copy_only=False)
         if window.share < 1.0:
             kept &= _of_users(rows, window.has).astype(bool)
-        there = pa.array(np.flatnonzero(kept))
-        yield Batch(pa.array(serialized, pa.binary()).take(there), rows.take(there))
+        positions = pa.array(np.flatnonzero(kept))
+        yield Batch(pa.array(serialized, pa.binary()).take(positions), rows.take(positions))
 
 
 class ReadByGroup(beam.PTransform):
@@ -111,5 +111,5 @@ def _read_by_group(path: str, window: Window) -> Iterator[tuple[int, list[bytes]
 def _of_users(rows: pa.RecordBatch, of_user: Callable[[bytes], int]) -> NDArray[np.int64]:
     """Apply a function to each row's user, once for each distinct user: [rows]."""
     users = single(rows.column(QUERY_ID)).dictionary_encode()
-    said = np.array([of_user(user) for user in users.dictionary.to_pylist()], np.int64)
-    return said[users.indices.to_numpy()]
+    numbers = np.array([of_user(user) for user in users.dictionary.to_pylist()], np.int64)
+    return numbers[users.indices.to_numpy()]

@@ -48,8 +48,8 @@ class Bonuses(NamedTuple):
     @classmethod
     def of_rows(cls, rows: NDArray[np.int64], values: NDArray[np.float32]) -> "Bonuses":
         """Make them from [queries, n] rows, negative for none, and as many values."""
-        there = rows >= 0
-        return cls(ragged.offsets(there.sum(axis=1)), rows[there], values[there].astype(np.float32))
+        is_item = rows >= 0
+        return cls(ragged.offsets(is_item.sum(axis=1)), rows[is_item], values[is_item].astype(np.float32))
 
     @classmethod
     def of_ids(

@@ -87,11 +87,11 @@ def top_by_entries(
     # Queries with fewer scored items continue with popular ones.
     longest = int(np.diff(excluded.offsets).max(initial=0)) if excluded else 0
     for query in np.flatnonzero(np.diff(ends) < k).tolist():
-        there = rows[ends[query] : ends[query + 1]]
-        seen = excluded.rows[slice(*excluded.offsets[query : query + 2])] if excluded else there[:0]
-        candidates = popular[: k + longest + len(there)]
-        new = candidates[~np.isin(candidates, np.concatenate([there, seen]))][: k - len(there)]
-        top[query, len(there) : len(there) + len(new)] = new
+        scored = rows[ends[query] : ends[query + 1]]
+        seen = excluded.rows[slice(*excluded.offsets[query : query + 2])] if excluded else scored[:0]
+        candidates = popular[: k + longest + len(scored)]
+        new = candidates[~np.isin(candidates, np.concatenate([scored, seen]))][: k - len(scored)]
+        top[query, len(scored) : len(scored) + len(new)] = new
     return top
 
 

@@ -75,8 +75,8 @@ class Mean:
             sums: [groups], of the values.
             counts: [groups], what the mean is over; 0 for an empty group.
         """
-        there = counts > 0
-        sums, counts = sums[there], counts[there]
+        is_counted = counts > 0
+        sums, counts = sums[is_counted], counts[is_counted]
         groups = len(counts)
         if not groups:
             return cls(float("nan"), None, 0)

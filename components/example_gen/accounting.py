@@ -7,8 +7,6 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-import apache_beam as beam
-
 from schemas.errors import UserError
 
 SHOWN_EXAMPLES = 3
@@ -213,25 +211,9 @@ def _in_order(place: str) -> tuple[str, int, str]:
     return (found[1], int(found[2]), place) if found else (place, 0, place)
 
 
-class Sum(beam.CombineFn):
-    """Adds up the accounting of all parts of the data."""
-
-    def create_accumulator(self) -> Accounting:
-        """Override of Beam's method."""
-        return Accounting()
-
-    def add_input(self, accumulator: Accounting, element: Accounting) -> Accounting:
-        """Override of Beam's method."""
-        accumulator.add(element)
-        return accumulator
-
-    def merge_accumulators(self, accumulators: Iterable[Accounting]) -> Accounting:
-        """Override of Beam's method."""
-        total = Accounting()
-        for accumulator in accumulators:
-            total.add(accumulator)
-        return total
-
-    def extract_output(self, accumulator: Accounting) -> Accounting:
-        """Override of Beam's method."""
-        return accumulator
+def total(several: Iterable[Accounting]) -> Accounting:
+    """Add up the accounting of all parts of the data."""
+    added = Accounting()
+    for each in several:
+        added.add(each)
+    return added

@@ -25,7 +25,7 @@ from components.example_gen.columns import BLOCKED, catalogue_columns, columns_o
 from components.example_gen.day_driver import Request
 from components.example_gen.examples import partitions, serialized_examples
 from components.example_gen.keyed import BASE_MODEL, OUTPUTS, PARAMETERS, Ingestion, KeyedDriver, KeyedExecutor
-from components.example_gen.point_in_time import EARLIER_SPLIT, JUDGED_SPLIT, Tables, Told, Versions, tell
+from components.example_gen.point_in_time import EARLIER_SPLIT, JUDGED_SPLIT, Divided, Tables, Versions, divide
 from components.example_gen.settings import ExampleGenSettings
 from components.example_gen.split_names import BLOCKED_SPLIT, CATALOGUE_SPLIT
 from components.records import read_records
@@ -162,9 +162,9 @@ class FinishCatalogue(beam.DoFn):
         rows, days = rows.filter(kept), days[is_kept]
         if self._tables.has_earlier:
             is_newest = days == max(self._tables.days)
-            told = tell(rows, days, is_newest, self._key, self._tables.changing, self._tables.judged)
-            yield from earlier_entries(told, accounting, self._tables.splits, self._split)
-            rows = told.newest
+            divided = divide(rows, days, is_newest, self._key, self._tables.changing, self._tables.judged)
+            yield from earlier_entries(divided, accounting, self._tables.splits, self._split)
+            rows = divided.newest
         yield from entries(rows, accounting, self._split)
 
 
@@ -188,13 +188,13 @@ def entries(rows: pa.Table, accounting: Accounting, split: str = CATALOGUE_SPLIT
 
 
 def earlier_entries(
-    told: Told, accounting: Accounting, splits: Collection[str], split: str = CATALOGUE_SPLIT
+    divided: Divided, accounting: Accounting, splits: Collection[str], split: str = CATALOGUE_SPLIT
 ) -> Iterator[Any]:
     """Yield Beam's outputs for entries of earlier tables that interactions see, and for judged ones; see `entries`."""
-    accounting.splits[EARLIER_SPLIT] = told.earlier.num_rows
-    yield from _examples(EARLIER_SPLIT, told.earlier)
+    accounting.splits[EARLIER_SPLIT] = divided.earlier.num_rows
+    yield from _examples(EARLIER_SPLIT, divided.earlier)
     if JUDGED_SPLIT in splits:
-        yield from _examples(JUDGED_SPLIT, next(_splits(told.judged, split))[1])
+        yield from _examples(JUDGED_SPLIT, next(_splits(divided.judged, split))[1])
 
 
 def _examples(split: str, rows: pa.Table) -> Iterator[Any]:

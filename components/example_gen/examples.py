@@ -13,7 +13,7 @@ from tfx.utils import io_utils
 
 from components import recorded
 from components.encoded import encode
-from components.example_gen.accounting import SHOWN_EXAMPLES, Accounting, Kind, Sum
+from components.example_gen.accounting import SHOWN_EXAMPLES, Accounting, Kind, total
 from components.example_gen.cleaning import ACCOUNTING, CleanFiles, Cleaning, file_faults
 from components.example_gen.ordered import write_in_order
 from components.example_gen.settings import ExampleGenSettings
@@ -78,7 +78,7 @@ def generate(
     _ = (
         (clean[ACCOUNTING], finished)
         | beam.Flatten()
-        | "Sum" >> beam.CombineGlobally(Sum())
+        | "Sum" >> beam.CombineGlobally(total)
         | "WriteAccounting" >> beam.Map(_write_accounting, os.path.join(examples.uri, ACCOUNTING_FILE))
     )
 

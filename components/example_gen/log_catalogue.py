@@ -24,7 +24,7 @@ from components.example_gen.columns import BLOCKED, TYPES, Column, catalogue_col
 from components.example_gen.day_driver import Request
 from components.example_gen.examples import partitions
 from components.example_gen.keyed import OUTPUTS, PARAMETERS, Ingestion, KeyedDriver, KeyedExecutor
-from components.example_gen.point_in_time import DAYS, EARLIER_SPLIT, JUDGED_SPLIT, tell
+from components.example_gen.point_in_time import DAYS, EARLIER_SPLIT, JUDGED_SPLIT, divide
 from components.example_gen.settings import ExampleGenSettings
 from components.example_gen.sources import MICROSECONDS_A_DAY, Window, microseconds
 from components.example_gen.split_names import BLOCKED_SPLIT, CATALOGUE_SPLIT
@@ -148,11 +148,11 @@ class NewestOfItems(beam.DoFn):
         known = known_of_items(rows, days if self._changing else np.zeros_like(days))
         newest = known.rows
         if self._changing:
-            told = tell(known.rows, known.days, known.is_newest, CANDIDATE_ID, self._changing, self._judged)
-            seen = pc.greater_equal(told.earlier.column(SEEN_THROUGH), self._first)
-            told = told._replace(earlier=told.earlier.filter(seen))
-            yield from earlier_entries(told, accounting, [JUDGED_SPLIT])
-            newest = told.newest
+            divided = divide(known.rows, known.days, known.is_newest, CANDIDATE_ID, self._changing, self._judged)
+            seen = pc.greater_equal(divided.earlier.column(SEEN_THROUGH), self._first)
+            divided = divided._replace(earlier=divided.earlier.filter(seen))
+            yield from earlier_entries(divided, accounting, [JUDGED_SPLIT])
+            newest = divided.newest
         yield from entries(newest, accounting)
 
 

@@ -60,7 +60,7 @@ class Tables:
         return np.asarray(self.days, np.int64)[files] if self.has_earlier else np.zeros(len(files), np.int64)
 
 
-class Told(NamedTuple):
+class Divided(NamedTuple):
     """Rows by their use.
 
     Attributes:
@@ -74,14 +74,14 @@ class Told(NamedTuple):
     judged: pa.Table
 
 
-def tell(
+def divide(
     rows: pa.Table,
     days: NDArray[np.int64],
     is_newest: NDArray[np.bool_],
     key: str,
     changing: Collection[str],
     judged: int | None,
-) -> Told:
+) -> Divided:
     """Divide the rows of several tables.
 
     Args:
@@ -114,7 +114,7 @@ def tell(
         versions = Versions(newest.num_rows, items[before], through)
         places = versions.places(np.arange(newest.num_rows), np.full(newest.num_rows, judged))
         seen_when_judged = pa.concat_tables([newest, earlier]).take(pa.array(places))
-    return Told(newest, earlier.append_column(SEEN_THROUGH, pa.array(through, pa.int64())), seen_when_judged)
+    return Divided(newest, earlier.append_column(SEEN_THROUGH, pa.array(through, pa.int64())), seen_when_judged)
 
 
 class Versions:

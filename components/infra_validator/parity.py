@@ -125,19 +125,19 @@ class Parity:
         rows = np.array([[self._rows.get(item, -1) for item in each] for each in ids.tolist()]).reshape(
             len(queries), -1
         )
-        there = rows >= 0
+        is_item = rows >= 0
         # Lists may hold fewer than k; exact search, and search among items that meet a condition, must find all that exist.
-        strange = (ids != b"") & ~there
-        twice = [len(set(row[each])) < each.sum() for row, each in zip(rows, there, strict=True)]
-        short = self._finds_all & (there.sum(axis=1) < k)
+        strange = (ids != b"") & ~is_item
+        twice = [len(set(row[each])) < each.sum() for row, each in zip(rows, is_item, strict=True)]
+        short = self._finds_all & (is_item.sum(axis=1) < k)
         self._strange += int((strange.any(axis=1) | twice | short).sum())
         bonuses = repeats and self._bonuses(repeats)
         products = np.einsum("qw,qkw->qk", queries, self._items.embeddings[rows])
         if bonuses:
             products += bonuses.of_items(rows)
             self._find_repeated(rows, products, queries, bonuses)
-        products = np.where(there, products, 0.0)
-        self._scores.compare(np.where(there, scores, 0.0), products, self._score_error)
+        products = np.where(is_item, products, 0.0)
+        self._scores.compare(np.where(is_item, scores, 0.0), products, self._score_error)
         if not self._is_exact and self._least_recall is None:
             return
         exact = top_rows(queries, self._items.embeddings, k, bonuses=bonuses)
@@ -147,7 +147,7 @@ class Parity:
         if self._is_exact:
             self._exact.compare(np.sort(products)[:, ::-1], best, 10 * TIE)
         self._asked += len(queries)
-        self._found += float((there & (products >= best[:, -1:] - TIE)).mean(axis=1).sum())
+        self._found += float((is_item & (products >= best[:, -1:] - TIE)).mean(axis=1).sum())
 
     @cached_property
     def _ascending(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -40,11 +40,11 @@ def mirror(source: PushFolder, target: PushFolder) -> Mirrored:
             was complete before stays.
     """
     target.recover()
-    there, given = source.manifests(), labels.read(source)
-    if not there:
+    pushed, given = source.manifests(), labels.read(source)
+    if not pushed:
         raise UserError(f"{source.root}: expected a pushed version, found none.")
-    newest = {each.version for each in there[-tf_serving.KEPT_VERSIONS :]}
-    wanted = {each.version: each for each in there if each.version in {*newest, *given.values()}}
+    newest = {each.version for each in pushed[-tf_serving.KEPT_VERSIONS :]}
+    wanted = {each.version: each for each in pushed if each.version in {*newest, *given.values()}}
     here = {each.version for each in target.manifests()}
     copied = sorted(wanted.keys() - here)
     for version in copied:

@@ -328,8 +328,8 @@ class PushFolder:
             parts: those of the version.
         """
         first = day * REVISIONS_A_DAY
-        there = [name for part in parts for name in self._folders(part)]
-        versions = [int(name) for name in there if name.isdecimal()] + [m.version for m in self.manifests()]
+        names = [name for part in parts for name in self._folders(part)]
+        versions = [int(name) for name in names if name.isdecimal()] + [m.version for m in self.manifests()]
         version = max((v for v in versions if first <= v < first + REVISIONS_A_DAY), default=first) + 1
         if version == first + REVISIONS_A_DAY:
             raise UserError(

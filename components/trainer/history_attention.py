@@ -69,16 +69,16 @@ class HistoryAttention(tf_keras.layers.Layer):
 
     def attend(self, vectors: tf.Tensor, prior: tf.Tensor, ages: tf.Tensor | None, seed: tf.Tensor | None) -> tf.Tensor:
         """Return [batch, last] float32, the weight of each item, not negative; they sum to 1, or to 0 without items."""
-        there = prior > 0.0
+        is_item = prior > 0.0
         query = tf.broadcast_to(self.learned["query"], [tf.shape(vectors)[0], vectors.shape[2]])
         if seed is not None:
             query += tf.matmul(seed, self.learned["seed"])
-        places = tf.raw_ops.Bucketize(input=newer_items(there), boundaries=PLACE_BOUNDS)
+        places = tf.raw_ops.Bucketize(input=newer_items(is_item), boundaries=PLACE_BOUNDS)
         logits = tf.einsum("blw,bw->bl", vectors, query) + self._of_class("places", query, places)
         if ages is not None:
             logits += tf.where(ages >= 0, self._of_class("ages", query, tf.maximum(ages, 0)), 0.0)
         # For no item the logit is the lowest number and the prior 0, so it adds nothing to any sum.
-        logits = tf.where(there, logits, tf.float32.min)
+        logits = tf.where(is_item, logits, tf.float32.min)
         highest = tf.stop_gradient(tf.reduce_max(logits, axis=1, keepdims=True))
         weights = prior * tf.exp(logits - highest)
         return tf.math.divide_no_nan(weights, tf.reduce_sum(weights, axis=1, keepdims=True))

@@ -74,15 +74,15 @@ class RepeatBonus(tf_keras.layers.Layer):
         """
         order = self.order(inputs)
         ids = tf.gather(self._ids(inputs), order, batch_dims=1)
-        there = ids != NO_ITEM
-        is_first = there & tf.concat([tf.ones_like(there[:, :1]), ids[:, 1:] != ids[:, :-1]], axis=1)
+        is_item = ids != NO_ITEM
+        is_first = is_item & tf.concat([tf.ones_like(is_item[:, :1]), ids[:, 1:] != ids[:, :-1]], axis=1)
         # Of all rows, an item of a row after the other; an entry without an item is counted with one, and adds nothing to it.
         items = tf.reshape(tf.cumsum(tf.reshape(tf.cast(is_first, tf.int32), [-1])) - 1, tf.shape(ids))
         total, start = tf.zeros_like(ids, tf.float32), 0
         for name in self.histories:
             learned, own = self.learned[name], inputs[name + FINGERPRINT_SUFFIX] != NO_ITEM
             end = start + own.shape[1]
-            is_own = there if len(self.histories) == 1 else there & (order >= start) & (order < end)
+            is_own = is_item if len(self.histories) == 1 else is_item & (order >= start) & (order < end)
             # Missing entries come after the items, so the newest is the last existing one. There is a power for each possible
             # position.
             behind = tf.reduce_sum(tf.cast(own, tf.int32), axis=1, keepdims=True) + start - 1 - order

@@ -270,14 +270,14 @@ def _existing(devices: tuple[str, ...]) -> tuple[str, ...]:
         spec = tf.DeviceSpec.from_string(name)
         return spec.device_type, spec.device_index
 
-    there = [device.name for device in tf.config.list_logical_devices()]
+    existing = [device.name for device in tf.config.list_logical_devices()]
     for name in devices:
         try:
-            is_there = comparable(name) in map(comparable, there)
+            exists = comparable(name) in map(comparable, existing)
         except ValueError:
-            is_there = False
-        if not is_there:
-            raise UserError(f"trainer.strategy.devices: expected some of {', '.join(there)}, received {name}.")
+            exists = False
+        if not exists:
+            raise UserError(f"trainer.strategy.devices: expected some of {', '.join(existing)}, received {name}.")
     return devices
 
 

@@ -111,8 +111,8 @@ class CatalogueLookup(tf.Module):
         for name in names:
             values = tf.gather(self._inputs[name], places)
             missing = NO_ROW if values.dtype == tf.int64 else 0
-            there = is_known[(..., *[tf.newaxis] * (values.shape.rank - ids.shape.rank))]
-            found[name] = tf.where(there, values, tf.constant(missing, values.dtype))
+            is_known_value = is_known[(..., *[tf.newaxis] * (values.shape.rank - ids.shape.rank))]
+            found[name] = tf.where(is_known_value, values, tf.constant(missing, values.dtype))
         return found
 
     def of_query(self, spec: FeatureSpec, inputs: Inputs, days: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
@@ -139,19 +139,19 @@ def _key(items: tf.Tensor, days: tf.Tensor) -> tf.Tensor:
     return items * tf.constant(DAYS, tf.int64) + days
 
 
-def _mean(name: str, feature: Feature, values: Inputs, there: tf.Tensor) -> dict[str, tf.Tensor]:
+def _mean(name: str, feature: Feature, values: Inputs, item_weights: tf.Tensor) -> dict[str, tf.Tensor]:
     """Take the mean over the items of histories.
 
     Args:
         name: the item's feature.
         feature: its declaration.
         values: [batch, last, ...] its inputs.
-        there: [batch, last] the weight of each item, known or not, and 0 for none.
+        item_weights: [batch, last] the weight of each item, known or not, and 0 for none.
 
     Returns:
         The inputs, as in `FeatureSpec.query_inputs`.
     """
-    shares = tf.math.divide_no_nan(there, tf.reduce_sum(there, axis=1, keepdims=True))
+    shares = tf.math.divide_no_nan(item_weights, tf.reduce_sum(item_weights, axis=1, keepdims=True))
     rows = values[name]
     if isinstance(feature, Numeric):
         return {name: tf.einsum("bl...,bl->b...", rows, shares)}

@@ -301,14 +301,14 @@ def _reported(settings: PostgreSQLSettings) -> Iterator[None]:
 
 def _refusal(where: str, settings: PostgreSQLSettings, error: pg8000.native.DatabaseError) -> UserError:
     """Explain an error of the server. What is live stays, as its transaction is undone."""
-    code, said = _code(error), error.args[0].get("M", "") if isinstance(error.args[0], dict) else str(error)
+    code, words = _code(error), error.args[0].get("M", "") if isinstance(error.args[0], dict) else str(error)
     if code in POSTGRESQL_REFUSALS and code != NO_RIGHTS:
         return UserError(
-            f"{where} refuses: {said}. Check export.postgresql's user, database and password; tls is for a server that needs TLS."
+            f"{where} refuses: {words}. Check export.postgresql's user, database and password; tls is for a server that needs TLS."
         )
     if code == NO_RIGHTS:
         return UserError(
-            f"{where} refuses: {said}. The user {settings.user} must own what it exports: GRANT USAGE, CREATE ON SCHEMA "
+            f"{where} refuses: {words}. The user {settings.user} must own what it exports: GRANT USAGE, CREATE ON SCHEMA "
             f"{settings.namespace} TO it, and let nobody else create {settings.view} there."
         )
     if code == DISK_FULL:
@@ -322,16 +322,18 @@ def _refusal(where: str, settings: PostgreSQLSettings, error: pg8000.native.Data
         )
     if code == DEPENDED_ON:
         return UserError(
-            f"{where}: {said}. The version has other columns, so its view is made anew: drop what depends on it first."
+            f"{where}: {words}. The version has other columns, so its view is made anew: drop what depends on it first."
         )
     if code == NO_TEXT:
-        return UserError(f"{where} refuses: {said}. PostgreSQL's texts hold no such ids.")
-    return (PassingError if code[:2] in PASSING else UserError)(f"{where} refuses: {said}. What is live there stays.")
+        return UserError(f"{where} refuses: {words}. PostgreSQL's texts hold no such ids.")
+    return (PassingError if code[:2] in PASSING else UserError)(
+        f"{where} refuses: {words}. What is live there stays."
+    )
 
 
 def _code(error: pg8000.native.DatabaseError) -> str:
-    said = error.args[0]
-    return str(said.get("C", "")) if isinstance(said, dict) else ""
+    fields = error.args[0]
+    return str(fields.get("C", "")) if isinstance(fields, dict) else ""
 
 
 def _quoted(*names: str) -> str:

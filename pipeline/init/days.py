@@ -60,13 +60,13 @@ def days_of(table: Table, column: str, unit: str | None) -> Days:
     counted: Counter[int] = Counter()
     for raw in values(table, column):
         counted += _days(table, column, unit, raw)
-    there = sorted(day for day in counted if sources.span(date(1990, 1, 1)) <= day <= sources.span(latest))
-    if not there:
+    plausible = sorted(day for day in counted if sources.span(date(1990, 1, 1)) <= day <= sources.span(latest))
+    if not plausible:
         raise UserError(
             f"{table.group.name}: looked for days in column {column}, found no time from 1990 to {latest}. Name the time column: "
             "--time COLUMN."
         )
-    first, last = (sources.EPOCH + timedelta(days=day) for day in (there[0], there[-1]))
+    first, last = (sources.EPOCH + timedelta(days=day) for day in (plausible[0], plausible[-1]))
     return Days(first, last, False, [], f"the times of {counted.total():,} rows")
 
 
@@ -90,6 +90,6 @@ def _closed(days: list[date]) -> list[str | date]:
     weekdays = {day.weekday() for day in days}
     closed = [n for n in range(7) if n not in weekdays] if span >= 7 * WEEKS else []
     between = (days[0] + timedelta(days=n) for n in range(span))
-    there = set(days)
-    dates = [day for day in between if day not in there and day.weekday() not in closed]
+    known = set(days)
+    dates = [day for day in between if day not in known and day.weekday() not in closed]
     return [*(WEEKDAYS[n] for n in closed), *dates]

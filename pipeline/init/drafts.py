@@ -96,9 +96,9 @@ def draft(folder: str, into: Path, name: str, declared: Declared) -> Draft:
     """
     folder = str(Path(folder).absolute())
     paths = [into / features.FILE_NAME, into / f"{name}.yaml"]
-    if there := [str(path) for path in paths if path.exists() or path.is_symlink()]:
+    if existing := [str(path) for path in paths if path.exists() or path.is_symlink()]:
         raise UserError(
-            f"{', '.join(there)}: exists already, and nothing is overwritten. Name another folder: --into FOLDER."
+            f"{', '.join(existing)}: exists already, and nothing is overwritten. Name another folder: --into FOLDER."
         )
     found = roles(folder, groups(folder), declared)
     days = days_of(found.log.table, found.time.value, found.log.columns[found.time.value].unit)
@@ -316,9 +316,11 @@ def _source_lines(kind: str, known: Known, user: str | None, is_daily: bool) -> 
         updates["trim"], reasons["trim"] = True, "ids have blanks around them"
     keys = ("path", "format", "delimiter", "quoting", "quoted_newlines", "null_values", "trim", "success_marker")
     declared = declared.model_copy(update=updates)
-    said = {key: value for key in keys if (value := getattr(declared, key)) != type(declared).model_fields[key].default}
+    changed = {
+        key: value for key in keys if (value := getattr(declared, key)) != type(declared).model_fields[key].default
+    }
     reasons["success_marker"] = "lies beside every file"
-    lines = [f"  {kind}:", *(_line(f"    {key}", value, reasons.get(key)) for key, value in said.items())]
+    lines = [f"  {kind}:", *(_line(f"    {key}", value, reasons.get(key)) for key, value in changed.items())]
     missing = known.columns[user].missing if user else 0
     if missing:
         where = [{"column": user, "missing": False}]

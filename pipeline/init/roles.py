@@ -204,13 +204,13 @@ def _catalogue(log: Known, known: Iterable[Known], declared: Declared) -> tuple[
         # The key of a users' table is the user.
         keys = [name for name in keys if not has_word(name, USERS)]
         for key in keys:
-            there = _all_ids(other.table, key)
+            ids = _all_ids(other.table, key)
             for name, column in log.columns.items():
                 if declared.item and name != declared.item:
                     continue
                 if not column.may_be_key or (not declared.item and (column.is_unique or has_word(name, USERS))):
                     continue
-                share = _contained(as_ids(log.table, log.table.columns[name]), there)
+                share = _contained(as_ids(log.table, log.table.columns[name]), ids)
                 same = tokens(name) == tokens(key)
                 if share >= (SAME_NAME_CONTAINED if same or declared.item else CONTAINED):
                     candidates.append(((same, has_word(name, ITEMS), share), other, name, key, share))
@@ -279,9 +279,9 @@ def _all_ids(table: Table, column: str) -> pa.Array:
     return pa.chunked_array(batches, pa.binary()).unique()
 
 
-def _contained(ids: pa.Array, there: pa.Array) -> float:
+def _contained(ids: pa.Array, known: pa.Array) -> float:
     distinct = ids.drop_null().unique()
-    return float(pc.mean(pc.is_in(distinct, there)).as_py() or 0.0) if len(distinct) else 0.0
+    return float(pc.mean(pc.is_in(distinct, known)).as_py() or 0.0) if len(distinct) else 0.0
 
 
 def _time(log: Known, taken: set[str], declared: Declared) -> Choice:
@@ -378,19 +378,19 @@ def _as_reward(column: Profile, is_declared: bool) -> Choice | None:
     least, most, name = min(column.numbers), max(column.numbers), column.name
     if least < 0 or most <= 0 or (column.missing and not is_declared):  # a row without a reward is a fault
         return None
-    said = "as declared" if is_declared else "its name"
+    reason = "as declared" if is_declared else "its name"
     if most <= 1 and (is_declared or has_word(name, SHARES)):
-        return Choice(name, f"{said}, and numbers from {least:g} to {most:g}")
+        return Choice(name, f"{reason}, and numbers from {least:g} to {most:g}")
     if has_word(name, RATINGS):
         value = {"column": name, "over": float(most), "clip": True}
         return Choice(
-            value, f"{said}, and {most:g} is the greatest of {column.values:,}, which gets the full reward of 1"
+            value, f"{reason}, and {most:g} is the greatest of {column.values:,}, which gets the full reward of 1"
         )
     if is_declared or has_word(name, AMOUNTS):
         whole = sorted(column.numbers)[int(0.95 * (len(column.numbers) - 1))] or most
         value = {"column": name, "scale": "log", "over": float(f"{whole:.3g}"), "clip": True}
         return Choice(
-            value, f"{said}, and {whole:.3g} exceeds 95 % of {column.values:,} rows and gets the full reward of 1"
+            value, f"{reason}, and {whole:.3g} exceeds 95 % of {column.values:,} rows and gets the full reward of 1"
         )
     return None
 

@@ -149,8 +149,8 @@ def _read_whole(path: str, source: SourceSettings) -> tuple[dict[str, pa.Array],
 
 def _spellings(columns: dict[str, pa.Array]) -> tuple[str, ...]:
     """Return the usual spellings of a missing value found in the columns."""
-    there = {value for array in columns.values() if is_text(array.type) for value in array.unique().to_pylist()}
-    return tuple(word for word in NULL_SPELLINGS if word.encode() in there)
+    spellings = {value for array in columns.values() if is_text(array.type) for value in array.unique().to_pylist()}
+    return tuple(word for word in NULL_SPELLINGS if word.encode() in spellings)
 
 
 def _passed_over(line: int, expected: int, came: int) -> None:

@@ -108,8 +108,8 @@ class _Down(_Branches):
 
 
 def _named(artifact: Artifact) -> str:
-    there = presence(artifact)
-    words = [f"{artifact.type} {artifact.id}", *([there] if there not in ("yes", "") else [])]
+    present = presence(artifact)
+    words = [f"{artifact.type} {artifact.id}", *([present] if present not in ("yes", "") else [])]
     return ", ".join([*words, *_facts(artifact)])
 
 

@@ -141,16 +141,16 @@ class Client:
                 "expected a cron expression of six fields, seconds first, such as '0 0 4 * * *' for four o'clock, "
                 f"received {wanted.cron!r}."
             )
-        there = self._named(package.name)
-        if foreign := [each for each in there if not str(each.description or "").startswith(MADE_BY)]:
+        schedules = self._named(package.name)
+        if foreign := [each for each in schedules if not str(each.description or "").startswith(MADE_BY)]:
             raise UserError(
                 f"{self._to.host} has a schedule {package.name} that ndr did not make ({foreign[0].recurring_run_id}). Rename or "
                 f"remove it there, or `ndr kubeflow delete {package.name}`; then schedule again."
             )
         content = json.dumps([package.version, asdict(wanted)], sort_keys=True)
         described = f"{MADE_BY}{hashlib.sha256(content.encode()).hexdigest()[:16]}."
-        same = [each for each in there if each.description == described]
-        others = [each for each in there if each not in same[:1]]
+        same = [each for each in schedules if each.description == described]
+        others = [each for each in schedules if each not in same[:1]]
         if same and not others and same[0].mode != "DISABLE":
             return "the same"
         new = self._id_of(same[0], "recurring_run_id") if same else self._paused(package, wanted, described)

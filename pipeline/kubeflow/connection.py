@@ -201,8 +201,8 @@ def _reason(failure: Any) -> str:
     """Extract the readable part of the server's answer."""
     body = failure.body.decode(errors="replace") if isinstance(failure.body, bytes) else str(failure.body or "")
     try:
-        said = json.loads(body)
-        text = str(said.get("message") or said.get("error") or said) if isinstance(said, dict) else body
+        answer = json.loads(body)
+        text = str(answer.get("message") or answer.get("error") or answer) if isinstance(answer, dict) else body
     except ValueError:
         text = body
     target = (failure.headers or {}).get("Location")

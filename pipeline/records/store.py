@@ -185,8 +185,8 @@ def _ask_postgresql(server: mlmd.PostgreSQLDatabaseConfig) -> tuple[str, bool]:
         with ask(server):
             pass
     except pg8000.native.DatabaseError as error:
-        said = error.args[0]
-        return said.get("M", str(said)), said.get("C") in POSTGRESQL_REFUSALS
+        fields = error.args[0]
+        return fields.get("M", str(fields)), fields.get("C") in POSTGRESQL_REFUSALS
     except pg8000.native.InterfaceError as error:
         return f"{error.__cause__ or error}", False
     return "", False

@@ -174,13 +174,13 @@ def _runs(config: Config, first: date | None, last: date | None) -> list[Run]:
         newest = sorted({run.date for run in found})[-MOST_DAYS:]
         found = [run for run in found if run.date in newest]
     if not found:
-        there = (
+        others = (
             f"the runs that it knows are of {min(r.date for r in known)} to {max(r.date for r in known)}"
             if known
             else "it knows none"
         )
         raise UserError(
-            f"ML Metadata has no run of {first or 'the first day'} to {last or 'the last day'} to report on; {there}. "
+            f"ML Metadata has no run of {first or 'the first day'} to {last or 'the last day'} to report on; {others}. "
             "First: ndr run --config ... --date ..."
         )
     return found

@@ -51,7 +51,7 @@ def tune(config: Config, day: date, seconds: float, say: Callable[[str], None]) 
     spec, trainer = config.feature_spec(), config.trainer.of_run(goes_on=False)
     places, held_out_files, used = _places(graph)
     k = chosen_cutoff(config.evaluator.recall_at)
-    told = [
+    inputs = [
         places,
         trainer,
         config.tuner,
@@ -60,7 +60,7 @@ def tune(config: Config, day: date, seconds: float, say: Callable[[str], None]) 
         k,
         digests.code(("components", "schemas")),
     ]
-    digest = hashlib.sha256("\n".join(map(repr, told)).encode()).hexdigest()[:8]
+    digest = hashlib.sha256("\n".join(map(repr, inputs)).encode()).hexdigest()[:8]
     folder = config.root / FOLDER / f"{day}.{digest}"
     folder.mkdir(parents=True, exist_ok=True)
     with lock.exclusive(folder):

@@ -19,7 +19,7 @@ from tfx.types import standard_artifacts
 from components import recorded
 from components.analysis import files, statistics
 from components.analysis.component import Analyzer
-from components.analysis.statistics import COMPACT_AT, MOMENTS, AddMoments, Count, Measure, Moments, count
+from components.analysis.statistics import COMPACT_AT, MOMENTS, Count, Measure, Moments, add_moments, count
 from components.analysis.vocabulary import Known, entries
 from components.artifacts import Analysis, warm_start_folder
 from schemas.features import TIMESTAMP, FeatureSpec
@@ -178,10 +178,7 @@ def test_the_cost_of_counting_ids_is_linear(monkeypatch: pytest.MonkeyPatch) -> 
 def test_moments_are_exact_whatever_the_parts(offset: float, values: list[float], cuts: list[int]) -> None:
     """Regression: sums of floats left the scale to the division of the work, in its last bit."""
     whole = offset + np.array(values)
-    combine = AddMoments()
-    total = combine.merge_accumulators(
-        combine.add_input(combine.create_accumulator(), Moments.of(part)) for part in np.split(whole, sorted(cuts))
-    )
+    total = add_moments(Moments.of(part) for part in np.split(whole, sorted(cuts)))
     exact = [Fraction(value) for value in whole.tolist()]
     assert total == Moments(len(values), sum(exact, Fraction(0)), sum((each**2 for each in exact), Fraction(0)))
     # At 1e9 floats are a ten-millionth apart; their squares, of which the deviation is a difference, a hundred.

@@ -19,7 +19,7 @@ from components.example_gen.catalogue import CatalogueTable
 from components.example_gen.columns import Column
 from components.example_gen.day_driver import Request
 from components.example_gen.log_catalogue import LogCatalogueExecutor, carried_rows, known_of_items
-from components.example_gen.point_in_time import Versions, tell
+from components.example_gen.point_in_time import Versions, divide
 from components.example_gen.settings import ExampleGenSettings
 from components.example_gen.sources import MICROSECONDS_A_DAY
 from components.resolver.earlier import BASE_CATALOGUE_KEY, CatalogueBefore
@@ -165,11 +165,11 @@ def test_an_interaction_sees_the_newest_values_that_do_not_know_its_day(rows: li
     times = np.array(days) * MICROSECONDS_A_DAY
     columns = {CANDIDATE_ID: pa.array(ids), "timestamp": times, "price": pa.array(prices, pa.float64())}
     known = known_of_items(pa.table(columns), np.array(days))
-    told = tell(known.rows, known.days, known.is_newest, CANDIDATE_ID, ["price"], None)
-    both = pa.concat_tables([told.newest, told.earlier.drop_columns(["seen_through"])])
-    newest = told.newest.column(CANDIDATE_ID).to_pylist()
-    of_earlier = np.array([newest.index(each) for each in told.earlier.column(CANDIDATE_ID).to_pylist()], np.int64)
-    through = told.earlier.column("seen_through").to_numpy()
+    divided = divide(known.rows, known.days, known.is_newest, CANDIDATE_ID, ["price"], None)
+    both = pa.concat_tables([divided.newest, divided.earlier.drop_columns(["seen_through"])])
+    newest = divided.newest.column(CANDIDATE_ID).to_pylist()
+    of_earlier = np.array([newest.index(each) for each in divided.earlier.column(CANDIDATE_ID).to_pylist()], np.int64)
+    through = divided.earlier.column("seen_through").to_numpy()
     versions = Versions(len(newest), of_earlier, through)
     for item, day in itertools.product(newest, range(7)):
         own = sorted((row for row in rows if row[0] == item), key=lambda row: row[1])
