@@ -14,9 +14,8 @@ from components.example_gen import sources
 from components.example_gen.catalogue import CatalogueExampleGen
 from components.example_gen.interactions import InteractionExampleGen
 from components.example_gen.log_catalogue import LogCatalogueExampleGen
-from components.example_gen.point_in_time import EARLIER_SPLIT, JUDGED_SPLIT
 from components.example_gen.settings import FROM_LOG
-from components.example_gen.split_names import BLOCKED_SPLIT
+from components.example_gen.split_names import BLOCKED_SPLIT, EARLIER_SPLIT, JUDGED_SPLIT
 from components.example_gen.users import UserExampleGen
 from components.example_validator.drift import StoppingDistributionValidator
 from components.example_validator.stopping import StoppingExampleValidator

@@ -13,7 +13,7 @@ from tensorflow_data_validation.statistics import stats_impl
 from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 from tfx_bsl.coders import example_coder
 
-from components.example_gen.interactions import TRAIN_SPLIT
+from components.example_gen.split_names import TRAIN_SPLIT
 from components.example_validator.lengths import mean_length
 from components.pusher.versions import PushFolder
 from components.whole_files import write_aside

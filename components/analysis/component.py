@@ -25,7 +25,7 @@ from components.analysis.statistics import MOMENTS, Count, Measure, add_moments
 from components.analysis.vocabulary import LOOKUPS, Known, admit, entries
 from components.artifacts import Analysis, warm_start_folder
 from components.decoded import ReadExamples
-from components.example_gen.interactions import EVAL_SPLIT, TRAIN_SPLIT
+from components.example_gen.split_names import EVAL_SPLIT, TRAIN_SPLIT
 from components.whole_files import write_whole
 from schemas.features import FeatureSpec
 

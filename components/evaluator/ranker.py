@@ -22,9 +22,8 @@ from components.evaluator.preparing import Task, prepare
 from components.evaluator.ranked import SUMS_SPLIT, USER_GROUPS
 from components.evaluator.settings import EvaluatorSettings
 from components.example_gen.catalogue import judged_split
-from components.example_gen.interactions import EVAL_SPLIT
 from components.example_gen.ordered import WriteInOrder
-from components.example_gen.split_names import CATALOGUE_SPLIT
+from components.example_gen.split_names import CATALOGUE_SPLIT, EVAL_SPLIT
 from components.indexer.files import read_description
 from components.progress import progress
 from components.trainer.export import judged_tower

@@ -3,10 +3,12 @@
 import abc
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 import apache_beam as beam
-from tfx.dsl.components.base import base_beam_executor
+from tfx import types
+from tfx.dsl.components.base import base_beam_component, base_beam_executor
 from tfx.types import artifact_utils, component_spec, standard_artifacts
 
 from components import recorded
@@ -15,14 +17,14 @@ from components.example_gen.accounting import Kind
 from components.example_gen.cleaning import Cleaning
 from components.example_gen.day_driver import DayDriver, Request
 from components.example_gen.examples import check_files, conclude, generate
+from components.example_gen.settings import ExampleGenSettings
 from components.example_gen.sources import Found
+from schemas.features import FeatureSpec
 
 PARAMETERS = {
     name: component_spec.ExecutionParameter(type=str) for name in (Request.SETTINGS, Request.FEATURE_SPEC, Request.DAY)
 }
 OUTPUTS = {"examples": component_spec.ChannelParameter(type=standard_artifacts.Examples)}
-
-BASE_MODEL = {"base_model": component_spec.ChannelParameter(type=standard_artifacts.Model, optional=True)}
 
 
 @dataclass(frozen=True)
@@ -88,3 +90,30 @@ class KeyedExecutor(Keyed, base_beam_executor.BaseBeamExecutor):
         if table.judged is not None:
             examples.set_int_custom_property(recorded.JUDGED_DAY, table.judged)
         conclude(examples, table.kind, request.settings, table.found)
+
+
+class KeyedSpec(component_spec.ComponentSpec):
+    """Parameters, inputs and outputs of a step that reads daily tables."""
+
+    PARAMETERS = PARAMETERS
+    INPUTS = {"base_model": component_spec.ChannelParameter(type=standard_artifacts.Model, optional=True)}
+    OUTPUTS = OUTPUTS
+
+
+class KeyedExampleGen(base_beam_component.BaseBeamComponent):
+    """Ingests a daily table; a subclass has the driver and the executor.
+
+    Args:
+        settings: the table's place.
+        spec: its columns.
+        day: the UTC day.
+        base_model: the model that training continues from, if that decides how many days become examples.
+    """
+
+    SPEC_CLASS = KeyedSpec
+
+    def __init__(
+        self, settings: ExampleGenSettings, spec: FeatureSpec, day: date, base_model: types.BaseChannel | None = None
+    ) -> None:
+        examples = types.Channel(type=standard_artifacts.Examples)
+        super().__init__(KeyedSpec(**Request.parameters(settings, spec, day), base_model=base_model, examples=examples))

@@ -18,16 +18,17 @@ from components import ragged
 from components.artifacts import Artifacts
 from components.example_gen import sources
 from components.example_gen.accounting import Accounting
-from components.example_gen.catalogue import earlier_entries, entries, first_held_out, read_rows, splits_of
+from components.example_gen.catalogue import earlier_entries, entries, first_held_out, splits_of
 from components.example_gen.cleaning import FILE, ROW, Cleaning, from_bytes, parted
 from components.example_gen.columns import BLOCKED, TYPES, Column, catalogue_columns, columns_of
 from components.example_gen.day_driver import Request
 from components.example_gen.examples import partitions
 from components.example_gen.keyed import OUTPUTS, PARAMETERS, Ingestion, KeyedDriver, KeyedExecutor
-from components.example_gen.point_in_time import DAYS, EARLIER_SPLIT, JUDGED_SPLIT, divide
+from components.example_gen.lookups import read_rows
+from components.example_gen.point_in_time import DAYS, divide
 from components.example_gen.settings import ExampleGenSettings
 from components.example_gen.sources import MICROSECONDS_A_DAY, Window, microseconds
-from components.example_gen.split_names import BLOCKED_SPLIT, CATALOGUE_SPLIT
+from components.example_gen.split_names import BLOCKED_SPLIT, CATALOGUE_SPLIT, EARLIER_SPLIT, JUDGED_SPLIT
 from components.resolver.earlier import BASE_CATALOGUE_KEY
 from schemas.features import CANDIDATE_ID, SEEN_THROUGH, TIMESTAMP, WEIGHTS_SUFFIX, FeatureSpec
 

@@ -20,10 +20,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from components import ragged
+from components.example_gen.split_names import EARLIER_SPLIT, JUDGED_SPLIT
 from schemas.features import SEEN_THROUGH
 
-EARLIER_SPLIT = "earlier"
-JUDGED_SPLIT = "judged"
 DAYS = 1 << 21  # more than any day's number
 NEWEST = DAYS - 1
 """`SEEN_THROUGH` of the newest table's rows."""

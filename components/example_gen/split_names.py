@@ -1,4 +1,11 @@
-"""The splits of a catalogue's examples, by a module that imports nothing."""
+"""The splits of examples, by a module that imports nothing."""
 
+TRAIN_SPLIT = "train"
+EVAL_SPLIT = "eval"
 CATALOGUE_SPLIT = "catalogue"
 BLOCKED_SPLIT = "blocked"
+USERS_SPLIT = "users"
+EARLIER_SPLIT = "earlier"
+"""Rows of earlier catalogues or users' tables that interactions see; see `components.example_gen.point_in_time`."""
+JUDGED_SPLIT = "judged"
+"""The catalogue as interactions of the first held-out day see it."""

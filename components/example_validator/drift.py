@@ -17,8 +17,8 @@ from tfx.utils import io_utils, json_utils
 
 from components import recorded
 from components.artifacts import Artifacts
-from components.example_gen.interactions import EVAL_SPLIT, TRAIN_SPLIT
 from components.example_gen.sources import EPOCH
+from components.example_gen.split_names import EVAL_SPLIT, TRAIN_SPLIT
 from components.example_validator import lengths
 from components.example_validator.settings import ValidationSettings
 from components.example_validator.stopping import describe

@@ -19,8 +19,7 @@ from tfx.utils import io_utils, path_utils
 
 from components import recorded
 from components.artifacts import CatalogueChanges, ItemIndex, QueryTower, Retriever, query_tower_folder
-from components.example_gen.interactions import TRAIN_SPLIT
-from components.example_gen.split_names import CATALOGUE_SPLIT
+from components.example_gen.split_names import CATALOGUE_SPLIT, TRAIN_SPLIT
 from components.indexer import files
 from components.indexer.building import Building, build, read_queries, stitch
 from components.indexer.embedding import EmbedCatalogue, EmbedSomeQueries

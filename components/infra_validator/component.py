@@ -18,8 +18,7 @@ from tfx.utils import path_utils
 
 from components import recorded
 from components.artifacts import ItemIndex, QueryTower, Retriever, split_patterns, warm_start_folder
-from components.example_gen.interactions import EVAL_SPLIT
-from components.example_gen.split_names import CATALOGUE_SPLIT
+from components.example_gen.split_names import CATALOGUE_SPLIT, EVAL_SPLIT
 from components.infra_validator.version import Version
 from components.progress import progress
 from components.pusher.joint import sources_of

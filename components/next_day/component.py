@@ -18,7 +18,7 @@ from components.evaluator.next_day import judge_next_day
 from components.evaluator.ranker import JUDGED
 from components.evaluator.settings import EvaluatorSettings
 from components.example_gen.catalogue import judged_split
-from components.example_gen.interactions import EVAL_SPLIT, TRAIN_SPLIT
+from components.example_gen.split_names import EVAL_SPLIT, TRAIN_SPLIT
 from components.next_day.record import Judgement
 from components.progress import progress
 from schemas.features import FeatureSpec

@@ -15,9 +15,14 @@ from tfx.utils import io_utils, json_utils
 
 from components import recorded
 from components.artifacts import Analysis, Artifacts, warm_start_folder
-from components.example_gen.interactions import EVAL_SPLIT
-from components.example_gen.point_in_time import EARLIER_SPLIT, JUDGED_SPLIT
-from components.example_gen.split_names import BLOCKED_SPLIT, CATALOGUE_SPLIT
+from components.example_gen.split_names import (
+    BLOCKED_SPLIT,
+    CATALOGUE_SPLIT,
+    EARLIER_SPLIT,
+    EVAL_SPLIT,
+    JUDGED_SPLIT,
+    TRAIN_SPLIT,
+)
 
 CATALOGUE_KEY = "catalogue"
 CATALOGUE_FILES = "catalogue_files"
@@ -158,8 +163,8 @@ class RetrievalTrainer(base_component.BaseComponent):
                 analysis=analysis,
                 base_model=base_model,
                 statistics=statistics,
-                train_args=trainer_pb2.TrainArgs(splits=["train"]),
-                eval_args=trainer_pb2.EvalArgs(splits=["train"]),
+                train_args=trainer_pb2.TrainArgs(splits=[TRAIN_SPLIT]),
+                eval_args=trainer_pb2.EvalArgs(splits=[TRAIN_SPLIT]),
                 custom_config=json_utils.dumps(custom_config),
                 model=types.Channel(type=standard_artifacts.Model),
                 model_run=types.Channel(type=standard_artifacts.ModelRun),

@@ -19,7 +19,7 @@ from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import io_utils
 
 from components.artifacts import Analysis
-from components.example_gen.interactions import TRAIN_SPLIT
+from components.example_gen.split_names import TRAIN_SPLIT
 from components.transform.examples import TransformFiles
 from components.transform.preprocessing import preprocessing_fn
 from schemas.features import FeatureSpec

@@ -326,9 +326,7 @@ def _refusal(where: str, settings: PostgreSQLSettings, error: pg8000.native.Data
         )
     if code == NO_TEXT:
         return UserError(f"{where} refuses: {words}. PostgreSQL's texts hold no such ids.")
-    return (PassingError if code[:2] in PASSING else UserError)(
-        f"{where} refuses: {words}. What is live there stays."
-    )
+    return (PassingError if code[:2] in PASSING else UserError)(f"{where} refuses: {words}. What is live there stays.")
 
 
 def _code(error: pg8000.native.DatabaseError) -> str:

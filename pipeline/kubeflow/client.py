@@ -244,29 +244,22 @@ class Client:
 
     def _pipeline(self, name: str) -> str | None:
         """Return the id of the pipeline of a name, or None."""
-        pipelines = self._listed(
-            self._to.pipelines.pipeline_service_list_pipelines, "pipelines",
-            namespace=self._namespace, filter=_equals(name),
-        )  # fmt: skip
-        for each in pipelines:
-            if each.display_name == name:
-                return self._id_of(each, "pipeline_id")
-        return None
+        found = self._find(self._to.pipelines.pipeline_service_list_pipelines, "pipelines", name)
+        return self._id_of(found, "pipeline_id") if found else None
 
     def _experiment(self, name: str) -> str:
         """Return the id of the experiment of a name; create it if missing."""
-        experiments = self._listed(
-            self._to.experiments.experiment_service_list_experiments, "experiments",
-            namespace=self._namespace, filter=_equals(name),
-        )  # fmt: skip
-        for each in experiments:
-            if each.display_name == name:
-                return self._id_of(each, "experiment_id")
-        experiment = kfp.V2beta1Experiment(display_name=name, namespace=self._namespace or None)
-        made = self._to.call(
-            self._to.experiments.experiment_service_create_experiment, experiment, making="an experiment"
-        )
-        return self._id_of(made, "experiment_id")
+        found = self._find(self._to.experiments.experiment_service_list_experiments, "experiments", name)
+        if not found:
+            experiment = kfp.V2beta1Experiment(display_name=name, namespace=self._namespace or None)
+            create = self._to.experiments.experiment_service_create_experiment
+            found = self._to.call(create, experiment, making="an experiment")
+        return self._id_of(found, "experiment_id")
+
+    def _find(self, method: Callable[..., Any], kind: str, name: str) -> Any:
+        """Return the object of a name among those that a method lists, or None."""
+        listed = self._listed(method, kind, namespace=self._namespace, filter=_equals(name))
+        return next((each for each in listed if each.display_name == name), None)
 
     def _id_of(self, answer: Any, name: str) -> str:
         found = getattr(answer, name, None)

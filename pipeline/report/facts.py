@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError
 from tensorflow_metadata.proto.v0 import anomalies_pb2
 
 from components import recorded
+from components.example_gen.split_names import TRAIN_SPLIT
 from components.trainer.names import COUNTED, ESTIMATED, FREQUENCIES, LOSS_CURVE
 from pipeline import skew_file
 from pipeline.config import Config
@@ -25,7 +26,6 @@ from schemas.errors import UserError
 
 MOST_DAYS = 30
 DRIFT_NODE = "InteractionDrift"
-TRAIN_SPLIT = "train"
 
 T = TypeVar("T")
 

@@ -11,9 +11,14 @@ from rich.table import Table
 
 import components
 from components import recorded
-from components.example_gen.interactions import EVAL_SPLIT, TRAIN_SPLIT
-from components.example_gen.point_in_time import EARLIER_SPLIT, JUDGED_SPLIT
-from components.example_gen.split_names import BLOCKED_SPLIT, CATALOGUE_SPLIT
+from components.example_gen.split_names import (
+    BLOCKED_SPLIT,
+    CATALOGUE_SPLIT,
+    EARLIER_SPLIT,
+    EVAL_SPLIT,
+    JUDGED_SPLIT,
+    TRAIN_SPLIT,
+)
 from components.trainer.day import Places, TrainingDay
 from components.tuner.search import Gain, Search
 from components.tuner.trial import Trial, in_words

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from test_example_gen import DAY, SPEC
 from tfx.types import standard_artifacts
 
-from components.example_gen.catalogue import CatalogueTable
 from components.example_gen.columns import Column
 from components.example_gen.day_driver import Request
 from components.example_gen.log_catalogue import LogCatalogueExecutor, carried_rows, known_of_items
+from components.example_gen.lookups import CatalogueTable
 from components.example_gen.point_in_time import Versions, divide
 from components.example_gen.settings import ExampleGenSettings
 from components.example_gen.sources import MICROSECONDS_A_DAY

@@ -10,7 +10,8 @@ from tfx.types import standard_artifacts
 
 from components.example_gen.catalogue import CatalogueExecutor
 from components.example_gen.day_driver import Request
-from components.example_gen.interactions import USER_UNKNOWN, InteractionExecutor
+from components.example_gen.finish_interactions import USER_UNKNOWN
+from components.example_gen.interactions import InteractionExecutor
 from components.example_gen.settings import ExampleGenSettings
 from components.example_gen.users import UserExecutor
 from schemas import features
