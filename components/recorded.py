@@ -39,7 +39,7 @@ CONTINUES = "goes_on"
 
 # ModelEvaluation, by the Evaluator; NextDayJudgement has METRICS too, InfraBlessing has REFUSED too.
 METRICS = "metrics"
-"""JSON: by slice, scorer and metric, the value and the ends of its 95 % interval; see `components.evaluator.evaluator.in_short`."""
+"""JSON: by slice, scorer and metric, the value and the ends of its 95 % interval; `components.evaluator.evaluation.in_short`."""
 REFUSED = "refused"
 """JSON: a list with a sentence for each missed limit, or for each difference of the served model."""
 NOT_JUDGED = "not_judged"

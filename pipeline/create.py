@@ -10,7 +10,8 @@ from tfx.orchestration.pipeline import Pipeline
 from components import recorded
 from components.analysis.component import Analyzer
 from components.counts.component import Counter
-from components.evaluator.evaluator import RetrievalEvaluator, eval_config
+from components.evaluator.eval_config import eval_config
+from components.evaluator.evaluator import RetrievalEvaluator
 from components.evaluator.ranked import SUMS_SPLIT
 from components.evaluator.ranker import Ranker
 from components.example_gen import sources

@@ -32,7 +32,7 @@ class NextDay:
     """A day's evaluation of models trained before it.
 
     Attributes:
-        metrics: as `components.evaluator.evaluator.read_metrics` returns them; `candidate` is the evaluated model, `baseline` the
+        metrics: as `components.evaluator.evaluation.read_metrics` returns them; `candidate` is the evaluated model, `baseline` the
             one blessed before it. Without retrieval and version skew. Empty if nothing was ranked.
         interactions: the day's, with a reward above 0.
         ranked: the number ranked: those of the drawn users, with items of the catalogue.

@@ -121,7 +121,7 @@ def pairs_of_new_items(statistics: Statistics) -> list[tuple[str, str, str]]:
 
 
 def report(statistics: Statistics, by_slice: Mapping[str, Sums], beat: Sequence[str]) -> dict[str, Any]:
-    """Compute the metrics of ranks, as `components.evaluator.evaluator.read_metrics` returns them.
+    """Compute the metrics of ranks, as `components.evaluator.evaluation.read_metrics` returns them.
 
     Args:
         statistics: names the metrics; those of retrieval are left out.

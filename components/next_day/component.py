@@ -13,7 +13,7 @@ from tfx.utils import io_utils
 from components import recorded
 from components.artifacts import Artifacts, Counts, NextDayJudgement, split_patterns
 from components.counts.component import through_folder
-from components.evaluator.evaluator import METRICS_FILE, in_short
+from components.evaluator.evaluation import METRICS_FILE, in_short
 from components.evaluator.next_day import judge_next_day
 from components.evaluator.ranker import JUDGED
 from components.evaluator.settings import EvaluatorSettings

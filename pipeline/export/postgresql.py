@@ -8,12 +8,10 @@ process is killed, the server undoes all of it. An advisory lock admits one expo
     VIEW_exports       the versions, and which is live
 """
 
-import itertools
 import json
 import socket
 import ssl
-import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC
 from typing import Any
@@ -24,6 +22,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.config import Config
+from pipeline.export.copied import chunks
 from pipeline.export.settings import WIDEST_HNSW, PostgreSQLSettings
 from pipeline.export.store import EMBEDDING, VERSION, Answers, Exported, Items, Store
 from pipeline.records import POSTGRESQL_REFUSALS
@@ -33,15 +32,10 @@ from schemas.features import CANDIDATE_ID
 CONNECT_SECONDS = 10.0
 STATEMENT_SECONDS = 6 * 3600.0  # the longest wait for an answer, such as that a large index is built
 LOCK_SECONDS = 10  # to wait for readers of the view, whom new readers queue behind meanwhile
-CHUNK = 1 << 20  # bytes of a COPY
 # SQLSTATE
 LOCKED, NO_RIGHTS, DISK_FULL, DEPENDED_ON, NO_TEXT = "55P03", "42501", "53100", "2BP01", "22021"
 PASSING = ("08", "53", "57")  # classes: connection, resources, operator intervention
 NAME_BYTES = 63  # of an identifier; PostgreSQL cuts longer ones
-TEXT_OID = 25
-COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack("!ii", 0, 0)
-COPY_END = struct.pack("!h", -1)
-NULL = struct.pack("!i", -1)
 
 
 @contextmanager
@@ -153,7 +147,7 @@ class PostgreSQL(Store):
             ),
         ]
         run(f"CREATE TABLE {table} ({', '.join(columns)})")
-        run(f"COPY {table} FROM STDIN WITH (FORMAT binary)", stream=_chunks(items))
+        run(f"COPY {table} FROM STDIN WITH (FORMAT binary)", stream=chunks(items))
         # After the rows, which is faster than with each.
         run(f"ALTER TABLE {table} ADD PRIMARY KEY ({CANDIDATE_ID})")
         for name, lists in zip(names, is_list, strict=True):
@@ -336,50 +330,3 @@ def _code(error: pg8000.native.DatabaseError) -> str:
 
 def _quoted(*names: str) -> str:
     return ".".join('"' + name.replace('"', '""') + '"' for name in names)
-
-
-def _chunks(items: Items) -> Iterator[bytes]:
-    """Yield the rows in PostgreSQL's binary format of COPY, and pgvector's of a vector: two int16, width and 0, and the values."""
-    fields: list[Iterator[bytes]] = [_of_texts(items.ids), _of_vectors(items.embeddings)]
-    for column in (items.columns.column(name).combine_chunks() for name in items.columns.column_names):
-        fields.append(_of_lists(column) if pa.types.is_list(column.type) else _of_numbers(column))
-    head = struct.pack("!h", len(fields))
-    waiting, size = [COPY_HEADER], len(COPY_HEADER)
-    for row in zip(itertools.repeat(head), *fields, strict=False):
-        waiting += row
-        size += sum(map(len, row))
-        if size > CHUNK:
-            yield b"".join(waiting)
-            waiting, size = [], 0
-    yield b"".join([*waiting, COPY_END])
-
-
-def _of_texts(texts: pa.Array) -> Iterator[bytes]:
-    for value in texts.cast(pa.binary()).to_pylist():
-        yield struct.pack("!i", len(value)) + value
-
-
-def _of_vectors(vectors: NDArray[np.float32]) -> Iterator[bytes]:
-    width = vectors.shape[1]
-    head = struct.pack("!ihh", 4 + 4 * width, width, 0)
-    for start in range(0, len(vectors), 1024):
-        for row in vectors[start : start + 1024].astype(">f4"):
-            yield head + row.tobytes()
-
-
-def _of_numbers(numbers: pa.Array) -> Iterator[bytes]:
-    for number in numbers.to_pylist():
-        yield NULL if number is None else struct.pack("!if", 4, number)
-
-
-def _of_lists(lists: pa.Array) -> Iterator[bytes]:
-    for texts in lists.to_pylist():
-        yield _array(texts)
-
-
-def _array(texts: Sequence[str]) -> bytes:
-    """Encode text[]: dimensions, whether there are nulls, the type; for each dimension its size and lower bound; the values."""
-    bounds = struct.pack("!ii", len(texts), 1) if texts else b""
-    values = b"".join(struct.pack("!i", len(value)) + value for value in (text.encode() for text in texts))
-    content = struct.pack("!iii", 1 if texts else 0, 0, TEXT_OID) + bounds + values
-    return struct.pack("!i", len(content)) + content

@@ -87,7 +87,7 @@ class Run:
         version: the pushed version, or None.
         blessed: whether the model met its limits; None if it was not evaluated.
         withdrawn: whether the model was rolled back since.
-        metrics: by slice, the metrics of every scorer with their 95 % intervals; see `components.evaluator.evaluator.read_metrics`.
+        metrics: by slice, the metrics of every scorer with 95 % intervals; see `components.evaluator.evaluation.read_metrics`.
         judgement: the model blessed before the day that the day evaluated; None if the run ended before that.
         next_day_metrics: as `metrics`, over all interactions of the day, ranked by the model blessed before it (`candidate`), the
             one blessed before that (`baseline`), and the baselines as they were on the evening before.

@@ -16,7 +16,8 @@ from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import json_utils, proto_utils
 
 from components.evaluator import names, ranked, slices
-from components.evaluator.evaluator import EvaluatorExecutor, eval_config
+from components.evaluator.eval_config import eval_config
+from components.evaluator.evaluator import EvaluatorExecutor
 from components.evaluator.names import (
     AS_NEW,
     BASELINE,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import config as configuration
-from pipeline.export import exporting, parquet, postgresql
+from pipeline.export import copied, exporting, parquet, postgresql
 from pipeline.export.store import Items
 from pipeline.export.stores import Name
 
@@ -28,7 +28,7 @@ def after(call: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def half(items: Items) -> Iterator[bytes]:
-    yield postgresql.COPY_HEADER
+    yield copied.COPY_HEADER
     killed()
 
 
@@ -36,7 +36,7 @@ def run(shop: str, settings: list[str], name: str, point: str) -> None:
     """Export what is live, up to a point."""
     store: Any = STORES[Name(name)]
     if point == "writing":  # some of the rows are on their way
-        postgresql._chunks = half
+        postgresql.chunks = half
         parquet.write_whole = lambda path, content: killed(Path(path).write_bytes(content[: len(content) // 2]))
     elif point == "written":
         store.put = after(store.put)

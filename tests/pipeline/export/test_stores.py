@@ -37,7 +37,7 @@ from components.pusher.versions import PushFolder
 from pipeline import cli
 from pipeline import config as configuration
 from pipeline.config import Config
-from pipeline.export import exporting, parquet, postgresql
+from pipeline.export import copied, exporting, parquet, postgresql
 from pipeline.export.store import Answers, Items, Store
 from pipeline.export.stores import Name, opened
 from schemas.errors import PassingError, UserError
@@ -686,7 +686,7 @@ def test_texts_of_any_signs_are_encoded_as_postgresql_does(pgvector: PgVector) -
         texts = pa.table({"texts": pa.array(lists, pa.list_(pa.string()))})
         connection.run("TRUNCATE texts")
         items = Items("key", 1, "", ids, units(0, len(lists), 2), texts)
-        connection.run("COPY texts FROM STDIN WITH (FORMAT binary)", stream=postgresql._chunks(items))
+        connection.run("COPY texts FROM STDIN WITH (FORMAT binary)", stream=copied.chunks(items))
         assert [row[0] for row in connection.run("SELECT texts FROM texts ORDER BY id")] == lists
 
     check()
