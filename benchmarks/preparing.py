@@ -23,11 +23,11 @@ def prepare(folder: Path, day: date, workers: int) -> dict[str, dict[str, float]
     from tfx.dsl.components.base import base_beam_executor
     from tfx.types import standard_artifacts
 
+    from components import utc
     from components.analysis.component import Analyzer
     from components.artifacts import Analysis, Counts
     from components.counts.component import Counter
     from components.counts.settings import CountsSettings
-    from components.example_gen import sources
     from components.example_gen.catalogue import CatalogueExecutor
     from components.example_gen.day_driver import Request
     from components.example_gen.interactions import InteractionExecutor
@@ -61,7 +61,7 @@ def prepare(folder: Path, day: date, workers: int) -> dict[str, dict[str, float]
         measured[step] = {"seconds": time.perf_counter() - begun, "processor_seconds": processor_seconds() - used}
 
     request = Request.parameters(settings, spec, day)
-    declared = {"feature_spec": spec.model_dump_json(), "day": sources.span(day)}
+    declared = {"feature_spec": spec.model_dump_json(), "day": utc.span(day)}
     catalogue, examples = (artifact(standard_artifacts.Examples, name) for name in ("catalogue", "examples"))
     run("Catalogue", CatalogueExecutor, {}, {"examples": catalogue}, request)
     run("Interactions", InteractionExecutor, {"catalogue": catalogue}, {"examples": examples}, request)

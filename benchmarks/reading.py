@@ -25,7 +25,8 @@ from components.example_gen.columns import interaction_columns
 from components.example_gen.day_driver import Request
 from components.example_gen.interactions import InteractionExecutor
 from components.example_gen.settings import ExampleGenSettings, SourceSettings
-from components.example_gen.sources import MICROSECONDS_A_DAY, SourceFile, microseconds
+from components.example_gen.sources import SourceFile
+from components.utc import MICROSECONDS_A_DAY, microseconds
 from schemas.features import FeatureSpec
 
 DAY = date(2026, 11, 24)

@@ -7,14 +7,13 @@ from tfx.dsl.components.base.base_beam_component import BaseBeamComponent
 from tfx.dsl.components.base.base_node import BaseNode
 from tfx.orchestration.pipeline import Pipeline
 
-from components import recorded
+from components import recorded, utc
 from components.analysis.component import Analyzer
 from components.counts.component import Counter
 from components.evaluator.eval_config import eval_config
 from components.evaluator.evaluator import RetrievalEvaluator
 from components.evaluator.ranked import SUMS_SPLIT
 from components.evaluator.ranker import Ranker
-from components.example_gen import sources
 from components.indexer.component import Indexer
 from components.infra_validator.component import InfraValidator
 from components.next_day.component import NextDay
@@ -54,7 +53,7 @@ def create_pipeline(config: Config, day: date) -> Pipeline:
         counts=earlier.counts_before,
         settings=evaluated,
         spec=spec,
-        day=sources.span(day),
+        day=utc.span(day),
     )
     next_day.add_upstream_nodes(data.checks)
 
@@ -64,7 +63,7 @@ def create_pipeline(config: Config, day: date) -> Pipeline:
         base_counts=earlier.base_counts,
         settings=config.counts.model_dump_json(),
         feature_spec=spec_json,
-        day=sources.span(day),
+        day=utc.span(day),
     ).with_id(COUNTER)
     counter.add_upstream_nodes(data.checks)
 
@@ -73,7 +72,7 @@ def create_pipeline(config: Config, day: date) -> Pipeline:
         examples=data.interactions,
         base_model=earlier.base_model,
         feature_spec=spec_json,
-        day=sources.span(day),
+        day=utc.span(day),
     )
     analyzer.add_upstream_nodes(data.checks)
     transform = AnalysedTransform(
@@ -95,7 +94,7 @@ def create_pipeline(config: Config, day: date) -> Pipeline:
             "feature_spec": spec_json,
             "trainer": config.trainer.model_dump_json(),
             recorded.SHAPE: shape,
-            recorded.SPAN: sources.span(day),
+            recorded.SPAN: utc.span(day),
         },
         held_out=data.interactions if config.trainer.early_stopping else None,
     ).with_id(TRAINER)
@@ -122,7 +121,7 @@ def create_pipeline(config: Config, day: date) -> Pipeline:
         base_counts=earlier.base_counts,
         settings=evaluated,
         spec=spec,
-        day=sources.span(day),
+        day=utc.span(day),
     )
     evaluator = RetrievalEvaluator(
         examples=ranker.outputs["ranked_examples"],

@@ -9,8 +9,8 @@ from tfx.dsl.components.common.resolver import Resolver
 from tfx.types import BaseChannel, standard_artifacts
 from tfx.types.channel import Channel
 
+from components import utc
 from components.artifacts import Counts
-from components.example_gen import sources
 from components.example_gen.catalogue import CatalogueExampleGen
 from components.example_gen.interactions import InteractionExampleGen
 from components.example_gen.log_catalogue import LogCatalogueExampleGen
@@ -66,7 +66,7 @@ class Earlier:
         base = _blessed_before(day, WARM_START, shape if config.trainer.on_other_shape == "restart" else "")
         counts = Resolver(
             strategy_class=CountedBefore,
-            config={"span": sources.span(day), "held_out_hours": config.data.split.hours},
+            config={"span": utc.span(day), "held_out_hours": config.data.split.hours},
             **{
                 key: Channel(type=Counts, producer_component_id=COUNTER) for key in (BASE_COUNTS_KEY, COUNTS_BEFORE_KEY)
             },
@@ -142,7 +142,7 @@ def _catalogue(
         return None, CatalogueExampleGen(config.data, spec, day, of_window).with_id(CATALOGUE)
     before = Resolver(
         strategy_class=CatalogueBefore,
-        config={"span": sources.span(day)},
+        config={"span": utc.span(day)},
         **{
             BASE_CATALOGUE_KEY: Channel(type=standard_artifacts.Examples, producer_component_id=CATALOGUE),
         },
@@ -156,7 +156,7 @@ def _day_before(config: Config, day: date, statistics: str) -> Resolver:
     return Resolver(
         strategy_class=TrainedBefore,
         config={
-            "span": sources.span(day),
+            "span": utc.span(day),
             "after_first_run": config.trainer.warm_start and config.data.has_other_window,
         },
         **{
@@ -170,7 +170,7 @@ def _blessed_before(day: date, node: str, shape: str = "", skipped: int = 0) -> 
     """Resolve the newest blessed model of an earlier day, from any run of this pipeline."""
     return Resolver(
         strategy_class=BlessedBefore,
-        config={"span": sources.span(day), "shape": shape, "skipped": skipped},
+        config={"span": utc.span(day), "shape": shape, "skipped": skipped},
         **{
             MODEL_KEY: Channel(type=standard_artifacts.Model, producer_component_id=TRAINER),
             BLESSING_KEY: Channel(type=standard_artifacts.ModelBlessing, producer_component_id="RetrievalEvaluator"),

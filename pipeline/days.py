@@ -6,8 +6,7 @@ from datetime import date
 from tfx.orchestration.portable import inputs_utils
 from tfx.proto.orchestration import pipeline_pb2
 
-from components import recorded
-from components.example_gen import sources
+from components import recorded, utc
 from components.example_gen.settings import FROM_LOG
 from components.pusher.versions import PushFolder
 from components.resolver.earlier import BASE_CATALOGUE_KEY, BASE_COUNTS_KEY, MODEL_KEY
@@ -86,4 +85,4 @@ def _earlier(compiled: pipeline_pb2.Pipeline, name: str, records: Records, key: 
     found = resolved[0][key]
     if not found:
         return 0, ""
-    return found[0].id, sources.day_of(found[0].get_int_custom_property(recorded.SPAN)).isoformat()
+    return found[0].id, utc.day_of(found[0].get_int_custom_property(recorded.SPAN)).isoformat()

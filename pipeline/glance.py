@@ -11,6 +11,7 @@ from datetime import date
 from importlib import metadata
 from pathlib import Path
 
+from components import utc
 from components.example_gen import sources
 from components.example_gen.sources import Window
 from ndr_client.manifests import Manifests
@@ -61,7 +62,7 @@ def seen(config: Config, day: date, files: Sequence[str], records: Records) -> s
         made_from.code,
         made_from.configuration_digest,
         metadata.version("tfx"),
-        records.before(sources.span(day)),
+        records.before(utc.span(day)),
         *files,
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -15,8 +15,8 @@ from tfx_bsl.coders import example_coder
 
 from components.analysis.vocabulary import COUNT, LOOKUPS, weighed
 from components.counts.files import factor
-from components.example_gen.sources import MICROSECONDS_A_DAY
 from components.example_gen.split_names import TRAIN_SPLIT
+from components.utc import MICROSECONDS_A_DAY
 from schemas.features import TIMESTAMP, FeatureSpec, NumberFeature
 
 MOMENTS = "moments"

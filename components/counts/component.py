@@ -19,8 +19,8 @@ from components.counts.files import PARTS, THROUGH, TRAINING, Description
 from components.counts.settings import CountsSettings
 from components.decoded import ReadExamples
 from components.example_gen.cleaning import to_bytes
-from components.example_gen.sources import MICROSECONDS_A_DAY
 from components.example_gen.split_names import EVAL_SPLIT, TRAIN_SPLIT
+from components.utc import MICROSECONDS_A_DAY
 from schemas.features import FeatureSpec
 
 

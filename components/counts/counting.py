@@ -15,7 +15,7 @@ from components.counts.settings import CountsSettings
 from components.decoded import decode, lists, rewarded, single
 from components.digests import partition_of
 from components.example_gen.cleaning import to_bytes
-from components.example_gen.sources import MICROSECONDS_A_DAY
+from components.utc import MICROSECONDS_A_DAY
 from schemas.features import CANDIDATE_ID, QUERY_ID, TIMESTAMP
 
 Key = tuple[str, int]

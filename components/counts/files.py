@@ -21,7 +21,6 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 
 import numpy as np
 import pandas as pd
@@ -33,7 +32,7 @@ from pyarrow import parquet
 from tfx.dsl.io import fileio
 from tfx.utils import io_utils
 
-from components.example_gen.sources import EPOCH
+from components.utc import day_of
 from components.whole_files import write_whole
 from schemas.errors import UserError
 
@@ -296,5 +295,5 @@ def _times(counts: NDArray[np.int64], by: float) -> NDArray[np.int64]:
 
 
 def _incomplete(path: str, found: str, span: int | None = None) -> UserError:
-    day = f"{EPOCH + timedelta(days=span)} again" if span is not None else "its day again"
+    day = f"{day_of(span)} again" if span is not None else "its day again"
     return UserError(f"{path}: expected the counts that a day wrote, {found}. Restore the file, or run {day}.")

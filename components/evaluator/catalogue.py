@@ -20,12 +20,12 @@ from components.evaluator.names import CANDIDATE
 from components.evaluator.positions import positions
 from components.evaluator.ranking import top_among
 from components.evaluator.settings import EvaluatorSettings
-from components.example_gen.sources import MICROSECONDS_A_DAY
 from components.indexer import files as item_files
 from components.indexer import on_disk
 from components.indexer.filter_columns import sample
 from components.indexer.filters import SAMPLE
 from components.trainer.export import load_tower
+from components.utc import MICROSECONDS_A_DAY
 from ndr_client.merging import merged
 from ndr_client.served import EMBEDDING, EMBEDDINGS_SIGNATURE, EXCLUDE, ITEM_IDS, SCORES, WHERE, K
 from schemas.features import FeatureSpec

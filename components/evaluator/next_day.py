@@ -19,7 +19,7 @@ from components.evaluator.preparing import MakePipeline, Task, prepare
 from components.evaluator.scoring import ScoreGroup
 from components.evaluator.settings import EvaluatorSettings
 from components.evaluator.sums import Sums, report
-from components.example_gen.sources import MICROSECONDS_A_DAY
+from components.utc import MICROSECONDS_A_DAY
 from components.whole_files import write_whole
 from schemas.features import FeatureSpec
 

@@ -32,9 +32,9 @@ from components.evaluator.ranking import Ranks, rank_and_retrieve, rank_by_embed
 from components.evaluator.ranking_entries import rank_by_entries, top_by_entries, top_by_popularity
 from components.evaluator.settings import EvaluatorSettings
 from components.evaluator.taken import Taken
-from components.example_gen.sources import MICROSECONDS_A_DAY
 from components.indexer.embedding import LoadedTower, Queries
 from components.kept import Kept
+from components.utc import MICROSECONDS_A_DAY
 from schemas.features import CANDIDATE_ID, QUERY_ID, REWARD, TIMESTAMP, FeatureSpec
 
 BATCH = 2048

@@ -4,9 +4,9 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
+from components.utc import MICROSECONDS_A_DAY, day_of
 from schemas.errors import UserError
 
 SHOWN_EXAMPLES = 3
@@ -187,7 +187,8 @@ class Accounting:
             if reason in self.ways_out:
                 lines.append(f"    {self.ways_out[reason]}")
         if self.first_other is not None and self.last_other is not None:
-            lines.append(f"  {self.other_days} of other days, from {_day(self.first_other)} to {_day(self.last_other)}")
+            ends = [str(day_of(time // MICROSECONDS_A_DAY)) for time in (self.first_other, self.last_other)]
+            lines.append(f"  {self.other_days} of other days, from {' to '.join(ends)}")
         if self.before:
             lines.append(f"  {self.before} of days before the window, for histories alone")
         if self.absent:
@@ -199,10 +200,6 @@ class Accounting:
                 f"  {files} files were passed over, as their names begin with _ or . (first: {'; '.join(first)})"
             )
         return lines
-
-
-def _day(microseconds: int) -> str:
-    return f"{datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds):%Y-%m-%d}"
 
 
 def _in_order(place: str) -> tuple[str, int, str]:

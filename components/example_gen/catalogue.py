@@ -11,6 +11,7 @@ from tfx import types
 from tfx.dsl.components.base import executor_spec
 from tfx.types import artifact_utils
 
+from components import utc
 from components.artifacts import Artifacts
 from components.example_gen import sources
 from components.example_gen.accounting import SHOWN_EXAMPLES, Accounting
@@ -140,7 +141,7 @@ class FinishCatalogue(beam.DoFn):
 def first_held_out(request: Request, first: date) -> int:
     """Return the first day with held-out interactions, in days since 1970-01-01, given the first day of the window."""
     held_out = request.day - timedelta(days=(request.settings.split.hours - 1) // 24)
-    return sources.span(max(first, held_out))
+    return utc.span(max(first, held_out))
 
 
 def splits_of(spec: FeatureSpec) -> list[str]:

@@ -17,7 +17,8 @@ from components.example_gen.columns import EVENT, OVER, Column
 from components.example_gen.filters import PREFIX, filter_columns, is_met
 from components.example_gen.rewards import rewarded
 from components.example_gen.settings import SourceSettings
-from components.example_gen.sources import MICROSECONDS_A_DAY, SourceFile, microseconds
+from components.example_gen.sources import SourceFile
+from components.utc import MICROSECONDS_A_DAY, microseconds
 from schemas.features import REWARD, TIMESTAMP, WEIGHTS_SUFFIX, InteractionColumns
 
 FILE = "_file"

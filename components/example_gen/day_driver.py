@@ -12,7 +12,7 @@ from tfx.orchestration.portable import data_types
 from tfx.proto.orchestration import driver_output_pb2
 from tfx.types import standard_component_specs
 
-from components import recorded
+from components import recorded, utc
 from components.artifacts import Artifacts
 from components.example_gen import sources
 from components.example_gen.settings import ExampleGenSettings
@@ -56,7 +56,7 @@ class DayDriver(driver.Driver):
 
         fingerprint = sources.fingerprint_of(find)
         output = driver_output_pb2.DriverOutput()
-        span = sources.span(request.day)
+        span = utc.span(request.day)
         output.exec_properties[utils.SPAN_PROPERTY_NAME].int_value = span
         output.exec_properties[utils.FINGERPRINT_PROPERTY_NAME].string_value = fingerprint
         key = standard_component_specs.EXAMPLES_KEY

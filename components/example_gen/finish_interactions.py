@@ -17,9 +17,10 @@ from components.example_gen.examples import serialized_examples
 from components.example_gen.held_out import HeldOut, user_hashes
 from components.example_gen.histories import histories
 from components.example_gen.lookups import CatalogueTable, UserTable
-from components.example_gen.sources import MICROSECONDS_A_DAY, MICROSECONDS_AN_HOUR, Window, microseconds
+from components.example_gen.sources import Window
 from components.example_gen.split_names import EVAL_SPLIT, TRAIN_SPLIT
 from components.kept import Kept
+from components.utc import MICROSECONDS_A_DAY, MICROSECONDS_AN_HOUR, microseconds
 from schemas.features import (
     AGES_SUFFIX,
     CANDIDATE_ID,

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from components.example_gen.cleaning import id_hashes
 from components.example_gen.settings import HashSplit, TimeSplit, UserSplit
-from components.example_gen.sources import MICROSECONDS_AN_HOUR
+from components.utc import MICROSECONDS_AN_HOUR
 from schemas.features import CANDIDATE_ID, QUERY_ID, TIMESTAMP
 
 NEWEST_SHARE = 0.3

@@ -10,6 +10,7 @@ from tfx.dsl.components.base import base_beam_component, base_beam_executor, exe
 from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, component_spec, standard_artifacts
 
+from components import utc
 from components.artifacts import Artifacts
 from components.example_gen import sources
 from components.example_gen.accounting import Accounting
@@ -20,8 +21,9 @@ from components.example_gen.examples import check_files, conclude, generate, par
 from components.example_gen.finish_interactions import FinishInteractions
 from components.example_gen.held_out import HeldOut
 from components.example_gen.settings import ExampleGenSettings, UserSplit
-from components.example_gen.sources import Window, microseconds
+from components.example_gen.sources import Window
 from components.example_gen.split_names import EVAL_SPLIT, TRAIN_SPLIT
+from components.utc import microseconds
 from schemas.errors import UserError
 from schemas.features import (
     QUERY_ID,
@@ -79,7 +81,7 @@ class InteractionExecutor(base_beam_executor.BaseBeamExecutor):
             start=microseconds(window.start),
             keys=request.spec.interactions,
             keep_event=request.spec.has_events,
-            closed=tuple(sorted(map(sources.span, window.closed))),
+            closed=tuple(sorted(map(utc.span, window.closed))),
             latest=int((time.time() + SECONDS_A_DAY) * 1_000_000),
         )
         check_files(files, cleaning)
@@ -95,7 +97,7 @@ class InteractionExecutor(base_beam_executor.BaseBeamExecutor):
                 generate(pipeline, files, cleaning, finish, [TRAIN_SPLIT, EVAL_SPLIT], examples)
             return conclude(examples, "interactions", request.settings, found)
 
-        held_out = HeldOut(request.settings.split, sources.span(window.day), window.end_microseconds)
+        held_out = HeldOut(request.settings.split, utc.span(window.day), window.end_microseconds)
         accounting = ingest(held_out)
         if isinstance(held_out.split, UserSplit) and accounting.users and _has_empty_split(accounting):
             # A day with few users: the first of them is held out, or the newest interactions of a single user.

@@ -14,7 +14,7 @@ from tfx import types
 from tfx.dsl.components.base import base_beam_component, executor_spec
 from tfx.types import component_spec, standard_artifacts
 
-from components import ragged
+from components import ragged, utc
 from components.artifacts import Artifacts
 from components.example_gen import sources
 from components.example_gen.accounting import Accounting
@@ -27,9 +27,10 @@ from components.example_gen.keyed import OUTPUTS, PARAMETERS, Ingestion, KeyedDr
 from components.example_gen.lookups import read_rows
 from components.example_gen.point_in_time import DAYS, divide
 from components.example_gen.settings import ExampleGenSettings
-from components.example_gen.sources import MICROSECONDS_A_DAY, Window, microseconds
+from components.example_gen.sources import Window
 from components.example_gen.split_names import BLOCKED_SPLIT, CATALOGUE_SPLIT, EARLIER_SPLIT, JUDGED_SPLIT
 from components.resolver.earlier import BASE_CATALOGUE_KEY
+from components.utc import MICROSECONDS_A_DAY, microseconds
 from schemas.features import CANDIDATE_ID, SEEN_THROUGH, TIMESTAMP, WEIGHTS_SUFFIX, FeatureSpec
 
 SECONDS_A_DAY = 86_400.0
@@ -57,7 +58,7 @@ class OfLog:
         settings, spec = request.settings, request.spec
         base: Sequence[types.Artifact] = inputs.get(BASE_CATALOGUE_KEY) or []
         most = Window.of(settings, request.day, goes_on=False, has_history=spec.history is not None)
-        first = sources.day_of(base[0].span + 1) if base else most.history_start
+        first = utc.day_of(base[0].span + 1) if base else most.history_start
         found = sources.log_files(settings, first, request.day)
         after = microseconds(request.day) + MICROSECONDS_A_DAY
         keys, columns = spec.interactions, catalogue_columns(spec)
@@ -71,7 +72,7 @@ class OfLog:
             partitions=partitions(found.files),
             max_id_bytes=settings.max_id_bytes,
             time_range=(microseconds(first), after),
-            closed=tuple(filter(_is_closed(settings), range(sources.span(first), sources.span(request.day)))),
+            closed=tuple(filter(_is_closed(settings), range(utc.span(first), utc.span(request.day)))),
             latest=int((time.time() + SECONDS_A_DAY) * 1_000_000),
         )
         carried = Carried(base[0].uri, cleaning) if base else None
@@ -80,14 +81,14 @@ class OfLog:
         window = Window.of(settings, request.day, goes_on=bool(base), has_history=False)
         judged = first_held_out(request, window.start)
         changing = columns_of(spec.changing_item_features, columns)
-        finish = NewestOfItems(changing, judged, sources.span(most.start))
+        finish = NewestOfItems(changing, judged, utc.span(most.start))
         splits = [*splits_of(spec), EARLIER_SPLIT, JUDGED_SPLIT]
         return Ingestion("catalogue", found, cleaning, finish, splits, carried, judged)
 
 
 def _is_closed(settings: ExampleGenSettings) -> Callable[[int], bool]:
     """Return a function that tells whether a span is a closed day."""
-    return lambda span: settings.is_closed(sources.day_of(span))
+    return lambda span: settings.is_closed(utc.day_of(span))
 
 
 class LogCatalogueDriver(OfLog, KeyedDriver):

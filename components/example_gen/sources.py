@@ -8,14 +8,12 @@ from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path, PurePosixPath
 
+from components import utc
 from components.example_gen import listing
 from components.example_gen.settings import DATE_PARTS, FROM_LOG, ExampleGenSettings, SourceSettings
 from schemas.errors import UserError
 
 SUCCESS = "_SUCCESS"
-EPOCH = date(1970, 1, 1)
-MICROSECONDS_A_DAY = 86_400_000_000
-MICROSECONDS_AN_HOUR = 3_600_000_000
 
 
 @dataclass(frozen=True)
@@ -95,7 +93,7 @@ class Window:
     @property
     def end_microseconds(self) -> int:
         """The first instant after the window."""
-        return microseconds(self.day) + MICROSECONDS_A_DAY
+        return utc.microseconds(self.day) + utc.MICROSECONDS_A_DAY
 
 
 def _open_days_before(settings: ExampleGenSettings, day: date, days: int) -> date:
@@ -104,21 +102,6 @@ def _open_days_before(settings: ExampleGenSettings, day: date, days: int) -> dat
         day -= timedelta(days=1)
         days -= not settings.is_closed(day)
     return day
-
-
-def day_of(span: int) -> date:
-    """Return the UTC day of a span."""
-    return EPOCH + timedelta(days=span)
-
-
-def span(day: date) -> int:
-    """TFX's span: days since 1970-01-01."""
-    return (day - EPOCH).days
-
-
-def microseconds(day: date) -> int:
-    """Return the first instant of a UTC day, in microseconds since 1970-01-01."""
-    return span(day) * MICROSECONDS_A_DAY
 
 
 def interaction_files(settings: ExampleGenSettings, window: Window) -> Found:
@@ -245,12 +228,12 @@ def newest_files(source: SourceSettings, day: date, what: str, first: date | Non
 
 def table_days(files: Sequence[SourceFile]) -> list[int]:
     """Return the day of each file's table, in days since 1970-01-01; 0 for a table without a day."""
-    return [0 if file.day is None else span(file.day) for file in files]
+    return [0 if file.day is None else utc.span(file.day) for file in files]
 
 
 def start_of_newest(files: Sequence[SourceFile]) -> int | None:
     """Return the first microsecond of the newest table's day; None for a table without a day."""
-    return max((microseconds(file.day) for file in files if file.day is not None), default=None)
+    return max((utc.microseconds(file.day) for file in files if file.day is not None), default=None)
 
 
 def fingerprint(files: list[SourceFile]) -> str:

@@ -2,7 +2,6 @@
 
 import json
 import os
-from datetime import timedelta
 from typing import Any
 
 from tensorflow_metadata.proto.v0 import anomalies_pb2, statistics_pb2
@@ -17,11 +16,11 @@ from tfx.utils import io_utils, json_utils
 
 from components import recorded
 from components.artifacts import Artifacts
-from components.example_gen.sources import EPOCH
 from components.example_gen.split_names import EVAL_SPLIT, TRAIN_SPLIT
 from components.example_validator import lengths
 from components.example_validator.settings import ValidationSettings
 from components.example_validator.stopping import describe
+from components.utc import day_of
 from schemas.declaration import Fault
 from schemas.errors import UserError
 from schemas.features import FeatureSpec, HistoryFeature, Numeric
@@ -108,9 +107,9 @@ class StoppingDistributionExecutor(executor.Executor):
             change = _in_words(_read(anomalies, split), config, _load(current, split), _load(previous, split))
             found += [f"{split} split: {sentence}" for sentence in describe(change)]
         if found:
+            day, day_before = day_of(current.span), day_of(previous.span)
             raise UserError(
-                f"The interactions of {_day(current)} (current) are further from those of {_day(previous)} (previous) than "
-                "is allowed:\n  "
+                f"The interactions of {day} (current) are further from those of {day_before} (previous) than is allowed:\n  "
                 + "\n  ".join(found)
                 + "\nMend the data, or, where the change is right, widen the limit (drift, least_volume or most_volume of "
                 "the configuration)."
@@ -204,7 +203,3 @@ def _load(statistics: types.Artifact, split: str) -> statistics_pb2.DatasetFeatu
 def _read(anomalies: types.Artifact, split: str) -> anomalies_pb2.Anomalies:
     path = os.path.join(anomalies.uri, f"SplitPair-{split}_{split}", executor.DEFAULT_FILE_NAME)
     return anomalies_pb2.Anomalies.FromString(io_utils.read_bytes_file(path))
-
-
-def _day(statistics: types.Artifact) -> str:
-    return (EPOCH + timedelta(days=statistics.span)).isoformat()

@@ -10,7 +10,6 @@ import tensorflow_transform as tft
 from numpy.typing import NDArray
 
 from components.example_gen.point_in_time import NEWEST
-from components.example_gen.sources import MICROSECONDS_A_DAY
 from components.transform import raw_features
 from components.transform.catalogue_lookup import (
     CatalogueLookup,
@@ -21,6 +20,7 @@ from components.transform.catalogue_lookup import (
 from components.transform.missing import NO_AGE
 from components.transform.model_inputs import ModelInputs
 from components.transform.preprocessing import fingerprint
+from components.utc import MICROSECONDS_A_DAY
 from schemas.features import AGES_SUFFIX, CANDIDATE_ID, REWARD, SEEN_THROUGH, TIMESTAMP, FeatureSpec
 
 WINDOW_EXAMPLES = 100_000

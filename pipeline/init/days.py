@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 import numpy as np
 import pyarrow as pa
 
-from components.example_gen import sources
+from components import utc
 from components.example_gen.columns import Column
 from components.example_gen.conversion import convert
 from components.example_gen.settings import DATE_PARTS, WEEKDAYS
@@ -52,7 +52,7 @@ def days_of(table: Table, column: str, unit: str | None) -> Days:
     group = table.group
     if group.days:
         times = _days(table, column, unit, table.columns[column])
-        share = sum(times[sources.span(day)] for day in group.days) / max(1, times.total())
+        share = sum(times[utc.span(day)] for day in group.days) / max(1, times.total())
         if share >= OWN_DAY:
             why = f"the names of {len(group.files):,} files; {share:.0%} of the rows read are of these days"
             return Days(group.days[0], group.days[-1], True, _closed(group.days), why)
@@ -60,13 +60,13 @@ def days_of(table: Table, column: str, unit: str | None) -> Days:
     counted: Counter[int] = Counter()
     for raw in values(table, column):
         counted += _days(table, column, unit, raw)
-    plausible = sorted(day for day in counted if sources.span(date(1990, 1, 1)) <= day <= sources.span(latest))
+    plausible = sorted(day for day in counted if utc.span(date(1990, 1, 1)) <= day <= utc.span(latest))
     if not plausible:
         raise UserError(
             f"{table.group.name}: looked for days in column {column}, found no time from 1990 to {latest}. Name the time column: "
             "--time COLUMN."
         )
-    first, last = (sources.EPOCH + timedelta(days=day) for day in (plausible[0], plausible[-1]))
+    first, last = map(utc.day_of, (plausible[0], plausible[-1]))
     return Days(first, last, False, [], f"the times of {counted.total():,} rows")
 
 
@@ -80,7 +80,7 @@ def undated(path: str) -> str:
 def _days(table: Table, column: str, unit: str | None, raw: pa.Array) -> Counter[int]:
     """Count the rows of each day, by its span."""
     times = convert(Column("", column, "time", time_unit=unit or "s"), raw, form(table)).values.drop_null()
-    found, counts = np.unique(times.to_numpy() // sources.MICROSECONDS_A_DAY, return_counts=True)
+    found, counts = np.unique(times.to_numpy() // utc.MICROSECONDS_A_DAY, return_counts=True)
     return Counter(dict(zip(found.tolist(), counts.tolist(), strict=True)))
 
 

@@ -3,13 +3,13 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from typing import Any
 
 from google.protobuf.wrappers_pb2 import StringValue
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
-from components import recorded
+from components import recorded, utc
 from components.evaluator.names import ALL, AS_NEW, BASELINE, BASELINES, CANDIDATE, CONTENT_NEIGHBOURS
 from components.next_day.record import Judgement
 from components.recorded import decoded
@@ -182,7 +182,7 @@ class Run:
         others = (BASELINE, *BASELINES, AS_NEW, CONTENT_NEIGHBOURS)
         return {
             "model": self.judgement.model,
-            "model_day": _day(self.judgement.model_span),
+            "model_day": utc.day_of(self.judgement.model_span).isoformat(),
             "interactions": self.judgement.interactions,
             "ranked": self.judgement.ranked,
             "not_in_catalogue": self.judgement.not_in_catalogue,
@@ -265,10 +265,6 @@ def run_json(run: Run) -> dict[str, Any]:
 
 def _values(metrics: Mapping[str, Any]) -> dict[str, float]:
     return {name: value for name, (value, *_) in metrics.items()}
-
-
-def _day(span: int) -> str:
-    return (date(1970, 1, 1) + timedelta(days=span)).isoformat()
 
 
 def new_run_id(day: date, kind: str = "") -> str:

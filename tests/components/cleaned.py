@@ -6,12 +6,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from components.example_gen import sources
+from components import utc
 from components.example_gen.accounting import Accounting
 from components.example_gen.cleaning import ACCOUNTING, CleanFiles, Cleaning, file_faults, from_bytes
 from components.example_gen.columns import Column, catalogue_columns, interaction_columns
 from components.example_gen.settings import SourceSettings
-from components.example_gen.sources import SourceFile, Window, microseconds
+from components.example_gen.sources import SourceFile, Window
+from components.utc import microseconds
 from schemas.errors import UserError
 from schemas.features import FeatureSpec, InteractionColumns
 
@@ -53,7 +54,7 @@ def clean(
     source = SourceSettings(path=str(path), format=form, **settings)
     if window:
         time_range = microseconds(window.history_start), window.end_microseconds
-    closed = tuple(map(sources.span, window.closed)) if window else ()
+    closed = tuple(map(utc.span, window.closed)) if window else ()
     latest = microseconds(date(2027, 1, 1))
     cleaning = Cleaning(source, columns, "candidate_id", 1, 1024, time_range, latest, closed, keys)
     file = SourceFile(str(path), path.stat().st_size, 0.0, day)

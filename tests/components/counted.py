@@ -10,7 +10,7 @@ import pyarrow as pa
 from components.counts import files
 from components.counts.files import ONE, PARTS
 from components.digests import partition_of
-from components.example_gen.sources import MICROSECONDS_A_DAY
+from components.utc import MICROSECONDS_A_DAY
 
 
 class Taken(NamedTuple):

@@ -20,8 +20,8 @@ from components.evaluator.names import AS_NEW, CANDIDATE, CONTENT_NEIGHBOURS
 from components.evaluator.next_day import judge_next_day
 from components.evaluator.ranking import Ranks
 from components.evaluator.settings import AsNewSettings, EvaluatorSettings
-from components.example_gen.sources import MICROSECONDS_A_DAY
 from components.trainer.model import TwoTowerModel
+from components.utc import MICROSECONDS_A_DAY
 from schemas.features import CANDIDATE_ID, QUERY_ID, REWARD, TIMESTAMP, FeatureSpec
 
 KINDS, OF_A_KIND, WIDTH, DAY = 20, 10, 8, 20_000

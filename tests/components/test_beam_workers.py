@@ -18,9 +18,10 @@ from tfx.types import standard_artifacts
 
 from benchmarks import logs
 from benchmarks.logs import FIRST_DAY, World, write
+from components import utc
 from components.analysis.component import Analyzer
 from components.artifacts import Analysis
-from components.example_gen import examples, sources
+from components.example_gen import examples
 from components.example_gen.catalogue import CatalogueExecutor
 from components.example_gen.day_driver import Request
 from components.example_gen.interactions import InteractionExecutor
@@ -64,7 +65,7 @@ class Steps:
         return self._run(InteractionExecutor, runner, inputs, standard_artifacts.Examples, "examples", self._request)
 
     def analysis(self, runner: RunnerSettings, interactions: types.Artifact) -> types.Artifact:
-        properties = {"feature_spec": self._spec.model_dump_json(), "day": sources.span(self._day)}
+        properties = {"feature_spec": self._spec.model_dump_json(), "day": utc.span(self._day)}
         inputs = {"examples": [interactions], "base_model": []}
         return self._run(Analyzer.EXECUTOR_SPEC.executor_class, runner, inputs, Analysis, "analysis", properties)
 

@@ -19,7 +19,7 @@ from components.counts.component import Counter
 from components.counts.files import ONE, THROUGH, TRAINING, USER_PARTS
 from components.counts.settings import CountsSettings
 from components.digests import partition_of
-from components.example_gen.sources import MICROSECONDS_A_DAY
+from components.utc import MICROSECONDS_A_DAY
 from schemas.errors import UserError
 from schemas.features import FeatureSpec
 

@@ -18,7 +18,7 @@ from tfx.types import standard_artifacts, standard_component_specs
 from tfx.utils import json_utils
 from tfx_bsl.coders import example_coder
 
-from components.example_gen import sources
+from components import utc
 from components.example_validator.drift import (
     HISTORY_KEY,
     SPLITS,
@@ -48,7 +48,7 @@ HALVES: Rows = [{"device": [b"a"]}] * 5 + [{"device": [b"b"]}] * 5
 def statistics(folder: Path, day: date, rows: Rows, held_out: Rows | None = None) -> types.Artifact:
     """What StatisticsGen leaves, with `held_out` (by default `rows`) as the eval split."""
     artifact = standard_artifacts.ExampleStatistics()
-    artifact.uri, artifact.span = f"{folder}/{day}", sources.span(day)
+    artifact.uri, artifact.span = f"{folder}/{day}", utc.span(day)
     artifact.split_names = '["train", "eval"]'
     for split, chosen in (("train", rows), ("eval", rows if held_out is None else held_out)):
         batch = example_coder.ExamplesToRecordBatchDecoder().DecodeBatch([example(row) for row in chosen])

@@ -21,8 +21,8 @@ from components.example_gen.log_catalogue import LogCatalogueExecutor, carried_r
 from components.example_gen.lookups import CatalogueTable
 from components.example_gen.point_in_time import Versions, divide
 from components.example_gen.settings import ExampleGenSettings
-from components.example_gen.sources import MICROSECONDS_A_DAY
 from components.resolver.earlier import BASE_CATALOGUE_KEY, CatalogueBefore
+from components.utc import MICROSECONDS_A_DAY
 from pipeline import config
 from schemas.errors import UserError
 from schemas.features import CANDIDATE_ID, FeatureSpec

@@ -11,7 +11,7 @@ import tensorflow as tf
 from test_example_gen import read
 from tfx.types import artifact_utils, standard_artifacts
 
-from components import recorded
+from components import recorded, utc
 from components.example_gen import sources
 from components.example_gen.catalogue import CatalogueExecutor, judged_split
 from components.example_gen.day_driver import Request
@@ -106,7 +106,7 @@ def seen(examples: Any, *names: str) -> dict[tuple[int, str], list[Any]]:
     found = {}
     for split in ("train", "eval"):
         for each in read(f"{examples.uri}/Split-{split}"):
-            day = (sources.EPOCH + timedelta(days=each["timestamp"][0] // sources.MICROSECONDS_A_DAY)).day
+            day = (utc.EPOCH + timedelta(days=each["timestamp"][0] // utc.MICROSECONDS_A_DAY)).day
             key = (each["query_id"][0] + each[CANDIDATE_ID][0]).decode()
             found[day, key] = [value for name in names for value in each[name]]
     return found
@@ -136,7 +136,7 @@ def test_a_count_of_the_interactions_own_day_is_not_seen(tmp_path: Path) -> None
     # Served is the newest catalogue; what is held out is ranked among the items as they were the evening before.
     assert [each["views"] for each in entries(made["catalogue"], "catalogue")] == [[24.0], [240.0]]
     assert [each["views"] for each in entries(made["catalogue"], judged_split(made["catalogue"]))] == [[23.0], [230.0]]
-    assert made["catalogue"].get_int_custom_property(recorded.JUDGED_DAY) == sources.span(DAY)
+    assert made["catalogue"].get_int_custom_property(recorded.JUDGED_DAY) == utc.span(DAY)
     rows = json.loads(made["catalogue"].get_string_custom_property("rows"))
     assert (rows["rows"], rows["before"], rows["splits"]) == (5, 3, {"catalogue": 2, "earlier": 3})
 
@@ -155,7 +155,7 @@ def test_only_differing_rows_of_earlier_catalogues_are_kept(tmp_path: Path) -> N
     kept = [
         (each[CANDIDATE_ID][0], each[SEEN_THROUGH][0], each["views"]) for each in entries(made["catalogue"], "earlier")
     ]
-    last = sources.span(DAY)
+    last = utc.span(DAY)
     assert kept == [(b"A", last, [1.0]), (b"B", last - 1, [1.0]), (b"B", last, [2.0])]
     assert entries(made["catalogue"], "earlier")[0]["maker"] == [b"m"]
     # The window's first day is the 22nd: the table before it is that of the 20th, and older ones are not read.
@@ -221,7 +221,7 @@ def test_training_looks_up_values_known_before_each_interaction() -> None:
     interactions = {
         CANDIDATE_ID: tf.constant([5, 5, 5, 5, 5, 7], tf.int64),
         "seed_fingerprint": tf.constant([5, 7, 5, -1, 5, 5], tf.int64),
-        TIMESTAMP: tf.constant(days * sources.MICROSECONDS_A_DAY + 5, tf.int64),
+        TIMESTAMP: tf.constant(days * utc.MICROSECONDS_A_DAY + 5, tf.int64),
     }
     batches = tf.data.Dataset.from_tensors(interactions)
     (batch,) = looked_up(OF, batches, lookup_for_training(OF, items)).as_numpy_iterator()

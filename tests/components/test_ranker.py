@@ -48,11 +48,11 @@ from components.evaluator.names import (
 from components.evaluator.next_day import NextDay, judge_next_day
 from components.evaluator.ranker import RankerExecutor
 from components.evaluator.settings import EvaluatorSettings
-from components.example_gen.sources import MICROSECONDS_A_DAY
 from components.indexer.component import IndexerExecutor
 from components.indexer.embedding import LoadedTower
 from components.indexer.settings import IndexerSettings
 from components.trainer.model import TwoTowerModel
+from components.utc import MICROSECONDS_A_DAY
 from ndr_client.served import ITEM_TOWER, QUERY_TOWER
 from schemas.features import CANDIDATE_ID, EVENT_KIND, QUERY_ID, REWARD, TIMESTAMP, FeatureSpec
 
