@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from components.example_gen import columns, conversion, csv_lines, reading, ways_out
+from components.example_gen import columns, conversion, csv_lines, reading, scalars, ways_out
 from components.example_gen.accounting import SHOWN_EXAMPLES, Accounting
 from components.example_gen.columns import EVENT, OVER, Column
 from components.example_gen.filters import PREFIX, filter_columns, is_met
@@ -68,9 +68,9 @@ class Cleaning:
         return [*self.columns, *filter_columns(self.source.where)]
 
     @property
-    def form(self) -> conversion.Form:
+    def form(self) -> scalars.Form:
         """How values are written."""
-        return conversion.Form(self.max_id_bytes, self.source.null_values, self.source.trim)
+        return scalars.Form(self.max_id_bytes, self.source.null_values, self.source.trim)
 
 
 def file_faults(files: Sequence[SourceFile], cleaning: Cleaning) -> list[str]:

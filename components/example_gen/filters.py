@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from components.example_gen.columns import Column
-from components.example_gen.conversion import TRUTHS
+from components.example_gen.scalars import TRUTHS
 from components.example_gen.settings import Condition, Scalar
 
 PREFIX = "_where_"

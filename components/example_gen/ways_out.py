@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from components.example_gen.columns import Column
-from components.example_gen.conversion import BRACKETS, MICROSECONDS, NULL_SPELLINGS, SPELLING, iso_microseconds
+from components.example_gen.conversion import BRACKETS
+from components.example_gen.scalars import MICROSECONDS, NULL_SPELLINGS, SPELLING, iso_microseconds
 
 # A time in the right unit lies between these.
 EARLIEST = datetime(1990, 1, 1, tzinfo=UTC)

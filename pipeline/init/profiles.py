@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from components.example_gen.columns import Column, Kind, is_list, is_text
-from components.example_gen.conversion import BRACKETS, Converted, Form, convert
+from components.example_gen.conversion import BRACKETS, Converted, convert
+from components.example_gen.scalars import Form
 from components.example_gen.ways_out import shape_of, unit_of
 from pipeline.init.tables import Table
 

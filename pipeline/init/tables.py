@@ -11,8 +11,8 @@ import pyarrow as pa
 
 from components.example_gen import reading
 from components.example_gen.columns import is_text
-from components.example_gen.conversion import NULL_SPELLINGS
 from components.example_gen.csv_lines import FileFaultError
+from components.example_gen.scalars import NULL_SPELLINGS
 from components.example_gen.settings import SourceSettings
 from pipeline.init.groups import Group
 from schemas.errors import UserError

@@ -16,7 +16,7 @@ import tensorflow as tf
 from pyarrow import parquet
 from tfx.types import standard_artifacts
 
-from components.example_gen import columns, conversion
+from components.example_gen import columns, conversion, scalars
 from components.example_gen.catalogue import CatalogueExecutor
 from components.example_gen.day_driver import Request
 from components.example_gen.held_out import user_hashes
@@ -285,7 +285,7 @@ def test_quotes_that_their_line_closes_are_no_fault(tmp_path: Path) -> None:
 def test_a_number_below_zero_has_no_logarithm() -> None:
     """Regression: it became 0 without a word."""
     column = columns.Column("price", "price", "number", minimum=0.0)
-    converted = conversion.convert(column, pa.array([-5.0, 0.0, None, 3.0]), conversion.Form(10))
+    converted = conversion.convert(column, pa.array([-5.0, 0.0, None, 3.0]), scalars.Form(10))
     assert {reason: mask.tolist() for reason, mask in converted.faults.items()} == {
         "not a number": [False] * 4,
         "below 0": [True, False, False, False],
@@ -296,7 +296,7 @@ def test_a_number_below_zero_has_no_logarithm() -> None:
 
 
 def test_whole_numbers_too_long_for_a_float_are_rounded() -> None:
-    converted = conversion.convert(columns.Column("n", "n", "number"), pa.array([20_000_001]), conversion.Form(10))
+    converted = conversion.convert(columns.Column("n", "n", "number"), pa.array([20_000_001]), scalars.Form(10))
     assert converted.values.to_pylist() == [20_000_000.0]
 
 

@@ -10,7 +10,8 @@ import test_example_gen
 from test_example_gen import GOOD, SPEC, Shop
 
 from components.example_gen.columns import Column, type_faults
-from components.example_gen.conversion import Form, convert
+from components.example_gen.conversion import convert
+from components.example_gen.scalars import Form
 from components.example_gen.ways_out import way_out
 from schemas.features import CANDIDATE_ID, FeatureSpec
 
