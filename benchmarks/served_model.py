@@ -2,13 +2,12 @@
 
 from pathlib import Path
 
-import apache_beam as beam
 import numpy as np
 import tensorflow as tf
 import tensorflow_transform as tft
-import tensorflow_transform.beam as tft_beam
 from numpy.typing import NDArray
 from tensorflow_transform.tf_metadata import schema_utils
+from tfx.utils import io_utils
 
 from components.analysis import files as analysis_files
 from components.indexer.retriever import export_retriever
@@ -16,8 +15,8 @@ from components.indexer.search import ExactSearch
 from components.trainer.export import export_tower
 from components.trainer.towers import Tower, build_tables
 from components.transform import raw_features
+from components.transform.component import write_graph
 from components.transform.model_inputs import ModelInputs
-from components.transform.preprocessing import preprocessing_fn
 from ndr_client import served
 from schemas.features import CANDIDATE_ID, QUERY_ID, REWARD, TIMESTAMP, FeatureSpec
 
@@ -77,8 +76,6 @@ def transform_of(spec: FeatureSpec, scratch: Path) -> tft.TFTransformOutput:
     dtypes = {**raw_features.dtypes(spec.features), **FIXED}
     schema = schema_utils.schema_from_feature_spec({n: tf.io.VarLenFeature(dtype) for n, dtype in dtypes.items()})
     config = {"feature_spec": spec.model_dump_json(), "analysis": str(scratch / "analysis")}
-    with beam.Pipeline() as pipeline, tft_beam.Context(str(scratch / "beam")):
-        data = (pipeline | beam.Create([]), tft.DatasetMetadata(schema))
-        graph = data | tft_beam.AnalyzeDataset(lambda inputs: preprocessing_fn(inputs, config))
-        _ = graph | tft_beam.WriteTransformFn(str(scratch / "transform"))
+    io_utils.write_pbtxt_file(str(scratch / "schema.pbtxt"), schema)
+    write_graph(str(scratch / "transform"), str(scratch / "schema.pbtxt"), config)
     return tft.TFTransformOutput(str(scratch / "transform"))
