@@ -25,17 +25,20 @@ from forks import PROJECT, Forks
 
 from benchmarks import (
     cold_items,
+    correction,
     days,
     fixed,
     inspection,
     large_tables,
     loss,
     pipeline,
+    replay,
     retrieval,
     row_features,
     serving,
     shards,
     training,
+    warm_start,
 )
 from pipeline import movielens
 
@@ -126,6 +129,10 @@ def place(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pl
     with pytest.MonkeyPatch.context() as patch:
         for module in (days, fixed, inspection, large_tables, loss, pipeline, row_features, shards, training):
             patch.setattr(module, "subprocess", Processes(forks))
+        # Fewer models are trained beside the one that all are compared with.
+        patch.setattr(correction, "FORMS", {name: correction.FORMS[name] for name in ("plain", "corrected")})
+        patch.setattr(warm_start, "WINDOWS", {"anew on 1 day": 1})
+        patch.setattr(replay, "WINDOWS", replay.WINDOWS[:2])
         patch.setattr(retrieval, "limit_threads", lambda number: None)  # TensorFlow has already run in this process
         patch.setattr(serving, "ProcessPoolExecutor", lambda workers, _: ThreadPoolExecutor(workers))
         yield Place(tmp_path_factory.mktemp("benchmarks"))
