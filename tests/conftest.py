@@ -15,10 +15,22 @@ hypothesis.settings.load_profile("any machine")
 
 os.environ.pop("COLUMNS", None)  # which pytest-xdist sets for its workers: what a command prints must not depend on it
 
+# Graphs run as they were written. TensorFlow's optimizer takes longer to rewrite one than most tests take to run it.
+WITHOUT_OPTIMIZER = {"disable_meta_optimizer": True}
+tf.config.optimizer.set_experimental_options(WITHOUT_OPTIMIZER)
+
 # Two logical devices for the tests of replicas; whatever names no device runs on the first.
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
+
+
+@pytest.fixture
+def graph_optimizer() -> Iterator[None]:
+    """TensorFlow's own, as processes have it that are not forks: to the bit, they compute the same only with it."""
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
+    yield
+    tf.config.optimizer.set_experimental_options(WITHOUT_OPTIMIZER)
 
 
 @pytest.fixture(scope="session")

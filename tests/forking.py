@@ -31,6 +31,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import tensorflow as tf
 from tf_keras import Model
 from tfx.orchestration.portable.launcher import Launcher
 
@@ -41,6 +42,7 @@ from components.pusher import files, versions
 from pipeline import cli, local, run_node
 
 assert components.evaluator.ranker and components.transform.preprocessing  # steps import these by name
+tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})  # as in tests/conftest.py
 Call = Callable[..., Any]
 PROGRAMS = {"ndr": cli.main, "run_node": run_node.main}
 

@@ -131,6 +131,7 @@ def test_every_item_has_the_embedding_that_the_tower_gives_it(
     np.testing.assert_allclose(np.linalg.norm(items.embeddings, axis=1), 1.0, atol=1e-5)
 
 
+@pytest.mark.usefixtures("graph_optimizer")
 @pytest.mark.parametrize("mode", ["multi_threading", "multi_processing"])
 def test_several_workers_write_the_same_bytes_as_one(
     model: types.Artifact, three_parts: types.Artifact, tmp_path: Path, mode: str
