@@ -145,7 +145,9 @@ def test_the_fewest_that_are_enough(needed: int, most: int) -> None:
     assert tuning.fewest(lambda probes: probes >= needed, most) == min(needed, most)
 
 
-def test_tuning_takes_the_fewest_lists_that_reach_the_target(capfd: pytest.CaptureFixture[str]) -> None:
+def test_tuning_takes_the_fewest_lists_that_reach_the_target(
+    graph_optimizer: None, capfd: pytest.CaptureFixture[str]
+) -> None:
     embeddings, queries = unit(2000), unit(50, seed=1)
     exact = np.argsort(-(queries @ embeddings.T), axis=1)[:, :10]
 
@@ -377,10 +379,8 @@ def test_conditions_without_filters_are_refused(retriever: tf.Module) -> None:
         by_examples(retriever, [one.SerializeToString()], [1])
 
 
-@pytest.mark.parametrize("search", ["exact", "lists", "int8"])
-def test_items_of_histories_are_found_with_their_bonuses_whatever_lists_they_are_in(
-    search: str, tmp_path: Path
-) -> None:
+@pytest.fixture(scope="module")
+def tower_with_bonuses(tmp_path_factory: pytest.TempPathFactory) -> str:
     spec = SPEC.model_copy(
         update={"query": {**SPEC.query, "past": SPEC.query["past"].model_copy(update={"repeats": True})}}
     )
@@ -390,11 +390,17 @@ def test_items_of_histories_are_found_with_their_bonuses_whatever_lists_they_are
         for name, value in (("level", 2.5), ("slope", 0.5), ("decay", 1.0)):
             model.repeat_bonus.learned["past"][name].assign(value)
 
-    made = export(spec, {"query": [6], "item": [6]}, tmp_path / "model", adjust=learned)
-    tower = f"{made.uri}/Format-Serving/query_tower"
+    made = export(spec, {"query": [6], "item": [6]}, tmp_path_factory.mktemp("bonuses"), adjust=learned)
+    return f"{made.uri}/Format-Serving/query_tower"
+
+
+@pytest.mark.parametrize("search", ["exact", "lists", "int8"])
+def test_items_of_histories_are_found_with_their_bonuses_whatever_lists_they_are_in(
+    search: str, tower_with_bonuses: str, tmp_path: Path
+) -> None:
     one_list = {"lists": "float32", "int8": "int8"}
     export_retriever(
-        tower,
+        tower_with_bonuses,
         by_lists(ITEMS, 30, 1, one_list[search]) if search in one_list else ExactSearch(ITEMS),
         IDS,
         str(tmp_path),
@@ -403,7 +409,7 @@ def test_items_of_histories_are_found_with_their_bonuses_whatever_lists_they_are
     retriever = tf.saved_model.load(str(tmp_path / RETRIEVER))
     past = [IDS[3], b"gone", IDS[250]]
     asked = [example(past, 0.3), example([], 0.3), example(past, 0.3, [IDS[250]])]
-    queries = load_tower(tower).signatures[EXAMPLES_SIGNATURE](tf.constant(asked))[EMBEDDING].numpy()
+    queries = load_tower(tower_with_bonuses).signatures[EXAMPLES_SIGNATURE](tf.constant(asked))[EMBEDDING].numpy()
     ids, scores = by_examples(retriever, asked, [3, 3, 3])
     # The newest of the history has 2.5 more, the third 2.5 - log(3) / 2, and all others none.
     bonuses = {IDS[250]: 2.5, IDS[3]: 2.5 - np.log(3) / 2}
