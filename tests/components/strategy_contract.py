@@ -43,7 +43,7 @@ BATCH, UNIFORM = 12, 6  # which 2 and 3 replicas share
 STEPS_PER_EPOCH, EPOCHS, CHECKPOINT_STEPS = 4, 2, 3  # the last checkpoint is at step 6 of 8
 FIRST, SECOND = "abcdefg", "hgcaib"  # of 26 letters; d, e and f expire, h and i are new
 BUCKETS, USERS = 5, 11
-LONG_EPOCHS = 50
+LONG_EPOCHS, LONG_CHECKPOINT_STEPS = 50, 16  # a process may go away and come back meanwhile
 OF_A_WORKER = "of_a_worker"
 
 SPEC = FeatureSpec.model_validate(
@@ -179,7 +179,7 @@ def at_their_own_pace(root: Path) -> None:
     folder = root / "own_pace"
     day = Day(folder, FIRST, strategies.make(StrategySettings.model_validate(KINDS["parameter_server"])))
     day.go_on_from(root / "zero" / "kept")
-    day.train(folder, folder / "unfinished", epochs=LONG_EPOCHS)
+    day.train(folder, folder / "unfinished", epochs=LONG_EPOCHS, checkpoint_steps=LONG_CHECKPOINT_STEPS)
     day.save(folder / "kept")
     (folder / "done").touch()
 
@@ -193,7 +193,8 @@ def take_part(name: str, root: Path) -> None:
     if name == "parameter_server":
         wait_for((root / "go").exists, "the test that ends a worker")
         first.go_on_from(root / "zero" / "kept")
-        first.train(root / name / "long", root / name / "unfinished_long", epochs=LONG_EPOCHS)
+        folders = root / name / "long", root / name / "unfinished_long"
+        first.train(*folders, epochs=LONG_EPOCHS, checkpoint_steps=LONG_CHECKPOINT_STEPS)
         first.save(root / name / "long" / "kept")
         (root / name / "long_done").touch()
     devices.part()

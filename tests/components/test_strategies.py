@@ -136,7 +136,10 @@ def test_several_workers_of_parameter_servers_train_at_their_own_pace_and_withou
     folder = root / "own_pace"
     here = contract.Day(root / "alone", contract.FIRST, strategies.one_device())
     here.go_on_from(root / "zero" / "kept")
-    here.train(root / "alone", root / "alone" / "unfinished", epochs=contract.LONG_EPOCHS)
+    here.train(
+        root / "alone", root / "alone" / "unfinished",
+        epochs=contract.LONG_EPOCHS, checkpoint_steps=contract.LONG_CHECKPOINT_STEPS,
+    )  # fmt: skip
     here.save(root / "alone" / "kept")
     jobs = {"chief": [["own_pace", str(root)]], "worker": [["worker"]] * 2, "ps": [["worker"]] * 2}
     cluster = Cluster(forks, jobs, root / "own_pace_of")
