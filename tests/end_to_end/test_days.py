@@ -127,34 +127,46 @@ def shop(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Shop:
     return started
 
 
-def test_a_late_and_an_empty_day_are_refused_until_the_day_is_there(shop: Shop) -> None:
-    before, (day,), counted = shop.model_day(), shop.next_days(1), shop.counted()
+def test_a_late_and_an_empty_day_are_refused_and_each_day_is_built_on_the_one_before(shop: Shop) -> None:
+    first, (late, last), counted = shop.model_day(), shop.next_days(2), shop.counted()
     live = shop.served()[-1]
-    assert f"{day}: expected at least one csv file at" in shop.refusal(day)
-    write_sales(shop.folder, day, rows=0)
-    assert re.search(rf"{day} is empty: \d+ rows were read from", shop.refusal(day))
+    assert f"{late}: expected at least one csv file at" in shop.refusal(late)
+    write_sales(shop.folder, late, rows=0)
+    assert re.search(rf"{late} is empty: \d+ rows were read from", shop.refusal(late))
     assert not shop.steps() & {"Analyzer", "Trainer", "Pusher"}
     assert shop.served()[-1] == live
-    write_sales(shop.folder, day)
-    last = shop.run(day)
-    # The new day alone, on top of yesterday's model; no id is new.
-    assert (base_day(last), examples_of(last)) == (str(before), 3000)
-    assert {k: last["turnover"]["sku"][k] for k in ("ids", "admitted", "expired")} == {
+    # The day behind it is run without it.
+    write_sales(shop.folder, last)
+    assert base_day(shop.run(last)) == str(first)
+    write_sales(shop.folder, late)
+    found = shop.run(late)
+    assert shop.newest() == last
+    # The late day alone, on top of the first one's model; no id is new.
+    assert (base_day(found), examples_of(found)) == (str(first), 3000)
+    assert {k: found["turnover"]["sku"][k] for k in ("ids", "admitted", "expired")} == {
         "ids": 200,
         "admitted": 0,
         "expired": 0,
     }
-    assert last["blessed"] and last["version"] == version(day)
-    # Judged beside yesterday's model, on the same interactions.
-    assert last["metrics"]["all"]["baseline"]["recall_at_20"][0] > 0.3
+    assert found["blessed"] and found["version"] == version(late)
+    # Judged beside the first day's model, on the same interactions.
+    assert found["metrics"]["all"]["baseline"]["recall_at_20"][0] > 0.3
     # All of the day by the model of the day before, and by what was known then; there is no model before that.
-    judged = last["next_day"]
+    judged = found["next_day"]
     assert (judged["interactions"], judged["ranked"], judged["not_in_catalogue"]) == (3000, 3000, 0)
-    assert judged["model_day"] == str(before) and "earlier_model" not in judged
+    assert judged["model_day"] == str(first) and "earlier_model" not in judged
     assert judged["recall_at_20"] > 0.3 > judged["popularity"]["recall_at_20"]
     assert {"recent_popularity", "taken_before", "cooccurrence"} < judged.keys()
-    assert 0 <= last["as_new"]["recall_at_20"] <= 1 and "recall_at_20" in last["as_new"]["content_neighbours"]
+    assert 0 <= found["as_new"]["recall_at_20"] <= 1 and "recall_at_20" in found["as_new"]["content_neighbours"]
     assert shop.counted() == counted + 3000
+    # Now the last day continues from another one; the late one is done.
+    answer = shop.ndr("backfill", "--from", str(late), "--to", str(last))
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert f"{late} is done with the same input" in answer.stdout
+    again = shop.runs()[-1]
+    assert (again["date"], base_day(again), again["version"]) == (str(last), str(late), version(last, 2))
+    assert "recall_at_20" in again["next_day"]["earlier_model"]
+    assert shop.counted() == counted + 6000  # the late day too, once
 
 
 def test_a_day_that_is_delivered_again_becomes_a_new_version_and_only_then(shop: Shop) -> None:
@@ -187,23 +199,6 @@ def test_a_withdrawn_version_is_not_pushed_again_by_the_same_command(shop: Shop)
     elsewhere = shop.run(bad, pusher__destination="elsewhere")
     assert (elsewhere["blessed"], elsewhere["withdrawn"], elsewhere["version"]) == (True, True, None)
     assert not (shop.folder / "elsewhere").exists()
-
-
-def test_days_out_of_order_are_each_built_on_the_one_before_and_the_newest_is_served(shop: Shop) -> None:
-    first, (late, last), counted = shop.model_day(), shop.next_days(2), shop.counted()
-    write_sales(shop.folder, last)
-    assert base_day(shop.run(last)) == str(first)
-    write_sales(shop.folder, late)
-    assert base_day(shop.run(late)) == str(first)
-    assert shop.newest() == last
-    # Now the last day continues from another one; the late one is done.
-    answer = shop.ndr("backfill", "--from", str(late), "--to", str(last))
-    assert answer.returncode == 0, answer.stdout + answer.stderr
-    assert f"{late} is done with the same input" in answer.stdout
-    again = shop.runs()[-1]
-    assert (again["date"], base_day(again), again["version"]) == (str(last), str(late), version(last, 2))
-    assert "recall_at_20" in again["next_day"]["earlier_model"]
-    assert shop.counted() == counted + 6000  # the late day too, once
 
 
 def test_a_refused_model_is_recorded_and_the_next_day_continues_from_the_last_blessed_one(shop: Shop) -> None:
