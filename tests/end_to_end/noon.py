@@ -58,7 +58,7 @@ class Asking:
 
     def _ask(self, number: int) -> None:
         asked = query(f"s{number % 10 * ITEMS_A_KIND + 1}")
-        while not self._ended.wait(0.2):  # the refresh needs the processors too
+        while not self._ended.wait(1.0):  # the refresh needs the processors too
             try:
                 self.answers.append(self._clients[number % 8].retrieve([asked], 300))
             except Exception as error:
