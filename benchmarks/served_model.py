@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 import tensorflow_transform as tft
+from google.protobuf import text_format
 from numpy.typing import NDArray
 from tensorflow_transform.tf_metadata import schema_utils
-from tfx.utils import io_utils
 
 from components.analysis import files as analysis_files
 from components.indexer.retriever import export_retriever
@@ -76,6 +76,6 @@ def transform_of(spec: FeatureSpec, scratch: Path) -> tft.TFTransformOutput:
     dtypes = {**raw_features.dtypes(spec.features), **FIXED}
     schema = schema_utils.schema_from_feature_spec({n: tf.io.VarLenFeature(dtype) for n, dtype in dtypes.items()})
     config = {"feature_spec": spec.model_dump_json(), "analysis": str(scratch / "analysis")}
-    io_utils.write_pbtxt_file(str(scratch / "schema.pbtxt"), schema)
+    (scratch / "schema.pbtxt").write_text(text_format.MessageToString(schema))
     write_graph(str(scratch / "transform"), str(scratch / "schema.pbtxt"), config)
     return tft.TFTransformOutput(str(scratch / "transform"))
