@@ -5,12 +5,14 @@ a spectrum that falls as 1 / dimension. Each time also among the items that a fi
 
 All are measured in the same process on embeddings, and take turns of several queries: an exact search reads all items, so that
 whatever came behind each one would find the caches empty, which is not how a server is asked. Measured is processor time, with one
-thread each by default: a server has other queries for its other cores. The retriever and *FAISS IVF* have the same lists and probe
-as many of them, so they find the same. USearch is measured if it is installed (`pip install usearch`).
+thread each by default: a server has other queries for its other cores. *FAISS IVF* has as many lists as the retriever, which FAISS
+makes of the items alone, and the fewest probes that reach the same recall; *FAISS IVF, our lists* is the index that the Indexer
+writes. USearch is measured if it is installed (`pip install usearch`).
 """
 
 import importlib
 import importlib.util
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -25,12 +27,12 @@ import matplotlib as mpl  # noqa: E402
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
+from tensorflow.core.protobuf import config_pb2  # noqa: E402
 
 from benchmarks import common, trained_embeddings  # noqa: E402
 from components.indexer import faiss_index, tuning  # noqa: E402
-from components.indexer.building import DEEPEST  # noqa: E402
 from components.indexer.filters import Passing  # noqa: E402
-from components.indexer.search import ExactSearch, ListSearch, Search  # noqa: E402
+from components.indexer.search import ExactSearch, Found, ListSearch, Search  # noqa: E402
 from components.indexer.settings import IndexerSettings  # noqa: E402
 
 mpl.use("Agg")
@@ -44,6 +46,7 @@ HNSW_WIDTHS = (64, 128, 256, 512)
 SHARES = (0.5, 1.0, 2.0)  # of the tuned probes
 SELECTIVITIES = (0.5, 0.1, 0.01, 0.001)
 TRAINED, RANDOM = "trained", "random"
+USUAL, OUR_LISTS = "FAISS IVF", "FAISS IVF, our lists"
 MIB = 1 << 20
 UNTYPED: Any = faiss  # its stubs lack the arguments of parameters
 
@@ -51,19 +54,7 @@ Embeddings = NDArray[np.float32]
 Rows = NDArray[np.int64]
 
 
-class Asked(NamedTuple):
-    """A batch of queries in the form that each library takes, as what is timed is the search.
-
-    Attributes:
-        array: [batch, WIDTH], FAISS's.
-        tensor: the same, TensorFlow's.
-    """
-
-    array: Embeddings
-    tensor: tf.Tensor
-
-
-Call = Callable[[Asked], Any]
+Call = Callable[[Embeddings], Any]
 
 
 class Contender(NamedTuple):
@@ -91,10 +82,9 @@ class Contender(NamedTuple):
         return f"{self.name} {self.setting}".strip()
 
 
-def asked(queries: Embeddings, batch: int) -> list[Asked]:
+def asked(queries: Embeddings, batch: int) -> list[Embeddings]:
     """Group queries into whole batches."""
-    parts = (queries[start : start + batch] for start in range(0, len(queries) - batch + 1, batch))
-    return [Asked(part, tf.constant(part)) for part in parts]
+    return [queries[start : start + batch] for start in range(0, len(queries) - batch + 1, batch)]
 
 
 def random_vectors(count: int, seed: int) -> Embeddings:
@@ -103,10 +93,15 @@ def random_vectors(count: int, seed: int) -> Embeddings:
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
-def recall(rows: Rows, exact: Rows) -> float:
-    """Return the mean share of the exact first rows, -1 for none, that is found."""
+def recalls(rows: Rows, exact: Rows) -> NDArray[np.float64]:
+    """Return [queries] shares of the exact first rows, -1 for none, that are found."""
     shares = [len({*e} & {*f} - {-1}) / len({*e} - {-1}) for e, f in zip(exact.tolist(), rows.tolist(), strict=True)]
-    return float(np.mean(shares))
+    return np.array(shares)
+
+
+def recall(rows: Rows, exact: Rows) -> float:
+    """Return the mean of `recalls`."""
+    return float(recalls(rows, exact).mean())
 
 
 def timed(calls: Mapping[str, Call], queries: Embeddings, batch: int, rounds: int) -> dict[str, list[float]]:
@@ -129,28 +124,45 @@ def seconds_of(call: Callable[[], Any]) -> tuple[Any, float]:
     return call(), time.process_time() - begun
 
 
-def in_graph(search: Search, passing: Passing | None = None) -> Call:
-    """Return a search as it is served: a function of a graph."""
-    spec, k_spec, k = tf.TensorSpec([None, WIDTH], tf.float32), tf.TensorSpec([], tf.int32), tf.constant(K)
-    if passing is None:
-        # Without default arguments, whose binding takes most of a millisecond a call.
-        call = tf.function(lambda *asked: search(*asked), autograph=False, input_signature=[spec, k_spec])
-        plain = call.get_concrete_function()
-        return lambda batch: plain(batch.tensor, k)
+def served(search: Search, passing: Passing | None = None) -> Call:
+    """Return a search as servers run it: in a session. It returns [scores, rows].
 
-    def among(queries: tf.Tensor, k: tf.Tensor, masks: tf.Tensor, left: tf.Tensor) -> Any:
-        return search(queries, k, Passing(masks, left, tf.zeros_like(queries[:, 0], tf.int32)))
+    The calling thread computes. With a thread of TensorFlow's own, which waits for the next call in a busy loop, each call would
+    be charged some 300 microseconds more that belong to no search.
+    """
+    model = tf.Module()
+    model.search = search
+    model.masks, model.left = (None, None) if passing is None else map(tf.Variable, passing[:2])
 
-    shapes = [spec, k_spec, tf.TensorSpec([None, None], tf.bool), tf.TensorSpec([None], tf.int32)]
-    filtered = tf.function(among, autograph=False, input_signature=shapes).get_concrete_function()
-    return lambda batch: filtered(batch.tensor, k, passing.masks, passing.left)
+    def answer(queries: tf.Tensor, k: tf.Tensor) -> dict[str, tf.Tensor]:
+        number = tf.zeros_like(queries[:, 0], tf.int32)
+        own = None if passing is None else Passing(model.masks.read_value(), model.left.read_value(), number)
+        return search(queries, k, own)._asdict()
+
+    specs = tf.TensorSpec([None, WIDTH], tf.float32, name="queries"), tf.TensorSpec([], tf.int32, name="k")
+    traced = tf.function(answer, autograph=False, input_signature=specs).get_concrete_function()
+    with tempfile.TemporaryDirectory() as folder:
+        tf.saved_model.save(model, folder, signatures=traced)
+        with tf.Graph().as_default() as graph:
+            session = tf.compat.v1.Session(graph=graph)
+            loaded = tf.compat.v1.saved_model.load(session, [tf.saved_model.SERVING], folder)
+    definition = loaded.signature_def[tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY]
+    compute = session._make_callable_from_options(
+        config_pb2.CallableOptions(
+            feed=[definition.inputs[name].name for name in ("queries", "k")],
+            fetch=[definition.outputs[name].name for name in Found._fields],
+            run_options=config_pb2.RunOptions(inter_op_thread_pool=-1),
+        )
+    )
+    k = np.int32(K)
+    return lambda batch: compute(batch, k)
 
 
 def of_ours(name: str, setting: int | str, search: Any, build_seconds: float) -> Contender:
     """Return a search of ours as it is now."""
     mib = sum(each.dtype.size * each.shape.num_elements() for each in search.variables) / MIB
     order = np.append(search.order, -1)  # for no item
-    return Contender(name, setting, in_graph(search), lambda found: order[found.rows.numpy()], mib, build_seconds)
+    return Contender(name, setting, served(search), lambda found: order[found[1]], mib, build_seconds)
 
 
 def of_faiss(name: str, setting: int, index: Any, parameters: Any, build_seconds: float) -> Contender:
@@ -159,11 +171,32 @@ def of_faiss(name: str, setting: int, index: Any, parameters: Any, build_seconds
     return Contender(
         name,
         setting,
-        lambda batch: index.search(batch.array, K, params=parameters),
+        lambda batch: index.search(batch, K, params=parameters),
         lambda found: found[1],
         mib,
         build_seconds,
     )
+
+
+def usual_ivf(items: Embeddings, queries: Embeddings, lists: int, target: float, seed: int) -> tuple[Any, int]:
+    """Return FAISS's IVF, whose lists FAISS makes of the items alone, and the fewest probes that reach a recall.
+
+    The probes are tuned as the retriever's are; see `tuning.tune`.
+    """
+    index: Any = faiss.IndexIVFFlat(faiss.IndexFlatIP(WIDTH), WIDTH, lists, faiss.METRIC_INNER_PRODUCT)
+    index.cp.seed = seed
+    index.cp.max_points_per_centroid = faiss_index.TRAINING_ITEMS_A_LIST
+    index.cp.min_points_per_centroid = 1
+    index.train(items)
+    index.add(items)
+    exact = faiss.knn(queries, items, K, metric=faiss.METRIC_INNER_PRODUCT)[1]
+
+    def reaches(probes: int) -> bool:
+        rows = index.search(queries, K, params=UNTYPED.SearchParametersIVF(nprobe=probes))[1]
+        found = recalls(rows, exact)
+        return bool(found.mean() - tuning.LOWER_END * found.std() / np.sqrt(len(found)) >= target)
+
+    return index, tuning.fewest(reaches, lists)
 
 
 def graphs(items: Embeddings, threads: int) -> list[Contender]:
@@ -183,9 +216,9 @@ def graphs(items: Embeddings, threads: int) -> list[Contender]:
     _, seconds = seconds_of(lambda: index.add(np.arange(len(items)), items, threads=threads))
 
     def with_width(width: int) -> Call:
-        def call(batch: Asked) -> Any:
+        def call(batch: Embeddings) -> Any:
             index.expansion_search = width
-            return index.search(batch.array, K, threads=threads)
+            return index.search(batch, K, threads=threads)
 
         return call
 
@@ -209,11 +242,11 @@ def measure(items: Embeddings, queries: Embeddings, tuned_on: Embeddings, option
     plan = settings.plan(len(items))
     assert plan.lists
     lists = plan.lists
-    index, built = seconds_of(lambda: faiss_index.build(items, plan, settings.seed))
+    index, built = seconds_of(lambda: faiss_index.build(items, plan, settings.seed, tuned_on))
     divided = index.lists
     assert divided is not None
     say(f"{lists:,} lists in {built:.0f} s; tunes to a recall@{K} of {settings.recall_target}")
-    search = ListSearch(items, divided, 1, DEEPEST * K)
+    search = ListSearch(items, divided, 1, K)
     _, tuned = seconds_of(lambda: tuning.tune(search, items, tuned_on, K, settings.recall_target, lists))
     probes = search.probes
     say(f"{probes} probes in {tuned:.0f} s")
@@ -223,15 +256,21 @@ def measure(items: Embeddings, queries: Embeddings, tuned_on: Embeddings, option
         search.probes = min(lists, max(1, round(share * probes)))
         parameters = UNTYPED.SearchParametersIVF(nprobe=search.probes)
         contenders.append(of_ours("retriever", search.probes, search, built + tuned))
-        contenders.append(of_faiss("FAISS IVF", search.probes, raw, parameters, built))
+        contenders.append(of_faiss(OUR_LISTS, search.probes, raw, parameters, built))
     search.probes = probes
+    (usual, own_probes), seconds = seconds_of(
+        lambda: usual_ivf(items, tuned_on, lists, settings.recall_target, settings.seed)
+    )
+    parameters = UNTYPED.SearchParametersIVF(nprobe=own_probes)
+    contenders.append(of_faiss(USUAL, own_probes, usual, parameters, seconds))
     for vectors in ("bfloat16", "int8"):
-        narrow = ListSearch(items, divided, probes, DEEPEST * K, vectors)
+        narrow = ListSearch(items, divided, probes, K, vectors)
         contenders.append(of_ours(f"retriever, {vectors}", probes, narrow, built + tuned))
-    contenders += graphs(items, options.threads)
+    if not options.lists_only:
+        contenders += graphs(items, options.threads)
     say("measures")
     exact = faiss.knn(queries, items, K, metric=faiss.METRIC_INNER_PRODUCT)[1]
-    seconds = {
+    taken = {
         batch: timed({each.key: each.call for each in contenders}, queries, batch, options.rounds) for batch in TURNS
     }
     points = []
@@ -244,34 +283,34 @@ def measure(items: Embeddings, queries: Embeddings, tuned_on: Embeddings, option
                 "recall": recall(rows, exact),
                 "mib": each.mib,
                 "build_seconds": each.build_seconds,
-                **{f"seconds_{batch}": seconds[batch][each.key] for batch in TURNS},
-                **{f"queries_per_second_{batch}": batch / common.median(seconds[batch][each.key]) for batch in TURNS},
+                **{f"seconds_{batch}": taken[batch][each.key] for batch in TURNS},
+                **{f"queries_per_second_{batch}": batch / common.median(taken[batch][each.key]) for batch in TURNS},
             }
         )
-    filtered = [among(share, items, queries, search, raw, options.rounds) for share in SELECTIVITIES]
+    filtered = [among(share, items, queries, search, usual, own_probes, options.rounds) for share in SELECTIVITIES]
     return {"lists": lists, "probes": probes, "points": points, "filtered": filtered}
 
 
 def among(
-    share: float, items: Embeddings, queries: Embeddings, search: ListSearch, index: Any, rounds: int
+    share: float, items: Embeddings, queries: Embeddings, search: ListSearch, index: Any, probes: int, rounds: int
 ) -> dict[str, Any]:
-    """Measure search among a share of the items, drawn at random, beside FAISS's selector with as many probes."""
+    """Measure search among a share of the items, drawn at random, beside FAISS's selector in its own IVF."""
     mask = np.random.default_rng(4).random(len(items)) < share
     mask[0] = True  # so that one passes
     passing = Passing(
         tf.constant(mask[search.order][np.newaxis]), tf.constant([mask.sum()], tf.int32), tf.constant([0])
     )
     selector = UNTYPED.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
-    parameters = UNTYPED.SearchParametersIVF(sel=selector, nprobe=search.probes)
-    ours = in_graph(search, passing)
-    calls: dict[str, Call] = {"retriever": ours, "FAISS": lambda batch: index.search(batch.array, K, params=parameters)}
+    parameters = UNTYPED.SearchParametersIVF(sel=selector, nprobe=probes)
+    ours = served(search, passing)
+    calls: dict[str, Call] = {"retriever": ours, "FAISS": lambda batch: index.search(batch, K, params=parameters)}
     left = np.append(np.flatnonzero(mask), -1)
     exact = left[faiss.knn(queries, items[mask], min(K, int(mask.sum())), metric=faiss.METRIC_INNER_PRODUCT)[1]]
     order = np.append(search.order, -1)
     batches = asked(queries, 1)
     figures: dict[str, Any] = {
         "share": share,
-        "recall": recall(np.concatenate([order[ours(batch).rows.numpy()] for batch in batches]), exact),
+        "recall": recall(np.concatenate([order[ours(batch)[1]] for batch in batches]), exact),
         "recall_faiss": recall(np.concatenate([calls["FAISS"](batch)[1] for batch in batches]), exact),
     }
     for batch in TURNS:
@@ -284,7 +323,7 @@ def among(
 def over(points: Sequence[Mapping[str, Any]], name: str, probes: int, batch: int) -> float:
     """Return how many times as fast as another the retriever is with the tuned probes: the median of the turns' ratios."""
     ours = next(each for each in points if (each["name"], each["setting"]) == ("retriever", probes))
-    other = next(each for each in points if each["name"] == name and (name != "FAISS IVF" or each["setting"] == probes))
+    other = next(each for each in points if each["name"] == name and (name != OUR_LISTS or each["setting"] == probes))
     key = f"seconds_{batch}"
     return common.median([theirs / own for theirs, own in zip(other[key], ours[key], strict=True)])
 
@@ -366,6 +405,9 @@ def main() -> None:
     arguments.add_argument("--kinds", nargs="+", choices=(TRAINED, RANDOM), default=(TRAINED, RANDOM))
     arguments.add_argument("--rounds", type=int, default=5, help="turns that each is timed in")
     arguments.add_argument("--shares", type=float, nargs="*", default=SHARES, help="of the tuned probes, beside 1")
+    arguments.add_argument(
+        "--lists-only", action="store_true", help="without HNSW and USearch, which take longest to build"
+    )
     arguments.add_argument("--plot", type=Path, help="where the figures are drawn (PNG)")
     arguments.add_argument("--threads", type=int, default=1, help="of TensorFlow, FAISS and USearch")
     options = arguments.parse_args()
@@ -406,8 +448,10 @@ def main() -> None:
         {
             "recall_at_100": tuned["recall"],
             "speed_over_exact": over(points, "exact", probes, 1),
-            "speed_over_faiss_one": over(points, "FAISS IVF", probes, 1),
-            "speed_over_faiss_64": over(points, "FAISS IVF", probes, 64),
+            "speed_over_faiss_one": over(points, USUAL, probes, 1),
+            "speed_over_faiss_64": over(points, USUAL, probes, 64),
+            "speed_over_faiss_our_lists_one": over(points, OUR_LISTS, probes, 1),
+            "speed_over_faiss_our_lists_64": over(points, OUR_LISTS, probes, 64),
             "filtered_recall_1_percent": next(each for each in first["filtered"] if each["share"] == 0.01)["recall"],
         },
     )

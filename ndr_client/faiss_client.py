@@ -1,5 +1,6 @@
 """Retrieval with a vector search in this process: a tower over gRPC, and FAISS here, always of one version."""
 
+import math
 import threading
 import time
 from collections.abc import Sequence
@@ -25,7 +26,8 @@ except ImportError as error:
     raise ImportError(f"FaissClient needs more than Client: pip install 'ndr-client[faiss]' ({error})") from error
 
 CHECK_SECONDS = 1.0
-DEEPEST = 500  # up to this depth the lists hold most of the best items; the retriever's default
+TUNED_AT = 100  # the number of best items of which the probed lists hold enough; the retriever's default
+DEEPEST = 0.1  # of all items: a query that is deeper is compared with all that pass
 IDS_COLUMN = "candidate_id"
 
 
@@ -62,18 +64,21 @@ class Index:
         """
         queries = np.ascontiguousarray(queries)
         if passing is None:
-            scores, rows = self.faiss.search(queries, k)
+            params = (
+                self._probing(self._probes(k, self.faiss.ntotal)) if isinstance(self.faiss, faiss.IndexIVF) else None
+            )
+            scores, rows = self.faiss.search(queries, k, params=params)
             return scores, rows
         selector: Any = faiss.IDSelectorBitmap(np.packbits(passing, bitorder="little"))  # type: ignore[call-arg,arg-type]
         if not isinstance(self.faiss, faiss.IndexIVF):
             scores, rows = self.faiss.search(queries, k, params=faiss.SearchParameters(sel=selector))  # type: ignore[call-arg]
             return scores, rows
-        left, lists, probes = int(passing.sum()), self.faiss.nlist, self.faiss.nprobe
-        is_little = left * lists <= probes * len(passing) or k * len(passing) > DEEPEST * left
+        left, lists = int(passing.sum()), self.faiss.nlist
+        probes = self._probes(k, left)
+        is_little = left * lists <= probes * len(passing)
 
         def search(some: NDArray[np.float32], probes: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-            params = faiss.SearchParametersIVF(sel=selector, nprobe=probes)  # type: ignore[call-arg]
-            scores, rows = self.faiss.search(some, k, params=params)
+            scores, rows = self.faiss.search(some, k, params=self._probing(probes, sel=selector))
             return scores, rows
 
         scores, rows = search(queries, lists if is_little else probes)
@@ -81,6 +86,17 @@ class Index:
         if len(short) and not is_little:
             scores[short], rows[short] = search(queries[short], lists)
         return scores, rows
+
+    def _probes(self, k: int, left: int) -> int:
+        """Return the number of lists to probe for k of the items that are left."""
+        index: Any = self.faiss
+        depth = k * index.ntotal / max(left, 1)  # of the first k that are left, among all
+        if depth > max(DEEPEST * index.ntotal, TUNED_AT):
+            return int(index.nlist)
+        return min(int(index.nlist), math.ceil(index.nprobe * math.sqrt(max(1.0, depth / TUNED_AT))))
+
+    def _probing(self, probes: int, **selected: Any) -> Any:
+        return faiss.SearchParametersIVF(nprobe=probes, **selected)  # type: ignore[call-arg]
 
     def rows(self, ids: NDArray[Any]) -> NDArray[np.int64]:
         """Return the rows of ids, of any shape; -1 for ids that are not in the index."""

@@ -23,11 +23,8 @@ from ndr_client.served import INDEX, RETRIEVER
 from schemas.errors import UserError
 from schemas.features import FilterColumn
 
-# A query that asks for more than this many times the items that the lists are tuned for is compared with all items.
-DEEPEST = 5
-
 MakeQueries = Callable[[], NDArray[np.float32]]
-"""Returns [queries, width] embeddings of queries to tune a search with."""
+"""Returns [queries, width] embeddings of queries, by which items are divided into lists and the search is tuned."""
 
 
 @dataclass(frozen=True)
@@ -79,10 +76,11 @@ def build(building: Building, make_queries: MakeQueries, shard: Shard) -> files.
     columns = building.columns(items.ids, shard)
     plan = settings.plan(len(items.ids))
     progress(f"{len(items.ids):,} items embedded, builds the index ({plan.kind})", 0.5)
-    index = faiss_index.build(items.embeddings, plan, settings.seed)
+    queries = None if plan.lists is None else make_queries()
+    index = faiss_index.build(items.embeddings, plan, settings.seed, queries)
     search, recall = search_of(items.embeddings, index, plan, settings), None
-    if isinstance(search, ListSearch) and not plan.probes:
-        recall = _tune(search, items.embeddings, make_queries(), settings)
+    if isinstance(search, ListSearch) and queries is not None and not plan.probes:
+        recall = _tune(search, items.embeddings, queries, settings)
         plan = replace(plan, probes=search.probes)
         index.look_at(search.probes)
     if recall is not None and recall < settings.recall_target and settings.kind == "auto":
@@ -136,7 +134,7 @@ def search_of(
     lists = index.lists
     if lists is None:
         return ExactSearch(embeddings)
-    return ListSearch(embeddings, lists, plan.probes or 1, DEEPEST * settings.recall_at, settings.vectors)
+    return ListSearch(embeddings, lists, plan.probes or 1, settings.recall_at, settings.vectors)
 
 
 def _tune(

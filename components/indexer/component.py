@@ -99,7 +99,7 @@ class IndexerExecutor(base_beam_executor.BaseBeamExecutor):
         """Build the shards by Beam, each on one of the workers."""
         settings, shards = building.settings, shards_of(building.settings.shards)
         queries = os.path.join(building.index, "queries.npy")
-        if settings.kind != "flat" and not settings.probes:
+        if settings.kind != "flat":
             self._embed_queries(input_dict, building, queries)
         progress(f"builds {settings.shards} shards of the index", 0.5)
         with self._make_beam_pipeline() as pipeline:
@@ -132,7 +132,7 @@ class IndexerExecutor(base_beam_executor.BaseBeamExecutor):
         fileio.rmtree(embedded)
 
     def _embed_queries(self, input_dict: dict[str, list[types.Artifact]], building: Building, path: str) -> None:
-        """Embed queries of the training split, for tuning."""
+        """Embed queries of the training split."""
         training = artifact_utils.get_split_uris(input_dict["examples"], TRAIN_SPLIT)
         patterns = [io_utils.all_files_pattern(uri) for uri in training]
         with self._make_beam_pipeline() as pipeline:
@@ -153,7 +153,7 @@ class Indexer(base_beam_component.BaseBeamComponent):
     Args:
         model: the Trainer's model, with both towers.
         catalogue: the catalogue of the day, split `catalogue`.
-        examples: interactions; queries of the split `train` say how many lists must be looked at.
+        examples: interactions; queries of the split `train` say which items belong together, and how many lists must be probed.
         settings: what is built.
         filters: the catalogue's columns that requests may ask for.
         query_tower: of a refresh that has one of its own; None where the model's is served.

@@ -14,14 +14,16 @@ from schemas.errors import UserError
 
 FILE = "index.faiss"
 TRAINING_ITEMS_A_LIST = 64  # a centroid is a mean: more items hardly change it, and k-means takes longer in proportion
+ITERATIONS = 10  # of k-means, FAISS's own number for an IVF
+SHARE_OF_ITEMS = 0.2  # among the queries that lists are made for: an item's embedding asks for similar items
+LEAST = 1e-4  # times the greatest weight of a direction is the smallest, so that the stretch can be undone
 
 
 class InvertedLists(NamedTuple):
     """The division of the items into the lists of an IVF.
 
     Attributes:
-        centroids: [lists, width] float32 of length one; an item is in the list whose centroid has the largest inner product with
-            it.
+        centroids: [lists, width] float32; a query probes the lists whose centroids have the largest inner products with it.
         sizes: [lists] int64, the number of items in each.
         order: [items] int64 rows, list after list, ascending in each.
     """
@@ -93,26 +95,65 @@ class FaissIndex:
         fileio.rename(f"{path}.unfinished", path, overwrite=True)
 
 
-def build(embeddings: NDArray[np.float32], plan: Plan, seed: int) -> FaissIndex:
+def build(
+    embeddings: NDArray[np.float32], plan: Plan, seed: int, queries: NDArray[np.float32] | None = None
+) -> FaissIndex:
     """Build an index; the same arguments give an identical one, whatever the number of threads.
+
+    Lists hold items whose inner products with queries are alike. Items of a trained model differ most in directions that
+    queries hardly have, so k-means measures the distance between two items by the mean square of the difference of their inner
+    products with the sampled queries.
 
     Args:
         embeddings: [items, width], at least one.
         plan: the kind of index; if it has no number of probes, set it with `FaissIndex.look_at`.
         seed: of the k-means, and of the sample of items for it.
+        queries: [queries, width], a sample. Without one, FAISS makes the lists of the items alone.
     """
     width = embeddings.shape[1]
     if plan.lists is None:
         index: faiss.Index = faiss.IndexFlatIP(width)
+        index.add(embeddings)
+        return FaissIndex(index)
+    quantizer = faiss.IndexFlatIP(width)
+    ivf = faiss.IndexIVFFlat(quantizer, width, plan.lists, faiss.METRIC_INNER_PRODUCT)
+    ivf.nprobe = plan.probes or 1
+    if queries is None:
+        ivf.cp.seed = seed
+        ivf.cp.max_points_per_centroid = TRAINING_ITEMS_A_LIST
+        ivf.cp.min_points_per_centroid = 1  # FAISS warns of fewer than 39; the catalogue decides the number
+        ivf.train(embeddings)
+        ivf.add(embeddings)
     else:
-        index = faiss.IndexIVFFlat(faiss.IndexFlatIP(width), width, plan.lists, faiss.METRIC_INNER_PRODUCT)
-        index.nprobe = plan.probes or 1
-        index.cp.seed = seed
-        index.cp.max_points_per_centroid = TRAINING_ITEMS_A_LIST
-        index.cp.min_points_per_centroid = 1  # FAISS warns of fewer than 39; the catalogue decides the number
-        index.train(embeddings)
-    index.add(embeddings)
-    return FaissIndex(index)
+        centroids, list_of_item = _divided(embeddings, plan.lists, seed, queries)
+        quantizer.add(centroids)
+        ivf.is_trained = True
+        kept: Any = ivf
+        kept.add_core(len(embeddings), faiss.swig_ptr(embeddings), None, faiss.swig_ptr(list_of_item))
+    return FaissIndex(ivf)
+
+
+def _divided(
+    embeddings: NDArray[np.float32], lists: int, seed: int, queries: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Divide items into lists by k-means in the metric of the queries: [lists, width] centroids, and [items] int64 lists."""
+    moment = (1 - SHARE_OF_ITEMS) * _moment(queries) + SHARE_OF_ITEMS * _moment(embeddings)
+    values, directions = np.linalg.eigh(moment)
+    stretch = np.sqrt(np.maximum(values, LEAST * values.max()))
+    stretched = embeddings @ (directions * stretch).astype(np.float32)
+    means = faiss.Kmeans(
+        embeddings.shape[1], lists, niter=ITERATIONS, seed=seed,
+        max_points_per_centroid=TRAINING_ITEMS_A_LIST, min_points_per_centroid=1,
+    )  # fmt: skip
+    means.train(stretched)
+    nearest: NDArray[np.int64] = means.index.search(stretched, 1)[1][:, 0]
+    return (means.centroids @ (directions / stretch).T).astype(np.float32), np.ascontiguousarray(nearest)
+
+
+def _moment(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the [width, width] second moment of vectors, of trace 1."""
+    moment: NDArray[np.float64] = vectors.T.astype(np.float64) @ vectors
+    return moment / np.trace(moment)
 
 
 def load(folder: str) -> FaissIndex:

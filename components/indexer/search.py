@@ -17,6 +17,7 @@ from ndr_client.served import NO_SCORE
 
 BLOCK = 32  # rows: larger blocks are padded with more, smaller ones are more to gather
 NOTHING = -1  # the row of no item
+DEEPEST = 0.1  # of all items: a query for more is compared with all
 
 
 class Found(NamedTuple):
@@ -77,15 +78,16 @@ class ListSearch(tf.Module):
     of a query's lists, and one product scores them. Queries are processed one by one, so that only the lists of a few are in
     memory.
 
-    A query with a selective filter is compared with all passing items: if that is less work than the lists; if the first k
-    passing items would be deeper than the first `deepest` of all (k / s for a passing share s); and if the probed lists
-    have fewer than k passing items, although there are more.
+    The depth of a query is k or, if a share s of the items passes its filter, k / s: so deep among all items are the first k that
+    pass. A query that is deeper than `tuned_at` probes more lists, in proportion to the square root of its depth, and one that is
+    also deeper than a share of `DEEPEST` of all items is compared with all that pass. So is a query with a filter if that is less
+    work than the lists, and if the probed lists have fewer than k items that pass, although there are more.
 
     Args:
         embeddings: [items, width].
         lists: the division into lists.
         probes: the number of lists to probe.
-        deepest: for more items than this a query is compared with all: the probed lists would not hold enough of the best.
+        tuned_at: the number of best items of which the probed lists hold enough.
         vectors: `float32`, `bfloat16` or `int8`: the format of the embeddings. int8 counts in steps of a 127th of the item's
             largest value, which is stored with it.
 
@@ -99,13 +101,13 @@ class ListSearch(tf.Module):
         embeddings: NDArray[np.float32],
         lists: InvertedLists,
         probes: int,
-        deepest: int,
+        tuned_at: int,
         vectors: str = "float32",
     ) -> None:
         super().__init__()
         self.order = lists.order
         self.probes = probes
-        self._deepest = deepest
+        self._tuned_at = tuned_at
         self._parallel = len(os.sched_getaffinity(0))
         blocks = -(-lists.sizes // BLOCK)
         ends = np.cumsum(blocks)
@@ -171,22 +173,23 @@ class ListSearch(tf.Module):
                 return tf.cond(is_short, in_all_that_pass, lambda: found)
 
             share = tf.cast(left, tf.float32) / len(self.order)
-            is_little = share <= self.probes / self.bounds.shape[1]
-            is_deep = tf.cast(k, tf.float32) > share * self._deepest
-            return tf.cond(is_little | is_deep, in_all_that_pass, in_lists_first)
+            is_little = share * self.bounds.shape[1] <= tf.cast(tf.size(probes), tf.float32)
+            return tf.cond(is_little | self._is_deep(self._depth(k, left)), in_all_that_pass, in_lists_first)
 
         shape = Found(tf.TensorSpec([None], tf.float32), tf.TensorSpec([None], tf.int32))
         # The nearest list first: after it few scores are among the best so far, and top_k skips the others at once.
-        nearest_lists = tf.math.top_k(nearest, self.probes).indices
-
         if passing is not None:
             masks, left, number = passing
+            probes = self._probes_at(self._depth(k, left))
+            nearest_lists = tf.math.top_k(nearest, tf.reduce_max(probes)).indices
             return tf.map_fn(
-                lambda each: of_passing(each[0], each[1], masks[each[2]], left[each[2]]),
+                lambda each: of_passing(each[0], each[1][: probes[each[2]]], masks[each[2]], left[each[2]]),
                 (queries, nearest_lists, number),
                 fn_output_signature=shape,
                 parallel_iterations=self._parallel,
             )
+
+        nearest_lists = tf.math.top_k(nearest, self._probes_at(tf.cast(k, tf.float32))).indices
 
         def alone() -> Found:
             found = in_lists(queries[0], nearest_lists[0])
@@ -201,7 +204,7 @@ class ListSearch(tf.Module):
             )
 
         return tf.cond(
-            k > self._deepest,
+            self._is_deep(tf.cast(k, tf.float32)),
             lambda: tf.map_fn(
                 lambda query: in_blocks(query, None), queries, fn_output_signature=shape, parallel_iterations=1
             ),
@@ -209,6 +212,19 @@ class ListSearch(tf.Module):
                 tf.shape(queries)[0] == 1, alone, side_by_side
             ),  # a loop over one query costs a tenth of the search
         )
+
+    def _depth(self, k: tf.Tensor, left: tf.Tensor) -> tf.Tensor:
+        """Return how deep among all items the first k of those that are left may be, float32."""
+        return tf.cast(k, tf.float32) * len(self.order) / tf.maximum(tf.cast(left, tf.float32), 1.0)
+
+    def _is_deep(self, depth: tf.Tensor) -> tf.Tensor:
+        """Return whether queries of float32 depths are compared with all items."""
+        return depth > max(DEEPEST * len(self.order), self._tuned_at)
+
+    def _probes_at(self, depth: tf.Tensor) -> tf.Tensor:
+        """Map float32 depths of queries to int32 numbers of lists."""
+        times = tf.sqrt(tf.maximum(depth / self._tuned_at, 1.0))
+        return tf.cast(tf.minimum(tf.math.ceil(self.probes * times), float(self.bounds.shape[1])), tf.int32)
 
     def scores(self, queries: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
         """Score rows; see `Search`. Works whatever lists the items are in."""

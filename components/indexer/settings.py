@@ -41,7 +41,7 @@ class IndexerSettings(Declaration):
         probes: for `ivf`, the number of lists that a search probes, at most all. By default the fewest that reach `recall_target`.
         recall_target: the share of the exact first `recall_at` items that a search must find, on average over queries: the
             training split's that it is tuned on and, at the lower end of a 95 % interval, others.
-        recall_at: the number of items that a search is tuned for; for more it finds a smaller share.
+        recall_at: the number of items that a search is tuned for; for more it probes more lists.
         tuning_queries: the number of queries it is tuned on.
         vectors: the format of an `ivf` retriever's embeddings: `float32`; `bfloat16` in half, `int8` in a quarter of the memory,
             with some loss of recall, which more probes make up in part. `index.faiss` always has float32.

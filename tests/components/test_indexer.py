@@ -352,7 +352,7 @@ def test_queries_of_another_shape_are_refused(plan: Plan, shape: tuple[int, ...]
 
 @pytest.mark.parametrize(
     ("given", "plan"),
-    [({"kind": "flat"}, Plan("flat")), ({"exact_below": 10, "lists": 20, "probes": 3}, Plan("ivf", 20, 3))],
+    [({"kind": "flat"}, Plan("flat")), ({"exact_below": 10, "lists": 20, "probes": 10}, Plan("ivf", 20, 10))],
 )
 def test_the_step_leaves_an_index_that_finds_every_item(
     model: types.Artifact, three_parts: types.Artifact, tmp_path: Path, given: dict[str, object], plan: Plan

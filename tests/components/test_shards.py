@@ -89,7 +89,7 @@ def by_lists(vectors: NDArray[np.float32]) -> ListSearch:
     """Probes all lists."""
     divided = faiss_index.build(vectors, Plan("ivf", 3, 3), seed=0).lists
     assert divided is not None
-    return ListSearch(vectors, divided, 3, 1000)
+    return ListSearch(vectors, divided, 3, 200)
 
 
 @pytest.fixture(scope="module", params=[ExactSearch, by_lists], ids=["exact", "lists"])

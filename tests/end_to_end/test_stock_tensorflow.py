@@ -30,7 +30,7 @@ vectors = np.random.default_rng(0).normal(size=(200, int(width))).astype(np.floa
 vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
 lists = faiss_index.build(vectors, Plan("ivf", 4, 4), seed=0).lists
 for kind in kinds:
-    export_retriever(tower, ListSearch(vectors, lists, 4, 1000, kind), [b"s%d" % n for n in range(200)], f"{folder}/{kind}")
+    export_retriever(tower, ListSearch(vectors, lists, 4, 200, kind), [b"s%d" % n for n in range(200)], f"{folder}/{kind}")
 """
 
 
