@@ -107,13 +107,13 @@ def test_only_the_nearest_lists_are_probed() -> None:
 
 
 def test_a_query_for_more_items_probes_more_lists_and_at_last_all() -> None:
-    # Three bundles, a list each. From 0 degrees: 1 and 3 are near, 110 and 115 next, then 36 from 200 on, of which 235 is 125 away.
-    items = circle(1, 3, 110, 115, *range(200, 236))
-    lists = InvertedLists(circle(2, 112, 218), np.array([2, 2, 36]), np.arange(40))
+    # Four lists, of 2, 2, 35 and 1 items. By their centroids from 0 degrees the last is farthest, although its item is near.
+    items = circle(1, 3, 110, 115, *range(200, 235), 6)
+    lists = InvertedLists(circle(2, 112, 217, 180), np.array([2, 2, 35, 1]), np.arange(40))
     search = ListSearch(items, lists, 1, 1)
     assert found(search, circle(0), 1)[0].tolist() == [[0]]
     assert found(search, circle(0), 4)[0].tolist() == [[0, 1, 2, 3]]  # the square root of 4 lists
-    assert found(search, circle(0), 5)[0].tolist() == [[0, 1, 2, 3, 39]]  # more than a tenth of 40
+    assert found(search, circle(0), 5)[0].tolist() == [[0, 1, 39, 2, 3]]  # more than a tenth of 40
     assert found(ListSearch(items, lists, 1, 4), circle(0), 4)[0].tolist() == [[0, 1, -1, -1]]
 
 

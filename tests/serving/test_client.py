@@ -162,6 +162,28 @@ def test_faiss_finds_all_that_pass_where_they_are_few(lists: int | None) -> None
     assert rows.tolist() == [[3, 203]] * 5
 
 
+def test_faiss_probes_more_lists_for_more_items_and_at_last_all() -> None:
+    random = np.random.default_rng(0)
+    items, queries = (random.normal(size=(count, 8)).astype(np.float32) for count in (4000, 5))
+    index = faiss.IndexIVFFlat(faiss.IndexFlatIP(8), 8, 20, faiss.METRIC_INNER_PRODUCT)
+    index.train(items)
+    index.add(items)
+    index.nprobe = 2  # which are enough for the first 100
+    searched = Index(1, index, np.array([b"%04d" % number for number in range(4000)], object))
+    for k, probes in (
+        (100, 2),
+        (225, 3),
+        (400, 4),
+        (401, 20),
+    ):  # 2, 3 and 4 are twice the roots of 1, 2.25 and 4; 400 is a tenth
+        params = faiss.SearchParametersIVF(nprobe=probes)
+        assert searched.search(queries, k)[1].tolist() == index.search(queries, k, params=params)[1].tolist()
+    # The first 100 of half the items are the first 200 of all: the probes are twice the root of 2, 3.
+    half = np.arange(4000) % 2 == 0
+    params = faiss.SearchParametersIVF(nprobe=3, sel=faiss.IDSelectorBitmap(np.packbits(half, bitorder="little")))
+    assert searched.search(queries, 100, half)[1].tolist() == index.search(queries, 100, params=params)[1].tolist()
+
+
 @pytest.mark.parametrize("lists", [None, 20])
 def test_faiss_finds_items_of_histories_with_their_bonuses_whatever_lists_they_are_in(lists: int | None) -> None:
     random = np.random.default_rng(0)
