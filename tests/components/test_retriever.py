@@ -356,6 +356,24 @@ def test_filtered_answers_are_those_of_brute_force(
         np.testing.assert_allclose(scores[: len(exact)], exact, atol=ERRORS.get(name, 1e-6))
 
 
+def test_a_filter_that_few_pass_probes_more_lists() -> None:
+    # Twenty lists of two; the first 20 items pass, so that the first 2 of them are the first 4 of all: the root of 2 lists.
+    items = circle(0, 40, 5, 60, *range(150, 186))
+    lists = InvertedLists(circle(1, 10, *range(150, 186, 2)), np.array([2] * 20), np.arange(40))
+    search = ListSearch(items, lists, probes=1, tuned_at=2)
+    passing = Filters(
+        pa.table({"price": pa.array(range(40), pa.float32())}), [b"%d" % row for row in range(40)], search.order
+    )
+
+    def ask(condition: str) -> list[int]:
+        return (
+            search(tf.constant(circle(0)), tf.constant(2), passing(tf.constant([[condition]]))).rows.numpy()[0].tolist()
+        )
+
+    assert ask("price<=19") == [0, 2]
+    assert ask("price>=0") == [0, 1]  # all pass: by the nearest list alone
+
+
 def test_a_narrow_filter_finds_items_outside_the_probed_lists(query_tower: str) -> None:
     # The query lies in the list of the first items; the only one that passes is opposite.
     items = circle(*range(0, 60), *range(180, 240))
