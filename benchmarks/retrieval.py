@@ -48,6 +48,7 @@ SELECTIVITIES = (0.5, 0.1, 0.01, 0.001)
 TRAINED, RANDOM = "trained", "random"
 USUAL, OUR_LISTS = "FAISS IVF", "FAISS IVF, our lists"
 MIB = 1 << 20
+_load = tf.compat.v1.saved_model.load.__wrapped__  # without its deprecation warning
 UNTYPED: Any = faiss  # its stubs lack the arguments of parameters
 
 Embeddings = NDArray[np.float32]
@@ -145,7 +146,7 @@ def served(search: Search, passing: Passing | None = None) -> Call:
         tf.saved_model.save(model, folder, signatures=traced)
         with tf.Graph().as_default() as graph:
             session = tf.compat.v1.Session(graph=graph)
-            loaded = tf.compat.v1.saved_model.load(session, [tf.saved_model.SERVING], folder)
+            loaded = _load(session, [tf.saved_model.SERVING], folder)
     definition = loaded.signature_def[tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY]
     compute = session._make_callable_from_options(
         config_pb2.CallableOptions(
