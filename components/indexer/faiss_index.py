@@ -153,7 +153,7 @@ def _divided(
 def _moment(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return the [width, width] second moment of vectors, of trace 1."""
     moment: NDArray[np.float64] = vectors.T.astype(np.float64) @ vectors
-    return moment / np.trace(moment)
+    return moment / max(np.trace(moment), np.finfo(np.float32).tiny)
 
 
 def load(folder: str) -> FaissIndex:

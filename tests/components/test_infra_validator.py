@@ -80,8 +80,8 @@ class World:
         self.catalogue = write(folder / "catalogue", "catalogue", [*map(described, ITEMS)])
         seen = [{"past": [ITEMS[n], ITEMS[2 * n]], "past_ages": [3.0 ** (n % 12), 5.0]} for n in range(150)]
         self.training, self.held_out = write(folder / "t", "train", seen), write(folder / "e", "eval", seen)
-        given = {"kind": kind} if kind == "flat" else {"kind": "ivf", "lists": 8, "probes": 2, "vectors": "int8"}
-        self.settings = IndexerSettings.model_validate(given)
+        ivf = {"kind": "ivf", "lists": 8, "probes": 2, "recall_at": 200, "vectors": "int8"}
+        self.settings = IndexerSettings.model_validate(ivf if kind == "ivf" else {"kind": kind})
 
     @cached_property
     def right(self) -> Made:
@@ -168,7 +168,7 @@ def exact(models: list[types.Artifact], tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture(scope="module")
 def in_lists(models: list[types.Artifact], tmp_path_factory: pytest.TempPathFactory) -> World:
-    """Two of eight lists are probed."""
+    """Two of eight lists are probed, as 100 are fewer than they are tuned for."""
     return World(tmp_path_factory.mktemp("ivf"), models, "ivf")
 
 
