@@ -17,6 +17,7 @@ from ndr_client.served import NO_SCORE
 
 BLOCK = 32  # rows: larger blocks are padded with more, smaller ones are more to gather
 NOTHING = -1  # the row of no item
+GROWTH = 0.75  # of the probes with the depth: measured, no depth finds less than the one that is tuned for
 DEEPEST = 0.1  # of all items: a query for more is compared with all
 
 
@@ -79,7 +80,7 @@ class ListSearch(tf.Module):
     memory.
 
     The depth of a query is k or, if a share s of the items passes its filter, k / s: so deep among all items are the first k that
-    pass. A query that is deeper than `tuned_at` probes more lists, in proportion to the square root of its depth, and one that is
+    pass. A query that is deeper than `tuned_at` probes more lists, by its depth to the power of `GROWTH`, and one that is
     also deeper than a share of `DEEPEST` of all items is compared with all that pass. So is a query with a filter if that is less
     work than the lists, and if the probed lists have fewer than k items that pass, although there are more.
 
@@ -223,7 +224,7 @@ class ListSearch(tf.Module):
 
     def _probes_at(self, depth: tf.Tensor) -> tf.Tensor:
         """Map float32 depths of queries to int32 numbers of lists."""
-        times = tf.sqrt(tf.maximum(depth / self._tuned_at, 1.0))
+        times = tf.maximum(depth / self._tuned_at, 1.0) ** GROWTH
         return tf.cast(tf.minimum(tf.math.ceil(self.probes * times), float(self.bounds.shape[1])), tf.int32)
 
     def scores(self, queries: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:

@@ -107,12 +107,12 @@ def test_only_the_nearest_lists_are_probed() -> None:
 
 
 def test_a_query_for_more_items_probes_more_lists_and_at_last_all() -> None:
-    # Four lists, of 2, 2, 35 and 1 items. By their centroids from 0 degrees the last is farthest, although its item is near.
-    items = circle(1, 3, 110, 115, *range(200, 235), 6)
-    lists = InvertedLists(circle(2, 112, 217, 180), np.array([2, 2, 35, 1]), np.arange(40))
+    # Five lists, of 2, 2, 34, 1 and 1 items. By their centroids from 0 degrees the last is farthest, although its item is near.
+    items = circle(1, 3, 110, 115, *range(200, 234), 170, 6)
+    lists = InvertedLists(circle(2, 112, 217, 170, 180), np.array([2, 2, 34, 1, 1]), np.arange(40))
     search = ListSearch(items, lists, 1, 1)
     assert found(search, circle(0), 1)[0].tolist() == [[0]]
-    assert found(search, circle(0), 4)[0].tolist() == [[0, 1, 2, 3]]  # the square root of 4 lists
+    assert found(search, circle(0), 4)[0].tolist() == [[0, 1, 2, 3]]  # 4 to the power of .75: three lists
     assert found(search, circle(0), 5)[0].tolist() == [[0, 1, 39, 2, 3]]  # more than a tenth of 40
     assert found(ListSearch(items, lists, 1, 4), circle(0), 4)[0].tolist() == [[0, 1, -1, -1]]
 
@@ -357,7 +357,7 @@ def test_filtered_answers_are_those_of_brute_force(
 
 
 def test_a_filter_that_few_pass_probes_more_lists() -> None:
-    # Twenty lists of two; the first 20 items pass, so that the first 2 of them are the first 4 of all: the root of 2 lists.
+    # Twenty lists of two; the first 20 items pass, so that the first 2 of them are the first 4 of all: 1.7 lists.
     items = circle(0, 40, 5, 60, *range(150, 186))
     lists = InvertedLists(circle(1, 10, *range(150, 186, 2)), np.array([2] * 20), np.arange(40))
     search = ListSearch(items, lists, probes=1, tuned_at=2)

@@ -170,17 +170,13 @@ def test_faiss_probes_more_lists_for_more_items_and_at_last_all() -> None:
     index.add(items)
     index.nprobe = 2  # which are enough for the first 100
     searched = Index(1, index, np.array([b"%04d" % number for number in range(4000)], object))
-    for k, probes in (
-        (100, 2),
-        (225, 3),
-        (400, 4),
-        (401, 20),
-    ):  # 2, 3 and 4 are twice the roots of 1, 2.25 and 4; 400 is a tenth
+    # Twice 1, 2.25 and 4 to the power of .75 are 2, 3.7 and 5.7; 400 is a tenth.
+    for k, probes in ((100, 2), (225, 4), (400, 6), (401, 20)):
         params = faiss.SearchParametersIVF(nprobe=probes)
         assert searched.search(queries, k)[1].tolist() == index.search(queries, k, params=params)[1].tolist()
-    # The first 100 of half the items are the first 200 of all: the probes are twice the root of 2, 3.
+    # The first 100 of half the items are the first 200 of all: twice 2 to the power of .75 is 3.4.
     half = np.arange(4000) % 2 == 0
-    params = faiss.SearchParametersIVF(nprobe=3, sel=faiss.IDSelectorBitmap(np.packbits(half, bitorder="little")))
+    params = faiss.SearchParametersIVF(nprobe=4, sel=faiss.IDSelectorBitmap(np.packbits(half, bitorder="little")))
     assert searched.search(queries, 100, half)[1].tolist() == index.search(queries, 100, params=params)[1].tolist()
 
 
