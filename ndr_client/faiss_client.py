@@ -27,8 +27,6 @@ except ImportError as error:
 
 CHECK_SECONDS = 1.0
 TUNED_AT = 100  # the number of best items of which the probed lists hold enough; the retriever's default
-GROWTH = 0.75  # of the probes with the depth of a query, as in the retriever
-DEEPEST = 0.1  # of all items: a query that is deeper is compared with all that pass
 IDS_COLUMN = "candidate_id"
 
 
@@ -92,9 +90,9 @@ class Index:
         """Return the number of lists to probe for k of the items that are left."""
         index: Any = self.faiss
         depth = k * index.ntotal / max(left, 1)  # of the first k that are left, among all
-        if depth > max(DEEPEST * index.ntotal, TUNED_AT):
+        if depth > max(served.DEEPEST_SHARE * index.ntotal, TUNED_AT):
             return int(index.nlist)
-        return min(int(index.nlist), math.ceil(index.nprobe * max(1.0, depth / TUNED_AT) ** GROWTH))
+        return min(int(index.nlist), math.ceil(index.nprobe * max(1.0, depth / TUNED_AT) ** served.PROBE_GROWTH))
 
     def _probing(self, probes: int, **selected: Any) -> Any:
         return faiss.SearchParametersIVF(nprobe=probes, **selected)  # type: ignore[call-arg]

@@ -51,3 +51,7 @@ SCORES = "scores"
 
 NO_ITEM = ""  # pads a row with fewer items than the answer's width
 NO_SCORE = -2.0  # below every inner product of unit vectors plus a bonus
+PROBE_GROWTH = (
+    0.75  # of the probed lists with a query's depth: measured, no depth finds less than the one that is tuned for
+)
+DEEPEST_SHARE = 0.1  # of all items: a query that is deeper is compared with all that pass

@@ -13,12 +13,10 @@ from numpy.typing import NDArray
 
 from components.indexer.faiss_index import InvertedLists
 from components.indexer.filters import Passing
-from ndr_client.served import NO_SCORE
+from ndr_client.served import DEEPEST_SHARE, NO_SCORE, PROBE_GROWTH
 
 BLOCK = 32  # rows: larger blocks are padded with more, smaller ones are more to gather
 NOTHING = -1  # the row of no item
-GROWTH = 0.75  # of the probes with the depth: measured, no depth finds less than the one that is tuned for
-DEEPEST = 0.1  # of all items: a query for more is compared with all
 
 
 class Found(NamedTuple):
@@ -80,9 +78,9 @@ class ListSearch(tf.Module):
     memory.
 
     The depth of a query is k or, if a share s of the items passes its filter, k / s: so deep among all items are the first k that
-    pass. A query that is deeper than `tuned_at` probes more lists, by its depth to the power of `GROWTH`, and one that is
-    also deeper than a share of `DEEPEST` of all items is compared with all that pass. So is a query with a filter if that is less
-    work than the lists, and if the probed lists have fewer than k items that pass, although there are more.
+    pass. A query that is deeper than `tuned_at` probes more lists, by its depth to the power of `PROBE_GROWTH`, and one that is
+    also deeper than a share of `DEEPEST_SHARE` of all items is compared with all that pass. So is a query with a filter if that is
+    less work than the lists, and if the probed lists have fewer than k items that pass, although there are more.
 
     Args:
         embeddings: [items, width].
@@ -220,11 +218,11 @@ class ListSearch(tf.Module):
 
     def _is_deep(self, depth: tf.Tensor) -> tf.Tensor:
         """Return whether queries of float32 depths are compared with all items."""
-        return depth > max(DEEPEST * len(self.order), self._tuned_at)
+        return depth > max(DEEPEST_SHARE * len(self.order), self._tuned_at)
 
     def _probes_at(self, depth: tf.Tensor) -> tf.Tensor:
         """Map float32 depths of queries to int32 numbers of lists."""
-        times = tf.maximum(depth / self._tuned_at, 1.0) ** GROWTH
+        times = tf.maximum(depth / self._tuned_at, 1.0) ** PROBE_GROWTH
         return tf.cast(tf.minimum(tf.math.ceil(self.probes * times), float(self.bounds.shape[1])), tf.int32)
 
     def scores(self, queries: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
