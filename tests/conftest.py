@@ -4,9 +4,9 @@ from collections.abc import Iterator
 import hypothesis
 import pytest
 import tensorflow as tf
-from forks import Forks
 
 import components
+from tests.forks import Forks
 
 assert components  # which chooses Keras 2; no test may use Keras before
 

@@ -15,7 +15,8 @@ from typing import Any
 import pg8000.native
 import pymysql
 import pytest
-from certificates import self_signed
+
+from tests.certificates import self_signed
 
 PASSWORD = "p4ss w0rd'\"\\"
 UNPRIVILEGED = "nobody"

@@ -1,9 +1,9 @@
 """Runs `ndr` commands, steps by `run_node` and functions as forks of one process that has TFX loaded, which takes 13 seconds; and
 kills them where it is told to.
 
-Reads a JSON line a request, `{"program": "ndr", "command": [...], "fault": "...", "path": [...], "stdout": FILE, "stderr": FILE}`,
+Reads a JSON line a request, `{"program": "ndr", "command": [...], "fault": "...", "stdout": FILE, "stderr": FILE}`,
 and answers with the process's number; a program that is neither `ndr` nor `run_node` is a function, `MODULE:NAME`, of the words of
-the command, which is found by the path.
+the command.
 `{"wait": NUMBER}` is answered with the exit status, negative where a signal ended the process; `{"poll": NUMBER}` with that, or
 null where it runs.
 
@@ -142,7 +142,6 @@ def run(request: dict[str, Any]) -> None:
         if program in PROGRAMS:
             PROGRAMS[program]()
         else:
-            sys.path[:] = request["path"]
             module, _, name = program.partition(":")
             getattr(importlib.import_module(module), name)(*command)
         status = 0

@@ -19,7 +19,7 @@ class Forks:
         self._folder = folder
         self._outputs: dict[int, dict[str, str]] = {}
         self._server = subprocess.Popen(
-            [sys.executable, str(Path(__file__).parent / "forking.py")],
+            [sys.executable, "-m", "tests.forking"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=PROJECT,
             env={**os.environ, "PYTHONPATH": str(PROJECT)}, start_new_session=True,
         )  # fmt: skip
@@ -30,7 +30,7 @@ class Forks:
         A program is `ndr`, `run_node`, or a function as MODULE:NAME, of the words of the command.
         """
         outputs = {name: str(self._folder / f"{uuid4().hex}.{name}") for name in ("stdout", "stderr")}
-        process = self._ask({"program": program, "command": command, "fault": fault, "path": sys.path, **outputs})
+        process = self._ask({"program": program, "command": command, "fault": fault, **outputs})
         assert process is not None
         self._outputs[process] = outputs
         return process

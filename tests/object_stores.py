@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from environments import environment
-from waiting import PATIENCE
+
+from tests.environments import environment
+from tests.waiting import PATIENCE
 
 BUCKET = "bucket"
 SCHEMES = ("s3", "gs")

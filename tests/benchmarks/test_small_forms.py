@@ -21,7 +21,6 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from forks import PROJECT, Forks
 
 from benchmarks import (
     cold_items,
@@ -41,6 +40,7 @@ from benchmarks import (
     warm_start,
 )
 from pipeline import movielens
+from tests.forks import PROJECT, Forks
 
 FILMS, PEOPLE, RATINGS = 80, 30, 1200
 

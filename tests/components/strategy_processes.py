@@ -7,7 +7,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from forks import Forks
+from tests.forks import Forks
 
 
 def run(tf_config: str, log: str, *words: str) -> None:

@@ -9,10 +9,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import tensorflow as tf
-from counted import write_counts
-from exported import export
-from test_ranker import example, write
-from test_ranking import excluded_of, same
 
 from components.digests import is_drawn
 from components.evaluator.content import Content
@@ -23,6 +19,10 @@ from components.evaluator.settings import AsNewSettings, EvaluatorSettings
 from components.trainer.model import TwoTowerModel
 from components.utc import MICROSECONDS_A_DAY
 from schemas.features import CANDIDATE_ID, QUERY_ID, REWARD, TIMESTAMP, FeatureSpec
+from tests.components.counted import write_counts
+from tests.components.exported import export
+from tests.components.test_ranker import example, write
+from tests.components.test_ranking import excluded_of, same
 
 KINDS, OF_A_KIND, WIDTH, DAY = 20, 10, 8, 20_000
 ITEMS = [b"item %d" % number for number in range(KINDS * OF_A_KIND)]

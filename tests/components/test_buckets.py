@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from object_stores import SCHEMES, emulated, put
 from pyarrow import parquet
 
 from components import object_store
@@ -16,6 +15,7 @@ from components.example_gen import listing, reading, sources
 from components.example_gen.csv_lines import FileFaultError
 from components.example_gen.settings import SourceSettings
 from schemas.errors import PassingError, UserError
+from tests.object_stores import SCHEMES, emulated, put
 
 FILES = (
     "logs/2026-11-27/_SUCCESS",

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy import sparse
-from test_ranking import excluded_of
 
 from components.evaluator.cooccurrence import FADES, NEWEST, ONE, Neighbours
+from tests.components.test_ranking import excluded_of
 
 # Item 0 leads to 1 three times in four and to 2 once, item 3 to 2 always. Popularity: 2, 3, 4, 1, 4.
 COUNTS = np.zeros((5, 5), np.int64)

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from cleaned import catalogue_of, log_of, texts, written
 
 from schemas.errors import UserError
+from tests.components.cleaned import catalogue_of, log_of, texts, written
 
 SPARK = r"""user,sku,at,liked,dev
 "u \"x\" 1",A,2026-11-24T01:00:00Z,1,p

@@ -10,11 +10,11 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from memory import peak_during
 
 from components.indexer.filters import MOST_FILTERS, SAMPLE, Filters
 from ndr_client import conditions
 from ndr_client.faiss_client import columns_of
+from tests.memory import peak_during
 
 # By item: what it has of each column; None and [] are nothing.
 Catalogue = dict[str, list[Any]]

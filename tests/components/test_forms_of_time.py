@@ -5,9 +5,9 @@ from datetime import date
 from pathlib import Path
 
 import pytest
-from cleaned import DAY, NINE, dropped, log_of, texts, written
 
 from schemas.errors import UserError
+from tests.components.cleaned import DAY, NINE, dropped, log_of, texts, written
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,13 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from cleaned import DAY, log_of, texts, written
 from pydantic import ValidationError
 
 from components.example_gen import sources
 from components.example_gen.settings import ExampleGenSettings, SourceSettings
 from components.example_gen.sources import Found, SourceFile, Window
 from schemas.errors import UserError
+from tests.components.cleaned import DAY, log_of, texts, written
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ import pyarrow as pa
 import pytest
 import tensorflow as tf
 from apache_beam.options.pipeline_options import PipelineOptions
-from exported import export
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -30,6 +29,7 @@ from ndr_client.merging import merged
 from ndr_client.served import ITEM_TOWER
 from schemas.errors import UserError
 from schemas.features import CANDIDATE_ID, FeatureSpec
+from tests.components.exported import export
 
 SPEC = FeatureSpec.model_validate(
     {

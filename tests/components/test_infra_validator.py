@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
-from exported import Adjust, export, trainer_settings
 from numpy.typing import NDArray
 from tensorflow.core.protobuf import saved_model_pb2
 from tfx import types
@@ -27,6 +26,7 @@ from components.trainer.repeats import Repeats
 from components.transform.preprocessing import fingerprint
 from ndr_client.served import EMBEDDING, EXAMPLES_SIGNATURE, QUERY_TOWER, TENSORS_SIGNATURE
 from schemas.features import CANDIDATE_ID, FeatureSpec
+from tests.components.exported import Adjust, export, trainer_settings
 
 SPEC = FeatureSpec.model_validate(
     {

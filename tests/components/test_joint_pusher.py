@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 from google.protobuf import text_format
-from pushes import DAY, MODELS, sources
 from tensorflow_serving.config import model_server_config_pb2
 from tfx import types
 from tfx.types import channel_utils, standard_artifacts
@@ -17,6 +16,7 @@ from components.indexer.files import Description, write_description
 from components.pusher import labels
 from components.pusher.joint import JointExecutor, JointPusher
 from components.pusher.versions import PushFolder
+from tests.components.pushes import DAY, MODELS, sources
 
 FIRST = 20261124001
 

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 from google.protobuf import text_format
-from pushes import push
 from tensorflow_serving.config import model_server_config_pb2
 
 from components.pusher import labels
 from components.pusher.versions import PushFolder
 from schemas.errors import UserError
+from tests.components.pushes import push
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ import pytest
 import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
-from test_example_gen import DAY, SPEC
 from tfx.types import standard_artifacts
 
 from components.example_gen.columns import Column
@@ -26,6 +25,7 @@ from components.utc import MICROSECONDS_A_DAY
 from pipeline import config
 from schemas.errors import UserError
 from schemas.features import CANDIDATE_ID, FeatureSpec
+from tests.components.test_example_gen import DAY, SPEC
 
 declared = SPEC.model_dump()
 declared["catalogue"] = {"item": "sku", "title": "name", "blocked": "gone"}

@@ -10,10 +10,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_transform as tft
-from exported import export
 from numpy.typing import NDArray
 from tensorflow.core.protobuf import saved_model_pb2
-from test_retriever import PROTO_ALONE
 
 from components.indexer.retriever import export_retriever
 from components.indexer.search import ExactSearch
@@ -33,6 +31,8 @@ from ndr_client.served import (
     TENSORS_SIGNATURE,
 )
 from schemas.features import CANDIDATE_ID, FeatureSpec
+from tests.components.exported import export
+from tests.components.test_retriever import PROTO_ALONE
 
 ITEM: dict[str, dict[str, Any]] = {
     "item": {"kind": "id", "table": "item"},

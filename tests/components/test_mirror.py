@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pushes import DAY, PARTS, push
 
 from components.pusher import files, labels, mirror, tf_serving
 from components.pusher.mirror import Mirrored
@@ -14,6 +13,7 @@ from components.pusher.versions import PushFolder
 from ndr_client.manifests import Manifests
 from pipeline import mirroring
 from schemas.errors import UserError
+from tests.components.pushes import DAY, PARTS, push
 
 DAYS = [DAY + timedelta(days=number) for number in range(4)]
 FIRST, SECOND, THIRD, FOURTH = (int(f"{day:%Y%m%d}001") for day in DAYS)

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from object_stores import SCHEMES, emulated
-from pushes import PARTS, push
 from tfx.dsl.io import fileio
 
 from components.pusher import files, labels
@@ -16,6 +14,8 @@ from components.pusher.versions import PushFolder
 from ndr_client.manifests import Manifests
 from pipeline import mirroring
 from schemas.errors import UserError
+from tests.components.pushes import PARTS, push
+from tests.object_stores import SCHEMES, emulated
 
 FIRST, SECOND = 20261124001, 20261124002
 # What becomes visible file by file: three files of each part, by a rename each, between the manifest's (staged, in its place). The

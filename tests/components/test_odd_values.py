@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from cleaned import catalogue_of, dropped, log_of, spec, texts, written
 from pyarrow import parquet
+
+from tests.components.cleaned import catalogue_of, dropped, log_of, spec, texts, written
 
 
 # Words for what is missing

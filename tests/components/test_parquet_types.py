@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from cleaned import DAY, catalogue_of, dropped, log_of, texts, written
 from pyarrow import parquet
 
 from schemas.errors import UserError
+from tests.components.cleaned import DAY, catalogue_of, dropped, log_of, texts, written
 
 
 @pytest.mark.parametrize(

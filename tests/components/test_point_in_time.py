@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
-from test_example_gen import read
 from tfx.types import artifact_utils, standard_artifacts
 
 from components import recorded, utc
@@ -23,6 +22,7 @@ from components.trainer.inputs import as_known_on, looked_up, lookup_for_queries
 from schemas import features
 from schemas.errors import UserError
 from schemas.features import CANDIDATE_ID, SEEN_THROUGH, TIMESTAMP, FeatureSpec
+from tests.components.test_example_gen import read
 
 DAY = date(2026, 11, 24)
 SPEC: dict[str, Any] = {

@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from test_ranker import example
 
 from benchmarks.in_memory import Transform
 from components.analysis import files
 from components.analysis.vocabulary import Known, entries, hash_rows
 from components.transform.preprocessing import preprocessing_fn
 from schemas.features import CANDIDATE_ID, QUERY_ID, REWARD, TIMESTAMP, FeatureSpec
+from tests.components.test_ranker import example
 
 SPEC = FeatureSpec.model_validate(
     {

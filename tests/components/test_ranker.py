@@ -10,9 +10,6 @@ import apache_beam as beam
 import numpy as np
 import pytest
 import tensorflow as tf
-from counted import Taken, write_counts
-from exported import export
-from test_evaluator import evaluate
 from tfx import types
 from tfx.dsl.components.base import base_beam_executor
 from tfx.types import standard_artifacts
@@ -55,6 +52,9 @@ from components.trainer.model import TwoTowerModel
 from components.utc import MICROSECONDS_A_DAY
 from ndr_client.served import ITEM_TOWER, QUERY_TOWER
 from schemas.features import CANDIDATE_ID, EVENT_KIND, QUERY_ID, REWARD, TIMESTAMP, FeatureSpec
+from tests.components.counted import Taken, write_counts
+from tests.components.exported import export
+from tests.components.test_evaluator import evaluate
 
 SPEC = FeatureSpec.model_validate(
     {

@@ -4,10 +4,10 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
-from test_ranking import by_definition, excluded_of, same
 
 from components.evaluator.ranking import Ranks
 from components.evaluator.ranking_entries import rank_by_entries, top_by_entries, top_by_popularity
+from tests.components.test_ranking import by_definition, excluded_of, same
 
 POPULARITY = np.array([2, 3, 4, 1, 4])
 

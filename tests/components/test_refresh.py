@@ -7,12 +7,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from exported import export, trainer_settings
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_indexer import SPEC, WIDTH, example, query, write_catalogue
-from test_looked_up import BY_ID, CATALOGUE, TOWERS, embed
-from test_looked_up import example as catalogue_entry
 from tfx import types
 from tfx.types import standard_artifacts
 
@@ -27,6 +23,10 @@ from components.refresh.query_tower import QueryTowerExport
 from components.refresh.settings import RefreshSettings
 from ndr_client.served import QUERY_TOWER
 from schemas.errors import UserError
+from tests.components.exported import export, trainer_settings
+from tests.components.test_indexer import SPEC, WIDTH, example, query, write_catalogue
+from tests.components.test_looked_up import BY_ID, CATALOGUE, TOWERS, embed
+from tests.components.test_looked_up import example as catalogue_entry
 
 SAME = (
     1e-6  # what two embeddings of one entry may differ by, of unit vectors: the rest of a batch is in their last bits

@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import tensorflow as tf
-from exported import export
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -26,6 +25,7 @@ from components.trainer.export import load_tower
 from components.trainer.model import TwoTowerModel
 from ndr_client.served import EMBEDDING, EXAMPLES_SIGNATURE, RETRIEVER, TENSORS_SIGNATURE
 from schemas.features import FeatureSpec
+from tests.components.exported import export
 
 Embeddings = NDArray[np.float32]
 

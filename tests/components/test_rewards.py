@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cleaned import DAY, clean, dropped, spec, texts, written
 from google.protobuf import text_format
 from pydantic import ValidationError
 
@@ -12,6 +11,7 @@ from components.evaluator.settings import EvaluatorSettings
 from components.example_gen.accounting import Accounting
 from components.example_gen.columns import interaction_columns
 from schemas import contract
+from tests.components.cleaned import DAY, clean, dropped, spec, texts, written
 
 HEADER = "user,sku,at,seconds,length,revenue,kind,dev\n"
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_example_gen import DAY, Shop
 
 from components.evaluator.expectation import hit_probability
 from components.evaluator.ranking import rank_by_embedding, rank_by_score
+from tests.components.test_example_gen import DAY, Shop
 
 THEMES, ITEMS_A_THEME, USERS = 8, 6, 40
 K = ITEMS_A_THEME

@@ -10,9 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
-from forks import Forks
 from numpy.typing import NDArray
-from waiting import wait_for
 
 from components.trainer import strategies
 from components.trainer.settings import StrategySettings
@@ -20,6 +18,8 @@ from components.trainer.training import LOSS_CURVE
 from components.trainer.warm_start import CHECKPOINT
 from tests.components import strategy_contract as contract
 from tests.components.strategy_processes import Cluster
+from tests.forks import Forks
+from tests.waiting import wait_for
 
 pairs = pytest.mark.parametrize("other", contract.NAMES)
 each = pytest.mark.parametrize("name", contract.NAMES)

@@ -2,13 +2,13 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from counted import Taken as Row
-from counted import write_counts
-from test_ranking import excluded_of
 
 from components.counts.files import USER_PARTS
 from components.digests import partition_of
 from components.evaluator.taken import Taken
+from tests.components.counted import Taken as Row
+from tests.components.counted import write_counts
+from tests.components.test_ranking import excluded_of
 
 IDS = pa.array([b"a", b"b", b"c", b"d"], pa.binary())
 

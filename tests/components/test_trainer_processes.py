@@ -10,9 +10,7 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 import tensorflow_transform as tft
-from forks import Forks
 from tfx import v1 as tfx
-from waiting import wait_for
 
 from components import recorded
 from components.trainer import arguments, warm_start
@@ -34,6 +32,8 @@ from ndr_client.served import EMBEDDING, EXAMPLES_SIGNATURE
 from schemas.features import CANDIDATE_ID, QUERY_ID, REWARD, TIMESTAMP, FeatureSpec
 from tests.components.exported import export
 from tests.components.strategy_processes import Cluster
+from tests.forks import Forks
+from tests.waiting import wait_for
 
 SPEC = FeatureSpec.model_validate(
     {

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_example_gen import DAY, GOOD, SPEC, read
 from tfx.types import standard_artifacts
 
 from components.example_gen.catalogue import CatalogueExecutor
@@ -17,6 +16,7 @@ from components.example_gen.users import UserExecutor
 from schemas import features
 from schemas.errors import UserError
 from schemas.features import FeatureSpec
+from tests.components.test_example_gen import DAY, GOOD, SPEC, read
 
 declared = SPEC.model_dump()
 declared["users"] = {"user": "id", "features": ["age", "likes", "taste"]}

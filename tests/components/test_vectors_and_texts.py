@@ -6,14 +6,14 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import tensorflow as tf
-import test_example_gen
-from test_example_gen import GOOD, SPEC, Shop
 
 from components.example_gen.columns import Column, type_faults
 from components.example_gen.conversion import convert
 from components.example_gen.scalars import Form
 from components.example_gen.ways_out import way_out
 from schemas.features import CANDIDATE_ID, FeatureSpec
+from tests.components import test_example_gen
+from tests.components.test_example_gen import GOOD, SPEC, Shop
 
 PAIR = Column("sound", "sound", "vector", separator=" ", size=2)
 

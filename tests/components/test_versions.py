@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from odd_manifests import write_odd_files
-from pushes import DAY, INDEX_FILES, MODELS, PARTS, push, sources
 from tfx.dsl.io import fileio
 
 from components.pusher.files import Source
 from components.pusher.manifest import find, in_force, rollback_source
 from components.pusher.versions import PushFolder
 from schemas.errors import UserError
+from tests.components.pushes import DAY, INDEX_FILES, MODELS, PARTS, push, sources
+from tests.odd_manifests import write_odd_files
 
 FIRST, SECOND, THIRD = 20261124001, 20261124002, 20261124003
 # Until a push is complete in staging. A model: a makedirs each for the folder, its assets and its variables, the opening of three

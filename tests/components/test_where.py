@@ -6,13 +6,13 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from cleaned import DAY, catalogue_of, dropped, log_of, texts, written
 from pyarrow import parquet
 from pydantic import ValidationError
 
 from components.example_gen.settings import Condition, ExampleGenSettings
 from components.example_gen.sources import Window
 from schemas.errors import UserError
+from tests.components.cleaned import DAY, catalogue_of, dropped, log_of, texts, written
 
 LOG = """user,sku,at,liked,dev,event,price
 u,A,2026-11-24T01:00:00Z,1,p,view,1.5

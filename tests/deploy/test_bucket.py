@@ -1,11 +1,11 @@
 """The component for a push folder in an object store."""
 
 import pytest
-from rendered import EXAMPLE, KUBERNETES, Resource, copy, of_kind, pods, render, validate
 from typer.testing import CliRunner
 
 from pipeline.cli import app
 from schemas.declaration import OBJECT_STORE
+from tests.deploy.rendered import EXAMPLE, KUBERNETES, Resource, copy, of_kind, pods, render, validate
 
 
 @pytest.fixture(scope="module")

@@ -2,16 +2,14 @@
 
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pymysql
 import pytest
-from rendered import DEPLOY
 
-sys.path.append(str(Path(__file__).parents[1]))
-from database_servers import DATABASE, USER, MariaDB
+from tests.database_servers import DATABASE, USER, MariaDB
+from tests.deploy.rendered import DEPLOY
 
 LOGGED = "of root, as it stood in the log"
 NEW = "n3w\"o\\ne%s$(x)`y '"

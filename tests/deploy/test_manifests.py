@@ -17,7 +17,6 @@ import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
-from rendered import DEPLOY, EXAMPLE, KUBERNETES, Resource, containers, copy, of_kind, pods, render, validate
 
 from components.pusher import tf_serving
 from ndr_client.served import MODELS
@@ -25,6 +24,18 @@ from pipeline.kubeflow.settings import KubeflowSettings
 from pipeline.metadata_settings import ServerSettings
 from schemas.errors import Status
 from serving import launch
+from tests.deploy.rendered import (
+    DEPLOY,
+    EXAMPLE,
+    KUBERNETES,
+    Resource,
+    containers,
+    copy,
+    of_kind,
+    pods,
+    render,
+    validate,
+)
 
 PROJECT = Path(__file__).parents[2]
 CONFINED = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}

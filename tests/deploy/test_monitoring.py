@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 import yaml
-from rendered import DEPLOY, of_kind
+
+from tests.deploy.rendered import DEPLOY, of_kind
 
 FOLDER = DEPLOY / "components" / "monitoring"
 (RULES,) = of_kind(list(yaml.safe_load_all((FOLDER / "rules.yaml").read_text())), "PrometheusRule").values()

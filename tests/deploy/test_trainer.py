@@ -8,11 +8,11 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import typer
-from rendered import EXAMPLE, KUBERNETES, Resource, copy, of_kind, render
 
 from components.trainer import strategies
 from pipeline import run_node
 from pipeline.day_inputs import TRAINER
+from tests.deploy.rendered import EXAMPLE, KUBERNETES, Resource, copy, of_kind, render
 
 WORKERS = 3
 

@@ -2,8 +2,9 @@ import fcntl
 import os
 
 import pytest
-from forks import Forks
-from shops import Undisturbed
+
+from tests.end_to_end.shops import Undisturbed
+from tests.forks import Forks
 
 
 @pytest.fixture(scope="session")

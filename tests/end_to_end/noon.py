@@ -5,9 +5,9 @@ from datetime import timedelta
 from pathlib import Path
 
 import tensorflow as tf
-from shops import DAY, ITEMS_A_KIND
 
 from ndr_client import Client, Found
+from tests.end_to_end.shops import DAY, ITEMS_A_KIND
 
 CLIENTS = 64
 NOON = DAY + timedelta(days=1)

@@ -8,7 +8,7 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
-from forks import Forks
+from tests.forks import Forks
 
 SHOP = Path(__file__).parent / "shop" / "shop.yaml"
 PLAIN = (

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from forks import Forks
-from shops import DAY, PLAIN, SHOP, write_sales, write_shop
 
 from components.counts import files
 from components.trainer.names import LOSS_CURVE
 from serving.server import EmbeddedServer, ServerSettings
+from tests.end_to_end.shops import DAY, PLAIN, SHOP, write_sales, write_shop
+from tests.forks import Forks
 
 SETTINGS = {
     "dataset": PLAIN,

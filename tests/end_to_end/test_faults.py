@@ -10,14 +10,25 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from forks import Forks
-from noon import BLOCKED, CLIENTS, DEARER, GONE, ITEMS_BEFORE, ITEMS_NOW, NEWCOMERS, NOON, Asking, write_noon
-from shops import DAY, TOWERS, YESTERDAY, Undisturbed, arguments, towers
-from waiting import wait_for
 
 from components.indexer import files
 from pipeline import pushes
 from serving.server import EmbeddedServer, ServerSettings
+from tests.end_to_end.noon import (
+    BLOCKED,
+    CLIENTS,
+    DEARER,
+    GONE,
+    ITEMS_BEFORE,
+    ITEMS_NOW,
+    NEWCOMERS,
+    NOON,
+    Asking,
+    write_noon,
+)
+from tests.end_to_end.shops import DAY, TOWERS, YESTERDAY, Undisturbed, arguments, towers
+from tests.forks import Forks
+from tests.waiting import wait_for
 
 # Resolved, or in the cache. Between any two steps a kill leaves the same: the first of them stands for all.
 UNEXECUTED = (

@@ -13,17 +13,17 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
-import kubeflow_judge
 import pytest
 import yaml
-from database_servers import PASSWORD, MariaDB
-from forks import Forks
-from shops import DAY, SHOP, YESTERDAY, Undisturbed, arguments, towers, write_shop
 
 from pipeline import config as configuration
 from pipeline import lock
 from pipeline.missed import oldest_missed
 from pipeline.records import REFRESH, Records, connection, state
+from tests import kubeflow_judge
+from tests.database_servers import PASSWORD, MariaDB
+from tests.end_to_end.shops import DAY, SHOP, YESTERDAY, Undisturbed, arguments, towers, write_shop
+from tests.forks import Forks
 
 AT_ONCE = 2
 

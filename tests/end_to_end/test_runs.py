@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from forks import PROJECT, Forks
 from ml_metadata.metadata_store.metadata_store import MetadataStore
 from ml_metadata.proto import metadata_store_pb2
-from shops import DAY, ITEMS_A_KIND, PLAIN, SHOP, write_shop
+
+from tests.end_to_end.shops import DAY, ITEMS_A_KIND, PLAIN, SHOP, write_shop
+from tests.forks import PROJECT, Forks
 
 PLAIN_TENSORFLOW = """
 import json, sys

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from environments import LOCKS, VERSIONS, python_of
-from shops import Undisturbed
 
 from components.infra_validator.serving_tensorflow import LACKING, Lacking
+from tests.end_to_end.shops import Undisturbed
+from tests.environments import LOCKS, VERSIONS, python_of
 
 Answers = dict[Any, dict[str, Any]]
 # Searches over the day's items in lists, beside the exact one that the day pushed: 200 items, four lists, all of them asked.

@@ -10,11 +10,11 @@ from typing import Any
 
 import grpc
 import pytest
-from waiting import wait_for
 
 from ndr_client import Client, Tls
 from ndr_client import protocol_pb2 as protocol
 from ndr_client.connection import PREDICTION
+from tests.waiting import wait_for
 
 OK = grpc.StatusCode.OK
 

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from waiting import wait_for
 
 from pipeline import config, lock
 from schemas.errors import UserError
+from tests.waiting import wait_for
 
 NDR = [sys.executable, "-m", "pipeline.cli"]
 # As a person's shell has it: what is written reaches the terminal late, and so does the news that it cannot.

@@ -11,7 +11,6 @@ from ml_metadata.proto import metadata_store_pb2 as mlmd
 from pytest import CaptureFixture, MonkeyPatch
 from rich.console import Console
 from typer.testing import CliRunner
-from work import Day, Work
 
 from pipeline import lock
 from pipeline.cli import app
@@ -23,6 +22,7 @@ from pipeline.inspection.tree import lineage_tree
 from pipeline.origin import Origin
 from pipeline.records import Artifact, Edge, Execution, Given, Graph, Lineage, Records, Run, Step, connection
 from schemas.errors import UserError
+from tests.work import Day, Work
 
 FIRST, SECOND, THIRD = "2026-11-23", "2026-11-24", "2026-11-25"
 VERSION = "20261124001"

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 from pytest import MonkeyPatch
-from work import Day, Work
 
 from pipeline.records import Artifact, Edge, Graph, Lineage, Records, connection, executions
 from schemas.errors import UserError
+from tests.work import Day, Work
 
 FIRST, SECOND = "2026-11-23", "2026-11-24"
 

@@ -11,13 +11,13 @@ import pytest
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
-from work import Work
 
 from components.pusher import labels
 from components.pusher.versions import PushFolder
 from pipeline import metrics, standing
 from pipeline.config import Config
 from pipeline.monitoring_settings import MonitoringSettings
+from tests.work import Work
 
 FIRST = 20261122001
 

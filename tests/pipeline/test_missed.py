@@ -5,10 +5,10 @@ from datetime import date
 from pathlib import Path
 
 import pytest
-from work import Work
 
 from pipeline.missed import oldest_missed
 from pipeline.records import Records, Run, connection, lost_rows
+from tests.work import Work
 
 
 @pytest.fixture

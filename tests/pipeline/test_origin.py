@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 from pytest import MonkeyPatch
-from work import Work
 
 from pipeline import config as configuration
 from pipeline import day_run, digests, origin
 from pipeline.origin import Origin
 from pipeline.records import Records, connection
 from schemas.errors import UserError
+from tests.work import Work
 
 SHOP = Path(__file__).parents[1] / "end_to_end" / "shop" / "shop.yaml"
 MOVIELENS = Path(configuration.__file__).parent / "configs" / "movielens.yaml"

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 from tfx.orchestration.local import runner_utils
-from work import Work
 
 from components import recorded
 from pipeline import config as configuration
@@ -17,6 +16,7 @@ from pipeline import origin, refresh_run, refreshing
 from pipeline.records import PASSED_OVER, REFRESH, UNCHANGED, Given, Records, Run, connection
 from pipeline.refreshing import COMPARISON, TOWERS, Base
 from schemas.errors import UserError
+from tests.work import Work
 
 SHOP = Path(__file__).parents[1] / "end_to_end" / "shop" / "shop.yaml"
 PLAIN = SHOP.parents[1] / "plain_shop"

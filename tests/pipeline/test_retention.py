@@ -9,11 +9,11 @@ import pytest
 from ml_metadata.metadata_store import metadata_store
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 from pydantic import ValidationError
-from work import CONTENT, Work, places
 
 from pipeline.config import RetentionSettings
 from pipeline.records import connection
 from pipeline.retention import Collected, collect
+from tests.work import CONTENT, Work, places
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from tfx.dsl.io import fileio
 from tfx.types import artifact_utils
-from work import Work
 
 from components import recorded
 from components.resolver.earlier import BLESSING_KEY, MODEL_KEY, BlessedBefore
 from pipeline import cli, lock
 from pipeline.records import Records, connection
+from tests.work import Work
 
 FIRST, SECOND, THIRD = 20261121001, 20261122001, 20261123001
 

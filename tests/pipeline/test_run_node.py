@@ -11,11 +11,11 @@ import pytest
 import typer
 from pytest import MonkeyPatch
 from typer.testing import CliRunner
-from work import Work
 
 from pipeline import config as configuration
 from pipeline import lock, run_node
 from pipeline.records import Records, connection, store
+from tests.work import Work
 
 SHOP = Path(__file__).parents[1] / "end_to_end" / "shop" / "shop.yaml"
 APP = typer.Typer()

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import tensorflow as tf
-from work import Work
 
 from components.example_gen.settings import ExampleGenSettings
 from components.trainer.settings import TrainerSettings
@@ -15,6 +14,7 @@ from pipeline import requests, skew, skew_file
 from pipeline.config import Config
 from pipeline.requests import Query
 from schemas.errors import UserError
+from tests.work import Work
 
 FEATURES = """
 interactions: {user: listener, item: track, time: at}

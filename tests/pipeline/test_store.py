@@ -14,14 +14,9 @@ from uuid import uuid4
 
 import pymysql
 import pytest
-import toy
-from certificates import self_signed
-from database_servers import PASSWORD, SERVERS, USER, Server
-from forks import Forks
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 from pydantic import ValidationError
 from pytest import MonkeyPatch
-from waiting import wait_for
 
 from pipeline import config as configuration
 from pipeline import day_run, doctor, origin
@@ -29,6 +24,11 @@ from pipeline.config import Config
 from pipeline.metadata_settings import PasswordSource
 from pipeline.records import Lineage, Records, store
 from schemas.errors import PassingError, UserError
+from tests.certificates import self_signed
+from tests.database_servers import PASSWORD, SERVERS, USER, Server
+from tests.forks import Forks
+from tests.pipeline import toy
+from tests.waiting import wait_for
 
 SHOP = Path(__file__).parents[1] / "end_to_end" / "shop" / "shop.yaml"
 
@@ -152,7 +152,7 @@ def check_lineage(lineage: Lineage, first: str, second: str, pushed: str) -> Non
 def test_nodes_at_once_in_processes_of_their_own(config: Config, forks: Forks) -> None:
     run = ToyRun(config)
     arguments = [(str(run.root), run.id, name, run.to.SerializeToString().hex()) for name in toy.WRITERS]
-    started = [forks.start(*each, program="toy:launch") for each in arguments]
+    started = [forks.start(*each, program="tests.pipeline.toy:launch") for each in arguments]
     for name in toy.WRITERS:  # all have begun before any may end
         wait_for((run.root / f"{name}.waits").exists, f"the start of {name}")
     assert run.steps() == dict.fromkeys(toy.WRITERS, "unfinished")

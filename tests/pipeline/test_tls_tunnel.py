@@ -13,9 +13,9 @@ from pathlib import Path
 import pg8000.native
 import pymysql
 import pytest
-from certificates import self_signed
 
 from pipeline import tls_tunnel
+from tests.certificates import self_signed
 
 TLS, NO_TLS = 0x0800, 0  # among the capabilities of a MySQL server
 # Protocol 10, version 8, thread 1, eight bytes of challenge, a filler; capabilities 0x0200 (4.1) and 0x8000 (secure login),

@@ -5,12 +5,12 @@ from typing import Any
 
 import grpc
 import pytest
-from tiny import ANY_PORT, Pushes, write_template
-from waiting import wait_for
 
 from serving.histories import Histories
 from serving.server import EmbeddedServer
 from serving.settings import ServerConfig
+from tests.serving.tiny import ANY_PORT, Pushes, write_template
+from tests.waiting import wait_for
 
 
 @pytest.fixture(scope="session")

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import grpc
 import pytest
-from certificates import self_signed
 from tensorflow_serving.apis import prediction_service_pb2_grpc
-from test_requests_grpc import DEFAULT, refused, request
 
 from schemas.errors import UserError
 from serving.server import EmbeddedServer, ServerSettings
+from tests.certificates import self_signed
+from tests.serving.test_requests_grpc import DEFAULT, refused, request
 
 ROWS = json.dumps({"instances": [1.0]})
 ASKED = request("item_tower", DEFAULT, number=[1.0])

@@ -9,10 +9,10 @@ import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
-from tiny import ITEMS, example, nearest
 
 from ndr_client import Client, FaissClient, VersionError, served
 from ndr_client.faiss_client import Index
+from tests.serving.tiny import ITEMS, example, nearest
 
 
 @pytest.fixture

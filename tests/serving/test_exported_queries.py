@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from database_servers import DATABASE, PASSWORD, USER, PgVector
-from tiny import ITEMS, Pushes, example
 
 from ndr_client import Client
 from pipeline import config as configuration
 from pipeline.export import exporting
 from pipeline.export.stores import Name
+from tests.database_servers import DATABASE, PASSWORD, USER, PgVector
+from tests.serving.tiny import ITEMS, Pushes, example
 
 SHOP = Path(__file__).parents[1] / "end_to_end" / "shop" / "shop.yaml"
 SEARCH = """

@@ -12,11 +12,12 @@ import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
-from memory import peak_during
 from tensorflow_serving.apis import prediction_service_pb2_grpc
-from test_requests_grpc import DEFAULT, EXAMPLES, packed, refused, request, retrieval
-from tiny import example
-from waiting import wait_for
+
+from tests.memory import peak_during
+from tests.serving.test_requests_grpc import DEFAULT, EXAMPLES, packed, refused, request, retrieval
+from tests.serving.tiny import example
+from tests.waiting import wait_for
 
 PATH = "/v1/models/item_tower:predict"
 METHOD = "/tensorflow.serving.PredictionService/Predict"

@@ -9,12 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tiny import ANY_PORT, Pushes, example
-from waiting import wait_for
-
 from ndr_client import Client, FaissClient, Found
 from serving.server import EmbeddedServer
 from serving.settings import Limits, ServerConfig
+from tests.serving.tiny import ANY_PORT, Pushes, example
+from tests.waiting import wait_for
 
 CLIENTS, PUSHES, ROLLBACKS = 64, 20, 5
 

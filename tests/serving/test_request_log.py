@@ -9,9 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from test_requests_grpc import DEFAULT, EXAMPLES, retrieval
-from tiny import DAY, example
-from waiting import wait_for
 
 from ndr_client import Client
 from serving import request_log
@@ -20,6 +17,9 @@ from serving.extent import Extent
 from serving.record import GRPC, Record
 from serving.request_log import RequestLog
 from serving.settings import AccessLogSettings, RequestLogSettings
+from tests.serving.test_requests_grpc import DEFAULT, EXAMPLES, retrieval
+from tests.serving.tiny import DAY, example
+from tests.waiting import wait_for
 
 VERSION = int(f"{DAY:%Y%m%d}001")
 

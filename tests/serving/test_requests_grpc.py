@@ -15,7 +15,8 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
     regression_pb2,
 )
-from tiny import DAY, ITEMS, example, nearest
+
+from tests.serving.tiny import DAY, ITEMS, example, nearest
 
 VERSION = int(f"{DAY:%Y%m%d}001")
 DEFAULT, EXAMPLES = "serving_default", "serving_examples"

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from tiny import DAY, example
 
 from serving import json_tensors
 from serving.errors import RequestError
 from serving.servable import Signature
 from serving.settings import Limits
 from serving.tensors import Spec
+from tests.serving.tiny import DAY, example
 
 VERSION = f"{DAY:%Y%m%d}001"
 ROW = {"angle": 0.6, "past": ["a"], "k": 2, "exclude": [""]}

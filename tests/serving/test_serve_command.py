@@ -15,14 +15,14 @@ from typing import IO
 
 import grpc
 import pytest
-from certificates import self_signed
-from tiny import Pushes, example
-from waiting import wait_for
 
 from ndr_client import Client, Tls
 from pipeline import lock
 from serving import launch
 from serving.settings import ServerConfig, TokenSource
+from tests.certificates import self_signed
+from tests.serving.tiny import Pushes, example
+from tests.waiting import wait_for
 
 NDR = [sys.executable, "-m", "pipeline.cli", "serve"]
 
@@ -118,7 +118,7 @@ def test_a_request_in_flight_is_answered_within_the_drain_and_one_that_never_end
     Pushes(template, tmp_path).push("one")
     for seconds, answered in ((2.0, True), (600.0, False)):
         done = subprocess.run(
-            [sys.executable, str(Path(__file__).parent / "slow_server.py"), str(tmp_path / "serving"), str(seconds)],
+            [sys.executable, "-m", "tests.serving.slow_server", str(tmp_path / "serving"), str(seconds)],
             capture_output=True, text=True, timeout=900, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr

@@ -14,13 +14,13 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from waiting import wait_for
 
 from ndr_client import Client
 from schemas.features import FeatureSpec
 from serving.errors import RequestError
 from serving.histories import Event, Histories
 from serving.settings import HistorySettings
+from tests.waiting import wait_for
 
 SPEC = FeatureSpec.model_validate({
     "interactions": {"user": "user", "item": "item", "time": "at"},

@@ -7,8 +7,6 @@ from typing import Any
 
 import grpc
 import pytest
-from tiny import Pushes, example
-from waiting import wait_for
 
 from components.pusher import labels
 from components.pusher.versions import PushFolder
@@ -16,6 +14,8 @@ from ndr_client import Client, FaissClient
 from serving.errors import RequestError
 from serving.server import EmbeddedServer
 from serving.versions import Versions
+from tests.serving.tiny import Pushes, example
+from tests.waiting import wait_for
 
 
 def give(pushes: Pushes, label: str, version: int) -> None:

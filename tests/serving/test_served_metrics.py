@@ -10,12 +10,12 @@ import grpc
 import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from test_requests_grpc import DEFAULT, EXAMPLES, retrieval
-from tiny import DAY, example
-from waiting import wait_for
 
 import ndr_client
 from ndr_client import Client
+from tests.serving.test_requests_grpc import DEFAULT, EXAMPLES, retrieval
+from tests.serving.tiny import DAY, example
+from tests.waiting import wait_for
 
 VERSION = int(f"{DAY:%Y%m%d}001")
 PATH = "/monitoring/prometheus/metrics"

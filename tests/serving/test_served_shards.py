@@ -7,8 +7,6 @@ import grpc
 import pytest
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
-from tiny import ANY_PORT, DAY, Pushes, example
-from waiting import wait_for
 
 from components.pusher import labels
 from components.pusher.files import Source
@@ -16,6 +14,8 @@ from components.pusher.versions import PushFolder
 from ndr_client import Client, FaissClient
 from ndr_client.served import shard_names
 from serving.server import EmbeddedServer
+from tests.serving.tiny import ANY_PORT, DAY, Pushes, example
+from tests.waiting import wait_for
 
 
 def parts(pushes: Pushes, label: str, shards: int = 2) -> dict[str, Source]:

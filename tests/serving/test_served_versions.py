@@ -16,10 +16,7 @@ from pathlib import Path
 import grpc
 import pytest
 import tensorflow as tf
-from odd_manifests import write_odd_files
 from tensorflow_serving.apis import predict_pb2
-from tiny import ANY_PORT, PARTS, Pushes, example
-from waiting import wait_for
 
 from components.pusher.versions import PushFolder
 from components.trainer.warmup import REQUESTS_FILE, write_requests
@@ -30,6 +27,9 @@ from schemas.errors import UserError
 from serving.readiness import Readiness
 from serving.server import EmbeddedServer, ServerSettings
 from serving.versions import Versions, Watcher
+from tests.odd_manifests import write_odd_files
+from tests.serving.tiny import ANY_PORT, PARTS, Pushes, example
+from tests.waiting import wait_for
 
 
 def ids(server: EmbeddedServer, version: int | None = None) -> bytes:

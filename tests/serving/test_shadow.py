@@ -4,8 +4,6 @@ from datetime import UTC, datetime
 
 import pytest
 import tensorflow as tf
-from tiny import Pushes, example
-from waiting import wait_for
 
 from ndr_client import Client
 from pipeline import requests
@@ -13,6 +11,8 @@ from pipeline.requests import Query
 from pipeline.shadow import compare, overlap, table
 from schemas.errors import UserError
 from serving.settings import RequestLogSettings
+from tests.serving.tiny import Pushes, example
+from tests.waiting import wait_for
 
 
 @pytest.mark.parametrize(

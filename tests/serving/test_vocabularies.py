@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-from waiting import wait_for
 
 from ndr_client import Client
 from serving.vocabularies import Vocabularies
+from tests.waiting import wait_for
 
 
 def texts(values) -> np.ndarray:

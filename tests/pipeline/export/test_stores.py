@@ -16,14 +16,11 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import killed_export
 import numpy as np
 import pg8000.native
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from certificates import self_signed
-from database_servers import DATABASE, PASSWORD, USER, PgVector, PostgreSQL, Server
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -41,6 +38,9 @@ from pipeline.export import copied, exporting, parquet, postgresql
 from pipeline.export.store import Answers, Items, Store
 from pipeline.export.stores import Name, opened
 from schemas.errors import PassingError, UserError
+from tests.certificates import self_signed
+from tests.database_servers import DATABASE, PASSWORD, USER, PgVector, PostgreSQL, Server
+from tests.pipeline.export import killed_export
 
 SHOP = Path(__file__).parents[2] / "end_to_end" / "shop" / "shop.yaml"
 DAY = date(2026, 11, 24)
@@ -316,10 +316,8 @@ def processes() -> Iterator[multiprocessing.context.ForkServerContext]:
     """Processes that have TFX loaded from the start."""
     context = multiprocessing.get_context("forkserver")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(
-            "PYTHONPATH", ":".join(map(str, (Path(killed_export.__file__).parent, Path(cli.__file__).parents[1])))
-        )
-        context.set_forkserver_preload(["killed_export"])
+        patch.setenv("PYTHONPATH", str(Path(cli.__file__).parents[1]))
+        context.set_forkserver_preload([killed_export.__name__])
         yield context
 
 

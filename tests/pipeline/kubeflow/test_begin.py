@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import typer
 from typer.testing import CliRunner
-from work import Work
 
 from pipeline import missed, run_node
 from pipeline.records import Records, connection
+from tests.work import Work
 
 SHOP = Path(__file__).parents[2] / "end_to_end" / "shop" / "shop.yaml"
 APP = typer.Typer()

@@ -5,7 +5,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import kubeflow_judge
 import pytest
 import yaml
 
@@ -13,6 +12,7 @@ from pipeline import config as configuration
 from pipeline import day_run, digests, run_node
 from pipeline.kubeflow import compiler
 from schemas.errors import UserError
+from tests import kubeflow_judge
 
 SHOP = Path(__file__).parents[2] / "end_to_end" / "shop" / "shop.yaml"
 KUBEFLOW = """kubeflow={

@@ -7,11 +7,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import kubeflow_judge
 import pytest
 import typer
 import yaml
-from api_server import Api
 from typer.testing import CliRunner
 
 from pipeline import config as configuration
@@ -19,6 +17,8 @@ from pipeline import digests, missed, run_node
 from pipeline.kubeflow import client, compiler, connection
 from pipeline.kubeflow.package import read_package
 from pipeline.kubeflow.settings import KubeflowSettings, Machine
+from tests import kubeflow_judge
+from tests.pipeline.kubeflow.api_server import Api
 
 TAGS = sorted(path.stem for path in kubeflow_judge.ANSWERS.glob("*.json"))
 SHOP = Path(__file__).parents[2] / "end_to_end" / "shop" / "shop.yaml"

@@ -8,10 +8,7 @@ from datetime import date
 from pathlib import Path
 
 import pytest
-from api_server import Api, Handler
-from certificates import self_signed
 from typer.testing import CliRunner
-from work import Work
 
 from pipeline import config as configuration
 from pipeline import digests
@@ -20,6 +17,9 @@ from pipeline.kubeflow import backfill as made_up
 from pipeline.kubeflow import cli, client, connection
 from pipeline.kubeflow.package import read_package
 from schemas.errors import PassingError, UserError
+from tests.certificates import self_signed
+from tests.pipeline.kubeflow.api_server import Api, Handler
+from tests.work import Work
 
 PACKAGE = """
 pipelineInfo: {name: shop}

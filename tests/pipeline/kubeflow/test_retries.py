@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 
-import argo_controller
-import kubeflow_judge
 import pytest
-from argo_controller import Answer, Attempt, Question
+
+from tests import argo_controller, kubeflow_judge
+from tests.argo_controller import Answer, Attempt, Question
 
 # Five retries after 10 seconds, and twice as long each time.
 STRATEGY = kubeflow_judge.answer("2.17.0")["steps"]["trainer"]["retryStrategy"]

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from waiting import PATIENCE, wait_for
+
+from tests.waiting import PATIENCE, wait_for
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = [

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from made_up import graph
 from tensorflow_metadata.proto.v0 import anomalies_pb2
 
 from pipeline import config
@@ -15,6 +14,7 @@ from pipeline.records import Artifact, Edge, Graph
 from pipeline.report import facts
 from pipeline.report.facts import Distance, Frequencies, Missing
 from schemas.errors import UserError
+from tests.pipeline.report.made_up import graph
 
 MOVIELENS = Path(config.__file__).parent / "configs" / "movielens.yaml"
 

@@ -2,10 +2,9 @@
 
 from itertools import combinations, pairwise
 
-from made_up import graph
-
 from pipeline.records import Artifact, Edge, Graph
 from pipeline.report.lineage_graph import GAP_Y, draw, layered, steps_and_links
+from tests.pipeline.report.made_up import graph
 
 
 def test_a_box_lies_behind_all_that_leads_to_it() -> None:

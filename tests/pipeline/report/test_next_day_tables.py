@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import pytest
-from made_up import FIRST, NOT_JUDGED, a_run, metrics
 from rich.console import Console
 from rich.table import Table
 
@@ -12,6 +11,7 @@ from pipeline.inspection.show import run_table
 from pipeline.records import run_json
 from pipeline.summary import day_table, tables
 from pipeline.words import strongest_baseline
+from tests.pipeline.report.made_up import FIRST, NOT_JUDGED, a_run, metrics
 
 
 def text(*shown: Table) -> str:

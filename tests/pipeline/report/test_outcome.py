@@ -4,11 +4,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from made_up import BY_DAY, FAILED, REFUSED, a_run
 
 from pipeline.origin import Origin
 from pipeline.report.outcome import Outcome, day_runs, outcome, reasons, verdict
 from pipeline.words import blessing_words
+from tests.pipeline.report.made_up import BY_DAY, FAILED, REFUSED, a_run
 
 PASSED_OVER = {"state": "passed over", "version": None, "blessed": None}
 

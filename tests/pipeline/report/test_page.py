@@ -6,8 +6,6 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from browser import CHROMIUM, look
-from made_up import FAILED, a_run, facts, fortnight, metrics, tuning
 
 from components.whole_files import write_aside
 from pipeline import config
@@ -15,6 +13,8 @@ from pipeline.records import Artifact
 from pipeline.report import page
 from pipeline.report.facts import Facts, Missing
 from pipeline.report.outcome import Outcome
+from tests.pipeline.report.browser import CHROMIUM, look
+from tests.pipeline.report.made_up import FAILED, a_run, facts, fortnight, metrics, tuning
 
 CONFIG = config.load(Path(config.__file__).parent / "configs" / "movielens.yaml")
 HOSTILE = '"\'><script>window.hacked = 1</script><img src=x onerror="window.hacked = 2">{{ 7 * 7 }}\ud800\u202e\0'

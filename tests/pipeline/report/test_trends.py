@@ -5,7 +5,6 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from made_up import FIRST, NOT_JUDGED, a_run, facts, fortnight, metrics
 
 from pipeline import config
 from pipeline.report import trends
@@ -13,6 +12,7 @@ from pipeline.report.charts import Chart, Line
 from pipeline.report.facts import Distance, Missing
 from pipeline.report.outcome import Outcome
 from pipeline.words import chosen_cutoff
+from tests.pipeline.report.made_up import FIRST, NOT_JUDGED, a_run, facts, fortnight, metrics
 
 CONFIG = config.load(Path(config.__file__).parent / "configs" / "movielens.yaml")
 
