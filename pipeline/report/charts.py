@@ -7,10 +7,10 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from matplotlib.ticker import MaxNLocator
-
 MOST_X_TICKS = 7
-MOST_Y_TICKS = 5
+MOST_Y_STEPS = 5
+ROUND = (1.0, 2.0, 2.5, 5.0, 10.0, 20.0)  # steps between ticks, times a power of ten
+TOLERANCE = 1e-9  # of a step; 0.3 / 0.1 is a little less than 3
 ROOM_ABOVE = 1.05  # times the greatest value
 
 Words = Callable[[float], str]
@@ -200,8 +200,13 @@ def column_ticks(columns: Sequence[str]) -> Ticks:
 def _ticks(low: float, high: float, most: float = math.inf) -> list[float]:
     """Return round numbers from at or below `low` to at or above `high`, with some margin unless `most` forbids it."""
     top = min(low + (high - low) * ROOM_ABOVE, most) if high > low else low + 1.0
-    locator = MaxNLocator(nbins=MOST_Y_TICKS, steps=[1, 2, 2.5, 5, 10])
-    return [float(tick) for tick in locator.tick_values(low, top)]
+    power = 10.0 ** math.floor(math.log10((top - low) / MOST_Y_STEPS))
+    spans = (
+        (step, math.floor(low / step + TOLERANCE), math.ceil(top / step - TOLERANCE))
+        for step in (power * each for each in ROUND)
+    )
+    step, first, last = next(span for span in spans if span[2] - span[1] <= MOST_Y_STEPS)
+    return [number * step for number in range(first, last + 1)]
 
 
 def _named(ticks: Sequence[float], place: Callable[[float], float], words: Words) -> Ticks:

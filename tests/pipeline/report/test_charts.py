@@ -42,6 +42,17 @@ def test_an_axis_need_not_begin_at_zero() -> None:
     assert float(chart.y_ticks[0][1]) == 3.0
 
 
+def test_ticks_are_round_numbers_at_most_five_steps_apart() -> None:
+    def ticks(low: float, high: float) -> list[str]:
+        chart = line_chart("it", ["1", "2"], {"x": [Value(low, ""), Value(high, "")]}, words, from_zero=False)
+        return [text for _, text in chart.y_ticks]
+
+    # With room the axes go to .3575, to .72 and to 1.07e6; steps of .025, .05 and 1e5 would be more than five.
+    assert ticks(0.2, 0.35) == ["0.2", "0.25", "0.3", "0.35", "0.4"]
+    assert ticks(0.3, 0.7) == ["0.3", "0.4", "0.5", "0.6", "0.7", "0.8"]  # though .3 / .1 is less than 3 in binary
+    assert ticks(4e5, 1.04e6) == ["400000", "600000", "800000", "1e+06", "1.2e+06"]
+
+
 def test_parts_of_a_column_stand_upon_each_other() -> None:
     chart = bar_chart(
         "it", ["1", "2"], {"a": [Value(2.0, "two"), None], "b": [Value(6.0, "six"), Value(0.0, "none")]}, words
