@@ -1,4 +1,7 @@
-"""The gRPC server: TF Serving's services; gRPC answers their other methods with UNIMPLEMENTED."""
+"""The gRPC server: TF Serving's services; gRPC answers their other methods with UNIMPLEMENTED.
+
+TF Serving's generated servicer would parse a message on the event loop, before any of our limits applies to it.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable

@@ -115,7 +115,7 @@ class Server:
 
 class MariaDB(Server):
     store = "mysql"
-    needs = ("mariadbd", "mariadb-install-db")
+    needs: tuple[str, ...] = ("mariadbd", "mariadb-install-db")
 
     def make(self) -> None:
         self._run("mariadb-install-db", "--no-defaults", f"--datadir={self.folder}/data", "--skip-test-db")

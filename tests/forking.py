@@ -33,6 +33,7 @@ from typing import Any
 
 import tensorflow as tf
 from tf_keras import Model
+from tfx.dsl.io import fileio
 from tfx.orchestration.portable.launcher import Launcher
 
 import components.evaluator.ranker
@@ -80,7 +81,12 @@ def at_node(node: str, number: int) -> Call:
 
 def at_call(number: int) -> Call:
     left = iter(range(number - 1))
-    return lambda *_: next(left, None) is None and send(signal.SIGKILL)
+
+    def happens(*_: Any) -> None:
+        if next(left, None) is None:
+            send(signal.SIGKILL)
+
+    return happens
 
 
 class Mortal:
@@ -115,7 +121,9 @@ def install(fault: str) -> None:
             make, happens = Model.make_train_function, at_call(int(value))
             Model.make_train_function = lambda model: after(make(model), happens)
         case "pusher":
-            versions.fileio = files.fileio = Mortal(versions.fileio, at_call(int(value)))
+            mortal = Mortal(fileio, at_call(int(value)))
+            for module in (versions, files):
+                vars(module)["fileio"] = mortal
 
 
 def watch(node: str, number: int, launcher: Any, info: Any) -> None:
@@ -160,6 +168,7 @@ if __name__ == "__main__":
     answers = os.fdopen(os.dup(1), "w")
     for line in sys.stdin:
         request = json.loads(line)
+        answer: int | None
         if "wait" in request:
             answer = os.waitstatus_to_exitcode(os.waitpid(request["wait"], 0)[1])
         elif "poll" in request:

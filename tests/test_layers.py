@@ -44,7 +44,8 @@ def modules(room: str) -> list[str]:
 def reached(module: str) -> dict[str, str]:
     """All that importing a module may import of other packages, by their names, each with the module of ours that does."""
     ours = {each for room in ROOMS for each in modules(room)}
-    waiting, seen, others = [module], {module}, {}
+    waiting, seen = [module], {module}
+    others: dict[str, str] = {}
     while waiting:
         current = waiting.pop()
         for name in imported(current):

@@ -107,7 +107,7 @@ def test_without_an_order_a_query_is_the_users_other_items_which_weigh_alike(tmp
     # Rows: a, b, c, d. Two users have a, so it weighs 2 ** -0.25 wherever it stands.
     weights = {0: 2**-0.25, 2: 1.0, 3: 1.0}
     for _ in range(2):  # in whatever order an epoch has drawn
-        found = {}
+        found: dict[int, list[list[int]]] = {}
         for batch in inputs.batches(1):
             history, weighed = (batch.interactions[name][0].numpy() for name in (HISTORY, HISTORY + WEIGHTS_SUFFIX))
             there = history[history >= 0].tolist()

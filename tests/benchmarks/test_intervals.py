@@ -9,7 +9,7 @@ from benchmarks.intervals import groups_of, interval
 def test_interactions_of_one_user_are_not_independent() -> None:
     # 64 users in two kinds, who find everything or nothing. A hundred interactions each say nothing more than one.
     users = [b"u%d" % number for number in range(64)]
-    values = np.arange(64) % 2.0
+    values = np.arange(64, dtype=np.float64) % 2.0
     once = interval(values, groups_of(users))
     often = interval(np.repeat(values, 100), groups_of(np.repeat(np.array(users, object), 100)))
     assert once.value == often.value == 0.5

@@ -230,7 +230,8 @@ def films_and_ratings(folder: Path) -> None:
         {"user_id": person, "age": 20 + person, "gender": "FM"[person % 2], "occupation": "other", "zip_code": "0"}
         for person in range(1, PEOPLE + 1)
     ]
-    movielens._write(movielens.MovieLens(*map(pd.DataFrame, (ratings, films, people))), folder)
+    tables = movielens.MovieLens(pd.DataFrame(ratings), pd.DataFrame(films), pd.DataFrame(people))
+    movielens._write(tables, folder)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 
@@ -45,7 +45,7 @@ def clean(
     columns: list[Column],
     day: date | None,
     time_range: tuple[int, int] | None = (microseconds(DAY), microseconds(date(2026, 11, 25))),
-    form: str = "csv",
+    form: Literal["csv", "parquet"] = "csv",
     window: Window | None = None,
     keys: InteractionColumns | None = None,
     **settings: Any,

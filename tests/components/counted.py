@@ -42,7 +42,7 @@ def write_counts(folder: Path, taken: Iterable[Taken], span: int, half_life_days
     days = Counter((each.time // MICROSECONDS_A_DAY, each.item) for each in taken)
     items = Counter(each.item for each in taken)
     users = Counter((each.user, each.item) for each in taken)
-    tables = {
+    tables: dict[str, list[tuple[Any, ...]]] = {
         files.ITEMS: [(item, n * ONE, first[item]) for item, n in items.items()],
         files.DAYS: [(day, item, n * ONE) for (day, item), n in days.items()],
         files.PAIRS: [(source, item, n * ONE, totals[source] * ONE) for (source, item), n in pairs.items()],

@@ -6,6 +6,7 @@ day, of which its last checkpoint and no more is left, is brought to its end. Wh
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -131,7 +132,7 @@ class Day:
         with self.devices.written(self._own(folder)) as where:
             warm_start.save(self.state, self.shape, self.analysis, where)
 
-    def train(self, log: Path, unfinished: Path, **changed: int) -> None:
+    def train(self, log: Path, unfinished: Path, **changed: Any) -> None:
         training = Training(self.batches, STEPS_PER_EPOCH, settings(**changed), str(unfinished))
         train(self.model, self.state, training, self._own(log), self.devices)
 

@@ -72,7 +72,7 @@ def measured(*examples: bytes, **arguments: Any) -> tuple[dict[str, Counted], di
     """What is counted for each table; and the moments of each number."""
     elements = list(Measure(SPEC, DAY, **arguments).process(list(examples)))
     moments = dict(element.value for element in elements if getattr(element, "tag", None) == MOMENTS)
-    tables = dict(element for element in elements if isinstance(element, tuple))
+    tables: dict[tuple[str, str], pa.Table] = dict(element for element in elements if isinstance(element, tuple))
     assert {split for _, split in tables} <= {arguments.get("split", "train")}
     return {name: as_dict(table) for (name, _), table in tables.items()}, moments
 

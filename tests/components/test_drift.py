@@ -41,8 +41,9 @@ SPEC = FeatureSpec.model_validate(
     }
 )
 YESTERDAY, TODAY = date(2026, 11, 23), date(2026, 11, 24)
-Rows = list[dict[str, list[Any] | None]]
-HALVES: Rows = [{"device": [b"a"]}] * 5 + [{"device": [b"b"]}] * 5
+Row = dict[str, list[Any] | None]
+Rows = list[Row]
+HALVES: Rows = [{"device": [half]} for half in [b"a"] * 5 + [b"b"] * 5]
 
 
 def statistics(folder: Path, day: date, rows: Rows, held_out: Rows | None = None) -> types.Artifact:
@@ -59,7 +60,7 @@ def statistics(folder: Path, day: date, rows: Rows, held_out: Rows | None = None
     return artifact
 
 
-def example(row: dict[str, list[Any] | None]) -> bytes:
+def example(row: Row) -> bytes:
     """None is a feature that is written without a list, [] one with a list of nothing."""
     made = tf.train.Example()
     for name, values in row.items():
@@ -98,7 +99,7 @@ def compare(folder: Path, previous: Rows, current: Rows, **settings: Any) -> Non
 
 def share(of: bytes, tenths: int, feature: str = "device") -> Rows:
     """Ten examples: a number of them with one value, the others with another."""
-    return [{feature: [of]}] * tenths + [{feature: [b"other"]}] * (10 - tenths)
+    return [{feature: [value]} for value in [of] * tenths + [b"other"] * (10 - tenths)]
 
 
 def test_the_largest_change_of_a_share_is_the_distance(tmp_path: Path) -> None:
@@ -117,7 +118,7 @@ def test_the_largest_change_of_a_share_is_the_distance(tmp_path: Path) -> None:
 def test_shares_are_of_all_values_not_of_examples(tmp_path: Path) -> None:
     # Yesterday x and y in every example: .5 each. Today 5 with x alone and 5 with both: x has 10 of 15 values, y 5: 1/6 less.
     previous: Rows = [{"tags": [b"x", b"y"]}] * 10
-    current: Rows = [{"tags": [b"x"]}] * 5 + [{"tags": [b"x", b"y"]}] * 5
+    current: Rows = [{"tags": tags} for tags in [[b"x"]] * 5 + [[b"x", b"y"]] * 5]
     with pytest.raises(UserError, match=r"tags: The Linfty distance between current and previous is 0\.166667"):
         compare(tmp_path / "stops", previous, current, drift={"tags": 0.16})
     compare(tmp_path / "passes", previous, current, drift={"tags": 0.17})
@@ -174,8 +175,9 @@ def test_each_split_is_compared_with_its_own(tmp_path: Path) -> None:
 def test_a_feature_without_values_is_named_not_passed(tmp_path: Path, feature: str, left: str) -> None:
     halves = [1.0, 2.0] if feature == "price" else [b"a", b"b"]
     there: Rows = [{feature: [value], "tags": [b"x"]} for value in halves * 5]
-    written: dict[str, list[Any] | None] = {"empty": {feature: []}, "null": {feature: None}, "absent": {}}[left]
-    missing: Rows = [{"tags": [b"x"], **written}] * 10
+    written: dict[str, Row] = {"empty": {feature: []}, "null": {feature: None}, "absent": {}}
+    lacking: Row = {"tags": [b"x"], **written[left]}
+    missing = [lacking] * 10
     limits = {feature: 0.99}  # TFDV takes shares of nothing as 0: two equal halves would then be .5 away
     for name, previous, current, counts in (
         ("today", there, missing, "0 values in the current span, 10 in the previous"),

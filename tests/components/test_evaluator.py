@@ -233,7 +233,7 @@ def test_the_strongest_of_the_baselines_that_are_named_is_to_be_beaten(tmp_path:
     whole = found.metrics["all"][CANDIDATE]
     assert whole["recall_at_5_over_strongest"] == whole["recall_at_5_over_cooccurrence"]
     limit = {"metric": "recall_at_1_over_strongest", "at_least": -0.6}
-    settings = {"beat": ["taken_before"], "below_popularity": "bless"}
+    settings: dict[str, Any] = {"beat": ["taken_before"], "below_popularity": "bless"}
     assert judge(tmp_path / "3", interactions, limits=[limit], **settings).blessed
 
 

@@ -4,6 +4,7 @@ import bz2
 import gzip
 import json
 import sys
+from collections.abc import Callable
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -75,8 +76,8 @@ class Shop:
         path = self.folder / "log" / day.isoformat() / name
         path.parent.mkdir(parents=True, exist_ok=True)
         content = "\n".join([header, *rows, ""]).encode("utf-8", "surrogateescape")
-        pack = {".gz": gzip.compress, ".bz2": bz2.compress}.get(path.suffix, bytes)
-        path.write_bytes(pack(content))
+        packs: dict[str, Callable[[bytes], bytes]] = {".gz": gzip.compress, ".bz2": bz2.compress}
+        path.write_bytes(packs.get(path.suffix, bytes)(content))
         return path
 
     def ingest(self, spec: FeatureSpec | None = None) -> tuple[dict[str, list[dict[str, list[Any]]]], dict[str, Any]]:

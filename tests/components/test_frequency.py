@@ -328,7 +328,7 @@ def test_a_checkpoint_that_does_not_say_its_batch_size_is_taken_as_it_is(tmp_pat
     ],
 )
 def test_a_checkpoint_of_other_settings_is_refused(tmp_path: Path, arguments: dict[str, Any], sentence: str) -> None:
-    kept = {"buckets": 64, "hashes": 3, "seed": 1}
+    kept: dict[str, Any] = {"buckets": 64, "hashes": 3, "seed": 1}
     path = tf.train.Checkpoint(estimator=FrequencyEstimator(**kept)).write(str(tmp_path / "kept"))
     with pytest.raises(ValueError, match=sentence):
         tf.train.Checkpoint(estimator=FrequencyEstimator(**{**kept, **arguments})).read(path)

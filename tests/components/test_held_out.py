@@ -1,26 +1,46 @@
 """By what models of a day are compared: the places of held-out items in the whole catalogue, what histories add among them."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pytest
 import tensorflow as tf
+import tf_keras
 
 from components.trainer.held_out import HeldOut
 from components.trainer.model import TwoTowerModel
-from components.trainer.repeats import Repeats
+from components.trainer.repeats import RepeatBonus, Repeats
+from components.trainer.towers import Tower
 from schemas.features import CANDIDATE_ID
 
 
+class OfAngles(Tower):
+    """Users or items by number: vectors of four right angles."""
+
+    def __init__(self, feature: str) -> None:
+        super().__init__({}, {}, (2,), 0, f"{feature}_tower")
+        self._feature = feature
+
+    def call(self, inputs: Mapping[str, tf.Tensor], noise: tf.Tensor | None = None) -> tf.Tensor:
+        return tf.gather(tf.constant([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]]), inputs[self._feature])
+
+
+class Same(RepeatBonus):
+    """The same bonus for each item of a history."""
+
+    def __init__(self, bonus: float) -> None:
+        super().__init__(["past"])
+        self._bonus = bonus
+
+    def call(self, inputs: Mapping[str, tf.Tensor]) -> Repeats:
+        return Repeats(inputs["past"], tf.fill(inputs["past"].shape, self._bonus))
+
+
 class Angles(TwoTowerModel):
-    """Users and items by number: vectors of four right angles."""
-
-    def __init__(self, bonus: float | None) -> None:  # no towers, no loss
-        self.repeat_bonus = bonus and (lambda inputs: Repeats(inputs["past"], tf.fill(inputs["past"].shape, bonus)))
-
-    def query_tower(self, inputs: dict[str, tf.Tensor]) -> tf.Tensor:
-        return tf.gather(tf.constant([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]]), inputs["user"])
-
-    def item_tower(self, inputs: dict[str, tf.Tensor]) -> tf.Tensor:
-        return self.query_tower({"user": inputs["item"]})
+    def __init__(self, bonus: float | None) -> None:
+        tf_keras.Model.__init__(self)  # no loss
+        self.query_tower, self.item_tower = OfAngles("user"), OfAngles("item")
+        self.repeat_bonus = None if bonus is None else Same(bonus)
 
 
 def of_first_user(past: list[list[int]]) -> HeldOut:

@@ -124,7 +124,7 @@ def test_every_item_has_the_embedding_that_the_tower_gives_it(
     assert sorted(written) == [f"items-0000{part}-of-00003.arrow" for part in range(3)]
     items = files.read(str(tmp_path / "index"))
     assert items.ids == sorted(item_ids())
-    assert (items.embeddings.dtype, items.embeddings.shape) == (np.float32, (ITEMS, WIDTH))
+    assert items.embeddings.dtype == np.float32 and items.embeddings.shape == (ITEMS, WIDTH)
     tower = LoadedTower(tower_of(model))
     assert tower.width == WIDTH
     np.testing.assert_allclose(items.embeddings, tower.embed([example(item) for item in items.ids]), atol=1e-6)
@@ -355,7 +355,7 @@ def test_queries_of_another_shape_are_refused(plan: Plan, shape: tuple[int, ...]
     [({"kind": "flat"}, Plan("flat")), ({"exact_below": 10, "lists": 20, "probes": 10}, Plan("ivf", 20, 10))],
 )
 def test_the_step_leaves_an_index_that_finds_every_item(
-    model: types.Artifact, three_parts: types.Artifact, tmp_path: Path, given: dict[str, object], plan: Plan
+    model: types.Artifact, three_parts: types.Artifact, tmp_path: Path, given: dict[str, Any], plan: Plan
 ) -> None:
     made = index(three_parts, model, tmp_path / "index", **given)
     assert {path.name for path in Path(made.uri).iterdir()} == {
@@ -402,7 +402,7 @@ def test_shards_hold_the_whole_catalogue_and_answer_as_one_index(
     assert sorted(item for each in ids for item in each) == sorted(item_ids()) and all(ids)
     for name, own in zip(names, ids, strict=True):
         assert own == sorted(own) and faiss_index.load(f"{made.uri}/{name}").search(
-            np.zeros((1, WIDTH)), 1
+            np.zeros((1, WIDTH), np.float32), 1
         ).max() < len(own)
     retrievers = sorted(path.name for path in Path(f"{made.uri}-retriever").iterdir())
     assert retrievers == (["retriever"] if stitched else [f"retriever-{number}-of-4" for number in range(4)])
@@ -424,7 +424,7 @@ def test_shards_hold_the_whole_catalogue_and_answer_as_one_index(
 def test_lists_of_shards_are_tuned_each_by_itself(
     model: types.Artifact, three_parts: types.Artifact, tmp_path: Path
 ) -> None:
-    given = {"exact_below": 10, "lists": 20, "recall_at": 20, "recall_target": 0.7, "shards": 2}
+    given: dict[str, Any] = {"exact_below": 10, "lists": 20, "recall_at": 20, "recall_target": 0.7, "shards": 2}
     made = index(three_parts, model, tmp_path / "index", **given)
     shards = [files.read_description(f"{made.uri}/index-{number}-of-2") for number in range(2)]
     assert all(each.kind == "ivf" and each.lists == 20 and 1 <= (each.probes or 0) <= 5 for each in shards)
@@ -472,7 +472,7 @@ def test_filter_columns_are_beside_the_ids_and_in_the_retriever(model: types.Art
 def test_the_step_looks_at_as_few_lists_as_reach_the_target(
     model: types.Artifact, three_parts: types.Artifact, tmp_path: Path
 ) -> None:
-    given = {"exact_below": 10, "lists": 40, "recall_at": 20}
+    given: dict[str, Any] = {"exact_below": 10, "lists": 40, "recall_at": 20}
     low, high = (
         json.loads(
             index(three_parts, model, tmp_path / str(target), recall_target=target, **given).get_string_custom_property(
@@ -489,7 +489,8 @@ def test_the_step_looks_at_as_few_lists_as_reach_the_target(
 def test_where_a_quarter_of_the_lists_finds_too_few_the_search_is_exact(
     model: types.Artifact, three_parts: types.Artifact, tmp_path: Path
 ) -> None:
-    given = {"exact_below": 10, "lists": 4, "recall_at": 1000, "recall_target": 0.999}  # one list of 1,000 items or so
+    # One list has 1,000 items or so.
+    given: dict[str, Any] = {"exact_below": 10, "lists": 4, "recall_at": 1000, "recall_target": 0.999}
     made = index(three_parts, model, tmp_path / "index", **given)
     shown = json.loads(made.get_string_custom_property(recorded.INDEX))
     assert (shown["kind"], shown["lists"], shown["probes"], shown["recall"]) == ("flat", None, None, None)
@@ -501,7 +502,7 @@ def test_where_a_quarter_of_the_lists_finds_too_few_the_search_is_exact(
 def test_the_step_takes_the_seed_that_is_set(
     model: types.Artifact, three_parts: types.Artifact, tmp_path: Path
 ) -> None:
-    given = {"kind": "ivf", "lists": 20, "probes": 2}
+    given: dict[str, Any] = {"kind": "ivf", "lists": 20, "probes": 2}
     made = [index(three_parts, model, tmp_path / str(seed), seed=seed, **given) for seed in (1, 2)]
     one, other = ((Path(each.uri) / "index.faiss").read_bytes() for each in made)
     assert one != other

@@ -63,7 +63,7 @@ def described(item: bytes) -> dict[str, list[Any]]:
     """Of three items one is of two lands, and one of none and without a price; one item alone is of the moon."""
     number = int(item[-3:])
     lands = [[b"de"], [b"de", b"at"], []][number % 3] + [b"moon"] * (number == 7)
-    values = {"land": lands, "price": [float(number)] if number % 3 < 2 else []}
+    values: dict[str, list[Any]] = {"land": lands, "price": [float(number)] if number % 3 < 2 else []}
     return {CANDIDATE_ID: [item], "item": [item], **{name: each for name, each in values.items() if each}}
 
 
@@ -78,7 +78,9 @@ class World:
         self.folder = folder
         self.models = models
         self.catalogue = write(folder / "catalogue", "catalogue", [*map(described, ITEMS)])
-        seen = [{"past": [ITEMS[n], ITEMS[2 * n]], "past_ages": [3.0 ** (n % 12), 5.0]} for n in range(150)]
+        seen: list[dict[str, list[Any]]] = [
+            {"past": [ITEMS[n], ITEMS[2 * n]], "past_ages": [3.0 ** (n % 12), 5.0]} for n in range(150)
+        ]
         self.training, self.held_out = write(folder / "t", "train", seen), write(folder / "e", "eval", seen)
         ivf = {"kind": "ivf", "lists": 8, "probes": 2, "recall_at": 200, "vectors": "int8"}
         self.settings = IndexerSettings.model_validate(ivf if kind == "ivf" else {"kind": kind})
@@ -212,8 +214,8 @@ def test_a_request_has_an_age_for_each_item_of_a_history_or_none(models: list[ty
     ):
         np.testing.assert_allclose(by_example(*ages), by_tensors(*alike), atol=1e-6)
     np.testing.assert_allclose(by_example(), by_example(nan, nan), atol=1e-6)
-    for ages in ((900, 3), (nan, 900), ()):
-        assert np.abs(by_example(*ages) - by_example(3, 900)).max() > 0.01
+    for others in ((900, 3), (nan, 900), ()):
+        assert np.abs(by_example(*others) - by_example(3, 900)).max() > 0.01
     with pytest.raises(
         tf.errors.InvalidArgumentError, match="past_ages: expected as many numbers as past has items, or none"
     ):

@@ -82,7 +82,8 @@ CATALOGUE: list[dict[str, list[Any]]] = [
         "called": [f"Sóng {n}".encode()],
     }
     for n in range(8)
-] + [{CANDIDATE_ID: [b"bare"], "item": [b"bare"]}]
+]
+CATALOGUE.append({CANDIDATE_ID: [b"bare"], "item": [b"bare"]})
 
 
 def example(features: dict[str, list[Any]]) -> bytes:
@@ -113,7 +114,7 @@ def embed(folder: Path, *queries: dict[str, list[Any]]) -> NDArray[np.float32]:
 
 def in_full(seed: int, past: int) -> dict[str, list[Any]]:
     """A query with all that the catalogue says of its items; the mean over a history of one item is that item's."""
-    said = {}
+    said: dict[str, list[Any]] = {}
     for prefix, number in (("seed", seed), ("past", past)):
         said |= {
             f"{prefix}_{name}": values

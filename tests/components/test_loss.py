@@ -1,5 +1,6 @@
 """The retrieval loss: worked examples of every form, its gradients against the definition, and what must not break it."""
 
+from collections.abc import Callable
 from math import log
 from typing import Any
 
@@ -250,11 +251,12 @@ def test_value_and_gradients_are_those_of_the_definition(
     users = None if some_users is None else tf.constant(random.integers(0, some_users, columns))
     candidates = Candidates(items, ids, bias, users)
 
-    results = []
-    for loss in (
+    losses: tuple[Callable[[], tf.Tensor], ...] = (
         lambda: definition(queries, candidates, positives, weights, scale, left_out, negatives_weight),
         lambda: cross_entropy(queries, candidates, positives, weights, scale, left_out, block, negatives_weight),
-    ):
+    )
+    results = []
+    for loss in losses:
         with tf.GradientTape() as tape:
             value = loss()
         results.append([value, *tape.gradient(value, [queries, items, scale])])
@@ -274,7 +276,7 @@ def test_xla_gives_the_same_loss() -> None:
         return layer(queries, own, tf.constant(REWARDS))
 
     for correction in ("none", "logq", "logq_positive_left_out"):
-        layer = InBatchSoftmax(correction, TEMPERATURE)  # type: ignore[arg-type]
+        layer = InBatchSoftmax(correction, TEMPERATURE)
         assert float(compiled(queries)) == pytest.approx(loss_of(correction, ids=(7, 8, 7)), rel=1e-5)
         compiled = tf.function(compiled.python_function, jit_compile=True)
 

@@ -61,7 +61,7 @@ def stopped_after(changes: int, root: str, monkeypatch: pytest.MonkeyPatch) -> I
     """Stops after a number of renames and deletions of objects, and checks after each that no server could load half a model."""
     left, delete_folder = [changes], fileio.rmtree
 
-    def watched(change: Callable) -> Callable:
+    def watched(change: Callable[..., Any]) -> Callable[..., None]:
         def call(*arguments: Any, **options: Any) -> None:
             if not left[0]:
                 raise StoppedError

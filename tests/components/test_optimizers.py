@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from components.trainer.model import build_model
-from components.trainer.optimizers import RowWiseAdagrad, begin_run, build_optimizer, learning_rate
+from components.trainer.optimizers import OfRun, RowWiseAdagrad, begin_run, build_optimizer, learning_rate
 from components.trainer.settings import TrainerSettings
 from components.trainer.towers import EmbeddingTable
 from tests.components.test_model import ITEMS, SPEC, batches, settings
@@ -94,6 +94,7 @@ def test_without_a_warm_up_a_schedule_begins_at_the_rate() -> None:
     for kind in ("linear", "cosine"):
         chosen = TrainerSettings.model_validate({**settings().model_dump(), "schedule": {"kind": kind}})
         rate = learning_rate(chosen, steps=4)
+        assert isinstance(rate, OfRun)
         assert [float(rate(step)) for step in (0, 2, 4)] == pytest.approx([0.03, 0.015, 0.0], abs=1e-8)
     assert learning_rate(settings(), steps=4) == 0.03
 

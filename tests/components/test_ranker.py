@@ -128,7 +128,8 @@ def example(features: dict[str, list[Any]]) -> bytes:
 def log() -> tuple[list[Row], list[Row]]:
     """Interactions in training and held out: two days, users who come back, an item and a user of the day, a query of three."""
     random = np.random.default_rng(5)
-    training, held_out = [], []
+    training: list[Row] = []
+    held_out: list[Row] = []
     for number in range(500):
         user = b"u%d" % random.integers(25)
         time = int(START - MICROSECONDS_A_DAY + number * MICROSECONDS_A_DAY // 250)
@@ -243,9 +244,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     catalogue = write(folder / "catalogue", "catalogue", [example(item_features(item)) for item in ITEMS])
     towers = {"query": [16, 6], "item": [16, 6]}
     models = [export(SPEC, towers, folder / f"model{seed}", seed, learned) for seed in (0, 1)]
+    model, baseline = models
     # The last blessed model knows the item that only the day's training has.
-    for model in models:
-        analysis_files.write(warm_start_folder(model.uri), {"item": Known(entries([ITEMS[39]], [1.0]))}, {}, 0)
+    for each in models:
+        analysis_files.write(warm_start_folder(each.uri), {"item": Known(entries([ITEMS[39]], [1.0]))}, {}, 0)
     index, retriever = ItemIndex(), Retriever()
     index.uri, retriever.uri = str(folder / "index"), str(folder / "retriever")
     settings = IndexerSettings(kind="ivf", lists=8, probes=1).model_dump_json()
@@ -260,7 +262,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     counts.uri, base_counts.uri = str(folder / "counts"), str(folder / "base_counts")
     write_counts(folder / "base_counts" / THROUGH, [each for each in rewarded if each.time < START], DAY - 1)
     write_counts(folder / "counts" / TRAINING, [each for each in rewarded if each.time >= START], DAY)
-    return World(folder, examples, catalogue, *models, index, retriever, counts, base_counts)
+    return World(folder, examples, catalogue, model, baseline, index, retriever, counts, base_counts)
 
 
 def indexed(world: World, folder: Path, **settings: Any) -> tuple[types.Artifact, types.Artifact]:
@@ -450,8 +452,8 @@ def test_sets_and_slices(world: World) -> None:
         assert each[slices.feature("age")] == [b">=30" if row.age >= 30 else b"<30"]
         assert each[slices.feature("device")] == [row.device]
         assert each[slices.feature("event_kind")] == [row.event]
-        tags = {tag if tag == commonest else b"(other)" for tag in item_features(item)["tags"]} or {b"(none)"}
-        assert set(each[slices.feature("tags")]) == tags
+        of_item = {tag if tag == commonest else b"(other)" for tag in item_features(item)["tags"]} or {b"(none)"}
+        assert set(each[slices.feature("tags")]) == of_item
         # The newcomer's one query has items 1, 2 (twice, which is one example here) and 39.
         sets = {ITEMS[2]: [3, 2]}.get(item, [3, 1]) if user == b"newcomer" else each[ranked.TRUE_ITEMS]
         assert each[ranked.TRUE_ITEMS] == sets
@@ -468,7 +470,7 @@ def test_sums_cover_the_retrieved_items(world: World) -> None:
         of_queries.setdefault((row.user, row.past, row.device, row.age), []).append(row)
     sums, retrieved = world.sums("sums", CANDIDATE)
     top = {key: np.argsort(-scores_of(world.model, rows[0]))[:5] for key, rows in of_queries.items()}
-    assert (sums[INTERACTIONS], sums[QUERIES]) == (len(rewarded), pytest.approx(len(of_queries)))
+    assert sums[INTERACTIONS] == len(rewarded) and sums[QUERIES] == pytest.approx(len(of_queries))
     assert retrieved == {row for rows in top.values() for row in rows.tolist()}
     assert sums["popularity_at_5"] == pytest.approx(sum(share[rows].mean() for rows in top.values()))
     assert sums["novelty_at_5"] == pytest.approx(sum(bits[rows].mean() for rows in top.values()))

@@ -180,7 +180,8 @@ def test_the_top_rows_are_those_of_the_highest_scores(case: Any, k: int) -> None
     queries, items, true_rows, lists = case
     items = np.nan_to_num(items)
     bonuses, added = bonuses_of(true_rows, len(items))
-    for seen, has_bonuses in ((lists, False), ([[] for _ in lists], False), (lists, True)):
+    nothing: list[list[int]] = [[] for _ in lists]
+    for seen, has_bonuses in ((lists, False), (nothing, False), (lists, True)):
         scores = queries @ items.T + has_bonuses * added
         found = ranking.top_rows(queries, items, k, excluded_of(seen), bonuses if has_bonuses else None)
         assert found.shape == (len(queries), k)

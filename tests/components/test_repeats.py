@@ -35,7 +35,7 @@ def ids(*rows: list[int]) -> tf.Tensor:
 def test_items_weigh_half_as_much_a_half_life_further_back() -> None:
     there = ids([1, 1, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0]) > 0
     # The newest is the last that is there: with a half-life of 2 items, 2 and 1 items back weigh 2^-1 and 2^-1/2.
-    expected = [[0.5, sqrt(0.5), 1, 0], [1, 0, 0, 0], [0, 0, 0, 0]]
+    expected: list[list[float]] = [[0.5, sqrt(0.5), 1, 0], [1, 0, 0, 0], [0, 0, 0, 0]]
     np.testing.assert_allclose(recency_weights(there, 2.0), expected, rtol=1e-6)
     np.testing.assert_array_equal(recency_weights(there, None), tf.cast(there, tf.float32))
 
@@ -46,7 +46,8 @@ def test_a_bonus_depends_on_frequency_and_recency() -> None:
     # By id, missing ones first. Places from the newest: 9 at 1, 7 at 2 and 4, 8 at 3. 1, 2^-1/2 + 4^-1/2 = 1.2071, 3^-1/2.
     assert found.ids.numpy().tolist() == [[7, NONE, 8, 9], [NONE, NONE, NONE, 5], [NONE] * 4]
     first = [0.2 + 0.1 * log(1.2071068), 0, 0.2 - 0.1 * log(sqrt(3)), 0.2]
-    np.testing.assert_allclose(found.bonuses, [first, [0, 0, 0, 0.2], [0, 0, 0, 0]], rtol=1e-5)
+    expected: list[list[float]] = [first, [0, 0, 0, 0.2], [0, 0, 0, 0]]
+    np.testing.assert_allclose(found.bonuses, expected, rtol=1e-5)
 
 
 def test_several_histories_add_up_and_an_item_of_both_comes_once() -> None:
@@ -71,6 +72,7 @@ def definition(
     queries: tf.Tensor, candidates: Candidates, positives: Any, weights: Any, scale: Any, repeats: Repeats, form: Any
 ) -> tf.Tensor:
     """The losses of `cross_entropy`, with a bonus for each column that the history has, written plainly."""
+    assert candidates.hidden is not None
     # What hides its id is taken for a new item, which no history has.
     alike = (repeats.ids[:, :, tf.newaxis] == candidates.ids[tf.newaxis, tf.newaxis, :]) & ~candidates.hidden
     added = tf.reduce_sum(tf.where(alike, repeats.bonuses[:, :, tf.newaxis], 0.0), axis=1)
@@ -113,11 +115,11 @@ def test_value_and_gradients_are_those_of_the_definition(form: str, scale: float
     weights = tf.constant(random.random(rows).astype(np.float32))
     bias = tf.constant(biases[hidden.astype(int), of_items])
     positives = tf.range(rows)
-    arguments = {
+    arguments: dict[str, dict[str, Any]] = {
         "left_out": {"positive_left_out": True},
         "weighted": {"positive_left_out": False, "negatives_weight": 1.22},
         "plain": {"positive_left_out": False},
-    }[form]
+    }
     found, gradients = [], []
     for blocked in (True, False):
         with tf.GradientTape() as tape:
@@ -125,7 +127,7 @@ def test_value_and_gradients_are_those_of_the_definition(form: str, scale: float
             repeats = Repeats(tf.constant(entries), tf.convert_to_tensor(bonuses))
             if blocked:
                 loss = cross_entropy(
-                    queries, candidates, positives, weights, inverse, block_rows=8, repeats=repeats, **arguments
+                    queries, candidates, positives, weights, inverse, block_rows=8, repeats=repeats, **arguments[form]
                 )
             else:
                 loss = definition(queries, candidates, positives, weights, inverse, repeats, form)

@@ -15,12 +15,13 @@ from tensorflow_transform.tf_metadata import dataset_metadata, metadata_io
 from components.trainer.held_out import HeldOut
 from components.trainer.inputs import Batch, TrainingExamples, uniform_draws, with_uniform_items
 from components.trainer.model import build_model
+from components.trainer.names import LOSS_CURVE
 from components.trainer.optimizers import build_optimizer
 from components.trainer.settings import EarlyStoppingSettings, TrainerSettings
 from components.trainer.state import TrainingState
 from components.trainer.stopping import BEST, EarlyStopping
 from components.trainer.strategies import one_device
-from components.trainer.training import LOSS_CURVE, Training, train
+from components.trainer.training import Training, train
 from schemas.features import CANDIDATE_ID, REWARD, FeatureSpec
 
 Read = Callable[..., tf.data.Dataset]

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -248,7 +248,7 @@ def by_embeddings(
     return answer["item_ids"].numpy().tolist(), answer["scores"].numpy()
 
 
-def nearest(query: Embeddings, k: int, without: set[bytes] = frozenset()) -> list[bytes]:
+def nearest(query: Embeddings, k: int, without: Collection[bytes] = ()) -> list[bytes]:
     order = np.argsort(-(ITEMS @ query), kind="stable")
     return [IDS[row] for row in order if IDS[row] not in without][:k]
 
@@ -283,7 +283,7 @@ def test_excluded_items_are_replaced_by_the_next(retriever: tf.Module) -> None:
     unwanted = [[first[0], first[2], b"no such item"], [second[1], b"", b""]]
     ids, _ = by_embeddings(retriever, queries, [3, 3], unwanted)
     assert ids == [[first[1], first[3], first[4]], [second[0], second[2], second[3]]]
-    examples = [example([], 0.5, exclude) for exclude in ([], None)]
+    examples = [example([], 0.5, []), example([], 0.5)]
     (best, *_), _ = by_examples(retriever, examples, [3, 3])
     ids, _ = by_examples(retriever, [example([], 0.5, best[:2]), example([], 0.5)], [1, 3])
     assert ids == [[best[2], b"", b""], best]

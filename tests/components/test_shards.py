@@ -157,10 +157,10 @@ def test_four_shards_answer_as_one_index_does(world: World, seed: int, batch: in
         assert scores.tolist() == [each for _, each in expected]
         if is_exact:  # lists are not in the order of the ids
             assert ids.tolist() == [each for each, _ in expected]
-    for row, (ids, _) in enumerate(expected):
+    for row, (best, _) in enumerate(expected):
         for found, _ in answers:
             kept = [item for item in found[row].tolist() if item]
-            assert len(kept) == len(set(kept)) == sum(item != b"" for item in ids)
+            assert len(kept) == len(set(kept)) == sum(item != b"" for item in best)
 
 
 def test_an_item_is_always_in_the_same_shard() -> None:

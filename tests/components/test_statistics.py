@@ -86,7 +86,8 @@ def test_the_error_of_a_mean_of_independent_values_is_the_textbooks() -> None:
 def test_the_interval_of_a_mean_is_students() -> None:
     # Two values, 0 and 1: the error is .5, and the 97.5 % quantile of one degree of freedom 12.706.
     value, lower, upper = Mean.of(np.array([0.0, 1.0]), np.ones(2)).interval()
-    assert (value, lower, upper) == (0.5, pytest.approx(0.5 - 6.353, abs=1e-3), pytest.approx(0.5 + 6.353, abs=1e-3))
+    assert value == 0.5
+    assert (lower, upper) == pytest.approx((0.5 - 6.353, 0.5 + 6.353), abs=1e-3)
     assert Mean.of(np.array([3.0]), np.array([4.0])).interval() == [0.75, None, None]
     nothing = Mean.of(np.zeros(3), np.zeros(3))
     assert np.isnan(nothing.value) and nothing.groups == 0

@@ -13,8 +13,8 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from components.trainer import strategies
+from components.trainer.names import LOSS_CURVE
 from components.trainer.settings import StrategySettings
-from components.trainer.training import LOSS_CURVE
 from components.trainer.warm_start import CHECKPOINT
 from tests.components import strategy_contract as contract
 from tests.components.strategy_processes import Cluster

@@ -1,6 +1,7 @@
 """Texts to tokens, against Python's own Unicode functions."""
 
 import unicodedata
+from typing import Literal
 
 import pytest
 import tensorflow as tf
@@ -30,7 +31,7 @@ def test_texts_are_folded_as_unicode_says(texts: list[str]) -> None:
 
 
 @given(TEXT, st.sampled_from(["NFC", "NFD", "NFKC", "NFKD"]))
-def test_equivalent_spellings_have_the_same_tokens(text: str, form: str) -> None:
+def test_equivalent_spellings_have_the_same_tokens(text: str, form: Literal["NFC", "NFD", "NFKC", "NFKD"]) -> None:
     assume(IOTA_SUBSCRIPT not in unicodedata.normalize("NFKD", text))
     first, second = of([text, unicodedata.normalize(form, text)], ngrams=(2, 3))
     assert first == second

@@ -24,9 +24,9 @@ from components.trainer.component import (
     UNFINISHED,
     WARM_START,
 )
+from components.trainer.names import LOSS_CURVE
 from components.trainer.run import run_fn
 from components.trainer.settings import TrainerSettings
-from components.trainer.training import LOSS_CURVE
 from components.transform import raw_features
 from ndr_client.served import EMBEDDING, EXAMPLES_SIGNATURE
 from schemas.features import CANDIDATE_ID, QUERY_ID, REWARD, TIMESTAMP, FeatureSpec

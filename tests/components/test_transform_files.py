@@ -10,8 +10,7 @@ import tensorflow_transform as tft
 from components.analysis import files
 from components.analysis.vocabulary import Known, entries, hash_rows
 from components.encoded import encode
-from components.example_gen.ordered import write_records
-from components.records import read_records
+from components.records import read_records, write_records
 from components.trainer.inputs import fixed_features
 from components.transform.component import write_graph
 from components.transform.examples import TransformFiles

@@ -74,7 +74,7 @@ def killed_after(operations: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
     """Runs its body until a number of changes of the file system are done; a tree is deleted entry by entry."""
     left = [operations]
 
-    def mortal(operation: Callable) -> Callable:
+    def mortal(operation: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **options: Any) -> Any:
             if not left[0]:
                 raise KilledError
@@ -198,7 +198,7 @@ def test_a_torn_copy_is_never_visible(tmp_path: Path, monkeypatch: pytest.Monkey
         patch.setattr(fileio, "open", losing)
         with pytest.raises(UserError, match=r"variables/data has 14 bytes instead of 17\. Nothing was pushed"):
             push(root, tmp_path / "one")
-    assert visible(root) == numbers(root) == []
+    assert visible(root) == [] and numbers(root) == []
     assert push(root, tmp_path / "one").version == FIRST
     assert PushFolder(str(root)).verify(FIRST) == []
 

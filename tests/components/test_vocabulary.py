@@ -35,7 +35,7 @@ def vocabulary(
 
 
 def counts(ids: pd.DataFrame) -> dict[str, float]:
-    return {token.decode(): count for token, count in ids["count"].items()}
+    return {token.decode(): count for token, count in zip(ids.index, ids["count"], strict=True)}
 
 
 def names(known: Known) -> list[str]:

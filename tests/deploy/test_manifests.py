@@ -182,7 +182,7 @@ def test_serving_never_has_fewer_servers_and_reads_pushed_files(
     assert all(mount["readOnly"] for mount in server["volumeMounts"] if mount["name"] == "root")
     # The very arguments that `ndr serve` starts TF Serving with, and metrics. It does not wait for a push to an address.
     started: list[list[str]] = []
-    monkeypatch.setattr(launch.os, "execv", lambda _, words: started.append(words))
+    monkeypatch.setattr(os, "execv", lambda _, words: started.append(words))
     where = launch.Where("0.0.0.0", 8500, 8501)
     launch._become_tf_serving(
         "tensorflow_model_server", "gs://ndr/serving", where, tf_serving.MODEL_CONFIG, lambda _: None

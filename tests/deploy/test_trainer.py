@@ -12,6 +12,7 @@ import typer
 from components.trainer import strategies
 from pipeline import run_node
 from pipeline.day_inputs import TRAINER
+from schemas.errors import Status
 from tests.deploy.rendered import EXAMPLE, KUBERNETES, Resource, copy, of_kind, render
 
 WORKERS = 3
@@ -76,7 +77,7 @@ def test_each_job_is_as_kubernetes_declares_it(jobs: dict[str, Any], version: st
             for rule in spec["podFailurePolicy"]["rules"]
             for value in rule.get("onExitCodes", {}).get("values", [])
         }
-        stay = {run_node.Status.USER_FAULT, run_node.Status.DATA_FAULT, run_node.Status.INTERNAL_FAULT}
+        stay = {Status.USER_FAULT, Status.DATA_FAULT, Status.INTERNAL_FAULT}
         assert statuses == {2, *map(int, stay)}
 
 

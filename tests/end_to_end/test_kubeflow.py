@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -92,7 +93,7 @@ class Cluster:
 
     def step(self, name: str, run: str, expected: int = 0, **inputs: object) -> str:
         """Runs a single task; returns what it said."""
-        return self.end(self.start(name, run, **inputs), expected)
+        return self.end(self.start(name, run, fault="", **inputs), expected)
 
     def start(self, name: str, run: str, fault: str = "", **inputs: object) -> int:
         begun = self.output(run, "begin", "day")
@@ -250,7 +251,7 @@ def test_a_begin_that_is_repeated_after_midnight_chooses_the_same_day(
 
 @pytest.mark.parametrize("given", [{"date": str(DAY)}, {"days_back": back_to(DAY)}])
 def test_where_there_is_nothing_to_do_begin_alone_is_started(
-    cluster: Cluster, forks: Forks, options: list[str], root: Path, given: dict[str, object]
+    cluster: Cluster, forks: Forks, options: list[str], root: Path, given: dict[str, Any]
 ) -> None:
     before = towers(root)
     run, left_out = cluster.run(**given)

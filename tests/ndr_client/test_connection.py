@@ -47,8 +47,11 @@ class Server:
         self.grpc.start()
 
 
+Start = Callable[..., Server]
+
+
 @pytest.fixture
-def server() -> Iterator[Callable[..., Server]]:
+def server() -> Iterator[Start]:
     with ExitStack() as stack:
 
         def start(*codes: grpc.StatusCode, credentials: grpc.ServerCredentials | None = None) -> Server:
@@ -63,7 +66,7 @@ def ask(client: Client) -> int:
     return client.predict("retriever", "serving_default", {}).version
 
 
-def test_a_server_that_is_unavailable_is_asked_again(server) -> None:
+def test_a_server_that_is_unavailable_is_asked_again(server: Start) -> None:
     unavailable = grpc.StatusCode.UNAVAILABLE
     served = server(unavailable, unavailable)
     with Client(f"127.0.0.1:{served.port}", timeout=900.0) as client:
@@ -78,7 +81,7 @@ def test_a_server_that_is_unavailable_is_asked_again(server) -> None:
 
 
 @pytest.mark.parametrize("code", [grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.INTERNAL])
-def test_a_request_that_is_refused_is_not_repeated(server, code: grpc.StatusCode) -> None:
+def test_a_request_that_is_refused_is_not_repeated(server: Start, code: grpc.StatusCode) -> None:
     served = server(code)
     with Client(f"127.0.0.1:{served.port}", timeout=900.0) as client, pytest.raises(grpc.RpcError) as error:
         ask(client)
@@ -86,14 +89,14 @@ def test_a_request_that_is_refused_is_not_repeated(server, code: grpc.StatusCode
     assert len(served.calls) == 1
 
 
-def test_one_attempt_is_one(server) -> None:
+def test_one_attempt_is_one(server: Start) -> None:
     served = server(grpc.StatusCode.UNAVAILABLE)
     with Client(f"127.0.0.1:{served.port}", timeout=900.0, attempts=1) as client, pytest.raises(grpc.RpcError):
         ask(client)
     assert len(served.calls) == 1
 
 
-def test_a_deadline_bounds_all_attempts_together(server) -> None:
+def test_a_deadline_bounds_all_attempts_together(server: Start) -> None:
     # The waits between five attempts are 0.1, 0.2, 0.4 and 0.8 seconds, each shortened or lengthened by at most a fifth.
     served = server(*[grpc.StatusCode.UNAVAILABLE] * 5)
     begin = time.monotonic()
@@ -104,7 +107,7 @@ def test_a_deadline_bounds_all_attempts_together(server) -> None:
     assert time.monotonic() - begin < 60
 
 
-def test_the_addresses_of_a_target_take_turns(server) -> None:
+def test_the_addresses_of_a_target_take_turns(server: Start) -> None:
     one, two = server(), server()
     with Client(f"ipv4:127.0.0.1:{one.port},127.0.0.1:{two.port}", timeout=900.0) as client:
 
@@ -119,7 +122,7 @@ def test_the_addresses_of_a_target_take_turns(server) -> None:
     assert (len(one.calls) - before[0], len(two.calls) - before[1]) == (10, 10)
 
 
-def test_a_server_that_ends_leaves_its_calls_to_the_other(server) -> None:
+def test_a_server_that_ends_leaves_its_calls_to_the_other(server: Start) -> None:
     one, two = server(), server()
     with Client(f"ipv4:127.0.0.1:{one.port},127.0.0.1:{two.port}", timeout=900.0) as client:
         ask(client)
@@ -148,7 +151,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_tls_with_certificates_on_both_sides_and_a_token(server, certificates: Path) -> None:
+def test_tls_with_certificates_on_both_sides_and_a_token(server: Start, certificates: Path) -> None:
     read = {path.name: path.read_bytes() for path in certificates.iterdir()}
     credentials = grpc.ssl_server_credentials([(read["server.key"], read["server.pem"])], read["authority.pem"], True)
     served = server(credentials=credentials)

@@ -1,9 +1,11 @@
 """What `ndr doctor` finds on machines that lack something."""
 
 import errno
+import fcntl
 import json
 import os
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -75,7 +77,7 @@ def test_a_file_system_without_locks_is_found(examine: Examine, monkeypatch: pyt
     def no_locks(*_: Any) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(doctor.fcntl, "flock", no_locks)
+    monkeypatch.setattr(fcntl, "flock", no_locks)
     assert "No locks available" in examine()["root"].found
 
 
@@ -100,7 +102,7 @@ def test_packages_that_are_missing_or_of_another_version_are_named(
     examine: Examine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = ["tensorflow==99.*", "numpy", "no-such-package>=1", 'another; extra == "dev"']
-    monkeypatch.setattr(doctor.metadata, "requires", lambda _: wanted)
+    monkeypatch.setattr(metadata, "requires", lambda _: wanted)
     found = examine()
     assert statuses(found) == {"packages": Status.USER_FAULT}
     assert found["packages"].found == "tensorflow 2.21.0 is not ==99.*; no-such-package is missing"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 from pytest import CaptureFixture, MonkeyPatch
-from rich.console import Console
+from rich.console import Console, RenderableType
 from typer.testing import CliRunner
 
 from pipeline import lock
@@ -32,14 +32,10 @@ ORIGIN = Origin(
 
 
 @dataclass(frozen=True)
-class Shop:
-    """Two days, the second of which was pushed and run again; and a third that was begun."""
+class Worked:
+    """What commands say of some work."""
 
     work: Work
-    first: Day
-    second: Day
-    again: Day
-    pushed: int
 
     def ndr(self, *command: str, status: int = 0) -> str:
         """What a command writes: to standard output, or to standard error where it is to fail."""
@@ -54,6 +50,16 @@ class Shop:
     @property
     def lineage(self) -> Lineage:
         return Lineage(connection(self.work.places))
+
+
+@dataclass(frozen=True)
+class Shop(Worked):
+    """Two days, the second of which was pushed and run again; and a third that was begun."""
+
+    first: Day
+    second: Day
+    again: Day
+    pushed: int
 
 
 @pytest.fixture(scope="module")
@@ -279,6 +285,8 @@ Model 2, deleted, /nowhere/model
 
 
 def test_a_tree_shows_each_thing_once_and_names_other_days() -> None:
+    run, before, after = f"{SECOND}.1", f"{FIRST}.1", f"{THIRD}.1"
+
     def artifact(id: int, kind: str, node: str, run: str, state: str = "deleted", **properties: Any) -> Artifact:
         return Artifact(id, kind, "/nowhere/model", state, run, node, "", properties)
 
@@ -287,7 +295,6 @@ def test_a_tree_shows_each_thing_once_and_names_other_days() -> None:
         found = artifact(id, "Examples", node, run, rows=accounting, span=20781, input_files=json.dumps(files))
         return replace(found, state="live", uri="/")
 
-    run, before, after = f"{SECOND}.1", f"{FIRST}.1", f"{THIRD}.1"
     catalogue = {"first": "/data/items", "last": "/data/items", "folders": 1, "files": 1, "bytes": 1500}
     interactions = {"first": "/data/22", "last": "/data/24", "folders": 3, "files": 4, "bytes": 2_000_000}
     artifacts = [
@@ -343,7 +350,7 @@ def test_daily_files_are_shown_as_days() -> None:
 def test_a_day_that_was_done_before_says_by_which_run(tmp_path: Path) -> None:
     work = Work(tmp_path)
     done, again = work.run(FIRST), work.run(FIRST)
-    shop = Shop(work, *[None] * 3, 0)  # type: ignore[arg-type]
+    shop = Worked(work)
     shop.records.note_passed_over(again.name, done.name)
     shown = json.loads(shop.ndr("show", again.name, "--json"))
     assert (shown["state"], shown["passed_over_for"]) == ("passed over", done.name)
@@ -353,7 +360,7 @@ def test_a_day_that_was_done_before_says_by_which_run(tmp_path: Path) -> None:
 def test_a_run_at_work_is_not_called_unfinished(tmp_path: Path) -> None:
     """Regression: a run at work looked like one that was killed."""
     work = Work(tmp_path)
-    shop = Shop(work, *[None] * 3, 0)  # type: ignore[arg-type]
+    shop = Worked(work)
     work.run(FIRST)  # killed, as another was begun after it
     begun = work.run(SECOND).name
 
@@ -469,7 +476,7 @@ def test_of_the_slices_metrics_the_table_has_those_that_are_apart() -> None:
         slices = {"user=known": {"candidate": {"mrr": known}}, "user=new": {"candidate": {"mrr": new}}}
         return run(metrics={**slices, "all": {"candidate": {"mrr": [0.3, 0.2, new[0]]}}})
 
-    def rows(everything: bool) -> list[str]:
+    def rows(everything: bool) -> list[RenderableType]:
         [table] = difference_tables(one, other, differences(one, other), everything)
         return list(table.columns[0].cells)
 

@@ -3,7 +3,9 @@
 import contextlib
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ml_metadata.metadata_store import metadata_store
@@ -387,8 +389,8 @@ def test_a_collection_killed_after_any_operation_is_put_right(
     class KilledError(Exception):
         pass
 
-    def mortal(operation):
-        def call(*arguments, **options):
+    def mortal(operation: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
             if not left[0]:
                 raise KilledError
             left[0] -= 1

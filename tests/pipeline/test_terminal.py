@@ -6,9 +6,12 @@ import stat
 import subprocess
 import sys
 import unicodedata
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from rich.control import Control
 from rich.table import Table
 
@@ -48,7 +51,10 @@ def test_richs_own_control_codes_are_kept() -> None:
 
 @pytest.mark.parametrize("opened", [terminal.quiet_terminal, terminal.logging_terminal])
 def test_what_a_command_prints_and_logs_is_shown_and_not_obeyed(
-    opened, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    opened: Callable[[Path, str], AbstractContextManager[tuple[Console, Path]]],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(logging.getLogger(), "handlers", [])  # TFX's own, where another test has imported it
     with opened(tmp_path, "run") as (console, path):

@@ -19,7 +19,10 @@ def edited(tmp_path: Path, old: str, new: str) -> Path:
 
 def test_the_seed_the_history_and_the_candidate_share_one_table() -> None:
     spec = features.load(MOVIELENS)
-    assert {spec.query["history"].table, spec.query["seed"].table, spec.item["movie_id"].table} == {"film"}
+    history, seed, candidate = spec.query["history"], spec.query["seed"], spec.item["movie_id"]
+    assert isinstance(history, features.HistoryFeature)
+    assert isinstance(seed, features.IdFeature) and isinstance(candidate, features.IdFeature)
+    assert {history.table, seed.table, candidate.table} == {"film"}
     # The history repeats other rows' candidates, so only the candidate counts towards the vocabulary.
     assert spec.counted_features("film") == ["movie_id"]
 

@@ -1,6 +1,7 @@
 """Configurations that would take the memory, or whose faults would show a secret."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -74,7 +75,7 @@ def test_a_secret_in_the_wrong_place_is_not_shown(setting: str) -> None:
 
 
 @pytest.mark.parametrize("source", [{"env": "hunter2"}, {"file": Path("hunter2")}])
-def test_a_password_in_the_place_of_its_sources_name_is_not_shown(source: dict) -> None:
+def test_a_password_in_the_place_of_its_sources_name_is_not_shown(source: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=r"metadata\.password") as refusal:
         PasswordSource(**source).read("metadata.password")
     assert "hunter2" not in str(refusal.value)

@@ -1,4 +1,4 @@
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ import pytest
 from serving.histories import Histories
 from serving.server import EmbeddedServer
 from serving.settings import ServerConfig
-from tests.serving.tiny import ANY_PORT, Pushes, write_template
+from tests.serving.tiny import ANY_PORT, Pushes, Serve, write_template
 from tests.waiting import wait_for
 
 
@@ -24,9 +24,9 @@ def pushes(template: Path, tmp_path: Path) -> Pushes:
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[[Path], EmbeddedServer]]:
+def serve() -> Iterator[Serve]:
     """Starts servers that end with the test."""
-    started = []
+    started = list[EmbeddedServer]()
 
     def start(
         root: Path,
@@ -36,8 +36,14 @@ def serve() -> Iterator[Callable[[Path], EmbeddedServer]]:
         shard: int | None = None,
         **config: Any,
     ) -> EmbeddedServer:
-        own = {"tables": tables or {}, "histories": histories, "config": ServerConfig(**config), "shard": shard}
-        settings = replace(ANY_PORT, root=root.parent, **own)
+        settings = replace(
+            ANY_PORT,
+            root=root.parent,
+            tables=tables or {},
+            histories=histories,
+            config=ServerConfig(**config),
+            shard=shard,
+        )
         server = EmbeddedServer(root, settings)
         server.__enter__()
         started.append(server)

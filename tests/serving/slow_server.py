@@ -8,6 +8,7 @@ import threading
 import time
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import grpc
 
@@ -15,6 +16,7 @@ import serving.server
 from ndr_client import Client
 from schemas.features import FeatureSpec
 from serving import launch
+from serving.batching import Arrays
 from serving.settings import Limits, ServerConfig
 
 push_folder, seconds = Path(sys.argv[1]), float(sys.argv[2])
@@ -44,15 +46,16 @@ class Asked(serving.server.EmbeddedServer):
             time.sleep(0.05)
         if gc.get_freeze_count() > 100_000:
             print("no collection looks through TensorFlow", flush=True)
-        batcher = self.versions.get("item_tower", None).signature("serving_default")._batcher
-        run = batcher._run
+        signature = self.versions.get("item_tower", None).signature("serving_default")
+        assert signature is not None and signature._batcher is not None
+        run = signature._batcher._run
 
-        def slow(inputs):
+        def slow(inputs: Arrays) -> Arrays:
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(seconds)
             return run(inputs)
 
-        batcher._run = slow
+        signature._batcher._run = slow
         with Client(f"127.0.0.1:{self.port}", timeout=900.0) as client:
             try:
                 client.embed("item_tower", {"number": [1.0]})
@@ -61,8 +64,8 @@ class Asked(serving.server.EmbeddedServer):
                 print(error.code().name, flush=True)
 
 
-serving.server.EmbeddedServer = Asked
 config = ServerConfig(limits=Limits(drain_seconds=8.0))
-launch.serve(
-    str(push_folder), launch.Where("127.0.0.1", 0, 0), True, push_folder, config, SPEC, None, lambda words: None
-)
+with mock.patch.object(serving.server, "EmbeddedServer", Asked):
+    launch.serve(
+        str(push_folder), launch.Where("127.0.0.1", 0, 0), True, push_folder, config, SPEC, None, lambda words: None
+    )

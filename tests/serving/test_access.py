@@ -6,15 +6,17 @@ import socket
 import ssl
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
-from tensorflow_serving.apis import prediction_service_pb2_grpc
+from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 
 from schemas.errors import UserError
 from serving.server import EmbeddedServer, ServerSettings
 from tests.certificates import self_signed
 from tests.serving.test_requests_grpc import DEFAULT, refused, request
+from tests.serving.tiny import Pushes, Serve
 
 ROWS = json.dumps({"instances": [1.0]})
 ASKED = request("item_tower", DEFAULT, number=[1.0])
@@ -34,13 +36,13 @@ def pem(tmp_path: Path) -> Path:
     return self_signed(tmp_path / "pem")
 
 
-def stub_of(server, credentials: grpc.ChannelCredentials):
-    return prediction_service_pb2_grpc.PredictionServiceStub(
+def stub_of(server: EmbeddedServer, credentials: grpc.ChannelCredentials) -> PredictionServiceStub:
+    return PredictionServiceStub(
         grpc.secure_channel(f"127.0.0.1:{server.port}", credentials, [("grpc.use_local_subchannel_pool", 1)])
     )
 
 
-def test_both_sides_are_encrypted_and_nothing_answers_in_the_clear(serve, pushes, pem) -> None:
+def test_both_sides_are_encrypted_and_nothing_answers_in_the_clear(serve: Serve, pushes: Pushes, pem: Path) -> None:
     pushes.push("one")
     server = serve(pushes.root, tls={"certificate": pem, "key": pem})
     trusted = grpc.ssl_channel_credentials(pem.read_bytes())
@@ -49,11 +51,11 @@ def test_both_sides_are_encrypted_and_nothing_answers_in_the_clear(serve, pushes
     assert status(http.client.HTTPSConnection("127.0.0.1", server.rest_port, context=context, timeout=900)) == 200
     with pytest.raises((http.client.HTTPException, OSError)):
         status(http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=900))
-    plain = prediction_service_pb2_grpc.PredictionServiceStub(grpc.insecure_channel(f"127.0.0.1:{server.port}"))
+    plain = PredictionServiceStub(grpc.insecure_channel(f"127.0.0.1:{server.port}"))
     assert refused(plain.Predict, ASKED)[0] == grpc.StatusCode.UNAVAILABLE
 
 
-def test_a_handshake_that_does_not_come_to_its_end_ends_its_connection(serve, pushes, pem) -> None:
+def test_a_handshake_that_does_not_come_to_its_end_ends_its_connection(serve: Serve, pushes: Pushes, pem: Path) -> None:
     server = serve(pushes.root, wait=False, tls={"certificate": pem, "key": pem}, limits={"receive_seconds": 0.5})
     for port in (server.port, server.rest_port):
         with socket.create_connection(("127.0.0.1", port), timeout=900) as half, suppress(ConnectionResetError):
@@ -61,7 +63,7 @@ def test_a_handshake_that_does_not_come_to_its_end_ends_its_connection(serve, pu
             assert half.recv(1) == b""
 
 
-def test_a_client_shows_a_certificate_where_one_is_asked_for(serve, pushes, pem) -> None:
+def test_a_client_shows_a_certificate_where_one_is_asked_for(serve: Serve, pushes: Pushes, pem: Path) -> None:
     pushes.push("one")
     server = serve(pushes.root, tls={"certificate": pem, "key": pem, "client_ca": pem})
     content = pem.read_bytes()
@@ -76,7 +78,7 @@ def test_a_client_shows_a_certificate_where_one_is_asked_for(serve, pushes, pem)
     assert status(http.client.HTTPSConnection("127.0.0.1", server.rest_port, context=context, timeout=900)) == 200
 
 
-def test_a_token_is_asked_for_everywhere_but_by_the_probes(serve, pushes, tmp_path: Path) -> None:
+def test_a_token_is_asked_for_everywhere_but_by_the_probes(serve: Serve, pushes: Pushes, tmp_path: Path) -> None:
     pushes.push("one")
     (tmp_path / "token").write_text(f"{TOKEN}\n")
     server = serve(pushes.root, token={"file": tmp_path / "token"})
@@ -87,7 +89,7 @@ def test_a_token_is_asked_for_everywhere_but_by_the_probes(serve, pushes, tmp_pa
         assert status(connection, path, Authorization=f"Bearer {TOKEN}") == 200
     assert [status(connection, path) for path in ("/livez", "/readyz")] == [200, 200]
     with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        stub = PredictionServiceStub(channel)
         assert refused(stub.Predict, ASKED)[0] == grpc.StatusCode.UNAUTHENTICATED
         assert stub.Predict(ASKED, timeout=900, metadata=[("authorization", f"Bearer {TOKEN}")])
 
@@ -102,7 +104,7 @@ def test_a_token_is_asked_for_everywhere_but_by_the_probes(serve, pushes, tmp_pa
     ],
 )
 def test_an_unreadable_certificate_or_token_is_reported_without_its_content(
-    serve, pushes, config: dict, words: str
+    serve: Serve, pushes: Pushes, config: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(UserError, match=words) as refusal:
         serve(pushes.root, wait=False, **config)

@@ -1,25 +1,27 @@
 """Requests are merged and their answers split as if each had been alone."""
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from serving import batching, extent
+from serving.batching import Arrays, Run
 from serving.settings import Limits
 
 
 class Batcher(batching.Batcher):
     """With ample limits, and asked as a signature asks."""
 
-    def __init__(self, run, max_rows: int, limits: Limits = Limits()) -> None:  # noqa: B008
+    def __init__(self, run: Run, max_rows: int, limits: Limits = Limits()) -> None:  # noqa: B008
         super().__init__(run, max_rows, limits)
 
-    def __call__(self, inputs):
-        return super().__call__(inputs, extent.of(inputs))
+    def ask(self, inputs: Arrays) -> Arrays:
+        return self(inputs, extent.of(inputs))
 
 
 class Model:
@@ -30,7 +32,7 @@ class Model:
         self.go = threading.Event()
         self.go.set()
 
-    def __call__(self, inputs):
+    def __call__(self, inputs: Arrays) -> Arrays:
         self.batches.append(inputs["x"].shape)
         self.go.wait(900)
         if (inputs["x"] < 0).any():
@@ -38,16 +40,16 @@ class Model:
         return {"y": 2 * inputs["x"], "rows": np.arange(len(inputs["x"]))}
 
 
-def while_busy(model: Model, batcher: Batcher, requests: list[np.ndarray]) -> list:
+def while_busy(model: Model, batcher: Batcher, requests: list[NDArray[np.float64]]) -> list[Future[Arrays]]:
     """The answers to requests that all came, in this order, while the model was busy with one of its own."""
     model.go.clear()
     with ThreadPoolExecutor(len(requests) + 1) as pool:
-        futures = [pool.submit(batcher, {"x": np.zeros([1])})]
+        futures = [pool.submit(batcher.ask, {"x": np.zeros([1])})]
         for request in requests:
             before = len(batcher._waiting)
             while not model.batches:
                 pass
-            futures.append(pool.submit(batcher, {"x": request}))
+            futures.append(pool.submit(batcher.ask, {"x": request}))
             while len(batcher._waiting) == before:
                 pass
         model.go.set()
@@ -100,7 +102,7 @@ def test_answers_that_are_not_by_row_are_asked_for_one_by_one() -> None:
     """Regression: an answer that could not be split left those who waited for it waiting for ever."""
     model = Model()
 
-    def summed(inputs):
+    def summed(inputs: Arrays) -> Arrays:
         return {"sum": model(inputs)["y"].sum(keepdims=True)}
 
     answers = while_busy(model, Batcher(summed, 8), [np.array([1.0]), np.array([2.0, 3.0])])
@@ -115,9 +117,9 @@ def test_answers_that_are_not_by_row_are_asked_for_one_by_one() -> None:
 def test_each_request_gets_the_same_answer_as_alone(requests: list[list[int]], max_rows: int) -> None:
     batcher = Batcher(Model(), max_rows)
 
-    def ask(values: list[int]):
+    def ask(values: list[int]) -> list[int] | str:
         try:
-            return batcher({"x": np.array(values)})["y"].tolist()
+            return batcher.ask({"x": np.array(values)})["y"].tolist()
         except ValueError as error:
             return str(error)
 

@@ -3,29 +3,32 @@
 import math
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import faiss
 import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from ndr_client import Client, FaissClient, VersionError, served
 from ndr_client.faiss_client import Index
-from tests.serving.tiny import ITEMS, example, nearest
+from serving.server import EmbeddedServer
+from tests.serving.tiny import ITEMS, Pushes, Serve, example, nearest
 
 
 @pytest.fixture
-def client(served) -> Iterator[Client]:
+def client(served: EmbeddedServer) -> Iterator[Client]:
     with Client(f"127.0.0.1:{served.port}") as client:
         yield client
 
 
-def connected(server) -> Client:
+def connected(server: EmbeddedServer) -> Client:
     return Client(f"127.0.0.1:{server.port}")
 
 
-def test_towers_embed_features_and_examples_alike(client) -> None:
+def test_towers_embed_features_and_examples_alike(client: Client) -> None:
     features = client.embed("query_tower", {"angle": [0.6, 2.0], "past": [["a"], [""]]})
     examples = client.embed("query_tower", [example(0.6), example(2.0)])
     expected = [[math.cos(0.6), math.sin(0.6)], [math.cos(2.0), math.sin(2.0)]]
@@ -34,9 +37,9 @@ def test_towers_embed_features_and_examples_alike(client) -> None:
     assert features.version == examples.version == client.available("query_tower")[0]
 
 
-def test_the_retriever_gives_each_query_its_k_without_excluded_items(client) -> None:
+def test_the_retriever_gives_each_query_its_k_without_excluded_items(client: Client) -> None:
     # Item n lies at n / 2: nearest to 0.6 are 1, 2, 0; nearest to 2.1 are 4, 3, 2.
-    features = {"angle": [0.6, 2.1], "past": [["a"], [""]]}
+    features: dict[str, ArrayLike] = {"angle": [0.6, 2.1], "past": [["a"], [""]]}
     found = client.retrieve(features, [2, 3], exclude=[[], [b"one-4"]])
     assert found.item_ids.tolist() == [[b"one-1", b"one-2", b""], [b"one-3", b"one-2", b"one-1"]]
     np.testing.assert_allclose(
@@ -49,8 +52,8 @@ def test_the_retriever_gives_each_query_its_k_without_excluded_items(client) -> 
         client.retrieve([example(0.6)], 1, exclude=[[b"one-1"]])
 
 
-def test_an_answer_is_as_wide_as_was_asked_for_whatever_it_was_merged_with(client) -> None:
-    widths = []
+def test_an_answer_is_as_wide_as_was_asked_for_whatever_it_was_merged_with(client: Client) -> None:
+    widths = list[tuple[int, set[int]]]()
 
     def ask(k: int) -> None:
         inputs = {"examples": np.array([example(0.6)], object), "k": np.array([k], np.int32)}
@@ -66,7 +69,7 @@ def test_an_answer_is_as_wide_as_was_asked_for_whatever_it_was_merged_with(clien
     assert len(widths) == 160 and all(found == {k} for k, found in widths)
 
 
-def test_similar_items_are_those_nearest_to_an_item_without_itself(client) -> None:
+def test_similar_items_are_those_nearest_to_an_item_without_itself(client: Client) -> None:
     # Item n lies at n / 2: nearest to 3 are 4 and 2, then 1; nearest to 0 are 1 and 2.
     found = client.similar([example(3.0, feature="number"), example(0.0, feature="number")], ["one-3", "one-0"], [3, 1])
     assert found.item_ids[:, 0].tolist() in ([b"one-2", b"one-1"], [b"one-4", b"one-1"])
@@ -81,28 +84,28 @@ def test_similar_items_are_those_nearest_to_an_item_without_itself(client) -> No
         client.similar({"number": [3.0]}, ["one-3", "one-4"], 2)
 
 
-def test_optional_inputs_may_be_omitted(client) -> None:
+def test_optional_inputs_may_be_omitted(client: Client) -> None:
     """So that a client that knows nothing of conditions goes on where a model has them."""
-    inputs = {"angle": [0.6], "past": [["a"]], "k": np.array([2], np.int32)}
+    inputs: dict[str, ArrayLike] = {"angle": [0.6], "past": [["a"]], "k": np.array([2], np.int32)}
     answer = client.predict("retriever", "serving_default", inputs)
     assert answer.outputs["item_ids"].tolist() == [[b"one-1", b"one-2"]]
 
 
-def test_text_keeps_the_zeros_at_its_end(client) -> None:
+def test_text_keeps_the_zeros_at_its_end(client: Client) -> None:
     answer = client.predict("retriever", "serving_default", {
         "angle": [0.6], "past": [["a"]], "k": np.array([1], np.int32), "exclude": [[b"one-1\0"]],
     })  # fmt: skip
     assert answer.outputs["item_ids"].tolist() == [[b"one-1"]]
 
 
-def test_a_refusal_reaches_the_caller_with_its_code(client) -> None:
+def test_a_refusal_reaches_the_caller_with_its_code(client: Client) -> None:
     with pytest.raises(grpc.RpcError) as refusal:
         client.embed("query_tower", [b"\xff"])
     assert refusal.value.code() == grpc.StatusCode.INVALID_ARGUMENT
     assert client.available("none") == []
 
 
-def test_faiss_and_the_retriever_find_the_same(serve, pushes) -> None:
+def test_faiss_and_the_retriever_find_the_same(serve: Serve, pushes: Pushes) -> None:
     version = pushes.push("one")
     with connected(serve(pushes.root)) as client:
         search = FaissClient(client, pushes.root)
@@ -118,11 +121,11 @@ def test_faiss_and_the_retriever_find_the_same(serve, pushes) -> None:
         assert more.scores[0, -1] == served.NO_SCORE
 
 
-def test_faiss_finds_items_that_meet_each_rows_conditions(serve, pushes) -> None:
+def test_faiss_finds_items_that_meet_each_rows_conditions(serve: Serve, pushes: Pushes) -> None:
     pushes.push("one")
     with connected(serve(pushes.root)) as client:
         search = FaissClient(client, pushes.root)
-        features = {"angle": [0.6, 0.6, 2.1], "past": [[""], [""], [""]]}
+        features: dict[str, ArrayLike] = {"angle": [0.6, 0.6, 2.1], "past": [[""], [""], [""]]}
         # Nearest to 0.6 are 1, 2, 0, 3, 4; nearest to 2.1 are 4, 3, 2, 1, 0. The last is neither even nor odd.
         found = search.for_queries(features, 2, where=[["parity=even"], [], ["parity!=odd", "number<=2"]])
         assert found.item_ids.tolist() == [[b"one-2", b"one-0"], [b"one-1", b"one-2"], [b"one-2", b"one-0"]]
@@ -143,7 +146,7 @@ def test_faiss_finds_items_that_meet_each_rows_conditions(serve, pushes) -> None
 def test_faiss_finds_all_that_pass_where_they_are_few(lists: int | None) -> None:
     random = np.random.default_rng(0)
     items, queries = (random.normal(size=(count, 8)).astype(np.float32) for count in (400, 5))
-    index = faiss.IndexFlatIP(8)
+    index: faiss.Index = faiss.IndexFlatIP(8)
     if lists:
         index = faiss.IndexIVFFlat(index, 8, lists, faiss.METRIC_INNER_PRODUCT)
         index.train(items)
@@ -172,11 +175,14 @@ def test_faiss_probes_more_lists_for_more_items_and_at_last_all() -> None:
     searched = Index(1, index, np.array([b"%04d" % number for number in range(4000)], object))
     # Twice 1, 2.25 and 4 to the power of .75 are 2, 3.7 and 5.7; 400 is a tenth.
     for k, probes in ((100, 2), (225, 4), (400, 6), (401, 20)):
-        params = faiss.SearchParametersIVF(nprobe=probes)
+        params = faiss.SearchParametersIVF()
+        params.nprobe = probes
         assert searched.search(queries, k)[1].tolist() == index.search(queries, k, params=params)[1].tolist()
     # The first 100 of half the items are the first 200 of all: twice 2 to the power of .75 is 3.4.
     half = np.arange(4000) % 2 == 0
-    params = faiss.SearchParametersIVF(nprobe=4, sel=faiss.IDSelectorBitmap(np.packbits(half, bitorder="little")))
+    selector = faiss.IDSelectorBitmap(np.packbits(half, bitorder="little"))  # type: ignore[call-arg,arg-type]
+    params = faiss.SearchParametersIVF()
+    params.nprobe, params.sel = 4, selector
     assert searched.search(queries, 100, half)[1].tolist() == index.search(queries, 100, params=params)[1].tolist()
 
 
@@ -184,7 +190,7 @@ def test_faiss_probes_more_lists_for_more_items_and_at_last_all() -> None:
 def test_faiss_finds_items_of_histories_with_their_bonuses_whatever_lists_they_are_in(lists: int | None) -> None:
     random = np.random.default_rng(0)
     items, queries = (random.normal(size=(count, 8)).astype(np.float32) for count in (200, 3))
-    index = faiss.IndexFlatIP(8)
+    index: faiss.Index = faiss.IndexFlatIP(8)
     if lists:
         index = faiss.IndexIVFFlat(index, 8, lists, faiss.METRIC_INNER_PRODUCT)
         index.train(items)
@@ -206,7 +212,7 @@ def test_faiss_finds_items_of_histories_with_their_bonuses_whatever_lists_they_a
         assert rows.tolist() == np.argsort(-scores, axis=1)[:, :2].tolist()
 
 
-def test_the_index_is_of_the_version_that_the_server_has(serve, pushes) -> None:
+def test_the_index_is_of_the_version_that_the_server_has(serve: Serve, pushes: Pushes) -> None:
     """A pushed version that the server has not loaded yet is not used; one that it unloaded is no longer used."""
     first = pushes.push("one")
     server = serve(pushes.root)
@@ -230,14 +236,14 @@ def test_the_index_is_of_the_version_that_the_server_has(serve, pushes) -> None:
         assert unaware.for_queries([example(0.6)], 1).item_ids.tolist() == [[b"four-1"]]
 
 
-def test_the_lack_of_a_common_version_is_reported(serve, pushes, tmp_path) -> None:
+def test_the_lack_of_a_common_version_is_reported(serve: Serve, pushes: Pushes, tmp_path: Path) -> None:
     pushes.push("one")
     with connected(serve(pushes.root)) as client, pytest.raises(VersionError, match="found none"):
         FaissClient(client, tmp_path / "another").for_queries([example(0.6)], 1)
 
 
 @pytest.mark.parametrize("name", ["index.faiss", "ids.arrow"])
-def test_a_changed_index_is_not_searched(serve, pushes, name: str) -> None:
+def test_a_changed_index_is_not_searched(serve: Serve, pushes: Pushes, name: str) -> None:
     version = pushes.push("one")
     with connected(serve(pushes.root)) as client:
         path = pushes.root / "index" / str(version) / name

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from serving.server import EmbeddedServer
+
 PROJECT = Path(__file__).parents[2]
 UV = shutil.which("uv") or str(Path(sys.executable).with_name("uv"))
 DEPENDENCIES = ["grpcio", "numpy", "protobuf", "typing-extensions"]
@@ -49,14 +51,14 @@ def test_it_imports_only_its_dependencies(python: Path, tmp_path: Path) -> None:
     assert named == {"google", "grpc", "ndr_client", "numpy", "typing_extensions"}
 
 
-def test_it_asks_a_server(python: Path, served, tmp_path: Path) -> None:
+def test_it_asks_a_server(python: Path, served: EmbeddedServer, tmp_path: Path) -> None:
     program = (
         "import json, sys; from ndr_client import Client, example\n"
         "with Client(sys.argv[1], timeout=900) as client:\n"
         "    found = client.retrieve([example({'angle': 0.6, 'exclude': ['one-2']})], 2)\n"
         "    print(json.dumps([[each.decode() for each in found.item_ids[0]], found.version, client.available('retriever')]))\n"
     )
-    command = [python, "-c", program, f"127.0.0.1:{served.port}"]
+    command: list[str | Path] = [python, "-c", program, f"127.0.0.1:{served.port}"]
     answer = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
     live = served.versions.live
     assert json.loads(answer.stdout) == [

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from pipeline import config as configuration
 from pipeline.export import exporting
 from pipeline.export.stores import Name
 from tests.database_servers import DATABASE, PASSWORD, USER, PgVector
-from tests.serving.tiny import ITEMS, Pushes, example
+from tests.serving.tiny import ITEMS, Pushes, Serve, example
 
 SHOP = Path(__file__).parents[1] / "end_to_end" / "shop" / "shop.yaml"
 SEARCH = """
@@ -29,7 +30,7 @@ def database() -> Iterator[PgVector]:
     server.close()
 
 
-def test_sql_finds_what_the_retriever_finds(database: PgVector, pushes: Pushes, serve) -> None:
+def test_sql_finds_what_the_retriever_finds(database: PgVector, pushes: Pushes, serve: Serve) -> None:
     settings = {"host": "127.0.0.1", "port": database.port, "database": DATABASE, "user": USER}
     settings["password"] = f"{{file: {database.password_file}}}"
     given = [f"root={pushes.root.parent}", *(f"export.postgresql.{name}={value}" for name, value in settings.items())]
@@ -43,7 +44,7 @@ def test_sql_finds_what_the_retriever_finds(database: PgVector, pushes: Pushes, 
         embedded = client.embed("query_tower", queries, version=first)
         expected = client.retrieve(queries, ITEMS, version=first)
     for number, query in enumerate(embedded.outputs["embedding"].tolist()):
-        asked = {"query": json.dumps(query), "version": first}
+        asked: dict[str, Any] = {"query": json.dumps(query), "version": first}
         found = database.rows(SEARCH.format(conditions=""), **asked)
         assert [row[0].encode() for row in found] == expected.item_ids[number].tolist()
         assert np.allclose([row[1] for row in found], expected.scores[number], atol=1e-6)

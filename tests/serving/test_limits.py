@@ -6,17 +6,22 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
-from tensorflow_serving.apis import prediction_service_pb2_grpc
+from numpy.typing import NDArray
+from tensorflow.core.framework import tensor_pb2
+from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 
+from serving.batching import Arrays
+from serving.server import EmbeddedServer
 from tests.memory import peak_during
 from tests.serving.test_requests_grpc import DEFAULT, EXAMPLES, packed, refused, request, retrieval
-from tests.serving.tiny import example
+from tests.serving.tiny import Pushes, Serve, example
 from tests.waiting import wait_for
 
 PATH = "/v1/models/item_tower:predict"
@@ -26,11 +31,11 @@ MEGABYTE = 1 << 20
 
 
 @pytest.fixture(scope="module")
-def stub(channel) -> prediction_service_pb2_grpc.PredictionServiceStub:
-    return prediction_service_pb2_grpc.PredictionServiceStub(channel)
+def stub(channel: grpc.Channel) -> PredictionServiceStub:
+    return PredictionServiceStub(channel)
 
 
-def texts(shape: list[int], *values: bytes):
+def texts(shape: list[int], *values: bytes) -> tensor_pb2.TensorProto:
     return packed(STRING, shape, string_val=values)
 
 
@@ -41,7 +46,7 @@ def many_features(count: int) -> bytes:
     return made.SerializeToString()
 
 
-def many_examples(count: int, exclude: int):
+def many_examples(count: int, exclude: int) -> NDArray[Any]:
     return np.array([example(0.6, tuple(b"x" for _ in range(exclude)))] + [example(0.6)] * (count - 1), object)
 
 
@@ -104,7 +109,9 @@ TOO_MUCH = {
 
 
 @pytest.mark.parametrize("case", TOO_MUCH)
-def test_a_request_that_asks_for_too_much_is_refused_before_it_takes_memory(stub, caplog, case: str) -> None:
+def test_a_request_that_asks_for_too_much_is_refused_before_it_takes_memory(
+    stub: PredictionServiceStub, caplog: pytest.LogCaptureFixture, case: str
+) -> None:
     asked, words = TOO_MUCH[case]
     found = list[tuple[grpc.StatusCode, str]]()
     assert peak_during(lambda: found.append(refused(stub.Predict, asked))) < 200 * MEGABYTE
@@ -131,7 +138,7 @@ def alive(port: int, seconds: float = 10.0) -> int:
 ROWS = b'{"instances": [1.0, 2.0]}'
 
 
-def test_a_body_that_is_compressed_is_unpacked(served) -> None:
+def test_a_body_that_is_compressed_is_unpacked(served: EmbeddedServer) -> None:
     import zlib
 
     for encoding, packed_body in (("gzip", gzip.compress(ROWS)), ("deflate", zlib.compress(ROWS))):
@@ -139,7 +146,7 @@ def test_a_body_that_is_compressed_is_unpacked(served) -> None:
         assert status == 200 and len(json.loads(text)["predictions"]) == 2
 
 
-BAD_BODIES = {
+BAD_BODIES: dict[str, tuple[Callable[[], bytes], str, int, str]] = {
     "a gigabyte in a megabyte": (
         lambda: gzip.compress(b" " * (1 << 30), 1)[: 4 * MEGABYTE], "gzip", 413,
         "expected a body of at most 4194304 bytes, unpacked",
@@ -155,7 +162,9 @@ BAD_BODIES = {
 
 
 @pytest.mark.parametrize("case", BAD_BODIES)
-def test_a_body_that_would_hold_everyone_up_is_refused_while_others_are_answered(served, case: str) -> None:
+def test_a_body_that_would_hold_everyone_up_is_refused_while_others_are_answered(
+    served: EmbeddedServer, case: str
+) -> None:
     make, encoding, status, words = BAD_BODIES[case]
     body = make()
     threads = [threading.Thread(target=post, args=(served.rest_port, body), kwargs={"Content_Encoding": encoding})]
@@ -166,7 +175,7 @@ def test_a_body_that_would_hold_everyone_up_is_refused_while_others_are_answered
     threads[0].join()
 
 
-def test_a_long_list_is_not_repeated_for_each_row_that_has_none(served) -> None:
+def test_a_long_list_is_not_repeated_for_each_row_that_has_none(served: EmbeddedServer) -> None:
     rows = [{"angle": 0.6, "k": 1}] * 4000 + [{"angle": 0.6, "k": 1, "exclude": [""] * 20_000}]
     body, found = json.dumps({"instances": rows}).encode(), list[tuple[int, str]]()
     path = "/v1/models/retriever:predict"
@@ -175,7 +184,7 @@ def test_a_long_list_is_not_repeated_for_each_row_that_has_none(served) -> None:
 
 
 @pytest.fixture
-def impatient(serve, pushes):
+def impatient(serve: Serve, pushes: Pushes) -> EmbeddedServer:
     """A server that waits a moment for headers and bodies, and takes on next to nothing."""
     pushes.push("one")
     return serve(
@@ -191,7 +200,7 @@ def read_all(connection: socket.socket) -> bytes:
     return content
 
 
-def test_headers_and_bodies_that_do_not_come_end_their_connection(impatient) -> None:
+def test_headers_and_bodies_that_do_not_come_end_their_connection(impatient: EmbeddedServer) -> None:
     with socket.create_connection(("127.0.0.1", impatient.rest_port)) as silent:
         assert read_all(silent) == b""
     with socket.create_connection(("127.0.0.1", impatient.rest_port)) as slow:
@@ -203,7 +212,9 @@ def test_headers_and_bodies_that_do_not_come_end_their_connection(impatient) -> 
     assert b" 408 " in answer and b"expected the body within 0.5 s" in answer
 
 
-def test_a_client_that_goes_away_in_the_middle_of_a_body_is_no_fault_of_ours(served, caplog) -> None:
+def test_a_client_that_goes_away_in_the_middle_of_a_body_is_no_fault_of_ours(
+    served: EmbeddedServer, caplog: pytest.LogCaptureFixture
+) -> None:
     with socket.create_connection(("127.0.0.1", served.rest_port)) as gone:
         gone.sendall(b"POST /v1/models/item_tower:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{")
         wait_for(lambda: served._front._calls.get("REST") == 1)
@@ -213,14 +224,16 @@ def test_a_client_that_goes_away_in_the_middle_of_a_body_is_no_fault_of_ours(ser
 
 
 @pytest.mark.parametrize("sent", [b"\0\0\r\n\r\n", b"GET /livez HTTP/1.1\r\nContent-Length: -1\r\n\r\n"])
-def test_bytes_that_are_not_http_are_refused_without_a_log_entry(served, caplog, sent: bytes) -> None:
+def test_bytes_that_are_not_http_are_refused_without_a_log_entry(
+    served: EmbeddedServer, caplog: pytest.LogCaptureFixture, sent: bytes
+) -> None:
     with socket.create_connection(("127.0.0.1", served.rest_port)) as odd:
         odd.sendall(sent)
         assert b" 400 Bad Request" in read_all(odd)
     assert not caplog.records
 
 
-def test_who_does_not_read_its_answers_is_let_go(serve, pushes) -> None:
+def test_who_does_not_read_its_answers_is_let_go(serve: Serve, pushes: Pushes) -> None:
     pushes.push("one")
     server = serve(pushes.root, limits={"idle_seconds": 0.5})
     with socket.create_connection(("127.0.0.1", server.rest_port)) as deaf:
@@ -249,14 +262,14 @@ class Half:
         self._channel.close()
 
 
-def test_a_grpc_call_whose_message_does_not_come_is_ended(impatient) -> None:
+def test_a_grpc_call_whose_message_does_not_come_is_ended(impatient: EmbeddedServer) -> None:
     half = Half(impatient.port, 1)
     assert half.calls[0].exception(timeout=900).code() == grpc.StatusCode.DEADLINE_EXCEEDED
     assert "expected a message within 0.5 s" in half.calls[0].details()
     half.close()
 
 
-def test_connections_are_bounded(serve, pushes) -> None:
+def test_connections_are_bounded(serve: Serve, pushes: Pushes) -> None:
     pushes.push("one")
     server = serve(pushes.root, limits={"connections": 3})
     held = [socket.create_connection(("127.0.0.1", server.rest_port)) for _ in range(3)]
@@ -277,19 +290,20 @@ def test_connections_are_bounded(serve, pushes) -> None:
 class Held:
     """A model that does not end before it is told to."""
 
-    def __init__(self, server, model: str = "item_tower", signature: str = DEFAULT) -> None:
-        batcher = server.versions.get(model, None).signature(signature)._batcher
-        self.begun, self.go, run = threading.Event(), threading.Event(), batcher._run
+    def __init__(self, server: EmbeddedServer, model: str = "item_tower", signature: str = DEFAULT) -> None:
+        found = server.versions.get(model, None).signature(signature)
+        assert found is not None and found._batcher is not None
+        self.begun, self.go, run = threading.Event(), threading.Event(), found._batcher._run
 
-        def slow(inputs):
+        def slow(inputs: Arrays) -> Arrays:
             self.begun.set()
             self.go.wait(900)
             return run(inputs)
 
-        batcher._run = slow
+        found._batcher._run = slow
 
 
-def test_requests_beyond_the_limits_are_refused_at_once(impatient) -> None:
+def test_requests_beyond_the_limits_are_refused_at_once(impatient: EmbeddedServer) -> None:
     held = Held(impatient)
     first = threading.Thread(target=post, args=(impatient.rest_port, ROWS))
     first.start()
@@ -298,7 +312,7 @@ def test_requests_beyond_the_limits_are_refused_at_once(impatient) -> None:
     status, words = post(impatient.rest_port, ROWS)
     assert status == 503 and "overloaded: 1 requests wait or run" in words
     with grpc.insecure_channel(f"127.0.0.1:{impatient.port}") as channel:
-        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        stub = PredictionServiceStub(channel)
         code, words = refused(stub.Predict, request("item_tower", DEFAULT, number=NUMBER))
         assert code == grpc.StatusCode.UNAVAILABLE and "overloaded" in words
         assert first.is_alive() and time.monotonic() - begun < 800  # nobody waited for the model
@@ -308,13 +322,13 @@ def test_requests_beyond_the_limits_are_refused_at_once(impatient) -> None:
         assert stub.Predict(request("item_tower", DEFAULT, number=NUMBER), timeout=900)
 
 
-def test_calls_that_are_received_are_bounded(serve, pushes) -> None:
+def test_calls_that_are_received_are_bounded(serve: Serve, pushes: Pushes) -> None:
     pushes.push("one")
     server = serve(pushes.root, limits={"calls": 2})
     half = [Half(server.port, 1) for _ in range(2)]  # a connection each, as one has no more streams than that
     wait_for(lambda: server._front._calls.get("grpc") == 2)
     with grpc.insecure_channel(f"127.0.0.1:{server.port}", [("grpc.use_local_subchannel_pool", 1)]) as channel:
-        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        stub = PredictionServiceStub(channel)
         code, words = refused(stub.Predict, request("item_tower", DEFAULT, number=NUMBER))
     assert code == grpc.StatusCode.UNAVAILABLE and "expected at most 2 calls at a time" in words
     for each in half:

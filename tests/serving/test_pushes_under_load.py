@@ -7,12 +7,14 @@ import socket
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from ndr_client import Client, FaissClient, Found
+from serving.batching import Arrays
 from serving.server import EmbeddedServer
 from serving.settings import Limits, ServerConfig
-from tests.serving.tiny import ANY_PORT, Pushes, example
+from tests.serving.tiny import ANY_PORT, Pushes, Serve, example
 from tests.waiting import wait_for
 
 CLIENTS, PUSHES, ROLLBACKS = 64, 20, 5
@@ -26,6 +28,9 @@ class Load:
     errors: list[Exception] = field(default_factory=list)
     ended: threading.Event = field(default_factory=threading.Event)
 
+    def has_more_than(self, answers: int) -> bool:
+        return len(self.answers) > answers
+
     def ask_until_ended(self, ask: Callable[[], Found]) -> None:
         while not self.ended.wait(0.1):  # loading needs the processors too
             try:
@@ -34,7 +39,7 @@ class Load:
                 self.errors.append(error)
 
 
-def test_64_clients_see_20_pushes_and_5_rollbacks_without_a_failure_or_a_mixture(serve, pushes: Pushes) -> None:
+def test_64_clients_see_20_pushes_and_5_rollbacks_without_a_failure_or_a_mixture(serve: Serve, pushes: Pushes) -> None:
     labels = [f"push{number}" for number in range(PUSHES)]
     for label in labels:
         pushes.model(label)
@@ -61,8 +66,7 @@ def test_64_clients_see_20_pushes_and_5_rollbacks_without_a_failure_or_a_mixture
             back = labels[number - 1]
             expected[pushes.push(back)] = back
         wait_for(lambda: server.versions.live == max(expected))
-        answered = len(load.answers)
-        wait_for(lambda answered=answered: len(load.answers) > answered + CLIENTS)
+        wait_for(partial(load.has_more_than, len(load.answers) + CLIENTS))
     load.ended.set()
     for thread in threads:
         thread.join()
@@ -73,8 +77,8 @@ def test_64_clients_see_20_pushes_and_5_rollbacks_without_a_failure_or_a_mixture
     versions = set()
     for answer in load.answers:
         versions.add(answer.version)
-        label = expected[answer.version].encode()
-        assert {item.rpartition(b"-")[0] for item in answer.item_ids[0]} == {label}
+        expected_label = expected[answer.version].encode()
+        assert {item.rpartition(b"-")[0] for item in answer.item_ids[0]} == {expected_label}
     # A rollback follows a push at once, so that a version in between may never have been asked.
     assert len(versions) > PUSHES and max(expected) in versions
 
@@ -88,9 +92,10 @@ class Held:
         self.server = EmbeddedServer(pushes.root, replace(ANY_PORT, config=ServerConfig(limits=limits)))
         self.server.__enter__()
         wait_for(lambda: self.server.versions.live)
-        batcher = self.server.versions.get("retriever", None).signature("serving_examples")._batcher
-        self.go, self._run = threading.Event(), batcher._run
-        batcher._run = self._wait
+        signature = self.server.versions.get("retriever", None).signature("serving_examples")
+        assert signature is not None and signature._batcher is not None
+        self.go, self._run = threading.Event(), signature._batcher._run
+        signature._batcher._run = self._wait
         self.found: list[Any] = []
         self.asking = threading.Thread(target=self._ask)
         self.asking.start()
@@ -98,7 +103,7 @@ class Held:
         self.ending = threading.Thread(target=self.server.__exit__, args=(None, None, None))
         self.ending.start()
 
-    def _wait(self, inputs: Any) -> Any:
+    def _wait(self, inputs: Arrays) -> Arrays:
         self.go.wait(900)
         return self._run(inputs)
 

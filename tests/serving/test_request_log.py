@@ -4,7 +4,9 @@ import json
 import os
 import stat
 import time
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ from serving.record import GRPC, Record
 from serving.request_log import RequestLog
 from serving.settings import AccessLogSettings, RequestLogSettings
 from tests.serving.test_requests_grpc import DEFAULT, EXAMPLES, retrieval
-from tests.serving.tiny import DAY, example
+from tests.serving.tiny import DAY, Pushes, Serve, example
 from tests.waiting import wait_for
 
 VERSION = int(f"{DAY:%Y%m%d}001")
@@ -30,12 +32,12 @@ def kept(folder: Path) -> list[tf.train.Example]:
     return [tf.train.Example.FromString(record) for record in records]
 
 
-def values(made: tf.train.Example) -> dict[str, list]:
+def values(made: tf.train.Example) -> dict[str, list[Any]]:
     features = made.features.feature
     return {name: list(getattr(each, each.WhichOneof("kind")).value) for name, each in features.items()}
 
 
-def test_the_queries_of_both_forms_are_logged_with_the_answers(serve, pushes) -> None:
+def test_the_queries_of_both_forms_are_logged_with_the_answers(serve: Serve, pushes: Pushes) -> None:
     pushes.push("one")
     server = serve(pushes.root, request_log={"share": 1.0, "file_seconds": 0.1})
     before = time.time_ns() // 1000
@@ -81,6 +83,10 @@ def record(served_version: int) -> Record:
     return made
 
 
+def has_file(folder: Path, number: int) -> bool:
+    return any(folder.glob(f"requests-*-{number:06d}.tfrecord.gz"))
+
+
 def test_files_are_complete_once_they_have_their_name_and_the_oldest_are_removed(tmp_path: Path) -> None:
     # Each query is some 60 bytes, so that each makes a file; a file is some 120 bytes once it is compressed.
     settings = RequestLogSettings(share=1.0, file_bytes=1, total_bytes=400)
@@ -88,7 +94,7 @@ def test_files_are_complete_once_they_have_their_name_and_the_oldest_are_removed
     log.start()
     for version in range(10):
         log.observe(record(version))
-        wait_for(lambda version=version: list(tmp_path.glob(f"requests-*-{version + 1:06d}.tfrecord.gz")))
+        wait_for(partial(has_file, tmp_path, version + 1))
     log.stop()
     versions = [values(each)["served_version"][0] for each in kept(tmp_path)]
     assert versions == list(range(10 - len(versions), 10)) and 1 <= len(versions) < 10
@@ -108,7 +114,9 @@ def test_old_files_and_leftovers_of_a_killed_server_are_removed(tmp_path: Path) 
     assert len(kept(tmp_path)) == 1
 
 
-def test_a_disk_that_fails_costs_queries_and_no_answer(serve, pushes, caplog) -> None:
+def test_a_disk_that_fails_costs_queries_and_no_answer(
+    serve: Serve, pushes: Pushes, caplog: pytest.LogCaptureFixture
+) -> None:
     pushes.push("one")
     (pushes.root.parent / "requests").touch()  # a file where the folder belongs
     server = serve(pushes.root, request_log={"share": 1.0})
@@ -131,7 +139,7 @@ def test_a_query_that_cannot_be_written_costs_no_other(tmp_path: Path) -> None:
     assert log.dropped == 1 and [values(each)["served_version"] for each in kept(tmp_path)] == [[2]]
 
 
-def test_nothing_is_kept_where_nobody_asked_for_it(serve, pushes) -> None:
+def test_nothing_is_kept_where_nobody_asked_for_it(serve: Serve, pushes: Pushes) -> None:
     pushes.push("one")
     server = serve(pushes.root)
     with Client(f"127.0.0.1:{server.port}") as client:
@@ -139,7 +147,7 @@ def test_nothing_is_kept_where_nobody_asked_for_it(serve, pushes) -> None:
     assert not (pushes.root.parent / "requests").exists()
 
 
-def test_the_access_log_has_a_line_of_json_for_each_request(serve, pushes) -> None:
+def test_the_access_log_has_a_line_of_json_for_each_request(serve: Serve, pushes: Pushes) -> None:
     pushes.push("one")
     server = serve(pushes.root, access_log={"share": 1.0, "path": "access.log"})
     with Client(f"127.0.0.1:{server.port}") as client:

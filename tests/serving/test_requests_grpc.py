@@ -1,21 +1,25 @@
 """What a client is told over gRPC: the answer, or the code that TF Serving gives. The server outlives all of it."""
 
 import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
+from numpy.typing import ArrayLike, NDArray
 from tensorflow.core.framework import tensor_pb2
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     get_model_status_pb2,
     model_service_pb2_grpc,
     predict_pb2,
-    prediction_service_pb2_grpc,
     regression_pb2,
 )
+from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 
+from serving.server import EmbeddedServer
 from tests.serving.tiny import DAY, ITEMS, example, nearest
 
 VERSION = int(f"{DAY:%Y%m%d}001")
@@ -23,7 +27,9 @@ DEFAULT, EXAMPLES = "serving_default", "serving_examples"
 MEGABYTE = b"x" * (1 << 20)
 
 
-def request(model: str, signature: str, version: int | None = None, **inputs) -> predict_pb2.PredictRequest:
+def request(
+    model: str, signature: str, version: int | None = None, **inputs: ArrayLike | tensor_pb2.TensorProto
+) -> predict_pb2.PredictRequest:
     made = predict_pb2.PredictRequest()
     made.model_spec.name = model
     made.model_spec.signature_name = signature
@@ -35,7 +41,12 @@ def request(model: str, signature: str, version: int | None = None, **inputs) ->
     return made
 
 
-def retrieval(angles=(0.6,), k=(3,), exclude=(("",),), past=(("",),)) -> dict:
+def retrieval(
+    angles: Sequence[float] = (0.6,),
+    k: Sequence[int] = (3,),
+    exclude: Sequence[Sequence[str | bytes]] = (("",),),
+    past: Sequence[Sequence[str | bytes]] = (("",),),
+) -> dict[str, Any]:
     return {
         "angle": np.array(angles, np.float32),
         "k": np.array(k, np.int32),
@@ -45,21 +56,21 @@ def retrieval(angles=(0.6,), k=(3,), exclude=(("",),), past=(("",),)) -> dict:
 
 
 @pytest.fixture(scope="module")
-def stub(channel) -> prediction_service_pb2_grpc.PredictionServiceStub:
-    return prediction_service_pb2_grpc.PredictionServiceStub(channel)
+def stub(channel: grpc.Channel) -> PredictionServiceStub:
+    return PredictionServiceStub(channel)
 
 
-def refused(call, *arguments) -> tuple[grpc.StatusCode, str]:
+def refused(call: Callable[..., Any], *arguments: Any) -> tuple[grpc.StatusCode, str]:
     with pytest.raises(grpc.RpcError) as refusal:
         call(*arguments, timeout=900)
     return refusal.value.code(), refusal.value.details()
 
 
-def array(response, name):
+def array(response: predict_pb2.PredictResponse, name: str) -> NDArray[Any]:
     return tf.make_ndarray(response.outputs[name])
 
 
-def test_the_answer_is_the_models_and_names_its_version(stub) -> None:
+def test_the_answer_is_the_models_and_names_its_version(stub: PredictionServiceStub) -> None:
     response = stub.Predict(request("retriever", "", **retrieval()))
     assert array(response, "item_ids").tolist() == [[b"one-1", b"one-2", b"one-0"]]
     np.testing.assert_allclose(array(response, "scores")[0], [math.cos(0.1), math.cos(0.4), math.cos(0.6)], rtol=1e-6)
@@ -67,7 +78,7 @@ def test_the_answer_is_the_models_and_names_its_version(stub) -> None:
     assert (spec.name, spec.version.value, spec.signature_name) == ("retriever", VERSION, DEFAULT)
 
 
-def test_every_model_and_signature_answers(stub) -> None:
+def test_every_model_and_signature_answers(stub: PredictionServiceStub) -> None:
     for model, feature, scale in (("query_tower", "angle", 1.0), ("item_tower", "number", 0.5)):
         response = stub.Predict(request(model, EXAMPLES, examples=[example(2.0, feature=feature)]))
         np.testing.assert_allclose(
@@ -79,7 +90,7 @@ def test_every_model_and_signature_answers(stub) -> None:
     assert array(response, "item_ids").tolist() == [[b"one-2", b"one-0"]]
 
 
-def test_only_the_outputs_that_are_asked_for_are_sent(stub) -> None:
+def test_only_the_outputs_that_are_asked_for_are_sent(stub: PredictionServiceStub) -> None:
     asked = request("retriever", DEFAULT, **retrieval())
     asked.output_filter.append("scores")
     assert list(stub.Predict(asked).outputs) == ["scores"]
@@ -92,24 +103,24 @@ def test_only_the_outputs_that_are_asked_for_are_sent(stub) -> None:
     )
 
 
-def test_a_k_beyond_the_catalogue_gives_all_of_it(stub) -> None:
+def test_a_k_beyond_the_catalogue_gives_all_of_it(stub: PredictionServiceStub) -> None:
     response = stub.Predict(request("retriever", DEFAULT, **retrieval(k=(10_000,))))
     assert array(response, "item_ids")[0].tolist() == [b"one-%d" % n for n, _ in nearest(0.6, ITEMS)]
 
 
-def test_nan_and_a_megabyte_of_text_are_left_to_the_model(stub) -> None:
+def test_nan_and_a_megabyte_of_text_are_left_to_the_model(stub: PredictionServiceStub) -> None:
     response = stub.Predict(request("query_tower", DEFAULT, angle=np.array([np.nan], np.float32), past=[[MEGABYTE]]))
     assert np.isnan(array(response, "embedding")).all()  # of this model; the towers take it for a missing value
     response = stub.Predict(request("retriever", DEFAULT, **retrieval(exclude=[[MEGABYTE, b"one-1"]], k=(1,))))
     assert array(response, "item_ids").tolist() == [[b"one-2"]]
 
 
-def test_no_rows_are_the_models_to_judge(stub) -> None:
+def test_no_rows_are_the_models_to_judge(stub: PredictionServiceStub) -> None:
     response = stub.Predict(request("query_tower", EXAMPLES, examples=np.empty([0], object)))
     assert array(response, "embedding").shape == (0, 2)
 
 
-def packed(dtype, shape, **values):
+def packed(dtype: int, shape: Sequence[int], **values: Any) -> tensor_pb2.TensorProto:
     return tensor_pb2.TensorProto(dtype=dtype, tensor_shape={"dim": [{"size": size} for size in shape]}, **values)
 
 
@@ -177,7 +188,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_invalid_requests_get_tf_servings_code(stub, case: str) -> None:
+def test_invalid_requests_get_tf_servings_code(stub: PredictionServiceStub, case: str) -> None:
     asked, code, words = BAD[case]
     found, told = refused(stub.Predict, asked)
     assert found.name == code and words in told
@@ -185,7 +196,7 @@ def test_invalid_requests_get_tf_servings_code(stub, case: str) -> None:
     assert stub.Predict(request("item_tower", DEFAULT, number=[1.0]), timeout=900).model_spec.version.value == VERSION
 
 
-def test_a_request_without_a_model_spec_is_refused(stub, channel) -> None:
+def test_a_request_without_a_model_spec_is_refused(stub: PredictionServiceStub, channel: grpc.Channel) -> None:
     missing = (grpc.StatusCode.INVALID_ARGUMENT, "Missing ModelSpec")
     assert refused(stub.Predict, predict_pb2.PredictRequest()) == missing
     assert refused(stub.GetModelMetadata, get_model_metadata_pb2.GetModelMetadataRequest()) == missing
@@ -193,27 +204,27 @@ def test_a_request_without_a_model_spec_is_refused(stub, channel) -> None:
     assert refused(status, get_model_status_pb2.GetModelStatusRequest()) == missing
 
 
-def test_fewer_values_than_the_shape_has_are_filled_with_the_last(stub) -> None:
+def test_fewer_values_than_the_shape_has_are_filled_with_the_last(stub: PredictionServiceStub) -> None:
     # As TensorFlow packs them: [1, 2, 2] is sent as [1, 2].
     number = packed(1, [3], float_val=[1.0, 2.0])
     response = stub.Predict(request("item_tower", DEFAULT, number=number))
     np.testing.assert_allclose(array(response, "embedding")[:, 0], np.cos([0.5, 1.0, 1.0]), rtol=1e-6)
 
 
-def test_a_message_that_is_too_large_is_refused(served) -> None:
+def test_a_message_that_is_too_large_is_refused(served: EmbeddedServer) -> None:
     options = [("grpc.max_send_message_length", -1)]
     with grpc.insecure_channel(f"127.0.0.1:{served.port}", options) as wide:
-        stub = prediction_service_pb2_grpc.PredictionServiceStub(wide)
+        stub = PredictionServiceStub(wide)
         code, words = refused(stub.Predict, request("item_tower", EXAMPLES, examples=[MEGABYTE * 5]))
         assert code == grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in words
         assert stub.Predict(request("item_tower", DEFAULT, number=[1.0]), timeout=900)
 
 
-def test_missing_methods_are_unimplemented(stub) -> None:
+def test_missing_methods_are_unimplemented(stub: PredictionServiceStub) -> None:
     assert refused(stub.Regress, regression_pb2.RegressionRequest())[0] == grpc.StatusCode.UNIMPLEMENTED
 
 
-def test_metadata_is_the_saved_models_own(stub) -> None:
+def test_metadata_is_the_saved_models_own(stub: PredictionServiceStub) -> None:
     asked = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
     asked.model_spec.name = "retriever"
     response = stub.GetModelMetadata(asked)
@@ -232,7 +243,7 @@ def test_metadata_is_the_saved_models_own(stub) -> None:
     )
 
 
-def test_the_status_of_a_model_and_of_a_version(channel) -> None:
+def test_the_status_of_a_model_and_of_a_version(channel: grpc.Channel) -> None:
     status = model_service_pb2_grpc.ModelServiceStub(channel).GetModelStatus
     asked = get_model_status_pb2.GetModelStatusRequest()
     asked.model_spec.name = "retriever"

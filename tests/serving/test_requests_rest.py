@@ -4,6 +4,7 @@ import base64
 import http.client
 import json
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,20 +12,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from numpy.typing import NDArray
 
 from serving import json_tensors
 from serving.errors import RequestError
 from serving.servable import Signature
+from serving.server import EmbeddedServer
 from serving.settings import Limits
 from serving.tensors import Spec
 from tests.serving.tiny import DAY, example
 
+Ask = Callable[..., tuple[int, Any]]
 VERSION = f"{DAY:%Y%m%d}001"
 ROW = {"angle": 0.6, "past": ["a"], "k": 2, "exclude": [""]}
 
 
 @pytest.fixture
-def ask(served):
+def ask(served: EmbeddedServer) -> Ask:
     def send(path: str, content: Any = None, method: str | None = None) -> tuple[int, Any]:
         connection = http.client.HTTPConnection("127.0.0.1", served.rest_port, timeout=900)
         body = content if isinstance(content, bytes) or content is None else json.dumps(content)
@@ -38,7 +42,7 @@ def ask(served):
 
 
 @pytest.mark.parametrize("path", ["/v1/models/retriever", f"/v1/models/retriever/versions/{VERSION}"])
-def test_rows_are_answered_by_rows(ask, path: str) -> None:
+def test_rows_are_answered_by_rows(ask: Ask, path: str) -> None:
     status, answer = ask(f"{path}:predict", {"instances": [ROW, {**ROW, "angle": 2.1, "exclude": ["one-4"]}]})
     assert status == 200
     first, second = answer["predictions"]
@@ -49,13 +53,13 @@ def test_rows_are_answered_by_rows(ask, path: str) -> None:
     )  # a float32 as short as it can be told: 0.99500418, not 0.9950041770935059
 
 
-def test_columns_are_answered_by_columns(ask) -> None:
+def test_columns_are_answered_by_columns(ask: Ask) -> None:
     columns = {"angle": [0.6], "past": [["a"]], "k": [1], "exclude": [["one-1"]]}
     status, answer = ask("/v1/models/retriever:predict", {"signature_name": "serving_default", "inputs": columns})
     assert (status, answer["outputs"]["item_ids"]) == (200, [["one-2"]])
 
 
-def test_lists_of_texts_may_be_left_out(ask) -> None:
+def test_lists_of_texts_may_be_left_out(ask: Ask) -> None:
     """Regression: a request without `exclude`, which few need, was refused."""
     bare = {"angle": 0.6, "k": 2}
     status, answer = ask("/v1/models/retriever:predict", {"instances": [bare, bare]})
@@ -69,7 +73,7 @@ def test_lists_of_texts_may_be_left_out(ask) -> None:
     assert status == 400
 
 
-def test_an_only_input_and_output_needs_no_name(ask) -> None:
+def test_an_only_input_and_output_needs_no_name(ask: Ask) -> None:
     packed = {"b64": base64.b64encode(example(2.0, feature="number")).decode()}
     for form, answers in (("instances", "predictions"), ("inputs", "outputs")):
         content = {"signature_name": "serving_examples", form: [packed]}
@@ -78,7 +82,7 @@ def test_an_only_input_and_output_needs_no_name(ask) -> None:
         np.testing.assert_allclose(answer[answers], [[math.cos(1.0), math.sin(1.0)]], rtol=1e-6)
 
 
-def test_nan_round_trips(ask) -> None:
+def test_nan_round_trips(ask: Ask) -> None:
     status, answer = ask("/v1/models/item_tower:predict", b'{"instances": [NaN, Infinity]}')
     assert status == 200 and all(math.isnan(value) for row in answer["predictions"] for value in row)
 
@@ -154,7 +158,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_invalid_requests_get_tf_servings_status(ask, case: str) -> None:
+def test_invalid_requests_get_tf_servings_status(ask: Ask, case: str) -> None:
     path, content, status, words = BAD[case]
     found, answer = ask(path, content)
     assert found == status and words in answer["error"]
@@ -162,18 +166,18 @@ def test_invalid_requests_get_tf_servings_status(ask, case: str) -> None:
     assert ask(P, {"instances": [1.0]})[0] == 200
 
 
-def test_a_body_that_is_too_large_is_refused(ask) -> None:
+def test_a_body_that_is_too_large_is_refused(ask: Ask) -> None:
     status, answer = ask(P, b" " * ((4 << 20) + 1))
     assert (status, answer["error"]) == (413, "expected a body of at most 4194304 bytes")
     assert ask(P, {"instances": [1.0]})[0] == 200
 
 
-def test_a_megabyte_of_text_is_taken(ask) -> None:
+def test_a_megabyte_of_text_is_taken(ask: Ask) -> None:
     status, answer = ask("/v1/models/retriever:predict", {"instances": [{**ROW, "past": ["x" * (1 << 20)]}]})
     assert (status, answer["predictions"][0]["item_ids"]) == (200, ["one-1", "one-2"])
 
 
-def test_the_status_and_the_metadata(ask) -> None:
+def test_the_status_and_the_metadata(ask: Ask) -> None:
     status, answer = ask("/v1/models/retriever")
     state = {"version": VERSION, "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
     assert (status, answer) == (200, {"model_version_status": [state]})
@@ -192,7 +196,7 @@ def test_text_that_is_not_utf_8_has_no_form_in_json_unless_its_name_says_bytes()
 
 
 @given(arrays.arrays(np.float32, (2, 3), elements=st.floats(width=32, allow_nan=False, allow_infinity=False)))
-def test_a_float32_round_trips(array: np.ndarray) -> None:
+def test_a_float32_round_trips(array: NDArray[np.float32]) -> None:
     told = json.loads(json_tensors.write({"x": array}, by_rows=True))["predictions"]
     assert np.array_equal(np.array(told, np.float32), array)
 

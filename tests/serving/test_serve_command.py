@@ -186,7 +186,7 @@ def test_an_address_that_nothing_here_can_serve_is_refused(tmp_path: Path) -> No
     ],
 )  # fmt: skip
 def test_the_embedded_server_is_started_where_tf_serving_would_not_do(
-    monkeypatch, tf_serving: Path, host: str, embedded: bool, config: ServerConfig, why: str
+    monkeypatch: pytest.MonkeyPatch, tf_serving: Path, host: str, embedded: bool, config: ServerConfig, why: str
 ) -> None:
     monkeypatch.setenv("PATH", str(tf_serving))
     assert launch._tf_serving(host, embedded, config) == (None, why)

@@ -6,8 +6,8 @@ import json
 import sqlite3
 import stat
 import time
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -19,7 +19,9 @@ from ndr_client import Client
 from schemas.features import FeatureSpec
 from serving.errors import RequestError
 from serving.histories import Event, Histories
+from serving.server import EmbeddedServer
 from serving.settings import HistorySettings
+from tests.serving.tiny import Pushes, Serve
 from tests.waiting import wait_for
 
 SPEC = FeatureSpec.model_validate({
@@ -73,7 +75,7 @@ def histories(path: Path, log: str | None = None, users: int = 100) -> Histories
     return Histories(path / "histories.sqlite", SPEC, HistorySettings(users=users), lambda version: log)
 
 
-def features(example: bytes) -> dict[str, list]:
+def features(example: bytes) -> dict[str, list[Any]]:
     made = tf.train.Example.FromString(example).features.feature
     return {
         name: list(getattr(each, each.WhichOneof("kind")).value)
@@ -155,7 +157,7 @@ def test_events_in_order_leave_the_last_of_each_user(
 
 
 @pytest.fixture
-def kept_server(serve, pushes, tmp_path: Path, log: str) -> Iterator:
+def kept_server(serve: Serve, pushes: Pushes, tmp_path: Path, log: str) -> EmbeddedServer:
     pushes.push("one")
     kept = histories(tmp_path, log)
     server = serve(pushes.root, histories=kept)
@@ -163,14 +165,14 @@ def kept_server(serve, pushes, tmp_path: Path, log: str) -> Iterator:
     return server
 
 
-def post(server, path: str, content) -> tuple[int, dict]:
+def post(server: EmbeddedServer, path: str, content: object) -> tuple[int, dict[str, Any]]:
     connection = http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=900)
     connection.request("POST", path, json.dumps(content))
     response = connection.getresponse()
     return response.status, json.loads(response.read())
 
 
-def test_a_request_is_a_users_id_alone(kept_server) -> None:
+def test_a_request_is_a_users_id_alone(kept_server: EmbeddedServer) -> None:
     path = "/v1/models/retriever:predict"
     # Ann is at 2.1: items 4, 3, 2, 1, 0 in this order; she saw 2, 3 and 4.
     assert post(kept_server, path, {"users": ["ann"], "k": 2})[1]["predictions"][0]["item_ids"] == ["one-1", "one-0"]
@@ -203,13 +205,13 @@ BAD = [
 ]
 
 
-def test_invalid_events_are_refused(kept_server) -> None:
+def test_invalid_events_are_refused(kept_server: EmbeddedServer) -> None:
     for path, content, words in BAD:
         status, answer = post(kept_server, path, content)
         assert status == 400 and words in answer["error"]
 
 
-def test_events_may_be_packed(kept_server) -> None:
+def test_events_may_be_packed(kept_server: EmbeddedServer) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", kept_server.rest_port, timeout=900)
     body = gzip.compress(json.dumps({"events": [{"user": "ann", "item": "one-1"}]}).encode())
     connection.request("POST", "/v1/events", body, {"Content-Encoding": "gzip"})
@@ -217,7 +219,7 @@ def test_events_may_be_packed(kept_server) -> None:
 
 
 def test_events_that_the_disk_has_no_room_for_are_refused_whole_and_later_ones_are_taken(
-    tmp_path: Path, caplog
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     kept = histories(tmp_path, users=2)
     kept.add([Event(b"ann", b"one", 1)])
@@ -235,7 +237,7 @@ def test_events_that_the_disk_has_no_room_for_are_refused_whole_and_later_ones_a
     assert [features(each)["past"] for each in kept.queries([b"ann", b"u1", b"bob"], False)] == [[b"one"], [], [b"two"]]
 
 
-def test_a_user_that_is_a_number_is_the_models_to_judge(kept_server) -> None:
+def test_a_user_that_is_a_number_is_the_models_to_judge(kept_server: EmbeddedServer) -> None:
     """Regression: as many bytes as the number were made."""
     asked = tf.train.Example()
     asked.features.feature["user"].int64_list.value.append(1 << 40)
@@ -244,7 +246,7 @@ def test_a_user_that_is_a_number_is_the_models_to_judge(kept_server) -> None:
     assert refusal.value.code() == grpc.StatusCode.INVALID_ARGUMENT and "angle" in refusal.value.details()
 
 
-def test_without_histories_nothing_is_taken(served) -> None:
+def test_without_histories_nothing_is_taken(served: EmbeddedServer) -> None:
     status, answer = post(served, "/v1/events", {"events": [{"user": "a", "item": "b"}]})
     assert status == 400 and "ndr serve --histories" in answer["error"]
 

@@ -14,7 +14,7 @@ from ndr_client import Client, FaissClient
 from serving.errors import RequestError
 from serving.server import EmbeddedServer
 from serving.versions import Versions
-from tests.serving.tiny import Pushes, example
+from tests.serving.tiny import Named, Pushes, Serve, example
 from tests.waiting import wait_for
 
 
@@ -35,7 +35,7 @@ def pushed(pushes: Pushes) -> Pushes:
     return pushes
 
 
-def test_a_label_is_served_however_old_its_version_is(serve, pushed: Pushes) -> None:
+def test_a_label_is_served_however_old_its_version_is(serve: Serve, pushed: Pushes) -> None:
     first, _, third = sorted(pushed.labels)
     server = serve(pushed.root)
     with Client(f"127.0.0.1:{server.port}", timeout=900.0) as client:
@@ -61,7 +61,7 @@ def test_a_label_is_served_however_old_its_version_is(serve, pushed: Pushes) -> 
         wait_for(lambda: first not in client.available("retriever"))
 
 
-def test_a_label_that_no_version_has_is_refused(serve, pushed: Pushes) -> None:
+def test_a_label_that_no_version_has_is_refused(serve: Serve, pushed: Pushes) -> None:
     with Client(f"127.0.0.1:{serve(pushed.root).port}", timeout=900.0) as client:
         for ask in (
             lambda: client.retrieve([example(0.6)], 1, version="canary"),
@@ -73,7 +73,7 @@ def test_a_label_that_no_version_has_is_refused(serve, pushed: Pushes) -> None:
             assert refusal.value.details() == "Unrecognized servable version label: canary"
 
 
-def test_rest_has_tf_servings_address_for_labels(serve, pushed: Pushes) -> None:
+def test_rest_has_tf_servings_address_for_labels(serve: Serve, pushed: Pushes) -> None:
     server = serve(pushed.root)
     first = min(pushed.labels)
     wait_for(lambda: is_available(server, first))
@@ -85,14 +85,14 @@ def test_rest_has_tf_servings_address_for_labels(serve, pushed: Pushes) -> None:
     assert [each["version"] for each in status["model_version_status"]] == [str(first)]
 
 
-def test_a_label_waits_for_its_version(pushed: Pushes, caplog) -> None:
+def test_a_label_waits_for_its_version(pushed: Pushes, caplog: pytest.LogCaptureFixture) -> None:
     """Until the new version is loaded, or where it cannot be, the one before answers."""
     first, second, third = sorted(pushed.labels)
 
-    def load(name: str, version: int, folder: Path) -> str:
+    def load(name: str, version: int, folder: Path) -> Named:
         if version == second:
             raise OSError("as the test wants it")
-        return name
+        return Named(name, version, folder)
 
     versions = Versions(pushed.root, load)
     versions.refresh()

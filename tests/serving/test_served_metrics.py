@@ -13,19 +13,20 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import ndr_client
 from ndr_client import Client
+from serving.server import EmbeddedServer
 from tests.serving.test_requests_grpc import DEFAULT, EXAMPLES, retrieval
-from tests.serving.tiny import DAY, example
+from tests.serving.tiny import DAY, Pushes, Serve, example
 from tests.waiting import wait_for
 
 VERSION = int(f"{DAY:%Y%m%d}001")
 PATH = "/monitoring/prometheus/metrics"
 
 
-def exposed(server) -> str:
+def exposed(server: EmbeddedServer) -> str:
     connection = http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=900)
     connection.request("GET", PATH)
     response = connection.getresponse()
-    assert (response.status, response.getheader("Content-Type").partition(";")[0]) == (200, "text/plain")
+    assert (response.status, response.getheader("Content-Type", "").partition(";")[0]) == (200, "text/plain")
     return response.read().decode()
 
 
@@ -39,7 +40,7 @@ def samples(text: str) -> dict[tuple[str, ...], float]:
 
 
 @pytest.fixture
-def asked(serve, pushes):
+def asked(serve: Serve, pushes: Pushes) -> EmbeddedServer:
     """A server that answered two requests of a client, and refused one."""
     pushes.push("one")
     server = serve(pushes.root)
@@ -59,7 +60,7 @@ def asked(serve, pushes):
     return server
 
 
-def test_questions_and_answers_are_counted(asked) -> None:
+def test_questions_and_answers_are_counted(asked: EmbeddedServer) -> None:
     text = exposed(asked)
     assert ':tensorflow:serving:request_count{model_name="retriever",status="OK"} 2.0' in text  # as TF Serving has it
     found = samples(text)
@@ -94,7 +95,7 @@ def test_questions_and_answers_are_counted(asked) -> None:
 
 
 @pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is not installed")
-def test_promtool_finds_nothing_wrong_but_the_names_that_tf_serving_chose(asked) -> None:
+def test_promtool_finds_nothing_wrong_but_the_names_that_tf_serving_chose(asked: EmbeddedServer) -> None:
     done = subprocess.run(
         ["promtool", "check", "metrics"], input=exposed(asked), capture_output=True, text=True, timeout=900, check=False
     )
@@ -103,7 +104,7 @@ def test_promtool_finds_nothing_wrong_but_the_names_that_tf_serving_chose(asked)
     assert [line for line in said if not line.startswith(":tensorflow:serving:")] == []
 
 
-def test_a_version_that_cannot_be_loaded_is_visible_in_the_metrics(serve, pushes) -> None:
+def test_a_version_that_cannot_be_loaded_is_visible_in_the_metrics(serve: Serve, pushes: Pushes) -> None:
     first = pushes.push("one")
     server = serve(pushes.root)
     (pushes.model("two") / "retriever" / "assets" / "label.txt").unlink()
@@ -120,7 +121,7 @@ def test_a_version_that_cannot_be_loaded_is_visible_in_the_metrics(serve, pushes
     assert re.match(f"stale: version {first} is live, and version {second} is not, for \\d+ s: ", words)
 
 
-def test_a_server_that_is_stale_for_too_long_is_not_ready_but_alive(serve, pushes) -> None:
+def test_a_server_that_is_stale_for_too_long_is_not_ready_but_alive(serve: Serve, pushes: Pushes) -> None:
     pushes.push("one")
     server = serve(pushes.root, stale_seconds=0.2)
     (pushes.model("two") / "retriever" / "assets" / "label.txt").unlink()

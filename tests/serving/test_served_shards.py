@@ -14,7 +14,7 @@ from components.pusher.versions import PushFolder
 from ndr_client import Client, FaissClient
 from ndr_client.served import shard_names
 from serving.server import EmbeddedServer
-from tests.serving.tiny import ANY_PORT, DAY, Pushes, example
+from tests.serving.tiny import ANY_PORT, DAY, Pushes, Serve, example
 from tests.waiting import wait_for
 
 
@@ -38,7 +38,7 @@ def address(server: EmbeddedServer) -> str:
     return f"127.0.0.1:{server.port}"
 
 
-def test_the_answers_of_all_shards_are_merged(serve, pushes) -> None:
+def test_the_answers_of_all_shards_are_merged(serve: Serve, pushes: Pushes) -> None:
     version = push(pushes, parts(pushes, "one"))
     servers = [serve(pushes.root, shard=number) for number in range(2)]
     # Nearest to 0.6 are items 1 and 2 of either shard; to 2.1, items 4, 3 and 2. Of equal scores, the lower id comes first.
@@ -64,7 +64,7 @@ def test_the_answers_of_all_shards_are_merged(serve, pushes) -> None:
         assert client.retrieve(queries, [3, 4]).item_ids.tolist() == found.item_ids.tolist()
 
 
-def test_every_answer_is_of_one_version_while_servers_move_on_one_by_one(serve, pushes) -> None:
+def test_every_answer_is_of_one_version_while_servers_move_on_one_by_one(serve: Serve, pushes: Pushes) -> None:
     first = push(pushes, parts(pushes, "one"))
     ahead = serve(pushes.root, shard=0)
     behind = EmbeddedServer(pushes.root, replace(ANY_PORT, poll_seconds=3600.0, shard=1))
@@ -79,7 +79,7 @@ def test_every_answer_is_of_one_version_while_servers_move_on_one_by_one(serve, 
         assert (after.version, after.item_ids[0].tolist()) == (second, [b"two0-1", b"two1-1", b"two0-2", b"two1-2"])
 
 
-def test_another_number_of_shards_is_never_mixed(serve, pushes) -> None:
+def test_another_number_of_shards_is_never_mixed(serve: Serve, pushes: Pushes) -> None:
     push(pushes, parts(pushes, "one", 3))
     server = serve(pushes.root)
     with Client(address(server), shards=[address(server)] * 2) as client, pytest.raises(grpc.RpcError) as refusal:
@@ -89,21 +89,21 @@ def test_another_number_of_shards_is_never_mixed(serve, pushes) -> None:
     del incomplete["retriever-1-of-3"]
     push(pushes, incomplete)
     wait_for(lambda: server.versions.fault)
-    assert "found none for retriever-1-of-3" in server.versions.fault
+    assert "found none for retriever-1-of-3" in (server.versions.fault or "")
     of_shard = serve(pushes.root, wait=False, shard=7)
     wait_for(lambda: of_shard.versions.states("query_tower"))
     wait_for(lambda: of_shard.versions.fault)
     assert of_shard.versions.live is None
 
 
-def test_a_server_of_a_shard_refuses_an_undivided_version(serve, pushes) -> None:
+def test_a_server_of_a_shard_refuses_an_undivided_version(serve: Serve, pushes: Pushes) -> None:
     pushes.push("one")
     server = serve(pushes.root, wait=False, shard=0)
     wait_for(lambda: server.versions.fault)
-    assert "expected a retriever of shard 0, found query_tower, item_tower, retriever" in server.versions.fault
+    assert "expected a retriever of shard 0, found query_tower, item_tower, retriever" in (server.versions.fault or "")
 
 
-def test_tf_serving_is_configured_for_all_shards_and_for_each(pushes) -> None:
+def test_tf_serving_is_configured_for_all_shards_and_for_each(pushes: Pushes) -> None:
     pushes.push("zero")
     push(pushes, parts(pushes, "one"))
 

@@ -10,7 +10,9 @@ import shutil
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -28,7 +30,7 @@ from serving.readiness import Readiness
 from serving.server import EmbeddedServer, ServerSettings
 from serving.versions import Versions, Watcher
 from tests.odd_manifests import write_odd_files
-from tests.serving.tiny import ANY_PORT, PARTS, Pushes, example
+from tests.serving.tiny import ANY_PORT, PARTS, Named, Pushes, Serve, example
 from tests.waiting import wait_for
 
 
@@ -42,13 +44,17 @@ def states(server: EmbeddedServer, model: str = "retriever") -> dict[int, str]:
     return {version: state.name for version, state in server.versions.states(model).items()}
 
 
+def is_live(server: EmbeddedServer, version: int) -> bool:
+    return server.versions.live == version
+
+
 def healthz(server: EmbeddedServer) -> int:
     connection = http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=900)
     connection.request("GET", "/healthz")
     return connection.getresponse().status
 
 
-def test_a_folder_that_is_empty_or_not_there_is_waited_for(serve, pushes) -> None:
+def test_a_folder_that_is_empty_or_not_there_is_waited_for(serve: Serve, pushes: Pushes) -> None:
     server = serve(pushes.root, wait=False)
     assert healthz(server) == 503
     with pytest.raises(grpc.RpcError) as refusal:
@@ -60,14 +66,14 @@ def test_a_folder_that_is_empty_or_not_there_is_waited_for(serve, pushes) -> Non
 
 
 @pytest.mark.parametrize("name", ["port", "rest_port"])
-def test_a_port_that_another_server_has_is_refused(serve, pushes, name: str) -> None:
+def test_a_port_that_another_server_has_is_refused(serve: Serve, pushes: Pushes, name: str) -> None:
     """Regression: gRPC shares a port between processes if it may, and each would have had half of the requests."""
     taken = getattr(serve(pushes.root, wait=False), name)
     with pytest.raises(UserError, match=f"Port {taken} cannot be listened on: it is in use"):
         EmbeddedServer(pushes.root, replace(ANY_PORT, **{name: taken}))
 
 
-def test_a_push_is_seen_by_a_server_that_looks_every_second(pushes) -> None:
+def test_a_push_is_seen_by_a_server_that_looks_every_second(pushes: Pushes) -> None:
     settings = ServerSettings(port=0, rest_port=0)
     assert settings.poll_seconds <= 1.0
     pushes.push("one")
@@ -79,7 +85,7 @@ def test_a_push_is_seen_by_a_server_that_looks_every_second(pushes) -> None:
         assert ids(server) == b"two-1"
 
 
-def test_the_version_before_the_live_one_can_be_named_and_older_ones_are_let_go(serve, pushes) -> None:
+def test_the_version_before_the_live_one_can_be_named_and_older_ones_are_let_go(serve: Serve, pushes: Pushes) -> None:
     first = pushes.push("one")
     server = serve(pushes.root)
     second = pushes.push("two")
@@ -94,28 +100,29 @@ def test_the_version_before_the_live_one_can_be_named_and_older_ones_are_let_go(
     assert states(server) == {third: "AVAILABLE", second: "AVAILABLE", first: "END"}
 
 
-def test_a_dropped_version_leaves_memory_at_once(serve, pushes) -> None:
+def test_a_dropped_version_leaves_memory_at_once(serve: Serve, pushes: Pushes) -> None:
     """On the old code a version's sessions stayed until the next full garbage collection, which came 16 pushes later."""
     first = pushes.push("first")
     server = serve(pushes.root)
     gc.disable()
     try:
         signatures = [server.versions.get(name, None).signature("serving_default") for name in MODELS]
-        graphs = [weakref.ref(signature._compute._session.graph) for signature in signatures]
+        graphs = [weakref.ref(signature._compute._session.graph) for signature in signatures if signature]
+        assert len(graphs) == len(MODELS)
         del signatures
         with Client(f"127.0.0.1:{server.port}") as client:
             client.retrieve([example(0.6)], 1)
         for label in ("second", "third"):
             assert all(each() for each in graphs)
             version = pushes.push(label)
-            wait_for(lambda version=version: server.versions.live == version)
+            wait_for(partial(is_live, server, version))
         assert states(server)[first] == "END"
         wait_for(lambda: not any(each() for each in graphs))
     finally:
         gc.enable()
 
 
-def test_served_models_need_no_files(serve, pushes) -> None:
+def test_served_models_need_no_files(serve: Serve, pushes: Pushes) -> None:
     first = pushes.push("one")
     server = serve(pushes.root)
     second = pushes.push("two")
@@ -142,7 +149,7 @@ def killed_push(pushes: Pushes, part_moved: int) -> None:
 
 
 @pytest.mark.parametrize("part_moved", [0, 1, 3, 4])
-def test_a_push_killed_on_its_way_leaves_the_old_version_served(serve, pushes, part_moved: int) -> None:
+def test_a_push_killed_on_its_way_leaves_the_old_version_served(serve: Serve, pushes: Pushes, part_moved: int) -> None:
     first = pushes.push("one")
     server = serve(pushes.root)
     killed_push(pushes, part_moved)
@@ -154,7 +161,8 @@ def test_a_push_killed_on_its_way_leaves_the_old_version_served(serve, pushes, p
     assert ids(server) == b"killed-1-1"
 
 
-DAMAGE = {
+Damage = Callable[[Path], object]
+DAMAGE: dict[str, Damage] = {
     "cut short": lambda folder: (folder / "saved_model.pb").write_bytes((folder / "saved_model.pb").read_bytes()[:99]),
     "no graph": lambda folder: (folder / "saved_model.pb").unlink(),
     "no weights": lambda folder: shutil.rmtree(folder / "variables"),
@@ -179,7 +187,7 @@ def unhide(manifest: Path) -> None:
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_version_that_cannot_be_loaded_leaves_the_old_one_served_until_it_is_repaired(
-    serve, pushes, damage: str
+    serve: Serve, pushes: Pushes, damage: str
 ) -> None:
     first = pushes.push("one")
     server = serve(pushes.root)
@@ -220,7 +228,7 @@ def link_file_out(folder: Path) -> None:
     (folder / "saved_model.pb").symlink_to(outside)
 
 
-UNSOUND = {
+UNSOUND: dict[str, tuple[str, Damage, str]] = {
     "another weight": ("retriever", flip_a_byte, "holds something else|has another content than what was pushed"),
     "an extra file": ("query_tower", lambda folder: (folder / "extra").touch(), "extra does not belong there"),
     "a missing file": ("item_tower", lambda folder: (folder / "fingerprint.pb").unlink(), "fingerprint.pb is missing"),
@@ -236,27 +244,29 @@ UNSOUND = {
 
 
 @pytest.mark.parametrize("case", UNSOUND)
-def test_a_version_that_is_not_as_its_manifest_says_is_not_loaded(pushes, case: str) -> None:
+def test_a_version_that_is_not_as_its_manifest_says_is_not_loaded(pushes: Pushes, case: str) -> None:
     part, damage, words = UNSOUND[case]
     first = pushes.push("one")
     second, manifest = hidden_push(pushes, "two")
     damage(pushes.root / part / str(second))
     unhide(manifest)
-    versions = Versions(pushes.root, lambda name, version, folder: f"{name} of {version}")
+    versions = Versions(pushes.root, Named)
     versions.refresh()
     assert versions.live == first
     assert re.search(words, versions.states("retriever")[second].message)
 
 
 @pytest.mark.parametrize("place", ["/etc", "../../etc", "", "retriever/../..", "retriever/\0"])
-def test_a_manifest_that_leads_out_of_the_push_folder_is_invalid(pushes, caplog, place: str) -> None:
+def test_a_manifest_that_leads_out_of_the_push_folder_is_invalid(
+    pushes: Pushes, caplog: pytest.LogCaptureFixture, place: str
+) -> None:
     first = pushes.push("one")
     _, manifest = hidden_push(pushes, "two")
     unhide(manifest)
     content = json.loads(manifest.read_text())
     content["parts"]["retriever"] = place
     manifest.write_text(json.dumps(content))
-    versions = Versions(pushes.root, lambda name, version, folder: name)
+    versions = Versions(pushes.root, Named)
     versions.refresh()
     assert versions.live == first and "expected the places of parts in the push folder" in caplog.text
 
@@ -266,13 +276,13 @@ def test_a_manifest_that_leads_out_of_the_push_folder_is_invalid(pushes, caplog,
     [("parts", "found none for item_tower"), ("files", "saved_model.pb does not belong there")],
     ids=["no folder", "no checksums, beside parts with them"],
 )
-def test_a_manifest_that_lacks_a_part_is_not_loaded(pushes, key: str, words: str) -> None:
+def test_a_manifest_that_lacks_a_part_is_not_loaded(pushes: Pushes, key: str, words: str) -> None:
     first, second = pushes.push("one"), pushes.push("two")
     manifest = pushes.root / "manifests" / f"{second}.json"
     content = json.loads(manifest.read_text())
     del content[key]["item_tower"]
     manifest.write_text(json.dumps(content))
-    versions = Versions(pushes.root, lambda name, version, folder: name)
+    versions = Versions(pushes.root, Named)
     versions.refresh()
     assert versions.live == first
     assert words in versions.states("item_tower")[second].message
@@ -288,16 +298,19 @@ class Clock:
         return self.now
 
 
-def test_a_load_that_fails_is_tried_again_with_longer_and_longer_waits(pushes, caplog) -> None:
+def test_a_load_that_fails_is_tried_again_with_longer_and_longer_waits(
+    pushes: Pushes, caplog: pytest.LogCaptureFixture
+) -> None:
     """Nothing in the folder changes: what was missing (memory, file descriptors) comes back by itself."""
     first = pushes.push("one")
-    clock, tried, faults, ready = Clock(), [], [], []
+    clock, ready = Clock(), list[bool]()
+    tried, faults = list[tuple[float, int]](), list[OSError]()
 
-    def load(name: str, version: int, folder: Path):
+    def load(name: str, version: int, folder: Path) -> Named:
         tried.append((clock.now, version))
         if version != first and faults:
             raise faults[0]
-        return f"{name} of {version}"
+        return Named(name, version, folder)
 
     versions = Versions(pushes.root, load, clock)
     versions.refresh()
@@ -321,11 +334,11 @@ def test_a_load_that_fails_is_tried_again_with_longer_and_longer_waits(pushes, c
     assert (versions.live, versions.stale_seconds, versions.fault) == (second, 0.0, None)
 
 
-def test_a_file_that_changes_is_tried_at_once(pushes) -> None:
+def test_a_file_that_changes_is_tried_at_once(pushes: Pushes) -> None:
     version = pushes.push("one")
-    tried = []
+    tried = list[str]()
 
-    def load(name: str, version: int, folder: Path):
+    def load(name: str, version: int, folder: Path) -> Named:
         tried.append(name)
         raise ValueError("damaged")
 
@@ -339,13 +352,13 @@ def test_a_file_that_changes_is_tried_at_once(pushes) -> None:
     assert len(tried) == 2
 
 
-def test_older_versions_are_loaded_where_none_of_the_newest_can_be(pushes) -> None:
+def test_older_versions_are_loaded_where_none_of_the_newest_can_be(pushes: Pushes) -> None:
     first, *later = [pushes.push(label) for label in ("one", "two", "three")]
 
-    def load(name: str, version: int, folder: Path):
+    def load(name: str, version: int, folder: Path) -> Named:
         if version in later:
             raise MemoryError
-        return name
+        return Named(name, version, folder)
 
     versions = Versions(pushes.root, load)
     versions.refresh()
@@ -361,7 +374,9 @@ def remove_model(root: Path, version: int) -> None:
 
 
 @pytest.mark.parametrize("remove", [remove_manifest, remove_model])
-def test_a_live_version_that_is_removed_by_hand_gives_way_to_the_one_before(serve, pushes, remove) -> None:
+def test_a_live_version_that_is_removed_by_hand_gives_way_to_the_one_before(
+    serve: Serve, pushes: Pushes, remove: Callable[[Path, int], None]
+) -> None:
     first = pushes.push("one")
     server = serve(pushes.root)
     second = pushes.push("two")
@@ -372,13 +387,13 @@ def test_a_live_version_that_is_removed_by_hand_gives_way_to_the_one_before(serv
     assert states(server)[second] == "END"
 
 
-def test_only_a_removed_version_that_is_live_and_not_the_last_one_is_dropped(pushes) -> None:
+def test_only_a_removed_version_that_is_live_and_not_the_last_one_is_dropped(pushes: Pushes) -> None:
     first, second, third = (pushes.push(label) for label in ("one", "two", "three"))
 
-    def load(name: str, version: int, folder: Path):
+    def load(name: str, version: int, folder: Path) -> Named:
         if version == first:
             raise MemoryError
-        return name
+        return Named(name, version, folder)
 
     versions = Versions(pushes.root, load)
     versions.refresh()
@@ -394,9 +409,9 @@ def test_only_a_removed_version_that_is_live_and_not_the_last_one_is_dropped(pus
     assert versions.live == second
 
 
-def test_a_live_version_whose_manifest_cannot_be_read_for_a_moment_stays(pushes) -> None:
+def test_a_live_version_whose_manifest_cannot_be_read_for_a_moment_stays(pushes: Pushes) -> None:
     first, second = pushes.push("one"), pushes.push("two")
-    versions = Versions(pushes.root, lambda name, version, folder: name)
+    versions = Versions(pushes.root, Named)
     versions.refresh()
     manifest = pushes.root / "manifests" / f"{second}.json"
     content = manifest.read_bytes()
@@ -405,41 +420,45 @@ def test_a_live_version_whose_manifest_cannot_be_read_for_a_moment_stays(pushes)
     assert versions.live == second and first in versions.states("retriever")
 
 
-def test_a_version_is_live_for_all_its_models_at_once(pushes) -> None:
+def test_a_version_is_live_for_all_its_models_at_once(pushes: Pushes) -> None:
     """While the last of its models is being loaded, none of them answers."""
     first = pushes.push("one")
     loading, go = threading.Event(), threading.Event()
 
-    def load(name: str, version: int, folder: Path):
+    def load(name: str, version: int, folder: Path) -> Named:
         if version != first and name == "retriever":
             loading.set()
             go.wait(900)
-        return f"{name} of {version}"
+        return Named(name, version, folder)
 
     versions = Versions(pushes.root, load)
+    models = ("query_tower", "item_tower", "retriever")
+
+    def answering() -> list[tuple[str, int]]:
+        return [(each.name, each.version) for each in (versions.get(model, None) for model in models)]
+
     versions.refresh()
     second = pushes.push("two")
     thread = threading.Thread(target=versions.refresh)
     thread.start()
     loading.wait(900)
-    models = ("query_tower", "item_tower", "retriever")
-    assert [versions.get(model, None) for model in models] == [f"{model} of {first}" for model in models]
+    assert answering() == [(model, first) for model in models]
     assert {versions.states(model)[second].name for model in models} == {"LOADING"}
     go.set()
     thread.join()
-    assert [versions.get(model, None) for model in models] == [f"{model} of {second}" for model in models]
+    assert answering() == [(model, second) for model in models]
 
 
-def test_a_version_that_another_thread_loads_is_waited_for_and_not_loaded_again(pushes) -> None:
+def test_a_version_that_another_thread_loads_is_waited_for_and_not_loaded_again(pushes: Pushes) -> None:
     """Regression: who started a server and asked it to read the folder loaded all models beside its watcher, each twice."""
     pushes.push("one")
     loaded, loading, go = list[str](), threading.Event(), threading.Event()
 
-    def load(name: str, version: int, folder: Path):
+    def load(name: str, version: int, folder: Path) -> Named:
         loaded.append(name)
         loading.set()
         go.wait(900)
-        return name
+        return Named(name, version, folder)
 
     versions = Versions(pushes.root, load)
     threads = [threading.Thread(target=versions.refresh) for _ in range(2)]
@@ -454,10 +473,12 @@ def test_a_version_that_another_thread_loads_is_waited_for_and_not_loaded_again(
     assert sorted(loaded) == ["item_tower", "query_tower", "retriever"]
 
 
-def test_odd_files_among_the_manifests_are_logged_once_and_stop_nothing(pushes, caplog) -> None:
+def test_odd_files_among_the_manifests_are_logged_once_and_stop_nothing(
+    pushes: Pushes, caplog: pytest.LogCaptureFixture
+) -> None:
     first = pushes.push("one")
     write_odd_files(pushes.root / "manifests")
-    versions = Versions(pushes.root, lambda name, version, folder: name)
+    versions = Versions(pushes.root, Named)
     for _ in range(3):
         versions.refresh()
     assert versions.live == first
@@ -468,16 +489,18 @@ def test_odd_files_among_the_manifests_are_logged_once_and_stop_nothing(pushes, 
     assert versions.live == second
 
 
-def test_a_manifest_that_is_too_large_is_none(pushes, caplog) -> None:
+def test_a_manifest_that_is_too_large_is_none(pushes: Pushes, caplog: pytest.LogCaptureFixture) -> None:
     first, second = pushes.push("one"), pushes.push("two")
     manifest = pushes.root / "manifests" / f"{second}.json"
     manifest.write_bytes(manifest.read_bytes() + b" " * LARGEST_MANIFEST)
-    versions = Versions(pushes.root, lambda name, version, folder: name)
+    versions = Versions(pushes.root, Named)
     versions.refresh()
     assert versions.live == first and f"expected a file of at most {LARGEST_MANIFEST} bytes" in caplog.text
 
 
-def test_a_push_folder_that_is_away_is_logged_once_and_seen_when_it_is_back(pushes, caplog) -> None:
+def test_a_push_folder_that_is_away_is_logged_once_and_seen_when_it_is_back(
+    pushes: Pushes, caplog: pytest.LogCaptureFixture
+) -> None:
     class Counted(Versions):
         looks = 0
 
@@ -488,7 +511,7 @@ def test_a_push_folder_that_is_away_is_logged_once_and_seen_when_it_is_back(push
     pushes.push("one")
     aside = (pushes.root / "manifests").rename(pushes.root / "aside")
     (pushes.root / "manifests").touch()  # as the folder, a file cannot be listed
-    versions = Counted(pushes.root, lambda name, version, folder: name)
+    versions = Counted(pushes.root, Named)
     watcher = Watcher(versions, 0.01)
     watcher.start()
     wait_for(lambda: versions.looks > 5)
@@ -507,7 +530,7 @@ def request(k: int = 1) -> predict_pb2.PredictRequest:
     return made
 
 
-def test_warm_up_requests_run_before_a_version_is_live(serve, pushes) -> None:
+def test_warm_up_requests_run_before_a_version_is_live(serve: Serve, pushes: Pushes) -> None:
     """A request that the model refuses shows that they run: its version never becomes live."""
     model = pushes.model("one") / "retriever"
     write_requests(str(model), [request(), request(2)])
@@ -521,7 +544,7 @@ def test_warm_up_requests_run_before_a_version_is_live(serve, pushes) -> None:
     assert "k: expected at least 1" in server.versions.states("retriever")[second].message
 
 
-def test_a_warm_up_file_that_is_cut_short_or_too_long_is_refused(serve, pushes) -> None:
+def test_a_warm_up_file_that_is_cut_short_or_too_long_is_refused(serve: Serve, pushes: Pushes) -> None:
     cut = pushes.model("one") / "retriever"
     write_requests(str(cut), [request()])
     (cut / REQUESTS_FILE).write_bytes((cut / REQUESTS_FILE).read_bytes()[:-5])

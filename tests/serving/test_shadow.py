@@ -11,7 +11,7 @@ from pipeline.requests import Query
 from pipeline.shadow import compare, overlap, table
 from schemas.errors import UserError
 from serving.settings import RequestLogSettings
-from tests.serving.tiny import Pushes, example
+from tests.serving.tiny import Pushes, Serve, example
 from tests.waiting import wait_for
 
 
@@ -29,7 +29,7 @@ def test_overlap_is_the_share_of_the_longer_list(one: list[bytes], other: list[b
     assert overlap(one, other) == share
 
 
-def test_two_versions_are_compared_on_the_same_queries(serve, pushes: Pushes) -> None:
+def test_two_versions_are_compared_on_the_same_queries(serve: Serve, pushes: Pushes) -> None:
     """Items are named after their push, so that two pushes share none; a rollback has the items of what it brings back."""
     first = pushes.push("one")
     server = serve(pushes.root)
@@ -52,7 +52,7 @@ def test_two_versions_are_compared_on_the_same_queries(serve, pushes: Pushes) ->
     assert table(other).row_count == 10
 
 
-def test_logged_queries_can_be_asked_again(serve, pushes: Pushes) -> None:
+def test_logged_queries_can_be_asked_again(serve: Serve, pushes: Pushes) -> None:
     pushes.push("one")
     server = serve(pushes.root, request_log=RequestLogSettings(share=1.0, file_seconds=0.1))
     begun = datetime.now(UTC)

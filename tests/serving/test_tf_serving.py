@@ -1,5 +1,8 @@
 """What TF Serving is given: read back by its own protos, where it ships them, and by their published fields where not."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import tensorflow as tf
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format, wrappers_pb2
@@ -21,7 +24,7 @@ def test_the_model_configuration_names_each_model_and_keeps_two_versions(folder:
     assert {model.model_version_policy.latest.num_versions for model in models} == {2}
 
 
-def batching_parameters():
+def batching_parameters() -> Any:
     """BatchingParameters as session_bundle_config.proto has it; its Python form is not published."""
     file = descriptor_pb2.FileDescriptorProto(name="batching.proto", package="test", syntax="proto3")
     file.dependency.append("google/protobuf/wrappers.proto")
@@ -46,9 +49,9 @@ def test_the_batching_parameters_pad_nothing() -> None:
     assert not read.pad_variable_length_inputs
 
 
-def test_a_small_and_a_full_batch_of_each_signature_warm_a_model_up(tmp_path) -> None:
+def test_a_small_and_a_full_batch_of_each_signature_warm_a_model_up(tmp_path: Path) -> None:
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
-    def by_examples(examples):
+    def by_examples(examples: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"length": tf.strings.length(examples)}
 
     features = {
@@ -59,7 +62,7 @@ def test_a_small_and_a_full_batch_of_each_signature_warm_a_model_up(tmp_path) ->
     }
 
     @tf.function(input_signature=[features])
-    def by_tensors(tensors):
+    def by_tensors(tensors: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         return {"k": tensors["k"]}
 
     functions = {"serving_examples": by_examples, "serving_default": by_tensors}

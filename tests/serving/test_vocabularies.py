@@ -1,16 +1,19 @@
 """The share of unknown ids: those of a query that the vocabularies of its model do not have."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike, NDArray
 
 from ndr_client import Client
 from serving.vocabularies import Vocabularies
+from tests.serving.tiny import Pushes, Serve
 from tests.waiting import wait_for
 
 
-def texts(values) -> np.ndarray:
+def texts(values: ArrayLike) -> NDArray[Any]:
     return np.array(values, object)
 
 
@@ -39,7 +42,7 @@ def test_ids_of_tensors_and_of_examples_are_looked_up(tmp_path: Path) -> None:
     assert Vocabularies(tmp_path / "none", TABLES).count(inputs) == {}
 
 
-def test_a_server_counts_them(template: Path, tmp_path: Path, pushes, serve) -> None:
+def test_a_server_counts_them(template: Path, tmp_path: Path, pushes: Pushes, serve: Serve) -> None:
     (pushes.model("one") / "retriever" / "assets" / "vocabulary_item").write_text("a\nb\n")
     pushes.push("one")
     server = serve(pushes.root, tables={"past": "item"}, unknown_ids_share=1.0)

@@ -6,20 +6,25 @@ then 2 (at 1.0), then 0: score cos(0.1), cos(0.4), cos(0.6). The id of item n is
 
 import math
 import shutil
+from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
+from typing import Any, Protocol
 
 import faiss
 import numpy as np
 import pyarrow as pa
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from components.indexer import files
 from components.pusher.files import Source
 from components.pusher.manifest import find
 from components.pusher.versions import PushFolder
 from ndr_client import served
-from serving.server import ServerSettings
+from serving.histories import Histories
+from serving.servable import Servable
+from serving.server import EmbeddedServer, ServerSettings
 
 ANY_PORT = ServerSettings(port=0, rest_port=0, poll_seconds=0.05)
 DAY = date(2026, 11, 24)
@@ -27,11 +32,11 @@ ITEMS = 5
 PARTS = (served.QUERY_TOWER, served.ITEM_TOWER, served.RETRIEVER, served.INDEX)
 
 
-def unit(angles):
+def unit(angles: tf.Tensor) -> tf.Tensor:
     return tf.stack([tf.cos(angles), tf.sin(angles)], axis=1)
 
 
-def vectors() -> np.ndarray:
+def vectors() -> NDArray[np.float32]:
     angles = np.arange(ITEMS) / 2
     return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
 
@@ -46,11 +51,11 @@ class Tower(tf.Module):
             specs["past"] = tf.TensorSpec([None, None], tf.string, name="past")
 
         @tf.function(input_signature=[specs])
-        def from_tensors(tensors):
+        def from_tensors(tensors: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
             return {"embedding": unit(tensors[feature] * scale)}
 
         @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
-        def from_examples(examples):
+        def from_examples(examples: tf.Tensor) -> dict[str, tf.Tensor]:
             parsed = tf.io.parse_example(examples, {feature: tf.io.FixedLenFeature([], tf.float32)})
             return {"embedding": unit(parsed[feature] * scale)}
 
@@ -78,11 +83,11 @@ class Retriever(tf.Module):
         }
 
         @tf.function(input_signature=[{**features, "k": k, "exclude": exclude}])
-        def from_tensors(inputs):
+        def from_tensors(inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
             return self.nearest(unit(inputs["angle"]), inputs["k"], inputs["exclude"])
 
         @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples"), k])
-        def from_examples(examples, k):
+        def from_examples(examples: tf.Tensor, k: tf.Tensor) -> dict[str, tf.Tensor]:
             parsed = tf.io.parse_example(
                 examples,
                 {"angle": tf.io.FixedLenFeature([], tf.float32), "exclude": tf.io.VarLenFeature(tf.string)},
@@ -92,7 +97,7 @@ class Retriever(tf.Module):
         embedding = tf.TensorSpec([None, 2], tf.float32, name="embedding")
 
         @tf.function(input_signature=[{"embedding": embedding, "k": k, "exclude": exclude}])
-        def from_embeddings(inputs):
+        def from_embeddings(inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
             return self.nearest(inputs["embedding"], inputs["k"], inputs["exclude"])
 
         self.served = {
@@ -101,7 +106,7 @@ class Retriever(tf.Module):
             "serving_embeddings": from_embeddings.get_concrete_function(),
         }
 
-    def nearest(self, queries, k, exclude):
+    def nearest(self, queries: tf.Tensor, k: tf.Tensor, exclude: tf.Tensor) -> dict[str, tf.Tensor]:
         with tf.control_dependencies([tf.debugging.assert_positive(k, "k: expected at least 1")]):
             width = tf.minimum(tf.reduce_max(k), ITEMS)
         label = self.label.lookup(tf.constant(0, tf.int64))
@@ -118,7 +123,7 @@ def write_template(folder: Path) -> Path:
     label = folder / "label.txt"
     folder.mkdir(exist_ok=True)
     label.write_text("template\n")
-    models = {
+    models: dict[str, Tower | Retriever] = {
         served.QUERY_TOWER: Tower("angle", 1.0, with_past=True),
         served.ITEM_TOWER: Tower("number", 0.5, with_past=False),
         served.RETRIEVER: Retriever(str(label)),
@@ -179,6 +184,28 @@ class Pushes:
 
     def retain(self, newest: int) -> None:
         PushFolder(str(self.root)).retain(newest)
+
+
+class Serve(Protocol):
+    """Starts a server that ends with the test; the fixture `serve`."""
+
+    def __call__(
+        self,
+        root: Path,
+        wait: bool = True,
+        tables: Mapping[str, str] | None = None,
+        histories: Histories | None = None,
+        shard: int | None = None,
+        **config: Any,
+    ) -> EmbeddedServer: ...
+
+
+class Named(Servable):
+    """A model that is known by its name and version alone: nothing is loaded."""
+
+    def __init__(self, name: str, version: int, folder: Path) -> None:
+        self.name = name
+        self.version = version
 
 
 def example(angle: float, exclude: tuple[bytes, ...] = (), feature: str = "angle") -> bytes:

@@ -7,6 +7,7 @@ import json
 import pickle
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -17,7 +18,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 ROWS, K = 64, 7
 
 
-def operations():
+def operations() -> dict[str, dict[str, set[str]]]:
     """By operation and attribute, the types that it may have; empty where it is no type, or may be any."""
     registered = op_def_pb2.OpList.FromString(pywrap_tf_session.TF_GetBuffer(pywrap_tf_session.TF_GetAllOpList()))
     return {
@@ -29,7 +30,7 @@ def operations():
     }
 
 
-answers = {"version": tf.__version__, "operations": operations()}
+answers: dict[str | tuple[str, str, str], Any] = {"version": tf.__version__, "operations": operations()}
 for folder, examples in json.loads(sys.argv[1]).items():
     signatures = tf.saved_model.load(folder).signatures
     rows = list(tf.data.TFRecordDataset(sorted(tf.io.gfile.glob(examples)), "GZIP").take(ROWS).as_numpy_iterator())

@@ -36,8 +36,10 @@ def run(shop: str, settings: list[str], name: str, point: str) -> None:
     """Export what is live, up to a point."""
     store: Any = STORES[Name(name)]
     if point == "writing":  # some of the rows are on their way
-        postgresql.chunks = half
-        parquet.write_whole = lambda path, content: killed(Path(path).write_bytes(content[: len(content) // 2]))
+        vars(postgresql)["chunks"] = half
+        vars(parquet)["write_whole"] = lambda path, content: killed(
+            Path(path).write_bytes(content[: len(content) // 2])
+        )
     elif point == "written":
         store.put = after(store.put)
     elif point == "checked":

@@ -78,7 +78,7 @@ def push(
     (folder / "index").mkdir(exist_ok=True)
     faiss_index.build(vectors, plan, 0).write(str(folder / "index"))
     files.write_ids(str(folder / "index"), ids_of(len(vectors)), columns(len(vectors)) if filters is None else filters)
-    described = files.Description(plan.kind, *vectors.shape, plan.lists, plan.probes, None, {})
+    described = files.Description(plan.kind, len(vectors), vectors.shape[1], plan.lists, plan.probes, None, {})
     files.write_description(str(folder / "index"), described)
     sources = {part: Source(str(folder / part)) for part in ("query_tower", "item_tower", "retriever", "index")}
     return PushFolder(str(root / "serving")).push(sources, day, run="run", model=f"model {seed}", metrics={})

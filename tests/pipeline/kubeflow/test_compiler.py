@@ -239,8 +239,8 @@ def test_the_steps_check_the_code_the_configuration_and_the_dataset(pipeline: di
         (tmp_path / file.name).write_bytes(file.read_bytes())
     found = [digest(tmp_path / SHOP.name)]
     for name in (SHOP.name, "features.yaml"):
-        with (tmp_path / name).open("a") as file:
-            file.write("# another\n")
+        with (tmp_path / name).open("a") as changed:
+            changed.write("# another\n")
         found.append(digest(tmp_path / SHOP.name))
     assert found[0] == digest(SHOP) and len(set(found)) == 3
 

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from datetime import date
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -141,7 +142,7 @@ def test_a_schedule_that_fires_on_the_25th_runs_the_24th(
         "--definition": digests.definition(SHOP, configuration.load(SHOP, settings)),
     }
     pasted = [here.get(before, word) for before, word in zip(["", *words], words, strict=False)]
-    monkeypatch.setattr(missed, "today", lambda: missed.date(2026, 11, 25))
+    monkeypatch.setattr(missed, "today", lambda: date(2026, 11, 25))
     begin = typer.Typer()
     begin.command()(run_node.step)
     assert pasted[:3] == ["python", "-m", "pipeline.run_node"]

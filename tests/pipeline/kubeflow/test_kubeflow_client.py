@@ -3,7 +3,8 @@
 import json
 import re
 import ssl
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
 
@@ -144,7 +145,7 @@ def test_a_run_at_work_is_waited_for_before_its_schedule_goes(
         modes.append(schedule["mode"])
         api.states[f"shop {run}"] = [next(states, "SUCCEEDED")]
 
-    monkeypatch.setattr(client.time, "sleep", sleep)
+    monkeypatch.setattr(time, "sleep", sleep)
     arguments = ("shop",) if command == "delete" else (package, "--cron", "0 0 5 * * *")
     said = ndr(api, command, *arguments)
     assert f"waits for unfinished run {run}" in said and other not in said
@@ -192,7 +193,7 @@ def test_a_replacement_that_was_interrupted_is_completed_by_the_same_command(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(client.time, "sleep", interrupt)
+        patched.setattr(time, "sleep", interrupt)
         said = ndr(api, "schedule", package, "--cron", "0 0 5 * * *", status=130)
     assert "paused until the same command is completed" in said
     assert [each["mode"] for each in api.named("recurringruns", "shop")] == ["DISABLE", "DISABLE"]
@@ -237,7 +238,8 @@ def test_a_name_of_the_servers_reaches_no_terminal_as_an_escape_sequence(api: Ap
 def asked(api: Api) -> list[str]:
     """The days in the order in which they were submitted, with a full stop each time a run was asked for its state."""
     days = [run["display_name"].removeprefix("shop ") for run in api.kept["runs"].values()]
-    words = {"POST /runs": lambda: days.pop(0), **{f"GET /runs/{run}": lambda: "." for run in api.kept["runs"]}}
+    words: dict[str, Callable[[], str]] = {f"GET /runs/{run}": lambda: "." for run in api.kept["runs"]}
+    words["POST /runs"] = lambda: days.pop(0)
     return [words[request]() for request in api.requests if request in words]
 
 
@@ -369,7 +371,7 @@ def test_a_backfill_that_is_interrupted_leaves_the_run_at_work(
     def interrupt(_: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(client.time, "sleep", interrupt)
+    monkeypatch.setattr(time, "sleep", interrupt)
     api.states["shop 2026-11-22"] = ["RUNNING"]
     said = ndr(api, "backfill", package, "--from", "2026-11-22", "--to", "2026-11-24", status=130)
     assert "A run that was started continues" in said and len(api.kept["runs"]) == 1

@@ -66,12 +66,12 @@ def a_run(day: date = FIRST, **changes: Any) -> Run:
     return replace(good, **changes)
 
 
-REFUSED = {
+REFUSED: dict[str, Any] = {
     "blessed": False,
     "version": None,
     "refused": ("recall_at_50_of_catalogue: 0.0400; expected at least 0.0500",),
 }
-FAILED = {
+FAILED: dict[str, Any] = {
     "state": "failed", "blessed": None, "version": None, "metrics": {}, "index": {}, "turnover": {}, **NOT_JUDGED,
     "fault": "Transform: no such column.",
     "steps": (Step("Interactions", "complete", "", 1.5), Step("Transform", "failed", "", 0.5)),

@@ -22,7 +22,7 @@ def test_neighbours_stay_neighbours() -> None:
 
 
 def test_items_that_are_all_alike_have_a_place_too() -> None:
-    assert np.isfinite(lay_out(np.ones((12, 4), np.float32) / 2)).all()
+    assert np.isfinite(lay_out(np.full((12, 4), 0.5, np.float32))).all()
 
 
 def test_the_most_frequent_values_are_groups_of_their_own() -> None:

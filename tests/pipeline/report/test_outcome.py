@@ -10,7 +10,7 @@ from pipeline.report.outcome import Outcome, day_runs, outcome, reasons, verdict
 from pipeline.words import blessing_words
 from tests.pipeline.report.made_up import BY_DAY, FAILED, REFUSED, a_run
 
-PASSED_OVER = {"state": "passed over", "version": None, "blessed": None}
+PASSED_OVER: dict[str, Any] = {"state": "passed over", "version": None, "blessed": None}
 
 
 @pytest.mark.parametrize(

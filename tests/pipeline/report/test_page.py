@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -95,7 +96,7 @@ def test_everything_is_there() -> None:
     links = {each["href"] for each in parsed.elements["a"]}
     assert {f"#run-{run.run}" for run in found.days} <= links
     assert all(each.get("aria-label") for each in parsed.elements["svg"] if each.get("role") == "img")
-    assert len([each for each in parsed.elements["circle"] if each.get("data-tip", "").startswith("Item ")]) == 25
+    assert len([each for each in parsed.elements["circle"] if (each.get("data-tip") or "").startswith("Item ")]) == 25
 
 
 def test_tried_settings_are_shown_with_their_recall() -> None:
@@ -145,7 +146,7 @@ def test_missing_parts_leave_a_sentence() -> None:
         {"metrics": {"all": {"candidate": {"recall_at_5": [float("nan"), None, None]}, "interactions": 0}}},
     ],
 )
-def test_a_single_day_of_which_little_is_known_has_a_page(changes: dict[str, object]) -> None:
+def test_a_single_day_of_which_little_is_known_has_a_page(changes: dict[str, Any]) -> None:
     assert "Lineage of" in Parsed(page.render(facts([a_run(**changes)]), CONFIG)).text
 
 
