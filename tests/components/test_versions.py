@@ -4,6 +4,8 @@ import contextlib
 import hashlib
 import json
 import os
+import re
+import tempfile
 from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
@@ -20,15 +22,80 @@ from tests.components.pushes import DAY, INDEX_FILES, MODELS, PARTS, push, sourc
 from tests.odd_manifests import write_odd_files
 
 FIRST, SECOND, THIRD = 20261124001, 20261124002, 20261124003
-# Until a push is complete in staging. A model: a makedirs each for the folder, its assets and its variables, the opening of three
-# files, and a write for each and its end (the empty one has the end only). The index: a makedirs, three files. The manifest: a
-# makedirs, a file that is written at once, a rename.
-STAGED = 3 * (3 + 3 + 2 * 2 + 1) + (1 + 3 * 3) + (1 + 2 + 1)
-# The whole push: for each part, and for the manifest, a makedirs and a rename; the deletion of the empty staged folder.
-PUSH = STAGED + 5 * 2 + 1
-# A removal: makedirs; a rename for the manifest and for each part; the deletion of three files in three folders for each model, of
-# three files in one for the index, of the manifest, of the version's folder.
-REMOVAL = 1 + 5 + 3 * (3 + 3) + (3 + 1) + 1 + 1
+
+
+class KilledError(Exception):
+    pass
+
+
+@contextlib.contextmanager
+def changes(before: Callable[[str], None]) -> Iterator[None]:
+    """Calls a function before each change of the file system, with its name and what it changes; a tree goes entry by entry."""
+
+    def watched(operation: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            before(f"{operation.__name__} {arguments[-1]!s}")
+            return operation(*arguments, **options)
+
+        return call
+
+    unlink, rmdir, open_file = watched(os.unlink), watched(os.rmdir), fileio.open
+    create = watched(open_file)
+
+    def rmtree(path: str) -> None:
+        for folder, folders, names in os.walk(path, topdown=False):
+            for name in names:
+                unlink(Path(folder, name))
+            for name in folders:
+                rmdir(Path(folder, name))
+        rmdir(path)
+
+    def open_watched(path: str, mode: str = "r") -> Any:
+        if "w" not in mode:
+            return open_file(path, mode)
+        file = create(path, mode)
+        file.write = watched(file.write)
+        return file
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("rename", "makedirs", "remove"):
+            patch.setattr(fileio, name, watched(getattr(fileio, name)))
+        patch.setattr(fileio, "rmtree", rmtree)
+        patch.setattr(fileio, "open", open_watched)
+        yield
+
+
+@contextlib.contextmanager
+def killed_after(operations: int) -> Iterator[None]:
+    """Runs its body until a number of changes of the file system are done."""
+    left = [operations]
+
+    def before(_: str) -> None:
+        if not left[0]:
+            raise KilledError
+        left[0] -= 1
+
+    with contextlib.suppress(KilledError), changes(before):
+        yield
+
+
+def changes_of(action: Callable[[Path], object]) -> list[str]:
+    """What an action changes, in order, of a folder with two versions."""
+    made: list[str] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("one", "two"):
+            push(Path(folder, "serving"), Path(folder, name))
+        with changes(made.append):
+            action(Path(folder))
+    return made
+
+
+PUSHED = changes_of(lambda folder: push(folder / "serving", folder / "three"))
+PUSH, REMOVAL = len(PUSHED), len(changes_of(lambda folder: PushFolder(str(folder / "serving")).retain(1)))
+# The changes until a version is complete in staging: the last of them gives its manifest its name there.
+STAGED = 1 + next(
+    number for number, change in enumerate(PUSHED) if re.fullmatch(r"rename .*/\.staging/\d+/manifest\.json", change)
+)
 
 
 def visible(root: Path) -> list[str]:
@@ -63,51 +130,6 @@ def whole(root: Path) -> bool:
         for part in PARTS
         for folder in (root / part).glob("*")
     )
-
-
-class KilledError(Exception):
-    pass
-
-
-@contextlib.contextmanager
-def killed_after(operations: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Runs its body until a number of changes of the file system are done; a tree is deleted entry by entry."""
-    left = [operations]
-
-    def mortal(operation: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any, **options: Any) -> Any:
-            if not left[0]:
-                raise KilledError
-            left[0] -= 1
-            return operation(*arguments, **options)
-
-        return call
-
-    unlink, rmdir, open_file = mortal(os.unlink), mortal(os.rmdir), fileio.open
-    create = mortal(open_file)
-
-    def rmtree(path: str) -> None:
-        for folder, folders, names in os.walk(path, topdown=False):
-            for name in names:
-                unlink(Path(folder, name))
-            for name in folders:
-                rmdir(Path(folder, name))
-        rmdir(path)
-
-    def open_mortal(path: str, mode: str = "r") -> Any:
-        if "w" not in mode:
-            return open_file(path, mode)
-        file = create(path, mode)
-        file.write = mortal(file.write)
-        return file
-
-    with monkeypatch.context() as patch:
-        for name in ("rename", "makedirs", "remove"):
-            patch.setattr(fileio, name, mortal(getattr(fileio, name)))
-        patch.setattr(fileio, "rmtree", rmtree)
-        patch.setattr(fileio, "open", open_mortal)
-        with contextlib.suppress(KilledError):
-            yield
 
 
 def test_all_parts_carry_one_version_named_by_day_and_revision(tmp_path: Path) -> None:
@@ -257,12 +279,10 @@ def test_a_day_has_999_revisions(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("operations", range(PUSH + 1))
-def test_a_push_killed_after_any_operation_is_put_right(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operations: int
-) -> None:
+def test_a_push_killed_after_any_operation_is_put_right(tmp_path: Path, operations: int) -> None:
     root, finished = tmp_path / "serving", False
     push(root, tmp_path / "before", date(2026, 11, 20))
-    with killed_after(operations, monkeypatch):
+    with killed_after(operations):
         push(root, tmp_path / "one")
         finished = True
     assert finished == (operations == PUSH)
@@ -275,12 +295,10 @@ def test_a_push_killed_after_any_operation_is_put_right(
 
 
 @pytest.mark.parametrize("operations", range(0, PUSH + 1, 2))
-def test_a_rollback_killed_after_any_operation_is_put_right(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operations: int
-) -> None:
+def test_a_rollback_killed_after_any_operation_is_put_right(tmp_path: Path, operations: int) -> None:
     root = three_versions(tmp_path)
     source = PushFolder(str(root)).manifests()[1]
-    with killed_after(operations, monkeypatch):
+    with killed_after(operations):
         PushFolder(str(root)).restore(source)
     completed = PushFolder(str(root)).recover()
     # Complete in staging is as good as done, and told to whoever recovers it; nothing else is left of it.
@@ -371,14 +389,12 @@ def test_nothing_is_retained_where_nothing_was_pushed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("operations", range(REMOVAL + 1))
-def test_a_removal_killed_after_any_operation_is_put_right(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operations: int
-) -> None:
+def test_a_removal_killed_after_any_operation_is_put_right(tmp_path: Path, operations: int) -> None:
     root, finished = tmp_path / "serving", False
     for name in ("one", "two"):
         push(root, tmp_path / name)
     folder = PushFolder(str(root))
-    with killed_after(operations, monkeypatch):
+    with killed_after(operations):
         folder.retain(1)
         finished = True
     assert finished == (operations == REMOVAL)
@@ -394,11 +410,9 @@ def test_a_removal_killed_after_any_operation_is_put_right(
 
 
 @pytest.mark.parametrize("operations", range(0, PUSH + 1, 3))
-def test_a_push_killed_after_any_operation_survives_a_removal(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operations: int
-) -> None:
+def test_a_push_killed_after_any_operation_survives_a_removal(tmp_path: Path, operations: int) -> None:
     root = three_versions(tmp_path)
-    with killed_after(operations, monkeypatch):
+    with killed_after(operations):
         push(root, tmp_path / "late", date(2026, 11, 20))  # lower than what is there
     pushed = [20261120001] if operations >= STAGED else []
     assert PushFolder(str(root)).retain(4) == [FIRST]
@@ -489,12 +503,10 @@ def test_what_a_day_pushed_is_retained_however_often_it_is_refreshed(tmp_path: P
 
 
 @pytest.mark.parametrize("operations", range(0, PUSH, 3))
-def test_a_refresh_killed_after_any_operation_is_put_right(
-    operations: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_refresh_killed_after_any_operation_is_put_right(operations: int, tmp_path: Path) -> None:
     root = tmp_path / "serving"
     push(root, tmp_path / "one")
-    with killed_after(operations, monkeypatch):
+    with killed_after(operations):
         refresh(root, tmp_path / "one", FIRST, "noon")
     found = refresh(root, tmp_path / "one", FIRST, "noon")
     assert found.version == SECOND and numbers(root) == [FIRST, SECOND] and not PushFolder(str(root)).verify(SECOND)
