@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 import jsonschema
+import markdown
 import pytest
 import yaml
 
@@ -55,3 +56,14 @@ def test_editors_are_given_a_schema_that_takes_our_own_files(hooks: ModuleType, 
 def test_every_command_is_there_with_its_options(hooks: ModuleType) -> None:
     commands = hooks.commands()
     assert "## `ndr kubeflow" in commands and "--newest-within" in commands and str(PROJECT) not in commands
+
+
+def test_the_page_of_the_loss_has_the_example() -> None:
+    """Regression: a formatter of Python took the line that includes the file for a comparison, and the page showed that line."""
+    page = (PROJECT / "docs" / "python.md").read_text()
+    shown = markdown.markdown(
+        page,
+        extensions=["pymdownx.superfences", "pymdownx.snippets"],
+        extension_configs={"pymdownx.snippets": {"base_path": [str(PROJECT / "docs")], "check_paths": True}},
+    )
+    assert "InBatchSoftmax" in shown and "adagrad" in shown.lower() and "--8" not in shown
