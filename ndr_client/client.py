@@ -89,20 +89,20 @@ class Client:
         token: str | None = None,
     ) -> None:
         self._channels = {
-            each: connection.connect(each, attempts, tls, token) for each in dict.fromkeys([address, *shards])
+            server: connection.connect(server, attempts, tls, token) for server in dict.fromkeys([address, *shards])
         }
         self._timeout = timeout
         predict = {
-            each: channel.unary_unary(
+            server: channel.unary_unary(
                 f"/{connection.PREDICTION}/Predict",
                 protocol.PredictRequest.SerializeToString,
                 protocol.PredictResponse.FromString,
             )
-            for each, channel in self._channels.items()
+            for server, channel in self._channels.items()
         }
         self._predict = predict[address]
         retrievers = served.shard_names(served.RETRIEVER, max(1, len(shards)))
-        self._retrievers = {name: predict[each] for name, each in zip(retrievers, shards or [address], strict=True)}
+        self._retrievers = {name: predict[server] for name, server in zip(retrievers, shards or [address], strict=True)}
         self._status = self._channels[address].unary_unary(
             f"/{connection.MODEL}/GetModelStatus",
             protocol.StatusRequest.SerializeToString,
@@ -166,8 +166,8 @@ class Client:
             inputs[served.EXCLUDE] = _padded(exclude or [[]] * batch)
             if where is not None:
                 inputs[served.WHERE] = _padded(where)
-        elif given := [name for name, values in texts.items() if values is not None]:
-            raise ValueError(f"{given[0]}: expected None beside Examples, which have a feature {given[0]} for it")
+        elif passed := [name for name, values in texts.items() if values is not None]:
+            raise ValueError(f"{passed[0]}: expected None beside Examples, which have a feature {passed[0]} for it")
         return self._retrieved(signature, inputs, k, batch, version)
 
     def similar(
@@ -195,15 +195,15 @@ class Client:
         """
         answer = self.embed(served.ITEM_TOWER, items, version)
         embedding = answer.outputs[served.EMBEDDING]
-        for name, given in (("ids", ids), (served.EXCLUDE, exclude), (served.WHERE, where)):
-            if given is not None and len(given) != len(embedding):
-                raise ValueError(f"{name}: expected one for each of {len(embedding)} items, received {len(given)}")
-        left_out = [[own, *others] for own, others in zip(ids, exclude or [[]] * len(ids), strict=True)]
+        for name, values in (("ids", ids), (served.EXCLUDE, exclude), (served.WHERE, where)):
+            if values is not None and len(values) != len(embedding):
+                raise ValueError(f"{name}: expected one for each of {len(embedding)} items, received {len(values)}")
+        left_out = [[id_, *excluded] for id_, excluded in zip(ids, exclude or [[]] * len(ids), strict=True)]
         inputs = {served.EMBEDDING: embedding, served.EXCLUDE: _padded(left_out)}
         if where is not None:
             inputs[served.WHERE] = _padded(where)
-        found = self._retrieved(served.EMBEDDINGS_SIGNATURE, inputs, k, len(embedding), answer.version)
-        return replace(found, label=answer.label)
+        nearest = self._retrieved(served.EMBEDDINGS_SIGNATURE, inputs, k, len(embedding), answer.version)
+        return replace(nearest, label=answer.label)
 
     def _retrieved(
         self, signature: str, inputs: Mapping[str, ArrayLike], k: int | Sequence[int], batch: int, version: Version
@@ -211,8 +211,8 @@ class Client:
         wanted = np.broadcast_to(np.asarray(k, np.int32), batch)
         width = max(wanted, default=0)  # TF Serving's answers are as wide as its batch needed
         answers = self._answers(signature, {**inputs, served.K: wanted}, version)
-        found = [(a.outputs[served.ITEM_IDS][:, :width], a.outputs[served.SCORES][:, :width]) for a in answers]
-        ids, scores = found[0] if len(found) == 1 else merged(found, wanted)
+        shard_answers = [(a.outputs[served.ITEM_IDS][:, :width], a.outputs[served.SCORES][:, :width]) for a in answers]
+        ids, scores = shard_answers[0] if len(shard_answers) == 1 else merged(shard_answers, wanted)
         return Found(ids, scores, answers[0].version, answers[0].label)
 
     def _answers(self, signature: str, inputs: Mapping[str, ArrayLike], version: Version) -> list[Answer]:
@@ -226,11 +226,11 @@ class Client:
             )
 
         asked = {name: ask(name, version) for name in self._retrievers}
-        answers = {name: _answer(each.result(), version) for name, each in asked.items()}
+        answers = {name: _answer(call.result(), version) for name, call in asked.items()}
         # A version becomes live on one server after the other: the older one is still on all of them.
-        oldest = min(each.version for each in answers.values())
-        again = {name: ask(name, oldest) for name, each in answers.items() if each.version != oldest}
-        answers |= {name: _answer(each.result(), version) for name, each in again.items()}
+        oldest = min(answer.version for answer in answers.values())
+        again = {name: ask(name, oldest) for name, answer in answers.items() if answer.version != oldest}
+        answers |= {name: _answer(call.result(), version) for name, call in again.items()}
         return list(answers.values())
 
     def predict(self, model: str, signature: str, inputs: Mapping[str, ArrayLike], version: Version = None) -> Answer:
@@ -263,7 +263,7 @@ class Client:
                 return []
             raise
         available = protocol.StatusResponse.AVAILABLE
-        return sorted((each.version for each in response.versions if each.state == available), reverse=True)
+        return sorted((status.version for status in response.versions if status.state == available), reverse=True)
 
 
 def predict_request(
@@ -303,5 +303,5 @@ def _inputs(rows: Rows) -> tuple[str, dict[str, Any]]:
 
 def _padded(lists: Texts) -> NDArray[Any]:
     width = max(map(len, lists), default=0)
-    rows = [[*each, *[served.NO_ITEM] * (width - len(each))] for each in lists]
+    rows = [[*values, *[served.NO_ITEM] * (width - len(values))] for values in lists]
     return np.array(rows, object).reshape(len(rows), width)

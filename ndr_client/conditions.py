@@ -52,7 +52,7 @@ def grammar(numbers: Mapping[str, bool]) -> Grammar:
             groups.append(len(groups) * 3)
         if shown := [name for name in names if not name.startswith("_")]:
             words.append(f"{' or '.join(shown)} with {', '.join(operators[:-1])} or {operators[-1]} and {described}")
-    name, operator, value = ("".join(rf"\{start + part}" for start in groups) for part in (1, 2, 3))
+    name, operator, value = ("".join(rf"\{start + offset}" for start in groups) for offset in (1, 2, 3))
     return Grammar(f"^(?:{'|'.join(alternatives)})$", (name, operator, value), "; ".join(words))
 
 
@@ -70,17 +70,17 @@ class Condition(NamedTuple):
     value: str
 
 
-def parse(written: str | bytes, known: Grammar) -> Condition:
+def parse(written: str | bytes, accepted: Grammar) -> Condition:
     """Parse a condition.
 
     Raises:
         ValueError: it is invalid.
     """
     text = written.decode(errors="backslashreplace") if isinstance(written, bytes) else written
-    match = re.fullmatch(known.pattern, text)
+    match = re.fullmatch(accepted.pattern, text)
     if match is None:
-        raise ValueError(f"where: expected {known.words}; received {text[:200]}")
-    name, operator, value = (part for part in match.groups() if part is not None)
+        raise ValueError(f"where: expected {accepted.words}; received {text[:200]}")
+    name, operator, value = (group for group in match.groups() if group is not None)
     return Condition(name, operator, value)
 
 
@@ -101,7 +101,8 @@ class IdColumn:
     def passing(self, conditions: Sequence[Condition]) -> NDArray[np.bool_]:
         """Return [items], whether they meet all of some conditions on this column."""
         any_of, none_of = (
-            [each.value.encode() for each in conditions if each.operator == operator] for operator in (ANY_OF, NONE_OF)
+            [condition.value.encode() for condition in conditions if condition.operator == operator]
+            for operator in (ANY_OF, NONE_OF)
         )
         passing = ~self._have(none_of)
         return passing & self._have(any_of) if any_of else passing
@@ -127,9 +128,9 @@ class NumberColumn:
     def passing(self, conditions: Sequence[Condition]) -> NDArray[np.bool_]:
         """Return [items], whether they meet all of some conditions on this column."""
         by = {
-            operator: np.array([float(each.value) for each in conditions if each.operator == operator]).astype(
-                np.float32
-            )
+            operator: np.array(
+                [float(condition.value) for condition in conditions if condition.operator == operator]
+            ).astype(np.float32)
             for operator in (ANY_OF, NONE_OF, AT_LEAST, AT_MOST)
         }
         passing = ~np.isin(self._numbers, by[NONE_OF])
@@ -159,8 +160,9 @@ class Columns:
         """
         if not self._columns:
             raise ValueError("where: expected no conditions, as features.yaml declares no catalogue.filters")
-        asked = [parse(each, self._grammar) for each in where if each]
+        asked = [parse(text, self._grammar) for text in where if text]
         of_columns = [
-            column.passing([each for each in asked if each.name == name]) for name, column in self._columns.items()
+            column.passing([condition for condition in asked if condition.name == name])
+            for name, column in self._columns.items()
         ]
         return np.logical_and.reduce(of_columns)

@@ -37,8 +37,8 @@ def example(features: Mapping[str, Value | Sequence[Value]]) -> bytes:
         TypeError: the values of a feature are not all text or all numbers.
     """
     message = protocol.Example()
-    for name, given in features.items():
-        values = [given] if isinstance(given, str | bytes | int | float) else list(given)
+    for name, content in features.items():
+        values = [content] if isinstance(content, str | bytes | int | float) else list(content)
         feature = message.features.feature[name]
         if all(isinstance(value, str | bytes) for value in values):
             feature.texts.value.extend(value.encode() if isinstance(value, str) else value for value in values)

@@ -120,12 +120,12 @@ class Index:
             passing: as in `search`.
         """
         scores, rows = self.search(queries, k + repeated.shape[1], passing)
-        own = self.rows(repeated)
-        vectors = self.faiss.reconstruct_batch(np.maximum(own, 0).ravel()).reshape(*own.shape, -1)
-        may_be = own >= 0 if passing is None else (own >= 0) & passing[own]
+        repeated_rows = self.rows(repeated)
+        vectors = self.faiss.reconstruct_batch(np.maximum(repeated_rows, 0).ravel()).reshape(*repeated_rows.shape, -1)
+        may_be = repeated_rows >= 0 if passing is None else (repeated_rows >= 0) & passing[repeated_rows]
         own_scores = np.where(may_be, np.einsum("qw,qew->qe", queries, vectors) + bonuses, -np.inf)
-        is_own = (rows[:, :, np.newaxis] == own[:, np.newaxis, :]).any(axis=2) | (rows < 0)
-        all_rows = np.concatenate([np.where(is_own, -1, rows), np.where(may_be, own, -1)], axis=1)
+        is_own = (rows[:, :, np.newaxis] == repeated_rows[:, np.newaxis, :]).any(axis=2) | (rows < 0)
+        all_rows = np.concatenate([np.where(is_own, -1, rows), np.where(may_be, repeated_rows, -1)], axis=1)
         all_scores = np.concatenate([np.where(is_own, -np.inf, scores), own_scores], axis=1)
         order = np.argsort(-all_scores, axis=1, kind="stable")[:, :k]
         return np.take_along_axis(all_scores, order, axis=1), np.take_along_axis(all_rows, order, axis=1)
@@ -179,7 +179,7 @@ class FaissClient:
         if isinstance(rows, Sequence):
             if where is not None:
                 raise ValueError(f"where: expected None beside Examples, which have a feature {served.WHERE} for it")
-            where = [examples.texts(each, served.WHERE) for each in rows]
+            where = [examples.texts(example, served.WHERE) for example in rows]
         shards = self._current()
         try:
             answer = self._client.embed(tower, rows, shards[0].version)
@@ -189,7 +189,7 @@ class FaissClient:
             shards = self._current(at_once=True)  # the server has unloaded that version since
             answer = self._client.embed(tower, rows, shards[0].version)
         size = len(answer.outputs[served.EMBEDDING])
-        wanted = [tuple(each) for each in where] if where is not None else [()] * size
+        wanted = [tuple(conditions) for conditions in where] if where is not None else [()] * size
         if len(wanted) != size:
             raise ValueError(f"where: expected conditions for each of {size} rows, received {len(wanted)}")
         answers = [_answer(index, answer.outputs, k, wanted) for index in shards]
@@ -242,14 +242,14 @@ def _answer(
     index: Index, outputs: dict[str, NDArray[Any]], k: int, wanted: list[tuple[Any, ...]]
 ) -> tuple[NDArray[Any], NDArray[np.float32]]:
     """Return [batch, k] ids and scores, given the tower's outputs and each query's conditions."""
-    scores, found = np.zeros((len(wanted), k), np.float32), np.full((len(wanted), k), -1)
+    scores, positions = np.zeros((len(wanted), k), np.float32), np.full((len(wanted), k), -1)
     for conditions in dict.fromkeys(wanted):
-        some = np.array([each == conditions for each in wanted])
+        some = np.array([asked == conditions for asked in wanted])
         of_some = {name: values[some] for name, values in outputs.items()}
         passing = index.columns.passing(conditions) if any(conditions) else None
-        scores[some], found[some] = _search(index, of_some, k, passing)
-    none = found < 0
-    return np.where(none, served.NO_ITEM.encode(), index.ids[found]), np.where(
+        scores[some], positions[some] = _search(index, of_some, k, passing)
+    none = positions < 0
+    return np.where(none, served.NO_ITEM.encode(), index.ids[positions]), np.where(
         none, np.float32(served.NO_SCORE), scores
     )
 

@@ -24,8 +24,8 @@ def parse(text: bytes) -> Any:
     Raises:
         ValueError: it is something else.
     """
-    if (found := nesting(text)) > DEEPEST:
-        raise ValueError(f"expected at most {DEEPEST} levels of lists and objects, received {found}")
+    if (depth := nesting(text)) > DEEPEST:
+        raise ValueError(f"expected at most {DEEPEST} levels of lists and objects, received {depth}")
     return json.loads(text.decode())
 
 

@@ -51,11 +51,11 @@ class Pushed:
         """The SavedModels that belong to a version and are not in this one: a tower, the retriever, or that of a shard."""
         return [name for model in MODELS for name in names_of(model, self.parts) if name not in self.parts]
 
-    def faults(self, parts: Iterable[str] | None = None) -> list[str]:
+    def faults(self, components: Iterable[str] | None = None) -> list[str]:
         """Read every file of the version and compare it with the manifest.
 
         Args:
-            parts: the components to read; by default all.
+            components: the components to read; by default all.
 
         Returns:
             A sentence for each fault: a component or file that is missing, differs, is not in the manifest, or is a link out of the
@@ -64,10 +64,14 @@ class Pushed:
         Raises:
             OSError: a file cannot be read.
         """
-        return [fault for part in (self.parts if parts is None else parts) for fault in self._faults_of(part)]
+        return [
+            fault
+            for component in (self.parts if components is None else components)
+            for fault in self._faults_of(component)
+        ]
 
-    def _faults_of(self, part: str) -> Iterator[str]:
-        folder = self.parts[part]
+    def _faults_of(self, component: str) -> Iterator[str]:
+        folder = self.parts[component]
         place = folder.relative_to(self.root)
         if not folder.is_dir():
             yield f"{place} is missing"
@@ -79,18 +83,18 @@ class Pushed:
             return
         if not self.files:
             return
-        expected, found = (
-            self.files.get(part, {}),
+        expected, actual = (
+            self.files.get(component, {}),
             {path.relative_to(folder).as_posix(): path for path in _files(folder)},
         )
-        for name in sorted({*expected, *found}):
-            if name not in found:
+        for name in sorted({*expected, *actual}):
+            if name not in actual:
                 yield f"{place}/{name} is missing"
             elif name not in expected:
                 yield f"{place}/{name} does not belong there"
-            elif (size := found[name].stat().st_size) != expected[name][0]:
+            elif (size := actual[name].stat().st_size) != expected[name][0]:
                 yield f"{place}/{name} has {size:,} bytes instead of {expected[name][0]:,}"
-            elif _sha256(found[name]) != expected[name][1]:
+            elif _sha256(actual[name]) != expected[name][1]:
                 yield f"{place}/{name} has another content than what was pushed"
 
 
@@ -125,7 +129,7 @@ class Manifests:
                         "%s: expected a version's manifest, found something else: %s. Move it away.", path, odd[name]
                     )
         self._reported = odd
-        return sorted(pushed, key=lambda each: each.version)
+        return sorted(pushed, key=lambda entry: entry.version)
 
     def names(self, version: int) -> bool:
         """Return whether there is a manifest of this version, even one that cannot be read now.
@@ -151,9 +155,9 @@ def _read(root: Path, name: str) -> Pushed:
     version = content["version"]
     if type(version) is not int or f"{version}.json" != name or not 0 < version <= HIGHEST_VERSION:
         raise ValueError("expected a version that is a positive int64 and the name of the file")
-    parts = {part: root / _inside(place) for part, place in content["parts"].items()}
-    files = {part: _digests(each) for part, each in content.get("files", {}).items()}
-    return Pushed(root, version, parts, files, status.st_mtime)
+    components = {component: root / _inside(place) for component, place in content["parts"].items()}
+    files = {component: _digests(digests) for component, digests in content.get("files", {}).items()}
+    return Pushed(root, version, components, files, status.st_mtime)
 
 
 def _inside(place: str) -> PurePosixPath:

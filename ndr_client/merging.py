@@ -22,9 +22,9 @@ def merged(answers: Sequence[Answer], k: NDArray[np.int32]) -> Answer:
     Returns:
         [batch, largest k] ids and scores; fewer columns if the shards found fewer items together.
     """
-    all_ids, all_scores = (np.concatenate(each, axis=1) for each in zip(*answers, strict=True))
+    all_ids, all_scores = (np.concatenate(arrays, axis=1) for arrays in zip(*answers, strict=True))
     order = np.argsort(-all_scores, axis=1, kind="stable")
-    all_ids, all_scores = (np.take_along_axis(each, order, axis=1) for each in (all_ids, all_scores))
+    all_ids, all_scores = (np.take_along_axis(array, order, axis=1) for array in (all_ids, all_scores))
     has_ties = ((np.diff(all_scores, axis=1) == 0) & (all_scores[:, 1:] > served.NO_SCORE)).any(axis=1)
     for row in np.flatnonzero(has_ties).tolist():
         items, values = all_ids[row], all_scores[row]

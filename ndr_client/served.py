@@ -26,8 +26,8 @@ def is_of_shard(name: str, shard: int) -> bool:
 
 def names_of(component: str, names: Iterable[str]) -> tuple[str, ...]:
     """Return the names of a component that a version with any of them must have: its own, or those of all shards."""
-    found = next((name for name in names if undivided(name) == component), component)
-    return (component,) if found == component else shard_names(component, int(found.rpartition("-")[2]))
+    stored = next((name for name in names if undivided(name) == component), component)
+    return (component,) if stored == component else shard_names(component, int(stored.rpartition("-")[2]))
 
 
 def models_of(names: Iterable[str]) -> list[str]:

@@ -45,8 +45,8 @@ def to_message(values: ArrayLike) -> protocol.Tensor:
     array = to_array(values)
     dtype = _DTYPES.get(array.dtype)
     if dtype is None:
-        known = ", ".join(str(each) for each in _DTYPES)
-        raise ValueError(f"expected values of a dtype of {known}, received {array.dtype}")
+        expected = ", ".join(str(kind) for kind in _DTYPES)
+        raise ValueError(f"expected values of a dtype of {expected}, received {array.dtype}")
     message = protocol.Tensor(dtype=dtype)
     for size in array.shape:
         message.shape.dim.add(size=size)
@@ -68,8 +68,8 @@ def to_values(message: protocol.Tensor, name: str) -> NDArray[Any]:
         ValueError: shape, dtype and values contradict each other, or the client does not know the dtype.
     """
     if message.dtype not in _FORMS:
-        known = ", ".join(protocol.DataType.Name(each) for each in _FORMS)
-        raise ValueError(f"{name}: expected a dtype of {known}, received TensorFlow's number {message.dtype}")
+        expected = ", ".join(protocol.DataType.Name(number) for number in _FORMS)
+        raise ValueError(f"{name}: expected a dtype of {expected}, received TensorFlow's number {message.dtype}")
     dtype, field = _FORMS[message.dtype]
     shape = tuple(dim.size for dim in message.shape.dim)
     count = math.prod(shape)

@@ -58,11 +58,11 @@ def a_day(text: str) -> date:
 
 def a_duration(text: str) -> timedelta:
     """Parse a duration from the command line: a number and s, m, h or d."""
-    found = re.fullmatch(r"(\d{1,6}(?:\.\d{1,3})?)([smhd])", text)
-    if not found or not float(found[1]):
+    match = re.fullmatch(r"(\d{1,6}(?:\.\d{1,3})?)([smhd])", text)
+    if not match or not float(match[1]):
         raise typer.BadParameter(f"expected a duration such as 90m, 30h or 2d, received {text!r}")
     units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-    return timedelta(**{units[found[2]]: float(found[1])})
+    return timedelta(**{units[match[2]]: float(match[1])})
 
 
 FirstDayOption = Annotated[Any, typer.Option("--from", parser=a_day, metavar="YYYY-MM-DD", help="The first UTC day.")]

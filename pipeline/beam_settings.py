@@ -58,19 +58,19 @@ class JobServerSettings(Declaration):
     def arguments(self) -> list[str]:
         """The pipeline options of Beam."""
         # Beam's default of five minutes also limits how long it watches a job, at least on Prism.
-        made = [
+        arguments = [
             f"--runner={JOB_SERVER_RUNNER}",
             f"--job_endpoint={self.endpoint}",
             f"--job_server_timeout={JOB_SECONDS}",
         ]
         if self.artifact_endpoint:
-            made.append(f"--artifact_endpoint={self.artifact_endpoint}")
-        made.append(f"--environment_type={self.workers.type.upper()}")
+            arguments.append(f"--artifact_endpoint={self.artifact_endpoint}")
+        arguments.append(f"--environment_type={self.workers.type.upper()}")
         if self.workers.type == "external":
-            made.append(f"--environment_config={self.workers.address}")
+            arguments.append(f"--environment_config={self.workers.address}")
         if self.parallelism:
-            made.append(f"--parallelism={self.parallelism}")
-        return made
+            arguments.append(f"--parallelism={self.parallelism}")
+        return arguments
 
 
 class RunnerSettings(Declaration):
@@ -99,17 +99,17 @@ class RunnerSettings(Declaration):
     def arguments(self) -> list[str]:
         """The pipeline options of Beam; the last of an option counts."""
         if self.job_server:
-            made = self.job_server.arguments
+            arguments = self.job_server.arguments
         else:
             # Not Beam's own default, `DirectRunner`: it first fetches a program from GitHub in each step.
             mode = "in_memory" if self.workers == 1 else "multi_processing"
-            made = [
+            arguments = [
                 f"--runner={LOCAL_RUNNER}",
                 f"--direct_num_workers={self.workers}",
                 f"--direct_running_mode={mode}",
             ]
         # Without an option that names an image, TFX packs its own sources for the workers in every step. They have them.
-        return [*made, "--sdk_container_image=none", *self.options]
+        return [*arguments, "--sdk_container_image=none", *self.options]
 
 
 class BeamSettings(RunnerSettings):
@@ -128,5 +128,7 @@ class BeamSettings(RunnerSettings):
     @property
     def engines(self) -> list[RunnerSettings]:
         """The distinct settings that have a job server."""
-        found = {tuple(each.arguments): each for each in (self, *self.steps.values()) if each.job_server}
-        return list(found.values())
+        engines = {
+            tuple(settings.arguments): settings for settings in (self, *self.steps.values()) if settings.job_server
+        }
+        return list(engines.values())

@@ -112,19 +112,19 @@ class Config(Declaration):
         Raises:
             UserError: as `feature_spec`.
         """
-        spec, found = self.feature_spec(), []
+        spec, cautions = self.feature_spec(), []
         if not spec.content_features:
-            found.append(
+            cautions.append(
                 f"{self.dataset / features.FILE_NAME}: item: items have no feature but their id, so the model cannot "
                 "recommend an item before its first interaction. Give the item tower features of a new item, such as kind or maker."
             )
         if spec.history and self.data.window_days + self.data.history_before(self.data.window_days) == 1:
             name, feature = spec.history
-            found.append(
+            cautions.append(
                 f"data.history_days: with 0 and data.window_days: 1, {name} holds only the same day's earlier items in training, "
                 f"but a request's last {feature.last} items of any day. Leave history_days out, and a week is read for histories."
             )
-        return found
+        return cautions
 
     def feature_spec(self) -> FeatureSpec:
         """Read the dataset's feature specification.

@@ -172,7 +172,7 @@ def create_pipeline(config: Config, day: date) -> Pipeline:
         pusher,
     ]
     set_runners(components, config.beam)
-    steps = [each.id for each in components if isinstance(each, BaseBeamComponent)]
+    steps = [component.id for component in components if isinstance(component, BaseBeamComponent)]
     if unknown := sorted(set(config.beam.steps) - set(steps)):
         raise UserError(
             f"beam.steps: expected steps that Beam runs ({', '.join(steps)}), received {', '.join(unknown)}."

@@ -111,8 +111,8 @@ class Data:
             self.statistics, day_before.outputs[STATISTICS_KEY], config.validation, spec
         ).with_id("InteractionDrift")
         self.checks = [of_interactions.validator, of_catalogue.validator, drift]
-        given = [node for node in (before, catalogue, users, interactions) if node]
-        self.nodes = (*given, *of_interactions.nodes, *of_catalogue.nodes, day_before, drift)
+        generators = [node for node in (before, catalogue, users, interactions) if node]
+        self.nodes = (*generators, *of_interactions.nodes, *of_catalogue.nodes, day_before, drift)
 
 
 class Checks:

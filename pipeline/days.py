@@ -48,8 +48,8 @@ def given(config: Config, day: date, compiled: pipeline_pb2.Pipeline, records: R
             base_catalogue = before.base_catalogue
     files = input_files(config, day, goes_on=base_model != 0)
     # Leaves out the deployment: TFX serialises it in another order in each process, and the code's digest covers it.
-    parts = [*(node.SerializeToString(deterministic=True).hex() for node in compiled.nodes), *files]
-    digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    inputs = [*(node.SerializeToString(deterministic=True).hex() for node in compiled.nodes), *files]
+    digest = hashlib.sha256("\n".join(inputs).encode()).hexdigest()
     now_seen = seen(config, day, files, records)
     return Given(digest, base_model, base_day, baseline_model, base_counts, base_catalogue, seen=now_seen)
 
@@ -82,7 +82,7 @@ def _earlier(compiled: pipeline_pb2.Pipeline, name: str, records: Records, key: 
     node = next(n.pipeline_node for n in compiled.nodes if n.pipeline_node.node_info.id == name)
     with PatientMetadata(records.connection) as handle:
         resolved = inputs_utils.resolve_input_artifacts(pipeline_node=node, metadata_handle=handle)
-    found = resolved[0][key]
-    if not found:
+    artifacts = resolved[0][key]
+    if not artifacts:
         return 0, ""
-    return found[0].id, utc.day_of(found[0].get_int_custom_property(recorded.SPAN)).isoformat()
+    return artifacts[0].id, utc.day_of(artifacts[0].get_int_custom_property(recorded.SPAN)).isoformat()

@@ -32,6 +32,6 @@ def definition(path: Path, config: Config) -> str:
         config.dataset / name for name in (features.FILE_NAME, contract.INTERACTIONS_FILE, contract.CATALOGUE_FILE)
     ]
     content = hashlib.sha256(code((*STEP_CODE, *WIRING)).encode())
-    for each in (path, *(file for file in dataset if file.exists())):
-        content.update(each.name.encode() + b"\0" + each.read_bytes() + b"\0")
+    for source in (path, *(file for file in dataset if file.exists())):
+        content.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
     return content.hexdigest()[:16]

@@ -76,55 +76,55 @@ def examine(config: Config) -> Iterator[Finding]:
         try:
             yield check()
         except Exception as error:  # one check that fails does not keep the others from being made
-            found = f"{type(error).__name__}: {error}"
-            yield Finding(name, "FAIL", found, "The check itself failed.", Status.INTERNAL_FAULT)
+            message = f"{type(error).__name__}: {error}"
+            yield Finding(name, "FAIL", message, "The check itself failed.", Status.INTERNAL_FAULT)
 
 
 def verdict(findings: Sequence[Finding]) -> Status:
     """Return the worst status: first a user's fault, then a fault of the project, then one that may pass."""
-    found = {finding.status for finding in findings}
+    statuses = {finding.status for finding in findings}
     worst_first = (Status.USER_FAULT, Status.INTERNAL_FAULT, Status.PASSING_FAULT)
-    return next((status for status in worst_first if status in found), Status.DONE)
+    return next((status for status in worst_first if status in statuses), Status.DONE)
 
 
 def _python() -> Finding:
-    found = f"{platform.python_version()}, {sys.executable}"
+    python = f"{platform.python_version()}, {sys.executable}"
     wanted = metadata.metadata(DISTRIBUTION)["Requires-Python"]
     if Requirement(f"python{wanted}").specifier.contains(platform.python_version()):
-        return Finding("Python", "ok", found)
-    return _failed("Python", found, f"Take one that is {wanted}.")
+        return Finding("Python", "ok", python)
+    return _failed("Python", python, f"Take one that is {wanted}.")
 
 
 def _serving(config: Config) -> Finding:
     """Which TensorFlow serves what this one exports."""
     exports = metadata.version("tensorflow")
-    found = f"TensorFlow {config.server.tensorflow} (server.tensorflow) loads what {exports} exports"
-    return Finding("serving", "ok", found)
+    versions = f"TensorFlow {config.server.tensorflow} (server.tensorflow) loads what {exports} exports"
+    return Finding("serving", "ok", versions)
 
 
 def _c_library() -> Finding:
     name, version = platform.libc_ver()
-    found = f"{name or 'unknown'} {version}".strip()
+    library = f"{name or 'unknown'} {version}".strip()
     if name == "glibc" and tuple(map(int, version.split(".")[:2])) >= NEEDED_GLIBC:
-        return Finding("C library", "ok", found)
+        return Finding("C library", "ok", library)
     return _failed(
-        "C library", found, "ml-metadata and TFDV need glibc 2.39: Debian 13, Ubuntu 24.04, or `make setup`."
+        "C library", library, "ml-metadata and TFDV need glibc 2.39: Debian 13, Ubuntu 24.04, or `make setup`."
     )
 
 
 def _packages() -> Finding:
     """Whether what is installed is what the project asks for."""
     wrong = []
-    for each in map(Requirement, metadata.requires(DISTRIBUTION) or []):
-        if each.marker and not each.marker.evaluate({"extra": ""}):
+    for requirement in map(Requirement, metadata.requires(DISTRIBUTION) or []):
+        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
             continue
         try:
-            version = metadata.version(each.name)
+            version = metadata.version(requirement.name)
         except metadata.PackageNotFoundError:
-            wrong.append(f"{each.name} is missing")
+            wrong.append(f"{requirement.name} is missing")
             continue
-        if not each.specifier.contains(version, prereleases=True):
-            wrong.append(f"{each.name} {version} is not {each.specifier}")
+        if not requirement.specifier.contains(version, prereleases=True):
+            wrong.append(f"{requirement.name} {version} is not {requirement.specifier}")
     if wrong:
         return _failed(
             "packages", "; ".join(wrong), "Install requirements.lock: `make setup`, or build the image again."
@@ -167,15 +167,15 @@ def _files(config: Config) -> Finding:
 
 def _disk(check: str, folder: Path) -> Finding:
     free = shutil.disk_usage(_nearest(folder)).free
-    found = f"{free / GIB:.1f} GiB free"
+    room = f"{free / GIB:.1f} GiB free"
     if free < LITTLE_DISK:
-        return Finding(check, "warn", found, "Make room: a run that finds the disk full pushes nothing.")
-    return Finding(check, "ok", found)
+        return Finding(check, "warn", room, "Make room: a run that finds the disk full pushes nothing.")
+    return Finding(check, "ok", room)
 
 
 def _nearest(folder: Path) -> Path:
     """Return the folder or its nearest existing parent."""
-    return next(each for each in (folder, *folder.parents) if each.exists())
+    return next(path for path in (folder, *folder.parents) if path.exists())
 
 
 def _metadata(config: Config) -> Finding:
@@ -196,10 +196,10 @@ def _memory() -> Finding:
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limit = CGROUP_LIMIT.read_text().strip() if CGROUP_LIMIT.exists() else "max"
     usable = total if limit == "max" else min(total, int(limit))
-    found = f"{usable / GIB:.1f} GiB, {len(os.sched_getaffinity(0))} cores"
+    capacity = f"{usable / GIB:.1f} GiB, {len(os.sched_getaffinity(0))} cores"
     if usable < LITTLE_MEMORY:
-        return Finding("memory", "warn", found, f"Large days need more: {LITTLE_MEMORY // GIB} GiB or more a step.")
-    return Finding("memory", "ok", found)
+        return Finding("memory", "warn", capacity, f"Large days need more: {LITTLE_MEMORY // GIB} GiB or more a step.")
+    return Finding("memory", "ok", capacity)
 
 
 def _keras() -> Finding:

@@ -40,7 +40,7 @@ def done(config: Config, day: date) -> Run | None:
     folder = Path(config.serving)
     if any((folder / name).is_dir() and any((folder / name).iterdir()) for name in LEFT_BY_A_KILL):
         return None
-    is_pushed = last.version is None or any(each.version >= last.version for each in Manifests(folder).read())
+    is_pushed = last.version is None or any(manifest.version >= last.version for manifest in Manifests(folder).read())
     return last if is_pushed else None
 
 
@@ -57,7 +57,7 @@ def seen(config: Config, day: date, files: Sequence[str], records: Records) -> s
         schemas.errors.UserError: the feature specification is invalid.
     """
     made_from = origin.of(config)
-    parts = [
+    inputs = [
         day.isoformat(),
         made_from.code,
         made_from.configuration_digest,
@@ -65,7 +65,7 @@ def seen(config: Config, day: date, files: Sequence[str], records: Records) -> s
         records.before(utc.span(day)),
         *files,
     ]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()
 
 
 def input_files(config: Config, day: date, goes_on: bool) -> list[str]:

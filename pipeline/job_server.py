@@ -130,8 +130,8 @@ def _question() -> Callable[[str], None]:
     def refuse_other(expected: str) -> None:
         from pipeline import job_server
 
-        if (own := job_server.own_code()) != expected:
-            raise RuntimeError(f"{job_server.OTHER_CODE}{own}.")
+        if (code := job_server.own_code()) != expected:
+            raise RuntimeError(f"{job_server.OTHER_CODE}{code}.")
 
     return refuse_other
 
@@ -140,8 +140,8 @@ def _explain(server: JobServerSettings, error: Exception) -> NoReturn:
     words = str(error.details()) if isinstance(error, grpc.Call) else str(error)
     where = f"the workers of {server.endpoint} ({_workers(server)})"
     advice = "Give them the image, or the checkout, of the machine that starts the run."
-    if found := re.search(OTHER_CODE + r"(Python \S+, Beam \S+, code \w+)", words):
-        raise UserError(f"beam.job_server: expected {own_code()} of {where}, received {found[1]}. {advice}") from error
+    if match := re.search(OTHER_CODE + r"(Python \S+, Beam \S+, code \w+)", words):
+        raise UserError(f"beam.job_server: expected {own_code()} of {where}, received {match[1]}. {advice}") from error
     if NO_CODE.search(words):
         raise UserError(
             f"beam.job_server: expected {own_code()} of {where}, which have no such code. {advice}"

@@ -121,7 +121,7 @@ class ServerSettings(Declaration):
 
     store: Literal["mysql", "postgresql"]
     host: str = Field(min_length=1)
-    port: PositiveInt = Field(default_factory=lambda given: PORTS[given["store"]], le=65535)
+    port: PositiveInt = Field(default_factory=lambda validated: PORTS[validated["store"]], le=65535)
     database: str = Field(default="metadata", min_length=1)
     user: str = Field(min_length=1)
     password: PasswordSource

@@ -84,12 +84,12 @@ def registry(config: Config, now: Standing) -> CollectorRegistry:
         "When a step of any run last ended or began; 0 before the first.",
         now.attempted.timestamp() if now.attempted else 0,
     )
-    for each in Outcome:
+    for possible in Outcome:
         gauges.add(
             "ndr_day_outcome",
             "1 for the outcome of the newest day, 0 for all others.",
-            int(now.newest is not None and outcome(now.newest) is each),
-            {"outcome": each.value},
+            int(now.newest is not None and outcome(now.newest) is possible),
+            {"outcome": possible.value},
         )
     if now.newest is not None:
         _add_day(gauges, now.newest)
@@ -106,10 +106,10 @@ class _Gauges:
         """Set a gauge, unless the value is NaN or infinite."""
         if not math.isfinite(value):
             return
-        given = {"pipeline": self._pipeline, **(labels or {})}
+        all_labels = {"pipeline": self._pipeline, **(labels or {})}
         if name not in self._known:
-            self._known[name] = Gauge(name, description, list(given), registry=self.registry)
-        self._known[name].labels(**given).set(value)
+            self._known[name] = Gauge(name, description, list(all_labels), registry=self.registry)
+        self._known[name].labels(**all_labels).set(value)
 
 
 def _add_day(gauges: _Gauges, run: Run) -> None:
@@ -122,15 +122,15 @@ def _add_day(gauges: _Gauges, run: Run) -> None:
         if step.seconds is not None:
             gauges.add("ndr_step_duration_seconds", "The duration of a step.", step.seconds, {"step": step.node})
     for kind, rows in run.rows.items():
-        dropped = sum(each["rows"] for each in rows["dropped"].values())
+        dropped = sum(reason["rows"] for reason in rows["dropped"].values())
         gauges.add("ndr_day_rows", "Rows that were read.", rows["rows"], {"kind": kind})
         filtered = sum(rows.get("filtered", {}).values())
         gauges.add("ndr_day_filtered_rows", "Rows that were read but filtered out.", filtered, {"kind": kind})
         gauges.add("ndr_day_dropped_rows", "Rows that were read and dropped.", dropped, {"kind": kind})
     if run.turnover:
         gauges.add("ndr_day_oov_ratio", "The share of ids that are outside the vocabularies.", oov_share(run))
-    for scorer, found in run.metrics.get("all", {}).items():
-        for name, value in found.items() if isinstance(found, dict) else ():
+    for scorer, figures in run.metrics.get("all", {}).items():
+        for name, value in figures.items() if isinstance(figures, dict) else ():
             if value[0] is not None:
                 labels = {"metric": name, "scorer": scorer}
                 gauges.add("ndr_day_metric", "What was measured on all held-out interactions.", value[0], labels)

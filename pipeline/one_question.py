@@ -63,11 +63,11 @@ def ask(folder: Path, signature: str, inputs: Inputs, outputs: Sequence[str]) ->
         rows = len(next(iter(inputs.values())))
         fed = {tensor.name: inputs.get(name, np.zeros((rows, 0), object)) for name, tensor in definition.inputs.items()}
         try:
-            found: list[Any] = session.run([definition.outputs[name].name for name in outputs], fed)
+            values: list[Any] = session.run([definition.outputs[name].name for name in outputs], fed)
         except errors.InvalidArgumentError as error:
             words = re.search(r"assertion failed: \[(.*?)\]", error.message, re.DOTALL)  # the graph's own message
             raise UserError(f"{folder}: {words[1] if words else error.message}") from error
-    return found
+    return values
 
 
 def read_records(paths: Sequence[str]) -> Iterator[bytes]:

@@ -17,9 +17,10 @@ RECALL = "recall_at_"
 def as_json(root: str) -> str:
     """Every version of a push folder, oldest first: its manifest, its `labels`, and whether it is `live`."""
     folder = PushFolder(root)
-    manifests, given = folder.manifests(), labels.read(folder)
+    manifests, labelled = folder.manifests(), labels.read(folder)
     listed = [
-        {**each.model_dump(), "labels": _labels_of(each, given), "live": each is manifests[-1]} for each in manifests
+        {**manifest.model_dump(), "labels": _labels_of(manifest, labelled), "live": manifest is manifests[-1]}
+        for manifest in manifests
     ]
     return json.dumps(listed, indent=2) + "\n"
 
@@ -39,32 +40,34 @@ def live(folder: PushFolder) -> int:
 def table(root: str) -> Table | str:
     """Tabulate the versions, the newest last, or report that there are none."""
     folder = PushFolder(root)
-    manifests, given = folder.manifests(), labels.read(folder)
+    manifests, labelled = folder.manifests(), labels.read(folder)
     if not manifests:
         return f"Nothing was pushed to {root} yet."
     cutoffs = sorted(
-        {int(name.removeprefix(RECALL)) for each in manifests for name in each.metrics if _is_recall(name)}
+        {int(name.removeprefix(RECALL)) for manifest in manifests for name in manifest.metrics if _is_recall(name)}
     )
     columns = ("version", "day", "refreshes", "restores", *(f"recall@{k}" for k in cutoffs), "labels", "")
     shown = Table(*columns, title=root, title_justify="left")
-    for each in manifests:
-        recall = (f"{each.metrics[f'{RECALL}{k}']:.4f}" if f"{RECALL}{k}" in each.metrics else "" for k in cutoffs)
+    for manifest in manifests:
+        recall = (
+            f"{manifest.metrics[f'{RECALL}{k}']:.4f}" if f"{RECALL}{k}" in manifest.metrics else "" for k in cutoffs
+        )
         shown.add_row(
-            str(each.version),
-            each.day,
-            str(each.refreshes or ""),
-            str(each.restores or ""),
+            str(manifest.version),
+            manifest.day,
+            str(manifest.refreshes or ""),
+            str(manifest.restores or ""),
             *recall,
-            ", ".join(_labels_of(each, given)),
-            "live" if each is manifests[-1] else "",
+            ", ".join(_labels_of(manifest, labelled)),
+            "live" if manifest is manifests[-1] else "",
         )
     return shown
 
 
-def label_words(given: Mapping[str, int]) -> str:
+def label_words(labelled: Mapping[str, int]) -> str:
     """Which version has which label."""
     return (
-        "\n".join(f"{label}: version {version}" for label, version in sorted(given.items()))
+        "\n".join(f"{label}: version {version}" for label, version in sorted(labelled.items()))
         or "No version has a label."
     )
 
@@ -75,19 +78,19 @@ def rollback_words(done: RolledBack) -> str:
         f"Version {done.live.version} is live: the content of {_named(done.live.content, done.live)}, in place of "
         f"{_named(done.instead_of.version, done.instead_of)}."
     ]
-    for each in done.withdrawn:
-        if each.model == done.live.model:
+    for manifest in done.withdrawn:
+        if manifest.model == done.live.model:
             lines.append(
-                f"The catalogue of {_named(each.content, each)} is rolled back; the live version has the same model."
+                f"The catalogue of {_named(manifest.content, manifest)} is rolled back; the live version has the same model."
             )
-        elif each in done.unknown:
+        elif manifest in done.unknown:
             lines.append(
-                f"ML Metadata does not know the model of {_named(each.content, each)}: no day continues from it."
+                f"ML Metadata does not know the model of {_named(manifest.content, manifest)}: no day continues from it."
             )
         else:
             lines.append(
-                f"The model of {_named(each.content, each)} is withdrawn: no day continues from it, and days that did count as "
-                f"changed. To bring it back: ndr push --rollback --to {each.version}"
+                f"The model of {_named(manifest.content, manifest)} is withdrawn: no day continues from it, and days that did "
+                f"count as changed. To bring it back: ndr push --rollback --to {manifest.version}"
             )
     return "\n".join(lines)
 
@@ -96,8 +99,8 @@ def _named(version: int, manifest: Manifest) -> str:
     return f"{version} ({manifest.day})"
 
 
-def _labels_of(manifest: Manifest, given: Mapping[str, int]) -> list[str]:
-    return sorted(label for label, version in given.items() if version == manifest.version)
+def _labels_of(manifest: Manifest, labelled: Mapping[str, int]) -> list[str]:
+    return sorted(label for label, version in labelled.items() if version == manifest.version)
 
 
 def _is_recall(name: str) -> bool:

@@ -45,7 +45,7 @@ class PushedVersion:
             raise UserError(
                 f"{push_folder}: expected --server beside an address: only folders are read here, such as ndr mirror's."
             )
-        pushed = {each.version: each for each in Manifests(Path(push_folder)).read()}
+        pushed = {manifest.version: manifest for manifest in Manifests(Path(push_folder)).read()}
         self._version = _labelled(push_folder, label) if label else max(pushed)
         if self._version not in pushed:
             raise UserError(
@@ -75,10 +75,10 @@ class PushedVersion:
         asked: dict[str, Sequence[Any]] = {
             EMBEDDING: embedding.tolist(),
             K: [k] * len(ids),
-            EXCLUDE: [[each] for each in ids],
+            EXCLUDE: [[id_] for id_ in ids],
         }
         if where:
-            asked[WHERE] = [[each.encode() for each in row] for row in where]
+            asked[WHERE] = [[condition.encode() for condition in conditions] for conditions in where]
         return self._retrieved(EMBEDDINGS_SIGNATURE, asked)
 
     def _retrieved(self, signature: str, inputs: Inputs) -> Found:

@@ -18,6 +18,6 @@ def manifests(push_folder: str) -> list[Manifest]:
         return PushFolder(push_folder).manifests()
     root = Path(push_folder)
     return [
-        Manifest.model_validate_json((root / MANIFESTS / f"{each.version}.json").read_bytes())
-        for each in Manifests(root).read()
+        Manifest.model_validate_json((root / MANIFESTS / f"{pushed.version}.json").read_bytes())
+        for pushed in Manifests(root).read()
     ]

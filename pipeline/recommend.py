@@ -123,12 +123,12 @@ def recommend(config: Config, user: str, question: Question) -> Answer:
     left_out = [name for name, f in spec.query.items() if isinstance(f, HistoryFeature) and not f.repeats]
     past = {item for name in left_out for item in _values(query, name)}
     _set(query, EXCLUDE, sorted(past))
-    _set(query, WHERE, [each.encode() for each in question.where])
+    _set(query, WHERE, [condition.encode() for condition in question.where])
     with _asked(config, question, shards) as asked:
-        found = asked.retrieve([query.SerializeToString()], question.k, version=question.label)
+        answer = asked.retrieve([query.SerializeToString()], question.k, version=question.label)
     shown = _values(query, spec.history[0]) if spec.history else []
     history = [titles.get(item) or item.decode(errors="replace") for item in shown]
-    return Answer(found.version, known, history, _recommended(found, titles))
+    return Answer(answer.version, known, history, _recommended(answer, titles))
 
 
 def similar(config: Config, item: str, question: Question) -> Alike:
@@ -146,16 +146,22 @@ def similar(config: Config, item: str, question: Question) -> Alike:
     _, uris, shards = _newest(config)
     id_ = item.encode()
     some = (
-        each for split in (CATALOGUE_SPLIT, BLOCKED_SPLIT) for each in _read(uris["catalogue"], split) if id_ in each
+        serialized
+        for split in (CATALOGUE_SPLIT, BLOCKED_SPLIT)
+        for serialized in _read(uris["catalogue"], split)
+        if id_ in serialized
     )
-    example = next((each for each in some if _values(one_question.new_example(each), CANDIDATE_ID) == [id_]), None)
+    example = next(
+        (serialized for serialized in some if _values(one_question.new_example(serialized), CANDIDATE_ID) == [id_]),
+        None,
+    )
     if example is None:
         raise UserError(f"--item: expected an item of the catalogue in {uris['catalogue']}, received {item!r}.")
     titles = _titles(uris["catalogue"])
     conditions = [list(question.where)] if question.where else None
     with _asked(config, question, shards) as asked:
-        found = asked.similar([example], [id_], question.k, where=conditions, version=question.label)
-    return Alike(found.version, titles.get(id_) or item, _recommended(found, titles))
+        answer = asked.similar([example], [id_], question.k, where=conditions, version=question.label)
+    return Alike(answer.version, titles.get(id_) or item, _recommended(answer, titles))
 
 
 def _newest(config: Config) -> tuple[FeatureSpec, Mapping[str, str], int]:
@@ -174,7 +180,7 @@ def _newest(config: Config) -> tuple[FeatureSpec, Mapping[str, str], int]:
     records = Records(connection(config))
     origin.check_root(config, records)
     uris = {**records.example_uris(newest.trained_by), **records.example_uris(newest.run)}
-    folders = {part: f"{config.serving}/{place}" for part, place in newest.parts.items()}
+    folders = {component: f"{config.serving}/{place}" for component, place in newest.parts.items()}
     if not all(_exists(place) for place in (*uris.values(), *folders.values())):
         raise UserError(gone)
     return spec, uris, len(names_of(RETRIEVER, folders))
@@ -197,9 +203,9 @@ def _titles(uri: str) -> dict[bytes, str]:
     return {_values(e, CANDIDATE_ID)[0]: (_values(e, TITLE) or [b""])[0].decode() for e in catalogue}
 
 
-def _recommended(found: Found, titles: Mapping[bytes, str]) -> list[Recommendation]:
+def _recommended(answer: Found, titles: Mapping[bytes, str]) -> list[Recommendation]:
     """Convert the answer to the one query."""
-    best = zip(found.item_ids[0], found.scores[0], strict=True)
+    best = zip(answer.item_ids[0], answer.scores[0], strict=True)
     return [Recommendation(item.decode(), titles.get(item, ""), float(score)) for item, score in best if item]
 
 
@@ -207,7 +213,7 @@ def interactions_of(config: Config, version: int) -> str | None:
     """Return the folder of the interactions that a pushed version's run read; None if they are gone."""
     from components.pusher.versions import PushFolder  # imports TFX
 
-    manifest = next((each for each in PushFolder(config.serving).manifests() if each.version == version), None)
+    manifest = next((pushed for pushed in PushFolder(config.serving).manifests() if pushed.version == version), None)
     if manifest is None or not has_begun(config):
         return None
     uri = Records(connection(config)).example_uris(manifest.trained_by).get("interactions")
@@ -236,8 +242,8 @@ def _query(spec: FeatureSpec, user: str, interactions: str, users: str | None) -
             _set(query, name, history)
             if feature.has_ages:
                 ages = query.features.feature[name + AGES_SUFFIX].float_list.value
-                known = ages if len(ages) == len(earlier) else [float("nan")] * len(earlier)
-                ages[:] = [since + age for age in (*known, *[0.0] * len(seen_last))][-feature.last :]
+                known_ages = ages if len(ages) == len(earlier) else [float("nan")] * len(earlier)
+                ages[:] = [since + age for age in (*known_ages, *[0.0] * len(seen_last))][-feature.last :]
             derived.setdefault("last_in_history", history[-1:])
     else:
         for example in _of(user, users) if users else []:

@@ -84,19 +84,19 @@ def given(config: Config, day: date, records: Records) -> tuple[Given, Run | Non
             f"data.catalogue: with {FROM_LOG} an item is known once the log has it, so that there is no newer catalogue to refresh "
             "from. Run the day, or write a catalogue."
         )
-    known = pushes.manifests(config.serving)
-    if not known:
+    manifests = pushes.manifests(config.serving)
+    if not manifests:
         raise UserError(f"Nothing was pushed to {config.serving} yet. First: ndr run --config ... --date ...")
-    live = known[-1]
+    live = manifests[-1]
     made_from = origin.of(config.model_copy(update={"refresh": RefreshSettings()}))  # how much may change is no input
     files = sources.fingerprint(sources.catalogue_files(config.data, day).files)
-    parts = [made_from.code, made_from.configuration_digest, live.model, files]
-    digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    inputs = [made_from.code, made_from.configuration_digest, live.model, files]
+    digest = hashlib.sha256(json.dumps(inputs).encode()).hexdigest()
     base = live
     last = _last(config, records, live)
     if last is not None and last.given is not None and last.given.digest == digest:
         if last.state != "complete" and last.state != PASSED_OVER:
-            base = find(known, last.given.refreshes)
+            base = find(manifests, last.given.refreshes)
             last = None
     else:
         last = None
@@ -117,7 +117,7 @@ def base_numbered(config: Config, version: int) -> Base:
 
 def is_unchanged(run: Run) -> bool:
     """Whether a refresh found that the catalogue is the live one."""
-    return bool(run.changes) and not any(run.changes[each] for each in ("new", "changed", "gone", "others"))
+    return bool(run.changes) and not any(run.changes[kind] for kind in ("new", "changed", "gone", "others"))
 
 
 def note_if_unchanged(node: str, run_id: str, records: Records) -> bool:
@@ -138,9 +138,9 @@ def nothing_to_do(config: Config, run: Run) -> str:
     version = run.given.refreshes if run.passed_over_for == UNCHANGED and run.given else run.version
     if version is None:
         return f"The same was tried by run {run.run}, and was not pushed: {'; '.join(run.refused)}. Nothing to do."
-    known = pushes.manifests(config.serving)
-    in_use = {each.content for each in in_force(known)}
-    if any(each.version == version and each.content not in in_use for each in known):
+    manifests = pushes.manifests(config.serving)
+    in_use = {manifest.content for manifest in in_force(manifests)}
+    if any(manifest.version == version and manifest.content not in in_use for manifest in manifests):
         return (
             f"Version {version} has this catalogue, and was rolled back: nothing to do until the catalogue changes. To bring it "
             f"back: ndr push --rollback --to {version}"

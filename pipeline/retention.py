@@ -68,17 +68,17 @@ def collect(config: Config) -> Collected:
     if unreadable := folder.unreadable():
         return Collected(unreadable=unreadable)
     labelled = set(labels.read(folder).values())
-    kept = manifest.staying(folder.manifests(), config.retention.versions, labelled)
+    staying = manifest.staying(folder.manifests(), config.retention.versions, labelled)
     history = _History(Store(connection(config)))
     newest = history.runs_of_newest_days(config.retention.days)
     if not newest:  # ML Metadata was moved away, so what is needed is unknown
         return Collected()
-    runs = newest | history.last_runs() | history.runs_behind(kept) | history.runs_behind_newest_blessed()
+    runs = newest | history.last_runs() | history.runs_behind(staying) | history.runs_behind_newest_blessed()
     root = Path(os.path.realpath(config.pipeline_root))
     marked = history.mark_deleted(root, needed=history.artifacts_of(runs))
-    removable = _Removable(root, [*history.live_places(), *(version.model for version in kept)])
-    found = _folders(root, before=history.started(newest))
-    removed = sum(_remove(path) for path in removable.among([*found, *history.deleted_places()]))
+    removable = _Removable(root, [*history.live_places(), *(version.model for version in staying)])
+    folders = _folders(root, before=history.started(newest))
+    removed = sum(_remove(path) for path in removable.among([*folders, *history.deleted_places()]))
     return Collected(marked, removed, folder.retain(config.retention.versions, labelled))
 
 
@@ -104,12 +104,12 @@ class _History:
         return milliseconds / 1000
 
     def runs_of_newest_days(self, days: int) -> set[int]:
-        kept = set()
+        newest_runs = set()
         for runs in self._by_pipeline.values():
             of_days = [run for run in runs if not self._is_refresh(run)]
             newest = sorted({self._day(run) for run in of_days})[-days:]
-            kept |= {run for run in of_days if self._day(run) in newest}
-        return kept
+            newest_runs |= {run for run in of_days if self._day(run) in newest}
+        return newest_runs
 
     def last_runs(self) -> set[int]:
         return {max(runs) for runs in self._by_pipeline.values()}
@@ -125,17 +125,17 @@ class _History:
         """Return the runs that made and blessed the newest blessed model of each pipeline."""
         newest: dict[str, tuple[str, int, set[int]]] = {}
         for blessing in self._live():
-            found = values_of(blessing) if self._types[blessing.type_id] == BLESSING else {}
-            if found.get(recorded.BLESSED) != 1 or found.get(recorded.WITHDRAWN):
+            properties = values_of(blessing) if self._types[blessing.type_id] == BLESSING else {}
+            if properties.get(recorded.BLESSED) != 1 or properties.get(recorded.WITHDRAWN):
                 continue
-            model = self._artifacts.get(found.get(recorded.BLESSED_MODEL, 0))
+            model = self._artifacts.get(properties.get(recorded.BLESSED_MODEL, 0))
             if model is None or model.state != mlmd.Artifact.LIVE:
                 continue
             makers = self._makers([model.id])
             for pipeline, runs in self._by_pipeline.items():
-                own = makers & set(runs)
-                if own:
-                    candidate = (max(self._day(run) for run in own), model.id, own)
+                pipeline_makers = makers & set(runs)
+                if pipeline_makers:
+                    candidate = (max(self._day(run) for run in pipeline_makers), model.id, pipeline_makers)
                     newest[pipeline] = max(newest.get(pipeline, candidate), candidate, key=lambda c: c[:2])
         return {run for _, _, makers in newest.values() for run in makers}
 
@@ -216,9 +216,9 @@ def _folders(root: Path, before: float) -> Iterator[Path]:
             if output.name == SYSTEM:
                 yield output
                 continue
-            for each in _subfolders(output):
-                if each.name.isdecimal() or _newest_change(each) < before:
-                    yield each
+            for folder in _subfolders(output):
+                if folder.name.isdecimal() or _newest_change(folder) < before:
+                    yield folder
 
 
 def _subfolders(folder: Path) -> list[Path]:

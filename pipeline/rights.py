@@ -51,9 +51,9 @@ def _written(config: Config) -> Iterator[Path]:
 def _folders(folder: Path, levels: int) -> Iterator[Path]:
     yield folder
     if levels and folder.is_dir() and os.access(folder, os.R_OK | os.X_OK, effective_ids=True):
-        for each in sorted(folder.iterdir()):
-            if each.is_dir():
-                yield from _folders(each, levels - 1)
+        for child in sorted(folder.iterdir()):
+            if child.is_dir():
+                yield from _folders(child, levels - 1)
 
 
 def _owner(path: Path) -> str:

@@ -44,21 +44,23 @@ def roll_back(config: Config, to: int | None) -> RolledBack:
         UserError: there is no such version, or its files are damaged. Nothing was changed.
     """
     folder = PushFolder(config.serving)
-    completed = [each for each in folder.recover() if each.restores is not None and to in (None, each.restores)]
-    known = folder.manifests()
+    completed = [
+        manifest for manifest in folder.recover() if manifest.restores is not None and to in (None, manifest.restores)
+    ]
+    manifests = folder.manifests()
     if completed:
-        before = [each for each in known if each.version < completed[-1].version]
+        before = [manifest for manifest in manifests if manifest.version < completed[-1].version]
         return RolledBack(completed[-1], before[-1], *_mark(config, completed[-1], before))
-    source = rollback_source(known, to)
+    source = rollback_source(manifests, to)
     if faults := folder.verify(source.version):
         raise UserError(
             f"{config.serving}: expected version {source.version} as it was pushed, but {'; '.join(faults)}. Nothing was changed. "
             "Name another: --to VERSION."
         )
-    labels.move(folder, {each.content for each in withdrawn_by(source, known)}, source.version)
+    labels.move(folder, {manifest.content for manifest in withdrawn_by(source, manifests)}, source.version)
     # Marked first: if the process ends in between, the same command still finds the bad version live, and rolls it back.
-    withdrawn, unknown = _mark(config, source, known)
-    return RolledBack(folder.restore(source), known[-1], withdrawn, unknown)
+    withdrawn, unknown = _mark(config, source, manifests)
+    return RolledBack(folder.restore(source), manifests[-1], withdrawn, unknown)
 
 
 def _mark(config: Config, restored: Manifest, before: list[Manifest]) -> tuple[list[Manifest], list[Manifest]]:
@@ -67,7 +69,7 @@ def _mark(config: Config, restored: Manifest, before: list[Manifest]) -> tuple[l
     if not has_begun(config):
         return withdrawn, withdrawn
     records = Records(connection(config))
-    others = [each for each in withdrawn if each.model != restored.model]
-    unknown = [each for each in others if not records.note_withdrawn(each.model, True)]
+    others = [manifest for manifest in withdrawn if manifest.model != restored.model]
+    unknown = [manifest for manifest in others if not records.note_withdrawn(manifest.model, True)]
     records.note_withdrawn(restored.model, False)
     return withdrawn, unknown

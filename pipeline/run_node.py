@@ -66,7 +66,7 @@ def _settings(text: str) -> list[str]:
         parsed = json.loads(text)
     except ValueError:
         parsed = None
-    if not isinstance(parsed, list) or not all(isinstance(each, str) for each in parsed):
+    if not isinstance(parsed, list) or not all(isinstance(setting, str) for setting in parsed):
         raise typer.BadParameter(f'expected a JSON list such as ["trainer.epochs=5"], received {text!r}')
     return parsed
 
@@ -156,10 +156,10 @@ def _load(path: Path, settings: list[str], definition: str | None) -> "Config":
 
     loaded = configuration.load(path, settings)
     loaded.feature_spec()  # reports an invalid specification before TFX is loaded
-    found = digests.definition(path, loaded)
-    if definition not in (None, found):
+    current = digests.definition(path, loaded)
+    if definition not in (None, current):
         raise UserError(
-            f"The pipeline was compiled from other code or another configuration ({definition}) than this image holds ({found}). "
+            f"The pipeline was compiled from other code or another configuration ({definition}) than this image holds ({current}). "
             "Compile it again from the image's: ndr kubeflow compile."
         )
     return loaded
@@ -311,10 +311,10 @@ def _run_node(config: "Config", day: date, run_id: str, node: str) -> None:
         day_run.clear_outputs(compiled, node, attempt.id)
 
     def cancel() -> None:
-        own = Records(records.connection)  # the other connection may be in the middle of a call
-        for attempt in own.attempts(run_id, node):
+        fresh_records = Records(records.connection)  # the other connection may be in the middle of a call
+        for attempt in fresh_records.attempts(run_id, node):
             if attempt.last_known_state == mlmd.Execution.RUNNING:
-                own.mark(attempt, mlmd.Execution.CANCELED)
+                fresh_records.mark(attempt, mlmd.Execution.CANCELED)
 
     try:
         with _at_sigterm(cancel), job_server.faults(engine):

@@ -77,9 +77,9 @@ def compare(client: Client, queries: Sequence[Query], one: Version, other: Versi
     for number, query in enumerate(queries):
         for side in (0, 1) if number % 2 else (1, 0):
             begun = time.perf_counter()
-            found = client.retrieve([query.example], query.k or K, version=(one, other)[side])
+            answer = client.retrieve([query.example], query.k or K, version=(one, other)[side])
             seconds[side].append(time.perf_counter() - begun)
-            answers[side].append(found)
+            answers[side].append(answer)
     pairs = list(zip(answers[0], answers[1], strict=True))
     shifts = [b.scores[0, 0] - a.scores[0, 0] for a, b in pairs if _ids(a) and _ids(b)] or [np.nan]
     return Shadow(
@@ -94,9 +94,9 @@ def compare(client: Client, queries: Sequence[Query], one: Version, other: Versi
     )
 
 
-def overlap(one: Sequence[bytes], other: Sequence[bytes]) -> float:
+def overlap(first: Sequence[bytes], second: Sequence[bytes]) -> float:
     """Return the share of the longer list that both contain; 1 if both are empty."""
-    return len({*one} & {*other}) / max(len(one), len(other)) if one or other else 1.0
+    return len({*first} & {*second}) / max(len(first), len(second)) if first or second else 1.0
 
 
 def table(shadow: Shadow) -> Table:

@@ -72,9 +72,9 @@ def measure(config: Config, queries: Sequence[Query]) -> Skew:
 def statistics(queries: Sequence[Query], spec: FeatureSpec) -> statistics_pb2.DatasetFeatureStatisticsList:
     """Compute TFDV's statistics of the query features of served queries."""
     batch = example_coder.ExamplesToRecordBatchDecoder().DecodeBatch([query.example for query in queries])
-    known = [name for name in spec.raw_query if name in batch.schema.names]
+    names = [name for name in spec.raw_query if name in batch.schema.names]
     return stats_impl.generate_statistics_in_memory(
-        pa.RecordBatch.from_arrays([batch.column(batch.schema.names.index(name)) for name in known], known)
+        pa.RecordBatch.from_arrays([batch.column(batch.schema.names.index(name)) for name in names], names)
     )
 
 
@@ -90,14 +90,14 @@ def table(skew: Skew) -> Table:
     shown = Table("feature", "distance", "limit", "present in training", "present when served", "items in training, when served",
                   title=f"{skew.queries:,} served queries against the training data of version {skew.version}",
                   title_justify="left")  # fmt: skip
-    for name, each in skew.furthest_first():
+    for name, feature in skew.furthest_first():
         shown.add_row(
             name,
-            "" if each.distance is None else f"{each.distance:.4f}",
-            "" if each.limit is None else f"{each.limit:g}",
-            f"{each.trained:.1%}",
-            f"{each.served:.1%}",
-            each.items_words,
+            "" if feature.distance is None else f"{feature.distance:.4f}",
+            "" if feature.limit is None else f"{feature.limit:g}",
+            f"{feature.trained:.1%}",
+            f"{feature.served:.1%}",
+            feature.items_words,
         )
     return shown
 
@@ -118,9 +118,9 @@ def _distances(
         (comparator.jensen_shannon_divergence if is_number else comparator.infinity_norm).threshold = SMALLEST
     anomalies = tfdv.validate_statistics(training, schema, serving_statistics=served)
     return {
-        ".".join(each.path.step): measured.value
-        for each in anomalies.drift_skew_info
-        for measured in each.skew_measurements
+        ".".join(info.path.step): measured.value
+        for info in anomalies.drift_skew_info
+        for measured in info.skew_measurements
     }
 
 

@@ -74,22 +74,22 @@ class Skew:
     def furthest_first(self) -> list[tuple[str, FeatureSkew]]:
         """Return the features by descending distance; those without a distance are last."""
         return sorted(
-            self.features.items(), key=lambda each: -(each[1].distance if each[1].distance is not None else -1.0)
+            self.features.items(), key=lambda entry: -(entry[1].distance if entry[1].distance is not None else -1.0)
         )
 
     def cautions(self) -> list[str]:
         """Return a sentence for each history that is much shorter in training than when served."""
         return [
-            f"{name}: in training histories have {each.trained_items:.1f} items on average, served ones {each.served_items:.1f}. "
-            "Read more days for them (data.history_days, data.window_days)."
-            for name, each in self.features.items()
-            if each.trained_items is not None and each.served_items is not None
-            if self.least_history is not None and each.trained_items < self.least_history * each.served_items
+            f"{name}: in training histories have {feature.trained_items:.1f} items on average, served ones "
+            f"{feature.served_items:.1f}. Read more days for them (data.history_days, data.window_days)."
+            for name, feature in self.features.items()
+            if feature.trained_items is not None and feature.served_items is not None
+            if self.least_history is not None and feature.trained_items < self.least_history * feature.served_items
         ]
 
     def faults(self) -> list[str]:
         """Return a sentence for each feature beyond its limit."""
-        return [f"{name}: {each.fault}" for name, each in self.furthest_first() if each.is_beyond]
+        return [f"{name}: {feature.fault}" for name, feature in self.furthest_first() if feature.is_beyond]
 
 
 def read(root: Path) -> Skew:
@@ -99,8 +99,10 @@ def read(root: Path) -> Skew:
         UserError: there is none yet, or the file is damaged.
     """
     try:
-        kept = json.loads((root / FILE).read_text(encoding="utf-8"))
-        return Skew(**{**kept, "features": {name: FeatureSkew(**each) for name, each in kept["features"].items()}})
+        content = json.loads((root / FILE).read_text(encoding="utf-8"))
+        return Skew(
+            **{**content, "features": {name: FeatureSkew(**feature) for name, feature in content["features"].items()}}
+        )
     except FileNotFoundError as error:
         raise UserError("Served queries were not compared with training data yet: ndr skew.") from error
     except (ValueError, TypeError, KeyError) as error:

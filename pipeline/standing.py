@@ -92,11 +92,11 @@ def check(
         return Verdict(True, f"{why}. {serving}")
     if standing.newest is None:
         return Verdict(False, f"{why}; no run was started. {serving}")
-    found = (
+    explanation = (
         f"{standing.newest.date}, run {standing.newest.run}: {outcome(standing.newest).value}.",
         *reasons(standing.newest),
     )
-    return Verdict(False, f"{why}; at most {in_words(within)} is allowed. {serving}", found)
+    return Verdict(False, f"{why}; at most {in_words(within)} is allowed. {serving}", explanation)
 
 
 def in_words(duration: timedelta) -> str:

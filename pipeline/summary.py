@@ -28,8 +28,8 @@ def tables(run: Run) -> list[Table]:
     """Make the tables of a run: its input, its results, and its version."""
     if run.is_refresh:
         return [table for table in (_rows(run), _changes(run), _outcome(run)) if table.row_count]
-    found = (_rows(run), _turnover(run), _next_day(run), _metrics(run), _slices(run), _aside(run), _outcome(run))
-    return [table for table in found if table.row_count]
+    sections = (_rows(run), _turnover(run), _next_day(run), _metrics(run), _slices(run), _aside(run), _outcome(run))
+    return [table for table in sections if table.row_count]
 
 
 def day_table(runs: Sequence[Run]) -> Table:
@@ -41,16 +41,16 @@ def day_table(runs: Sequence[Run]) -> Table:
         "of the day's own model on people that it was not trained on that day, in brackets the last blessed"
     )
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    recalls_of_days = [f"next day@{each}" for each in cutoffs]
+    recalls_of_days = [f"next day@{cutoff}" for cutoff in cutoffs]
     for column in ("day", "rows", "new ids", "OOV", *recalls_of_days, f"held out@{k}", "blessed", "version"):
         table.add_column(column, justify="left" if column == "day" else "right", overflow="fold")
     for run in runs:
         table.add_row(
             run.date,
             f"{run.rows['interactions']['rows_of_day']:,}" if "interactions" in run.rows else "",
-            f"{sum(each['admitted'] for each in run.turnover.values()):,}" if run.turnover else "",
+            f"{sum(of_table['admitted'] for of_table in run.turnover.values()):,}" if run.turnover else "",
             f"{oov_share(run):.1%}" if run.turnover else "",
-            *(_beside(run.next_day_recall.get(each), strongest_baseline(run, each)) for each in cutoffs),
+            *(_beside(run.next_day_recall.get(cutoff), strongest_baseline(run, cutoff)) for cutoff in cutoffs),
             _beside(run.recall.get(k), run.baseline_recall.get(k)),
             run.state if run.state != "complete" else blessing_words(run),
             str(run.version or ""),
@@ -58,10 +58,10 @@ def day_table(runs: Sequence[Run]) -> Table:
     return table
 
 
-def _beside(value: float | None, other: float | None) -> str:
+def _beside(value: float | None, reference: float | None) -> str:
     if value is None:
         return ""
-    return f"{value:.3f} ({'  -  ' if other is None else f'{other:.3f}'})"
+    return f"{value:.3f} ({'  -  ' if reference is None else f'{reference:.3f}'})"
 
 
 def _rows(run: Run) -> Table:
@@ -75,8 +75,8 @@ def _rows(run: Run) -> Table:
         table.add_row(kind, f"{rows['rows']:,}", f"{sum(filtered.values()):,}", f"{lost:,}", splits)
         for reason, number in filtered.items():
             table.add_row(f"  {reason}", "", f"{number:,}")
-        for reason, found in rows["dropped"].items():
-            table.add_row(f"  {reason} ({found['first'][0]})", "", "", f"{found['rows']:,}")
+        for reason, dropped in rows["dropped"].items():
+            table.add_row(f"  {reason} ({dropped['first'][0]})", "", "", f"{dropped['rows']:,}")
         if before := rows.get("before"):
             table.add_row("  rows of days before the window, for histories alone", f"{before:,}")
         if absent := rows.get("absent"):
@@ -84,8 +84,8 @@ def _rows(run: Run) -> Table:
                 f"  missing days before the window, for histories ({absent[0]} to {absent[-1]})",
                 f"{len(absent):,}",
             )
-        if other := rows.get("other_days"):
-            table.add_row("  rows of days that are not read", f"{other:,}")
+        if other_days := rows.get("other_days"):
+            table.add_row("  rows of days that are not read", f"{other_days:,}")
         if (passed := rows.get("passed_over")) and passed["files"]:
             name = f"  files whose names begin with _ or . ({passed['first'][0]})"
             table.add_row(name, f"{passed['files']:,}")
@@ -107,13 +107,13 @@ def _turnover(run: Run) -> Table:
     columns = ("", "ids", "admitted", "expired", "OOV", "ids a bucket", "most")
     for column in columns:
         table.add_column(column, justify="left" if not column else "right")
-    for name, each in run.turnover.items():
+    for name, of_table in run.turnover.items():
         table.add_row(
             name,
-            *(f"{each[figure]:,}" for figure in ("ids", "admitted", "expired")),
-            "-" if each["oov_share"] is None else f"{each['oov_share']:.1%}",
-            f"{each['bucket_ids']:.1f}",
-            f"{each['fullest_bucket_ids']:,}",
+            *(f"{of_table[figure]:,}" for figure in ("ids", "admitted", "expired")),
+            "-" if of_table["oov_share"] is None else f"{of_table['oov_share']:.1%}",
+            f"{of_table['bucket_ids']:.1f}",
+            f"{of_table['fullest_bucket_ids']:,}",
         )
     return table
 
@@ -189,9 +189,9 @@ def _slices(run: Run) -> Table:
     table.add_column("inter-\nactions", justify="right")
     _add_scorers(table, scorers)
     for name in sorted(run.metrics.keys() - {"all"}, key=slice_order):
-        found = run.metrics[name]
-        recalls = (with_interval(found.get(key, {}).get(f"recall_at_{k}"), key) for key in scorers)
-        table.add_row(name, f"{found['interactions']:,}", *recalls)
+        figures = run.metrics[name]
+        recalls = (with_interval(figures.get(key, {}).get(f"recall_at_{k}"), key) for key in scorers)
+        table.add_row(name, f"{figures['interactions']:,}", *recalls)
     return table
 
 
@@ -229,6 +229,6 @@ def _outcome(run: Run) -> Table:
         table.add_row("search", f"{run.index['kind']}{lists}, {run.index['items']:,} items")
     if run.version:
         table.add_row("version", str(run.version))
-    for part, place in sorted(run.pushed.items()):
-        table.add_row(part, from_here(place))
+    for component, place in sorted(run.pushed.items()):
+        table.add_row(component, from_here(place))
     return table

@@ -74,26 +74,26 @@ def quiet_terminal(log_folder: Path, command: str) -> Iterator[tuple[Console, Pa
         old.unlink(missing_ok=True)
     sys.stdout.flush()
     sys.stderr.flush()
-    kept = {descriptor: os.dup(descriptor) for descriptor in (1, 2)}
+    saved = {descriptor: os.dup(descriptor) for descriptor in (1, 2)}
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(VisibleFormatter())
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(logging.INFO)
     with path.open("wb") as log:
-        for descriptor in kept:
+        for descriptor in saved:
             os.dup2(log.fileno(), descriptor)
     try:
-        lasting = io.BufferedWriter(_Lasting(os.dup(kept[1]), "wb"))
+        lasting = io.BufferedWriter(_Lasting(os.dup(saved[1]), "wb"))
         with io.TextIOWrapper(lasting, encoding="utf-8") as terminal, warnings.catch_warnings():
             warnings.simplefilter("default")
-            width = None if os.isatty(kept[1]) or "COLUMNS" in os.environ else UNKNOWN_WIDTH
+            width = None if os.isatty(saved[1]) or "COLUMNS" in os.environ else UNKNOWN_WIDTH
             yield TextConsole(terminal, width), path
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
         root.removeHandler(handler)
-        for descriptor, original in kept.items():
+        for descriptor, original in saved.items():
             os.dup2(original, descriptor)
             os.close(original)
 

@@ -65,11 +65,11 @@ class Way(NamedTuple):
         Raises:
             OSError: a file cannot be read, or is not PEM (includes `ssl.SSLError`).
         """
-        made = ssl.create_default_context(cafile=self.ca)
-        made.check_hostname = self.checks_host
+        context = ssl.create_default_context(cafile=self.ca)
+        context.check_hostname = self.checks_host
         if self.certificate:
-            made.load_cert_chain(self.certificate, self.key)
-        return made
+            context.load_cert_chain(self.certificate, self.key)
+        return context
 
 
 _opened: dict[Way, tuple[int, subprocess.Popen[bytes]]] = {}
@@ -137,9 +137,9 @@ async def _connected(way: Way, context: ssl.SSLContext, reader: StreamReader, wr
     except EOFError:
         await protocol.refuse("it closed the connection during the start", is_tls=False)
     finally:
-        for each in (writer, server):
-            if each is not None:
-                each.close()
+        for stream in (writer, server):
+            if stream is not None:
+                stream.close()
 
 
 async def _pass_on(reader: StreamReader, writer: StreamWriter) -> None:

@@ -49,21 +49,21 @@ def chosen_cutoff(cutoffs: Sequence[int]) -> int:
 
 def strongest_baseline(run: Run, k: int) -> float | None:
     """Return the greatest recall@K of a baseline on the next day; None if nothing was evaluated."""
-    found = (recalls(run.next_day_metrics, scorer).get(k) for scorer in BASELINES)
-    return max((value for value in found if value is not None), default=None)
+    values = (recalls(run.next_day_metrics, scorer).get(k) for scorer in BASELINES)
+    return max((value for value in values if value is not None), default=None)
 
 
 def oov_share(run: Run) -> float:
     """Return the share of out-of-vocabulary ids among all ids that the examples look up in tables with a vocabulary."""
-    known = [each for each in run.turnover.values() if each["oov_share"] is not None]
-    lookups = sum(each["lookups"] for each in known)
-    return sum(each["oov_share"] * each["lookups"] for each in known) / lookups if lookups else 0.0
+    tables = [table for table in run.turnover.values() if table["oov_share"] is not None]
+    lookups = sum(table["lookups"] for table in tables)
+    return sum(table["oov_share"] * table["lookups"] for table in tables) / lookups if lookups else 0.0
 
 
 def slice_order(name: str) -> tuple[int, str]:
     """Order slices: the pipeline's own as declared, then those of features."""
-    own = [f"{each}={value}" for each, values in SLICES.items() for value in values]
-    return (own.index(name), "") if name in own else (len(own), name)
+    order = [f"{feature}={value}" for feature, values in SLICES.items() for value in values]
+    return (order.index(name), "") if name in order else (len(order), name)
 
 
 def blessing_words(run: Run) -> str:
@@ -85,11 +85,11 @@ def metric_words(name: str) -> str:
     return name.replace("_at_", "@").replace("_", " ")
 
 
-def with_interval(found: list[float | None] | None, scorer: str) -> str:
+def with_interval(figures: list[float | None] | None, scorer: str) -> str:
     """Format a value, with the interval for learnt models only."""
-    if found is None or found[0] is None:
+    if figures is None or figures[0] is None:
         return ""
-    value, low, high = found
+    value, low, high = figures
     if low is None or high is None or scorer in (*BASELINES, CONTENT_NEIGHBOURS):
         return f"{value:.4f}"
     return f"{value:.4f} [{low:.3f}, {high:.3f}]"

@@ -111,14 +111,14 @@ def _load(path: Path, drafted: schema_pb2.Schema, of_pipeline: set[str]) -> sche
         raise UserError(f"{path}:{error}: expected a TensorFlow Metadata schema as text proto.") from error
     # A schema may be older than the features that the pipeline itself adds to examples.
     written = _types(schema)
-    schema.feature.extend(each for each in drafted.feature if each.name in of_pipeline - written.keys())
-    expected, found = _types(drafted), _types(schema)
-    faults = [f"lacks the feature {name}" for name in expected if name not in found]
-    faults += [f"has a feature {name}, which the specification does not" for name in found if name not in expected]
+    schema.feature.extend(feature for feature in drafted.feature if feature.name in of_pipeline - written.keys())
+    expected, declared = _types(drafted), _types(schema)
+    faults = [f"lacks the feature {name}" for name in expected if name not in declared]
+    faults += [f"has a feature {name}, which the specification does not" for name in declared if name not in expected]
     faults += [
-        f"gives {name} the type {found[name]}; the specification implies {expected[name]}"
+        f"gives {name} the type {declared[name]}; the specification implies {expected[name]}"
         for name in expected
-        if name in found and found[name] != expected[name]
+        if name in declared and declared[name] != expected[name]
     ]
     if faults:
         raise UserError("\n".join(f"{path}: {fault}" for fault in faults))

@@ -29,14 +29,14 @@ class Declaration(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _names_no_address(cls, given: Any) -> Any:
+    def _names_no_address(cls, content: Any) -> Any:
         """Reject an address: as a `Path`, s3://bucket/x would be a folder named `s3:`."""
         faults: list[Fault] = [
             ((name,), reason)
             for name, field in cls.model_fields.items()
-            if isinstance(given, dict) and Path in (field.annotation, *get_args(field.annotation))
-            if (reason := address_fault(given.get(name)))
+            if isinstance(content, dict) and Path in (field.annotation, *get_args(field.annotation))
+            if (reason := address_fault(content.get(name)))
         ]
         if faults:
             raise located_yaml.FaultsError(faults)
-        return given
+        return content

@@ -81,7 +81,7 @@ class FaultsError(ValueError):
 
     def __init__(self, faults: list[tuple[KeyPath, str]]) -> None:
         self.faults = faults
-        super().__init__("; ".join(f"{'.'.join(str(part) for part in path)}: {reason}" for path, reason in faults))
+        super().__init__("; ".join(f"{'.'.join(str(key) for key in path)}: {reason}" for path, reason in faults))
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,8 @@ class LocatedYaml:
         """Return `file:line` of a key path, or of its nearest existing parent, or `--set`."""
         if any(path[:length] in self.overridden for length in range(1, len(path) + 1)):
             return "--set"
-        known = next((path[:length] for length in range(len(path), -1, -1) if path[:length] in self.lines), None)
-        return self.source if known is None else f"{self.source}:{self.lines[known]}"
+        nearest = next((path[:length] for length in range(len(path), -1, -1) if path[:length] in self.lines), None)
+        return self.source if nearest is None else f"{self.source}:{self.lines[nearest]}"
 
 
 def read(path: Path) -> LocatedYaml:
@@ -132,7 +132,7 @@ def read(path: Path) -> LocatedYaml:
     lines: dict[KeyPath, int] = {}
     for key_path, line in located:
         if key_path in lines:
-            name = ".".join(str(part) for part in key_path)
+            name = ".".join(str(key) for key in key_path)
             raise UserError(f"{path}:{line}: {name} is given twice (first in line {lines[key_path]}). Keep one.")
         lines[key_path] = line
     return LocatedYaml(content, lines, str(path))
@@ -146,12 +146,12 @@ def override(located: LocatedYaml, path: KeyPath, value: Any) -> LocatedYaml:
     """
     content = copy.deepcopy(located.content)
     parent: dict[str | int, Any] = cast(dict[str | int, Any], content)
-    for part in path[:-1]:
-        parent = parent.setdefault(part, {})
+    for key in path[:-1]:
+        parent = parent.setdefault(key, {})
         if not isinstance(parent, dict):
-            name = ".".join(str(part) for part in path)
+            name = ".".join(str(key) for key in path)
             raise UserError(
-                f"--set {name}: {part} is not a mapping in {located.source}, so nothing can be set below it."
+                f"--set {name}: {key} is not a mapping in {located.source}, so nothing can be set below it."
             )
     parent[path[-1]] = value
     return replace(located, content=content, overridden=located.overridden | {path})
@@ -192,24 +192,24 @@ def describe(error: ValidationError, located: LocatedYaml) -> Iterator[str]:
 
 def _received(path: KeyPath, value: Any) -> str:
     """Say what was received, unless it may be, or contain, a misplaced secret."""
-    if any(SECRET.search(str(part)) for part in path):
+    if any(SECRET.search(str(key)) for key in path):
         return ""
     return f", received a {type(value).__name__}" if isinstance(value, dict | list) else f", received {value!r}"
 
 
 def _sentence(located: LocatedYaml, path: KeyPath, reason: str) -> str:
-    name = ".".join(str(part) for part in path)
-    return ": ".join(part for part in (located.where(path), name, reason) if part)
+    name = ".".join(str(key) for key in path)
+    return ": ".join(phrase for phrase in (located.where(path), name, reason) if phrase)
 
 
 def _path_in_file(loc: tuple[int | str, ...], located: LocatedYaml) -> KeyPath:
     """Return a validation path without the tags of unions, which neither the file nor `--set` contains."""
     overridden = {path[:length] for path in located.overridden for length in range(1, len(path) + 1)}
     path: KeyPath = ()
-    for position, part in enumerate(loc):
+    for position, key in enumerate(loc):
         is_last = position == len(loc) - 1
-        if (*path, part) in located.lines or (*path, part) in overridden or (is_last and not str(part).endswith("]")):
-            path = (*path, part)
+        if (*path, key) in located.lines or (*path, key) in overridden or (is_last and not str(key).endswith("]")):
+            path = (*path, key)
     return path
 
 

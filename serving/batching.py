@@ -105,7 +105,7 @@ class Batcher:
             if len(batch) == 1:
                 batch[0].outputs = self._run(batch[0].inputs)
             else:
-                merged = {name: np.concatenate([each.inputs[name] for each in batch]) for name in batch[0].inputs}
+                merged = {name: np.concatenate([request.inputs[name] for request in batch]) for name in batch[0].inputs}
                 _split(self._run(merged), batch)
         except Exception as error:
             if len(batch) == 1:

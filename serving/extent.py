@@ -72,9 +72,9 @@ def of(inputs: Mapping[str, NDArray[Any]]) -> Extent:
     excluded, conditions = (inputs[name].shape[1] if name in inputs and inputs[name].ndim == 2 else 0 for name in LISTS)
     width = max((array[0].size for array in inputs.values() if array.ndim > 1 and len(array)), default=1)
     if served.EXAMPLES in inputs:
-        lengths = [_lengths(each) for each in parse_examples(inputs[served.EXAMPLES].ravel())]
-        width = max((max(each.values(), default=0) for each in lengths), default=0)
-        excluded, conditions = (max((each.get(name, 0) for each in lengths), default=0) for name in LISTS)
+        lengths = [_lengths(example) for example in parse_examples(inputs[served.EXAMPLES].ravel())]
+        width = max((max(of_example.values(), default=0) for of_example in lengths), default=0)
+        excluded, conditions = (max((of_example.get(name, 0) for of_example in lengths), default=0) for name in LISTS)
     return Extent(rows, width, items, excluded, conditions)
 
 

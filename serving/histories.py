@@ -145,14 +145,14 @@ class Histories:
     def _add(self, events: Sequence[Event]) -> None:
         with self._lock, self._transaction():
             for event in events:
-                known = self._read(event.user)
-                newest, items, times, features = known or Past(0, [], [], b"")
+                past = self._read(event.user)
+                newest, items, times, features = past or Past(0, [], [], b"")
                 # A late event goes before the newest one: its position among the others is unknown.
                 place = len(items) if event.time >= newest else max(0, len(items) - 1)
                 items, times = [*items], [*times]
                 items.insert(place, event.item)
                 times.insert(place, event.time)
-                self._write(event.user, Past(max(newest, event.time), items, times, features), known is None)
+                self._write(event.user, Past(max(newest, event.time), items, times, features), past is None)
             self._evict()
 
     def load(self, version: int) -> None:
@@ -166,9 +166,9 @@ class Histories:
         for start in range(0, len(users), LOADED_AT_ONCE):
             with self._lock, self._transaction():
                 for user in users[start : start + LOADED_AT_ONCE]:
-                    known = self._read(user)
-                    if known is None or known.newest <= newest[user].newest:
-                        self._write(user, newest[user], known is None)
+                    past = self._read(user)
+                    if past is None or past.newest <= newest[user].newest:
+                        self._write(user, newest[user], past is None)
                 self._evict()
         _log.info("histories: %d users of version %d's log, in %.1f s", len(users), version, time.monotonic() - begun)
 
@@ -188,7 +188,7 @@ class Histories:
             exclude_seen: whether the items of the history are excluded from the answer.
             where: the conditions that the items of the answer must meet.
         """
-        made = []
+        serialized = []
         for user in users:
             example = tf.train.Example()
             _set(example, self._user_features[0], [user])
@@ -197,19 +197,19 @@ class Histories:
                 _set(example, served.EXCLUDE, values(example.features.feature[self._history]))
             if where:
                 _set(example, served.WHERE, where)
-            made.append(example.SerializeToString())
-        return made
+            serialized.append(example.SerializeToString())
+        return serialized
 
     def _filled(self, example: Any) -> Any:
         feature = example.features.feature
         ids = [feature[name].bytes_list.value for name in self._user_features if name in feature]
         if not any(ids) or (self._history in feature and values(feature[self._history])):
             return example
-        user = next(each for each in ids if each)[0]
+        user = next(user_ids for user_ids in ids if user_ids)[0]
         with self._lock:
-            known = self._read(user)
-        items = known.items if known else []
-        filled = tf.train.Example.FromString(known.features if known else b"")
+            past = self._read(user)
+        items = past.items if past else []
+        filled = tf.train.Example.FromString(past.features if past else b"")
         filled.MergeFrom(example)  # the request overrides what is stored
         now = datetime.now(UTC)
         derived = {
@@ -220,8 +220,8 @@ class Histories:
         for name in self._user_features:
             _set(filled, name, [user])
         _set(filled, self._history, items)
-        if self._has_ages and known:
-            ages = [float("nan") if at == UNKNOWN else now.timestamp() - at / MICROSECONDS for at in known.times]
+        if self._has_ages and past:
+            ages = [float("nan") if at == UNKNOWN else now.timestamp() - at / MICROSECONDS for at in past.times]
             filled.features.feature[self._history + AGES_SUFFIX].float_list.value[:] = ages
         for name, declared in self._query.items():
             if isinstance(declared, IdFeature) and declared.derive and name not in feature:
@@ -230,24 +230,24 @@ class Histories:
 
     def _newest_of(self, folder: str) -> dict[bytes, Past]:
         """Map each user to the newest interaction's features, with the items up to and including it."""
-        found: dict[bytes, Past] = {}
-        kept = {*self._query} - {self._history}
+        by_user: dict[bytes, Past] = {}
+        wanted = {*self._query} - {self._history}
         for example in map(tf.train.Example.FromString, _records(folder)):
             feature = example.features.feature
             (user,), (item,), (at,) = (values(feature[name]) for name in (QUERY_ID, CANDIDATE_ID, TIMESTAMP))
-            if user in found and found[user].newest > at:
+            if user in by_user and by_user[user].newest > at:
                 continue
-            if user in found and found[user].newest == at:
-                items, times = [*found[user].items, item], [*found[user].times, at]
+            if user in by_user and by_user[user].newest == at:
+                items, times = [*by_user[user].items, item], [*by_user[user].times, at]
             else:
                 earlier = values(feature[self._history])
                 ages = values(feature[self._history + AGES_SUFFIX]) if self._has_ages else ()
                 items = [*earlier, item]
                 times = [*_times(at, ages, len(earlier)), at]
-            for name in [name for name in feature if name not in kept or name in (REWARD, TIMESTAMP)]:
+            for name in [name for name in feature if name not in wanted or name in (REWARD, TIMESTAMP)]:
                 del feature[name]
-            found[user] = Past(at, items[-self._last :], times[-self._last :], example.SerializeToString())
-        return found
+            by_user[user] = Past(at, items[-self._last :], times[-self._last :], example.SerializeToString())
+        return by_user
 
     def _read(self, user: bytes) -> Past | None:
         row = self._database.execute("SELECT time, items, times, features FROM users WHERE id = ?", (user,)).fetchone()
@@ -297,13 +297,13 @@ def events_of(content: Any, most: int) -> list[Event]:
         raise invalid(f"expected an object with `events`, a list of 1 to {most} objects")
     now = time.time_ns() // 1000
     events = []
-    for number, each in enumerate(listed):
-        if not isinstance(each, dict) or not {"user", "item"} <= each.keys() <= {"user", "item", "time"}:
+    for number, event in enumerate(listed):
+        if not isinstance(event, dict) or not {"user", "item"} <= event.keys() <= {"user", "item", "time"}:
             raise invalid(f"events[{number}]: expected an object with user, item and, if need be, time")
-        ids = [_utf8(each[name]) for name in ("user", "item")]
+        ids = [_utf8(event[name]) for name in ("user", "item")]
         if not all(0 < len(id_) <= LONGEST_ID for id_ in ids):
             raise invalid(f"events[{number}]: expected texts of 1 to {LONGEST_ID} bytes as user and item")
-        at = each.get("time", now)
+        at = event.get("time", now)
         if type(at) is not int or not 0 <= at <= now + 60_000_000:
             raise invalid(f"events[{number}]: expected microseconds since 1970, not later than now, as time")
         events.append(Event(ids[0], ids[1], at))
@@ -320,8 +320,8 @@ def _utf8(value: Any) -> bytes:
 
 def _times(at: int, ages: Sequence[float], items: int) -> list[int]:
     """Compute the time of each item of a history from its age at a time; UNKNOWN without ages."""
-    known = ages if len(ages) == items else [float("nan")] * items
-    return [UNKNOWN if math.isnan(age) else max(0, at - round(age * MICROSECONDS)) for age in known]
+    aligned = ages if len(ages) == items else [float("nan")] * items
+    return [UNKNOWN if math.isnan(age) else max(0, at - round(age * MICROSECONDS)) for age in aligned]
 
 
 def _records(folder: str) -> Iterator[bytes]:

@@ -201,10 +201,12 @@ def _leaves(name: str, value: Any, shape: list[int]) -> Iterator[Any]:
         yield value
         return
     if not isinstance(value, list) or len(value) != shape[0]:
-        found = f"a list of {len(value)}" if isinstance(value, list) else _shown(value)
-        raise invalid(f"{name}: expected lists of one size at each level, a list of {shape[0]} here, received {found}")
-    for each in value:
-        yield from _leaves(name, each, shape[1:])
+        received = f"a list of {len(value)}" if isinstance(value, list) else _shown(value)
+        raise invalid(
+            f"{name}: expected lists of one size at each level, a list of {shape[0]} here, received {received}"
+        )
+    for element in value:
+        yield from _leaves(name, element, shape[1:])
 
 
 def _leaf(name: str, value: Any, dtype: np.dtype[Any]) -> Any:

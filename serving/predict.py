@@ -79,9 +79,9 @@ def run(
 def _wanted(signature: Signature, names: list[str]) -> list[str]:
     for name in names:
         if name not in signature.outputs:
-            known = ",".join(sorted(signature.outputs))
+            expected = ",".join(sorted(signature.outputs))
             raise invalid(
-                f"output tensor alias not found in signature: {name} Outputs expected to be in the set {{{known}}}."
+                f"output tensor alias not found in signature: {name} Outputs expected to be in the set {{{expected}}}."
             )
     if len(set(names)) < len(names):
         raise invalid(f"duplicate output tensor alias: {next(name for name in names if names.count(name) > 1)}")

@@ -186,9 +186,9 @@ def examples_of(record: Record, served_at: int) -> list[Any]:
             feature[served.K].int64_list.value[:] = [int(record.inputs[served.K][row])]
         if served.ITEM_IDS in record.outputs:
             ids = record.outputs[served.ITEM_IDS][row]
-            found = ids != served.NO_ITEM.encode()
-            feature[SERVED_ITEMS].bytes_list.value[:] = ids[found].tolist()
-            feature[SERVED_SCORES].float_list.value[:] = record.outputs[served.SCORES][row][found].tolist()
+            is_item = ids != served.NO_ITEM.encode()
+            feature[SERVED_ITEMS].bytes_list.value[:] = ids[is_item].tolist()
+            feature[SERVED_SCORES].float_list.value[:] = record.outputs[served.SCORES][row][is_item].tolist()
     return examples
 
 
@@ -202,7 +202,7 @@ def _example(values: dict[str, Any]) -> Any:
         array = np.atleast_1d(value)
         feature = example.features.feature[name]
         if array.dtype == np.dtype(object):
-            feature.bytes_list.value[:] = [each for each in array.tolist() if each]
+            feature.bytes_list.value[:] = [text for text in array.tolist() if text]
         elif array.dtype.kind == "f":
             beside = values.get(name.removesuffix(AGES_SUFFIX).removesuffix(WEIGHTS_SUFFIX), array)
             is_beside = beside.dtype == np.dtype(object) and beside.shape == array.shape

@@ -241,7 +241,7 @@ def _of_users(content: Any, servable: Servable, histories: Histories | None, lim
     users, k, exclude_seen = content["users"], content.get("k", 10), content.get("exclude_seen", True)
     where = content.get("where", [])
     is_valid = isinstance(users, list) and users and all(isinstance(user, str) and user for user in users)
-    is_valid = is_valid and isinstance(where, list) and all(isinstance(each, str) for each in where)
+    is_valid = is_valid and isinstance(where, list) and all(isinstance(condition, str) for condition in where)
     if not is_valid or type(k) is not int or not 1 <= k <= limits.items or type(exclude_seen) is not bool:
         raise invalid(
             f"expected `users`, a list of texts, `k` from 1 to {limits.items}, `exclude_seen`, true or false, "

@@ -51,8 +51,8 @@ class Spec:
             fits = len(shape) == len(declared) and all(d in (-1, size) for size, d in zip(shape, declared, strict=True))
         if not fits:
             wanted = "any" if declared is None else ", ".join("?" if size < 0 else str(size) for size in declared)
-            found = list(shape) if len(shape) <= MOST_DIMENSIONS else f"{len(shape)} dimensions"
-            raise invalid(f"{name}: expected the shape [{wanted}], received {found}")
+            received = list(shape) if len(shape) <= MOST_DIMENSIONS else f"{len(shape)} dimensions"
+            raise invalid(f"{name}: expected the shape [{wanted}], received {received}")
 
 
 def dtype_of(code: int) -> np.dtype[Any]:
@@ -62,8 +62,8 @@ def dtype_of(code: int) -> np.dtype[Any]:
         RequestError: INVALID_ARGUMENT, it is not served.
     """
     if code not in _FORMS:
-        known = ", ".join(types_pb2.DataType.Name(each) for each in _FORMS)
-        raise invalid(f"expected a dtype of {known}, received {code}")
+        expected = ", ".join(types_pb2.DataType.Name(number) for number in _FORMS)
+        raise invalid(f"expected a dtype of {expected}, received {code}")
     return _FORMS[code][0]
 
 
@@ -110,15 +110,15 @@ def from_proto(proto: tensor_pb2.TensorProto, name: str, spec: Spec, limits: Lim
     missing = count - len(values)
     if missing < 0:
         raise _disagree(name, shape, f"{len(values)} values")
-    given = list(values)
-    last: Any = given[-1] if given else b"" if dtype.hasobject else 0
+    sent = list(values)
+    last: Any = sent[-1] if sent else b"" if dtype.hasobject else 0
     if dtype.hasobject and missing * len(last) > limits.request_bytes:
         raise invalid(
             f"tensor parsing error: {name}: expected texts of at most {limits.request_bytes} bytes, each repetition counted"
         )
     array = np.empty(count, dtype)
-    array[: len(given)] = given
-    array[len(given) :] = last
+    array[: len(sent)] = sent
+    array[len(sent) :] = last
     return array.reshape(shape)
 
 

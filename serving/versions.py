@@ -175,13 +175,15 @@ class Versions:
         self._read_labels()
         labelled = set(self._configured_labels.values())
         self._failures = {
-            each.version: self._failures[each.version] for each in pushed if each.version in self._failures
+            manifest.version: self._failures[manifest.version]
+            for manifest in pushed
+            if manifest.version in self._failures
         }
-        for position, each in enumerate(reversed(pushed)):
-            if position >= KEPT_VERSIONS and each.version not in labelled and self._served:
+        for position, manifest in enumerate(reversed(pushed)):
+            if position >= KEPT_VERSIONS and manifest.version not in labelled and self._served:
                 continue  # older versions are loaded only if they have a label, or none of the newest can be loaded
-            if each.version not in self._served and self._is_due(each):
-                self._try_to_load(each)
+            if manifest.version not in self._served and self._is_due(manifest):
+                self._try_to_load(manifest)
         self._move_labels()
         self._drop_removed(pushed)
         for version in sorted(self._served)[:-KEPT_VERSIONS]:
@@ -263,12 +265,12 @@ class Versions:
 
     def _drop_removed(self, pushed: list[Pushed]) -> None:
         """Drop versions newer than the newest in the folder, unless nothing else could answer."""
-        present = [each for each in pushed if _is_there(each)]
+        present = [manifest for manifest in pushed if _is_there(manifest)]
         if not present:  # no version, or no disk
             return
         for version in sorted(self._served, reverse=True):
-            is_removed = version not in {each.version for each in present} and (
-                not self._manifests.names(version) or version in {each.version for each in pushed}
+            is_removed = version not in {manifest.version for manifest in present} and (
+                not self._manifests.names(version) or version in {manifest.version for manifest in pushed}
             )
             if version > present[-1].version and is_removed and len(self._served) > 1:
                 self._drop(version, "it was removed from the push folder")
@@ -276,7 +278,7 @@ class Versions:
     def _drop(self, version: int, reason: str) -> None:
         models = self._served[version]
         self._set_state(models, version, State("UNLOADING"))
-        self._served = {number: each for number, each in self._served.items() if number != version}
+        self._served = {number: served for number, served in self._served.items() if number != version}
         self._pushed_at.pop(version, None)
         self._set_state(models, version, State("END"))
         _log.info("version %d is unloaded, as %s; version %d is live", version, reason, self.live)
@@ -347,7 +349,7 @@ def _is_there(pushed: Pushed) -> bool:
 def _files(pushed: Pushed) -> object:
     """Return a value that changes when a file of a version does; None if that cannot be read."""
     try:
-        found = (path for folder in pushed.models.values() for path in sorted(folder.rglob("*")) if path.is_file())
-        return [(str(path), (status := path.stat()).st_size, status.st_mtime_ns) for path in found]
+        paths = (path for folder in pushed.models.values() for path in sorted(folder.rglob("*")) if path.is_file())
+        return [(str(path), (status := path.stat()).st_size, status.st_mtime_ns) for path in paths]
     except OSError:
         return None

@@ -34,11 +34,16 @@ class Vocabularies:
         if served.EXAMPLES in inputs:
             features = [example.features.feature for example in parse_examples(inputs[served.EXAMPLES])]
             ids = {
-                name: [id_ for each in features if name in each for id_ in values(each[name])] for name in self._known
+                name: [id_ for feature in features if name in feature for id_ in values(feature[name])]
+                for name in self._known
             }
         else:
             ids = {name: [id_ for id_ in inputs[name].ravel() if id_] for name in self._known if name in inputs}
-        return {name: (len(each), self._unknown(name, each)) for name, each in ids.items() if each}
+        return {
+            name: (len(occurrences), self._unknown(name, occurrences))
+            for name, occurrences in ids.items()
+            if occurrences
+        }
 
     def _unknown(self, name: str, ids: list[bytes]) -> int:
         known, hashes = self._known[name], _hashes(ids)

@@ -59,7 +59,7 @@ def doctor(
                 if not as_json:
                     console.print(examiner.in_words(finding), highlight=False, soft_wrap=True)
             if as_json:
-                console.file.write(json.dumps([asdict(each) for each in findings], indent=2) + "\n")
+                console.file.write(json.dumps([asdict(finding) for finding in findings], indent=2) + "\n")
         raise typer.Exit(examiner.verdict(findings))
 
 
@@ -94,8 +94,8 @@ def init(
         draft = drafts.draft(str(folder), into or Path(called), called, declared)
         for path in draft.paths:
             typer.echo(f"wrote {path}")
-        for other, reason in draft.others.items():
-            typer.echo(f"not used: {other}: {reason}")
+        for group, reason in draft.others.items():
+            typer.echo(f"not used: {group}: {reason}")
         config = shlex.quote(str(draft.paths[1]))
         typer.echo(f"Read their comments, then: ndr run --config {config} --date {draft.day}")
         if draft.week < draft.day:

@@ -39,10 +39,14 @@ def report(
         with console.status("reading the runs"):
             from pipeline.report import facts, page
 
-            found = facts.gather(loaded, first, last)
-            write_aside(output, page.render(found, loaded))
-        span = f"s, {found.days[0].date} to {found.days[-1].date}" if len(found.days) > 1 else f", {found.days[0].date}"
-        console.print(f"{output}: {len(found.days)} day{span}", highlight=False, soft_wrap=True)
+            report_facts = facts.gather(loaded, first, last)
+            write_aside(output, page.render(report_facts, loaded))
+        span = (
+            f"s, {report_facts.days[0].date} to {report_facts.days[-1].date}"
+            if len(report_facts.days) > 1
+            else f", {report_facts.days[0].date}"
+        )
+        console.print(f"{output}: {len(report_facts.days)} day{span}", highlight=False, soft_wrap=True)
 
 
 @app.command()

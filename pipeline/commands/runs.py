@@ -144,10 +144,10 @@ def tune(
             console.print(f"  {words}", highlight=False, soft_wrap=True)
 
         with terminal.step_progress(console, lines=False):
-            found = search.tune(loaded, day, time_given.total_seconds(), say)
-        console.print(search.table(found))
-        console.print(found.verdict, highlight=False, soft_wrap=True)
-        for line in search.difference(found):
+            tuning = search.tune(loaded, day, time_given.total_seconds(), say)
+        console.print(search.table(tuning))
+        console.print(tuning.verdict, highlight=False, soft_wrap=True)
+        for line in search.difference(tuning):
             console.print(f"  {line}", highlight=False, soft_wrap=True)
 
 

@@ -88,8 +88,8 @@ def _items(title: str, items: "list[Recommendation]") -> "Table":
     table = Table(title=title, title_justify="left")
     for column in ("", "item", "title", "score"):
         table.add_column(column)
-    for place, each in enumerate(items, 1):
-        table.add_row(str(place), each.item, each.title, f"{each.score:.3f}")
+    for place, recommendation in enumerate(items, 1):
+        table.add_row(str(place), recommendation.item, recommendation.title, f"{recommendation.score:.3f}")
     return table
 
 
@@ -132,8 +132,8 @@ def serve(
             return interactions_of(loaded, version)
 
         where, spec = Where(host, port, rest_port), loaded.feature_spec()
-        kept = log_of if histories else None
-        launch(loaded.serving, where, embedded, loaded.root, loaded.server, spec, kept, say, shard)
+        history_log = log_of if histories else None
+        launch(loaded.serving, where, embedded, loaded.root, loaded.server, spec, history_log, say, shard)
 
 
 @app.command()

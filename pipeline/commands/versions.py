@@ -51,8 +51,8 @@ def push(
 
             console.print(pushed.rollback_words(roll_back(loaded, to)), highlight=False, soft_wrap=True)
         elif label:
-            given = labels.assign(folder, label, to or pushed.live(folder))
-            console.print(pushed.label_words(given), highlight=False)
+            labelled = labels.assign(folder, label, to or pushed.live(folder))
+            console.print(pushed.label_words(labelled), highlight=False)
         elif unlabel:
             console.print(pushed.label_words(labels.remove(folder, unlabel)), highlight=False)
         elif as_json:
@@ -78,8 +78,8 @@ def promote(
             from pipeline import metrics as exporter
             from pipeline import pushed
         folder = PushFolder(loaded.serving)
-        given = labels.assign(folder, target, labels.resolve(folder, source))
-        console.print(pushed.label_words(given), highlight=False)
+        labelled = labels.assign(folder, target, labels.resolve(folder, source))
+        console.print(pushed.label_words(labelled), highlight=False)
         exporter.export(loaded)
 
 

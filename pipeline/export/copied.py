@@ -42,8 +42,8 @@ def _of_vectors(vectors: NDArray[np.float32]) -> Iterator[bytes]:
     width = vectors.shape[1]
     head = struct.pack("!ihh", 4 + 4 * width, width, 0)
     for start in range(0, len(vectors), 1024):
-        for row in vectors[start : start + 1024].astype(">f4"):
-            yield head + row.tobytes()
+        for vector in vectors[start : start + 1024].astype(">f4"):
+            yield head + vector.tobytes()
 
 
 def _of_numbers(numbers: pa.Array) -> Iterator[bytes]:

@@ -64,16 +64,16 @@ def export(config: Config, name: Name, version: Version | None, say: Callable[[s
     folder = PushFolder(config.serving)
     number, manifest = _chosen(folder, version)
     with opened(config, name, writes=True) as store:
-        known = store.exported()
-        before = next((each for each in known if each.is_live), None)
+        exports = store.exported()
+        before = next((exported for exported in exports if exported.is_live), None)
         recall, is_written = None, False
         if manifest is None:
-            key = _stored(folder, store, known, number)
+            key = _stored(folder, store, exports, number)
         else:
             key = items_of.key_of(folder, manifest)
         if manifest is not None and (before is None or (before.key, before.version) != (key, number)):
             items = items_of.read(folder, manifest)
-            is_written = key not in {each.key for each in known}
+            is_written = key not in {exported.key for exported in exports}
             if is_written:
                 say(f"writes {len(items.ids):,} items")
                 store.put(items)
@@ -83,7 +83,7 @@ def export(config: Config, name: Name, version: Version | None, say: Callable[[s
                 raise PassingError(f"Another version than {number} went live meanwhile. Export again.")
         store.flip(key, number)
         removed, held = _retain(store, config.export.keep)
-        live = next(each for each in store.exported() if each.is_live)
+        live = next(exported for exported in store.exported() if exported.is_live)
         return Outcome(
             store.place, live, before.version if before else None, is_written, recall, tuple(removed), tuple(held)
         )
@@ -97,10 +97,10 @@ def questions(embeddings: NDArray[np.float32], number: int, seed: int) -> NDArra
         number: of queries.
         seed: of the draw.
     """
-    one, other = np.random.default_rng(seed).integers(0, len(embeddings), (2, number))
-    between = embeddings[one] + embeddings[other]
+    first, second = np.random.default_rng(seed).integers(0, len(embeddings), (2, number))
+    between = embeddings[first] + embeddings[second]
     lengths = np.linalg.norm(between, axis=1, keepdims=True)
-    return np.where(lengths > ROUNDING, between / np.maximum(lengths, ROUNDING), embeddings[one])
+    return np.where(lengths > ROUNDING, between / np.maximum(lengths, ROUNDING), embeddings[first])
 
 
 class Agreement(NamedTuple):
@@ -150,16 +150,16 @@ def _chosen(folder: PushFolder, version: Version | None) -> tuple[int, Manifest 
     if version is None:
         return manifests[-1].version, manifests[-1]
     number = labels.resolve(folder, version) if isinstance(version, str) else version
-    return number, next((each for each in manifests if each.version == number), None)
+    return number, next((manifest for manifest in manifests if manifest.version == number), None)
 
 
-def _stored(folder: PushFolder, store: Store, known: list[Exported], version: int) -> str:
+def _stored(folder: PushFolder, store: Store, exports: list[Exported], version: int) -> str:
     """Return the key of a version that only the store still has."""
-    for each in known:
-        if each.version == version:
-            return each.key
-    pushed = ", ".join(str(each.version) for each in folder.manifests())
-    stored = ", ".join(str(each.version) for each in known) or "none"
+    for exported in exports:
+        if exported.version == version:
+            return exported.key
+    pushed = ", ".join(str(manifest.version) for manifest in folder.manifests())
+    stored = ", ".join(str(exported.version) for exported in exports) or "none"
     raise UserError(
         f"Expected a version of the push folder or of {store.place}, received {version}. Pushed: {pushed}. Stored: {stored}."
     )
@@ -173,23 +173,25 @@ def _checked(store: Store, items: Items, config: Config) -> float:
     """
     k = min(config.indexer.recall_at, len(items.ids))
     queries = questions(items.embeddings, config.export.queries, items.version % 2**32)
-    found = agreement(items, queries, k, store.search(items.key, queries, k))
+    comparison = agreement(items, queries, k, store.search(items.key, queries, k))
     expected = store.minimum_recall(items.key)
-    if found.wrong or found.recall < expected:
-        reason = found.wrong or f"expected {expected:g} of the exact first {k} items, found {found.recall:.4f}"
+    if comparison.wrong or comparison.recall < expected:
+        reason = (
+            comparison.wrong or f"expected {expected:g} of the exact first {k} items, found {comparison.recall:.4f}"
+        )
         raise UserError(
             f"{store.place}: version {items.version} does not answer as exact search does, over {len(queries):,} queries: "
             f"{reason}. It was not made live. {store.advice(items.key)}"
         )
-    return found.recall
+    return comparison.recall
 
 
 def _retain(store: Store, keep: int) -> tuple[list[int], list[int]]:
     """Remove all but the newest versions and the live one."""
-    known = store.exported()
+    exports = store.exported()
     removed: list[int] = []
     held: list[int] = []
-    for each in known[:-keep]:
-        if not each.is_live:
-            (removed if store.remove(each.key) else held).append(each.version)
+    for exported in exports[:-keep]:
+        if not exported.is_live:
+            (removed if store.remove(exported.key) else held).append(exported.version)
     return removed, held

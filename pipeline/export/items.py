@@ -32,11 +32,11 @@ def key_of(folder: PushFolder, manifest: Manifest) -> str:
     if not manifest.parts.keys() >= {*names}:
         raise UserError(f"{folder.root}: expected a version with an index, and {manifest.version} has none.")
     places = folder.places(manifest)
-    found: dict[str, Digest] = {}
+    file_digests: dict[str, Digest] = {}
     for name in names:
         of_shard = manifest.files.get(name) or files.digests(Source(places[name]))
-        found |= {file if name == INDEX else f"{name}/{file}": digest for file, digest in of_shard.items()}
-    digests = json.dumps({name: digest.sha256 for name, digest in sorted(found.items())})
+        file_digests |= {file if name == INDEX else f"{name}/{file}": digest for file, digest in of_shard.items()}
+    digests = json.dumps({name: digest.sha256 for name, digest in sorted(file_digests.items())})
     return f"{manifest.content}_{hashlib.sha256(digests.encode()).hexdigest()[:DIGITS]}"
 
 
@@ -54,19 +54,19 @@ def read(folder: PushFolder, manifest: Manifest) -> Items:
                 f"{folder.root}: expected version {manifest.version} as it was pushed: {'; '.join(faults)}."
             )
         places = [folder.places(manifest)[name] for name in names]
-        found = [(faiss_index.load(place).vectors, index_files.read_ids(place)) for place in places]
+        shards = [(faiss_index.load(place).vectors, index_files.read_ids(place)) for place in places]
     except (tf.errors.OpError, OSError) as error:
         raise PassingError(
             f"{folder.root}: version {manifest.version} cannot be read, or was removed: {error}"
         ) from error
-    for place, (vectors, ids) in zip(places, found, strict=True):
+    for place, (vectors, ids) in zip(places, shards, strict=True):
         if ids.num_rows != len(vectors):
             raise UserError(f"{place}: expected an id for each of {len(vectors)} vectors, found {ids.num_rows}.")
-    embeddings, table = found[0]
-    if len(found) > 1:
-        table = pa.concat_tables([ids for _, ids in found])
+    embeddings, table = shards[0]
+    if len(shards) > 1:
+        table = pa.concat_tables([ids for _, ids in shards])
         order = pc.sort_indices(table.column(CANDIDATE_ID))
-        embeddings, table = np.concatenate([vectors for vectors, _ in found])[order.to_numpy()], table.take(order)
+        embeddings, table = np.concatenate([vectors for vectors, _ in shards])[order.to_numpy()], table.take(order)
     columns = table.drop_columns([CANDIDATE_ID])
     if taken := sorted({*OWN_COLUMNS} & {*columns.column_names}):
         raise UserError(

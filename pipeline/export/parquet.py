@@ -99,15 +99,15 @@ class Parquet(Store):
 
     def exported(self) -> list[Exported]:
         """Override."""
-        described = [each for name in self._folders() if (each := self._described(name))]
+        described = [manifest for name in self._folders() if (manifest := self._described(name))]
         live, version = self._live()
         return [
             Exported(
-                **each.model_dump(exclude={"files", VERSION}),
-                version=version if each.key == live else each.version,
-                is_live=each.key == live,
+                **manifest.model_dump(exclude={"files", VERSION}),
+                version=version if manifest.key == live else manifest.version,
+                is_live=manifest.key == live,
             )
-            for each in sorted(described, key=lambda each: (each.exported_at, each.key))
+            for manifest in sorted(described, key=lambda manifest: (manifest.exported_at, manifest.key))
         ]
 
     def put(self, items: Items) -> None:
@@ -140,9 +140,12 @@ class Parquet(Store):
         table = self._read(key)
         embeddings = table.column(EMBEDDING).combine_chunks()
         vectors = embeddings.flatten().to_numpy().reshape(len(embeddings), -1)
-        scores, rows = faiss.knn(queries, vectors, k, metric=faiss.METRIC_INNER_PRODUCT)
+        scores, positions = faiss.knn(queries, vectors, k, metric=faiss.METRIC_INNER_PRODUCT)
         ids = table.column(CANDIDATE_ID)
-        return [(ids.take(pa.array(each)).to_pylist(), own.tolist()) for each, own in zip(rows, scores, strict=True)]
+        return [
+            (ids.take(pa.array(nearest)).to_pylist(), nearest_scores.tolist())
+            for nearest, nearest_scores in zip(positions, scores, strict=True)
+        ]
 
     def minimum_recall(self, key: str) -> float:
         """Override."""
@@ -175,8 +178,8 @@ class Parquet(Store):
         if not fileio.exists(folder):
             folder = self._path(key)
         described = self._parsed(posixpath.join(folder, MANIFEST))
-        found = {name: digest for name, digest in files.digests(Source(folder)).items() if name != MANIFEST}
-        if faults := files.differences(described.files, found):
+        actual = {name: digest for name, digest in files.digests(Source(folder)).items() if name != MANIFEST}
+        if faults := files.differences(described.files, actual):
             raise UserError(f"{folder}: expected what was exported, but {'; '.join(faults)}. {self.advice(key)}")
         with fileio.open(posixpath.join(folder, ITEMS), "rb") as file:
             return pq.read_table(pa.BufferReader(file.read()))
@@ -187,8 +190,8 @@ class Parquet(Store):
         if not fileio.exists(path):
             return "", 0
         try:
-            found = json.loads(io_utils.read_string_file(path))
-            return str(found["path"]).partition("/")[0], int(found[VERSION])
+            pointer = json.loads(io_utils.read_string_file(path))
+            return str(pointer["path"]).partition("/")[0], int(pointer[VERSION])
         except (ValueError, TypeError, LookupError) as error:
             raise UserError(
                 f"{path}: expected what an export wrote, found something else. Move it away, and export again."
@@ -211,5 +214,5 @@ class Parquet(Store):
         names = [name.rstrip("/") for name in fileio.listdir(self._folder)] if fileio.exists(self._folder) else []
         return sorted(name for name in names if KEY.fullmatch(name) or name == UNFINISHED)
 
-    def _path(self, *parts: str) -> str:
-        return posixpath.join(self._folder, *parts)
+    def _path(self, *names: str) -> str:
+        return posixpath.join(self._folder, *names)

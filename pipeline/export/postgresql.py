@@ -95,13 +95,13 @@ class PostgreSQL(Store):
         of_extension = (
             "SELECT nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = extnamespace WHERE extname = 'vector'"
         )
-        found = run(of_extension)
-        if not found:
+        namespaces = run(of_extension)
+        if not namespaces:
             raise UserError(
                 f"{self.place} lacks the extension vector (pgvector). Install it on the server (Debian: postgresql-N-pgvector), "
                 "then as a user who may: CREATE EXTENSION vector"
             )
-        run(f"SET search_path TO {_quoted(settings.namespace)}, {_quoted(found[0][0])}")
+        run(f"SET search_path TO {_quoted(settings.namespace)}, {_quoted(namespaces[0][0])}")
         run(f"SET lock_timeout TO '{LOCK_SECONDS}s'")
         if not self._one("SELECT pg_try_advisory_lock(hashtextextended(:name, 0))", name=f"ndr {self._view}"):
             raise PassingError(f"{self.place}: another export is writing to {self._view}. Wait for it to end.")
@@ -118,8 +118,10 @@ class PostgreSQL(Store):
         rows = self._connection.run(
             f"SELECT key, version, day::text, items, width, exported_at, live FROM {self._exports} ORDER BY exported_at, key"
         )
-        found = (Exported(**dict(zip(Exported.model_fields, row, strict=True))) for row in rows)
-        return [each.model_copy(update={"exported_at": each.exported_at.astimezone(UTC)}) for each in found]
+        exports = (Exported(**dict(zip(Exported.model_fields, row, strict=True))) for row in rows)
+        return [
+            exported.model_copy(update={"exported_at": exported.exported_at.astimezone(UTC)}) for exported in exports
+        ]
 
     def put(self, items: Items) -> None:
         """Override."""

@@ -12,18 +12,18 @@ from pipeline.export.stores import Name, opened
 
 def as_json(config: Config, name: Name) -> str:
     """List the versions in a store, the oldest export first."""
-    return json.dumps([dict(each) for each in _exported(config, name)[1]], indent=2, default=str) + "\n"
+    return json.dumps([dict(exported) for exported in _exported(config, name)[1]], indent=2, default=str) + "\n"
 
 
 def table(config: Config, name: Name) -> Table | str:
     """Tabulate the versions in a store, the newest export last, or report that there are none."""
-    place, known = _exported(config, name)
-    if not known:
+    place, exports = _exported(config, name)
+    if not exports:
         return f"{place.removesuffix(',')}: no version was exported yet."
     shown = Table("version", "day", "items", "width", "exported (UTC)", "", title=place, title_justify="left")
-    for each in known:
-        figures = (f"{each.items:,}", str(each.width), f"{each.exported_at:%Y-%m-%d %H:%M:%S}")
-        shown.add_row(str(each.version), each.day, *figures, "live" if each.is_live else "")
+    for exported in exports:
+        figures = (f"{exported.items:,}", str(exported.width), f"{exported.exported_at:%Y-%m-%d %H:%M:%S}")
+        shown.add_row(str(exported.version), exported.day, *figures, "live" if exported.is_live else "")
     return shown
 
 

@@ -72,16 +72,16 @@ def days_of(table: Table, column: str, unit: str | None) -> Days:
 
 def undated(path: str) -> str:
     """Return a path that matches the files of all days."""
-    for part in DATE_PARTS:
-        path = path.replace(part, "*")
+    for placeholder in DATE_PARTS:
+        path = path.replace(placeholder, "*")
     return path
 
 
 def _days(table: Table, column: str, unit: str | None, raw: pa.Array) -> Counter[int]:
     """Count the rows of each day, by its span."""
     times = convert(Column("", column, "time", time_unit=unit or "s"), raw, form(table)).values.drop_null()
-    found, counts = np.unique(times.to_numpy() // utc.MICROSECONDS_A_DAY, return_counts=True)
-    return Counter(dict(zip(found.tolist(), counts.tolist(), strict=True)))
+    spans, counts = np.unique(times.to_numpy() // utc.MICROSECONDS_A_DAY, return_counts=True)
+    return Counter(dict(zip(spans.tolist(), counts.tolist(), strict=True)))
 
 
 def _closed(days: list[date]) -> list[str | date]:
@@ -90,6 +90,6 @@ def _closed(days: list[date]) -> list[str | date]:
     weekdays = {day.weekday() for day in days}
     closed = [n for n in range(7) if n not in weekdays] if span >= 7 * WEEKS else []
     between = (days[0] + timedelta(days=n) for n in range(span))
-    known = set(days)
-    dates = [day for day in between if day not in known and day.weekday() not in closed]
+    present = set(days)
+    dates = [day for day in between if day not in present and day.weekday() not in closed]
     return [*(WEEKDAYS[n] for n in closed), *dates]

@@ -100,10 +100,10 @@ def draft(folder: str, into: Path, name: str, declared: Declared) -> Draft:
         raise UserError(
             f"{', '.join(existing)}: exists already, and nothing is overwritten. Name another folder: --into FOLDER."
         )
-    found = roles(folder, groups(folder), declared)
-    days = days_of(found.log.table, found.time.value, found.log.columns[found.time.value].unit)
-    drafted = _features(found)
-    texts = [_features_text(found, drafted), _configuration_text(found, drafted, days, name)]
+    dataset = roles(folder, groups(folder), declared)
+    days = days_of(dataset.log.table, dataset.time.value, dataset.log.columns[dataset.time.value].unit)
+    drafted = _features(dataset)
+    texts = [_features_text(dataset, drafted), _configuration_text(dataset, drafted, days, name)]
     with TemporaryDirectory() as trial:
         for path, text in zip(paths, texts, strict=True):
             (Path(trial) / path.name).write_text(text, encoding="utf-8")
@@ -118,23 +118,23 @@ def draft(folder: str, into: Path, name: str, declared: Declared) -> Draft:
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
     week = Window.of(loaded.data.model_copy(update={"window_days": WEEK}), days.last, True, has_history=False).start
-    return Draft(paths, days.last, max(week, days.first), found.others)
+    return Draft(paths, days.last, max(week, days.first), dataset.others)
 
 
-def _features(found: Roles) -> Features:
+def _features(dataset: Roles) -> Features:
     drafted = Features()
-    key, user = found.key.value, found.user.value
+    key, user = dataset.key.value, dataset.user.value
     item = drafted.add("item", key, "the item's own id", {"kind": "id"}, _table(32, 64, {"min_count": 3}))
-    for column in found.catalogue.columns.values():
+    for column in dataset.catalogue.columns.values():
         if column.name != key:
             _add_item_feature(drafted, column)
     length, why = 10, "the ten items before, strictly earlier"
-    if found.share_in_baskets >= BASKETS:
+    if dataset.share_in_baskets >= BASKETS:
         length, why = 100, "the hundred items before, of earlier baskets"
     history: dict[str, Any] = {"kind": "history", "table": item, "last": length}
-    if found.share_repeated >= REPEATS:
+    if dataset.share_repeated >= REPEATS:
         history["repeats"] = True
-        why += f"; {found.share_repeated:.0%} of the items were taken again, so items in it get a bonus"
+        why += f"; {dataset.share_repeated:.0%} of the items were taken again, so items in it get a bonus"
     drafted.add("query", "history", why, history)
     last = drafted.add(
         "query", "last_item", "the newest of them", {"kind": "id", "table": item, "derive": "last_in_history"}
@@ -143,14 +143,14 @@ def _features(found: Roles) -> Features:
         if name != item and feature["kind"] in ("id", "ids", "vector"):
             why = "of the newest item, looked up in the catalogue: requests send only its id"
             drafted.add("query", f"last_{name}", why, {"kind": "looked_up", "of": last, "feature": name})
-    drafted.add("query", user, f"the user: {found.user.why}", {"kind": "id"}, _table(16, 64, {"min_count": 5}))
-    if found.users:
-        _add_user_features(drafted, *found.users)
-    reward = found.reward.value if found.reward else None
-    taken = {user, found.item.value, found.time.value, reward["column"] if isinstance(reward, dict) else reward}
-    for column in found.log.columns.values():
+    drafted.add("query", user, f"the user: {dataset.user.why}", {"kind": "id"}, _table(16, 64, {"min_count": 5}))
+    if dataset.users:
+        _add_user_features(drafted, *dataset.users)
+    reward = dataset.reward.value if dataset.reward else None
+    taken = {user, dataset.item.value, dataset.time.value, reward["column"] if isinstance(reward, dict) else reward}
+    for column in dataset.log.columns.values():
         if column.name not in taken:
-            _add_query_feature(drafted, column, found)
+            _add_query_feature(drafted, column, dataset)
     return drafted
 
 
@@ -177,9 +177,9 @@ def _add_user_features(drafted: Features, users: Known, key: Choice) -> None:
             drafted.left_out["query"].append(f"{column.name} of {users.name}: {column.why}")
 
 
-def _add_query_feature(drafted: Features, column: Profile, found: Roles) -> None:
+def _add_query_feature(drafted: Features, column: Profile, dataset: Roles) -> None:
     """Add a property of interactions if its few values recur; others may be unknown at request time."""
-    if column.name in found.of_items:
+    if column.name in dataset.of_items:
         reason = "describes the item, so it would give the item away"
     elif has_word(column.name, EVENTS):
         reason = "a kind of event does not describe a query; weight the kinds with `event` in `interactions`"
@@ -223,33 +223,39 @@ def _table(width: int, buckets: int, vocabulary: dict[str, Any] | None = None) -
     return {"width": width, **({"vocabulary": vocabulary} if vocabulary else {}), "hash_buckets": buckets}
 
 
-def _features_text(found: Roles, drafted: Features) -> str:
-    time = found.log.columns[found.time.value]
-    sampled = [found.log, *([] if found.is_from_log else [found.catalogue]), *([found.users[0]] if found.users else [])]
+def _features_text(dataset: Roles, drafted: Features) -> str:
+    time = dataset.log.columns[dataset.time.value]
+    sampled = [
+        dataset.log,
+        *([] if dataset.is_from_log else [dataset.catalogue]),
+        *([dataset.users[0]] if dataset.users else []),
+    ]
     lines = [
         "# Drafted by `ndr init`; docs/features.md describes all options. Guessed from",
-        *(f"# {each.table.rows:,} rows of {_one_line(each.name)}, the newest file first" for each in sampled),
+        *(f"# {source.table.rows:,} rows of {_one_line(source.name)}, the newest file first" for source in sampled),
         "interactions:",
-        _line("  user", found.user.value, found.user.why),
-        _line("  item", found.item.value, found.item.why),
-        _line("  time", found.time.value, found.time.why),
+        _line("  user", dataset.user.value, dataset.user.why),
+        _line("  item", dataset.item.value, dataset.item.why),
+        _line("  time", dataset.time.value, dataset.time.why),
     ]
     if time.unit:
         lines.append(_line("  time_unit", time.unit, time.why))
-    if found.reward:
+    if dataset.reward:
         lines.append(
             _line(
-                "  reward", found.reward.value, f"{found.reward.why}; without this line every interaction has weight 1"
+                "  reward",
+                dataset.reward.value,
+                f"{dataset.reward.why}; without this line every interaction has weight 1",
             )
         )
     else:
         lines.append("  # no reward was recognised: every interaction has weight 1")
-    lines += ["", "catalogue:", _line("  item", found.key.value, found.key.why)]
-    if title := _title(found.catalogue):
+    lines += ["", "catalogue:", _line("  item", dataset.key.value, dataset.key.why)]
+    if title := _title(dataset.catalogue):
         lines.append(_line("  title", title, "shown beside the id"))
-    if found.users:
-        users = {"user": found.users[1].value, "features": drafted.of_users}
-        lines += ["", _line("users", users, found.users[1].why)]
+    if dataset.users:
+        users = {"user": dataset.users[1].value, "features": drafted.of_users}
+        lines += ["", _line("users", users, dataset.users[1].why)]
     lines += ["", "tables:  # features with the same table share its rows; without a vocabulary ids are hashed"]
     lines += [_line(f"  {_scalar(name)}", table, None) for name, table in drafted.tables.items()]
     for tower in ("query", "item"):
@@ -265,7 +271,7 @@ def _title(catalogue: Known) -> str | None:
     return next(iter([*titles, *(column.name for column in texts if column.looks == "text")]), None)
 
 
-def _configuration_text(found: Roles, drafted: Features, days: Days, name: str) -> str:
+def _configuration_text(dataset: Roles, drafted: Features, days: Days, name: str) -> str:
     catch_up = min(days.number, MOST_WINDOW_DAYS)
     root = f"var/{name}"
     lines = [
@@ -274,20 +280,20 @@ def _configuration_text(found: Roles, drafted: Features, days: Days, name: str) 
         _line("dataset", ".", "the folder of features.yaml, relative to this file"),
         _line("root", root, "everything that runs write; paths below are relative to it"),
         "data:",
-        *_source_lines("interactions", found.log, found.user.value, days.is_daily),
+        *_source_lines("interactions", dataset.log, dataset.user.value, days.is_daily),
     ]
-    if found.is_from_log:
+    if dataset.is_from_log:
         lines.append(_line("  catalogue", FROM_LOG, "every item in the log, with the newest values of its columns"))
     else:
-        lines += _source_lines("catalogue", found.catalogue, None, True)
-    if found.users:
-        lines += _source_lines("users", found.users[0], None, True)
+        lines += _source_lines("catalogue", dataset.catalogue, None, True)
+    if dataset.users:
+        lines += _source_lines("users", dataset.users[0], None, True)
     if days.is_daily:
         lines.append(_line("  first_day", days.first, "the first day with files"))
     if days.closed:
         lines.append(_line("  closed", days.closed, "days without files"))
-    if found.share_in_baskets >= BASKETS:
-        why = f"{found.share_in_baskets:.0%} of the rows are in baskets (same user and time); an item twice in one is one row"
+    if dataset.share_in_baskets >= BASKETS:
+        why = f"{dataset.share_in_baskets:.0%} of the rows are in baskets (same user and time); an item twice in one is one row"
         lines.append(_line("  repeated", "add_up", why))
     lines += [
         _line("  catch_up_days", catch_up, f"of the log's {days.number}; the first run trains on these"),
@@ -307,12 +313,12 @@ def _configuration_text(found: Roles, drafted: Features, days: Days, name: str) 
     return "\n".join(lines) + "\n"
 
 
-def _source_lines(kind: str, known: Known, user: str | None, is_daily: bool) -> list[str]:
-    table = known.table
+def _source_lines(kind: str, source: Known, user: str | None, is_daily: bool) -> list[str]:
+    table = source.table
     path = table.source.path if is_daily else undated(table.source.path)
     declared = table.source.model_copy(update={"path": str(Path(path).absolute())})
     updates, reasons = {}, dict(table.reasons)
-    if any(column.has_blanks for column in known.columns.values()):
+    if any(column.has_blanks for column in source.columns.values()):
         updates["trim"], reasons["trim"] = True, "ids have blanks around them"
     keys = ("path", "format", "delimiter", "quoting", "quoted_newlines", "null_values", "trim", "success_marker")
     declared = declared.model_copy(update=updates)
@@ -321,7 +327,7 @@ def _source_lines(kind: str, known: Known, user: str | None, is_daily: bool) -> 
     }
     reasons["success_marker"] = "lies beside every file"
     lines = [f"  {kind}:", *(_line(f"    {key}", value, reasons.get(key)) for key, value in changed.items())]
-    missing = known.columns[user].missing if user else 0
+    missing = source.columns[user].missing if user else 0
     if missing:
         where = [{"column": user, "missing": False}]
         lines.append(

@@ -53,10 +53,10 @@ def groups(folder: str) -> list[Group]:
     entries = listing.listed(folder)
     below = [(entry, str(PurePosixPath(entry.path).relative_to(folder))) for entry in entries]
     marked = {str(PurePosixPath(entry.path).parent) for entry, name in below if PurePosixPath(name).name == SUCCESS}
-    found: dict[str, list[tuple[Entry, date | None]]] = defaultdict(list)
+    by_path: dict[str, list[tuple[Entry, date | None]]] = defaultdict(list)
     by_template: dict[str, list[tuple[Entry, str, date | None]]] = defaultdict(list)
     for entry, name in below:
-        if any(part.startswith(listing.HIDDEN) for part in PurePosixPath(name).parts):
+        if any(segment.startswith(listing.HIDDEN) for segment in PurePosixPath(name).parts):
             continue
         template, day = _template(name)
         by_template[NUMBERED.sub("*", template)].append((entry, template, day))
@@ -76,12 +76,12 @@ def groups(folder: str) -> list[Group]:
         day_folder = _day_folder(pattern)
         if day_folder is not None and len(in_folder_a_day[day_folder]) == 1:  # one table, in any number of files
             path = day_folder
-        found[path] += [(entry, day) for entry, _, day in members]
-    return [_group(folder, path, members, marked) for path, members in sorted(found.items())]
+        by_path[path] += [(entry, day) for entry, _, day in members]
+    return [_group(folder, path, members, marked) for path, members in sorted(by_path.items())]
 
 
 def _group(folder: str, path: str, members: Sequence[tuple[Entry, date | None]], marked: set[str]) -> Group:
-    ordered = sorted(members, key=lambda each: (each[1] or date.min, each[0].path))
+    ordered = sorted(members, key=lambda member: (member[1] or date.min, member[0].path))
     files = [entry for entry, _ in ordered]
     has_marker = all(str(PurePosixPath(file.path).parent) in marked for file in files)
     return Group(
@@ -95,11 +95,11 @@ def _group(folder: str, path: str, members: Sequence[tuple[Entry, date | None]],
 
 def _day_folder(template: str) -> str | None:
     """Return the path of the folder of a day; None if the day is in the file's own name, or nowhere."""
-    parts = PurePosixPath(template).parts
-    dated = [number for number, part in enumerate(parts[:-1]) if "{DD}" in part]
+    segments = PurePosixPath(template).parts
+    dated = [number for number, segment in enumerate(segments[:-1]) if "{DD}" in segment]
     if not dated:
         return None
-    return "/".join(parts[: dated[0] + 1]) + (listing.ANY_DEPTH if len(parts) > dated[0] + 2 else "")
+    return "/".join(segments[: dated[0] + 1]) + (listing.ANY_DEPTH if len(segments) > dated[0] + 2 else "")
 
 
 def _columns(path: str) -> object:
@@ -116,15 +116,15 @@ def _columns(path: str) -> object:
 
 def _template(name: str) -> tuple[str, date | None]:
     """Replace the parts of a path's first date, wherever it is; return the template and the date."""
-    for found in DATE.finditer(name):
+    for match in DATE.finditer(name):
         try:
-            day = date(int(found["y"]), int(found["m"]), int(found["d"]))
+            day = date(int(match["y"]), int(match["m"]), int(match["d"]))
         except ValueError:
             continue
         if day.year >= EARLIEST_YEAR:
             head, between, behind = (
-                found["before"] or "",
-                *(name[found.end(one) : found.start(other)] for one, other in (("y", "m"), ("m", "d"))),
+                match["before"] or "",
+                *(name[match.end(left) : match.start(right)] for left, right in (("y", "m"), ("m", "d"))),
             )
-            return name.replace(found[0], f"{head}{{YYYY}}{between}{{MM}}{behind}{{DD}}"), day
+            return name.replace(match[0], f"{head}{{YYYY}}{between}{{MM}}{behind}{{DD}}"), day
     return name, None

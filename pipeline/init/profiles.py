@@ -121,11 +121,11 @@ def _profile(table: Table, name: str, raw: pa.Array) -> Profile:
         return profile("time", f"{looks_like}, {example}", unit=unit, is_whole=unit != "iso")
     numbers = _converted(table, raw, "number")
     if _fits(numbers):
-        found = tuple(numbers.values.drop_null().to_pylist())
+        values = tuple(numbers.values.drop_null().to_pylist())
         if tokens(name)[-1:] == ["id"] and _fits(_converted(table, raw, "id")):
             return profile("id", f"{distinct:,} distinct values, {example}")
-        whole = _fits(_converted(table, raw, "id")) and all(value == int(value) for value in found)
-        return profile("number", f"numbers, {min(found):g} to {max(found):g}", numbers=found, is_whole=whole)
+        whole = _fits(_converted(table, raw, "id")) and all(value == int(value) for value in values)
+        return profile("number", f"numbers, {min(values):g} to {max(values):g}", numbers=values, is_whole=whole)
     if is_text(raw.type):
         shape = _alike(Counter(map(shape_of, shown)), len(shown))
         if shape and (shape[1] > 2 or any("." in value for value in shown)):

@@ -121,7 +121,7 @@ def roles(folder: str, groups: Iterable[Group], declared: Declared) -> Roles:
     Raises:
         UserError: something cannot be guessed: what was looked for, what was found, and how to declare it.
     """
-    known, others = {}, {}
+    sources, others = {}, {}
     for group in groups:
         try:
             table = sampled(group)
@@ -129,24 +129,24 @@ def roles(folder: str, groups: Iterable[Group], declared: Declared) -> Roles:
             others[group.name] = f"{group.files[-1].path} {error}"
             continue
         if table.rows:
-            known[group.name] = Known(table, profiles(table))
+            sources[group.name] = Known(table, profiles(table))
         else:
             others[group.name] = "has no row"
     for option, name in (("interactions", declared.interactions), ("catalogue", declared.catalogue)):
-        if name is not None and name not in known:
+        if name is not None and name not in sources:
             reason = f" ({others[name]})" if name in others else ""
             raise UserError(
-                f"--{option} {name}: expected one of {', '.join(known) or 'nothing that can be read'}{reason}."
+                f"--{option} {name}: expected one of {', '.join(sources) or 'nothing that can be read'}{reason}."
             )
-    logs = [known[declared.interactions]] if declared.interactions else _logs(known.values(), declared)
+    logs = [sources[declared.interactions]] if declared.interactions else _logs(sources.values(), declared)
     if not logs:
-        raise UserError(_no_log(folder, known.values(), others))
-    pairs = [(log, *found) for log in logs if (found := _catalogue(log, known.values(), declared))]
+        raise UserError(_no_log(folder, sources.values(), others))
+    pairs = [(log, *match) for log in logs if (match := _catalogue(log, sources.values(), declared))]
     is_from_log = not pairs and declared.catalogue is None
     if is_from_log:
-        pairs = [(log, *found) for log in logs if (found := _from_log(log, declared))]
+        pairs = [(log, *match) for log in logs if (match := _from_log(log, declared))]
     if not pairs:
-        raise UserError(_no_catalogue(folder, logs, known.values(), others))
+        raise UserError(_no_catalogue(folder, logs, sources.values(), others))
     if len(pairs) > 1:
         names = ", ".join(log.name for log, *_ in pairs)
         raise UserError(
@@ -160,10 +160,12 @@ def roles(folder: str, groups: Iterable[Group], declared: Declared) -> Roles:
     of_items = [name for name in log.columns if name not in taken and _is_of_item(log, item.value, name)]
     if is_from_log:
         catalogue = _items_of(log, [item.value, *of_items])
-    users = _users(log, user.value, [each for each in known.values() if each not in (log, catalogue)])
+    users = _users(log, user.value, [source for source in sources.values() if source not in (log, catalogue)])
     used = [log, catalogue, *([users[0]] if users else [])]
     unused = {
-        each.name: "is neither the log, the catalogue nor a users' table" for each in known.values() if each not in used
+        source.name: "is neither the log, the catalogue nor a users' table"
+        for source in sources.values()
+        if source not in used
     }
     reward = _reward(log, taken | set(of_items), declared)
     others |= unused
@@ -176,35 +178,35 @@ def has_word(name: str, words: frozenset[str]) -> bool:
     return bool(words & set(tokens(name))) or "".join(tokens(name)) in words
 
 
-def _logs(known: Iterable[Known], declared: Declared) -> list[Known]:
+def _logs(sources: Iterable[Known], declared: Declared) -> list[Known]:
     """Return the sources with a time whose only column with a different value in every row may be an event id."""
-    found = []
-    for each in known:
-        times = [column for column in each.columns.values() if column.looks == "time"]
+    logs = []
+    for source in sources:
+        times = [column for column in source.columns.values() if column.looks == "time"]
         named = [declared.user, declared.item, declared.time]
-        if any(name is not None and name not in each.columns for name in named):
+        if any(name is not None and name not in source.columns for name in named):
             continue
         keys = [
             column
-            for column in each.columns.values()
+            for column in source.columns.values()
             if column.may_be_key and not column.is_unique and column.looks != "time"
         ]
         if (times or declared.time) and len(keys) > 1:
-            found.append(each)
-    return found
+            logs.append(source)
+    return logs
 
 
-def _catalogue(log: Known, known: Iterable[Known], declared: Declared) -> tuple[Known, Choice, Choice] | None:
+def _catalogue(log: Known, sources: Iterable[Known], declared: Declared) -> tuple[Known, Choice, Choice] | None:
     """Find the catalogue, the log's item column, and the catalogue's."""
     candidates: list[tuple[tuple[bool, bool, float], Known, str, str, float]] = []
-    for other in known:
-        if other is log or (declared.catalogue and other.name != declared.catalogue):
+    for source in sources:
+        if source is log or (declared.catalogue and source.name != declared.catalogue):
             continue
-        keys = [column.name for column in other.columns.values() if column.may_be_key and column.is_unique]
+        keys = [column.name for column in source.columns.values() if column.may_be_key and column.is_unique]
         # The key of a users' table is the user.
         keys = [name for name in keys if not has_word(name, USERS)]
         for key in keys:
-            ids = _all_ids(other.table, key)
+            ids = _all_ids(source.table, key)
             for name, column in log.columns.items():
                 if declared.item and name != declared.item:
                     continue
@@ -213,21 +215,21 @@ def _catalogue(log: Known, known: Iterable[Known], declared: Declared) -> tuple[
                 share = _contained(as_ids(log.table, log.table.columns[name]), ids)
                 same = tokens(name) == tokens(key)
                 if share >= (SAME_NAME_CONTAINED if same or declared.item else CONTAINED):
-                    candidates.append(((same, has_word(name, ITEMS), share), other, name, key, share))
+                    candidates.append(((same, has_word(name, ITEMS), share), source, name, key, share))
     if not candidates:
         return None
     best = max(rank[:2] for rank, *_ in candidates)
-    chosen = [each for each in candidates if each[0][:2] == best]
+    chosen = [candidate for candidate in candidates if candidate[0][:2] == best]
     if len(chosen) > 1:
-        shown = "; ".join(f"{name} as {key} of {other.name} ({share:.0%})" for _, other, name, key, share in chosen)
+        shown = "; ".join(f"{name} as {key} of {source.name} ({share:.0%})" for _, source, name, key, share in chosen)
         raise UserError(
             f"{log.name}: looked for the item of an interaction, a column whose ids have one row each in a catalogue; "
             f"found {shown}. Choose: --item COLUMN, --catalogue PATH."
         )
-    ((_, other, name, key, share),) = chosen
-    why = f"{share:.0%} of its values are in {key} of {other.name}"
+    ((_, source, name, key, share),) = chosen
+    why = f"{share:.0%} of its values are in {key} of {source.name}"
     return (
-        other,
+        source,
         Choice(name, why),
         Choice(key, f"every row has a different value, and includes {share:.0%} of {name} of {log.name}"),
     )
@@ -258,20 +260,20 @@ def _items_of(log: Known, names: list[str]) -> Known:
     return Known(table, profiles(table))
 
 
-def _users(log: Known, user: str, others: Iterable[Known]) -> tuple[Known, Choice] | None:
+def _users(log: Known, user: str, sources: Iterable[Known]) -> tuple[Known, Choice] | None:
     """Find the users' table: the one with most of the log's users."""
-    ids, found = as_ids(log.table, log.table.columns[user]), []
-    for other in others:
-        for key, column in other.columns.items():
+    ids, candidates = as_ids(log.table, log.table.columns[user]), []
+    for source in sources:
+        for key, column in source.columns.items():
             same = tokens(key) == tokens(user)
             if not (column.may_be_key and column.is_unique and (same or has_word(key, USERS))):
                 continue
-            share = _contained(ids, _all_ids(other.table, key))
+            share = _contained(ids, _all_ids(source.table, key))
             if share >= (USERS_CONTAINED if same else CONTAINED):
-                found.append(
-                    (share, other, Choice(key, f"every row has a different value; includes {share:.0%} of {user}"))
+                candidates.append(
+                    (share, source, Choice(key, f"every row has a different value; includes {share:.0%} of {user}"))
                 )
-    return max(found, key=lambda each: each[0])[1:] if found else None
+    return max(candidates, key=lambda candidate: candidate[0])[1:] if candidates else None
 
 
 def _all_ids(table: Table, column: str) -> pa.Array:
@@ -279,9 +281,9 @@ def _all_ids(table: Table, column: str) -> pa.Array:
     return pa.chunked_array(batches, pa.binary()).unique()
 
 
-def _contained(ids: pa.Array, known: pa.Array) -> float:
+def _contained(ids: pa.Array, keys: pa.Array) -> float:
     distinct = ids.drop_null().unique()
-    return float(pc.mean(pc.is_in(distinct, known)).as_py() or 0.0) if len(distinct) else 0.0
+    return float(pc.mean(pc.is_in(distinct, keys)).as_py() or 0.0) if len(distinct) else 0.0
 
 
 def _time(log: Known, taken: set[str], declared: Declared) -> Choice:
@@ -361,11 +363,13 @@ def _reward(log: Known, taken: set[str], declared: Declared) -> Choice | None:
         if declared.reward not in numbers:
             raise UserError(_not_so(log, "--reward", declared.reward, "numbers", log.columns.get(declared.reward)))
         numbers = {declared.reward: numbers[declared.reward]}
-    rewards = {name: found for name, column in numbers.items() if (found := _as_reward(column, bool(declared.reward)))}
+    rewards = {
+        name: choice for name, column in numbers.items() if (choice := _as_reward(column, bool(declared.reward)))
+    }
     others = {name for name in rewards if not has_word(name, QUANTITIES)}
     if len(rewards) > 1 and len(others) == 1:  # the amount paid says more than the quantity
         (name,) = others
-        counts = ", ".join(each for each in rewards if each != name)
+        counts = ", ".join(quantity for quantity in rewards if quantity != name)
         return Choice(rewards[name].value, f"{rewards[name].why} ({counts} could be one too)")
     if len(rewards) > 1:
         raise UserError(
@@ -402,29 +406,29 @@ def _not_so(log: Known, option: str, name: str, expected: str, column: Profile |
 
 
 def _ambiguous(log: Known, wanted: str, chosen: Mapping[str, Profile], option: str) -> str:
-    found = "; ".join(f"{name} ({column.why})" for name, column in chosen.items())
-    all_columns = "" if found else f"\n{log.described()}"
-    return f"{log.name}: looked for {wanted}, found {found or 'none'}. Choose a column: {option}.{all_columns}"
+    shown = "; ".join(f"{name} ({column.why})" for name, column in chosen.items())
+    all_columns = "" if shown else f"\n{log.described()}"
+    return f"{log.name}: looked for {wanted}, found {shown or 'none'}. Choose a column: {option}.{all_columns}"
 
 
-def _no_log(folder: str, known: Iterable[Known], others: Mapping[str, str]) -> str:
+def _no_log(folder: str, sources: Iterable[Known], others: Mapping[str, str]) -> str:
     return "\n".join(
         [
             f"{folder}: looked for a log of interactions: rows with a user, an item and a time (a timestamp, ISO 8601, or s, "
             "ms, us or ns since 1970). Found none in:",
-            *(each.described() for each in known),
+            *(source.described() for source in sources),
             *(f"  {name}: {reason}" for name, reason in others.items()),
             "Name the log with --interactions PATH and --user, --item and --time COLUMN, or name another folder.",
         ]
     )
 
 
-def _no_catalogue(folder: str, logs: list[Known], known: Iterable[Known], others: Mapping[str, str]) -> str:
+def _no_catalogue(folder: str, logs: list[Known], sources: Iterable[Known], others: Mapping[str, str]) -> str:
     return "\n".join(
         [
-            f"{folder}: looked for a catalogue, a table with one row for each item of {', '.join(each.name for each in logs)}, or "
+            f"{folder}: looked for a catalogue, a table with one row for each item of {', '.join(log.name for log in logs)}, or "
             "for a column of the log named like an item; found neither.",
-            *(each.described() for each in known),
+            *(source.described() for source in sources),
             *(f"  {name}: {reason}" for name, reason in others.items()),
             "Name the log's item column (--item COLUMN), and a catalogue is made from the log; or add a catalogue to the folder "
             "(--catalogue PATH).",

@@ -39,15 +39,15 @@ def runs(
     with _reading(config, settings) as to:
         from pipeline.records import Records, at_work
 
-        found = at_work(Records(to).runs(_rows(last, as_json)), _is_held(config, settings)) if to else []
+        listed = at_work(Records(to).runs(_rows(last, as_json)), _is_held(config, settings)) if to else []
         if as_json:
             from pipeline.records import run_json
 
-            _write([run_json(each) for each in found])
+            _write([run_json(run) for run in listed])
         else:
             from pipeline.inspection.show import run_table
 
-            _print([run_table(found), *_note(found, last)])
+            _print([run_table(listed), *_note(listed, last)])
 
 
 @app.command()
@@ -61,14 +61,14 @@ def show(
         from pipeline.records import Lineage, Records, at_work
 
         records = Records(to)
-        found = records.run(find_run(records, run))
-        if found.run == records.run_ids()[-1]:
-            (found,) = at_work([found], _is_held(config, settings))
-        graph = Lineage(to).of_run(found.run)
+        record = records.run(find_run(records, run))
+        if record.run == records.run_ids()[-1]:
+            (record,) = at_work([record], _is_held(config, settings))
+        graph = Lineage(to).of_run(record.run)
         if as_json:
-            _write(show.shown_json(found, graph))
+            _write(show.shown_json(record, graph))
         else:
-            _print(show.run_tables(found, graph))
+            _print(show.run_tables(record, graph))
 
 
 @app.command()
@@ -86,11 +86,11 @@ def artifacts(
         from pipeline.inspection import show
         from pipeline.records import Lineage
 
-        found = Lineage(to).artifacts(kind, _rows(last, as_json)) if to else []
+        listed = Lineage(to).artifacts(kind, _rows(last, as_json)) if to else []
         if as_json:
-            _write([show.artifact_json(each) for each in found])
+            _write([show.artifact_json(artifact) for artifact in listed])
         else:
-            _print([show.artifact_table(found), *_note(found, last)])
+            _print([show.artifact_table(listed), *_note(listed, last)])
 
 
 @app.command()
@@ -112,14 +112,14 @@ def lineage(
         from pipeline.inspection.find import find_artifact
         from pipeline.records import Lineage, Records
 
-        known, records = Lineage(to), Records(to)
-        found = find_artifact(known, artifact)
-        graph = known.of_artifact(found, depth)
-        origins = {each: records.run(each).origin for each in sorted(graph.runs())}
+        history, records = Lineage(to), Records(to)
+        artifact_id = find_artifact(history, artifact)
+        graph = history.of_artifact(artifact_id, depth)
+        origins = {run: records.run(run).origin for run in sorted(graph.runs())}
         if as_json:
-            _write(tree.lineage_json(graph, found, origins))
+            _write(tree.lineage_json(graph, artifact_id, origins))
         else:
-            _print([tree.lineage_tree(graph, found, origins)])
+            _print([tree.lineage_tree(graph, artifact_id, origins)])
 
 
 @app.command()
@@ -138,12 +138,12 @@ def diff(
         from pipeline.records import Records
 
         records = Records(to)
-        first, second = (records.run(find_run(records, each)) for each in (one, other))
-        found = differences.differences(first, second, everything)
+        first, second = (records.run(find_run(records, run)) for run in (one, other))
+        changes = differences.differences(first, second, everything)
         if as_json:
-            _write(differences.differences_json(first, second, found))
+            _write(differences.differences_json(first, second, changes))
         else:
-            _print(differences.difference_tables(first, second, found, everything) or ["Nothing differs."])
+            _print(differences.difference_tables(first, second, changes, everything) or ["Nothing differs."])
 
 
 @contextmanager
@@ -178,9 +178,9 @@ def _rows(last: int | None, as_json: bool) -> int | None:
     return last if last or as_json else ROWS
 
 
-def _note(found: Sequence[Any], last: int | None) -> list[str]:
+def _note(listed: Sequence[Any], last: int | None) -> list[str]:
     """Note that there may be more rows."""
-    return [f"The newest {ROWS}; --last N shows more."] if last is None and len(found) == ROWS else []
+    return [f"The newest {ROWS}; --last N shows more."] if last is None and len(listed) == ROWS else []
 
 
 def _write(content: Any) -> None:
@@ -192,5 +192,5 @@ def _print(content: Sequence[Any]) -> None:
 
     is_known = sys.stdout.isatty() or "COLUMNS" in os.environ
     console = TextConsole(width=None if is_known else UNKNOWN_WIDTH)
-    for each in content:
-        console.print(each)
+    for block in content:
+        console.print(block)

@@ -41,17 +41,17 @@ class Differences:
     steps: Pairs
 
 
-def differences(one: Run, other: Run, everything: bool = False) -> Differences:
+def differences(first_run: Run, second_run: Run, everything: bool = False) -> Differences:
     """Compare two runs.
 
     Args:
-        one: the first.
-        other: the second.
+        first_run: the first.
+        second_run: the second.
         everything: also what is the same.
     """
 
     def pairs(values: Callable[[Run], Mapping[str, Any]], same: Callable[[Any, Any], bool] = _equal) -> Pairs:
-        first, second = values(one), values(other)
+        first, second = values(first_run), values(second_run)
         both = {key: (first.get(key), second.get(key)) for key in [*first, *(k for k in second if k not in first)]}
         return {key: pair for key, pair in both.items() if everything or not same(*pair)}
 
@@ -65,37 +65,39 @@ def differences(one: Run, other: Run, everything: bool = False) -> Differences:
     )
 
 
-def differences_json(one: Run, other: Run, found: Differences) -> dict[str, Any]:
+def differences_json(first_run: Run, second_run: Run, changes: Differences) -> dict[str, Any]:
     """Convert to JSON types."""
-    return {"runs": [one.run, other.run], **asdict(found)}
+    return {"runs": [first_run.run, second_run.run], **asdict(changes)}
 
 
-def difference_tables(one: Run, other: Run, found: Differences, everything: bool = False) -> list[Table]:
+def difference_tables(first_run: Run, second_run: Run, changes: Differences, everything: bool = False) -> list[Table]:
     """Make a table for each section with differences. Metrics of slices show only clear differences, unless `everything`."""
     metrics = {
-        name: pair for name, pair in found.metrics.items() if everything or apart(*pair) or SEPARATOR not in name
+        name: pair for name, pair in changes.metrics.items() if everything or apart(*pair) or SEPARATOR not in name
     }
-    parts: list[tuple[str, Pairs, Callable[[Any], str]]] = [
-        ("Outcome", found.outcome, _words),
-        ("Code", found.code, _words),
-        ("Configuration", found.configuration, _words),
-        ("Data", found.data, _words),
+    sections: list[tuple[str, Pairs, Callable[[Any], str]]] = [
+        ("Outcome", changes.outcome, _words),
+        ("Code", changes.code, _words),
+        ("Configuration", changes.configuration, _words),
+        ("Data", changes.data, _words),
         ("Metrics of the model; in brackets 95 % intervals", metrics, _metric),
-        ("Steps", found.steps, _step),
+        ("Steps", changes.steps, _step),
     ]
-    return [_table(title, one, other, pairs, words) for title, pairs, words in parts if pairs]
+    return [_table(title, first_run, second_run, pairs, words) for title, pairs, words in sections if pairs]
 
 
-def apart(one: Any, other: Any) -> bool:
+def apart(first: Any, second: Any) -> bool:
     """Return whether two metrics' 95 % intervals do not overlap, so that the difference is hardly chance."""
-    if not one or not other or None in (*one, *other):
+    if not first or not second or None in (*first, *second):
         return False
-    return bool(one[2] < other[1] or other[2] < one[1])
+    return bool(first[2] < second[1] or second[2] < first[1])
 
 
-def _table(title: str, one: Run, other: Run, pairs: Pairs, words: Callable[[Any], str]) -> Table:
+def _table(title: str, first_run: Run, second_run: Run, pairs: Pairs, words: Callable[[Any], str]) -> Table:
     has_intervals = words is _metric
-    table = Table("", one.run, other.run, *(["apart"] if has_intervals else []), title=title, title_justify="left")
+    table = Table(
+        "", first_run.run, second_run.run, *(["apart"] if has_intervals else []), title=title, title_justify="left"
+    )
     for column in table.columns:
         column.overflow = "fold"
     for key, (first, second) in pairs.items():
@@ -108,17 +110,17 @@ def _table(title: str, one: Run, other: Run, pairs: Pairs, words: Callable[[Any]
     return table
 
 
-def _equal(one: Any, other: Any) -> bool:
-    return bool(one == other)
+def _equal(first: Any, second: Any) -> bool:
+    return bool(first == second)
 
 
-def _as_long(one: Any, other: Any) -> bool:
+def _as_long(first: Any, second: Any) -> bool:
     """Return whether two steps ended in the same state, in about the same time."""
-    if one is None or other is None or one["state"] != other["state"]:
+    if first is None or second is None or first["state"] != second["state"]:
         return False
-    if None in (one["seconds"], other["seconds"]):
-        return bool(one["seconds"] == other["seconds"])
-    off, longer = abs(one["seconds"] - other["seconds"]), max(one["seconds"], other["seconds"])
+    if None in (first["seconds"], second["seconds"]):
+        return bool(first["seconds"] == second["seconds"])
+    off, longer = abs(first["seconds"] - second["seconds"]), max(first["seconds"], second["seconds"])
     return bool(off < LEAST_SECONDS or off < LEAST_SHARE * longer)
 
 
@@ -148,10 +150,12 @@ def _configuration(run: Run) -> dict[str, Any]:
 
 def _data(run: Run) -> dict[str, Any]:
     # Leaves out the input's digest: it covers code and configuration, which have sections of their own.
-    given = {"trained from": run.given.base_day} if run.given else {}
-    rows = {kind: {name: value for name, value in each.items() if name != "kind"} for kind, each in run.rows.items()}
-    sources = {kind: _source(each) for kind, each in run.sources.items()}
-    return {**given, **flat(sources), **flat(rows), **flat({"ids": run.turnover})}
+    trained_from = {"trained from": run.given.base_day} if run.given else {}
+    rows = {
+        kind: {name: value for name, value in counts.items() if name != "kind"} for kind, counts in run.rows.items()
+    }
+    sources = {kind: _source(source) for kind, source in run.sources.items()}
+    return {**trained_from, **flat(sources), **flat(rows), **flat({"ids": run.turnover})}
 
 
 def _source(source: Mapping[str, Any]) -> dict[str, Any]:
@@ -177,10 +181,10 @@ def flat(values: Any, path: str = "") -> dict[str, Any]:
     """Flatten nested mappings, keyed by their path; lists are values."""
     if not isinstance(values, Mapping) or not values:
         return {path: values} if path else {}
-    found = {}
+    flattened = {}
     for key, value in values.items():
-        found.update(flat(value, f"{path}.{key}" if path else str(key)))
-    return found
+        flattened.update(flat(value, f"{path}.{key}" if path else str(key)))
+    return flattened
 
 
 def _words(value: Any) -> str:

@@ -25,14 +25,14 @@ def find_run(records: Records, words: str) -> str:
     ids = records.run_ids()
     if words in ids:
         return words
-    found = [each for each in ids if words and each.startswith(words)]
-    if len(found) == 1 or (found and _is_day(words)):
-        return found[-1]
+    matches = [run_id for run_id in ids if words and run_id.startswith(words)]
+    if len(matches) == 1 or (matches and _is_day(words)):
+        return matches[-1]
     expected = "expected a run's id, the beginning of one, or a UTC day"
-    if found:
-        raise UserError(f"{expected}, received {words!r}, which {len(found)} runs begin with:{_listed(found)}")
-    known = f" The last runs are:{_listed(ids)}" if ids else " ML Metadata knows no run yet."
-    raise UserError(f"{expected}, received {words!r}: there is no such run.{known}")
+    if matches:
+        raise UserError(f"{expected}, received {words!r}, which {len(matches)} runs begin with:{_listed(matches)}")
+    hint = f" The last runs are:{_listed(ids)}" if ids else " ML Metadata knows no run yet."
+    raise UserError(f"{expected}, received {words!r}: there is no such run.{hint}")
 
 
 def find_artifact(lineage: Lineage, words: str) -> int:
@@ -45,18 +45,18 @@ def find_artifact(lineage: Lineage, words: str) -> int:
     Raises:
         UserError: no artifact matches, or several do.
     """
-    found = _by_number(lineage, words) if words.isdecimal() else _by_place(lineage, words)
-    if len(found) == 1:
-        return found[0]
+    matches = _by_number(lineage, words) if words.isdecimal() else _by_place(lineage, words)
+    if len(matches) == 1:
+        return matches[0]
     expected = "expected an artifact's id, its URI, a path in it, or a pushed version"
-    if found:
-        candidates = [_words(each) for each in lineage.described(found)]
+    if matches:
+        candidates = [_words(artifact) for artifact in lineage.described(matches)]
         raise UserError(
             f"{expected}, received {words!r}, which matches several; name one by its id:{_listed(candidates)}"
         )
-    newest = [_words(each) for each in lineage.artifacts(last=SHOWN)]
-    known = f"The newest are:{_listed(newest)}\n`ndr artifacts` lists all." if newest else "ML Metadata knows none yet."
-    raise UserError(f"{expected}, received {words!r}: there is no such artifact. {known}")
+    newest = [_words(artifact) for artifact in lineage.artifacts(last=SHOWN)]
+    hint = f"The newest are:{_listed(newest)}\n`ndr artifacts` lists all." if newest else "ML Metadata knows none yet."
+    raise UserError(f"{expected}, received {words!r}: there is no such artifact. {hint}")
 
 
 def _by_number(lineage: Lineage, words: str) -> list[int]:
@@ -76,10 +76,10 @@ def _by_place(lineage: Lineage, words: str) -> list[int]:
         spelled = {str(place) for place in places}
         within = [str(path) for place in places for path in (place, *place.parents)]
     for place in within:
-        if found := lineage.at(place):
-            return found[-1:]  # the newest of one place: the others were overwritten
-    parts = {id: recorded.decoded(push, recorded.PARTS).values() for id, push in lineage.pushes().items()}
-    return [id for id, its in parts.items() if spelled & set(its)] or lineage.below(spelled)
+        if matches := lineage.at(place):
+            return matches[-1:]  # the newest of one place: the others were overwritten
+    components = {id: recorded.decoded(push, recorded.PARTS).values() for id, push in lineage.pushes().items()}
+    return [id for id, its in components.items() if spelled & set(its)] or lineage.below(spelled)
 
 
 def _is_day(words: str) -> bool:

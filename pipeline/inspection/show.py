@@ -22,21 +22,19 @@ def run_tables(run: Run, graph: Graph) -> list[Table]:
 
 def shown_json(run: Run, graph: Graph) -> dict[str, Any]:
     """Convert the same to JSON types, with the whole configuration."""
-    return {**run_json(run), "artifacts": [artifact_json(each) for each in graph.artifacts.values()]}
+    return {**run_json(run), "artifacts": [artifact_json(artifact) for artifact in graph.artifacts.values()]}
 
 
 def run_table(runs: Iterable[Run]) -> Table:
     """Make a table with a row for each run."""
-    found = list(runs)
-    cutoffs = sorted({k for each in found for k in (*each.recall, *each.next_day_recall)})
+    listed = list(runs)
+    cutoffs = sorted({k for run in listed for k in (*run.recall, *run.next_day_recall)})
     table = Table(
         "run", "state", "version", "blessed", *(f"{of}@{k}" for of in ("next day", "held out") for k in cutoffs)
     )
-    for each in found:
-        recalls = (
-            f"{by_k[k]:.4f}" if k in by_k else "" for by_k in (each.next_day_recall, each.recall) for k in cutoffs
-        )
-        table.add_row(each.run, each.state, str(each.version or ""), blessing_words(each), *recalls)
+    for run in listed:
+        recalls = (f"{by_k[k]:.4f}" if k in by_k else "" for by_k in (run.next_day_recall, run.recall) for k in cutoffs)
+        table.add_row(run.run, run.state, str(run.version or ""), blessing_words(run), *recalls)
     table.caption = (
         "next day: recall@K of all of the day by the model blessed before it; held out: of the run's own model"
     )
@@ -54,9 +52,9 @@ def artifact_table(artifacts: Iterable[Artifact], run: str = "") -> Table:
     table = Table(title=f"Artifacts of {run}, and what it used" if run else None, title_justify="left")
     for column in ("id", "type", "run", "there", "uri"):
         table.add_column(column, justify="right" if column == "id" else "left", overflow="fold")
-    for each in artifacts:
-        maker = "" if run and each.run == run else each.run
-        table.add_row(str(each.id), each.type, maker, presence(each), from_here(each.uri))
+    for artifact in artifacts:
+        maker = "" if run and artifact.run == run else artifact.run
+        table.add_row(str(artifact.id), artifact.type, maker, presence(artifact), from_here(artifact.uri))
     return table
 
 
@@ -125,8 +123,8 @@ def _made_from(run: Run) -> Table:
 
 
 def _steps(run: Run) -> Table:
-    known = [step.seconds for step in run.steps if step.seconds is not None]
-    table = Table(title=f"Steps, {sum(known):,.1f} s in all", title_justify="left")
+    durations = [step.seconds for step in run.steps if step.seconds is not None]
+    table = Table(title=f"Steps, {sum(durations):,.1f} s in all", title_justify="left")
     for column in ("step", "state", "seconds", "started (UTC)"):
         table.add_column(column, justify="right" if column == "seconds" else "left")
     for step in run.steps:

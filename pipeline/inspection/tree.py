@@ -24,8 +24,8 @@ def lineage_json(graph: Graph, artifact: int, origins: dict[str, Origin | None])
     """
     return {
         "artifact": artifact,
-        "artifacts": [artifact_json(each) for each in graph.artifacts.values()],
-        "executions": [asdict(each) for each in graph.executions.values()],
+        "artifacts": [artifact_json(related) for related in graph.artifacts.values()],
+        "executions": [asdict(execution) for execution in graph.executions.values()],
         "edges": [asdict(edge) for edge in graph.edges],
         "runs": {run: asdict(origin) if origin else None for run, origin in origins.items()},
     }
@@ -103,8 +103,8 @@ class _Down(_Branches):
             self._told.add(execution.id)
             branch = tree.add(words)
             for output in self._graph.outputs(execution.id):
-                made = self._graph.artifacts[output.artifact]
-                self.add(branch.add(_named(made)), output.artifact)
+                product = self._graph.artifacts[output.artifact]
+                self.add(branch.add(_named(product)), output.artifact)
 
 
 def _named(artifact: Artifact) -> str:
@@ -115,14 +115,14 @@ def _named(artifact: Artifact) -> str:
 
 def _facts(artifact: Artifact) -> list[str]:
     """List facts about some types of artifacts."""
-    kept = artifact.properties
+    properties = artifact.properties
     if artifact.type == PUSHED:
-        return [f"version {kept[recorded.VERSION]}" if kept.get(recorded.PUSHED) else "nothing was pushed"]
-    if artifact.type in ("ModelBlessing", "InfraBlessing") and recorded.BLESSED in kept:
-        is_blessed = "blessed" if kept[recorded.BLESSED] else "not blessed"
-        return ["withdrawn" if kept.get(recorded.WITHDRAWN) else is_blessed]
-    rows, files = (recorded.decoded(kept, name) for name in (recorded.ROWS, recorded.FILES))
+        return [f"version {properties[recorded.VERSION]}" if properties.get(recorded.PUSHED) else "nothing was pushed"]
+    if artifact.type in ("ModelBlessing", "InfraBlessing") and recorded.BLESSED in properties:
+        is_blessed = "blessed" if properties[recorded.BLESSED] else "not blessed"
+        return ["withdrawn" if properties.get(recorded.WITHDRAWN) else is_blessed]
+    rows, files = (recorded.decoded(properties, name) for name in (recorded.ROWS, recorded.FILES))
     if not rows:
         return []
-    words = f"{rows['rows']:,} rows of {rows['kind']}, span {kept[recorded.SPAN]}"
+    words = f"{rows['rows']:,} rows of {rows['kind']}, span {properties[recorded.SPAN]}"
     return [words, *([files_words(files)] if files else [])]

@@ -234,9 +234,13 @@ def list_schedules(
 ) -> None:
     """List the schedules."""
     with reported():
-        for each in _client(host, certificates, namespace, plain_http).schedules():
-            cron = each.trigger.cron_schedule.cron if each.trigger and each.trigger.cron_schedule else "at intervals"
-            _echo(f"{each.display_name}  {cron}{'  paused' if each.mode == 'DISABLE' else ''}")
+        for existing in _client(host, certificates, namespace, plain_http).schedules():
+            cron = (
+                existing.trigger.cron_schedule.cron
+                if existing.trigger and existing.trigger.cron_schedule
+                else "at intervals"
+            )
+            _echo(f"{existing.display_name}  {cron}{'  paused' if existing.mode == 'DISABLE' else ''}")
 
 
 @app.command()

@@ -68,8 +68,8 @@ class Client:
         pipeline = self._pipeline(package.name)
         if pipeline is None:
             wanted = kfp.V2beta1Pipeline(display_name=package.name, namespace=self._namespace or None)
-            made = self._to.call(self._to.pipelines.pipeline_service_create_pipeline, wanted, making="a pipeline")
-            pipeline = self._id_of(made, "pipeline_id")
+            created = self._to.call(self._to.pipelines.pipeline_service_create_pipeline, wanted, making="a pipeline")
+            pipeline = self._id_of(created, "pipeline_id")
         for version in self._listed(
             self._to.pipelines.pipeline_service_list_pipeline_versions,
             "pipeline_versions",
@@ -106,9 +106,9 @@ class Client:
             namespace=self._namespace, experiment_id=experiment, sort_by="created_at asc",
         )  # fmt: skip
         return [
-            self._id_of(each, "run_id")
-            for each in runs
-            if each.state not in ENDED and schedule in ("", each.recurring_run_id)
+            self._id_of(run, "run_id")
+            for run in runs
+            if run.state not in ENDED and schedule in ("", run.recurring_run_id)
         ]
 
     def wait(self, run: str) -> str:
@@ -142,20 +142,20 @@ class Client:
                 f"received {wanted.cron!r}."
             )
         schedules = self._named(package.name)
-        if foreign := [each for each in schedules if not str(each.description or "").startswith(MADE_BY)]:
+        if foreign := [schedule for schedule in schedules if not str(schedule.description or "").startswith(MADE_BY)]:
             raise UserError(
                 f"{self._to.host} has a schedule {package.name} that ndr did not make ({foreign[0].recurring_run_id}). Rename or "
                 f"remove it there, or `ndr kubeflow delete {package.name}`; then schedule again."
             )
         content = json.dumps([package.version, asdict(wanted)], sort_keys=True)
         described = f"{MADE_BY}{hashlib.sha256(content.encode()).hexdigest()[:16]}."
-        same = [each for each in schedules if each.description == described]
-        others = [each for each in schedules if each not in same[:1]]
+        same = [schedule for schedule in schedules if schedule.description == described]
+        others = [schedule for schedule in schedules if schedule not in same[:1]]
         if same and not others and same[0].mode != "DISABLE":
             return "the same"
         new = self._id_of(same[0], "recurring_run_id") if same else self._paused(package, wanted, described)
-        for each in others:
-            self._remove(package.name, self._id_of(each, "recurring_run_id"))
+        for schedule in others:
+            self._remove(package.name, self._id_of(schedule, "recurring_run_id"))
         self._to.call(self._to.schedules.recurring_run_service_enable_recurring_run, new)
         return "replaced" if others else "new"
 
@@ -173,8 +173,8 @@ class Client:
 
     def delete(self, name: str) -> None:
         """Remove a pipeline's schedule once its last run has ended; its runs stay."""
-        for each in self._existing(name):
-            self._remove(name, self._id_of(each, "recurring_run_id"))
+        for schedule in self._existing(name):
+            self._remove(name, self._id_of(schedule, "recurring_run_id"))
 
     def _paused(self, package: Package, wanted: Schedule, described: str) -> str:
         """Create a paused schedule; return its id."""
@@ -193,10 +193,10 @@ class Client:
             no_catchup=True,  # missed days are found in ML Metadata, not by missed times
             mode=kfp.RecurringRunMode.DISABLE,
         )
-        made = self._to.call(
+        created = self._to.call(
             self._to.schedules.recurring_run_service_create_recurring_run, schedule, making="a schedule"
         )
-        return self._id_of(made, "recurring_run_id")
+        return self._id_of(created, "recurring_run_id")
 
     def _remove(self, name: str, schedule: str) -> None:
         """Remove a schedule once none of its runs is unfinished: Kubernetes would remove such a run with it.
@@ -212,17 +212,17 @@ class Client:
         self._to.call(delete, schedule, propagation_policy="ORPHAN")
 
     def _each(self, name: str, action: Callable[..., Any]) -> None:
-        for each in self._existing(name):
-            self._to.call(action, each.recurring_run_id)
+        for schedule in self._existing(name):
+            self._to.call(action, schedule.recurring_run_id)
 
     def _existing(self, name: str) -> list[Any]:
-        found = self._named(name)
-        if not found:
+        schedules = self._named(name)
+        if not schedules:
             raise UserError(f"{self._to.host} has no schedule {name}. `ndr kubeflow list` shows all schedules.")
-        return found
+        return schedules
 
     def _named(self, name: str) -> list[Any]:
-        return [each for each in self._listed_schedules(filter=_equals(name)) if each.display_name == name]
+        return [schedule for schedule in self._listed_schedules(filter=_equals(name)) if schedule.display_name == name]
 
     def _listed_schedules(self, **options: str) -> Iterator[Any]:
         method = self._to.schedules.recurring_run_service_list_recurring_runs
@@ -244,35 +244,35 @@ class Client:
 
     def _pipeline(self, name: str) -> str | None:
         """Return the id of the pipeline of a name, or None."""
-        found = self._find(self._to.pipelines.pipeline_service_list_pipelines, "pipelines", name)
-        return self._id_of(found, "pipeline_id") if found else None
+        pipeline = self._find(self._to.pipelines.pipeline_service_list_pipelines, "pipelines", name)
+        return self._id_of(pipeline, "pipeline_id") if pipeline else None
 
     def _experiment(self, name: str) -> str:
         """Return the id of the experiment of a name; create it if missing."""
-        found = self._find(self._to.experiments.experiment_service_list_experiments, "experiments", name)
-        if not found:
+        answer = self._find(self._to.experiments.experiment_service_list_experiments, "experiments", name)
+        if not answer:
             experiment = kfp.V2beta1Experiment(display_name=name, namespace=self._namespace or None)
             create = self._to.experiments.experiment_service_create_experiment
-            found = self._to.call(create, experiment, making="an experiment")
-        return self._id_of(found, "experiment_id")
+            answer = self._to.call(create, experiment, making="an experiment")
+        return self._id_of(answer, "experiment_id")
 
     def _find(self, method: Callable[..., Any], kind: str, name: str) -> Any:
         """Return the object of a name among those that a method lists, or None."""
         listed = self._listed(method, kind, namespace=self._namespace, filter=_equals(name))
-        return next((each for each in listed if each.display_name == name), None)
+        return next((entry for entry in listed if entry.display_name == name), None)
 
     def _id_of(self, answer: Any, name: str) -> str:
-        found = getattr(answer, name, None)
-        if not found:
+        value = getattr(answer, name, None)
+        if not value:
             raise UserError(
                 f"{self._to.host} answered without a {name}, which Kubeflow's API always sends. Check --host and its path, and any "
                 "proxy in between."
             )
-        return str(found)
+        return str(value)
 
 
-def _parameters(given: dict[str, Any], settings: Sequence[str]) -> kfp.V2beta1RuntimeConfig:
-    return kfp.V2beta1RuntimeConfig(parameters={**given, **({"settings": list(settings)} if settings else {})})
+def _parameters(parameters: dict[str, Any], settings: Sequence[str]) -> kfp.V2beta1RuntimeConfig:
+    return kfp.V2beta1RuntimeConfig(parameters={**parameters, **({"settings": list(settings)} if settings else {})})
 
 
 def _equals(name: str) -> str:

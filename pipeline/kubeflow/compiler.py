@@ -64,7 +64,7 @@ class Compiled:
         for each task, and the specifications, quoted as JSON.
         """
         documents = list(yaml.safe_load_all(self.text))
-        quoted = sum(len(json.dumps(each, separators=(",", ":"))) for each in documents)
+        quoted = sum(len(json.dumps(document, separators=(",", ":"))) for document in documents)
         return round(9200 + 1480 * len(documents[0]["root"]["dag"]["tasks"]) + 1.444 * quoted)
 
 
@@ -80,15 +80,15 @@ def compile_pipeline(config: Config, path: Path, settings: Sequence[str], is_ref
     Raises:
         UserError: there is no `kubeflow` section, or it names an unknown step.
     """
-    given = _section(config, path)
+    cluster = _section(config, path)
     days, refresh = _pipelines(config)
-    known = [*_upstream(days), *(step for step in _upstream(refresh) if step not in _upstream(days))]
-    if unknown := sorted(given.steps.keys() - set(known)):
+    steps = [*_upstream(days), *(step for step in _upstream(refresh) if step not in _upstream(days))]
+    if unknown := sorted(cluster.steps.keys() - set(steps)):
         raise UserError(
             f"{path}: kubeflow.steps: expected steps of the pipeline, received {', '.join(unknown)}. "
-            f"It has {', '.join(known)}."
+            f"It has {', '.join(steps)}."
         )
-    upstream, begin, pods = _shared(refresh if is_refresh else days, given)
+    upstream, begin, pods = _shared(refresh if is_refresh else days, cluster)
     fixed = ["--config", str(path), "--definition", digests.definition(path, config)]
     fixed += ["--refresh"] if is_refresh else []
     overrides = list(settings)
@@ -96,12 +96,12 @@ def compile_pipeline(config: Config, path: Path, settings: Sequence[str], is_ref
 
     def chain(first: Any, settings: Any) -> None:
         """Add the tasks behind Begin's."""
-        _configure(first, given, begin)
+        _configure(first, cluster, begin)
         tasks: dict[str, Any] = {BEGIN: first}
         for pod in pods:
-            task = _steps(pod, given.image, fixed)(date=first.outputs["day"], settings=settings, run_id=run_id)
-            tasks[pod.reading[0]] = task.after(*(tasks[each] for each in pod.behind))
-            _configure(task, given, pod)
+            task = _steps(pod, cluster.image, fixed)(date=first.outputs["day"], settings=settings, run_id=run_id)
+            tasks[pod.reading[0]] = task.after(*(tasks[step] for step in pod.behind))
+            _configure(task, cluster, pod)
 
     @dsl.pipeline(
         name=_kebab(config.name), description=f"Trains, judges and ships the model of {config.name} for a day."
@@ -112,7 +112,7 @@ def compile_pipeline(config: Config, path: Path, settings: Sequence[str], is_ref
         make_up_days: int = MAKE_UP_DAYS,
         settings: list[str] = overrides,
     ) -> None:
-        first = _begin(given.image, fixed)(
+        first = _begin(cluster.image, fixed)(
             date=date, days_back=days_back, make_up_days=make_up_days, settings=settings, run_id=run_id
         )
         chain(first, settings)
@@ -122,7 +122,7 @@ def compile_pipeline(config: Config, path: Path, settings: Sequence[str], is_ref
         description=f"Gives the live version of {config.name} the newest catalogue, without training.",
     )
     def refreshing(date: str = "", settings: list[str] = overrides) -> None:
-        chain(_begin_refresh(given.image, fixed)(date=date, settings=settings, run_id=run_id), settings)
+        chain(_begin_refresh(cluster.image, fixed)(date=date, settings=settings, run_id=run_id), settings)
 
     behind_begin = [_kebab(pod.reading[0]) for pod in pods if BEGIN in pod.behind]
     text = _written(refreshing if is_refresh else daily, behind_begin)
@@ -143,8 +143,8 @@ def compile_tuning(config: Config, path: Path, settings: Sequence[str], duration
     Raises:
         UserError: there is no `kubeflow` section, or the step would time out before the trials end.
     """
-    given = _section(config, path)
-    minutes = given.machine_of(TRAINER).timeout_minutes
+    cluster = _section(config, path)
+    minutes = cluster.machine_of(TRAINER).timeout_minutes
     if seconds >= 60 * minutes:
         raise UserError(
             f"--tune: expected less than the {minutes} minutes after which Kubeflow ends the Trainer's step, received {duration}. "
@@ -154,12 +154,12 @@ def compile_tuning(config: Config, path: Path, settings: Sequence[str], duration
 
     def tune(date: str) -> dsl.ContainerSpec:
         arguments = ["tune", "--config", str(path), "--date", date, "--for", duration, *options]
-        return dsl.ContainerSpec(image=given.image, command=["ndr"], args=arguments)
+        return dsl.ContainerSpec(image=cluster.image, command=["ndr"], args=arguments)
 
     @dsl.pipeline(name=f"{_kebab(config.name)}-tune", description=f"Searches for better settings of {config.name}.")
     def searching(date: str) -> None:
         task = dsl.container_component(tune)(date=date)
-        _configure(task, given, Pod((TRAINER,), (TRAINER,), ()))
+        _configure(task, cluster, Pod((TRAINER,), (TRAINER,), ()))
         task.set_display_name("Tune")
 
     text = _written(searching, ())
@@ -172,12 +172,12 @@ def _pipelines(config: Config) -> tuple[pipeline_pb2.Pipeline, pipeline_pb2.Pipe
 
 
 def _shared(
-    pipeline: pipeline_pb2.Pipeline, given: KubeflowSettings
+    pipeline: pipeline_pb2.Pipeline, cluster: KubeflowSettings
 ) -> tuple[Mapping[str, Sequence[str]], Pod, list[Pod]]:
     """By step, those that it comes behind; Begin's pod; and the others."""
     upstream = _upstream(pipeline)
-    own = {BEGIN, END, *(given.steps.keys() & upstream.keys()), *_reading_examples(pipeline)}
-    begin, *pods = share_pods(upstream, own, {BEGIN}, given.machine_of)
+    reading = {BEGIN, END, *(cluster.steps.keys() & upstream.keys()), *_reading_examples(pipeline)}
+    begin, *pods = share_pods(upstream, reading, {BEGIN}, cluster.machine_of)
     return upstream, begin, pods
 
 
@@ -212,12 +212,12 @@ def _reading_examples(pipeline: pipeline_pb2.Pipeline) -> set[str]:
     nodes = [node.pipeline_node for node in pipeline.nodes]
     kinds = {
         node.node_info.id: {
-            *(channel.artifact_query.type.name for each in node.inputs.inputs.values() for channel in each.channels),
-            *(each.artifact_spec.type.name for each in node.outputs.outputs.values()),
+            *(channel.artifact_query.type.name for spec in node.inputs.inputs.values() for channel in spec.channels),
+            *(output.artifact_spec.type.name for output in node.outputs.outputs.values()),
         }
         for node in nodes
     }
-    return {name for name, found in kinds.items() if standard_artifacts.Examples.TYPE_NAME in found}
+    return {name for name, types in kinds.items() if standard_artifacts.Examples.TYPE_NAME in types}
 
 
 def _begin(image: str, fixed: Sequence[str]) -> Any:
@@ -256,9 +256,9 @@ def _steps(pod: Pod, image: str, fixed: Sequence[str]) -> Any:
     return dsl.container_component(steps)
 
 
-def _container(image: str, steps: Sequence[str], given: Sequence[Any]) -> dsl.ContainerSpec:
+def _container(image: str, steps: Sequence[str], arguments: Sequence[Any]) -> dsl.ContainerSpec:
     nodes = [word for step in steps for word in ("--node", step)]
-    return dsl.ContainerSpec(image=image, command=["python", "-m", "pipeline.run_node"], args=[*nodes, *given])
+    return dsl.ContainerSpec(image=image, command=["python", "-m", "pipeline.run_node"], args=[*nodes, *arguments])
 
 
 def _kebab(name: str) -> str:
@@ -266,30 +266,30 @@ def _kebab(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", name).replace("_", "-").lower()
 
 
-def _configure(task: Any, given: KubeflowSettings, pod: Pod) -> None:
+def _configure(task: Any, cluster: KubeflowSettings, pod: Pod) -> None:
     """Set a pod's Kubernetes options."""
     if pod.reading != (BEGIN,):  # Kubeflow 2.5 looks up a task's outputs by its display name
         task.set_display_name(", ".join(pod.steps if pod.reading == (END,) else pod.reading))
     task.set_caching_options(False)  # TFX's own cache knows a step's data; Kubeflow's does not
-    retries = given.retries
+    retries = cluster.retries
     task.set_retry(
         num_retries=retries.count, backoff_duration=f"{retries.wait_seconds}s", backoff_factor=float(retries.factor)
     )
-    _place(task, given.machine_of(pod.reading[0]))
-    kubernetes.set_timeout(task, 60 * sum(given.machine_of(step).timeout_minutes for step in pod.reading))
-    _describe(task, given)
-    for name, value in given.env.items():
+    _place(task, cluster.machine_of(pod.reading[0]))
+    kubernetes.set_timeout(task, 60 * sum(cluster.machine_of(step).timeout_minutes for step in pod.reading))
+    _describe(task, cluster)
+    for name, value in cluster.env.items():
         task.set_env_variable(name, value)
-    for volume in given.volumes:
+    for volume in cluster.volumes:
         kubernetes.mount_pvc(task, pvc_name=volume.claim, mount_path=volume.at)
-    for empty in given.empty_directories:
+    for empty in cluster.empty_directories:
         kubernetes.empty_dir_mount(task, empty.name, empty.at, empty.medium, empty.size)
-    for secret in given.secrets:
+    for secret in cluster.secrets:
         if secret.at:
             kubernetes.use_secret_as_volume(task, secret.name, secret.at)
         for variable, key in secret.env.items():
             kubernetes.use_secret_as_env(task, secret.name, {key: variable})
-    for keys in given.config_maps:
+    for keys in cluster.config_maps:
         if keys.at:
             kubernetes.use_config_map_as_volume(task, keys.name, keys.at)
         for variable, key in keys.env.items():
@@ -311,15 +311,15 @@ def _place(task: Any, machine: Machine) -> None:
         kubernetes.add_toleration(task, **toleration.model_dump())
 
 
-def _describe(task: Any, given: KubeflowSettings) -> None:
+def _describe(task: Any, cluster: KubeflowSettings) -> None:
     """Set its image pull options, labels and user."""
-    if given.image_pull_policy:
-        kubernetes.set_image_pull_policy(task, given.image_pull_policy)
-    if given.image_pull_secrets:
-        kubernetes.set_image_pull_secrets(task, list(given.image_pull_secrets))
-    for label, value in given.labels.items():
+    if cluster.image_pull_policy:
+        kubernetes.set_image_pull_policy(task, cluster.image_pull_policy)
+    if cluster.image_pull_secrets:
+        kubernetes.set_image_pull_secrets(task, list(cluster.image_pull_secrets))
+    for label, value in cluster.labels.items():
         kubernetes.add_pod_label(task, label, value)
-    for name, value in given.annotations.items():
+    for name, value in cluster.annotations.items():
         kubernetes.add_pod_annotation(task, name, value)
-    if given.run_as:
-        kubernetes.set_security_context(task, given.run_as.user, given.run_as.group, run_as_non_root=True)
+    if cluster.run_as:
+        kubernetes.set_security_context(task, cluster.run_as.user, cluster.run_as.group, run_as_non_root=True)

@@ -113,13 +113,13 @@ class Connection:
                 f"{self.host} is not Kubeflow Pipelines: it answers {HEALTH} with {json.dumps(health)[:100]}. Check --host and its "
                 "path."
             )
-        found = re.match(r"v?(\d+)\.(\d+)(?:\.(\d+))?", str(tag))
-        if found and tuple(int(number or 0) for number in found.groups()) < OLDEST:
+        match = re.match(r"v?(\d+)\.(\d+)(?:\.(\d+))?", str(tag))
+        if match and tuple(int(number or 0) for number in match.groups()) < OLDEST:
             raise UserError(
                 f"{self.host} is Kubeflow Pipelines {tag}; expected {'.'.join(map(str, OLDEST))} or later, which passes a run's id "
                 "to its steps. Upgrade it."
             )
-        return str(tag) if found else ""
+        return str(tag) if match else ""
 
     def call(self, method: Callable[..., Any], *arguments: Any, making: str = "", **options: Any) -> Any:
         """Send a request once.
@@ -131,8 +131,8 @@ class Connection:
             options: its keyword arguments; empty ones are left out.
         """
         with _in_words(self.host, making):
-            given = {name: value for name, value in options.items() if value != ""}
-            return method(*arguments, _request_timeout=TIMEOUT, **given)
+            passed = {name: value for name, value in options.items() if value != ""}
+            return method(*arguments, _request_timeout=TIMEOUT, **passed)
 
 
 class _Api(kfp.ApiClient):

@@ -45,10 +45,10 @@ class Package:
             UserError: it is not here, or the code or configuration here differs from what it was compiled from.
         """
         loaded = configuration.load(self.config, self.settings)
-        found = digests.definition(self.config, loaded)
-        if found != self.definition:
+        current = digests.definition(self.config, loaded)
+        if current != self.definition:
             raise UserError(
-                f"{self.path} was compiled from other code or another configuration ({self.definition}) than is here ({found}). "
+                f"{self.path} was compiled from other code or another configuration ({self.definition}) than is here ({current}). "
                 "Run this in the image that the pipeline names, or compile it again: ndr kubeflow compile."
             )
         return loaded
@@ -63,11 +63,11 @@ def read_package(path: Path) -> Package:
     try:
         content = path.read_bytes()
         pipeline, _ = yaml.safe_load_all(content)
-        given = pipeline["root"]["inputDefinitions"]["parameters"]
-        if given.keys() not in (PARAMETERS, OF_REFRESH):
+        parameters = pipeline["root"]["inputDefinitions"]["parameters"]
+        if parameters.keys() not in (PARAMETERS, OF_REFRESH):
             raise UserError(
-                f"{path}: expected a pipeline with the parameters {', '.join(sorted(PARAMETERS))}, found {', '.join(sorted(given))}"
-                ": it was compiled by other code. Compile it again: ndr kubeflow compile."
+                f"{path}: expected a pipeline with the parameters {', '.join(sorted(PARAMETERS))}, found "
+                f"{', '.join(sorted(parameters))}: it was compiled by other code. Compile it again: ndr kubeflow compile."
             )
         words = pipeline["deploymentSpec"]["executors"]["exec-begin"]["container"]["args"]
         options = dict(pairwise(words))
@@ -77,8 +77,8 @@ def read_package(path: Path) -> Package:
             version=hashlib.sha256(content).hexdigest()[:16],
             config=Path(options["--config"]),
             definition=str(options["--definition"]),
-            settings=tuple(given["settings"]["defaultValue"]),
-            is_refresh=given.keys() == OF_REFRESH,
+            settings=tuple(parameters["settings"]["defaultValue"]),
+            is_refresh=parameters.keys() == OF_REFRESH,
         )
     except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
         raise UserError(

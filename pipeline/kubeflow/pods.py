@@ -47,10 +47,11 @@ def share_pods(
     position = {name: number for number, name in enumerate(upstream)}
     home: dict[str, str] = {}
     for name in reversed(list(upstream)):
-        needed_by = [home[other] for other, behind in upstream.items() if name in behind]
+        needed_by = [home[consumer] for consumer, behind in upstream.items() if name in behind]
         home[name] = name if name in reading else min(needed_by, key=position.__getitem__)
     behind = {
-        owner: {home[each] for name in upstream if home[name] == owner for each in upstream[name]} - {owner}
+        owner: {home[predecessor] for name in upstream if home[name] == owner for predecessor in upstream[name]}
+        - {owner}
         for owner in upstream
         if owner in reading
     }
@@ -67,7 +68,7 @@ def share_pods(
         Pod(
             tuple(name for name in upstream if merged[home[name]] == first),
             tuple(name for name in behind if merged[name] == first),
-            tuple(sorted({merged[each] for each in behind[first]})),
+            tuple(sorted({merged[predecessor] for predecessor in behind[first]})),
         )
         for first in behind
         if merged[first] == first
@@ -78,8 +79,8 @@ def _reduced(behind: Mapping[str, set[str]]) -> dict[str, set[str]]:
     """Reduce to the fewest edges with the same order: drop those that another predecessor implies."""
     before: dict[str, set[str]] = {}  # all predecessors
     for name, direct in behind.items():
-        before[name] = direct.union(*(before[each] for each in direct))
+        before[name] = direct.union(*(before[predecessor] for predecessor in direct))
     return {
-        name: {each for each in direct if not any(each in before[other] for other in direct)}
+        name: {predecessor for predecessor in direct if not any(predecessor in before[sibling] for sibling in direct)}
         for name, direct in behind.items()
     }

@@ -202,5 +202,5 @@ class KubeflowSettings(Declaration):
 
     def machine_of(self, step: str) -> Machine:
         """Return the machine of a step: its own settings over the common ones."""
-        own = self.steps.get(step, Machine())
-        return self.machine.model_copy(update={name: getattr(own, name) for name in own.model_fields_set})
+        of_step = self.steps.get(step, Machine())
+        return self.machine.model_copy(update={name: getattr(of_step, name) for name in of_step.model_fields_set})

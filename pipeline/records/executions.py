@@ -72,7 +72,7 @@ def _names(store: Store, executions: Collection[int], kind: str) -> dict[int, st
 def _down_to(store: Store, context: int, oldest: int, guess: int) -> Sequence[mlmd.Execution]:
     """Return the executions of a context from one on, and perhaps older ones; `guess` is the expected number."""
     newest_first = ListOptions(limit=guess, order_by=OrderByField.ID, is_asc=False)
-    found: list[mlmd.Execution] = store.get_executions_by_context(context, newest_first)
-    if len(found) < guess or found[-1].id <= oldest:
-        return found
+    executions: list[mlmd.Execution] = store.get_executions_by_context(context, newest_first)
+    if len(executions) < guess or executions[-1].id <= oldest:
+        return executions
     return store.get_executions_by_context(context)

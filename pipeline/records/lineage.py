@@ -172,8 +172,8 @@ class Lineage:
         if kind is not None and kind not in self._types.values():
             types = ", ".join(sorted(self._types.values())) or "there are none yet"
             raise UserError(f"expected a type of artifacts ({types}), received {kind!r}.")
-        found = self._store.get_artifacts_by_type(kind) if kind else self._store.get_artifacts()
-        return self._describe(sorted(found, key=lambda artifact: artifact.id)[-last if last else None :])
+        artifacts = self._store.get_artifacts_by_type(kind) if kind else self._store.get_artifacts()
+        return self._describe(sorted(artifacts, key=lambda artifact: artifact.id)[-last if last else None :])
 
     def described(self, artifacts: Sequence[int]) -> list[Artifact]:
         """Return artifacts by their ids."""
@@ -182,8 +182,8 @@ class Lineage:
     def existing(self, artifacts: Sequence[int]) -> list[int]:
         """Return those ids that are artifacts'."""
         largest = (1 << 63) - 1
-        known = [each for each in artifacts if each <= largest]
-        return [artifact.id for artifact in self._store.get_artifacts_by_id(known)] if known else []
+        ids = [id_ for id_ in artifacts if id_ <= largest]
+        return [artifact.id for artifact in self._store.get_artifacts_by_id(ids)] if ids else []
 
     def at(self, uri: str) -> list[int]:
         """Return the ids of the artifacts at a URI, oldest first."""
@@ -196,8 +196,8 @@ class Lineage:
 
     def pushes(self) -> dict[int, dict[str, Any]]:
         """Map the ids of the Pushers' artifacts, oldest first, to their properties."""
-        found = self._store.get_artifacts_by_type(PUSHED) if PUSHED in self._types.values() else []
-        return {each.id: values_of(each) for each in sorted(found, key=lambda artifact: artifact.id)}
+        pushes = self._store.get_artifacts_by_type(PUSHED) if PUSHED in self._types.values() else []
+        return {push.id: values_of(push) for push in sorted(pushes, key=lambda artifact: artifact.id)}
 
     def _walk(self, artifact: int, towards: Kind, day: str, depth: int | None) -> "_Walked":
         """Follow the steps that an artifact was made by (`output`), or used by (`input`)."""
@@ -258,45 +258,45 @@ class Lineage:
         return Graph(
             {artifact.id: artifact for artifact in self.described(touched)},
             {
-                each.id: Execution(
-                    id=each.id,
-                    node=nodes.get(each.id, ""),
-                    run=runs.get(each.id, ""),
-                    state=state(each),
-                    started=instant(each.create_time_since_epoch),
-                    seconds=seconds(each),
-                    properties=values(each.custom_properties),
+                execution.id: Execution(
+                    id=execution.id,
+                    node=nodes.get(execution.id, ""),
+                    run=runs.get(execution.id, ""),
+                    state=state(execution),
+                    started=instant(execution.create_time_since_epoch),
+                    seconds=seconds(execution),
+                    properties=values(execution.custom_properties),
                 )
-                for each in sorted(executions, key=lambda execution: execution.id)
+                for execution in sorted(executions, key=lambda execution: execution.id)
             },
             tuple(edges),
         )
 
     def _describe(self, artifacts: Iterable[mlmd.Artifact]) -> list[Artifact]:
-        known = sorted(artifacts, key=lambda artifact: artifact.id)
-        events = self._store.get_events_by_artifact_ids([each.id for each in known]) if known else []
+        ordered = sorted(artifacts, key=lambda artifact: artifact.id)
+        events = self._store.get_events_by_artifact_ids([artifact.id for artifact in ordered]) if ordered else []
         makers = _makers(_of_kind(events, "output"))
         executions = sorted(set(makers.values()))
         runs, nodes = runs_of(self._store, executions), nodes_of(self._store, executions)
         return [
             Artifact(
-                id=each.id,
-                type=self._types[each.type_id],
-                uri=each.uri,
-                state=mlmd.Artifact.State.Name(each.state).lower(),
-                run=runs.get(makers.get(each.id, 0), ""),
-                node=nodes.get(makers.get(each.id, 0), ""),
-                made=instant(each.create_time_since_epoch),
-                properties=values_of(each),
+                id=artifact.id,
+                type=self._types[artifact.type_id],
+                uri=artifact.uri,
+                state=mlmd.Artifact.State.Name(artifact.state).lower(),
+                run=runs.get(makers.get(artifact.id, 0), ""),
+                node=nodes.get(makers.get(artifact.id, 0), ""),
+                made=instant(artifact.create_time_since_epoch),
+                properties=values_of(artifact),
             )
-            for each in known
+            for artifact in ordered
         ]
 
     def _maker(self, artifact: int) -> list[int]:
         return list(_makers(_of_kind(self._store.get_events_by_artifact_ids([artifact]), "output")).values())
 
     def _days(self, executions: Iterable[int]) -> dict[int, str]:
-        return {each: run.partition(".")[0] for each, run in runs_of(self._store, list(executions)).items()}
+        return {execution: run.partition(".")[0] for execution, run in runs_of(self._store, list(executions)).items()}
 
 
 @dataclass

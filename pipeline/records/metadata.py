@@ -94,9 +94,9 @@ class Records:
         names = self.run_ids()
         for name in reversed(names[: names.index(run.run)]):
             if name.startswith(f"{run.date}.") and self._is_of(self._context(name), pipeline):
-                found = self.run(name)
-                if found.state == "complete":
-                    return found
+                earlier = self.run(name)
+                if earlier.state == "complete":
+                    return earlier
         return None
 
     def first_day(self, pipeline: str) -> date | None:
@@ -126,7 +126,7 @@ class Records:
 
     def is_removed(self, artifact: int) -> bool:
         """Return whether retention has removed an artifact; 0 stands for no artifact."""
-        return any(found.state == mlmd.Artifact.DELETED for found in self._store.get_artifacts_by_id([artifact]))
+        return any(stored.state == mlmd.Artifact.DELETED for stored in self._store.get_artifacts_by_id([artifact]))
 
     def before(self, span: int) -> str:
         """Return a digest of everything that a day may continue from: models of earlier days, blessings, counts and examples.
@@ -155,13 +155,13 @@ class Records:
         """Record the input of a run."""
         context = self._context(run_id)
         for name, value in asdict(given).items():
-            kept = context.custom_properties[f"{GIVEN_PREFIX}{name}"]
+            entry = context.custom_properties[f"{GIVEN_PREFIX}{name}"]
             if isinstance(value, int) and value <= LARGEST_INT:
-                kept.int_value = value
+                entry.int_value = value
             elif isinstance(value, int):
-                kept.double_value = value
+                entry.double_value = value
             else:
-                kept.string_value = value
+                entry.string_value = value
         self._store.put_contexts([context])
 
     def note_origin(self, run_id: str, origin: Origin) -> None:
@@ -186,9 +186,9 @@ class Records:
 
     def attempts(self, run_id: str, node: str) -> list[mlmd.Execution]:
         """Return the executions of a node in a run, oldest first."""
-        found = self._store.get_executions_by_context(self._context(run_id).id)
-        nodes = executions.nodes_of(self._store, [each.id for each in found])
-        return sorted((each for each in found if nodes[each.id] == node), key=lambda each: each.id)
+        attempts = self._store.get_executions_by_context(self._context(run_id).id)
+        nodes = executions.nodes_of(self._store, [attempt.id for attempt in attempts])
+        return sorted((attempt for attempt in attempts if nodes[attempt.id] == node), key=lambda attempt: attempt.id)
 
     def mark(self, execution: mlmd.Execution, state: "mlmd.Execution.State") -> None:
         """Record the state of an execution."""
@@ -225,11 +225,11 @@ class Records:
 
     def example_uris(self, run_id: str) -> dict[str, str]:
         """Return the URIs of a run's examples: `interactions` and `catalogue`."""
-        found = {}
+        uris = {}
         for _, artifact in self._made_by_run(run_id):
             if rows := decoded(values_of(artifact), recorded.ROWS):
-                found[rows["kind"]] = artifact.uri
-        return found
+                uris[rows["kind"]] = artifact.uri
+        return uris
 
     def artifact_uris(self, run_id: str, artifact_type: str) -> list[str]:
         """Return the URIs of a run's artifacts of a type."""
@@ -246,33 +246,34 @@ class Records:
 
     def _made_by_run(self, run_id: str) -> list[tuple[str, mlmd.Artifact]]:
         attempts = self._store.get_executions_by_context(self._context(run_id).id)
-        return [each for made in self._made([attempt.id for attempt in attempts]).values() for each in made]
+        return [pair for pairs in self._made([attempt.id for attempt in attempts]).values() for pair in pairs]
 
     def _made(self, ids: Collection[int]) -> dict[int, list[tuple[str, mlmd.Artifact]]]:
         """Map each execution to the artifacts that it made or the cache returned, with their types; without a resolver's."""
         events = self._store.get_events_by_execution_ids(ids) if ids else []
         outputs = sorted((event.artifact_id, event.execution_id) for event in events if event.type == mlmd.Event.OUTPUT)
-        found = self._store.get_artifacts_by_id(sorted({artifact for artifact, _ in outputs})) if outputs else []
-        artifacts = {artifact.id: artifact for artifact in found}
+        listed = self._store.get_artifacts_by_id(sorted({artifact for artifact, _ in outputs})) if outputs else []
+        artifacts = {artifact.id: artifact for artifact in listed}
         names = {kind.id: kind.name for kind in self._store.get_artifact_types()}
-        made: dict[int, list[tuple[str, mlmd.Artifact]]] = {execution: [] for execution in ids}
+        by_execution: dict[int, list[tuple[str, mlmd.Artifact]]] = {execution: [] for execution in ids}
         for artifact, execution in outputs:
-            made[execution].append((names[artifacts[artifact].type_id], artifacts[artifact]))
-        return made
+            by_execution[execution].append((names[artifacts[artifact].type_id], artifacts[artifact]))
+        return by_execution
 
     def _read(self, contexts: Sequence[mlmd.Context]) -> list[Run]:
         """Read the runs of contexts: all objects of one kind in one call."""
         attempts = {context.id: self._store.get_executions_by_context(context.id) for context in contexts}
-        ids = [each.id for found in attempts.values() for each in found]
+        ids = [attempt.id for of_context in attempts.values() for attempt in of_context]
         nodes = executions.nodes_of(self._store, ids)
-        made = self._made(ids)
+        outputs = self._made(ids)
         return [
             read_run(
                 context,
                 sorted(attempts[context.id], key=lambda execution: execution.id),
                 nodes,
                 sorted(
-                    (each for attempt in attempts[context.id] for each in made[attempt.id]), key=lambda each: each[1].id
+                    (output for attempt in attempts[context.id] for output in outputs[attempt.id]),
+                    key=lambda output: output[1].id,
                 ),
             )
             for context in contexts

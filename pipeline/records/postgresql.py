@@ -40,10 +40,10 @@ class PostgreSQLStore(MetadataStore):
             raise errors.UnavailableError(str(error)) from error
 
     def _call_method(self, method_name: str, request: Message, response: Message) -> None:
-        kept = type(request)()
-        kept.CopyFrom(request)
-        _each_text(kept, encoded)
-        super()._call_method(method_name, kept, response)
+        encoded_request = type(request)()
+        encoded_request.CopyFrom(request)
+        _each_text(encoded_request, encoded)
+        super()._call_method(method_name, encoded_request, response)
         _each_text(response, decoded)
 
 
@@ -94,8 +94,8 @@ def _each_text(message: Message, change: Callable[[str], str]) -> None:
             else:
                 setattr(message, field.name, change(value))
         elif field.type == field.TYPE_MESSAGE:
-            for each in _messages(field, value):
-                _each_text(each, change)
+            for nested in _messages(field, value):
+                _each_text(nested, change)
 
 
 def _messages(field: Any, value: Any) -> list[Message]:

@@ -153,16 +153,16 @@ class Run:
         settings = self.origin.configuration.get("evaluator", {}) if self.origin else {}
         if not self.blessed or settings.get("below_popularity") != "bless":
             return ()
-        found = []
-        for k, own in self.recall.items():
+        waivers = []
+        for k, recall in self.recall.items():
             strongest = max(settings["beat"], key=lambda name: recalls(self.metrics, name).get(k, -1.0))
             value = recalls(self.metrics, strongest).get(k, -1.0)
-            if value > own:
+            if value > recall:
                 name = strongest.replace("_", " ")
-                found.append(
-                    f"recall@{k} is {own:.4f}, that of {name} {value:.4f}: evaluator.below_popularity waived this limit."
+                waivers.append(
+                    f"recall@{k} is {recall:.4f}, that of {name} {value:.4f}: evaluator.below_popularity waived this limit."
                 )
-        return tuple(found)
+        return tuple(waivers)
 
     @property
     def baseline_recall(self) -> dict[int, float]:
@@ -230,8 +230,8 @@ class Run:
 
 def recalls(metrics: Mapping[str, Any], scorer: str) -> dict[int, float]:
     """Return a scorer's recall@K by K, over all interactions; empty if it ranked none."""
-    found = metrics.get(ALL, {}).get(scorer, {})
-    cutoffs = {name.removeprefix("recall_at_"): value for name, (value, *_) in found.items()}
+    figures = metrics.get(ALL, {}).get(scorer, {})
+    cutoffs = {name.removeprefix("recall_at_"): value for name, (value, *_) in figures.items()}
     return {int(k): value for k, value in cutoffs.items() if k.isdecimal()}
 
 
@@ -246,7 +246,7 @@ def lost_rows(run: Run, before: Run | None) -> str:
     """Return a warning if a redelivered day has markedly fewer rows than an earlier run of it read; else an empty string."""
     if before is None or "interactions" not in run.rows or "interactions" not in before.rows:
         return ""
-    now, then = (each.rows["interactions"]["rows_of_day"] for each in (run, before))
+    now, then = (compared.rows["interactions"]["rows_of_day"] for compared in (run, before))
     if now >= LEAST_REDELIVERED * then:
         return ""
     return f"{run.date} has {now:,} rows now, but had {then:,} when run {before.run} read it: {1 - now / then:.0%} are gone."
@@ -281,7 +281,7 @@ def read_run(
     context: mlmd.Context,
     attempts: Sequence[mlmd.Execution],
     nodes: dict[int, str],
-    made: Sequence[tuple[str, mlmd.Artifact]],
+    outputs: Sequence[tuple[str, mlmd.Artifact]],
 ) -> Run:
     """Read a run from ML Metadata's objects.
 
@@ -289,14 +289,14 @@ def read_run(
         context: the run's context.
         attempts: the executions of its steps, oldest first.
         nodes: the node of each attempt.
-        made: its artifacts with the names of their types, oldest first.
+        outputs: its artifacts with the names of their types, oldest first.
     """
     last_attempts = {nodes[attempt.id]: attempt for attempt in attempts}
     steps = tuple(
-        Step(node, executions.state(each), executions.instant(each.create_time_since_epoch), executions.seconds(each))
-        for node, each in last_attempts.items()
+        Step(node, executions.state(last), executions.instant(last.create_time_since_epoch), executions.seconds(last))
+        for node, last in last_attempts.items()
     )
-    last_made = {kind: values_of(artifact) for kind, artifact in made}
+    last_made = {kind: values_of(artifact) for kind, artifact in outputs}
     pushed, blessing, evaluation, infra, next_day, index, changes, analysis = (
         last_made.get(kind, {})
         for kind in (
@@ -305,11 +305,11 @@ def read_run(
         )
     )  # fmt: skip
     examples = {
-        decoded(found, recorded.ROWS)["kind"]: found
-        for kind, artifact in made
-        if kind == "Examples" and recorded.ROWS in (found := values_of(artifact))
+        decoded(properties, recorded.ROWS)["kind"]: properties
+        for kind, artifact in outputs
+        if kind == "Examples" and recorded.ROWS in (properties := values_of(artifact))
     }
-    histories = [found for _, artifact in made if recorded.HISTORIES in (found := values_of(artifact))]
+    histories = [properties for _, artifact in outputs if recorded.HISTORIES in (properties := values_of(artifact))]
     version = int(pushed[recorded.VERSION]) if pushed.get(recorded.PUSHED) else None
     judgement = decoded(next_day, recorded.JUDGEMENT)
     done_by = (
@@ -331,14 +331,14 @@ def read_run(
         not_judged=tuple(decoded(evaluation, recorded.NOT_JUDGED)),
         index=decoded(index, recorded.INDEX),
         changes=decoded(changes, recorded.CHANGES),
-        rows={kind: decoded(found, recorded.ROWS) for kind, found in examples.items()},
+        rows={kind: decoded(properties, recorded.ROWS) for kind, properties in examples.items()},
         sources={
             kind: {
-                "fingerprint": found.get(recorded.FINGERPRINT, ""),
-                "content": found.get(recorded.CONTENT, ""),
-                "files": decoded(found, recorded.FILES),
+                "fingerprint": properties.get(recorded.FINGERPRINT, ""),
+                "content": properties.get(recorded.CONTENT, ""),
+                "files": decoded(properties, recorded.FILES),
             }
-            for kind, found in examples.items()
+            for kind, properties in examples.items()
         },
         histories=decoded(histories[-1], recorded.HISTORIES) if histories else {},
         turnover=decoded(analysis, recorded.TURNOVER),
@@ -357,25 +357,25 @@ def _flag(blessing: Mapping[str, Any]) -> bool | None:
 
 
 def _given(context: mlmd.Context) -> Given | None:
-    kept: dict[str, Any] = {
+    fields: dict[str, Any] = {
         name.removeprefix(GIVEN_PREFIX): int(value) if isinstance(value, float) else value
         for name, value in values(context.custom_properties).items()
         if name.startswith(GIVEN_PREFIX)
     }
-    return Given(**kept) if kept else None
+    return Given(**fields) if fields else None
 
 
 def origin_of(context: mlmd.Context) -> Origin | None:
     """Return the code and the configuration of a run, if recorded."""
-    kept = _text(context, ORIGIN)
-    return Origin(**json.loads(kept)) if kept else None
+    text = _text(context, ORIGIN)
+    return Origin(**json.loads(text)) if text else None
 
 
 def _text(context: mlmd.Context, name: str) -> str:
-    kept = StringValue()
+    message = StringValue()
     if name in context.custom_properties:
-        context.custom_properties[name].proto_value.Unpack(kept)
-    return str(kept.value)
+        context.custom_properties[name].proto_value.Unpack(message)
+    return str(message.value)
 
 
 def _state(steps: tuple[Step, ...]) -> str:

@@ -31,12 +31,12 @@ def connection(config: Config) -> mlmd.ConnectionConfig:
     Raises:
         UserError: the password, or a certificate, is not where the configuration says.
     """
-    made = mlmd.ConnectionConfig()
+    target = mlmd.ConnectionConfig()
     settings = config.metadata
     if not isinstance(settings, ServerSettings):
-        made.sqlite.filename_uri = str(config.metadata_path)
-        made.sqlite.connection_mode = mlmd.SqliteMetadataSourceConfig.READWRITE_OPENCREATE
-        return made
+        target.sqlite.filename_uri = str(config.metadata_path)
+        target.sqlite.connection_mode = mlmd.SqliteMetadataSourceConfig.READWRITE_OPENCREATE
+        return target
     # To a MySQL client "localhost" is a socket file, whatever the port; here it is a machine like any other.
     host = "127.0.0.1" if settings.host == "localhost" else settings.host
     password = settings.password.read("metadata.password")
@@ -45,15 +45,15 @@ def connection(config: Config) -> mlmd.ConnectionConfig:
         host, port = tls_tunnel.LOOPBACK, tls_tunnel.opened(settings.way())
     # A misspelt database must not be created: the day would start from scratch, without an earlier model.
     if settings.store == "mysql":
-        made.mysql.host, made.mysql.port, made.mysql.database = host, port, settings.database
-        made.mysql.user, made.mysql.password, made.mysql.skip_db_creation = settings.user, password, True
+        target.mysql.host, target.mysql.port, target.mysql.database = host, port, settings.database
+        target.mysql.user, target.mysql.password, target.mysql.skip_db_creation = settings.user, password, True
     else:
         from pipeline.records.postgresql import quoted
 
-        server = made.postgresql
+        server = target.postgresql
         server.host, server.port, server.dbname = host, str(port), settings.database
         server.user, server.password, server.skip_db_creation = settings.user, quoted(password), True
-    return made
+    return target
 
 
 def has_begun(config: Config) -> bool:

@@ -17,10 +17,10 @@ def values_of(artifact: mlmd.Artifact | None) -> dict[str, Any]:
 
 def values(properties: Mapping[str, mlmd.Value]) -> dict[str, Any]:
     """Convert properties, sorted by name."""
-    found = {}
+    plain = {}
     for name, value in properties.items():
         kind = value.WhichOneof("value")
         if kind:
             held = getattr(value, kind)
-            found[name] = MessageToDict(held) if kind in ("struct_value", "proto_value") else held
-    return dict(sorted(found.items()))
+            plain[name] = MessageToDict(held) if kind in ("struct_value", "proto_value") else held
+    return dict(sorted(plain.items()))

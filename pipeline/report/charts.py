@@ -118,15 +118,17 @@ def line_chart(
         most: upper bound of the vertical axis, if no value can exceed it.
     """
     series = {name: _finite(values) for name, values in series.items()}
-    ends = [end for values in series.values() for each in values if each for end in (each.value, each.low, each.high)]
-    known = [end for end in ends if end is not None]
-    ticks = _ticks(0.0 if from_zero else min(known, default=0.0), max(known, default=1.0), most)
+    ends = [
+        end for values in series.values() for value in values if value for end in (value.value, value.low, value.high)
+    ]
+    bounds = [end for end in ends if end is not None]
+    ticks = _ticks(0.0 if from_zero else min(bounds, default=0.0), max(bounds, default=1.0), most)
     y = _place(ticks[0], ticks[-1], upwards=True)
     lines = []
     for name, values in series.items():
         marks = [
-            None if each is None else _mark(each, column_place(number, len(columns)), y)
-            for number, each in enumerate(values)
+            None if value is None else _mark(value, column_place(number, len(columns)), y)
+            for number, value in enumerate(values)
         ]
         lines.append(Line(name, _path(marks), tuple(mark for mark in marks if mark)))
     rules = [(y(limit), name) for name, limit in (limits or {}).items() if limit <= ticks[-1]]
@@ -135,19 +137,19 @@ def line_chart(
 
 def bar_chart(label: str, columns: Sequence[str], parts: Mapping[str, Sequence[Value | None]], words: Words) -> Chart:
     """Draw stacked columns; see `line_chart`."""
-    sums = [sum(each.value for each in column if each) for column in zip(*parts.values(), strict=True)]
+    sums = [sum(value.value for value in column if value) for column in zip(*parts.values(), strict=True)]
     ticks = _ticks(0.0, max(sums, default=1.0))
     y = _place(0.0, ticks[-1], upwards=True)
     width = 70 / max(1, len(columns))
     bars = []
     below = [0.0] * len(columns)
     for part, values in enumerate(parts.values()):
-        for number, each in enumerate(values):
-            if each and each.value:
-                top, bottom = y(below[number] + each.value), y(below[number])
+        for number, value in enumerate(values):
+            if value and value.value:
+                top, bottom = y(below[number] + value.value), y(below[number])
                 left = column_place(number, len(columns)) - width / 2
-                bars.append(Bar(left, top, width, bottom - top, part, each.tip))
-                below[number] += each.value
+                bars.append(Bar(left, top, width, bottom - top, part, value.tip))
+                below[number] += value.value
     return Chart(
         label, column_ticks(columns), _named(ticks, y, words), bars=tuple(bars), names=tuple(parts)
     )  # fmt: skip
@@ -175,8 +177,8 @@ def log_scatter(label: str, points: Iterable[tuple[float, float, str]]) -> Chart
     decades = range(low, high + 1)
     return Chart(
         label,
-        tuple((x(each), f"{10.0**each:g}") for each in decades),
-        tuple((y(each), f"{10.0**each:g}") for each in decades),
+        tuple((x(decade), f"{10.0**decade:g}") for decade in decades),
+        tuple((y(decade), f"{10.0**decade:g}") for decade in decades),
         (Line("", "", marks),),
         diagonal=True,
     )
@@ -203,7 +205,7 @@ def _ticks(low: float, high: float, most: float = math.inf) -> list[float]:
     power = 10.0 ** math.floor(math.log10((top - low) / MOST_Y_STEPS))
     spans = (
         (step, math.floor(low / step + TOLERANCE), math.ceil(top / step - TOLERANCE))
-        for step in (power * each for each in ROUND)
+        for step in (power * factor for factor in ROUND)
     )
     step, first, last = next(span for span in spans if span[2] - span[1] <= MOST_Y_STEPS)
     return [number * step for number in range(first, last + 1)]
@@ -222,7 +224,7 @@ def _place(low: float, high: float, upwards: bool = False) -> Callable[[float], 
 
 
 def _finite(values: Sequence[Value | None]) -> list[Value | None]:
-    return [each if each and math.isfinite(each.value) else None for each in values]
+    return [value if value and math.isfinite(value.value) else None for value in values]
 
 
 def _mark(value: Value, x: float, y: Callable[[float], float]) -> Mark:

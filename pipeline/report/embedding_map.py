@@ -70,11 +70,11 @@ def read_map(index: Path, catalogue: Path, analysis: Path, spec: FeatureSpec) ->
     from components.analysis import files as analysis_files
     from components.indexer import files as index_files
 
-    found = index_files.read(str(index))
-    if len(found.ids) < FEWEST_ITEMS:
-        raise UserError(f"A map needs at least {FEWEST_ITEMS} items; the index has {len(found.ids)}.")
-    chosen = np.sort(np.random.default_rng(0).permutation(len(found.ids))[:MOST_ITEMS])
-    ids = [found.ids[row] for row in chosen]
+    items = index_files.read(str(index))
+    if len(items.ids) < FEWEST_ITEMS:
+        raise UserError(f"A map needs at least {FEWEST_ITEMS} items; the index has {len(items.ids)}.")
+    chosen = np.sort(np.random.default_rng(0).permutation(len(items.ids))[:MOST_ITEMS])
+    ids = [items.ids[position] for position in chosen]
     feature = group_feature(spec)
     titles, values = _described(catalogue, ids, feature)
     numbers, groups = grouped(values)
@@ -83,12 +83,12 @@ def read_map(index: Path, catalogue: Path, analysis: Path, spec: FeatureSpec) ->
         vocabulary = analysis_files.read_vocabulary(str(analysis), table)
         counts.update(vocabulary["count"].reindex(ids, fill_value=0).astype(float))
     most = max(counts.values()) or 1.0
-    places = lay_out(found.embeddings[chosen])
+    places = lay_out(items.embeddings[chosen])
     spots = [
         Spot(x, y, item.decode(errors="replace"), title, group, round(counts[item] / most, 4))
         for (x, y), item, title, group in zip(places.tolist(), ids, titles, numbers, strict=True)
     ]
-    return ItemMap(feature, groups if feature else (), tuple(spots), len(found.ids))
+    return ItemMap(feature, groups if feature else (), tuple(spots), len(items.ids))
 
 
 def lay_out(embeddings: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -106,9 +106,9 @@ def lay_out(embeddings: NDArray[np.float32]) -> NDArray[np.float64]:
     perplexity = min(PERPLEXITY, (len(embeddings) - 1) / 3)
     start = _start(embeddings)
     with threadpool_limits(1):  # more threads would mostly busy-wait for each other
-        found = TSNE(2, perplexity=perplexity, init=start, random_state=0).fit_transform(embeddings)
-    low, high = found.min(axis=0), found.max(axis=0)
-    return np.round(2 + 96 * (found - low) / np.where(high > low, high - low, 1.0), 2).astype(np.float64)
+        points = TSNE(2, perplexity=perplexity, init=start, random_state=0).fit_transform(embeddings)
+    low, high = points.min(axis=0), points.max(axis=0)
+    return np.round(2 + 96 * (points - low) / np.where(high > low, high - low, 1.0), 2).astype(np.float64)
 
 
 def _start(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:

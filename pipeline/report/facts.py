@@ -136,9 +136,9 @@ def read_drift(graph: Graph) -> dict[str, Distance]:
         raise UserError("There was no day before to compare with.")
     anomalies = anomalies_pb2.Anomalies.FromString(path.read_bytes())
     return {
-        ".".join(each.path.step): Distance(measured.value, measured.threshold)
-        for each in anomalies.drift_skew_info
-        for measured in each.drift_measurements
+        ".".join(info.path.step): Distance(measured.value, measured.threshold)
+        for info in anomalies.drift_skew_info
+        for measured in info.drift_measurements
     }
 
 
@@ -157,42 +157,42 @@ def place(graph: Graph, kind: str, node: str = "") -> Path:
     Raises:
         UserError: the run did not make it, or it is gone.
     """
-    made = _made(graph, kind, node)
-    if not made:
+    artifacts = _made(graph, kind, node)
+    if not artifacts:
         raise UserError(f"The run made no {kind}.")
-    path = Path(made[-1].uri)
-    if made[-1].state == "deleted" or not path.exists():
+    path = Path(artifacts[-1].uri)
+    if artifacts[-1].state == "deleted" or not path.exists():
         raise UserError(f"The run's {kind} was removed; retention keeps those of the newest days.")
     return path
 
 
 def _runs(config: Config, first: date | None, last: date | None) -> list[Run]:
-    known = Records(connection(config)).runs() if has_begun(config) else []
+    all_runs = Records(connection(config)).runs() if has_begun(config) else []
     begin, end = (first or date.min).isoformat(), (last or date.max).isoformat()
-    found = [run for run in known if begin <= run.date <= end and not run.is_refresh]
+    runs = [run for run in all_runs if begin <= run.date <= end and not run.is_refresh]
     if first is None:
-        newest = sorted({run.date for run in found})[-MOST_DAYS:]
-        found = [run for run in found if run.date in newest]
-    if not found:
+        newest = sorted({run.date for run in runs})[-MOST_DAYS:]
+        runs = [run for run in runs if run.date in newest]
+    if not runs:
         others = (
-            f"the runs that it knows are of {min(r.date for r in known)} to {max(r.date for r in known)}"
-            if known
+            f"the runs that it knows are of {min(r.date for r in all_runs)} to {max(r.date for r in all_runs)}"
+            if all_runs
             else "it knows none"
         )
         raise UserError(
             f"ML Metadata has no run of {first or 'the first day'} to {last or 'the last day'} to report on; {others}. "
             "First: ndr run --config ... --date ..."
         )
-    return found
+    return runs
 
 
 def _made(graph: Graph, kind: str, node: str = "") -> list[Artifact]:
     """Return the artifacts of a type that a run's steps made, or the cache returned."""
-    made = {edge.artifact for edge in graph.edges if edge.kind == "output"}
+    outputs = {edge.artifact for edge in graph.edges if edge.kind == "output"}
     return [
         artifact
         for id, artifact in graph.artifacts.items()
-        if id in made and artifact.type == kind and node in ("", artifact.node)
+        if id in outputs and artifact.type == kind and node in ("", artifact.node)
     ]
 
 

@@ -86,7 +86,7 @@ def draw(graph: Graph) -> Drawing:
         key: HEAD + ROW * (len(content.artifacts) + len(content.lines)) + FOOT for key, content in contents.items()
     }
     rows = [max(heights[node] for node in column if not isinstance(node, tuple)) for column in columns]
-    tops = list(accumulate((row + GAP_Y for row in rows), initial=0.0))
+    tops = list(accumulate((height + GAP_Y for height in rows), initial=0.0))
     lefts, width = _lefts(columns)
     boxes = {
         key: Box(str(key), lefts[key], tops[layers[key]], WIDTH, heights[key], content)
@@ -123,14 +123,16 @@ def steps_and_links(graph: Graph) -> tuple[dict[int | str, Content], dict[tuple[
         for run, artifacts in earlier.items()
     }
     for execution in graph.executions.values():
-        made = tuple(graph.artifacts[edge.artifact] for edge in graph.outputs(execution.id))
-        if made or graph.inputs(execution.id):
+        outputs = tuple(graph.artifacts[edge.artifact] for edge in graph.outputs(execution.id))
+        if outputs or graph.inputs(execution.id):
             versions = [
-                str(each.properties[recorded.VERSION]) for each in made if each.properties.get(recorded.VERSION)
+                str(output.properties[recorded.VERSION])
+                for output in outputs
+                if output.properties.get(recorded.VERSION)
             ]
             lines = tuple(f"version {version}" for version in versions)
-            contents[execution.id] = Content(execution.node, execution.state, execution.seconds, made, lines)
-            for artifact in made:
+            contents[execution.id] = Content(execution.node, execution.state, execution.seconds, outputs, lines)
+            for artifact in outputs:
                 rows, files = (decoded(artifact.properties, name) for name in (recorded.ROWS, recorded.FILES))
                 if number := files.get("files"):
                     contents[f"files {artifact.id}"] = Content(
@@ -183,15 +185,18 @@ def _untangle(columns: list[list[Node]], routes: Iterable[Sequence[Node]]) -> No
     before: dict[Node, list[Node]] = defaultdict(list)
     behind: dict[Node, list[Node]] = defaultdict(list)
     for route in routes:
-        for one, other in pairwise(route):
-            before[other].append(one)
-            behind[one].append(other)
+        for upper, lower in pairwise(route):
+            before[lower].append(upper)
+            behind[upper].append(lower)
     for sweep in range(SWEEPS):
         order, neighbours = (columns, before) if sweep % 2 == 0 else (columns[::-1], behind)
         for fixed, free in pairwise(order):
-            places, own = _places(fixed), _places(free)
-            near = {node: [places[each] for each in neighbours[node] if each in places] or [own[node]] for node in free}
-            mean = {node: sum(found) / len(found) for node, found in near.items()}
+            places, current = _places(fixed), _places(free)
+            near = {
+                node: [places[neighbour] for neighbour in neighbours[node] if neighbour in places] or [current[node]]
+                for node in free
+            }
+            mean = {node: sum(positions) / len(positions) for node, positions in near.items()}
             free.sort(key=mean.__getitem__)
 
 
@@ -206,8 +211,8 @@ def _lefts(columns: Sequence[Sequence[Node]]) -> tuple[dict[Node, float], float]
     widths = [sum(map(_width, column)) + GAP_X * (len(column) - 1) for column in columns]
     width = max(widths, default=0.0)
     lefts: dict[Node, float] = {}
-    for column, own in zip(columns, widths, strict=True):
-        left = (width - own) / 2
+    for column, column_width in zip(columns, widths, strict=True):
+        left = (width - column_width) / 2
         for node in column:
             lefts[node] = left
             left += _width(node) + GAP_X

@@ -58,22 +58,24 @@ def outcome(run: Run) -> Outcome:
 
 def reasons(run: Run) -> list[str]:
     """Return why it was not pushed, and what else people should know; a sentence each."""
-    found = [*map(metric_words, run.refused), *run.waived]
-    found += [f"Limits on {name} were not judged: no held-out interaction is in it." for name in run.not_judged]
+    sentences = [*map(metric_words, run.refused), *run.waived]
+    sentences += [f"Limits on {name} were not judged: no held-out interaction is in it." for name in run.not_judged]
     match outcome(run):
         case Outcome.WITHDRAWN:
-            found.append("Its model was rolled back.")
+            sentences.append("Its model was rolled back.")
         case Outcome.FAILED:
             steps = [step.node for step in run.steps if step.state == "failed"]
-            found.append(run.fault or f"{', '.join(steps)} failed.")
+            sentences.append(run.fault or f"{', '.join(steps)} failed.")
         case Outcome.UNFINISHED:
-            found.append(f"It ended after {run.steps[-1].node}, or still runs." if run.steps else "No step has run.")
+            sentences.append(
+                f"It ended after {run.steps[-1].node}, or still runs." if run.steps else "No step has run."
+            )
         case Outcome.PASSED_OVER:
             is_closed = run.passed_over_for == CLOSED
-            found.append("The day has no data." if is_closed else "The day was done with the same input.")
+            sentences.append("The day has no data." if is_closed else "The day was done with the same input.")
         case Outcome.NOT_JUDGED:
-            found.append("Its model was not evaluated.")
-    return found
+            sentences.append("Its model was not evaluated.")
+    return sentences
 
 
 def day_runs(runs: Sequence[Run]) -> list[Run]:
@@ -105,10 +107,10 @@ def verdict(run: Run, live: tuple[int, str] | None) -> Verdict:
         run: the newest day's last run that had anything to do.
         live: the version whose content is served and its day; None if nothing is live.
     """
-    found = outcome(run)
+    day_outcome = outcome(run)
     serving = f"Version {live[0]} of {live[1]} is live." if live else "Nothing is live."
-    if found is not Outcome.PUSHED:
-        return Verdict(False, f"{run.date} is not good: {found.value}. {serving}", tuple(reasons(run)))
+    if day_outcome is not Outcome.PUSHED:
+        return Verdict(False, f"{run.date} is not good: {day_outcome.value}. {serving}", tuple(reasons(run)))
     if live is None or run.version is None or live[0] < run.version:  # a later day may be live
         return Verdict(
             False, f"{run.date} is not good: its version {run.version} was pushed, but is not live. {serving}"

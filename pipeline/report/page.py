@@ -77,8 +77,8 @@ def render(facts: Facts, config: Config) -> str:
         figures=figures(newest, facts, k),
         k=k,
         cutoffs=trends.recall_cutoffs(days),
-        recalls={each: trends.recall_chart(days, each, config) for each in trends.recall_cutoffs(days)},
-        next_day={each: trends.next_day_chart(days, each) for each in trends.recall_cutoffs(days)},
+        recalls={cutoff: trends.recall_chart(days, cutoff, config) for cutoff in trends.recall_cutoffs(days)},
+        next_day={cutoff: trends.next_day_chart(days, cutoff) for cutoff in trends.recall_cutoffs(days)},
         aside=trends.aside_chart(days, k),
         statuses=trends.statuses(days),
         not_good=[run for run in days if not outcome(run).is_good],
@@ -98,8 +98,8 @@ def render(facts: Facts, config: Config) -> str:
         tuning=facts.tuning if isinstance(facts.tuning, Missing) else trends.tuning_chart(facts.tuning),
         tuning_table=None if isinstance(facts.tuning, Missing) else tuning_table(facts.tuning),
         frequencies={
-            day: found if isinstance(found, Missing) else trends.frequency_chart(found)
-            for day, found in facts.frequencies.items()
+            day: estimates if isinstance(estimates, Missing) else trends.frequency_chart(estimates)
+            for day, estimates in facts.frequencies.items()
         },
         lineage=lineage_graph.draw(facts.graphs[newest.run]),
     )
@@ -107,37 +107,37 @@ def render(facts: Facts, config: Config) -> str:
 
 def figures(run: Run, facts: Facts, k: int) -> list[Figure]:
     """Choose the key figures of the newest day; unknown ones are left out."""
-    found = []
+    shown = []
     if k in run.next_day_recall:
         strongest = strongest_baseline(run, k)
         beside = _interval_words(run.next_day_metrics, k)
         beside += "" if strongest is None else f"; the strongest baseline {strongest:.3f}"
-        found.append(Figure(f"the next day's recall@{k}", f"{run.next_day_recall[k]:.3f}", beside.removeprefix("; ")))
+        shown.append(Figure(f"the next day's recall@{k}", f"{run.next_day_recall[k]:.3f}", beside.removeprefix("; ")))
     if k in run.recall:
-        found.append(Figure(f"held-out recall@{k}", f"{run.recall[k]:.3f}", _interval_words(run.metrics, k)))
+        shown.append(Figure(f"held-out recall@{k}", f"{run.recall[k]:.3f}", _interval_words(run.metrics, k)))
     if k in run.recall and k in run.baseline_recall:
         change = run.recall[k] - run.baseline_recall[k]
-        found.append(Figure("against the last blessed", f"{change:+.3f}", f"which is at {run.baseline_recall[k]:.3f}"))
+        shown.append(Figure("against the last blessed", f"{change:+.3f}", f"which is at {run.baseline_recall[k]:.3f}"))
     if "interactions" in run.rows:
         rows = run.rows["interactions"]
         lost = sum(reason["rows"] for reason in rows["dropped"].values())
         filtered = sum(rows.get("filtered", {}).values())
         words = f"{rows['rows']:,} read, {f'{filtered:,} filtered, ' if filtered else ''}{lost:,} dropped"
-        found.append(Figure("rows of the day", f"{rows['rows_of_day']:,}", words))
+        shown.append(Figure("rows of the day", f"{rows['rows_of_day']:,}", words))
     if run.histories:
         words = "; ".join(
             [f"of {run.histories['feature']}, at most {run.histories['last']}", *run.histories["cautions"]]
         )
-        found.append(Figure("items in a history", f"{run.histories['train']:.1f}", words))
+        shown.append(Figure("items in a history", f"{run.histories['train']:.1f}", words))
     if run.turnover:
-        admitted = sum(int(each["admitted"]) for each in run.turnover.values())
-        found.append(Figure("OOV share", f"{oov_share(run):.1%}", f"{admitted:,} ids admitted"))
+        admitted = sum(int(of_table["admitted"]) for of_table in run.turnover.values())
+        shown.append(Figure("OOV share", f"{oov_share(run):.1%}", f"{admitted:,} ids admitted"))
     if furthest := _furthest(facts.drift.get(run.run)):
         feature, distance = furthest
-        found.append(Figure("furthest drift", f"{distance.value:.3f}", f"{feature}; {distance.limit:g} is allowed"))
+        shown.append(Figure("furthest drift", f"{distance.value:.3f}", f"{feature}; {distance.limit:g} is allowed"))
     if run.index:
-        found.append(Figure("items in the index", f"{run.index['items']:,}", f"{run.index['kind']} search"))
-    return found
+        shown.append(Figure("items in the index", f"{run.index['items']:,}", f"{run.index['kind']} search"))
+    return shown
 
 
 def _interval_words(metrics: Mapping[str, Any], k: int) -> str:
@@ -150,13 +150,13 @@ def skew_table(skew: Skew) -> Rows:
     rows = tuple(
         (
             name,
-            "" if each.distance is None else f"{each.distance:.4f}",
-            "" if each.limit is None else f"{each.limit:g}{', beyond it' if each.is_beyond else ''}",
-            f"{each.trained:.1%}",
-            f"{each.served:.1%}",
-            each.items_words,
+            "" if feature.distance is None else f"{feature.distance:.4f}",
+            "" if feature.limit is None else f"{feature.limit:g}{', beyond it' if feature.is_beyond else ''}",
+            f"{feature.trained:.1%}",
+            f"{feature.served:.1%}",
+            feature.items_words,
         )
-        for name, each in skew.furthest_first()
+        for name, feature in skew.furthest_first()
     )
     return Rows(
         (

@@ -46,13 +46,13 @@ def statuses(days: Sequence[Run]) -> list[Status]:
     """Return the outcome of each day."""
     runs = {run.date: run for run in days}
     every = columns(days)
-    found = []
+    marks = []
     for number, day in enumerate(every):
         run = runs.get(day)
         became = outcome(run) if run else None
         words = [f"{day}: {became.value if became else 'no run'}", *(reasons(run) if run else [])]
-        found.append(Status(column_place(number, len(every)), day, run.run if run else "", became, "\n".join(words)))
-    return found
+        marks.append(Status(column_place(number, len(every)), day, run.run if run else "", became, "\n".join(words)))
+    return marks
 
 
 def recall_cutoffs(days: Sequence[Run]) -> list[int]:
@@ -112,18 +112,20 @@ def slice_charts(days: Sequence[Run], k: int) -> dict[str, Chart]:
             if name != ALL:
                 of, _, value = name.partition("=")
                 sizes[of][value] += metrics["interactions"]
-    found = {}
-    for of in sorted(sizes, key=lambda each: (list(SLICES).index(each) if each in SLICES else len(SLICES), each)):
+    by_slice = {}
+    for of in sorted(
+        sizes, key=lambda feature: (list(SLICES).index(feature) if feature in SLICES else len(SLICES), feature)
+    ):
         largest = sorted(sizes[of], key=lambda value: -sizes[of][value])[:MOST_LINES]
         order = [value for value in SLICES.get(of, sorted(largest)) if value in largest]
         series = {
             value: _by_day(days, partial(_recall, f"{of}={value}", CANDIDATE, f"recall_at_{k}", value))
             for value in order
         }
-        found[of] = line_chart(
+        by_slice[of] = line_chart(
             f"recall@{k} by day, by {of}: {', '.join(order)}", _short(days), series, _recall_words, most=1.0
         )
-    return found
+    return by_slice
 
 
 def volume_chart(days: Sequence[Run]) -> Chart:
@@ -132,9 +134,9 @@ def volume_chart(days: Sequence[Run]) -> Chart:
     def rows(run: Run) -> Value | None:
         if "interactions" not in run.rows:
             return None
-        found = run.rows["interactions"]
+        counts = run.rows["interactions"]
         return Value(
-            found["rows_of_day"], f"{run.date}: {found['rows_of_day']:,} rows of the day; {found['rows']:,} read"
+            counts["rows_of_day"], f"{run.date}: {counts['rows_of_day']:,} rows of the day; {counts['rows']:,} read"
         )
 
     return bar_chart("Interactions by day", _short(days), {"rows of the day": _by_day(days, rows)}, _count_words)
@@ -156,7 +158,7 @@ def dropped_chart(days: Sequence[Run]) -> Chart | Missing:
 
 def _left_out(rows: Mapping[str, Any]) -> dict[str, int]:
     filtered = {f"filtered, {reason}": count for reason, count in rows.get("filtered", {}).items()}
-    return filtered | {reason: found["rows"] for reason, found in rows["dropped"].items()}
+    return filtered | {reason: lost["rows"] for reason, lost in rows["dropped"].items()}
 
 
 def oov_chart(days: Sequence[Run]) -> Chart | Missing:
@@ -166,8 +168,8 @@ def oov_chart(days: Sequence[Run]) -> Chart | Missing:
         of_table = run.turnover.get(table)
         if not of_table or of_table["oov_share"] is None:
             return None
-        found = of_table["oov_share"]
-        return Value(found, f"{run.date}: {found:.2%} of the ids of {table} are out of its vocabulary")
+        ratio = of_table["oov_share"]
+        return Value(ratio, f"{run.date}: {ratio:.2%} of the ids of {table} are out of its vocabulary")
 
     tables = sorted({table for run in days for table in run.turnover})
     series = _some({table: _by_day(days, partial(share, table)) for table in tables})
@@ -182,8 +184,8 @@ def admitted_chart(days: Sequence[Run]) -> Chart:
     def admitted(run: Run) -> Value | None:
         if not run.turnover:
             return None
-        count = sum(int(each["admitted"]) for each in run.turnover.values())
-        expired = sum(int(each["expired"]) for each in run.turnover.values())
+        count = sum(int(of_table["admitted"]) for of_table in run.turnover.values())
+        expired = sum(int(of_table["expired"]) for of_table in run.turnover.values())
         return Value(count, f"{run.date}: {count:,} ids admitted, {expired:,} expired")
 
     return bar_chart("Ids admitted by day", _short(days), {"ids admitted": _by_day(days, admitted)}, _count_words)
@@ -191,37 +193,37 @@ def admitted_chart(days: Sequence[Run]) -> Chart:
 
 def drift_chart(days: Sequence[Run], drift: Mapping[str, dict[str, Distance] | Missing]) -> Chart | Missing:
     """Draw how far each day's features are from the previous day's, for features with a limit."""
-    known = {run: found for run, found in drift.items() if isinstance(found, dict)}
+    measured = {run: distances for run, distances in drift.items() if isinstance(distances, dict)}
 
     def distance(feature: str, run: Run) -> Value | None:
-        found = known.get(run.run, {}).get(feature)
-        if found is None:
+        shift = measured.get(run.run, {}).get(feature)
+        if shift is None:
             return None
-        tip = f"{run.date}: {feature} is {found.value:.3f} from the day before; {found.limit:g} is allowed"
-        return Value(found.value, tip, symbol="dot" if found.value <= found.limit else "cross")
+        tip = f"{run.date}: {feature} is {shift.value:.3f} from the day before; {shift.limit:g} is allowed"
+        return Value(shift.value, tip, symbol="dot" if shift.value <= shift.limit else "cross")
 
-    features = sorted({feature for found in known.values() for feature in found})
+    features = sorted({feature for distances in measured.values() for feature in distances})
     if not features:
-        why = sorted({found.why for found in drift.values() if isinstance(found, Missing)})
+        why = sorted({missing.why for missing in drift.values() if isinstance(missing, Missing)})
         return Missing(why[0] if len(why) == 1 else "Nothing was measured: validation.drift has no limit.")
     series = {feature: _by_day(days, partial(distance, feature)) for feature in features}
-    newest = list(known.values())[-1]
-    limits = {f"limit of {feature}": found.limit for feature, found in newest.items() if found.limit < 1}
+    newest = list(measured.values())[-1]
+    limits = {f"limit of {feature}": shift.limit for feature, shift in newest.items() if shift.limit < 1}
     return line_chart(f"Drift by day: {', '.join(features)}", _short(days), series, _short_words, limits)
 
 
 def loss_chart(days: Sequence[Run], losses: Mapping[str, list[float] | Missing]) -> Chart | Missing:
     """Draw the mean loss by epoch, a line for each day, oldest first."""
-    known = {run.date: found for run in days if isinstance(found := losses[run.run], list)}
-    if not known:
+    curves = {run.date: curve for run in days if isinstance(curve := losses[run.run], list)}
+    if not curves:
         return Missing("No run stored a loss curve.")
-    epochs = max(map(len, known.values()))
+    epochs = max(map(len, curves.values()))
     series: dict[str, list[Value | None]] = {
         day: [
-            *(Value(loss, f"{day}, epoch {number}: loss {loss:.4f}") for number, loss in enumerate(found, 1)),
-            *[None] * (epochs - len(found)),
+            *(Value(loss, f"{day}, epoch {number}: loss {loss:.4f}") for number, loss in enumerate(curve, 1)),
+            *[None] * (epochs - len(curve)),
         ]
-        for day, found in known.items()
+        for day, curve in curves.items()
     }
     names = [f"epoch {number}" for number in range(1, epochs + 1)]
     return line_chart("Loss by epoch, a line a day", names, series, _short_words, from_zero=False)
@@ -246,11 +248,11 @@ def tuning_chart(tuning: Tuning) -> Chart:
     return line_chart(f"Recall@{tuning.k} after each epoch, by trial", names, series, _short_words, from_zero=False)
 
 
-def frequency_chart(found: Frequencies) -> Chart:
+def frequency_chart(frequencies: Frequencies) -> Chart:
     """Draw the estimator's frequency of each item against its counted frequency."""
     points = (
         (counted, estimated, f"counted {counted:.3g} a batch, estimated {estimated:.3g}")
-        for counted, estimated in zip(found.counted, found.estimated, strict=True)
+        for counted, estimated in zip(frequencies.counted, frequencies.estimated, strict=True)
     )
     return log_scatter("Estimated against counted items a batch, both logarithmic", points)
 
@@ -263,14 +265,14 @@ def _recall(
     run: Run,
     metrics: Callable[[Run], Mapping[str, Any]] = lambda run: run.metrics,
 ) -> Value | None:
-    found = metrics(run).get(slice_name, {})
-    if metric not in found.get(scorer, {}):
+    figures = metrics(run).get(slice_name, {})
+    if metric not in figures.get(scorer, {}):
         return None
-    value, low, high = found[scorer][metric]
+    value, low, high = figures[scorer][metric]
     if value is None:
         return None
     interval = "" if low is None or high is None else f" [{low:.3f}, {high:.3f}]"
-    tip = f"{run.date}, {words}: {value:.4f}{interval}, {found.get('interactions', 0):,} interactions"
+    tip = f"{run.date}, {words}: {value:.4f}{interval}, {figures.get('interactions', 0):,} interactions"
     if scorer != CANDIDATE or slice_name != ALL:  # five more intervals a day would hide the decisive one
         return Value(value, tip)
     return Value(value, tip, low, high, symbol=_symbol(run))

@@ -87,9 +87,9 @@ def read(root: Path) -> Tuning:
         UserError: there is none yet, or the file is damaged.
     """
     try:
-        kept = json.loads((root / FILE).read_text(encoding="utf-8"))
-        trials = tuple(Trial(**{**each, "curve": tuple(each["curve"])}) for each in kept["trials"])
-        return Tuning(**{**kept, "trials": trials, "interactions": tuple(kept["interactions"])})
+        content = json.loads((root / FILE).read_text(encoding="utf-8"))
+        trials = tuple(Trial(**{**trial, "curve": tuple(trial["curve"])}) for trial in content["trials"])
+        return Tuning(**{**content, "trials": trials, "interactions": tuple(content["interactions"])})
     except FileNotFoundError as error:
         raise UserError("There was no search for better settings yet: ndr tune.") from error
     except (ValueError, TypeError, KeyError) as error:

@@ -85,9 +85,9 @@ def tune(config: Config, day: date, seconds: float, say: Callable[[str], None]) 
 
         search.run(seconds, ended)
         chosen = int(held_out.chooses.sum())
-        found = _found(config, run.run, day, search, k, (chosen, len(held_out.chooses) - chosen))
-        file.write(config.root, found)
-        return found
+        tuning = _found(config, run.run, day, search, k, (chosen, len(held_out.chooses) - chosen))
+        file.write(config.root, tuning)
+        return tuning
 
 
 def table(tuning: Tuning) -> Table:

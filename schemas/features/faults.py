@@ -70,9 +70,9 @@ def _feature_faults(spec: "FeatureSpec", tower: str, name: str, feature: Feature
         for n, f in {**spec.query, **spec.item}.items()
         if isinstance(f, IdsFeature | TextFeature | LookedUpFeature)
     }
-    weights = [other + WEIGHTS_SUFFIX for other in weighted]
-    fingerprints = [each + FINGERPRINT_SUFFIX for each in spec.fingerprinted]
-    ages = [each + AGES_SUFFIX for each in spec.aged_histories]
+    weights = [weighted_name + WEIGHTS_SUFFIX for weighted_name in weighted]
+    fingerprints = [fingerprinted + FINGERPRINT_SUFFIX for fingerprinted in spec.fingerprinted]
+    ages = [aged + AGES_SUFFIX for aged in spec.aged_histories]
     of_events = [EVENT_KIND] if spec.has_events else []
     if name in (*RESERVED, *weights, *fingerprints, *ages, *of_events):
         yield "this name is taken by the pipeline itself; choose another, with `column` for the data's name"
@@ -81,8 +81,8 @@ def _feature_faults(spec: "FeatureSpec", tower: str, name: str, feature: Feature
     if isinstance(feature, LookedUpFeature):
         yield from _looked_up_faults(spec, feature)
     if isinstance(feature, Embedded) and feature.table not in spec.tables:
-        known = ", ".join(sorted(spec.tables)) or "none"
-        yield f"the table {feature.table!r} is not declared under `tables` (there: {known})"
+        tables = ", ".join(sorted(spec.tables)) or "none"
+        yield f"the table {feature.table!r} is not declared under `tables` (there: {tables})"
     if not getattr(feature, "changes", True) and tower == "query" and name not in spec.user_features:
         yield "`changes: false` is only for features of the catalogue and the users' table; leave it out"
     if isinstance(feature, TextFeature):
@@ -106,14 +106,18 @@ def _feature_faults(spec: "FeatureSpec", tower: str, name: str, feature: Feature
 def _filter_faults(spec: "FeatureSpec", name: str, column: FilterColumn) -> Iterator[str]:
     if not is_name(name):
         yield f"{NAME_EXPECTED}; `column` can give the data's name"
-    weights = [other + WEIGHTS_SUFFIX for other, f in spec.item.items() if isinstance(f, IdsFeature | TextFeature)]
+    weights = [
+        weighted_name + WEIGHTS_SUFFIX
+        for weighted_name, f in spec.item.items()
+        if isinstance(f, IdsFeature | TextFeature)
+    ]
     if name in (*RESERVED, *weights):
         yield "this name is taken by the pipeline itself; choose another, with `column` for the data's name"
     feature = spec.item.get(name)
     if feature is None:
         return
-    own = feature.column or name, getattr(feature, "separator", None) or column.separator
-    if feature.kind != column.kind or own != (column.column or name, column.separator):
+    declared = feature.column or name, getattr(feature, "separator", None) or column.separator
+    if feature.kind != column.kind or declared != (column.column or name, column.separator):
         written = f"kind: {feature.kind}" + (f", column: {feature.column}" if feature.column else "")
         written += f", separator: {feature.separator!r}" if isinstance(feature, IdsFeature) else ""
         yield f"the item's feature of this name is {{{written}}}; give the filter the same declaration, or another name"
@@ -128,8 +132,8 @@ def _event_faults(spec: "FeatureSpec", feature: HistoryFeature) -> Iterator[str]
         return
     for kind in feature.events:
         if kind not in event.weights:
-            known = ", ".join(event.weights)
-            yield f"events: expected kinds with a weight in `interactions.event` ({known}), received {kind!r}"
+            kinds = ", ".join(event.weights)
+            yield f"events: expected kinds with a weight in `interactions.event` ({kinds}), received {kind!r}"
         elif event.weights[kind] == 0.0 and not event.zero_in_history:
             yield f"events: {kind!r} has weight 0, so it is in no history; set `zero_in_history: true` beside the weights"
 
@@ -141,7 +145,7 @@ def _looked_up_faults(spec: "FeatureSpec", feature: LookedUpFeature) -> Iterator
         if isinstance(f, HistoryFeature) or (isinstance(f, IdFeature) and f.derive in (None, "last_in_history"))
     ]
     if feature.of not in of_items:
-        known = ", ".join(of_items) or "none"
-        yield f"of: expected a feature of the query whose ids are items, of kind id or history ({known}), received {feature.of!r}"
+        choices = ", ".join(of_items) or "none"
+        yield f"of: expected a feature of the query whose ids are items, of kind id or history ({choices}), received {feature.of!r}"
     if feature.feature not in spec.item:
         yield f"feature: expected a feature of the item ({', '.join(spec.item)}), received {feature.feature!r}"

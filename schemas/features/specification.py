@@ -48,8 +48,8 @@ class FeatureSpec(Declaration):
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
-        if found := list(faults(self)):
-            raise located_yaml.FaultsError(found)
+        if problems := list(faults(self)):
+            raise located_yaml.FaultsError(problems)
         return self
 
     @property
@@ -134,7 +134,7 @@ class FeatureSpec(Declaration):
     @property
     def changing_looked_up(self) -> list[str]:
         """The looked-up query features that may change."""
-        return [name for name, each in self.looked_up.items() if each.feature in self.changing_item_features]
+        return [name for name, feature in self.looked_up.items() if feature.feature in self.changing_item_features]
 
     @property
     def changing_user_features(self) -> list[str]:
@@ -144,10 +144,10 @@ class FeatureSpec(Declaration):
     @property
     def masked_tables(self) -> dict[str, float]:
         """The tables with a mask, and the share of ids that training hides."""
-        own = self.id_table(self.item, self.catalogue.item)
+        item_table = self.id_table(self.item, self.catalogue.item)
         shares = {}
         for name, table in self.tables.items():
-            by_default = MASKED_ITEMS if name == own and table.vocabulary else 0.0
+            by_default = MASKED_ITEMS if name == item_table and table.vocabulary else 0.0
             shares[name] = by_default if table.masked is None else table.masked
         return {name: share for name, share in shares.items() if share > 0.0}
 
@@ -179,13 +179,13 @@ class FeatureSpec(Declaration):
     @property
     def fingerprinted(self) -> set[str]:
         """The query features whose item ids are model inputs too, besides their rows."""
-        return {each.of for each in self.looked_up.values()} | {*self.repeating}
+        return {feature.of for feature in self.looked_up.values()} | {*self.repeating}
 
     @property
     def derived_histories(self) -> dict[str, HistoryFeature]:
         """The histories derived from the user's earlier interactions, by name; those of all kinds of event first."""
         derived = {n: f for n, f in self.query.items() if isinstance(f, HistoryFeature) and f.column is None}
-        return dict(sorted(derived.items(), key=lambda each: bool(each[1].events)))
+        return dict(sorted(derived.items(), key=lambda entry: bool(entry[1].events)))
 
     @property
     def has_events(self) -> bool:
