@@ -58,9 +58,9 @@ def split_patterns(examples: types.Artifact, split: str | None = None) -> list[s
     """Return the patterns of the files of a split, or of all splits; empty if there is no such split."""
     splits = artifact_utils.decode_split_names(examples.split_names)
     return [
-        io_utils.all_files_pattern(artifact_utils.get_split_uri([examples], each))
-        for each in splits
-        if split in (None, each)
+        io_utils.all_files_pattern(artifact_utils.get_split_uri([examples], name))
+        for name in splits
+        if split in (None, name)
     ]
 
 

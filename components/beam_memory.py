@@ -40,10 +40,10 @@ def _arguments_and_defaults(function: Any) -> tuple[list[str], list[Any]]:
     """Replace Beam's own function. The arguments of a method depend on its class, not on the object."""
     if not isinstance(function, types.MethodType):
         return _asked(function)
-    found = _arguments.get(function.__func__)
-    if found is None:
-        found = _arguments[function.__func__] = _asked(function)
-    return [*found[0]], [*found[1]]
+    signature = _arguments.get(function.__func__)
+    if signature is None:
+        signature = _arguments[function.__func__] = _asked(function)
+    return [*signature[0]], [*signature[1]]
 
 
 def _asked(function: Any) -> tuple[list[str], list[Any]]:

@@ -75,8 +75,8 @@ def _values_and_offsets(column: pa.Array) -> tuple[pa.Array, NDArray[np.int64]]:
 def _by_length(lengths: NDArray[np.int64], make: Callable[[int], bytes]) -> pa.Array:
     """Return [rows] binary, the result of a function for each length."""
     different = pa.array(lengths).dictionary_encode()
-    made = pa.array([make(length) for length in different.dictionary.to_pylist()], pa.binary())
-    return made.take(different.indices)
+    values = pa.array([make(length) for length in different.dictionary.to_pylist()], pa.binary())
+    return values.take(different.indices)
 
 
 def _join(*pieces: pa.Array) -> pa.Array:

@@ -61,8 +61,8 @@ def matched(address: str) -> list[str]:
     Raises:
         UserError: it is no address of a store; or the store refuses, or does not answer.
     """
-    scheme, parts, found = _found(address)
-    return sorted({f"{scheme}://{'/'.join(info.path.split('/')[: len(parts)])}" for info in found})
+    scheme, segments, files = _found(address)
+    return sorted({f"{scheme}://{'/'.join(info.path.split('/')[: len(segments)])}" for info in files})
 
 
 def below(address: str) -> list[tuple[str, fs.FileInfo, tuple[str, ...]]]:
@@ -75,24 +75,24 @@ def below(address: str) -> list[tuple[str, fs.FileInfo, tuple[str, ...]]]:
     Raises:
         UserError: see `matched`.
     """
-    scheme, parts, found = _found(address)
-    return [(f"{scheme}://{info.path}", info, tuple(info.path.split("/")[len(parts) :])) for info in found]
+    scheme, segments, files = _found(address)
+    return [(f"{scheme}://{info.path}", info, tuple(info.path.split("/")[len(segments) :])) for info in files]
 
 
 def _found(address: str) -> tuple[str, list[str], list[fs.FileInfo]]:
     """Return an address's scheme, the parts of the rest, and every file that they match, or that is below what they match."""
     try:
         system, path = file_system(address)
-        parts = path.split("/")
-        literal = list(itertools.takewhile(lambda part: not MAGIC & set(part), parts))
-        found = [info for info in files_below(system, "/".join(literal)) if _matches(info.path.split("/"), parts)]
+        segments = path.split("/")
+        literal = list(itertools.takewhile(lambda segment: not MAGIC & set(segment), segments))
+        files = [info for info in files_below(system, "/".join(literal)) if _matches(info.path.split("/"), segments)]
     except OSError as error:
         raise fault(address, error) from error
-    return address.partition("://")[0], parts, found
+    return address.partition("://")[0], segments, files
 
 
-def _matches(found: list[str], parts: list[str]) -> bool:
-    return len(found) >= len(parts) and all(map(fnmatch.fnmatchcase, found, parts))
+def _matches(names: list[str], segments: list[str]) -> bool:
+    return len(names) >= len(segments) and all(map(fnmatch.fnmatchcase, names, segments))
 
 
 def files_below(system: fs.FileSystem, path: str) -> list[fs.FileInfo]:
@@ -103,8 +103,8 @@ def files_below(system: fs.FileSystem, path: str) -> list[fs.FileInfo]:
     """
     if (named := system.get_file_info(path)).type == fs.FileType.File:
         return [named]
-    found = system.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
-    return [each for each in found if each.type == fs.FileType.File and not each.path.endswith(HADOOP_FOLDER)]
+    infos = system.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
+    return [info for info in infos if info.type == fs.FileType.File and not info.path.endswith(HADOOP_FOLDER)]
 
 
 def open_input(address: str) -> pa.NativeFile:
@@ -153,10 +153,10 @@ def _file_system(scheme: str, bucket: str, endpoint: str | None, region: str | N
 
 def _endpoint(scheme: str, endpoint: str) -> tuple[str, str]:
     """Return the protocol and the host of an endpoint; Google's emulators are named without a protocol."""
-    given = urlsplit(endpoint if "://" in endpoint else f"http://{endpoint}")
-    if given.scheme not in ("http", "https") or not given.netloc or "@" in given.netloc or given.path.strip("/"):
+    url = urlsplit(endpoint if "://" in endpoint else f"http://{endpoint}")
+    if url.scheme not in ("http", "https") or not url.netloc or "@" in url.netloc or url.path.strip("/"):
         names = " or ".join(S3_ENDPOINTS if scheme == "s3" else (GS_ENDPOINT,))
         raise UserError(
             f"{names}: expected the endpoint of an object store, such as http://minio:9000, found something else."
         )
-    return given.scheme, given.netloc
+    return url.scheme, url.netloc

@@ -68,7 +68,7 @@ def Analyzer(
             for split in (TRAIN_SPLIT, EVAL_SPLIT)
         }
         _ = (
-            [each["ids"] for each in measured.values()]
+            [outputs["ids"] for outputs in measured.values()]
             | "OfBoth" >> beam.Flatten()
             | "Count" >> beam.CombinePerKey(Count())
             | "WriteCounts" >> beam.Map(_write_counts, counts)
@@ -102,7 +102,7 @@ def Analyzer(
     files.write(analysis.uri, known, scales, day)
     fileio.rmtree(counts)
     analysis.set_string_custom_property(
-        recorded.TURNOVER, json.dumps({name: asdict(each) for name, each in sorted(turnover.items())})
+        recorded.TURNOVER, json.dumps({name: asdict(of_table) for name, of_table in sorted(turnover.items())})
     )
 
 

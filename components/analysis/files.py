@@ -58,9 +58,9 @@ def read_vocabulary(folder: str, table: str) -> pd.DataFrame:
 
 def read_known(folder: str, table: str) -> Known:
     """Read the ids that are counted for a table."""
-    own = read_vocabulary(folder, table)[[COUNT]].astype(np.float64)
+    ids = read_vocabulary(folder, table)[[COUNT]].astype(np.float64)
     path = _waiting_path(folder, table)
-    return Known(own, _read_ids(path)) if fileio.exists(path) else Known(own)  # older code wrote no waiting ids
+    return Known(ids, _read_ids(path)) if fileio.exists(path) else Known(ids)  # older code wrote no waiting ids
 
 
 def read_span(folder: str) -> int | None:
@@ -86,8 +86,8 @@ def mask_row(folder: str, table: str, spec: FeatureSpec) -> int:
 
 def read_scales(folder: str) -> dict[str, tuple[float, float]]:
     """Read the scale of each number."""
-    kept = json.loads(io_utils.read_string_file(str(PurePosixPath(folder) / SCALES)))
-    return {name: (mean, deviation) for name, (mean, deviation) in kept.items()}
+    scales = json.loads(io_utils.read_string_file(str(PurePosixPath(folder) / SCALES)))
+    return {name: (mean, deviation) for name, (mean, deviation) in scales.items()}
 
 
 def _waiting_path(folder: str, table: str) -> str:

@@ -113,12 +113,12 @@ class Measure(beam.DoFn):
             f.name: column for f, column in zip(batch.schema, batch, strict=True) if not pa.types.is_null(f.type)
         }
         days = columns[TIMESTAMP].flatten().to_numpy() // MICROSECONDS_A_DAY
-        weights = {each: self._weights(days, each) for each in set(self._half_lives.values())}
+        weights = {half_life: self._weights(days, half_life) for half_life in set(self._half_lives.values())}
         for table, features in self._counted.items():
             of_table = weights[self._half_lives[table]]
-            parts = [_occurrences(columns[name], of_table) for name in features if name in columns]
-            if parts:
-                yield (table, self._split), count(parts)
+            occurrences = [_occurrences(columns[name], of_table) for name in features if name in columns]
+            if occurrences:
+                yield (table, self._split), count(occurrences)
         for name, feature in self._numbers.items():
             if name in columns:
                 values = columns[name].flatten().to_numpy().astype(np.float64)
@@ -133,9 +133,9 @@ class Measure(beam.DoFn):
         return pa.array(weighed(np.array(factors), 1.0)[positions])
 
 
-def count(parts: Iterable[pa.Table]) -> pa.Table:
+def count(tables: Iterable[pa.Table]) -> pa.Table:
     """Add up tables with `token`, `lookups` and `count`."""
-    added = pa.concat_tables(parts).group_by("token").aggregate([(LOOKUPS, "sum"), (COUNT, "sum")])
+    added = pa.concat_tables(tables).group_by("token").aggregate([(LOOKUPS, "sum"), (COUNT, "sum")])
     return added.select(["token", f"{LOOKUPS}_sum", f"{COUNT}_sum"]).rename_columns(["token", LOOKUPS, COUNT])
 
 
@@ -157,8 +157,8 @@ class Count(beam.CombineFn):
 
     def merge_accumulators(self, accumulators: Iterable[list[pa.Table]]) -> list[pa.Table]:
         """Override of Beam's method."""
-        parts = [part for accumulator in accumulators for part in accumulator]
-        return [count(parts)] if parts else []
+        tables = [table for accumulator in accumulators for table in accumulator]
+        return [count(tables)] if tables else []
 
     def extract_output(self, accumulator: list[pa.Table]) -> pa.Table:
         """Override of Beam's method."""

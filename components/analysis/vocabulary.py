@@ -119,12 +119,12 @@ def _counted(previous: Known, days: int, training: pd.DataFrame, held_out: pd.Da
     stays = had_row & (counts >= rules.min_count / 2)
     comes = ~had_row & (by_training >= rules.min_count - 0.5) & _fits_a_line(ids)
     order = np.lexsort((ids.to_numpy(), -counts))
-    own = order[(stays | comes)[order]][: rules.max_size]
+    members = order[(stays | comes)[order]][: rules.max_size]
     others = np.ones(len(ids), bool)
-    others[own] = False
+    others[members] = False
     waiting = order[(others & (counts >= LEAST))[order]][: rules.max_size]
     both = pd.DataFrame({COUNT: counts}, ids.rename("token"))
-    return Known(both.iloc[own], both.iloc[waiting])
+    return Known(both.iloc[members], both.iloc[waiting])
 
 
 def weighed(counts: NDArray[np.float64], by: float) -> NDArray[np.float64]:

@@ -48,7 +48,7 @@ def Counter(
     Raises:
         UserError: the base is incomplete.
     """
-    kept = CountsSettings.model_validate_json(settings)
+    counts_settings = CountsSettings.model_validate_json(settings)
     history = FeatureSpec.model_validate_json(feature_spec).history_feature
     base = through_folder([base_counts] if base_counts else [])
     since = (files.check(base).span + 1) * MICROSECONDS_A_DAY if base else 0
@@ -57,29 +57,29 @@ def Counter(
         counted = [
             pipeline
             | f"Read[{split}]" >> ReadExamples([examples], split)
-            | f"Count[{split}]" >> beam.ParDo(Count(folder, history, day, since, kept.half_life_days))
+            | f"Count[{split}]" >> beam.ParDo(Count(folder, history, day, since, counts_settings.half_life_days))
             for split, folder in ((TRAIN_SPLIT, TRAINING), (EVAL_SPLIT, THROUGH))
         ]
         # Parts in which nothing was counted are carried over, too.
-        parts = [
-            ((kind, part), (THROUGH, to_bytes(files.SCHEMAS[kind].empty_table())))
+        empty_tables = [
+            ((kind, partition), (THROUGH, to_bytes(files.SCHEMAS[kind].empty_table())))
             for kind in PARTS
-            for part in range(PARTS[kind])
+            for partition in range(PARTS[kind])
         ]
         _ = (
-            (*counted, pipeline | "Parts" >> beam.Create(parts))
+            (*counted, pipeline | "Parts" >> beam.Create(empty_tables))
             | beam.Flatten()
             | "BringTogether" >> beam.GroupByKey()
-            | "Carry" >> beam.ParDo(Carry(kept, day, base, counts.uri))
+            | "Carry" >> beam.ParDo(Carry(counts_settings, day, base, counts.uri))
             | "AsText" >> beam.MapTuple(lambda folder, file: "\t".join([folder, *map(str, file)]))
             | "List" >> beam.io.WriteToText(written, shard_name_template="")
         )
-    found: dict[str, dict[str, tuple[int, str]]] = {THROUGH: {}, TRAINING: {}}
+    written_files: dict[str, dict[str, tuple[int, str]]] = {THROUGH: {}, TRAINING: {}}
     for line in io_utils.read_string_file(written).splitlines():
         folder, name, size, digest = line.split("\t")
-        found[folder][name] = (int(size), digest)
-    for folder, listed in found.items():
-        files.write_description(f"{counts.uri}/{folder}", Description(day, kept.half_life_days, listed))
+        written_files[folder][name] = (int(size), digest)
+    for folder, listed in written_files.items():
+        files.write_description(f"{counts.uri}/{folder}", Description(day, counts_settings.half_life_days, listed))
     fileio.remove(written)
     counts.set_int_custom_property(recorded.SPAN, day)
 

@@ -80,7 +80,7 @@ class Count(beam.DoFn):
     def _weights(self, spans: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return [rows], the weight on the last span of an interaction of each span."""
         different, positions = np.unique(spans, return_inverse=True)
-        by_day = [round(ONE * files.factor(self._half_life_days, self._span - each)) for each in different.tolist()]
+        by_day = [round(ONE * files.factor(self._half_life_days, self._span - span)) for span in different.tolist()]
         return np.array(by_day, np.int64)[positions]
 
     def _added_up(self, kind: str) -> Iterator[tuple[Key, Counted]]:
@@ -93,10 +93,10 @@ class Count(beam.DoFn):
             yield (kind, 0), (self._split, to_bytes(merged))
             return
         encoded = merged.column(files.KEYS[kind][0]).combine_chunks().dictionary_encode()
-        parts = np.array([partition_of(each, PARTS[kind]) for each in encoded.dictionary.to_pylist()])
-        parts = parts[encoded.indices.to_numpy()]
-        for part in np.unique(parts).tolist():
-            yield (kind, part), (self._split, to_bytes(merged.filter(pa.array(parts == part))))
+        partitions = np.array([partition_of(key, PARTS[kind]) for key in encoded.dictionary.to_pylist()])
+        partitions = partitions[encoded.indices.to_numpy()]
+        for partition in np.unique(partitions).tolist():
+            yield (kind, partition), (self._split, to_bytes(merged.filter(pa.array(partitions == partition))))
 
 
 def pairs(histories: pa.ListArray, items: pa.Array, weights: NDArray[np.int64]) -> pa.Table:
@@ -145,21 +145,21 @@ class Carry(beam.DoFn):
 
     def process(self, element: tuple[Key, Iterable[Counted]]) -> Iterator[tuple[str, tuple[str, int, str]]]:
         """Override of Beam's method."""
-        (kind, part), counted = element
+        (kind, partition), counted = element
         tables = [(split, pa.ipc.open_stream(rows).read_all()) for split, rows in counted]
         training = files.merge(kind, [rows for split, rows in tables if split == TRAINING])
-        carried = self._carried(kind, part)
+        carried = self._carried(kind, partition)
         through = self._bounded(kind, files.merge(kind, [*carried, *(rows for _, rows in tables)]))
         for name, rows in ((THROUGH, through), (TRAINING, self._bounded(kind, training))):
             if rows.num_rows:
-                yield name, files.write_part(f"{self._destination}/{name}", kind, part, rows)
+                yield name, files.write_part(f"{self._destination}/{name}", kind, partition, rows)
 
-    def _carried(self, kind: str, part: int) -> list[pa.Table]:
+    def _carried(self, kind: str, partition: int) -> list[pa.Table]:
         if self._base is None:
             return []
         description = files.describe(self._base)
         factor = files.factor(self._settings.half_life_days, self._span - description.span)
-        return [files.decay(kind, files.read_table(self._base, kind, part, description), factor)]
+        return [files.decay(kind, files.read_table(self._base, kind, partition, description), factor)]
 
     def _bounded(self, kind: str, rows: pa.Table) -> pa.Table:
         """Drop what is not kept of a kind."""
@@ -171,8 +171,8 @@ class Carry(beam.DoFn):
             strongest = np.lexsort(
                 (-rows.column("count").to_numpy(), sources)
             )  # stable, so by target if equally strong
-            kept = strongest[files.places_in_groups(sources) < self._settings.pairs_per_item]
-            return rows.take(pa.array(np.sort(kept)))
+            positions = strongest[files.places_in_groups(sources) < self._settings.pairs_per_item]
+            return rows.take(pa.array(np.sort(positions)))
         if kind == USERS:
             users = files.codes_of(rows.column("user"))
             places, last = files.places_in_groups(users), rows.column("last").to_numpy()

@@ -94,9 +94,9 @@ def read(folders: Sequence[str], as_of: int) -> Counts:
     descriptions = [describe(folder) for folder in folders]
     tables = {
         kind: [
-            decay(kind, read_table(folder, kind, part, each), each.factor(as_of))
-            for folder, each in zip(folders, descriptions, strict=True)
-            for part in range(PARTS[kind])
+            decay(kind, read_table(folder, kind, partition, description), description.factor(as_of))
+            for folder, description in zip(folders, descriptions, strict=True)
+            for partition in range(PARTS[kind])
         ]
         for kind in (ITEMS, DAYS, PAIRS)
     }
@@ -106,18 +106,18 @@ def read(folders: Sequence[str], as_of: int) -> Counts:
     return Counts(as_of, items, recent, pairs)
 
 
-def read_users(folders: Sequence[str], part: int, users: pa.Array | None = None) -> pd.DataFrame:
+def read_users(folders: Sequence[str], partition: int, users: pa.Array | None = None) -> pd.DataFrame:
     """Read the items that the users of a part took: `user`, `item`, `count`, `last`; each user's newest first.
 
     Args:
         folders: as in `read`.
-        part: below USER_PARTS; see `components.digests.partition_of`.
+        partition: below USER_PARTS; see `components.digests.partition_of`.
         users: binary, the users to read; None for all.
 
     Raises:
         UserError: a folder is incomplete.
     """
-    tables = [read_table(folder, USERS, part, describe(folder)) for folder in folders]
+    tables = [read_table(folder, USERS, partition, describe(folder)) for folder in folders]
     if users is not None:
         tables = [table.filter(pc.is_in(table.column("user"), value_set=users)) for table in tables]
     return merge(USERS, tables).to_pandas()
@@ -155,9 +155,9 @@ def describe(folder: str) -> Description:
     """
     path = os.path.join(folder, DESCRIPTION)
     try:
-        kept = json.loads(io_utils.read_string_file(path))
-        files = {name: (int(size), str(digest)) for name, (size, digest) in kept["files"].items()}
-        return Description(int(kept["span"]), kept["half_life_days"], files)
+        content = json.loads(io_utils.read_string_file(path))
+        files = {name: (int(size), str(digest)) for name, (size, digest) in content["files"].items()}
+        return Description(int(content["span"]), content["half_life_days"], files)
     except (OSError, tf.errors.OpError) as error:
         raise _incomplete(path, "found no such file, which is written last") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -171,19 +171,19 @@ def check(folder: str) -> Description:
         UserError: the folder is incomplete.
     """
     description = describe(folder)
-    for kind, parts in PARTS.items():
-        for part in range(parts):
-            read_table(folder, kind, part, description)
+    for kind, count in PARTS.items():
+        for partition in range(count):
+            read_table(folder, kind, partition, description)
     return description
 
 
-def read_table(folder: str, kind: str, part: int, description: Description) -> pa.Table:
+def read_table(folder: str, kind: str, partition: int, description: Description) -> pa.Table:
     """Read the rows of a part of a folder; none if nothing belongs to it.
 
     Raises:
         UserError: the file differs from what was written.
     """
-    name = file_name(kind, part)
+    name = file_name(kind, partition)
     if name not in description.files:
         return SCHEMAS[kind].empty_table()
     path = os.path.join(folder, name)
@@ -198,12 +198,12 @@ def read_table(folder: str, kind: str, part: int, description: Description) -> p
     return parquet.read_table(pa.BufferReader(content))
 
 
-def write_part(folder: str, kind: str, part: int, rows: pa.Table) -> tuple[str, int, str]:
+def write_part(folder: str, kind: str, partition: int, rows: pa.Table) -> tuple[str, int, str]:
     """Write a part, which gets its name once complete; return name, size and digest of the file."""
     content = io.BytesIO()
     parquet.write_table(rows, content)
     data = content.getvalue()
-    name = file_name(kind, part)
+    name = file_name(kind, partition)
     write_whole(os.path.join(folder, name), data)
     return name, len(data), hashlib.sha256(data).hexdigest()
 
@@ -221,9 +221,9 @@ def write_description(folder: str, description: Description) -> None:
     write_whole(os.path.join(folder, DESCRIPTION), f"{text}\n".encode())
 
 
-def file_name(kind: str, part: int) -> str:
+def file_name(kind: str, partition: int) -> str:
     """Return the name of a part's file."""
-    return f"{kind}-{part:05d}.parquet"
+    return f"{kind}-{partition:05d}.parquet"
 
 
 def decay(kind: str, rows: pa.Table, by: float) -> pa.Table:
@@ -294,6 +294,6 @@ def _times(counts: NDArray[np.int64], by: float) -> NDArray[np.int64]:
     return np.rint(counts * by).astype(np.int64)
 
 
-def _incomplete(path: str, found: str, span: int | None = None) -> UserError:
+def _incomplete(path: str, fault: str, span: int | None = None) -> UserError:
     day = f"{day_of(span)} again" if span is not None else "its day again"
-    return UserError(f"{path}: expected the counts that a day wrote, {found}. Restore the file, or run {day}.")
+    return UserError(f"{path}: expected the counts that a day wrote, {fault}. Restore the file, or run {day}.")

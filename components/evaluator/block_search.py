@@ -39,7 +39,7 @@ class BlockSearch:
         items: [items, width].
         excluded: items that are not retrieved.
         bonuses: added to scores.
-        own: [queries] rows and scores of the true items, if they are ranked.
+        true_items: [queries] rows and scores of the true items, if they are ranked.
         k: the number of first items to retrieve.
         left_out: the rows, ascending, and queries of pairs that are neither counted nor, except true items, collected.
 
@@ -53,7 +53,7 @@ class BlockSearch:
         items: NDArray[np.float32],
         excluded: Excluded | None,
         bonuses: Bonuses | None,
-        own: tuple[NDArray[np.int64], NDArray[np.float32]] | None,
+        true_items: tuple[NDArray[np.int64], NDArray[np.float32]] | None,
         k: int,
         left_out: tuple[NDArray[np.int64], NDArray[np.int64]],
     ) -> None:
@@ -63,13 +63,15 @@ class BlockSearch:
         self._collected: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
         self._columns = np.ascontiguousarray(queries.T)
         self._excluded, self._bonuses = excluded, bonuses
-        self._own = own
+        self._own = true_items
         self._k = k
         self._added = None
         if bonuses is not None:
             order = np.argsort(bonuses.rows, kind="stable")
             self._added = bonuses.rows[order], bonuses.queries[order], bonuses.values[order]
-        self._bounds = None if own is None else (own[1] + np.float32(TIE), own[1] - np.float32(TIE))
+        self._bounds = (
+            None if true_items is None else (true_items[1] + np.float32(TIE), true_items[1] - np.float32(TIE))
+        )
         self._floors = self._collected_above() if k else None
 
     def scan(self, start: int, end: int, threads: ThreadPoolExecutor) -> None:
@@ -106,7 +108,7 @@ class BlockSearch:
             np.matmul(self._items[start:end], self._columns, out=block)
             if self._added is not None:
                 rows, queries, values = (
-                    each[slice(*np.searchsorted(self._added[0], [start, end]))] for each in self._added
+                    column[slice(*np.searchsorted(self._added[0], [start, end]))] for column in self._added
                 )
                 block[rows - start, queries] += values  # each pair once
             chosen = slice(*np.searchsorted(self._left_out[0], [start, end]))
@@ -135,7 +137,7 @@ class BlockSearch:
         number = len(self._queries)
         if self._floors is None:
             return np.zeros((number, 0), np.int64)
-        flat, scores = (np.concatenate(each) for each in zip(*self._collected, strict=True))
+        flat, scores = (np.concatenate(arrays) for arrays in zip(*self._collected, strict=True))
         rows, queries = np.divmod(flat, number)
         if self._own is not None:  # the true item was left out of the counts, so it was not collected
             own_rows, own_scores = self._own

@@ -88,7 +88,7 @@ class Catalogue:
     def __post_init__(self) -> None:
         items = {name: item_files.read(folder, on_disk=True) for name, folder in self.places.item_folders.items()}
         self.ids = pa.array(items[CANDIDATE].ids, pa.binary())
-        self.embeddings = {name: each.embeddings for name, each in items.items()}
+        self.embeddings = {name: of_model.embeddings for name, of_model in items.items()}
         self.known = Known.read(self.places.counts, self.ids, self.span, self.settings.neighbours)
         self.popularity_parts = slices.popularity_parts(self.known.counts)
         has_rows = self._ids_with_rows(self.spec.id_table(self.spec.item, self.spec.catalogue.item))
@@ -152,8 +152,8 @@ class Catalogue:
         of_rows = self.ids if self.is_served else pa.array(self.served.ids, pa.binary())
         k = min(exact.shape[1], len(items))
         exact = exact[:, :k]
-        found = self._searched(queries, k, of_rows, ())
-        return self._shares(queries, exact, found, items)
+        retrieved = self._searched(queries, k, of_rows, ())
+        return self._shares(queries, exact, retrieved, items)
 
     def filtered_recalls(self, queries: NDArray[np.float32], k: int) -> NDArray[np.float64]:
         """Measure `index_recall` of filtered search for each of `filtered_at`; for some of the queries, evenly spread.
@@ -173,9 +173,9 @@ class Catalogue:
         for number, share in enumerate(shares, 1):
             passing = np.flatnonzero(self._sample <= np.float32(share))
             exact = top_among(queries[asked], items, passing, k)
-            found = self._searched(queries[asked], exact.shape[1], of_rows, (f"{SAMPLE}<={share}",))
-            found[~np.isin(found, passing)] = -1
-            measured[asked, number] = self._shares(queries[asked], exact, found, items)
+            retrieved = self._searched(queries[asked], exact.shape[1], of_rows, (f"{SAMPLE}<={share}",))
+            retrieved[~np.isin(retrieved, passing)] = -1
+            measured[asked, number] = self._shares(queries[asked], exact, retrieved, items)
         return measured
 
     @cached_property
@@ -193,8 +193,8 @@ class Catalogue:
             signature = self._retriever(folder).signatures[EMBEDDINGS_SIGNATURE]
             if WHERE in signature.structured_input_signature[1]:
                 inputs[WHERE] = tf.tile([where], [len(queries), 1]) if where else nothing
-            found = signature(**inputs)
-            answers.append((found[ITEM_IDS].numpy(), found[SCORES].numpy()))
+            answer = signature(**inputs)
+            answers.append((answer[ITEM_IDS].numpy(), answer[SCORES].numpy()))
         ids, _ = merged(answers, np.full(len(queries), k, np.int32))
         return positions(pa.array(ids.ravel(), pa.binary()), of_rows).reshape(len(queries), k)
 
@@ -202,13 +202,13 @@ class Catalogue:
     def _shares(
         queries: NDArray[np.float32],
         exact: NDArray[np.int64],
-        found: NDArray[np.int64],
+        retrieved: NDArray[np.int64],
         items: NDArray[np.float32],
     ) -> NDArray[np.float64]:
         """Return [queries], the share of the exact [queries, k] rows that are found, or tied with the last of them."""
         last = np.einsum("qw,qw->q", queries, items[exact[:, -1]])
-        scores = np.einsum("qw,qkw->qk", queries, items[found])
-        right = (scores >= last[:, np.newaxis] - TIE) & (found >= 0)
+        scores = np.einsum("qw,qkw->qk", queries, items[retrieved])
+        right = (scores >= last[:, np.newaxis] - TIE) & (retrieved >= 0)
         return right.sum(axis=1) / exact.shape[1]
 
     def _ids_with_rows(self, table: str | None) -> set[bytes]:

@@ -49,14 +49,14 @@ class Scored(NamedTuple):
         """
         pieces: dict[str, list[Scored]] = {}
         for of_batch, batch in zip(of_batches, batches, strict=True):
-            for scorer, each in of_batch.items():
-                pieces.setdefault(scorer, []).append(each._replace(rows=batch[each.rows]))
+            for scorer, scored in of_batch.items():
+                pieces.setdefault(scorer, []).append(scored._replace(rows=batch[scored.rows]))
         return {scorer: cls._together(several) for scorer, several in pieces.items()}
 
     @classmethod
     def _together(cls, several: Sequence["Scored"]) -> "Scored":
         rows, ranks, retrieval, retrieved = zip(*several, strict=True)
-        above, tied = (np.concatenate(each) for each in zip(*ranks, strict=True))
+        above, tied = (np.concatenate(arrays) for arrays in zip(*ranks, strict=True))
         return cls(np.concatenate(rows), Ranks(above, tied), np.concatenate(retrieval), np.concatenate(retrieved))
 
 
@@ -75,7 +75,7 @@ class Cells(NamedTuple):
 
     def by_slice(self) -> dict[str, dict[str, NDArray[np.float64]]]:
         """Return [columns] sums by slice (`ALL`, `name=value`) and scorer."""
-        found = {ALL: {scorer: sums.sum(axis=0) for scorer, sums in self.sums.items()}}
+        sums_by_slice = {ALL: {scorer: sums.sum(axis=0) for scorer, sums in self.sums.items()}}
         for name, lists in self.slices.items():
             values = pc.list_flatten(lists).dictionary_encode()
             codes = values.indices.to_numpy(zero_copy_only=False)
@@ -83,8 +83,8 @@ class Cells(NamedTuple):
             of_scorers = {scorer: member @ sums for scorer, sums in self.sums.items()}
             for code, value in enumerate(values.dictionary.to_pylist()):
                 key = f"{name}={value.decode(errors='backslashreplace')}"
-                found[key] = {scorer: sums[code] for scorer, sums in of_scorers.items()}
-        return found
+                sums_by_slice[key] = {scorer: sums[code] for scorer, sums in of_scorers.items()}
+        return sums_by_slice
 
 
 def add_up(
@@ -103,12 +103,12 @@ def add_up(
     """
     cells, first = numbered(list(slices.values()), len(sets))
     sums, retrieved = {}, {}
-    for scorer, each in scored.items():
-        different, repeats = sets[each.rows].T
-        values = added(statistics, each.ranks, different, repeats, each.retrieval)
-        member = _one_hot(np.arange(len(each.rows)), cells[each.rows], (len(each.rows), len(first)))
+    for scorer, of_scorer in scored.items():
+        different, repeats = sets[of_scorer.rows].T
+        values = added(statistics, of_scorer.ranks, different, repeats, of_scorer.retrieval)
+        member = _one_hot(np.arange(len(of_scorer.rows)), cells[of_scorer.rows], (len(of_scorer.rows), len(first)))
         sums[scorer] = member @ values
-        retrieved[scorer] = _sets_of_rows(cells[each.rows], each.retrieved, len(first))
+        retrieved[scorer] = _sets_of_rows(cells[of_scorer.rows], of_scorer.retrieved, len(first))
     return Cells({name: lists.take(pa.array(first)) for name, lists in slices.items()}, sums, retrieved)
 
 
@@ -127,10 +127,10 @@ def numbered(columns: list[pa.ListArray], count: int) -> tuple[NDArray[np.int64]
     for lists in columns:
         codes = pc.list_flatten(lists).dictionary_encode().indices.cast(pa.string())
         texts = pc.binary_join(pa.ListArray.from_arrays(lists.offsets, codes), " ").dictionary_encode()
-        own = texts.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+        column_codes = texts.indices.to_numpy(zero_copy_only=False).astype(np.int64)
         # Renumbered after each column, so that the product of many slices does not overflow.
         _, first, numbers = np.unique(
-            numbers * max(1, len(texts.dictionary)) + own, return_index=True, return_inverse=True
+            numbers * max(1, len(texts.dictionary)) + column_codes, return_index=True, return_inverse=True
         )
     return numbers, first
 

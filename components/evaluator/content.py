@@ -63,9 +63,9 @@ class Content(NamedTuple):
                 continue
             if isinstance(feature, VectorFeature):
                 numbers = pc.list_flatten(values).to_numpy(zero_copy_only=False).reshape(-1, feature.size)
-                found = np.zeros((size, feature.size), np.float32)
-                found[of_row[:: feature.size]] = np.log(size) * _unit(numbers)
-                dense.append(found)
+                block = np.zeros((size, feature.size), np.float32)
+                block[of_row[:: feature.size]] = np.log(size) * _unit(numbers)
+                dense.append(block)
                 continue
             flat = pc.list_flatten(values)
             if isinstance(feature, TextFeature):
@@ -78,7 +78,7 @@ class Content(NamedTuple):
             weight = np.log(size / np.maximum(1, np.bincount(codes, minlength=len(encoded.dictionary))))
             entries.append((of_row, width + codes, weight[codes]))
             width += len(encoded.dictionary)
-        of_rows, columns, values = (np.concatenate(each) for each in zip(*entries, strict=True))
+        of_rows, columns, values = (np.concatenate(arrays) for arrays in zip(*entries, strict=True))
         together = np.concatenate(dense, axis=1)
         squares = np.bincount(of_rows, np.square(values), minlength=size) + np.square(together).sum(axis=1)
         length = np.where(squares > 0, np.sqrt(squares), 1.0)
@@ -116,11 +116,11 @@ class Content(NamedTuple):
         return Ranks(counts[0], counts[1] - counts[0])
 
 
-def _together(parts: Sequence[pa.ListArray]) -> pa.ListArray:
+def _together(chunks: Sequence[pa.ListArray]) -> pa.ListArray:
     """Concatenate lists; a batch without values has lists without a type."""
-    kind = next((part.type for part in parts if len(part.values)), pa.list_(pa.binary()))
+    kind = next((chunk.type for chunk in chunks if len(chunk.values)), pa.list_(pa.binary()))
     nothing = pa.array([], kind.value_type)
-    typed = [part if len(part.values) else pa.ListArray.from_arrays(part.offsets, nothing) for part in parts]
+    typed = [chunk if len(chunk.values) else pa.ListArray.from_arrays(chunk.offsets, nothing) for chunk in chunks]
     return pa.concat_arrays(typed)
 
 

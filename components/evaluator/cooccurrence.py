@@ -40,14 +40,14 @@ class Neighbours(NamedTuple):
         """
         counts.sort_indices()
         lengths = np.diff(counts.indptr)
-        kept = np.ones(len(counts.data), bool)
+        is_kept = np.ones(len(counts.data), bool)
         for source in np.flatnonzero(lengths > most).tolist():
             start, end = counts.indptr[source : source + 2]
-            kept[start:end] = _greatest(counts.data[start:end], most)
-        sources = np.repeat(np.arange(len(lengths)), lengths)[kept]
-        targets = counts.indices[kept]
+            is_kept[start:end] = _greatest(counts.data[start:end], most)
+        sources = np.repeat(np.arange(len(lengths)), lengths)[is_kept]
+        targets = counts.indices[is_kept]
         means = np.sqrt(np.maximum(totals, 1))[sources] * np.sqrt(np.maximum(popularity, 1))[targets]
-        weights = np.rint(ONE * (counts.data[kept] / means)).astype(np.int64)
+        weights = np.rint(ONE * (counts.data[is_kept] / means)).astype(np.int64)
         offsets = ragged.offsets(np.bincount(sources, minlength=len(lengths)))
         return cls(sparse.csr_array((weights, targets, offsets), shape=counts.shape))
 
@@ -74,7 +74,7 @@ def weights_by_age(histories: Excluded, fades: float = FADES) -> NDArray[np.floa
 def _greatest(counts: NDArray[np.int64], most: int) -> NDArray[np.bool_]:
     """Mark the greatest counts; the first among those tied with the last."""
     least = np.partition(counts, len(counts) - most)[len(counts) - most]
-    kept = counts > least
+    is_greatest = counts > least
     level = np.flatnonzero(counts == least)
-    kept[level[: most - kept.sum()]] = True
-    return kept
+    is_greatest[level[: most - is_greatest.sum()]] = True
+    return is_greatest

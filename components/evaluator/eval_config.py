@@ -40,9 +40,9 @@ def eval_config(settings: EvaluatorSettings, has_history: bool) -> tfma.EvalConf
     both, candidate_only = tfma.MetricsSpec(), tfma.MetricsSpec(model_names=[CANDIDATE])
     for name in (*statistics.by_interaction, *statistics.by_query, statistics.coverage):
         both.metrics.append(_metric(settings, name))
-        candidate_only.metrics.extend(_metric(settings, name, scorer=other) for other in others)
+        candidate_only.metrics.extend(_metric(settings, name, scorer=baseline) for baseline in others)
     both.metrics.extend(
-        _metric(settings, name, over=other) for name in statistics.recalls for other in (*others, STRONGEST)
+        _metric(settings, name, over=baseline) for name in statistics.recalls for baseline in (*others, STRONGEST)
     )
     candidate_only.metrics.extend(
         _metric(settings, name) for name in (statistics.index_recall, *statistics.filtered_recalls)
@@ -50,7 +50,7 @@ def eval_config(settings: EvaluatorSettings, has_history: bool) -> tfma.EvalConf
     candidate_only.metrics.extend(_metric(settings, name) for name in (INTERACTIONS, QUERIES))
     aside = [*SKEWED, *([SIMILAR_ITEMS] if has_history else [])]
     candidate_only.metrics.extend(_metric(settings, name, scorer=s) for s in aside for name in statistics.recalls)
-    candidate_only.metrics.extend(_metric(settings, *each) for each in pairs_of_new_items(statistics))
+    candidate_only.metrics.extend(_metric(settings, *pair) for pair in pairs_of_new_items(statistics))
     sliced = [*names.SLICES, *settings.slices]
     crossed = {tuple(wanted) for limit in settings.limits if len(wanted := _of_interactions(limit)) > 1}
     # Without a baseline, TFX drops it and the comparisons with it.
@@ -65,8 +65,8 @@ def eval_config(settings: EvaluatorSettings, has_history: bool) -> tfma.EvalConf
             for name in (CANDIDATE, BASELINE)
         ],
         slicing_specs=[
-            tfma.SlicingSpec(feature_keys=[slices.feature(name) for name in each])
-            for each in ((), *((name,) for name in sliced), *sorted(crossed))
+            tfma.SlicingSpec(feature_keys=[slices.feature(name) for name in slicing])
+            for slicing in ((), *((name,) for name in sliced), *sorted(crossed))
         ],
         metrics_specs=[both, candidate_only],
     )
@@ -74,12 +74,12 @@ def eval_config(settings: EvaluatorSettings, has_history: bool) -> tfma.EvalConf
 
 def limits(settings: EvaluatorSettings) -> tuple[Limit, ...]:
     """List all limits, including the default ones of the configuration."""
-    own = [Limit(metric=settings.statistics.index_recall, at_least=settings.minimum_index_recall)]
+    defaults = [Limit(metric=settings.statistics.index_recall, at_least=settings.minimum_index_recall)]
     if settings.below_popularity == "refuse":
-        own += [Limit(metric=gain_name(name, STRONGEST), at_least=0.0) for name in settings.statistics.recalls]
+        defaults += [Limit(metric=gain_name(name, STRONGEST), at_least=0.0) for name in settings.statistics.recalls]
     if settings.below_last_blessed == "refuse":
-        own += [Limit(metric=name, fall_at_most=0.0, beyond_noise=True) for name in settings.statistics.recalls]
-    return (*own, *settings.limits)
+        defaults += [Limit(metric=name, fall_at_most=0.0, beyond_noise=True) for name in settings.statistics.recalls]
+    return (*defaults, *settings.limits)
 
 
 def metric_name(settings: EvaluatorSettings, statistic: str, scorer: str = "", over: str = "") -> str:
@@ -100,19 +100,19 @@ def _metric(settings: EvaluatorSettings, statistic: str, scorer: str = "", over:
         "beat": settings.beat if over == STRONGEST else (),
     }
     of_limits = gain_name(statistic, over) if over else statistic
-    own = [
+    applicable = [
         limit
         for limit in limits(settings)
         if limit.metric == of_limits and scorer == (AS_NEW if limit.of_new_items else "")
     ]
     # A limit with `beyond_noise` is dropped if an equal one without it exists.
-    places = [(slice_words(limit.slice), _change_allowed(limit)) for limit in own]
-    strict = [place for place, limit in zip(places, own, strict=True) if not limit.beyond_noise]
+    places = [(slice_words(limit.slice), _change_allowed(limit)) for limit in applicable]
+    strict = [place for place, limit in zip(places, applicable, strict=True) if not limit.beyond_noise]
     arguments["beyond_noise"] = [place for place in places if place not in strict]
     metric = tfma.MetricConfig(
         class_name=RankingMetric.__name__, module=RankingMetric.__module__, config=json.dumps(arguments)
     )
-    for limit in own:
+    for limit in applicable:
         # A limit without a slice would apply to each slice; it is given the slice of all interactions, which names nothing.
         values = {slices.feature(name): value for name, value in _of_interactions(limit).items()}
         metric.per_slice_thresholds.add(

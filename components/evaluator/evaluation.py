@@ -35,14 +35,14 @@ def read_metrics(folder: str, config: tfma.EvalConfig) -> dict[str, Any]:
         `all` also names the ranked `candidates`.
     """
     described = described_metrics(config)
-    found: dict[str, Any] = {}
+    report: dict[str, Any] = {}
     by_slice = {slice_name(metrics.slice_key): metrics for metrics in tfma.load_metrics(folder)}
     # Beam's runners bring the slices in orders of their own.
-    for name, metrics in sorted(by_slice.items(), key=lambda found: (found[0] != ALL, found[0])):
-        of_slice: dict[str, Any] = found.setdefault(name, {})
+    for name, metrics in sorted(by_slice.items(), key=lambda entry: (entry[0] != ALL, entry[0])):
+        of_slice: dict[str, Any] = report.setdefault(name, {})
         order = list(described)
-        for each in sorted(metrics.metric_keys_and_values, key=lambda found: order.index(found.key.name)):
-            arguments, value = described[each.key.name], each.value.double_value.value
+        for metric in sorted(metrics.metric_keys_and_values, key=lambda measured: order.index(measured.key.name)):
+            arguments, value = described[metric.key.name], metric.value.double_value.value
             statistic = arguments["statistic"]
             if statistic in (INTERACTIONS, QUERIES) and not arguments["scorer"]:
                 of_slice[statistic] = round(value)
@@ -50,19 +50,20 @@ def read_metrics(folder: str, config: tfma.EvalConfig) -> dict[str, Any]:
             if math.isnan(value):  # the scorer ranked none of the slice's interactions
                 continue
             measures = Statistics(**arguments["statistics"])
-            found.setdefault(ALL, {})["candidates"] = measures.candidates
+            report.setdefault(ALL, {})["candidates"] = measures.candidates
             ends: list[float | None] = [None, None]
-            if each.HasField("confidence_interval"):
+            if metric.HasField("confidence_interval"):
                 lower, upper = (
-                    getattr(each.confidence_interval, end).double_value.value for end in ("lower_bound", "upper_bound")
+                    getattr(metric.confidence_interval, end).double_value.value
+                    for end in ("lower_bound", "upper_bound")
                 )
-                if not (each.key.is_diff or arguments["over"] or statistic == measures.novelty):
+                if not (metric.key.is_diff or arguments["over"] or statistic == measures.novelty):
                     _, lower, upper = within_a_share([value, lower, upper])  # TFMA's are symmetric
                 ends = [lower, upper]
-            scorer = "change" if each.key.is_diff else arguments["scorer"] or each.key.model_name or CANDIDATE
+            scorer = "change" if metric.key.is_diff else arguments["scorer"] or metric.key.model_name or CANDIDATE
             shown = gain_name(statistic, arguments["over"]) if arguments["over"] else statistic
             of_slice.setdefault(scorer, {})[shown] = [value, *ends]
-    return found
+    return report
 
 
 def in_short(metrics: dict[str, Any]) -> dict[str, Any]:
@@ -83,7 +84,7 @@ def in_short(metrics: dict[str, Any]) -> dict[str, Any]:
 
 def slice_name(key: Any) -> str:
     """Return the name of a slice of TFMA's."""
-    values = {each.column: getattr(each, each.WhichOneof("kind")) for each in key.single_slice_keys}
+    values = {pair.column: getattr(pair, pair.WhichOneof("kind")) for pair in key.single_slice_keys}
     return slice_words({n: v.decode() if isinstance(v, bytes) else str(v) for n, v in values.items()})
 
 
@@ -96,4 +97,4 @@ def slice_words(values: Mapping[str, str]) -> str:
 def described_metrics(config: tfma.EvalConfig) -> dict[str, Any]:
     """Map each metric's name in TFMA to its arguments."""
     metrics = (json.loads(metric.config) for spec in config.metrics_specs for metric in spec.metrics)
-    return {each["name"]: each for each in metrics}
+    return {arguments["name"]: arguments for arguments in metrics}

@@ -41,7 +41,7 @@ class EvaluatorExecutor(executor.Executor):
         evaluation.set_string_custom_property(recorded.METRICS, json.dumps(in_short(metrics)))
         validation = tfma.load_validation_result(evaluation.uri)
         missed = failures(validation)
-        within_noise = [each for each in missed if is_within_noise(*each, metrics, described_metrics(config))]
+        within_noise = [miss for miss in missed if is_within_noise(*miss, metrics, described_metrics(config))]
         refused = [
             refusal(of_slice, failure, metrics, described_metrics(config))
             for of_slice, failure in missed
@@ -50,7 +50,7 @@ class EvaluatorExecutor(executor.Executor):
         evaluation.set_string_custom_property(recorded.REFUSED, json.dumps(refused))
         empty = sorted(
             {slice_words(dict(spec.feature_values)) for spec in validation.missing_slices}
-            | {words_as_new(each.slice_key) for each, failure in missed if is_of_nothing(failure)}
+            | {words_as_new(of_slice.slice_key) for of_slice, failure in missed if is_of_nothing(failure)}
         )
         evaluation.set_string_custom_property(recorded.NOT_JUDGED, json.dumps(empty))
         if (empty or within_noise) and not refused and not validation.missing_thresholds:

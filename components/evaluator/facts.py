@@ -64,35 +64,35 @@ class GatherFacts(beam.PTransform):
 
 def read(path: str) -> Facts:
     """Read the file that `GatherFacts` wrote."""
-    kept = json.loads(io_utils.read_string_file(path))
-    values = {name: [bytes.fromhex(value) for value in each] for name, each in kept["kept_values"].items()}
-    return Facts(kept["interactions"], values)
+    content = json.loads(io_utils.read_string_file(path))
+    values = {name: [bytes.fromhex(value) for value in encoded] for name, encoded in content["kept_values"].items()}
+    return Facts(content["interactions"], values)
 
 
 def _take(path: str, window: Window, features: list[str]) -> Iterator[Counted]:
     for batch in read_interactions(path, window, [CANDIDATE_ID, *features]):
         # The number of interactions is counted under the item's feature, which each has exactly once.
-        found = {CANDIDATE_ID: pd.Series({b"": batch.rows.num_rows})}
+        counts = {CANDIDATE_ID: pd.Series({b"": batch.rows.num_rows})}
         for name in features:
-            found[name] = pd.Series(lists(batch.rows, name).values.to_pylist(), dtype=object).value_counts()
-        yield found
+            counts[name] = pd.Series(lists(batch.rows, name).values.to_pylist(), dtype=object).value_counts()
+        yield counts
 
 
 def _add(several: Iterable[Counted]) -> Counted:
     together: dict[str, list[Any]] = {}
-    for each in several:
-        for name, counts in each.items():
+    for counted in several:
+        for name, counts in counted.items():
             together.setdefault(name, []).append(counts)
     return {name: pd.concat(counts).groupby(level=0).sum() for name, counts in together.items()}
 
 
 def _write(counted: Counted, most_values: Mapping[str, int], path: str) -> None:
-    kept = {}
+    kept_values = {}
     for name, most in most_values.items():
         counts = counted.get(name, pd.Series(dtype=int))
         # Ties are broken by the order of bytes.
         commonest = sorted(zip(counts.index, counts, strict=True), key=lambda pair: (-pair[1], pair[0]))[:most]
-        kept[name] = [value.hex() for value, _ in commonest]
+        kept_values[name] = [value.hex() for value, _ in commonest]
     interactions = int(counted[CANDIDATE_ID].sum()) if CANDIDATE_ID in counted else 0
-    text = json.dumps({"interactions": interactions, "kept_values": kept})
+    text = json.dumps({"interactions": interactions, "kept_values": kept_values})
     write_whole(path, text.encode())

@@ -63,7 +63,7 @@ class RankHeldOut(beam.DoFn):
         }
         for scorer, sums in cells.sums.items():
             # A scorer that ranked nothing of a cell has no values there.
-            values = [[each.astype("<f8").tobytes()] if each[0] else [] for each in sums]
+            values = [[of_cell.astype("<f8").tobytes()] if of_cell[0] else [] for of_cell in sums]
             columns[sums_feature(scorer)] = pa.array(values, pa.list_(pa.binary()))
             columns[retrieved_feature(scorer)] = cells.retrieved[scorer]
         return columns

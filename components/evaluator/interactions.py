@@ -67,13 +67,13 @@ def read_interactions(path: str, window: Window, features: Sequence[str]) -> Ite
     decoder = example_coder.ExamplesToRecordBatchDecoder(schema.SerializeToString())
     for serialized in read_serialized([path]):
         rows = decoder.DecodeBatch(serialized)
-        kept = pc.and_(
+        is_kept = pc.and_(
             pc.greater(single(rows.column(REWARD)), 0.0),
             pc.greater_equal(single(rows.column(TIMESTAMP)), window.start),
         ).to_numpy(zero_copy_only=False)
         if window.share < 1.0:
-            kept &= _of_users(rows, window.has).astype(bool)
-        positions = pa.array(np.flatnonzero(kept))
+            is_kept &= _of_users(rows, window.has).astype(bool)
+        positions = pa.array(np.flatnonzero(is_kept))
         yield Batch(pa.array(serialized, pa.binary()).take(positions), rows.take(positions))
 
 

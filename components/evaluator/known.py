@@ -53,23 +53,23 @@ class Known(NamedTuple):
             description = files.describe(folder)
             by = description.factor(as_of)
             items = files.read_table(folder, files.ITEMS, 0, description)
-            rows, kept = _rows(items, "item", ids)
-            np.add.at(counts, rows, _decayed(items, "count", by)[kept])
-            np.minimum.at(first, rows, items.column("first").to_numpy()[kept])
+            rows, is_listed = _rows(items, "item", ids)
+            np.add.at(counts, rows, _decayed(items, "count", by)[is_listed])
+            np.minimum.at(first, rows, items.column("first").to_numpy()[is_listed])
             days = files.read_table(folder, files.DAYS, 0, description)
-            rows, kept = _rows(days, "item", ids)
-            spans = days.column("span").to_numpy()[kept]
+            rows, is_listed = _rows(days, "item", ids)
+            spans = days.column("span").to_numpy()[is_listed]
             is_recent = (spans > as_of - files.RECENT_DAYS) & (spans <= as_of)
-            np.add.at(recent, rows[is_recent], days.column("count").to_numpy()[kept][is_recent])
+            np.add.at(recent, rows[is_recent], days.column("count").to_numpy()[is_listed][is_recent])
             of_folder = np.zeros(size, np.int64)
-            for part in range(files.PARTS[files.PAIRS]):
-                pairs = files.read_table(folder, files.PAIRS, part, description)
+            for partition in range(files.PARTS[files.PAIRS]):
+                pairs = files.read_table(folder, files.PAIRS, partition, description)
                 source, target = (positions(pairs.column(name).combine_chunks(), ids) for name in ("source", "target"))
-                kept = (source >= 0) & (target >= 0)
+                is_listed = (source >= 0) & (target >= 0)
                 of_folder[source[source >= 0]] = _decayed(pairs, "total", by)[source >= 0]
-                sources.append(source[kept])
-                targets.append(target[kept])
-                pair_counts.append(_decayed(pairs, "count", by)[kept])
+                sources.append(source[is_listed])
+                targets.append(target[is_listed])
+                pair_counts.append(_decayed(pairs, "count", by)[is_listed])
             totals += of_folder
         together = sparse.coo_array(
             (np.concatenate(pair_counts), (np.concatenate(sources), np.concatenate(targets))), shape=(size, size)

@@ -55,8 +55,8 @@ class Add(beam.CombineFn):
     def merge_accumulators(self, accumulators: Iterable[Sums]) -> Sums:
         """Override of Beam's method."""
         merged = Sums()
-        for each in accumulators:
-            merged.merge(each)
+        for sums in accumulators:
+            merged.merge(sums)
         return merged
 
     def extract_output(self, accumulator: Sums) -> dict[metric_types.MetricKey, Sums]:
@@ -72,7 +72,9 @@ class ReadCell(metric_types.Preprocessor):
         features = extracts[tfma.FEATURES_KEY]
         written = {scorer: features.get(sums_feature(scorer)) for scorer in SCORERS}
         values = {
-            scorer: np.frombuffer(each[0], "<f8") for scorer, each in written.items() if each is not None and len(each)
+            scorer: np.frombuffer(encoded[0], "<f8")
+            for scorer, encoded in written.items()
+            if encoded is not None and len(encoded)
         }
         retrieved = {scorer: features.get(retrieved_feature(scorer)) for scorer in values}
         yield Cell(

@@ -99,8 +99,8 @@ def judge_next_day(
             | "Together" >> beam.combiners.ToList()
             | "Write" >> beam.Map(_write, settings, path)
         )
-    found = json.loads(io_utils.read_string_file(path))
-    return NextDay(interactions=facts.interactions, **found)
+    content = json.loads(io_utils.read_string_file(path))
+    return NextDay(interactions=facts.interactions, **content)
 
 
 class AddUpGroup(beam.DoFn):
@@ -128,9 +128,9 @@ def _write(groups: Sequence[OfGroup], settings: EvaluatorSettings, path: str) ->
             sums = by_slice.setdefault(name, Sums())
             for scorer, values in of_scorers.items():
                 sums.add(scorer, number, values)
-    found = {
+    content = {
         "metrics": report(settings.statistics, by_slice, settings.beat),
         "ranked": sum(count for _, count, _, _ in groups),
         "not_in_catalogue": sum(gone for _, _, gone, _ in groups),
     }
-    write_whole(path, json.dumps(found).encode())
+    write_whole(path, json.dumps(content).encode())

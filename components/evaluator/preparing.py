@@ -101,15 +101,15 @@ def prepare(task: Task, make_pipeline: MakePipeline, working: str) -> Prepared:
     )
     catalogue = list(task.catalogue)
     towers = {name: os.path.join(folder, ITEM_TOWER) for name, folder in task.models.items()}
-    most_values = {name: each.most for name, each in settings.slices.items() if not each.edges}
+    most_values = {name: declared.most for name, declared in settings.slices.items() if not declared.edges}
     with make_pipeline() as pipeline:
         _ = pipeline | "Facts" >> GatherFacts(task.interactions, window, most_values, places.facts)
         for name, folder in item_folders.items():
             if folder != task.index:
                 _ = pipeline | f"Embed[{name}]" >> EmbedCatalogue(catalogue, towers[name], folder)
-    found = facts.read(places.facts)
-    share = 1.0 if task.most is None else min(1.0, task.most / max(1, found.interactions))
-    drawn = AsNew(spec, window.span, settings.as_new.share(round(share * found.interactions)))
+    gathered = facts.read(places.facts)
+    share = 1.0 if task.most is None else min(1.0, task.most / max(1, gathered.interactions))
+    drawn = AsNew(spec, window.span, settings.as_new.share(round(share * gathered.interactions)))
     with make_pipeline() as pipeline:
         _ = pipeline | "EmbedAsNew" >> EmbedCatalogue(catalogue, towers[CANDIDATE], places.as_new, drawn)
-    return Prepared(places, found, replace(window, share=share))
+    return Prepared(places, gathered, replace(window, share=share))

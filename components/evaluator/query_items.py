@@ -76,9 +76,9 @@ class Bonuses(NamedTuple):
         order = np.argsort(keys)
         wanted = np.arange(len(rows)).reshape(-1, *[1] * (rows.ndim - 1)) * size + rows
         places = np.searchsorted(keys[order], wanted)
-        known = np.append(keys[order], -1)[places] == wanted
-        found: NDArray[np.float32] = np.where(known & (rows >= 0), np.append(self.values[order], 0.0)[places], 0.0)
-        return found.astype(np.float32)
+        is_known = np.append(keys[order], -1)[places] == wanted
+        bonuses: NDArray[np.float32] = np.where(is_known & (rows >= 0), np.append(self.values[order], 0.0)[places], 0.0)
+        return bonuses.astype(np.float32)
 
 
 class NotCounted(NamedTuple):

@@ -74,7 +74,7 @@ def rank_and_retrieve(
         true_scores += bonuses.of_items(true_rows)
     blocks = []
     for chosen in blocks_of(len(queries)):
-        own = (true_rows[chosen], true_scores[chosen])
+        true_items = (true_rows[chosen], true_scores[chosen])
         of_block = left_out.of(chosen[0], chosen[-1] + 1)
         blocks.append(
             BlockSearch(
@@ -82,14 +82,14 @@ def rank_and_retrieve(
                 items,
                 excluded and excluded.of(chosen),
                 bonuses and bonuses.of(chosen),
-                own,
+                true_items,
                 k,
                 of_block,
             )
         )
     scan(blocks, items)
-    counts = np.concatenate([np.zeros((2, 0), np.int64), *(each.counts for each in blocks)], axis=1)
-    retrieved = np.concatenate([np.zeros((0, k), np.int64), *(each.first() for each in blocks)])
+    counts = np.concatenate([np.zeros((2, 0), np.int64), *(block.counts for block in blocks)], axis=1)
+    retrieved = np.concatenate([np.zeros((0, k), np.int64), *(block.first() for block in blocks)])
     not_above, below = counts
     ranked = len(items) - left_out.number
     nowhere = ~np.isfinite(true_scores)
@@ -114,9 +114,9 @@ def rank_by_score(scores: NDArray[np.float64], true_rows: NDArray[np.int64], exc
     ascending = np.sort(scores)
     first = np.searchsorted(ascending, true_scores, side="left")
     after = np.searchsorted(ascending, true_scores, side="right")
-    theirs, own = scores[left_out.rows], true_scores[left_out.queries]
-    above = len(scores) - after - left_out.sums(theirs > own)
-    tied = after - first - left_out.sums(theirs == own)
+    theirs, of_true = scores[left_out.rows], true_scores[left_out.queries]
+    above = len(scores) - after - left_out.sums(theirs > of_true)
+    tied = after - first - left_out.sums(theirs == of_true)
     return Ranks(above.astype(np.int64), tied.astype(np.int64))
 
 
@@ -152,7 +152,7 @@ def top_rows(
             pairs = (left_out.rows[order], left_out.queries[order])
         blocks.append(BlockSearch(queries[chosen], items, left_out, bonuses and bonuses.of(chosen), None, k, pairs))
     scan(blocks, items)
-    return np.concatenate([np.zeros((0, k), np.int64), *(each.first() for each in blocks)])
+    return np.concatenate([np.zeros((0, k), np.int64), *(block.first() for block in blocks)])
 
 
 def top_among(
@@ -173,8 +173,8 @@ def top_among(
     step = shard_rows(items)
     for start in range(0, len(rows), step):
         some = rows[start : start + step]
-        found = some[top_rows(queries, items[some], min(k, len(some)))]
-        best = np.concatenate([best, found], axis=1)
+        top = some[top_rows(queries, items[some], min(k, len(some)))]
+        best = np.concatenate([best, top], axis=1)
         scores = np.einsum("qw,qkw->qk", queries, items[best])
         best = np.take_along_axis(best, np.argsort(-scores, axis=1, kind="stable")[:, :k], axis=1)
     return best

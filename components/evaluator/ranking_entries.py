@@ -34,10 +34,10 @@ def rank_by_entries(
     if excluded is not None:
         counted &= ~_listed(scores, excluded)
     is_true = rows == np.repeat(true_rows.astype(rows.dtype), lengths)
-    own = np.flatnonzero(is_true)
-    counted[own] = False
-    queries_of_own = np.searchsorted(offsets, own, side="right") - 1
-    true_scores = np.bincount(queries_of_own, values[own], minlength=len(true_rows)).astype(np.int64)
+    true_entries = np.flatnonzero(is_true)
+    counted[true_entries] = False
+    queries_of_true = np.searchsorted(offsets, true_entries, side="right") - 1
+    true_scores = np.bincount(queries_of_true, values[true_entries], minlength=len(true_rows)).astype(np.int64)
     bound = np.repeat(true_scores, lengths)
     above = _sums(counted & (values > bound), offsets)
     # Popularity decides among items with the true item's score.
@@ -75,10 +75,10 @@ def top_by_entries(
     place = np.empty(size, np.int64)
     place[popular] = np.arange(size)
     lengths = np.diff(scores.indptr)
-    kept = scores.data > 0
+    ranked = scores.data > 0
     if excluded is not None:
-        kept &= ~_listed(scores, excluded)
-    queries, rows, values = np.repeat(np.arange(number), lengths)[kept], scores.indices[kept], scores.data[kept]
+        ranked &= ~_listed(scores, excluded)
+    queries, rows, values = np.repeat(np.arange(number), lengths)[ranked], scores.indices[ranked], scores.data[ranked]
     ends = np.searchsorted(queries, np.arange(number + 1))
     top = np.full((number, k), -1)
     for query, (start, end) in enumerate(pairwise(ends.tolist())):
@@ -109,11 +109,11 @@ def top_by_popularity(
 
 def _best(values: NDArray[np.int64], places: NDArray[np.int64], k: int) -> NDArray[np.int64]:
     """Return the positions of the k greatest values, the greatest first; ties by the lower place."""
-    found = np.arange(len(values))
+    greatest = np.arange(len(values))
     if len(values) > k:
         least = np.partition(values, len(values) - k)[len(values) - k]
-        found = np.flatnonzero(values >= least)  # with all that are tied with the last
-    return found[np.lexsort((places[found], -values[found]))][:k]
+        greatest = np.flatnonzero(values >= least)  # with all that are tied with the last
+    return greatest[np.lexsort((places[greatest], -values[greatest]))][:k]
 
 
 def _by_popularity(
@@ -124,8 +124,10 @@ def _by_popularity(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Count among some entries those more popular than the query's true item, and those equally popular, [queries] each."""
     queries = np.searchsorted(scores.indptr, entries, side="right") - 1
-    theirs, own = popularity[scores.indices[entries]], popularity[true_rows][queries]
-    more, as_much = (np.bincount(queries[flags], minlength=len(true_rows)) for flags in (theirs > own, theirs == own))
+    theirs, of_true = popularity[scores.indices[entries]], popularity[true_rows][queries]
+    more, as_much = (
+        np.bincount(queries[flags], minlength=len(true_rows)) for flags in (theirs > of_true, theirs == of_true)
+    )
     return more.astype(np.int64), as_much.astype(np.int64)
 
 
@@ -137,8 +139,11 @@ def _listed(scores: sparse.csr_array, excluded: Excluded) -> NDArray[np.bool_]:
     listed = np.zeros(len(scores.data), bool)
     for start in range(0, number, block):
         end = min(start + block, number)
-        own = slice(*excluded.offsets[[start, end]])
-        keys = np.repeat(np.arange(end - start) * size, np.diff(excluded.offsets[start : end + 1])) + excluded.rows[own]
+        exclusions = slice(*excluded.offsets[[start, end]])
+        keys = (
+            np.repeat(np.arange(end - start) * size, np.diff(excluded.offsets[start : end + 1]))
+            + excluded.rows[exclusions]
+        )
         entries = slice(*scores.indptr[[start, end]])
         theirs = np.repeat(np.arange(end - start) * size, np.diff(scores.indptr[start : end + 1]))
         flags[keys] = True

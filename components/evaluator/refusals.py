@@ -16,7 +16,9 @@ from components.evaluator.sums import Interval
 
 def failures(validation: tfma.ValidationResult) -> list[tuple[Any, Any]]:
     """List the missed limits, each with its slice."""
-    return [(each, failure) for each in validation.metric_validations_per_slice for failure in each.failures]
+    return [
+        (of_slice, failure) for of_slice in validation.metric_validations_per_slice for failure in of_slice.failures
+    ]
 
 
 def is_of_nothing(failure: Any) -> bool:

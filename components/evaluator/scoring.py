@@ -114,9 +114,9 @@ class ScoreGroup:
         """Rank the interactions with a reward above 0 and an item of the catalogue."""
         catalogue = self._catalogue.get()
         rows, serialized = _in_order(list(examples))
-        kept = positions(rows.column(CANDIDATE_ID), catalogue.ids) >= 0
-        rows, serialized = rows.filter(pa.array(kept)), serialized[kept]
-        gone = int((~kept).sum())
+        in_catalogue = positions(rows.column(CANDIDATE_ID), catalogue.ids) >= 0
+        rows, serialized = rows.filter(pa.array(in_catalogue)), serialized[in_catalogue]
+        gone = int((~in_catalogue).sum())
         if not rows.num_rows:
             return Group(rows, {}, np.zeros((0, 2), np.int64), {}, gone)
         users = single(rows.column(QUERY_ID)).dictionary_encode()
@@ -147,8 +147,8 @@ class ScoreGroup:
 
     def _score(self, asked: Asked, serialized: list[bytes], taken: Taken, catalogue: Catalogue) -> dict[str, Scored]:
         embedded = {name: tower.embed_queries(serialized) for name, tower in self._towers.items()}
-        queries = {name: each.embeddings for name, each in embedded.items()}
-        bonuses = {name: _bonuses(each, catalogue) for name, each in embedded.items()}
+        queries = {name: of_tower.embeddings for name, of_tower in embedded.items()}
+        bonuses = {name: _bonuses(of_tower, catalogue) for name, of_tower in embedded.items()}
         scored = {}
         for name, by_model in queries.items():
             scored[name] = self._of_model(name, by_model, asked, catalogue, bonuses[name])
@@ -179,15 +179,15 @@ class ScoreGroup:
         if not self._places.retrievers:
             return Scored.of_ranks(rank_by_embedding(queries, items, asked.true_rows, asked.excluded, bonuses))
         ranks, rows = rank_and_retrieve(queries, items, asked.true_rows, k, asked.excluded, bonuses)
-        found = np.zeros((len(rows), 1))
+        recalls = np.zeros((len(rows), 1))
         if name == CANDIDATE:  # the search alone, without bonuses
             searched = items if catalogue.is_served else catalogue.served.embeddings
             is_exact = asked.excluded is None and bonuses is None and catalogue.is_served
             exact = rows if is_exact else top_rows(queries, searched, k)
-            found = catalogue.index_recall(queries, exact)[:, np.newaxis]
+            recalls = catalogue.index_recall(queries, exact)[:, np.newaxis]
             if self._settings.statistics.filtered_at:
-                found = np.concatenate([found, catalogue.filtered_recalls(queries, k)], axis=1)
-        return _measured(ranks, rows, found, catalogue)
+                recalls = np.concatenate([recalls, catalogue.filtered_recalls(queries, k)], axis=1)
+        return _measured(ranks, rows, recalls, catalogue)
 
     def _of_baselines(self, asked: Asked, taken: Taken, catalogue: Catalogue) -> dict[str, Scored]:
         known, k = catalogue.known, self._settings.retrieved_at
@@ -203,13 +203,13 @@ class ScoreGroup:
             for name, entries in by_entries.items()
         }
         if not self._places.retrievers:
-            return {name: Scored.of_ranks(each) for name, each in ranks.items()}
+            return {name: Scored.of_ranks(of_scorer) for name, of_scorer in ranks.items()}
         retrieved = {
             name: top_by_popularity(len(asked.true_rows), counts, k, asked.excluded)
             for name, counts in by_count.items()
         } | {name: top_by_entries(entries, known.counts, k, asked.excluded) for name, entries in by_entries.items()}
         nothing = np.zeros((len(asked.true_rows), 1))
-        return {name: _measured(each, retrieved[name], nothing, catalogue) for name, each in ranks.items()}
+        return {name: _measured(of_scorer, retrieved[name], nothing, catalogue) for name, of_scorer in ranks.items()}
 
     def _of_new_items(
         self, asked: Asked, queries: NDArray[np.float32], catalogue: Catalogue, bonuses: Bonuses | None
@@ -235,32 +235,32 @@ class ScoreGroup:
     ) -> dict[str, pa.ListArray]:
         lengths = np.diff(lists(rows, self._spec.history_feature).offsets.to_numpy())
         known_users = self._known_users(rows, asked, taken, catalogue)
-        own = {
+        built_in = {
             names.ITEM_POPULARITY: catalogue.popularity_parts[asked.true_rows],
             names.ITEM_AGE: np.where(catalogue.is_known[asked.true_rows], "known", "fresh"),
             names.USER: np.where(known_users, "known", "new"),
             names.HISTORY_LENGTH: slices.history_lengths(lengths),
         }
-        found = {name: _names(values) for name, values in own.items()}
-        for name, each in self._settings.slices.items():
+        by_name = {name: _names(values) for name, values in built_in.items()}
+        for name, declared in self._settings.slices.items():
             values = lists(rows, name)
-            of_numbers = slices.of_numbers(values, each.edges) if each.edges else None
-            found[name] = of_numbers or slices.of_ids(values, catalogue.facts.kept_values[name])
-        return found
+            of_numbers = slices.of_numbers(values, declared.edges) if declared.edges else None
+            by_name[name] = of_numbers or slices.of_ids(values, catalogue.facts.kept_values[name])
+        return by_name
 
     def _known_users(self, rows: pa.RecordBatch, asked: Asked, taken: Taken, catalogue: Catalogue) -> NDArray[np.bool_]:
         """Return [rows], whether anything of the user is known from before the day."""
         day = self._span * MICROSECONDS_A_DAY
-        known = taken.before(day)
+        is_known = taken.before(day)
         # A history with more than the day's own items reaches back before the day.
         size = len(catalogue.ids)
         of_day = [taken.since(day), (asked.users[asked.times >= day], asked.true_rows[asked.times >= day])]
         keys = np.concatenate([users * size + items for users, items in of_day])
         users = np.repeat(asked.users, np.diff(asked.histories.offsets))
-        known[users[~np.isin(users * size + asked.histories.rows, keys)]] = True
+        is_known[users[~np.isin(users * size + asked.histories.rows, keys)]] = True
         identifiers = single(rows.column(QUERY_ID)).dictionary_encode().dictionary.to_pylist()
-        known |= np.array([user in catalogue.known_users for user in identifiers], bool)
-        return known[asked.users]
+        is_known |= np.array([user in catalogue.known_users for user in identifiers], bool)
+        return is_known[asked.users]
 
 
 def _of_similar_items(asked: Asked, items: NDArray[np.float32]) -> dict[str, Scored]:
@@ -282,8 +282,8 @@ def _bonuses(queries: Queries, catalogue: Catalogue) -> Bonuses | None:
     return Bonuses.of_rows(rows.reshape(queries.repeated.shape), queries.bonuses)
 
 
-def _measured(ranks: Ranks, retrieved: NDArray[np.int64], found: NDArray[np.float64], catalogue: Catalogue) -> Scored:
-    retrieval = np.concatenate([np.stack(catalogue.popularity_and_novelty(retrieved), axis=1), found], axis=1)
+def _measured(ranks: Ranks, retrieved: NDArray[np.int64], recalls: NDArray[np.float64], catalogue: Catalogue) -> Scored:
+    retrieval = np.concatenate([np.stack(catalogue.popularity_and_novelty(retrieved), axis=1), recalls], axis=1)
     return Scored(np.arange(len(retrieved)), ranks, retrieval, retrieved)
 
 
@@ -292,8 +292,8 @@ def _in_order(serialized: Sequence[bytes]) -> tuple[pa.RecordBatch, NDArray[np.o
     rows = decode(serialized)
     keys = zip(*(single(rows.column(name)).to_pylist() for name in (QUERY_ID, TIMESTAMP)), serialized, strict=True)
     order = np.array([number for *_, number in sorted((*key, number) for number, key in enumerate(keys))], np.int64)
-    kept = order[pc.greater(single(rows.column(REWARD)), 0.0).to_numpy(zero_copy_only=False)[order]]
-    return rows.take(pa.array(kept)), np.array(serialized, object)[kept]
+    chosen = order[pc.greater(single(rows.column(REWARD)), 0.0).to_numpy(zero_copy_only=False)[order]]
+    return rows.take(pa.array(chosen)), np.array(serialized, object)[chosen]
 
 
 def _sets(rows: pa.RecordBatch, query_features: list[str]) -> NDArray[np.int64]:

@@ -219,44 +219,44 @@ class EvaluatorSettings(Declaration):
 
     def faults(self, spec: FeatureSpec) -> list[tuple[KeyPath, str]]:
         """List what contradicts a dataset's features: the key path below `evaluator`, and the reason."""
-        found: list[tuple[KeyPath, str]] = []
+        faults: list[tuple[KeyPath, str]] = []
         event = spec.interactions.event
         if not spec.catalogue.filters:
             reason = "features.yaml declares no `catalogue.filters`, so no filtered search is measured"
-            found += [(("filtered_at",), reason)] if self.filtered_at else []
+            faults += [(("filtered_at",), reason)] if self.filtered_at else []
             filtered = replace(self.statistics, filtered_at=self._filtered_at).filtered_recalls
-            found += [
-                (("limits", n, "metric"), reason) for n, each in enumerate(self.limits) if each.metric in filtered
+            faults += [
+                (("limits", n, "metric"), reason) for n, limit in enumerate(self.limits) if limit.metric in filtered
             ]
         for number, limit in enumerate(self.limits):
             kind = limit.slice.get(EVENT_KIND)
             if kind is not None and (event is None or not event.weights.get(kind)):
-                weighed = [each for each, weight in event.weights.items() if weight] if event else []
+                weighed = [event_name for event_name, weight in event.weights.items() if weight] if event else []
                 expected = (
                     f"expected a kind of event with a weight above 0 ({', '.join(weighed) or 'none is declared'})"
                 )
-                found.append((("limits", number, "slice", EVENT_KIND), f"{expected}, received {kind!r}"))
-        for name, each in self.slices.items():
+                faults.append((("limits", number, "slice", EVENT_KIND), f"{expected}, received {kind!r}"))
+        for name, declared in self.slices.items():
             feature = spec.features.get(name)
-            if name == EVENT_KIND and event and not each.edges:
+            if name == EVENT_KIND and event and not declared.edges:
                 continue
             if feature is None:
-                found.append((("slices", name), f"no such feature (there: {', '.join(spec.features)})"))
+                faults.append((("slices", name), f"no such feature (there: {', '.join(spec.features)})"))
             elif isinstance(feature, VectorFeature | TextFeature):
-                found.append((("slices", name), f"{name} is a {feature.kind}; slices are of ids or numbers"))
-            elif isinstance(feature, NumberFeature) != bool(each.edges):
+                faults.append((("slices", name), f"{name} is a {feature.kind}; slices are of ids or numbers"))
+            elif isinstance(feature, NumberFeature) != bool(declared.edges):
                 need = (
                     "a number: give its edges" if isinstance(feature, NumberFeature) else "no number: it has no edges"
                 )
-                found.append((("slices", name), f"{name} is {need}"))
+                faults.append((("slices", name), f"{name} is {need}"))
         if spec.history_feature is None:
             if self.exclude_history is True:
-                found.append((("exclude_history",), "the query has no feature of kind history"))
+                faults.append((("exclude_history",), "the query has no feature of kind history"))
             if COOCCURRENCE in self.beat:
-                found.append((("beat",), "co-occurrence needs a feature of kind history in the query"))
-            found += [
+                faults.append((("beat",), "co-occurrence needs a feature of kind history in the query"))
+            faults += [
                 (("limits", number, "metric"), "co-occurrence needs a feature of kind history in the query")
                 for number, limit in enumerate(self.limits)
                 if limit.metric.endswith(gain_name("", COOCCURRENCE))
             ]
-        return found
+        return faults

@@ -45,17 +45,19 @@ def of_numbers(numbers: pa.ListArray, edges: Sequence[float]) -> pa.ListArray:
         f">={written[-1]}",
     ]
     values = pc.list_flatten(numbers).to_numpy(zero_copy_only=False)
-    found = pa.array(np.array(names, object)[np.searchsorted(edges, values, side="right")], pa.binary())
-    return _or_none(ragged.from_lengths(ragged.lengths(numbers), found))
+    intervals = pa.array(np.array(names, object)[np.searchsorted(edges, values, side="right")], pa.binary())
+    return _or_none(ragged.from_lengths(ragged.lengths(numbers), intervals))
 
 
-def of_ids(ids: pa.ListArray, kept: Sequence[bytes]) -> pa.ListArray:
+def of_ids(ids: pa.ListArray, kept_ids: Sequence[bytes]) -> pa.ListArray:
     """Replace ids that are not kept, in lists of any length, by one common name."""
     values = pc.list_flatten(ids).cast(pa.binary())
-    found = pc.if_else(pc.is_in(values, value_set=pa.array(kept, pa.binary())), values, pa.scalar(OTHER.encode()))
-    return _or_none(ragged.from_lengths(ragged.lengths(ids), found))
+    replaced = pc.if_else(
+        pc.is_in(values, value_set=pa.array(kept_ids, pa.binary())), values, pa.scalar(OTHER.encode())
+    )
+    return _or_none(ragged.from_lengths(ragged.lengths(ids), replaced))
 
 
 def _or_none(names: pa.ListArray) -> pa.ListArray:
     """Keep each slice's name once; an interaction without a value has a slice of its own."""
-    return pa.array([sorted(set(each)) or [NONE.encode()] for each in names.to_pylist()], pa.list_(pa.binary()))
+    return pa.array([sorted(set(values)) or [NONE.encode()] for values in names.to_pylist()], pa.list_(pa.binary()))

@@ -45,8 +45,8 @@ def added(
     ]
     columns = [np.ones(len(above)), share, *hits, expectation.reciprocal_rank(above, tied)]
     columns += [*(share * hit for hit in hits), *gains, *(share * retrieved.T)]
-    found = np.stack(columns, axis=1)
-    return np.pad(found, ((0, 0), (0, len(statistics.columns) - found.shape[1])))  # for scorers without search
+    values = np.stack(columns, axis=1)
+    return np.pad(values, ((0, 0), (0, len(statistics.columns) - values.shape[1])))  # for scorers without search
 
 
 @dataclass(frozen=True)

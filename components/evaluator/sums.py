@@ -128,7 +128,7 @@ def report(statistics: Statistics, by_slice: Mapping[str, Sums], beat: Sequence[
         by_slice: the sums of each slice; `ALL` for all interactions.
         beat: the baselines that the strongest is one of.
     """
-    found: dict[str, Any] = {}
+    metrics: dict[str, Any] = {}
     for name, sums in by_slice.items():
         of_slice: dict[str, Any] = {
             number: round(Measured(statistics, number, CANDIDATE).value(sums)) for number in (INTERACTIONS, QUERIES)
@@ -136,27 +136,29 @@ def report(statistics: Statistics, by_slice: Mapping[str, Sums], beat: Sequence[
         if name == ALL:
             of_slice["candidates"] = statistics.candidates
         baselines = [scorer for scorer in BASELINES if scorer in sums.values]
-        measured = [(each, scorer, "") for scorer in (CANDIDATE, BASELINE, *baselines) for each in statistics.ranked]
+        measured = [
+            (statistic, scorer, "") for scorer in (CANDIDATE, BASELINE, *baselines) for statistic in statistics.ranked
+        ]
         measured += [
-            (each, scorer, over)
+            (statistic, scorer, over)
             for scorer in (CANDIDATE, BASELINE)
-            for each in statistics.recalls
+            for statistic in statistics.recalls
             for over in (*baselines, STRONGEST)
         ]
-        measured += [(each, scorer, "") for scorer in SKEWED for each in statistics.recalls]
+        measured += [(statistic, scorer, "") for scorer in SKEWED for statistic in statistics.recalls]
         measured += pairs_of_new_items(statistics)
-        for each, scorer, over in measured:
+        for statistic, scorer, over in measured:
             if scorer in sums.values:
-                described = Measured(statistics, each, scorer, over, tuple(beat))
-                key = gain_name(each, over) if over else each
+                described = Measured(statistics, statistic, scorer, over, tuple(beat))
+                key = gain_name(statistic, over) if over else statistic
                 of_slice.setdefault(scorer, {})[key] = interval(described, sums)
         if BASELINE in sums.values:
             of_slice["change"] = {
-                each: Measured(statistics, each, CANDIDATE).mean(sums, over=BASELINE).interval()
-                for each in statistics.ranked
+                statistic: Measured(statistics, statistic, CANDIDATE).mean(sums, over=BASELINE).interval()
+                for statistic in statistics.ranked
             }
-        found[name] = of_slice
-    return found
+        metrics[name] = of_slice
+    return metrics
 
 
 def interval(measured: Measured, sums: Sums) -> Interval:

@@ -20,29 +20,29 @@ class Taken:
 
     Args:
         folders: of `components.counts.files`.
-        part: the part of the users.
+        partition: the part of the users.
         users: binary, the users to read, each once.
         ids: the catalogue's ids, binary, in the order of the rows.
     """
 
-    def __init__(self, folders: Sequence[str], part: int, users: pa.Array, ids: pa.Array) -> None:
-        found = counts_files.read_users(folders, part, users)
-        of_users = pc.index_in(pa.array(found["user"], pa.binary()), value_set=users).to_numpy().astype(np.int64)
-        rows = positions(pa.array(found["item"], pa.binary()), ids)
-        self._last_of_any, self._number = found["last"].to_numpy(np.int64), len(users)
+    def __init__(self, folders: Sequence[str], partition: int, users: pa.Array, ids: pa.Array) -> None:
+        frame = counts_files.read_users(folders, partition, users)
+        of_users = pc.index_in(pa.array(frame["user"], pa.binary()), value_set=users).to_numpy().astype(np.int64)
+        rows = positions(pa.array(frame["item"], pa.binary()), ids)
+        self._last_of_any, self._number = frame["last"].to_numpy(np.int64), len(users)
         self._user_of_any = of_users
         # In the order of `users`; each user's newest items come first.
         order = np.flatnonzero(rows >= 0)
         order = order[np.argsort(of_users[order], kind="stable")]
         self._users, self._rows = of_users[order], rows[order]
-        self._counts, self._last = (found[name].to_numpy(np.int64)[order] for name in ("count", "last"))
+        self._counts, self._last = (frame[name].to_numpy(np.int64)[order] for name in ("count", "last"))
         self._offsets = np.searchsorted(self._users, np.arange(len(users) + 1))
 
     def before(self, time: int) -> NDArray[np.bool_]:
         """Return [users], whether anything is known of the user from before a time."""
-        known = np.zeros(self._number, bool)
-        known[self._user_of_any[self._last_of_any < time]] = True
-        return known
+        is_known = np.zeros(self._number, bool)
+        is_known[self._user_of_any[self._last_of_any < time]] = True
+        return is_known
 
     def since(self, time: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return users and rows of items last taken at a time or later."""

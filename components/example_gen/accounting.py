@@ -68,8 +68,8 @@ class Accounting:
         if before:
             self.dropped_before[reason] = self.dropped_before.get(reason, 0) + before
         if rows:
-            known, shown = self.dropped.get(reason, (0, []))
-            self.dropped[reason] = known + rows, sorted([*shown, *places], key=_in_order)[:SHOWN_EXAMPLES]
+            counted, shown = self.dropped.get(reason, (0, []))
+            self.dropped[reason] = counted + rows, sorted([*shown, *places], key=_in_order)[:SHOWN_EXAMPLES]
             if way_out:
                 self.ways_out[reason] = min(way_out, self.ways_out.get(reason, way_out))
 
@@ -101,8 +101,8 @@ class Accounting:
         self.rows_of_day += other.rows_of_day
         self.before += other.before
         self.users += other.users
-        known = [each for each in (self.first_user, other.first_user) if each is not None]
-        self.first_user = min(known, default=None)
+        first_users = [user for user in (self.first_user, other.first_user) if user is not None]
+        self.first_user = min(first_users, default=None)
         self.faults += other.faults
 
     def to_text(self) -> str:
@@ -163,12 +163,12 @@ class Accounting:
         ]
         for faulty, of, why, name, share in limits:
             if faulty > share * of:
-                found = f"{faulty} of {of} rows of the {kind} are at fault{why}, more than {name} allows ({share:g}):"
+                fault = f"{faulty} of {of} rows of the {kind} are at fault{why}, more than {name} allows ({share:g}):"
                 hint = (
                     "Fix the data, or raise the limit where that is what the data is like; data.max_dropped_shares has limits for "
                     "single reasons."
                 )
-                raise UserError("\n".join([found, *self.in_words(), hint]))
+                raise UserError("\n".join([fault, *self.in_words(), hint]))
         if not sum(self.splits.values()) and not (
             self.before and kind == "interactions"
         ):  # whose own message is clearer
@@ -204,13 +204,13 @@ class Accounting:
 
 def _in_order(place: str) -> tuple[str, int, str]:
     """Return a sort key for `FILE line N: VALUE`: by file, then by number."""
-    found = re.fullmatch(r"(.*?) (?:row|line) (\d+)(: .*)?", place, re.DOTALL)
-    return (found[1], int(found[2]), place) if found else (place, 0, place)
+    match = re.fullmatch(r"(.*?) (?:row|line) (\d+)(: .*)?", place, re.DOTALL)
+    return (match[1], int(match[2]), place) if match else (place, 0, place)
 
 
 def total(several: Iterable[Accounting]) -> Accounting:
     """Add up the accounting of all parts of the data."""
     added = Accounting()
-    for each in several:
-        added.add(each)
+    for accounting in several:
+        added.add(accounting)
     return added

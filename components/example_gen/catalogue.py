@@ -39,21 +39,21 @@ class OfCatalogue:
         first = sources.first_to_see(
             request.settings, request.day, bool(inputs.get("base_model")), spec.changing_item_features
         )
-        found = sources.newest_files(source, request.day, "catalogue", first)
+        selection = sources.newest_files(source, request.day, "catalogue", first)
         columns = catalogue_columns(spec)
         cleaning = Cleaning(
             source,
             columns,
             key=CANDIDATE_ID,
-            partitions=partitions(found.files),
+            partitions=partitions(selection.files),
             max_id_bytes=request.settings.max_id_bytes,
-            start=sources.start_of_newest(found.files),
+            start=sources.start_of_newest(selection.files),
         )
         judged = first_held_out(request, first or request.day)
         changing = columns_of(spec.changing_item_features, columns)
-        tables = Tables(sources.table_days(found.files), changing, judged)
-        finish = FinishCatalogue(before_rows(found.files, source), spec.catalogue.item, tables=tables)
-        return Ingestion("catalogue", found, cleaning, finish, [*splits_of(spec), *tables.splits], judged=judged)
+        tables = Tables(sources.table_days(selection.files), changing, judged)
+        finish = FinishCatalogue(before_rows(selection.files, source), spec.catalogue.item, tables=tables)
+        return Ingestion("catalogue", selection, cleaning, finish, [*splits_of(spec), *tables.splits], judged=judged)
 
 
 class CatalogueDriver(OfCatalogue, KeyedDriver):
@@ -120,16 +120,16 @@ class FinishCatalogue(beam.DoFn):
             .group_by([self._key, "_day"])
             .aggregate([("_at", "min")])
         )
-        kept = pc.is_in(pa.array(range(rows.num_rows)), first.column("_at_min"))
-        is_kept = kept.to_numpy(zero_copy_only=False)
-        repeated = rows.filter(pc.invert(kept))
+        mask = pc.is_in(pa.array(range(rows.num_rows)), first.column("_at_min"))
+        is_kept = mask.to_numpy(zero_copy_only=False)
+        repeated = rows.filter(pc.invert(mask))
         accounting.drop(
             f"{self._id_column}: an id that an earlier row has",
             repeated.num_rows,
             places(repeated, self._files),
             before=int((days[~is_kept] < max(self._tables.days, default=0)).sum()),
         )
-        rows, days = rows.filter(kept), days[is_kept]
+        rows, days = rows.filter(mask), days[is_kept]
         if self._tables.has_earlier:
             is_newest = days == max(self._tables.days)
             divided = divide(rows, days, is_newest, self._key, self._tables.changing, self._tables.judged)

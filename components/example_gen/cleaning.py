@@ -78,11 +78,11 @@ def file_faults(files: Sequence[SourceFile], cleaning: Cleaning) -> list[str]:
     faults = []
     for file in files:
         try:
-            found = reading.column_types(file.path, cleaning.source)
+            types = reading.column_types(file.path, cleaning.source)
         except csv_lines.FileFaultError as error:
             faults.append(f"{file.path}: {error}.")
             continue
-        wrong = columns.type_faults(cleaning.all_columns, found, as_text=cleaning.source.format == "csv")
+        wrong = columns.type_faults(cleaning.all_columns, types, as_text=cleaning.source.format == "csv")
         faults += [f"{file.path}: {sentence}." for sentence in wrong]
     return faults
 
@@ -174,16 +174,16 @@ class _Cleaner:
         keys = self.cleaning.keys
         if keys is None or not (keys.reward or keys.event):
             return is_kept
-        made = rewarded(keys, values, len(is_kept))
-        faults += [_Fault(reason, mask, self._column(name)) for (name, reason), mask in made.faults.items()]
-        values[REWARD] = made.values
+        rewards = rewarded(keys, values, len(is_kept))
+        faults += [_Fault(reason, mask, self._column(name)) for (name, reason), mask in rewards.faults.items()]
+        values[REWARD] = rewards.values
         for name in (OVER, EVENT):
             if name != EVENT or not self.cleaning.keep_event:
                 values.pop(name, None)
         if keys.event:
             reason = f"{keys.event.column}: weighs nothing"
-            self.accounting.filter(reason, int((is_kept & made.weighs_nothing).sum()))
-        return is_kept & ~made.weighs_nothing
+            self.accounting.filter(reason, int((is_kept & rewards.weighs_nothing).sum()))
+        return is_kept & ~rewards.weighs_nothing
 
     def _is_before(self, values: dict[str, pa.Array], rows: int) -> NDArray[np.bool_]:
         """Return [rows], which are of days before the window: by the file's day, or by the time if a file has many days."""
@@ -256,9 +256,9 @@ class _Cleaner:
         if self.cleaning.closed:
             is_closed = is_within & ~is_missing & np.isin(times // MICROSECONDS_A_DAY, self.cleaning.closed)
             faults.append(_Fault("of a day that data.closed names", is_closed, self._column(TIMESTAMP)))
-        other = times[~is_within & ~is_impossible]
-        if len(other):
-            self.accounting.of_other_days(len(other), int(other.min()), int(other.max()))
+        other_times = times[~is_within & ~is_impossible]
+        if len(other_times):
+            self.accounting.of_other_days(len(other_times), int(other_times.min()), int(other_times.max()))
         return is_within | is_impossible, ~(is_missing | is_impossible)
 
 
@@ -315,9 +315,9 @@ def to_bytes(rows: pa.Table) -> bytes:
     return bytes(sink.getvalue())
 
 
-def from_bytes(parts: Sequence[bytes]) -> pa.Table:
+def from_bytes(tables: Sequence[bytes]) -> pa.Table:
     """Read the rows of several tables in the order of the data, whatever the order from Beam."""
-    rows = pa.concat_tables([pa.ipc.open_stream(part).read_all() for part in parts])
+    rows = pa.concat_tables([pa.ipc.open_stream(table).read_all() for table in tables])
     return rows.sort_by([(FILE, "ascending"), (ROW, "ascending")]).combine_chunks()
 
 
@@ -325,6 +325,6 @@ def parted(rows: pa.Table, cleaning: Cleaning) -> Iterator[tuple[int, bytes]]:
     """Partition rows by the key's hash, to (partition, Arrow IPC)."""
     if not rows.num_rows:
         return
-    parts = partition(rows.column(cleaning.key).combine_chunks(), cleaning.partitions)
-    for part in np.unique(parts):
-        yield int(part), to_bytes(rows.filter(pa.array(parts == part)))
+    partitions = partition(rows.column(cleaning.key).combine_chunks(), cleaning.partitions)
+    for number in np.unique(partitions):
+        yield int(number), to_bytes(rows.filter(pa.array(partitions == number)))

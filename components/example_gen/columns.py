@@ -123,8 +123,8 @@ def catalogue_columns(spec: FeatureSpec) -> list[Column]:
     if spec.catalogue.blocked:
         columns.append(Column(BLOCKED, spec.catalogue.blocked, "number"))
     filters = [
-        Column(name, each.column or name, each.kind, each.separator)
-        for name, each in spec.catalogue.filters.items()
+        Column(name, filter_column.column or name, filter_column.kind, filter_column.separator)
+        for name, filter_column in spec.catalogue.filters.items()
         if name not in spec.item
     ]
     return columns + _feature_columns(spec.item) + filters
@@ -132,27 +132,29 @@ def catalogue_columns(spec: FeatureSpec) -> list[Column]:
 
 def columns_of(names: Collection[str], columns: list[Column]) -> list[str]:
     """Return the output columns of features, including weights."""
-    return [each.name for each in columns if each.name.removesuffix(WEIGHTS_SUFFIX) in names or each.name in names]
+    return [
+        column.name for column in columns if column.name.removesuffix(WEIGHTS_SUFFIX) in names or column.name in names
+    ]
 
 
-def type_faults(columns: list[Column], found: Mapping[str, pa.DataType], as_text: bool) -> list[str]:
+def type_faults(columns: list[Column], types: Mapping[str, pa.DataType], as_text: bool) -> list[str]:
     """List faults in the columns of a file before any row of it is read, one sentence each.
 
     Args:
         columns: the wanted columns.
-        found: the existing ones.
+        types: the existing ones.
         as_text: whether values are text that still has to be converted, as in CSV.
     """
     faults = []
     for column in {column.source: column for column in columns}.values():
-        if column.source not in found:
-            near = difflib.get_close_matches(column.source, found, n=1)
+        if column.source not in types:
+            near = difflib.get_close_matches(column.source, types, n=1)
             hint = f" (did you mean {near[0]}?)" if near else ""
             if near and near[0].strip() == column.source:
                 hint = " without blanks around it; say `trim: true`, or write it so"
-            faults.append(f"expected a column {column.source}{hint}, found {', '.join(found)}")
+            faults.append(f"expected a column {column.source}{hint}, found {', '.join(types)}")
     for column in columns:
-        kind = found.get(column.source)
+        kind = types.get(column.source)
         if kind is not None and not as_text and not _is_readable(column, kind):
             faults.append(
                 f"expected {EXPECTED[column.kind]}{column.unit} in column {column.source}, found {kind}{_way_out(column, kind)}"

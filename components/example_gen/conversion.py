@@ -47,7 +47,7 @@ def convert(column: Column, raw: pa.Array, form: scalars.Form) -> Converted:
         case "id":
             values, faults = scalars.ids(raw, form)
         case "ids":
-            values, faults = _several(raw, column.separator, form, lambda each: scalars.ids(each, form))
+            values, faults = _several(raw, column.separator, form, lambda flat: scalars.ids(flat, form))
         case "number":
             values, faults = scalars.numbers(raw, column.largest)
             if column.minimum is not None:
@@ -55,7 +55,7 @@ def convert(column: Column, raw: pa.Array, form: scalars.Form) -> Converted:
                     pc.less(values, pa.scalar(column.minimum, pa.float32()))
                 )
         case "numbers":
-            values, faults = _several(raw, column.separator, form, lambda each: scalars.numbers(each, column.largest))
+            values, faults = _several(raw, column.separator, form, lambda flat: scalars.numbers(flat, column.largest))
         case "text":
             values, wrong = scalars.texts(raw)
             faults = {"not UTF-8": wrong}
@@ -84,7 +84,7 @@ def aligned(ids: pa.ListArray, weights: pa.ListArray) -> tuple[pa.ListArray, pa.
     wrong = ragged.lengths(ids) != ragged.lengths(weights)
     if wrong.any():
         ids, weights = (
-            _rebuilt(pc.if_else(pa.array(wrong), pa.scalar(None, each.type), each)) for each in (ids, weights)
+            _rebuilt(pc.if_else(pa.array(wrong), pa.scalar(None, side.type), side)) for side in (ids, weights)
         )
     is_present = pc.is_valid(ids.values).to_numpy(zero_copy_only=False)
     lacking = is_present & pc.is_null(weights.values).to_numpy(zero_copy_only=False)
@@ -135,7 +135,7 @@ def _vectors(raw: pa.Array, column: Column, form: scalars.Form) -> tuple[pa.Arra
         raw = pc.ascii_split_whitespace(texts) if is_blank else pc.split_pattern(texts, column.separator)
         raw = pc.if_else(pc.equal(pc.binary_length(texts), 0), pa.scalar(None, raw.type), raw)
     largest = math.sqrt(FLOAT32_MAX / column.size)
-    values, faults = _several(raw, column.separator, form, lambda each: scalars.numbers(each, largest))
+    values, faults = _several(raw, column.separator, form, lambda flat: scalars.numbers(flat, largest))
     faults["not UTF-8"] = wrong
     faulty = np.logical_or.reduce(list(faults.values()))
     lacking = _any_in_list(values, pc.is_null(values.values).to_numpy(zero_copy_only=False)) & ~faulty
@@ -154,5 +154,5 @@ def _any_in_list(lists: pa.ListArray, mask: NDArray[np.bool_]) -> NDArray[np.boo
     """Return whether any value of each list is in the mask over all values."""
     counts = ragged.offsets(mask)
     offsets = lists.offsets.to_numpy()
-    found: NDArray[np.bool_] = counts[offsets[1:]] > counts[offsets[:-1]]
-    return found
+    has_any: NDArray[np.bool_] = counts[offsets[1:]] > counts[offsets[:-1]]
+    return has_any

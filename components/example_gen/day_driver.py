@@ -47,11 +47,11 @@ class DayDriver(driver.Driver):
     def run(self, execution_info: data_types.ExecutionInfo) -> driver_output_pb2.DriverOutput:
         """Override of TFX's method. Missing data is left for the executor to report, because only that fails the step."""
         request = Request(execution_info.exec_properties)
-        found: list[sources.SourceFile] = []
+        files: list[sources.SourceFile] = []
 
         def find() -> sources.Found:
             of_day = self.files(request, execution_info.input_dict)
-            found.extend(of_day.files)
+            files.extend(of_day.files)
             return of_day
 
         fingerprint = sources.fingerprint_of(find)
@@ -64,7 +64,7 @@ class DayDriver(driver.Driver):
         examples.properties[utils.SPAN_PROPERTY_NAME].int_value = span
         examples.custom_properties[utils.FINGERPRINT_PROPERTY_NAME].string_value = fingerprint
         # For people; the cache uses the fingerprint.
-        examples.custom_properties[recorded.FILES].string_value = json.dumps(sources.summary(found))
+        examples.custom_properties[recorded.FILES].string_value = json.dumps(sources.summary(files))
         output.output_artifacts[key].artifacts.append(examples)
         return output
 

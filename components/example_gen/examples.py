@@ -104,13 +104,13 @@ class FinishAndWrite(beam.DoFn):
 
     def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[Accounting]:
         """Override of Beam's method."""
-        made: dict[str, list[pa.Array]] = {split: [] for split in self._folders}
+        by_split: dict[str, list[pa.Array]] = {split: [] for split in self._folders}
         for output in self._finish.process(element):
             if output.tag == ACCOUNTING:
                 yield output.value
             else:
-                made[output.tag].append(output.value)
-        for split, examples in made.items():
+                by_split[output.tag].append(output.value)
+        for split, examples in by_split.items():
             if any(map(len, examples)):
                 write_in_order(self._folders[split], element[0], self._partitions, pa.chunked_array(examples))
 
@@ -127,7 +127,7 @@ def check_files(files: Sequence[SourceFile], cleaning: Cleaning) -> None:
         raise UserError("\n".join(shown))
 
 
-def conclude(examples: types.Artifact, kind: Kind, settings: ExampleGenSettings, found: Found) -> Accounting:
+def conclude(examples: types.Artifact, kind: Kind, settings: ExampleGenSettings, selection: Found) -> Accounting:
     """Return the accounting after the pipeline has run, and set it on the artifact.
 
     Raises:
@@ -136,9 +136,9 @@ def conclude(examples: types.Artifact, kind: Kind, settings: ExampleGenSettings,
     path = os.path.join(examples.uri, ACCOUNTING_FILE)
     accounting = Accounting.from_text(io_utils.read_string_file(path))
     fileio.remove(path)
-    accounting.passed_over = len(found.passed_over), found.passed_over[:SHOWN_EXAMPLES]
-    accounting.absent = [day.isoformat() for day in found.absent]
-    paths = [file.path for file in found.files]
+    accounting.passed_over = len(selection.passed_over), selection.passed_over[:SHOWN_EXAMPLES]
+    accounting.absent = [day.isoformat() for day in selection.absent]
+    paths = [file.path for file in selection.files]
     accounting.check(kind, settings.max_dropped_share, paths, settings.max_dropped_shares)
     examples.set_string_custom_property(recorded.ROWS, accounting.to_json(kind))
     examples.set_string_custom_property(recorded.CONTENT, _content(examples.uri))
@@ -148,9 +148,9 @@ def conclude(examples: types.Artifact, kind: Kind, settings: ExampleGenSettings,
 def _content(folder: str) -> str:
     """Return a digest of all files of a folder of examples, which are identical whoever wrote them from the same rows."""
     digest = hashlib.blake2b(digest_size=16)
-    for path in sorted(os.path.join(found, name) for found, _, names in fileio.walk(folder) for name in names):
+    for path in sorted(os.path.join(parent, name) for parent, _, names in fileio.walk(folder) for name in names):
         digest.update(os.path.relpath(path, folder).encode() + b"\0")
         with fileio.open(path, "rb") as file:
-            while part := file.read(READ_AT_ONCE):
-                digest.update(part)
+            while chunk := file.read(READ_AT_ONCE):
+                digest.update(chunk)
     return digest.hexdigest()

@@ -45,10 +45,10 @@ def is_met(condition: Condition, values: pa.Array) -> NDArray[np.bool_]:
         case "starts_with":
             return _mask(pc.starts_with(values, str(wanted)))
         case "equals" | "not_equals":
-            found = _is_one_of(values, [wanted])
+            matches = _is_one_of(values, [wanted])
         case _:
-            found = _is_one_of(values, wanted)
-    return ~found if condition.operator in ("not_equals", "none_of") else found
+            matches = _is_one_of(values, wanted)
+    return ~matches if condition.operator in ("not_equals", "none_of") else matches
 
 
 def _compare_whole(operator: str, values: pa.Array, bound: float) -> NDArray[np.bool_]:
@@ -75,7 +75,7 @@ def _compare_real(operator: str, values: pa.Array, bound: float) -> NDArray[np.b
 
 
 def _is_one_of(values: pa.Array, wanted: Sequence[Scalar]) -> NDArray[np.bool_]:
-    spellings = [text.encode() for each in wanted for text in _spellings(each)]
+    spellings = [text.encode() for value in wanted for text in _spellings(value)]
     return _mask(pc.is_in(values, pa.array(spellings, pa.binary())))
 
 

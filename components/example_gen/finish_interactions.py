@@ -91,11 +91,11 @@ class FinishInteractions(beam.DoFn):
         for name, column in _columns(catalogue.features(positions, self._item_features(), days)):
             rows = rows.append_column(name, column)
         if self._users:
-            known = self._users.get().positions(rows.column(QUERY_ID).combine_chunks())
-            for name, column in _columns(self._users.get().features(known, days)):
+            user_positions = self._users.get().positions(rows.column(QUERY_ID).combine_chunks())
+            for name, column in _columns(self._users.get().features(user_positions, days)):
                 rows = rows.append_column(name, column)
-            if known.null_count:
-                accounting.splits[USER_UNKNOWN] = known.null_count
+            if user_positions.null_count:
+                accounting.splits[USER_UNKNOWN] = user_positions.null_count
         blocked = catalogue.blocked[positions.to_numpy()]
         if (held_out & blocked).any():
             accounting.splits[HELD_OUT_BLOCKED] = int((held_out & blocked).sum())
@@ -163,17 +163,17 @@ class FinishInteractions(beam.DoFn):
         }
         candidates, users = rows.column(CANDIDATE_ID).combine_chunks(), _codes(rows.column(QUERY_ID))
         for name, feature in self._spec.derived_histories.items():
-            found = histories(users, times, held_out, feature.last, _is_of_kinds(rows, feature.events))
-            nothing = pa.array(found.lengths == 0)
-            items = candidates.take(pa.array(found.positions))
+            history = histories(users, times, held_out, feature.last, _is_of_kinds(rows, feature.events))
+            nothing = pa.array(history.lengths == 0)
+            items = candidates.take(pa.array(history.positions))
             beside = {name: items}
             if feature.has_ages:
-                beside[name + AGES_SUFFIX] = pa.array(found.ages(times))
+                beside[name + AGES_SUFFIX] = pa.array(history.ages(times))
             for column, values in beside.items():
                 rows = rows.append_column(
-                    column, pa.ListArray.from_arrays(pa.array(found.offsets), values, mask=nothing)
+                    column, pa.ListArray.from_arrays(pa.array(history.offsets), values, mask=nothing)
                 )
-            newest = candidates.take(pa.array(found.newest, mask=found.lengths == 0))
+            newest = candidates.take(pa.array(history.newest, mask=history.lengths == 0))
             derived.setdefault("last_in_history", newest)
         if self._spec.has_events:
             rows = rows.append_column(EVENT_KIND, rows.column(EVENT))
@@ -202,8 +202,8 @@ def _is_of_kinds(rows: pa.Table, kinds: Sequence[str]) -> NDArray[np.bool_] | No
     if not kinds:
         return None
     wanted = pa.array([kind.encode() for kind in kinds], pa.binary())
-    found: NDArray[np.bool_] = pc.is_in(rows.column(EVENT).cast(pa.binary()), value_set=wanted).to_numpy()
-    return found
+    is_of_kind: NDArray[np.bool_] = pc.is_in(rows.column(EVENT).cast(pa.binary()), value_set=wanted).to_numpy()
+    return is_of_kind
 
 
 def _texts(values: NDArray[np.int64]) -> pa.Array:

@@ -69,13 +69,13 @@ def histories(
     end = np.maximum.accumulate(np.where(new_moment, position, 0))
     enters = np.ones(len(users), bool) if enters is None else enters
     # The number of included interactions before each: of all of them, and of those that are not held out.
-    known = [ragged.offsets(each) for each in (enters, enters & ~held_out)]
-    starts, ends = (np.where(held_out, known[0][at], known[1][at]) for at in (user_start, end))
+    included = [ragged.offsets(mask) for mask in (enters, enters & ~held_out)]
+    starts, ends = (np.where(held_out, included[0][at], included[1][at]) for at in (user_start, end))
     starts = np.maximum(starts, ends - last)
     lengths = ends - starts
     offsets = ragged.offsets(lengths)
     # Those of training are numbered after all others.
-    behind = np.where(held_out, 0, known[0][-1])
+    behind = np.where(held_out, 0, included[0][-1])
     flat = np.arange(offsets[-1]) + np.repeat(starts + behind - offsets[:-1], lengths)
     sources = np.concatenate([np.flatnonzero(enters), np.flatnonzero(enters & ~held_out)])
     return Histories(offsets.astype(np.int32), sources[flat])

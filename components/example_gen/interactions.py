@@ -69,8 +69,8 @@ class InteractionExecutor(base_beam_executor.BaseBeamExecutor):
         request = Request(exec_properties)
         examples = artifact_utils.get_single_instance(output_dict["examples"])
         window = _window(request, input_dict)
-        found = sources.interaction_files(request.settings, window)
-        files = found.files
+        selection = sources.interaction_files(request.settings, window)
+        files = selection.files
         cleaning = Cleaning(
             request.settings.interactions,
             interaction_columns(request.spec),
@@ -86,7 +86,7 @@ class InteractionExecutor(base_beam_executor.BaseBeamExecutor):
         )
         check_files(files, cleaning)
         catalogue = artifact_utils.get_single_instance(input_dict["catalogue"])
-        (users,) = [each.uri for each in input_dict.get("users") or []] or [None]
+        (users,) = [artifact.uri for artifact in input_dict.get("users") or []] or [None]
 
         def ingest(held_out: HeldOut) -> Accounting:
             places_in = before_rows(files, request.settings.interactions)
@@ -95,7 +95,7 @@ class InteractionExecutor(base_beam_executor.BaseBeamExecutor):
             )
             with self._make_beam_pipeline() as pipeline:
                 generate(pipeline, files, cleaning, finish, [TRAIN_SPLIT, EVAL_SPLIT], examples)
-            return conclude(examples, "interactions", request.settings, found)
+            return conclude(examples, "interactions", request.settings, selection)
 
         held_out = HeldOut(request.settings.split, utc.span(window.day), window.end_microseconds)
         accounting = ingest(held_out)

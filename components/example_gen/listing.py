@@ -56,15 +56,17 @@ def listed(path: str) -> list[Entry]:
         UserError: a folder cannot be entered, a link is broken, an entry is not a file, or a name is not UTF-8.
     """
     path = path.removesuffix(ANY_DEPTH).rstrip("/") or "/"
-    found = (
-        _of_object_store(path) if "://" in path else [entry for each in expanded(path) for entry in _below(each, 0, ())]
+    entries = (
+        _of_object_store(path)
+        if "://" in path
+        else [entry for expansion in expanded(path) for entry in _below(expansion, 0, ())]
     )
     unreadable = sorted(
-        repr(entry.path) for entry in found if entry.path.encode(errors="ignore").decode() != entry.path
+        repr(entry.path) for entry in entries if entry.path.encode(errors="ignore").decode() != entry.path
     )
     if unreadable:
         raise UserError(f"expected names in UTF-8, found {', '.join(unreadable)}. Rename it.")
-    return sorted(found, key=lambda entry: entry.path)
+    return sorted(entries, key=lambda entry: entry.path)
 
 
 def expanded(path: str) -> list[str]:
@@ -75,21 +77,21 @@ def expanded(path: str) -> list[str]:
     """
     if "://" in path:
         return object_store.matched(path)
-    found = ["/" if path.startswith("/") else ""]
-    for part in PurePosixPath(path).parts:
-        if part == "/":
+    paths = ["/" if path.startswith("/") else ""]
+    for segment in PurePosixPath(path).parts:
+        if segment == "/":
             continue
-        if MAGIC & set(part):
-            found = [
+        if MAGIC & set(segment):
+            paths = [
                 os.path.join(folder, name)
-                for folder in found
+                for folder in paths
                 if Path(folder or ".").is_dir()
                 for name in sorted(entry.name for entry in _entries(folder or "."))
-                if fnmatch.fnmatchcase(name, part)
+                if fnmatch.fnmatchcase(name, segment)
             ]
         else:
-            found = [joined for folder in found if _is_there(joined := os.path.join(folder, part))]
-    return found
+            paths = [joined for folder in paths if _is_there(joined := os.path.join(folder, segment))]
+    return paths
 
 
 def _is_there(path: str) -> bool:
@@ -106,7 +108,7 @@ def _is_there(path: str) -> bool:
 def _below(path: str, depth: int, above: tuple[str, ...]) -> Iterator[Entry]:
     name = PurePosixPath(path).name
     try:
-        found = Path(path).stat()
+        status = Path(path).stat()
     except PermissionError as error:
         raise _refused(path) from error
     except OSError as error:
@@ -117,10 +119,10 @@ def _below(path: str, depth: int, above: tuple[str, ...]) -> Iterator[Entry]:
         raise UserError(
             f"{path} is a link{where}, which leads nowhere. Mount what it leads to, or remove it."
         ) from error
-    if stat.S_ISREG(found.st_mode) or (depth and name.startswith(HIDDEN)):
-        yield Entry(path, found.st_size, found.st_mtime, depth)
+    if stat.S_ISREG(status.st_mode) or (depth and name.startswith(HIDDEN)):
+        yield Entry(path, status.st_size, status.st_mtime, depth)
         return
-    if not stat.S_ISDIR(found.st_mode):
+    if not stat.S_ISDIR(status.st_mode):
         raise UserError(f"{path} is neither a file nor a folder. Move it away.")
     real = os.path.realpath(path)
     if real in above:
@@ -145,12 +147,12 @@ def _refused(path: str) -> UserError:
 
 def _of_object_store(address: str) -> list[Entry]:
     """List what a glob of an object store matches, as `_below` lists what one of this machine does."""
-    found = {}
-    for path, info, parts in object_store.below(address):
-        depth = next((n for n, part in enumerate(parts[:-1], 1) if part.startswith(HIDDEN)), len(parts))
-        if above := len(parts) - depth:  # in a hidden folder
+    entries = {}
+    for path, info, segments in object_store.below(address):
+        depth = next((n for n, segment in enumerate(segments[:-1], 1) if segment.startswith(HIDDEN)), len(segments))
+        if above := len(segments) - depth:  # in a hidden folder
             folder = path.rsplit("/", above)[0]
-            found[folder] = Entry(folder, 0, 0.0, depth)
+            entries[folder] = Entry(folder, 0, 0.0, depth)
         else:
-            found[path] = Entry(path, info.size, info.mtime_ns / 1e9, depth)
-    return list(found.values())
+            entries[path] = Entry(path, info.size, info.mtime_ns / 1e9, depth)
+    return list(entries.values())

@@ -59,7 +59,7 @@ class OfLog:
         base: Sequence[types.Artifact] = inputs.get(BASE_CATALOGUE_KEY) or []
         most = Window.of(settings, request.day, goes_on=False, has_history=spec.history is not None)
         first = utc.day_of(base[0].span + 1) if base else most.history_start
-        found = sources.log_files(settings, first, request.day)
+        selection = sources.log_files(settings, first, request.day)
         after = microseconds(request.day) + MICROSECONDS_A_DAY
         keys, columns = spec.interactions, catalogue_columns(spec)
         cleaning = Cleaning(
@@ -69,7 +69,7 @@ class OfLog:
                 Column(TIMESTAMP, keys.time, "time", time_unit=keys.time_unit, required=True),
             ],
             key=CANDIDATE_ID,
-            partitions=partitions(found.files),
+            partitions=partitions(selection.files),
             max_id_bytes=settings.max_id_bytes,
             time_range=(microseconds(first), after),
             closed=tuple(filter(_is_closed(settings), range(utc.span(first), utc.span(request.day)))),
@@ -77,13 +77,13 @@ class OfLog:
         )
         carried = Carried(base[0].uri, cleaning) if base else None
         if not spec.changing_item_features:
-            return Ingestion("catalogue", found, cleaning, NewestOfItems(), splits_of(spec), carried)
+            return Ingestion("catalogue", selection, cleaning, NewestOfItems(), splits_of(spec), carried)
         window = Window.of(settings, request.day, goes_on=bool(base), has_history=False)
         judged = first_held_out(request, window.start)
         changing = columns_of(spec.changing_item_features, columns)
         finish = NewestOfItems(changing, judged, utc.span(most.start))
         splits = [*splits_of(spec), EARLIER_SPLIT, JUDGED_SPLIT]
-        return Ingestion("catalogue", found, cleaning, finish, splits, carried, judged)
+        return Ingestion("catalogue", selection, cleaning, finish, splits, carried, judged)
 
 
 def _is_closed(settings: ExampleGenSettings) -> Callable[[int], bool]:
@@ -244,49 +244,49 @@ def carried_rows(examples_uri: str, columns: Sequence[Column]) -> pa.Table:
         examples_uri: the URI of the Examples artifact.
         columns: of the rows.
     """
-    found, (listed, blocked, _) = read_rows(examples_uri, CANDIDATE_ID, [CATALOGUE_SPLIT, BLOCKED_SPLIT, EARLIER_SPLIT])
-    places = np.arange(found.num_rows)
+    table, (listed, blocked, _) = read_rows(examples_uri, CANDIDATE_ID, [CATALOGUE_SPLIT, BLOCKED_SPLIT, EARLIER_SPLIT])
+    places = np.arange(table.num_rows)
     of_its_own = {
-        CANDIDATE_ID: found.column(CANDIDATE_ID).combine_chunks(),
-        TIMESTAMP: pa.array(_known_since(found, listed + blocked) * MICROSECONDS_A_DAY),
+        CANDIDATE_ID: table.column(CANDIDATE_ID).combine_chunks(),
+        TIMESTAMP: pa.array(_known_since(table, listed + blocked) * MICROSECONDS_A_DAY),
         BLOCKED: pa.array(((places >= listed) & (places < listed + blocked)).astype(np.float32)),
     }
     values = {
         column.name: of_its_own[column.name]
         if column.name in of_its_own
-        else _as_cleaned(found, column.name, TYPES[column.kind])
+        else _as_cleaned(table, column.name, TYPES[column.kind])
         for column in columns
     }
     values[ROW] = pa.array(places)
-    values[FILE] = pa.array(np.full(found.num_rows, CARRIED, np.int32))
+    values[FILE] = pa.array(np.full(table.num_rows, CARRIED, np.int32))
     return pa.table(values)
 
 
-def _known_since(found: pa.Table, newest: int) -> NDArray[np.int64]:
+def _known_since(table: pa.Table, newest: int) -> NDArray[np.int64]:
     """Return [rows], days since 1970-01-01 on which the rows came; for an item's first row any day before the next.
 
     Args:
-        found: the newest rows, followed by the earlier ones with `SEEN_THROUGH`: the days on which the next ones came.
+        table: the newest rows, followed by the earlier ones with `SEEN_THROUGH`: the days on which the next ones came.
         newest: the number of newest rows.
     """
-    since = np.zeros(found.num_rows, np.int64)
-    if SEEN_THROUGH not in found.column_names:
+    since = np.zeros(table.num_rows, np.int64)
+    if SEEN_THROUGH not in table.column_names:
         return since
-    through = np.append(np.full(newest, DAYS), pc.list_flatten(found.column(SEEN_THROUGH).combine_chunks()).to_numpy())
-    items = found.column(CANDIDATE_ID).combine_chunks().dictionary_encode().indices.to_numpy()
+    through = np.append(np.full(newest, DAYS), pc.list_flatten(table.column(SEEN_THROUGH).combine_chunks()).to_numpy())
+    items = table.column(CANDIDATE_ID).combine_chunks().dictionary_encode().indices.to_numpy()
     order = np.lexsort((through, items))
     follows = order[1:][np.diff(items[order]) == 0]
     since[follows] = through[order[:-1][np.diff(items[order]) == 0]]
     return since
 
 
-def _as_cleaned(found: pa.Table, name: str, kind: pa.DataType) -> pa.Array:
+def _as_cleaned(table: pa.Table, name: str, kind: pa.DataType) -> pa.Array:
     """Convert a feature's lists to the form of a clean row: lists, or single values."""
-    if name in found.column_names:
-        lists = found.column(name).combine_chunks()
+    if name in table.column_names:
+        lists = table.column(name).combine_chunks()
         if lists.type == kind:
             return lists
         if lists.type.value_type == kind:
             lengths = ragged.lengths(lists)
             return lists.flatten().take(pa.array(np.cumsum(lengths) - lengths, mask=lengths == 0))
-    return pa.nulls(found.num_rows, kind)
+    return pa.nulls(table.num_rows, kind)

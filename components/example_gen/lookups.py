@@ -104,15 +104,17 @@ def read_rows(examples_uri: str, key: str, splits: Sequence[str]) -> tuple[pa.Ta
     Returns:
         The rows, and the number of rows of each split.
     """
-    parts = [_read(os.path.join(examples_uri, f"Split-{split}")) for split in splits]
-    batch = example_coder.ExamplesToRecordBatchDecoder().DecodeBatch([each for part in parts for each in part])
+    by_split = [_read(os.path.join(examples_uri, f"Split-{split}")) for split in splits]
+    batch = example_coder.ExamplesToRecordBatchDecoder().DecodeBatch(
+        [example for of_split in by_split for example in of_split]
+    )
     # A feature without values in all entries comes without a type; interactions then come without it too.
     batch = batch.select([field.name for field in batch.schema if not pa.types.is_null(field.type)])
     value_types = {pa.large_binary(): pa.binary(), pa.float32(): pa.float32(), pa.int64(): pa.int64()}
     lists = [pa.list_(value_types[field.type.value_type]) for field in batch.schema]
     rows = pa.Table.from_batches([batch]).cast(pa.schema(list(zip(batch.schema.names, lists, strict=True))))
     ids = pa.array(rows.column(key).combine_chunks().flatten()).cast(pa.binary())
-    return rows.set_column(rows.column_names.index(key), key, ids), [len(part) for part in parts]
+    return rows.set_column(rows.column_names.index(key), key, ids), [len(of_split) for of_split in by_split]
 
 
 def _read(folder: str) -> list[bytes]:

@@ -45,22 +45,22 @@ class WriteInOrder(beam.PTransform):
         )
 
 
-def write_in_order(folder: str, part: int, files: int, examples: pa.ChunkedArray) -> None:
+def write_in_order(folder: str, number: int, files: int, examples: pa.ChunkedArray) -> None:
     """Write serialised examples as one of `files` files, in the order of their hashes."""
     records = np.concatenate([chunk.to_numpy(zero_copy_only=False) for chunk in examples.chunks])
     hashes = pd.util.hash_array(records, categorize=False)
     order = pc.sort_indices(pa.table({HASH: hashes, EXAMPLE: examples}), [(HASH, "ascending"), (EXAMPLE, "ascending")])
-    write_records(os.path.join(folder, f"{PREFIX}-{part:05d}-of-{files:05d}.gz"), records[order.to_numpy()])
+    write_records(os.path.join(folder, f"{PREFIX}-{number:05d}-of-{files:05d}.gz"), records[order.to_numpy()])
 
 
 def _parted(examples: pa.Array, files: int) -> Iterator[tuple[int, bytes]]:
     """Yield (file, Arrow IPC of its examples)."""
-    parts = pd.util.hash_array(examples.to_numpy(zero_copy_only=False), categorize=False) % np.uint64(files)
-    for part in np.unique(parts).tolist():
-        yield part, to_bytes(pa.table({EXAMPLE: examples.filter(pa.array(parts == part))}))
+    file_numbers = pd.util.hash_array(examples.to_numpy(zero_copy_only=False), categorize=False) % np.uint64(files)
+    for number in np.unique(file_numbers).tolist():
+        yield number, to_bytes(pa.table({EXAMPLE: examples.filter(pa.array(file_numbers == number))}))
 
 
 def _write(element: tuple[int, Iterable[bytes]], folder: str, files: int) -> None:
-    part, tables = element
+    number, tables = element
     rows = pa.concat_tables([pa.ipc.open_stream(table).read_all() for table in tables])
-    write_in_order(folder, part, files, rows.column(EXAMPLE))
+    write_in_order(folder, number, files, rows.column(EXAMPLE))

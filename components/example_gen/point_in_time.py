@@ -139,24 +139,24 @@ class Versions:
         """
         if not len(self._keys):
             return items
-        found = np.searchsorted(self._keys, items * DAYS + days)
-        at = np.minimum(found, len(self._keys) - 1)
-        is_earlier = (found < len(self._keys)) & (self._keys[at] // DAYS == items)
+        positions = np.searchsorted(self._keys, items * DAYS + days)
+        at = np.minimum(positions, len(self._keys) - 1)
+        is_earlier = (positions < len(self._keys)) & (self._keys[at] // DAYS == items)
         places: NDArray[np.int64] = np.where(is_earlier, self._rows[at], items)
         return places
 
 
-def _differ(one: pa.Array, other: pa.Array) -> NDArray[np.bool_]:
+def _differ(left: pa.Array, right: pa.Array) -> NDArray[np.bool_]:
     """Return [rows], whether values differ, lists at any position; a missing one differs from all others."""
-    differ: NDArray[np.bool_] = one.is_valid().to_numpy(zero_copy_only=False) != other.is_valid().to_numpy(
+    differ: NDArray[np.bool_] = left.is_valid().to_numpy(zero_copy_only=False) != right.is_valid().to_numpy(
         zero_copy_only=False
     )
-    if not pa.types.is_list(one.type):
-        unequal: NDArray[np.bool_] = pc.fill_null(pc.not_equal(one, other), False).to_numpy(zero_copy_only=False)
+    if not pa.types.is_list(left.type):
+        unequal: NDArray[np.bool_] = pc.fill_null(pc.not_equal(left, right), False).to_numpy(zero_copy_only=False)
         return differ | unequal
-    lengths = [ragged.lengths(each) for each in (one, other)]
+    lengths = [ragged.lengths(side) for side in (left, right)]
     differ = differ | (lengths[0] != lengths[1])
     alike = np.flatnonzero(~differ)
-    of_one, of_other = (pc.list_flatten(each.take(pa.array(alike))) for each in (one, other))
-    differ[np.repeat(alike, lengths[0][alike])[_differ(of_one, of_other)]] = True
+    of_left, of_right = (pc.list_flatten(side.take(pa.array(alike))) for side in (left, right))
+    differ[np.repeat(alike, lengths[0][alike])[_differ(of_left, of_right)]] = True
     return differ

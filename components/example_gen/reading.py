@@ -118,8 +118,8 @@ def _opened(path: str, source: SourceSettings) -> Iterator[pa.NativeFile]:
                 return
             first = file.read(max(map(len, OTHERS)))
             file.seek(0)
-            if other := next((words for magic, words in OTHERS.items() if first.startswith(magic)), None):
-                raise FileFaultError(other)
+            if other_format := next((words for magic, words in OTHERS.items() if first.startswith(magic)), None):
+                raise FileFaultError(other_format)
             compression = next((name for magic, name in COMPRESSIONS.items() if first.startswith(magic)), None)
             yield pa.CompressedInputStream(file, compression) if compression else file
         except (pa.ArrowException, OSError, EOFError) as error:
@@ -168,11 +168,11 @@ def _read_csv(
     )
     kept_rows = 0
     for batch in reader:
-        kept = np.arange(kept_rows + 1, kept_rows + batch.num_rows + 1)
+        numbers = np.arange(kept_rows + 1, kept_rows + batch.num_rows + 1)
         kept_rows += batch.num_rows
         # The n-th skipped row shifts every kept row from its own number minus n on.
         shifts = np.array(skipped, np.int64) - np.arange(len(skipped))
-        records = kept + np.searchsorted(shifts, kept, side="right")
+        records = numbers + np.searchsorted(shifts, numbers, side="right")
         yield RawBatch({name: batch.column(written) for written, name in columns.items()}, lines.line_of(records))
     for line, (expected, came) in zip(lines.line_of(np.array(skipped, np.int64)).tolist(), widths, strict=True):
         ragged(line, expected, came)

@@ -33,19 +33,19 @@ class Rewarded:
 def rewarded(keys: InteractionColumns, values: dict[str, pa.Array], rows: int) -> Rewarded:
     """Compute the rewards of rows from their converted columns REWARD, OVER and EVENT, as far as declared."""
     faults: dict[tuple[str, str], NDArray[np.bool_]] = {}
-    found = np.ones(rows)
+    rewards = np.ones(rows)
     if REWARD in values:
-        found = values[REWARD].fill_null(0.0).to_numpy(zero_copy_only=False).astype(np.float64)
+        rewards = values[REWARD].fill_null(0.0).to_numpy(zero_copy_only=False).astype(np.float64)
         rule = keys.reward_rule
         over = values[OVER].fill_null(1.0).to_numpy(zero_copy_only=False) if OVER in values else np.float64(rule.whole)
         is_positive = np.broadcast_to(over > 0.0, rows)
         if OVER in values:
             faults[OVER, NOT_ABOVE] = ~is_positive
         with np.errstate(all="ignore"):  # results of faulty rows do not matter
-            found = np.log1p(found) / np.log1p(over) if rule.scale == "log" else found / over
-        outside = (found < 0.0) | (found > 1.0) & (not rule.clip) | np.isnan(found)
+            rewards = np.log1p(rewards) / np.log1p(over) if rule.scale == "log" else rewards / over
+        outside = (rewards < 0.0) | (rewards > 1.0) & (not rule.clip) | np.isnan(rewards)
         faults[REWARD, OUTSIDE] = outside & is_positive
-        found = np.clip(np.where(np.isnan(found), 0.0, found), 0.0, 1.0)
+        rewards = np.clip(np.where(np.isnan(rewards), 0.0, rewards), 0.0, 1.0)
     nothing = np.zeros(rows, bool)
     if keys.event:
         kinds = pc.index_in(values[EVENT], value_set=pa.array([kind.encode() for kind in keys.event.weights]))
@@ -53,5 +53,5 @@ def rewarded(keys: InteractionColumns, values: dict[str, pa.Array], rows: int) -
         faults[EVENT, NO_WEIGHT] = ~is_known & pc.is_valid(values[EVENT]).to_numpy(zero_copy_only=False)
         weights = np.array(list(keys.event.weights.values()))[kinds.fill_null(0).to_numpy(zero_copy_only=False)]
         nothing = is_known & (weights == 0.0) & (not keys.event.zero_in_history)
-        found = found * weights
-    return Rewarded(pa.array(found.astype(np.float32)), faults, nothing)
+        rewards = rewards * weights
+    return Rewarded(pa.array(rewards.astype(np.float32)), faults, nothing)

@@ -66,9 +66,9 @@ class Condition(Declaration):
     @model_validator(mode="after")
     def _is_one(self) -> Self:
         names = [name for name in type(self).model_fields if name != "column"]
-        given = [name for name in names if getattr(self, name) is not None]
-        if len(given) != 1:
-            reason = f"expected one of {', '.join(names)}, received {' and '.join(given) or 'none'}; each is a condition of its own"
+        named = [name for name in names if getattr(self, name) is not None]
+        if len(named) != 1:
+            reason = f"expected one of {', '.join(names)}, received {' and '.join(named) or 'none'}; each is a condition of its own"
             raise FaultsError([((), reason)])
         return self
 
@@ -145,7 +145,7 @@ class SourceSettings(Declaration):
 
     @model_validator(mode="after")
     def _names_whole_dates(self) -> Self:
-        present = [part for part in DATE_PARTS if part in self.path]
+        present = [placeholder for placeholder in DATE_PARTS if placeholder in self.path]
         if present and len(present) < len(DATE_PARTS):
             reason = f"expected all of {', '.join(DATE_PARTS)} or none, received only {', '.join(present)}"
             raise FaultsError([(("path",), reason)])

@@ -117,18 +117,18 @@ def interaction_files(settings: ExampleGenSettings, window: Window) -> Found:
         raise UserError(f"There is no log of {window.day}: data.first_day is {settings.first_day}.")
     if not source.is_daily:
         return _files(source, source.path, None)
-    found = Found()
+    selection = Found()
     faults: list[str] = []
-    for each in window.days:
+    for day in window.days:
         try:
-            of_day = _files(source, _dated(source.path, each), each)
-            found.files.extend(of_day.files)
-            found.passed_over.extend(of_day.passed_over)
+            of_day = _files(source, _dated(source.path, day), day)
+            selection.files.extend(of_day.files)
+            selection.passed_over.extend(of_day.passed_over)
         except UserError as error:
-            if isinstance(error, NotYetThereError) and settings.history_days is None and each < window.start:
-                found.absent.append(each)
+            if isinstance(error, NotYetThereError) and settings.history_days is None and day < window.start:
+                selection.absent.append(day)
             else:
-                faults.append(f"{each}: {error}")
+                faults.append(f"{day}: {error}")
     if faults:
         hint = (
             "Wait until they are written, or set data.first_day, data.window_days, data.catch_up_days or data.history_days where "
@@ -137,7 +137,7 @@ def interaction_files(settings: ExampleGenSettings, window: Window) -> Found:
         raise UserError(
             "\n".join([f"Interactions of {len(faults)} day(s) are missing or unfit:", *_first_few(faults), hint])
         )
-    return found
+    return selection
 
 
 def log_files(settings: ExampleGenSettings, first: date, day: date) -> Found:
@@ -151,19 +151,19 @@ def log_files(settings: ExampleGenSettings, first: date, day: date) -> Found:
     source = settings.interactions
     if not source.is_daily:
         return _files(source, source.path, None)
-    found = Found()
-    for each in sorted({day, *(each for each in _days_on_disk(source.path) if first <= each < day)}):
-        if not settings.is_closed(each):
+    selection = Found()
+    for log_day in sorted({day, *(log_day for log_day in _days_on_disk(source.path) if first <= log_day < day)}):
+        if not settings.is_closed(log_day):
             try:
-                of_day = _files(source, _dated(source.path, each), each)
+                of_day = _files(source, _dated(source.path, log_day), log_day)
             except UserError as error:
-                if isinstance(error, NotYetThereError) and each < day:
-                    found.absent.append(each)
+                if isinstance(error, NotYetThereError) and log_day < day:
+                    selection.absent.append(log_day)
                     continue
-                raise UserError(f"{each}: {error}") from error
-            found.files.extend(of_day.files)
-            found.passed_over.extend(of_day.passed_over)
-    return found
+                raise UserError(f"{log_day}: {error}") from error
+            selection.files.extend(of_day.files)
+            selection.passed_over.extend(of_day.passed_over)
+    return selection
 
 
 def first_to_see(settings: ExampleGenSettings, day: date, goes_on: bool, changing: Collection[str]) -> date | None:
@@ -207,23 +207,23 @@ def newest_files(source: SourceSettings, day: date, what: str, first: date | Non
     """
     if not source.is_daily:
         return _files(source, source.path, None)
-    snapshots = [each for each in _days_on_disk(source.path) if each <= day]
+    snapshots = [snapshot for snapshot in _days_on_disk(source.path) if snapshot <= day]
     if not snapshots:
         raise UserError(f"No {what} of {day} or before at {source.path}.")
     oldest = max(snapshots)
-    found = _files(source, _dated(source.path, oldest), oldest)
-    for each in sorted(snapshots, reverse=True)[1:]:
+    selection = _files(source, _dated(source.path, oldest), oldest)
+    for snapshot in sorted(snapshots, reverse=True)[1:]:
         if first is None or oldest < first:
             break
         try:
-            of_day = _files(source, _dated(source.path, each), each)
+            of_day = _files(source, _dated(source.path, snapshot), snapshot)
         except NotYetThereError:
-            found.absent.append(each)
+            selection.absent.append(snapshot)
             continue
-        found.files.extend(of_day.files)
-        found.passed_over.extend(of_day.passed_over)
-        oldest = each
-    return found
+        selection.files.extend(of_day.files)
+        selection.passed_over.extend(of_day.passed_over)
+        oldest = snapshot
+    return selection
 
 
 def table_days(files: Sequence[SourceFile]) -> list[int]:
@@ -255,16 +255,16 @@ def summary(files: Iterable[SourceFile]) -> dict[str, str | int]:
 
     First and last are folders, or files if one folder has a file for each day.
     """
-    found = list(files)
-    folders = sorted({file.path.rpartition("/")[0] for file in found})
-    has_a_file_a_day = len(folders) == 1 and len({file.day for file in found if file.day}) > 1
-    named = sorted(file.path for file in found) if has_a_file_a_day else folders
+    listed = list(files)
+    folders = sorted({file.path.rpartition("/")[0] for file in listed})
+    has_a_file_a_day = len(folders) == 1 and len({file.day for file in listed if file.day}) > 1
+    named = sorted(file.path for file in listed) if has_a_file_a_day else folders
     return {
         "first": named[0] if named else "",
         "last": named[-1] if named else "",
         "folders": len(folders),
-        "files": len(found),
-        "bytes": sum(file.size for file in found),
+        "files": len(listed),
+        "bytes": sum(file.size for file in listed),
     }
 
 
@@ -306,8 +306,8 @@ def _is_mark(name: str, marker: str | None) -> bool:
 
 
 def _dated(path: str, day: date) -> str:
-    for part, value in zip(DATE_PARTS, (f"{day:%Y}", f"{day:%m}", f"{day:%d}"), strict=True):
-        path = path.replace(part, value)
+    for placeholder, value in zip(DATE_PARTS, (f"{day:%Y}", f"{day:%m}", f"{day:%d}"), strict=True):
+        path = path.replace(placeholder, value)
     return path
 
 
@@ -315,16 +315,16 @@ def _days_on_disk(path: str) -> set[date]:
     """Return the days for which something matches a path with date parts."""
     glob = path.removesuffix(listing.ANY_DEPTH).rstrip("/")
     pattern = re.escape(glob)
-    for part, name, digits in zip(DATE_PARTS, "ymd", (4, 2, 2), strict=True):
-        first, *others = pattern.split(re.escape(part))
+    for placeholder, name, digits in zip(DATE_PARTS, "ymd", (4, 2, 2), strict=True):
+        first, *others = pattern.split(re.escape(placeholder))
         pattern = first + f"(?P<{name}>\\d{{{digits}}})" + f"(?P={name})".join(others)
-        glob = glob.replace(part, "*")
+        glob = glob.replace(placeholder, "*")
     pattern = pattern.replace(r"\*", "[^/]*").replace(r"\?", "[^/]")
     # An empty folder is no catalogue yet, and an object store has none; a broken link is one that cannot be read.
-    present = [each for each in listing.expanded(glob) if not Path(each).is_dir() or any(Path(each).iterdir())]
+    present = [place for place in listing.expanded(glob) if not Path(place).is_dir() or any(Path(place).iterdir())]
     days = set()
-    for each in present:
-        named = re.match(pattern, each)
+    for place in present:
+        named = re.match(pattern, place)
         if named:
             try:
                 days.add(date(int(named["y"]), int(named["m"]), int(named["d"])))

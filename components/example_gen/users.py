@@ -30,19 +30,19 @@ class OfUsers:
         source = source_of(request)
         goes_on, changing = bool(inputs.get("base_model")), request.spec.changing_user_features
         first = sources.first_to_see(request.settings, request.day, goes_on, changing)
-        found = sources.newest_files(source, request.day, "users", first)
+        selection = sources.newest_files(source, request.day, "users", first)
         columns = user_columns(request.spec)
         cleaning = Cleaning(
             source,
             columns,
             key=QUERY_ID,
-            partitions=partitions(found.files),
+            partitions=partitions(selection.files),
             max_id_bytes=request.settings.max_id_bytes,
-            start=sources.start_of_newest(found.files),
+            start=sources.start_of_newest(selection.files),
         )
-        tables = Tables(sources.table_days(found.files), columns_of(changing, columns))
-        finish = FinishCatalogue(before_rows(found.files, source), columns[0].source, QUERY_ID, USERS_SPLIT, tables)
-        return Ingestion("users", found, cleaning, finish, [USERS_SPLIT, *tables.splits])
+        tables = Tables(sources.table_days(selection.files), columns_of(changing, columns))
+        finish = FinishCatalogue(before_rows(selection.files, source), columns[0].source, QUERY_ID, USERS_SPLIT, tables)
+        return Ingestion("users", selection, cleaning, finish, [USERS_SPLIT, *tables.splits])
 
 
 class UserDriver(OfUsers, KeyedDriver):

@@ -29,7 +29,7 @@ def way_out(column: Column, reason: str, values: Sequence[str]) -> str:
         return f"Where this is no fault, say `where: [{condition}]`: such rows are then not asked for."
     spellings = sorted(set(values) & set(NULL_SPELLINGS))
     if reason == SPELLING or (spellings and column.kind in ("number", "numbers", "time")):
-        quoted = ", ".join(f"'{each}'" for each in spellings)
+        quoted = ", ".join(f"'{spelling}'" for spelling in spellings)
         return f"Say `null_values: [{quoted}]` where these stand for a missing value" + (
             ", `null_values: []` where they are ids." if reason == SPELLING else "."
         )
@@ -41,7 +41,7 @@ def way_out(column: Column, reason: str, values: Sequence[str]) -> str:
     if reason == "blanks around it":
         return "Say `trim: true`, or write it without blanks."
     if column.kind == "time" and (units := {unit_of(value) for value in values} - {None, column.time_unit}):
-        (unit, *others) = sorted(str(each) for each in units)
+        (unit, *others) = sorted(str(name) for name in units)
         looks = "ISO 8601" if unit == "iso" else f"{unit} since 1970"
         return (
             f"Several units are mixed: {', '.join([unit, *others])} beside {column.time_unit}."

@@ -102,15 +102,15 @@ class StoppingDistributionExecutor(executor.Executor):
         if previous is None:
             return result
         config = exec_properties[standard_component_specs.DISTRIBUTION_VALIDATOR_CONFIG_KEY]
-        found = []
+        sentences = []
         for split in SPLITS:
             change = _in_words(_read(anomalies, split), config, _load(current, split), _load(previous, split))
-            found += [f"{split} split: {sentence}" for sentence in describe(change)]
-        if found:
+            sentences += [f"{split} split: {sentence}" for sentence in describe(change)]
+        if sentences:
             day, day_before = day_of(current.span), day_of(previous.span)
             raise UserError(
                 f"The interactions of {day} (current) are further from those of {day_before} (previous) than is allowed:\n  "
-                + "\n  ".join(found)
+                + "\n  ".join(sentences)
                 + "\nMend the data, or, where the change is right, widen the limit (drift, least_volume or most_volume of "
                 "the configuration)."
             )

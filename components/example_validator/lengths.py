@@ -54,18 +54,18 @@ def compare(
     """
     of_train, of_eval = mean_length(train, feature), mean_length(held_out, feature)
     of_previous = None if previous is None else mean_length(previous, feature)
-    found = []
+    sentences = []
     if least is not None and of_train < least * of_eval:
-        found.append(
+        sentences.append(
             f"{feature}: in training histories have {of_train:.1f} items on average, held out {of_eval:.1f}. As served ones are as "
             "long as those, or longer, let more days be read for them (data.history_days, data.window_days)."
         )
     if least is not None and of_previous is not None and of_train < least * of_previous:
-        found.append(
+        sentences.append(
             f"{feature}: in training histories have {of_train:.1f} items on average, on the span before {of_previous:.1f}. Are the "
             "logs of earlier days still there?"
         )
-    return Lengths(feature, last, of_train, of_eval, of_previous, tuple(found))
+    return Lengths(feature, last, of_train, of_eval, of_previous, tuple(sentences))
 
 
 def mean_length(statistics: statistics_pb2.DatasetFeatureStatistics, name: str) -> float:

@@ -25,13 +25,13 @@ class StoppingExecutor(executor.Executor):
         """
         result = super().Do(input_dict, output_dict, exec_properties)
         artifact = artifact_utils.get_single_instance(output_dict[standard_component_specs.ANOMALIES_KEY])
-        found = []
+        sentences = []
         for split in artifact_utils.decode_split_names(artifact.split_names):
-            found += [f"{split} split: {anomaly}" for anomaly in describe(_read(artifact, split))]
-        if found:
+            sentences += [f"{split} split: {anomaly}" for anomaly in describe(_read(artifact, split))]
+        if sentences:
             raise UserError(
                 "The data does not keep to its schema:\n  "
-                + "\n  ".join(found)
+                + "\n  ".join(sentences)
                 + "\nMend the data, or, where the data is right, the schema (interactions.pbtxt or catalogue.pbtxt of the dataset)."
             )
         return result

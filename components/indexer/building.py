@@ -116,7 +116,7 @@ def stitch(building: Building) -> None:
         index = faiss_index.load(building.folder(shard))
         searches.append(search_of(items.embeddings, index, plan, building.settings))
         ids.append(items.ids)
-    ascending = sorted(item for each in ids for item in each)
+    ascending = sorted(item for of_shard in ids for item in of_shard)
     building.export(StitchedSearch(searches, ids), ascending, building.columns(ascending), RETRIEVER)
 
 
@@ -142,6 +142,6 @@ def _tune(
 ) -> float:
     k, target, lists = settings.recall_at, settings.recall_target, search.bounds.shape[1]
     progress(f"tunes to a recall@{k} of {target:g}", 0.7)
-    found = tune(search, embeddings, queries, k, target, settings.most_probes(lists))
-    progress(f"{search.probes} of {lists} lists find {found:.3f} of the exact first {k}", 0.8)
-    return found
+    recall = tune(search, embeddings, queries, k, target, settings.most_probes(lists))
+    progress(f"{search.probes} of {lists} lists find {recall:.3f} of the exact first {k}", 0.8)
+    return recall

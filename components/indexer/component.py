@@ -120,9 +120,9 @@ class IndexerExecutor(base_beam_executor.BaseBeamExecutor):
     def _renew(self, input_dict: dict[str, list[types.Artifact]], tower: str, folder: str, shards: int) -> None:
         """Write the embeddings of a changed catalogue; only new and changed items are embedded."""
         base, changes = (artifact_utils.get_single_uri(input_dict[key]) for key in ("base_index", "changes"))
-        if (found := files.read_description(base).shards) != shards:
+        if (base_shards := files.read_description(base).shards) != shards:
             raise UserError(
-                f"indexer.shards: expected {found}, as in the version that is refreshed, received {shards}. Run a day first."
+                f"indexer.shards: expected {base_shards}, as in the version that is refreshed, received {shards}. Run a day first."
             )
         embedded, gone = os.path.join(folder, "changed"), read_gone(changes)
         with self._make_beam_pipeline() as pipeline:

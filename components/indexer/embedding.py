@@ -121,21 +121,21 @@ class EmbedCatalogue(beam.PTransform):
         width = self._tower.width
         paths = matching_paths(self._catalogue)
         size = sum(tf.io.gfile.stat(path).length for path in paths)
-        parts = self._shards * max(1, -(-size // (PART_BYTES * self._shards)))
+        partitions = self._shards * max(1, -(-size // (PART_BYTES * self._shards)))
         items = (
             pipeline
             | "Files" >> beam.Create(paths)
             | "Spread" >> beam.Reshuffle()
-            | "Read" >> beam.FlatMap(_read_items, self._prepare, parts)
+            | "Read" >> beam.FlatMap(_read_items, self._prepare, partitions)
         )
         every_part = pipeline | "Parts" >> beam.Create(
-            [(part, None) for part in range(parts)]
+            [(partition, None) for partition in range(partitions)]
         )  # includes parts without items
         return (
             (items, every_part)
             | beam.Flatten()
             | "BringTogether" >> beam.GroupByKey()
-            | "EmbedAndWrite" >> beam.Map(_embed_part, self._tower, self._folder, parts, width)
+            | "EmbedAndWrite" >> beam.Map(_embed_part, self._tower, self._folder, partitions, width)
         )
 
 
@@ -191,19 +191,19 @@ def _as_it_is(example: bytes) -> list[Item]:
     return [(candidate_id(example), example)]
 
 
-def _read_items(path: str, prepare: Callable[[bytes], Iterable[Item]], parts: int) -> Iterator[tuple[int, Item]]:
+def _read_items(path: str, prepare: Callable[[bytes], Iterable[Item]], partitions: int) -> Iterator[tuple[int, Item]]:
     for examples in read_serialized([path]):
         for example in examples:
             for item, prepared in prepare(example):
-                yield partition_of(item, parts), (item, prepared)
+                yield partition_of(item, partitions), (item, prepared)
 
 
 def _embed_part(
-    element: tuple[int, Iterable[Item | None]], tower: LoadedTower, folder: str, parts: int, width: int
+    element: tuple[int, Iterable[Item | None]], tower: LoadedTower, folder: str, partitions: int, width: int
 ) -> None:
-    part, items = element
+    partition, items = element
     ordered = sorted(item for item in items if item)
-    files.write_part(folder, part, parts, width, _embedded(ordered, tower))
+    files.write_part(folder, partition, partitions, width, _embedded(ordered, tower))
 
 
 def _embed_queries(chosen: list[Item], tower: LoadedTower, path: str) -> None:

@@ -48,10 +48,10 @@ class FaissIndex:
         """The division into lists; None for a flat index."""
         if not isinstance(self._index, faiss.IndexIVF):
             return None
-        kept: Any = self._index.invlists
-        sizes = np.array([kept.list_size(number) for number in range(kept.nlist)])
-        rows = [faiss.rev_swig_ptr(kept.get_ids(number), int(size)) for number, size in enumerate(sizes) if size]
-        return InvertedLists(self._index.quantizer.reconstruct_n(0, kept.nlist), sizes, np.concatenate(rows))
+        inverted: Any = self._index.invlists
+        sizes = np.array([inverted.list_size(number) for number in range(inverted.nlist)])
+        rows = [faiss.rev_swig_ptr(inverted.get_ids(number), int(size)) for number, size in enumerate(sizes) if size]
+        return InvertedLists(self._index.quantizer.reconstruct_n(0, inverted.nlist), sizes, np.concatenate(rows))
 
     @property
     def vectors(self) -> NDArray[np.float32]:
@@ -128,8 +128,8 @@ def build(
         centroids, list_of_item = _divided(embeddings, plan.lists, seed, queries)
         quantizer.add(centroids)
         ivf.is_trained = True
-        kept: Any = ivf
-        kept.add_core(len(embeddings), faiss.swig_ptr(embeddings), None, faiss.swig_ptr(list_of_item))
+        untyped: Any = ivf
+        untyped.add_core(len(embeddings), faiss.swig_ptr(embeddings), None, faiss.swig_ptr(list_of_item))
     return FaissIndex(ivf)
 
 

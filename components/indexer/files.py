@@ -94,27 +94,27 @@ class Description:
 
 def summed_up(shards: Sequence[Description]) -> Description:
     """Describe a divided index."""
-    found = [each.recall for each in shards if each.recall is not None]
-    divided = [each for each in shards if each.kind == "ivf"]
+    recalls = [shard.recall for shard in shards if shard.recall is not None]
+    divided = [shard for shard in shards if shard.kind == "ivf"]
     return replace(
         shards[0],
         kind="ivf" if divided else "flat",
-        items=sum(each.items for each in shards),
-        lists=sum(each.lists or 0 for each in divided) or None,
-        probes=sum(each.probes or 0 for each in divided) or None,
-        recall=min(found) if found else None,
+        items=sum(shard.items for shard in shards),
+        lists=sum(shard.lists or 0 for shard in divided) or None,
+        probes=sum(shard.probes or 0 for shard in divided) or None,
+        recall=min(recalls) if recalls else None,
     )
 
 
 def write_part(
-    folder: str, part: int, parts: int, width: int, batches: Iterable[tuple[list[bytes], NDArray[np.float32]]]
+    folder: str, partition: int, partitions: int, width: int, batches: Iterable[tuple[list[bytes], NDArray[np.float32]]]
 ) -> None:
     """Write a part under a temporary name and rename it when complete.
 
     Args:
         folder: where to; it need not be there.
-        part: its number, from 0.
-        parts: how many there are.
+        partition: its number, from 0.
+        partitions: how many there are.
         width: of the embeddings.
         batches: ids and their [batch, width] embeddings; none where the part is empty.
     """
@@ -125,7 +125,7 @@ def write_part(
             lists = pa.FixedSizeListArray.from_arrays(pa.array(embeddings.reshape(-1)), width)
             writer.write_batch(pa.record_batch([pa.array(ids, pa.binary()), lists], schema=schema))
     fileio.makedirs(folder)
-    write_whole(os.path.join(folder, _part_name(part, parts)), sink.getvalue().to_pybytes())
+    write_whole(os.path.join(folder, _part_name(partition, partitions)), sink.getvalue().to_pybytes())
 
 
 def write_renewed(
@@ -141,10 +141,10 @@ def write_renewed(
         shard: the shard.
     """
     ids, width = pa.array(base.ids, pa.binary()), base.embeddings.shape[1]
-    kept = np.flatnonzero(~pc.is_in(ids, value_set=gone).to_numpy(zero_copy_only=False))
-    parts = 2 * shard.of
-    write_part(folder, shard.number, parts, width, [(ids.take(kept).to_pylist(), base.embeddings[kept])])
-    write_part(folder, shard.of + shard.number, parts, width, [(changed.ids, changed.embeddings)])
+    common = np.flatnonzero(~pc.is_in(ids, value_set=gone).to_numpy(zero_copy_only=False))
+    partitions = 2 * shard.of
+    write_part(folder, shard.number, partitions, width, [(ids.take(common).to_pylist(), base.embeddings[common])])
+    write_part(folder, shard.of + shard.number, partitions, width, [(changed.ids, changed.embeddings)])
 
 
 def read(folder: str, shard: Shard = WHOLE, on_disk: bool = False) -> ItemEmbeddings:
@@ -228,21 +228,23 @@ def _schema(width: int) -> pa.Schema:
     return pa.schema([(CANDIDATE_ID, pa.binary()), (EMBEDDING, pa.list_(pa.float32(), width))])
 
 
-def _part_name(part: int, parts: int) -> str:
-    return f"items-{part:05d}-of-{parts:05d}.arrow"
+def _part_name(partition: int, partitions: int) -> str:
+    return f"items-{partition:05d}-of-{partitions:05d}.arrow"
 
 
 def _part_names(folder: str) -> list[str]:
     names = fileio.listdir(folder) if fileio.isdir(folder) else []
-    found = {name: match for name in names if (match := PART_NAME.fullmatch(name))}
-    if not found:
+    matches = {name: match for name in names if (match := PART_NAME.fullmatch(name))}
+    if not matches:
         raise _unreadable(folder, "items-*.arrow, found none")
-    expected = {_part_name(part, int(match[1])) for match in found.values() for part in range(int(match[1]))}
-    if len({match[1] for match in found.values()}) > 1:
-        raise _unreadable(folder, f"the parts of one catalogue, found {', '.join(sorted(found))}")
-    if expected != found.keys():
-        raise _unreadable(folder, f"all parts, found none of the name {', '.join(sorted(expected - found.keys()))}")
-    return sorted(found)
+    expected = {
+        _part_name(partition, int(match[1])) for match in matches.values() for partition in range(int(match[1]))
+    }
+    if len({match[1] for match in matches.values()}) > 1:
+        raise _unreadable(folder, f"the parts of one catalogue, found {', '.join(sorted(matches))}")
+    if expected != matches.keys():
+        raise _unreadable(folder, f"all parts, found none of the name {', '.join(sorted(expected - matches.keys()))}")
+    return sorted(matches)
 
 
 def _gather(tables: list[pa.Table], order: NDArray[np.int64], embeddings: NDArray[np.float32]) -> None:
@@ -275,8 +277,8 @@ def _read_part(folder: str, name: str, on_disk: bool = False) -> pa.Table:
         raise _unreadable(folder, f"Arrow IPC in {name}, found something else: {error}") from error
     kind = table.schema.field(EMBEDDING).type if EMBEDDING in table.column_names else pa.null()
     if not pa.types.is_fixed_size_list(kind) or table.schema != _schema(kind.list_size):
-        found = ", ".join(f"{field.name}: {field.type}" for field in table.schema)
-        raise _unreadable(folder, f"ids and embeddings in {name}, found {found}")
+        columns = ", ".join(f"{field.name}: {field.type}" for field in table.schema)
+        raise _unreadable(folder, f"ids and embeddings in {name}, found {columns}")
     return table
 
 

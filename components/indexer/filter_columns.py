@@ -30,8 +30,8 @@ def read(
         ids: ids of the shard's items; the n-th row is the n-th item's.
         shard: the shard; by default the whole catalogue.
     """
-    parts = [_of_shard(_columns(batch, filters), shard) for batch in read_serialized(catalogue)]
-    rows = pa.concat_tables(parts)
+    tables = [_of_shard(_columns(batch, filters), shard) for batch in read_serialized(catalogue)]
+    rows = pa.concat_tables(tables)
     order = pc.index_in(pa.array(ids, pa.binary()), value_set=rows.column(CANDIDATE_ID).combine_chunks())
     return rows.drop_columns([CANDIDATE_ID]).take(order).combine_chunks()
 
@@ -44,12 +44,12 @@ def sample(ids: Sequence[bytes], shards: int = 1) -> NDArray[np.float32]:
         shards: the number of retrievers that the items are divided among; in each shard, that share is at most s.
     """
     if shards > 1:
-        own, numbers = np.array([partition_of(each, shards) for each in ids]), np.zeros(len(ids), np.float32)
+        item_shards, numbers = np.array([partition_of(item, shards) for item in ids]), np.zeros(len(ids), np.float32)
         for shard in range(shards):
-            rows = np.flatnonzero(own == shard)
+            rows = np.flatnonzero(item_shards == shard)
             numbers[rows] = sample([ids[row] for row in rows.tolist()])
         return numbers
-    digests = np.array([digest(each, 8) for each in ids])
+    digests = np.array([digest(item, 8) for item in ids])
     places = np.empty(len(ids), np.int64)
     places[np.argsort(digests, kind="stable")] = np.arange(len(ids))
     return (places / len(ids)).astype(np.float32)
@@ -58,7 +58,7 @@ def sample(ids: Sequence[bytes], shards: int = 1) -> NDArray[np.float32]:
 def _of_shard(rows: pa.Table, shard: Shard) -> pa.Table:
     if shard == WHOLE:
         return rows
-    return rows.filter(pa.array([shard.has(each) for each in rows.column(CANDIDATE_ID).to_pylist()], pa.bool_()))
+    return rows.filter(pa.array([shard.has(item) for item in rows.column(CANDIDATE_ID).to_pylist()], pa.bool_()))
 
 
 def _columns(serialized: list[bytes], filters: Mapping[str, FilterColumn]) -> pa.Table:

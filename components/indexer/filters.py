@@ -121,8 +121,8 @@ class Filters(tf.Module):
             def meets(column: "_Ids | _Numbers" = column, is_own: tf.Tensor = is_own) -> tf.Tensor:
                 return column(tf.boolean_mask(operators, is_own), tf.boolean_mask(values, is_own))
 
-            own = tf.cond(tf.reduce_any(is_own), meets, lambda: tf.ones([self._items], tf.bool))
-            passing = passing & own
+            met = tf.cond(tf.reduce_any(is_own), meets, lambda: tf.ones([self._items], tf.bool))
+            passing = passing & met
         return passing
 
 
@@ -189,17 +189,17 @@ class _Numbers(tf.Module):
 
     def __call__(self, operators: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
         """Evaluate [n] operators and values to [items] bool."""
-        own = self.numbers.read_value()
+        numbers = self.numbers.read_value()
         asked = tf.cast(tf.strings.to_number(values, tf.float64), tf.float32)
         infinite = tf.constant(np.inf, tf.float32)
         lowest = tf.reduce_max(tf.where(operators == AT_LEAST, asked, -infinite))
         highest = tf.reduce_min(tf.where(operators == AT_MOST, asked, infinite))
         has_range = tf.reduce_any((operators == AT_LEAST) | (operators == AT_MOST))
-        in_range = ((own >= lowest) & (own <= highest)) | ~has_range
+        in_range = ((numbers >= lowest) & (numbers <= highest)) | ~has_range
 
         def have(operator: str) -> tf.Tensor:
             # Sorted, so that the comparisons do not grow with the conditions; the last entry is for no condition.
             chosen = tf.concat([tf.sort(tf.boolean_mask(asked, operators == operator)), [np.nan]], axis=0)
-            return tf.gather(chosen, tf.searchsorted(chosen[:-1], own)) == own
+            return tf.gather(chosen, tf.searchsorted(chosen[:-1], numbers)) == numbers
 
         return in_range & (have(ANY_OF) | ~tf.reduce_any(operators == ANY_OF)) & ~have(NONE_OF)

@@ -99,8 +99,8 @@ class Retriever(tf.Module):
         @tf.function(autograph=False, input_signature=[tf.TensorSpec([None], tf.string, name="examples"), k_spec])
         def retrieve_by_examples(examples: tf.Tensor, k: tf.Tensor) -> dict[str, tf.Tensor]:
             parsed = tf.io.parse_example(examples, {name: tf.io.VarLenFeature(tf.string) for name in (EXCLUDE, WHERE)})
-            given = {name: tf.sparse.to_dense(each) for name, each in parsed.items()}
-            return self._retrieve(by_examples(examples=examples), {K: k, **given})
+            dense = {name: tf.sparse.to_dense(values) for name, values in parsed.items()}
+            return self._retrieve(by_examples(examples=examples), {K: k, **dense})
 
         embedding_spec = tf.TensorSpec([None, width], tf.float32, name=EMBEDDING)
 
@@ -153,18 +153,18 @@ class Retriever(tf.Module):
             most = tf.minimum(tf.reduce_max(tf.concat([k, [1]], axis=0)), tf.shape(self.ids)[0])
             where = tf.identity(where)
         if self.filters is None:
-            found = self._best(asked, most, exclude, None)
+            hits = self._best(asked, most, exclude, None)
         else:
-            found = tf.cond(
+            hits = tf.cond(
                 tf.reduce_all(where == ""),
                 lambda: self._best(asked, most, exclude, None),
                 lambda: self._best(asked, most, exclude, self._passing(where)),
             )
-        there = (found.scores > NO_SCORE) & (tf.range(most) < k[:, tf.newaxis])
-        ids = tf.gather(self.ids.read_value(), tf.maximum(found.rows, 0))
+        is_valid = (hits.scores > NO_SCORE) & (tf.range(most) < k[:, tf.newaxis])
+        ids = tf.gather(self.ids.read_value(), tf.maximum(hits.rows, 0))
         return {
-            ITEM_IDS: tf.where(there, ids, tf.constant("")),
-            SCORES: tf.where(there, found.scores, NO_SCORE),
+            ITEM_IDS: tf.where(is_valid, ids, tf.constant("")),
+            SCORES: tf.where(is_valid, hits.scores, NO_SCORE),
         }
 
     def _best(self, asked: dict[str, tf.Tensor], most: tf.Tensor, exclude: tf.Tensor, passing: Passing | None) -> Found:
@@ -175,23 +175,21 @@ class Retriever(tf.Module):
         apart = tf.concat([unwanted, repeated], axis=1)
         # Retrieve as many more as could be left out, so that enough remain.
         k = tf.minimum(most + tf.shape(apart)[1], tf.shape(self.ids)[0])
-        found = self._find(queries, k) if passing is None else self._find_passing(queries, k, passing)
-        found = self._without(found, apart)
+        hits = self._find(queries, k) if passing is None else self._find_passing(queries, k, passing)
+        hits = self._without(hits, apart)
         if REPEATED in asked:
             again = self._without(self._repeated(queries, repeated, asked[BONUSES]), unwanted)
             if passing is not None:
                 again = Found(tf.where(passing.of_rows(again.rows), again.scores, NO_SCORE), again.rows)
-            return first(
-                Found(*(tf.concat(pair, axis=1) for pair in zip(found, again, strict=True))), self.places, most
-            )
-        scores, places = tf.math.top_k(found.scores, most)
-        return Found(scores, tf.gather(found.rows, places, batch_dims=1))
+            return first(Found(*(tf.concat(pair, axis=1) for pair in zip(hits, again, strict=True))), self.places, most)
+        scores, places = tf.math.top_k(hits.scores, most)
+        return Found(scores, tf.gather(hits.rows, places, batch_dims=1))
 
-    def _without(self, found: Found, unwanted: tf.Tensor) -> Found:
+    def _without(self, hits: Found, unwanted: tf.Tensor) -> Found:
         """Give `NO_SCORE` to found items with these fingerprints, [batch, n]."""
-        candidates = tf.gather(self.fingerprints.read_value(), tf.maximum(found.rows, 0))
+        candidates = tf.gather(self.fingerprints.read_value(), tf.maximum(hits.rows, 0))
         is_unwanted = tf.reduce_any(candidates[:, :, tf.newaxis] == unwanted[:, tf.newaxis, :], axis=2)
-        return Found(tf.where(is_unwanted, NO_SCORE, found.scores), found.rows)
+        return Found(tf.where(is_unwanted, NO_SCORE, hits.scores), hits.rows)
 
     def _repeated(self, queries: tf.Tensor, repeated: tf.Tensor, bonuses: tf.Tensor) -> Found:
         """Score the items with these fingerprints, [batch, n], with their bonuses; `NO_SCORE` for unknown items."""

@@ -119,27 +119,30 @@ class ListSearch(tf.Module):
         rows[slots] = np.arange(len(slots))
         self.rows = tf.Variable(rows.reshape(-1, BLOCK), trainable=False, name="rows")
         self.slots = tf.Variable(slots.astype(np.int32), trainable=False, name="slots")
-        kept = np.zeros((len(rows), embeddings.shape[1]), np.float32)
-        kept[slots] = embeddings[lists.order]
+        padded = np.zeros((len(rows), embeddings.shape[1]), np.float32)
+        padded[slots] = embeddings[lists.order]
         self.steps = None
         if vectors == "int8":
-            steps = np.maximum(np.abs(kept).max(axis=1), np.finfo(np.float32).tiny) / 127
-            kept = np.rint(kept / steps[:, np.newaxis]).astype(np.int8)
+            steps = np.maximum(np.abs(padded).max(axis=1), np.finfo(np.float32).tiny) / 127
+            padded = np.rint(padded / steps[:, np.newaxis]).astype(np.int8)
             self.steps = tf.Variable(steps.reshape(-1, BLOCK), trainable=False, name="steps")
-        blocks_of_vectors = kept.reshape(-1, BLOCK, kept.shape[1])
+        blocks_of_vectors = padded.reshape(-1, BLOCK, padded.shape[1])
         self.vectors = tf.Variable(tf.cast(blocks_of_vectors, vectors), trainable=False, name="vectors")
 
     def __call__(self, queries: tf.Tensor, k: tf.Tensor, passing: Passing | None = None) -> Found:
         """Search; see the module."""
         # Read once, as a whole: a gather from the variable would turn every later read of it into a copy.
-        blocks, bounds, rows, slots = (each.read_value() for each in (self.vectors, self.bounds, self.rows, self.slots))
+        blocks, bounds, rows, slots = (
+            variable.read_value() for variable in (self.vectors, self.bounds, self.rows, self.slots)
+        )
         steps = None if self.steps is None else self.steps.read_value()
         nearest = tf.matmul(queries, self.centroids, transpose_b=True)
 
         def in_blocks(query: tf.Tensor, numbers: tf.Tensor | None, mask: tf.Tensor | None = None) -> Found:
             """Search blocks, at least one; None for all."""
             vectors, of_blocks, of_steps = (
-                each if each is None or numbers is None else tf.gather(each, numbers) for each in (blocks, rows, steps)
+                tensor if tensor is None or numbers is None else tf.gather(tensor, numbers)
+                for tensor in (blocks, rows, steps)
             )
             of_blocks = tf.reshape(of_blocks, [-1])
             scores = _products(tf.reshape(vectors, [-1, blocks.shape[2]]), query)
@@ -148,9 +151,9 @@ class ListSearch(tf.Module):
             passes = of_blocks >= 0
             if mask is not None:
                 passes &= tf.gather(mask, tf.maximum(of_blocks, 0))
-            found = best(tf.where(passes, scores, NO_SCORE), k)
-            found_rows = tf.gather(of_blocks, tf.maximum(found.rows, 0))
-            return Found(found.scores, tf.where(found.rows >= 0, found_rows, NOTHING))
+            hits = best(tf.where(passes, scores, NO_SCORE), k)
+            found_rows = tf.gather(of_blocks, tf.maximum(hits.rows, 0))
+            return Found(hits.scores, tf.where(hits.rows >= 0, found_rows, NOTHING))
 
         def in_lists(query: tf.Tensor, probes: tf.Tensor, mask: tf.Tensor | None = None) -> Found:
             starts, ends = tf.unstack(tf.gather(bounds, probes, axis=1))
@@ -162,14 +165,14 @@ class ListSearch(tf.Module):
                 passing_rows = tf.cast(tf.where(mask)[:, 0], tf.int32)
                 places = tf.gather(slots, passing_rows)
                 scores = _products(tf.gather(tf.reshape(blocks, [-1, blocks.shape[2]]), places), query)
-                found = best(scores if steps is None else scores * tf.gather(tf.reshape(steps, [-1]), places), k)
+                hits = best(scores if steps is None else scores * tf.gather(tf.reshape(steps, [-1]), places), k)
                 padded = tf.concat([passing_rows, [NOTHING]], axis=0)  # so that there is one row if nothing passes
-                return Found(found.scores, tf.gather(padded, tf.where(found.rows >= 0, found.rows, left)))
+                return Found(hits.scores, tf.gather(padded, tf.where(hits.rows >= 0, hits.rows, left)))
 
             def in_lists_first() -> Found:
-                found = in_lists(query, probes, mask)
-                is_short = tf.math.count_nonzero(found.rows >= 0, dtype=tf.int32) < tf.minimum(k, left)
-                return tf.cond(is_short, in_all_that_pass, lambda: found)
+                hits = in_lists(query, probes, mask)
+                is_short = tf.math.count_nonzero(hits.rows >= 0, dtype=tf.int32) < tf.minimum(k, left)
+                return tf.cond(is_short, in_all_that_pass, lambda: hits)
 
             share = tf.cast(left, tf.float32) / len(self.order)
             is_little = share * self.bounds.shape[1] <= tf.cast(tf.size(probes), tf.float32)
@@ -182,7 +185,7 @@ class ListSearch(tf.Module):
             probes = self._probes_at(self._depth(k, left))
             nearest_lists = tf.math.top_k(nearest, tf.reduce_max(probes)).indices
             return tf.map_fn(
-                lambda each: of_passing(each[0], each[1][: probes[each[2]]], masks[each[2]], left[each[2]]),
+                lambda entry: of_passing(entry[0], entry[1][: probes[entry[2]]], masks[entry[2]], left[entry[2]]),
                 (queries, nearest_lists, number),
                 fn_output_signature=shape,
                 parallel_iterations=self._parallel,
@@ -191,12 +194,12 @@ class ListSearch(tf.Module):
         nearest_lists = tf.math.top_k(nearest, self._probes_at(tf.cast(k, tf.float32))).indices
 
         def alone() -> Found:
-            found = in_lists(queries[0], nearest_lists[0])
-            return Found(found.scores[tf.newaxis], found.rows[tf.newaxis])
+            hits = in_lists(queries[0], nearest_lists[0])
+            return Found(hits.scores[tf.newaxis], hits.rows[tf.newaxis])
 
         def side_by_side() -> Found:
             return tf.map_fn(
-                lambda each: in_lists(*each),
+                lambda entry: in_lists(*entry),
                 (queries, nearest_lists),
                 fn_output_signature=shape,
                 parallel_iterations=self._parallel,
@@ -237,13 +240,11 @@ class ListSearch(tf.Module):
 
 def best(scores: tf.Tensor, k: tf.Tensor) -> Found:
     """Return the best k of [..., rows] scores, [..., k]."""
-    found = tf.math.top_k(scores, tf.minimum(k, tf.shape(scores)[-1]))
-    rows = tf.where(found.values > NO_SCORE, found.indices, NOTHING)
-    missing = k - tf.shape(found.values)[-1]
+    top = tf.math.top_k(scores, tf.minimum(k, tf.shape(scores)[-1]))
+    rows = tf.where(top.values > NO_SCORE, top.indices, NOTHING)
+    missing = k - tf.shape(top.values)[-1]
     padding = [[0, 0]] * (scores.shape.rank - 1) + [[0, missing]]
-    return Found(
-        tf.pad(found.values, padding, constant_values=NO_SCORE), tf.pad(rows, padding, constant_values=NOTHING)
-    )
+    return Found(tf.pad(top.values, padding, constant_values=NO_SCORE), tf.pad(rows, padding, constant_values=NOTHING))
 
 
 def _products_of_rows(vectors: tf.Tensor, queries: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:

@@ -74,12 +74,12 @@ class IndexerSettings(Declaration):
             raise FaultsError([(("stitched",), "expected more than one of indexer.shards beside it, received 1")])
         if self.kind == "flat":
             reason = "a flat index has none; leave it out, or take kind: ivf"
-            given: list[KeyPath] = [(name,) for name in ("lists", "probes") if getattr(self, name) is not None]
+            paths: list[KeyPath] = [(name,) for name in ("lists", "probes") if getattr(self, name) is not None]
             if self.vectors != "float32":
-                given.append(("vectors",))
+                paths.append(("vectors",))
                 reason = "a flat index is exact and keeps float32; leave it out, or take kind: ivf"
-            if given:
-                raise FaultsError([(path, reason) for path in given])
+            if paths:
+                raise FaultsError([(path, reason) for path in paths])
         if self.lists and self.probes and self.probes > self.lists:
             raise FaultsError([(("probes",), f"expected at most the {self.lists} lists, received {self.probes}")])
         return self

@@ -31,4 +31,4 @@ WHOLE = Shard(0, 1)
 
 def shards_of(number: int) -> list[Shard]:
     """Return all shards of a catalogue."""
-    return [Shard(each, number) for each in range(number)]
+    return [Shard(index, number) for index in range(number)]

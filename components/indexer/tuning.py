@@ -46,8 +46,8 @@ def tune(
         return recalls(search, embeddings, queries, exact)
 
     def reaches(probes: int) -> bool:
-        found = found_with(probes)
-        return bool(found.mean() - LOWER_END * found.std() / np.sqrt(len(found)) >= target)
+        shares = found_with(probes)
+        return bool(shares.mean() - LOWER_END * shares.std() / np.sqrt(len(shares)) >= target)
 
     search.probes = fewest(reaches, most)
     return float(found_with(search.probes).mean())
@@ -88,13 +88,13 @@ def recalls(
     """
     k = exact.shape[1]
     # k is an argument, as it is served: of conditions on a constant TensorFlow leaves loops that its optimizer cannot sort.
-    found = tf.function(
+    traced = tf.function(
         lambda batch, k: search(batch, k).rows,
         autograph=False,
         input_signature=[tf.TensorSpec([None, queries.shape[1]], tf.float32), tf.TensorSpec([], tf.int32)],
     )
     batches = (queries[start : start + BATCH] for start in range(0, len(queries), BATCH))
-    rows = np.concatenate([found(tf.constant(batch), tf.constant(k)).numpy() for batch in batches])
+    rows = np.concatenate([traced(tf.constant(batch), tf.constant(k)).numpy() for batch in batches])
     scores = np.einsum("qw,qkw->qk", queries, embeddings[search.order[rows]])
     right = (rows >= 0) & (scores >= exact[:, -1:] - TIE)
     shares: NDArray[np.float64] = right.mean(axis=1)

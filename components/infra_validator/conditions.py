@@ -16,14 +16,18 @@ def conditions(columns: pa.Table) -> list[str]:
     Args:
         columns: what items are filtered by, a row an item; see `components.indexer.filter_columns`.
     """
-    return [each for name in columns.column_names for each in _of(name, columns.column(name).combine_chunks())]
+    return [
+        condition for name in columns.column_names for condition in _of(name, columns.column(name).combine_chunks())
+    ]
 
 
 def _of(name: str, column: pa.Array) -> Iterator[str]:
     if pa.types.is_list(column.type):
         counts = pc.value_counts(pc.list_flatten(column))
         ids = [
-            (each["counts"], each["values"].decode(errors="replace")) for each in counts.to_pylist() if each["values"]
+            (entry["counts"], entry["values"].decode(errors="replace"))
+            for entry in counts.to_pylist()
+            if entry["values"]
         ]
         if ids:
             (_, fewest), (_, most) = min(ids), max(ids)
@@ -37,9 +41,9 @@ def _of(name: str, column: pa.Array) -> Iterator[str]:
 
 def with_condition(examples: list[bytes], condition: str) -> list[bytes]:
     """Return serialised Examples of the same queries that ask for items that meet a condition."""
-    made = []
+    extended = []
     for serialized in examples:
         example = tf.train.Example.FromString(serialized)
         example.features.feature[WHERE].bytes_list.value[:] = [condition.encode()]
-        made.append(example.SerializeToString())
-    return made
+        extended.append(example.SerializeToString())
+    return extended

@@ -42,12 +42,12 @@ class Differences:
     differing: int = 0
     largest: float = 0.0
 
-    def compare(self, one: Embeddings, other: Embeddings, allowed: float) -> None:
+    def compare(self, left: Embeddings, right: Embeddings, allowed: float) -> None:
         """Compare [batch, values] of both sides. NaN differs from everything."""
-        if one.shape != other.shape:
-            distances = np.full(len(other), np.inf)
+        if left.shape != right.shape:
+            distances = np.full(len(right), np.inf)
         else:
-            distances = np.nan_to_num(np.abs(one - other).max(axis=1, initial=0.0), nan=np.inf)
+            distances = np.nan_to_num(np.abs(left - right).max(axis=1, initial=0.0), nan=np.inf)
         self.asked += len(distances)
         self.differing += int((distances > allowed).sum())
         self.largest = max(self.largest, float(distances.max(initial=0.0)))
@@ -122,13 +122,13 @@ class Parity:
             k: the number of items asked for, at most the number of items.
             repeats: the trained model's bonuses for the histories' items, in NumPy; None without repeats.
         """
-        rows = np.array([[self._rows.get(item, -1) for item in each] for each in ids.tolist()]).reshape(
+        rows = np.array([[self._rows.get(item, -1) for item in items] for items in ids.tolist()]).reshape(
             len(queries), -1
         )
         is_item = rows >= 0
         # Lists may hold fewer than k; exact search, and search among items that meet a condition, must find all that exist.
         strange = (ids != b"") & ~is_item
-        twice = [len(set(row[each])) < each.sum() for row, each in zip(rows, is_item, strict=True)]
+        twice = [len(set(of_query[mask])) < mask.sum() for of_query, mask in zip(rows, is_item, strict=True)]
         short = self._finds_all & (is_item.sum(axis=1) < k)
         self._strange += int((strange.any(axis=1) | twice | short).sum())
         bonuses = repeats and self._bonuses(repeats)
@@ -167,8 +167,8 @@ class Parity:
         scores = np.einsum("pw,pw->p", queries[number], self._items.embeddings[bonuses.rows]) + bonuses.values
         last = np.where((rows >= 0).all(axis=1), products.min(axis=1), NO_SCORE)
         size = len(self._rows)
-        found = (np.arange(len(rows))[:, np.newaxis] * size + rows)[rows >= 0]
-        above = np.where(np.isin(number * size + bonuses.rows, found), 0.0, scores - last[number]).astype(np.float32)
+        keys = (np.arange(len(rows))[:, np.newaxis] * size + rows)[rows >= 0]
+        above = np.where(np.isin(number * size + bonuses.rows, keys), 0.0, scores - last[number]).astype(np.float32)
         self._repeated.compare(
             np.maximum(above, 0.0)[:, np.newaxis], np.zeros((len(above), 1), np.float32), 2 * self._score_error
         )
@@ -179,9 +179,12 @@ class Parity:
             f"retriever: {self._strange:,} answers have too few items, a repeated item, or one missing from the index"
         )
         kinds = (*self._served.values(), self._indexed, self._scores, self._repeated, self._exact)
-        found = [*(sentence for kind in kinds for sentence in kind.sentences()), *([strange] if self._strange else [])]
+        sentences = [
+            *(sentence for kind in kinds for sentence in kind.sentences()),
+            *([strange] if self._strange else []),
+        ]
         recall = self._found / max(1, self._asked)
         if self._least_recall is not None and self._asked and recall < self._least_recall:
             least = f"{self._least_recall:g} (evaluator.minimum_index_recall)"
-            found.append(f"retriever: finds {recall:.4f} of the exact first items, expected at least {least}")
-        return found
+            sentences.append(f"retriever: finds {recall:.4f} of the exact first items, expected at least {least}")
+        return sentences

@@ -84,12 +84,12 @@ def lacking_faults(saved_model: Path, version: ServingTensorFlow) -> list[str]:
     """
     model = saved_model_pb2.SavedModel.FromString((saved_model / "saved_model.pb").read_bytes())
     lacking = LACKING[version]
-    found = (fault for node in _nodes(model) for fault in _faults(node, lacking))
-    return [f"TensorFlow {version}, which serves (server.tensorflow), has no {fault}." for fault in sorted(set(found))]
+    faults = (fault for node in _nodes(model) for fault in _faults(node, lacking))
+    return [f"TensorFlow {version}, which serves (server.tensorflow), has no {fault}." for fault in sorted(set(faults))]
 
 
 def _nodes(model: saved_model_pb2.SavedModel) -> Iterator[node_def_pb2.NodeDef]:
-    for graph in (each.graph_def for each in model.meta_graphs):
+    for graph in (meta_graph.graph_def for meta_graph in model.meta_graphs):
         yield from graph.node
         for function in graph.library.function:
             yield from function.node_def

@@ -147,9 +147,11 @@ class Version:
             for examples in islice(_batches(self.queries), 1):
                 filtered += self._filtered(asked, examples, items, columns, is_exact, vectors)
         for examples in islice(_batches(self.catalogue), CHECKED_ITEMS // BATCH):
-            if own := [each for each in examples if shard.has(candidate_id(each))]:
-                served = asked.client.embed(ITEM_TOWER, own).outputs[EMBEDDING]
-                parity.items([candidate_id(each) for each in own], served, self.trained.embed_items(own))
+            if of_shard := [example for example in examples if shard.has(candidate_id(example))]:
+                served = asked.client.embed(ITEM_TOWER, of_shard).outputs[EMBEDDING]
+                parity.items(
+                    [candidate_id(example) for example in of_shard], served, self.trained.embed_items(of_shard)
+                )
         return [*parity.faults(), *filtered]
 
     def _filtered(

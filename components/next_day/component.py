@@ -73,7 +73,7 @@ class NextDayExecutor(base_beam_executor.BaseBeamExecutor):
         counts = through_folder(input_dict.get("counts") or [])
         progress("ranks the day with models of earlier days", 0.0)
         working = os.path.join(folder, WORKING)
-        found = judge_next_day(
+        judged = judge_next_day(
             interactions=[*split_patterns(examples, TRAIN_SPLIT), *split_patterns(examples, EVAL_SPLIT)],
             catalogue=split_patterns(catalogue, judged_split(catalogue)),
             model=models[0].uri,
@@ -86,15 +86,15 @@ class NextDayExecutor(base_beam_executor.BaseBeamExecutor):
             working=working,
         )
         fileio.rmtree(working)
-        return dict(found.metrics), Judgement(
+        return dict(judged.metrics), Judgement(
             model=models[0].id,
             model_span=models[0].get_int_custom_property(recorded.SPAN),
             earlier_model=earlier[0].id if earlier else 0,
             earlier_span=earlier[0].get_int_custom_property(recorded.SPAN) if earlier else 0,
-            interactions=found.interactions,
-            ranked=found.ranked,
-            not_in_catalogue=found.not_in_catalogue,
-            reason="" if found.ranked else "no interaction of the day has an item of its catalogue",
+            interactions=judged.interactions,
+            ranked=judged.ranked,
+            not_in_catalogue=judged.not_in_catalogue,
+            reason="" if judged.ranked else "no interaction of the day has an item of its catalogue",
         )
 
 

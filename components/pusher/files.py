@@ -45,13 +45,13 @@ def exists(path: str) -> bool:
         UserError: TensorFlow has no file system for the address, or no access.
     """
     try:
-        found: bool = fileio.exists(path)
+        is_there: bool = fileio.exists(path)
     except (tf.errors.UnimplementedError, tf.errors.PermissionDeniedError, tf.errors.UnauthenticatedError) as error:
         raise UserError(
             f"{path} cannot be used: {error.message}. Install the file system's plug-in for TensorFlow, see to the "
             "credentials, or name another folder: --set pusher.destination=DIR."
         ) from error
-    return found
+    return is_there
 
 
 def copy(source: Source, target: str) -> dict[str, Digest]:
@@ -66,16 +66,16 @@ def copy(source: Source, target: str) -> dict[str, Digest]:
     names = _names(source)
     for folder in sorted({posixpath.dirname(posixpath.join(target, name)) for name in names}):
         fileio.makedirs(folder)
-    found = {}
+    by_name = {}
     for name in names:
         try:
             with fileio.open(posixpath.join(target, name), "wb") as copied:
-                found[name] = _digest(posixpath.join(source.folder, name), copied)
+                by_name[name] = _digest(posixpath.join(source.folder, name), copied)
         except OSError as error:
-            if store := next((each for each in (target, source.folder) if not _is_local(each)), None):
+            if store := next((place for place in (target, source.folder) if not _is_local(place)), None):
                 raise object_store.fault(store, error) from error
             raise
-    return found
+    return by_name
 
 
 def digests(source: Source) -> dict[str, Digest]:
@@ -87,17 +87,17 @@ def digests(source: Source) -> dict[str, Digest]:
     return {name: _digest(posixpath.join(source.folder, name)) for name in _names(source)}
 
 
-def differences(expected: Mapping[str, Digest], found: Mapping[str, Digest]) -> list[str]:
+def differences(expected: Mapping[str, Digest], actual: Mapping[str, Digest]) -> list[str]:
     """Describe each file that is not as expected, in a sentence."""
     sentences = []
-    for name in sorted({*expected, *found}):
-        if name not in found:
+    for name in sorted({*expected, *actual}):
+        if name not in actual:
             sentences.append(f"{name} is missing")
         elif name not in expected:
             sentences.append(f"{name} does not belong there")
-        elif expected[name].size != found[name].size:
-            sentences.append(f"{name} has {found[name].size:,} bytes instead of {expected[name].size:,}")
-        elif expected[name] != found[name]:
+        elif expected[name].size != actual[name].size:
+            sentences.append(f"{name} has {actual[name].size:,} bytes instead of {expected[name].size:,}")
+        elif expected[name] != actual[name]:
             sentences.append(f"{name} holds something else than was pushed")
     return sentences
 

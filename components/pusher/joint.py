@@ -162,8 +162,8 @@ def sources_of(towers: str, retriever: str, index: str, query_tower: types.Artif
 def _metrics(inputs: Artifacts) -> dict[str, float]:
     """Return the model's metrics over all interactions, without intervals and without NaN."""
     evaluation = artifact_utils.get_single_instance(inputs[EVALUATION_KEY])
-    found = json.loads(evaluation.get_string_custom_property(recorded.METRICS)).get(ALL, {}).get(CANDIDATE, {})
-    return {name: value for name, (value, *_) in found.items() if math.isfinite(value)}
+    metrics = json.loads(evaluation.get_string_custom_property(recorded.METRICS)).get(ALL, {}).get(CANDIDATE, {})
+    return {name: value for name, (value, *_) in metrics.items() if math.isfinite(value)}
 
 
 def _is_withdrawn(inputs: Artifacts) -> bool:

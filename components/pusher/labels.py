@@ -73,8 +73,8 @@ def assign(folder: PushFolder, label: str, version: int) -> dict[str, int]:
         raise UserError(
             f"Expected a label of a letter and up to 62 letters, digits, '.', '_' or '-', received {label!r}."
         )
-    known = folder.manifests()
-    if find(known, version).content not in {each.content for each in in_force(known)}:
+    manifests = folder.manifests()
+    if find(manifests, version).content not in {manifest.content for manifest in in_force(manifests)}:
         raise UserError(
             f"Expected a version that was not rolled back, received {version}. To bring it back: ndr push --rollback --to {version}"
         )
@@ -150,8 +150,8 @@ def _write_models(folder: PushFolder, config: str, labels: Mapping[str, int]) ->
     if lost := labels.keys() - present.keys():
         _log.warning("%s: the versions of the labels %s are gone; the labels are removed", folder.root, _listed(lost))
     positions = [newest_first.index(version) for version in present.values()]
-    kept = max([tf_serving.KEPT_VERSIONS, *(position + 2 for position in positions)])  # itself, and the next push
-    labelled = tf_serving.with_labels(config, present, kept)
+    count = max([tf_serving.KEPT_VERSIONS, *(position + 2 for position in positions)])  # itself, and the next push
+    labelled = tf_serving.with_labels(config, present, count)
     for name, text in {tf_serving.MODEL_CONFIG: labelled, **tf_serving.configs_of_shards(labelled)}.items():
         _write(folder, name, text)
     return present

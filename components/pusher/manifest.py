@@ -85,12 +85,12 @@ def in_force(manifests: Sequence[Manifest]) -> list[Manifest]:
     Args:
         manifests: every version, oldest first.
     """
-    found: list[Manifest] = []
+    remaining: list[Manifest] = []
     for manifest in manifests:
         if manifest.restores is not None:
-            found = [each for each in found if each.content < manifest.content]
-        found.append(manifest)
-    return found
+            remaining = [earlier for earlier in remaining if earlier.content < manifest.content]
+        remaining.append(manifest)
+    return remaining
 
 
 def staying(manifests: Sequence[Manifest], days: int, labelled: Collection[int] = ()) -> list[Manifest]:
@@ -108,13 +108,17 @@ def staying(manifests: Sequence[Manifest], days: int, labelled: Collection[int] 
     """
     if days < 1:
         raise ValueError(f"days: expected at least 1, received {days}")
-    of_days = {each.version // REVISIONS_A_DAY: each.version for each in manifests}
+    of_days = {manifest.version // REVISIONS_A_DAY: manifest.version for manifest in manifests}
     live = manifests[-1] if manifests else None
-    of_live = [each for each in manifests if live and live.refreshes and each.is_trained and each.model == live.model]
-    trained = [each.version for each in of_live[-1:]]
-    last = [each.version for each in manifests[-min(days, 2) :]]
-    kept = {*sorted(of_days.values())[-days:], *last, *trained, *labelled}
-    return [each for each in manifests if each.version in kept]
+    of_live = [
+        manifest
+        for manifest in manifests
+        if live and live.refreshes and manifest.is_trained and manifest.model == live.model
+    ]
+    trained = [manifest.version for manifest in of_live[-1:]]
+    last = [manifest.version for manifest in manifests[-min(days, 2) :]]
+    kept_versions = {*sorted(of_days.values())[-days:], *last, *trained, *labelled}
+    return [manifest for manifest in manifests if manifest.version in kept_versions]
 
 
 def withdrawn_by(restored: Manifest, manifests: Sequence[Manifest]) -> list[Manifest]:
@@ -124,7 +128,7 @@ def withdrawn_by(restored: Manifest, manifests: Sequence[Manifest]) -> list[Mani
         restored: the rollback, or the version whose content it brings back.
         manifests: every version before the rollback, oldest first.
     """
-    return [each for each in in_force(manifests) if each.content > restored.content]
+    return [manifest for manifest in in_force(manifests) if manifest.content > restored.content]
 
 
 def rollback_source(manifests: Sequence[Manifest], to: int | None) -> Manifest:

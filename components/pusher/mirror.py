@@ -40,17 +40,17 @@ def mirror(source: PushFolder, target: PushFolder) -> Mirrored:
             was complete before stays.
     """
     target.recover()
-    pushed, given = source.manifests(), labels.read(source)
+    pushed, assigned = source.manifests(), labels.read(source)
     if not pushed:
         raise UserError(f"{source.root}: expected a pushed version, found none.")
-    newest = {each.version for each in pushed[-tf_serving.KEPT_VERSIONS :]}
-    wanted = {each.version: each for each in pushed if each.version in {*newest, *given.values()}}
-    here = {each.version for each in target.manifests()}
+    newest = {manifest.version for manifest in pushed[-tf_serving.KEPT_VERSIONS :]}
+    wanted = {manifest.version: manifest for manifest in pushed if manifest.version in {*newest, *assigned.values()}}
+    here = {manifest.version for manifest in target.manifests()}
     copied = sorted(wanted.keys() - here)
     for version in copied:
         labels.configure(target, wanted[version].parts)  # before the version is visible, as the Pusher does
         target.adopt(wanted[version], _sources(source, wanted[version]))
-    present = {label: version for label, version in given.items() if version in wanted}
+    present = {label: version for label, version in assigned.items() if version in wanted}
     is_other = present != labels.read(target)
     if is_other:
         labels.replace(target, present)
@@ -61,6 +61,6 @@ def mirror(source: PushFolder, target: PushFolder) -> Mirrored:
 def _sources(folder: PushFolder, manifest: Manifest) -> dict[str, Source]:
     """Return where each part of a version is, and the names that its manifest lists; none are listed by older code."""
     return {
-        part: Source(posixpath.join(folder.root, place), tuple(manifest.files.get(part, ())) or None)
-        for part, place in manifest.parts.items()
+        component: Source(posixpath.join(folder.root, place), tuple(manifest.files.get(component, ())) or None)
+        for component, place in manifest.parts.items()
     }

@@ -78,7 +78,10 @@ class ObjectStore(filesystem.Filesystem):
         """Yield each folder from the top, the names of folders in it, and those of files."""
         names = _below(top)
         parents = {
-            "/".join(parts[:depth]) for name in names for parts in [name.split("/")] for depth in range(len(parts))
+            "/".join(segments[:depth])
+            for name in names
+            for segments in [name.split("/")]
+            for depth in range(len(segments))
         }
         for folder in sorted(parents):
             inside = [name[len(folder) :].lstrip("/") for name in names if not folder or name.startswith(f"{folder}/")]

@@ -74,12 +74,12 @@ def configs_of_shards(config: str) -> dict[str, str]:
     """
     models = _parsed(config).model_config_list.config
     divided = [model.name for model in models if undivided(model.name) == RETRIEVER != model.name]
-    found = {}
+    configs = {}
     for shard in sorted({int(name.split("-")[1]) for name in divided}):
-        own = model_server_config_pb2.ModelServerConfig()
-        own.model_config_list.config.extend(model for model in models if is_of_shard(model.name, shard))
-        found[config_of_shard(shard)] = text_format.MessageToString(own)
-    return found
+        shard_config = model_server_config_pb2.ModelServerConfig()
+        shard_config.model_config_list.config.extend(model for model in models if is_of_shard(model.name, shard))
+        configs[config_of_shard(shard)] = text_format.MessageToString(shard_config)
+    return configs
 
 
 def config_of_shard(shard: int) -> str:

@@ -91,8 +91,8 @@ class PushFolder:
             UserError: a part is missing, was not copied whole, or the day has no revision left.
         """
         self.recover()
-        known = self.manifests()
-        for last in [each for each in known if each.day == day.isoformat() and each.is_trained][-1:]:
+        manifests = self.manifests()
+        for last in [earlier for earlier in manifests if earlier.day == day.isoformat() and earlier.is_trained][-1:]:
             if last.model == model and last.files == _digests(sources) and not self.verify(last.version):
                 return last
         version = self._next_version(int(f"{day:%Y%m%d}"), [*sources])
@@ -118,15 +118,15 @@ class PushFolder:
             UserError: another version is live by now; a part is missing, was not copied whole, or the day has no revision left.
         """
         self.recover()
-        known = self.manifests()
-        for last in [each for each in known if each.refreshes == base and each.restores is None][-1:]:
+        manifests = self.manifests()
+        for last in [earlier for earlier in manifests if earlier.refreshes == base and earlier.restores is None][-1:]:
             if last.files == _digests(sources) and not self.verify(last.version):
                 return last
-        live = known[-1] if known else None
+        live = manifests[-1] if manifests else None
         if live is None or live.version != base:
-            found = f"version {live.version}" if live else "nothing"
+            actual = f"version {live.version}" if live else "nothing"
             raise UserError(
-                f"{self.root}: expected version {base}, which was to be refreshed, to be live, found {found}. Nothing was pushed. "
+                f"{self.root}: expected version {base}, which was to be refreshed, to be live, found {actual}. Nothing was pushed. "
                 "Refresh again."
             )
         version = self._next_version(base // REVISIONS_A_DAY, [*sources])
@@ -146,7 +146,7 @@ class PushFolder:
         live = self.manifests()[-1]
         version = self._next_version(live.version // REVISIONS_A_DAY, [*source.parts])
         restored = {"version": version, "parts": _parts(version, source.parts), "restores": source.content}
-        places = {part: Source(place) for part, place in self.places(source).items()}
+        places = {component: Source(place) for component, place in self.places(source).items()}
         return self._release(source.model_copy(update=restored), places)
 
     def adopt(self, manifest: Manifest, sources: Mapping[str, Source]) -> None:
@@ -167,21 +167,21 @@ class PushFolder:
         Returns:
             Those that were there, oldest first.
         """
-        going = [each for each in self.manifests() if each.version in versions]
+        going = [candidate for candidate in self.manifests() if candidate.version in versions]
         for manifest in going:
             self._remove(manifest)
         return [manifest.version for manifest in going]
 
     def places(self, manifest: Manifest) -> dict[str, str]:
         """Return the full path of each part of a version."""
-        return {part: self._path(place) for part, place in manifest.parts.items()}
+        return {component: self._path(place) for component, place in manifest.parts.items()}
 
-    def verify(self, version: int, parts: Collection[str] | None = None) -> list[str]:
+    def verify(self, version: int, components: Collection[str] | None = None) -> list[str]:
         """Read every file of a version again.
 
         Args:
             version: its number.
-            parts: the parts to read; None for all.
+            components: the parts to read; None for all.
 
         Returns:
             A sentence for each that is not as it was pushed; none where the version is whole. Of one that older code pushed,
@@ -192,14 +192,14 @@ class PushFolder:
         """
         manifest = find(self.manifests(), version)
         faults = []
-        for part, place in manifest.parts.items():
-            if parts is not None and part not in parts:
+        for component, place in manifest.parts.items():
+            if components is not None and component not in components:
                 continue
             if not files.exists(self._path(place)):
                 faults.append(f"{place} is missing")
             elif manifest.files:
-                found = files.digests(Source(self._path(place)))
-                faults += [f"{place}/{sentence}" for sentence in files.differences(manifest.files[part], found)]
+                actual = files.digests(Source(self._path(place)))
+                faults += [f"{place}/{sentence}" for sentence in files.differences(manifest.files[component], actual)]
         return faults
 
     def retain(self, days: int, labelled: Collection[int] = ()) -> list[int]:
@@ -218,9 +218,9 @@ class PushFolder:
             ValueError: `days` is less than 1.
         """
         self.recover()
-        known = self.manifests()
-        kept = staying(known, days, labelled)
-        return self.remove({each.version for each in known if each not in kept})
+        manifests = self.manifests()
+        retained = staying(manifests, days, labelled)
+        return self.remove({manifest.version for manifest in manifests if manifest not in retained})
 
     def recover(self) -> list[Manifest]:
         """Finish what was killed: complete a push that was complete in staging, discard any other, complete removals.
@@ -250,15 +250,15 @@ class PushFolder:
         """Stage a version, check that it is whole, and of the expected content if one is given, and make it visible."""
         staged = self._path(STAGING, str(manifest.version))
         read: dict[str, dict[str, Digest]] = {}
-        for part, source in sources.items():
-            copied = posixpath.join(staged, part)
-            read[part] = files.copy(source, copied)
-            if faults := files.differences(read[part], files.digests(Source(copied))):
+        for component, source in sources.items():
+            copied = posixpath.join(staged, component)
+            read[component] = files.copy(source, copied)
+            if faults := files.differences(read[component], files.digests(Source(copied))):
                 raise UserError(
                     f"{copied}: expected what {source.folder} holds, but {'; '.join(faults)}. Nothing was pushed. See to "
                     "the disk or the network, and run the same command again."
                 )
-            if expected and (faults := files.differences(expected.get(part, {}), read[part])):
+            if expected and (faults := files.differences(expected.get(component, {}), read[component])):
                 raise UserError(
                     f"{source.folder}: expected what was pushed, but {'; '.join(faults)}. Nothing was copied. Push again."
                 )
@@ -270,9 +270,9 @@ class PushFolder:
     def _publish(self, manifest: Manifest) -> None:
         """Move a complete version from staging to its places; safe to repeat after a crash at any point."""
         staged = self._path(STAGING, str(manifest.version))
-        for part, place in manifest.parts.items():
-            if fileio.exists(posixpath.join(staged, part)):
-                files.move(posixpath.join(staged, part), self._path(place))
+        for component, place in manifest.parts.items():
+            if fileio.exists(posixpath.join(staged, component)):
+                files.move(posixpath.join(staged, component), self._path(place))
         fileio.makedirs(self._path(MANIFESTS))
         fileio.rename(posixpath.join(staged, MANIFEST), self._manifest_path(manifest), overwrite=True)
         io_utils.delete_dir(staged)  # an object store may have no empty folders
@@ -287,29 +287,29 @@ class PushFolder:
     def _empty(self, manifest: Manifest) -> None:
         """Remove the parts of a version whose manifest is in the trash; safe to repeat."""
         removed = self._path(TRASH, str(manifest.version))
-        for part, place in manifest.parts.items():
+        for component, place in manifest.parts.items():
             if fileio.exists(self._path(place)):
-                files.take_away(self._path(place), posixpath.join(removed, part))
+                files.take_away(self._path(place), posixpath.join(removed, component))
         fileio.rmtree(removed)
 
     def _listed(self) -> tuple[list[Manifest], list[str]]:
         """Return the manifests, oldest first, and the paths of unreadable ones."""
         folder = self._path(MANIFESTS)
-        found, odd = [], []
+        manifests, odd = [], []
         for name in sorted(fileio.listdir(folder)) if files.exists(folder) else []:
             if not name.endswith(".json"):
                 continue
             try:
-                found.append(self._read(posixpath.join(folder, name)))
+                manifests.append(self._read(posixpath.join(folder, name)))
             except UserError as error:
                 odd.append(posixpath.join(folder, name))
                 if name not in self._reported:
                     self._reported.add(name)
                     _log.error("%s", error)
-        return sorted(found, key=lambda manifest: manifest.version), odd
+        return sorted(manifests, key=lambda manifest: manifest.version), odd
 
-    def _path(self, *parts: str) -> str:
-        return posixpath.join(self.root, *parts)  # pathlib would make one slash of the two of an address
+    def _path(self, *segments: str) -> str:
+        return posixpath.join(self.root, *segments)  # pathlib would make one slash of the two of an address
 
     def _folders(self, parent: str) -> dict[str, str]:
         """By name, the folders in one of the root's."""
@@ -320,15 +320,15 @@ class PushFolder:
     def _manifest_path(self, manifest: Manifest) -> str:
         return self._path(MANIFESTS, f"{manifest.version}.json")
 
-    def _next_version(self, day: int, parts: list[str]) -> int:
+    def _next_version(self, day: int, components: list[str]) -> int:
         """Return the next revision of a day, above all existing ones.
 
         Args:
             day: as YYYYMMDD.
-            parts: those of the version.
+            components: those of the version.
         """
         first = day * REVISIONS_A_DAY
-        names = [name for part in parts for name in self._folders(part)]
+        names = [name for component in components for name in self._folders(component)]
         versions = [int(name) for name in names if name.isdecimal()] + [m.version for m in self.manifests()]
         version = max((v for v in versions if first <= v < first + REVISIONS_A_DAY), default=first) + 1
         if version == first + REVISIONS_A_DAY:
@@ -359,4 +359,4 @@ def _parts(version: int, names: Mapping[str, object]) -> dict[str, str]:
 
 
 def _digests(sources: Mapping[str, Source]) -> dict[str, dict[str, Digest]]:
-    return {part: files.digests(source) for part, source in sources.items()}
+    return {component: files.digests(source) for component, source in sources.items()}

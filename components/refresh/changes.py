@@ -85,8 +85,8 @@ def compare(earlier: Sequence[str], newer: Sequence[str], folder: str) -> Change
 
 def count_differing(earlier: Sequence[str], newer: Sequence[str]) -> int:
     """Count the entries of two tables that the other one lacks."""
-    one, other = _digests(earlier), _digests(newer)
-    return len(_rows_without(one, other)) + len(_rows_without(other, one))
+    earlier_digests, newer_digests = _digests(earlier), _digests(newer)
+    return len(_rows_without(earlier_digests, newer_digests)) + len(_rows_without(newer_digests, earlier_digests))
 
 
 def changed_pattern(folder: str) -> str:
@@ -111,10 +111,10 @@ def _write_gone(folder: str, ids: list[bytes]) -> None:
 def _digests(patterns: Sequence[str]) -> pa.Array:
     """[entries] digests of the serialised examples, in the order of the files."""
     kind = pa.binary(DIGEST_BYTES)
-    found = [
+    digests = [
         pa.array([digest(example, DIGEST_BYTES) for example in batch], kind) for batch in read_serialized(patterns)
     ]
-    return pa.concat_arrays(found) if found else pa.array([], kind)
+    return pa.concat_arrays(digests) if digests else pa.array([], kind)
 
 
 def _rows_without(digests: pa.Array, known: pa.Array) -> NDArray[np.int64]:

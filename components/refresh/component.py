@@ -38,17 +38,17 @@ def CatalogueComparison(
         (split_patterns(base_catalogue, split), split_patterns(catalogue, split))
         for split in (CATALOGUE_SPLIT, BLOCKED_SPLIT)
     )
-    found = replace(compare(*items, changes.uri), others=count_differing(*others))
-    _check(found, RefreshSettings.model_validate_json(settings).most_changed)
-    changes.set_string_custom_property(recorded.CHANGES, json.dumps(asdict(found)))
+    tally = replace(compare(*items, changes.uri), others=count_differing(*others))
+    _check(tally, RefreshSettings.model_validate_json(settings).most_changed)
+    changes.set_string_custom_property(recorded.CHANGES, json.dumps(asdict(tally)))
 
 
-def _check(found: Changes, most: float) -> None:
-    if not found.items:
+def _check(tally: Changes, most: float) -> None:
+    if not tally.items:
         raise UserError("The new catalogue has no item that may be retrieved. Nothing was pushed.")
-    if found.share > most:
+    if tally.share > most:
         raise UserError(
-            f"The new catalogue would add {found.new:,}, change {found.changed:,} and remove {found.gone:,} of the live version's "
-            f"{found.before:,} items: {found.share:.1%}, and refresh.most_changed allows {most:.1%}. Nothing was pushed. Look at "
-            f"the catalogue; where it is right, allow it this once: --set refresh.most_changed={math.ceil(100 * found.share) / 100}"
+            f"The new catalogue would add {tally.new:,}, change {tally.changed:,} and remove {tally.gone:,} of the live version's "
+            f"{tally.before:,} items: {tally.share:.1%}, and refresh.most_changed allows {most:.1%}. Nothing was pushed. Look at "
+            f"the catalogue; where it is right, allow it this once: --set refresh.most_changed={math.ceil(100 * tally.share) / 100}"
         )

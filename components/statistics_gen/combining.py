@@ -67,7 +67,7 @@ class TopKUniques(CombinerStatsGenerator):
 
     def extract_output(self, accumulator: Counted) -> statistics_pb2.DatasetFeatureStatistics:
         """Override of TFDV's method."""
-        made = statistics_pb2.DatasetFeatureStatistics()
+        statistics = statistics_pb2.DatasetFeatureStatistics()
         for name, (counted,) in sorted(self.compact(accumulator).items()):
             if not counted.num_rows:
                 continue
@@ -75,12 +75,12 @@ class TopKUniques(CombinerStatsGenerator):
             keys = [(COUNT, "descending"), (VALUE, "descending")]
             first = counted.take(pc.select_k_unstable(counted, most, keys))
             counts = map(FeatureValueCount, first.column(VALUE).to_pylist(), first.column(COUNT).to_pylist())
-            made.features.append(
+            statistics.features.append(
                 make_feature_stats_proto_topk_uniques(
                     FeaturePath([name]), self._values, self._ranks, counted.num_rows, list(counts)
                 )
             )
-        return made
+        return statistics
 
 
 class Statistics(beam.CombineFn):
@@ -108,16 +108,16 @@ class Statistics(beam.CombineFn):
     def add_input(self, accumulator: list[Any], element: pa.RecordBatch) -> list[Any]:
         """Override of Beam's method."""
         of_each = zip(self._generators, accumulator, strict=True)
-        return [generator.add_input(part, element) for generator, part in of_each]
+        return [generator.add_input(state, element) for generator, state in of_each]
 
     def merge_accumulators(self, accumulators: Iterable[list[Any]]) -> list[Any]:
         """Override of Beam's method."""
         of_each = zip(self._generators, zip(*accumulators, strict=True), strict=True)
-        return [generator.merge_accumulators(parts) for generator, parts in of_each]
+        return [generator.merge_accumulators(states) for generator, states in of_each]
 
     def compact(self, accumulator: list[Any]) -> list[Any]:
         """Override of Beam's method."""
-        return [generator.compact(part) for generator, part in zip(self._generators, accumulator, strict=True)]
+        return [generator.compact(state) for generator, state in zip(self._generators, accumulator, strict=True)]
 
     def extract_output(self, accumulator: list[Any]) -> statistics_pb2.DatasetFeatureStatisticsList:
         """Override of Beam's method."""
@@ -127,7 +127,7 @@ class Statistics(beam.CombineFn):
 def _add(tables: list[pa.Table], table: pa.Table) -> None:
     """Add a table; once as many rows wait as the sum has, add them up."""
     tables.append(table)
-    if sum(each.num_rows for each in tables[1:]) >= max(tables[0].num_rows, WAITING_ROWS):
+    if sum(waiting.num_rows for waiting in tables[1:]) >= max(tables[0].num_rows, WAITING_ROWS):
         tables[:] = [_added_up(tables)]
 
 

@@ -142,12 +142,12 @@ class _Rows(NamedTuple):
     def in_blocks(self, blocks: int | tf.Tensor, block: int) -> "_Rows":
         """Reshape to [blocks, block, ...], padded with rows of weight 0."""
         more = blocks * block - (self.weights.shape[0] or tf.shape(self.weights)[0])
-        padded = (tf.pad(part, [[0, more]] + [[0, 0]] * (len(part.shape) - 1)) for part in self)
-        return _Rows(*(tf.reshape(part, [blocks, block, *part.shape[1:]]) for part in padded))
+        padded = (tf.pad(tensor, [[0, more]] + [[0, 0]] * (len(tensor.shape) - 1)) for tensor in self)
+        return _Rows(*(tf.reshape(tensor, [blocks, block, *tensor.shape[1:]]) for tensor in padded))
 
     def block(self, number: tf.Tensor) -> "_Rows":
         """Return block `number`."""
-        return _Rows(*(tf.gather(part, number) for part in self))
+        return _Rows(*(tf.gather(tensor, number) for tensor in self))
 
 
 class _Added(NamedTuple):
@@ -223,23 +223,23 @@ def _forward_and_backward(
     def step(
         number: tf.Tensor, total: tf.Tensor, by_candidates: tf.Tensor, by_rows: tf.TensorArray, by_added: tf.TensorArray
     ) -> tuple[Any, ...]:
-        own = rows.block(number)
+        of_block = rows.block(number)
         # The positive is left out with its accidental hits, and added back if it belongs to the softmax.
-        left_out = own.places[:, tf.newaxis] == places
+        left_out = of_block.places[:, tf.newaxis] == places
         if candidates.users is not None:
-            left_out |= own.users[:, tf.newaxis] == users
-            own = own._replace(negatives=tf.reduce_sum(tf.cast(~left_out, tf.float32), axis=1))
-        logits = tf.matmul(_with_ones(own.queries), biased, transpose_b=True)
-        similarity = tf.reduce_sum(own.queries * own.positive_embeddings, axis=1)
+            left_out |= of_block.users[:, tf.newaxis] == users
+            of_block = of_block._replace(negatives=tf.reduce_sum(tf.cast(~left_out, tf.float32), axis=1))
+        logits = tf.matmul(_with_ones(of_block.queries), biased, transpose_b=True)
+        similarity = tf.reduce_sum(of_block.queries * of_block.positive_embeddings, axis=1)
         if added is not None:
             at, of_added = added.block(number, block)
             # In place, unlike `tf.tensor_scatter_nd_add`: copying a block costs as much as all the rest of this.
             logits = tf.raw_ops.ScatterNdNonAliasingAdd(input=logits, indices=at, updates=of_added)
-            similarity += own.bonuses
+            similarity += of_block.bonuses
         logits = tf.where(left_out, tf.float32.min, logits)
-        corrected = similarity + own.biases - shift
+        corrected = similarity + of_block.biases - shift
         # Without the positive in the sum, all negatives may be too small to be added up.
-        lower_bound = corrected if negatives_weight is None else tf.where(own.negatives > 0.0, tf.float32.min, 0.0)
+        lower_bound = corrected if negatives_weight is None else tf.where(of_block.negatives > 0.0, tf.float32.min, 0.0)
         highest, logits = tf.cond(
             is_narrow, lambda: (tf.zeros([block]), logits), lambda: _below_highest(logits, lower_bound)
         )
@@ -248,25 +248,25 @@ def _forward_and_backward(
         weight = 1.0
         if negatives_weight is not None:
             of_positive, weight = tf.zeros([block]), negatives_weight
-            has_negatives = own.negatives > 0.0
+            has_negatives = of_block.negatives > 0.0
             log_sum = tf.math.log(tf.where(has_negatives, sums[:, width], 1.0)) + highest + shift
-            losses, effective = weight * log_sum - corrected - shift, tf.where(has_negatives, own.weights, 0.0)
+            losses, effective = weight * log_sum - corrected - shift, tf.where(has_negatives, of_block.weights, 0.0)
         elif positive_left_out:
             of_positive = tf.zeros([block])
-            losses, effective = _without_positive(own, similarity, sums[:, width], shift + highest, columns)
+            losses, effective = _without_positive(of_block, similarity, sums[:, width], shift + highest, columns)
         else:
             of_positive = tf.exp(corrected - highest)
             losses = tf.math.log(sums[:, width] + of_positive) - (corrected - highest)
-            effective = own.weights
+            effective = of_block.weights
         shares = tf.math.divide_no_nan(weight * effective, sums[:, width] + of_positive)
         by_positive = shares * of_positive - effective
-        by_queries = shares[:, tf.newaxis] * sums[:, :width] + by_positive[:, tf.newaxis] * own.positive_embeddings
+        by_queries = shares[:, tf.newaxis] * sums[:, :width] + by_positive[:, tf.newaxis] * of_block.positive_embeddings
         if added is not None:
             by_added = by_added.write(number, tf.gather(shares, at[:, 0]) * tf.gather_nd(exponentials, at))
         return (
             number + 1,
             total + tf.reduce_sum(effective * losses),
-            by_candidates + tf.matmul(exponentials, shares[:, tf.newaxis] * own.queries, transpose_a=True),
+            by_candidates + tf.matmul(exponentials, shares[:, tf.newaxis] * of_block.queries, transpose_a=True),
             by_rows.write(number, tf.concat([by_queries, by_positive[:, tf.newaxis]], axis=1)),
             by_added,
         )

@@ -101,8 +101,8 @@ class TrainingDay:
         """The inputs of all items that queries or interactions look up; None if they look up nothing."""
         if not (self.spec.kept_in_catalogue or self.spec.looked_up):
             return None
-        known = [*self.places.catalogue, *self.places.blocked, *self.places.earlier]
-        return catalogue_inputs(known, self.spec, self.transform_output, has_versions=bool(self.places.earlier))
+        patterns = [*self.places.catalogue, *self.places.blocked, *self.places.earlier]
+        return catalogue_inputs(patterns, self.spec, self.transform_output, has_versions=bool(self.places.earlier))
 
     @cached_property
     def lookup(self) -> CatalogueLookup | None:
@@ -161,10 +161,12 @@ class TrainingDay:
         uniform_negatives = _shared_evenly("softmax.uniform_negatives", settings.softmax.uniform_negatives, devices)
         masks = masks_of(spec, self.rows)
         fits = examples * parsed_bytes(self.transform_output) <= settings.kept_gib * GIB
-        kept = settings.epochs > 1 and fits and devices.has_weights  # else other machines read them
+        in_memory = settings.epochs > 1 and fits and devices.has_weights  # else other machines read them
         known = self.known if uniform_negatives else None  # read before the strategy's scope, and kept
         lookup = self.lookup
-        source = TrainingExamples(self.places.train, self.transform_output, batch_size, examples, kept, masks=masks)
+        source = TrainingExamples(
+            self.places.train, self.transform_output, batch_size, examples, in_memory, masks=masks
+        )
 
         def batches(epoch: int, skip: int) -> tf.data.Dataset:
             seed = settings.seed + epoch

@@ -53,11 +53,11 @@ class ServedTower(tf.Module):
             embedded = {EMBEDDING: tower(inputs)}
             if repeat_bonus is None:
                 return embedded
-            found = repeat_bonus(inputs)
+            repeats = repeat_bonus(inputs)
             lasts = {name: getattr(features[name], "last") for name in repeat_bonus.histories}  # noqa: B009  # histories
             ids = tf.concat([last_values(raw[name], last, "") for name, last in lasts.items()], axis=1)
             ids = tf.gather(ids, repeat_bonus.order(inputs), batch_dims=1)
-            return {**embedded, REPEATED: tf.where(found.ids == NO_ITEM, "", ids), BONUSES: found.bonuses}
+            return {**embedded, REPEATED: tf.where(repeats.ids == NO_ITEM, "", ids), BONUSES: repeats.bonuses}
 
         @tf.function(autograph=False, input_signature=[specs])
         def embed_tensors(tensors: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:

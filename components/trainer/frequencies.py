@@ -35,11 +35,11 @@ def write(
         seed: of the random sample.
     """
     ids, counts = count_items(file_patterns, step(examples))
-    kept = head_and_sample(counts, HEAD, SAMPLE, seed)
+    positions = head_and_sample(counts, HEAD, SAMPLE, seed)
     frame = pd.DataFrame(
         {
-            COUNTED: counts[kept] * (batch_size / counts.sum()),
-            ESTIMATED: estimator.estimate(tf.constant(ids[kept])).numpy(),
+            COUNTED: counts[positions] * (batch_size / counts.sum()),
+            ESTIMATED: estimator.estimate(tf.constant(ids[positions])).numpy(),
         }
     )
     content = io.BytesIO()

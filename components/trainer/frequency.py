@@ -247,18 +247,18 @@ class FixedSettings(tf.train.experimental.PythonState):
         Raises:
             ValueError: the checkpoint has other settings.
         """
-        kept = json.loads(text)
+        saved = json.loads(text)
         differing = [
-            f"{name} {value!r} (the checkpoint has {kept.get(name)!r})"
+            f"{name} {value!r} (the checkpoint has {saved.get(name)!r})"
             for name, value in self._settings.items()
-            if value != kept.get(name)
+            if value != saved.get(name)
         ]
         if differing:
             raise ValueError(
                 "expected the frequency estimator's settings to be those of the checkpoint, received "
                 f"{', '.join(differing)}. Restore with the checkpoint's settings, or start without the checkpoint."
             )
-        self.restored_batch_rows = kept.get("batch_rows")
+        self.restored_batch_rows = saved.get("batch_rows")
 
 
 def _mix(keys: tf.Tensor) -> tf.Tensor:

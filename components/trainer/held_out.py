@@ -64,8 +64,8 @@ class HeldOut:
         """Return the queries' repeat bonuses; None without repeats."""
         if model.repeat_bonus is None:
             return None
-        found = [model.repeat_bonus(batch) for batch in _batches(self.queries)]
-        ids, values = (np.concatenate([each.numpy() for each in parts]) for parts in zip(*found, strict=True))
+        repeats = [model.repeat_bonus(batch) for batch in _batches(self.queries)]
+        ids, values = (np.concatenate([tensor.numpy() for tensor in tensors]) for tensors in zip(*repeats, strict=True))
         known = self.items[CANDIDATE_ID].numpy()
         order = np.argsort(known)
         return Bonuses.of_ids(ids, values, known[order], order)
@@ -109,12 +109,12 @@ def read_held_out(
             "out more: data.split."
         )
     rows = rows.filter(pa.array(is_there))
-    parts = np.array(
+    partitions = np.array(
         [partition_of(user, 2 * USER_GROUPS) for user in single(rows.column(QUERY_ID)).to_pylist()], np.int64
     )
     excluded = None
     if not_ranked is not None:
-        ids = [single(decode(part).column(CANDIDATE_ID)) for part in _parts(_read(not_ranked))]
+        ids = [single(decode(chunk).column(CANDIDATE_ID)) for chunk in _parts(_read(not_ranked))]
         excluded = rows_of_lists(rows, spec.history_feature, pa.concat_arrays(ids))
     transform = ModelInputs(spec, transform_output, lookup)
 
@@ -122,14 +122,14 @@ def read_held_out(
     def transformed(examples: tf.Tensor) -> dict[str, tf.Tensor]:
         return transform(raw_features.parse_examples(examples, spec.raw_query))
 
-    kept = np.array(serialized, object)[is_there].tolist()
-    batches = [transformed(tf.constant(part)) for part in _parts(kept)]
+    ranked = np.array(serialized, object)[is_there].tolist()
+    batches = [transformed(tf.constant(chunk)) for chunk in _parts(ranked)]
     return HeldOut(
         {name: tf.concat([batch[name] for batch in batches], axis=0) for name in batches[0]},
         catalogue,
         places[is_there],
-        parts // 2,
-        parts % 2 == 0,
+        partitions // 2,
+        partitions % 2 == 0,
         excluded,
     )
 
@@ -141,19 +141,19 @@ def _batches(inputs: Inputs) -> Iterator[dict[str, tf.Tensor]]:
 
 def _drawn(patterns: Sequence[str], most: int) -> list[bytes]:
     """Read the rewarded interactions of as many whole users as give about the wanted number."""
-    kept, users = [], []
-    for part in _parts(_read(patterns)):
-        rows = decode(part)
-        numbered = rows.append_column("number", pa.array(np.arange(len(part))))
+    interactions, users = [], []
+    for chunk in _parts(_read(patterns)):
+        rows = decode(chunk)
+        numbered = rows.append_column("number", pa.array(np.arange(len(chunk))))
         with_reward = rewarded(numbered)
-        kept += [part[number] for number in with_reward.column("number").to_pylist()]
+        interactions += [chunk[number] for number in with_reward.column("number").to_pylist()]
         users += single(with_reward.column(QUERY_ID)).to_pylist()
-    share = most / max(1, len(kept))
+    share = most / max(1, len(interactions))
     if share >= 1.0:
-        return kept
+        return interactions
     return [
-        each
-        for each, user in zip(kept, users, strict=True)
+        interaction
+        for interaction, user in zip(interactions, users, strict=True)
         if partition_of(b"tune" + user, OF_USERS) < share * OF_USERS
     ]
 

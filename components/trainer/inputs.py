@@ -176,12 +176,12 @@ class TrainingExamples:
 def fixed_features(transform_output: tft.TFTransformOutput) -> dict[str, tf.io.FixedLenFeature]:
     """Select the features of transformed examples with a fixed shape: all that interactions have."""
     spec = transform_output.transformed_feature_spec()
-    return {name: each for name, each in spec.items() if isinstance(each, tf.io.FixedLenFeature)}
+    return {name: feature for name, feature in spec.items() if isinstance(feature, tf.io.FixedLenFeature)}
 
 
 def parsed_bytes(transform_output: tft.TFTransformOutput) -> int:
     """Return the size of an example in memory, in bytes."""
-    return sum(math.prod(each.shape) * each.dtype.size for each in fixed_features(transform_output).values())
+    return sum(math.prod(feature.shape) * feature.dtype.size for feature in fixed_features(transform_output).values())
 
 
 def catalogue_inputs(
@@ -206,17 +206,19 @@ def catalogue_inputs(
         keys = {CANDIDATE_ID: tf.io.FixedLenFeature([], tf.string)}
         if has_versions:
             keys[SEEN_THROUGH] = tf.io.FixedLenFeature([], tf.int64, NEWEST)
-        found = tf.io.parse_example(examples, keys)
+        parsed = tf.io.parse_example(examples, keys)
         inputs = transform(raw_features.parse_examples(examples, spec.item))
-        return {**inputs, **found, CANDIDATE_ID: fingerprint(found[CANDIDATE_ID])}
+        return {**inputs, **parsed, CANDIDATE_ID: fingerprint(parsed[CANDIDATE_ID])}
 
     files = [path for pattern in file_patterns for path in sorted(tf.io.gfile.glob(pattern))]
     batches = tf.data.TFRecordDataset(files, compression_type="GZIP").batch(CATALOGUE_BATCH)
-    parts = [transformed(batch) for batch in batches] or [transformed(tf.constant([], tf.string))]
-    return {name: tf.concat([part[name] for part in parts], axis=0) for name in parts[0]}
+    by_batch = [transformed(batch) for batch in batches] or [transformed(tf.constant([], tf.string))]
+    return {name: tf.concat([of_batch[name] for of_batch in by_batch], axis=0) for name in by_batch[0]}
 
 
-def known_items(catalogue: Inputs, seen: NDArray[np.int64], masks: Masks, own: Sequence[str]) -> dict[str, tf.Tensor]:
+def known_items(
+    catalogue: Inputs, seen: NDArray[np.int64], masks: Masks, id_features: Sequence[str]
+) -> dict[str, tf.Tensor]:
     """Select the items that uniform negatives are drawn from: those seen or with a row of their own; all if there are none.
 
     An item that nobody could have taken yet is no negative: drawn as often as any other, it would only be pushed down.
@@ -225,10 +227,10 @@ def known_items(catalogue: Inputs, seen: NDArray[np.int64], masks: Masks, own: S
         catalogue: see `catalogue_inputs`.
         seen: the `candidate_id`s of the training split.
         masks: masks of the masked features.
-        own: the features that are an item's own id.
+        id_features: the features that are an item's own id.
     """
     is_known = np.isin(catalogue[CANDIDATE_ID].numpy(), seen)
-    for name in own:
+    for name in id_features:
         if name in masks:
             is_known |= catalogue[name].numpy() != masks[name].row
     rows = np.flatnonzero(is_known) if is_known.any() else np.arange(len(is_known))

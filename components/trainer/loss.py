@@ -173,10 +173,10 @@ class InBatchSoftmax(tf_keras.layers.Layer):
         queries, positives = tf.cast(queries, tf.float32), replicas.first_row(batch) + tf.range(batch)
         weights = tf.where(weighing, rewards, 0.0)
         if self.top is not None:
-            own = (
+            own_bonuses = (
                 0.0 if repeats is None else repeats.of(tf.where(items.hidden, tf.constant(HIDDEN, tf.int64), items.ids))
             )
-            weights *= _top_weights(queries, columns.embeddings, 1.0 / counts, positives, self.top, own)
+            weights *= _top_weights(queries, columns.embeddings, 1.0 / counts, positives, self.top, own_bonuses)
         total = cross_entropy(
             queries,
             Candidates(columns.embeddings, columns.ids, bias, users, columns.hidden),

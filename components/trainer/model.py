@@ -108,8 +108,8 @@ class TwoTowerModel(tfrs.Model):
         if not training or self._dropout_seed is None:
             return None
         replica = tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.int64)
-        own = self._dropout_seed + (of << 32) + replica * (1 << 34)
-        return tf.stack([own, tf.cast(self.optimizer.iterations, tf.int64)])
+        seed = self._dropout_seed + (of << 32) + replica * (1 << 34)
+        return tf.stack([seed, tf.cast(self.optimizer.iterations, tf.int64)])
 
     def _items(self, inputs: Inputs, expected_counts: tf.Tensor, noise: tf.Tensor | None) -> Items:
         hidden = tf.zeros_like(expected_counts, tf.bool)

@@ -80,13 +80,13 @@ class RepeatBonus(tf_keras.layers.Layer):
         items = tf.reshape(tf.cumsum(tf.reshape(tf.cast(is_first, tf.int32), [-1])) - 1, tf.shape(ids))
         total, start = tf.zeros_like(ids, tf.float32), 0
         for name in self.histories:
-            learned, own = self.learned[name], inputs[name + FINGERPRINT_SUFFIX] != NO_ITEM
-            end = start + own.shape[1]
+            learned, has_item = self.learned[name], inputs[name + FINGERPRINT_SUFFIX] != NO_ITEM
+            end = start + has_item.shape[1]
             is_own = is_item if len(self.histories) == 1 else is_item & (order >= start) & (order < end)
             # Missing entries come after the items, so the newest is the last existing one. There is a power for each possible
             # position.
-            behind = tf.reduce_sum(tf.cast(own, tf.int32), axis=1, keepdims=True) + start - 1 - order
-            powers = tf.range(1.0, own.shape[1] + 1.0) ** -learned["decay"]
+            behind = tf.reduce_sum(tf.cast(has_item, tf.int32), axis=1, keepdims=True) + start - 1 - order
+            powers = tf.range(1.0, has_item.shape[1] + 1.0) ** -learned["decay"]
             of_place = tf.gather(powers, tf.where(is_own, behind, 0))
             summed = tf.math.unsorted_segment_sum(tf.where(is_own, of_place, 0.0), items, tf.size(items))
             activation = tf.where(is_first, tf.gather(summed, tf.maximum(items, 0)), 0.0)

@@ -75,9 +75,9 @@ def train_and_export(fn_args: FnArgs, devices: strategies.Devices) -> None:
 
     model, state, training = day.training(spec, settings, config[UNFINISHED], devices, go_on)
     if early := settings.early_stopping:
-        found = day.held_out(config[HELD_OUT_FILES], early.interactions)
+        held_out = day.held_out(config[HELD_OUT_FILES], early.interactions)
         with devices.strategy.scope():
-            training = replace(training, stopping=EarlyStopping(early, found, settings.epochs))
+            training = replace(training, stopping=EarlyStopping(early, held_out, settings.epochs))
     train(model, state, training, fn_args.model_run_dir, devices)
     with devices.written(config[WARM_START]) as folder:
         warm_start.save(state, config[recorded.SHAPE], config[ANALYSIS_KEY], folder)

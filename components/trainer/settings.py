@@ -216,16 +216,16 @@ class TrainerSettings(Declaration):
         if not spec.repeating:
             return []
         reason = f"cannot be combined with a history with `repeats: true` ({', '.join(spec.repeating)})"
-        found: list[Fault] = []
+        faults: list[Fault] = []
         if not self.softmax.same_user_negatives:
-            found.append(
+            faults.append(
                 (("softmax", "same_user_negatives"), f"{reason}: copies of an item in a batch belong to several users")
             )
         if self.jit_compile:
-            found.append((("jit_compile",), f"{reason}: XLA lacks an operation of its loss"))
+            faults.append((("jit_compile",), f"{reason}: XLA lacks an operation of its loss"))
         if self.strategy.kind == "tpu":
-            found.append((("strategy", "kind"), f"{reason}: XLA lacks an operation of its loss"))
-        return found
+            faults.append((("strategy", "kind"), f"{reason}: XLA lacks an operation of its loss"))
+        return faults
 
     @model_validator(mode="after")
     def _can_stop_early(self) -> Self:

@@ -30,10 +30,12 @@ class TrainingState:
         slots = _slots(model)
         tables = {**model.query_tower.tables, **model.item_tower.tables}
         self.rows = {
-            name: [_whole(parts) for parts in zip(*([part, *slots[part.ref()]] for part in layer.parts), strict=True)]
+            name: [
+                _whole(shards) for shards in zip(*([shard, *slots[shard.ref()]] for shard in layer.parts), strict=True)
+            ]
             for name, layer in tables.items()
         }
-        of_tables = {part.ref() for layer in tables.values() for part in layer.parts}
+        of_tables = {shard.ref() for layer in tables.values() for shard in layer.parts}
         self.rest = {
             f"{name}:{position}": variable
             for name, weight in _weights(model)
@@ -67,8 +69,8 @@ def parts_of(variable: tf.Variable) -> list[tf.Variable]:
     return getattr(variable, "variables", [variable])
 
 
-def _whole(parts: Sequence[tf.Variable]) -> tf.Variable:
-    return parts[0] if len(parts) == 1 else tf.__internal__.distribute.ShardedVariable(list(parts))
+def _whole(shards: Sequence[tf.Variable]) -> tf.Variable:
+    return shards[0] if len(shards) == 1 else tf.__internal__.distribute.ShardedVariable(list(shards))
 
 
 def _weights(model: TwoTowerModel) -> Iterator[tuple[str, tf.Variable]]:
@@ -88,5 +90,8 @@ def _slots(model: TwoTowerModel) -> dict[object, list[tf.Variable]]:
     """Map each weight to its slots; Keras lists them after the step, those of a weight side by side."""
     weights = model.trainable_variables
     slots = model.optimizer.variables[1:]
-    each = len(slots) // len(weights)
-    return {weight.ref(): slots[each * position : each * (position + 1)] for position, weight in enumerate(weights)}
+    per_weight = len(slots) // len(weights)
+    return {
+        weight.ref(): slots[per_weight * position : per_weight * (position + 1)]
+        for position, weight in enumerate(weights)
+    }

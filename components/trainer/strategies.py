@@ -144,8 +144,8 @@ class ParameterServers(_Writing):
         @tf.function
         def of_a_worker() -> Any:
             worker = tf.distribute.coordinator.experimental_get_current_worker_index()
-            own = batches().shard(self._workers, worker).repeat()
-            return self.strategy.distribute_datasets_from_function(lambda context: share_of(own, context))
+            worker_batches = batches().shard(self._workers, worker).repeat()
+            return self.strategy.distribute_datasets_from_function(lambda context: share_of(worker_batches, context))
 
         return iter(self._coordinator.create_per_worker_dataset(of_a_worker))
 
@@ -213,11 +213,11 @@ def share_of(batches: tf.data.Dataset, context: tf.distribute.InputContext) -> t
     replicas = context.num_replicas_in_sync
     if replicas == 1:
         return batches
-    each = replicas // context.num_input_pipelines
-    first = context.input_pipeline_id * each
+    local_replicas = replicas // context.num_input_pipelines
+    first = context.input_pipeline_id * local_replicas
 
     def own(rows: tf.Tensor) -> tf.Tensor:
-        return tf.reshape(rows, [replicas, -1, *rows.shape[1:]])[first : first + each]
+        return tf.reshape(rows, [replicas, -1, *rows.shape[1:]])[first : first + local_replicas]
 
     def shares(batch: Batch) -> Batch:
         return tf.nest.map_structure(own, batch)
@@ -322,8 +322,8 @@ def _from_the_first_replica(strategy: tf.distribute.Strategy, text: str) -> str:
     @tf.function
     def on_replica() -> tf.Tensor:
         context = tf.distribute.get_replica_context()
-        own = codes[: tf.where(tf.equal(context.replica_id_in_sync_group, 0), tf.size(codes), 0)]
-        return context.all_gather(own, axis=0)
+        contribution = codes[: tf.where(tf.equal(context.replica_id_in_sync_group, 0), tf.size(codes), 0)]
+        return context.all_gather(contribution, axis=0)
 
     with strategy.scope():
         gathered = strategy.experimental_local_results(strategy.run(on_replica))[0]

@@ -50,21 +50,21 @@ class EmbeddingTable(tf_keras.layers.Layer):
         super().__init__(name=name)
         self.width = width
         self.parts = []
-        for part in range(parts):
+        for shard in range(parts):
             # A row has a norm of about 1 whatever its width, so that wide and narrow tables have equal influence.
-            initializer = tf_keras.initializers.RandomNormal(stddev=width**-0.5, seed=seed + part)
-            shape = (rows // parts + (part < rows % parts), width)
+            initializer = tf_keras.initializers.RandomNormal(stddev=width**-0.5, seed=seed + shard)
+            shape = (rows // parts + (shard < rows % parts), width)
             # In a graph the operation reuses its buffer; eagerly, each operation would allocate another table.
             self.parts.append(self.add_weight(TABLE, shape=shape, initializer=_in_a_graph(initializer)))
 
     def call(self, rows: tf.Tensor) -> tf.Tensor:
         """Map int64 rows of any shape [...] to vectors [..., width]."""
-        known = rows >= 0
-        present = tf.where(known, rows, tf.zeros_like(rows))
+        is_known = rows >= 0
+        present = tf.where(is_known, rows, tf.zeros_like(rows))
         vectors = tf.nn.embedding_lookup(
             self.parts, present
         )  # shards divide the rows as ours do: in order, the first ones with one more
-        return vectors * tf.cast(known, vectors.dtype)[..., tf.newaxis]
+        return vectors * tf.cast(is_known, vectors.dtype)[..., tf.newaxis]
 
 
 def _in_a_graph(initializer: tf_keras.initializers.Initializer) -> Callable[..., tf.Tensor]:

@@ -78,7 +78,7 @@ class TrainedTowers:
 
     def repeats_of(self, examples: list[bytes]) -> Repeats | None:
         """Return the bonuses of the histories in [batch] serialised raw tf.Examples, as NumPy; None without repeats."""
-        return self._repeats and Repeats(*(each.numpy() for each in self._repeats(tf.constant(examples))))
+        return self._repeats and Repeats(*(tensor.numpy() for tensor in self._repeats(tf.constant(examples))))
 
     def embed_items(self, examples: list[bytes]) -> NDArray[np.float32]:
         """Embed [batch] serialised raw tf.Examples to [batch, width]."""

@@ -68,8 +68,8 @@ def train(
     first_step = int(model.optimizer.iterations.numpy())
     begin_run(model.optimizer)
     stopping = training.stopping
-    found = {"recalls": stopping.recalls} if stopping else {}
-    checkpoint = tf.train.Checkpoint(state=state.checkpoint, losses=curve.totals, **found)
+    saved_recalls = {"recalls": stopping.recalls} if stopping else {}
+    checkpoint = tf.train.Checkpoint(state=state.checkpoint, losses=curve.totals, **saved_recalls)
     earlier = tf.train.latest_checkpoint(training.unfinished)
     with devices.strategy.scope(), devices.written(training.unfinished) as folder:
         manager = tf.train.CheckpointManager(checkpoint, folder, max_to_keep=1)
@@ -155,7 +155,7 @@ class LossCurve:
         losses = [f"{epoch},{loss}" for epoch, loss in enumerate(self._means())]
         rows = ["epoch,loss", *losses]
         if recalls is not None:
-            rows = ["epoch,loss,recall", *(f"{row},{recall}" for row, recall in zip(losses, recalls, strict=False))]
+            rows = ["epoch,loss,recall", *(f"{line},{recall}" for line, recall in zip(losses, recalls, strict=False))]
         io_utils.write_string_file(os.path.join(folder, LOSS_CURVE), "\n".join([*rows, ""]))
 
     def _means(self) -> list[float]:

@@ -45,7 +45,7 @@ FREE = {
 def shape(spec: FeatureSpec, settings: TrainerSettings) -> str:
     """Return, as JSON, what two models must share for one to continue from the other."""
     tables = {name: {"width": t.width, "hash_buckets": t.hash_buckets} for name, t in spec.tables.items()}
-    kept: dict[str, Any] = {
+    content: dict[str, Any] = {
         "tables": tables,
         "query": {name: feature.model_dump(exclude=FREE) for name, feature in spec.query.items()},
         "item": {name: feature.model_dump(exclude=FREE) for name, feature in spec.item.items()},
@@ -55,7 +55,7 @@ def shape(spec: FeatureSpec, settings: TrainerSettings) -> str:
         "learn_temperature": settings.softmax.learn_temperature,
         "frequency": settings.frequency.model_dump(include={"buckets", "hashes"}) | {"seed": settings.seed},
     }
-    return json.dumps(kept, sort_keys=True)
+    return json.dumps(content, sort_keys=True)
 
 
 def save(state: TrainingState, model_shape: str, analysis: str, folder: str) -> None:
@@ -102,17 +102,17 @@ def restore(state: TrainingState, spec: FeatureSpec, model_shape: str, analysis:
             _fill(parts_of(variable), earlier, sources)
 
 
-def _fill(parts: Sequence[tf.Variable], earlier: NDArray[Any], sources: NDArray[np.int64]) -> None:
+def _fill(shards: Sequence[tf.Variable], earlier: NDArray[Any], sources: NDArray[np.int64]) -> None:
     """Copy rows of an earlier table into a new one, in portions, so that no third table is in memory."""
     strategy = tf.distribute.get_strategy()
     first = 0
-    for part in parts:
-        for begin in range(0, part.shape[0], ROWS_AT_ONCE):
-            rows = np.arange(begin, min(begin + ROWS_AT_ONCE, part.shape[0]))
+    for shard in shards:
+        for begin in range(0, shard.shape[0], ROWS_AT_ONCE):
+            rows = np.arange(begin, min(begin + ROWS_AT_ONCE, shard.shape[0]))
             rows = rows[sources[first + rows] != STARTS_ANEW]
             written = tf.IndexedSlices(tf.constant(earlier[sources[first + rows]]), tf.constant(rows))
-            strategy.extended.update(part, lambda one, new: one.scatter_update(new), args=(written,))
-        first += part.shape[0]
+            strategy.extended.update(shard, lambda variable, new: variable.scatter_update(new), args=(written,))
+        first += shard.shape[0]
 
 
 def moved_rows(

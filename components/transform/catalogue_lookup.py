@@ -39,9 +39,9 @@ Inputs = Mapping[str, tf.Tensor]
 def input_names(features: Iterable[tuple[str, Feature]]) -> list[str]:
     """Return the names of the model inputs of features, including weights."""
     return [
-        each
+        input_name
         for name, feature in features
-        for each in ([name, name + WEIGHTS_SUFFIX] if isinstance(feature, IdsFeature | TextFeature) else [name])
+        for input_name in ([name, name + WEIGHTS_SUFFIX] if isinstance(feature, IdsFeature | TextFeature) else [name])
     ]
 
 
@@ -107,13 +107,13 @@ class CatalogueLookup(tf.Module):
             wanted = _key(tf.cast(places, tf.int64), seen)
             places = tf.reshape(tf.searchsorted(self._versions, tf.reshape(wanted, [-1])), tf.shape(ids))
             places = tf.ensure_shape(places, ids.shape)
-        found = {}
+        looked_up = {}
         for name in names:
             values = tf.gather(self._inputs[name], places)
             missing = NO_ROW if values.dtype == tf.int64 else 0
             is_known_value = is_known[(..., *[tf.newaxis] * (values.shape.rank - ids.shape.rank))]
-            found[name] = tf.where(is_known_value, values, tf.constant(missing, values.dtype))
-        return found
+            looked_up[name] = tf.where(is_known_value, values, tf.constant(missing, values.dtype))
+        return looked_up
 
     def of_query(self, spec: FeatureSpec, inputs: Inputs, days: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
         """Look up the query tower's inputs.
@@ -123,15 +123,17 @@ class CatalogueLookup(tf.Module):
             inputs: Transform's outputs, with the fingerprints of the items to look up.
             days: [rows] int64, as above.
         """
-        found: dict[str, tf.Tensor] = {}
+        looked_up: dict[str, tf.Tensor] = {}
         for name, feature in spec.looked_up.items():
             item, ids = spec.item[feature.feature], inputs[feature.of + FINGERPRINT_SUFFIX]
             values = self(ids, input_names([(feature.feature, item)]), days)
             of = spec.query[feature.of]
             if isinstance(of, HistoryFeature):
                 values = _mean(feature.feature, item, values, recency_weights(ids != NO_ITEM, of.half_life))
-            found |= {name + each.removeprefix(feature.feature): value for each, value in values.items()}
-        return found
+            looked_up |= {
+                name + input_name.removeprefix(feature.feature): value for input_name, value in values.items()
+            }
+        return looked_up
 
 
 def _key(items: tf.Tensor, days: tf.Tensor) -> tf.Tensor:

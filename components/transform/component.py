@@ -49,7 +49,9 @@ def AnalysedTransform(
     config = {"feature_spec": feature_spec, "analysis": analysis.uri}
     write_graph(transform_graph.uri, io_utils.get_only_uri_in_dir(schema.uri), config)
     transformed_examples.split_names = artifact_utils.encode_split_names([TRAIN_SPLIT])
-    raw, written = (artifact_utils.get_split_uri([each], TRAIN_SPLIT) for each in (examples, transformed_examples))
+    raw, written = (
+        artifact_utils.get_split_uri([artifact], TRAIN_SPLIT) for artifact in (examples, transformed_examples)
+    )
     spec = FeatureSpec.model_validate_json(feature_spec)
     with pipeline:
         _ = (

@@ -55,8 +55,8 @@ def transform_of(output: tft.TFTransformOutput, without: Iterable[str]) -> Calla
         return graph(tf.io.parse_example(examples, parsed))
 
     def to_rows(examples: Sequence[bytes]) -> pa.RecordBatch:
-        made = transformed(tf.constant(examples, tf.string))
-        return _rows({name: values.numpy() for name, values in made.items()})
+        inputs = transformed(tf.constant(examples, tf.string))
+        return _rows({name: values.numpy() for name, values in inputs.items()})
 
     return to_rows
 

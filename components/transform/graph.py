@@ -31,9 +31,9 @@ class TransformGraph:
         function = root.transform_fn
         graph = function.graph
         ((specs,), _) = function.structured_input_signature
-        given = graph.inputs[: len(graph.inputs) - len(graph.internal_captures)]
+        placeholders = graph.inputs[: len(graph.inputs) - len(graph.internal_captures)]
         self.tables = [getattr(root, name) for name in _TABLES]
-        self._inputs: Mapping[str, Any] = tf.nest.pack_sequence_as(specs, given, expand_composites=True)
+        self._inputs: Mapping[str, Any] = tf.nest.pack_sequence_as(specs, placeholders, expand_composites=True)
         self._outputs: Mapping[str, Any] = tf.nest.pack_sequence_as(
             function.structured_outputs, graph.outputs, expand_composites=True
         )
@@ -41,7 +41,7 @@ class TransformGraph:
         self._function = function  # keeps its graph and tables alive
         self._definition = graph.as_graph_def()
         self._nodes = {node.name: node for node in self._definition.node}
-        self._library = {each.signature.name: each for each in self._definition.library.function}
+        self._library = {definition.signature.name: definition for definition in self._definition.library.function}
 
     @classmethod
     def of(cls, output: tft.TFTransformOutput) -> "TransformGraph":
@@ -63,7 +63,7 @@ class TransformGraph:
         """
         feeds: dict[str, tf.Tensor] = {}
         for name, values in raw.items():
-            flat = (tf.nest.flatten(each, expand_composites=True) for each in (self._inputs[name], values))
+            flat = (tf.nest.flatten(tensors, expand_composites=True) for tensors in (self._inputs[name], values))
             feeds |= {placeholder.name: value for placeholder, value in zip(*flat, strict=True)}
         graph = tf.compat.v1.get_default_graph()
         feeds |= {placeholder.name: graph.capture(value) for placeholder, value in self._captures}
@@ -71,16 +71,16 @@ class TransformGraph:
         wanted = {
             name: value
             for name, value in self._outputs.items()
-            if all(each.op.name in available for each in tf.nest.flatten(value, expand_composites=True))
+            if all(tensor.op.name in available for tensor in tf.nest.flatten(value, expand_composites=True))
         }
         flat = tf.nest.flatten(wanted, expand_composites=True)
-        part = self._part([each.op.name for each in flat], available)
-        parts = {f"{node.name}:0" for node in part.node}
-        used = {name: value for name, value in feeds.items() if name in parts}
-        made = tf.graph_util.import_graph_def(part, used, [each.name for each in flat], name="transform")
-        for value, original in zip(made, flat, strict=True):
+        subgraph = self._part([tensor.op.name for tensor in flat], available)
+        computed = {f"{node.name}:0" for node in subgraph.node}
+        used = {name: value for name, value in feeds.items() if name in computed}
+        imported = tf.graph_util.import_graph_def(subgraph, used, [tensor.name for tensor in flat], name="transform")
+        for value, original in zip(imported, flat, strict=True):
             value.set_shape(original.shape)
-        return tf.nest.pack_sequence_as(wanted, made, expand_composites=True)
+        return tf.nest.pack_sequence_as(wanted, imported, expand_composites=True)
 
     def _available(self, fed: Iterable[str]) -> set[str]:
         """Return the operations that need no features except the given ones."""
@@ -90,10 +90,10 @@ class TransformGraph:
             while stack:
                 current = stack[-1]
                 inputs = _inputs(self._nodes[current])
-                unknown = [] if current in available else [each for each in inputs if each not in available]
+                unknown = [] if current in available else [source for source in inputs if source not in available]
                 stack += unknown
                 if not unknown:
-                    is_fed = self._nodes[current].op != "Placeholder" and all(available[each] for each in inputs)
+                    is_fed = self._nodes[current].op != "Placeholder" and all(available[source] for source in inputs)
                     available.setdefault(stack.pop(), is_fed)
         return {name for name, is_available in available.items() if is_available}
 
@@ -105,36 +105,36 @@ class TransformGraph:
             if name not in names:
                 names.add(name)
                 stack += _inputs(self._nodes[name])
-                stack += [each for each in _waited_for(self._nodes[name]) if each in available]
-        part = tf.compat.v1.GraphDef(versions=self._definition.versions)
+                stack += [control for control in _waited_for(self._nodes[name]) if control in available]
+        subgraph = tf.compat.v1.GraphDef(versions=self._definition.versions)
         for node in self._definition.node:
             if node.name in names:
-                added = part.node.add()
+                added = subgraph.node.add()
                 added.CopyFrom(node)
                 added.attr.pop("_class", None)  # its colocated operation may be left out
-                unavailable = {f"^{each}" for each in _waited_for(node) if each not in available}
-                added.input[:] = [each for each in node.input if each not in unavailable]
-        stack, called = _called(part.node), set[str]()
+                unavailable = {f"^{control}" for control in _waited_for(node) if control not in available}
+                added.input[:] = [source for source in node.input if source not in unavailable]
+        stack, called = _called(subgraph.node), set[str]()
         while stack:
             name = stack.pop()
             if name not in called:
                 called.add(name)
                 stack += _called(self._library[name].node_def)
-        part.library.function.extend(self._library[name] for name in sorted(called))
-        return part
+        subgraph.library.function.extend(self._library[name] for name in sorted(called))
+        return subgraph
 
 
 def _inputs(node: Any) -> list[str]:
     """Return the operations whose results an operation takes."""
-    return [each.partition(":")[0] for each in node.input if not each.startswith("^")]
+    return [source.partition(":")[0] for source in node.input if not source.startswith("^")]
 
 
 def _waited_for(node: Any) -> list[str]:
     """Return the control dependencies of an operation."""
-    return [each[1:] for each in node.input if each.startswith("^")]
+    return [source[1:] for source in node.input if source.startswith("^")]
 
 
 def _called(nodes: Iterable[Any]) -> list[str]:
     """Return the functions that operations call."""
     attributes = [attribute for node in nodes for attribute in node.attr.values()]
-    return [each.name for a in attributes for each in (a.func, *a.list.func) if each.name]
+    return [function.name for a in attributes for function in (a.func, *a.list.func) if function.name]

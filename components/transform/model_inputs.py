@@ -44,18 +44,18 @@ class ModelInputs(tf.Module):
             return in_a_graph(raw)
         checked = {name: _checked(name, self._vectors[name], raw[name]) for name in self._vectors if name in raw}
         checked |= {name + AGES_SUFFIX: _aligned(name, raw) for name in self._aged if name in raw}
-        found = self._transformed({**raw, **checked})
+        inputs = self._transformed({**raw, **checked})
         for name, feature in self._sparse.items():
             if name in raw:
-                found |= dense(name, feature, found[name])
-        return found | self._lookup.of_query(self._spec, found) if self._lookup else found
+                inputs |= dense(name, feature, inputs[name])
+        return inputs | self._lookup.of_query(self._spec, inputs) if self._lookup else inputs
 
 
 def _aligned(name: str, raw: Mapping[str, tf.SparseTensor]) -> tf.SparseTensor:
     """Return the ages of a history's items, after checking their number."""
     ages = raw[name + AGES_SUFFIX]
-    items, known = (_lengths(each) for each in (raw[name], ages))
-    is_right = tf.reduce_all((known == 0) | (known == items))
+    items, numbers = (_lengths(values) for values in (raw[name], ages))
+    is_right = tf.reduce_all((numbers == 0) | (numbers == items))
     reason = f"{name}{AGES_SUFFIX}: expected as many numbers as {name} has items, or none, in each row"
     with tf.control_dependencies([tf.debugging.Assert(is_right, [reason])]):
         return tf.SparseTensor(ages.indices, tf.identity(ages.values), ages.dense_shape)

@@ -71,7 +71,7 @@ def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, Any]) -> d
     spec = FeatureSpec.model_validate_json(custom_config["feature_spec"])
     analysis = custom_config["analysis"]
     lookups = {name: _lookup(name, table, analysis) for name, table in spec.tables.items()}
-    known = {
+    masks = {
         name: (len(files.read_vocabulary(analysis, name)), files.mask_row(analysis, name, spec))
         for name in spec.masked_tables
     }
@@ -99,7 +99,7 @@ def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, Any]) -> d
         match feature:
             case IdFeature():
                 single = _single(rows, NO_ROW)
-                outputs[name] = _or_mask(single, *known[feature.table]) if name in spec.masked_features else single
+                outputs[name] = _or_mask(single, *masks[feature.table]) if name in spec.masked_features else single
             case HistoryFeature():
                 outputs[name] = last_values(rows, feature.last, NO_ROW)
                 if feature.has_ages:
@@ -120,7 +120,7 @@ def dense(name: str, feature: VectorFeature | TextFeature, values: tf.SparseTens
             name: _first(values, feature.max_values, NO_ROW),
             name + WEIGHTS_SUFFIX: _first(_ones(values), feature.max_values, 0.0),
         }
-    numbers, present = (_first(each, feature.size, 0.0) for each in (values, _ones(values)))
+    numbers, present = (_first(sparse, feature.size, 0.0) for sparse in (values, _ones(values)))
     if feature.normalise == "l2":
         # In double precision: the square of a number may underflow or overflow a float32.
         numbers = tf.cast(tf.math.l2_normalize(tf.cast(numbers, tf.float64), axis=1, epsilon=1e-300), tf.float32)
@@ -184,8 +184,8 @@ def _age_classes(seconds: tf.SparseTensor) -> tf.SparseTensor:
     """Map ages to their classes; a non-finite age is unknown, and a negative one, from unsynchronised clocks, counts as 0."""
     is_known = tf.math.is_finite(seconds.values)
     classes = tf.raw_ops.Bucketize(input=tf.where(is_known, seconds.values, 0.0), boundaries=AGE_BOUNDS)
-    known = tf.where(is_known, tf.cast(classes, tf.int64), tf.constant(NO_AGE, tf.int64))
-    return tf.SparseTensor(seconds.indices, known, seconds.dense_shape)
+    age_classes = tf.where(is_known, tf.cast(classes, tf.int64), tf.constant(NO_AGE, tf.int64))
+    return tf.SparseTensor(seconds.indices, age_classes, seconds.dense_shape)
 
 
 def _ones(values: tf.SparseTensor) -> tf.SparseTensor:
@@ -221,15 +221,15 @@ def _dense_function(dtype: tf.DType, count: int, missing: str | int | float) -> 
         input_signature=[tf.SparseTensorSpec([None, None], dtype), tf.TensorSpec([None], tf.int64)],
     )
     def traced(values: tf.SparseTensor, columns: tf.Tensor) -> tf.Tensor:
-        kept = tf.where((columns >= 0) & (columns < count))
+        positions = tf.where((columns >= 0) & (columns < count))
         rows = tf.unstack(values.indices, num=2, axis=1)[0]
-        places = tf.gather_nd(tf.stack([rows, columns], axis=1), kept)
-        made = tf.raw_ops.SparseToDense(
+        places = tf.gather_nd(tf.stack([rows, columns], axis=1), positions)
+        matrix = tf.raw_ops.SparseToDense(
             sparse_indices=places,
             output_shape=tf.stack([values.dense_shape[0], count]),
-            sparse_values=tf.gather_nd(values.values, kept),
+            sparse_values=tf.gather_nd(values.values, positions),
             default_value=tf.constant(missing, dtype),
         )
-        return tf.ensure_shape(made, [None, count])
+        return tf.ensure_shape(matrix, [None, count])
 
     return traced

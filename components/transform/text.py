@@ -52,7 +52,7 @@ def folding() -> Folding:
     classes: dict[int, int] = {}
     for start in range(0, sys.maxunicode + 1, BLOCK):
         characters = [chr(code) for code in range(start, start + BLOCK) if code not in SURROGATES]
-        classes |= {ord(each): number for each in characters if (number := unicodedata.combining(each))}
+        classes |= {ord(mark): number for mark in characters if (number := unicodedata.combining(mark))}
         text = "\n".join(characters)
         if unicodedata.normalize("NFKD", text) == text == text.casefold():
             continue  # most blocks need no change: checking a million characters one by one would take half a second
@@ -90,14 +90,14 @@ def _tokens_function(words: bool, ngrams: tuple[int, ...]) -> Any:
 
     @tf.function(autograph=False, input_signature=[tf.TensorSpec([None], tf.string)])
     def traced(texts: tf.Tensor) -> tf.SparseTensor:
-        found = tf.strings.split(tf.strings.regex_replace(fold(texts), NO_WORD, " "))
-        parts = [found] if words else []
+        found_words = tf.strings.split(tf.strings.regex_replace(fold(texts), NO_WORD, " "))
+        token_lists = [found_words] if words else []
         if ngrams:
-            marked = found.with_flat_values(tf.strings.join([FIRST, found.flat_values, LAST]))
+            marked = found_words.with_flat_values(tf.strings.join([FIRST, found_words.flat_values, LAST]))
             characters = tf.strings.split(tf.strings.regex_replace(marked, LETTER, r"\1 "))
             grams = tf.strings.ngrams(characters, ngrams, separator="").merge_dims(1, 2)
-            parts.append(grams.with_flat_values(tf.strings.join([NGRAM, grams.flat_values])))
-        return tf.concat(parts, axis=1).to_sparse()
+            token_lists.append(grams.with_flat_values(tf.strings.join([NGRAM, grams.flat_values])))
+        return tf.concat(token_lists, axis=1).to_sparse()
 
     return traced
 

@@ -175,23 +175,23 @@ class Search:
     def configured(self, values: Values, epochs: int) -> dict[str, Any]:
         """Return a trial's values that differ from the current settings, by the name of the setting, as YAML values."""
         spec, trainer = self._applied(values)
-        found: dict[str, Any] = {}
-        softmax, own = trainer.softmax, self._trainer.softmax
+        changed: dict[str, Any] = {}
+        softmax, current = trainer.softmax, self._trainer.softmax
         for name, now, before in (
-            (TEMPERATURE, softmax.temperature, own.temperature),
-            (STRENGTH, softmax.strength, own.strength),
-            (NEGATIVES, softmax.uniform_negatives, own.uniform_negatives),
+            (TEMPERATURE, softmax.temperature, current.temperature),
+            (STRENGTH, softmax.strength, current.strength),
+            (NEGATIVES, softmax.uniform_negatives, current.uniform_negatives),
             (LEARNING_RATE, trainer.learning_rate, self._trainer.learning_rate),
             (f"{LAYERS}.query", list(trainer.towers.query), list(self._trainer.towers.query)),
             (f"{LAYERS}.item", list(trainer.towers.item), list(self._trainer.towers.item)),
             ("trainer.catch_up.epochs", epochs, self._trainer.epochs),
         ):
             if now != before:
-                found[name] = now
+                changed[name] = now
         for name, share in spec.masked_tables.items():
             if share != self._day.spec.masked_tables[name]:
-                found[f"tables.{name}.masked"] = share
-        return found
+                changed[f"tables.{name}.masked"] = share
+        return changed
 
     @property
     def current_epochs(self) -> int:
@@ -237,42 +237,42 @@ class Search:
         return spec, trainer.model_copy(update=changed)
 
     def _current(self) -> Values:
-        trainer, found = self._trainer, self._settings
+        trainer, settings = self._trainer, self._settings
         values: Values = {}
-        if _is_range(found.temperature):
+        if _is_range(settings.temperature):
             values[TEMPERATURE] = trainer.softmax.temperature
         if self._has_strength:
             values[STRENGTH] = trainer.softmax.strength
-        if _is_range(found.learning_rate):
+        if _is_range(settings.learning_rate):
             values[LEARNING_RATE] = trainer.learning_rate
         if self._has_masks:
             values[MASKED] = max(self._day.spec.masked_tables.values())
-        if found.uniform_negatives:
+        if settings.uniform_negatives:
             values[NEGATIVES] = trainer.softmax.uniform_negatives
-        if found.layers:
+        if settings.layers:
             values[LAYERS] = CONFIGURED
         return values
 
     def _chosen(self, trial: optuna.Trial) -> Values:
-        found, current = self._settings, self._current()
+        settings, current = self._settings, self._current()
         values: Values = {}
         for name, (low, high), by_logarithm in (
-            (TEMPERATURE, found.temperature, True),
-            (STRENGTH, found.strength, False),
-            (LEARNING_RATE, tuple(each * self._trainer.learning_rate for each in found.learning_rate), True),
-            (MASKED, found.masked, False),
+            (TEMPERATURE, settings.temperature, True),
+            (STRENGTH, settings.strength, False),
+            (LEARNING_RATE, tuple(bound * self._trainer.learning_rate for bound in settings.learning_rate), True),
+            (MASKED, settings.masked, False),
         ):
             if name in current:  # whose own value may be outside the range
                 ends = min(low, float(current[name])), max(high, float(current[name]))
                 values[name] = trial.suggest_float(name, *ends, log=by_logarithm)
         if NEGATIVES in current:
             values[NEGATIVES] = trial.suggest_categorical(
-                NEGATIVES, sorted({*found.uniform_negatives, self._trainer.softmax.uniform_negatives})
+                NEGATIVES, sorted({*settings.uniform_negatives, self._trainer.softmax.uniform_negatives})
             )
         if LAYERS in current:
-            own = {(*self._trainer.towers.query[:-1],), (*self._trainer.towers.item[:-1],)}
-            others = [each for each in found.layers if own != {each}]
-            names = [json.dumps(list(each)) if each else LINEAR for each in others]
+            configured = {(*self._trainer.towers.query[:-1],), (*self._trainer.towers.item[:-1],)}
+            others = [layers for layers in settings.layers if configured != {layers}]
+            names = [json.dumps(list(layers)) if layers else LINEAR for layers in others]
             values[LAYERS] = trial.suggest_categorical(LAYERS, [CONFIGURED, *names])
         return values
 
