@@ -28,7 +28,7 @@ def client(config: Config, address: str, authorities: Path | None, shards: int =
         PassingError: the server cannot be reached, or does not answer in time.
         UserError: the server refuses a call, or a token would be sent without encryption.
     """
-    token = config.server.token.read() if config.server.token else None
+    token = config.server.read_token()
     if token is not None and authorities is None:
         raise UserError("server.token: expected --ca as well, because the token would be sent without encryption.")
     tls = Tls(authorities) if authorities else None

@@ -1,6 +1,5 @@
 """Settings of ML Metadata's store. The password of a database server is never part of the configuration."""
 
-import os
 from pathlib import Path
 from typing import Literal, Self
 
@@ -9,50 +8,10 @@ from pydantic import Field, PositiveInt, model_validator
 from pipeline import tls_tunnel
 from schemas.declaration import Declaration
 from schemas.errors import UserError
+from schemas.secret import SecretSource
 
 PORTS = {"mysql": 3306, "postgresql": 5432}
 FILES = ("ca", "certificate", "key")
-
-
-class PasswordSource(Declaration):
-    """The source of a password: one of the two.
-
-    Attributes:
-        env: an environment variable that holds it.
-        file: a file with the password in its first line, such as a mounted secret.
-    """
-
-    env: str | None = None
-    file: Path | None = None
-
-    @model_validator(mode="after")
-    def _one(self) -> Self:
-        if (self.env is None) == (self.file is None):
-            raise ValueError("expected one of env, the name of an environment variable, and file, the path of a file")
-        return self
-
-    def read(self, key: str) -> str:
-        """Read the password.
-
-        Args:
-            key: that of this source in the configuration, for messages.
-
-        Raises:
-            UserError: it is missing or empty.
-        """
-        # Neither name is shown: it may be the password itself, put in the wrong place.
-        if self.env is not None:
-            password, where = os.environ.get(self.env, ""), f"the environment variable that {key}.env names"
-        else:
-            where = f"the file that {key}.file names"
-            try:
-                password = (self.file or Path()).read_text(encoding="utf-8").partition("\n")[0]
-            except (OSError, UnicodeDecodeError) as error:
-                reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-                raise UserError(f"{key}: {where} cannot be read: {reason}.") from error
-        if not password:
-            raise UserError(f"{key}: expected the database's password in {where}, found nothing.")
-        return password
 
 
 class SqliteSettings(Declaration):
@@ -124,7 +83,7 @@ class ServerSettings(Declaration):
     port: PositiveInt = Field(default_factory=lambda validated: PORTS[validated["store"]], le=65535)
     database: str = Field(default="metadata", min_length=1)
     user: str = Field(min_length=1)
-    password: PasswordSource
+    password: SecretSource
     tls: TlsSettings | None = None
 
     def way(self) -> tls_tunnel.Way:

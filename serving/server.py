@@ -108,7 +108,7 @@ class EmbeddedServer:
         self._watcher = Watcher(self.versions, settings.poll_seconds)
         self._access_log = AccessLog(config.access_log, settings.root)
         self._request_log = RequestLog(settings.root / config.request_log.path, config.request_log)
-        self._front = Front(config.limits, config.token.read() if config.token else None, self._observe)
+        self._front = Front(config.limits, config.read_token(), self._observe)
         self.metrics = Metrics(self.versions, lambda: self._front.running)
         self.versions.observe_load = self.metrics.observe_load
         api = Api(self.versions)

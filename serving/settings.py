@@ -1,14 +1,14 @@
 """Settings of serving: limits, authentication, and logs. Imports nothing heavy."""
 
-import os
 import re
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from schemas.declaration import Declaration
 from schemas.errors import UserError
+from schemas.secret import SecretSource
 
 
 class Limits(Declaration):
@@ -66,42 +66,6 @@ class TlsSettings(Declaration):
             return path.read_bytes()
         except OSError as error:
             raise UserError(f"server.tls.{name}: {path} cannot be read: {error.strerror}.") from error
-
-
-class TokenSource(Declaration):
-    """The source of the token that a request must carry, as `authorization: Bearer TOKEN`; one of the two.
-
-    Attributes:
-        env: an environment variable that holds it.
-        file: a file with the token in its first line, such as a mounted secret.
-    """
-
-    env: str | None = None
-    file: Path | None = None
-
-    @model_validator(mode="after")
-    def _one(self) -> Self:
-        if (self.env is None) == (self.file is None):
-            raise ValueError("expected one of env, the name of an environment variable, and file, the path of a file")
-        return self
-
-    def read(self) -> str:
-        """Read the token.
-
-        Raises:
-            UserError: it is missing, or has characters that a header cannot carry.
-        """
-        if self.env is not None:
-            token, source = os.environ.get(self.env, ""), "the environment variable that server.token.env names"
-        else:
-            source = "the file that server.token.file names"
-            try:
-                token = (self.file or Path()).read_text(encoding="ascii").partition("\n")[0].strip()
-            except (OSError, UnicodeDecodeError) as error:
-                raise UserError(f"server.token: {source} cannot be read as ASCII text.") from error
-        if not re.fullmatch(r"[!-~]+", token):
-            raise UserError(f"server.token: expected printable ASCII without spaces in {source}, found nothing of it.")
-        return token
 
 
 class AccessLogSettings(Declaration):
@@ -163,7 +127,7 @@ class ServerConfig(Declaration):
             Serving; the embedded server has the installed one.
         limits: of the embedded server.
         tls: None to serve without.
-        token: the token that requests must carry; None for none.
+        token: the source of the token that requests must carry, as `authorization: Bearer TOKEN`; None for none.
         stale_seconds: how long a newer version may be in the push folder without being loaded before the server reports that it is
             not ready. None for never: an old version is better than none if all replicas have the same fault.
         unknown_ids_share: the share of requests whose ids are looked up in the vocabularies, for the metric of unknown ones.
@@ -175,9 +139,22 @@ class ServerConfig(Declaration):
     tensorflow: ServingTensorFlow = "2.19"
     limits: Limits = Limits()
     tls: TlsSettings | None = None
-    token: TokenSource | None = None
+    token: SecretSource | None = None
     stale_seconds: PositiveFloat | None = None
     unknown_ids_share: float = Field(default=0.1, ge=0.0, le=1.0)
     access_log: AccessLogSettings = AccessLogSettings()
     request_log: RequestLogSettings = RequestLogSettings()
     histories: HistorySettings = HistorySettings()
+
+    def read_token(self) -> str | None:
+        """Read the token that requests must carry; None for none.
+
+        Raises:
+            UserError: it cannot be read, or has characters that a header cannot carry.
+        """
+        if self.token is None:
+            return None
+        token = self.token.read("server.token").strip()
+        if not re.fullmatch(r"[!-~]+", token):
+            raise UserError("server.token: expected printable ASCII without spaces, received something else.")
+        return token

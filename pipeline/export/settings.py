@@ -4,8 +4,9 @@ from typing import Literal
 
 from pydantic import Field, PositiveInt
 
-from pipeline.metadata_settings import PasswordSource, TlsSettings
+from pipeline.metadata_settings import TlsSettings
 from schemas.declaration import Declaration
+from schemas.secret import SecretSource
 
 WIDEST_HNSW = 2000  # dimensions; pgvector's limit for an index over its type `vector`
 
@@ -44,7 +45,7 @@ class PostgreSQLSettings(Declaration):
     port: PositiveInt = Field(default=5432, le=65535)
     database: str = Field(min_length=1)
     user: str = Field(min_length=1)
-    password: PasswordSource
+    password: SecretSource
     tls: TlsSettings | None = None
     namespace: str = Field(default="public", min_length=1, max_length=63)
     view: str = Field(default="items", pattern=r"^[a-z_][a-z0-9_]*$", max_length=40)

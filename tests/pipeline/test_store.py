@@ -21,9 +21,9 @@ from pytest import MonkeyPatch
 from pipeline import config as configuration
 from pipeline import day_run, doctor, origin
 from pipeline.config import Config
-from pipeline.metadata_settings import PasswordSource
 from pipeline.records import Lineage, Records, store
 from schemas.errors import PassingError, UserError
+from schemas.secret import SecretSource
 from tests.certificates import self_signed
 from tests.database_servers import PASSWORD, SERVERS, USER, Server
 from tests.forks import Forks
@@ -314,16 +314,16 @@ def test_certificates_that_cannot_be_read_are_named(tmp_path: Path) -> None:
 def test_the_password_is_asked_for_by_name_and_never_shown(monkeypatch: MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("NO_SUCH", raising=False)
     with pytest.raises(UserError, match=r"the environment variable that metadata\.password\.env names, found nothing"):
-        PasswordSource(env="NO_SUCH").read("metadata.password")
+        SecretSource(env="NO_SUCH").read("metadata.password")
     monkeypatch.setenv("NO_SUCH", "word\n with more lines")
-    assert PasswordSource(env="NO_SUCH").read("metadata.password") == "word\n with more lines"
+    assert SecretSource(env="NO_SUCH").read("metadata.password") == "word\n with more lines"
     (tmp_path / "word").write_text("word\n of a file with more lines\n")
-    assert PasswordSource(file=tmp_path / "word").read("metadata.password") == "word"
+    assert SecretSource(file=tmp_path / "word").read("metadata.password") == "word"
     with pytest.raises(UserError, match="No such file"):
-        PasswordSource(file=tmp_path / "none").read("metadata.password")
+        SecretSource(file=tmp_path / "none").read("metadata.password")
     for both_or_neither in ({}, {"env": "A", "file": "b"}):
         with pytest.raises(ValidationError, match="expected one of env"):
-            PasswordSource.model_validate(both_or_neither)
+            SecretSource.model_validate(both_or_neither)
 
 
 def test_a_setting_of_the_other_store_is_refused() -> None:

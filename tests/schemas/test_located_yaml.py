@@ -7,9 +7,9 @@ import pytest
 
 from components.pusher.settings import PusherSettings
 from pipeline import config
-from pipeline.metadata_settings import PasswordSource
 from schemas import located_yaml
 from schemas.errors import UserError
+from schemas.secret import SecretSource
 
 SHOP = Path(__file__).parents[1] / "end_to_end" / "shop" / "shop.yaml"
 # Ten lists, each of ten of the one before: ten billion values once the aliases are written out.
@@ -77,7 +77,7 @@ def test_a_secret_in_the_wrong_place_is_not_shown(setting: str) -> None:
 @pytest.mark.parametrize("source", [{"env": "hunter2"}, {"file": Path("hunter2")}])
 def test_a_password_in_the_place_of_its_sources_name_is_not_shown(source: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=r"metadata\.password") as refusal:
-        PasswordSource(**source).read("metadata.password")
+        SecretSource(**source).read("metadata.password")
     assert "hunter2" not in str(refusal.value)
 
 

@@ -101,11 +101,14 @@ def test_a_token_is_asked_for_everywhere_but_by_the_probes(serve: Serve, pushes:
         ({"tls": {"certificate": __file__, "key": __file__}}, "expected a certificate and its private key"),
         ({"token": {"env": "hunter2"}}, "the environment variable that server.token.env names"),
         ({"token": {"file": "hunter2"}}, "the file that server.token.file names cannot be read"),
+        ({"token": {"file": "spaced"}}, "server.token: expected printable ASCII without spaces"),
     ],
 )
 def test_an_unreadable_certificate_or_token_is_reported_without_its_content(
-    serve: Serve, pushes: Pushes, config: dict[str, Any], words: str
+    serve: Serve, pushes: Pushes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, config: dict[str, Any], words: str
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "spaced").write_text("of two hunter2\n")
     with pytest.raises(UserError, match=words) as refusal:
         serve(pushes.root, wait=False, **config)
     assert "hunter2" not in str(refusal.value)

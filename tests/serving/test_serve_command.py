@@ -18,8 +18,9 @@ import pytest
 
 from ndr_client import Client, Tls
 from pipeline import lock
+from schemas.secret import SecretSource
 from serving import launch
-from serving.settings import ServerConfig, TokenSource
+from serving.settings import ServerConfig
 from tests.certificates import self_signed
 from tests.serving.tiny import Pushes, example
 from tests.waiting import wait_for
@@ -180,7 +181,7 @@ def test_an_address_that_nothing_here_can_serve_is_refused(tmp_path: Path) -> No
         ("0.0.0.0", True, ServerConfig(), "as asked"),
         ("127.0.0.1", False, ServerConfig(), "tensorflow_model_server would listen on every address: --host 0.0.0.0"),
         (
-            "0.0.0.0", False, ServerConfig(token=TokenSource(env="TOKEN")),
+            "0.0.0.0", False, ServerConfig(token=SecretSource(env="TOKEN")),
             "tensorflow_model_server has no TLS and no token for REST",
         ),
     ],
