@@ -1,14 +1,12 @@
-"""A public yardstick: the project's towers, loss and estimator on a split of the LightGCN papers, beside what was published.
+"""A public yardstick: the project's towers, loss and estimator on a public split, beside what was published for it.
 
-The folder has `train.txt` and `test.txt`; a line is a user and the user's items, separated by blanks; the last is taken as the
-newest. Both towers share one table of items. A query is the items that stand before the one that is to be found, the newer the more
-of it; an item is its own row and those of the items that it has most users in common with. Nothing but train says anything of them.
-With `--unordered` the order of a line means nothing: it is drawn anew in each epoch, and a query is the user's other items.
+The folder has `train.txt` and `test.txt`; a line is a user and the user's items, separated by blanks. A query is a user's id and an
+item is its id, each with a row of its own, as in the published matrix factorisation. Nothing but train says anything of them, and
+the order of a line means nothing.
 
-The temperature and the number of epochs are chosen by Recall@20 on the last tenth of each user's items in train, which is left out
-of it for that; where lines have no order, by one that is drawn. Then a model is trained on all of train with what was chosen, and
-judged by test. The protocol is the papers': all items that the user does not have in train are ranked, recall and NDCG are means
-over the users that have test items.
+The number of epochs is chosen by Recall@20 on a tenth of each user's items in train, drawn at random, which is left out of it for
+that. Then a model is trained on all of train with what was chosen, and judged by test. The protocol is the papers': all items that
+the user does not have in train are ranked, recall and NDCG are means over the users that have test items.
 """
 
 import argparse
@@ -18,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import tensorflow as tf
@@ -38,39 +36,48 @@ from components.trainer.state import TrainingState
 from components.trainer.strategies import one_device
 from components.trainer.training import Training, train
 from schemas.errors import UserError
-from schemas.features import CANDIDATE_ID, REWARD, WEIGHTS_SUFFIX, FeatureSpec
+from schemas.features import CANDIDATE_ID, REWARD, FeatureSpec
 
 K = 20
 FOLDER = Path("var/data/gowalla")
 TRAIN, TEST = "train.txt", "test.txt"
 LEFT_OUT = 0.1  # of each user's items, to choose by
 WIDTH = 64  # the published models'
-TEMPERATURES = (0.08, 0.1, 0.125)
-EPOCHS = 6
+TEMPERATURE = 0.1  # the published softmax's
+EPOCHS, EVERY, PATIENCE = 80, 2, 5  # at most; between two readings of what was left out; of them without a better one
 LEARNING_RATE = 0.7
 ADAGRAD_START = 6.4e-6  # over the width: a gradient has as much less in each of its values as it has more of them
-HISTORY, OWN, NEIGHBOURS = "history", "item", "neighbours"
-HISTORY_VALUES = 24  # the newest of a history, in training; all of it where a query is judged
-NEIGHBOUR_VALUES = 32
-RECENCY = -0.5  # the power of how far back an item of a history is
-SEEN_BY_MANY = -0.25  # the power of an item's users that weighs it in a history
-ACTIVE = -0.5  # the power of a user's items that weighs the user in what two items have in common
-COMMON = -0.5  # the power of an item's users that weighs the item in it
-CHUNK = 1024  # rows whose inputs are in memory at once
+USER, ITEM = "user", "item"
+CHUNK = 8192  # rows that are embedded at once
 Z = 1.96  # of a 95 % interval
 
-PUBLISHED_COUNTS = (29_858, 40_981, 810_128, 217_242)
-PUBLISHED = {  # Recall@20 and NDCG@20 in the BARS benchmark's table for gowalla_m1
-    "SimpleX": (0.1872, 0.1557),
-    "UltraGCN": (0.1862, 0.1580),
-    "GF-CF": (0.1849, 0.1518),
-    "MF-CCL": (0.1837, 0.1493),
-    "LightGCN": (0.1820, 0.1547),
-    "YoutubeDNN": (0.1754, 0.1473),
-    "SLIM": (0.1699, 0.1382),
-    "MF-BPR": (0.1627, 0.1378),
-    "ItemCF": (0.1570, 0.1214),
-    "LightGCN + BSL, chosen on test": (0.1892, 0.1590),  # its authors' logs
+Counts: TypeAlias = tuple[int, ...]
+"""Users, items, interactions in train, interactions in test."""
+
+PUBLISHED: Mapping[Counts, Mapping[str, tuple[float, float]]] = {  # Recall@20 and NDCG@20
+    (29_858, 40_981, 810_128, 217_242): {  # gowalla_m1 in the BARS benchmark's table
+        "SimpleX": (0.1872, 0.1557),
+        "UltraGCN": (0.1862, 0.1580),
+        "GF-CF": (0.1849, 0.1518),
+        "MF-CCL": (0.1837, 0.1493),
+        "LightGCN": (0.1820, 0.1547),
+        "YoutubeDNN": (0.1754, 0.1473),
+        "SLIM": (0.1699, 0.1382),
+        "MF-BPR": (0.1627, 0.1378),
+        "ItemCF": (0.1570, 0.1214),
+        # By BSL's authors' logs, whose models were chosen on test.
+        "LightGCN + BSL, chosen on test": (0.1892, 0.1590),
+        "MF + BSL, chosen on test": (0.1882, 0.1584),
+        "MF + softmax, chosen on test": (0.1759, 0.1395),
+    },
+    (29_858, 40_988, 810_128, 217_336): {  # Gowalla split at random (SL@K, KDD 2025, table 2)
+        "LightGCN + SL@20": (0.2128, 0.1729),
+        "MF + SL@20": (0.2121, 0.1709),
+        "MF + PSL": (0.2089, 0.1647),
+        "MF + BSL": (0.2071, 0.1630),
+        "MF + softmax": (0.2064, 0.1624),
+        "MF + BPR": (0.1355, 0.1111),
+    },
 }
 
 Matrix: TypeAlias = sparse.csr_array
@@ -126,16 +133,10 @@ def _ones(rows: NDArray[np.int64], columns: NDArray[np.int64], shape: tuple[int,
     return sparse.csr_array((np.ones(len(order), np.float32), columns[order], ends), shape=shape)
 
 
-def shuffled(matrix: Matrix, random: np.random.Generator) -> Matrix:
-    """Return the same with the items of each user in an order that is drawn."""
+def cut(matrix: Matrix, random: np.random.Generator) -> Split:
+    """Leave out a tenth of each user's items, drawn at random, to choose settings by."""
     rows, columns = _coordinates(matrix)
-    order = np.lexsort((random.random(len(rows)), rows))
-    return sparse.csr_array((matrix.data, columns[order], matrix.indptr), shape=matrix.shape)
-
-
-def cut(matrix: Matrix) -> Split:
-    """Leave out the last item of each user, to choose settings by."""
-    rows, columns = _coordinates(matrix)
+    columns = columns[np.lexsort((random.random(len(rows)), rows))]
     lengths = np.diff(matrix.indptr)
     kept = lengths - np.maximum(np.floor(LEFT_OUT * lengths), lengths > 1).astype(np.int64)
     out = np.arange(len(rows)) - matrix.indptr[rows] >= kept[rows]
@@ -147,132 +148,51 @@ def _coordinates(matrix: Matrix) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr)), matrix.indices.astype(np.int64)
 
 
-def neighbours(matrix: Matrix) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return the items with the most users in common with each item.
-
-    A user with few items says more than one with many, and so does an item with few users.
-
-    Returns:
-        [items, NEIGHBOUR_VALUES] rows of items, -1 where there are no more, and their weights.
-    """
-    of_users, of_items = (np.maximum(matrix.sum(axis=axis), 1.0) for axis in (1, 0))
-    scaled = matrix @ sparse.diags_array(of_items**COMMON)
-    transposed = (sparse.diags_array(of_users**ACTIVE) @ scaled).T.tocsr()
-    rows = np.full((matrix.shape[1], NEIGHBOUR_VALUES), -1)
-    weights = np.zeros(rows.shape, np.float32)
-    for start in range(0, len(rows), CHUNK):
-        shared = (transposed[start : start + CHUNK] @ scaled).tocsr()
-        for item, (first, after) in enumerate(zip(shared.indptr[:-1], shared.indptr[1:], strict=True), start):
-            others = shared.indices[first:after] != item
-            columns, values = shared.indices[first:after][others], shared.data[first:after][others]
-            best = np.argsort(-values, kind="stable")[:NEIGHBOUR_VALUES]
-            rows[item, : len(best)], weights[item, : len(best)] = columns[best], values[best]
-    return rows, weights
-
-
 class Inputs:
     """The towers' inputs, from train alone.
 
     Args:
         matrix: of what is trained on.
         seed: of the order of interactions.
-        ordered: whether a line is in the order of time.
     """
 
-    def __init__(self, matrix: Matrix, seed: int, ordered: bool = True) -> None:
+    def __init__(self, matrix: Matrix, seed: int) -> None:
         self.matrix = matrix
-        self._ordered = ordered
         self._random = np.random.default_rng(seed)
-        self._users, self._items = _coordinates(matrix)
-        self._lengths = np.diff(matrix.indptr)
-        self._weights = (np.maximum(matrix.sum(axis=0), 1.0) ** SEEN_BY_MANY).astype(np.float32)
-        self._neighbours = neighbours(matrix)
 
     def batches(self, size: int) -> tf.data.Dataset:
         """Return an epoch's shuffled batches."""
-        signature = Batch(
-            {
-                HISTORY: tf.TensorSpec([size, HISTORY_VALUES], tf.int64),
-                HISTORY + WEIGHTS_SUFFIX: tf.TensorSpec([size, HISTORY_VALUES], tf.float32),
-                OWN: tf.TensorSpec([size], tf.int64),
-                NEIGHBOURS: tf.TensorSpec([size, NEIGHBOUR_VALUES], tf.int64),
-                NEIGHBOURS + WEIGHTS_SUFFIX: tf.TensorSpec([size, NEIGHBOUR_VALUES], tf.float32),
-                CANDIDATE_ID: tf.TensorSpec([size], tf.int64),
-                REWARD: tf.TensorSpec([size], tf.float32),
-            },
-            {},
-        )
-        return tf.data.Dataset.from_generator(lambda: self._epoch(size), output_signature=signature).prefetch(2)
+        order = self._random.permutation(self.matrix.nnz)
+        users, items = (values[order] for values in _coordinates(self.matrix))
+        return tf.data.Dataset.from_tensor_slices((users, items)).batch(size, drop_remainder=True).map(self._batch)
 
-    def _epoch(self, size: int) -> Iterator[Batch]:
-        if not self._ordered:
-            self._items = _coordinates(shuffled(self.matrix, self._random))[1]
-        order = self._random.permutation(len(self._users))
-        for start in range(0, len(order) - size + 1, size):
-            chosen = order[start : start + size]
-            users, items = self._users[chosen], self._items[chosen]
-            yield Batch(
-                {
-                    **self._before(users, chosen - self.matrix.indptr[users], HISTORY_VALUES),
-                    **self.of_items(items),
-                    CANDIDATE_ID: items,
-                    REWARD: np.ones(size, np.float32),
-                },
-                {},
-            )
-
-    def _before(self, users: NDArray[np.int64], ends: NDArray[np.int64], values: int) -> dict[str, NDArray[Any]]:
-        """Return the history of each user before a place in it: the newest first, weighed by how far back they are.
-
-        Without an order, what stands behind the place comes behind what stands before it, and all weigh alike.
-        """
-        ages = np.arange(1, values + 1)
-        places, lengths = ends[:, np.newaxis] - ages, self._lengths[users][:, np.newaxis]
-        there = places >= 0
-        if not self._ordered:
-            there = ages < lengths + (
-                ends[:, np.newaxis] == lengths
-            )  # a place behind the line leaves nothing of it out
-            places %= np.maximum(lengths, 1)
-        items = self._items[np.where(there, self.matrix.indptr[users][:, np.newaxis] + places, 0)]
-        recency = ages ** (RECENCY if self._ordered else 0.0)
-        weights = np.where(there, self._weights[items] * recency, 0.0).astype(np.float32)
-        return {HISTORY: np.where(there, items, -1), HISTORY + WEIGHTS_SUFFIX: weights}
-
-    def of_users(self, users: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-        """Return the query tower's inputs, of whole histories."""
-        lengths = self._lengths[users]
-        return self._before(users, lengths, int(lengths.max(initial=1)))
-
-    def of_items(self, items: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-        """Return the item tower's inputs."""
-        rows, weights = self._neighbours
-        return {OWN: items, NEIGHBOURS: rows[items], NEIGHBOURS + WEIGHTS_SUFFIX: weights[items]}
+    @staticmethod
+    def _batch(users: tf.Tensor, items: tf.Tensor) -> Batch:
+        return Batch({USER: users, ITEM: items, CANDIDATE_ID: items, REWARD: tf.ones(tf.shape(users))}, {})
 
 
 def feature_spec(width: int) -> FeatureSpec:
-    """Both towers' features; one table of items is shared by all of them."""
-    several = {"kind": "ids", "table": "items", "weights": "weights"}
+    """Declare a row for each user and for each item."""
     return FeatureSpec.model_validate(
         {
             "interactions": {"user": "user", "item": "item", "time": "none"},
             "catalogue": {"item": "item"},
-            "tables": {"items": {"width": width, "hash_buckets": 1}},
-            "query": {HISTORY: {**several, "max_values": HISTORY_VALUES}},
-            "item": {OWN: {"kind": "id", "table": "items"}, NEIGHBOURS: {**several, "max_values": NEIGHBOUR_VALUES}},
+            "tables": {name: {"width": width, "hash_buckets": 1} for name in (USER, ITEM)},
+            "query": {USER: {"kind": "id", "table": USER}},
+            "item": {ITEM: {"kind": "id", "table": ITEM}},
         }
     )
 
 
-def settings(options: argparse.Namespace, temperature: float) -> TrainerSettings:
-    """Return the trainer's settings for one temperature."""
+def settings(options: argparse.Namespace) -> TrainerSettings:
+    """Return the trainer's settings."""
     return TrainerSettings.model_validate(
         {
             "towers": {"query": [options.width], "item": [options.width]},
             "batch_size": options.batch_size,
             "learning_rate": LEARNING_RATE,
             "adagrad_start": ADAGRAD_START / options.width,
-            "softmax": {"temperature": temperature, "negatives_weight": options.negatives_weight},
+            "softmax": {"temperature": options.temperature, "negatives_weight": options.negatives_weight},
             "seed": options.seed,
         }
     )
@@ -284,9 +204,8 @@ def fit(inputs: Inputs, trainer: TrainerSettings, epochs: int) -> Iterator[TwoTo
     gc.collect()
     tf_keras.utils.set_random_seed(trainer.seed)
     size = min(trainer.batch_size, inputs.matrix.nnz)
-    items = inputs.matrix.shape[1]
-    width = trainer.towers.item[-1]
-    model = build_model(feature_spec(width), {"items": items}, trainer, items)
+    users, items = inputs.matrix.shape
+    model = build_model(feature_spec(trainer.towers.item[-1]), {USER: users, ITEM: items}, trainer, items)
     model.compile(optimizer=build_optimizer(trainer))
     model.make_weights(next(iter(inputs.batches(size))))
     state = TrainingState(model)
@@ -323,21 +242,19 @@ def quality(ranks: Ranks, to_find: Matrix) -> Quality:
     return Quality(*mean(hits), *mean(gains))
 
 
-def judge(model: TwoTowerModel, inputs: Inputs, to_find: Matrix) -> Quality:
+def judge(model: TwoTowerModel, matrix: Matrix, to_find: Matrix) -> Quality:
     """Rank the test items among all items that the user does not have in train."""
     users, true_rows = _coordinates(to_find)
     queries, items = (
         np.concatenate(
             [
-                tower({name: tf.constant(values) for name, values in of(rows).items()}).numpy()
+                tower({name: tf.constant(rows)}).numpy()
                 for rows in np.split(np.arange(count), range(CHUNK, count, CHUNK))
             ]
         )
-        for tower, of, count in zip(
-            (model.query_tower, model.item_tower), (inputs.of_users, inputs.of_items), to_find.shape, strict=True
-        )
+        for tower, name, count in zip((model.query_tower, model.item_tower), (USER, ITEM), to_find.shape, strict=True)
     )
-    return quality(rank_by_embedding(queries[users], items, true_rows, seen(inputs.matrix, users)), to_find)
+    return quality(rank_by_embedding(queries[users], items, true_rows, seen(matrix, users)), to_find)
 
 
 def popularity(matrix: Matrix, to_find: Matrix) -> Quality:
@@ -352,32 +269,22 @@ def seen(matrix: Matrix, users: NDArray[np.int64]) -> Excluded:
     return Excluded(rows.indptr.astype(np.int64), rows.indices.astype(np.int64))
 
 
-class Choice(NamedTuple):
-    """What the cut was best with."""
-
-    temperature: float
-    epochs: int
-
-
-def choose(matrix: Matrix, options: argparse.Namespace) -> tuple[Choice, dict[str, list[float]]]:
-    """Return the temperature and the epochs with the best Recall@K on items left out of train; all that was tried."""
-    ordered = matrix if options.ordered else shuffled(matrix, np.random.default_rng(options.seed))
-    kept, left_out = cut(ordered)
+def choose(matrix: Matrix, options: argparse.Namespace) -> tuple[int, dict[int, float]]:
+    """Return the number of epochs with the best Recall@K on items left out of train, and Recall@K by epoch."""
+    kept, left_out = cut(matrix, np.random.default_rng(options.seed))
     if not left_out.nnz:
         raise UserError(f"No user has two items in {TRAIN}, of which one could be left out to choose by.")
-    inputs = Inputs(kept, options.seed, options.ordered)
-    tried: dict[str, list[float]] = {}
-    for temperature in options.temperatures:
-        recalls = tried.setdefault(str(temperature), [])
-        for model in fit(inputs, settings(options, temperature), options.epochs):
-            recalls.append(judge(model, inputs, left_out).recall)
-            say(f"temperature {temperature}, epoch {len(recalls)}: recall@{K} {recalls[-1]:.4f} of what was left out")
-    best = max(
-        (recall, -epoch, temperature)
-        for temperature in options.temperatures
-        for epoch, recall in enumerate(tried[str(temperature)], 1)
-    )
-    return Choice(best[2], -best[1]), tried
+    recalls: dict[int, float] = {}
+    best = 0
+    for epoch, model in enumerate(fit(Inputs(kept, options.seed), settings(options), options.epochs), 1):
+        if epoch % EVERY and epoch < options.epochs:
+            continue
+        recalls[epoch] = judge(model, kept, left_out).recall
+        say(f"epoch {epoch}: recall@{K} {recalls[epoch]:.4f} of what was left out")
+        best = max(recalls, key=recalls.__getitem__)
+        if epoch - best >= PATIENCE * EVERY:
+            break
+    return best, recalls
 
 
 def say(words: str) -> None:
@@ -388,12 +295,12 @@ def say(words: str) -> None:
 Row = Quality | tuple[float, float]
 
 
-def beside_published(rows: Mapping[str, Quality], counts: tuple[int, ...]) -> Mapping[str, Row]:
+def beside_published(rows: Mapping[str, Quality], counts: Counts) -> Mapping[str, Row]:
     """Add the published results for the split with these counts, if any, to the measured ones."""
-    return {**rows, **PUBLISHED} if counts == PUBLISHED_COUNTS else rows
+    return {**rows, **PUBLISHED.get(counts, {})}
 
 
-def show(rows: Mapping[str, Row], counts: tuple[int, ...]) -> None:
+def show(rows: Mapping[str, Row], counts: Counts) -> None:
     """Print the table, the best first."""
     users, items, trained, tested = counts
     shown = [
@@ -415,11 +322,10 @@ def run(options: argparse.Namespace) -> None:
         return
     begun = time.monotonic()
     split = read(options.folder)
-    choice, tried = choose(split.train, options)
-    say(f"chosen: temperature {choice.temperature}, {choice.epochs} epochs; now all of train")
-    inputs = Inputs(split.train, options.seed, options.ordered)
-    *_, model = fit(inputs, settings(options, choice.temperature), choice.epochs)
-    ours = judge(model, inputs, split.test)
+    epochs, recalls = choose(split.train, options)
+    say(f"chosen: {epochs} epochs; now all of train")
+    *_, model = fit(Inputs(split.train, options.seed), settings(options), epochs)
+    ours = judge(model, split.train, split.test)
     seconds = time.monotonic() - begun
     rows = {f"ours, width {options.width}": ours, "popularity": popularity(split.train, split.test)}
     counts = (*split.train.shape, split.train.nnz, split.test.nnz)
@@ -429,14 +335,14 @@ def run(options: argparse.Namespace) -> None:
         {
             "folder": str(options.folder),
             "counts": counts,
-            "trainer": settings(options, choice.temperature).model_dump(mode="json"),
-            "epochs": choice.epochs,
-            "ordered": options.ordered,
-            "history_values": HISTORY_VALUES,
-            "neighbour_values": NEIGHBOUR_VALUES,
-            "powers": {"recency": RECENCY, "seen_by_many": SEEN_BY_MANY, "active": ACTIVE, "common": COMMON},
+            "trainer": settings(options).model_dump(mode="json"),
+            "epochs": epochs,
         },
-        {"tried": tried, "measured": {name: row._asdict() for name, row in rows.items()}, "published": PUBLISHED},
+        {
+            "recall_by_epoch": recalls,
+            "measured": {name: row._asdict() for name, row in rows.items()},
+            "published": PUBLISHED.get(counts, {}),
+        },
         {"recall_at_20": ours.recall, "ndcg_at_20": ours.gain, "seconds": seconds},
     )
 
@@ -457,14 +363,11 @@ def main() -> None:
     """Run the command line."""
     arguments = common.parser(__doc__ or "")
     arguments.add_argument("folder", type=Path, nargs="?", default=FOLDER, help="of train.txt and test.txt")
-    arguments.add_argument("--temperatures", type=positive, nargs="+", default=TEMPERATURES, help="to choose from")
+    arguments.add_argument("--temperature", type=positive, default=TEMPERATURE, help="of the softmax")
     arguments.add_argument("--epochs", type=positive_int, default=EPOCHS, help="at most")
     arguments.add_argument("--width", type=positive_int, default=WIDTH, help="of the embeddings")
     arguments.add_argument("--batch-size", type=positive_int, default=2048)
     arguments.add_argument("--seed", type=int, default=0)
-    arguments.add_argument(
-        "--unordered", dest="ordered", action="store_false", help="the order of a line means nothing"
-    )
     arguments.add_argument("--negatives-weight", type=positive, help="trainer.softmax.negatives_weight")
     try:
         run(arguments.parse_args())

@@ -5,7 +5,6 @@ import math
 import random
 import sys
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +12,9 @@ import pytest
 from scipy import sparse
 
 from benchmarks import gowalla
-from benchmarks.gowalla import HISTORY, PUBLISHED_COUNTS, Inputs, Matrix, cut, neighbours, popularity, quality, read
+from benchmarks.gowalla import ITEM, PUBLISHED, USER, Inputs, Matrix, cut, popularity, quality, read
 from components.evaluator.ranking import Ranks
-from schemas.features import CANDIDATE_ID, WEIGHTS_SUFFIX
+from schemas.features import CANDIDATE_ID
 
 
 def matrix(*rows: list[int]) -> Matrix:
@@ -63,67 +62,26 @@ def test_popularity_ranks_all_that_the_user_does_not_have() -> None:
     assert found.gain == pytest.approx((1 + 1 / math.log2(16)) / (1 + 1 / math.log2(3)))
 
 
-def test_neighbours_are_weighed_by_how_few_items_and_users_both_have() -> None:
-    # Items 0 and 1 share the first user (3 items), items 0 and 2 that one and the second (2 items). Users of the items: 2, 1, 2.
-    rows, weights = neighbours(matrix([1, 1, 1, 0], [1, 0, 1, 0]))
-    assert rows[0, :3].tolist() == [2, 1, -1]
-    assert weights[0, 0] == pytest.approx((3**-0.5 + 2**-0.5) / math.sqrt(2 * 2))
-    assert weights[0, 1] == pytest.approx(3**-0.5 / math.sqrt(2 * 1))
-    assert weights[0, 2] == 0.0
-    assert (rows[3] == -1).all()  # nobody has it
-
-
-def test_the_last_tenth_of_each_line_is_left_out_and_nothing_is_lost() -> None:
+def test_a_tenth_of_each_users_items_is_left_out_and_nothing_is_lost() -> None:
     whole = matrix(*([1] * length + [0] * (40 - length) for length in (1, 5, 10, 29)))
-    kept, left_out = cut(whole)
-    assert [left_out.indices[a:b].tolist() for a, b in pairwise(left_out.indptr)] == [[], [4], [9], [27, 28]]
+    kept, left_out = cut(whole, np.random.default_rng(0))
+    assert np.diff(left_out.indptr).tolist() == [
+        0,
+        1,
+        1,
+        2,
+    ]  # a tenth, rounded down; one of few, and never the only one
     assert ((kept + left_out) != whole).nnz == 0
-
-
-def test_a_history_has_the_earlier_items_of_the_line_newest_first(tmp_path: Path) -> None:
-    (tmp_path / "train.txt").write_text("1 d a c\n2 a\n")
-    (tmp_path / "test.txt").write_text("2 b\n")
-    inputs = Inputs(read(tmp_path).train, seed=0)
-    found = {}
-    for batch in inputs.batches(1):
-        history, weights = (batch.interactions[name][0].numpy() for name in (HISTORY, HISTORY + WEIGHTS_SUFFIX))
-        assert len(history) == len(weights) == gowalla.HISTORY_VALUES
-        assert (weights[history < 0] == 0).all()
-        found[int(batch.interactions[CANDIDATE_ID][0]), (history >= 0).sum()] = (history, weights)
-    # Rows: a, b, c, d. Two users have a, so it weighs 2 ** -0.25; what is one further back, 2 ** -0.5 of that.
-    assert found.keys() == {(3, 0), (0, 1), (2, 2), (0, 0)}
-    assert found[0, 1][0][:2].tolist() == [3, -1]
-    assert found[2, 2][0][:3].tolist() == [0, 3, -1]
-    assert found[2, 2][1][:2] == pytest.approx([2**-0.25, 2**-0.5])
-    whole = inputs.of_users(np.array([1, 0]))
-    assert whole[HISTORY].tolist() == [[0, -1, -1], [2, 0, 3]]
-    assert whole[HISTORY + WEIGHTS_SUFFIX][1] == pytest.approx([1, 2**-0.25 * 2**-0.5, 3**-0.5])
-
-
-def test_without_an_order_a_query_is_the_users_other_items_which_weigh_alike(tmp_path: Path) -> None:
-    (tmp_path / "train.txt").write_text("1 d a c\n2 a\n")
-    (tmp_path / "test.txt").write_text("2 b\n")
-    inputs = Inputs(read(tmp_path).train, seed=0, ordered=False)
-    # Rows: a, b, c, d. Two users have a, so it weighs 2 ** -0.25 wherever it stands.
-    weights = {0: 2**-0.25, 2: 1.0, 3: 1.0}
-    for _ in range(2):  # in whatever order an epoch has drawn
-        found: dict[int, list[list[int]]] = {}
-        for batch in inputs.batches(1):
-            history, weighed = (batch.interactions[name][0].numpy() for name in (HISTORY, HISTORY + WEIGHTS_SUFFIX))
-            there = history[history >= 0].tolist()
-            assert weighed[: len(there)] == pytest.approx([weights[item] for item in there])
-            assert (weighed[len(there) :] == 0).all()
-            found.setdefault(int(batch.interactions[CANDIDATE_ID][0]), []).append(sorted(there))
-        assert {item: sorted(each) for item, each in found.items()} == {0: [[], [2, 3]], 2: [[0, 3]], 3: [[0, 2]]}
-        whole = inputs.of_users(np.array([1, 0]))[HISTORY]
-        assert [sorted(row[row >= 0].tolist()) for row in whole] == [[0], [0, 2, 3]]
+    drawn = {tuple(cut(whole, np.random.default_rng(seed))[1].indices.tolist()) for seed in range(10)}
+    assert len(drawn) > 5
 
 
 def test_an_epoch_has_every_interaction_once() -> None:
     whole = matrix([1, 1, 0, 1], [0, 1, 1, 0], [0, 0, 0, 1])
-    for ordered in (True, False):
-        batches = Inputs(whole, seed=0, ordered=ordered).batches(1)
-        assert sorted(int(batch.interactions[CANDIDATE_ID][0]) for batch in batches) == [0, 1, 1, 2, 3, 3]
+    batches = [batch.interactions for batch in Inputs(whole, seed=0).batches(1)]
+    pairs = [(int(batch[USER][0]), int(batch[ITEM][0])) for batch in batches]
+    assert sorted(pairs) == [(0, 0), (0, 1), (0, 3), (1, 1), (1, 2), (2, 3)]
+    assert [int(batch[CANDIDATE_ID][0]) for batch in batches] == [item for _, item in pairs]
 
 
 def test_ids_may_be_any_words_and_be_there_twice(tmp_path: Path) -> None:
@@ -163,7 +121,7 @@ def test_a_split_that_cannot_be_used_is_one_sentence(
         command(monkeypatch, str(folder))
 
 
-@pytest.mark.parametrize("option", ["--epochs", "--width", "--batch-size", "--temperatures"])
+@pytest.mark.parametrize("option", ["--epochs", "--width", "--batch-size", "--temperature"])
 @pytest.mark.parametrize("value", ["0", "-1", "nan", "many"])
 def test_an_invalid_option_is_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], option: str, value: str
@@ -185,11 +143,11 @@ def test_another_split_runs_by_the_same_command(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     figures = tmp_path / "figures.json"
-    options = ["--epochs", "2", "--temperatures", "0.1", "0.2", "--batch-size", "128"]
+    options = ["--epochs", "12", "--batch-size", "128"]
     command(monkeypatch, str(folder), "--json", str(figures), *options)
     content = json.loads(figures.read_text())
     assert content["settings"]["counts"] == [120, 100, 1320, 360]
-    assert {len(recalls) for recalls in content["figures"]["tried"].values()} == {2}
+    assert list(content["figures"]["recall_by_epoch"]) == ["2", "4", "6", "8", "10", "12"]
     # What a person has not seen of the own group's 25 places are 14, three of them to be found; popularity knows no groups and
     # finds a fifth.
     assert content["headline"]["recall_at_20"] > 0.95
@@ -198,8 +156,11 @@ def test_another_split_runs_by_the_same_command(
     assert "SimpleX" not in capsys.readouterr().out  # published of another split
 
 
-def test_published_figures_stand_beside_their_split_alone(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("counts", "best"), [(c, max(rows)) for c, rows in PUBLISHED.items()])
+def test_published_figures_stand_beside_their_split_alone(
+    counts: gowalla.Counts, best: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     ours = {"ours": gowalla.Quality(0.18, 0.001, 0.15, 0.001)}
-    gowalla.show(gowalla.beside_published(ours, PUBLISHED_COUNTS), PUBLISHED_COUNTS)
-    assert "YoutubeDNN" in capsys.readouterr().out
+    gowalla.show(gowalla.beside_published(ours, counts), counts)
+    assert best in capsys.readouterr().out
     assert gowalla.beside_published(ours, (29_858, 40_981, 810_128, 217_241)) == ours
