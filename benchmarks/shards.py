@@ -68,7 +68,7 @@ def _write_embeddings(folder: Path, items: int, parts: int) -> None:
         some = [ids[row] for row in np.flatnonzero(own == part).tolist()]
         vectors = np.random.default_rng(part).normal(size=(len(some), WIDTH)).astype(np.float32)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-        files.write_part(str(folder), part, parts, WIDTH, [(some, vectors)])
+        files.write_partition(str(folder), part, parts, WIDTH, [(some, vectors)])
 
 
 def _build(folder: Path, shards: int) -> None:

@@ -15,7 +15,7 @@ from components import recorded
 from components.artifacts import Counts
 from components.counts import files
 from components.counts.counting import Carry, Count
-from components.counts.files import PARTS, THROUGH, TRAINING, Description
+from components.counts.files import PARTITIONS, THROUGH, TRAINING, Description
 from components.counts.settings import CountsSettings
 from components.decoded import ReadExamples
 from components.example_gen.cleaning import to_bytes
@@ -63,8 +63,8 @@ def Counter(
         # Parts in which nothing was counted are carried over, too.
         empty_tables = [
             ((kind, partition), (THROUGH, to_bytes(files.SCHEMAS[kind].empty_table())))
-            for kind in PARTS
-            for partition in range(PARTS[kind])
+            for kind in PARTITIONS
+            for partition in range(PARTITIONS[kind])
         ]
         _ = (
             (*counted, pipeline | "Parts" >> beam.Create(empty_tables))

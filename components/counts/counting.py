@@ -10,7 +10,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 from numpy.typing import NDArray
 
 from components.counts import files
-from components.counts.files import DAYS, ITEMS, ONE, PAIRS, PARTS, RECENT_DAYS, THROUGH, TRAINING, USERS
+from components.counts.files import DAYS, ITEMS, ONE, PAIRS, PARTITIONS, RECENT_DAYS, THROUGH, TRAINING, USERS
 from components.counts.settings import CountsSettings
 from components.decoded import decode, lists, rewarded, single
 from components.digests import partition_of
@@ -25,7 +25,7 @@ WAITING_ROWS = 1 << 20
 
 
 class Count(beam.DoFn):
-    """Maps batches of serialised interactions to ((kind, part), (split, Arrow IPC of rows of that kind)).
+    """Maps batches of serialised interactions to ((kind, partition), (split, Arrow IPC of rows of that kind)).
 
     Args:
         split: `train` or `eval`.
@@ -45,7 +45,7 @@ class Count(beam.DoFn):
 
     def start_bundle(self) -> None:
         """Override of Beam's method."""
-        self._waiting = {kind: [] for kind in PARTS}
+        self._waiting = {kind: [] for kind in PARTITIONS}
 
     def process(self, batch: Sequence[bytes]) -> Iterator[tuple[Key, Counted]]:
         """Override of Beam's method."""
@@ -89,11 +89,11 @@ class Count(beam.DoFn):
         self._waiting[kind] = []
         if not merged.num_rows:
             return
-        if PARTS[kind] == 1:
+        if PARTITIONS[kind] == 1:
             yield (kind, 0), (self._split, to_bytes(merged))
             return
         encoded = merged.column(files.KEYS[kind][0]).combine_chunks().dictionary_encode()
-        partitions = np.array([partition_of(key, PARTS[kind]) for key in encoded.dictionary.to_pylist()])
+        partitions = np.array([partition_of(key, PARTITIONS[kind]) for key in encoded.dictionary.to_pylist()])
         partitions = partitions[encoded.indices.to_numpy()]
         for partition in np.unique(partitions).tolist():
             yield (kind, partition), (self._split, to_bytes(merged.filter(pa.array(partitions == partition))))
@@ -128,7 +128,7 @@ def pairs(histories: pa.ListArray, items: pa.Array, weights: NDArray[np.int64]) 
 
 
 class Carry(beam.DoFn):
-    """Writes ((kind, part), counts) to files in both folders; emits (folder, (name, size, digest)).
+    """Writes ((kind, partition), counts) to files in both folders; emits (folder, (name, size, digest)).
 
     Args:
         settings: how much is kept.
@@ -152,7 +152,7 @@ class Carry(beam.DoFn):
         through = self._bounded(kind, files.merge(kind, [*carried, *(rows for _, rows in tables)]))
         for name, rows in ((THROUGH, through), (TRAINING, self._bounded(kind, training))):
             if rows.num_rows:
-                yield name, files.write_part(f"{self._destination}/{name}", kind, partition, rows)
+                yield name, files.write_partition(f"{self._destination}/{name}", kind, partition, rows)
 
     def _carried(self, kind: str, partition: int) -> list[pa.Table]:
         if self._base is None:

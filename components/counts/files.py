@@ -40,8 +40,8 @@ THROUGH, TRAINING = "through", "training"
 ITEMS, DAYS, PAIRS, USERS = "items", "days", "pairs", "users"
 ONE = 1 << 20
 RECENT_DAYS = 7
-USER_PARTS = 32
-PARTS: Mapping[str, int] = {ITEMS: 1, DAYS: 1, PAIRS: 32, USERS: USER_PARTS}
+USER_PARTITIONS = 32
+PARTITIONS: Mapping[str, int] = {ITEMS: 1, DAYS: 1, PAIRS: 32, USERS: USER_PARTITIONS}
 DESCRIPTION = "counts.json"
 
 KEYS: Mapping[str, Sequence[str]] = {
@@ -96,7 +96,7 @@ def read(folders: Sequence[str], as_of: int) -> Counts:
         kind: [
             decay(kind, read_table(folder, kind, partition, description), description.factor(as_of))
             for folder, description in zip(folders, descriptions, strict=True)
-            for partition in range(PARTS[kind])
+            for partition in range(PARTITIONS[kind])
         ]
         for kind in (ITEMS, DAYS, PAIRS)
     }
@@ -107,11 +107,11 @@ def read(folders: Sequence[str], as_of: int) -> Counts:
 
 
 def read_users(folders: Sequence[str], partition: int, users: pa.Array | None = None) -> pd.DataFrame:
-    """Read the items that the users of a part took: `user`, `item`, `count`, `last`; each user's newest first.
+    """Read the items that the users of a partition took: `user`, `item`, `count`, `last`; each user's newest first.
 
     Args:
         folders: as in `read`.
-        partition: below USER_PARTS; see `components.digests.partition_of`.
+        partition: below USER_PARTITIONS; see `components.digests.partition_of`.
         users: binary, the users to read; None for all.
 
     Raises:
@@ -171,14 +171,14 @@ def check(folder: str) -> Description:
         UserError: the folder is incomplete.
     """
     description = describe(folder)
-    for kind, count in PARTS.items():
+    for kind, count in PARTITIONS.items():
         for partition in range(count):
             read_table(folder, kind, partition, description)
     return description
 
 
 def read_table(folder: str, kind: str, partition: int, description: Description) -> pa.Table:
-    """Read the rows of a part of a folder; none if nothing belongs to it.
+    """Read the rows of a partition of a folder; none if nothing belongs to it.
 
     Raises:
         UserError: the file differs from what was written.
@@ -198,8 +198,8 @@ def read_table(folder: str, kind: str, partition: int, description: Description)
     return parquet.read_table(pa.BufferReader(content))
 
 
-def write_part(folder: str, kind: str, partition: int, rows: pa.Table) -> tuple[str, int, str]:
-    """Write a part, which gets its name once complete; return name, size and digest of the file."""
+def write_partition(folder: str, kind: str, partition: int, rows: pa.Table) -> tuple[str, int, str]:
+    """Write a partition, which gets its name once complete; return name, size and digest of the file."""
     content = io.BytesIO()
     parquet.write_table(rows, content)
     data = content.getvalue()
@@ -222,7 +222,7 @@ def write_description(folder: str, description: Description) -> None:
 
 
 def file_name(kind: str, partition: int) -> str:
-    """Return the name of a part's file."""
+    """Return the name of a partition's file."""
     return f"{kind}-{partition:05d}.parquet"
 
 

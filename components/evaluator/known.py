@@ -62,7 +62,7 @@ class Known(NamedTuple):
             is_recent = (spans > as_of - files.RECENT_DAYS) & (spans <= as_of)
             np.add.at(recent, rows[is_recent], days.column("count").to_numpy()[is_listed][is_recent])
             of_folder = np.zeros(size, np.int64)
-            for partition in range(files.PARTS[files.PAIRS]):
+            for partition in range(files.PARTITIONS[files.PAIRS]):
                 pairs = files.read_table(folder, files.PAIRS, partition, description)
                 source, target = (positions(pairs.column(name).combine_chunks(), ids) for name in ("source", "target"))
                 is_listed = (source >= 0) & (target >= 0)

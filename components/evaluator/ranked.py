@@ -20,13 +20,13 @@ The scorers are those of `components.evaluator.names`. Features of the data begi
 an underscore.
 """
 
-from components.counts.files import USER_PARTS
+from components.counts.files import USER_PARTITIONS
 
 SUMS_SPLIT = "sums"
 TRUE_ITEMS = "_true_items"
 USER_GROUP = "_user_group"
 CATALOGUE_SIZE = "_items"
-USER_GROUPS = USER_PARTS
+USER_GROUPS = USER_PARTITIONS
 
 
 def rank_feature(scorer: str) -> str:

@@ -16,11 +16,11 @@ PLACES = 1 << 13  # the maximum number of a user's items whose order in time is 
 
 
 class Taken:
-    """The items that the users of a part took, by catalogue rows.
+    """The items that the users of a partition took, by catalogue rows.
 
     Args:
         folders: of `components.counts.files`.
-        partition: the part of the users.
+        partition: that of the users; below `components.counts.files.USER_PARTITIONS`.
         users: binary, the users to read, each once.
         ids: the catalogue's ids, binary, in the order of the rows.
     """

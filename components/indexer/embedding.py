@@ -19,7 +19,7 @@ from ndr_client.served import BONUSES, EMBEDDING, EXAMPLES_SIGNATURE, REPEATED
 from schemas.features import CANDIDATE_ID
 
 BATCH = 512
-PART_BYTES = 1 << 20  # of compressed examples: some ten thousand items, which a worker holds with their embeddings
+PARTITION_BYTES = 1 << 20  # of compressed examples: some ten thousand items, which a worker holds with their embeddings
 
 Item = tuple[bytes, bytes]
 """An item's id and its serialised example."""
@@ -84,8 +84,8 @@ class EmbedCatalogue(beam.PTransform):
     """Embeds a catalogue with an item tower and writes `items-*.arrow`; see `components.indexer.files`.
 
     The last bit of TensorFlow's results may depend on the rest of a batch, and Beam's bundles have any size. So a digest of the ids
-    divides the items into parts, as many as the size of the catalogue needs, and each part is embedded in the order of its ids, in
-    batches of `BATCH`. A worker holds one part at a time.
+    divides the items into partitions, as many as the size of the catalogue needs, and each is embedded in the order of its ids, in
+    batches of `BATCH`. A worker holds one partition at a time.
 
     Args:
         catalogue: patterns of gzipped TFRecords of tf.Examples, one for each item.
@@ -93,7 +93,7 @@ class EmbedCatalogue(beam.PTransform):
         folder: destination.
         prepare: yields, for a serialised example, the item's id and the example to embed, or nothing to leave it out; by default
             each example unchanged.
-        shards: the number of shards; each consists of whole parts.
+        shards: the number of shards; each consists of whole partitions.
     """
 
     def __init__(
@@ -121,21 +121,21 @@ class EmbedCatalogue(beam.PTransform):
         width = self._tower.width
         paths = matching_paths(self._catalogue)
         size = sum(tf.io.gfile.stat(path).length for path in paths)
-        partitions = self._shards * max(1, -(-size // (PART_BYTES * self._shards)))
+        partitions = self._shards * max(1, -(-size // (PARTITION_BYTES * self._shards)))
         items = (
             pipeline
             | "Files" >> beam.Create(paths)
             | "Spread" >> beam.Reshuffle()
             | "Read" >> beam.FlatMap(_read_items, self._prepare, partitions)
         )
-        every_part = pipeline | "Parts" >> beam.Create(
+        every_partition = pipeline | "Parts" >> beam.Create(
             [(partition, None) for partition in range(partitions)]
-        )  # includes parts without items
+        )  # includes partitions without items
         return (
-            (items, every_part)
+            (items, every_partition)
             | beam.Flatten()
             | "BringTogether" >> beam.GroupByKey()
-            | "EmbedAndWrite" >> beam.Map(_embed_part, self._tower, self._folder, partitions, width)
+            | "EmbedAndWrite" >> beam.Map(_embed_partition, self._tower, self._folder, partitions, width)
         )
 
 
@@ -198,12 +198,12 @@ def _read_items(path: str, prepare: Callable[[bytes], Iterable[Item]], partition
                 yield partition_of(item, partitions), (item, prepared)
 
 
-def _embed_part(
+def _embed_partition(
     element: tuple[int, Iterable[Item | None]], tower: LoadedTower, folder: str, partitions: int, width: int
 ) -> None:
     partition, items = element
     ordered = sorted(item for item in items if item)
-    files.write_part(folder, partition, partitions, width, _embedded(ordered, tower))
+    files.write_partition(folder, partition, partitions, width, _embedded(ordered, tower))
 
 
 def _embed_queries(chosen: list[Item], tower: LoadedTower, path: str) -> None:

@@ -1,16 +1,16 @@
 """What an index is on disk.
 
-items-PART-of-PARTS.arrow  Arrow IPC: `candidate_id`, binary, and `embedding`, fixed_size_list<float32>[width]
+items-NUMBER-of-ALL.arrow  Arrow IPC: `candidate_id`, binary, and `embedding`, fixed_size_list<float32>[width]; a partition
 index.faiss                the index over them; see `components.indexer.faiss_index`
 ids.arrow                  Arrow IPC: `candidate_id`, binary; the n-th is the item of row n; and the columns that items are filtered
                            by, list<binary> for ids and float for numbers
 index.json                 what it is; written last, so an index that has it is whole
 
-Items are divided into parts by a digest of their ids; those of a refresh also by whether they are embedded anew. The row of an
-item, which is what an index answers with, is its place in the order of the ids (bytewise) over all parts.
+Items are divided into partitions by a digest of their ids; those of a refresh also by whether they are embedded anew. The row of an
+item, which is what an index answers with, is its place in the order of the ids (bytewise) over all partitions.
 
 An index in N shards has a folder index-SHARD-of-N for each, with `index.faiss`, `ids.arrow` and `index.json`, over its own items:
-those of the parts whose numbers leave the remainder SHARD when divided by N. `index.json` beside these folders sums them up.
+those of the partitions whose numbers leave the remainder SHARD when divided by N. `index.json` beside these folders sums them up.
 """
 
 import json
@@ -39,7 +39,7 @@ from schemas.features import CANDIDATE_ID
 EMBEDDING = "embedding"
 DESCRIPTION = "index.json"
 IDS = "ids.arrow"
-GATHERED_ROWS = 1 << 20  # in a step from the parts to the rows of a catalogue
+GATHERED_ROWS = 1 << 20  # in a step from the partitions to the rows of a catalogue
 PART_NAME = re.compile(r"items-\d{5}-of-(\d{5})\.arrow")
 
 
@@ -106,17 +106,17 @@ def summed_up(shards: Sequence[Description]) -> Description:
     )
 
 
-def write_part(
+def write_partition(
     folder: str, partition: int, partitions: int, width: int, batches: Iterable[tuple[list[bytes], NDArray[np.float32]]]
 ) -> None:
-    """Write a part under a temporary name and rename it when complete.
+    """Write a partition under a temporary name and rename it when complete.
 
     Args:
         folder: where to; it need not be there.
         partition: its number, from 0.
         partitions: how many there are.
         width: of the embeddings.
-        batches: ids and their [batch, width] embeddings; none where the part is empty.
+        batches: ids and their [batch, width] embeddings; none where the partition is empty.
     """
     schema = _schema(width)
     sink = pa.BufferOutputStream()
@@ -125,13 +125,13 @@ def write_part(
             lists = pa.FixedSizeListArray.from_arrays(pa.array(embeddings.reshape(-1)), width)
             writer.write_batch(pa.record_batch([pa.array(ids, pa.binary()), lists], schema=schema))
     fileio.makedirs(folder)
-    write_whole(os.path.join(folder, _part_name(partition, partitions)), sink.getvalue().to_pybytes())
+    write_whole(os.path.join(folder, _partition_name(partition, partitions)), sink.getvalue().to_pybytes())
 
 
 def write_renewed(
     folder: str, base: ItemEmbeddings, gone: pa.Array, changed: ItemEmbeddings, shard: Shard = WHOLE
 ) -> None:
-    """Write the embeddings of a shard that differs little from another: one part for the items in common, one for the others.
+    """Write the embeddings of a shard that differs little from another: one partition for the items in common, one for the others.
 
     Args:
         folder: destination.
@@ -143,29 +143,29 @@ def write_renewed(
     ids, width = pa.array(base.ids, pa.binary()), base.embeddings.shape[1]
     common = np.flatnonzero(~pc.is_in(ids, value_set=gone).to_numpy(zero_copy_only=False))
     partitions = 2 * shard.of
-    write_part(folder, shard.number, partitions, width, [(ids.take(common).to_pylist(), base.embeddings[common])])
-    write_part(folder, shard.of + shard.number, partitions, width, [(changed.ids, changed.embeddings)])
+    write_partition(folder, shard.number, partitions, width, [(ids.take(common).to_pylist(), base.embeddings[common])])
+    write_partition(folder, shard.of + shard.number, partitions, width, [(changed.ids, changed.embeddings)])
 
 
 def read(folder: str, shard: Shard = WHOLE, on_disk: bool = False) -> ItemEmbeddings:
-    """Read all parts of a shard.
+    """Read all partitions of a shard.
 
     Args:
-        folder: of the parts.
+        folder: of the partitions.
         shard: the shard; its rows are numbered from 0. By default the whole catalogue.
         on_disk: whether the embeddings stay on disk (`components.indexer.on_disk`); only the ids are in memory then. Otherwise the
-            whole shard is, and beyond it only one part, and none where they are on a local disk.
+            whole shard is, and beyond it only one partition, and none where they are on a local disk.
 
     Raises:
-        UserError: a part is missing, or is not one, or an embedding is not finite.
+        UserError: a partition is missing, or is not one, or an embedding is not finite.
     """
     names = _part_names(folder)
     if len(names) % shard.of:
-        raise _unreadable(folder, f"parts of {shard.of} shards, found {len(names)}")
+        raise _unreadable(folder, f"partitions of {shard.of} shards, found {len(names)}")
     tables = [_read_part(folder, name, on_disk) for name in names[shard.number :: shard.of]]
     widths = {table.schema.field(EMBEDDING).type.list_size for table in tables}
     if len(widths) > 1:
-        raise _unreadable(folder, f"parts with embeddings of one width, found {sorted(widths)}")
+        raise _unreadable(folder, f"partitions with embeddings of one width, found {sorted(widths)}")
     ids = pa.chunked_array([chunk for table in tables for chunk in table.column(CANDIDATE_ID).chunks], pa.binary())
     order, width = pc.sort_indices(ids), widths.pop()
     embeddings = on_disk_arrays.empty(len(order), width) if on_disk else np.empty((len(order), width), np.float32)
@@ -228,7 +228,7 @@ def _schema(width: int) -> pa.Schema:
     return pa.schema([(CANDIDATE_ID, pa.binary()), (EMBEDDING, pa.list_(pa.float32(), width))])
 
 
-def _part_name(partition: int, partitions: int) -> str:
+def _partition_name(partition: int, partitions: int) -> str:
     return f"items-{partition:05d}-of-{partitions:05d}.arrow"
 
 
@@ -238,19 +238,21 @@ def _part_names(folder: str) -> list[str]:
     if not matches:
         raise _unreadable(folder, "items-*.arrow, found none")
     expected = {
-        _part_name(partition, int(match[1])) for match in matches.values() for partition in range(int(match[1]))
+        _partition_name(partition, int(match[1])) for match in matches.values() for partition in range(int(match[1]))
     }
     if len({match[1] for match in matches.values()}) > 1:
-        raise _unreadable(folder, f"the parts of one catalogue, found {', '.join(sorted(matches))}")
+        raise _unreadable(folder, f"the partitions of one catalogue, found {', '.join(sorted(matches))}")
     if expected != matches.keys():
-        raise _unreadable(folder, f"all parts, found none of the name {', '.join(sorted(expected - matches.keys()))}")
+        raise _unreadable(
+            folder, f"all partitions, found none of the name {', '.join(sorted(expected - matches.keys()))}"
+        )
     return sorted(matches)
 
 
 def _gather(tables: list[pa.Table], order: NDArray[np.int64], embeddings: NDArray[np.float32]) -> None:
     """Fill [items, width] with the embeddings of all tables, in the order of these positions among them.
 
-    Writes from the first row to the last, and reads each sorted part so too: pages come from disk and go there once.
+    Writes from the first row to the last, and reads each sorted range so too: pages come from disk and go there once.
     """
     chunks = [chunk for table in tables for chunk in table.column(EMBEDDING).chunks]
     starts = np.cumsum([0, *map(len, chunks)])

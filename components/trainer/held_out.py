@@ -114,7 +114,7 @@ def read_held_out(
     )
     excluded = None
     if not_ranked is not None:
-        ids = [single(decode(chunk).column(CANDIDATE_ID)) for chunk in _parts(_read(not_ranked))]
+        ids = [single(decode(chunk).column(CANDIDATE_ID)) for chunk in _chunks(_read(not_ranked))]
         excluded = rows_of_lists(rows, spec.history_feature, pa.concat_arrays(ids))
     transform = ModelInputs(spec, transform_output, lookup)
 
@@ -123,7 +123,7 @@ def read_held_out(
         return transform(raw_features.parse_examples(examples, spec.raw_query))
 
     ranked = np.array(serialized, object)[is_there].tolist()
-    batches = [transformed(tf.constant(chunk)) for chunk in _parts(ranked)]
+    batches = [transformed(tf.constant(chunk)) for chunk in _chunks(ranked)]
     return HeldOut(
         {name: tf.concat([batch[name] for batch in batches], axis=0) for name in batches[0]},
         catalogue,
@@ -142,7 +142,7 @@ def _batches(inputs: Inputs) -> Iterator[dict[str, tf.Tensor]]:
 def _drawn(patterns: Sequence[str], most: int) -> list[bytes]:
     """Read the rewarded interactions of as many whole users as give about the wanted number."""
     interactions, users = [], []
-    for chunk in _parts(_read(patterns)):
+    for chunk in _chunks(_read(patterns)):
         rows = decode(chunk)
         numbered = rows.append_column("number", pa.array(np.arange(len(chunk))))
         with_reward = rewarded(numbered)
@@ -163,5 +163,5 @@ def _read(patterns: Iterable[str]) -> list[bytes]:
     return list(tf.data.TFRecordDataset(files, compression_type="GZIP").as_numpy_iterator())
 
 
-def _parts(serialized: Sequence[bytes]) -> list[list[bytes]]:
+def _chunks(serialized: Sequence[bytes]) -> list[list[bytes]]:
     return [list(serialized[start : start + BATCH]) for start in range(0, len(serialized), BATCH)]

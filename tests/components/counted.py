@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from components.counts import files
-from components.counts.files import ONE, PARTS
+from components.counts.files import ONE, PARTITIONS
 from components.digests import partition_of
 from components.utc import MICROSECONDS_A_DAY
 
@@ -51,11 +51,11 @@ def write_counts(folder: Path, taken: Iterable[Taken], span: int, half_life_days
     written = {}
     for kind, rows in tables.items():
         keyed = kind in (files.PAIRS, files.USERS)
-        for part in range(PARTS[kind]):
-            own = [row for row in sorted(rows) if not keyed or partition_of(row[0], PARTS[kind]) == part]
+        for part in range(PARTITIONS[kind]):
+            own = [row for row in sorted(rows) if not keyed or partition_of(row[0], PARTITIONS[kind]) == part]
             if own:
                 frame = files.merge(kind, [rows_of(kind, own)])
-                name, size, digest = files.write_part(str(folder), kind, part, frame)
+                name, size, digest = files.write_partition(str(folder), kind, part, frame)
                 written[name] = size, digest
     files.write_description(str(folder), files.Description(span, half_life_days, written))
     return str(folder)

@@ -16,7 +16,7 @@ from tfx.types import standard_artifacts
 from components.artifacts import Counts
 from components.counts import files
 from components.counts.component import Counter
-from components.counts.files import ONE, THROUGH, TRAINING, USER_PARTS
+from components.counts.files import ONE, THROUGH, TRAINING, USER_PARTITIONS
 from components.counts.settings import CountsSettings
 from components.digests import partition_of
 from components.utc import MICROSECONDS_A_DAY
@@ -123,7 +123,7 @@ def test_counts_of_a_day_by_hand(tmp_path: Path) -> None:
     assert dict(zip(through.pairs["source"], through.pairs["total"] / ONE, strict=True)) == {b"a": 2, b"b": 1}
     training = files.read([f"{counts}/{TRAINING}"], 10)
     assert items_of(training) == {"a": 2, "b": 1}  # what u0 did is held out: no baseline may know it today
-    users = files.read_users([f"{counts}/{THROUGH}"], partition_of(b"v", USER_PARTS))
+    users = files.read_users([f"{counts}/{THROUGH}"], partition_of(b"v", USER_PARTITIONS))
     of_v = users[users["user"] == b"v"]
     assert list(zip(of_v["item"], of_v["count"] / ONE, strict=True)) == [(b"a", 2), (b"b", 1)]
 
@@ -183,7 +183,7 @@ def test_kept_counts_are_bounded(tmp_path: Path) -> None:
     of_a = found.pairs[found.pairs["source"] == b"a"]
     # Behind a: b, then a, c, a, a, c, c (an item that stands twice in the last three counts twice): c 3, a 3, b 1, which goes.
     assert set(of_a["target"]) == {b"a", b"c"} and of_a["total"].unique().tolist() == [7 * ONE]
-    users = pd.concat([files.read_users([f"{counts}/{THROUGH}"], part) for part in range(USER_PARTS)])
+    users = pd.concat([files.read_users([f"{counts}/{THROUGH}"], part) for part in range(USER_PARTITIONS)])
     assert list(zip(users["user"], users["item"], strict=True)) == [(b"v", b"c"), (b"v", b"a")]  # the newest two
 
 

@@ -41,7 +41,7 @@ SPEC = FeatureSpec.model_validate(
     }
 )
 assert object_store
-WIDTH, ITEMS = 6, 4000  # in three parts: each of two batches and a rest
+WIDTH, ITEMS = 6, 4000  # in three partitions: each of two batches and a rest
 plans = pytest.mark.parametrize("plan", [Plan("flat"), Plan("ivf", 4, 2)], ids=lambda plan: plan.kind)
 
 
@@ -109,19 +109,19 @@ def index(
 
 
 @pytest.fixture
-def three_parts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> types.Artifact:
-    """A catalogue whose size asks for three parts."""
+def three_partitions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> types.Artifact:
+    """A catalogue whose size asks for three partitions."""
     catalogue = write_catalogue(tmp_path / "catalogue", [example(item) for item in item_ids()])
     size = sum(path.stat().st_size for path in Path(catalogue.uri).rglob("*.gz"))
-    monkeypatch.setattr(embedding, "PART_BYTES", -(-size // 3))
+    monkeypatch.setattr(embedding, "PARTITION_BYTES", -(-size // 3))
     return catalogue
 
 
 def test_every_item_has_the_embedding_that_the_tower_gives_it(
-    model: types.Artifact, three_parts: types.Artifact, tmp_path: Path
+    model: types.Artifact, three_partitions: types.Artifact, tmp_path: Path
 ) -> None:
-    written = embed(three_parts, tower_of(model), tmp_path / "index")
-    assert sorted(written) == [f"items-0000{part}-of-00003.arrow" for part in range(3)]
+    written = embed(three_partitions, tower_of(model), tmp_path / "index")
+    assert sorted(written) == [f"items-0000{number}-of-00003.arrow" for number in range(3)]
     items = files.read(str(tmp_path / "index"))
     assert items.ids == sorted(item_ids())
     assert items.embeddings.dtype == np.float32 and items.embeddings.shape == (ITEMS, WIDTH)
@@ -134,11 +134,11 @@ def test_every_item_has_the_embedding_that_the_tower_gives_it(
 @pytest.mark.usefixtures("graph_optimizer")
 @pytest.mark.parametrize("mode", ["multi_threading", "multi_processing"])
 def test_several_workers_write_the_same_bytes_as_one(
-    model: types.Artifact, three_parts: types.Artifact, tmp_path: Path, mode: str
+    model: types.Artifact, three_partitions: types.Artifact, tmp_path: Path, mode: str
 ) -> None:
-    one = embed(three_parts, tower_of(model), tmp_path / "one")
+    one = embed(three_partitions, tower_of(model), tmp_path / "one")
     two = embed(
-        three_parts, tower_of(model), tmp_path / "two", "--direct_num_workers=2", f"--direct_running_mode={mode}"
+        three_partitions, tower_of(model), tmp_path / "two", "--direct_num_workers=2", f"--direct_running_mode={mode}"
     )
     assert two == one
 
@@ -150,10 +150,10 @@ def test_the_order_and_the_files_of_the_catalogue_are_no_matter(model: types.Art
     assert list(one) == ["items-00000-of-00001.arrow"] and other == one
 
 
-def test_each_part_is_embedded_in_the_order_of_its_ids_by_512(
-    model: types.Artifact, three_parts: types.Artifact, tmp_path: Path
+def test_each_partition_is_embedded_in_the_order_of_its_ids_by_512(
+    model: types.Artifact, three_partitions: types.Artifact, tmp_path: Path
 ) -> None:
-    embed(three_parts, tower_of(model), tmp_path / "index")
+    embed(three_partitions, tower_of(model), tmp_path / "index")
     for path in sorted((tmp_path / "index").iterdir()):
         table = pa.ipc.open_file(path).read_all()
         ids, sizes = table.column("candidate_id").to_pylist(), [len(batch) for batch in table.to_batches()]
@@ -161,10 +161,10 @@ def test_each_part_is_embedded_in_the_order_of_its_ids_by_512(
         assert sizes == [512, 512, len(ids) - 1024]
 
 
-def test_a_part_without_items_is_written_too(
+def test_a_partition_without_items_is_written_too(
     model: types.Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedding, "PART_BYTES", 16)
+    monkeypatch.setattr(embedding, "PARTITION_BYTES", 16)
     catalogue = write_catalogue(tmp_path / "catalogue", [example(item) for item in item_ids(2)], 1)
     written = embed(catalogue, tower_of(model), tmp_path / "index")
     assert len(written) > 2
@@ -193,19 +193,19 @@ def test_a_tower_that_cannot_be_loaded_is_named(model: types.Artifact, tmp_path:
     assert "while running" not in str(raised.value)
 
 
-def write_parts(folder: Path, *parts: dict[bytes, list[float]]) -> None:
-    for number, part in enumerate(parts):
-        batches = [([item], np.array([vector], np.float32)) for item, vector in part.items()]
-        files.write_part(str(folder), number, len(parts), 2, batches)
+def write_partitions(folder: Path, *partitions: dict[bytes, list[float]]) -> None:
+    for number, partition in enumerate(partitions):
+        batches = [([item], np.array([vector], np.float32)) for item, vector in partition.items()]
+        files.write_partition(str(folder), number, len(partitions), 2, batches)
 
 
 @pytest.mark.parametrize("rows_at_once", [1, 2, 5])
 @pytest.mark.parametrize("on_disk", [False, True])
-def test_a_row_is_the_place_of_an_id_over_all_parts(
+def test_a_row_is_the_place_of_an_id_over_all_partitions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_disk: bool, rows_at_once: int
 ) -> None:
     monkeypatch.setattr(files, "GATHERED_ROWS", rows_at_once)
-    write_parts(tmp_path, {b"b": [1, 0], b"\xff": [2, 0]}, {}, {b"a": [3, 0], b"c": [4, 0], b"": [5, 0]})
+    write_partitions(tmp_path, {b"b": [1, 0], b"\xff": [2, 0]}, {}, {b"a": [3, 0], b"c": [4, 0], b"": [5, 0]})
     read = files.read(str(tmp_path), on_disk=on_disk)
     assert read.ids == [b"", b"a", b"b", b"c", b"\xff"]
     assert read.embeddings.tolist() == [[5, 0], [3, 0], [1, 0], [4, 0], [2, 0]]
@@ -213,11 +213,11 @@ def test_a_row_is_the_place_of_an_id_over_all_parts(
 
 def test_embeddings_of_an_address_stay_on_disk_too() -> None:
     folder, vectors = "ram://embeddings/index", np.array([[1, 0], [2, 0]], np.float32)
-    files.write_part(folder, 0, 1, 2, [([b"a", b"b"], vectors)])
+    files.write_partition(folder, 0, 1, 2, [([b"a", b"b"], vectors)])
     assert files.read(folder, on_disk=True).embeddings.tolist() == vectors.tolist()
 
 
-def test_parts_that_are_not_whole_are_refused_by_name(tmp_path: Path) -> None:
+def test_partitions_that_are_not_whole_are_refused_by_name(tmp_path: Path) -> None:
     def refused(words: str) -> None:
         with pytest.raises(UserError, match=words) as raised:
             files.read(str(folder))
@@ -225,7 +225,7 @@ def test_parts_that_are_not_whole_are_refused_by_name(tmp_path: Path) -> None:
 
     folder = tmp_path / "index"
     refused(r"expected items-\*.arrow, found none")
-    write_parts(folder, {b"a": [1, 0]}, {b"b": [2, 0]})
+    write_partitions(folder, {b"a": [1, 0]}, {b"b": [2, 0]})
     second = max(folder.iterdir())
     whole = second.read_bytes()
     second.unlink()
@@ -237,12 +237,12 @@ def test_parts_that_are_not_whole_are_refused_by_name(tmp_path: Path) -> None:
     with pa.ipc.new_file(second, pa.schema([("candidate_id", pa.binary())])):
         pass
     refused("expected ids and embeddings in items-00001-of-00002.arrow, found candidate_id: binary")
-    files.write_part(str(folder), 1, 2, 3, [([b"b"], np.ones((1, 3), np.float32))])
+    files.write_partition(str(folder), 1, 2, 3, [([b"b"], np.ones((1, 3), np.float32))])
     refused(r"embeddings of one width, found \[2, 3\]")
     second.write_bytes(whole)
     assert files.read(str(folder)).ids == [b"a", b"b"]
-    files.write_part(str(folder), 0, 1, 2, [])
-    refused("expected the parts of one catalogue, found items-00000-of-00001.arrow, items-00000-of-00002.arrow")
+    files.write_partition(str(folder), 0, 1, 2, [])
+    refused("expected the partitions of one catalogue, found items-00000-of-00001.arrow, items-00000-of-00002.arrow")
 
 
 def unit(vectors: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -355,11 +355,11 @@ def test_queries_of_another_shape_are_refused(plan: Plan, shape: tuple[int, ...]
     [({"kind": "flat"}, Plan("flat")), ({"exact_below": 10, "lists": 20, "probes": 10}, Plan("ivf", 20, 10))],
 )
 def test_the_step_leaves_an_index_that_finds_every_item(
-    model: types.Artifact, three_parts: types.Artifact, tmp_path: Path, given: dict[str, Any], plan: Plan
+    model: types.Artifact, three_partitions: types.Artifact, tmp_path: Path, given: dict[str, Any], plan: Plan
 ) -> None:
-    made = index(three_parts, model, tmp_path / "index", **given)
+    made = index(three_partitions, model, tmp_path / "index", **given)
     assert {path.name for path in Path(made.uri).iterdir()} == {
-        *(f"items-0000{part}-of-00003.arrow" for part in range(3)),
+        *(f"items-0000{number}-of-00003.arrow" for number in range(3)),
         "ids.arrow",
         "index.faiss",
         "index.json",
@@ -375,7 +375,7 @@ def test_the_step_leaves_an_index_that_finds_every_item(
     embeddings = LoadedTower(tower_of(model)).embed([example(item) for item in items.ids])
     scores = np.einsum("iw,iw->i", embeddings, items.embeddings[found[:, 0]])
     assert scores == pytest.approx(np.ones(ITEMS), abs=1e-5)
-    again = index(three_parts, model, tmp_path / "again", **given)
+    again = index(three_partitions, model, tmp_path / "again", **given)
     assert [p.read_bytes() for p in sorted(Path(again.uri).iterdir())] == [
         p.read_bytes() for p in sorted(Path(made.uri).iterdir())
     ]
@@ -383,11 +383,11 @@ def test_the_step_leaves_an_index_that_finds_every_item(
 
 @pytest.mark.parametrize("stitched", [True, False])
 def test_shards_hold_the_whole_catalogue_and_answer_as_one_index(
-    model: types.Artifact, three_parts: types.Artifact, tmp_path: Path, stitched: bool
+    model: types.Artifact, three_partitions: types.Artifact, tmp_path: Path, stitched: bool
 ) -> None:
     filters = json.dumps({"price": {"kind": "number"}})
-    whole = index(three_parts, model, tmp_path / "whole", filters)
-    made = index(three_parts, model, tmp_path / "index", filters, shards=4, stitched=stitched)
+    whole = index(three_partitions, model, tmp_path / "whole", filters)
+    made = index(three_partitions, model, tmp_path / "index", filters, shards=4, stitched=stitched)
     names = [f"index-{number}-of-4" for number in range(4)]
     assert {path.name for path in Path(made.uri).iterdir()} == {
         *(f"items-0000{part}-of-00004.arrow" for part in range(4)),

@@ -124,7 +124,7 @@ def test_a_refresh_embeds_what_has_changed_and_equals_a_whole_export(tmp_path: P
     assert len(kept) == 588
     of_earlier = [rows[ours.ids[row]] for row in kept]
     assert (ours.embeddings[kept] == earlier_items.embeddings[of_earlier]).all()
-    files.write_part(base.uri, 0, 1, WIDTH, [(earlier_items.ids, -earlier_items.embeddings)])
+    files.write_partition(base.uri, 0, 1, WIDTH, [(earlier_items.ids, -earlier_items.embeddings)])
     marked = files.read(world.indexed(newer, "marked", base_index=base, changes=world.compared(earlier, newer)).uri)
     anew = sorted(set(range(595)) - set(kept))
     assert (marked.embeddings[kept] == -ours.embeddings[kept]).all()

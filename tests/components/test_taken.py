@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from components.counts.files import USER_PARTS
+from components.counts.files import USER_PARTITIONS
 from components.digests import partition_of
 from components.evaluator.taken import Taken
 from tests.components.counted import Taken as Row
@@ -14,7 +14,9 @@ IDS = pa.array([b"a", b"b", b"c", b"d"], pa.binary())
 
 
 def taken(folder: Path, rows: list[Row], users: list[bytes]) -> Taken:
-    return Taken([write_counts(folder, rows, 0)], partition_of(users[0], USER_PARTS), pa.array(users, pa.binary()), IDS)
+    return Taken(
+        [write_counts(folder, rows, 0)], partition_of(users[0], USER_PARTITIONS), pa.array(users, pa.binary()), IDS
+    )
 
 
 def test_most_often_first_then_newest(tmp_path: Path) -> None:
