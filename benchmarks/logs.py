@@ -238,9 +238,8 @@ class World:
         since = np.cumsum(chance.exponential(GAP_SECONDS, interactions))
         since -= since[starts][session]
         lasted = since[np.append(starts[1:], interactions) - 1]
-        seconds = (
-            np.minimum(begun, DAY_SECONDS - GAP_SECONDS * chance.random(sessions) - lasted)[session] + since
-        )  # none goes on behind midnight
+        # None goes on behind midnight.
+        seconds = np.minimum(begun, DAY_SECONDS - GAP_SECONDS * chance.random(sessions) - lasted)[session] + since
         users = chance.choice(self.users, sessions, p=self.activity)[session]
 
         # An interaction that does not stay takes a topic of the user's; one that does, that of the last which did not.

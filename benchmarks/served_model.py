@@ -52,9 +52,8 @@ def write(folder: Path, scratch: Path, items: int, width: int) -> None:
         seed=0,
     )
     tower = Tower(SPEC.query_inputs, tables, (2 * width, width), 1, served.QUERY_TOWER)
-    tower(
-        {"user": tf.zeros([1], tf.int64), "past": tf.zeros([1, HISTORY], tf.int64)}
-    )  # which makes its layers' weights
+    # This call makes its layers' weights.
+    tower({"user": tf.zeros([1], tf.int64), "past": tf.zeros([1, HISTORY], tf.int64)})
     export_tower(tower, SPEC.raw_query, ModelInputs(SPEC, transform), str(scratch))
     embeddings = np.random.default_rng(2).normal(size=(items, width)).astype(np.float32)
     embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)

@@ -109,9 +109,8 @@ def step(
     handler = logging.StreamHandler()
     handler.setFormatter(VisibleFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    signal.signal(
-        signal.SIGTERM, lambda *_: os._exit(Status.TERMINATED)
-    )  # ignored by default in a container's first process
+    # Ignored by default in a container's first process.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(Status.TERMINATED))
     try:
         loaded = _load(config, settings, definition)
         rights.check(loaded)

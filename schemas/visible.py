@@ -1,9 +1,8 @@
 """Makes foreign text (ids, titles, feature values, a server's messages) safe to show in a terminal or a log."""
 
 _KEPT = "\n\t"
-_C0 = {
-    code: chr(0x2400 + code) for code in range(0x20) if chr(code) not in _KEPT
-}  # Unicode's pictures of control codes
+# Unicode's pictures of control codes.
+_C0 = {code: chr(0x2400 + code) for code in range(0x20) if chr(code) not in _KEPT}
 _OTHERS = [
     *range(0x80, 0xA0),  # the C1 controls, which terminals obey like escape sequences
     *(0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)),  # changes of the direction of text

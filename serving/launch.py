@@ -76,9 +76,8 @@ def serve(
         UserError: a port is not available, or there is no TF Serving to serve an address.
     """
     for number, option in ((where.port, "--port"), (where.rest_port, "--rest-port")):
-        ports.check_free(
-            where.host, number, option
-        )  # the servers report an occupied port late, TF Serving only in its log
+        # The servers report an occupied port late, TF Serving only in its log.
+        ports.check_free(where.host, number, option)
     program, why = _tf_serving(where.host, embedded, config)
     if log_of and program:
         program, why = None, f"{TF_SERVING} keeps no histories"
@@ -92,10 +91,11 @@ def serve(
         say(f"Nothing was pushed to {push_folder} yet: waits for a first version.")
     if program:
         _become_tf_serving(program, push_folder, where, MODEL_CONFIG if shard is None else config_of_shard(shard), say)
+    # Imports TensorFlow, which TF Serving's start need not wait for.
     from serving.server import (
         EmbeddedServer,
         ServerSettings,
-    )  # imports TensorFlow, which TF Serving's start need not wait for
+    )
 
     histories = _histories(root, config, spec, log_of) if log_of else None
     settings = ServerSettings(

@@ -168,9 +168,8 @@ class Carry(beam.DoFn):
             return rows.filter(pa.array((spans > self._span - RECENT_DAYS) & (spans <= self._span)))
         if kind == PAIRS:
             sources = files.codes_of(rows.column("source"))
-            strongest = np.lexsort(
-                (-rows.column("count").to_numpy(), sources)
-            )  # stable, so by target if equally strong
+            # Stable, so by target if equally strong.
+            strongest = np.lexsort((-rows.column("count").to_numpy(), sources))
             positions = strongest[files.places_in_groups(sources) < self._settings.pairs_per_item]
             return rows.take(pa.array(np.sort(positions)))
         if kind == USERS:

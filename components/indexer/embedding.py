@@ -128,9 +128,8 @@ class EmbedCatalogue(beam.PTransform):
             | "Spread" >> beam.Reshuffle()
             | "Read" >> beam.FlatMap(_read_items, self._prepare, partitions)
         )
-        every_partition = pipeline | "Parts" >> beam.Create(
-            [(partition, None) for partition in range(partitions)]
-        )  # includes partitions without items
+        # Includes partitions without items.
+        every_partition = pipeline | "Parts" >> beam.Create([(partition, None) for partition in range(partitions)])
         return (
             (items, every_partition)
             | beam.Flatten()

@@ -210,9 +210,8 @@ class ListSearch(tf.Module):
             lambda: tf.map_fn(
                 lambda query: in_blocks(query, None), queries, fn_output_signature=shape, parallel_iterations=1
             ),
-            lambda: tf.cond(
-                tf.shape(queries)[0] == 1, alone, side_by_side
-            ),  # a loop over one query costs a tenth of the search
+            # A loop over one query costs a tenth of the search.
+            lambda: tf.cond(tf.shape(queries)[0] == 1, alone, side_by_side),
         )
 
     def _depth(self, k: tf.Tensor, left: tf.Tensor) -> tf.Tensor:

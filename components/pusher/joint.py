@@ -69,9 +69,8 @@ class JointExecutor(executor.Executor):
         (query_tower,) = input_dict.get(QUERY_TOWER) or [None]
         sources = sources_of(model, retriever, index, query_tower)
         run = str(self._context.pipeline_run_id) if self._context else ""
-        labels.configure(
-            folder, sources
-        )  # before the version is visible, so that whoever sees it finds the configuration
+        # Before the version is visible, so that whoever sees it finds the configuration.
+        labels.configure(folder, sources)
         if base := custom_config[REFRESHES_KEY]:
             manifest = folder.refresh(sources, base, run)
             labels.move_from(folder, base, manifest.version)

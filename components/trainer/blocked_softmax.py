@@ -302,9 +302,8 @@ def _merged(candidates: Candidates, entries: tf.Tensor) -> tuple[tf.Tensor, tf.T
         vanish; and [rows, entries] int32, the columns of the entries' items, -1 if there is none.
     """
     numbers = tf.range(tf.size(candidates.ids))
-    keys = tf.where(
-        candidates.hidden, HIDDEN - tf.cast(numbers, tf.int64), candidates.ids
-    )  # every hidden id gets a different number
+    # Every hidden id gets a different number.
+    keys = tf.where(candidates.hidden, HIDDEN - tf.cast(numbers, tf.int64), candidates.ids)
     order = tf.argsort(keys, stable=True)
     ascending = tf.gather(keys, order)
     start = tf.searchsorted(ascending, ascending, side="left")

@@ -85,9 +85,8 @@ class FrequencyEstimator(tf_keras.layers.Layer):
         self.step = self._state("step", (), tf.int64, 0)
         with tf.distribute.get_strategy().extended.colocate_vars_with(self.step):  # because one lock is on one server
             # The numbers of a row are adjacent, so that one lookup reads them all.
-            self.marks = self._state(
-                "marks", (hashes * buckets, 3), tf.int64, 0
-            )  # last step hit, batches with a hit, hits
+            # Last step hit, batches with a hit, hits.
+            self.marks = self._state("marks", (hashes * buckets, 3), tf.int64, 0)
             self.means = self._state("means", (hashes * buckets, 2), tf.float32, (initial_gap, 1.0))  # gap, count
         self._in_turn = replicas.Turns(self.step)
 

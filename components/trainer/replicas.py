@@ -25,9 +25,8 @@ def gather(rows: tf.Tensor) -> tf.Tensor:
         return rows
     rows = tf.identity(rows)  # a dataset's tensor lies on no device, which the strategy rejects
     first = None if rows.shape[0] is None else rows.shape[0] * count()
-    return tf.ensure_shape(
-        context.all_gather(rows, axis=0), [first, *rows.shape[1:]]
-    )  # collectives lose the static shape
+    # Collectives lose the static shape.
+    return tf.ensure_shape(context.all_gather(rows, axis=0), [first, *rows.shape[1:]])
 
 
 def first_row(rows: int | tf.Tensor) -> int | tf.Tensor:

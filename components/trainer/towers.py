@@ -61,9 +61,8 @@ class EmbeddingTable(tf_keras.layers.Layer):
         """Map int64 rows of any shape [...] to vectors [..., width]."""
         is_known = rows >= 0
         present = tf.where(is_known, rows, tf.zeros_like(rows))
-        vectors = tf.nn.embedding_lookup(
-            self.parts, present
-        )  # shards divide the rows as ours do: in order, the first ones with one more
+        # Shards divide the rows as ours do: in order, the first ones with one more.
+        vectors = tf.nn.embedding_lookup(self.parts, present)
         return vectors * tf.cast(is_known, vectors.dtype)[..., tf.newaxis]
 
 

@@ -29,6 +29,7 @@ CHECKPOINT = "checkpoint/state"
 SETTINGS = "settings.json"
 ROWS_AT_ONCE = 1 << 18
 STARTS_ANEW = -1
+# Settings that no weight of a tower depends on.
 FREE = {
     "column",
     "separator",
@@ -39,7 +40,7 @@ FREE = {
     "repeats",
     "events",
     "changes",
-}  # settings that no weight of a tower depends on
+}
 
 
 def shape(spec: FeatureSpec, settings: TrainerSettings) -> str:

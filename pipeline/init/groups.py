@@ -18,9 +18,8 @@ from schemas.errors import UserError
 DATE = re.compile(
     r"(?<!\d)(?P<before>year=)?(?P<y>(?:19|20)\d{2})(?P<one>[-_./]?)(?:month=)?(?P<m>\d{2})(?P=one)(?:day=)?(?P<d>\d{2})(?!\d)"
 )
-NUMBERED = re.compile(
-    r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|\d+"
-)  # a UUID or a number: names of the parts of one table
+# A UUID or a number: names of the parts of one table.
+NUMBERED = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|\d+")
 HEADER_BYTES = 1 << 16
 EARLIEST_YEAR = 1990
 

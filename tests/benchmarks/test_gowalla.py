@@ -65,12 +65,13 @@ def test_popularity_ranks_all_that_the_user_does_not_have() -> None:
 def test_a_tenth_of_each_users_items_is_left_out_and_nothing_is_lost() -> None:
     whole = matrix(*([1] * length + [0] * (40 - length) for length in (1, 5, 10, 29)))
     kept, left_out = cut(whole, np.random.default_rng(0))
+    # A tenth, rounded down; one of few, and never the only one.
     assert np.diff(left_out.indptr).tolist() == [
         0,
         1,
         1,
         2,
-    ]  # a tenth, rounded down; one of few, and never the only one
+    ]
     assert ((kept + left_out) != whole).nnz == 0
     drawn = {tuple(cut(whole, np.random.default_rng(seed))[1].indices.tolist()) for seed in range(10)}
     assert len(drawn) > 5

@@ -102,9 +102,8 @@ def test_csv_is_read(bucket: str, name: str) -> None:
     assert list(reading.column_types(source.path, source)) == ["user", "item"]
     batches = list(reading.read(source.path, source, ["item"], lambda *_: None))
     assert np.concatenate([batch.rows for batch in batches]).tolist() == list(range(2, 200_002))
-    assert (
-        pa.concat_arrays([batch.columns["item"] for batch in batches])[-1].as_py() == b"i2"
-    )  # 199,999 = 7 * 28,571 + 2
+    # 199,999 = 7 * 28,571 + 2.
+    assert pa.concat_arrays([batch.columns["item"] for batch in batches])[-1].as_py() == b"i2"
 
 
 def test_parquet_is_read(bucket: str, tmp_path: Path) -> None:

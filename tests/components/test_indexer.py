@@ -518,9 +518,8 @@ def test_an_index_is_loaded_as_it_was_written_or_refused(plan: Plan, tmp_path: P
     description = files.Description(plan.kind, 200, 8, plan.lists, plan.probes, None, {})
     files.write_description(str(tmp_path), description)
     assert files.read_description(str(tmp_path)) == description
-    assert np.array_equal(
-        faiss_index.load(str(tmp_path)).search(embeddings, 200), built.search(embeddings, 200)
-    )  # probes included
+    # Probes included.
+    assert np.array_equal(faiss_index.load(str(tmp_path)).search(embeddings, 200), built.search(embeddings, 200))
     path = tmp_path / "index.faiss"
     whole = path.read_bytes()
     for content in (whole[:-10], b"", b"nonsense" * 100):

@@ -207,9 +207,8 @@ def test_training_stops_when_an_epoch_is_no_better_and_the_best_ones_model_is_ke
 def test_a_training_that_stops_early_may_be_killed_too(tmp_path: Path, read: Read, stopped: Attempt) -> None:
     attempt = Attempt(tmp_path, read, stops=True)
     with pytest.raises(tf.errors.InvalidArgumentError):
-        attempt.train(
-            killed_after=9
-        )  # in the second epoch, which is no better than the first: its third step is written down
+        # In the second epoch, which is no better than the first: its third step is written down.
+        attempt.train(killed_after=9)
     for asked in ([(1, 3)], []):  # the second time there is nothing left to do
         attempt.train()
         assert attempt.asked == asked

@@ -77,11 +77,12 @@ def test_an_invalid_vector_is_a_fault_of_its_row_only(raw: Any, reason: str) -> 
     ("reason", "values", "expected"),
     [
         ("another length than 2", ["1 2 3", "[4 5 6]"], "These have 3 numbers; say `size: 3` where all have."),
+        # Of Parquet.
         (
             "another length than 2",
             ["[1.0, 2.0, 3.0]"],
             "These have 3 numbers; say `size: 3` where all have.",
-        ),  # of Parquet
+        ),
         ("another length than 2", ["1 2 3", "4 5 6 7"], ""),
         ("not a number", ["[0.1, 0.2]"], 'Say `separator: ","` where numbers are divided so.'),
         ("not a number", ["one 2"], ""),

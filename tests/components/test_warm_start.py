@@ -275,9 +275,8 @@ def test_repeat_bonuses_are_carried_or_start_from_scratch(
     assert len(anew) == 12 and all(np.array_equal(found[name], value) for name, value in anew.items())
     assert all(np.array_equal(found[name], value) for name, value in before.everything().items())
     yesterday.train(BATCHES)
-    yesterday.model.query_tower.attentions["past"].learned["query"].assign(
-        [1.0, 2.0, 3.0]
-    )  # of one item there is nothing to learn
+    # Of one item there is nothing to learn.
+    yesterday.model.query_tower.attentions["past"].learned["query"].assign([1.0, 2.0, 3.0])
     yesterday.save()
     learnt = yesterday.everything()
     assert not any(

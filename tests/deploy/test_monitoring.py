@@ -102,10 +102,11 @@ CASES: dict[str, dict[str, Any]] = {
     "a server behind the newest version": {
         "interval": "5m",
         "input_series": [
+            # From 25 minutes on.
             {
                 "series": 'ndr_newest_version{pipeline="radio"}',
                 "values": "20261123001x4 20261124001x16",
-            },  # from 25 minutes on
+            },
             *({"series": f'up{{{JOB}, instance="{each}"}}', "values": "1x20"} for each in ("a", "b")),
             loaded("a", 20261123001),
             loaded("b", 20261123001),

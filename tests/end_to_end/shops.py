@@ -11,9 +11,8 @@ from typing import Any
 from tests.forks import Forks
 
 SHOP = Path(__file__).parent / "shop" / "shop.yaml"
-PLAIN = (
-    Path(__file__).parent / "plain_shop"
-)  # a dataset over the same files, without texts, vectors and what is looked up
+# A dataset over the same files, without texts, vectors and what is looked up.
+PLAIN = Path(__file__).parent / "plain_shop"
 DAY = date(2026, 11, 24)
 YESTERDAY = DAY - timedelta(days=1)
 # Little time, but every part: two days are two runs, and the second continues from the first.

@@ -165,9 +165,8 @@ def test_the_report_shows_all_of_a_run(forks: Forks, shop: list[str], tmp_path: 
     html = output.read_text()
     assert "2026-11-24 is good: its model was blessed. Version 20261124001 of 2026-11-24 is live." in html
     assert f'<details id="run-{forks.runs(shop)[0]["run"]}">' in html
-    assert (
-        len(set(re.findall(r'data-tip="(Item \d+) 🐜\n', html))) == 200
-    )  # every item has its place on the map, by its title
+    # Every item has its place on the map, by its title.
+    assert len(set(re.findall(r'data-tip="(Item \d+) 🐜\n', html))) == 200
     assert re.search(r'data-tip="counted [\d.]+ a batch, estimated [\d.]+"', html)
     assert re.search(r'data-tip="2026-11-24, epoch 1: loss [\d.]+"', html)
     for node in ("Interactions", "Trainer", "Pusher"):
@@ -308,9 +307,8 @@ def test_a_model_below_its_limit_is_not_pushed(forks: Forks, changed: list[str])
     answer = forks("run", "--date", DAY.isoformat(), *changed, "--set", LIMIT)
     assert answer.returncode == 0
     last = forks.runs(changed)[-1]
-    assert [step["state"] for step in last["steps"] if step["node"] == "Ranker"] == [
-        "cached"
-    ]  # judged again, not ranked again
+    # Judged again, not ranked again.
+    assert [step["state"] for step in last["steps"] if step["node"] == "Ranker"] == ["cached"]
     assert (last["blessed"], last["version"], last["pushed"]) == (False, None, {})
 
 

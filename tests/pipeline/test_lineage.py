@@ -64,6 +64,7 @@ def test_a_runs_graph_has_its_steps_and_artifacts_used_of_others(days: Days) -> 
     ]  # fmt: skip
     assert set(graph.artifacts) == days.second.ids | {days.first.model.id}
     resolver, interactions, trainer, evaluator = graph.executions
+    # What a resolver found did not come from it.
     assert set(graph.edges) == {
         Edge(days.second.examples.id, interactions, "output", "key"),
         Edge(days.second.examples.id, trainer, "input", "key"),
@@ -71,7 +72,7 @@ def test_a_runs_graph_has_its_steps_and_artifacts_used_of_others(days: Days) -> 
         Edge(days.second.model.id, trainer, "output", "key"),
         Edge(days.second.model.id, evaluator, "input", "key"),
         Edge(days.second.blessing.id, evaluator, "output", "key"),
-    }  # what a resolver found did not come from it
+    }
     assert graph.inputs(resolver) == graph.outputs(resolver) == []
     base = graph.artifacts[days.first.model.id]
     assert (base.type, base.node, base.run, base.state) == ("Model", "Trainer", days.first.run.name, "live")

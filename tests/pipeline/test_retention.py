@@ -76,9 +76,8 @@ def test_a_model_that_a_rollback_took_back_is_no_base(work: Work) -> None:
     for day in (base, bad):
         work.push(day)
     assert work.roll_back().unknown == []
-    assert (
-        work.collect(versions=2).versions == []
-    )  # of two days, the rollback is the second's; and what it took the place of
+    # Of two days, the rollback is the second's; and what it took the place of.
+    assert work.collect(versions=2).versions == []
     assert base.ids | bad.ids <= work.live()
     # The rollback has a copy of its own, and the runs behind it stay.
     assert work.collect(versions=1).versions == [20261120001, 20261121001]

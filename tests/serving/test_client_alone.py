@@ -45,9 +45,8 @@ def test_it_imports_only_its_dependencies(python: Path, tmp_path: Path) -> None:
         "print(*sorted({name.partition('.')[0] for name in set(sys.modules) - before} - sys.stdlib_module_names))"
     )
     answer = subprocess.run([python, "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path)
-    named = {
-        name for name in answer.stdout.split() if not name.startswith(("_", "cython"))
-    }  # modules that Cython invents
+    # Modules that Cython invents.
+    named = {name for name in answer.stdout.split() if not name.startswith(("_", "cython"))}
     assert named == {"google", "grpc", "ndr_client", "numpy", "typing_extensions"}
 
 
@@ -61,11 +60,12 @@ def test_it_asks_a_server(python: Path, served: EmbeddedServer, tmp_path: Path) 
     command: list[str | Path] = [python, "-c", program, f"127.0.0.1:{served.port}"]
     answer = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
     live = served.versions.live
+    # See tiny.py: item 2 is second, but excluded.
     assert json.loads(answer.stdout) == [
         ["one-1", "one-0"],
         live,
         [live],
-    ]  # see tiny.py: item 2 is second, but excluded
+    ]
 
 
 def test_without_its_extra_the_error_names_it(python: Path, tmp_path: Path) -> None:

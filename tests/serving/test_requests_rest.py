@@ -48,9 +48,8 @@ def test_rows_are_answered_by_rows(ask: Ask, path: str) -> None:
     first, second = answer["predictions"]
     assert first["item_ids"] == ["one-1", "one-2"] and second["item_ids"] == ["one-3", "one-2"]
     np.testing.assert_allclose(first["scores"], [math.cos(0.1), math.cos(0.4)], rtol=1e-6)
-    assert (
-        len(str(first["scores"][0])) <= 10
-    )  # a float32 as short as it can be told: 0.99500418, not 0.9950041770935059
+    # A float32 as short as it can be told: 0.99500418, not 0.9950041770935059.
+    assert len(str(first["scores"][0])) <= 10
 
 
 def test_columns_are_answered_by_columns(ask: Ask) -> None:

@@ -106,9 +106,8 @@ def test_the_embedded_server_waits_for_a_push_serves_it_and_ends_when_asked(temp
     log.close()
     logged = (tmp_path / "stderr").read_text()
     assert "INFO serving.versions: version" in logged and "asked to end by SIGTERM" in logged
-    assert (
-        "expected at least 1" not in logged
-    )  # what a client does wrong is no news for the log, nor is it for TensorFlow's
+    # What a client does wrong is no news for the log, nor is it for TensorFlow's.
+    assert "expected at least 1" not in logged
     assert "asked to end by SIGTERM" in (tmp_path / "logs" / "serve.log").read_text()
 
 

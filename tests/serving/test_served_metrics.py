@@ -89,9 +89,8 @@ def test_questions_and_answers_are_counted(asked: EmbeddedServer) -> None:
     expected = {(name, *sorted(labels)): value for (name, *labels), value in expected.items()}
     assert {name: found.get(name) for name in expected} == expected
     assert 0 < found["ndr_serving_live_version_age_seconds",] < 3600
-    assert (
-        found["ndr_serving_batch_rows_count", *sorted(("item_tower", DEFAULT))] >= 1
-    )  # warm-up requests are batches too
+    # Warm-up requests are batches too.
+    assert found["ndr_serving_batch_rows_count", *sorted(("item_tower", DEFAULT))] >= 1
 
 
 @pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is not installed")

@@ -45,9 +45,8 @@ def test_two_versions_are_compared_on_the_same_queries(serve: Serve, pushes: Pus
     assert (other.queries, other.one.version, other.other.version) == (3, first, second)
     assert (other.overlap_at_10, other.overlap_at_k, other.same_first) == (0.0, 0.0, 0.0)
     assert (other.one.empty, other.other.empty) == (1, 0)
-    assert other.score_shift == pytest.approx(
-        0.0, abs=1e-6
-    )  # of the two that have items on both sides: the places are the same
+    # Of the two that have items on both sides: the places are the same.
+    assert other.score_shift == pytest.approx(0.0, abs=1e-6)
     assert 0 < other.one.p50_ms <= other.one.p99_ms
     assert table(other).row_count == 10
 

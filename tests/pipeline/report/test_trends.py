@@ -44,11 +44,12 @@ def test_recall_has_a_line_a_scorer_and_the_model_its_intervals() -> None:
     evaluator = CONFIG.evaluator.model_validate({"recall_at": [10, 50], "limits": limits})
     limited = CONFIG.model_copy(update={"evaluator": evaluator})
     chart = trends.recall_chart(fortnight(), 50, limited)
+    # No co-occurrence was measured.
     assert [line.name for line in chart.lines] == [
         "model",
         "last blessed",
         "popularity",
-    ]  # no co-occurrence was measured
+    ]
     model, baseline, _ = chart.lines
     # 0.4 with 0.3 and 0.5 about it: on an axis to 0.6 a third from the top.
     assert (model.marks[0].y, model.marks[0].low, model.marks[0].high) == (33.33, 50.0, 16.67)
