@@ -20,7 +20,7 @@ from pipeline.beam_settings import BeamSettings
 from pipeline.export.settings import ExportSettings
 from pipeline.kubeflow.settings import KubeflowSettings
 from pipeline.metadata_settings import MetadataSettings, SqliteSettings
-from pipeline.monitoring_settings import MonitoringSettings
+from pipeline.monitoring.settings import MonitoringSettings
 from schemas import features, located_yaml
 from schemas.declaration import Declaration
 from schemas.errors import UserError

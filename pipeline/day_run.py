@@ -15,8 +15,9 @@ from tfx.proto.orchestration import pipeline_pb2
 
 from components import beam_memory  # noqa: F401  # which makes small pipelines cheap
 from components.pusher.versions import PushFolder
-from pipeline import digests, job_server, origin
+from pipeline import digests, origin
 from pipeline.beam_settings import BeamSettings, RunnerSettings
+from pipeline.checks import job_server
 from pipeline.config import Config
 from pipeline.create import create_pipeline
 from pipeline.days import done, given
@@ -165,6 +166,6 @@ def check_runners(beam: BeamSettings) -> None:
 
 
 def check_engines(beam: BeamSettings) -> None:
-    """Check that the job servers and their workers can run the steps; see `pipeline.job_server.check`."""
+    """Check that the job servers and their workers can run the steps; see `pipeline.checks.job_server.check`."""
     for engine in beam.engines:
         job_server.check(engine)

@@ -6,9 +6,12 @@ from datetime import date
 
 from tfx.proto.orchestration import pipeline_pb2
 
-from pipeline import day_run, job_server, metrics, refreshing
+from pipeline import day_run
+from pipeline.checks import job_server
 from pipeline.config import Config
+from pipeline.monitoring import metrics
 from pipeline.records import Records, Run, Step, connection, new_run_id
+from pipeline.refresh import refreshing
 from schemas.errors import PassingError, UserError
 
 StepListener = Callable[[Step, float], None]
@@ -30,7 +33,7 @@ def run_locally(
         day: the UTC day.
         started: called before each step with the node, its position from 1 and the number of nodes.
         ended: called after each step with the step and its duration in seconds.
-        begin: starts the run: `pipeline.day_run.begin`, or that of `pipeline.refresh_run`.
+        begin: starts the run: `pipeline.day_run.begin`, or that of `pipeline.refresh.run`.
         kind: the kind of run, as `pipeline.records.runs.new_run_id` takes it.
 
     Returns:

@@ -43,8 +43,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from components.unused import leave_out
-from pipeline import rights
-from pipeline.missed import DAYS_BACK, MAKE_UP_DAYS
+from pipeline.checks import rights
+from pipeline.monitoring.missed import DAYS_BACK, MAKE_UP_DAYS
 from schemas.errors import DataError, PassingError, Status, UserError
 from schemas.visible import visible
 
@@ -177,7 +177,7 @@ def _lock_of(node: str, is_refresh: bool) -> Callable[[Path], AbstractContextMan
 
 @contextmanager
 def _faults_of_the_machine(config: "Config") -> Iterator[None]:
-    from pipeline import disk
+    from pipeline.checks import disk
     from pipeline.records import GONE
 
     try:
@@ -213,9 +213,10 @@ def _hand_on(day_file: Path | None, day: date | None) -> None:
 
 def _begin_refresh(config: "Config", suffix: str, asked: date | None, day_file: Path | None) -> None:
     """Begin a refresh. A repeated attempt keeps the day of the first; the version is the one that is live now."""
-    from pipeline import refresh_run, refreshing
-    from pipeline.missed import today
+    from pipeline.monitoring.missed import today
     from pipeline.records import Records, connection
+    from pipeline.refresh import refreshing
+    from pipeline.refresh import run as refresh_run
 
     records = Records(connection(config))
     day = asked or records.day_of(refreshing.pipeline_name(config), suffix) or today()
@@ -230,7 +231,7 @@ def _begun(config: "Config", suffix: str, asked: date | None, days_back: int, ma
     An earlier attempt may have decided both.
     """
     from pipeline import day_run
-    from pipeline.missed import oldest_missed, today
+    from pipeline.monitoring.missed import oldest_missed, today
     from pipeline.records import CLOSED, Records, connection
 
     records = Records(connection(config))
@@ -255,11 +256,11 @@ def _begun(config: "Config", suffix: str, asked: date | None, days_back: int, ma
 
 def _end(config: "Config", run_id: str) -> None:
     """Record the outcome of the run, and remove what no later run needs."""
-    from pipeline import metrics
+    from pipeline.monitoring import metrics
     from pipeline.records import PASSED_OVER, Records, connection, lost_rows
-    from pipeline.retention import collect
     from pipeline.summary import tables
     from pipeline.terminal import UNKNOWN_WIDTH, TextConsole
+    from pipeline.versions.retention import collect
 
     records = Records(connection(config))
     run = records.run(run_id)
@@ -279,8 +280,12 @@ def _end(config: "Config", run_id: str) -> None:
 def _run_node(config: "Config", day: date, run_id: str, node: str) -> None:
     from ml_metadata.proto import metadata_store_pb2 as mlmd
 
-    from pipeline import day_run, job_server, metrics, refresh_run, refreshing
+    from pipeline import day_run
+    from pipeline.checks import job_server
+    from pipeline.monitoring import metrics
     from pipeline.records import PASSED_OVER, Records, connection
+    from pipeline.refresh import refreshing
+    from pipeline.refresh import run as refresh_run
 
     records = Records(connection(config))
     run = records.run(run_id)

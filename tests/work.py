@@ -13,8 +13,8 @@ from components.pusher.versions import PushFolder
 from pipeline.config import Config, RetentionSettings
 from pipeline.metadata_settings import SqliteSettings
 from pipeline.records import REFRESH, connection
-from pipeline.retention import Collected, collect
-from pipeline.rollback import RolledBack, roll_back
+from pipeline.versions.retention import Collected, collect
+from pipeline.versions.rollback import RolledBack, roll_back
 
 CONTENT = "0123456789"  # ten bytes a file
 METRICS = {"mrr": 0.125, "recall_at_50": 0.25}

@@ -22,7 +22,7 @@ app.add_typer(data_app, name="data")
 def movielens(config: ConfigOption = MOVIELENS_CONFIG, settings: SetOption = None) -> None:
     """Fetch MovieLens 100K and write it as daily logs and a catalogue."""
     with session("data", config, settings) as (console, loaded):
-        from pipeline.movielens import prepare
+        from pipeline.datasets.movielens import prepare
 
         target = prepare(loaded.root / "data", lambda words: console.print(f"  {words}"))
         console.print(f"MovieLens 100K is in {target}")
@@ -32,7 +32,7 @@ def movielens(config: ConfigOption = MOVIELENS_CONFIG, settings: SetOption = Non
 def completejourney(config: ConfigOption = MOVIELENS_CONFIG, settings: SetOption = None) -> None:
     """Fetch a grocer's year and write it as daily sales, products and households."""
     with session("data", config, settings) as (console, loaded):
-        from pipeline.completejourney import prepare
+        from pipeline.datasets.completejourney import prepare
 
         target = prepare(loaded.root / "data", lambda words: console.print(f"  {words}"))
         console.print(f"The grocer's year is in {target}")
@@ -49,7 +49,7 @@ def doctor(
 
     with reported():
         loaded = configuration.load(config, settings or [])
-        from pipeline import doctor as examiner
+        from pipeline.checks import doctor as examiner
         from pipeline.terminal import quiet_terminal
 
         findings = []

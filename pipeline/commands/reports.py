@@ -62,7 +62,7 @@ def check(
     with session("check", config, settings, writes=False) as (console, loaded):
         from datetime import UTC, datetime
 
-        from pipeline import standing
+        from pipeline.monitoring import standing
 
         verdict = standing.check(standing.read(loaded), within, datetime.now(UTC), loaded.data.is_closed)
         if not verdict.is_good:
@@ -76,8 +76,8 @@ def metrics(config: ConfigOption = MOVIELENS_CONFIG, settings: SetOption = None)
     with session("metrics", config, settings, writes=False) as (console, loaded):
         from prometheus_client import generate_latest
 
-        from pipeline import metrics as exporter
-        from pipeline import standing
+        from pipeline.monitoring import metrics as exporter
+        from pipeline.monitoring import standing
 
         console.file.write(generate_latest(exporter.registry(loaded, standing.read(loaded))).decode())
         if faults := exporter.export(loaded):
@@ -98,8 +98,8 @@ def skew(
         from datetime import UTC, datetime
 
         with console.status("loading TFDV"):
-            from pipeline import requests
-            from pipeline import skew as measurement
+            from pipeline.monitoring import requests
+            from pipeline.monitoring import skew as measurement
         queries = requests.read(loaded.root / loaded.server.request_log.path, datetime.now(UTC) - last)
         measured = measurement.measure(loaded, queries)
         measurement.write(loaded, measured)

@@ -98,9 +98,10 @@ def refresh(
 ) -> None:
     """Give the live version the newest catalogue without training: new items are found, blocked and removed ones are not."""
     with session("refresh", config, settings) as (console, loaded):
-        from pipeline import refreshing, terminal
-        from pipeline.missed import today
+        from pipeline import terminal
+        from pipeline.monitoring.missed import today
         from pipeline.records import REFRESH, Records, connection, has_begun
+        from pipeline.refresh import refreshing
 
         taken = day or today()
         before = None
@@ -109,7 +110,7 @@ def refresh(
         if before is None:
             with console.status("loading TFX"):
                 from pipeline.local import run_locally
-                from pipeline.refresh_run import begin
+                from pipeline.refresh.run import begin
             with terminal.step_progress(console, lines=True) as (started, ended):
                 result, _ = run_locally(loaded, taken, started, ended, begin, REFRESH)
         if before or result.passed_over_for:
@@ -166,7 +167,7 @@ def _run_day(console: Console, loaded: Any, day: Any, lines: bool) -> tuple[Any,
     from pipeline import glance, terminal
 
     if before := glance.done(loaded, day):
-        from pipeline import metrics as exporter
+        from pipeline.monitoring import metrics as exporter
 
         exporter.export(loaded)
         return before, False
@@ -203,7 +204,7 @@ def _say_lost_rows(console: Console, loaded: Any, result: Any) -> None:
 
 def _collect(console: Console, loaded: Any) -> None:
     """Remove old artifacts; called last, because the run's summary is read from folders that retention may remove."""
-    from pipeline.retention import collect
+    from pipeline.versions.retention import collect
 
     collected = collect(loaded)
     artifacts = [f"{collected.artifacts} old artifacts ({collected.bytes / 1e6:.1f} MB)"] if collected.artifacts else []

@@ -21,7 +21,7 @@ from pipeline.commands.session import session
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from pipeline.recommend import Recommendation
+    from pipeline.asking.recommend import Recommendation
 
 HIGHEST_PORT = (1 << 16) - 1
 
@@ -48,7 +48,7 @@ def recommend(
     """Show what the newest version, or the one with a label, recommends to a user."""
     with session("recommend", config, settings, writes=False) as (console, loaded):
         with console.status("loading the retriever"):
-            from pipeline import recommend as recommender
+            from pipeline.asking import recommend as recommender
 
             answer = recommender.recommend(
                 loaded, user, recommender.Question(k, where or [], label, server, authorities)
@@ -76,7 +76,7 @@ def similar(
     """Show the items most similar to an item, by the newest version or the one with a label."""
     with session("similar", config, settings, writes=False) as (console, loaded):
         with console.status("loading the retriever"):
-            from pipeline import recommend as recommender
+            from pipeline.asking import recommend as recommender
 
             answer = recommender.similar(loaded, item, recommender.Question(k, where or [], label, server, authorities))
         console.print(_items(f"Like {answer.title}, by version {answer.version}", answer.items))
@@ -127,7 +127,7 @@ def serve(
             console.print(words, highlight=False, soft_wrap=True)
 
         def log_of(version: int) -> str | None:
-            from pipeline.recommend import interactions_of
+            from pipeline.asking.recommend import interactions_of
 
             return interactions_of(loaded, version)
 
@@ -155,8 +155,9 @@ def shadow(
         from datetime import UTC, datetime
 
         with console.status("reading the queries"):
-            from pipeline import asking, requests
-            from pipeline import shadow as comparison
+            from pipeline.asking import server as asking
+            from pipeline.asking import shadow as comparison
+            from pipeline.monitoring import requests
 
             queries = requests.read(loaded.root / loaded.server.request_log.path, datetime.now(UTC) - last)[-most:]
         with asking.client(loaded, server, authorities) as client, console.status("asking"):

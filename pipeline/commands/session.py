@@ -24,7 +24,8 @@ def session(
 ) -> Iterator[tuple[Console, Any]]:
     """Run a command: read its configuration, lock the root if it writes, and send log messages to a file."""
     from pipeline import config as configuration
-    from pipeline import disk, lock, rights, terminal
+    from pipeline import lock, terminal
+    from pipeline.checks import disk, rights
 
     with reported():
         loaded = configuration.load(config, settings or [])

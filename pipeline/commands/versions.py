@@ -43,11 +43,11 @@ def push(
         with console.status("loading TFX"):
             from components.pusher import labels
             from components.pusher.versions import PushFolder
-            from pipeline import metrics as exporter
-            from pipeline import pushed
+            from pipeline.monitoring import metrics as exporter
+            from pipeline.versions import pushed
         folder = PushFolder(loaded.serving)
         if rollback:
-            from pipeline.rollback import roll_back
+            from pipeline.versions.rollback import roll_back
 
             console.print(pushed.rollback_words(roll_back(loaded, to)), highlight=False, soft_wrap=True)
         elif label:
@@ -75,8 +75,8 @@ def promote(
         with console.status("loading TFX"):
             from components.pusher import labels
             from components.pusher.versions import PushFolder
-            from pipeline import metrics as exporter
-            from pipeline import pushed
+            from pipeline.monitoring import metrics as exporter
+            from pipeline.versions import pushed
         folder = PushFolder(loaded.serving)
         labelled = labels.assign(folder, target, labels.resolve(folder, source))
         console.print(pushed.label_words(labelled), highlight=False)
@@ -100,7 +100,7 @@ def export(
         raise typer.BadParameter("expected --version, or --list and --json, received both")
     with session("export", config, settings, writes=False) as (console, loaded):
         with console.status("loading TFX"):
-            from pipeline import asking
+            from pipeline.asking import server as asking
             from pipeline.export import exporting, shown
 
         if as_json:
@@ -127,6 +127,6 @@ def mirror(
 ) -> None:
     """Copy the versions to serve from a push folder that servers cannot read, complete versions only; remove others."""
     with reported():
-        from pipeline import mirroring
+        from pipeline.versions import mirroring
 
         mirroring.mirror(source, target, every, lambda words: print(words, flush=True))

@@ -27,7 +27,8 @@ from components.pusher import files
 from components.pusher.files import Source
 from components.pusher.manifest import Digest
 from components.whole_files import write_whole
-from pipeline import disk, lock
+from pipeline import lock
+from pipeline.checks import disk
 from pipeline.config import Config, below
 from pipeline.export.store import EMBEDDING, VERSION, Answers, Described, Exported, Items, Store
 from schemas.errors import UserError

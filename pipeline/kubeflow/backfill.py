@@ -5,7 +5,7 @@ from datetime import date
 
 from pipeline.kubeflow.client import Client, Say
 from pipeline.kubeflow.package import Package
-from pipeline.missed import oldest_missed
+from pipeline.monitoring.missed import oldest_missed
 from pipeline.records import Records, connection
 from schemas.errors import UserError
 

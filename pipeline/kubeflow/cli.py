@@ -20,7 +20,7 @@ from pipeline.arguments import (
     days_between,
     reported,
 )
-from pipeline.missed import DAYS_BACK, MAKE_UP_DAYS, today
+from pipeline.monitoring.missed import DAYS_BACK, MAKE_UP_DAYS, today
 from schemas.errors import PassingError, Status, UserError
 from schemas.visible import visible
 

@@ -12,7 +12,7 @@ import kfp_server_api as kfp
 
 from pipeline.kubeflow.connection import Connection
 from pipeline.kubeflow.package import Package
-from pipeline.missed import DAYS_BACK, MAKE_UP_DAYS
+from pipeline.monitoring.missed import DAYS_BACK, MAKE_UP_DAYS
 from schemas.errors import PassingError, UserError
 
 PAGE = 100

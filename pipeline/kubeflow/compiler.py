@@ -21,13 +21,14 @@ from kfp import compiler, dsl, kubernetes
 from tfx.proto.orchestration import pipeline_pb2
 from tfx.types import standard_artifacts
 
-from pipeline import day_run, digests, refresh_run
+from pipeline import day_run, digests
 from pipeline.config import Config
 from pipeline.day_inputs import TRAINER
 from pipeline.kubeflow.pods import Pod, share_pods
 from pipeline.kubeflow.settings import KubeflowSettings, Machine
-from pipeline.missed import DAYS_BACK, MAKE_UP_DAYS
-from pipeline.refreshing import Base
+from pipeline.monitoring.missed import DAYS_BACK, MAKE_UP_DAYS
+from pipeline.refresh import run as refresh_run
+from pipeline.refresh.refreshing import Base
 from pipeline.run_node import BEGIN, END
 from schemas.errors import UserError
 

@@ -14,12 +14,12 @@ from tensorflow_metadata.proto.v0 import anomalies_pb2
 from components import recorded
 from components.example_gen.split_names import TRAIN_SPLIT
 from components.trainer.names import COUNTED, ESTIMATED, FREQUENCIES, LOSS_CURVE
-from pipeline import skew_file
 from pipeline.config import Config
+from pipeline.monitoring import skew_file
+from pipeline.monitoring.skew_file import Skew
 from pipeline.records import Artifact, Graph, Lineage, Records, Run, connection, has_begun
 from pipeline.report.embedding_map import ItemMap, read_map
 from pipeline.report.outcome import day_runs
-from pipeline.skew_file import Skew
 from pipeline.tuning import file as tuning_file
 from pipeline.tuning.file import Tuning
 from schemas.errors import UserError

@@ -13,11 +13,11 @@ from markupsafe import Markup
 
 from components.evaluator.names import ALL, CANDIDATE
 from pipeline.config import Config
+from pipeline.monitoring.skew_file import Skew
 from pipeline.records import Artifact, Run
 from pipeline.report import lineage_graph, trends
 from pipeline.report.facts import Distance, Facts, Missing
 from pipeline.report.outcome import outcome, reasons, verdict
-from pipeline.skew_file import Skew
 from pipeline.tuning.file import Tuning
 from pipeline.words import (
     SCORERS,

@@ -39,7 +39,7 @@ from benchmarks import (
     training,
     warm_start,
 )
-from pipeline import movielens
+from pipeline.datasets import movielens
 from tests.forks import PROJECT, Forks
 
 FILMS, PEOPLE, RATINGS = 80, 30, 1200

@@ -11,7 +11,7 @@ from components.pusher import files, labels, mirror, tf_serving
 from components.pusher.mirror import Mirrored
 from components.pusher.versions import PushFolder
 from ndr_client.manifests import Manifests
-from pipeline import mirroring
+from pipeline.versions import mirroring
 from schemas.errors import UserError
 from tests.components.pushes import DAY, PARTS, push
 

@@ -12,7 +12,7 @@ from tfx.dsl.io import fileio
 from components.pusher import files, labels
 from components.pusher.versions import PushFolder
 from ndr_client.manifests import Manifests
-from pipeline import mirroring
+from pipeline.versions import mirroring
 from schemas.errors import UserError
 from tests.components.pushes import PARTS, push
 from tests.object_stores import SCHEMES, emulated

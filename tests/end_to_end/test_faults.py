@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from components.indexer import files
-from pipeline import pushes
+from pipeline.versions import pushes
 from serving.server import EmbeddedServer, ServerSettings
 from tests.end_to_end.noon import (
     BLOCKED,

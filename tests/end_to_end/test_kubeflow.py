@@ -19,7 +19,7 @@ import yaml
 
 from pipeline import config as configuration
 from pipeline import lock
-from pipeline.missed import oldest_missed
+from pipeline.monitoring.missed import oldest_missed
 from pipeline.records import REFRESH, Records, connection, state
 from tests import kubeflow_judge
 from tests.database_servers import PASSWORD, MariaDB

@@ -29,8 +29,8 @@ def ndr(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_help_and_argument_errors_do_not_import_heavy_modules() -> None:
     # TFX takes 13 seconds to import; a person who asks for help must not wait for it.
     program = (
-        "import sys; from pipeline import cli, config, digests, records, terminal, lock, run_node, doctor; "
-        "from pipeline import metrics, standing; "
+        "import sys; from pipeline import cli, config, digests, records, terminal, lock, run_node; "
+        "from pipeline.checks import doctor; from pipeline.monitoring import metrics, standing; "
         "from pipeline.inspection import differences, find, show, tree; from serving import launch; import ndr_client; "
         "print(sorted({'tensorflow', 'tfx', 'apache_beam', 'pyarrow', 'pandas', 'kfp', 'kfp_server_api'} & set(sys.modules)))"
     )

@@ -19,7 +19,8 @@ from pydantic import ValidationError
 from pytest import MonkeyPatch
 
 from pipeline import config as configuration
-from pipeline import day_run, doctor, origin
+from pipeline import day_run, origin
+from pipeline.checks import doctor
 from pipeline.config import Config
 from pipeline.records import Lineage, Records, store
 from schemas.errors import PassingError, UserError

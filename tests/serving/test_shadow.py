@@ -6,9 +6,9 @@ import pytest
 import tensorflow as tf
 
 from ndr_client import Client
-from pipeline import requests
-from pipeline.requests import Query
-from pipeline.shadow import compare, overlap, table
+from pipeline.asking.shadow import compare, overlap, table
+from pipeline.monitoring import requests
+from pipeline.monitoring.requests import Query
 from schemas.errors import UserError
 from serving.settings import RequestLogSettings
 from tests.serving.tiny import Pushes, Serve, example

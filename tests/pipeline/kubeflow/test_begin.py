@@ -10,7 +10,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from pipeline import missed, run_node
+from pipeline import run_node
+from pipeline.monitoring import missed
 from pipeline.records import Records, connection
 from tests.work import Work
 

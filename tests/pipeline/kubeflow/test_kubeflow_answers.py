@@ -14,10 +14,11 @@ import yaml
 from typer.testing import CliRunner
 
 from pipeline import config as configuration
-from pipeline import digests, missed, run_node
+from pipeline import digests, run_node
 from pipeline.kubeflow import client, compiler, connection
 from pipeline.kubeflow.package import read_package
 from pipeline.kubeflow.settings import KubeflowSettings, Machine
+from pipeline.monitoring import missed
 from tests import kubeflow_judge
 from tests.pipeline.kubeflow.api_server import Api
 

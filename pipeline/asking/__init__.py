@@ -1,0 +1,1 @@
+"""Questions to a server, or to pushed models without one."""

@@ -1,0 +1,1 @@
+"""Example data, fetched and written as a user's own would be."""

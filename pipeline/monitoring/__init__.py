@@ -1,0 +1,1 @@
+"""What is watched: metrics, missed days, what stands, served queries beside training data."""

@@ -1,0 +1,1 @@
+"""The refresh of a live version with a newer catalogue."""

@@ -1,0 +1,1 @@
+"""Pushed versions: shown, mirrored, rolled back, removed."""
