@@ -11,7 +11,7 @@ from schemas.errors import UserError
 
 
 class SecretSource(Declaration):
-    """The source of a password or a token: one of the two.
+    """Where a password or a token comes from: `env` or `file`.
 
     Attributes:
         env: an environment variable that holds it.

@@ -147,14 +147,21 @@ class ServerConfig(Declaration):
     histories: HistorySettings = HistorySettings()
 
     def read_token(self) -> str | None:
-        """Read the token that requests must carry; None for none.
+        """Read the token that requests must carry, without blanks around it; None for none.
 
         Raises:
-            UserError: it cannot be read, or has characters that a header cannot carry.
+            UserError: it is missing, cannot be read, or has characters that a header cannot carry.
         """
         if self.token is None:
             return None
-        token = self.token.read("server.token").strip()
+        token = self.token.read("server.token").strip(" \t\r\n")
         if not re.fullmatch(r"[!-~]+", token):
-            raise UserError("server.token: expected printable ASCII without spaces, received something else.")
+            source = (
+                "the environment variable that server.token.env"
+                if self.token.env
+                else "the file that server.token.file"
+            )
+            raise UserError(
+                f"server.token: expected printable ASCII without spaces in {source} names, found something else."
+            )
         return token

@@ -32,9 +32,9 @@ class Vocabularies:
         if not self._known:
             return {}
         if served.EXAMPLES in inputs:
-            features = [example.features.feature for example in parse_examples(inputs[served.EXAMPLES])]
+            examples = [example.features.feature for example in parse_examples(inputs[served.EXAMPLES])]
             ids = {
-                name: [id_ for feature in features if name in feature for id_ in values(feature[name])]
+                name: [id_ for of_example in examples if name in of_example for id_ in values(of_example[name])]
                 for name in self._known
             }
         else:

@@ -60,7 +60,7 @@ def Counter(
             | f"Count[{split}]" >> beam.ParDo(Count(folder, history, day, since, counts_settings.half_life_days))
             for split, folder in ((TRAIN_SPLIT, TRAINING), (EVAL_SPLIT, THROUGH))
         ]
-        # Parts in which nothing was counted are carried over, too.
+        # Partitions in which nothing was counted are carried over, too.
         empty_tables = [
             ((kind, partition), (THROUGH, to_bytes(files.SCHEMAS[kind].empty_table())))
             for kind in PARTITIONS

@@ -169,9 +169,8 @@ class Accounting:
                     "single reasons."
                 )
                 raise UserError("\n".join([fault, *self.in_words(), hint]))
-        if not sum(self.splits.values()) and not (
-            self.before and kind == "interactions"
-        ):  # whose own message is clearer
+        # If all interactions are of days before, their own message is clearer.
+        if not sum(self.splits.values()) and not (self.before and kind == "interactions"):
             read = ", ".join([*paths[:SHOWN_EXAMPLES], *(["..."] if len(paths) > SHOWN_EXAMPLES else [])])
             raise UserError(
                 "\n".join(

@@ -52,9 +52,8 @@ EXPECTED: dict[Kind, str] = {
 }
 # The largest number: INT64_MIN and FLT_MAX stand for missing numbers, and the squares of larger ones are not finite.
 LARGEST = 2.0**63
-LARGEST_UNSCALED = (
-    1e15  # of a number that feeds a tower unscaled: the squares of values computed from a larger one are not finite
-)
+# The largest number that feeds a tower unscaled: the squares of values computed from a larger one are not finite.
+LARGEST_UNSCALED = 1e15
 
 
 @dataclass(frozen=True)

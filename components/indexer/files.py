@@ -40,7 +40,7 @@ EMBEDDING = "embedding"
 DESCRIPTION = "index.json"
 IDS = "ids.arrow"
 GATHERED_ROWS = 1 << 20  # in a step from the partitions to the rows of a catalogue
-PART_NAME = re.compile(r"items-\d{5}-of-(\d{5})\.arrow")
+PARTITION_NAME = re.compile(r"items-\d{5}-of-(\d{5})\.arrow")
 
 
 @dataclass(frozen=True)
@@ -159,10 +159,10 @@ def read(folder: str, shard: Shard = WHOLE, on_disk: bool = False) -> ItemEmbedd
     Raises:
         UserError: a partition is missing, or is not one, or an embedding is not finite.
     """
-    names = _part_names(folder)
+    names = _partition_names(folder)
     if len(names) % shard.of:
         raise _unreadable(folder, f"partitions of {shard.of} shards, found {len(names)}")
-    tables = [_read_part(folder, name, on_disk) for name in names[shard.number :: shard.of]]
+    tables = [_read_partition(folder, name, on_disk) for name in names[shard.number :: shard.of]]
     widths = {table.schema.field(EMBEDDING).type.list_size for table in tables}
     if len(widths) > 1:
         raise _unreadable(folder, f"partitions with embeddings of one width, found {sorted(widths)}")
@@ -232,9 +232,9 @@ def _partition_name(partition: int, partitions: int) -> str:
     return f"items-{partition:05d}-of-{partitions:05d}.arrow"
 
 
-def _part_names(folder: str) -> list[str]:
+def _partition_names(folder: str) -> list[str]:
     names = fileio.listdir(folder) if fileio.isdir(folder) else []
-    matches = {name: match for name in names if (match := PART_NAME.fullmatch(name))}
+    matches = {name: match for name in names if (match := PARTITION_NAME.fullmatch(name))}
     if not matches:
         raise _unreadable(folder, "items-*.arrow, found none")
     expected = {
@@ -266,7 +266,7 @@ def _gather(tables: list[pa.Table], order: NDArray[np.int64], embeddings: NDArra
             embeddings[first + places[of_chunk]] = vectors[wanted[of_chunk] - starts[number]]
 
 
-def _read_part(folder: str, name: str, on_disk: bool = False) -> pa.Table:
+def _read_partition(folder: str, name: str, on_disk: bool = False) -> pa.Table:
     path = os.path.join(folder, name)
     try:
         if "://" not in path:

@@ -71,7 +71,7 @@ def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, Any]) -> d
     spec = FeatureSpec.model_validate_json(custom_config["feature_spec"])
     analysis = custom_config["analysis"]
     lookups = {name: _lookup(name, table, analysis) for name, table in spec.tables.items()}
-    masks = {
+    mask_rows = {
         name: (len(files.read_vocabulary(analysis, name)), files.mask_row(analysis, name, spec))
         for name in spec.masked_tables
     }
@@ -99,7 +99,7 @@ def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, Any]) -> d
         match feature:
             case IdFeature():
                 single = _single(rows, NO_ROW)
-                outputs[name] = _or_mask(single, *masks[feature.table]) if name in spec.masked_features else single
+                outputs[name] = _or_mask(single, *mask_rows[feature.table]) if name in spec.masked_features else single
             case HistoryFeature():
                 outputs[name] = last_values(rows, feature.last, NO_ROW)
                 if feature.has_ages:
@@ -156,9 +156,8 @@ def _lookup(name: str, table: Table, analysis: str) -> Callable[[tf.SparseTensor
         )
         return tf.lookup.StaticVocabularyTable(lines, table.hash_buckets)
 
-    if (
-        table.vocabulary is None or files.read_vocabulary(analysis, name).empty
-    ):  # TensorFlow rejects a file without lines
+    # TensorFlow rejects a file without lines.
+    if table.vocabulary is None or files.read_vocabulary(analysis, name).empty:
         return hashed
     return tft.make_and_track_object(vocabulary, name=f"vocabulary_{name}").lookup
 

@@ -98,8 +98,8 @@ def _python() -> Finding:
 def _serving(config: Config) -> Finding:
     """Which TensorFlow serves what this one exports."""
     exports = metadata.version("tensorflow")
-    versions = f"TensorFlow {config.server.tensorflow} (server.tensorflow) loads what {exports} exports"
-    return Finding("serving", "ok", versions)
+    sentence = f"TensorFlow {config.server.tensorflow} (server.tensorflow) loads what {exports} exports"
+    return Finding("serving", "ok", sentence)
 
 
 def _c_library() -> Finding:

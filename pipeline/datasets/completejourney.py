@@ -62,9 +62,8 @@ def write_sales(sales: pd.DataFrame, folder: Path) -> None:
         rows.column_names.index(TIME), TIME, pc.strftime(times.cast(pa.timestamp("s")), "%Y-%m-%dT%H:%M:%SZ")
     )
     first = 0
-    for day, number in zip(
-        *pc.value_counts(days).flatten(), strict=True
-    ):  # in the order of their first rows, so by time
+    # Days come in the order of their first rows, so by time.
+    for day, number in zip(*pc.value_counts(days).flatten(), strict=True):
         csv.write_csv(
             rows.slice(first, number.as_py()), folder / f"{day}.csv", csv.WriteOptions(quoting_style="needed")
         )

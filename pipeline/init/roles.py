@@ -369,7 +369,7 @@ def _reward(log: Known, taken: set[str], declared: Declared) -> Choice | None:
     others = {name for name in rewards if not has_word(name, QUANTITIES)}
     if len(rewards) > 1 and len(others) == 1:  # the amount paid says more than the quantity
         (name,) = others
-        counts = ", ".join(quantity for quantity in rewards if quantity != name)
+        counts = ", ".join(column for column in rewards if column != name)
         return Choice(rewards[name].value, f"{rewards[name].why} ({counts} could be one too)")
     if len(rewards) > 1:
         raise UserError(

@@ -123,7 +123,7 @@ def _add_day(gauges: _Gauges, run: Run) -> None:
         if step.seconds is not None:
             gauges.add("ndr_step_duration_seconds", "The duration of a step.", step.seconds, {"step": step.node})
     for kind, rows in run.rows.items():
-        dropped = sum(reason["rows"] for reason in rows["dropped"].values())
+        dropped = sum(lost["rows"] for lost in rows["dropped"].values())
         gauges.add("ndr_day_rows", "Rows that were read.", rows["rows"], {"kind": kind})
         filtered = sum(rows.get("filtered", {}).values())
         gauges.add("ndr_day_filtered_rows", "Rows that were read but filtered out.", filtered, {"kind": kind})

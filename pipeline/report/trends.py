@@ -168,8 +168,8 @@ def oov_chart(days: Sequence[Run]) -> Chart | Missing:
         of_table = run.turnover.get(table)
         if not of_table or of_table["oov_share"] is None:
             return None
-        ratio = of_table["oov_share"]
-        return Value(ratio, f"{run.date}: {ratio:.2%} of the ids of {table} are out of its vocabulary")
+        share = of_table["oov_share"]
+        return Value(share, f"{run.date}: {share:.2%} of the ids of {table} are out of its vocabulary")
 
     tables = sorted({table for run in days for table in run.turnover})
     series = _some({table: _by_day(days, partial(share, table)) for table in tables})
@@ -196,11 +196,11 @@ def drift_chart(days: Sequence[Run], drift: Mapping[str, dict[str, Distance] | M
     measured = {run: distances for run, distances in drift.items() if isinstance(distances, dict)}
 
     def distance(feature: str, run: Run) -> Value | None:
-        shift = measured.get(run.run, {}).get(feature)
-        if shift is None:
+        measure = measured.get(run.run, {}).get(feature)
+        if measure is None:
             return None
-        tip = f"{run.date}: {feature} is {shift.value:.3f} from the day before; {shift.limit:g} is allowed"
-        return Value(shift.value, tip, symbol="dot" if shift.value <= shift.limit else "cross")
+        tip = f"{run.date}: {feature} is {measure.value:.3f} from the day before; {measure.limit:g} is allowed"
+        return Value(measure.value, tip, symbol="dot" if measure.value <= measure.limit else "cross")
 
     features = sorted({feature for distances in measured.values() for feature in distances})
     if not features:
@@ -208,7 +208,7 @@ def drift_chart(days: Sequence[Run], drift: Mapping[str, dict[str, Distance] | M
         return Missing(why[0] if len(why) == 1 else "Nothing was measured: validation.drift has no limit.")
     series = {feature: _by_day(days, partial(distance, feature)) for feature in features}
     newest = list(measured.values())[-1]
-    limits = {f"limit of {feature}": shift.limit for feature, shift in newest.items() if shift.limit < 1}
+    limits = {f"limit of {feature}": measure.limit for feature, measure in newest.items() if measure.limit < 1}
     return line_chart(f"Drift by day: {', '.join(features)}", _short(days), series, _short_words, limits)
 
 

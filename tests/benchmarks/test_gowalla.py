@@ -157,7 +157,7 @@ def test_another_split_runs_by_the_same_command(
     assert "SimpleX" not in capsys.readouterr().out  # published of another split
 
 
-@pytest.mark.parametrize(("counts", "best"), [(c, max(rows)) for c, rows in PUBLISHED.items()])
+@pytest.mark.parametrize(("counts", "best"), [(c, next(iter(rows))) for c, rows in PUBLISHED.items()])
 def test_published_figures_stand_beside_their_split_alone(
     counts: gowalla.Counts, best: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,7 +15,10 @@ PROJECT = Path(__file__).parents[2]
 PAGES = sorted(
     [
         *(PROJECT / "docs").glob("*.md"),
-        *(PROJECT / name for name in ("README.md", "CONTRIBUTING.md", "benchmarks/README.md")),
+        *(
+            PROJECT / name
+            for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks/README.md", "ndr_client/README.md")
+        ),
     ]
 )
 COMMAND = re.compile(r"^(?:\.venv/bin/)?ndr(?= [a-z])|^\.venv/bin/ndr|^ndr$")
@@ -57,9 +60,9 @@ def test_every_command_of_a_page_exists(page: Path) -> None:
     """Values are not checked: pages have names in capitals for what a person puts there."""
     wrong = []
     for line in written(page):
-        if match := COMMAND.match(line):
-            words = shlex.split(line[match.end() :].split("|")[0].split(" && ")[0])
-            wrong += [f"{line}: {fault}" for fault in faults(words)]
+        for command in re.split(r" && | \| ", line):
+            if match := COMMAND.match(command):
+                wrong += [f"{command}: {fault}" for fault in faults(shlex.split(command[match.end() :]))]
     assert wrong == []
 
 
