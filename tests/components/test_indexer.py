@@ -422,10 +422,10 @@ def test_shards_hold_the_whole_catalogue_and_answer_as_one_index(
 
 
 def test_lists_of_shards_are_tuned_each_by_itself(
-    model: types.Artifact, three_parts: types.Artifact, tmp_path: Path
+    model: types.Artifact, three_partitions: types.Artifact, tmp_path: Path
 ) -> None:
     given: dict[str, Any] = {"exact_below": 10, "lists": 20, "recall_at": 20, "recall_target": 0.7, "shards": 2}
-    made = index(three_parts, model, tmp_path / "index", **given)
+    made = index(three_partitions, model, tmp_path / "index", **given)
     shards = [files.read_description(f"{made.uri}/index-{number}-of-2") for number in range(2)]
     assert all(each.kind == "ivf" and each.lists == 20 and 1 <= (each.probes or 0) <= 5 for each in shards)
     shown = json.loads(made.get_string_custom_property(recorded.INDEX))
@@ -470,14 +470,14 @@ def test_filter_columns_are_beside_the_ids_and_in_the_retriever(model: types.Art
 
 
 def test_the_step_looks_at_as_few_lists_as_reach_the_target(
-    model: types.Artifact, three_parts: types.Artifact, tmp_path: Path
+    model: types.Artifact, three_partitions: types.Artifact, tmp_path: Path
 ) -> None:
     given: dict[str, Any] = {"exact_below": 10, "lists": 40, "recall_at": 20}
     low, high = (
         json.loads(
-            index(three_parts, model, tmp_path / str(target), recall_target=target, **given).get_string_custom_property(
-                recorded.INDEX
-            )
+            index(
+                three_partitions, model, tmp_path / str(target), recall_target=target, **given
+            ).get_string_custom_property(recorded.INDEX)
         )
         for target in (0.5, 0.9)
     )
@@ -487,23 +487,23 @@ def test_the_step_looks_at_as_few_lists_as_reach_the_target(
 
 
 def test_where_a_quarter_of_the_lists_finds_too_few_the_search_is_exact(
-    model: types.Artifact, three_parts: types.Artifact, tmp_path: Path
+    model: types.Artifact, three_partitions: types.Artifact, tmp_path: Path
 ) -> None:
     # One list has 1,000 items or so.
     given: dict[str, Any] = {"exact_below": 10, "lists": 4, "recall_at": 1000, "recall_target": 0.999}
-    made = index(three_parts, model, tmp_path / "index", **given)
+    made = index(three_partitions, model, tmp_path / "index", **given)
     shown = json.loads(made.get_string_custom_property(recorded.INDEX))
     assert (shown["kind"], shown["lists"], shown["probes"], shown["recall"]) == ("flat", None, None, None)
     assert isinstance(faiss_index.load(made.uri)._index, faiss.IndexFlat)
-    forced = index(three_parts, model, tmp_path / "forced", **given, kind="ivf")  # takes as many as it needs
+    forced = index(three_partitions, model, tmp_path / "forced", **given, kind="ivf")  # takes as many as it needs
     assert json.loads(forced.get_string_custom_property(recorded.INDEX))["probes"] == 4
 
 
 def test_the_step_takes_the_seed_that_is_set(
-    model: types.Artifact, three_parts: types.Artifact, tmp_path: Path
+    model: types.Artifact, three_partitions: types.Artifact, tmp_path: Path
 ) -> None:
     given: dict[str, Any] = {"kind": "ivf", "lists": 20, "probes": 2}
-    made = [index(three_parts, model, tmp_path / str(seed), seed=seed, **given) for seed in (1, 2)]
+    made = [index(three_partitions, model, tmp_path / str(seed), seed=seed, **given) for seed in (1, 2)]
     one, other = ((Path(each.uri) / "index.faiss").read_bytes() for each in made)
     assert one != other
 
