@@ -47,5 +47,5 @@ class SecretSource(Declaration):
                 reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
                 raise UserError(f"{key}: {source} cannot be read: {reason}.") from error
         if not secret:
-            raise UserError(f"{key}: expected a secret in {source}, found nothing.")
+            raise UserError(f"{key}: expected a password or a token in {source}, found nothing.")
         return secret

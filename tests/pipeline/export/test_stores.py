@@ -558,7 +558,7 @@ def test_what_is_said_where_the_database_does_not_play_its_part(of_postgresql: W
             "user=guest": "refuses: permission denied for schema public. .*GRANT USAGE, CREATE ON SCHEMA public",
             "namespace=nowhere": "has no schema 'nowhere'. CREATE SCHEMA it",
             "password={env: NDR_WRONG}": 'refuses: password authentication failed for user "ndr". Check',
-            "password={env: NDR_NONE}": "export.postgresql.password: expected a secret in the environment variable",
+            "password={env: NDR_NONE}": "export.postgresql.password: expected a password or a token in the environment variable",
             f"port={unused.getsockname()[1]}": "cannot be reached, or went away: .*Check export.postgresql.host and port",
             "tls={}": "is not trusted: the server has no TLS",
             "readers=[nobody_known]": 'refuses: role "nobody_known" does not exist',
