@@ -84,7 +84,7 @@ class EmbedCatalogue(beam.PTransform):
     """Embeds a catalogue with an item tower and writes `items-*.arrow`; see `components.indexer.files`.
 
     The last bit of TensorFlow's results may depend on the rest of a batch, and Beam's bundles have any size. So a digest of the ids
-    divides the items into partitions, as many as the size of the catalogue needs, and each is embedded in the order of its ids, in
+    divides the items into partitions, more for a larger catalogue, and each is embedded in the order of its ids, in
     batches of `BATCH`. A worker holds one partition at a time.
 
     Args:

@@ -4,21 +4,16 @@ import json
 import random
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 
 from pipeline.datasets import completejourney
 from tests.forks import PROJECT, Forks
+from tests.pipeline.test_init import radio_of_the_docs
 
-QUICK = (
-    "--set",
-    "trainer.epochs=1",
-    "--set",
-    "evaluator.below_popularity=bless",
-)  # a page's figures are another matter
+# A page's figures are another matter.
+QUICK = ("--set", "trainer.epochs=1", "--set", "evaluator.below_popularity=bless")
 
 
 def commands(page: str) -> list[list[str]]:
@@ -41,12 +36,10 @@ def ran(forks: Forks, folder: Path, words: list[str]) -> str:
 def test_own_data_in_ten_minutes(forks: Forks, tmp_path: Path) -> None:
     page = (PROJECT / "docs" / "own-data.md").read_text()
     features, configuration = re.findall(r"^```yaml\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)[:2]
-    (program,) = re.findall(r"python3 - <<'END'\n(import random\n.*?)END\n", page, flags=re.DOTALL)
-    for folder in ("radio", "var/data/radio"):
-        (tmp_path / folder).mkdir(parents=True)
+    radio_of_the_docs(tmp_path)
+    (tmp_path / "radio").mkdir()
     (tmp_path / "radio" / "features.yaml").write_text(features)
     (tmp_path / "radio" / "radio.yaml").write_text(configuration)
-    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)
     runs = [words for words in commands(page) if words[0] == "run"]
     assert [words[-1] for words in runs] == ["2026-11-24", "2026-11-25"]
     first, second = (ran(forks, tmp_path, words) for words in runs)
