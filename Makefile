@@ -5,7 +5,7 @@ BENCHMARKS = loss reading preparing row_features fixed training large_tables fre
 
 BEAM = $(shell sed -n 's/^apache-beam==\([0-9.]*\).*/\1/p' requirements.lock)
 
-.PHONY: setup prism run test lint docs bench clean distclean lock protocol sbom
+.PHONY: setup prism flink spark run test lint docs bench clean distclean lock protocol sbom
 
 setup:
 	@$(PYTHON) tools/setup_env.py
@@ -13,6 +13,14 @@ setup:
 # Beam's own engine, in Go, of the version that is in the lock: tests run steps on it where it is.
 prism:
 	@GOBIN=$(CURDIR)/var/engines go install github.com/apache/beam/sdks/v2/go/cmd/prism@v$(BEAM)
+
+# Beam's job servers of Flink and of Spark, with these in them, in Java.
+flink spark: ENGINE = var/engines/$@
+flink spark:
+	@rm -rf $(ENGINE) $(ENGINE).aside
+	@mvn --quiet --batch-mode -Dstyle.color=never --file tools/engines/$@.xml \
+		org.apache.maven.plugins:maven-dependency-plugin:2.8:copy-dependencies -DoutputDirectory=$(CURDIR)/$(ENGINE).aside
+	@mv $(ENGINE).aside $(ENGINE)
 
 run: setup
 	@$(NDR) data movielens

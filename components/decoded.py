@@ -21,10 +21,8 @@ from schemas.features import REWARD
 BATCH = 16_384
 
 
-class ReadExamples(beam.PTransform):
-    """Reads serialised examples from gzipped TFRecords, in lists of at most `BATCH`, each from one file.
-
-    Beam's own source reads them in Python, and passes them on one by one.
+class ExampleFiles(beam.PTransform):
+    """Lists files of examples, one for each worker to take.
 
     Args:
         examples: the artifacts.
@@ -39,10 +37,22 @@ class ReadExamples(beam.PTransform):
         """Override of Beam's method."""
         patterns = map(io_utils.all_files_pattern, self._folders)
         paths = [path for pattern in patterns for path in sorted(tf.io.gfile.glob(pattern))]
-        return pipeline | "Files" >> beam.Create(paths) | "Spread" >> beam.Reshuffle() | "Read" >> beam.FlatMap(_read)
+        return pipeline | "Files" >> beam.Create(paths) | "Spread" >> beam.Reshuffle()
 
 
-def _read(path: str) -> Iterator[list[bytes]]:
+class ReadExamples(ExampleFiles):
+    """Reads serialised examples from gzipped TFRecords, in lists of at most `BATCH`, each from one file.
+
+    Beam's own source reads them in Python, and passes them on one by one.
+    """
+
+    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
+        """Override of Beam's method."""
+        return super().expand(pipeline) | "Read" >> beam.FlatMap(read)
+
+
+def read(path: str) -> Iterator[list[bytes]]:
+    """Yield a file's serialised examples, in lists of at most `BATCH`."""
     return read_batches([path], BATCH)
 
 

@@ -5,7 +5,9 @@ with Arrow, and emits one table for each feature. Everything but that count is T
 """
 
 from collections.abc import Iterable
-from typing import Any
+from itertools import chain
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 import pyarrow as pa
@@ -83,45 +85,75 @@ class TopKUniques(CombinerStatsGenerator):
         return statistics
 
 
+class OfFile(NamedTuple):
+    """What is known of one file of examples.
+
+    Attributes:
+        path: the file's.
+        basic: TFDV's accumulator.
+        counted: the values of its text features.
+    """
+
+    path: str
+    basic: Any
+    counted: Counted
+
+
+Files = tuple[list[OfFile], Counted]
+"""Files without their counted values, in any order, and the counted values of all of them."""
+
+
 class Statistics(beam.CombineFn):
-    """Combines Arrow record batches of examples to TFDV's statistics.
+    """Combines what is known of files to TFDV's statistics.
+
+    TFDV's quantiles depend on the order in which its accumulators are merged, and an engine merges in any order. So a file is added
+    up as a whole, and files are merged last, in the order of their paths.
 
     Args:
         options: TFDV's options.
     """
 
     def __init__(self, options: StatsOptions) -> None:
-        self._generators = [
-            BasicStatsGenerator(
-                num_values_histogram_buckets=options.num_values_histogram_buckets,
-                num_histogram_buckets=options.num_histogram_buckets,
-                num_quantiles_histogram_buckets=options.num_quantiles_histogram_buckets,
-                epsilon=options.epsilon,
-            ),
-            TopKUniques(options),
-        ]
+        self._basic = BasicStatsGenerator(
+            num_values_histogram_buckets=options.num_values_histogram_buckets,
+            num_histogram_buckets=options.num_histogram_buckets,
+            num_quantiles_histogram_buckets=options.num_quantiles_histogram_buckets,
+            epsilon=options.epsilon,
+        )
+        self._uniques = TopKUniques(options)
 
-    def create_accumulator(self) -> list[Any]:
-        """Override of Beam's method."""
-        return [generator.create_accumulator() for generator in self._generators]
+    def of_file(self, path: str, batches: Iterable[pa.RecordBatch]) -> OfFile:
+        """Add up a file's batches of examples."""
+        basic, counted = self._basic.create_accumulator(), self._uniques.create_accumulator()
+        for batch in batches:
+            basic = self._basic.add_input(basic, batch)
+            counted = self._uniques.add_input(counted, batch)
+        return OfFile(path, self._basic.compact(basic), self._uniques.compact(counted))
 
-    def add_input(self, accumulator: list[Any], element: pa.RecordBatch) -> list[Any]:
+    def create_accumulator(self) -> Files:
         """Override of Beam's method."""
-        of_each = zip(self._generators, accumulator, strict=True)
-        return [generator.add_input(state, element) for generator, state in of_each]
+        return [], self._uniques.create_accumulator()
 
-    def merge_accumulators(self, accumulators: Iterable[list[Any]]) -> list[Any]:
+    def add_input(self, accumulator: Files, element: OfFile) -> Files:
         """Override of Beam's method."""
-        of_each = zip(self._generators, zip(*accumulators, strict=True), strict=True)
-        return [generator.merge_accumulators(states) for generator, states in of_each]
+        return self.merge_accumulators([accumulator, ([element._replace(counted={})], element.counted)])
 
-    def compact(self, accumulator: list[Any]) -> list[Any]:
+    def merge_accumulators(self, accumulators: Iterable[Files]) -> Files:
         """Override of Beam's method."""
-        return [generator.compact(state) for generator, state in zip(self._generators, accumulator, strict=True)]
+        of_files, counted = zip(*accumulators, strict=True)
+        return list(chain.from_iterable(of_files)), self._uniques.merge_accumulators(counted)
 
-    def extract_output(self, accumulator: list[Any]) -> statistics_pb2.DatasetFeatureStatisticsList:
+    def compact(self, accumulator: Files) -> Files:
         """Override of Beam's method."""
-        return stats_impl.extract_statistics_output(accumulator, self._generators)
+        files, counted = accumulator
+        return files, self._uniques.compact(counted)
+
+    def extract_output(self, accumulator: Files) -> statistics_pb2.DatasetFeatureStatisticsList:
+        """Override of Beam's method."""
+        files, counted = accumulator
+        in_order = [of_file.basic for of_file in sorted(files, key=attrgetter("path"))]
+        basic = self._basic.merge_accumulators([self._basic.create_accumulator(), *in_order])
+        return stats_impl.extract_statistics_output([basic, counted], [self._basic, self._uniques])
 
 
 def _add(tables: list[pa.Table], table: pa.Table) -> None:

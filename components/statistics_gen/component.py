@@ -13,8 +13,8 @@ from tfx.dsl.components.base import base_beam_executor, executor_spec
 from tfx.types import artifact_utils, standard_component_specs
 
 from components.artifacts import Artifacts
-from components.decoded import ReadExamples, decode
-from components.statistics_gen.combining import Statistics
+from components.decoded import ExampleFiles, decode, read
+from components.statistics_gen.combining import OfFile, Statistics
 
 
 class ColumnStatisticsExecutor(base_beam_executor.BaseBeamExecutor):
@@ -29,16 +29,21 @@ class ColumnStatisticsExecutor(base_beam_executor.BaseBeamExecutor):
         splits = [name for name in artifact_utils.decode_split_names(examples.split_names) if name not in excluded]
         statistics.split_names = artifact_utils.encode_split_names(splits)
         statistics.span = examples.span
+        statistics_of = Statistics(tfdv.StatsOptions())
         with self._make_beam_pipeline() as pipeline:
             for split in splits:
                 written = os.path.join(artifact_utils.get_split_uri([statistics], split), DEFAULT_FILE_NAME)
                 _ = (
                     pipeline
-                    | f"Read[{split}]" >> ReadExamples([examples], split)
-                    | f"Decode[{split}]" >> beam.Map(decode)
-                    | f"AddUp[{split}]" >> beam.CombineGlobally(Statistics(tfdv.StatsOptions()))
+                    | f"Files[{split}]" >> ExampleFiles([examples], split)
+                    | f"AddUp[{split}]" >> beam.Map(_of_file, statistics_of)
+                    | f"Merge[{split}]" >> beam.CombineGlobally(statistics_of)
                     | f"Write[{split}]" >> tfdv.WriteStatisticsToBinaryFile(written)
                 )
+
+
+def _of_file(path: str, statistics: Statistics) -> OfFile:
+    return statistics.of_file(path, map(decode, read(path)))
 
 
 class ColumnStatisticsGen(StatisticsGen):
