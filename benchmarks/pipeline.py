@@ -4,8 +4,8 @@ For each size, `benchmarks.logs` writes two days of logs for `benchmarks/service
 the second is a day like any other: it continues from a model and has one to beat. Users grow with the interactions, the catalogue
 does not. The second day is `ndr run` in a process of its own. Times are those of its executions in ML Metadata. Memory is what
 the process and its children have resident, looked at ten times a second; pages that two of them share count twice. Processor
-seconds are theirs too: where other work is on the machine, they say more than the clock. Bytes are those of the artifacts that a
-step wrote.
+seconds are theirs too: where other work is on the machine, they say more than the clock. Where an engine does the work, `--beside`
+names its processes, which then count too. Bytes are those of the artifacts that a step wrote.
 
 A step's fixed cost is where the line through its two smallest sizes meets no interactions at all.
 """
@@ -65,14 +65,14 @@ class Step:
 
 
 class Watch:
-    """What a process and its children take, over time.
+    """What processes and their children take, over time, until the first of them ends.
 
     Args:
-        process: the process's number.
+        processes: their numbers.
     """
 
-    def __init__(self, process: int) -> None:
-        self._process = psutil.Process(process)
+    def __init__(self, processes: Sequence[int]) -> None:
+        self._processes = list(map(psutil.Process, processes))
         self._ended = threading.Event()
         self._samples: list[tuple[float, int, float]] = []
         self._thread = threading.Thread(target=self._look, daemon=True)
@@ -95,7 +95,7 @@ class Watch:
     def _look(self) -> None:
         while not self._ended.wait(SAMPLE_SECONDS):
             try:
-                tree = [self._process, *self._process.children(recursive=True)]
+                tree = [each for process in self._processes for each in (process, *process.children(recursive=True))]
             except psutil.NoSuchProcess:
                 return
             taken = [_taken(process) for process in tree]
@@ -111,7 +111,9 @@ def _taken(process: psutil.Process) -> tuple[int, float]:
         return 0, 0.0
 
 
-def measure(root: Path, interactions: int, items: int, settings: list[str], is_first: bool = False) -> dict[str, Any]:
+def measure(
+    root: Path, interactions: int, items: int, settings: list[str], is_first: bool = False, beside: Sequence[int] = ()
+) -> dict[str, Any]:
     """Run two days of a size, and measure the second.
 
     Args:
@@ -120,6 +122,7 @@ def measure(root: Path, interactions: int, items: int, settings: list[str], is_f
         items: of the catalogue, by the end of it.
         settings: `--set KEY=VALUE` each.
         is_first: whether there is no day before the one that is measured.
+        beside: numbers of an engine's processes.
     """
     before = [] if is_first else [max(1000, int(DAY_BEFORE * interactions))]
     world = World(max(1, interactions // INTERACTIONS_A_USER), items, days=len(before) + 1)
@@ -128,10 +131,10 @@ def measure(root: Path, interactions: int, items: int, settings: list[str], is_f
     arguments += [part for setting in settings for part in ("--set", setting)]
     config = configuration.load(CONFIG, [f"root={root}", *settings])
     for number, _ in enumerate(before):
-        _run(number, arguments)
+        _run(number, arguments, beside)
     last = len(before)
     begun = time.time()
-    watch = _run(last, arguments)
+    watch = _run(last, arguments, beside)
     ended = time.time()
     steps = _steps(config, last, watch)
     seconds = ended - begun
@@ -158,9 +161,9 @@ def measure(root: Path, interactions: int, items: int, settings: list[str], is_f
     }
 
 
-def _run(day: int, arguments: list[str]) -> Watch:
+def _run(day: int, arguments: list[str], beside: Sequence[int]) -> Watch:
     command = [sys.executable, "-m", "pipeline.cli", "run", "--date", str(_day(day)), *arguments]
-    with subprocess.Popen(command) as process, Watch(process.pid) as watch:
+    with subprocess.Popen(command) as process, Watch([process.pid, *beside]) as watch:
         if process.wait():
             raise SystemExit(process.returncode)
     return watch
@@ -213,6 +216,7 @@ def main() -> None:
     arguments.add_argument("--root", type=Path, default=Path("var/benchmarks/pipeline"), help="of the runs; emptied")
     arguments.add_argument("--set", action="append", default=[], help="KEY=VALUE of the configuration")
     arguments.add_argument("--first", action="store_true", help="measures a first day, with none before it")
+    arguments.add_argument("--beside", type=int, nargs="+", default=[], help="numbers of an engine's processes")
     options = arguments.parse_args()
     settings = {
         "items": options.items,
@@ -225,7 +229,7 @@ def main() -> None:
         root = options.root.absolute() / str(interactions)
         if root.exists():
             rmtree(root)
-        sizes.append(measure(root, interactions, options.items, options.set, options.first))
+        sizes.append(measure(root, interactions, options.items, options.set, options.first, options.beside))
         # After each size, as the next one takes many times as long.
         _show(sizes)
         common.conclude(options.json, settings, sizes, headline(sizes))

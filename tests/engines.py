@@ -142,7 +142,7 @@ def _job_server(jars: Path, driver: str, log: Path, *options: str) -> Iterator[s
 def _java(jars: Path, entry: str, *arguments: str) -> list[str]:
     opened = [*(f"java.base/java.{name}" for name in OPENED), *OPENED_TO_SPARK]
     return [
-        "java", "-Xmx1g", "-Dorg.slf4j.simpleLogger.defaultLogLevel=info", "-Dorg.slf4j.simpleLogger.showDateTime=true",
+        "java", "-Xmx1g", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
         *(f"--add-opens={package}=ALL-UNNAMED" for package in opened), "-cp", f"{jars}/*", entry, *arguments,
     ]  # fmt: skip
 
@@ -162,7 +162,6 @@ Engine = Callable[[Path], AbstractContextManager[str]]
 ENGINES = [
     pytest.param(prism, marks=needs_prism),
     pytest.param(flink, marks=needs_flink),
-    pytest.param(flink_cluster, marks=needs_flink),
     pytest.param(spark, marks=needs_spark),
 ]
 

@@ -20,9 +20,12 @@ ANSWER_SECONDS = 10
 WORKER_SECONDS = 300  # a worker imports Beam first, and an engine may have to make room
 OTHER_CODE = "ndr: this worker has "
 NO_CODE = re.compile(r"No module named '(pipeline|components|schemas)\b|cannot import name 'job_server'")
-# In Prism's words, and in those of Flink.
-LOST_WORKER = re.compile(r"SDK worker disconnected|StatusRuntimeException: CANCELLED")
-NO_WORKER = re.compile(r"didn't get control connection|java\.net\.ConnectException")
+# In Prism's words, in those that Flink and Spark have from Beam, and in Flink's own for a task manager.
+LOST_WORKER = re.compile(
+    r"SDK worker disconnected|StatusRuntimeException: CANCELLED|TaskManager with id \S+ (is no longer reachable|timed out)"
+    r"|remote task manager|Lost connection to task manager"
+)
+NO_WORKER = re.compile(r"didn't get control connection|java\.net\.ConnectException|NoResourceAvailableException")
 
 MESSAGES_THREAD = "wait_until_finish_read"
 _report = threading.excepthook
@@ -91,7 +94,8 @@ def faults(engine: RunnerSettings | None) -> Iterator[None]:
     try:
         yield
     except (grpc.RpcError, grpc.FutureTimeoutError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not LOST_WORKER.search(str(error)):
+        words = str(error)
+        if isinstance(error, RuntimeError) and not (LOST_WORKER.search(words) or NO_WORKER.search(words)):
             raise
         what = "a worker of " if isinstance(error, RuntimeError) else ""
         raise PassingError(

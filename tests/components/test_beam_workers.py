@@ -29,7 +29,7 @@ from components.transform.component import AnalysedTransform
 from pipeline import config as configuration
 from pipeline.beam_settings import JobServerSettings, RunnerSettings, WorkerSettings
 from schemas import contract
-from tests.engines import ENGINES, Engine, worker_pool
+from tests.engines import ENGINES, Engine, flink_cluster, needs_flink, worker_pool
 
 PROJECT = Path(__file__).parents[2]
 CONFIG = PROJECT / "benchmarks" / "service" / "service.yaml"
@@ -167,7 +167,7 @@ def test_a_job_server_is_given_the_project_and_its_workers_leave_the_same(
     assert files(steps.interactions(JOB_SERVER, catalogue)) == files(interactions)
 
 
-@pytest.mark.parametrize("server", ENGINES)
+@pytest.mark.parametrize("server", [*ENGINES, pytest.param(flink_cluster, marks=needs_flink)])
 def test_an_engine_and_workers_of_a_pool_leave_the_same(
     steps: Steps, catalogue: types.Artifact, interactions: types.Artifact, tmp_path: Path, server: Engine
 ) -> None:

@@ -18,7 +18,17 @@ from pipeline import config as configuration
 from pipeline.beam_settings import JobServerSettings, RunnerSettings, WorkerSettings
 from pipeline.checks import doctor, job_server
 from schemas.errors import PassingError, Status, UserError
-from tests.engines import ENGINES, PROJECT, Engine, free_port, work_long, worker_pool
+from tests.engines import (
+    ENGINES,
+    MANAGERS,
+    PROJECT,
+    Engine,
+    flink_cluster,
+    free_port,
+    needs_flink,
+    work_long,
+    worker_pool,
+)
 
 SHOP = PROJECT / "tests" / "end_to_end" / "shop" / "shop.yaml"
 
@@ -50,8 +60,11 @@ def test_what_answers_must_be_a_job_server(tmp_path: Path) -> None:
 
 
 def test_words_of_flink_are_known_where_there_is_no_flink() -> None:
-    # As Flink 1.19 gave them, behind a job server of Beam 2.68.
+    # As Flink 1.19 gave them.
     assert job_server.LOST_WORKER.search("io.grpc.StatusRuntimeException: CANCELLED: client cancelled")
+    assert job_server.LOST_WORKER.search(
+        "JobMasterException: TaskManager with id localhost:46201-c9307a is no longer reachable."
+    )
     assert job_server.NO_WORKER.search("java.net.ConnectException: finishConnect(..) failed: Connection refused")
 
 
@@ -98,13 +111,27 @@ def test_a_worker_that_is_killed_in_the_middle_may_be_tried_again(endpoint: str,
 @pytest.mark.parametrize("server", ENGINES)
 def test_a_job_server_that_is_killed_in_the_middle_may_be_tried_again(tmp_path: Path, server: Engine) -> None:
     with server(tmp_path / "log") as own:
-        (process,) = (
-            each.pid
-            for each in psutil.Process().children()
-            # A child of another test may have ended, and has no command any more.
-            if each.status() != psutil.STATUS_ZOMBIE and own.rpartition(":")[2] in " ".join(each.cmdline())
-        )
-        _kill_in_the_middle(engine(own), tmp_path / "started", f"{own} went away", process)
+        _kill_in_the_middle(engine(own), tmp_path / "started", f"{own} went away", _child(own.rpartition(":")[2]))
+
+
+@needs_flink
+def test_a_task_manager_that_is_killed_in_the_middle_may_be_tried_again(tmp_path: Path) -> None:
+    with flink_cluster(tmp_path / "log") as own:
+        server = JobServerSettings(endpoint=own, workers=WorkerSettings(type="loopback"), parallelism=MANAGERS)
+        settings = RunnerSettings(job_server=server)
+        _kill_in_the_middle(settings, tmp_path / "started", f"a worker of {own} went away", _child("TaskManagerRunner"))
+        # What is left of the cluster does the same work.
+        assert job_server.check(engine(own)) == f"{own}: its workers (this process) have our code"
+
+
+def _child(word: str) -> int:
+    """A process that this one started, and that has a word in its command."""
+    return next(
+        child.pid
+        for child in psutil.Process().children()
+        # A child of another test may have ended, and has no command any more.
+        if child.status() != psutil.STATUS_ZOMBIE and word in " ".join(child.cmdline())
+    )
 
 
 def _kill_in_the_middle(settings: RunnerSettings, started: Path, words: str, process: int | None = None) -> None:
@@ -115,7 +142,7 @@ def _kill_in_the_middle(settings: RunnerSettings, started: Path, words: str, pro
         job_server.faults(settings),
         beam.Pipeline(options=PipelineOptions(settings.arguments)) as pipeline,
     ):
-        _ = pipeline | beam.Create([str(started)]) | beam.Map(work_long)
+        _ = pipeline | beam.Create([str(started)]) | beam.Reshuffle() | beam.Map(work_long)
     killer.join()
 
 
