@@ -70,7 +70,8 @@ class JobServerSettings(Declaration):
             arguments.append(f"--environment_config={self.workers.address}")
         if self.parallelism:
             arguments.append(f"--parallelism={self.parallelism}")
-        return arguments
+        # For workers that Beam's own image starts: it chooses the Keras that TFRS needs before what they unpickle uses TensorFlow.
+        return [*arguments, "--beam_plugins=components"]
 
 
 class RunnerSettings(Declaration):

@@ -22,27 +22,8 @@ from tests.waiting import PATIENCE
 PROJECT = Path(__file__).resolve().parents[1]
 PRISM = PROJECT / "var" / "engines" / "prism"
 FLINK, SPARK = PROJECT / "var" / "engines" / "flink", PROJECT / "var" / "engines" / "spark"
-# What both read of Java's own classes, which Java 17 opens only where it is told to.
-OPENED = (
-    "lang",
-    "lang.invoke",
-    "lang.reflect",
-    "net",
-    "io",
-    "nio",
-    "text",
-    "time",
-    "util",
-    "util.concurrent",
-    "util.concurrent.atomic",
-)
-OPENED_TO_SPARK = (
-    "java.base/sun.nio.ch",
-    "java.base/sun.nio.cs",
-    "java.base/sun.security.action",
-    "java.base/sun.util.calendar",
-)
-MANAGERS, SLOTS = 2, 1  # and of each
+JAVA_OPTIONS = PROJECT / "tools" / "engines" / "java.options"
+MANAGERS, SLOTS = 2, 1  # of the cluster, and of each of them
 CONFIGURATION = """
 jobmanager.rpc.address: localhost
 jobmanager.rpc.port: {rpc}
@@ -65,7 +46,6 @@ taskmanager.memory.network.max: 64m
 taskmanager.memory.jvm-metaspace.size: 256m
 taskmanager.memory.jvm-overhead.min: 192m
 taskmanager.memory.jvm-overhead.max: 192m
-classloader.resolve-order: parent-first
 """
 needs_prism = pytest.mark.skipif(not PRISM.exists(), reason="Prism is not here: `make prism` builds it, where Go is")
 needs_flink = pytest.mark.skipif(
@@ -140,21 +120,31 @@ def _job_server(jars: Path, driver: str, log: Path, *options: str) -> Iterator[s
 
 
 def _java(jars: Path, entry: str, *arguments: str) -> list[str]:
-    opened = [*(f"java.base/java.{name}" for name in OPENED), *OPENED_TO_SPARK]
-    return [
-        "java", "-Xmx1g", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
-        *(f"--add-opens={package}=ALL-UNNAMED" for package in opened), "-cp", f"{jars}/*", entry, *arguments,
-    ]  # fmt: skip
+    # As the first compiler leaves it, code is slower, but starts in less time.
+    options = ["-Xmx1g", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]
+    return ["java", f"@{JAVA_OPTIONS}", *options, "-cp", f"{jars}/*", entry, *arguments]
 
 
 @contextmanager
-def worker_pool(log: Path, environment: Mapping[str, str] | None = None) -> Iterator[str]:
+def worker_pool(log: Path) -> Iterator[str]:
     """A pool that starts workers in this environment's Python; gives HOST:PORT."""
-    port = free_port()
-    command = [sys.executable, "-m", "apache_beam.runners.worker.worker_pool_main", f"--service_port={port}"]
-    # The pool starts workers by the name `python`.
+    with _pool("components.worker_pool", log, {}) as address:
+        yield address
+
+
+@contextmanager
+def beams_own_pool(log: Path, environment: Mapping[str, str] | None = None) -> Iterator[str]:
+    """A pool that Beam's own module starts, which does not know our code."""
+    # It starts workers by the name `python`.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    with _running(command, port, log, {"PATH": path, **(environment or {})}):
+    with _pool("apache_beam.runners.worker.worker_pool_main", log, {"PATH": path, **(environment or {})}) as address:
+        yield address
+
+
+@contextmanager
+def _pool(module: str, log: Path, environment: Mapping[str, str]) -> Iterator[str]:
+    port = free_port()
+    with _running([sys.executable, "-m", module, f"--service_port={port}"], port, log, environment):
         yield f"localhost:{port}"
 
 
@@ -198,9 +188,11 @@ def _started(
     command: list[str], log: Path, environment: Mapping[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A process, ended with all that it started."""
+    # `components` sets it for the process that it is in, and a pool is started by itself.
+    own = {name: value for name, value in os.environ.items() if name != "TF_USE_LEGACY_KERAS"}
     with log.open("w") as output:
         process = subprocess.Popen(
-            command, stdout=output, stderr=output, cwd=PROJECT, env={**os.environ, **(environment or {})}, start_new_session=True
+            command, stdout=output, stderr=output, cwd=PROJECT, env={**own, **(environment or {})}, start_new_session=True
         )  # fmt: skip
     try:
         yield process

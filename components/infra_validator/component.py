@@ -1,7 +1,7 @@
 """The step that serves a version before it is pushed: it refuses one that cannot be loaded, or answers unlike the trained model.
 
 TFX's InfraValidator starts TF Serving in Docker or on Kubernetes, and checks that it loads. This one starts the embedded server,
-with real sockets, and compares every answer. Its output is TFX's InfraBlessing, which TFX's Pusher respects.
+with real sockets, and compares its answers. Its output is TFX's InfraBlessing, which TFX's Pusher respects.
 """
 
 import json
@@ -51,7 +51,7 @@ def InfraValidator(
         transform_graph: the transform graph that the model was trained with.
         index: the Indexer's index.
         retriever: the Indexer's retriever.
-        examples: interactions; every query of the split `eval` is sent.
+        examples: interactions; queries of the split `eval` are sent, at most `CHECKED_QUERIES`.
         catalogue: the day's catalogue.
         blessing: the output, TFX's InfraBlessing, with a property `refused`, a JSON list of sentences.
         trainer: `TrainerSettings` as JSON.

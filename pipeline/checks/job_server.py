@@ -19,6 +19,7 @@ from schemas.errors import PassingError, UserError
 ANSWER_SECONDS = 10
 WORKER_SECONDS = 300  # a worker imports Beam first, and an engine may have to make room
 OTHER_CODE = "ndr: this worker has "
+OTHER_KERAS = "ndr: this worker was started without TF_USE_LEGACY_KERAS"
 NO_CODE = re.compile(r"No module named '(pipeline|components|schemas)\b|cannot import name 'job_server'")
 # In Prism's words, in those that Flink and Spark have from Beam, and in Flink's own for a task manager.
 LOST_WORKER = re.compile(
@@ -132,10 +133,15 @@ def _question() -> Callable[[str], None]:
     """
 
     def refuse_other(expected: str) -> None:
+        import os
+
+        has_keras = "TF_USE_LEGACY_KERAS" in os.environ  # before our code sets it
         from pipeline.checks import job_server
 
         if (code := job_server.own_code()) != expected:
             raise RuntimeError(f"{job_server.OTHER_CODE}{code}.")
+        if not has_keras:
+            raise RuntimeError(job_server.OTHER_KERAS)
 
     return refuse_other
 
@@ -149,6 +155,11 @@ def _explain(server: JobServerSettings, error: Exception) -> NoReturn:
     if NO_CODE.search(words):
         raise UserError(
             f"beam.job_server: expected {own_code()} of {where}, which have no such code. {advice}"
+        ) from error
+    if OTHER_KERAS in words:
+        raise UserError(
+            f"beam.job_server: expected {where} to use Keras 2, received Keras 3, which TensorFlow takes if it is imported before our "
+            "code. Start the pool by `python -m components.worker_pool`, or with TF_USE_LEGACY_KERAS=1 in its environment."
         ) from error
     last = words.strip().splitlines()[-1] if words.strip() else "no reason"
     if isinstance(error, grpc.Call) or NO_WORKER.search(words):

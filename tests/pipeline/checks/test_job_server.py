@@ -23,6 +23,7 @@ from tests.engines import (
     MANAGERS,
     PROJECT,
     Engine,
+    beams_own_pool,
     flink_cluster,
     free_port,
     needs_flink,
@@ -80,7 +81,7 @@ def test_workers_with_other_code_are_refused(endpoint: str, tmp_path: Path) -> N
         shutil.copytree(PROJECT / room, tmp_path / "code" / room)
     (tmp_path / "code" / "components" / "kept.py").write_text("something = 'else'\n")
     environment = {"PYTHONPATH": str(tmp_path / "code"), "PYTHONSAFEPATH": "1"}
-    with worker_pool(tmp_path / "log", environment) as pool, pytest.raises(UserError) as refused:
+    with beams_own_pool(tmp_path / "log", environment) as pool, pytest.raises(UserError) as refused:
         job_server.check(engine(endpoint, pool))
     words = str(refused.value)
     ours, theirs = words.partition(" of the workers")[0], words.partition("received ")[2]
@@ -92,7 +93,30 @@ def test_workers_with_other_code_are_refused(endpoint: str, tmp_path: Path) -> N
 def test_workers_without_our_code_are_refused(endpoint: str, tmp_path: Path) -> None:
     (tmp_path / "pipeline.py").touch()  # somebody else's
     environment = {"PYTHONPATH": str(tmp_path), "PYTHONSAFEPATH": "1"}
-    with worker_pool(tmp_path / "log", environment) as pool, pytest.raises(UserError, match="which have no such code"):
+    with (
+        beams_own_pool(tmp_path / "log", environment) as pool,
+        pytest.raises(UserError, match="which have no such code"),
+    ):
+        job_server.check(engine(endpoint, pool))
+
+
+def test_workers_of_our_pool_use_the_keras_that_our_code_needs(endpoint: str, tmp_path: Path) -> None:
+    # Regression: what TFMA sends imports TensorFlow first, which took Keras 3; and our code is refused with that.
+    def keras(_: None) -> None:
+        import tensorflow as tf
+
+        if not (module := tf.keras.Model.__module__).startswith("tf_keras"):
+            raise RuntimeError(module)
+
+    with (
+        worker_pool(tmp_path / "pool.log") as pool,
+        beam.Pipeline(options=PipelineOptions(engine(endpoint, pool).arguments)) as pipeline,
+    ):
+        _ = pipeline | beam.Create([None]) | beam.Map(keras)
+
+
+def test_workers_that_would_use_another_keras_are_refused(endpoint: str, tmp_path: Path) -> None:
+    with beams_own_pool(tmp_path / "log") as pool, pytest.raises(UserError, match=r"python -m components\.worker_pool"):
         job_server.check(engine(endpoint, pool))
 
 
