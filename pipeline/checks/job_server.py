@@ -158,8 +158,8 @@ def _explain(server: JobServerSettings, error: Exception) -> NoReturn:
         ) from error
     if OTHER_KERAS in words:
         raise UserError(
-            f"beam.job_server: expected {where} to use Keras 2, received Keras 3, which TensorFlow takes if it is imported before our "
-            "code. Start the pool by `python -m components.worker_pool`, or with TF_USE_LEGACY_KERAS=1 in its environment."
+            f"beam.job_server: expected {where} to use Keras 2, received Keras 3: TensorFlow is imported before our code there. "
+            "Start the pool by `python -m components.worker_pool`, or with TF_USE_LEGACY_KERAS=1 in its environment."
         ) from error
     last = words.strip().splitlines()[-1] if words.strip() else "no reason"
     if isinstance(error, grpc.Call) or NO_WORKER.search(words):
