@@ -38,9 +38,8 @@ from serving.server import EmbeddedServer, ServerSettings
 from serving.settings import Limits, ServerConfig, ServingTensorFlow
 
 BATCH = 256
-CHECKED_QUERIES = (
-    16_384  # of the held-out ones. Files and examples in them are in the order of hashes: the first are a sample
-)
+# Of the held-out ones: files hold users by their hashes, and examples in the order of theirs, so the first are a sample.
+CHECKED_QUERIES = 16_384
 CHECKED_ITEMS = 2048  # of the catalogue; the same tower embedded all of them in the same way
 RETRIEVED = 100
 UNBOUNDED = ServerConfig(
