@@ -12,6 +12,7 @@ MOST_Y_STEPS = 5
 ROUND = (1.0, 2.0, 2.5, 5.0, 10.0, 20.0)  # steps between ticks, times a power of ten
 TOLERANCE = 1e-9  # of a step; 0.3 / 0.1 is a little less than 3
 ROOM_ABOVE = 1.05  # times the greatest value
+SMALLEST, RELATIVE = 1e-300, 1e-12  # differences that are none, by themselves and of the greater number
 
 Words = Callable[[float], str]
 
@@ -201,7 +202,9 @@ def column_ticks(columns: Sequence[str]) -> Ticks:
 
 def _ticks(low: float, high: float, most: float = math.inf) -> list[float]:
     """Return round numbers from at or below `low` to at or above `high`, with some margin unless `most` forbids it."""
-    top = min(low + (high - low) * ROOM_ABOVE, most) if high > low else low + 1.0
+    size = max(abs(low), abs(high))
+    is_flat = high - low <= max(SMALLEST, size * RELATIVE)  # nothing that numbers could divide
+    top = low + max(1.0, size * RELATIVE) if is_flat else min(low + (high - low) * ROOM_ABOVE, most)
     power = 10.0 ** math.floor(math.log10((top - low) / MOST_Y_STEPS))
     spans = (
         (step, math.floor(low / step + TOLERANCE), math.ceil(top / step - TOLERANCE))

@@ -1,6 +1,6 @@
 """Where numbers are drawn, worked out by hand."""
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline.report.charts import Value, bar_chart, column_ticks, line_chart, log_scatter
@@ -78,6 +78,8 @@ def test_no_more_ticks_than_have_room_and_the_last_among_them() -> None:
 
 
 @given(st.lists(st.one_of(st.none(), st.floats(0, 1e9)), min_size=1, max_size=40), st.booleans())
+@example([5e-324], False)  # regression: a difference too small to be divided
+@example([1e17], False)  # regression: a number that adding 1 does not change
 def test_every_value_is_within_the_plot(numbers: list[float | None], from_zero: bool) -> None:
     values = [None if number is None else Value(number, "", number / 2, number) for number in numbers]
     columns = [str(number) for number in range(len(numbers))]
