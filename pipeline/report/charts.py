@@ -12,7 +12,8 @@ MOST_Y_STEPS = 5
 ROUND = (1.0, 2.0, 2.5, 5.0, 10.0, 20.0)  # steps between ticks, times a power of ten
 TOLERANCE = 1e-9  # of a step; 0.3 / 0.1 is a little less than 3
 ROOM_ABOVE = 1.05  # times the greatest value
-SMALLEST, RELATIVE = 1e-300, 1e-12  # differences that are none, by themselves and of the greater number
+# Smaller differences count as equal: by themselves, and as a share of the greater number.
+SMALLEST, RELATIVE = 1e-300, 1e-12
 
 Words = Callable[[float], str]
 

@@ -1,5 +1,9 @@
 """Which runner a step's Beam pipelines get, and with how many workers."""
 
+import json
+import os
+import subprocess
+import sys
 from datetime import date
 from pathlib import Path
 
@@ -9,16 +13,19 @@ from apache_beam.options.pipeline_options import (
     FlinkRunnerOptions,
     PipelineOptions,
     PortableOptions,
+    SetupOptions,
     StandardOptions,
 )
 from tfx.dsl.components.base import executor_spec
 from tfx.utils import dependency_utils
 
 from pipeline import config as configuration
+from pipeline.beam_settings import JobServerSettings
 from pipeline.config import Config
 from pipeline.create import create_pipeline
 from schemas.errors import UserError
 
+PROJECT = Path(__file__).parents[2]
 CONFIG = Path(configuration.__file__).parent / "configs" / "movielens.yaml"
 BEAM_STEPS = {
     "Catalogue", "Interactions", "CatalogueStatistics", "InteractionStatistics", "NextDay", "Counter", "Analyzer", "Transform",
@@ -52,6 +59,21 @@ def test_workers_are_processes_and_a_step_may_have_its_own_runner(tmp_path: Path
     found = runners(load(tmp_path, "beam.workers=4", f"beam.steps={transform}"))
     assert found.pop("Transform")[0] == "PortableRunner"
     assert found == dict.fromkeys(BEAM_STEPS - {"Transform"}, ("FnApiRunner", 4, "multi_processing"))
+
+
+def test_workers_that_beams_image_starts_import_our_package_first() -> None:
+    # By the function of Beam that starts them there, in a process that has nothing of ours yet.
+    options = PipelineOptions(JobServerSettings(endpoint="localhost:8099").arguments).view_as(SetupOptions)
+    told = {"PIPELINE_OPTIONS": json.dumps({"beam:option:beam_plugins:v1": options.beam_plugins})}
+    code = f"""
+import os, sys
+from apache_beam.runners.worker.sdk_worker_main import create_harness
+assert "components" not in sys.modules
+create_harness({ {**told, "CONTROL_API_SERVICE_DESCRIPTOR": ""}!r}, dry_run=True)
+assert os.environ["TF_USE_LEGACY_KERAS"] == "1"
+"""
+    own = {name: value for name, value in os.environ.items() if name != "TF_USE_LEGACY_KERAS"}
+    subprocess.run([sys.executable, "-c", code], cwd=PROJECT, env=own, check=True)
 
 
 def test_an_engine_is_told_where_its_workers_are_and_how_many_share_the_work(tmp_path: Path) -> None:
