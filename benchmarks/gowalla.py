@@ -28,6 +28,7 @@ from benchmarks import common
 from components.evaluator.expectation import discounted_gain, hit_probability, ideal_gain
 from components.evaluator.query_items import Excluded
 from components.evaluator.ranking import Ranks, rank_by_embedding, rank_by_score
+from components.trainer.epochs import OwnBatches
 from components.trainer.inputs import Batch
 from components.trainer.model import TwoTowerModel, build_model
 from components.trainer.optimizers import build_optimizer
@@ -211,9 +212,8 @@ def fit(inputs: Inputs, trainer: TrainerSettings, epochs: int) -> Iterator[TwoTo
     state = TrainingState(model)
     for _ in range(epochs):
         with tempfile.TemporaryDirectory() as folder:
-            training = Training(
-                lambda epoch, skip: inputs.batches(size), inputs.matrix.nnz // size, trainer, f"{folder}/unfinished"
-            )
+            epochs = OwnBatches(lambda epoch, skip: inputs.batches(size))
+            training = Training(epochs, inputs.matrix.nnz // size, trainer, f"{folder}/unfinished")
             train(model, state, training, folder, one_device())
         yield model
 

@@ -19,6 +19,7 @@ from tensorflow_transform.graph_context import TFGraphContext
 from components.analysis import files, vocabulary
 from components.analysis.statistics import MOMENTS, Measure, Moments, count
 from components.trainer import warm_start
+from components.trainer.epochs import OwnBatches
 from components.trainer.inputs import known_items, masked, masks_of, uniform_draws, with_uniform_items
 from components.trainer.model import TwoTowerModel, build_model
 from components.trainer.optimizers import build_optimizer
@@ -135,7 +136,7 @@ def trained(
         order = tf.data.Dataset.from_tensor_slices(epoch_inputs).batch(batch_size, drop_remainder=True)
         draws = None
         if settings.softmax.uniform_negatives:
-            draws = uniform_draws(known, settings.softmax.uniform_negatives, seed, masks)
+            draws = uniform_draws(known, settings.softmax.uniform_negatives, seed, masks, skip)
         return with_uniform_items(order.skip(skip), draws)
 
     model.compile(optimizer=build_optimizer(settings, settings.epochs * (examples // batch_size)))
@@ -144,7 +145,7 @@ def trained(
     if base:
         warm_start.restore(state, spec, shape, analysis, base)
     with tempfile.TemporaryDirectory() as folder:
-        steps = Training(batches, examples // batch_size, settings, f"{folder}/unfinished")
+        steps = Training(OwnBatches(batches), examples // batch_size, settings, f"{folder}/unfinished")
         train(model, state, steps, folder, one_device())
     if kept:
         warm_start.save(state, shape, analysis, kept)

@@ -31,11 +31,14 @@ from benchmarks import common  # noqa: E402
 from benchmarks.logs import FIRST_DAY, World, write  # noqa: E402
 from benchmarks.pipeline import CONFIG, INTERACTIONS_A_USER  # noqa: E402
 from components.analysis import files as analysis_files  # noqa: E402
-from components.trainer.inputs import WINDOW_EXAMPLES, TrainingExamples, masks_of, with_uniform_items  # noqa: E402
+from components.trainer.epochs import OwnBatches  # noqa: E402
+from components.trainer.examples import WINDOW_EXAMPLES, TrainingExamples  # noqa: E402
+from components.trainer.inputs import masks_of, with_uniform_items  # noqa: E402
 from components.trainer.model import TwoTowerModel, build_model  # noqa: E402
 from components.trainer.optimizers import build_optimizer  # noqa: E402
 from components.trainer.settings import TrainerSettings  # noqa: E402
 from components.trainer.strategies import one_device  # noqa: E402
+from components.transform.file_rows import rows_of_files  # noqa: E402
 from pipeline import config as configuration  # noqa: E402
 from pipeline.records import Records, connection  # noqa: E402
 from schemas.features import FeatureSpec  # noqa: E402
@@ -98,8 +101,7 @@ class Examples:
     def split(self, kept: bool = False) -> TrainingExamples:
         """Return the examples as the Trainer has them."""
         masks = masks_of(self.spec, analysis_files.table_rows(self.analysis, self.spec))
-        whole = self.batch  # as many as fill their batches: here the last one is left out
-        return TrainingExamples(self.files, self.transform, self.batch, whole, kept, masks=masks)
+        return TrainingExamples(rows_of_files(self.files), self.transform, self.batch, kept, masks=masks)
 
     def as_tfrs(self, seed: int) -> tf.data.Dataset:
         """Return an epoch, example by example."""
@@ -126,7 +128,9 @@ class Stepping:
         """Examples a second, from the first that is read to the end of the last step."""
         self._model.reset_metrics()
         begun = time.perf_counter()
-        iterator: Iterator[Any] = self._devices.feed(lambda: with_uniform_items(feed(), None))
+        iterator: Iterator[Any] = self._devices.feed(
+            OwnBatches(lambda epoch, skip: with_uniform_items(feed(), None)), 0, 0, 1
+        )
         self._devices.run(self._step, iterator, steps)
         self._model.mean_loss()  # waits for the last step
         return steps * self._batch / (time.perf_counter() - begun)

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from benchmarks import common
 from components.trainer.settings import StrategySettings
 
-ITEMS, BATCH, BATCHES = 2_000, 1024, 2_000
+ITEMS, BATCH, BATCHES, STEPS_OF_A_TASK = 2_000, 1024, 2_000, 10
 BUCKETS, HASHES = 1 << 20, 1
 GROUPS = {"head": slice(0, 10), "torso": slice(10, 200), "tail": slice(200, ITEMS)}
 WORKERS = (1, 4, 8)
@@ -64,6 +64,8 @@ def estimated(batches: int, seed: int) -> Shares:
     import tensorflow as tf
 
     from components.trainer import strategies
+    from components.trainer.epochs import OwnBatches
+    from components.trainer.examples import Number
     from components.trainer.frequency import FrequencyEstimator
 
     devices = strategies.make(StrategySettings(kind="parameter_server"))
@@ -79,7 +81,10 @@ def estimated(batches: int, seed: int) -> Shares:
     def step(feed: Any) -> None:
         devices.strategy.run(lambda ids: estimator.update(tf.reshape(ids, [BATCH])), (next(feed),))
 
-    feed = devices.feed(lambda: tf.data.Dataset.range(batches).map(batch))
+    def remaining(_: Number, skip: Number) -> tf.data.Dataset:
+        return tf.data.Dataset.range(skip, batches).map(batch)
+
+    feed = devices.feed(OwnBatches(remaining), 0, 0, STEPS_OF_A_TASK)
     devices.run(step, feed, batches)
     return estimator.estimate(tf.range(ITEMS, dtype=tf.int64)).numpy().astype(np.float64)
 

@@ -41,8 +41,13 @@ def read_records(paths: Iterable[str]) -> Iterator[bytes]:
         yield from _iterate(path, tf.io.TFRecordOptions(compression_type="GZIP"))
 
 
-def write_records(path: str, records: Iterable[bytes]) -> None:
-    """Write a gzipped TFRecord, which gets its name once complete: a worker may be killed and another repeat its work."""
+def write_records(path: str, records: Iterable[bytes]) -> int:
+    """Write a gzipped TFRecord, which gets its name once complete: a worker may be killed and another repeat its work.
+
+    Returns:
+        The number of records.
+    """
+    written = 0
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     compressor = isal_zlib.compressobj(COMPRESSION_LEVEL, wbits=GZIP)
     iterator = iter(records)
@@ -50,7 +55,9 @@ def write_records(path: str, records: Iterable[bytes]) -> None:
         while batch := list(islice(iterator, READ)):
             pieces = zip(map(_header, map(len, batch)), batch, _checksums(batch), strict=True)
             file.write(compressor.compress(b"".join(chain.from_iterable(pieces))))
+            written += len(batch)
         file.write(compressor.flush())
+    return written
 
 
 @functools.cache

@@ -4,24 +4,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import tensorflow as tf
 import tensorflow_transform as tft
 
 from components.analysis import files
 from components.trainer import frequencies
+from components.trainer.epochs import EpochsOfExamples
+from components.trainer.examples import TrainingExamples
 from components.trainer.held_out import HeldOut, read_held_out
 from components.trainer.inputs import (
-    TrainingExamples,
     as_known_on,
     catalogue_inputs,
     known_items,
-    looked_up,
     lookup_for_queries,
     lookup_for_training,
     masks_of,
     parsed_bytes,
-    uniform_draws,
-    with_uniform_items,
 )
 from components.trainer.model import TwoTowerModel, build_model
 from components.trainer.optimizers import build_optimizer
@@ -30,6 +27,7 @@ from components.trainer.state import TrainingState
 from components.trainer.strategies import Devices
 from components.trainer.training import Training
 from components.transform.catalogue_lookup import CatalogueLookup, Inputs
+from components.transform.file_rows import rows_of_files
 from schemas.errors import UserError
 from schemas.features import CANDIDATE_ID, FeatureSpec
 
@@ -81,6 +79,21 @@ class TrainingDay:
         self.spec = spec
         self.transform_output = tft.TFTransformOutput(places.transform_graph)
         self.rows = files.table_rows(places.analysis, spec)
+
+    @cached_property
+    def files(self) -> dict[str, int]:
+        """The rows of each file of the training split.
+
+        Raises:
+            UserError: some are missing.
+        """
+        files = rows_of_files(self.places.train)
+        if (found := sum(files.values())) != self.places.examples:
+            raise UserError(
+                f"{', '.join(self.places.train)}: expected {self.places.examples} examples, found {found}. Remove this output of "
+                "Transform, and run the day again."
+            )
+        return files
 
     @cached_property
     def catalogue(self) -> Inputs:
@@ -157,34 +170,23 @@ class TrainingDay:
             UserError: the devices cannot share a batch evenly.
         """
         examples, batch_size = self.places.examples, self.batch_size(settings, devices)
-        steps_per_epoch = -(-examples // batch_size)
         uniform_negatives = _shared_evenly("softmax.uniform_negatives", settings.softmax.uniform_negatives, devices)
         masks = masks_of(spec, self.rows)
         fits = examples * parsed_bytes(self.transform_output) <= settings.kept_gib * GIB
         in_memory = settings.epochs > 1 and fits and devices.has_weights  # else other machines read them
         known = self.known if uniform_negatives else None  # read before the strategy's scope, and kept
-        lookup = self.lookup
-        source = TrainingExamples(
-            self.places.train, self.transform_output, batch_size, examples, in_memory, masks=masks
-        )
-
-        def batches(epoch: int, skip: int) -> tf.data.Dataset:
-            seed = settings.seed + epoch
-            draws = None
-            if known:
-                draws = uniform_draws(known, uniform_negatives, seed, masks).skip(skip)
-            return with_uniform_items(looked_up(spec, source.batches(seed, skip), lookup), draws)
-
+        source = TrainingExamples(self.files, self.transform_output, batch_size, in_memory, masks=masks)
+        epochs = EpochsOfExamples(source, settings.seed, spec, self.lookup, known, uniform_negatives, masks)
         with devices.strategy.scope():
             catalogue_size = known[CANDIDATE_ID].shape[0] if known else 0
             model = build_model(spec, self.rows, settings, catalogue_size, devices.parts)
-            optimizer = build_optimizer(settings, settings.epochs * steps_per_epoch)
+            optimizer = build_optimizer(settings, settings.epochs * source.steps)
             model.compile(optimizer=optimizer, jit_compile=settings.jit_compile)
-            model.make_weights(next(iter(batches(0, 0))))
+            model.make_weights(next(iter(epochs.batches(0, 0, 1, 0, 1))))
             state = TrainingState(model)
             go_on(state)
             model.frequency.count_batches_of(batch_size)
-        return model, state, Training(batches, steps_per_epoch, settings, unfinished)
+        return model, state, Training(epochs, source.steps, settings, unfinished)
 
 
 def _shared_evenly(name: str, rows: int, devices: Devices) -> int:

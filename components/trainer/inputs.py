@@ -1,4 +1,4 @@
-"""Turns transformed examples into batches, and draws items from the catalogue."""
+"""What batches of examples are completed by: the catalogue's items, uniform draws of them, and masks."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -21,18 +21,14 @@ from components.transform.missing import NO_AGE
 from components.transform.model_inputs import ModelInputs
 from components.transform.preprocessing import fingerprint
 from components.utc import MICROSECONDS_A_DAY
-from schemas.features import AGES_SUFFIX, CANDIDATE_ID, REWARD, SEEN_THROUGH, TIMESTAMP, FeatureSpec
+from schemas.features import AGES_SUFFIX, CANDIDATE_ID, SEEN_THROUGH, TIMESTAMP, FeatureSpec
 
-WINDOW_EXAMPLES = 100_000
-WINDOWS_SHUFFLED = 1_000  # if windows are kept in memory
-EXAMPLES_PARSED = 1024  # at once
-FILES_SIDE_BY_SIDE = 16
 CATALOGUE_BATCH = 4096
-OF_DRAWS = 1 << 62  # added to the seed for hiding the ids of uniform draws
+OF_DRAWS = 1 << 62  # added to the seed for uniform draws
 HIDDEN_AGES = 0.1  # the share of queries whose ages training hides
 SEED_STRIDE = 1 << 33  # between the seeds of two features' draws; an epoch's number is smaller
 
-_as_it_is = tf.autograph.experimental.do_not_convert
+as_it_is = tf.autograph.experimental.do_not_convert
 """No Python branch below depends on a tensor, and AutoGraph would take more time to find none than everything else takes."""
 
 
@@ -74,7 +70,7 @@ def masks_of(spec: FeatureSpec, rows: Mapping[str, int]) -> dict[str, Mask]:
     return of_ids | {name + AGES_SUFFIX: Mask(NO_AGE, HIDDEN_AGES) for name in spec.aged_histories}
 
 
-def masked(inputs: Inputs, masks: Masks, seed: int, number: int | tf.Tensor) -> dict[str, tf.Tensor]:
+def masked(inputs: Inputs, masks: Masks, seed: int | tf.Tensor, number: int | tf.Tensor) -> dict[str, tf.Tensor]:
     """Hide some of the ids and ages among model inputs, all ages of a history at once; missing values stay missing.
 
     Args:
@@ -87,90 +83,11 @@ def masked(inputs: Inputs, masks: Masks, seed: int, number: int | tf.Tensor) -> 
     for position, (name, mask) in enumerate(sorted(masks.items())):
         if name in inputs:
             rows = tf.convert_to_tensor(inputs[name])
-            of_feature = tf.constant(seed + position * SEED_STRIDE, tf.int64)
+            of_feature = tf.cast(seed, tf.int64) + position * SEED_STRIDE
             drawn = tf.random.stateless_uniform(tf.shape(rows)[:1], tf.stack([of_feature, tf.cast(number, tf.int64)]))
             drawn = tf.reshape(drawn, [-1, *[1] * (rows.shape.rank - 1)])
             hidden[name] = tf.where((drawn < mask.share) & (rows >= 0), tf.constant(mask.row, rows.dtype), rows)
     return hidden
-
-
-class TrainingExamples:
-    """The training split in shuffled batches of model inputs by name.
-
-    Shuffling single examples costs more than reading them, and parsing them one by one many times as much. So examples are read and
-    parsed by the thousand, from files in turn, and the rows of a window of some 100,000 are shuffled at once. The windows of an
-    epoch are shuffled too: by the order of files, or directly if they are kept in memory.
-
-    Args:
-        file_patterns: gzipped TFRecords of transformed tf.Examples.
-        transform_output: describes the examples; features without a fixed shape are not read, since interactions lack them.
-        batch_size: rows in a batch.
-        examples: the number of examples, at least `batch_size`.
-        kept: whether the first epoch keeps them in memory for the others; see `parsed_bytes`.
-        window: the minimum number of examples that are shuffled together.
-        masks: masks of the features whose ids are hidden in some rows.
-    """
-
-    def __init__(
-        self,
-        file_patterns: Sequence[str],
-        transform_output: tft.TFTransformOutput,
-        batch_size: int,
-        examples: int,
-        kept: bool = False,
-        window: int = WINDOW_EXAMPLES,
-        masks: Masks | None = None,
-    ) -> None:
-        self._patterns = list(file_patterns)
-        self._spec = fixed_features(transform_output)
-        self._batch_size = batch_size
-        self._missing = -examples % batch_size
-        self._masks = masks or {}
-        self._window = -(-window // batch_size) * batch_size  # whole batches, so that each is a slice
-        self._kept = self._windows(seed=0).cache() if kept else None
-
-    def batches(self, seed: int, skip: int = 0) -> tf.data.Dataset:
-        """Return an epoch's batches; the same seed always gives the same ones.
-
-        Every batch has exactly `batch_size` rows, because a smaller last one would have fewer negatives. The last one is filled up
-        with other examples of the epoch with reward 0: they are negatives of the others, and are not learnt twice.
-
-        Args:
-            seed: of the order; differs between epochs.
-            skip: the number of batches to skip at the beginning.
-        """
-        windows = self._windows(seed) if self._kept is None else self._kept.shuffle(WINDOWS_SHUFFLED, seed=seed)
-
-        @_as_it_is
-        def shuffled(number: tf.Tensor, window: Inputs) -> dict[str, tf.Tensor]:
-            order = tf.random.experimental.stateless_shuffle(tf.range(tf.shape(window[REWARD])[0]), [seed, number])
-            rows = {name: tf.gather(values, order) for name, values in window.items()}
-            return masked(rows, self._masks, seed, number)
-
-        @_as_it_is
-        def filling(window: Inputs) -> dict[str, tf.Tensor]:
-            rows = {name: values[: self._missing] for name, values in window.items()}
-            return {**rows, REWARD: tf.zeros_like(rows[REWARD])}
-
-        epoch = windows.enumerate().map(shuffled)
-        if self._missing:
-            epoch = epoch.concatenate(epoch.take(1).map(filling))
-        return epoch.rebatch(self._batch_size, drop_remainder=True).skip(skip)
-
-    def _windows(self, seed: int) -> tf.data.Dataset:
-        files = tf.data.Dataset.list_files(self._patterns, shuffle=True, seed=seed)
-        records = files.interleave(
-            _as_it_is(lambda file: tf.data.TFRecordDataset(file, compression_type="GZIP").batch(EXAMPLES_PARSED)),
-            cycle_length=FILES_SIDE_BY_SIDE,
-            num_parallel_calls=tf.data.AUTOTUNE,
-            deterministic=True,
-        )
-        parsed = records.map(
-            _as_it_is(lambda batch: tf.io.parse_example(batch, self._spec)),
-            num_parallel_calls=tf.data.AUTOTUNE,
-            deterministic=True,
-        )
-        return parsed.rebatch(self._window)
 
 
 def fixed_features(transform_output: tft.TFTransformOutput) -> dict[str, tf.io.FixedLenFeature]:
@@ -237,7 +154,9 @@ def known_items(
     return {name: tf.gather(values, rows) for name, values in catalogue.items()}
 
 
-def uniform_draws(catalogue: Inputs, draws: int, seed: int, masks: Masks | None = None) -> tf.data.Dataset:
+def uniform_draws(
+    catalogue: Inputs, draws: int, seed: int | tf.Tensor, masks: Masks | None = None, skip: int | tf.Tensor = 0
+) -> tf.data.Dataset:
     """Return an endless stream of items drawn uniformly, with replacement.
 
     Args:
@@ -245,16 +164,19 @@ def uniform_draws(catalogue: Inputs, draws: int, seed: int, masks: Masks | None 
         draws: items in an element.
         seed: of the draws.
         masks: masks of the features whose ids are hidden in some rows.
+        skip: the number of elements to skip at the beginning.
     """
-    items = tf.cast(tf.shape(catalogue[CANDIDATE_ID])[0], tf.int64)
+    items = tf.shape(catalogue[CANDIDATE_ID], tf.int64)[0]
+    of_draws = tf.cast(seed, tf.int64) + OF_DRAWS
 
-    @_as_it_is
-    def drawn(number: tf.Tensor, random: tf.Tensor) -> dict[str, tf.Tensor]:
-        rows = tf.bitwise.right_shift(random * items, tf.constant(32, tf.int64))  # random is uniform below 2^32
+    @as_it_is
+    def drawn(number: tf.Tensor) -> dict[str, tf.Tensor]:
+        of_rows = tf.stack([of_draws - SEED_STRIDE, number])
+        rows = tf.random.stateless_uniform([draws], of_rows, maxval=items, dtype=tf.int64)
         items_drawn = {name: tf.gather(values, rows) for name, values in catalogue.items()}
-        return masked(items_drawn, masks or {}, seed + OF_DRAWS, number)
+        return masked(items_drawn, masks or {}, of_draws, number)
 
-    return tf.data.Dataset.random(seed=seed).batch(draws, drop_remainder=True).enumerate().map(drawn)
+    return tf.data.Dataset.counter(tf.cast(skip, tf.int64)).map(drawn)
 
 
 def as_known_on(spec: FeatureSpec, items: Inputs, day: int | None) -> Inputs:
@@ -294,7 +216,7 @@ def looked_up(spec: FeatureSpec, batches: tf.data.Dataset, lookup: CatalogueLook
     if lookup is None:
         return batches
 
-    @_as_it_is
+    @as_it_is
     def complete(batch: Inputs) -> dict[str, tf.Tensor]:
         days = batch[TIMESTAMP] // MICROSECONDS_A_DAY if lookup.has_versions else None
         of_items = lookup(batch[CANDIDATE_ID], inputs_of_candidates(spec), days)
@@ -306,5 +228,5 @@ def looked_up(spec: FeatureSpec, batches: tf.data.Dataset, lookup: CatalogueLook
 def with_uniform_items(batches: tf.data.Dataset, draws: tf.data.Dataset | None) -> tf.data.Dataset:
     """Pair batches of interactions with uniform draws, as `Batch`."""
     if draws is None:
-        return batches.map(_as_it_is(lambda interactions: Batch(interactions, {}))).prefetch(tf.data.AUTOTUNE)
-    return tf.data.Dataset.zip(batches, draws).map(_as_it_is(Batch)).prefetch(tf.data.AUTOTUNE)
+        return batches.map(as_it_is(lambda interactions: Batch(interactions, {}))).prefetch(tf.data.AUTOTUNE)
+    return tf.data.Dataset.zip(batches, draws).map(as_it_is(Batch)).prefetch(tf.data.AUTOTUNE)

@@ -1,7 +1,8 @@
 """The devices of a training: TensorFlow's distribution strategies, by configuration.
 
 One device, `mirrored`, `multi_worker_mirrored` and `tpu` train *in step*: each replica has its share of the same global batch, its
-negatives are the items of the whole batch, and gradients, estimates and losses equal those of one device at that batch.
+negatives are the items of the whole batch, and gradients, estimates and losses equal those of one device at that batch. Each
+process reads its own share of the split, from which all its rows of every batch are.
 
 With `parameter_server` every worker trains on its own batches and does not wait for the others, as in the paper's system
 (section 4.3). A step has no global batch:
@@ -10,8 +11,9 @@ With `parameter_server` every worker trains on its own batches and does not wait
 - a worker reads weights that others may be about to change, so with several workers the loss curve is not that of one device;
 - the estimator's tables are on one parameter server, shared by all workers, which update it one after the other: its steps are
   those of all workers together, and its estimates are for a batch of one worker;
-- in an epoch each worker draws from its share of the batches. A fast one starts its share again while a slow one has not finished
-  its own; so does one that was lost and restarted.
+- an epoch is divided into tasks of some steps, which read their own rows of the split. Whoever is free takes the next one, so a
+  slow worker takes fewer, and every example is trained on once. A lost worker's task is given to another, which takes its steps
+  from the first.
 
 TF_CONFIG tells each process its role; see `components.trainer.worker`.
 """
@@ -24,14 +26,19 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
+from components.trainer.epochs import Epochs
+from components.trainer.examples import WINDOW_EXAMPLES, Task
 from components.trainer.inputs import Batch
-from components.trainer.settings import StrategySettings
+from components.trainer.settings import StrategySettings, TrainerSettings
 from components.trainer.towers import Parts, undivided
 from schemas.errors import UserError
 
 TF_CONFIG = "TF_CONFIG"
+# So that a slow worker, or one that comes late, leaves the others something to do.
+TASKS_OF_A_WORKER = 8
 # TensorFlow's errors for a process that went away.
 GONE = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError)
 
@@ -64,6 +71,7 @@ class InStep(_Writing):
     Args:
         strategy: a strategy of TensorFlow.
         is_chief: whether this process is the one that writes.
+        processes: the number of processes that read.
 
     Attributes:
         strategy: models are made and trained in its scope.
@@ -73,20 +81,34 @@ class InStep(_Writing):
         has_weights: whether the weights are on this machine's devices, so that they can be exported from there.
     """
 
-    def __init__(self, strategy: tf.distribute.Strategy, is_chief: bool = True) -> None:
+    def __init__(self, strategy: tf.distribute.Strategy, is_chief: bool = True, processes: int = 1) -> None:
         self.strategy = strategy
         self.is_chief = is_chief
+        self._processes = processes
         self.replicas = int(strategy.num_replicas_in_sync)
         self.parts: Parts = undivided
         self.has_weights = True
 
-    def feed(self, batches: Callable[[], tf.data.Dataset]) -> Iterator[Any]:
-        """Return the input of `run`.
+    def division(self, settings: TrainerSettings, steps_per_epoch: int) -> int:
+        """Return how an epoch is divided among processes: here the number of shares."""
+        return self._processes
+
+    def feed(self, epochs: Epochs, epoch: int, skip: int, division: int) -> Iterator[Any]:
+        """Return the input of `run` for an epoch.
 
         Args:
-            batches: makes the global batches, each a `Batch`, the same in every process.
+            epochs: the same in every process.
+            epoch: its number.
+            skip: the steps that were taken before.
+            division: see `division`; that of the first attempt at a training.
         """
-        return iter(self.strategy.distribute_datasets_from_function(lambda context: share_of(batches(), context)))
+
+        def own(context: tf.distribute.InputContext) -> tf.data.Dataset:
+            process, processes = context.input_pipeline_id, context.num_input_pipelines
+            batches = epochs.batches(epoch, skip, division, process, processes)
+            return of_replicas(batches, context.num_replicas_in_sync // processes)
+
+        return iter(self.strategy.distribute_datasets_from_function(own))
 
     def run(self, step: Callable[[Any], Any], feed: Iterator[Any], steps: int) -> None:
         """Take steps, and return when they are done.
@@ -137,23 +159,40 @@ class ParameterServers(_Writing):
         self.has_weights = False
         self._workers = workers
         self._coordinator = tf.distribute.coordinator.ClusterCoordinator(strategy)
+        self._taken: tuple[Callable[[Any], Any], Epochs, Callable[[Task], None]] | None = None
 
-    def feed(self, batches: Callable[[], tf.data.Dataset]) -> Iterator[Any]:
-        """As in `InStep`; a worker draws from its share of the batches."""
+    def division(self, settings: TrainerSettings, steps_per_epoch: int) -> int:
+        """As in `InStep`; here the most steps of a task, so that each worker has several until all wait for a checkpoint."""
+        together = min(steps_per_epoch, settings.checkpoint_steps)
+        most = -(-WINDOW_EXAMPLES // settings.batch_size)
+        return min(-(-together // (self._workers * TASKS_OF_A_WORKER)), most)
 
-        @tf.function
-        def of_a_worker() -> Any:
-            worker = tf.distribute.coordinator.experimental_get_current_worker_index()
-            worker_batches = batches().shard(self._workers, worker).repeat()
-            return self.strategy.distribute_datasets_from_function(lambda context: share_of(worker_batches, context))
+    def feed(self, epochs: Epochs, epoch: int, skip: int, division: int) -> "Tasks":
+        """As in `InStep`."""
+        return Tasks(epochs, epoch, skip, division)
 
-        return iter(self._coordinator.create_per_worker_dataset(of_a_worker))
-
-    def run(self, step: Callable[[Any], Any], feed: Iterator[Any], steps: int) -> None:
-        """As in `InStep`. If a worker is lost, this waits for it and gives its step to another."""
-        for _ in range(steps):
-            self._coordinator.schedule(step, args=(feed,))
+    def run(self, step: Callable[[Any], Any], feed: "Tasks", steps: int) -> None:
+        """As in `InStep`. If a worker is lost, this waits for it and gives its task to another."""
+        if self._taken is None or self._taken[:2] != (step, feed.epochs):
+            self._taken = step, feed.epochs, self._taking(step, feed.epochs)
+        for task in feed.next(steps):
+            self._coordinator.schedule(self._taken[2], args=(task,))
         self._coordinator.join()
+
+    def _taking(self, step: Callable[[Any], Any], epochs: Epochs) -> Callable[[Task], None]:
+        """Return what a worker does with a task, traced once for all."""
+
+        @tf.function(reduce_retracing=True)
+        def take(task: Task) -> None:
+            feed = iter(
+                self.strategy.distribute_datasets_from_function(
+                    lambda context: of_replicas(epochs.of_task(task), context.num_replicas_in_sync)
+                )
+            )
+            for _ in tf.range(task.steps):
+                step(feed)
+
+        return take
 
     def hand_over(self, text: str) -> str:
         """As in `InStep`; the others need no text."""
@@ -161,6 +200,30 @@ class ParameterServers(_Writing):
 
     def part(self) -> None:
         """As in `InStep`; the others serve until they are ended."""
+
+
+class Tasks:
+    """An epoch's steps, handed out as tasks.
+
+    Args: see `InStep.feed`.
+
+    Attributes:
+        epochs: see `InStep.feed`.
+    """
+
+    def __init__(self, epochs: Epochs, epoch: int, skip: int, division: int) -> None:
+        self.epochs = epochs
+        self._epoch, self._skip, self._division = epoch, skip, division
+
+    def next(self, steps: int) -> list[Task]:
+        """Return the tasks of the next steps, with tensors for numbers."""
+        tasks = list(self.epochs.tasks(self._epoch, self._skip, steps, self._division))
+        self._skip += steps
+        return [tf.nest.map_structure(_tensor, task) for task in tasks]
+
+
+def _tensor(values: Any) -> tf.Tensor:
+    return tf.constant(values, tf.string if np.asarray(values).dtype.kind == "U" else tf.int64)
 
 
 Devices = InStep | ParameterServers
@@ -184,11 +247,13 @@ def make(settings: StrategySettings) -> Devices:
             return InStep(mirrored(_existing(settings.devices)))
         case "multi_worker_mirrored":
             task = _task("multi_worker_mirrored")
-            return InStep(_in_a_new_process(tf.distribute.MultiWorkerMirroredStrategy), is_chief(task))
+            processes = sum(len(task["cluster"].get(job, [])) for job in ("chief", "worker"))
+            return InStep(_in_a_new_process(tf.distribute.MultiWorkerMirroredStrategy), is_chief(task), processes)
         case "parameter_server":
             return _parameter_servers(settings)
         case "tpu":
-            return InStep(_tpu(settings.tpu))
+            strategy = _tpu(settings.tpu)
+            return InStep(strategy, processes=strategy.extended.num_hosts)
 
 
 @cache
@@ -201,28 +266,23 @@ def mirrored(devices: tuple[str, ...]) -> tf.distribute.MirroredStrategy:
     return tf.distribute.MirroredStrategy(list(devices) or None)
 
 
-def share_of(batches: tf.data.Dataset, context: tf.distribute.InputContext) -> tf.data.Dataset:
-    """Select one process's rows of global batches: an element holds the rows of one replica, replicas in turn.
-
-    The shapes stay static.
+def of_replicas(batches: tf.data.Dataset, replicas: int) -> tf.data.Dataset:
+    """Divide a process's batches: an element holds the rows of one replica, replicas in turn. The shapes stay static.
 
     Args:
         batches: each a `Batch` whose number of rows is a multiple of the replicas.
-        context: TensorFlow's, with the number of this process and of all replicas.
+        replicas: the number of this process's.
     """
-    replicas = context.num_replicas_in_sync
     if replicas == 1:
         return batches
-    local_replicas = replicas // context.num_input_pipelines
-    first = context.input_pipeline_id * local_replicas
 
-    def own(rows: tf.Tensor) -> tf.Tensor:
-        return tf.reshape(rows, [replicas, -1, *rows.shape[1:]])[first : first + local_replicas]
+    def of_each(rows: tf.Tensor) -> tf.Tensor:
+        return tf.reshape(rows, [replicas, -1, *rows.shape[1:]])
 
-    def shares(batch: Batch) -> Batch:
-        return tf.nest.map_structure(own, batch)
+    def divided(batch: Batch) -> Batch:
+        return tf.nest.map_structure(of_each, batch)
 
-    return batches.map(shares, num_parallel_calls=tf.data.AUTOTUNE).unbatch().prefetch(tf.data.AUTOTUNE)
+    return batches.map(divided, num_parallel_calls=tf.data.AUTOTUNE).unbatch().prefetch(tf.data.AUTOTUNE)
 
 
 def task_of(config: str) -> dict[str, Any]:

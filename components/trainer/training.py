@@ -5,12 +5,12 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import tensorflow as tf
 from tfx.utils import io_utils
 
 from components.progress import progress
+from components.trainer.epochs import Epochs
 from components.trainer.model import TwoTowerModel
 from components.trainer.names import LOSS_CURVE
 from components.trainer.optimizers import begin_run
@@ -20,20 +20,22 @@ from components.trainer.stopping import EarlyStopping
 from components.trainer.strategies import Devices
 from schemas.errors import UserError
 
+TAKEN = "taken/.ATTRIBUTES/VARIABLE_VALUE"
+
 
 @dataclass(frozen=True)
 class Training:
     """Data, length and checkpoint interval of a training run.
 
     Attributes:
-        batches: returns an epoch's batches, given its number and the number of batches to skip.
+        epochs: the batches of each epoch.
         steps_per_epoch: batches in an epoch.
         settings: epochs, and the steps between checkpoints.
         unfinished: the folder of intermediate checkpoints; the same for every attempt at the same training.
         stopping: ends training early, and chooses the epoch whose model is kept; None trains all epochs.
     """
 
-    batches: Callable[[int, int], tf.data.Dataset]
+    epochs: Epochs
     steps_per_epoch: int
     settings: TrainerSettings
     unfinished: str
@@ -65,24 +67,27 @@ def train(
     """
     settings = training.settings
     curve = LossCurve(training.steps_per_epoch, settings)
-    first_step = int(model.optimizer.iterations.numpy())
     begin_run(model.optimizer)
     stopping = training.stopping
+    taken = tf.Variable(0, dtype=tf.int64)  # what the model counts has those that a lost worker's task took twice
+    # As the first attempt had it, which may have been by other processes: the rest of its epoch is divided the same way.
+    division = tf.Variable(devices.division(settings, training.steps_per_epoch), dtype=tf.int64)
     saved_recalls = {"recalls": stopping.recalls} if stopping else {}
-    checkpoint = tf.train.Checkpoint(state=state.checkpoint, losses=curve.totals, **saved_recalls)
-    earlier = tf.train.latest_checkpoint(training.unfinished)
+    progressed = {"losses": curve.totals, "taken": taken, "division": division, **saved_recalls}
+    checkpoint = tf.train.Checkpoint(state=state.checkpoint, **progressed)
+    earlier = _earlier(training.unfinished)
     with devices.strategy.scope(), devices.written(training.unfinished) as folder:
         manager = tf.train.CheckpointManager(checkpoint, folder, max_to_keep=1)
         if earlier:
             checkpoint.restore(earlier)
-            progress(f"resumes an interrupted attempt from step {_steps(model, first_step)}", 0.0)
-        start, skip = divmod(_steps(model, first_step), training.steps_per_epoch)
+            progress(f"resumes an interrupted attempt from step {taken.numpy()}", 0.0)
+        start, skip = divmod(int(taken.numpy()), training.steps_per_epoch)
         step = model.make_train_function()
         for epoch in range(start, settings.epochs):
             if stopping and stopping.is_over:
                 break
             recall = None
-            feed = devices.feed(partial(training.batches, epoch, skip))
+            feed = devices.feed(training.epochs, epoch, skip, int(division.numpy()))
             while skip < training.steps_per_epoch:
                 until_checkpoint = (
                     settings.checkpoint_steps - int(model.optimizer.iterations.numpy()) % settings.checkpoint_steps
@@ -92,6 +97,7 @@ def train(
                 devices.run(step, feed, steps)
                 curve.add(epoch, model.mean_loss(), steps)
                 skip += steps
+                taken.assign_add(steps)
                 if stopping and skip == training.steps_per_epoch:
                     recall = stopping.judge(model, state, epoch, folder)
                 if steps == until_checkpoint or recall is not None:
@@ -110,8 +116,10 @@ def train(
         curve.write(log_folder, stopping.recalls.numpy()[: stopping.epochs].tolist() if stopping else None)
 
 
-def _steps(model: TwoTowerModel, first_step: int) -> int:
-    return int(model.optimizer.iterations.numpy()) - first_step
+def _earlier(unfinished: str) -> str | None:
+    """Return the last checkpoint of an attempt; None without one, or if it is of a version that did not count its steps."""
+    earlier = tf.train.latest_checkpoint(unfinished)
+    return earlier if earlier and tf.train.load_checkpoint(earlier).has_tensor(TAKEN) else None
 
 
 class LossCurve:

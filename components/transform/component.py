@@ -21,6 +21,7 @@ from tfx.utils import io_utils
 from components.artifacts import Analysis
 from components.example_gen.split_names import TRAIN_SPLIT
 from components.transform.examples import TransformFiles
+from components.transform.file_rows import write_file_rows
 from components.transform.preprocessing import preprocessing_fn
 from schemas.features import FeatureSpec
 
@@ -42,7 +43,7 @@ def AnalysedTransform(
         schema: their schema.
         analysis: the output of the Analyzer.
         transform_graph: an output in the form of TFX's Transform.
-        transformed_examples: an output with the split `train`, and files of the names that `examples` has.
+        transformed_examples: an output with the split `train`, files of the names that `examples` has, and the rows of each.
         feature_spec: the dataset's features, as JSON.
         pipeline: TFX's.
     """
@@ -59,6 +60,8 @@ def AnalysedTransform(
             | "Files" >> beam.Create(sorted(tf.io.gfile.glob(io_utils.all_files_pattern(raw))))
             | "Spread" >> beam.Reshuffle()
             | "Transform" >> beam.ParDo(TransformFiles(transform_graph.uri, spec, written))
+            | "Rows" >> beam.combiners.ToDict()
+            | "WriteRows" >> beam.Map(write_file_rows, transformed_examples.uri)
         )
 
 

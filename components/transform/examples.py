@@ -1,7 +1,7 @@
 """Transforms raw interactions with Transform's graph: one output file for each input file, in the same shuffled order."""
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import apache_beam as beam
 import numpy as np
@@ -22,6 +22,8 @@ BATCH = 8192
 class TransformFiles(beam.DoFn):
     """Transforms gzipped TFRecords of raw examples, given by address, to files of the same names with model inputs.
 
+    Emits the name of each file with the number of its rows.
+
     Args:
         graph: the folder of Transform's graph.
         spec: names the features that interactions lack, so that nothing is computed for them.
@@ -32,12 +34,13 @@ class TransformFiles(beam.DoFn):
         self._transform = Kept(lambda: transform_of(tft.TFTransformOutput(graph), spec.kept_in_catalogue))
         self._folder = folder
 
-    def process(self, element: str) -> None:
+    def process(self, element: str) -> Iterator[tuple[str, int]]:
         """Override of Beam's method."""
         transform = self._transform.get()
         batches = (transform(batch) for batch in read_batches([element], BATCH))
         examples = (example for batch in batches for example in encode(batch).to_pylist())
-        write_records(os.path.join(self._folder, element.rpartition("/")[2]), examples)
+        name = element.rpartition("/")[2]
+        yield name, write_records(os.path.join(self._folder, name), examples)
 
 
 def transform_of(output: tft.TFTransformOutput, without: Iterable[str]) -> Callable[[Sequence[bytes]], pa.RecordBatch]:

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 import tf_keras
+from numpy.typing import NDArray
 
 import components
 from components.analysis import files
 from components.analysis.vocabulary import Known, entries, hash_rows
 from components.trainer import strategies, warm_start
+from components.trainer.epochs import OwnBatches
 from components.trainer.inputs import uniform_draws, with_uniform_items
 from components.trainer.model import build_model
 from components.trainer.optimizers import build_optimizer
@@ -96,6 +98,8 @@ class Day:
         )
         self.rows = {"user": USERS, "item": len(known) + BUCKETS}
         self.shape = warm_start.shape(SPEC, self.settings)
+        epochs = [self._interactions(epoch) for epoch in range(LONG_EPOCHS)]
+        self._all = {name: tf.constant(np.stack([epoch[name] for epoch in epochs])) for name in epochs[0]}
         tf_keras.utils.set_random_seed(self.settings.seed)  # as a run does: a dataset's own seed counts from it
         with devices.strategy.scope():
             self.model = build_model(SPEC, self.rows, self.settings, 26, devices.parts)
@@ -103,8 +107,18 @@ class Day:
             self.model.make_weights(next(iter(self.batches(0, 0))))
             self.state = TrainingState(self.model)
 
-    def batches(self, epoch: int, skip: int) -> tf.data.Dataset:
+    def batches(self, epoch: int | tf.Tensor, skip: int | tf.Tensor) -> tf.data.Dataset:
         """The same on every call."""
+
+        def batch(number: tf.Tensor) -> dict[str, tf.Tensor]:
+            return {name: tf.ensure_shape(values[epoch][number], [BATCH, *values.shape[3:]]) for name, values in self._all.items()}
+
+        batches = tf.data.Dataset.range(skip, STEPS_PER_EPOCH).map(batch)
+        catalogue = {"item": tf.cast(self.item_rows, tf.int64), CANDIDATE_ID: tf.range(26, dtype=tf.int64)}
+        return with_uniform_items(batches, uniform_draws(catalogue, UNIFORM, seed=epoch, skip=skip))
+
+    def _interactions(self, epoch: int) -> dict[str, NDArray[Any]]:
+        """Those of an epoch, batch by batch."""
         random = np.random.default_rng(epoch)
         count = BATCH * STEPS_PER_EPOCH
         item = random.zipf(1.4, count) % 26
@@ -116,9 +130,7 @@ class Day:
             CANDIDATE_ID: item,
             REWARD: random.random(count).astype(np.float32),
         }
-        batches = tf.data.Dataset.from_tensor_slices(interactions).batch(BATCH, drop_remainder=True).skip(skip)
-        catalogue = {"item": tf.constant(rows), CANDIDATE_ID: tf.range(26, dtype=tf.int64)}
-        return with_uniform_items(batches, uniform_draws(catalogue, UNIFORM, seed=epoch).skip(skip))
+        return {name: values.reshape(STEPS_PER_EPOCH, BATCH, *values.shape[1:]) for name, values in interactions.items()}
 
     def go_on_from(self, kept: Path) -> None:
         with self.devices.strategy.scope():
@@ -133,7 +145,7 @@ class Day:
             warm_start.save(self.state, self.shape, self.analysis, where)
 
     def train(self, log: Path, unfinished: Path, **changed: Any) -> None:
-        training = Training(self.batches, STEPS_PER_EPOCH, settings(**changed), str(unfinished))
+        training = Training(OwnBatches(self.batches), STEPS_PER_EPOCH, settings(**changed), str(unfinished))
         train(self.model, self.state, training, self._own(log), self.devices)
 
     def _own(self, folder: Path) -> str:

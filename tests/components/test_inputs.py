@@ -9,7 +9,9 @@ import tensorflow as tf
 import tensorflow_transform as tft
 from tensorflow_transform.tf_metadata import dataset_metadata, metadata_io
 
-from components.trainer.inputs import Mask, TrainingExamples, known_items, masked, parsed_bytes, uniform_draws
+from components.trainer.examples import TrainingExamples
+from components.trainer.inputs import Mask, known_items, masked, parsed_bytes, uniform_draws
+from components.transform.file_rows import rows_of_files
 from schemas.features import CANDIDATE_ID, REWARD
 
 FEATURES = {
@@ -44,7 +46,7 @@ def examples(request: pytest.FixtureRequest, folder: Path) -> TrainingExamples:
 
 
 def read(folder: Path, kept: bool) -> TrainingExamples:
-    return TrainingExamples([f"{folder}/*.gz"], tft.TFTransformOutput(str(folder)), BATCH, ROWS, kept, WINDOW)
+    return TrainingExamples(rows_of_files([f"{folder}/*.gz"]), tft.TFTransformOutput(str(folder)), BATCH, kept, WINDOW)
 
 
 def rows(batches: tf.data.Dataset) -> list[list[int]]:
@@ -77,9 +79,7 @@ def test_the_seed_says_the_order_and_each_epoch_has_another(examples: TrainingEx
 @pytest.mark.parametrize("kept", [False, True])
 def test_each_epoch_shuffles_a_window_in_another_way(folder: Path, kept: bool) -> None:
     # All rows in one window: neither files nor windows can take turns in another order.
-    split = TrainingExamples(
-        [f"{folder}/0.gz"], tft.TFTransformOutput(str(folder)), BATCH, -(-ROWS // 3), kept, window=ROWS
-    )
+    split = TrainingExamples({f"{folder}/0.gz": -(-ROWS // 3)}, tft.TFTransformOutput(str(folder)), BATCH, kept, ROWS)
     assert rows(split.batches(1)) != rows(split.batches(2))
 
 
@@ -137,7 +137,7 @@ def test_masks_hide_their_share_of_ids_and_no_others() -> None:
 def test_a_training_that_resumes_hides_the_same_ids(folder: Path) -> None:
     masks = {"history": Mask(row=7, share=0.3)}
     output = tft.TFTransformOutput(str(folder))
-    split = TrainingExamples([f"{folder}/*.gz"], output, BATCH, ROWS, window=WINDOW, masks=masks)
+    split = TrainingExamples(rows_of_files([f"{folder}/*.gz"]), output, BATCH, window=WINDOW, masks=masks)
 
     def histories(skip: int) -> list[list[list[int]]]:
         return [batch["history"].tolist() for batch in split.batches(1, skip).as_numpy_iterator()]
@@ -172,3 +172,79 @@ def test_draws_are_items_that_were_seen_or_have_rows() -> None:
     # Where every id is hashed, what was seen alone says it; and where nothing is known, all are drawn.
     assert known_items(catalogue, np.array([13]), {}, ["item"])[CANDIDATE_ID].numpy().tolist() == [13]
     assert known_items(catalogue, np.array([99]), {}, ["item"])[CANDIDATE_ID].shape == [5]
+
+
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize("processes", [1, 2, 5])
+def test_processes_have_disjoint_shares_of_the_epoch_and_their_rows_of_the_same_batches(
+    folder: Path, processes: int, kept: bool
+) -> None:
+    # 1003 rows for 5 shares are 200 or 201 each; batches have 2 rows of each share.
+    split = read(folder, kept)
+    alone = rows(split.batches(1, division=5))
+    found = [rows(split.batches(1, 0, 5, process, processes)) for process in range(processes)]
+    assert [[row for part in batch for row in part] for batch in zip(*found, strict=True)] == alone
+    assert sorted({row for batch in alone for row in batch}) == list(range(ROWS))
+    assert sum(len(batch) for batch in alone) == BATCHES * BATCH
+    assert rows(split.batches(1, 37, 5, processes - 1, processes)) == found[-1][37:]
+    if processes == 5:
+        shares = [{row for batch in share for row in batch} for share in found]
+        assert sorted(map(len, shares)) == [200, 200, 201, 201, 201]
+        assert sum(map(len, shares)) == ROWS
+
+
+def test_processes_that_are_no_divisor_of_an_attempts_shares_have_their_rows_of_its_batches(folder: Path) -> None:
+    # The second of two has rows 5 to 9 of a batch, which are of the third to the fifth share.
+    split = read(folder, kept=False)
+    assert rows(split.batches(1, 0, 5, 1, 2)) == [batch[5:] for batch in rows(split.batches(1, division=5))]
+
+
+def test_a_process_opens_only_the_files_of_its_share(tmp_path: Path, folder: Path) -> None:
+    # Three files of 335, 334 and 334 rows, in an order that the seed says: shares of a half have the first and second, or the
+    # second and third of them.
+    for process in (0, 1):
+        copied = shutil.copytree(folder, tmp_path / str(process))
+        split = read(copied, kept=False)
+        whole = rows(split.batches(1, 0, 2, process, 2))
+        needed = []
+        for file in sorted(copied.glob("*.gz")):
+            aside = file.rename(file.with_suffix(".aside"))
+            try:
+                needed.append(rows(split.batches(1, 0, 2, process, 2)) != whole)
+            except tf.errors.NotFoundError:
+                needed.append(True)
+            aside.rename(file)
+        assert needed.count(True) == 2
+
+
+@pytest.mark.parametrize("at_most", [7, 50, 1000])
+def test_tasks_have_every_row_of_an_epoch_once(folder: Path, at_most: int) -> None:
+    split = read(folder, kept=False)
+    tasks = list(split.tasks(1, 0, BATCHES, at_most))
+    assert [task.steps for task in tasks[:-1]] == [at_most] * (len(tasks) - 1)
+    found = [rows(split.of_task(task)) for task in tasks]
+    assert [len(batches) for batches in found] == [task.steps for task in tasks]
+    flat = [row for batches in found for batch in batches for row in batch]
+    assert len(flat) == BATCHES * BATCH
+    assert sorted(flat[:ROWS]) == list(range(ROWS))
+    *_, last = (batch for task in tasks for batch in split.of_task(task).as_numpy_iterator())
+    assert last[REWARD][BATCH - FILLED :].tolist() == [0.0] * FILLED
+    assert (last[CANDIDATE_ID] / 1000)[: BATCH - FILLED].tolist() == pytest.approx(last[REWARD][: BATCH - FILLED].tolist())
+    assert [rows(split.of_task(task)) for task in split.tasks(2, 0, BATCHES, at_most)] != found
+
+
+@pytest.mark.parametrize(("skip", "steps"), [(0, 3), (3, 4), (5, 20), (96, 5), (100, 1)])
+def test_some_steps_tasks_are_those_steps_of_the_epochs(folder: Path, skip: int, steps: int) -> None:
+    split = read(folder, kept=False)
+    epoch = [batch for task in split.tasks(1, 0, BATCHES, 7) for batch in rows(split.of_task(task))]
+    some = [batch for task in split.tasks(1, skip, steps, 7) for batch in rows(split.of_task(task))]
+    assert some == epoch[skip : skip + steps]
+
+
+def test_draws_behind_skipped_ones_are_those_that_would_have_come() -> None:
+    catalogue = {CANDIDATE_ID: tf.range(50, dtype=tf.int64)}
+    drawn, skipped = (
+        rows(uniform_draws(catalogue, 4, seed=3, masks={CANDIDATE_ID: Mask(50, 0.5)}, skip=skip).take(9 - skip))
+        for skip in (0, 4)
+    )
+    assert skipped == drawn[4:]

@@ -8,6 +8,7 @@ import tensorflow as tf
 import tf_keras
 from pydantic import ValidationError
 
+from components.trainer.epochs import OwnBatches
 from components.trainer.inputs import Batch, uniform_draws, with_uniform_items
 from components.trainer.model import TwoTowerModel, build_model
 from components.trainer.optimizers import build_optimizer
@@ -204,7 +205,7 @@ def test_diverged_training_is_an_error_with_advice(tmp_path: Path) -> None:
     model = build_model(SPEC, ROWS, hopeless, ITEMS)
     model.compile(optimizer=build_optimizer(hopeless))
     model.make_weights(next(iter(batches())))
-    training = Training(lambda epoch, skip: batches(), 50, hopeless, str(tmp_path / "unfinished"))
+    training = Training(OwnBatches(lambda epoch, skip: batches()), 50, hopeless, str(tmp_path / "unfinished"))
     with pytest.raises(UserError, match=r"no longer finite. Lower trainer.learning_rate \(now 1e\+38\)"):
         train(model, TrainingState(model), training, str(tmp_path), one_device())
 

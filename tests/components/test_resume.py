@@ -12,8 +12,10 @@ import tensorflow_transform as tft
 from numpy.typing import NDArray
 from tensorflow_transform.tf_metadata import dataset_metadata, metadata_io
 
+from components.trainer.epochs import OwnBatches
+from components.trainer.examples import TrainingExamples
 from components.trainer.held_out import HeldOut
-from components.trainer.inputs import Batch, TrainingExamples, uniform_draws, with_uniform_items
+from components.trainer.inputs import Batch, uniform_draws, with_uniform_items
 from components.trainer.model import build_model
 from components.trainer.names import LOSS_CURVE
 from components.trainer.optimizers import build_optimizer
@@ -22,6 +24,7 @@ from components.trainer.state import TrainingState
 from components.trainer.stopping import BEST, EarlyStopping
 from components.trainer.strategies import one_device
 from components.trainer.training import Training, train
+from components.transform.file_rows import rows_of_files
 from schemas.features import CANDIDATE_ID, REWARD, FeatureSpec
 
 Read = Callable[..., tf.data.Dataset]
@@ -60,7 +63,7 @@ def read(tmp_path_factory: pytest.TempPathFactory) -> Read:
     metadata = dataset_metadata.DatasetMetadata.from_feature_spec(FEATURES)
     metadata_io.write_metadata(metadata, f"{folder}/{tft.TFTransformOutput.TRANSFORMED_METADATA_DIR}")
     output = tft.TFTransformOutput(str(folder))
-    return TrainingExamples([f"{folder}/*.gz"], output, BATCH, ROWS).batches
+    return TrainingExamples(rows_of_files([f"{folder}/*.gz"]), output, BATCH).batches
 
 
 def rows(batches: tf.data.Dataset) -> list[list[int]]:
@@ -132,7 +135,7 @@ class Attempt:
             held_out = HeldOut({"user": users}, CATALOGUE, opposite, np.zeros(7, np.int64), np.ones(7, bool))
             stopping = EarlyStopping(STOPPING, held_out, self._settings.epochs)
         unfinished = str(self._folder / "unfinished")
-        training = Training(mortal, STEPS_PER_EPOCH, self._settings, unfinished, stopping)
+        training = Training(OwnBatches(mortal), STEPS_PER_EPOCH, self._settings, unfinished, stopping)
         log = self._folder / f"log-{killed_after}"  # TFX gives every attempt another one
         train(model, state, training, str(log), one_device())
         tables = {f"{table}:{n}": v for table, variables in state.rows.items() for n, v in enumerate(variables)}
@@ -141,7 +144,7 @@ class Attempt:
         self.losses = pd.read_csv(log / LOSS_CURVE)
 
     def _batches(self, epoch: int, skip: int) -> tf.data.Dataset:
-        return with_uniform_items(self._read(epoch, skip), uniform_draws(CATALOGUE, 3, epoch).skip(skip))
+        return with_uniform_items(self._read(epoch, skip), uniform_draws(CATALOGUE, 3, epoch, skip=skip))
 
 
 @pytest.fixture(scope="module")

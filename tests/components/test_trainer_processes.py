@@ -2,8 +2,10 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,9 +26,11 @@ from components.trainer.component import (
     UNFINISHED,
     WARM_START,
 )
+from components.trainer.epochs import Epochs
 from components.trainer.names import LOSS_CURVE
-from components.trainer.run import run_fn
+from components.trainer.run import train_and_export
 from components.trainer.settings import TrainerSettings
+from components.trainer.strategies import InStep
 from components.transform import raw_features
 from ndr_client.served import EMBEDDING, EXAMPLES_SIGNATURE
 from schemas.features import CANDIDATE_ID, QUERY_ID, REWARD, TIMESTAMP, FeatureSpec
@@ -49,8 +53,11 @@ SPEC = FeatureSpec.model_validate(
     }
 )
 TOWERS = {"query": [8, 4], "item": [4]}
-EXAMPLES, ITEMS = 50, 20
-STEPS_PER_EPOCH = 6  # of 8 examples; 2 are left over
+FILES, ITEMS = (13, 60, 57), 20  # examples of each
+EXAMPLES = sum(FILES)
+STEPS_PER_EPOCH, CHECKPOINT_STEPS = 17, 15  # of 8 examples; the last has 2, and is filled up
+TASK = 2  # steps, as the worker has 8 tasks until a checkpoint, which is in the middle of the eighth
+CLUSTERED = ("multi_worker_mirrored", "parameter_server")
 Run = Callable[[str], tfx.components.FnArgs]
 
 
@@ -89,29 +96,31 @@ def arguments_of(tmp_path_factory: pytest.TempPathFactory) -> Run:
         for name, values in transform.transform_features_layer()(parsed).items()
         if name not in SPEC.kept_in_catalogue  # which interactions lack
     }
-    with tf.io.TFRecordWriter(str(root / "train.gz"), "GZIP") as writer:
-        for row in range(EXAMPLES):
-            example = tf.train.Example()
-            for name, values in transformed.items():
-                feature = example.features.feature[name]
-                (feature.float_list if values.dtype == np.float32 else feature.int64_list).value.append(values[row])
-            writer.write(example.SerializeToString())
+    rows = iter(range(EXAMPLES))
+    for number, count in enumerate(FILES):
+        with tf.io.TFRecordWriter(str(root / f"train-{number}.gz"), "GZIP") as writer:
+            for row in islice(rows, count):
+                example = tf.train.Example()
+                for name, values in transformed.items():
+                    feature = example.features.feature[name]
+                    (feature.float_list if values.dtype == np.float32 else feature.int64_list).value.append(values[row])
+                writer.write(example.SerializeToString())
 
     def made(kind: str) -> tfx.components.FnArgs:
         settings = TrainerSettings.model_validate(
             {
                 "towers": TOWERS,
-                "strategy": {"kind": kind},
+                "strategy": {"kind": kind if kind in CLUSTERED else "one_device"},
                 "batch_size": 8,
-                "epochs": 12,
+                "epochs": 6,
                 "adagrad_start": 0.01,
                 "softmax": {"uniform_negatives": 4},
                 "frequency": {"buckets": 64, "hashes": 2},
-                "checkpoint_steps": 5,
+                "checkpoint_steps": CHECKPOINT_STEPS,
             }
         )
         fn_args = tfx.components.FnArgs()
-        fn_args.train_files, fn_args.num_examples = [str(root / "train.gz")], {"train": EXAMPLES}
+        fn_args.train_files, fn_args.num_examples = [str(root / "train-*.gz")], {"train": EXAMPLES}
         fn_args.transform_output, fn_args.base_model = str(root / "before" / "transform"), None
         fn_args.serving_model_dir, fn_args.model_run_dir = str(root / kind / "serving"), str(root / kind / "log")
         fn_args.custom_config = {
@@ -136,8 +145,28 @@ def arguments_of(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def on_one_device(arguments_of: Run) -> tfx.components.FnArgs:
+    """Trained on the global batches of two processes."""
     fn_args = arguments_of("one_device")
-    run_fn(fn_args)
+    train_and_export(fn_args, InStep(tf.distribute.get_strategy(), processes=2))
+    return fn_args
+
+
+class TaskByTask(InStep):
+    """One device that takes the steps of parameter servers in their order."""
+
+    def division(self, settings: TrainerSettings, steps_per_epoch: int) -> int:
+        return TASK
+
+    def feed(self, epochs: Epochs, epoch: int, skip: int, division: int) -> Iterator[Any]:
+        tasks = epochs.tasks(epoch, skip, STEPS_PER_EPOCH - skip, division)
+        batches = [batch for task in tasks for batch in epochs.of_task(task)]
+        return iter(tf.data.Dataset.from_tensor_slices(tf.nest.map_structure(lambda *rows: tf.stack(rows), *batches)))
+
+
+@pytest.fixture(scope="module")
+def task_by_task(arguments_of: Run) -> tfx.components.FnArgs:
+    fn_args = arguments_of("task_by_task")
+    train_and_export(fn_args, TaskByTask(tf.distribute.get_strategy()))
     return fn_args
 
 
@@ -191,7 +220,7 @@ def test_a_worker_that_is_killed_ends_all_with_75_and_started_again_they_end_as_
 
 
 def test_parameter_servers_with_one_worker_train_and_export_as_one_device(
-    forks: Forks, arguments_of: Run, on_one_device: tfx.components.FnArgs
+    forks: Forks, arguments_of: Run, task_by_task: tfx.components.FnArgs
 ) -> None:
     fn_args = arguments_of("parameter_server")
     cluster = cluster_of(forks, fn_args, {"chief": 1, "worker": 1, "ps": 1})
@@ -199,7 +228,7 @@ def test_parameter_servers_with_one_worker_train_and_export_as_one_device(
         assert ended(cluster, ("chief", 0)) == [0], cluster.words("chief", 0)
     finally:
         cluster.end()
-    assert_same(fn_args, on_one_device)
+    assert_same(fn_args, task_by_task)
 
 
 def test_arguments_reach_workers_unchanged(on_one_device: tfx.components.FnArgs) -> None:
