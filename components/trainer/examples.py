@@ -152,7 +152,11 @@ class TrainingExamples:
     def of_task(self, task: Task) -> tf.data.Dataset:
         """Return a task's batches; it may consist of a graph's tensors."""
         windows = self._windows(task.stretches, self._window_steps * self._batch_size)
-        return self._batches(windows, task.seed, task.first, self._batch_size, task.missing).skip(task.skip).take(task.steps)
+        return (
+            self._batches(windows, task.seed, task.first, self._batch_size, task.missing)
+            .skip(task.skip)
+            .take(task.steps)
+        )
 
     def _share(self, seed: int, division: int, number: int) -> tf.data.Dataset:
         """Return a share's rows of all batches."""
@@ -213,7 +217,9 @@ class TrainingExamples:
         def shuffled(number: tf.Tensor, window: Inputs) -> dict[str, tf.Tensor]:
             order = tf.range(tf.shape(window[REWARD])[0])
             order = tf.random.experimental.stateless_shuffle(order, tf.stack([tf.cast(seed, tf.int64), number]))
-            return masked({name: tf.gather(values, order) for name, values in window.items()}, self._masks, seed, number)
+            return masked(
+                {name: tf.gather(values, order) for name, values in window.items()}, self._masks, seed, number
+            )
 
         @as_it_is
         def filling(window: Inputs) -> dict[str, tf.Tensor]:

@@ -4,6 +4,7 @@ A first day is trained, then a second one continues from each strategy's first, 
 day, of which its last checkpoint and no more is left, is brought to its end. What comes of it is left in folders.
 """
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from components.trainer.optimizers import build_optimizer
 from components.trainer.settings import StrategySettings, TrainerSettings
 from components.trainer.state import TrainingState, parts_of
 from components.trainer.training import Training, train
+from components.whole_files import write_aside
 from schemas.features import CANDIDATE_ID, REWARD, FeatureSpec
 from tests.waiting import wait_for
 
@@ -47,6 +49,7 @@ STEPS_PER_EPOCH, EPOCHS, CHECKPOINT_STEPS = 4, 2, 3  # the last checkpoint is at
 FIRST, SECOND = "abcdefg", "hgcaib"  # of 26 letters; d, e and f expire, h and i are new
 BUCKETS, USERS = 5, 11
 LONG_EPOCHS, LONG_CHECKPOINT_STEPS = 50, 16  # a process may go away and come back meanwhile
+STEPS_COUNTED, STEPS_OF_A_TASK = 60, 3
 OF_A_WORKER = "of_a_worker"
 
 SPEC = FeatureSpec.model_validate(
@@ -111,7 +114,10 @@ class Day:
         """The same on every call."""
 
         def batch(number: tf.Tensor) -> dict[str, tf.Tensor]:
-            return {name: tf.ensure_shape(values[epoch][number], [BATCH, *values.shape[3:]]) for name, values in self._all.items()}
+            return {
+                name: tf.ensure_shape(values[epoch][number], [BATCH, *values.shape[3:]])
+                for name, values in self._all.items()
+            }
 
         batches = tf.data.Dataset.range(skip, STEPS_PER_EPOCH).map(batch)
         catalogue = {"item": tf.cast(self.item_rows, tf.int64), CANDIDATE_ID: tf.range(26, dtype=tf.int64)}
@@ -130,7 +136,9 @@ class Day:
             CANDIDATE_ID: item,
             REWARD: random.random(count).astype(np.float32),
         }
-        return {name: values.reshape(STEPS_PER_EPOCH, BATCH, *values.shape[1:]) for name, values in interactions.items()}
+        return {
+            name: values.reshape(STEPS_PER_EPOCH, BATCH, *values.shape[1:]) for name, values in interactions.items()
+        }
 
     def go_on_from(self, kept: Path) -> None:
         with self.devices.strategy.scope():
@@ -195,6 +203,29 @@ def at_their_own_pace(root: Path) -> None:
     day.train(folder, folder / "unfinished", epochs=LONG_EPOCHS, checkpoint_steps=LONG_CHECKPOINT_STEPS)
     day.save(folder / "kept")
     (folder / "done").touch()
+
+
+def count_steps(root: Path) -> None:
+    """What the chief of a cluster of parameter servers does that counts how often each step of an epoch is taken."""
+    devices = strategies.make(StrategySettings.model_validate(KINDS["parameter_server"]))
+    with devices.strategy.scope():
+        taken = tf.Variable(tf.zeros([STEPS_COUNTED], tf.int64))
+
+    def take(number: tf.Tensor) -> None:
+        taken.assign_add(tf.one_hot(number, STEPS_COUNTED, dtype=tf.int64))
+        tf.io.write_file(tf.strings.join([f"{root}/step-", tf.strings.as_string(number)]), "")
+
+    @tf.function
+    def step(feed: Any) -> None:
+        devices.strategy.run(take, (next(feed),))
+
+    feed = devices.feed(OwnBatches(lambda _, skip: tf.data.Dataset.range(skip, STEPS_COUNTED)), 0, 0, STEPS_OF_A_TASK)
+    first = 4 * STEPS_OF_A_TASK
+    devices.run(step, feed, first)  # all workers know the step now
+    (root / "ready").touch()
+    wait_for((root / "go").exists, "the test that stops a worker")
+    devices.run(step, feed, STEPS_COUNTED - first)
+    write_aside(root / "counts", json.dumps(taken.numpy().tolist()))
 
 
 def take_part(name: str, root: Path) -> None:

@@ -6,6 +6,7 @@ import socket
 import sys
 import traceback
 from pathlib import Path
+from signal import SIGKILL
 
 from tests.forks import Forks
 
@@ -31,6 +32,8 @@ def run(tf_config: str, log: str, *words: str) -> None:
                 strategy_contract.take_part(name, Path(root))
             case ("own_pace", root):
                 strategy_contract.at_their_own_pace(Path(root))
+            case ("count_steps", root):
+                strategy_contract.count_steps(Path(root))
             case ("step", file):
                 run_fn(arguments.from_json(Path(file).read_text()))
             case ("estimates", file):
@@ -90,9 +93,12 @@ class Cluster:
         """What those said that ended with another status than 0."""
         return [self.words(*key) for key in self._numbers if self.status(*key) not in (None, 0)]
 
+    def signal(self, job: str, index: int, number: int) -> None:
+        os.kill(self._numbers[job, index], number)
+
     def kill(self, job: str, index: int) -> None:
         if self.status(job, index) is None:
-            os.kill(self._numbers[job, index], 9)
+            self.signal(job, index, SIGKILL)
             while self.status(job, index) is None:
                 pass
 

@@ -229,7 +229,9 @@ def test_tasks_have_every_row_of_an_epoch_once(folder: Path, at_most: int) -> No
     assert sorted(flat[:ROWS]) == list(range(ROWS))
     *_, last = (batch for task in tasks for batch in split.of_task(task).as_numpy_iterator())
     assert last[REWARD][BATCH - FILLED :].tolist() == [0.0] * FILLED
-    assert (last[CANDIDATE_ID] / 1000)[: BATCH - FILLED].tolist() == pytest.approx(last[REWARD][: BATCH - FILLED].tolist())
+    assert (last[CANDIDATE_ID] / 1000)[: BATCH - FILLED].tolist() == pytest.approx(
+        last[REWARD][: BATCH - FILLED].tolist()
+    )
     assert [rows(split.of_task(task)) for task in split.tasks(2, 0, BATCHES, at_most)] != found
 
 

@@ -12,6 +12,7 @@ import tensorflow_transform as tft
 from numpy.typing import NDArray
 from tensorflow_transform.tf_metadata import dataset_metadata, metadata_io
 
+from components.trainer import training as training_loop
 from components.trainer.epochs import OwnBatches
 from components.trainer.examples import TrainingExamples
 from components.trainer.held_out import HeldOut
@@ -22,7 +23,7 @@ from components.trainer.optimizers import build_optimizer
 from components.trainer.settings import EarlyStoppingSettings, TrainerSettings
 from components.trainer.state import TrainingState
 from components.trainer.stopping import BEST, EarlyStopping
-from components.trainer.strategies import one_device
+from components.trainer.strategies import InStep, one_device
 from components.trainer.training import Training, train
 from components.transform.file_rows import rows_of_files
 from schemas.features import CANDIDATE_ID, REWARD, FeatureSpec
@@ -86,6 +87,18 @@ def test_batches_behind_skipped_ones_are_those_that_would_have_come(read: Read, 
     assert rows(read(1, skip)) == rows(read(1))[skip:]
 
 
+class Noting(OwnBatches):
+    """Notes by how many shares each epoch is asked for."""
+
+    def __init__(self, make: Read, divisions: list[int]) -> None:
+        super().__init__(make)
+        self._divisions = divisions
+
+    def batches(self, epoch: int, skip: int, division: int, process: int, processes: int) -> tf.data.Dataset:
+        self._divisions.append(division)
+        return super().batches(epoch, skip, division, process, processes)
+
+
 class Attempt:
     """At one and the same training, each time by a new model; asking for a batch may kill it."""
 
@@ -112,8 +125,9 @@ class Attempt:
             }
         )
 
-    def train(self, killed_after: int = STEPS_PER_EPOCH * EPOCHS) -> None:
+    def train(self, killed_after: int = STEPS_PER_EPOCH * EPOCHS, devices: InStep | None = None) -> None:
         self.asked: list[tuple[int, int]] = []
+        self.divisions: list[int] = []
         model = build_model(SPEC, {"user": 7, "item": 9}, self._settings, 9)
         model.compile(optimizer=build_optimizer(self._settings, STEPS_PER_EPOCH * EPOCHS))
         model.make_weights(next(iter(self._batches(0, 0))))
@@ -135,9 +149,9 @@ class Attempt:
             held_out = HeldOut({"user": users}, CATALOGUE, opposite, np.zeros(7, np.int64), np.ones(7, bool))
             stopping = EarlyStopping(STOPPING, held_out, self._settings.epochs)
         unfinished = str(self._folder / "unfinished")
-        training = Training(OwnBatches(mortal), STEPS_PER_EPOCH, self._settings, unfinished, stopping)
+        training = Training(Noting(mortal, self.divisions), STEPS_PER_EPOCH, self._settings, unfinished, stopping)
         log = self._folder / f"log-{killed_after}"  # TFX gives every attempt another one
-        train(model, state, training, str(log), one_device())
+        train(model, state, training, str(log), devices or one_device())
         tables = {f"{table}:{n}": v for table, variables in state.rows.items() for n, v in enumerate(variables)}
         estimator = {name: getattr(model.frequency, name) for name in ("step", "marks", "means")}
         self.changed = {name: v.numpy() for name, v in (tables | state.rest | estimator).items()}
@@ -178,6 +192,34 @@ def test_a_training_killed_after_any_step_ends_as_an_undisturbed_one(
     assert_equal(attempt.changed, undisturbed.changed)
     # The loss curve, too, although an epoch's mean has steps of both attempts.
     pd.testing.assert_frame_equal(attempt.losses, undisturbed.losses)
+
+
+def test_another_number_of_processes_divides_a_killed_attempts_epochs_as_the_first_did(
+    tmp_path: Path, read: Read
+) -> None:
+    attempt = Attempt(tmp_path, read)
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        attempt.train(7, InStep(tf.distribute.get_strategy(), processes=3))
+    attempt.train()
+    assert attempt.divisions == [3, 3]
+    other = Attempt(tmp_path / "other", read)
+    other.train()
+    assert other.divisions == [1, 1, 1]
+
+
+@pytest.mark.parametrize("counts", [True, False])
+def test_an_attempt_whose_checkpoint_does_not_count_steps_begins_again(
+    tmp_path: Path, read: Read, undisturbed: Attempt, counts: bool
+) -> None:
+    attempt = Attempt(tmp_path, read)
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        attempt.train(7)
+    with pytest.MonkeyPatch.context() as patched:
+        if not counts:
+            patched.setattr(training_loop, "TAKEN", "what/a/version/before/lacked")
+        attempt.train()
+    assert attempt.asked[0] == ((1, 0) if counts else (0, 0))
+    assert_equal(attempt.changed, undisturbed.changed)
 
 
 def test_a_training_that_ended_is_not_trained_further(tmp_path: Path, read: Read) -> None:

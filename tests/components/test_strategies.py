@@ -4,6 +4,7 @@ import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from signal import SIGCONT, SIGSTOP
 from typing import Any
 
 import numpy as np
@@ -163,6 +164,28 @@ def test_several_workers_of_parameter_servers_train_at_their_own_pace_and_withou
     gap, count = alone[means].T
     often = gap < 2  # steps
     np.testing.assert_allclose((taken[means][:, 1] / taken[means][:, 0])[often], (count / gap)[often], rtol=0.3)
+
+
+def test_a_slow_worker_takes_fewer_steps_and_every_step_is_taken_once(forks: Forks, tmp_path: Path) -> None:
+    # A worker that is stopped keeps its task of 3 steps, while the other takes all the rest.
+    jobs = {"chief": [["count_steps", str(tmp_path)]], "worker": [["worker"]] * 2, "ps": [["worker"]]}
+    cluster = Cluster(forks, jobs, tmp_path / "counting")
+
+    def left() -> int:
+        return contract.STEPS_COUNTED - len(list(tmp_path.glob("step-*")))
+
+    try:
+        wait_for_files([tmp_path / "ready"], [cluster])
+        cluster.signal("worker", 1, SIGSTOP)
+        (tmp_path / "go").touch()
+        wait_for(lambda: left() <= contract.STEPS_OF_A_TASK, "the other worker")
+        assert left() == contract.STEPS_OF_A_TASK
+        assert not (tmp_path / "counts").exists()
+        cluster.signal("worker", 1, SIGCONT)
+        wait_for_files([tmp_path / "counts"], [cluster])
+    finally:
+        cluster.end()
+    assert json.loads((tmp_path / "counts").read_text()) == [1] * contract.STEPS_COUNTED
 
 
 def test_four_workers_of_parameter_servers_estimate_true_frequencies(forks: Forks, tmp_path: Path) -> None:
