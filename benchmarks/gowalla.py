@@ -212,8 +212,8 @@ def fit(inputs: Inputs, trainer: TrainerSettings, epochs: int) -> Iterator[TwoTo
     state = TrainingState(model)
     for _ in range(epochs):
         with tempfile.TemporaryDirectory() as folder:
-            epochs = OwnBatches(lambda epoch, skip: inputs.batches(size))
-            training = Training(epochs, inputs.matrix.nnz // size, trainer, f"{folder}/unfinished")
+            own = OwnBatches(lambda epoch, skip: inputs.batches(size))
+            training = Training(own, inputs.matrix.nnz // size, trainer, f"{folder}/unfinished")
             train(model, state, training, folder, one_device())
         yield model
 

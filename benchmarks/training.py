@@ -14,10 +14,9 @@ Then the step alone with the switches `mixed_precision` and `jit_compile`.
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import components  # before TensorFlow: it chooses Keras 2
 
@@ -128,10 +127,8 @@ class Stepping:
         """Examples a second, from the first that is read to the end of the last step."""
         self._model.reset_metrics()
         begun = time.perf_counter()
-        iterator: Iterator[Any] = self._devices.feed(
-            OwnBatches(lambda epoch, skip: with_uniform_items(feed(), None)), 0, 0, 1
-        )
-        self._devices.run(self._step, iterator, steps)
+        own = self._devices.feed(OwnBatches(lambda epoch, skip: with_uniform_items(feed(), None)), 0, 0, 1)
+        own.take(self._step, steps)
         self._model.mean_loss()  # waits for the last step
         return steps * self._batch / (time.perf_counter() - begun)
 

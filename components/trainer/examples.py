@@ -1,7 +1,7 @@
 """The training split in shuffled batches: all of them, a process's rows of each, or those of some steps."""
 
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import tensorflow as tf
@@ -17,7 +17,7 @@ WINDOWS_SHUFFLED = 1_000  # if windows are kept in memory
 EXAMPLES_PARSED = 1024  # at once
 FILES_SIDE_BY_SIDE = 16
 SHARE_STRIDE = 1 << 32  # between the numbers of two shares' windows
-Number = int | tf.Tensor
+Number: TypeAlias = int | tf.Tensor
 """A tensor is an int64, of a graph."""
 
 
@@ -151,25 +151,23 @@ class TrainingExamples:
 
     def of_task(self, task: Task) -> tf.data.Dataset:
         """Return a task's batches; it may consist of a graph's tensors."""
-        windows = self._windows(task.stretches, self._window_steps * self._batch_size)
-        return (
-            self._batches(windows, task.seed, task.first, self._batch_size, task.missing)
-            .skip(task.skip)
-            .take(task.steps)
-        )
+        rows = self._batch_size
+        windows, some = (self._windows(task.stretches, count) for count in (self._window_steps * rows, rows))
+        return self._batches(windows, some, task.seed, task.first, rows, task.missing).skip(task.skip).take(task.steps)
 
     def _share(self, seed: int, division: int, number: int) -> tf.data.Dataset:
         """Return a share's rows of all batches."""
         begin, end = (self._examples * each // division for each in (number, number + 1))
         rows = self._batch_size // division
         if not self._is_kept:
-            windows = self._windows(self._stretches(seed, begin, end), self._window_steps * rows)
+            stretches = self._stretches(seed, begin, end)
+            windows, some = (self._windows(stretches, count) for count in (self._window_steps * rows, rows))
         else:
             if (division, number) not in self._kept:
                 unshuffled = self._windows(self._stretches(0, begin, end), self._window_steps * rows)
                 self._kept[division, number] = unshuffled.cache()
-            windows = self._kept[division, number].shuffle(WINDOWS_SHUFFLED, seed=seed)
-        return self._batches(windows, seed, number * SHARE_STRIDE, rows, self.steps * rows - (end - begin))
+            windows = some = self._kept[division, number].shuffle(WINDOWS_SHUFFLED, seed=seed)
+        return self._batches(windows, some, seed, number * SHARE_STRIDE, rows, self.steps * rows - (end - begin))
 
     def _stretches(self, seed: int, begin: int, end: int) -> Stretches:
         """Return consecutive rows of the epoch's order of files."""
@@ -198,6 +196,7 @@ class TrainingExamples:
     def _batches(
         self,
         windows: tf.data.Dataset,
+        some: tf.data.Dataset,
         seed: Number,
         number: Number,
         rows: int,
@@ -207,6 +206,7 @@ class TrainingExamples:
 
         Args:
             windows: see `_windows`.
+            some: some of the same examples, to fill up with; the first element is read.
             seed: of the order.
             number: of the first window; no other of the epoch has the same.
             rows: in a batch.
@@ -229,5 +229,5 @@ class TrainingExamples:
             return {**chosen, REWARD: tf.zeros_like(chosen[REWARD])}
 
         epoch = windows.enumerate(number).map(shuffled)
-        first = epoch.take(tf.cast(missing, tf.int64)).take(1)  # none where nothing is missing
+        first = some.take(tf.minimum(tf.cast(missing, tf.int64), 1)).enumerate(number).map(shuffled)
         return epoch.concatenate(first.map(filling)).rebatch(rows, drop_remainder=True)

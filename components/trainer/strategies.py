@@ -21,10 +21,10 @@ TF_CONFIG tells each process its role; see `components.trainer.worker`.
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -41,6 +41,10 @@ TF_CONFIG = "TF_CONFIG"
 TASKS_OF_A_WORKER = 8
 # TensorFlow's errors for a process that went away.
 GONE = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError)
+
+
+Step = Callable[[Any], Any]
+"""Takes a step, given an iterator; the result of Keras's `make_train_function`."""
 
 
 class _Writing:
@@ -93,8 +97,8 @@ class InStep(_Writing):
         """Return how an epoch is divided among processes: here the number of shares."""
         return self._processes
 
-    def feed(self, epochs: Epochs, epoch: int, skip: int, division: int) -> Iterator[Any]:
-        """Return the input of `run` for an epoch.
+    def feed(self, epochs: Epochs, epoch: int, skip: int, division: int) -> "Feed":
+        """Return an epoch's input.
 
         Args:
             epochs: the same in every process.
@@ -108,18 +112,7 @@ class InStep(_Writing):
             batches = epochs.batches(epoch, skip, division, process, processes)
             return of_replicas(batches, context.num_replicas_in_sync // processes)
 
-        return iter(self.strategy.distribute_datasets_from_function(own))
-
-    def run(self, step: Callable[[Any], Any], feed: Iterator[Any], steps: int) -> None:
-        """Take steps, and return when they are done.
-
-        Args:
-            step: the result of Keras's `make_train_function`.
-            feed: see `feed`.
-            steps: the number of steps.
-        """
-        for _ in range(steps):
-            step(feed)
+        return Iterated(iter(self.strategy.distribute_datasets_from_function(own)))
 
     def hand_over(self, text: str) -> str:
         """Return the chief's text in every process, once all processes have called this.
@@ -159,7 +152,7 @@ class ParameterServers(_Writing):
         self.has_weights = False
         self._workers = workers
         self._coordinator = tf.distribute.coordinator.ClusterCoordinator(strategy)
-        self._taken: tuple[Callable[[Any], Any], Epochs, Callable[[Task], None]] | None = None
+        self._taken: tuple[Step, Epochs, Callable[[Task], None]] | None = None
 
     def division(self, settings: TrainerSettings, steps_per_epoch: int) -> int:
         """As in `InStep`; here the most steps of a task, so that each worker has several until all wait for a checkpoint."""
@@ -167,19 +160,19 @@ class ParameterServers(_Writing):
         most = -(-WINDOW_EXAMPLES // settings.batch_size)
         return min(-(-together // (self._workers * TASKS_OF_A_WORKER)), most)
 
-    def feed(self, epochs: Epochs, epoch: int, skip: int, division: int) -> "Tasks":
-        """As in `InStep`."""
-        return Tasks(epochs, epoch, skip, division)
+    def feed(self, epochs: Epochs, epoch: int, skip: int, division: int) -> "Feed":
+        """As in `InStep`. If a worker is lost, its task is given to another."""
+        return Tasks(self._schedule, epochs, epoch, skip, division)
 
-    def run(self, step: Callable[[Any], Any], feed: "Tasks", steps: int) -> None:
-        """As in `InStep`. If a worker is lost, this waits for it and gives its task to another."""
-        if self._taken is None or self._taken[:2] != (step, feed.epochs):
-            self._taken = step, feed.epochs, self._taking(step, feed.epochs)
-        for task in feed.next(steps):
-            self._coordinator.schedule(self._taken[2], args=(task,))
+    def _schedule(self, step: Step, epochs: Epochs, tasks: Sequence[Task]) -> None:
+        """Give tasks to the workers, and return when they are done."""
+        if self._taken is None or self._taken[:2] != (step, epochs):
+            self._taken = step, epochs, self._taking(step, epochs)
+        for task in tasks:
+            self._coordinator.schedule(self._taken[2], args=(tf.nest.map_structure(_tensor, task),))
         self._coordinator.join()
 
-    def _taking(self, step: Callable[[Any], Any], epochs: Epochs) -> Callable[[Task], None]:
+    def _taking(self, step: Step, epochs: Epochs) -> Callable[[Task], None]:
         """Return what a worker does with a task, traced once for all."""
 
         @tf.function(reduce_retracing=True)
@@ -202,24 +195,55 @@ class ParameterServers(_Writing):
         """As in `InStep`; the others serve until they are ended."""
 
 
+class Feed(Protocol):
+    """An epoch's input."""
+
+    def take(self, step: Step, steps: int) -> None:
+        """Take the next steps, and return when they are done.
+
+        Args:
+            step: takes one.
+            steps: their number.
+        """
+
+
+class Iterated:
+    """The batches of an iterator."""
+
+    def __init__(self, batches: Iterator[Any]) -> None:
+        self._batches = batches
+
+    def take(self, step: Step, steps: int) -> None:
+        """See `Feed`."""
+        for _ in range(steps):
+            step(self._batches)
+
+
 class Tasks:
     """An epoch's steps, handed out as tasks.
 
-    Args: see `InStep.feed`.
-
-    Attributes:
+    Args:
+        schedule: gives tasks to the workers, and returns when they are done.
         epochs: see `InStep.feed`.
+        epoch: see `InStep.feed`.
+        skip: see `InStep.feed`.
+        at_most: the most steps of a task.
     """
 
-    def __init__(self, epochs: Epochs, epoch: int, skip: int, division: int) -> None:
-        self.epochs = epochs
-        self._epoch, self._skip, self._division = epoch, skip, division
+    def __init__(
+        self,
+        schedule: Callable[[Step, Epochs, Sequence[Task]], None],
+        epochs: Epochs,
+        epoch: int,
+        skip: int,
+        at_most: int,
+    ) -> None:
+        self._schedule, self._epochs, self._epoch, self._skip, self._at_most = schedule, epochs, epoch, skip, at_most
 
-    def next(self, steps: int) -> list[Task]:
-        """Return the tasks of the next steps, with tensors for numbers."""
-        tasks = list(self.epochs.tasks(self._epoch, self._skip, steps, self._division))
+    def take(self, step: Step, steps: int) -> None:
+        """See `Feed`."""
+        self._schedule(step, self._epochs, list(self._epochs.tasks(self._epoch, self._skip, steps, self._at_most)))
         self._skip += steps
-        return [tf.nest.map_structure(_tensor, task) for task in tasks]
 
 
 def _tensor(values: Any) -> tf.Tensor:

@@ -94,7 +94,7 @@ def train(
                 )
                 steps = min(until_checkpoint, training.steps_per_epoch - skip)
                 model.reset_metrics()
-                devices.run(step, feed, steps)
+                feed.take(step, steps)
                 curve.add(epoch, model.mean_loss(), steps)
                 skip += steps
                 taken.assign_add(steps)

@@ -25,7 +25,9 @@ from components.example_gen import examples
 from components.example_gen.catalogue import CatalogueExecutor
 from components.example_gen.day_driver import Request
 from components.example_gen.interactions import InteractionExecutor
+from components.records import read_records
 from components.transform.component import AnalysedTransform
+from components.transform.file_rows import FILE_ROWS, rows_of_files
 from pipeline import config as configuration
 from pipeline.beam_settings import JobServerSettings, RunnerSettings, WorkerSettings
 from schemas import contract
@@ -151,7 +153,10 @@ def test_threads_write_the_same_as_one_process(
     analyses = [steps.analysis(runner, interactions) for runner in (LOCAL, THREADS)]
     assert files(analyses[0]) == files(analyses[1])
     one, two = (steps.transformed(runner, interactions, analyses[0]) for runner in (LOCAL, THREADS))
-    assert len(files(one)) == PARTITIONS and files(one) == files(two)
+    assert files(one) == files(two)
+    rows = rows_of_files([f"{one.uri}/Split-train/*"])
+    assert len(rows) == PARTITIONS and (Path(one.uri) / FILE_ROWS).exists()
+    assert rows == {path: len(list(read_records([path]))) for path in rows}
 
 
 def test_several_processes_write_the_same_as_one(

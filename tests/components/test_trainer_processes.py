@@ -2,10 +2,9 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,7 +29,7 @@ from components.trainer.epochs import Epochs
 from components.trainer.names import LOSS_CURVE
 from components.trainer.run import train_and_export
 from components.trainer.settings import TrainerSettings
-from components.trainer.strategies import InStep
+from components.trainer.strategies import Feed, InStep, Iterated
 from components.transform import raw_features
 from ndr_client.served import EMBEDDING, EXAMPLES_SIGNATURE
 from schemas.features import CANDIDATE_ID, QUERY_ID, REWARD, TIMESTAMP, FeatureSpec
@@ -157,10 +156,11 @@ class TaskByTask(InStep):
     def division(self, settings: TrainerSettings, steps_per_epoch: int) -> int:
         return TASK
 
-    def feed(self, epochs: Epochs, epoch: int, skip: int, division: int) -> Iterator[Any]:
+    def feed(self, epochs: Epochs, epoch: int, skip: int, division: int) -> Feed:
         tasks = epochs.tasks(epoch, skip, STEPS_PER_EPOCH - skip, division)
         batches = [batch for task in tasks for batch in epochs.of_task(task)]
-        return iter(tf.data.Dataset.from_tensor_slices(tf.nest.map_structure(lambda *rows: tf.stack(rows), *batches)))
+        together = tf.nest.map_structure(lambda *rows: tf.stack(rows), *batches)
+        return Iterated(iter(tf.data.Dataset.from_tensor_slices(together)))
 
 
 @pytest.fixture(scope="module")

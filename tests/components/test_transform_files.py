@@ -56,7 +56,7 @@ def test_rows_keep_their_order_and_missing_features_are_left_out(tmp_path: Path)
     )
     path = str(tmp_path / "raw" / "examples-00000-of-00001.gz")
     write_records(path, encode(raw).to_pylist())
-    TransformFiles(str(graph), SPEC, str(written)).process(path)
+    assert list(TransformFiles(str(graph), SPEC, str(written)).process(path)) == [("examples-00000-of-00001.gz", 3)]
     (made,) = written.iterdir()
     assert made.name == "examples-00000-of-00001.gz"
     examples = list(read_records([str(made)]))
