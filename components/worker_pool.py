@@ -6,8 +6,8 @@ Beam's own pool differs in three points:
   Here workers are forks of a process that has imported what is not our code. Ours each worker imports itself, as it is on disk.
 - Its workers take Keras 3 where what they unpickle first imports TensorFlow. Here `components`, which chooses Keras 2, comes first.
 - It knows workers by the numbers that their engine gives them. Two machines of an engine that share a pool, as two task managers
-  of Flink on one machine may, give the same ones, and the end of one's worker is that of the other's. Here a worker is ended only
-  if no other has its number; else it ends by itself when its engine closes the connection.
+  of Flink on one machine may, give the same ones, and the end of one's worker is that of the other's. Here each ends its own:
+  an engine asks for the start and the end of a worker by one connection.
 """
 
 import argparse
@@ -45,35 +45,32 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
         self._context = get_context("forkserver")
         self._context.set_forkserver_preload(list(IMPORTED))
         forkserver.ensure_running()  # so that the first worker need not wait for the imports
-        self._workers: dict[str, list[ForkServerProcess]] = {}
+        self._workers: dict[tuple[str, str], ForkServerProcess] = {}  # by the connection and the number
 
     def StartWorker(
         self, request: beam_fn_api_pb2.StartWorkerRequest, context: grpc.ServicerContext
     ) -> beam_fn_api_pb2.StartWorkerResponse:
         """Start a worker, which calls the engine back."""
-        number = request.worker_id
-        worker = self._context.Process(target=work, args=(request.control_endpoint.url, number), daemon=True)
+        engine, number = request.control_endpoint.url, request.worker_id
+        worker = self._context.Process(target=work, args=(engine, number), daemon=True)
         try:
             worker.start()
         except OSError as error:
             return beam_fn_api_pb2.StartWorkerResponse(error=f"no process could be started: {error}")
-        logging.info("worker %s of %s is process %s", number, request.control_endpoint.url, worker.pid)
-        self._workers[number] = [*self._running(number), worker]
+        logging.info("worker %s of %s is process %s", number, engine, worker.pid)
+        running = {key: other for key, other in self._workers.items() if other.is_alive()}
+        self._workers = {**running, (context.peer(), number): worker}
         return beam_fn_api_pb2.StartWorkerResponse()
 
     def StopWorker(
         self, request: beam_fn_api_pb2.StopWorkerRequest, context: grpc.ServicerContext
     ) -> beam_fn_api_pb2.StopWorkerResponse:
-        """End a worker, if it is the only one of its number."""
-        match self._running(request.worker_id):
-            case [worker]:
-                worker.terminate()
-                worker.join(PATIENCE_SECONDS)
-                worker.kill()
+        """End a worker that was started by the same connection; one of another ends when its engine closes that to it."""
+        if worker := self._workers.get((context.peer(), request.worker_id)):
+            worker.terminate()
+            worker.join(PATIENCE_SECONDS)
+            worker.kill()
         return beam_fn_api_pb2.StopWorkerResponse()
-
-    def _running(self, number: str) -> list[ForkServerProcess]:
-        return [worker for worker in self._workers.get(number, []) if worker.is_alive()]
 
 
 def work(engine: str, number: str) -> None:

@@ -1,10 +1,8 @@
 """The pool of workers, asked as an engine asks it."""
 
-import os
 import re
-import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
@@ -15,8 +13,6 @@ from apache_beam.portability.api import beam_fn_api_pb2, beam_fn_api_pb2_grpc
 from tests.engines import worker_pool
 from tests.waiting import wait_for
 
-Start = Callable[[str], psutil.Process]
-
 
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
@@ -24,60 +20,71 @@ def log(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def pool(log: Path) -> Iterator[beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolStub]:
-    with worker_pool(log) as address, grpc.insecure_channel(address) as channel:
-        yield beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolStub(channel)
+def address(log: Path) -> Iterator[str]:
+    with worker_pool(log) as address:
+        yield address
+
+
+class Machine:
+    """Of an engine: asks for workers by a connection of its own, and never says a word to them."""
+
+    def __init__(self, pool: str, log: Path) -> None:
+        self._channel = grpc.insecure_channel(pool, [("grpc.use_local_subchannel_pool", 1)])
+        self._pool = beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolStub(self._channel)
+        self._log = log
+        self._engine = socket.create_server(("localhost", 0))
+
+    def start(self, number: str) -> psutil.Process:
+        """Gives the worker's process."""
+        request = beam_fn_api_pb2.StartWorkerRequest(worker_id=number)
+        request.control_endpoint.url = f"localhost:{self._engine.getsockname()[1]}"
+        assert not self._pool.StartWorker(request).error
+        return psutil.Process(int(re.findall(r"is process (\d+)", self._log.read_text())[-1]))
+
+    def stop(self, number: str) -> None:
+        self._pool.StopWorker(beam_fn_api_pb2.StopWorkerRequest(worker_id=number))
+
+    def close(self) -> None:
+        self._channel.close()
+        self._engine.close()
 
 
 @pytest.fixture
-def start(pool: beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolStub, log: Path) -> Iterator[Start]:
-    """Starts a worker by its number, for an engine that never says a word; gives its process."""
-    with socket.create_server(("localhost", 0)) as engine:
-
-        def started(number: str) -> psutil.Process:
-            request = beam_fn_api_pb2.StartWorkerRequest(worker_id=number)
-            request.control_endpoint.url = f"localhost:{engine.getsockname()[1]}"
-            assert not pool.StartWorker(request).error
-            return psutil.Process(int(re.findall(r"is process (\d+)", log.read_text())[-1]))
-
-        yield started
-
-
-def stop(pool: beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolStub, number: str) -> None:
-    pool.StopWorker(beam_fn_api_pb2.StopWorkerRequest(worker_id=number))
+def machines(address: str, log: Path) -> Iterator[list[Machine]]:
+    machines = [Machine(address, log) for _ in range(2)]
+    yield machines
+    for machine in machines:
+        machine.close()
 
 
 def runs(worker: psutil.Process) -> bool:
     return worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE
 
 
-def test_a_worker_ends_when_its_engine_asks_for_it(
-    pool: beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolStub, start: Start
-) -> None:
-    one, other = start("1-1"), start("2-1")
-    stop(pool, "1-1")
+def test_a_worker_ends_when_its_engine_asks_for_it(machines: list[Machine]) -> None:
+    machine, _ = machines
+    one, other = machine.start("1-1"), machine.start("2-1")
+    machine.stop("1-1")
     assert not runs(one) and runs(other)
-    stop(pool, "1-1")  # once more
-    stop(pool, "3-1")  # nobody's
+    machine.stop("1-1")  # once more
+    machine.stop("3-1")  # nobody's
     assert runs(other)
 
 
-def test_the_end_of_a_worker_is_not_that_of_another_engines_of_the_same_number(
-    pool: beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolStub, start: Start
-) -> None:
+def test_the_end_of_a_worker_is_not_that_of_another_machines_of_the_same_number(machines: list[Machine]) -> None:
     # Regression: two task managers of Flink both call their worker 1-1. When one had done its part, Beam's pool ended the other's
     # worker, and Flink waited three minutes for it.
-    first, second = start("1-1"), start("1-1")
-    stop(pool, "1-1")
-    assert runs(first) and runs(second)
-    os.kill(first.pid, signal.SIGTERM)  # as one ends whose engine closes the connection
-    wait_for(lambda: not runs(first), "the end of a worker")
-    stop(pool, "1-1")
+    first, second = (machine.start("1-1") for machine in machines)
+    machines[0].stop("1-1")
+    assert not runs(first) and runs(second)
+    machines[0].stop("1-1")
+    assert runs(second)
+    machines[1].stop("1-1")
     assert not runs(second)
 
 
-def test_workers_end_with_their_pool(start: Start, log: Path) -> None:
-    worker = start("1-1")
+def test_workers_end_with_their_pool(machines: list[Machine]) -> None:
+    worker = machines[0].start("1-1")
     parents = [parent for parent in worker.parents() if "components.worker_pool" in parent.cmdline()]
     parents[-1].terminate()
     wait_for(lambda: not runs(worker), "the end of a worker")
