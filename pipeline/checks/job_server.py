@@ -27,6 +27,8 @@ LOST_WORKER = re.compile(
     r"|remote task manager|Lost connection to task manager"
 )
 NO_WORKER = re.compile(r"didn't get control connection|java\.net\.ConnectException|NoResourceAvailableException")
+# In Flink's words.
+NO_BUFFERS = re.compile(r"Insufficient number of network buffers: required \d+, but only \d+ available")
 
 MESSAGES_THREAD = "wait_until_finish_read"
 _report = threading.excepthook
@@ -87,6 +89,7 @@ def faults(engine: RunnerSettings | None) -> Iterator[None]:
 
     Raises:
         schemas.errors.PassingError: the job server or one of its workers went away.
+        schemas.errors.UserError: the engine is too small for the step's parallelism.
     """
     if engine is None or engine.job_server is None:
         yield
@@ -96,6 +99,11 @@ def faults(engine: RunnerSettings | None) -> Iterator[None]:
         yield
     except (grpc.RpcError, grpc.FutureTimeoutError, RuntimeError) as error:
         words = str(error)
+        if match := NO_BUFFERS.search(words):
+            raise UserError(
+                f"beam.job_server: the Flink of {engine.job_server.endpoint} has not enough memory for what its task managers send "
+                f"each other ({match[0]}). Raise Flink's taskmanager.memory.network.max, or lower beam.job_server.parallelism."
+            ) from error
         if isinstance(error, RuntimeError) and not (LOST_WORKER.search(words) or NO_WORKER.search(words)):
             raise
         what = "a worker of " if isinstance(error, RuntimeError) else ""

@@ -148,6 +148,17 @@ def test_a_task_manager_that_is_killed_in_the_middle_may_be_tried_again(tmp_path
         assert job_server.check(engine(own)) == f"{own}: its workers (this process) have our code"
 
 
+def test_a_flink_that_is_too_small_is_told_what_to_change(endpoint: str) -> None:
+    words = (
+        "java.io.IOException: Insufficient number of network buffers: required 512, but only 508 available. The total"
+    )
+    with (
+        pytest.raises(UserError, match=r"required 512, but only 508 available\)\. Raise Flink's taskmanager\.memory"),
+        job_server.faults(engine(endpoint)),
+    ):
+        raise RuntimeError(f"Pipeline failed in state FAILED: {words}")  # as Flink 1.19 said it
+
+
 def _child(word: str) -> int:
     """A process that this one started, and that has a word in its command."""
     return next(
