@@ -1,6 +1,6 @@
 """The input of training, epoch by epoch: for processes that train in step, and for workers that do not wait for each other."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
 import tensorflow as tf
@@ -9,6 +9,9 @@ from components.trainer.examples import Number, Task, TrainingExamples, no_stret
 from components.trainer.inputs import Masks, as_it_is, looked_up, uniform_draws, with_uniform_items
 from components.transform.catalogue_lookup import CatalogueLookup, Inputs
 from schemas.features import FeatureSpec
+
+Held = Mapping[str, Inputs]
+KNOWN, LOOKUP = "known", "lookup"
 
 
 class Epochs(Protocol):
@@ -20,8 +23,11 @@ class Epochs(Protocol):
     def tasks(self, epoch: int, skip: int, steps: int, at_most: int) -> Iterator[Task]:
         """Divide some steps of an epoch; see `TrainingExamples.tasks`."""
 
-    def of_task(self, task: Task) -> tf.data.Dataset:
-        """Return a task's batches, each a `Batch`; called once, in a graph, for all tasks."""
+    def held(self) -> Held:
+        """Return the arrays that `of_task` needs, which may be large: each worker is sent them once."""
+
+    def of_task(self, task: Task, held: Held) -> tf.data.Dataset:
+        """Return a task's batches, each a `Batch`; called in a graph of a worker, for all its tasks."""
 
 
 class EpochsOfExamples:
@@ -54,24 +60,36 @@ class EpochsOfExamples:
         """See `Epochs`."""
         seed = self._seed + epoch
         own = self._examples.batches(seed, skip, division, process, processes)
-        return self._complete(own, seed, skip, process, processes)
+        return self._complete(own, seed, skip, process, processes, self._lookup, self._known)
 
     def tasks(self, epoch: int, skip: int, steps: int, at_most: int) -> Iterator[Task]:
         """See `Epochs`."""
         return self._examples.tasks(self._seed + epoch, skip, steps, at_most)
 
-    def of_task(self, task: Task) -> tf.data.Dataset:
+    def held(self) -> Held:
         """See `Epochs`."""
-        return self._complete(self._examples.of_task(task), task.seed, task.first + task.skip, 0, 1)
+        return {KNOWN: self._known or {}, LOOKUP: self._lookup.arrays if self._lookup else {}}
+
+    def of_task(self, task: Task, held: Held) -> tf.data.Dataset:
+        """See `Epochs`."""
+        lookup = self._lookup.over(held[LOOKUP]) if self._lookup else None
+        batches = self._examples.of_task(task)
+        return self._complete(batches, task.seed, task.first + task.skip, 0, 1, lookup, held[KNOWN])
 
     def _complete(
-        self, batches: tf.data.Dataset, seed: Number, skip: Number, process: int, processes: int
+        self,
+        batches: tf.data.Dataset,
+        seed: Number,
+        skip: Number,
+        process: int,
+        processes: int,
+        lookup: CatalogueLookup | None,
+        known: Inputs | None,
     ) -> tf.data.Dataset:
         draws = None
-        if self._known:
-            draws = uniform_draws(self._known, self._draws, seed, self._masks, skip)
-            draws = rows_of(draws, process, processes)
-        return with_uniform_items(looked_up(self._spec, batches, self._lookup), draws)
+        if known:
+            draws = rows_of(uniform_draws(known, self._draws, seed, self._masks, skip), process, processes)
+        return with_uniform_items(looked_up(self._spec, batches, lookup), draws)
 
 
 class OwnBatches:
@@ -94,7 +112,11 @@ class OwnBatches:
         for first in range(skip, skip + steps, at_most):
             yield Task(no_stretches(), epoch, first, 0, min(at_most, skip + steps - first), 0)
 
-    def of_task(self, task: Task) -> tf.data.Dataset:
+    def held(self) -> Held:
+        """See `Epochs`."""
+        return {}
+
+    def of_task(self, task: Task, held: Held) -> tf.data.Dataset:
         """See `Epochs`."""
         return self._make(task.seed, task.first).take(task.steps)
 

@@ -152,7 +152,7 @@ class ParameterServers(_Writing):
         self.has_weights = False
         self._workers = workers
         self._coordinator = tf.distribute.coordinator.ClusterCoordinator(strategy)
-        self._taken: tuple[Step, Epochs, Callable[[Task], None]] | None = None
+        self._taken: tuple[Step, Epochs, Callable[[Task, Any], None], Any] | None = None
 
     def division(self, settings: TrainerSettings, steps_per_epoch: int) -> int:
         """As in `InStep`; here the most steps of a task, so that each worker has several until all wait for a checkpoint."""
@@ -167,25 +167,34 @@ class ParameterServers(_Writing):
     def _schedule(self, step: Step, epochs: Epochs, tasks: Sequence[Task]) -> None:
         """Give tasks to the workers, and return when they are done."""
         if self._taken is None or self._taken[:2] != (step, epochs):
-            self._taken = step, epochs, self._taking(step, epochs)
+            self._taken = step, epochs, self._taking(step, epochs), self._held_by_workers(epochs)
+        _, _, take, held = self._taken
         for task in tasks:
-            self._coordinator.schedule(self._taken[2], args=(tf.nest.map_structure(_tensor, task),))
+            self._coordinator.schedule(take, args=(tf.nest.map_structure(_tensor, task), held))
         self._coordinator.join()
 
-    def _taking(self, step: Step, epochs: Epochs) -> Callable[[Task], None]:
+    def _taking(self, step: Step, epochs: Epochs) -> Callable[[Task, Any], None]:
         """Return what a worker does with a task, traced once for all."""
 
         @tf.function(reduce_retracing=True)
-        def take(task: Task) -> None:
+        def take(task: Task, held_by_worker: Any) -> None:
+            _, held = next(held_by_worker)
             feed = iter(
                 self.strategy.distribute_datasets_from_function(
-                    lambda context: of_replicas(epochs.of_task(task), context.num_replicas_in_sync)
+                    lambda context: of_replicas(epochs.of_task(task, held), context.num_replicas_in_sync)
                 )
             )
             for _ in tf.range(task.steps):
                 step(feed)
 
         return take
+
+    def _held_by_workers(self, epochs: Epochs) -> Any:
+        """Send each worker what it needs for any task; an argument of a task would be sent with each."""
+        held = epochs.held()
+        return iter(
+            self._coordinator.create_per_worker_dataset(lambda: tf.data.Dataset.from_tensors((0, held)).repeat())
+        )
 
     def hand_over(self, text: str) -> str:
         """As in `InStep`; the others need no text."""

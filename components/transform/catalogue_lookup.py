@@ -12,6 +12,7 @@ Transform and every epoch. Training looks up in its input pipeline, on whatever 
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from copy import copy
 from typing import Any
 
 import tensorflow as tf
@@ -83,6 +84,21 @@ class CatalogueLookup(tf.Module):
             known = tf.boolean_mask(known, is_first)
         self._fingerprints = keep(known)
         self._inputs = {name: keep(tf.gather(items[name], order)) for name in names}
+
+    @property
+    def arrays(self) -> dict[str, tf.Tensor]:
+        """All that is looked up in, for `over`."""
+        versions = {SEEN_THROUGH: self._versions} if self.has_versions else {}
+        return {CANDIDATE_ID: self._fingerprints, **versions, **self._inputs}
+
+    def over(self, arrays: Inputs) -> "CatalogueLookup":
+        """Return the same lookup in the same arrays somewhere else: those of a worker, which a graph has as its inputs."""
+        other = copy(self)
+        other._fingerprints = arrays[CANDIDATE_ID]
+        if self.has_versions:
+            other._versions = arrays[SEEN_THROUGH]
+        other._inputs = {name: arrays[name] for name in self._inputs}
+        return other
 
     def __call__(self, ids: tf.Tensor, names: Iterable[str], days: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
         """Look up the inputs of items.

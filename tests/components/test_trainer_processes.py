@@ -158,7 +158,7 @@ class TaskByTask(InStep):
 
     def feed(self, epochs: Epochs, epoch: int, skip: int, division: int) -> Feed:
         tasks = epochs.tasks(epoch, skip, STEPS_PER_EPOCH - skip, division)
-        batches = [batch for task in tasks for batch in epochs.of_task(task)]
+        batches = [batch for task in tasks for batch in epochs.of_task(task, epochs.held())]
         together = tf.nest.map_structure(lambda *rows: tf.stack(rows), *batches)
         return Iterated(iter(tf.data.Dataset.from_tensor_slices(together)))
 
