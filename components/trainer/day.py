@@ -87,13 +87,13 @@ class TrainingDay:
         Raises:
             UserError: some are missing.
         """
-        files = rows_of_files(self.places.train)
-        if (found := sum(files.values())) != self.places.examples:
+        rows = rows_of_files(self.places.train)
+        if (examples := sum(rows.values())) != self.places.examples:
             raise UserError(
-                f"{', '.join(self.places.train)}: expected {self.places.examples} examples, found {found}. Remove this output of "
-                "Transform, and run the day again."
+                f"{', '.join(self.places.train)}: expected {self.places.examples} examples, received {examples}. Remove this "
+                "output of Transform, and run the day again."
             )
-        return files
+        return rows
 
     @cached_property
     def catalogue(self) -> Inputs:
@@ -182,11 +182,12 @@ class TrainingDay:
             model = build_model(spec, self.rows, settings, catalogue_size, devices.parts)
             optimizer = build_optimizer(settings, settings.epochs * source.steps)
             model.compile(optimizer=optimizer, jit_compile=settings.jit_compile)
-            model.make_weights(next(iter(epochs.batches(0, 0, 1, 0, 1))))
+            (first,) = epochs.tasks(0, 0, 1, 1)  # which keeps nothing in memory
+            model.make_weights(next(iter(epochs.of_task(first, epochs.held()))))
             state = TrainingState(model)
             go_on(state)
             model.frequency.count_batches_of(batch_size)
-        return model, state, Training(epochs, source.steps, settings, unfinished)
+        return model, state, Training(epochs, source.steps, settings, unfinished, batch_size=batch_size)
 
 
 def _shared_evenly(name: str, rows: int, devices: Devices) -> int:

@@ -41,6 +41,9 @@ class EpochsOfExamples:
         known: the items of uniform draws; see `known_items`.
         draws: the number of draws for a batch.
         masks: masks of the features whose ids are hidden in some draws.
+
+    Attributes:
+        examples: see above.
     """
 
     def __init__(
@@ -53,18 +56,18 @@ class EpochsOfExamples:
         draws: int,
         masks: Masks,
     ) -> None:
-        self._examples, self._seed, self._spec, self._lookup = examples, seed, spec, lookup
+        self.examples, self._seed, self._spec, self._lookup = examples, seed, spec, lookup
         self._known, self._draws, self._masks = known, draws, masks
 
     def batches(self, epoch: int, skip: int, division: int, process: int, processes: int) -> tf.data.Dataset:
         """See `Epochs`."""
         seed = self._seed + epoch
-        own = self._examples.batches(seed, skip, division, process, processes)
+        own = self.examples.batches(seed, skip, division, process, processes)
         return self._complete(own, seed, skip, process, processes, self._lookup, self._known)
 
     def tasks(self, epoch: int, skip: int, steps: int, at_most: int) -> Iterator[Task]:
         """See `Epochs`."""
-        return self._examples.tasks(self._seed + epoch, skip, steps, at_most)
+        return self.examples.tasks(self._seed + epoch, skip, steps, at_most)
 
     def held(self) -> Held:
         """See `Epochs`."""
@@ -73,7 +76,7 @@ class EpochsOfExamples:
     def of_task(self, task: Task, held: Held) -> tf.data.Dataset:
         """See `Epochs`."""
         lookup = self._lookup.over(held[LOOKUP]) if self._lookup else None
-        batches = self._examples.of_task(task)
+        batches = self.examples.of_task(task)
         return self._complete(batches, task.seed, task.first + task.skip, 0, 1, lookup, held[KNOWN])
 
     def _complete(
@@ -110,7 +113,7 @@ class OwnBatches:
     def tasks(self, epoch: int, skip: int, steps: int, at_most: int) -> Iterator[Task]:
         """See `Epochs`."""
         for first in range(skip, skip + steps, at_most):
-            yield Task(no_stretches(), epoch, first, 0, min(at_most, skip + steps - first), 0)
+            yield Task(no_stretches(), no_stretches(), epoch, first, 0, min(at_most, skip + steps - first), 0)
 
     def held(self) -> Held:
         """See `Epochs`."""

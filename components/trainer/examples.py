@@ -45,6 +45,7 @@ class Task(NamedTuple):
 
     Attributes:
         stretches: the rows of the task and of the steps that are passed over.
+        fill: rows of which some fill up the last step.
         seed: the epoch's.
         first: the number of the first step of the stretches in the epoch.
         skip: the steps that are passed over.
@@ -53,6 +54,7 @@ class Task(NamedTuple):
     """
 
     stretches: Stretches
+    fill: Stretches
     seed: Number
     first: Number
     skip: Number
@@ -80,6 +82,7 @@ class TrainingExamples:
 
     Attributes:
         steps: the number of batches.
+        kept: the shares that are kept in memory, by the number of shares and their own.
     """
 
     def __init__(
@@ -99,7 +102,7 @@ class TrainingExamples:
         self._masks = masks or {}
         self._window_steps = -(-window // batch_size)  # whole batches, so that each is a slice
         self._is_kept = kept
-        self._kept: dict[tuple[int, int], tf.data.Dataset] = {}
+        self.kept: dict[tuple[int, int], tf.data.Dataset] = {}
         self.steps = -(-self._examples // batch_size)
 
     def batches(
@@ -113,12 +116,10 @@ class TrainingExamples:
         Args:
             seed: of the order; differs between epochs.
             skip: the number of batches to skip at the beginning.
-            division: the number of shares; if batches cannot be divided by it, `processes` is.
+            division: the number of shares; batches can be divided by it.
             process: the number of the process.
             processes: how many there are; they have as many rows of a batch.
         """
-        if self._batch_size % division:
-            division = processes
         of_share, of_process = self._batch_size // division, self._batch_size // processes
         shares = range(process * division // processes, -(-(process + 1) * division // processes))
         begin = process * of_process - shares.start * of_share
@@ -132,7 +133,10 @@ class TrainingExamples:
         return tf.data.Dataset.zip(*(self._share(seed, division, number) for number in shares)).map(own).skip(skip)
 
     def tasks(self, seed: int, skip: int, steps: int, at_most: int) -> Iterator[Task]:
-        """Divide some steps of an epoch into tasks: the epoch's files in another order, and consecutive rows of them.
+        """Divide some steps of an epoch into tasks, of consecutive rows of the epoch's files; the seed says where the first begins.
+
+        The rows of a task are shuffled, and no others with them, so an example's negatives are of rows near it. Files have their
+        rows in random order.
 
         Args:
             seed: of the epoch.
@@ -146,14 +150,22 @@ class TrainingExamples:
             taken = min(last - skip, steps)
             begin, end = (min(step * self._batch_size, self._examples) for step in (first, last))
             missing = (last - first) * self._batch_size - (end - begin)
-            yield Task(self._stretches(seed, begin, end), seed, first, skip - first, taken, missing)
+            yield Task(
+                self._from_anywhere(seed, begin, end),
+                self._from_anywhere(seed, 0, missing),
+                seed,
+                first,
+                skip - first,
+                taken,
+                missing,
+            )
             skip, steps = skip + taken, steps - taken
 
     def of_task(self, task: Task) -> tf.data.Dataset:
         """Return a task's batches; it may consist of a graph's tensors."""
         rows = self._batch_size
-        windows, some = (self._windows(task.stretches, count) for count in (self._window_steps * rows, rows))
-        return self._batches(windows, some, task.seed, task.first, rows, task.missing).skip(task.skip).take(task.steps)
+        windows, fill = self._windows(task.stretches, self._window_steps * rows), self._windows(task.fill, rows)
+        return self._batches(windows, fill, task.seed, task.first, rows, task.missing).skip(task.skip).take(task.steps)
 
     def _share(self, seed: int, division: int, number: int) -> tf.data.Dataset:
         """Return a share's rows of all batches."""
@@ -161,22 +173,32 @@ class TrainingExamples:
         rows = self._batch_size // division
         if not self._is_kept:
             stretches = self._stretches(seed, begin, end)
-            windows, some = (self._windows(stretches, count) for count in (self._window_steps * rows, rows))
+            windows, fill = (self._windows(stretches, count) for count in (self._window_steps * rows, rows))
         else:
-            if (division, number) not in self._kept:
+            if (division, number) not in self.kept:
                 unshuffled = self._windows(self._stretches(0, begin, end), self._window_steps * rows)
-                self._kept[division, number] = unshuffled.cache()
-            windows = some = self._kept[division, number].shuffle(WINDOWS_SHUFFLED, seed=seed)
-        return self._batches(windows, some, seed, number * SHARE_STRIDE, rows, self.steps * rows - (end - begin))
+                self.kept[division, number] = unshuffled.cache()
+            windows = fill = self.kept[division, number].shuffle(WINDOWS_SHUFFLED, seed=seed)
+        return self._batches(windows, fill, seed, number * SHARE_STRIDE, rows, self.steps * rows - (end - begin))
 
-    def _stretches(self, seed: int, begin: int, end: int) -> Stretches:
-        """Return consecutive rows of the epoch's order of files."""
+    def _stretches(self, seed: int, begin: int, end: int, of_first: int = 0) -> Stretches:
+        """Return consecutive rows of the epoch's order of files, given the number of its first row."""
         order = np.random.default_rng(seed).permutation(len(self._paths))
-        ends = np.cumsum(self._rows[order])
+        ends = np.cumsum(self._rows[order]) + of_first
         begins = ends - self._rows[order]
         skips, lasts = np.maximum(begin - begins, 0), np.minimum(end, ends) - begins
         has_rows = lasts > skips
         return Stretches(self._paths[order][has_rows], skips[has_rows], (lasts - skips)[has_rows])
+
+    def _from_anywhere(self, seed: int, begin: int, end: int) -> Stretches:
+        """Return consecutive rows of the epoch's order of files, counted from a row that the seed says, around its end."""
+        first = int(np.random.default_rng(seed).integers(self._examples))
+        begin, end = begin + first, end + first
+        parts = [
+            self._stretches(seed, max(begin, around), min(end, around + self._examples), around)
+            for around in (0, self._examples)
+        ]
+        return Stretches(*(np.concatenate(values) for values in zip(*parts, strict=True)))
 
     def _windows(self, stretches: Stretches, rows: int) -> tf.data.Dataset:
         @as_it_is
@@ -196,7 +218,7 @@ class TrainingExamples:
     def _batches(
         self,
         windows: tf.data.Dataset,
-        some: tf.data.Dataset,
+        fill: tf.data.Dataset,
         seed: Number,
         number: Number,
         rows: int,
@@ -206,7 +228,7 @@ class TrainingExamples:
 
         Args:
             windows: see `_windows`.
-            some: some of the same examples, to fill up with; the first element is read.
+            fill: others of the epoch, to fill up with; the first element is read.
             seed: of the order.
             number: of the first window; no other of the epoch has the same.
             rows: in a batch.
@@ -223,11 +245,11 @@ class TrainingExamples:
 
         @as_it_is
         def filling(window: Inputs) -> dict[str, tf.Tensor]:
-            # A task may have fewer rows than its last batch lacks.
+            # Of windows in memory the first may be that which has the fewest rows.
             again = tf.range(tf.cast(missing, tf.int32)) % tf.shape(window[REWARD])[0]
             chosen = {name: tf.gather(values, again) for name, values in window.items()}
             return {**chosen, REWARD: tf.zeros_like(chosen[REWARD])}
 
         epoch = windows.enumerate(number).map(shuffled)
-        first = some.take(tf.minimum(tf.cast(missing, tf.int64), 1)).enumerate(number).map(shuffled)
+        first = fill.take(tf.minimum(tf.cast(missing, tf.int64), 1)).enumerate(number).map(shuffled)
         return epoch.concatenate(first.map(filling)).rebatch(rows, drop_remainder=True)

@@ -67,7 +67,7 @@ def train_and_export(fn_args: FnArgs, devices: strategies.Devices) -> None:
     settings = TrainerSettings.model_validate_json(config["trainer"]).of_run(goes_on=bool(fn_args.base_model))
     tf_keras.backend.clear_session()  # a backfill trains a model a day in one process
     tf_keras.utils.set_random_seed(settings.seed)
-    day = TrainingDay(_places(fn_args), spec)
+    day = TrainingDay(places_of(fn_args), spec)
 
     def go_on(state: TrainingState) -> None:
         if fn_args.base_model:
@@ -122,7 +122,8 @@ def going_away_told() -> Iterator[None]:
         ) from error
 
 
-def _places(fn_args: FnArgs) -> Places:
+def places_of(fn_args: FnArgs) -> Places:
+    """Return where TFX's arguments and the executor's additions say that a day's data lies."""
     config = fn_args.custom_config
     return Places(
         transform_graph=fn_args.transform_output,

@@ -93,8 +93,10 @@ class InStep(_Writing):
         self.parts: Parts = undivided
         self.has_weights = True
 
+    divided = "shares"
+
     def division(self, settings: TrainerSettings, steps_per_epoch: int) -> int:
-        """Return how an epoch is divided among processes: here the number of shares."""
+        """Return how an epoch is divided among processes; `divided` names what the number is of."""
         return self._processes
 
     def feed(self, epochs: Epochs, epoch: int, skip: int, division: int) -> "Feed":
@@ -104,7 +106,7 @@ class InStep(_Writing):
             epochs: the same in every process.
             epoch: its number.
             skip: the steps that were taken before.
-            division: see `division`; that of the first attempt at a training.
+            division: see `division`; in an epoch that another attempt began, that attempt's.
         """
 
         def own(context: tf.distribute.InputContext) -> tf.data.Dataset:
@@ -154,8 +156,10 @@ class ParameterServers(_Writing):
         self._coordinator = tf.distribute.coordinator.ClusterCoordinator(strategy)
         self._taken: tuple[Step, Epochs, Callable[[Task, Any], None], Any] | None = None
 
+    divided = "steps_of_a_task"
+
     def division(self, settings: TrainerSettings, steps_per_epoch: int) -> int:
-        """As in `InStep`; here the most steps of a task, so that each worker has several until all wait for a checkpoint."""
+        """As in `InStep`: the most steps of a task, so that each worker has several until all wait for a checkpoint."""
         together = min(steps_per_epoch, settings.checkpoint_steps)
         most = -(-WINDOW_EXAMPLES // settings.batch_size)
         return min(-(-together // (self._workers * TASKS_OF_A_WORKER)), most)
@@ -174,7 +178,7 @@ class ParameterServers(_Writing):
         self._coordinator.join()
 
     def _taking(self, step: Step, epochs: Epochs) -> Callable[[Task, Any], None]:
-        """Return what a worker does with a task, traced once for all."""
+        """Return what a worker does with a task, traced for tasks with one file and with several."""
 
         @tf.function(reduce_retracing=True)
         def take(task: Task, held_by_worker: Any) -> None:

@@ -33,6 +33,7 @@ class Training:
         settings: epochs, and the steps between checkpoints.
         unfinished: the folder of intermediate checkpoints; the same for every attempt at the same training.
         stopping: ends training early, and chooses the epoch whose model is kept; None trains all epochs.
+        batch_size: rows of a global batch; 0 if it is always the same.
     """
 
     epochs: Epochs
@@ -40,6 +41,7 @@ class Training:
     settings: TrainerSettings
     unfinished: str
     stopping: EarlyStopping | None = None
+    batch_size: int = 0
 
 
 def train(
@@ -69,11 +71,16 @@ def train(
     curve = LossCurve(training.steps_per_epoch, settings)
     begin_run(model.optimizer)
     stopping = training.stopping
-    taken = tf.Variable(0, dtype=tf.int64)  # what the model counts has those that a lost worker's task took twice
-    # As the first attempt had it, which may have been by other processes: the rest of its epoch is divided the same way.
-    division = tf.Variable(devices.division(settings, training.steps_per_epoch), dtype=tf.int64)
+    taken = tf.Variable(0, dtype=tf.int64)  # the optimizer's also counts what a lost worker's task took twice
+    own_division = devices.division(settings, training.steps_per_epoch)
+    # Of an epoch that other processes began, the rest is divided as they did.
+    division = tf.Variable(own_division, dtype=tf.int64)
+    batch_size, steps_per_epoch = (
+        tf.Variable(n, dtype=tf.int64) for n in (training.batch_size, training.steps_per_epoch)
+    )
     saved_recalls = {"recalls": stopping.recalls} if stopping else {}
-    progressed = {"losses": curve.totals, "taken": taken, "division": division, **saved_recalls}
+    sizes = {devices.divided: division, "batch_size": batch_size, "steps_per_epoch": steps_per_epoch}
+    progressed = {"losses": curve.totals, "taken": taken, **sizes, **saved_recalls}
     checkpoint = tf.train.Checkpoint(state=state.checkpoint, **progressed)
     earlier = _earlier(training.unfinished)
     with devices.strategy.scope(), devices.written(training.unfinished) as folder:
@@ -81,7 +88,20 @@ def train(
         if earlier:
             checkpoint.restore(earlier)
             progress(f"resumes an interrupted attempt from step {taken.numpy()}", 0.0)
+            if batch_size.numpy() != training.batch_size:
+                progress(
+                    f"its batches had {batch_size.numpy()} examples, not {training.batch_size}: its epoch begins again",
+                    0.0,
+                )
+                epoch = int(taken.numpy()) // int(steps_per_epoch.numpy())
+                curve.begin_again(epoch, int(steps_per_epoch.numpy()))
+                taken.assign(epoch * training.steps_per_epoch)
+                division.assign(own_division)
+                batch_size.assign(training.batch_size)
+                steps_per_epoch.assign(training.steps_per_epoch)
         start, skip = divmod(int(taken.numpy()), training.steps_per_epoch)
+        if not skip:
+            division.assign(own_division)
         step = model.make_train_function()
         for epoch in range(start, settings.epochs):
             if stopping and stopping.is_over:
@@ -106,6 +126,7 @@ def train(
                 stopping.forget_others(folder)
             curve.report(epoch, recall)
             skip = 0
+            division.assign(own_division)
             if is_enough(epoch):
                 break
         if not all(tf.reduce_all(tf.math.is_finite(weights)) for weights in model.trainable_variables):
@@ -119,7 +140,10 @@ def train(
 def _earlier(unfinished: str) -> str | None:
     """Return the last checkpoint of an attempt; None without one, or if it is of a version that did not count its steps."""
     earlier = tf.train.latest_checkpoint(unfinished)
-    return earlier if earlier and tf.train.load_checkpoint(earlier).has_tensor(TAKEN) else None
+    if earlier and not tf.train.load_checkpoint(earlier).has_tensor(TAKEN):
+        progress("begins again: the interrupted attempt is of an earlier version, which did not count its steps", 0.0)
+        return None
+    return earlier
 
 
 class LossCurve:
@@ -148,6 +172,11 @@ class LossCurve:
         if not math.isfinite(loss):
             raise _diverged(self._settings)
         self.totals.scatter_add(tf.IndexedSlices(tf.constant(loss * steps, tf.float64), epoch))
+
+    def begin_again(self, epoch: int, steps_before: int) -> None:
+        """Forget the steps of an epoch; those before it had another number of steps."""
+        self.totals.assign(self.totals * (self._steps_per_epoch / steps_before))
+        self.totals.scatter_update(tf.IndexedSlices(tf.constant(0.0, tf.float64), epoch))
 
     def report(self, epoch: int, recall: float | None = None) -> None:
         """Report the end of an epoch, with the held-out recall if it was measured."""

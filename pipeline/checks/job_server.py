@@ -99,11 +99,7 @@ def faults(engine: RunnerSettings | None) -> Iterator[None]:
         yield
     except (grpc.RpcError, grpc.FutureTimeoutError, RuntimeError) as error:
         words = str(error)
-        if match := NO_BUFFERS.search(words):
-            raise UserError(
-                f"beam.job_server: the Flink of {engine.job_server.endpoint} has not enough memory for what its task managers send "
-                f"each other ({match[0]}). Raise Flink's taskmanager.memory.network.max, or lower beam.job_server.parallelism."
-            ) from error
+        _refuse_too_small(engine.job_server, words, error)
         if isinstance(error, RuntimeError) and not (LOST_WORKER.search(words) or NO_WORKER.search(words)):
             raise
         what = "a worker of " if isinstance(error, RuntimeError) else ""
@@ -169,6 +165,7 @@ def _explain(server: JobServerSettings, error: Exception) -> NoReturn:
             f"beam.job_server: expected {where} to use Keras 2, received Keras 3: TensorFlow is imported before our code there. "
             "Start the pool by `python -m components.worker_pool`, or with TF_USE_LEGACY_KERAS=1 in its environment."
         ) from error
+    _refuse_too_small(server, words, error)
     last = words.strip().splitlines()[-1] if words.strip() else "no reason"
     if isinstance(error, grpc.Call) or NO_WORKER.search(words):
         # Prism itself ends where no pool answers.
@@ -181,6 +178,14 @@ def _explain(server: JobServerSettings, error: Exception) -> NoReturn:
         f"beam.job_server: {server.endpoint} failed at a pipeline of one element: {last}. "
         f"It should be of Beam {beam.__version__}, as the workers and we are."
     ) from error
+
+
+def _refuse_too_small(server: JobServerSettings, words: str, error: Exception) -> None:
+    if match := NO_BUFFERS.search(words):
+        raise UserError(
+            f"beam.job_server: the Flink of {server.endpoint} has not enough memory for what its task managers send each other "
+            f"({match[0]}). Raise Flink's taskmanager.memory.network.max, or lower beam.job_server.parallelism."
+        ) from error
 
 
 def _workers(server: JobServerSettings) -> str:

@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from components.trainer.epochs import EpochsOfExamples
-from components.trainer.examples import Task, TrainingExamples, no_stretches
+from components.trainer.examples import Stretches, Task, TrainingExamples, no_stretches
 from components.trainer.inputs import Mask, lookup_for_training
 from schemas.features import CANDIDATE_ID, FINGERPRINT_SUFFIX, REWARD
 from tests.components.test_trainer_processes import SPEC
@@ -35,8 +35,8 @@ def test_a_task_does_not_bring_the_catalogue_along_and_finds_in_it_what_one_proc
         batch = next(iter(epochs.of_task(task, held)))
         return {"interactions": batch.interactions, "uniform": batch.uniform_items}
 
-    numbers = [tf.constant(number, tf.int64) for number in (7, 2, 1, 2, 0)]
-    task = Task(type(no_stretches())(*map(tf.constant, no_stretches())), *numbers)
+    none = Stretches(*map(tf.constant, no_stretches()))
+    task = Task(none, none, *(tf.constant(number, tf.int64) for number in (7, 2, 1, 2, 0)))
     traced = first.get_concrete_function(task, epochs.held())
     assert max((capture.shape.num_elements() or 1 for capture in traced.captured_inputs), default=0) < ITEMS
     found = first(task, epochs.held())
@@ -47,5 +47,5 @@ def test_a_task_does_not_bring_the_catalogue_along_and_finds_in_it_what_one_proc
     drawn = found["uniform"][CANDIDATE_ID]
     assert found["uniform"]["sound"].numpy().tolist() == tf.gather(sounds, drawn).numpy().tolist()
     # Those of the epoch's step 3: the task begins at 2, and one step is passed over.
-    task_at_three = Task(task.stretches, *(tf.constant(number, tf.int64) for number in (7, 3, 0, 1, 0)))
+    task_at_three = Task(none, none, *(tf.constant(number, tf.int64) for number in (7, 3, 0, 1, 0)))
     assert first(task_at_three, epochs.held())["uniform"][CANDIDATE_ID].numpy().tolist() == drawn.numpy().tolist()

@@ -229,10 +229,22 @@ def test_tasks_have_every_row_of_an_epoch_once(folder: Path, at_most: int) -> No
     assert sorted(flat[:ROWS]) == list(range(ROWS))
     *_, last = (batch for task in tasks for batch in split.of_task(task).as_numpy_iterator())
     assert last[REWARD][BATCH - FILLED :].tolist() == [0.0] * FILLED
+    own, filled = (last[CANDIDATE_ID][part].tolist() for part in (slice(BATCH - FILLED), slice(BATCH - FILLED, None)))
+    assert not set(own) & set(filled) and len(set(filled)) == FILLED  # other negatives than one another
     assert (last[CANDIDATE_ID] / 1000)[: BATCH - FILLED].tolist() == pytest.approx(
         last[REWARD][: BATCH - FILLED].tolist()
     )
     assert [rows(split.of_task(task)) for task in split.tasks(2, 0, BATCHES, at_most)] != found
+
+
+def test_tasks_of_one_file_begin_at_another_row_in_each_epoch(folder: Path) -> None:
+    output = tft.TFTransformOutput(str(folder))
+    split = TrainingExamples({f"{folder}/0.gz": 335}, output, BATCH)
+
+    def together(epoch: int) -> set[frozenset[int]]:
+        return {frozenset(batch) for task in split.tasks(epoch, 0, 34, 1) for batch in rows(split.of_task(task))}
+
+    assert len(together(0) & together(1)) < 5
 
 
 @pytest.mark.parametrize(("skip", "steps"), [(0, 3), (3, 4), (5, 20), (96, 5), (100, 1)])

@@ -125,7 +125,9 @@ class Attempt:
             }
         )
 
-    def train(self, killed_after: int = STEPS_PER_EPOCH * EPOCHS, devices: InStep | None = None) -> None:
+    def train(
+        self, killed_after: int = STEPS_PER_EPOCH * EPOCHS, devices: InStep | None = None, batch_size: int = BATCH
+    ) -> None:
         self.asked: list[tuple[int, int]] = []
         self.divisions: list[int] = []
         model = build_model(SPEC, {"user": 7, "item": 9}, self._settings, 9)
@@ -149,7 +151,9 @@ class Attempt:
             held_out = HeldOut({"user": users}, CATALOGUE, opposite, np.zeros(7, np.int64), np.ones(7, bool))
             stopping = EarlyStopping(STOPPING, held_out, self._settings.epochs)
         unfinished = str(self._folder / "unfinished")
-        training = Training(Noting(mortal, self.divisions), STEPS_PER_EPOCH, self._settings, unfinished, stopping)
+        training = Training(
+            Noting(mortal, self.divisions), STEPS_PER_EPOCH, self._settings, unfinished, stopping, batch_size
+        )
         log = self._folder / f"log-{killed_after}"  # TFX gives every attempt another one
         train(model, state, training, str(log), devices or one_device())
         tables = {f"{table}:{n}": v for table, variables in state.rows.items() for n, v in enumerate(variables)}
@@ -199,12 +203,25 @@ def test_another_number_of_processes_divides_a_killed_attempts_epochs_as_the_fir
 ) -> None:
     attempt = Attempt(tmp_path, read)
     with pytest.raises(tf.errors.InvalidArgumentError):
-        attempt.train(7, InStep(tf.distribute.get_strategy(), processes=3))
+        attempt.train(10, InStep(tf.distribute.get_strategy(), processes=3))
     attempt.train()
-    assert attempt.divisions == [3, 3]
+    assert attempt.divisions == [3, 1]  # the rest of the epoch that was begun, and one of its own
     other = Attempt(tmp_path / "other", read)
     other.train()
     assert other.divisions == [1, 1, 1]
+
+
+def test_an_attempt_with_other_batches_begins_its_epoch_again(tmp_path: Path, read: Read, undisturbed: Attempt) -> None:
+    # As of three processes, whose batches were smaller so that all had as many rows.
+    attempt = Attempt(tmp_path, read)
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        attempt.train(10, batch_size=BATCH - 1)
+    attempt.train()
+    assert attempt.asked == [(1, 0), (2, 0)]
+    # The first steps of the second epoch, which the first attempt took, are in none of its losses, but in the model.
+    assert attempt.changed["iterations"] == STEPS_BEFORE + STEPS_PER_EPOCH * EPOCHS + 3
+    assert attempt.losses["loss"][0] == undisturbed.losses["loss"][0] != attempt.losses["loss"][1]
+    assert attempt.losses["loss"][1] < undisturbed.losses["loss"][0]
 
 
 @pytest.mark.parametrize("counts", [True, False])

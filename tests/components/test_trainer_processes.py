@@ -25,9 +25,10 @@ from components.trainer.component import (
     UNFINISHED,
     WARM_START,
 )
-from components.trainer.epochs import Epochs
+from components.trainer.day import TrainingDay
+from components.trainer.epochs import Epochs, EpochsOfExamples
 from components.trainer.names import LOSS_CURVE
-from components.trainer.run import train_and_export
+from components.trainer.run import places_of, train_and_export
 from components.trainer.settings import TrainerSettings
 from components.trainer.strategies import Feed, InStep, Iterated
 from components.transform import raw_features
@@ -229,6 +230,20 @@ def test_parameter_servers_with_one_worker_train_and_export_as_one_device(
     finally:
         cluster.end()
     assert_same(fn_args, task_by_task)
+
+
+def test_nothing_is_kept_in_memory_before_a_process_has_its_share(arguments_of: Run) -> None:
+    fn_args = arguments_of("kept")
+    settings = TrainerSettings.model_validate_json(fn_args.custom_config["trainer"])
+    assert settings.epochs > 1 and settings.kept_gib > 0
+    devices = InStep(tf.distribute.get_strategy(), processes=2)
+    day = TrainingDay(places_of(fn_args), SPEC)
+    _, _, training = day.training(SPEC, settings, str(fn_args.custom_config[UNFINISHED]), devices)
+    assert isinstance(training.epochs, EpochsOfExamples)
+    kept = training.epochs.examples.kept
+    assert not kept
+    next(iter(training.epochs.batches(0, 0, 2, 1, 2)))
+    assert list(kept) == [(2, 1)]
 
 
 def test_arguments_reach_workers_unchanged(on_one_device: tfx.components.FnArgs) -> None:

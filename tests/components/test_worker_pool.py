@@ -2,7 +2,10 @@
 
 import re
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -81,6 +84,26 @@ def test_the_end_of_a_worker_is_not_that_of_another_machines_of_the_same_number(
     assert runs(second)
     machines[1].stop("1-1")
     assert not runs(second)
+
+
+def test_workers_that_are_asked_for_at_once_are_all_ended(machines: list[Machine], log: Path) -> None:
+    machine, _ = machines
+    numbers = [f"{number}-1" for number in range(6)]
+    with ThreadPoolExecutor(len(numbers)) as threads:
+        list(threads.map(machine.start, numbers))
+        workers = [psutil.Process(int(number)) for number in re.findall(r"is process (\d+)", log.read_text())]
+        assert len(workers) == len(numbers) and all(map(runs, workers))
+        list(threads.map(machine.stop, numbers))
+    assert not any(map(runs, workers))
+
+
+def test_a_port_that_is_taken_is_one_line(machines: list[Machine], address: str) -> None:
+    command = [sys.executable, "-m", "components.worker_pool", f"--service_port={address.rpartition(':')[2]}"]
+    told = subprocess.run(command, capture_output=True, text=True)
+    assert told.returncode == 1 and told.stderr.splitlines()[-1].startswith(
+        "--service_port: expected a port that nothing"
+    )
+    assert "Traceback" not in told.stderr
 
 
 def test_workers_end_with_their_pool(machines: list[Machine]) -> None:
