@@ -14,7 +14,7 @@ import pytest
 from apache_beam.portability.api import beam_fn_api_pb2, beam_fn_api_pb2_grpc
 
 from tests.engines import worker_pool
-from tests.waiting import wait_for
+from tests.waiting import PATIENCE, wait_for
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_workers_that_are_asked_for_at_once_are_all_ended(machines: list[Machine
 
 def test_a_port_that_is_taken_is_one_line(machines: list[Machine], address: str) -> None:
     command = [sys.executable, "-m", "components.worker_pool", f"--service_port={address.rpartition(':')[2]}"]
-    told = subprocess.run(command, capture_output=True, text=True)
+    told = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
     assert told.returncode == 1 and told.stderr.splitlines()[-1].startswith(
         "--service_port: expected a port that nothing"
     )
