@@ -71,43 +71,22 @@ def train(
     curve = LossCurve(training.steps_per_epoch, settings)
     begin_run(model.optimizer)
     stopping = training.stopping
-    taken = tf.Variable(0, dtype=tf.int64)  # the optimizer's also counts what a lost worker's task took twice
-    own_division = devices.division(settings, training.steps_per_epoch)
-    # Of an epoch that other processes began, the rest is divided as they did.
-    division = tf.Variable(own_division, dtype=tf.int64)
-    batch_size, steps_per_epoch = (
-        tf.Variable(n, dtype=tf.int64) for n in (training.batch_size, training.steps_per_epoch)
-    )
+    position = Position(training, devices)
     saved_recalls = {"recalls": stopping.recalls} if stopping else {}
-    sizes = {devices.divided: division, "batch_size": batch_size, "steps_per_epoch": steps_per_epoch}
-    progressed = {"losses": curve.totals, "taken": taken, **sizes, **saved_recalls}
-    checkpoint = tf.train.Checkpoint(state=state.checkpoint, **progressed)
+    checkpoint = tf.train.Checkpoint(state=state.checkpoint, losses=curve.totals, **position.variables, **saved_recalls)
     earlier = _earlier(training.unfinished)
     with devices.strategy.scope(), devices.written(training.unfinished) as folder:
         manager = tf.train.CheckpointManager(checkpoint, folder, max_to_keep=1)
         if earlier:
             checkpoint.restore(earlier)
-            progress(f"resumes an interrupted attempt from step {taken.numpy()}", 0.0)
-            if batch_size.numpy() != training.batch_size:
-                progress(
-                    f"its batches had {batch_size.numpy()} examples, not {training.batch_size}: its epoch begins again",
-                    0.0,
-                )
-                epoch = int(taken.numpy()) // int(steps_per_epoch.numpy())
-                curve.begin_again(epoch, int(steps_per_epoch.numpy()))
-                taken.assign(epoch * training.steps_per_epoch)
-                division.assign(own_division)
-                batch_size.assign(training.batch_size)
-                steps_per_epoch.assign(training.steps_per_epoch)
-        start, skip = divmod(int(taken.numpy()), training.steps_per_epoch)
-        if not skip:
-            division.assign(own_division)
+            position.resume(curve)
+        start, skip = position.epoch_and_skip()
         step = model.make_train_function()
         for epoch in range(start, settings.epochs):
             if stopping and stopping.is_over:
                 break
             recall = None
-            feed = devices.feed(training.epochs, epoch, skip, int(division.numpy()))
+            feed = devices.feed(training.epochs, epoch, skip, position.division(skip))
             while skip < training.steps_per_epoch:
                 until_checkpoint = (
                     settings.checkpoint_steps - int(model.optimizer.iterations.numpy()) % settings.checkpoint_steps
@@ -117,7 +96,7 @@ def train(
                 feed.take(step, steps)
                 curve.add(epoch, model.mean_loss(), steps)
                 skip += steps
-                taken.assign_add(steps)
+                position.taken.assign_add(steps)
                 if stopping and skip == training.steps_per_epoch:
                     recall = stopping.judge(model, state, epoch, folder)
                 if steps == until_checkpoint or recall is not None:
@@ -126,7 +105,6 @@ def train(
                 stopping.forget_others(folder)
             curve.report(epoch, recall)
             skip = 0
-            division.assign(own_division)
             if is_enough(epoch):
                 break
         if not all(tf.reduce_all(tf.math.is_finite(weights)) for weights in model.trainable_variables):
@@ -135,6 +113,51 @@ def train(
             stopping.restore_best(state, folder)
     if devices.is_chief:
         curve.write(log_folder, stopping.recalls.numpy()[: stopping.epochs].tolist() if stopping else None)
+
+
+class Position:
+    """How far the attempts at a training have come; saved in their checkpoints.
+
+    Args:
+        training: this attempt's.
+        devices: this attempt's.
+
+    Attributes:
+        taken: int64, the steps taken; the optimizer's number also counts those that a lost worker's task took twice.
+        variables: by their names in a checkpoint.
+    """
+
+    def __init__(self, training: Training, devices: Devices) -> None:
+        self._training = training
+        self._own_division = devices.division(training.settings, training.steps_per_epoch)
+        numbers = (0, self._own_division, training.batch_size, training.steps_per_epoch)
+        variables = [tf.Variable(number, dtype=tf.int64) for number in numbers]
+        self.taken, self._division, self._batch_size, self._steps_per_epoch = variables
+        names = ("taken", devices.divided, "batch_size", "steps_per_epoch")
+        self.variables = dict(zip(names, variables, strict=True))
+
+    def resume(self, curve: "LossCurve") -> None:
+        """Go on with what was restored; with other batches the epoch begins again."""
+        progress(f"resumes an interrupted attempt from step {self.taken.numpy()}", 0.0)
+        before, now = int(self._batch_size.numpy()), self._training.batch_size
+        if before != now:
+            progress(f"its batches had {before} examples, not {now}: its epoch begins again", 0.0)
+            steps_before = int(self._steps_per_epoch.numpy())
+            epoch = int(self.taken.numpy()) // steps_before
+            curve.begin_again(epoch, steps_before)
+            self.taken.assign(epoch * self._training.steps_per_epoch)
+            self._batch_size.assign(now)
+            self._steps_per_epoch.assign(self._training.steps_per_epoch)
+
+    def epoch_and_skip(self) -> tuple[int, int]:
+        """Return the epoch to go on with, and its steps that were taken."""
+        return divmod(int(self.taken.numpy()), self._training.steps_per_epoch)
+
+    def division(self, skip: int) -> int:
+        """Return how an epoch is divided: as the attempt did that took the first `skip` steps, else as these devices do."""
+        if not skip:
+            self._division.assign(self._own_division)
+        return int(self._division.numpy())
 
 
 def _earlier(unfinished: str) -> str | None:
