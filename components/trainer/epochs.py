@@ -15,7 +15,7 @@ KNOWN, LOOKUP = "known", "lookup"
 
 
 class Epochs(Protocol):
-    """Batches of training, the same however many processes there are."""
+    """Batches of training; how an epoch is divided says which rows are in which, not who takes them."""
 
     def batches(self, epoch: int, skip: int, division: int, process: int, processes: int) -> tf.data.Dataset:
         """Return a process's rows of an epoch's batches, each a `Batch`; see `TrainingExamples.batches`."""

@@ -75,7 +75,7 @@ class TrainingExamples:
     Args:
         files: the rows of each gzipped TFRecord of transformed tf.Examples, by its path.
         transform_output: describes the examples; features without a fixed shape are not read, since interactions lack them.
-        batch_size: rows in a batch, at most as many as the files have.
+        batch_size: rows in a batch, no more than the files have.
         kept: whether the first epoch keeps them in memory for the others; see `parsed_bytes`.
         window: the minimum number of examples that are shuffled together.
         masks: masks of the features whose ids are hidden in some rows.
