@@ -61,7 +61,10 @@ def machines(address: str, log: Path) -> Iterator[list[Machine]]:
 
 
 def runs(worker: psutil.Process) -> bool:
-    return worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE
+    try:
+        return worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # it ended in between
+        return False
 
 
 def test_a_worker_ends_when_its_engine_asks_for_it(machines: list[Machine]) -> None:
