@@ -20,7 +20,7 @@ class Scored(NamedTuple):
     Attributes:
         rows: [ranked] int64, the numbers of the interactions that it ranked, ascending.
         ranks: [ranked], of their items.
-        retrieval: [ranked, 3 or more] float64, see `components.evaluator.statistics.added`; zeros if not measured.
+        retrieval: [ranked, 4 or more] float64, see `components.evaluator.statistics.added`; zeros if not measured.
         retrieved: [ranked, k] int64 catalogue rows of its first items, -1 for none; k is 0 if not
             measured.
     """
@@ -35,7 +35,7 @@ class Scored(NamedTuple):
         """Make it from ranks without retrieval; of all interactions, or of those in `rows`."""
         count = len(ranks.above)
         rows = np.arange(count) if rows is None else rows
-        return cls(rows, ranks, np.zeros((count, 3)), np.zeros((count, 0), np.int64))
+        return cls(rows, ranks, np.zeros((count, 4)), np.zeros((count, 0), np.int64))
 
     @classmethod
     def concatenate(

@@ -44,9 +44,7 @@ def eval_config(settings: EvaluatorSettings, has_history: bool) -> tfma.EvalConf
     both.metrics.extend(
         _metric(settings, name, over=baseline) for name in statistics.recalls for baseline in (*others, STRONGEST)
     )
-    candidate_only.metrics.extend(
-        _metric(settings, name) for name in (statistics.index_recall, *statistics.filtered_recalls)
-    )
+    candidate_only.metrics.extend(_metric(settings, name) for name in statistics.searched)
     candidate_only.metrics.extend(_metric(settings, name) for name in (INTERACTIONS, QUERIES))
     aside = [*SKEWED, *([SIMILAR_ITEMS] if has_history else [])]
     candidate_only.metrics.extend(_metric(settings, name, scorer=s) for s in aside for name in statistics.recalls)

@@ -18,7 +18,7 @@ from components import (
 )
 from components.artifacts import Artifacts
 from components.evaluator.evaluation import METRICS_FILE, described_metrics, in_short, read_metrics, slice_words
-from components.evaluator.refusals import failures, is_of_nothing, is_within_noise, refusal, words_as_new
+from components.evaluator.refusals import failures, is_of_nothing, is_within_noise, refusal, words_of_nothing
 
 
 class EvaluatorExecutor(executor.Executor):
@@ -26,8 +26,8 @@ class EvaluatorExecutor(executor.Executor):
 
     All metrics are in its `metrics.json` (see `read_metrics`); the property `metrics` has those of all interactions, and recall@K
     of each slice. The property `refused` has a sentence for each missed limit, `not_judged` the slices with a limit but without
-    interactions, including items as new: TFX would refuse a blessing for that, and for a change within its noise
-    even if the limit allows that (`Limit.beyond_noise`); this executor does not.
+    interactions, including items as new, or without a query that was searched: TFX would refuse a blessing for that, and for a
+    change within its noise even if the limit allows that (`Limit.beyond_noise`); this executor does not.
     """
 
     def Do(self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]) -> None:
@@ -50,7 +50,7 @@ class EvaluatorExecutor(executor.Executor):
         evaluation.set_string_custom_property(recorded.REFUSED, json.dumps(refused))
         empty = sorted(
             {slice_words(dict(spec.feature_values)) for spec in validation.missing_slices}
-            | {words_as_new(of_slice.slice_key) for of_slice, failure in missed if is_of_nothing(failure)}
+            | {words_of_nothing(*miss) for miss in missed if is_of_nothing(miss[1])}
         )
         evaluation.set_string_custom_property(recorded.NOT_JUDGED, json.dumps(empty))
         if (empty or within_noise) and not refused and not validation.missing_thresholds:

@@ -28,12 +28,12 @@ Metrics, where K is each of `recall_at` and R is `retrieved_at`:
     mrr                 the mean over interactions of 1 / rank
     popularity_at_R     the mean over queries of the retrieved items' mean share of the training interactions
     novelty_at_R        the same for -log2 of that share, in bits; one interaction is added to every item's, so that none is
-    infinite
-                        (self-information; Vargas & Castells, RecSys 2011)
-    index_recall_at_R   the mean over queries of the share of the exact top R that the retriever finds in its index
+                        infinite (self-information; Vargas & Castells, RecSys 2011)
+    index_recall_at_R   the mean over queries of the share of the exact top R that the retriever finds in its index; over
+                        some of the users (`sampled_interactions`), as are those of similar items and of version skew
     filtered_recall_S_percent_at_R
                         if items can be filtered, the same for search with a filter that S percent of the items pass, chosen by a
-                        digest; the mean over some of the queries (`filtered_queries`)
+                        digest; the mean over fewer queries (`filtered_queries`)
     coverage_at_R       the share of the catalogue that is retrieved for at least one query
 
 Ties are averaged over all orders (`components.evaluator.expectation`). Items as new have recall@K and MRR only,
@@ -79,6 +79,8 @@ SCORERS = (CANDIDATE, BASELINE, *BASELINES, *OF_NEW_ITEMS, SIMILAR_ITEMS, *SKEWE
 
 INTERACTIONS = "interactions"
 QUERIES = "queries"
+SEARCHED_QUERIES = "searched_queries"
+"""The number of queries that the retriever is asked."""
 FILTERED_QUERIES = "filtered_queries"
 """The number of queries for which filtered search is measured."""
 FILTERED_AT = (0.5, 0.1, 0.01, 0.001)
@@ -145,6 +147,11 @@ class Statistics:
         return [f"filtered_recall_{100 * share:g}_percent_at_{self.retrieved_at}" for share in self.filtered_at]
 
     @property
+    def searched(self) -> list[str]:
+        """The recalls of the retriever, which is asked some of the queries."""
+        return [self.index_recall, *self.filtered_recalls]
+
+    @property
     def coverage(self) -> str:
         """The only one that is not a mean."""
         return f"coverage_at_{self.retrieved_at}"
@@ -157,19 +164,22 @@ class Statistics:
     @property
     def names(self) -> list[str]:
         """All statistics of the model."""
-        return [*self.by_interaction, *self.by_query, self.index_recall, *self.filtered_recalls, self.coverage]
+        return [*self.by_interaction, *self.by_query, *self.searched, self.coverage]
 
     @property
     def columns(self) -> list[str]:
         """The columns of `components.evaluator.statistics.added`: the counts that means are over, then the sums."""
         filtered = [FILTERED_QUERIES, *self.filtered_recalls] if self.filtered_at else []
-        return [INTERACTIONS, QUERIES, *self.by_interaction, *self.by_query, self.index_recall, *filtered]
+        searched = [SEARCHED_QUERIES, self.index_recall]
+        return [INTERACTIONS, QUERIES, *self.by_interaction, *self.by_query, *searched, *filtered]
 
 
 def denominator(name: str) -> str:
     """Return the count that a mean is over."""
     if name.startswith("filtered_recall_"):
         return FILTERED_QUERIES
+    if name.startswith("index_recall_"):
+        return SEARCHED_QUERIES
     return INTERACTIONS if name.startswith("recall_at_") or name == "mrr" else QUERIES
 
 

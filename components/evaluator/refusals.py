@@ -9,7 +9,10 @@ from components.evaluator.evaluation import slice_name
 from components.evaluator.names import (
     ALL,
     AS_NEW,
+    FILTERED_QUERIES,
     ITEM_AGE,
+    SEARCHED_QUERIES,
+    denominator,
 )
 from components.evaluator.sums import Interval
 
@@ -22,9 +25,10 @@ def failures(validation: tfma.ValidationResult) -> list[tuple[Any, Any]]:
 
 
 def is_of_nothing(failure: Any) -> bool:
-    """Return whether no interaction had an item as new; other metrics that are NaN miss their limit."""
-    is_as_new = failure.metric_key.name.endswith(f"_by_{AS_NEW}")
-    return is_as_new and math.isnan(failure.metric_value.double_value.value)
+    """Return whether no interaction had an item as new, or no query was searched; other metrics that are NaN miss their limit."""
+    name = failure.metric_key.name
+    is_of_some = name.endswith(f"_by_{AS_NEW}") or denominator(name) in (SEARCHED_QUERIES, FILTERED_QUERIES)
+    return is_of_some and math.isnan(failure.metric_value.double_value.value)
 
 
 def is_within_noise(of_slice: Any, failure: Any, metrics: dict[str, Any], described: dict[str, Any]) -> bool:
@@ -48,9 +52,12 @@ def refusal(of_slice: Any, failure: Any, metrics: dict[str, Any], described: dic
     return f"{failure.metric_key.name}{_where(of_slice.slice_key)}: {_limit(failure)}{interval}"
 
 
-def words_as_new(slice_key: Any) -> str:
-    """Return the name of a slice of the items as new."""
-    return f"{ITEM_AGE}={AS_NEW}" + ("" if (name := slice_name(slice_key)) == ALL else f", {name}")
+def words_of_nothing(of_slice: Any, failure: Any) -> str:
+    """Name the slice in which a limit has nothing to judge."""
+    name = slice_name(of_slice.slice_key)
+    if not failure.metric_key.name.endswith(f"_by_{AS_NEW}"):
+        return name
+    return f"{ITEM_AGE}={AS_NEW}" + ("" if name == ALL else f", {name}")
 
 
 def _asks_for_noise(of_slice: Any, failure: Any, described: dict[str, Any]) -> bool:

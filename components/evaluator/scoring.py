@@ -1,6 +1,6 @@
 """Ranks the interactions of a group of users among the whole catalogue, by every scorer."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from components import ragged
 from components.decoded import decode, lists, single
+from components.digests import is_drawn
 from components.evaluator import names, slices
 from components.evaluator.catalogue import Catalogue, Places
 from components.evaluator.cells import Scored, numbered
@@ -68,6 +69,7 @@ class Asked(NamedTuple):
         times: [queries] int64, microseconds.
         histories: the catalogue rows of each query's history, oldest first.
         excluded: the items that are not ranked.
+        is_sampled: [queries] bool, whether what needs another search is measured too.
     """
 
     true_rows: NDArray[np.int64]
@@ -75,12 +77,18 @@ class Asked(NamedTuple):
     times: NDArray[np.int64]
     histories: Excluded
     excluded: Excluded | None
+    is_sampled: NDArray[np.bool_]
 
     def of(self, queries: NDArray[np.int64]) -> "Asked":
         """Return some of the queries."""
         excluded = self.excluded and self.excluded.of(queries)
         return Asked(
-            self.true_rows[queries], self.users[queries], self.times[queries], self.histories.of(queries), excluded
+            self.true_rows[queries],
+            self.users[queries],
+            self.times[queries],
+            self.histories.of(queries),
+            excluded,
+            self.is_sampled[queries],
         )
 
 
@@ -121,12 +129,15 @@ class ScoreGroup:
             return Group(rows, {}, np.zeros((0, 2), np.int64), {}, gone)
         users = single(rows.column(QUERY_ID)).dictionary_encode()
         taken = Taken(self._places.counts, group, users.dictionary.cast(pa.binary()), catalogue.ids)
+        sampled = self._settings.sampled_interactions / max(1, catalogue.facts.interactions)
+        is_sampled = np.array([is_drawn(user, self._span, sampled) for user in users.dictionary.to_pylist()], bool)
         asked = Asked(
             positions(rows.column(CANDIDATE_ID), catalogue.ids),
             users.indices.to_numpy().astype(np.int64),
             single(rows.column(TIMESTAMP)).to_numpy(),
             rows_of_lists(rows, self._spec.history_feature, catalogue.ids),
             None,
+            is_sampled[users.indices.to_numpy()],
         )
         excluded: Excluded | None = None
         if self._settings.exclude_history:
@@ -156,15 +167,7 @@ class ScoreGroup:
         scored |= self._of_new_items(asked, queries[CANDIDATE], catalogue, bonuses[CANDIDATE])
         if self._places.retrievers:
             scored |= _of_similar_items(asked, catalogue.embeddings[CANDIDATE])
-        is_like = BASELINE in queries and queries[BASELINE].shape == queries[CANDIDATE].shape
-        if self._places.retrievers and is_like:  # version skew matters only for towers about to be served
-            for name, of_queries, of_items in (
-                (NEW_QUERIES_OLD_ITEMS, CANDIDATE, BASELINE),
-                (OLD_QUERIES_NEW_ITEMS, BASELINE, CANDIDATE),
-            ):
-                by = (queries[of_queries], catalogue.embeddings[of_items])
-                ranks = rank_by_embedding(*by, asked.true_rows, asked.excluded, bonuses[of_queries])
-                scored[name] = Scored.of_ranks(ranks)
+            scored |= _of_skewed_towers(asked, queries, catalogue, bonuses)
         return scored
 
     def _of_model(
@@ -179,12 +182,14 @@ class ScoreGroup:
         if not self._places.retrievers:
             return Scored.of_ranks(rank_by_embedding(queries, items, asked.true_rows, asked.excluded, bonuses))
         ranks, rows = rank_and_retrieve(queries, items, asked.true_rows, k, asked.excluded, bonuses)
-        recalls = np.zeros((len(rows), 1))
+        recalls = np.zeros((len(rows), 2))
         if name == CANDIDATE:  # the search alone, without bonuses
             searched = items if catalogue.is_served else catalogue.served.embeddings
             is_exact = asked.excluded is None and bonuses is None and catalogue.is_served
-            exact = rows if is_exact else top_rows(queries, searched, k)
-            recalls = catalogue.index_recall(queries, exact)[:, np.newaxis]
+            some = np.flatnonzero(asked.is_sampled)
+            if len(some):
+                exact = rows[some] if is_exact else top_rows(queries[some], searched, k)
+                recalls[some, 0], recalls[some, 1] = 1.0, catalogue.index_recall(queries[some], exact)
             if self._settings.statistics.filtered_at:
                 recalls = np.concatenate([recalls, catalogue.filtered_recalls(queries, k)], axis=1)
         return _measured(ranks, rows, recalls, catalogue)
@@ -208,7 +213,7 @@ class ScoreGroup:
             name: top_by_popularity(len(asked.true_rows), counts, k, asked.excluded)
             for name, counts in by_count.items()
         } | {name: top_by_entries(entries, known.counts, k, asked.excluded) for name, entries in by_entries.items()}
-        nothing = np.zeros((len(asked.true_rows), 1))
+        nothing = np.zeros((len(asked.true_rows), 2))
         return {name: _measured(of_scorer, retrieved[name], nothing, catalogue) for name, of_scorer in ranks.items()}
 
     def _of_new_items(
@@ -264,14 +269,41 @@ class ScoreGroup:
 
 
 def _of_similar_items(asked: Asked, items: NDArray[np.float32]) -> dict[str, Scored]:
-    """Rank by the similarity to the last item of the history, which is not ranked itself."""
-    rows = np.flatnonzero(np.diff(asked.histories.offsets))
+    """Rank by the similarity to the last item of the history, which is not ranked itself; for sampled users."""
+    rows = np.flatnonzero(asked.is_sampled & (np.diff(asked.histories.offsets) > 0))
     if not len(rows):
         return {}
     some = asked.of(rows)
     last = some.histories.rows[some.histories.offsets[1:] - 1]
     excluded = some.excluded or Excluded(np.arange(len(last) + 1), last)
     return {SIMILAR_ITEMS: Scored.of_ranks(rank_by_embedding(items[last], items, some.true_rows, excluded), rows)}
+
+
+def _of_skewed_towers(
+    asked: Asked,
+    queries: Mapping[str, NDArray[np.float32]],
+    catalogue: Catalogue,
+    bonuses: Mapping[str, Bonuses | None],
+) -> dict[str, Scored]:
+    """Rank by each model's query tower with the other's items; for sampled users, if their embeddings are as wide."""
+    rows = np.flatnonzero(asked.is_sampled)
+    if BASELINE not in queries or queries[BASELINE].shape != queries[CANDIDATE].shape or not len(rows):
+        return {}
+    some, scored = asked.of(rows), {}
+    for name, of_queries, of_items in (
+        (NEW_QUERIES_OLD_ITEMS, CANDIDATE, BASELINE),
+        (OLD_QUERIES_NEW_ITEMS, BASELINE, CANDIDATE),
+    ):
+        added = bonuses[of_queries]
+        ranks = rank_by_embedding(
+            queries[of_queries][rows],
+            catalogue.embeddings[of_items],
+            some.true_rows,
+            some.excluded,
+            added and added.of(rows),
+        )
+        scored[name] = Scored.of_ranks(ranks, rows)
+    return scored
 
 
 def _bonuses(queries: Queries, catalogue: Catalogue) -> Bonuses | None:

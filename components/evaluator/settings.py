@@ -137,6 +137,9 @@ class EvaluatorSettings(Declaration):
         as_new: the items to rank as if they had just arrived.
         next_day_interactions: about the number of the next day's interactions that evaluate a model; if the day has more, whole
             users are drawn by a digest.
+        sampled_interactions: about the number of held-out interactions on which similar items, version skew and the index's
+            recall are measured, each of which needs another search of the catalogue; if there are more, whole users are drawn by a
+            digest.
         filtered_at: the shares of items that pass the filters with which the recall of filtered search is measured, if
             `features.yaml` declares filters; by default those of `components.evaluator.names.FILTERED_AT`.
         minimum_index_recall: the share of the exact top `retrieved_at` that the index must find for a blessing.
@@ -158,6 +161,7 @@ class EvaluatorSettings(Declaration):
     limits: tuple[Limit, ...] = ()
     as_new: AsNewSettings = AsNewSettings()
     next_day_interactions: PositiveInt = 200_000
+    sampled_interactions: PositiveInt = 20_000
 
     def of(self, spec: FeatureSpec) -> "EvaluatorSettings":
         """Add a slice for each kind of event if there are kinds, and filtered search if there are filters."""
@@ -189,7 +193,7 @@ class EvaluatorSettings(Declaration):
             if limit.metric not in measured:
                 reason = f"expected one of {', '.join(measured)}; received {limit.metric!r}"
                 faults.append(((*place, "metric"), reason))
-            if limit.metric in (statistics.index_recall, *statistics.filtered_recalls) and limit.changes:
+            if limit.metric in statistics.searched and limit.changes:
                 reason = "the last blessed model has no index of today's catalogue to compare with; use at_least"
                 faults.append(((*place, "metric"), reason))
             if limit.beyond_noise and limit.metric not in (*statistics.by_interaction, *statistics.by_query):

@@ -30,8 +30,8 @@ def added(
         ranks: [interactions], of their items.
         true_items: [interactions], the number of distinct items of the interaction's query.
         repeats: [interactions], how often this item occurs among the query's interactions.
-        retrieved: [interactions, 3], popularity and novelty of the retrieved items and the index's recall; if filtered
-            search is measured, also whether it used this query, and its recalls.
+        retrieved: [interactions, 4], popularity and novelty of the retrieved items, whether the retriever was asked this
+            query, and its recall; if filtered search is measured, also whether it used this query, and its recalls.
 
     Returns:
         [interactions, columns] float64; the columns are those of `Statistics.columns`.

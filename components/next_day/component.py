@@ -136,7 +136,9 @@ class NextDay(base_beam_component.BaseBeamComponent):
                 model=model,
                 earlier_model=earlier_model,
                 counts=counts,
-                settings=settings.model_dump_json(exclude=JUDGED - {"next_day_interactions", "beat"}),
+                settings=settings.model_dump_json(
+                    exclude=(JUDGED | {"sampled_interactions"}) - {"next_day_interactions", "beat"}
+                ),
                 feature_spec=spec.model_dump_json(),
                 day=day,
                 judgement=types.Channel(type=NextDayJudgement),

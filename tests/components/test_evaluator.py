@@ -49,7 +49,8 @@ class Interaction:
     places: dict[str, int]
     tied: int = 0
     true_items: int = 1
-    found: float = 1.0
+    found: float | None = 1.0
+    """The share that the retriever finds; None if it was not asked."""
     retrieved: tuple[int, ...] = (0, 1)
     part: str = "head"
 
@@ -64,7 +65,8 @@ class Interaction:
         for scorer, place in self.places.items():
             ranks = Ranks(np.array([place]), np.array([self.tied]))
             sets = np.array([self.true_items]), np.array([1])
-            values = added(STATISTICS, ranks, *sets, np.array([[0.1, 3.0, self.found]]))
+            asked, found = (0.0, 0.0) if self.found is None else (1.0, self.found)
+            values = added(STATISTICS, ranks, *sets, np.array([[0.1, 3.0, asked, found]]))
             features[ranked.sums_feature(scorer)].bytes_list.value.append(values[0].astype("<f8").tobytes())
             features[ranked.retrieved_feature(scorer)].int64_list.value.extend(self.retrieved)
         return example.SerializeToString()
@@ -283,6 +285,17 @@ def test_the_index_has_a_limit_of_its_own(tmp_path: Path) -> None:
     found = judge(tmp_path, interactions)
     assert not found.blessed
     assert found.refused == ["index_recall_at_2_of_catalogue: 0.4000; expected at least 0.5000"]
+
+
+def test_the_limit_of_the_index_is_for_the_queries_that_it_was_asked(tmp_path: Path) -> None:
+    interactions = crowd([0, 0, 0])
+    interactions[0].found, interactions[1].found, interactions[2].part = 0.6, None, "tail"
+    interactions[2].found = None
+    limits = [{"metric": "index_recall_at_2", "slice": {"item_popularity": "tail"}, "at_least": 0.9}]
+    found = judge(tmp_path, interactions, limits=limits)
+    assert found.metrics["all"][CANDIDATE]["index_recall_at_2"][0] == 0.6
+    assert "index_recall_at_2" not in found.full["item_popularity=tail"][CANDIDATE]
+    assert (found.blessed, found.refused, found.not_judged) == (True, [], ["item_popularity=tail"])
 
 
 def test_change_against_the_last_blessed_model(tmp_path: Path) -> None:

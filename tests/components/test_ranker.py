@@ -39,6 +39,7 @@ from components.evaluator.names import (
     QUERIES,
     RECENT_POPULARITY,
     SCORERS,
+    SEARCHED_QUERIES,
     SIMILAR_ITEMS,
     TAKEN_BEFORE,
 )
@@ -474,6 +475,7 @@ def test_sums_cover_the_retrieved_items(world: World) -> None:
     assert retrieved == {row for rows in top.values() for row in rows.tolist()}
     assert sums["popularity_at_5"] == pytest.approx(sum(share[rows].mean() for rows in top.values()))
     assert sums["novelty_at_5"] == pytest.approx(sum(bits[rows].mean() for rows in top.values()))
+    assert sums[SEARCHED_QUERIES] == pytest.approx(sums[QUERIES])
     assert 0.0 < sums["index_recall_at_5"] / sums[QUERIES] < 1.0  # one of eight lists
     # A twentieth are three items, which are all looked at; where all pass, one of the lists has enough, and is all that is.
     assert 0 < sums[FILTERED_QUERIES] <= sums[QUERIES]
@@ -490,6 +492,35 @@ def test_sums_cover_the_retrieved_items(world: World) -> None:
     alike, retrieved = world.sums("sums", SIMILAR_ITEMS)
     assert alike[INTERACTIONS] == len(after_another) < len(rewarded) and not retrieved
     assert alike["recall_at_10"] == sum(above < 10 for above, _ in after_another)
+
+
+def test_what_needs_another_search_is_measured_on_whole_users(world: World) -> None:
+    rewarded = [row for row in log()[1] if row.reward]
+    world.rank("sampled", sampled_interactions=60)
+    is_sampled = {row.user: is_drawn(row.user, DAY, 60 / len(rewarded)) for row in rewarded}
+    assert 0 < sum(is_sampled.values()) < len(is_sampled)
+    for (user, item, time), each in world.read("sampled").items():
+        row = next(row for row in rewarded if (row.user, row.item, row.time) == (user, item, time))
+        expected = expected_places(world, row)
+        for scorer in (SIMILAR_ITEMS, NEW_QUERIES_OLD_ITEMS, OLD_QUERIES_NEW_ITEMS):
+            if not is_sampled[user]:
+                expected.pop(scorer, None)
+        assert {scorer: each[name] for scorer in SCORERS if (name := ranked.rank_feature(scorer)) in each} == expected
+    sums, _ = world.sums("sampled", CANDIDATE)
+    of_queries = {(row.user, row.past, row.device, row.age) for row in rewarded if is_sampled[row.user]}
+    assert sums[SEARCHED_QUERIES] == pytest.approx(len(of_queries))
+    assert 0.0 < sums["index_recall_at_5"] < sums[SEARCHED_QUERIES]
+    assert sums[INTERACTIONS] == len(rewarded) and sums[FILTERED_QUERIES] > 0
+
+
+def test_a_day_of_which_no_user_is_sampled(world: World) -> None:
+    world.rank("nobody", sampled_interactions=1)
+    found = world.read("nobody").values()
+    assert all(ranked.rank_feature(CANDIDATE) in each for each in found)
+    aside = (SIMILAR_ITEMS, NEW_QUERIES_OLD_ITEMS, OLD_QUERIES_NEW_ITEMS)
+    assert not any(ranked.rank_feature(scorer) in each for each in found for scorer in aside)
+    sums, _ = world.sums("nobody", CANDIDATE)
+    assert sums[SEARCHED_QUERIES] == sums["index_recall_at_5"] == 0.0
 
 
 def test_several_workers_leave_the_same_files_to_the_byte(world: World) -> None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.evaluator.names import INTERACTIONS, QUERIES, Statistics, denominator
+from components.evaluator.names import INTERACTIONS, QUERIES, SEARCHED_QUERIES, Statistics, denominator
 from components.evaluator.ranking import Ranks
 from components.evaluator.statistics import Mean, added
 
@@ -14,7 +14,7 @@ STATISTICS = Statistics(recall_at=(2, 5), retrieved_at=3)
 
 def one(above: int, tied: int, true_items: int = 1, repeats: int = 1) -> dict[str, float]:
     ranks = Ranks(np.array([above]), np.array([tied]))
-    found = added(STATISTICS, ranks, np.array([true_items]), np.array([repeats]), np.array([[0.25, 4.0, 0.5]]))
+    found = added(STATISTICS, ranks, np.array([true_items]), np.array([repeats]), np.array([[0.25, 4.0, 1.0, 0.5]]))
     return dict(zip(STATISTICS.columns, found[0].tolist(), strict=True))
 
 
@@ -26,8 +26,8 @@ def test_metric_names_include_the_candidate_set() -> None:
         "recall_at_2", "recall_at_5", "mrr", "query_recall_at_2", "query_recall_at_5", "ndcg_at_2", "ndcg_at_5",
         "popularity_at_3", "novelty_at_3", "index_recall_at_3", "coverage_at_3",
     ]  # fmt: skip
-    assert [denominator(name) for name in ("recall_at_2", "mrr", "query_recall_at_2", "ndcg_at_5")] == [
-        INTERACTIONS, INTERACTIONS, QUERIES, QUERIES,
+    assert [denominator(name) for name in ("recall_at_2", "mrr", "query_recall_at_2", "ndcg_at_5", "index_recall_at_3")] == [
+        INTERACTIONS, INTERACTIONS, QUERIES, QUERIES, SEARCHED_QUERIES,
     ]  # fmt: skip
 
 
@@ -41,6 +41,7 @@ def test_an_interaction_worked_out_by_hand() -> None:
     assert values["ndcg_at_5"] == pytest.approx(0.5 / 1.63093, rel=1e-5)
     assert values["mrr"] == pytest.approx(1 / 3)
     assert (values["popularity_at_3"], values["novelty_at_3"], values["index_recall_at_3"]) == (0.125, 2.0, 0.25)
+    assert values["searched_queries"] == 0.5
 
 
 @given(st.lists(st.lists(st.integers(0, 12), min_size=1, max_size=5), min_size=1, max_size=6))
