@@ -310,7 +310,7 @@ def id_hashes(ids: pa.Array) -> NDArray[np.uint64]:
 def to_bytes(rows: pa.Table) -> bytes:
     """Serialise a table as Arrow IPC."""
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, rows.schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer:
+    with pa.ipc.new_stream(sink, rows.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
         writer.write_table(rows)
     return bytes(sink.getvalue())
 
