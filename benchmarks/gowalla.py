@@ -29,7 +29,7 @@ from components.evaluator.expectation import discounted_gain, hit_probability, i
 from components.evaluator.query_items import Excluded
 from components.evaluator.ranking import Ranks, rank_by_embedding, rank_by_score
 from components.trainer.epochs import OwnBatches
-from components.trainer.inputs import Batch
+from components.trainer.inputs import uniform_draws, with_uniform_items
 from components.trainer.model import TwoTowerModel, build_model
 from components.trainer.optimizers import build_optimizer
 from components.trainer.settings import TrainerSettings
@@ -154,22 +154,24 @@ class Inputs:
 
     Args:
         matrix: of what is trained on.
-        seed: of the order of interactions.
+        seed: of the order of interactions, and of the draws.
+        draws: items drawn uniformly for each batch.
     """
 
-    def __init__(self, matrix: Matrix, seed: int) -> None:
+    def __init__(self, matrix: Matrix, seed: int, draws: int) -> None:
         self.matrix = matrix
         self._random = np.random.default_rng(seed)
+        self._draws = draws
 
     def batches(self, size: int) -> tf.data.Dataset:
         """Return an epoch's shuffled batches."""
         order = self._random.permutation(self.matrix.nnz)
         users, items = (values[order] for values in _coordinates(self.matrix))
-        return tf.data.Dataset.from_tensor_slices((users, items)).batch(size, drop_remainder=True).map(self._batch)
-
-    @staticmethod
-    def _batch(users: tf.Tensor, items: tf.Tensor) -> Batch:
-        return Batch({USER: users, ITEM: items, CANDIDATE_ID: items, REWARD: tf.ones(tf.shape(users))}, {})
+        rows = {USER: users, ITEM: items, CANDIDATE_ID: items, REWARD: np.ones(len(users), np.float32)}
+        catalogue = {name: tf.range(self.matrix.shape[1], dtype=tf.int64) for name in (ITEM, CANDIDATE_ID)}
+        drawn = uniform_draws(catalogue, self._draws, int(self._random.integers(2**31)))
+        batches = tf.data.Dataset.from_tensor_slices(rows).batch(size, drop_remainder=True)
+        return with_uniform_items(batches, drawn)
 
 
 def feature_spec(width: int) -> FeatureSpec:
@@ -193,7 +195,12 @@ def settings(options: argparse.Namespace) -> TrainerSettings:
             "batch_size": options.batch_size,
             "learning_rate": LEARNING_RATE,
             "adagrad_start": ADAGRAD_START / options.width,
-            "softmax": {"temperature": options.temperature, "negatives_weight": options.negatives_weight},
+            "softmax": {
+                "temperature": options.temperature,
+                "negatives_weight": options.negatives_weight,
+                "uniform_negatives": options.draws,
+                "in_batch_negatives": False,
+            },
             "seed": options.seed,
         }
     )
@@ -276,7 +283,7 @@ def choose(matrix: Matrix, options: argparse.Namespace) -> tuple[int, dict[int, 
         raise UserError(f"No user has two items in {TRAIN}, of which one could be left out to choose by.")
     recalls: dict[int, float] = {}
     best = 0
-    for epoch, model in enumerate(fit(Inputs(kept, options.seed), settings(options), options.epochs), 1):
+    for epoch, model in enumerate(fit(Inputs(kept, options.seed, options.draws), settings(options), options.epochs), 1):
         if epoch % EVERY and epoch < options.epochs:
             continue
         recalls[epoch] = judge(model, kept, left_out).recall
@@ -324,7 +331,7 @@ def run(options: argparse.Namespace) -> None:
     split = read(options.folder)
     epochs, recalls = choose(split.train, options)
     say(f"chosen: {epochs} epochs; now all of train")
-    *_, model = fit(Inputs(split.train, options.seed), settings(options), epochs)
+    *_, model = fit(Inputs(split.train, options.seed, options.draws), settings(options), epochs)
     ours = judge(model, split.train, split.test)
     seconds = time.monotonic() - begun
     rows = {f"ours, width {options.width}": ours, "popularity": popularity(split.train, split.test)}
@@ -368,7 +375,8 @@ def main() -> None:
     arguments.add_argument("--width", type=positive_int, default=WIDTH, help="of the embeddings")
     arguments.add_argument("--batch-size", type=positive_int, default=2048)
     arguments.add_argument("--seed", type=int, default=0)
-    arguments.add_argument("--negatives-weight", type=positive, help="trainer.softmax.negatives_weight")
+    arguments.add_argument("--draws", type=positive_int, default=1024, help="uniform negatives of a batch")
+    arguments.add_argument("--negatives-weight", type=positive, default=1.0, help="trainer.softmax.negatives_weight")
     try:
         run(arguments.parse_args())
     except UserError as error:

@@ -10,6 +10,7 @@ rows spans all columns, and one pass with one exponential per logit gives both v
 Memory is O(queries * width + block * candidates).
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -25,13 +26,13 @@ HIDDEN = -2  # stands for a hidden id; ids are not negative, and -1 stands for n
 
 
 class Candidates(NamedTuple):
-    """The columns of the softmax.
+    """The columns of the softmax, or the rows' positives.
 
     Attributes:
         embeddings: [candidates, width] float32.
         ids: [candidates] int64. Another column with a row's own id is an accidental hit, and left out.
         bias: [candidates] float32, added to the logits of a column: minus the log of its expected count. Not differentiated.
-        users: [candidates] int64, the user of each. Columns of the row's own user are left out too; None leaves out none of them.
+        users: [candidates] int64, the user of each. Columns of the user of a row's positive are left out too; None leaves out none.
         hidden: [candidates] bool, whether the embedding was made without the item's id; needed only with repeats.
     """
 
@@ -44,8 +45,8 @@ class Candidates(NamedTuple):
 
 def cross_entropy(
     queries: tf.Tensor,
+    positives: Candidates,
     candidates: Candidates,
-    positives: tf.Tensor,
     weights: tf.Tensor,
     inverse_temperature: tf.Tensor,
     positive_left_out: bool,
@@ -55,8 +56,8 @@ def cross_entropy(
 ) -> tf.Tensor:
     """Compute the weighted sum of the rows' cross-entropies; differentiable once.
 
-    With logits s_ij = <u_i, v_j> * inverse_temperature, and C_i the columns without accidental hits of row i's positive p and, if
-    columns have users, without other columns of the row's user:
+    With logits s_ij = <u_i, v_j> * inverse_temperature, and C_i row i's positive p and the columns without its accidental hits and,
+    if columns have users, without other columns of the row's user; whether p is a column too makes no difference:
 
     - with the positive in the softmax (paper, section 3):
       loss_i = log sum_{j in C_i} exp(s_ij + bias_j) - s_ip - bias_p.
@@ -74,8 +75,8 @@ def cross_entropy(
 
     Args:
         queries: [queries, width] float32.
+        positives: [queries], in their order.
         candidates: the columns.
-        positives: [queries] int32, the column of each row's positive.
         weights: [queries] float32, not negative.
         inverse_temperature: scalar float32.
         positive_left_out: True for the second loss, False for the first.
@@ -89,11 +90,11 @@ def cross_entropy(
     """
 
     @tf.custom_gradient
-    def scalar(u: tf.Tensor, v: tf.Tensor, scale: tf.Tensor, bonuses: tf.Tensor):  # type: ignore[no-untyped-def]
-        loss, u_gradient, v_gradient, bonus_gradient = _forward_and_backward(
+    def scalar(u: tf.Tensor, p: tf.Tensor, v: tf.Tensor, scale: tf.Tensor, bonuses: tf.Tensor):  # type: ignore[no-untyped-def]
+        loss, u_gradient, p_gradient, v_gradient, bonus_gradient = _forward_and_backward(
             u * scale,
+            positives._replace(embeddings=p),
             candidates._replace(embeddings=v),
-            positives,
             weights,
             positive_left_out,
             block_rows,
@@ -101,10 +102,11 @@ def cross_entropy(
             repeats and Repeats(repeats.ids, bonuses * scale),
         )
 
-        def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+        def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
             by_scale = tf.reduce_sum(u * u_gradient) + tf.reduce_sum(bonuses * bonus_gradient)
             return (
                 upstream * scale * u_gradient,
+                upstream * p_gradient,
                 upstream * v_gradient,
                 upstream * by_scale,
                 upstream * scale * bonus_gradient,
@@ -113,7 +115,7 @@ def cross_entropy(
         return loss, gradient
 
     bonuses = tf.zeros([queries.shape[0] or tf.shape(queries)[0], 0]) if repeats is None else repeats.bonuses
-    return scalar(queries, candidates.embeddings, inverse_temperature, bonuses)
+    return scalar(queries, positives.embeddings, candidates.embeddings, inverse_temperature, bonuses)
 
 
 class _Rows(NamedTuple):
@@ -122,10 +124,10 @@ class _Rows(NamedTuple):
     Attributes:
         queries: [rows, width] float32, multiplied by the inverse temperature.
         positive_embeddings: [rows, width] float32.
-        places: [rows] int32, equal for equal ids of positives.
-        users: [rows] int32, equal for equal users; without users all the same.
+        places: [rows] int32, those of the columns with the positive's id; -1 for none.
+        users: [rows] int32, the same of its user; without users all the same.
         biases: [rows] float32, of the positives.
-        negatives: [rows] float32, the number of columns that are neither the positive nor accidental hits.
+        negatives: [rows] float32, the number of columns without the positive's id.
         weights: [rows] float32.
         bonuses: [rows] float32, the row's bonus for its positive, multiplied by the inverse temperature.
     """
@@ -181,15 +183,15 @@ class _Added(NamedTuple):
 
 def _forward_and_backward(
     queries: tf.Tensor,
+    positives: Candidates,
     candidates: Candidates,
-    positives: tf.Tensor,
     weights: tf.Tensor,
     positive_left_out: bool,
     block_rows: int,
     negatives_weight: float | None,
     repeats: Repeats | None,
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Compute the loss, and its gradients by the queries, the candidates and the bonuses.
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Compute the loss, and its gradients by the queries, the positives, the candidates and the bonuses.
 
     Queries and bonuses are already multiplied by the inverse temperature.
     """
@@ -197,26 +199,28 @@ def _forward_and_backward(
     columns = candidates.ids.shape[0] or tf.shape(candidates.ids)[0]
     block = min(block_rows, queries.shape[0] or block_rows)
     blocks = -(-count // block)
-    places, equal = _places(candidates.ids)
-    users = tf.zeros_like(places) if candidates.users is None else _places(candidates.users)[0]
+    places, own_places, equal = _places(candidates.ids, positives.ids)
+    users, own_users = tf.zeros_like(places), tf.zeros_like(own_places)
+    if candidates.users is not None:
+        users, own_users, _ = _places(candidates.users, positives.users)
     bias, bonuses, own_bonuses, added = candidates.bias, tf.zeros([count, 0]), tf.zeros([count]), None
     if repeats is not None:
         bias, of_entries = _merged(candidates, repeats.ids)
         bonuses, added = repeats.bonuses, _Added.of(repeats, of_entries, blocks, block)
-        own_ids = tf.where(candidates.hidden, tf.constant(HIDDEN, tf.int64), candidates.ids)
-        is_own = tf.cast(repeats.ids == tf.gather(own_ids, positives)[:, tf.newaxis], tf.float32)
+        own_ids = tf.where(positives.hidden, tf.constant(HIDDEN, tf.int64), positives.ids)
+        is_own = tf.cast(repeats.ids == own_ids[:, tf.newaxis], tf.float32)
         own_bonuses = tf.reduce_sum(is_own * bonuses, axis=1)
     rows = _Rows(
         queries=queries,
-        positive_embeddings=tf.gather(candidates.embeddings, positives),
-        places=tf.gather(places, positives),
-        users=tf.gather(users, positives),
-        biases=tf.gather(candidates.bias, positives),
-        negatives=tf.cast(columns - tf.gather(equal, positives), tf.float32),
+        positive_embeddings=positives.embeddings,
+        places=own_places,
+        users=own_users,
+        biases=positives.bias,
+        negatives=tf.cast(columns - equal, tf.float32),
         weights=weights,
         bonuses=own_bonuses,
     ).in_blocks(blocks, block)
-    shift, is_narrow = _shift(queries, candidates.embeddings, bias, bonuses)
+    shift, is_narrow = _shift(queries, (positives.embeddings, candidates.embeddings), (positives.bias, bias), bonuses)
     biased = tf.concat([candidates.embeddings, (bias - shift)[:, tf.newaxis]], axis=1)
     summed = _with_ones(candidates.embeddings)
 
@@ -281,11 +285,10 @@ def _forward_and_backward(
     )
     by_rows = tf.reshape(by_rows.stack(), [-1, width + 1])[:count]
     by_positives = by_rows[:, width:]
-    by_candidates = tf.tensor_scatter_nd_add(by_candidates, positives[:, tf.newaxis], by_positives * queries)
     by_bonuses = tf.zeros_like(bonuses)
     if added is not None:
         by_bonuses = tf.tensor_scatter_nd_add(by_positives * is_own, added.entries, by_added.concat())
-    return total, by_rows[:, :width], by_candidates, by_bonuses
+    return total, by_rows[:, :width], by_positives * queries, by_candidates, by_bonuses
 
 
 def _merged(candidates: Candidates, entries: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -316,14 +319,15 @@ def _merged(candidates: Candidates, entries: tf.Tensor) -> tuple[tf.Tensor, tf.T
     return bias, tf.ensure_shape(columns, entries.shape)
 
 
-def _places(ids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return [ids] int32, the position of each id in ascending order, and the number of ids equal to it.
+def _places(ids: tf.Tensor, wanted: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Return [ids] int32, the position of each id in ascending order; [wanted] the same, -1 for none, and the number of equal ids.
 
     Equal ids have equal positions; 32 bits compare faster than 64.
     """
     ascending = tf.sort(ids)
-    places = tf.searchsorted(ascending, ids, side="left")
-    return places, tf.searchsorted(ascending, ids, side="right") - places
+    of_wanted = tf.searchsorted(ascending, wanted, side="left")
+    equal = tf.searchsorted(ascending, wanted, side="right") - of_wanted
+    return tf.searchsorted(ascending, ids, side="left"), tf.where(equal > 0, of_wanted, -1), equal
 
 
 def _without_positive(
@@ -340,10 +344,12 @@ def _without_positive(
 
 
 def _shift(
-    queries: tf.Tensor, embeddings: tf.Tensor, bias: tf.Tensor, bonuses: tf.Tensor
+    queries: tf.Tensor, embeddings: Sequence[tf.Tensor], biases: Sequence[tf.Tensor], bonuses: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Return an amount to subtract from all logits, and whether it suffices, or each row needs its own maximum."""
-    bound = tf.reduce_max(tf.norm(queries, axis=1)) * tf.reduce_max(tf.norm(embeddings, axis=1))
+    longest = tf.reduce_max([tf.reduce_max(tf.norm(several, axis=1)) for several in embeddings])
+    bound = tf.reduce_max(tf.norm(queries, axis=1)) * longest
+    bias = tf.concat(biases, axis=0)
     highest, lowest = tf.reduce_max(bias), tf.reduce_min(tf.where(bias > NOTHING_LEFT, bias, tf.float32.max))
     if bonuses.shape[1]:
         bound += tf.reduce_max(tf.abs(bonuses))

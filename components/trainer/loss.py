@@ -61,7 +61,7 @@ class InBatchSoftmax(tf_keras.layers.Layer):
     - `logq_positive_left_out` leaves the positive, which was not sampled, uncorrected and out of the sampled set
       (Khrylchenko et al., "Correcting the LogQ Correction", RecSys 2025).
     - Uniform draws from the catalogue may join the columns (Yang et al., "Mixed Negative Sampling", WWW 2020); the expected
-      count is then that of the mixture.
+      count is then that of the mixture. Or they are the only columns: a softmax over a sample of the catalogue.
     - Columns with the id of the row's own item are left out (accidental hits).
     - A query's bonuses for items of its history are added to the inner products; see `components.trainer.repeats`.
     - The columns are those of all replicas, and a replica's loss is its rows' share of the mean over the global batch: the
@@ -77,6 +77,7 @@ class InBatchSoftmax(tf_keras.layers.Layer):
         block_rows: rows of the batch whose logits are in memory at once.
         strength: for `logq`, in [0, 1]: the factor of the log of the expected count.
         negatives_weight: for BSL; see `components.trainer.blocked_softmax`. None for the softmax.
+        in_batch: whether the other rows' items are negatives.
         top: gives some rows more weight; None for equal weights.
 
     Raises:
@@ -92,6 +93,7 @@ class InBatchSoftmax(tf_keras.layers.Layer):
         strength: float = 1.0,
         negatives_weight: float | None = None,
         top: Top | None = None,
+        in_batch: bool = True,
         name: str = "in_batch_softmax",
     ) -> None:
         super().__init__(name=name)
@@ -110,6 +112,7 @@ class InBatchSoftmax(tf_keras.layers.Layer):
         self.correction = correction
         self.negatives_weight = negatives_weight
         self.top = top
+        self.in_batch = in_batch
         self.strength = strength
         self.block_rows = block_rows
         self.log_temperature = self.add_weight(
@@ -140,7 +143,8 @@ class InBatchSoftmax(tf_keras.layers.Layer):
             queries: [batch, width] float, L2-normalised.
             items: [batch] positives of the queries, in their order.
             rewards: [batch] float, the paper's r_i.
-            uniform_items: [draws] items drawn uniformly from the catalogue, the same number on each replica.
+            uniform_items: [draws] items drawn uniformly from the catalogue, the same number on each replica. Needed where the
+                batch's own are no negatives.
             catalogue_size: the number of items they were drawn from.
             users: [batch] int64, the user of each positive: other positives of the same user are no negatives. None keeps them.
             repeats: of the queries; None for no bonuses.
@@ -149,38 +153,49 @@ class InBatchSoftmax(tf_keras.layers.Layer):
             Scalar float32.
 
         Raises:
-            ValueError: both users and repeats were given.
+            ValueError: both users and repeats were given, or there are no negatives.
         """
+        if uniform_items is None and not self.in_batch:
+            raise ValueError("expected uniform_items, received None: the batch's own items are no negatives")
         if users is not None and repeats is not None:
             raise ValueError("expected users or repeats, received both: copies of an item are of several users")
         batch = queries.shape[0] or tf.shape(queries)[0]
-        columns = _gathered(items)
-        if users is not None:
-            users = replicas.gather(users)
-        counts = columns.expected_counts
+        own = _whole(items)
+        several = [_gathered(own)] if self.in_batch else []
+        users = None if users is None else tf.cast(users, tf.int64)
+        users_of = [] if users is None or not self.in_batch else [replicas.gather(users)]
+        expected = 0.0
         if uniform_items is not None:
-            drawn = _gathered(uniform_items)
-            columns = Items(*(tf.concat(pair, axis=0) for pair in zip(columns, drawn, strict=True)))
-            draws = tf.cast(tf.shape(drawn.ids)[0], tf.float32)
-            if users is not None:  # a uniform draw belongs to no user, so it is a negative for all
-                nobody = tf.fill(tf.shape(drawn.ids), tf.constant(NOBODY, tf.int64))
-                users = tf.concat([tf.cast(users, tf.int64), nobody], axis=0)
-            counts = columns.expected_counts + draws / tf.cast(catalogue_size, tf.float32)
-        counts *= columns.boosts
-        bias = tf.zeros_like(counts) if self.correction == "none" else -self.strength * tf.math.log(counts)
+            drawn = _gathered(_whole(uniform_items))
+            several.append(drawn)
+            # A uniform draw belongs to no user, so it is a negative for all.
+            users_of.append(tf.fill(tf.shape(drawn.ids), tf.constant(NOBODY, tf.int64)))
+            expected = tf.cast(tf.shape(drawn.ids)[0], tf.float32) / tf.cast(catalogue_size, tf.float32)
+        columns = Items(*(tf.concat(parts, axis=0) for parts in zip(*several, strict=True)))
+
+        def counts(some: Items) -> tf.Tensor:
+            return (some.expected_counts * float(self.in_batch) + expected) * some.boosts
+
+        def candidates(some: Items, users: tf.Tensor | None) -> Candidates:
+            bias = (
+                tf.zeros_like(some.boosts) if self.correction == "none" else -self.strength * tf.math.log(counts(some))
+            )
+            return Candidates(some.embeddings, some.ids, bias, users, some.hidden)
+
         rewards = tf.cast(rewards, tf.float32)
         weighing = (rewards > 0.0) & tf.math.is_finite(rewards)
-        queries, positives = tf.cast(queries, tf.float32), replicas.first_row(batch) + tf.range(batch)
+        queries = tf.cast(queries, tf.float32)
         weights = tf.where(weighing, rewards, 0.0)
         if self.top is not None:
-            own_bonuses = (
-                0.0 if repeats is None else repeats.of(tf.where(items.hidden, tf.constant(HIDDEN, tf.int64), items.ids))
+            bonuses = (
+                0.0 if repeats is None else repeats.of(tf.where(own.hidden, tf.constant(HIDDEN, tf.int64), own.ids))
             )
-            weights *= _top_weights(queries, columns.embeddings, 1.0 / counts, positives, self.top, own_bonuses)
+            similarity = tf.reduce_sum(queries * own.embeddings, axis=1) + bonuses
+            weights *= _top_weights(queries, columns.embeddings, 1.0 / counts(columns), similarity, self.top)
         total = cross_entropy(
             queries,
-            Candidates(columns.embeddings, columns.ids, bias, users, columns.hidden),
-            positives=positives,
+            candidates(own, users),
+            candidates(columns, None if users is None else tf.concat(users_of, axis=0)),
             weights=weights,
             inverse_temperature=1.0 / self.temperature,
             positive_left_out=self.correction == "logq_positive_left_out",
@@ -195,29 +210,31 @@ def _top_weights(
     queries: tf.Tensor,
     embeddings: tf.Tensor,
     weights: tf.Tensor,
-    positives: tf.Tensor,
+    similarity: tf.Tensor,
     top: Top,
-    bonuses: tf.Tensor | float,
 ) -> tf.Tensor:
-    """Return [batch] float32; see `Top`."""
+    """Return [batch] float32, given the scores of the positives; see `Top`."""
     shares = (weights / tf.reduce_sum(weights))[:, tf.newaxis]
     mean = tf.linalg.matvec(queries, tf.reduce_sum(shares * embeddings, axis=0))
     products = tf.matmul(embeddings, shares * embeddings, transpose_a=True)
     variance = tf.reduce_sum(tf.matmul(queries, products) * queries, axis=1) - tf.square(mean)
     first = mean + tf.sqrt(tf.maximum(variance, 0.0)) * NormalDist().inv_cdf(1.0 - top.share)
-    similarity = tf.reduce_sum(queries * tf.gather(embeddings, positives), axis=1) + bonuses
     return tf.stop_gradient(tf.sigmoid((similarity - first) / top.temperature))
+
+
+def _whole(items: Items) -> Items:
+    """Give every item its own boost and flag, and float32 embeddings."""
+    shape = tf.shape(items.expected_counts)
+    return items._replace(
+        embeddings=tf.cast(items.embeddings, tf.float32),
+        boosts=tf.broadcast_to(items.boosts, shape),
+        hidden=tf.broadcast_to(items.hidden, shape),
+    )
 
 
 def _gathered(items: Items) -> Items:
     """Gather a replica's items to those of all replicas."""
-    return Items(
-        replicas.gather(tf.cast(items.embeddings, tf.float32)),
-        replicas.gather(items.ids),
-        replicas.gather(items.expected_counts),
-        replicas.gather(tf.broadcast_to(items.boosts, tf.shape(items.expected_counts))),
-        # As numbers: TensorFlow does not gather booleans.
-        tf.cast(
-            replicas.gather(tf.cast(tf.broadcast_to(items.hidden, tf.shape(items.expected_counts)), tf.int32)), tf.bool
-        ),
-    )
+    # As numbers: TensorFlow does not gather booleans.
+    gathered = map(replicas.gather, items._replace(hidden=tf.cast(items.hidden, tf.int32)))
+    columns = Items(*gathered)
+    return columns._replace(hidden=tf.cast(columns.hidden, tf.bool))

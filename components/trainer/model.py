@@ -150,6 +150,7 @@ def build_model(
         softmax.strength,
         softmax.negatives_weight,
         Top(softmax.top_share, softmax.top_temperature) if softmax.top_share else None,
+        softmax.in_batch_negatives,
     )
     estimator = FrequencyEstimator(
         frequency.buckets, frequency.hashes, frequency.alpha, frequency.initial_gap, frequency.counting, settings.seed

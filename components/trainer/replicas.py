@@ -29,14 +29,6 @@ def gather(rows: tf.Tensor) -> tf.Tensor:
     return tf.ensure_shape(context.all_gather(rows, axis=0), [first, *rows.shape[1:]])
 
 
-def first_row(rows: int | tf.Tensor) -> int | tf.Tensor:
-    """Return the position of this replica's first row among all gathered rows, if each replica has `rows`."""
-    context = tf.distribute.get_replica_context()
-    if context is None or count() == 1:
-        return 0
-    return tf.cast(context.replica_id_in_sync_group, tf.int32) * rows
-
-
 class Turns:
     """Serialises changes of a state that the workers of parameter servers share.
 

@@ -40,6 +40,9 @@ class SoftmaxSettings(Declaration):
         learn_temperature: whether to train it, starting from that value.
         uniform_negatives: the number of items, drawn uniformly from the catalogue's seen items, that are added to each batch as
             negatives; they show the model items that are rare in the stream. 0 for none; the batch size is a good first choice.
+        in_batch_negatives: whether the batch's other items are negatives. Without them the loss is that of a sample of the
+            catalogue, which nothing corrects and popular items profit from; with `negatives_weight: 1`, published matrix
+            factorisations'.
         block_rows: rows of the batch whose logits are in memory at once; fewer take less memory, about 4 bytes per row and
             column.
         strength: for `logq`, in [0, 1]: the factor of log Q before it is subtracted. 1 is the paper's, and has the best recall;
@@ -59,6 +62,7 @@ class SoftmaxSettings(Declaration):
     temperature: PositiveFloat = 0.05
     learn_temperature: bool = False
     uniform_negatives: NonNegativeInt = 0
+    in_batch_negatives: bool = True
     block_rows: PositiveInt = 512
     strength: float = Field(default=1.0, ge=0.0, le=1.0)
     negatives_weight: PositiveFloat | None = None
@@ -75,6 +79,8 @@ class SoftmaxSettings(Declaration):
         if self.negatives_weight is not None and self.correction == "logq_positive_left_out":
             reason = "expected correction logq or none: logq_positive_left_out has a weight of its own"
             raise FaultsError([(("negatives_weight",), reason)])
+        if not self.in_batch_negatives and not self.uniform_negatives:
+            raise FaultsError([(("uniform_negatives",), "expected at least 1 without in_batch_negatives, received 0")])
         return self
 
 

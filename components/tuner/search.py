@@ -266,9 +266,11 @@ class Search:
                 ends = min(low, float(current[name])), max(high, float(current[name]))
                 values[name] = trial.suggest_float(name, *ends, log=by_logarithm)
         if NEGATIVES in current:
-            values[NEGATIVES] = trial.suggest_categorical(
-                NEGATIVES, sorted({*settings.uniform_negatives, self._trainer.softmax.uniform_negatives})
-            )
+            softmax = self._trainer.softmax
+            several = {*settings.uniform_negatives, softmax.uniform_negatives}
+            if not softmax.in_batch_negatives:
+                several -= {0}
+            values[NEGATIVES] = trial.suggest_categorical(NEGATIVES, sorted(several))
         if LAYERS in current:
             configured = {(*self._trainer.towers.query[:-1],), (*self._trainer.towers.item[:-1],)}
             others = [layers for layers in settings.layers if configured != {layers}]

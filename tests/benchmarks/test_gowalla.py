@@ -79,10 +79,13 @@ def test_a_tenth_of_each_users_items_is_left_out_and_nothing_is_lost() -> None:
 
 def test_an_epoch_has_every_interaction_once() -> None:
     whole = matrix([1, 1, 0, 1], [0, 1, 1, 0], [0, 0, 0, 1])
-    batches = [batch.interactions for batch in Inputs(whole, seed=0).batches(1)]
+    of_epoch = list(Inputs(whole, seed=0, draws=50).batches(1))
+    batches = [batch.interactions for batch in of_epoch]
     pairs = [(int(batch[USER][0]), int(batch[ITEM][0])) for batch in batches]
     assert sorted(pairs) == [(0, 0), (0, 1), (0, 3), (1, 1), (1, 2), (2, 3)]
     assert [int(batch[CANDIDATE_ID][0]) for batch in batches] == [item for _, item in pairs]
+    drawn = [batch.uniform_items[ITEM].numpy().tolist() for batch in of_epoch]
+    assert all(set(of_batch) == {0, 1, 2, 3} for of_batch in drawn) and drawn[0] != drawn[1]
 
 
 def test_ids_may_be_any_words_and_be_there_twice(tmp_path: Path) -> None:

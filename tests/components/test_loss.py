@@ -1,7 +1,7 @@
 """The retrieval loss: worked examples of every form, its gradients against the definition, and what must not break it."""
 
 from collections.abc import Callable
-from math import log
+from math import exp, log
 from typing import Any
 
 import numpy as np
@@ -67,6 +67,35 @@ def test_mixed_negatives() -> None:
     # Without correction the column joins as it is: 4 of 7 and 6 of 12.
     found = loss_of("none", uniform_items=drawn, catalogue_size=4)
     assert found == pytest.approx((log(7 / 4) + 0.5 * log(12 / 6)) / 3, rel=1e-5)
+
+
+def test_uniform_negatives_alone() -> None:
+    queries, items = embeddings(ODDS)
+    _, uniform = embeddings(UNIFORM_ODDS)
+    drawn = Items(uniform, tf.constant([6], tf.int64), tf.constant(UNIFORM_COUNT))
+
+    def loss(first_id: int = 7, **arguments: Any) -> float:
+        own = Items(items, tf.constant([first_id, 8, 9], tf.int64), tf.constant(COUNTS))
+        layer = InBatchSoftmax("logq", TEMPERATURE, block_rows=2, in_batch=False, **arguments)
+        return float(layer(queries, own, tf.constant(REWARDS), drawn, catalogue_size=4))
+
+    # The own and the drawn alone: 4 of 5 and 6 of 8. All have the same count, whatever the stream's.
+    assert loss() == pytest.approx((log(5 / 4) + 0.5 * log(8 / 6)) / 3, rel=1e-5)
+    # The negatives alone in the sum: 1 over 4, 2 over 6.
+    assert loss(negatives_weight=1.0) == pytest.approx((log(1 / 4) + 0.5 * log(2 / 6)) / 3, rel=1e-5)
+    # The drawn is the first row's own: it has no negatives left.
+    assert loss(first_id=6) == pytest.approx(0.5 * log(8 / 6) / 3, rel=1e-5)
+    # The first half of the catalogue starts at the mean of the scores over it, 0 of one draw's; its variance is 0: log odds / 2.
+    weights = [1 / (1 + exp(-TEMPERATURE * log(odds / drawn) / 0.3)) for odds, drawn in ((4, 1), (6, 2))]
+    expected = (weights[0] * log(5 / 4) + 0.5 * weights[1] * log(8 / 6)) / 3
+    assert loss(top=Top(share=0.5, temperature=0.3)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_loss_without_negatives_is_refused() -> None:
+    queries, items = embeddings(ODDS)
+    own = Items(items, tf.constant([7, 8, 9], tf.int64), tf.constant(COUNTS))
+    with pytest.raises(ValueError, match="expected uniform_items, received None"):
+        InBatchSoftmax(in_batch=False)(queries, own, tf.constant(REWARDS))
 
 
 def test_strength_is_the_factor_of_log_q() -> None:
@@ -217,13 +246,14 @@ def definition(
 @given(
     seed=st.integers(0, 2**32 - 1),
     rows=st.integers(1, 20),
-    more_columns=st.integers(0, 10),
+    more_columns=st.integers(1, 10),
     distinct=st.integers(2, 40),
     block=st.integers(1, 25),
     temperature=st.sampled_from([1.0, 0.05, 0.004]),  # the last has logits that exp() cannot take as they are
     left_out=st.booleans(),
     negatives_weight=st.sampled_from([None, None, 1.0, 1.4]),
     some_users=st.sampled_from([None, 3, 100]),
+    apart=st.booleans(),
 )
 def test_value_and_gradients_are_those_of_the_definition(
     seed: int,
@@ -235,8 +265,9 @@ def test_value_and_gradients_are_those_of_the_definition(
     left_out: bool,
     negatives_weight: float | None,
     some_users: int | None,
+    apart: bool,
 ) -> None:
-    left_out &= negatives_weight is None
+    left_out &= negatives_weight is None and not apart  # whose sum depends on the number of columns
     random = np.random.default_rng(seed)
     columns = rows + more_columns
     queries = tf.Variable(tf.math.l2_normalize(random.normal(size=(rows, 6)).astype(np.float32), axis=1))
@@ -244,17 +275,38 @@ def test_value_and_gradients_are_those_of_the_definition(
     scale = tf.Variable(1.0 / temperature)
     ids = tf.constant(random.integers(0, distinct, columns))
     bias = tf.constant(random.normal(2.0, 2.0, columns).astype(np.float32) + np.float32(2.0 - np.log(columns)))
-    positives = tf.constant(random.permutation(columns)[:rows].astype(np.int32))
+    positives = tf.constant(np.arange(rows) if apart else random.permutation(columns)[:rows], tf.int32)
     weights = tf.constant(random.random(rows).astype(np.float32))
     bias = tf.maximum(bias, -np.log(0.9 * columns))  # an expected count is below the number of columns
 
     users = None if some_users is None else tf.constant(random.integers(0, some_users, columns))
     candidates = Candidates(items, ids, bias, users)
 
-    losses: tuple[Callable[[], tf.Tensor], ...] = (
-        lambda: definition(queries, candidates, positives, weights, scale, left_out, negatives_weight),
-        lambda: cross_entropy(queries, candidates, positives, weights, scale, left_out, block, negatives_weight),
-    )
+    def own() -> Candidates:
+        return Candidates(*(None if part is None else tf.gather(part, positives) for part in candidates))
+
+    def columns_of(row: int) -> tuple[Candidates, tf.Tensor]:
+        """Where positives are no columns: a row's own as the last one."""
+        parts = (
+            None if whole is None else tf.concat([whole[rows:], mine[row : row + 1]], axis=0)
+            for whole, mine in zip(candidates, own(), strict=True)
+        )
+        return Candidates(*parts), tf.constant([columns - rows])
+
+    def defined() -> tf.Tensor:
+        if not apart:
+            return definition(queries, candidates, positives, weights, scale, left_out, negatives_weight)
+        of_rows = [
+            definition(queries[row : row + 1], *columns_of(row), weights[row : row + 1], scale, False, negatives_weight)
+            for row in range(rows)
+        ]
+        return tf.add_n(of_rows)
+
+    def blocked() -> tf.Tensor:
+        others = Candidates(*(part if part is None or not apart else part[rows:] for part in candidates))
+        return cross_entropy(queries, own(), others, weights, scale, left_out, block, negatives_weight)
+
+    losses: tuple[Callable[[], tf.Tensor], ...] = (defined, blocked)
     results = []
     for loss in losses:
         with tf.GradientTape() as tape:

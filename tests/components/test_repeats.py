@@ -126,8 +126,9 @@ def test_value_and_gradients_are_those_of_the_definition(form: str, scale: float
             candidates = Candidates(columns, tf.constant(names[of_items]), bias, None, tf.constant(hidden))
             repeats = Repeats(tf.constant(entries), tf.convert_to_tensor(bonuses))
             if blocked:
+                own = Candidates(*(None if part is None else tf.gather(part, positives) for part in candidates))
                 loss = cross_entropy(
-                    queries, candidates, positives, weights, inverse, block_rows=8, repeats=repeats, **arguments[form]
+                    queries, own, candidates, weights, inverse, block_rows=8, repeats=repeats, **arguments[form]
                 )
             else:
                 loss = definition(queries, candidates, positives, weights, inverse, repeats, form)

@@ -13,7 +13,7 @@ from components.trainer.loss import InBatchSoftmax, Items
 STEPS, BATCH, WIDTH, UNIFORM = 12, 16, 4, 6
 
 
-def steps_on(strategy: tf.distribute.Strategy) -> dict[str, Any]:
+def steps_on(strategy: tf.distribute.Strategy, in_batch: bool) -> dict[str, Any]:
     """Trains two embedding tables for a few steps with a strategy; each replica has its share of the same global batches.
 
     Returns:
@@ -26,7 +26,7 @@ def steps_on(strategy: tf.distribute.Strategy) -> dict[str, Any]:
     start = random.normal(size=(2, 20, WIDTH)).astype(np.float32)
     with strategy.scope():
         queries, items = (tf.Variable(tf.math.l2_normalize(part, axis=1)) for part in start)
-        loss = InBatchSoftmax("logq", 0.2, block_rows=3)
+        loss = InBatchSoftmax("logq", 0.2, block_rows=3, in_batch=in_batch)
         estimator = FrequencyEstimator(64, hashes=2)
 
     @tf.function
@@ -63,11 +63,6 @@ def steps_on(strategy: tf.distribute.Strategy) -> dict[str, Any]:
     }
 
 
-@pytest.fixture(scope="module")
-def one_device() -> dict[str, Any]:
-    return steps_on(tf.distribute.OneDeviceStrategy("/cpu:0"))
-
-
 def assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
     assert found["step"] == expected["step"] == STEPS
     np.testing.assert_allclose(found["estimates"], expected["estimates"], rtol=1e-6)
@@ -75,5 +70,7 @@ def assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
     np.testing.assert_allclose(found["weights"], expected["weights"], rtol=1e-4, atol=1e-5)
 
 
-def test_two_replicas_train_as_one_device(one_device: dict[str, Any]) -> None:
-    assert_same(steps_on(strategies.mirrored(("CPU:0", "CPU:1"))), one_device)
+@pytest.mark.parametrize("in_batch", [True, False])
+def test_two_replicas_train_as_one_device(in_batch: bool) -> None:
+    one_device = steps_on(tf.distribute.OneDeviceStrategy("/cpu:0"), in_batch)
+    assert_same(steps_on(strategies.mirrored(("CPU:0", "CPU:1")), in_batch), one_device)
