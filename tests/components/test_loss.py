@@ -319,6 +319,14 @@ def test_value_and_gradients_are_those_of_the_definition(
         )
 
 
+def test_a_positive_far_from_the_columns_does_not_overflow() -> None:
+    # log(exp(100) + exp(0)) - 100 is 0 in float32.
+    nothing = tf.zeros([1, 2])
+    own = Candidates(nothing, tf.constant([7], tf.int64), tf.constant([100.0]))
+    other = Candidates(nothing, tf.constant([8], tf.int64), tf.constant([0.0]))
+    assert float(cross_entropy(nothing, own, other, tf.ones([1]), tf.constant(1.0), False, 1)) == 0.0
+
+
 def test_xla_gives_the_same_loss() -> None:
     queries, items = embeddings(ODDS)
 

@@ -131,6 +131,12 @@ def test_the_whole_step_compiles_with_xla_and_does_the_same() -> None:
         np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=1e-3, atol=1e-5)
 
 
+def test_a_loss_without_negatives_is_refused() -> None:
+    softmax = {"in_batch_negatives": False, "uniform_negatives": 0}
+    with pytest.raises(ValidationError, match="expected at least 1 without in_batch_negatives, received 0"):
+        TrainerSettings.model_validate({**settings().model_dump(), "softmax": softmax})
+
+
 def test_uniform_draws_are_uniform() -> None:
     catalogue = {"item": tf.range(10, 20, dtype=tf.int64), CANDIDATE_ID: tf.range(10, dtype=tf.int64)}
     drawn = list(uniform_draws(catalogue, 500, seed=3).take(20).as_numpy_iterator())

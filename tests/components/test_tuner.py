@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import optuna
 import pytest
 import tensorflow as tf
 import tensorflow_transform as tft
@@ -12,7 +13,7 @@ from components.trainer.day import Places, TrainingDay
 from components.trainer.held_out import HeldOut
 from components.trainer.settings import TrainerSettings
 from components.tuner import search as searching
-from components.tuner.search import LEARNING_RATE, Search
+from components.tuner.search import LEARNING_RATE, NEGATIVES, Search
 from components.tuner.settings import TunerSettings
 from schemas.errors import UserError
 from schemas.features import CANDIDATE_ID, QUERY_ID, REWARD, TIMESTAMP, FeatureSpec
@@ -145,6 +146,21 @@ def test_a_learning_rate_that_teaches_nothing_is_left_for_one_that_does(
     assert len(gone_on._hits(whole.number, gain.epochs)) == (~held_out.chooses).sum()
     expected = {LEARNING_RATE: 1.0} | ({"trainer.catch_up.epochs": gain.epochs} if gain.epochs != 1 else {})
     assert gone_on.configured(whole.values, gain.epochs) == expected
+
+
+def test_negatives_of_the_catalogue_alone_are_not_tried_without_any(
+    day: TrainingDay, held_out: HeldOut, tmp_path: Path
+) -> None:
+    for in_batch, expected in ((True, (0, 256)), (False, (256,))):
+        softmax = TRAINER.softmax.model_copy(update={"in_batch_negatives": in_batch, "uniform_negatives": 256})
+        trainer = TRAINER.model_copy(update={"softmax": softmax})
+        tuner = SETTINGS.model_copy(update={"uniform_negatives": (0, 256)})
+        begun = Search(day, held_out, trainer, tuner, 4, tmp_path / str(in_batch))
+        trial = optuna.trial.FixedTrial({NEGATIVES: 256, LEARNING_RATE: 1.0})
+        begun._chosen(trial)  # type: ignore[arg-type]
+        distribution = trial.distributions[NEGATIVES]
+        assert isinstance(distribution, optuna.distributions.CategoricalDistribution)
+        assert distribution.choices == expected
 
 
 def test_halves_are_of_users_and_hits_are_those_of_exact_search(
