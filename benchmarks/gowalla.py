@@ -1,4 +1,4 @@
-"""A public yardstick: the project's towers, loss and estimator on a public split, beside what was published for it.
+"""A public yardstick: the project's towers, trainer and loss on a public split, beside what was published for it.
 
 The folder has `train.txt` and `test.txt`; a line is a user and the user's items, separated by blanks. A query is a user's id and an
 item is its id, each with a row of its own, as in the published matrix factorisation. Nothing but train says anything of them, and
@@ -45,7 +45,7 @@ TRAIN, TEST = "train.txt", "test.txt"
 LEFT_OUT = 0.1  # of each user's items, to choose by
 WIDTH = 64  # the published models'
 TEMPERATURE = 0.1  # the published softmax's
-EPOCHS, EVERY, PATIENCE = 60, 2, 5  # at most; between two readings of what was left out; of them without a better one
+EPOCHS, EVERY, PATIENCE = 200, 2, 5  # at most; between two readings of what was left out; of them without a better one
 LEARNING_RATE = 0.7
 ADAGRAD_START = 6.4e-6  # over the width: a gradient has as much less in each of its values as it has more of them
 USER, ITEM = "user", "item"

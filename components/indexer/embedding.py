@@ -1,5 +1,6 @@
 """Embeds the whole catalogue to identical files, whatever the runner and its number of workers."""
 
+import heapq
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -161,9 +162,9 @@ class EmbedSomeQueries(beam.PTransform):
         """Override of Beam's method."""
         return (
             pipeline
-            | "InteractionFiles" >> beam.Create(self._interactions)
-            | "ReadInteractions" >> beam.io.ReadAllFromTFRecord()
-            | "Digest" >> beam.Map(lambda example: (digest(example, 16), example))
+            | "InteractionFiles" >> beam.Create(matching_paths(self._interactions))
+            | "Spread" >> beam.Reshuffle()
+            | "SomeOfFile" >> beam.FlatMap(_smallest, self._count)
             | "Some" >> beam.combiners.Top.Smallest(self._count)
             | "EmbedQueries" >> beam.Map(_embed_queries, self._tower, self._path)
         )
@@ -203,6 +204,12 @@ def _embed_partition(
     partition, items = element
     ordered = sorted(item for item in items if item)
     files.write_partition(folder, partition, partitions, width, _embedded(ordered, tower))
+
+
+def _smallest(path: str, count: int) -> list[Item]:
+    """Return the examples of a file with the smallest digests, after these."""
+    examples = (example for several in read_serialized([path]) for example in several)
+    return heapq.nsmallest(count, ((digest(example, 16), example) for example in examples))
 
 
 def _embed_queries(chosen: list[Item], tower: LoadedTower, path: str) -> None:

@@ -20,13 +20,14 @@ from tfx.types import standard_artifacts
 
 from components import recorded
 from components.artifacts import ItemIndex, Retriever
+from components.digests import digest
 from components.indexer import embedding, faiss_index, files
 from components.indexer.component import IndexerExecutor
-from components.indexer.embedding import EmbedCatalogue, LoadedTower
+from components.indexer.embedding import EmbedCatalogue, EmbedSomeQueries, LoadedTower
 from components.indexer.settings import IndexerSettings, Plan
 from components.pusher import object_store  # registers file systems
 from ndr_client.merging import merged
-from ndr_client.served import ITEM_TOWER
+from ndr_client.served import ITEM_TOWER, QUERY_TOWER
 from schemas.errors import UserError
 from schemas.features import CANDIDATE_ID, FeatureSpec
 from tests.components.exported import export
@@ -169,6 +170,20 @@ def test_a_partition_without_items_is_written_too(
     written = embed(catalogue, tower_of(model), tmp_path / "index")
     assert len(written) > 2
     assert files.read(str(tmp_path / "index")).ids == item_ids(2)
+
+
+def test_queries_to_tune_by_are_those_with_the_smallest_digests_of_all_files(
+    model: types.Artifact, tmp_path: Path
+) -> None:
+    # By hand: the five smallest of thirty digests, in their order, whichever of three files they are in.
+    queries = [query(item) for item in item_ids(30)]
+    interactions = write_catalogue(tmp_path / "interactions", queries)
+    tower = f"{model.uri}/Format-Serving/{QUERY_TOWER}"
+    with beam.Pipeline() as pipeline:
+        path = str(tmp_path / "queries.npy")
+        _ = pipeline | EmbedSomeQueries([f"{interactions.uri}/Split-catalogue/*"], 5, tower, path)
+    expected = LoadedTower(tower).embed(sorted(queries, key=lambda each: digest(each, 16))[:5])
+    assert np.load(path).tolist() == expected.tolist()
 
 
 def test_an_item_whose_embedding_is_not_finite_is_named(model: types.Artifact, tmp_path: Path) -> None:
