@@ -156,9 +156,9 @@ ENGINES = [
 ]
 
 
-def work_long(started: str) -> None:
+def work_long(number: int, started: Path) -> None:
     """As a step's work in a worker, that takes long; writes the worker's process to a file once it has begun."""
-    aside = Path(f"{started}.aside")
+    aside = Path(f"{started}.{number}")
     aside.write_text(str(os.getpid()))
     aside.rename(started)
     time.sleep(600)

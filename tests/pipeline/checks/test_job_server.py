@@ -177,7 +177,8 @@ def _kill_in_the_middle(settings: RunnerSettings, started: Path, words: str, pro
         job_server.faults(settings),
         beam.Pipeline(options=PipelineOptions(settings.arguments)) as pipeline,
     ):
-        _ = pipeline | beam.Create([str(started)]) | beam.Reshuffle() | beam.Map(work_long)
+        # So many that whoever is killed has some of them: an engine does not miss a machine that has done its part.
+        _ = pipeline | beam.Create(range(30)) | beam.Reshuffle() | beam.Map(work_long, started)
     killer.join()
 
 
