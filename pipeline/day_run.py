@@ -1,7 +1,10 @@
 """One day's run, shared by both runners: a loop on this machine, or a pod a node."""
 
+import ctypes
+import platform
 from datetime import date
 
+import pyarrow as pa
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 from apache_beam.runners.runner import create_runner
 from ml_metadata.proto import metadata_store_pb2 as mlmd
@@ -114,6 +117,14 @@ def launch(compiled: pipeline_pb2.Pipeline, name: str, to: mlmd.ConnectionConfig
         executor_spec=runner_utils.extract_executor_spec(deployment, name),
         custom_driver_spec=runner_utils.extract_custom_driver_spec(deployment, name),
     ).launch()
+    release_memory()
+
+
+def release_memory() -> None:
+    """Return what the allocators keep of a step's memory to the operating system: the next step of the process needs its own."""
+    pa.default_memory_pool().release_unused()
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def clear_outputs(compiled: pipeline_pb2.Pipeline, name: str, execution: int) -> None:

@@ -1,12 +1,9 @@
 """Runs the pipeline on this machine, step by step, through TFX's own launcher."""
 
-import ctypes
-import platform
 import time
 from collections.abc import Callable
 from datetime import date
 
-import pyarrow as pa
 from tfx.proto.orchestration import pipeline_pb2
 
 from pipeline import day_run
@@ -77,14 +74,6 @@ def _run(
             records.note_fault(run_id, f"{name}: {error}")
             raise
         ended(records.run(run_id).steps[-1], time.monotonic() - begun)
-        release_memory()
         if refreshing.note_if_unchanged(name, run_id, records):
             break
     return records.run(run_id), True
-
-
-def release_memory() -> None:
-    """Return what the allocators keep of a step's memory to the operating system, so that the next step's peak is its own."""
-    pa.default_memory_pool().release_unused()
-    if platform.libc_ver()[0] == "glibc":
-        ctypes.CDLL(None).malloc_trim(0)
