@@ -2,7 +2,7 @@
 
 The folder has `train.txt` and `test.txt`; a line is a user and the user's items, separated by blanks. A query is a user's id and an
 item is its id, each with a row of its own, as in the published matrix factorisation. Nothing but train says anything of them, and
-the order of a line means nothing.
+the order of a line means nothing. As there, the items that the user has in train are no negatives.
 
 The number of epochs is chosen by Recall@20 on a tenth of each user's items in train, drawn at random, which is left out of it for
 that. Then a model is trained on all of train with what was chosen, and judged by test. The protocol is the papers': all items that
@@ -36,8 +36,9 @@ from components.trainer.settings import TrainerSettings
 from components.trainer.state import TrainingState
 from components.trainer.strategies import one_device
 from components.trainer.training import Training, train
+from components.transform.missing import NO_ITEM
 from schemas.errors import UserError
-from schemas.features import CANDIDATE_ID, REWARD, FeatureSpec
+from schemas.features import CANDIDATE_ID, FINGERPRINT_SUFFIX, REWARD, FeatureSpec
 
 K = 20
 FOLDER = Path("var/data/gowalla")
@@ -48,7 +49,8 @@ TEMPERATURE = 0.1  # the published softmax's
 EPOCHS, EVERY, PATIENCE = 200, 2, 5  # at most; between two readings of what was left out; of them without a better one
 LEARNING_RATE = 0.7
 ADAGRAD_START = 6.4e-6  # over the width: a gradient has as much less in each of its values as it has more of them
-USER, ITEM = "user", "item"
+USER, ITEM, HAS = "user", "item", "has"
+MOST = 128  # of a user's items that are no negatives; drawn at random from those of users who have more
 CHUNK = 8192  # rows that are embedded at once
 Z = 1.96  # of a 95 % interval
 
@@ -162,6 +164,7 @@ class Inputs:
         self.matrix = matrix
         self._random = np.random.default_rng(seed)
         self._draws = draws
+        self._has = tf.constant(self._items_of_users())
 
     def batches(self, size: int) -> tf.data.Dataset:
         """Return an epoch's shuffled batches."""
@@ -171,7 +174,18 @@ class Inputs:
         catalogue = {name: tf.range(self.matrix.shape[1], dtype=tf.int64) for name in (ITEM, CANDIDATE_ID)}
         drawn = uniform_draws(catalogue, self._draws, int(self._random.integers(2**31)))
         batches = tf.data.Dataset.from_tensor_slices(rows).batch(size, drop_remainder=True)
-        return with_uniform_items(batches, drawn)
+        return with_uniform_items(batches.map(self._with_items), drawn)
+
+    def _with_items(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        return {**batch, HAS + FINGERPRINT_SUFFIX: tf.gather(self._has, batch[USER])}
+
+    def _items_of_users(self) -> NDArray[np.int64]:
+        """Return [users, MOST] items that each user has."""
+        found = np.full((self.matrix.shape[0], MOST), NO_ITEM, np.int64)
+        for user, of_user in enumerate(np.split(self.matrix.indices, self.matrix.indptr[1:-1])):
+            drawn = self._random.permutation(of_user)[:MOST]
+            found[user, : len(drawn)] = drawn
+        return found
 
 
 def feature_spec(width: int) -> FeatureSpec:
@@ -181,14 +195,17 @@ def feature_spec(width: int) -> FeatureSpec:
             "interactions": {"user": "user", "item": "item", "time": "none"},
             "catalogue": {"item": "item"},
             "tables": {name: {"width": width, "hash_buckets": 1} for name in (USER, ITEM)},
-            "query": {USER: {"kind": "id", "table": USER}},
+            "query": {
+                USER: {"kind": "id", "table": USER},
+                HAS: {"kind": "history", "table": ITEM, "last": MOST, "encoder": "none", "negatives": False},
+            },
             "item": {ITEM: {"kind": "id", "table": ITEM}},
         }
     )
 
 
-def settings(options: argparse.Namespace) -> TrainerSettings:
-    """Return the trainer's settings."""
+def settings(options: argparse.Namespace, items: int) -> TrainerSettings:
+    """Return the trainer's settings for a number of items."""
     return TrainerSettings.model_validate(
         {
             "towers": {"query": [options.width], "item": [options.width]},
@@ -200,6 +217,8 @@ def settings(options: argparse.Namespace) -> TrainerSettings:
                 "negatives_weight": options.negatives_weight,
                 "uniform_negatives": options.draws,
                 "in_batch_negatives": False,
+                "top_share": min(K / items, 0.5),
+                "top_temperature": options.top_temperature,
             },
             "seed": options.seed,
         }
@@ -283,7 +302,8 @@ def choose(matrix: Matrix, options: argparse.Namespace) -> tuple[int, dict[int, 
         raise UserError(f"No user has two items in {TRAIN}, of which one could be left out to choose by.")
     recalls: dict[int, float] = {}
     best = 0
-    for epoch, model in enumerate(fit(Inputs(kept, options.seed, options.draws), settings(options), options.epochs), 1):
+    trainer = settings(options, matrix.shape[1])
+    for epoch, model in enumerate(fit(Inputs(kept, options.seed, options.draws), trainer, options.epochs), 1):
         if epoch % EVERY and epoch < options.epochs:
             continue
         recalls[epoch] = judge(model, kept, left_out).recall
@@ -329,9 +349,10 @@ def run(options: argparse.Namespace) -> None:
         return
     begun = time.monotonic()
     split = read(options.folder)
+    trainer = settings(options, split.train.shape[1])
     epochs, recalls = choose(split.train, options)
     say(f"chosen: {epochs} epochs; now all of train")
-    *_, model = fit(Inputs(split.train, options.seed, options.draws), settings(options), epochs)
+    *_, model = fit(Inputs(split.train, options.seed, options.draws), trainer, epochs)
     ours = judge(model, split.train, split.test)
     seconds = time.monotonic() - begun
     rows = {f"ours, width {options.width}": ours, "popularity": popularity(split.train, split.test)}
@@ -342,7 +363,7 @@ def run(options: argparse.Namespace) -> None:
         {
             "folder": str(options.folder),
             "counts": counts,
-            "trainer": settings(options).model_dump(mode="json"),
+            "trainer": trainer.model_dump(mode="json"),
             "epochs": epochs,
         },
         {
@@ -377,6 +398,7 @@ def main() -> None:
     arguments.add_argument("--seed", type=int, default=0)
     arguments.add_argument("--draws", type=positive_int, default=1024, help="uniform negatives of a batch")
     arguments.add_argument("--negatives-weight", type=positive, default=1.0, help="trainer.softmax.negatives_weight")
+    arguments.add_argument("--top-temperature", type=positive, default=0.5, help="trainer.softmax.top_temperature")
     try:
         run(arguments.parse_args())
     except UserError as error:

@@ -44,6 +44,7 @@ import typer
 
 from components.unused import leave_out
 from pipeline.checks import rights
+from pipeline.loading import loading
 from pipeline.monitoring.missed import DAYS_BACK, MAKE_UP_DAYS
 from schemas.errors import DataError, PassingError, Status, UserError
 from schemas.visible import visible
@@ -278,14 +279,15 @@ def _end(config: "Config", run_id: str) -> None:
 
 
 def _run_node(config: "Config", day: date, run_id: str, node: str) -> None:
-    from ml_metadata.proto import metadata_store_pb2 as mlmd
+    with loading():
+        from ml_metadata.proto import metadata_store_pb2 as mlmd
 
-    from pipeline import day_run
-    from pipeline.checks import job_server
-    from pipeline.monitoring import metrics
-    from pipeline.records import PASSED_OVER, Records, connection
-    from pipeline.refresh import refreshing
-    from pipeline.refresh import run as refresh_run
+        from pipeline import day_run
+        from pipeline.checks import job_server
+        from pipeline.monitoring import metrics
+        from pipeline.records import PASSED_OVER, Records, connection
+        from pipeline.refresh import refreshing
+        from pipeline.refresh import run as refresh_run
 
     records = Records(connection(config))
     run = records.run(run_id)

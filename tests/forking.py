@@ -18,6 +18,7 @@ A fault is `MOMENT:VALUE`:
     stopped:NODE    not killed: stopped before a step, to be continued by whoever asked for it
 """
 
+import gc
 import importlib
 import json
 import os
@@ -165,6 +166,7 @@ def run(request: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     assert local
+    gc.freeze()
     answers = os.fdopen(os.dup(1), "w")
     for line in sys.stdin:
         request = json.loads(line)

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from components.trainer.repeats import Repeats
+from components.transform.missing import NO_ITEM
 
 # A row's exponentials must neither overflow when summed (float32 ends at e^88) nor all underflow (at e^-87).
 LARGEST_EXPONENT = 60.0
@@ -53,11 +54,13 @@ def cross_entropy(
     block_rows: int,
     negatives_weight: float | None = None,
     repeats: Repeats | None = None,
+    taken: tf.Tensor | None = None,
 ) -> tf.Tensor:
     """Compute the weighted sum of the rows' cross-entropies; differentiable once.
 
-    With logits s_ij = <u_i, v_j> * inverse_temperature, and C_i row i's positive p and the columns without its accidental hits and,
-    if columns have users, without other columns of the row's user; whether p is a column too makes no difference:
+    With logits s_ij = <u_i, v_j> * inverse_temperature, and C_i row i's positive p and the columns without its accidental hits,
+    without the items that it has taken and, if columns have users, without other columns of the row's user; whether p is a column
+    too makes no difference:
 
     - with the positive in the softmax (paper, section 3):
       loss_i = log sum_{j in C_i} exp(s_ij + bias_j) - s_ip - bias_p.
@@ -69,9 +72,9 @@ def cross_entropy(
       loss_i = w * log sum_{j in C_i - p} exp(s_ij + bias_j) - s_ip - bias_p.
 
     A row without negatives has loss 0. With repeats, <u_i, v_j> is increased by row i's bonus for the item of column j, unless the
-    item's id is hidden there: then it stands for a new item, which is in no history. All other copies of an item in the batch are
-    merged into the first of them, with the weight of all: the towers give them equal embeddings, apart from random
-    dropout.
+    item's id is hidden there: then it stands for a new item, which is in no history, and which nobody has taken. With repeats or
+    taken items, all other copies of an item in the batch are merged into the first of them, with the weight of all: the towers give
+    them equal embeddings, apart from random dropout.
 
     Args:
         queries: [queries, width] float32.
@@ -84,6 +87,8 @@ def cross_entropy(
         negatives_weight: w of the third loss; None for one of the others.
         repeats: the rows' bonuses for some items; None for none. Cannot be combined with the columns' users, because copies of an
             item belong to several users.
+        taken: [queries, entries] int64, ids of items that are no negatives of the query, though its positive may be one of them;
+            NO_ITEM for none. None for no such items. Cannot be combined with the columns' users either.
 
     Returns:
         Scalar float32.
@@ -100,6 +105,7 @@ def cross_entropy(
             block_rows,
             negatives_weight,
             repeats and Repeats(repeats.ids, bonuses * scale),
+            taken,
         )
 
         def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -127,7 +133,7 @@ class _Rows(NamedTuple):
         places: [rows] int32, those of the columns with the positive's id; -1 for none.
         users: [rows] int32, the same of its user; without users all the same.
         biases: [rows] float32, of the positives.
-        negatives: [rows] float32, the number of columns without the positive's id.
+        negatives: [rows] float32, the number of columns without the positive's id and the taken ones.
         weights: [rows] float32.
         bonuses: [rows] float32, the row's bonus for its positive, multiplied by the inverse temperature.
     """
@@ -153,32 +159,34 @@ class _Rows(NamedTuple):
 
 
 class _Added(NamedTuple):
-    """Bonuses added to logits: the repeats whose item has a column, often one in four.
+    """Numbers added to logits: those of the entries whose item has a column, often one in four.
 
     Attributes:
         entries: [added, 2] int64, the row and the position in it of each entry, by row.
         columns: [added] int32.
-        bonuses: [added] float32, multiplied by the inverse temperature.
+        numbers: [added] float32, bonuses multiplied by the inverse temperature.
         starts: [blocks + 1] int32, the first entry of each block.
     """
 
     entries: tf.Tensor
     columns: tf.Tensor
-    bonuses: tf.Tensor
+    numbers: tf.Tensor
     starts: tf.Tensor
 
     @classmethod
-    def of(cls, repeats: Repeats, columns: tf.Tensor, blocks: int | tf.Tensor, block: int) -> "_Added":
-        """Select from [rows, entries] repeats those with a column; `columns` has the same shape, -1 for none."""
+    def of(cls, numbers: tf.Tensor, columns: tf.Tensor, blocks: int | tf.Tensor, block: int) -> "_Added":
+        """Select from [rows, entries] numbers those with a column; `columns` has the same shape, -1 for none."""
         entries = tf.where(columns >= 0)
         starts = tf.searchsorted(entries[:, 0], tf.cast(tf.range(blocks + 1) * block, tf.int64))
-        return cls(entries, tf.gather_nd(columns, entries), tf.gather_nd(repeats.bonuses, entries), starts)
+        return cls(entries, tf.gather_nd(columns, entries), tf.gather_nd(numbers, entries), starts)
 
-    def block(self, number: tf.Tensor, block: int) -> tuple[tf.Tensor, tf.Tensor]:
-        """Return a block's positions in its [rows, columns], [added, 2] int32, and the bonuses there."""
+    def to(self, logits: tf.Tensor, number: tf.Tensor, block: int) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return a block's [rows, columns] logits with the numbers added, and where they were, [added, 2] int32."""
         chosen = slice(self.starts[number], self.starts[number + 1])
         rows = tf.cast(self.entries[chosen, 0], tf.int32) - number * block
-        return tf.stack([rows, self.columns[chosen]], axis=1), self.bonuses[chosen]
+        at = tf.stack([rows, self.columns[chosen]], axis=1)
+        # In place, unlike `tf.tensor_scatter_nd_add`: copying a block costs as much as all the rest of this.
+        return tf.raw_ops.ScatterNdNonAliasingAdd(input=logits, indices=at, updates=self.numbers[chosen]), at
 
 
 def _forward_and_backward(
@@ -190,6 +198,7 @@ def _forward_and_backward(
     block_rows: int,
     negatives_weight: float | None,
     repeats: Repeats | None,
+    taken: tf.Tensor | None,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
     """Compute the loss, and its gradients by the queries, the positives, the candidates and the bonuses.
 
@@ -203,20 +212,29 @@ def _forward_and_backward(
     users, own_users = tf.zeros_like(places), tf.zeros_like(own_places)
     if candidates.users is not None:
         users, own_users, _ = _places(candidates.users, positives.users)
-    bias, bonuses, own_bonuses, added = candidates.bias, tf.zeros([count, 0]), tf.zeros([count]), None
-    if repeats is not None:
-        bias, of_entries = _merged(candidates, repeats.ids)
-        bonuses, added = repeats.bonuses, _Added.of(repeats, of_entries, blocks, block)
+    negatives = tf.cast(columns - equal, tf.float32)
+    bias, bonuses, own_bonuses, added, left = candidates.bias, tf.zeros([count, 0]), tf.zeros([count]), None, None
+    merged = None if repeats is None and taken is None else _Merged.of(candidates)
+    if merged is not None:
+        bias = merged.bias
+    if merged is not None and repeats is not None:
+        bonuses, added = repeats.bonuses, _Added.of(repeats.bonuses, merged.columns(repeats.ids), blocks, block)
         own_ids = tf.where(positives.hidden, tf.constant(HIDDEN, tf.int64), positives.ids)
         is_own = tf.cast(repeats.ids == own_ids[:, tf.newaxis], tf.float32)
         own_bonuses = tf.reduce_sum(is_own * bonuses, axis=1)
+    if merged is not None and taken is not None:
+        of_taken = merged.columns(_once(taken, positives.ids))
+        negatives -= tf.reduce_sum(
+            tf.where(of_taken >= 0, tf.gather(merged.copies, tf.maximum(of_taken, 0)), 0.0), axis=1
+        )
+        left = _Added.of(tf.fill(tf.shape(of_taken), NOTHING_LEFT), of_taken, blocks, block)
     rows = _Rows(
         queries=queries,
         positive_embeddings=positives.embeddings,
         places=own_places,
         users=own_users,
         biases=positives.bias,
-        negatives=tf.cast(columns - equal, tf.float32),
+        negatives=negatives,
         weights=weights,
         bonuses=own_bonuses,
     ).in_blocks(blocks, block)
@@ -236,10 +254,10 @@ def _forward_and_backward(
         logits = tf.matmul(_with_ones(of_block.queries), biased, transpose_b=True)
         similarity = tf.reduce_sum(of_block.queries * of_block.positive_embeddings, axis=1)
         if added is not None:
-            at, of_added = added.block(number, block)
-            # In place, unlike `tf.tensor_scatter_nd_add`: copying a block costs as much as all the rest of this.
-            logits = tf.raw_ops.ScatterNdNonAliasingAdd(input=logits, indices=at, updates=of_added)
+            logits, at = added.to(logits, number, block)
             similarity += of_block.bonuses
+        if left is not None:
+            logits, _ = left.to(logits, number, block)
         logits = tf.where(left_out, tf.float32.min, logits)
         corrected = similarity + of_block.biases - shift
         # Without the positive in the sum, all negatives may be too small to be added up.
@@ -291,32 +309,52 @@ def _forward_and_backward(
     return total, by_rows[:, :width], by_positives * queries, by_candidates, by_bonuses
 
 
-def _merged(candidates: Candidates, entries: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Merge an item's copies into one column, except copies without its id.
+class _Merged(NamedTuple):
+    """The columns with an item's copies merged into one, except copies without its id.
 
     With separate copies, a history with a popular item would have to find hundreds of columns in every row.
 
-    Args:
-        candidates: the columns.
-        entries: [rows, entries] int64 ids; -1 for none.
-
-    Returns:
-        The columns' biases: the first copy's is increased by the log of the number of copies, the others' are so low that they
-        vanish; and [rows, entries] int32, the columns of the entries' items, -1 if there is none.
+    Attributes:
+        bias: [columns] float32: the first copy's is increased by the log of the number of copies, the others' are so low that they
+            vanish.
+        copies: [columns] float32, the number of copies.
+        ascending: [columns] int64, the ids in order.
+        order: [columns] int32, the column of each of them.
     """
-    numbers = tf.range(tf.size(candidates.ids))
-    # Every hidden id gets a different number.
-    keys = tf.where(candidates.hidden, HIDDEN - tf.cast(numbers, tf.int64), candidates.ids)
-    order = tf.argsort(keys, stable=True)
-    ascending = tf.gather(keys, order)
-    start = tf.searchsorted(ascending, ascending, side="left")
-    end = tf.searchsorted(ascending, ascending, side="right")
-    merged = tf.gather(candidates.bias, order) + tf.math.log(tf.cast(end - start, tf.float32))
-    bias = tf.gather(tf.where(start == numbers, merged, NOTHING_LEFT), tf.math.invert_permutation(order))
-    places = tf.minimum(tf.searchsorted(ascending, tf.reshape(entries, [-1])), tf.size(ascending) - 1)
-    places = tf.reshape(places, tf.shape(entries))
-    columns = tf.where(tf.gather(ascending, places) == entries, tf.gather(order, places), -1)
-    return bias, tf.ensure_shape(columns, entries.shape)
+
+    bias: tf.Tensor
+    copies: tf.Tensor
+    ascending: tf.Tensor
+    order: tf.Tensor
+
+    @classmethod
+    def of(cls, candidates: Candidates) -> "_Merged":
+        """Merge columns."""
+        numbers = tf.range(tf.size(candidates.ids))
+        # Every hidden id gets a different number.
+        keys = tf.where(candidates.hidden, HIDDEN - tf.cast(numbers, tf.int64), candidates.ids)
+        order = tf.argsort(keys, stable=True)
+        ascending = tf.gather(keys, order)
+        start = tf.searchsorted(ascending, ascending, side="left")
+        copies = tf.cast(tf.searchsorted(ascending, ascending, side="right") - start, tf.float32)
+        merged = tf.gather(candidates.bias, order) + tf.math.log(copies)
+        back = tf.math.invert_permutation(order)
+        bias = tf.gather(tf.where(start == numbers, merged, NOTHING_LEFT), back)
+        return cls(bias, tf.gather(copies, back), ascending, order)
+
+    def columns(self, entries: tf.Tensor) -> tf.Tensor:
+        """Map [rows, entries] int64 ids to int32, the column of each, -1 if there is none."""
+        places = tf.minimum(tf.searchsorted(self.ascending, tf.reshape(entries, [-1])), tf.size(self.ascending) - 1)
+        places = tf.reshape(places, tf.shape(entries))
+        found = tf.where(tf.gather(self.ascending, places) == entries, tf.gather(self.order, places), -1)
+        return tf.ensure_shape(found, entries.shape)
+
+
+def _once(taken: tf.Tensor, own: tf.Tensor) -> tf.Tensor:
+    """Sort each row of [rows, entries] ids; replace repeated ones, and the row's own, by NO_ITEM."""
+    ascending = tf.sort(taken, axis=1)
+    is_repeated = tf.concat([tf.zeros_like(ascending[:, :1], tf.bool), ascending[:, 1:] == ascending[:, :-1]], axis=1)
+    return tf.where(is_repeated | (ascending == own[:, tf.newaxis]), tf.constant(NO_ITEM, tf.int64), ascending)
 
 
 def _places(ids: tf.Tensor, wanted: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

@@ -64,6 +64,7 @@ class InBatchSoftmax(tf_keras.layers.Layer):
       count is then that of the mixture. Or they are the only columns: a softmax over a sample of the catalogue.
     - Columns with the id of the row's own item are left out (accidental hits).
     - A query's bonuses for items of its history are added to the inner products; see `components.trainer.repeats`.
+    - Columns with an item that the row has taken may be left out too.
     - The columns are those of all replicas, and a replica's loss is its rows' share of the mean over the global batch: the
       gradients that a strategy sums over replicas are those of the same batch on one device.
 
@@ -136,6 +137,7 @@ class InBatchSoftmax(tf_keras.layers.Layer):
         catalogue_size: int = 0,
         users: tf.Tensor | None = None,
         repeats: Repeats | None = None,
+        taken: tf.Tensor | None = None,
     ) -> tf.Tensor:
         """Compute the loss of a batch, or of a replica's share of it.
 
@@ -148,17 +150,19 @@ class InBatchSoftmax(tf_keras.layers.Layer):
             catalogue_size: the number of items they were drawn from.
             users: [batch] int64, the user of each positive: other positives of the same user are no negatives. None keeps them.
             repeats: of the queries; None for no bonuses.
+            taken: [batch, entries] int64 ids of items that are no negatives of the query; NO_ITEM for none. None for no items.
 
         Returns:
             Scalar float32.
 
         Raises:
-            ValueError: both users and repeats were given, or there are no negatives.
+            ValueError: users were given with repeats or taken items, or there are no negatives.
         """
         if uniform_items is None and not self.in_batch:
             raise ValueError("expected uniform_items, received None: the batch's own items are no negatives")
-        if users is not None and repeats is not None:
-            raise ValueError("expected users or repeats, received both: copies of an item are of several users")
+        if users is not None and (repeats is not None or taken is not None):
+            given = "repeats" if taken is None else "taken items"
+            raise ValueError(f"expected users or {given}, received both: copies of an item are of several users")
         batch = queries.shape[0] or tf.shape(queries)[0]
         own = _whole(items)
         several = [_gathered(own)] if self.in_batch else []
@@ -202,6 +206,7 @@ class InBatchSoftmax(tf_keras.layers.Layer):
             block_rows=self.block_rows,
             negatives_weight=self.negatives_weight,
             repeats=repeats,
+            taken=taken,
         )
         return total / tf.cast(batch * replicas.count(), tf.float32)
 

@@ -1,6 +1,6 @@
 """The two-tower model."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import tensorflow as tf
 import tensorflow_recommenders as tfrs
@@ -14,7 +14,7 @@ from components.trainer.repeats import RepeatBonus
 from components.trainer.settings import TrainerSettings
 from components.trainer.towers import Parts, Tower, build_tables, undivided
 from components.transform.catalogue_lookup import Inputs
-from schemas.features import CANDIDATE_ID, QUERY_ID, REWARD, FeatureSpec
+from schemas.features import CANDIDATE_ID, FINGERPRINT_SUFFIX, QUERY_ID, REWARD, FeatureSpec
 
 OF_QUERIES, OF_ITEMS, OF_UNIFORM_ITEMS = range(3)  # each drops out different values
 
@@ -36,6 +36,7 @@ class TwoTowerModel(tfrs.Model):
         same_user_negatives: see `components.trainer.settings.SoftmaxSettings`.
         repeat_bonus: the bonuses of a query's history for its items; None without repeats.
         dropout_seed: the seed of the towers' dropout; None without dropout.
+        not_negatives: the histories whose items are no negatives of their query.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class TwoTowerModel(tfrs.Model):
         same_user_negatives: bool,
         repeat_bonus: RepeatBonus | None = None,
         dropout_seed: int | None = None,
+        not_negatives: Iterable[str] = (),
     ) -> None:
         super().__init__()
         self.query_tower = query_tower
@@ -62,6 +64,7 @@ class TwoTowerModel(tfrs.Model):
         self._new_item_boost = new_item_boost
         self._same_user_negatives = same_user_negatives
         self._dropout_seed = dropout_seed
+        self._not_negatives = tuple(not_negatives)
         self._mean_loss = tf_keras.metrics.Mean("loss")
 
     def compute_loss(self, batch: Batch, training: bool = False) -> tf.Tensor:
@@ -76,6 +79,7 @@ class TwoTowerModel(tfrs.Model):
             catalogue_size=self._catalogue_size,
             users=None if self._same_user_negatives else batch.interactions[QUERY_ID],
             repeats=self.repeat_bonus(batch.interactions) if self.repeat_bonus else None,
+            taken=self._taken(batch.interactions) if self._not_negatives else None,
         )
 
     def make_weights(self, batch: Batch) -> None:
@@ -102,6 +106,9 @@ class TwoTowerModel(tfrs.Model):
     def _uniform_items(self, inputs: Inputs, training: bool) -> Items:
         noise = self._noise(OF_UNIFORM_ITEMS, training)
         return self._items(inputs, self.frequency.estimate(inputs[CANDIDATE_ID]), noise)
+
+    def _taken(self, inputs: Inputs) -> tf.Tensor:
+        return tf.concat([inputs[name + FINGERPRINT_SUFFIX] for name in self._not_negatives], axis=1)
 
     def _noise(self, of: int, training: bool) -> tf.Tensor | None:
         """Return the seed of a step's dropout on this replica."""
@@ -167,4 +174,5 @@ def build_model(
         softmax.same_user_negatives,
         RepeatBonus(spec.repeating) if spec.repeating else None,
         settings.seed if towers.dropout else None,
+        spec.not_negatives,
     )

@@ -219,9 +219,10 @@ class TrainerSettings(Declaration):
 
     def faults(self, spec: FeatureSpec) -> list[Fault]:
         """List settings that contradict a dataset's features."""
-        if not spec.repeating:
+        if not (histories := [*spec.repeating, *spec.not_negatives]):
             return []
-        reason = f"cannot be combined with a history with `repeats: true` ({', '.join(spec.repeating)})"
+        declared = "`repeats: true`" if spec.repeating else "`negatives: false`"
+        reason = f"cannot be combined with a history with {declared} ({', '.join(dict.fromkeys(histories))})"
         faults: list[Fault] = []
         if not self.softmax.same_user_negatives:
             faults.append(

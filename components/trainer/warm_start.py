@@ -38,6 +38,7 @@ FREE = {
     "half_life",
     "encoder",
     "repeats",
+    "negatives",
     "events",
     "changes",
 }
@@ -48,9 +49,12 @@ def shape(spec: FeatureSpec, settings: TrainerSettings) -> str:
     tables = {name: {"width": t.width, "hash_buckets": t.hash_buckets} for name, t in spec.tables.items()}
     content: dict[str, Any] = {
         "tables": tables,
-        "query": {name: feature.model_dump(exclude=FREE) for name, feature in spec.query.items()},
+        "query": {name: spec.query[name].model_dump(exclude=FREE) for name in spec.query_inputs},
         "item": {name: feature.model_dump(exclude=FREE) for name, feature in spec.item.items()},
-        "order": {"query": list(spec.query), "item": list(spec.item)},  # defines the order of the first layers' weights
+        "order": {
+            "query": list(spec.query_inputs),
+            "item": list(spec.item),
+        },  # defines the order of the first layers' weights
         "towers": settings.towers.model_dump(include={"query", "item"}),
         "optimizer": settings.optimizer,
         "learn_temperature": settings.softmax.learn_temperature,

@@ -16,6 +16,7 @@ from pipeline.arguments import (
     days_between,
 )
 from pipeline.commands.session import session
+from pipeline.loading import loading
 from schemas.errors import UserError
 
 app = typer.Typer()
@@ -108,7 +109,7 @@ def refresh(
         if has_begun(loaded):
             _, before = refreshing.given(loaded, taken, Records(connection(loaded)))
         if before is None:
-            with console.status("loading TFX"):
+            with console.status("loading TFX"), loading():
                 from pipeline.local import run_locally
                 from pipeline.refresh.run import begin
             with terminal.step_progress(console, lines=True) as (started, ended):
@@ -138,7 +139,7 @@ def tune(
     with session("tune", config, settings, writes=False) as (console, loaded):
         from pipeline import terminal
 
-        with console.status("loading TensorFlow"):
+        with console.status("loading TensorFlow"), loading():
             from pipeline.tuning import tune as search
 
         def say(words: str) -> None:
@@ -171,7 +172,7 @@ def _run_day(console: Console, loaded: Any, day: Any, lines: bool) -> tuple[Any,
 
         exporter.export(loaded)
         return before, False
-    with console.status("loading TFX"):
+    with console.status("loading TFX"), loading():
         from pipeline.local import run_locally
     with terminal.step_progress(console, lines) as (started, ended):
         return run_locally(loaded, day, started, ended)

@@ -46,6 +46,8 @@ def faults(spec: "FeatureSpec") -> Iterator[Fault]:
     for tower, features in (("query", spec.query), ("item", spec.item)):
         for name, feature in features.items():
             yield from (((tower, name), reason) for reason in _feature_faults(spec, tower, name, feature))
+    if not {*spec.query} - {*spec.unseen_histories}:
+        yield ("query",), "expected a feature that the tower sees, found histories with `encoder: none` alone"
     for number, name in enumerate(spec.users.features if spec.users else ()):
         of_user = spec.query.get(name)
         if not isinstance(of_user, IdFeature | IdsFeature | Numeric | TextFeature) or getattr(of_user, "derive", None):
@@ -92,6 +94,8 @@ def _feature_faults(spec: "FeatureSpec", tower: str, name: str, feature: Feature
             yield f"words and n-grams are hashed; name a table without `vocabulary` instead of {feature.table!r}"
     if isinstance(feature, HistoryFeature) and tower == "item":
         yield "a history belongs to the query; move it there"
+    if name in spec.unseen_histories and name not in spec.fingerprinted:
+        yield "nothing uses this history: with `encoder: none` expected `repeats: true`, `negatives: false` or looked-up features"
     if isinstance(feature, HistoryFeature) and feature.events:
         yield from _event_faults(spec, feature)
     if isinstance(feature, IdFeature) and feature.derive:

@@ -103,9 +103,12 @@ class HistoryFeature(Declaration):
         events: for a derived history, the kinds of event (`interactions.event`) to include, such as purchases; empty for all.
         half_life: in items: an item this many positions further back has half the weight in the mean. None for equal weights.
         encoder: `mean`, or `attention`: a learned weight for each item, by its row, its position, and its age; see
-            `components.trainer.history_attention`. A derived history then carries the items' ages under `NAME_ages`.
+            `components.trainer.history_attention`. A derived history then carries the items' ages under `NAME_ages`. `none`: the
+            tower does not see the history, which is there for `repeats`, `negatives` or looked-up features.
         repeats: whether the model learns a score bonus, positive or negative, for items in this history; see
             `components.trainer.repeats`. Evaluation, the retriever and clients add it to their scores.
+        negatives: whether training teaches the query to score items in this history lower than its own. It need not where
+            serving leaves out what a user has already.
     """
 
     kind: Literal["history"]
@@ -115,8 +118,9 @@ class HistoryFeature(Declaration):
     separator: str = Field(default="|", min_length=1, max_length=1)
     events: tuple[str, ...] = ()
     half_life: PositiveFloat | None = None
-    encoder: Literal["mean", "attention"] = "mean"
+    encoder: Literal["mean", "attention", "none"] = "mean"
     repeats: bool = False
+    negatives: bool = True
 
     @property
     def has_ages(self) -> bool:

@@ -80,11 +80,15 @@ class FeatureSpec(Declaration):
 
     @property
     def query_inputs(self) -> dict[str, Feature]:
-        """The query features as inputs of the tower; looked-up features have the kind of what is looked up.
+        """The query features that are inputs of the tower; looked-up features have the kind of what is looked up.
 
         For the items of a history, ids and tokens of all items are concatenated, with weights that turn their sum into the mean.
         """
-        return {name: self._as_input(f) if isinstance(f, LookedUpFeature) else f for name, f in self.query.items()}
+        return {
+            name: self._as_input(f) if isinstance(f, LookedUpFeature) else f
+            for name, f in self.query.items()
+            if name not in self.unseen_histories
+        }
 
     def _as_input(self, feature: LookedUpFeature) -> Feature:
         of, item = self.query[feature.of], self.item[feature.feature]
@@ -172,6 +176,16 @@ class FeatureSpec(Declaration):
         return {name: f for name, f in self.query.items() if isinstance(f, HistoryFeature) and f.repeats}
 
     @property
+    def unseen_histories(self) -> list[str]:
+        """The histories that are no inputs of the query tower."""
+        return [name for name, f in self.query.items() if isinstance(f, HistoryFeature) and f.encoder == "none"]
+
+    @property
+    def not_negatives(self) -> list[str]:
+        """The histories whose items are no negatives of their query."""
+        return [name for name, f in self.query.items() if isinstance(f, HistoryFeature) and not f.negatives]
+
+    @property
     def aged_histories(self) -> list[str]:
         """The histories that carry the ages of their items, under `NAME_ages`."""
         return [name for name, f in self.query.items() if isinstance(f, HistoryFeature) and f.has_ages]
@@ -179,7 +193,7 @@ class FeatureSpec(Declaration):
     @property
     def fingerprinted(self) -> set[str]:
         """The query features whose item ids are model inputs too, besides their rows."""
-        return {feature.of for feature in self.looked_up.values()} | {*self.repeating}
+        return {feature.of for feature in self.looked_up.values()} | {*self.repeating, *self.not_negatives}
 
     @property
     def derived_histories(self) -> dict[str, HistoryFeature]:

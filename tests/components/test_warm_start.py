@@ -287,6 +287,22 @@ def test_repeat_bonuses_are_carried_or_start_from_scratch(
     before.go_on_from(yesterday)  # and back
 
 
+def test_a_history_that_the_tower_does_not_see_has_no_part_in_the_shape(days: Callable[..., Day]) -> None:
+    past = SPEC.query["past"].model_dump()
+    unseen = {**past, "encoder": "none", "negatives": False}
+    others = {name: feature for name, feature in SPEC.model_dump()["query"].items() if name != "past"}
+    settings = days("abcd").settings
+    shapes = {
+        name: warm_start.shape(changed(query=query), settings)
+        for name, query in (
+            ("seen", {**others, "past": {**past, "negatives": False}}),
+            ("unseen", {**others, "past": unseen}),
+            ("absent", others),
+        )
+    }
+    assert shapes["unseen"] == shapes["absent"] != shapes["seen"] == warm_start.shape(SPEC, settings)
+
+
 def changed(**declared: Any) -> FeatureSpec:
     return FeatureSpec.model_validate({**SPEC.model_dump(), **declared})
 

@@ -61,7 +61,14 @@ def test_the_seed_the_history_and_the_candidate_share_one_table() -> None:
             "taken by the pipeline",
         ),
         ("last: 20}", "last: 20, encoder: attention}\n  history_ages: {kind: number}", "35", "taken by the pipeline"),
-        ("last: 20", "last: 20, encoder: sum", "34", "'mean' or 'attention'"),
+        ("last: 20", "last: 20, encoder: sum", "34", "'mean', 'attention' or 'none'"),
+        ("last: 20", "last: 20, encoder: none", "34", "nothing uses this history"),
+        (
+            "last: 20}",
+            "last: 20, negatives: false}\n  history_fingerprint: {kind: number}",
+            "35",
+            "taken by the pipeline",
+        ),
         ("last: 20", "last: 20, events: [view]", "34", "needs `interactions.event`"),
         (
             "last: 20}",
@@ -212,6 +219,18 @@ def test_a_schema_that_disagrees_with_the_specification_is_refused(tmp_path: Pat
     path.write_text(path.read_text().replace('name: "year"', 'name: "yaer"'))
     with pytest.raises(UserError, match=r"catalogue.pbtxt: lacks the feature year"):
         contract.load(tmp_path, spec)
+
+
+def test_a_tower_sees_something(tmp_path: Path) -> None:
+    spec = features.load(edited(tmp_path, "last: 20", "last: 20, encoder: none, negatives: false"))
+    assert "history" in spec.raw_query and "history" not in spec.query_inputs
+    declared = spec.model_dump()
+    alone = {
+        name: {key: declared[name][key] for key in keys}
+        for name, keys in (("query", ["history"]), ("tables", ["film"]))
+    }
+    with pytest.raises(ValueError, match="expected a feature that the tower sees"):
+        features.FeatureSpec.model_validate({**declared, **alone, "item": {"movie_id": declared["item"]["movie_id"]}})
 
 
 def test_ages_are_drafted_and_complete_a_schema_that_was_written_before(tmp_path: Path) -> None:
