@@ -2,8 +2,9 @@
 
 The logs go once through the steps that make examples of them; then a model for each encoder and seed is trained in this process, by
 the functions that the pipeline's steps call (`benchmarks.in_memory`), and ranks the last two weeks, of which it was shown nothing.
-The attention is asked with the ages of the items and without them. Intervals are 95 %, from a jackknife over users; a difference is
-to the mean on the same interactions.
+The attention is asked with the ages of the items and without them. A model that is not taught to score the items of a history low
+(`negatives: false`) is beside the mean with those items left out of both rankings. Intervals are 95 %, from a jackknife over users;
+a difference is to the mean on the same interactions, with those items left out if they are.
 """
 
 from datetime import timedelta
@@ -21,19 +22,24 @@ from benchmarks.in_memory import Transform, analyse, embedded, trained
 from benchmarks.intervals import groups_of, interval
 from components.decoded import decode, single
 from components.evaluator.expectation import hit_probability
-from components.evaluator.positions import positions
+from components.evaluator.positions import positions, rows_of_lists
+from components.evaluator.query_items import Excluded
 from components.evaluator.ranking import rank_by_embedding
+from components.transform.catalogue_lookup import Inputs
 from components.transform.missing import NO_AGE
 from pipeline import config as configuration
 from schemas.features import AGES_SUFFIX, CANDIDATE_ID, FILE_NAME, TIMESTAMP
 
 MEAN, HALF_LIFE, ATTENTION, BOTH = "mean", "mean, half_life 5", "attention", "attention, half_life 5"
+NOT_NEGATIVES = "mean, no negatives"
 ENCODERS: dict[str, dict[str, Any]] = {
     MEAN: {"encoder": "mean"},
     HALF_LIFE: {"encoder": "mean", "half_life": 5.0},
     ATTENTION: {"encoder": "attention"},
     BOTH: {"encoder": "attention", "half_life": 5.0},
+    NOT_NEGATIVES: {"encoder": "mean", "negatives": False},
 }
+LEFT_OUT = ", histories left out"
 WITHOUT_AGES = "attention, asked without ages"
 CUTOFFS = (10, 50, 100)
 SHOWN = 50
@@ -66,18 +72,25 @@ def main() -> None:
     analysis = str(root / "analysis")
     analyse(spec, learnt, None, span, analysis)
     transform = Transform(spec, analysis)
-    true = positions(pa.array(asked.items, pa.binary()), single(decode(catalogue).column(CANDIDATE_ID)))
+    ids = single(decode(catalogue).column(CANDIDATE_ID))
+    true = positions(pa.array(asked.items, pa.binary()), ids)
+    histories = rows_of_lists(decode(asked.examples), spec.history_feature, ids)
     training, items, queries = transform(learnt), transform(catalogue), transform(asked.examples)
     ages = f"{spec.history_feature}{AGES_SUFFIX}"
     unaged = {**queries, ages: tf.fill(queries[ages].shape, tf.constant(NO_AGE, tf.int64))}
     hits: dict[str, list[NDArray[np.float64]]] = {}
     for name in options.encoders:
-        history = spec.query[spec.history_feature or ""].model_copy(update=ENCODERS[name])
+        history = spec.query[spec.history_feature or ""].model_copy(update={"negatives": True, **ENCODERS[name]})
         changed = spec.model_copy(update={"query": {**spec.query, spec.history_feature: history}})
         for seed in range(options.seeds):
             model = trained(changed, config.trainer.model_copy(update={"seed": seed}), analysis, training, items)
-            for of, given in ((name, queries), *([(WITHOUT_AGES, unaged)] if name == ATTENTION else [])):
-                ranks = rank_by_embedding(*embedded(model, given, items), true)
+            asked_for: list[tuple[str, Inputs, Excluded | None]] = [(name, queries, None)]
+            if name == ATTENTION:
+                asked_for.append((WITHOUT_AGES, unaged, None))
+            if name in (MEAN, NOT_NEGATIVES):
+                asked_for.append((name + LEFT_OUT, queries, histories))
+            for of, given, excluded in asked_for:
+                ranks = rank_by_embedding(*embedded(model, given, items), true, excluded)
                 found = np.stack([hit_probability(ranks.above, ranks.tied, k) for k in CUTOFFS])
                 hits.setdefault(of, []).append(found)
                 print(f"{of}, seed {seed}: " + ", ".join(f"{each:.4f}" for each in found.mean(axis=1)), flush=True)
@@ -85,7 +98,8 @@ def main() -> None:
     means = {name: np.mean(of_seeds, axis=0) for name, of_seeds in hits.items()}
     for name, mean in means.items():
         recalls = [interval(of_cutoff, groups) for of_cutoff in mean]
-        gained = mean[CUTOFFS.index(SHOWN)] - means.get(MEAN, mean)[CUTOFFS.index(SHOWN)]
+        base = MEAN + LEFT_OUT if name.endswith(LEFT_OUT) else MEAN
+        gained = mean[CUTOFFS.index(SHOWN)] - means.get(base, mean)[CUTOFFS.index(SHOWN)]
         gain, low, high = interval(gained, groups)
         spread = np.std([each.mean(axis=1)[CUTOFFS.index(SHOWN)] for each in hits[name]])
         shown = [f"{value:.4f} [{lower:.3f}, {upper:.3f}]" for value, lower, upper in recalls]
@@ -102,11 +116,11 @@ def main() -> None:
 
 
 def _with_ages(folder: Path) -> Path:
-    """MovieLens's features, with the ages of a history's items."""
+    """MovieLens's features, with the ages of a history's items, and which items these are."""
     folder.mkdir(parents=True, exist_ok=True)
     declared = (Path(configuration.__file__).parents[1] / "schemas" / "movielens" / FILE_NAME).read_text()
     old = "history: {kind: history, "
-    (folder / FILE_NAME).write_text(declared.replace(old, f"{old}encoder: attention, "))
+    (folder / FILE_NAME).write_text(declared.replace(old, f"{old}encoder: attention, negatives: false, "))
     return folder
 
 

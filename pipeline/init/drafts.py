@@ -135,6 +135,9 @@ def _features(dataset: Roles) -> Features:
     if dataset.share_repeated >= REPEATS:
         history["repeats"] = True
         why += f"; {dataset.share_repeated:.0%} of the items were taken again, so items in it get a bonus"
+    else:
+        history["negatives"] = False
+        why += f"; only {dataset.share_repeated:.0%} of the items were taken again, so training need not score them low"
     drafted.add("query", "history", why, history)
     last = drafted.add(
         "query", "last_item", "the newest of them", {"kind": "id", "table": item, "derive": "last_in_history"}

@@ -284,7 +284,7 @@ def test_a_grocer_s_day_files_with_baskets_and_households(tmp_path: Path) -> Non
     # Of the 25 households every one buys some of the 40 products again. The ten items before would be three baskets.
     history = spec.query["history"]
     assert isinstance(history, HistoryFeature)
-    assert (history.last, history.repeats) == (100, True)
+    assert (history.last, history.repeats, history.negatives) == (100, True, True)
     # Of 9 * 40 * 3 + 6 rows each third is 1.5, 2.5 and 3.5; more than 95 % have nothing above 3.5. What was paid is preferred.
     assert spec.interactions.reward == RewardColumn(column="sales_value", scale="log", over=3.5, clip=True)
     assert "quantity could be one too" in written.paths[0].read_text()
@@ -347,6 +347,19 @@ def test_a_day_in_the_name_of_a_log_of_many_days_is_no_file_a_day(tmp_path: Path
     # What somebody will do is not known when something is recommended.
     assert "event" not in spec.query
     assert "weight the kinds with `event`" in written.paths[0].read_text()
+
+
+def test_items_that_nobody_takes_again_need_not_be_scored_low(tmp_path: Path) -> None:
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    # 30 people come ten times, and take another of 40 products each time.
+    rows = [f"u{n % 30},p{(n % 30 + n // 30) % 40},{1_790_000_000 + 60 * n}" for n in range(300)]
+    (folder / "sales.csv").write_text("\n".join(["user,product,at", *rows, ""]))
+    written, _, spec = drafted(folder)
+    history = spec.query["history"]
+    assert isinstance(history, HistoryFeature)
+    assert (history.repeats, history.negatives) == (False, False)
+    assert "only 0% of the items were taken again, so training need not score them low" in written.paths[0].read_text()
 
 
 @pytest.mark.parametrize(("again", "share"), [("x", 1 / 3), ("z", 0.0)])

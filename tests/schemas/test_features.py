@@ -60,19 +60,19 @@ def test_the_seed_the_history_and_the_candidate_share_one_table() -> None:
             "38",
             "taken by the pipeline",
         ),
-        ("last: 20}", "last: 20, encoder: attention}\n  history_ages: {kind: number}", "35", "taken by the pipeline"),
+        ("negatives: false}", "encoder: attention}\n  history_ages: {kind: number}", "35", "taken by the pipeline"),
         ("last: 20", "last: 20, encoder: sum", "34", "'mean', 'attention' or 'none'"),
-        ("last: 20", "last: 20, encoder: none", "34", "nothing uses this history"),
+        ("negatives: false", "encoder: none", "34", "nothing uses this history"),
         (
-            "last: 20}",
-            "last: 20, negatives: false}\n  history_fingerprint: {kind: number}",
+            "negatives: false}",
+            "negatives: false}\n  history_fingerprint: {kind: number}",
             "35",
             "taken by the pipeline",
         ),
         ("last: 20", "last: 20, events: [view]", "34", "needs `interactions.event`"),
         (
-            "last: 20}",
-            "last: 20}\n  liked: {kind: history, table: film, last: 5}",
+            "negatives: false}",
+            "negatives: false}\n  liked: {kind: history, table: film, last: 5}",
             "35",
             "history is derived already",
         ),
@@ -222,7 +222,7 @@ def test_a_schema_that_disagrees_with_the_specification_is_refused(tmp_path: Pat
 
 
 def test_a_tower_sees_something(tmp_path: Path) -> None:
-    spec = features.load(edited(tmp_path, "last: 20", "last: 20, encoder: none, negatives: false"))
+    spec = features.load(edited(tmp_path, "last: 20", "last: 20, encoder: none"))
     assert "history" in spec.raw_query and "history" not in spec.query_inputs
     declared = spec.model_dump()
     alone = {
