@@ -133,7 +133,7 @@ class _Rows(NamedTuple):
         places: [rows] int32, those of the columns with the positive's id; -1 for none.
         users: [rows] int32, the same of its user; without users all the same.
         biases: [rows] float32, of the positives.
-        negatives: [rows] float32, the number of columns without the positive's id and the taken ones.
+        negatives: [rows] float32, for `positive_left_out` the number of columns without the positive's id and the taken ones.
         weights: [rows] float32.
         bonuses: [rows] float32, the row's bonus for its positive, multiplied by the inverse temperature.
     """
@@ -223,10 +223,10 @@ def _forward_and_backward(
         is_own = tf.cast(repeats.ids == own_ids[:, tf.newaxis], tf.float32)
         own_bonuses = tf.reduce_sum(is_own * bonuses, axis=1)
     if merged is not None and taken is not None:
-        of_taken = merged.columns(_once(taken, positives.ids))
-        negatives -= tf.reduce_sum(
-            tf.where(of_taken >= 0, tf.gather(merged.copies, tf.maximum(of_taken, 0)), 0.0), axis=1
-        )
+        of_taken = merged.columns(_once(taken, positives.ids) if positive_left_out else taken)
+        if positive_left_out:  # which needs their number
+            copies = tf.gather(merged.copies, tf.maximum(of_taken, 0))
+            negatives -= tf.reduce_sum(tf.where(of_taken >= 0, copies, 0.0), axis=1)
         left = _Added.of(tf.fill(tf.shape(of_taken), NOTHING_LEFT), of_taken, blocks, block)
     rows = _Rows(
         queries=queries,
@@ -261,7 +261,7 @@ def _forward_and_backward(
         logits = tf.where(left_out, tf.float32.min, logits)
         corrected = similarity + of_block.biases - shift
         # Without the positive in the sum, all negatives may be too small to be added up.
-        lower_bound = corrected if negatives_weight is None else tf.where(of_block.negatives > 0.0, tf.float32.min, 0.0)
+        lower_bound = corrected if negatives_weight is None else tf.fill([block], NOTHING_LEFT / 2.0)
         highest, logits = tf.cond(
             is_narrow, lambda: (tf.zeros([block]), logits), lambda: _below_highest(logits, lower_bound)
         )
@@ -270,7 +270,7 @@ def _forward_and_backward(
         weight = 1.0
         if negatives_weight is not None:
             of_positive, weight = tf.zeros([block]), negatives_weight
-            has_negatives = of_block.negatives > 0.0
+            has_negatives = sums[:, width] > 0.0
             log_sum = tf.math.log(tf.where(has_negatives, sums[:, width], 1.0)) + highest + shift
             losses, effective = weight * log_sum - corrected - shift, tf.where(has_negatives, of_block.weights, 0.0)
         elif positive_left_out:
