@@ -21,7 +21,7 @@ from components.utc import MICROSECONDS_A_DAY
 from schemas.features import CANDIDATE_ID, QUERY_ID, REWARD, TIMESTAMP, FeatureSpec
 from tests.components.counted import write_counts
 from tests.components.exported import export
-from tests.components.test_ranker import example, write
+from tests.components.ranked_world import example, write
 from tests.components.test_ranking import excluded_of, same
 
 KINDS, OF_A_KIND, WIDTH, DAY = 20, 10, 8, 20_000

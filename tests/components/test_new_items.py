@@ -9,7 +9,7 @@ from benchmarks.in_memory import Transform, analyse, embedded, trained
 from components.evaluator.ranking import rank_by_embedding
 from components.trainer.settings import TrainerSettings
 from schemas.features import CANDIDATE_ID, QUERY_ID, REWARD, TIMESTAMP, FeatureSpec
-from tests.components.test_ranker import example
+from tests.components.ranked_world import example
 
 KINDS, OF_A_KIND = 10, 10
 NEW = 2  # of each kind, the last ones

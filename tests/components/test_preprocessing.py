@@ -11,7 +11,7 @@ from components.analysis import files
 from components.analysis.vocabulary import Known, entries, hash_rows
 from components.transform.preprocessing import preprocessing_fn
 from schemas.features import CANDIDATE_ID, QUERY_ID, REWARD, TIMESTAMP, FeatureSpec
-from tests.components.test_ranker import example
+from tests.components.ranked_world import example
 
 SPEC = FeatureSpec.model_validate(
     {
