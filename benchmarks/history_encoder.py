@@ -116,11 +116,11 @@ def main() -> None:
 
 
 def _with_ages(folder: Path) -> Path:
-    """MovieLens's features, with the ages of a history's items, and which items these are."""
+    """MovieLens's features, with the ages of a history's items."""
     folder.mkdir(parents=True, exist_ok=True)
     declared = (Path(configuration.__file__).parents[1] / "schemas" / "movielens" / FILE_NAME).read_text()
     old = "history: {kind: history, "
-    (folder / FILE_NAME).write_text(declared.replace(old, f"{old}encoder: attention, negatives: false, "))
+    (folder / FILE_NAME).write_text(declared.replace(old, f"{old}encoder: attention, "))
     return folder
 
 

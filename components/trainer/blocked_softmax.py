@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from components.trainer.repeats import Repeats
-from components.transform.missing import NO_ITEM
 
 # A row's exponentials must neither overflow when summed (float32 ends at e^88) nor all underflow (at e^-87).
 LARGEST_EXPONENT = 60.0
@@ -34,7 +33,7 @@ class Candidates(NamedTuple):
         ids: [candidates] int64. Another column with a row's own id is an accidental hit, and left out.
         bias: [candidates] float32, added to the logits of a column: minus the log of its expected count. Not differentiated.
         users: [candidates] int64, the user of each. Columns of the user of a row's positive are left out too; None leaves out none.
-        hidden: [candidates] bool, whether the embedding was made without the item's id; needed only with repeats.
+        hidden: [candidates] bool, whether the embedding was made without the item's id; needed only with repeats or taken items.
     """
 
     embeddings: tf.Tensor
@@ -67,7 +66,8 @@ def cross_entropy(
     - left out of it (Khrylchenko et al., RecSys 2025): the positive was not sampled, so it is not corrected; the negatives estimate
       the rest of the full softmax's sum, and the row is weighted by how much the full softmax would move it:
       loss_i = stop_gradient(1 - P_i) * (log Z_i - s_ip), where P_i = sigmoid(s_ip - log Z_i) and
-      Z_i = (1 - Q_p) / |C_i - p| * sum_{j in C_i - p} exp(s_ij) / Q_j, with Q_j = exp(-bias_j) / columns.
+      Z_i = (1 - Q_p) / n_i * sum_{j in C_i - p} exp(s_ij) / Q_j, with Q_j = exp(-bias_j) / columns and n_i the number of columns
+      that p is not; taken ones count there, as draws of which nothing is added up, and those that `users` leaves out do not.
     - with a weight w of the negatives (BSL; Wu et al., ICDE 2024), the ratio of the positives' temperature to theirs:
       loss_i = w * log sum_{j in C_i - p} exp(s_ij + bias_j) - s_ip - bias_p.
 
@@ -133,7 +133,7 @@ class _Rows(NamedTuple):
         places: [rows] int32, those of the columns with the positive's id; -1 for none.
         users: [rows] int32, the same of its user; without users all the same.
         biases: [rows] float32, of the positives.
-        negatives: [rows] float32, for `positive_left_out` the number of columns without the positive's id and the taken ones.
+        negatives: [rows] float32, the number of columns without the positive's id.
         weights: [rows] float32.
         bonuses: [rows] float32, the row's bonus for its positive, multiplied by the inverse temperature.
     """
@@ -223,10 +223,7 @@ def _forward_and_backward(
         is_own = tf.cast(repeats.ids == own_ids[:, tf.newaxis], tf.float32)
         own_bonuses = tf.reduce_sum(is_own * bonuses, axis=1)
     if merged is not None and taken is not None:
-        of_taken = merged.columns(_once(taken, positives.ids) if positive_left_out else taken)
-        if positive_left_out:  # which needs their number
-            copies = tf.gather(merged.copies, tf.maximum(of_taken, 0))
-            negatives -= tf.reduce_sum(tf.where(of_taken >= 0, copies, 0.0), axis=1)
+        of_taken = merged.columns(taken)
         left = _Added.of(tf.fill(tf.shape(of_taken), NOTHING_LEFT), of_taken, blocks, block)
     rows = _Rows(
         queries=queries,
@@ -317,13 +314,11 @@ class _Merged(NamedTuple):
     Attributes:
         bias: [columns] float32: the first copy's is increased by the log of the number of copies, the others' are so low that they
             vanish.
-        copies: [columns] float32, the number of copies.
         ascending: [columns] int64, the ids in order.
         order: [columns] int32, the column of each of them.
     """
 
     bias: tf.Tensor
-    copies: tf.Tensor
     ascending: tf.Tensor
     order: tf.Tensor
 
@@ -338,9 +333,8 @@ class _Merged(NamedTuple):
         start = tf.searchsorted(ascending, ascending, side="left")
         copies = tf.cast(tf.searchsorted(ascending, ascending, side="right") - start, tf.float32)
         merged = tf.gather(candidates.bias, order) + tf.math.log(copies)
-        back = tf.math.invert_permutation(order)
-        bias = tf.gather(tf.where(start == numbers, merged, NOTHING_LEFT), back)
-        return cls(bias, tf.gather(copies, back), ascending, order)
+        bias = tf.gather(tf.where(start == numbers, merged, NOTHING_LEFT), tf.math.invert_permutation(order))
+        return cls(bias, ascending, order)
 
     def columns(self, entries: tf.Tensor) -> tf.Tensor:
         """Map [rows, entries] int64 ids to int32, the column of each, -1 if there is none."""
@@ -348,13 +342,6 @@ class _Merged(NamedTuple):
         places = tf.reshape(places, tf.shape(entries))
         found = tf.where(tf.gather(self.ascending, places) == entries, tf.gather(self.order, places), -1)
         return tf.ensure_shape(found, entries.shape)
-
-
-def _once(taken: tf.Tensor, own: tf.Tensor) -> tf.Tensor:
-    """Sort each row of [rows, entries] ids; replace repeated ones, and the row's own, by NO_ITEM."""
-    ascending = tf.sort(taken, axis=1)
-    is_repeated = tf.concat([tf.zeros_like(ascending[:, :1], tf.bool), ascending[:, 1:] == ascending[:, :-1]], axis=1)
-    return tf.where(is_repeated | (ascending == own[:, tf.newaxis]), tf.constant(NO_ITEM, tf.int64), ascending)
 
 
 def _places(ids: tf.Tensor, wanted: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

@@ -40,9 +40,9 @@ class Top(NamedTuple):
 
     SL@K weighs a row by sigmoid((s_p - b) / temperature), where b is the score from which on an item is among a user's first K: a
     quantile of the scores of sampled items, recomputed now and then. Here it is recomputed at each step, as the quantile of a
-    normal distribution with the mean and variance of the row's scores over the catalogue. These follow from the means of the
-    columns' embeddings and of their products, each column weighted by the inverse of its expected count. The weight has no
-    gradient.
+    normal distribution with the mean and variance of the row's scores over the catalogue, with what the row has taken. These follow
+    from the means of the columns' embeddings and of their products, each column weighted by the inverse of its expected count. The
+    weight has no gradient.
 
     Attributes:
         share: the share of the catalogue that counts as the first: K / items, in (0, 1).

@@ -219,10 +219,11 @@ class TrainerSettings(Declaration):
 
     def faults(self, spec: FeatureSpec) -> list[Fault]:
         """List settings that contradict a dataset's features."""
-        if not (histories := [*spec.repeating, *spec.not_negatives]):
+        histories = [*spec.repeating] or spec.not_negatives
+        if not histories:
             return []
         declared = "`repeats: true`" if spec.repeating else "`negatives: false`"
-        reason = f"cannot be combined with a history with {declared} ({', '.join(dict.fromkeys(histories))})"
+        reason = f"cannot be combined with a history with {declared} ({', '.join(histories)})"
         faults: list[Fault] = []
         if not self.softmax.same_user_negatives:
             faults.append(

@@ -21,11 +21,13 @@ from components.example_gen import sources
 from components.example_gen.settings import FROM_LOG
 from components.pusher.manifest import Manifest, find, in_force
 from components.refresh.settings import RefreshSettings
+from components.trainer.settings import TrainerSettings
 from pipeline import origin
 from pipeline.config import Config
 from pipeline.records import PASSED_OVER, UNCHANGED, Given, Records, Run
 from pipeline.versions import pushes
 from schemas import features
+from schemas.declaration import Declaration
 from schemas.errors import UserError
 
 TOWERS = ("towers", "optimizer", "softmax", "frequency", "seed", "mixed_precision")
@@ -185,7 +187,15 @@ def _last(config: Config, records: Records, live: Manifest) -> Run | None:
 def _differences(config: Config, trained: Run) -> Any:
     assert trained.origin is not None
     before = trained.origin.configuration
-    if before.get("features") != config.feature_spec().model_dump(mode="json"):
+    if _as_of_today(features.FeatureSpec, before.get("features")) != config.feature_spec():
         yield str(config.dataset / features.FILE_NAME)
-    now = config.trainer.model_dump(mode="json")
-    yield from (f"trainer.{name}" for name in TOWERS if before.get("trainer", {}).get(name) != now[name])
+    trainer = _as_of_today(TrainerSettings, before.get("trainer"))
+    yield from (f"trainer.{name}" for name in TOWERS if getattr(trainer, name, None) != getattr(config.trainer, name))
+
+
+def _as_of_today(declaration: type[Declaration], recorded: Any) -> Declaration | None:
+    """Read what was recorded, which may lack keys that came later, with their defaults; None if that is no longer possible."""
+    try:
+        return declaration.model_validate(recorded)
+    except ValueError:
+        return None

@@ -31,7 +31,8 @@ if TYPE_CHECKING:  # a specification lists its faults when it is made
 
 def faults(spec: "FeatureSpec") -> Iterator[Fault]:
     """List what contradicts: a key path and a reason each."""
-    used = {f.table for f in spec.features.values() if isinstance(f, Embedded)}
+    unseen = spec.unseen_histories
+    used = {f.table for name, f in spec.features.items() if isinstance(f, Embedded) and name not in unseen}
     for table in sorted(set(spec.tables) - used):
         yield ("tables", table), "feeds no feature; remove it or name it in a feature's `table`"
     yield from ((("tables", name), NAME_EXPECTED) for name in spec.tables if not is_name(name))
@@ -46,8 +47,12 @@ def faults(spec: "FeatureSpec") -> Iterator[Fault]:
     for tower, features in (("query", spec.query), ("item", spec.item)):
         for name, feature in features.items():
             yield from (((tower, name), reason) for reason in _feature_faults(spec, tower, name, feature))
-    if not {*spec.query} - {*spec.unseen_histories}:
+    if not {*spec.query} - {*unseen}:
         yield ("query",), "expected a feature that the tower sees, found histories with `encoder: none` alone"
+    if spec.repeating:
+        reason = "needs negatives, to learn whether items are taken again; leave out one of the two"
+        for name in spec.not_negatives:
+            yield ("query", name, "negatives"), f"`repeats: true` ({', '.join(spec.repeating)}) {reason}"
     for number, name in enumerate(spec.users.features if spec.users else ()):
         of_user = spec.query.get(name)
         if not isinstance(of_user, IdFeature | IdsFeature | Numeric | TextFeature) or getattr(of_user, "derive", None):

@@ -101,7 +101,8 @@ def definition(
     if form == "left_out":
         columns = len(candidates.ids)
         share = tf.exp(-bias) / columns
-        rest = log_sum + tf.math.log1p(-share) + tf.math.log(columns / tf.reduce_sum(tf.cast(negatives, tf.float32), 1))
+        others = tf.reduce_sum(tf.cast(own[:, tf.newaxis] != candidates.ids, tf.float32), 1)
+        rest = log_sum + tf.math.log1p(-share) + tf.math.log(columns / others)
         losses = tf.stop_gradient(tf.sigmoid(rest - of_positive)) * (rest - of_positive)
     elif form == "weighted":
         losses = 1.22 * log_sum - of_positive - bias
@@ -299,27 +300,19 @@ def test_settings_incompatible_with_repeats_are_named() -> None:
 
 
 def test_training_does_not_learn_to_score_what_was_taken_low() -> None:
-    """Nobody takes an item of the history again. Only the tower that sees the history could say so; this one does not."""
-    settings = TrainerSettings.model_validate({**TOWERS, "softmax": {"temperature": 0.2}})
-    scores = {}
+    """Each user takes one item all the time, and has taken three others, which is no input of the tower."""
+    settings = TrainerSettings.model_validate({**TOWERS, "learning_rate": 0.1, "softmax": {"temperature": 0.2}})
+    leads = {}
+    of_user = np.array([np.random.default_rng(seed).permutation(30)[:4] for seed in range(20)])
+    others = np.array([np.setdiff1d(np.arange(30), each) for each in of_user])
     for negatives in (True, False):
-        past = {
-            "kind": "history",
-            "table": "item",
-            "last": 3,
-            "encoder": "none",
-            "negatives": negatives,
-            "repeats": True,
-        }
-        spec = SPEC.model_copy(
-            update={"query": {**SPEC.query, "past": HistoryFeature.model_validate(past)}},
-        )
-        random = np.random.default_rng(0)
-        model = build_model(spec, {"user": 20, "item": 30}, settings)
+        past = {"kind": "history", "table": "item", "last": 3, "encoder": "none", "negatives": negatives}
+        query = {**SPEC.query, "past": HistoryFeature.model_validate(past)}
+        model = build_model(SPEC.model_copy(update={"query": query}), {"user": 20, "item": 30}, settings, 30)
         model.compile(optimizer=build_optimizer(settings))
         step = tf.function(model.train_step, autograph=False)
-        of_user = np.array([random.permutation(30)[:4] for _ in range(20)])
-        for _ in range(60):
+        random = np.random.default_rng(0)
+        for _ in range(100):
             user = random.integers(0, 20, 64)
             item = of_user[user, 3]
             inputs = {
@@ -329,8 +322,30 @@ def test_training_does_not_learn_to_score_what_was_taken_low() -> None:
                 CANDIDATE_ID: item,
                 REWARD: np.ones(64, np.float32),
             }
-            step(Batch({name: tf.constant(values) for name, values in inputs.items()}, {}))
-        assert model.repeat_bonus
-        scores[negatives] = float(model.repeat_bonus.learned["past"]["level"])
-    assert scores[True] < -0.1
-    assert scores[False] == 0.0
+            everything = {name: tf.range(30, dtype=tf.int64) for name in ("item", CANDIDATE_ID)}
+            step(Batch({name: tf.constant(values) for name, values in inputs.items()}, everything))
+        users, items = (tower({name: tf.range(count, dtype=tf.int64)}).numpy() for tower, name, count in (
+            (model.query_tower, "user", 20), (model.item_tower, "item", 30),
+        ))  # fmt: skip
+        scores = users @ items.T
+        taken, rest = (np.take_along_axis(scores, rows, axis=1).mean() for rows in (of_user[:, :3], others))
+        leads[negatives] = taken - rest
+    assert leads[False] > 0.0 and leads[False] - leads[True] > 0.1
+
+
+def test_the_left_out_sum_estimates_the_rest_without_what_was_taken() -> None:
+    """Regression: a taken item counted as if it had not been drawn, and the rest of the sum was too large.
+
+    Of four items with the same product 0, the row's own and another are taken, and the columns are what expectation says of 100
+    draws: .1 its own, .4 the taken one, .2 and .3 the others. The full sum without both is 2, whose log is the loss but for its
+    weight, 1 - P = 2 / 3.
+    """
+    counts = [10, 40, 20, 30]
+    of_columns = np.repeat(np.arange(4), counts)
+    columns = Candidates(
+        tf.zeros([100, 1]), tf.constant(of_columns), -tf.math.log(tf.constant(np.array(counts, np.float32)[of_columns])),
+        hidden=tf.zeros([100], tf.bool),
+    )  # fmt: skip
+    own = Candidates(tf.zeros([1, 1]), tf.constant([0], tf.int64), tf.constant([-log(10)]), hidden=tf.constant([False]))
+    loss = cross_entropy(tf.zeros([1, 1]), own, columns, tf.ones([1]), tf.constant(1.0), True, 8, taken=ids([1]))
+    assert float(loss) == pytest.approx(2 / 3 * log(2), rel=1e-4)

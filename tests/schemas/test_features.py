@@ -221,6 +221,19 @@ def test_a_schema_that_disagrees_with_the_specification_is_refused(tmp_path: Pat
         contract.load(tmp_path, spec)
 
 
+def test_a_bonus_needs_negatives_and_a_table_needs_a_feature_that_is_seen(tmp_path: Path) -> None:
+    declared = features.load(edited(tmp_path, "last: 20", "last: 20")).model_dump()
+    bought = {"kind": "history", "table": "film", "last": 5, "column": "bought", "repeats": True}
+    with pytest.raises(ValueError, match=r"`repeats: true` \(bought\) needs negatives"):
+        features.FeatureSpec.model_validate({**declared, "query": {**declared["query"], "bought": bought}})
+    unseen = {**declared["query"]["history"], "table": "past", "encoder": "none"}
+    tables = {**declared["tables"], "past": {"width": 4, "hash_buckets": 8}}
+    with pytest.raises(ValueError, match="feeds no feature"):
+        features.FeatureSpec.model_validate(
+            {**declared, "tables": tables, "query": {**declared["query"], "history": unseen}}
+        )
+
+
 def test_a_tower_sees_something(tmp_path: Path) -> None:
     spec = features.load(edited(tmp_path, "last: 20", "last: 20, encoder: none"))
     assert "history" in spec.raw_query and "history" not in spec.query_inputs

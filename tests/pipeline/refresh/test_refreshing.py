@@ -177,6 +177,21 @@ def test_a_model_that_was_trained_otherwise_is_refused(shop: Shop) -> None:
     shop.check("trainer.epochs=99", "trainer.learning_rate=0.5")  # of which the towers show nothing
 
 
+def test_what_was_recorded_before_a_key_existed_is_no_difference(shop: Shop) -> None:
+    """Regression: a key of a history that came later, with its default, was a change that nobody had made."""
+    trained = shop.records.run(shop.records.run_ids("shop")[-1])
+    assert trained.origin
+    recorded = json.loads(json.dumps(trained.origin.configuration))
+    histories = [f for f in recorded["features"]["query"].values() if f["kind"] == "history"]
+    for history in histories:
+        del history["negatives"]
+    del recorded["trainer"]["softmax"]["top_share"]
+    before = replace(trained, origin=replace(trained.origin, configuration=recorded))
+    assert histories and list(refreshing._differences(shop.config(), before)) == []
+    recorded["features"] = None
+    assert len(list(refreshing._differences(shop.config(), before))) == 1
+
+
 def test_what_a_version_was_made_from_is_looked_for_before_anything_begins(shop: Shop) -> None:
     made = [shop.root / "pipeline_root" / name for name in (
         "Trainer/model", "Transform/made", "Evaluator/made", "RetrievalEvaluator/blessing", "Indexer/made",
