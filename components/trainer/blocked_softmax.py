@@ -212,26 +212,24 @@ def _forward_and_backward(
     users, own_users = tf.zeros_like(places), tf.zeros_like(own_places)
     if candidates.users is not None:
         users, own_users, _ = _places(candidates.users, positives.users)
-    negatives = tf.cast(columns - equal, tf.float32)
     bias, bonuses, own_bonuses, added, left = candidates.bias, tf.zeros([count, 0]), tf.zeros([count]), None, None
-    merged = None if repeats is None and taken is None else _Merged.of(candidates)
-    if merged is not None:
+    if repeats is not None or taken is not None:
+        merged = _Merged.of(candidates)
         bias = merged.bias
-    if merged is not None and repeats is not None:
-        bonuses, added = repeats.bonuses, _Added.of(repeats.bonuses, merged.columns(repeats.ids), blocks, block)
-        own_ids = tf.where(positives.hidden, tf.constant(HIDDEN, tf.int64), positives.ids)
-        is_own = tf.cast(repeats.ids == own_ids[:, tf.newaxis], tf.float32)
-        own_bonuses = tf.reduce_sum(is_own * bonuses, axis=1)
-    if merged is not None and taken is not None:
-        of_taken = merged.columns(taken)
-        left = _Added.of(tf.fill(tf.shape(of_taken), NOTHING_LEFT), of_taken, blocks, block)
+        if repeats is not None:
+            bonuses, added = repeats.bonuses, _Added.of(repeats.bonuses, merged.columns(repeats.ids), blocks, block)
+            own_ids = tf.where(positives.hidden, tf.constant(HIDDEN, tf.int64), positives.ids)
+            is_own = tf.cast(repeats.ids == own_ids[:, tf.newaxis], tf.float32)
+            own_bonuses = tf.reduce_sum(is_own * bonuses, axis=1)
+        if taken is not None:
+            left = _Added.of(tf.fill(tf.shape(taken), NOTHING_LEFT), merged.columns(taken), blocks, block)
     rows = _Rows(
         queries=queries,
         positive_embeddings=positives.embeddings,
         places=own_places,
         users=own_users,
         biases=positives.bias,
-        negatives=negatives,
+        negatives=tf.cast(columns - equal, tf.float32),
         weights=weights,
         bonuses=own_bonuses,
     ).in_blocks(blocks, block)
@@ -337,7 +335,7 @@ class _Merged(NamedTuple):
         return cls(bias, ascending, order)
 
     def columns(self, entries: tf.Tensor) -> tf.Tensor:
-        """Map [rows, entries] int64 ids to int32, the column of each, -1 if there is none."""
+        """Map [rows, entries] int64 ids to int32, the column of each, -1 for an item without one."""
         places = tf.minimum(tf.searchsorted(self.ascending, tf.reshape(entries, [-1])), tf.size(self.ascending) - 1)
         places = tf.reshape(places, tf.shape(entries))
         found = tf.where(tf.gather(self.ascending, places) == entries, tf.gather(self.order, places), -1)

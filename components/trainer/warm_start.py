@@ -51,10 +51,8 @@ def shape(spec: FeatureSpec, settings: TrainerSettings) -> str:
         "tables": tables,
         "query": {name: spec.query[name].model_dump(exclude=FREE) for name in spec.query_inputs},
         "item": {name: feature.model_dump(exclude=FREE) for name, feature in spec.item.items()},
-        "order": {
-            "query": list(spec.query_inputs),
-            "item": list(spec.item),
-        },  # defines the order of the first layers' weights
+        # The order of the first layers' weights.
+        "order": {"query": list(spec.query_inputs), "item": list(spec.item)},
         "towers": settings.towers.model_dump(include={"query", "item"}),
         "optimizer": settings.optimizer,
         "learn_temperature": settings.softmax.learn_temperature,
