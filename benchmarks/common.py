@@ -39,6 +39,16 @@ def movielens_argument(arguments: argparse.ArgumentParser) -> None:
     arguments.add_argument("--data", type=folder, default="var/data/movielens", help="of `ndr data movielens`")
 
 
+def executor(kind: type[Any], workers: int = 1) -> Any:
+    """Return the executor of a step on the runner that the pipeline uses; Beam's own default looks for another one first."""
+    from tfx.dsl.components.base import base_beam_executor
+
+    from pipeline.beam_settings import RunnerSettings
+
+    arguments = RunnerSettings(workers=workers).arguments
+    return kind(base_beam_executor.BaseBeamExecutor.Context(beam_pipeline_args=arguments))
+
+
 def conclude(path: Path | None, settings: Mapping[str, Any], figures: Any, headline: Mapping[str, float]) -> None:
     """Show the headline, and write everything to a path if given."""
     show("headline", ["", "value"], [[name, f"{value:.4g}"] for name, value in headline.items()])

@@ -15,6 +15,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from tfx.types import standard_artifacts
 
+from benchmarks import common
 from components.decoded import decode, lists, single
 from components.evaluator.ranked import rank_feature
 from components.evaluator.ranking import Ranks
@@ -181,8 +182,8 @@ def ingest(config: configuration.Config, day: date, folder: Path) -> tuple[list[
         parameters = Request.parameters(config.data, config.feature_spec(), day)
         catalogue, made = standard_artifacts.Examples(), standard_artifacts.Examples()
         catalogue.uri, made.uri = f"{unfinished}/catalogue", f"{unfinished}/interactions"
-        CatalogueExecutor().Do({}, {"examples": [catalogue]}, parameters)
-        InteractionExecutor().Do({"catalogue": [catalogue]}, {"examples": [made]}, parameters)
+        common.executor(CatalogueExecutor).Do({}, {"examples": [catalogue]}, parameters)
+        common.executor(InteractionExecutor).Do({"catalogue": [catalogue]}, {"examples": [made]}, parameters)
         unfinished.rename(folder)
     return read(f"{folder}/interactions/Split-*/*"), read(f"{folder}/catalogue/Split-catalogue/*")
 

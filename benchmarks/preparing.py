@@ -13,14 +13,12 @@ from typing import Any
 
 from benchmarks import common, logs
 from benchmarks.row_features import SERVICE, processor_seconds
-from pipeline.beam_settings import RunnerSettings
 from schemas import contract, located_yaml
 from schemas.features import FILE_NAME, FeatureSpec
 
 
 def prepare(folder: Path, day: date, workers: int) -> dict[str, dict[str, float]]:
     """Run the steps on data that lies in a folder; seconds and processor seconds, children's included, of each."""
-    from tfx.dsl.components.base import base_beam_executor
     from tfx.types import standard_artifacts
 
     from components import utc
@@ -52,12 +50,9 @@ def prepare(folder: Path, day: date, workers: int) -> dict[str, dict[str, float]
         return made
 
     def run(step: str, executor: Any, inputs: Mapping[str, Any], outputs: Mapping[str, Any], told: Any) -> None:
-        context = base_beam_executor.BaseBeamExecutor.Context(
-            beam_pipeline_args=RunnerSettings(workers=workers).arguments, tmp_dir=str(folder), unique_id="1"
-        )
         given = {name: [each] for name, each in inputs.items()}
         begun, used = time.perf_counter(), processor_seconds()
-        executor(context).Do(given, {name: [each] for name, each in outputs.items()}, told)
+        common.executor(executor, workers).Do(given, {name: [each] for name, each in outputs.items()}, told)
         measured[step] = {"seconds": time.perf_counter() - begun, "processor_seconds": processor_seconds() - used}
 
     request = Request.parameters(settings, spec, day)

@@ -111,8 +111,8 @@ def ingest(path: Path, way: str) -> int:
         parameters = Request.parameters(settings, spec, DAY)
         items, examples = standard_artifacts.Examples(), standard_artifacts.Examples()
         items.uri, examples.uri = f"{folder}/items", f"{folder}/examples"
-        CatalogueExecutor().Do({}, {"examples": [items]}, parameters)
-        InteractionExecutor().Do({"catalogue": [items]}, {"examples": [examples]}, parameters)
+        common.executor(CatalogueExecutor).Do({}, {"examples": [items]}, parameters)
+        common.executor(InteractionExecutor).Do({"catalogue": [items]}, {"examples": [examples]}, parameters)
         rows = json.loads(examples.get_string_custom_property(recorded.ROWS))
         return int(sum(rows["splits"].values()))
 

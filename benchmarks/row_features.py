@@ -98,7 +98,7 @@ def ingest(kind: str, folder: Path, made: Path) -> dict[str, float]:
         examples = standard_artifacts.Examples()
         examples.uri = str(made / name)
         before = processor_seconds()
-        executor().Do(inputs if name == "interactions" else {}, {"examples": [examples]}, parameters)
+        common.executor(executor).Do(inputs if name == "interactions" else {}, {"examples": [examples]}, parameters)
         seconds[name] = processor_seconds() - before
         inputs[name] = [examples]
     return seconds

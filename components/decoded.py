@@ -1,11 +1,12 @@
 """Reads serialised tf.Examples as Arrow tables, without TensorFlow's graph."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import apache_beam as beam
 import pyarrow as pa
 import pyarrow.compute as pc
 import tensorflow as tf
+from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx import types
 from tfx.types import artifact_utils
 from tfx.utils import io_utils
@@ -54,6 +55,14 @@ class ReadExamples(ExampleFiles):
 def read(path: str) -> Iterator[list[bytes]]:
     """Yield a file's serialised examples, in lists of at most `BATCH`."""
     return read_batches([path], BATCH)
+
+
+def decoder(types: Mapping[str, int]) -> example_coder.ExamplesToRecordBatchDecoder:
+    """Return a decoder of some features, as lists, given a `schema_pb2.FeatureType` of each; it passes over the others."""
+    schema = schema_pb2.Schema()
+    for name, type_ in types.items():
+        schema.feature.add(name=name, type=type_).value_count.min = 0
+    return example_coder.ExamplesToRecordBatchDecoder(schema.SerializeToString())
 
 
 def decode(serialized: Sequence[bytes]) -> pa.RecordBatch:

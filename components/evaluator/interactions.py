@@ -10,15 +10,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 from tensorflow_metadata.proto.v0 import schema_pb2
-from tfx_bsl.coders import example_coder
 
-from components.decoded import single
+from components.decoded import decoder, single
 from components.digests import is_drawn, partition_of
 from components.evaluator.ranked import USER_GROUPS
 from components.indexer.embedding import matching_paths, read_serialized
 from schemas.features import QUERY_ID, REWARD, TIMESTAMP
 
-KINDS = {QUERY_ID: schema_pb2.BYTES, TIMESTAMP: schema_pb2.INT, REWARD: schema_pb2.FLOAT}
+TYPES = {QUERY_ID: schema_pb2.BYTES, TIMESTAMP: schema_pb2.INT, REWARD: schema_pb2.FLOAT}
 
 
 @dataclass(frozen=True)
@@ -60,13 +59,9 @@ def read_interactions(path: str, window: Window, features: Sequence[str]) -> Ite
         window: selects the interactions.
         features: declared features to decode, besides user, time and reward.
     """
-    schema = schema_pb2.Schema()
-    for name in (*KINDS, *features):
-        feature = schema.feature.add(name=name, type=KINDS.get(name, schema_pb2.BYTES))
-        feature.value_count.min = 0
-    decoder = example_coder.ExamplesToRecordBatchDecoder(schema.SerializeToString())
+    some = decoder(dict.fromkeys(features, schema_pb2.BYTES) | TYPES)
     for serialized in read_serialized([path]):
-        rows = decoder.DecodeBatch(serialized)
+        rows = some.DecodeBatch(serialized)
         is_kept = pc.and_(
             pc.greater(single(rows.column(REWARD)), 0.0),
             pc.greater_equal(single(rows.column(TIMESTAMP)), window.start),

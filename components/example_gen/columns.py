@@ -128,6 +128,12 @@ def catalogue_columns(spec: FeatureSpec) -> list[Column]:
     return columns + _feature_columns(spec.item) + filters
 
 
+def joined_columns(spec: FeatureSpec) -> list[Column]:
+    """List the columns of a catalogue entry that interactions repeat. Vectors and texts would make them many times as large."""
+    joined = columns_of([name for name in spec.item if name not in spec.kept_in_catalogue], catalogue_columns(spec))
+    return [column for column in catalogue_columns(spec) if column.name in joined]
+
+
 def columns_of(names: Collection[str], columns: list[Column]) -> list[str]:
     """Return the output columns of features, including weights."""
     return [

@@ -28,10 +28,8 @@ from schemas.features import (
     QUERY_ID,
     REWARD,
     TIMESTAMP,
-    WEIGHTS_SUFFIX,
     FeatureSpec,
     IdFeature,
-    IdsFeature,
 )
 
 HELD_OUT_BLOCKED = "held out, but blocked"  # in the accounting: neither trained on nor asked for
@@ -69,8 +67,8 @@ class FinishInteractions(beam.DoFn):
         self._window = window
         self._files = files
         self._repeated = repeated
-        self._catalogue = Kept(lambda: CatalogueTable.load(catalogue_uri, spec.kept_in_catalogue))
-        self._users = Kept(lambda: UserTable(users_uri)) if users_uri else None
+        self._catalogue = Kept(lambda: CatalogueTable.load(catalogue_uri, spec))
+        self._users = Kept(lambda: UserTable(users_uri, spec)) if users_uri else None
 
     def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[Any]:
         """Override of Beam's method."""
@@ -88,7 +86,7 @@ class FinishInteractions(beam.DoFn):
         rows, held_out = rows.filter(pa.array(in_window)), held_out[in_window]
         positions = catalogue.positions(rows.column(CANDIDATE_ID).combine_chunks())
         days = rows.column(TIMESTAMP).to_numpy() // MICROSECONDS_A_DAY
-        for name, column in _columns(catalogue.features(positions, self._item_features(), days)):
+        for name, column in _columns(catalogue.features(positions, days)):
             rows = rows.append_column(name, column)
         if self._users:
             user_positions = self._users.get().positions(rows.column(QUERY_ID).combine_chunks())
@@ -181,14 +179,6 @@ class FinishInteractions(beam.DoFn):
             if isinstance(query_feature, IdFeature) and query_feature.derive:
                 rows = rows.append_column(name, derived[query_feature.derive])
         return rows
-
-    def _item_features(self) -> list[str]:
-        """Return the joined item features; vectors and texts would make an interaction many times as large."""
-        joined = [name for name in self._spec.item if name not in self._spec.kept_in_catalogue]
-        weights = [
-            name + WEIGHTS_SUFFIX for name, f in self._spec.item.items() if isinstance(f, IdsFeature) and f.weights
-        ]
-        return [*joined, *weights]
 
 
 def _codes(column: pa.ChunkedArray) -> NDArray[np.int64]:

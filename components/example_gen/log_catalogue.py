@@ -244,7 +244,8 @@ def carried_rows(examples_uri: str, columns: Sequence[Column]) -> pa.Table:
         examples_uri: the URI of the Examples artifact.
         columns: of the rows.
     """
-    table, (listed, blocked, _) = read_rows(examples_uri, CANDIDATE_ID, [CATALOGUE_SPLIT, BLOCKED_SPLIT, EARLIER_SPLIT])
+    splits = [CATALOGUE_SPLIT, BLOCKED_SPLIT, EARLIER_SPLIT]
+    table, (listed, blocked, _) = read_rows(examples_uri, CANDIDATE_ID, splits)
     places = np.arange(table.num_rows)
     of_its_own = {
         CANDIDATE_ID: table.column(CANDIDATE_ID).combine_chunks(),

@@ -1,27 +1,32 @@
 """Catalogue and users' table in memory, to join interactions with."""
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import tensorflow as tf
 from numpy.typing import NDArray
+from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx.utils import io_utils
-from tfx_bsl.coders import example_coder
 
+from components.decoded import decode, decoder
+from components.example_gen.columns import TYPES, Column, joined_columns, user_columns
 from components.example_gen.point_in_time import Versions
 from components.example_gen.split_names import BLOCKED_SPLIT, CATALOGUE_SPLIT, EARLIER_SPLIT, USERS_SPLIT
 from components.records import read_records
-from schemas.features import CANDIDATE_ID, QUERY_ID, SEEN_THROUGH
+from schemas.features import CANDIDATE_ID, QUERY_ID, SEEN_THROUGH, FeatureSpec
+
+FEATURE_TYPES = {pa.binary(): schema_pb2.BYTES, pa.float32(): schema_pb2.FLOAT, pa.int64(): schema_pb2.INT}
+FEATURE_TYPES |= {pa.list_(of_one): type_ for of_one, type_ in FEATURE_TYPES.items()}
 
 
 class CatalogueTable:
     """All known items, including blocked ones, in memory: their ids and features.
 
     Attributes:
-        rows: an Arrow table with `candidate_id` and the item features, a row for each item; followed by those of earlier
+        rows: an Arrow table with `candidate_id` and the joined item features, a row for each item; followed by those of earlier
             catalogues.
         blocked: [items] bool.
     """
@@ -31,25 +36,25 @@ class CatalogueTable:
         self.rows, self._ids, self._versions = versioned(rows, CANDIDATE_ID, len(blocked))
 
     @classmethod
-    def load(cls, examples_uri: str, without: Collection[str] = ()) -> "CatalogueTable":
+    def load(cls, examples_uri: str, spec: FeatureSpec) -> "CatalogueTable":
         """Read the examples that CatalogueExampleGen wrote.
 
         Args:
             examples_uri: the URI of the Examples artifact.
-            without: features that are not kept in memory.
+            spec: says what interactions are joined with.
         """
-        rows, sizes = read_rows(examples_uri, CANDIDATE_ID, [CATALOGUE_SPLIT, BLOCKED_SPLIT, EARLIER_SPLIT])
-        rows = rows.drop_columns([name for name in rows.column_names if name in without])
+        splits = [CATALOGUE_SPLIT, BLOCKED_SPLIT, EARLIER_SPLIT]
+        rows, sizes = read_rows(examples_uri, CANDIDATE_ID, splits, joined_columns(spec))
         return cls(rows, np.arange(sizes[0] + sizes[1]) >= sizes[0])
 
     def positions(self, ids: pa.Array) -> pa.Array:
         """Map [rows] binary ids to [rows] int32 rows of the table; null if the catalogue lacks the item."""
         return pc.index_in(ids, value_set=self._ids)
 
-    def features(self, positions: pa.Array, names: list[str], days: NDArray[np.int64]) -> pa.Table:
-        """Return the named features of items at [rows] positions, as interactions of [rows] days since 1970-01-01 see them."""
+    def features(self, positions: pa.Array, days: NDArray[np.int64]) -> pa.Table:
+        """Return the features of items at [rows] positions, as interactions of [rows] days since 1970-01-01 see them."""
         places = self._versions.places(positions.to_numpy().astype(np.int64), days)
-        return self.rows.select([name for name in names if name in self.rows.column_names]).take(pa.array(places))
+        return self.rows.drop_columns([CANDIDATE_ID]).take(pa.array(places))
 
 
 class UserTable:
@@ -57,10 +62,11 @@ class UserTable:
 
     Args:
         examples_uri: the URI of the Examples artifact.
+        spec: names the features.
     """
 
-    def __init__(self, examples_uri: str) -> None:
-        rows, sizes = read_rows(examples_uri, QUERY_ID, [USERS_SPLIT, EARLIER_SPLIT])
+    def __init__(self, examples_uri: str, spec: FeatureSpec) -> None:
+        rows, sizes = read_rows(examples_uri, QUERY_ID, [USERS_SPLIT, EARLIER_SPLIT], user_columns(spec))
         self._rows, self._ids, self._versions = versioned(rows, QUERY_ID, sizes[0])
 
     def positions(self, users: pa.Array) -> pa.Array:
@@ -93,23 +99,31 @@ def versioned(rows: pa.Table, key: str, newest: int) -> tuple[pa.Table, pa.Array
     return rows.drop_columns([SEEN_THROUGH]), ids.slice(0, newest), Versions(newest, items, through)
 
 
-def read_rows(examples_uri: str, key: str, splits: Sequence[str]) -> tuple[pa.Table, list[int]]:
+def read_rows(
+    examples_uri: str, key: str, splits: Sequence[str], columns: Sequence[Column] | None = None
+) -> tuple[pa.Table, list[int]]:
     """Read examples as a table, with one value of the key in each row and a list for each other feature.
 
     Args:
         examples_uri: the URI of the Examples artifact.
         key: the feature of the id.
         splits: the splits to read; a missing one has no rows.
+        columns: the features to decode besides the key and `SEEN_THROUGH`; None for all, of whatever type they are.
 
     Returns:
         The rows, and the number of rows of each split.
     """
     by_split = [_read(os.path.join(examples_uri, f"Split-{split}")) for split in splits]
-    batch = example_coder.ExamplesToRecordBatchDecoder().DecodeBatch(
-        [example for of_split in by_split for example in of_split]
+    serialized = [example for of_split in by_split for example in of_split]
+    if columns is None:
+        batch = decode(serialized)
+    else:
+        types = {column.name: FEATURE_TYPES[TYPES[column.kind]] for column in columns}
+        batch = decoder({key: schema_pb2.BYTES, SEEN_THROUGH: schema_pb2.INT} | types).DecodeBatch(serialized)
+    # A feature without values in all entries is left out; interactions then come without it too.
+    batch = batch.select(
+        [name for name, values in zip(batch.schema.names, batch, strict=True) if values.null_count < len(values)]
     )
-    # A feature without values in all entries comes without a type; interactions then come without it too.
-    batch = batch.select([field.name for field in batch.schema if not pa.types.is_null(field.type)])
     value_types = {pa.large_binary(): pa.binary(), pa.float32(): pa.float32(), pa.int64(): pa.int64()}
     lists = [pa.list_(value_types[field.type.value_type]) for field in batch.schema]
     rows = pa.Table.from_batches([batch]).cast(pa.schema(list(zip(batch.schema.names, lists, strict=True))))

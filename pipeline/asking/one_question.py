@@ -9,7 +9,7 @@ import importlib.util
 import re
 import sys
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,16 +68,6 @@ def ask(folder: Path, signature: str, inputs: Inputs, outputs: Sequence[str]) ->
             words = re.search(r"assertion failed: \[(.*?)\]", error.message, re.DOTALL)  # the graph's own message
             raise UserError(f"{folder}: {words[1] if words else error.message}") from error
     return values
-
-
-def read_records(paths: Sequence[str]) -> Iterator[bytes]:
-    """Yield the records of gzipped TFRecords, in order."""
-    enter()
-    from tensorflow.python.lib.io import tf_record
-
-    options = tf_record.TFRecordOptions(tf_record.TFRecordCompressionType.GZIP)
-    for path in paths:
-        yield from tf_record.tf_record_iterator(path, options)
 
 
 def new_example(serialized: bytes = b"") -> Any:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from components.example_gen.split_names import BLOCKED_SPLIT, CATALOGUE_SPLIT
+from components.records import read_records
 from ndr_client import Client, Found
 from ndr_client.served import EXCLUDE, RETRIEVER, WHERE, names_of
 from pipeline import origin
@@ -271,7 +272,7 @@ def _of(user: str, uri: str) -> list[Any]:
 
 
 def _read(uri: str, split: str = "*") -> Iterator[bytes]:
-    return one_question.read_records(sorted(map(str, Path(uri).glob(f"Split-{split}/*"))))
+    return read_records(sorted(map(str, Path(uri).glob(f"Split-{split}/*"))))
 
 
 def _values(example: Any, name: str) -> list[bytes]:

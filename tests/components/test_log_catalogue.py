@@ -139,10 +139,11 @@ def test_interactions_see_items_as_they_were_before_their_day(shop: Path, first:
         made = catalogue(shop, DAY, base=base)
         assert items(made, "earlier") == SEEN_ON_THE_DAY
         assert items(made, "judged") == {**SEEN_ON_THE_DAY, "C": THIRD["C"]}
-        table = CatalogueTable.load(made.uri)
+        table = CatalogueTable.load(made.uri, OF_LOG)
         places = table.positions(pa.array([b"A", b"A", b"B", b"C"]))
         spans = np.array([made.span, made.span + 1, made.span, made.span - 5])
-        prices, tags = table.features(places, ["price", "tags"], spans).columns
+        features = table.features(places, spans)
+        prices, tags = features.column("price"), features.column("tags")
         assert tags.to_pylist() == [[b"x", b"y"], [b"q"], [b"z"], None]
         assert prices.to_pylist() == [[2.5], [2.5], None, [9.0]]
 
