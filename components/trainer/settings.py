@@ -13,22 +13,22 @@ class TowerSettings(Declaration):
     """The layers over the embeddings of each tower.
 
     Attributes:
-        query: widths of the query tower's layers; all but the last are ReLU. The last is the embedding's width.
-        item: the same for the item tower.
+        query: widths of the query tower's layers; all but the last are ReLU. The last is the embedding's width. Without layers the
+            tower's features side by side are the embedding: where each tower has one id, that is matrix factorisation.
+        item: the same for the item tower, which ends at the same width.
         dropout: the share of a hidden layer's outputs that a training step drops, in [0, 1); the rest is scaled up. Embeddings and
             the last layer's values are never dropped.
     """
 
-    query: tuple[PositiveInt, ...] = Field(min_length=1)
-    item: tuple[PositiveInt, ...] = Field(min_length=1)
+    query: tuple[PositiveInt, ...]
+    item: tuple[PositiveInt, ...]
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
 
-    @model_validator(mode="after")
-    def _meet_in_one_space(self) -> Self:
-        if self.query[-1] != self.item[-1]:
-            reason = f"expected the query tower's last width, {self.query[-1]}, received {self.item[-1]}"
-            raise FaultsError([(("item",), reason)])
-        return self
+    def ends(self, spec: FeatureSpec) -> tuple[int, int]:
+        """Return the widths of the embeddings of queries and of items."""
+        of_query = self.query or (spec.width(spec.query_inputs),)
+        of_item = self.item or (spec.width(spec.item),)
+        return of_query[-1], of_item[-1]
 
 
 class SoftmaxSettings(Declaration):
@@ -219,12 +219,20 @@ class TrainerSettings(Declaration):
 
     def faults(self, spec: FeatureSpec) -> list[Fault]:
         """List settings that contradict a dataset's features."""
+        faults: list[Fault] = []
+        of_query, of_item = self.towers.ends(spec)
+        if of_query != of_item:
+            features = (
+                "" if self.towers.query and self.towers.item else " (without layers, that of its features side by side)"
+            )
+            faults.append(
+                (("towers", "item"), f"expected the query tower's last width, {of_query}, received {of_item}{features}")
+            )
         histories = [*spec.repeating] or spec.not_negatives
         if not histories:
-            return []
+            return faults
         declared = "`repeats: true`" if spec.repeating else "`negatives: false`"
         reason = f"cannot be combined with a history with {declared} ({', '.join(histories)})"
-        faults: list[Fault] = []
         if not self.softmax.same_user_negatives:
             faults.append(
                 (("softmax", "same_user_negatives"), f"{reason}: copies of an item in a batch belong to several users")

@@ -77,7 +77,7 @@ class Tower(tf_keras.Model):
     Args:
         features: the tower's features by name.
         tables: the embedding tables by name; both towers are given the same ones.
-        widths: of the dense layers; all but the last are ReLU.
+        widths: of the dense layers; all but the last are ReLU. None normalises the concatenated features themselves.
         seed: of the initial values.
         name: `query_tower` or `item_tower`.
         mixed_precision: computes the dense layers in bfloat16, with float32 weights.
@@ -98,7 +98,6 @@ class Tower(tf_keras.Model):
         self._dropout = dropout
         self.features = dict(features)
         self.tables = dict(tables)
-        self.width = widths[-1]
         attending = {n: f for n, f in features.items() if isinstance(f, HistoryFeature) and f.encoder == "attention"}
         self._seeds = {name: _seed(features, feature.table) for name, feature in attending.items()}
         self.attentions = {
@@ -121,7 +120,7 @@ class Tower(tf_keras.Model):
         ]
 
     def call(self, inputs: Mapping[str, tf.Tensor], noise: tf.Tensor | None = None) -> tf.Tensor:
-        """Map model inputs by name (see `components.transform.preprocessing`) to [batch, width] unit vectors.
+        """Map model inputs by name (see `components.transform.preprocessing`) to [batch, width] float32 unit vectors.
 
         Args:
             inputs: see above.

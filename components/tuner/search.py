@@ -225,9 +225,8 @@ class Search:
             changed["learning_rate"] = values[LEARNING_RATE]
         layers = values.get(LAYERS, CONFIGURED)
         if layers != CONFIGURED:
-            hidden = () if layers == LINEAR else tuple(json.loads(str(layers)))
-            last = trainer.towers.query[-1:]
-            changed["towers"] = trainer.towers.model_copy(update={"query": hidden + last, "item": hidden + last})
+            widths = self._widths(() if layers == LINEAR else tuple(json.loads(str(layers))))
+            changed["towers"] = trainer.towers.model_copy(update={"query": widths, "item": widths})
         if MASKED in values:
             tables = {
                 name: table.model_copy(update={"masked": values[MASKED]}) if name in spec.masked_tables else table
@@ -272,11 +271,15 @@ class Search:
                 several -= {0}
             values[NEGATIVES] = trial.suggest_categorical(NEGATIVES, sorted(several))
         if LAYERS in current:
-            configured = {(*self._trainer.towers.query[:-1],), (*self._trainer.towers.item[:-1],)}
-            others = [layers for layers in settings.layers if configured != {layers}]
+            configured = {self._trainer.towers.query, self._trainer.towers.item}
+            others = [layers for layers in settings.layers if configured != {self._widths(layers)}]
             names = [json.dumps(list(layers)) if layers else LINEAR for layers in others]
             values[LAYERS] = trial.suggest_categorical(LAYERS, [CONFIGURED, *names])
         return values
+
+    def _widths(self, hidden: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the widths of a tower's layers with these hidden ones: its embeddings keep their width."""
+        return (*hidden, self._trainer.towers.ends(self._day.spec)[1])
 
     @property
     def _has_strength(self) -> bool:

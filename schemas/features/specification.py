@@ -18,6 +18,7 @@ from schemas.features.kinds import (
     IdFeature,
     IdsFeature,
     LookedUpFeature,
+    NumberFeature,
     QueryFeature,
     Table,
     TextFeature,
@@ -96,6 +97,19 @@ class FeatureSpec(Declaration):
             return item
         values = 1 if isinstance(item, IdFeature | HistoryFeature) else item.max_values
         return IdsFeature(kind="ids", table=item.table, max_values=of.last * values, pooling="sum")
+
+    def width(self, features: Mapping[str, Feature]) -> int:
+        """Return the number of values of a tower's features side by side, as its first layer sees them."""
+        return sum(map(self._width, features.values()))
+
+    def _width(self, feature: Feature) -> int:
+        match feature:
+            case NumberFeature():
+                return 1
+            case VectorFeature():
+                return feature.size + 1  # its flag
+            case _:
+                return self.tables[feature.table].width
 
     @property
     def kept_in_catalogue(self) -> dict[str, VectorFeature | TextFeature]:

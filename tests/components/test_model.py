@@ -15,9 +15,10 @@ from components.trainer.optimizers import build_optimizer
 from components.trainer.settings import CatchUpSettings, TowerSettings, TrainerSettings
 from components.trainer.state import TrainingState
 from components.trainer.strategies import one_device
+from components.trainer.towers import Tower, build_tables
 from components.trainer.training import Training, train
 from schemas.errors import UserError
-from schemas.features import CANDIDATE_ID, REWARD, FeatureSpec
+from schemas.features import CANDIDATE_ID, REWARD, WEIGHTS_SUFFIX, FeatureSpec
 
 SPEC = FeatureSpec.model_validate(
     {
@@ -160,6 +161,66 @@ def test_a_first_run_has_epochs_and_a_rate_of_its_own_where_they_are_set() -> No
     first = both.of_run(goes_on=False)
     assert (first.epochs, first.learning_rate) == (6, 0.03)
     assert CatchUpSettings(epochs=6).learning_rate is None and both.epochs == 1
+
+
+def test_without_layers_the_features_side_by_side_are_the_embedding() -> None:
+    chosen = TrainerSettings.model_validate({"towers": {"query": [], "item": [8]}, "frequency": {"buckets": 256}})
+    assert chosen.faults(SPEC) == []  # a user's row and a history's mean, of 4 values each
+    model = build_model(SPEC, ROWS, chosen, ITEMS)
+    user, past = tf.constant([3], tf.int64), tf.constant([[5, -1]], tf.int64)
+    tables = model.query_tower.tables
+    expected = np.concatenate([tables["user"].parts[0][3], tables["item"].parts[0][5]])
+    embedded = model.query_tower({"user": user, "past": past})
+    np.testing.assert_allclose(embedded[0], expected / np.linalg.norm(expected), rtol=1e-6)
+    model.compile(optimizer=build_optimizer(chosen))
+    before = tables["user"].parts[0].numpy()
+    model.train_step(next(iter(batches())))
+    assert not np.array_equal(tables["user"].parts[0], before)
+
+
+@pytest.mark.parametrize(
+    ("query", "item", "received"),
+    [
+        ([16, 8], [16, 4], "8, received 4"),
+        ([8], [], "8, received 4 (without layers, that of its features side by side)"),
+        ([], [4], "8, received 4 (without layers, that of its features side by side)"),
+        ([], [], "8, received 4 (without layers, that of its features side by side)"),
+    ],
+)
+def test_towers_that_end_at_two_widths_are_named(query: list[int], item: list[int], received: str) -> None:
+    chosen = TrainerSettings.model_validate({"towers": {"query": query, "item": item}})
+    assert chosen.faults(SPEC) == [(("towers", "item"), f"expected the query tower's last width, {received}")]
+
+
+def test_every_kind_of_feature_has_the_width_that_the_tower_sees() -> None:
+    """By hand: an id 4, ids 6, a text 6, a number 1, a vector 3 and its flag."""
+    spec = FeatureSpec.model_validate(
+        {
+            "interactions": {"user": "user", "item": "item", "time": "at"},
+            "catalogue": {"item": "item"},
+            "tables": {"item": {"width": 4, "hash_buckets": 9}, "word": {"width": 6, "hash_buckets": 9}},
+            "query": {"past": {"kind": "history", "table": "item", "last": 2}},
+            "item": {
+                "item": {"kind": "id", "table": "item"},
+                "kinds": {"kind": "ids", "table": "word", "max_values": 2},
+                "name": {"kind": "text", "table": "word", "max_values": 2},
+                "price": {"kind": "number"},
+                "picture": {"kind": "vector", "size": 3},
+            },
+        }
+    )
+    widths = {"item": 4, "kinds": 6, "name": 6, "price": 1, "picture": 4}
+    assert {name: spec.width({name: feature}) for name, feature in spec.item.items()} == widths
+    tower = Tower(spec.item, build_tables({"item": 9, "word": 9}, {"item": 4, "word": 6}, 0), (), 0, "item_tower")
+    rows = tf.zeros([1, 2], tf.int64)
+    inputs = {
+        "item": tf.zeros([1], tf.int64),
+        "price": tf.zeros([1]),
+        "picture": tf.ones([1, 4]),
+        **dict.fromkeys(("kinds", "name"), rows),
+        **{name + WEIGHTS_SUFFIX: tf.ones([1, 2]) for name in ("kinds", "name")},
+    }
+    assert tower(inputs).shape == [1, spec.width(spec.item)] == [1, 21]
 
 
 def test_dropout_leaves_out_others_each_step_and_nothing_where_a_model_is_asked() -> None:

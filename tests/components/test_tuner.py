@@ -11,9 +11,9 @@ from optuna.trial import TrialState
 
 from components.trainer.day import Places, TrainingDay
 from components.trainer.held_out import HeldOut
-from components.trainer.settings import TrainerSettings
+from components.trainer.settings import TowerSettings, TrainerSettings
 from components.tuner import search as searching
-from components.tuner.search import LEARNING_RATE, NEGATIVES, Search
+from components.tuner.search import LAYERS, LEARNING_RATE, NEGATIVES, Search
 from components.tuner.settings import TunerSettings
 from schemas.errors import UserError
 from schemas.features import CANDIDATE_ID, QUERY_ID, REWARD, TIMESTAMP, FeatureSpec
@@ -161,6 +161,29 @@ def test_negatives_of_the_catalogue_alone_are_not_tried_without_any(
         distribution = trial.distributions[NEGATIVES]
         assert isinstance(distribution, optuna.distributions.CategoricalDistribution)
         assert distribution.choices == expected
+
+
+def test_layers_are_tried_that_are_others_than_the_current_and_keep_the_width(
+    day: TrainingDay, held_out: HeldOut, tmp_path: Path
+) -> None:
+    """Regression: a tower without layers counted as linear, and what was tried beside it lost the embedding's width."""
+    tuner = SETTINGS.model_copy(update={"layers": ((), (16,))})
+    for number, (query, item, expected) in enumerate(
+        [
+            ((8,), (8,), ("configured", "[16]")),
+            ((), (), ("configured", "linear", "[16]")),
+            ((16, 8), (16, 8), ("configured", "linear")),
+            ((16, 8), (8,), ("configured", "linear", "[16]")),
+        ]
+    ):
+        trainer = TRAINER.model_copy(update={"towers": TowerSettings(query=query, item=item)})
+        begun = Search(day, held_out, trainer, tuner, 4, tmp_path / str(number))
+        trial = optuna.trial.FixedTrial({LAYERS: "configured", LEARNING_RATE: 1.0})
+        begun._chosen(trial)  # type: ignore[arg-type]
+        distribution = trial.distributions[LAYERS]
+        assert isinstance(distribution, optuna.distributions.CategoricalDistribution)
+        assert distribution.choices == expected
+        assert begun._applied({LAYERS: "[16]"})[1].towers == TowerSettings(query=(16, 8), item=(16, 8))
 
 
 def test_halves_are_of_users_and_hits_are_those_of_exact_search(
