@@ -1,11 +1,12 @@
 """A public yardstick: the project's towers, trainer and loss on a public split, beside what was published for it.
 
 The folder has `train.txt` and `test.txt`; a line is a user and the user's items, separated by blanks. A query is a user's id and an
-item is its id, each with a row of its own, as in the published matrix factorisation. Nothing but train says anything of them, and
-the order of a line means nothing. As there, the items that the user has in train are no negatives.
+item is its id, each with a row of its own, as in the published matrix factorisation. Nothing but train says anything of them.
+As there, the items that the user has in train are no negatives.
 
-The number of epochs is chosen by Recall@20 on a tenth of each user's items in train, drawn at random, which is left out of it for
-that. Then a model is trained on all of train with what was chosen, and judged by test. The protocol is the papers': all items that
+The number of epochs is chosen by Recall@20 on a tenth of each user's items in train, which is left out of it for that: the last of
+each line, as test may go on where train ends; where lines are sorted by id, and so have no order of their own, a random tenth. Then
+a model is trained on all of train with what was chosen, and judged by test. The protocol is the papers': all items that
 the user does not have in train are ranked, recall and NDCG are means over the users that have test items.
 """
 
@@ -14,7 +15,7 @@ import gc
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -45,7 +46,7 @@ FOLDER = Path("var/data/gowalla")
 TRAIN, TEST = "train.txt", "test.txt"
 LEFT_OUT = 0.1  # of each user's items, to choose by
 WIDTH = 64  # the published models'
-TEMPERATURE = 0.1  # the published softmax's
+TEMPERATURE, NEGATIVES_WEIGHT = 0.08, 1.22  # BSL's, on Gowalla
 EPOCHS, EVERY, PATIENCE = 200, 2, 10  # at most; between two readings of what was left out; of them without a better one
 LEARNING_RATE = 0.7
 ADAGRAD_START = 6.4e-6  # over the width: a gradient has as much less in each of its values as it has more of them
@@ -101,10 +102,12 @@ def read(folder: Path) -> Split:
         UserError: a file that cannot be read, or has no interactions.
     """
     pairs = [_pairs(folder / name) for name in (TRAIN, TEST)]
-    users, items = (np.unique(np.concatenate([pair[column] for pair in pairs])) for column in (0, 1))
+    users, items = (_numbered(word for pair in pairs for word in pair[column]) for column in (0, 1))
 
-    def matrix(pair: tuple[NDArray[np.str_], NDArray[np.str_]]) -> Matrix:
-        rows, columns = np.searchsorted(users, pair[0]), np.searchsorted(items, pair[1])
+    def matrix(pair: tuple[list[str], list[str]]) -> Matrix:
+        rows, columns = (
+            np.array([ids[word] for word in words]) for ids, words in zip((users, items), pair, strict=True)
+        )
         return _ones(rows, columns, (len(users), len(items)))
 
     found = Split(*map(matrix, pairs))
@@ -115,7 +118,12 @@ def read(folder: Path) -> Split:
     return found
 
 
-def _pairs(path: Path) -> tuple[NDArray[np.str_], NDArray[np.str_]]:
+def _numbered(words: Iterable[str]) -> dict[str, int]:
+    """Give each distinct word a number; words that are numbers keep their order."""
+    return {word: number for number, word in enumerate(sorted(set(words), key=lambda word: (len(word), word)))}
+
+
+def _pairs(path: Path) -> tuple[list[str], list[str]]:
     try:
         lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
@@ -125,7 +133,7 @@ def _pairs(path: Path) -> tuple[NDArray[np.str_], NDArray[np.str_]]:
         raise UserError(
             f"{path} has no interactions; expected lines of a user and the user's items, separated by blanks."
         )
-    return np.array(users), np.array([word for words in lines for word in words[1:]])
+    return users, [word for words in lines for word in words[1:]]
 
 
 def _ones(rows: NDArray[np.int64], columns: NDArray[np.int64], shape: tuple[int, int]) -> Matrix:
@@ -137,9 +145,10 @@ def _ones(rows: NDArray[np.int64], columns: NDArray[np.int64], shape: tuple[int,
 
 
 def cut(matrix: Matrix, random: np.random.Generator) -> Split:
-    """Leave out a tenth of each user's items, drawn at random, to choose settings by."""
+    """Leave out a tenth of each user's items to choose settings by: the last, or a random one where lines are sorted by id."""
     rows, columns = _coordinates(matrix)
-    columns = columns[np.lexsort((random.random(len(rows)), rows))]
+    if matrix.has_sorted_indices:
+        columns = columns[np.lexsort((random.random(len(rows)), rows))]
     lengths = np.diff(matrix.indptr)
     kept = lengths - np.maximum(np.floor(LEFT_OUT * lengths), lengths > 1).astype(np.int64)
     out = np.arange(len(rows)) - matrix.indptr[rows] >= kept[rows]
@@ -208,7 +217,7 @@ def settings(options: argparse.Namespace, items: int) -> TrainerSettings:
     """Return the trainer's settings for a number of items."""
     return TrainerSettings.model_validate(
         {
-            "towers": {"query": [options.width], "item": [options.width]},
+            "towers": {"query": [], "item": []},
             "batch_size": options.batch_size,
             "learning_rate": LEARNING_RATE,
             "adagrad_start": ADAGRAD_START / options.width,
@@ -225,14 +234,14 @@ def settings(options: argparse.Namespace, items: int) -> TrainerSettings:
     )
 
 
-def fit(inputs: Inputs, trainer: TrainerSettings, epochs: int) -> Iterator[TwoTowerModel]:
+def fit(inputs: Inputs, trainer: TrainerSettings, width: int, epochs: int) -> Iterator[TwoTowerModel]:
     """Train with the project's own trainer; yield the model after each epoch."""
     tf_keras.backend.clear_session()  # else the graphs and tables of every model before stay in memory
     gc.collect()
     tf_keras.utils.set_random_seed(trainer.seed)
     size = min(trainer.batch_size, inputs.matrix.nnz)
     users, items = inputs.matrix.shape
-    model = build_model(feature_spec(trainer.towers.item[-1]), {USER: users, ITEM: items}, trainer, items)
+    model = build_model(feature_spec(width), {USER: users, ITEM: items}, trainer, items)
     model.compile(optimizer=build_optimizer(trainer))
     model.make_weights(next(iter(inputs.batches(size))))
     state = TrainingState(model)
@@ -303,7 +312,9 @@ def choose(matrix: Matrix, options: argparse.Namespace) -> tuple[int, dict[int, 
     recalls: dict[int, float] = {}
     best = 0
     trainer = settings(options, matrix.shape[1])
-    for epoch, model in enumerate(fit(Inputs(kept, options.seed, options.draws), trainer, options.epochs), 1):
+    for epoch, model in enumerate(
+        fit(Inputs(kept, options.seed, options.draws), trainer, options.width, options.epochs), 1
+    ):
         if epoch % EVERY and epoch < options.epochs:
             continue
         recalls[epoch] = judge(model, kept, left_out).recall
@@ -352,7 +363,7 @@ def run(options: argparse.Namespace) -> None:
     trainer = settings(options, split.train.shape[1])
     epochs, recalls = choose(split.train, options)
     say(f"chosen: {epochs} epochs; now all of train")
-    *_, model = fit(Inputs(split.train, options.seed, options.draws), trainer, epochs)
+    *_, model = fit(Inputs(split.train, options.seed, options.draws), trainer, options.width, epochs)
     ours = judge(model, split.train, split.test)
     seconds = time.monotonic() - begun
     rows = {f"ours, width {options.width}": ours, "popularity": popularity(split.train, split.test)}
@@ -397,7 +408,9 @@ def main() -> None:
     arguments.add_argument("--batch-size", type=positive_int, default=2048)
     arguments.add_argument("--seed", type=int, default=0)
     arguments.add_argument("--draws", type=positive_int, default=1024, help="uniform negatives of a batch")
-    arguments.add_argument("--negatives-weight", type=positive, default=1.0, help="trainer.softmax.negatives_weight")
+    arguments.add_argument(
+        "--negatives-weight", type=positive, default=NEGATIVES_WEIGHT, help="trainer.softmax.negatives_weight"
+    )
     arguments.add_argument("--top-temperature", type=positive, default=0.5, help="trainer.softmax.top_temperature")
     try:
         run(arguments.parse_args())

@@ -74,8 +74,21 @@ def test_a_tenth_of_each_users_items_is_left_out_and_nothing_is_lost() -> None:
         2,
     ]
     assert ((kept + left_out) != whole).nnz == 0
+    # Sorted by id a line has no order, and a random tenth is left out.
     drawn = {tuple(cut(whole, np.random.default_rng(seed))[1].indices.tolist()) for seed in range(10)}
     assert len(drawn) > 5
+
+
+def test_where_lines_have_an_order_their_last_items_are_left_out(tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_text("1 30 7 100 9 8\n2 7 8 9 30 100\n")
+    (tmp_path / "test.txt").write_text("1 2\n")
+    train, _ = read(tmp_path)
+    assert not train.has_sorted_indices
+    names = [2, 7, 8, 9, 30, 100]
+    for seed in range(5):
+        assert [names[item] for item in cut(train, np.random.default_rng(seed))[1].indices] == [8, 100]
+    (tmp_path / "train.txt").write_text("1 7 8 9 30 100\n2 7 8 9 30 100\n")  # as numbers, not as texts
+    assert read(tmp_path)[0].has_sorted_indices
 
 
 def test_an_epoch_has_every_interaction_once() -> None:
@@ -95,10 +108,10 @@ def test_ids_may_be_any_words_and_be_there_twice(tmp_path: Path) -> None:
     (tmp_path / "train.txt").write_text("9 x y\n\nana y x y\n9 z\nnobody\n")
     (tmp_path / "test.txt").write_text("ana  new\n")
     train, test = read(tmp_path)
-    # Users in order: 9, ana; items: new, x, y, z.
-    assert train.toarray().tolist() == [[0, 1, 1, 1], [0, 1, 1, 0]]
-    assert train.indices.tolist() == [1, 2, 3, 2, 1]  # in the order of the lines
-    assert test.toarray().tolist() == [[0, 0, 0, 0], [1, 0, 0, 0]]
+    # Users in order: 9, ana; items: x, y, z, new.
+    assert train.toarray().tolist() == [[1, 1, 1, 0], [1, 1, 0, 0]]
+    assert train.indices.tolist() == [0, 1, 2, 1, 0]  # in the order of the lines
+    assert test.toarray().tolist() == [[0, 0, 0, 0], [0, 0, 0, 1]]
 
 
 Break = Callable[[Path], object]
