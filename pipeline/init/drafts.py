@@ -306,9 +306,16 @@ def _configuration_text(dataset: Roles, drafted: Features, days: Days, name: str
             "  split", {"by": "user", "share": 0.1}, "the day's interactions of a tenth of the users evaluate the model"
         ),
         "trainer:",
-        _line("  towers", {"query": [64, 32], "item": [64, 32]}, "sizes to start with, for any dataset"),
+        _line(
+            "  towers",
+            {"query": [32], "item": [32]},
+            "one linear layer each, to start with",
+        ),
         "  batch_size: 512",
         "  epochs: 1",
+        "  learning_rate: 0.1",
+        _line("  adagrad_start", 1e-5, "so that the first steps of a rare id are small; less with larger batches"),
+        "  softmax: {temperature: 0.2}",
         _line("  catch_up", {"epochs": 3}, "for the first run"),
         "evaluator:",
         _line("  recall_at", [10, 50], "a model below popularity is not pushed"),
