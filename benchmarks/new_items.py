@@ -2,8 +2,8 @@
 
 As `benchmarks.cold_items`, whose films are left out here too, but each model is trained in this process, by the functions that the
 pipeline's steps call (`benchmarks.in_memory`): the logs go once through the steps that make examples of them, and the two weeks
-that judge are ranked by a model for each boost and seed. `--masked 0` shows what new items are without masks; `--strength` is of
-the correction, which the torso and the tail have a say in; `--day` moves the two weeks.
+that judge are ranked by a model for each boost and seed. `--masked 0` shows what new items are without masks; `--set` changes the
+trainer's settings, such as the strength of the correction; `--day` moves the two weeks.
 """
 
 from datetime import date, timedelta
@@ -36,7 +36,7 @@ def main() -> None:
     arguments.add_argument("--day", type=date.fromisoformat, default=cold_items.DAY, help="the last of the two weeks")
     arguments.add_argument("--boosts", type=float, nargs="+", default=BOOSTS, help="each has its models")
     arguments.add_argument("--masked", type=float, default=None, help="tables.film.masked")
-    arguments.add_argument("--strength", type=float, default=1.0, help="trainer.softmax.strength")
+    arguments.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the trainer")
     arguments.add_argument("--seeds", type=int, default=2, help="models a boost")
     common.movielens_argument(arguments)
     options = arguments.parse_args()
@@ -57,6 +57,7 @@ def main() -> None:
             f"root={root}",
             f"data.interactions.path={logs}/{{YYYY}}-{{MM}}-{{DD}}",
             f"data.catalogue.path={options.data}/catalogue/{{YYYY}}-{{MM}}-{{DD}}",
+            *options.set,
         ],
     )
     spec = config.feature_spec()
@@ -81,7 +82,7 @@ def main() -> None:
     training, items, queries = transform(learnt), transform(catalogue), transform(asked.examples)
     rows, figures = [], []
     for boost in options.boosts:
-        softmax = config.trainer.softmax.model_copy(update={"new_item_boost": boost, "strength": options.strength})
+        softmax = config.trainer.softmax.model_copy(update={"new_item_boost": boost})
         recalls, places = [], []
         for seed in range(options.seeds):
             settings = config.trainer.model_copy(update={"softmax": softmax, "seed": seed})
@@ -104,7 +105,7 @@ def main() -> None:
         {
             "day": str(options.day),
             "masked": spec.masked_tables,
-            "strength": options.strength,
+            "trainer": config.trainer.model_dump(mode="json"),
             "seeds": options.seeds,
         },
         figures,

@@ -160,7 +160,10 @@ def test_items_that_have_no_feature_but_their_id_are_spoken_of(tmp_path: Path) -
     features = (MOVIELENS.parent / "../../schemas/movielens/features.yaml").read_text()
     own, _, content = features.partition("  movie_id: {kind: id, table: film}\n")
     (tmp_path / "features.yaml").write_text(
-        own.replace("  genre: {width: 8, hash_buckets: 64}\n", "") + "  movie_id: {kind: id, table: film}\n"
+        own.replace("  genre: {width: 8, hash_buckets: 64}\n", "").replace(
+            "  year: {width: 8, hash_buckets: 256}\n", ""
+        )
+        + "  movie_id: {kind: id, table: film}\n"
     )
     assert "genres" in content
     (caution,) = config.load(MOVIELENS, [f"dataset={tmp_path}"]).cautions()

@@ -30,65 +30,65 @@ def test_the_seed_the_history_and_the_candidate_share_one_table() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "line", "reason"),
     [
-        ("kind: number}\n  gender", "kind: numbre}\n  gender", "31", "numbre"),
-        ("table: gender}", "table: sex}", "32", "'sex' is not declared"),
-        ("last: 20", "last: 0", "34", "greater than 0"),
-        ("last: 20", "lst: 20", "34", "not a known key"),
-        ("hash_buckets: 8\n  person", "hash_bucket: 8\n  person", "1", "hash_buckets: is missing"),
-        ("  year: {kind: number}", "  age: {kind: number}", "41", "has a feature age too"),
-        ("  year: {kind: number}", "  reward: {kind: number}", "41", "taken by the pipeline"),
+        ("kind: number}\n  gender", "kind: numbre}\n  gender", "33", "numbre"),
+        ("table: gender}", "table: sex}", "34", "'sex' is not declared"),
+        ("last: 20", "last: 0", "36", "greater than 0"),
+        ("last: 20", "lst: 20", "36", "not a known key"),
+        ("hash_buckets: 8\n    masked", "hash_bucket: 8\n    masked", "1", "hash_buckets: is missing"),
+        ("  year: {kind: number}", "  age: {kind: number}", "43", "has a feature age too"),
+        ("  year: {kind: number}", "  reward: {kind: number}", "43", "taken by the pipeline"),
         # The pipeline's own columns begin with an underscore and are not written.
-        ("  year: {kind: number}", "  _year: {kind: number}", "41", "starting with a letter"),
-        ("  year: {kind: number}", "  class: {kind: number}", "41", "not a Python keyword"),
-        ("  year: {kind: number}", "  année: {kind: number}", "41", "the letters a to z"),
-        ("  hour: {width: 4", "  an hour: {width: 4", "27", "the letters a to z"),
+        ("  year: {kind: number}", "  _year: {kind: number}", "43", "starting with a letter"),
+        ("  year: {kind: number}", "  class: {kind: number}", "43", "not a Python keyword"),
+        ("  year: {kind: number}", "  année: {kind: number}", "43", "the letters a to z"),
+        ("  hour: {width: 4", "  an hour: {width: 4", "28", "the letters a to z"),
         (
             "derive: hour_of_day}",
             "derive: hour_of_day}\n  x: {kind: looked_up, of: hour, feature: year}",
-            "37",
+            "39",
             "ids are items",
         ),
         (
             "derive: hour_of_day}",
             "derive: hour_of_day}\n  x: {kind: looked_up, of: seed, feature: age}",
-            "37",
+            "39",
             "a feature of the item",
         ),
         (
             "derive: hour_of_day}",
             "derive: hour_of_day}\n  x: {kind: looked_up, of: seed, feature: year}\n  seed_fingerprint: {kind: number}",
-            "38",
+            "40",
             "taken by the pipeline",
         ),
-        ("negatives: false}", "encoder: attention}\n  history_ages: {kind: number}", "35", "taken by the pipeline"),
-        ("last: 20", "last: 20, encoder: sum", "34", "'mean', 'attention' or 'none'"),
-        ("negatives: false", "encoder: none", "34", "nothing uses this history"),
+        ("negatives: false}", "encoder: attention}\n  history_ages: {kind: number}", "37", "taken by the pipeline"),
+        ("last: 20", "last: 20, encoder: sum", "36", "'mean', 'attention' or 'none'"),
+        ("negatives: false", "encoder: none", "36", "nothing uses this history"),
         (
             "negatives: false}",
             "negatives: false}\n  history_fingerprint: {kind: number}",
-            "35",
+            "37",
             "taken by the pipeline",
         ),
-        ("last: 20", "last: 20, events: [view]", "34", "needs `interactions.event`"),
+        ("last: 20", "last: 20, events: [view]", "36", "needs `interactions.event`"),
         (
             "negatives: false}",
             "negatives: false}\n  liked: {kind: history, table: film, last: 5}",
-            "35",
+            "37",
             "history is derived already",
         ),
-        ("  year: {kind: number}", "  year: {kind: looked_up, of: seed, feature: genres}", "41", "looked_up"),
-        ("  year: {kind: number}", "  sound: {kind: vector}", "41", "size: is missing"),
+        ("  year: {kind: number}", "  year: {kind: looked_up, of: seed, feature: genres}", "43", "looked_up"),
+        ("  year: {kind: number}", "  sound: {kind: vector}", "43", "size: is missing"),
         (
             "  year: {kind: number}",
             "  name: {kind: text, table: genre, words: false, ngrams: []}",
-            "41",
+            "43",
             "found neither",
         ),
-        ("  year: {kind: number}", "  name: {kind: text, table: film}", "41", "a table without `vocabulary`"),
+        ("  year: {kind: number}", "  name: {kind: text, table: film}", "43", "a table without `vocabulary`"),
         (
             "  year: {kind: number}",
             "  name: {kind: text, table: genre, ngrams: [0]}",
-            "41",
+            "43",
             "greater than or equal to 1",
         ),
         ("kind: number}}  # what", "kind: numbr}}  # what", "13", "filters.year.kind"),
@@ -159,13 +159,15 @@ def test_a_table_that_cannot_be_masked_is_refused(tmp_path: Path, table: str, ma
 def test_the_items_own_ids_are_masked_unless_they_have_no_vocabulary() -> None:
     spec = features.load(MOVIELENS)
     # The person, the genre and the others only where `masked` says so; the seed and the history are derived.
-    assert spec.masked_tables == {"film": features.MASKED_ITEMS}
+    assert spec.masked_tables == {"film": 0.2}
     assert spec.masked_features == {"movie_id": "film"}
     tables = {name: table.model_dump() for name, table in spec.tables.items()}
 
     def changed(**declared: dict[str, object]) -> features.FeatureSpec:
         return features.FeatureSpec.model_validate({**spec.model_dump(), "tables": tables | declared})
 
+    undeclared = {key: value for key, value in tables["film"].items() if key != "masked"}
+    assert changed(film=undeclared).masked_tables == {"film": features.MASKED_ITEMS}
     assert changed(film={"width": 32, "hash_buckets": 8}).masked_tables == {}
     assert changed(film=tables["film"] | {"masked": 0.0}).masked_tables == {}
     both = changed(film=tables["film"] | {"masked": 0.3}, person=tables["person"] | {"masked": 0.2})
@@ -186,7 +188,7 @@ def test_the_drafted_schema_follows_the_specification() -> None:
     assert by_name["user_id"].value_count.max == 1
     assert not by_name["history"].value_count.HasField("max")
     assert {feature.name for feature in drafted.catalogue.feature} == {
-        "candidate_id", "title", "movie_id", "genres", "year",
+        "candidate_id", "title", "movie_id", "genres", "year", "released",
     }  # fmt: skip
 
 
